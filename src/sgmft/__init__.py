@@ -1,0 +1,1 @@
+"""Semantic location of social-media posts."""

@@ -1,0 +1,44 @@
+"""Encoders: one file per family, one protocol, one registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sgmft.encoders.base import Encoded, Encoder, EncoderInfo
+
+
+def _compact(**settings: Any) -> Encoder:
+    from sgmft.encoders.compact import CompactEncoder
+
+    return CompactEncoder(**settings)
+
+
+def _chinese_clip(name: str, **settings: Any) -> Encoder:
+    from sgmft.encoders.chinese_clip import ChineseClipEncoder
+
+    return ChineseClipEncoder(name, **settings)
+
+
+CHINESE_CLIP = tuple(f"chinese-clip-{size}" for size in ("base", "large", "large-336px", "huge"))
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "compact": _compact,
+    **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
+}
+
+
+def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
+    """The encoder of that name, or the Chinese-CLIP checkpoint in that folder.
+
+    Args:
+        name: a key of `ENCODERS` or a path.
+        settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`.
+
+    Raises:
+        SgmftError: no such encoder, or its weights are not on this machine.
+    """
+    return ENCODERS[name](**settings) if name in ENCODERS else _chinese_clip(name, **settings)
+
+
+__all__ = ["ENCODERS", "Encoded", "Encoder", "EncoderInfo", "load_encoder"]

@@ -1,0 +1,58 @@
+"""What every encoder offers: one small protocol, so that a model never knows which one it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+class Encoded(NamedTuple):
+    """N encoded texts or pictures."""
+
+    pooled: FloatArray  # (N, D)
+    tokens: list[FloatArray] | None  # N arrays (n_i, D) of words or regions, if asked for
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What the rest of the program needs to know of an encoder.
+
+    Attributes:
+        name: the name or folder it was asked for by.
+        fingerprint: 16 hex digits that change whenever its features would (weights, precision,
+            settings, cleaning); the feature store is keyed by it.
+        text_width, image_width: feature widths D of the two towers.
+        shared_space: whether a text and a picture of the same thing lie close together.
+        logit_scale: the contrastive temperature the towers were trained with; None without one.
+        image_size: edge in pixels of the square pictures it takes.
+        cleaning: name of the text cleaning (`sgmft.text.CLEANINGS`).
+    """
+
+    name: str
+    fingerprint: str
+    text_width: int
+    image_width: int
+    shared_space: bool
+    logit_scale: float | None
+    image_size: int
+    cleaning: str
+
+
+class Encoder(Protocol):
+    """Turns cleaned texts and squashed pictures into features; it never sees a label."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Encode cleaned, non-empty texts; the result is in the order given."""
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Encode RGB pictures (N, image_size, image_size, 3)."""

@@ -1,0 +1,208 @@
+"""Chinese-CLIP (Yang et al. 2022, arXiv 2211.01335), the paper's encoder.
+
+`chinese-clip-huge` (ViT-H/14 + RoBERTa-wwm-large, D = 1024) is the paper's. Pooled features are the
+projected class tokens of both towers. Only those pass the final norm and projection in the library,
+so the token features are taken through the same two steps here; picture patches are then averaged
+to a grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.device import pick_device, pick_dtype
+from sgmft.errors import SgmftError
+from sgmft.text import get_cleaning
+
+MODELS = {
+    "chinese-clip-base": "OFA-Sys/chinese-clip-vit-base-patch16",
+    "chinese-clip-large": "OFA-Sys/chinese-clip-vit-large-patch14",
+    "chinese-clip-large-336px": "OFA-Sys/chinese-clip-vit-large-patch14-336px",
+    "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
+}
+MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, used where a checkpoint names none
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ChineseClipEncoder:
+    """Frozen Chinese-CLIP features.
+
+    Args:
+        name: a key of `MODELS`, or a local folder holding a checkpoint in the published format.
+        cleaning: the text cleaning, see `sgmft.text.CLEANINGS`.
+        patch_grid: picture tokens are averaged to patch_grid x patch_grid regions.
+        batch_size: texts or pictures in one forward pass.
+        device: a torch device; by default a GPU if there is one.
+        dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
+
+    Raises:
+        SgmftError: the checkpoint is not on this machine and cannot be fetched, or is no
+            Chinese-CLIP checkpoint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cleaning: str = "light",
+        *,
+        patch_grid: int = 4,
+        batch_size: int = 16,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        get_cleaning(cleaning)
+        self._patch_grid, self._batch_size = patch_grid, batch_size
+        self._device = pick_device(device)
+        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
+        self._tokenizer, self._model, pixels = _load(name)
+        self._model = self._model.eval().to(self._device, self._dtype)
+        self._mean = torch.tensor(pixels.get("image_mean", MEAN), device=self._device)
+        self._std = torch.tensor(pixels.get("image_std", STD), device=self._device)
+        config = self._model.config
+        self._info = EncoderInfo(
+            name=name,
+            fingerprint=_fingerprint(self._model, self._dtype, cleaning, patch_grid, pixels),
+            text_width=config.projection_dim,
+            image_width=config.projection_dim,
+            shared_space=True,
+            logit_scale=float(self._model.logit_scale.detach().float().exp()),
+            image_size=config.vision_config.image_size,
+            cleaning=cleaning,
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+        return self._info
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Projected [CLS] features (N, D), and the projected features of the other real tokens.
+
+        Texts beyond 52 tokens are cut, as in training. Batches hold texts of similar length.
+        """
+        ids: list[list[int]] = (
+            self._tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
+            if texts
+            else []
+        )
+        pooled = np.zeros((len(ids), self._info.text_width), np.float32)
+        per_text: list[FloatArray] = [pooled[:0]] * len(ids)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for start in range(0, len(order), self._batch_size):
+            chosen = order[start : start + self._batch_size]
+            length = max(len(ids[i]) for i in chosen)
+            input_ids = torch.zeros(len(chosen), length, dtype=torch.long)
+            mask = torch.zeros(len(chosen), length, dtype=torch.long)
+            for row, i in enumerate(chosen):
+                input_ids[row, : len(ids[i])] = torch.tensor(ids[i])
+                mask[row, : len(ids[i])] = 1
+            hidden = self._model.text_model(
+                input_ids=input_ids.to(self._device), attention_mask=mask.to(self._device)
+            ).last_hidden_state  # (b, n, width)
+            projected = _to_numpy(self._model.text_projection(hidden if tokens else hidden[:, :1]))
+            for row, i in enumerate(chosen):
+                pooled[i] = projected[row, 0]
+                # [CLS] stands first and [SEP] last; a text that is only those two keeps [SEP].
+                if tokens:
+                    per_text[i] = projected[row, 1 : max(2, len(ids[i]) - 1)].copy()
+        return Encoded(pooled, per_text if tokens else None)
+
+    @torch.inference_mode()
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Projected class-token features (N, D), and a grid of projected patch features."""
+        pooled = [np.zeros((0, self._info.image_width), np.float32)]
+        regions: list[FloatArray] = []
+        vision = self._model.vision_model
+        for start in range(0, len(pictures), self._batch_size):
+            batch = torch.from_numpy(pictures[start : start + self._batch_size]).to(self._device)
+            pixels = ((batch.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
+            output = vision(pixel_values=pixels.to(self._dtype))  # class token normed, patches not
+            pooled.append(_to_numpy(self._model.visual_projection(output.pooler_output)))
+            if tokens:
+                patches = vision.post_layernorm(output.last_hidden_state[:, 1:])  # (b, g², width)
+                grid = self._model.visual_projection(_pool_grid(patches, self._patch_grid))
+                regions.extend(_to_numpy(grid))
+        return Encoded(np.concatenate(pooled), regions if tokens else None)
+
+
+def _pool_grid(patches: Tensor, grid: int) -> Tensor:
+    """Average a square of patches (b, g², D) to (b, grid², D)."""
+    side = int(patches.shape[1] ** 0.5)
+    square = patches.transpose(1, 2).unflatten(2, (side, side))
+    return torch.nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
+
+
+def _to_numpy(x: Tensor) -> FloatArray:
+    return np.asarray(x.float().cpu().numpy())
+
+
+def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
+    """Digest of the settings and of a fixed sample of every weight: cheap, and enough to differ."""
+    digest = hashlib.sha256(repr(("chinese-clip-1", str(dtype), settings)).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _load(name: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Tokenizer, model and picture settings of a public name or a local folder."""
+    from transformers import AutoTokenizer, ChineseCLIPModel
+    from transformers.utils import logging
+
+    folder = Path(name)
+    source = MODELS.get(name, name)
+    if name not in MODELS and not (folder / "config.json").is_file():
+        raise SgmftError(
+            f"There is no encoder {name!r}: use compact, {', '.join(MODELS)}, or a folder with a "
+            "Chinese-CLIP checkpoint (config.json, vocab.txt, model.safetensors)."
+        )
+    logging.disable_progress_bar()
+    try:
+        if name in MODELS:
+            source = _local_copy(source)
+        config = json.loads((Path(source) / "config.json").read_text("utf-8"))
+        if config.get("model_type") != "chinese_clip":
+            raise SgmftError(
+                f"{name} holds a {config.get('model_type', 'nameless')} model, not a "
+                "Chinese-CLIP checkpoint (model_type chinese_clip in config.json)."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        model = ChineseCLIPModel.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SgmftError(f"The encoder {name} cannot be read from {source}: {reason}") from error
+    settings = Path(source) / "preprocessor_config.json"
+    return tokenizer, model, json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+
+
+def _local_copy(repository: str) -> str:
+    """Folder of a hub repository, from the local cache or else fetched."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin"]
+    try:
+        return snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
+    except OSError:
+        pass
+    try:
+        return snapshot_download(repository, allow_patterns=wanted)
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
+        raise SgmftError(
+            f"The weights of {repository} are not on this machine and cannot be fetched. On a "
+            f"machine with a network run `hf download {repository} --local-dir clip/`, copy the "
+            "folder clip/ here and pass it as --encoder clip/; or use --encoder compact, which "
+            "needs no download."
+        ) from error

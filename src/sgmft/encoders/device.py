@@ -1,0 +1,28 @@
+"""Which device and number format this machine computes fastest in."""
+
+from __future__ import annotations
+
+import torch
+
+
+def pick_device(device: str | None = None) -> torch.device:
+    """The device asked for, else a GPU if there is one, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, else float32.
+
+    On a CPU that means AMX or AVX-512 BF16; without them bfloat16 is emulated and slower.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        if any(getattr(torch.cpu, probe, lambda: False)() for probe in probes):
+            return torch.bfloat16
+    return torch.float32

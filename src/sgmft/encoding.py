@@ -1,0 +1,155 @@
+"""Posts to features: read and decode pictures, clean texts, encode what the store does not have."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sgmft.encoders.base import Encoder
+from sgmft.features import Features, PostFeatures
+from sgmft.images import PictureError, Pixels, decode_picture, read_picture
+from sgmft.posts import Post
+from sgmft.text import clean, get_cleaning
+
+if TYPE_CHECKING:
+    from sgmft.store import FeatureStore
+
+CHUNK = 256  # posts encoded together, and written as one shard
+MAX_PICTURES = 32  # of one post
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive posts and their features.
+
+    Attributes:
+        posts: all posts of the chunk, `error` set on those that could not be encoded.
+        good: positions in `posts` of those that could.
+        keys: content key of each good post.
+        rows: features of each good post.
+    """
+
+    posts: list[Post]
+    good: list[int]
+    keys: list[str]
+    rows: list[PostFeatures]
+
+
+class _Content(NamedTuple):
+    """What is to be encoded of one post."""
+
+    key: str  # content digest of the text as written and of its pictures' bytes
+    text: str  # cleaned
+    pictures: list[Pixels]  # decoded; left out where the store has the post
+
+
+def encode_posts(
+    posts: Iterable[Post],
+    encoder: Encoder,
+    *,
+    tokens: bool = False,
+    store: FeatureStore | None = None,
+    chunk: int = CHUNK,
+) -> Iterator[Chunk]:
+    """Encode posts in order, `chunk` at a time, in memory bounded by one chunk.
+
+    Posts that the store has are not encoded again; new ones are written to it as one shard a
+    chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
+    the same batches, and so the same values to the last bit, as one that was not.
+
+    A post that already carries an error, or whose picture cannot be read, or that has neither
+    words nor a picture, comes back with its reason and without features.
+    """
+    iterator = iter(posts)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        while piece := list(islice(iterator, chunk)):
+            yield _encode_chunk(piece, encoder, tokens, store, pool)
+
+
+def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
+    """Features of posts as tensors, of the encoder's widths even when there are none."""
+    return Features.of(rows, encoder.info.text_width, encoder.info.image_width, tokens)
+
+
+def _encode_chunk(
+    posts: list[Post], encoder: Encoder, tokens: bool, store: FeatureStore | None, pool: Executor
+) -> Chunk:
+    good: list[int] = []
+    keys: list[str] = []
+    new: dict[str, _Content] = {}
+    prepared = pool.map(lambda post: _prepare(post, encoder, store), posts)
+    for i, content in enumerate(prepared):
+        if isinstance(content, str):
+            posts[i] = replace(posts[i], error=content)
+            continue
+        good.append(i)
+        keys.append(content.key)
+        if store is None or content.key not in store:
+            new.setdefault(content.key, content)
+    encoded = _encode(list(new.values()), encoder, tokens)
+    if store is None:
+        return Chunk(posts, good, keys, [encoded[key] for key in keys])
+    store.write(encoded)
+    return Chunk(posts, good, keys, store.read(keys))
+
+
+def _prepare(post: Post, encoder: Encoder, store: FeatureStore | None) -> _Content | str:
+    """What to encode of a post, or the reason why it cannot be. Runs in several threads."""
+    if post.error is not None:
+        return post.error
+    if len(post.images) > MAX_PICTURES:
+        return f"has {len(post.images)} pictures; at most {MAX_PICTURES} of one post are read"
+    text = clean(post.text, get_cleaning(encoder.info.cleaning))
+    if not text and not post.images:
+        return "nothing to go on: no words are left after cleaning and there is no picture"
+    try:
+        files = [read_picture(path) for path in post.images]
+        digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "replace")).digest())
+        for data in files:
+            digest.update(hashlib.sha256(data).digest())
+        key = digest.hexdigest()[:32]
+        if store is not None and key in store:
+            return _Content(key, text, [])
+        size = encoder.info.image_size
+        pictures = [
+            decode_picture(data, Path(path).name, size)
+            for data, path in zip(files, post.images, strict=True)
+        ]
+    except PictureError as error:
+        return str(error)
+    return _Content(key, text, pictures)
+
+
+def _encode(new: list[_Content], encoder: Encoder, tokens: bool) -> dict[str, PostFeatures]:
+    """Features by key of posts that are not in the store."""
+    texts = [content.text for content in new if content.text]
+    pictures = [picture for content in new for picture in content.pictures]
+    size = encoder.info.image_size
+    text = encoder.encode_texts(texts, tokens)
+    image = encoder.encode_images(
+        np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8), tokens
+    )
+    rows: dict[str, PostFeatures] = {}
+    at_text = at_image = 0
+    for content in new:
+        sentence = words = images = regions = None
+        if content.text:
+            sentence = text.pooled[at_text]
+            words = None if text.tokens is None else text.tokens[at_text].astype(np.float16)
+            at_text += 1
+        if count := len(content.pictures):
+            chosen = slice(at_image, at_image + count)
+            images = image.pooled[chosen]
+            if image.tokens is not None:
+                regions = np.concatenate(image.tokens[chosen]).astype(np.float16)
+            at_image += count
+        rows[content.key] = PostFeatures(sentence, words, images, regions)
+    return rows

@@ -1,0 +1,106 @@
+"""Similarity-aware feature interpolation attention (eq. 6 to 13), and plain cross-attention."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sgmft.nn.heads import Heads
+
+
+class Projections(nn.Module):
+    """Equations 6 and 7: one modality's W^Q, W^K, W^V, without bias as printed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, K, V, each of x's shape."""
+        return self.query(x), self.key(x), self.value(x)
+
+
+class InterpolationAttention(nn.Module):
+    """Self- and cross-attention of both modalities, mixed feature by feature by the gate P^m.
+
+    Text and image run through the same steps with their own weights; `heads` decides the view.
+    """
+
+    def __init__(self, width: int, heads: Heads, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.heads = heads
+        self.text, self.image = Projections(width), Projections(width)
+        self.text_self, self.image_self = _output(width), _output(width)  # W^s
+        self.text_cross, self.image_cross = _output(width), _output(width)  # W^c
+        self.text_norm, self.image_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        gate: Tensor,
+        text_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Equations 6 to 13.
+
+        Args:
+            text, image: (B, D) in the elements view, (B, n, D) and (B, m, D) in the tokens view.
+            gate: P^m (B, D).
+            text_mask, image_mask: True where a token is real, tokens view only.
+
+        Returns:
+            X^C of text and of image, in the shapes given.
+        """
+        q_t, k_t, v_t = self.text(text)
+        q_i, k_i, v_i = self.image(image)
+        attend = self.heads.attend
+        if self.heads.own_queries:
+            cross_t = attend(q_t, k_i, v_i, image_mask)
+            cross_i = attend(q_i, k_t, v_t, text_mask)
+            gate = gate[:, None, :]
+        else:  # equation 9 as printed: the other side's query reads this side's keys and values
+            cross_t = attend(q_i, k_t, v_t)
+            cross_i = attend(q_t, k_i, v_i)
+        self_t = self.text_self(attend(q_t, k_t, v_t, text_mask))  # eq. 10
+        self_i = self.image_self(attend(q_i, k_i, v_i, image_mask))
+        mixed_t = self.text_cross(cross_t) * gate + self_t * (1 - gate)  # eq. 11, 12
+        mixed_i = self.image_cross(cross_i) * gate + self_i * (1 - gate)
+        return (
+            self.text_norm(self.dropout(mixed_t) + text),  # eq. 13
+            self.image_norm(self.dropout(mixed_i) + image),
+        )
+
+
+class CrossAttention(nn.Module):
+    """One layer of multi-head cross-attention for each modality: equation 11 with eq. 9's heads."""
+
+    def __init__(self, width: int, heads: Heads) -> None:
+        super().__init__()
+        self.heads = heads
+        self.text, self.image = Projections(width), Projections(width)
+        self.text_cross, self.image_cross = _output(width), _output(width)
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        text_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """CA of text and of image; arguments and shapes as in `InterpolationAttention`."""
+        q_t, k_t, v_t = self.text(text)
+        q_i, k_i, v_i = self.image(image)
+        attend = self.heads.attend
+        if self.heads.own_queries:
+            cross_t = attend(q_t, k_i, v_i, image_mask)
+            cross_i = attend(q_i, k_t, v_t, text_mask)
+        else:
+            cross_t, cross_i = attend(q_i, k_t, v_t), attend(q_t, k_i, v_i)
+        return self.text_cross(cross_t), self.image_cross(cross_i)
+
+
+def _output(width: int) -> nn.Linear:
+    return nn.Linear(width, width, bias=False)

@@ -1,0 +1,26 @@
+"""What a model sees of a batch of posts: features, and what is missing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Features of B posts. What stands in for a missing text or picture is not read."""
+
+    text: Tensor  # (B, Dt) pooled
+    image: Tensor  # (B, Dv) pooled, mean over the post's pictures
+    has_text: Tensor  # (B,) bool
+    has_image: Tensor  # (B,) bool
+    text_tokens: Tensor | None = None  # (B, n, Dt)
+    text_mask: Tensor | None = None  # (B, n) True where real
+    image_tokens: Tensor | None = None  # (B, m, Dv), the regions of all pictures one after another
+    image_mask: Tensor | None = None  # (B, m)
+    image_index: Tensor | None = None  # (B, m) which of the post's pictures a region belongs to
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch._make(None if x is None else x.to(device) for x in self)

@@ -1,0 +1,91 @@
+"""From an encoder's features to the model's: scale, width D, missing sides, several pictures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Scale = Literal["none", "unit", "standard"]
+
+
+class Normalizer(nn.Module):
+    """Feature scale: as the encoder gives it, unit length, or standardised on the training set."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int, kind: Scale) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def fit(self, x: Tensor) -> None:
+        """Take mean and standard deviation from real training features (N, width)."""
+        if self.kind == "standard" and len(x) > 1:
+            self.mean.copy_(x.mean(0))
+            self.deviation.copy_(x.std(0).clamp(min=1e-4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape, rescaled over the last axis."""
+        if self.kind == "unit":
+            return nn.functional.normalize(x, dim=-1)
+        if self.kind == "standard":
+            return (x - self.mean) / self.deviation
+        return x
+
+
+class ModalityInput(nn.Module):
+    """One modality's way in.
+
+    A missing side is stood in for by one learned, unmasked null token, and its pooled feature by
+    the same vector; masking every key would make a softmax undefined.
+
+    Args:
+        source: the encoder's width.
+        width: the model's D.
+        projected: whether a learned linear map takes source to D (needed where the widths differ
+            or the encoder's two towers share no space).
+        scale: see `Normalizer`.
+        tokens: whether token features come in too.
+        pictures: how many pictures of one post are told apart; 0 for the text.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        width: int,
+        projected: bool,
+        scale: Scale,
+        tokens: bool,
+        pictures: int = 0,
+    ) -> None:
+        super().__init__()
+        self.pooled_scale = Normalizer(source, scale)
+        self.token_scale = Normalizer(source, scale) if tokens else None
+        self.project = nn.Linear(source, width) if projected else nn.Identity()
+        self.null = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.index = nn.Embedding(pictures, width) if pictures and tokens else None
+        if self.index is not None:
+            nn.init.zeros_(self.index.weight)
+
+    def pooled(self, x: Tensor, present: Tensor) -> Tensor:
+        """(B, source) -> (B, D), the null vector where absent."""
+        return torch.where(present[:, None], self.project(self.pooled_scale(x)), self.null)
+
+    def tokens(
+        self, x: Tensor, mask: Tensor, present: Tensor, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, n, source) and its mask -> (B, n, D) and mask, the null token first where absent."""
+        if self.token_scale is None:
+            raise ValueError("this model was built without token features")
+        tokens = self.project(self.token_scale(x))
+        if self.index is not None and index is not None:
+            tokens = tokens + self.index(index.clamp(max=self.index.num_embeddings - 1))
+        mask = mask & present[:, None]
+        first = torch.zeros_like(mask)
+        first[:, 0] = ~mask.any(1)
+        tokens = torch.where(first[..., None], self.null, tokens)
+        return tokens * (mask | first)[..., None], mask | first

@@ -1,0 +1,239 @@
+"""SG-MFT (arXiv 2405.05760), from features to logits; read with docs/method.md beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.nn.attention import InterpolationAttention
+from sgmft.nn.batch import Batch
+from sgmft.nn.classifier import classifier
+from sgmft.nn.feed_forward import FeedForward, interaction
+from sgmft.nn.fusion import SimilarityAwareFusion, SumFusion
+from sgmft.nn.heads import Heads
+from sgmft.nn.inputs import ModalityInput, Scale
+from sgmft.nn.similarity import (
+    Gate,
+    Guidance,
+    Temperature,
+    element_entropy,
+    gate_entropy,
+    modality_gate,
+)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the network's shape. Defaults are the paper's, or chosen by us (*).
+
+    Attributes:
+        classes: K, the number of labels.
+        text_width, image_width: what the encoder gives.
+        shared_space: whether the encoder's towers share one space; no projection is learned then.
+        width: D; 0 takes the text width (*).
+        view: pooled features as D scalar elements, or word and region tokens.
+        element_width: w, numbers in one element of a head; elements view only.
+        heads: h.
+        gate: how P^m comes from S^m.
+        temperature: factor on both similarities; "learned" starts at `initial_temperature`.
+        guided: which side's feed-forward block is guided by the other's features (Table 4).
+        sim, sfm: Table 2 leaves either out.
+        fusion_layers: cross-attention layers of each modality in the SFM.
+        hidden_ratio: feed-forward width over D (*).
+        classifier_widths: the classifier's hidden widths; four make five layers (*).
+        dropout: after attention, in the feed-forward block and in the classifier (*).
+        scale: of the features that come in (*).
+        direct: adds a linear map of the pooled features to the logits, and starts the rest at zero.
+        max_images: pictures of one post told apart in the tokens view.
+    """
+
+    classes: int
+    text_width: int
+    image_width: int
+    shared_space: bool = False
+    width: int = 0
+    view: Literal["elements", "tokens"] = "elements"
+    element_width: int = 1
+    heads: int = 8
+    gate: Gate = "softmax"
+    temperature: float | Literal["learned"] = 1.0
+    initial_temperature: float = 1.0
+    guided: Literal["text", "image"] = "text"
+    sim: bool = True
+    sfm: bool = True
+    fusion_layers: int = 2
+    hidden_ratio: float = 4.0
+    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
+    dropout: float = 0.1
+    scale: Scale = "none"
+    direct: bool = False
+    max_images: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
+        if self.width == 0:
+            object.__setattr__(self, "width", self.text_width)
+        choices = {
+            "view": ("elements", "tokens"),
+            "gate": ("softmax", "sigmoid"),
+            "guided": ("text", "image"),
+            "scale": ("none", "unit", "standard"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise SgmftError(
+                    f"{name}={getattr(self, name)!r} is not known: use {' or '.join(allowed)}."
+                )
+        for name in (
+            "classes",
+            "text_width",
+            "image_width",
+            "heads",
+            "element_width",
+            "fusion_layers",
+        ):
+            if getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.temperature != "learned" and not 0 < self.temperature < float("inf"):
+            raise SgmftError(f"temperature must be positive or 'learned', not {self.temperature}.")
+        if not 0 <= self.dropout < 1:
+            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
+        parts = self.heads * (self.element_width if self.view == "elements" else 1)
+        if self.width % parts:
+            raise SgmftError(
+                f"width {self.width} cannot be cut into {self.heads} heads"
+                + (f" of elements {self.element_width} wide" if self.view == "elements" else "")
+                + f": choose a multiple of {parts}."
+            )
+
+    @property
+    def projected(self) -> bool:
+        """Whether each modality gets a learned linear map to D."""
+        return not (self.shared_space and self.text_width == self.image_width == self.width)
+
+
+class Output(NamedTuple):
+    """What a model says of B posts."""
+
+    logits: Tensor  # (B, K)
+    fused: Tensor  # (B, D) M_fuse, the representation the figures show
+    guidance: Guidance | None  # None where the model has no similarity guidance
+
+
+class SGMFT(nn.Module):
+    """Similarity-guided interaction (SIM), similarity-aware fusion (SFM), classifier."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        D, c = config.width, config
+        tokens = c.view == "tokens"
+        heads = Heads(c.heads, None if tokens else c.element_width)
+        self.text = ModalityInput(c.text_width, D, c.projected, c.scale, tokens)
+        self.image = ModalityInput(c.image_width, D, c.projected, c.scale, tokens, c.max_images)
+        if c.sim:
+            hidden = round(c.hidden_ratio * D)
+            self.temperature = Temperature(c.temperature, c.initial_temperature)
+            self.attention = InterpolationAttention(D, heads, c.dropout)
+            self.text_ffn = FeedForward(D, hidden, c.guided == "text", c.dropout)
+            self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
+        self.fusion = SimilarityAwareFusion(D, heads, c.fusion_layers) if c.sfm else SumFusion()
+        self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
+        self.reset_parameters()
+        self.direct_text = self.direct_image = None
+        if c.direct:
+            self.direct_text = _zero(nn.Linear(c.text_width, c.classes))
+            self.direct_image = _zero(nn.Linear(c.image_width, c.classes, bias=False))
+            _zero(self.classifier[-1])
+
+    def reset_parameters(self) -> None:
+        """Xavier for linear maps, He for those that a ReLU follows, zero biases."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                if name.startswith("classifier") or name.endswith(("w1", "w3")):
+                    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+                else:
+                    nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K); the softmax of eq. 18 is the caller's."""
+        t = self.text.pooled(batch.text, batch.has_text)  # (B, D)
+        v = self.image.pooled(batch.image, batch.has_image)  # (B, D)
+        text, image, text_mask, image_mask = t, v, None, None
+        if self.config.view == "tokens":
+            text, image, text_mask, image_mask = self._tokens(batch)
+        guidance = None
+        if self.config.sim:
+            tau = self.temperature()
+            gate = modality_gate(t, v, tau, self.config.gate)  # eq. 1, 3
+            guidance = self._guidance(gate, text, image, text_mask, image_mask)
+            x_t, x_i = self.attention(text, image, gate, text_mask, image_mask)  # eq. 6-13
+            inter_t = inter_i = None
+            if self.config.guided == "text":  # eq. 2, 4, 5, 14
+                inter_t = interaction(text, image, x_i, tau, image_mask)
+            else:
+                inter_i = interaction(image, text, x_t, tau, text_mask)
+            text, image = self.text_ffn(x_t, inter_t), self.image_ffn(x_i, inter_i)  # eq. 15, 16
+        fused = self.fusion(text, image, text_mask, image_mask)  # eq. 17
+        logits = self.classifier(fused)  # eq. 18
+        if self.direct_text is not None and self.direct_image is not None:
+            text_in = self.text.pooled_scale(batch.text) * batch.has_text[:, None]
+            image_in = self.image.pooled_scale(batch.image) * batch.has_image[:, None]
+            logits = logits + self.direct_text(text_in) + self.direct_image(image_in)
+        return Output(logits, fused, guidance)
+
+    def _tokens(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if (
+            batch.text_tokens is None
+            or batch.text_mask is None
+            or batch.image_tokens is None
+            or batch.image_mask is None
+        ):
+            raise SgmftError(
+                "This model works on token features (view=tokens), and these features hold pooled "
+                "ones only: encode the posts again with tokens."
+            )
+        text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
+        image, image_mask = self.image.tokens(
+            batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
+        )
+        return text, image, text_mask, image_mask
+
+    @torch.no_grad()
+    def _guidance(
+        self,
+        gate: Tensor,
+        text: Tensor,
+        image: Tensor,
+        text_mask: Tensor | None,
+        image_mask: Tensor | None,
+    ) -> Guidance:
+        sides = (text, image, self.temperature(), text_mask, image_mask)
+        if self.config.guided == "image":
+            sides = (image, text, self.temperature(), image_mask, text_mask)
+        if self.config.view == "elements":
+            sides = (sides[0][..., None], sides[1][..., None], *sides[2:])
+        return Guidance(gate_entropy(gate, self.config.gate), element_entropy(*sides))
+
+
+def config_from_dict(values: dict[str, object]) -> ModelConfig:
+    """The config of a saved model; unknown names raise SgmftError (a newer version's)."""
+    unknown = values.keys() - {field.name for field in fields(ModelConfig)}
+    if unknown:
+        raise SgmftError(f"The model's settings {', '.join(sorted(unknown))} are not known here.")
+    return ModelConfig(**values)  # type: ignore[arg-type]
+
+
+def _zero(layer: nn.Module) -> nn.Linear:
+    if not isinstance(layer, nn.Linear):
+        raise TypeError("only a linear layer is set to zero")
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

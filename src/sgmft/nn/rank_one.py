@@ -1,0 +1,97 @@
+"""Softmax attention whose logits are an outer product, in time and memory linear in D.
+
+In the elements view row i of P^e depends on the text only through the scalar t_i, so equation 14
+is X_inter,i = g(t_i) with one smooth function
+
+    g(s) = sum_j softmax_j(tau s v_j) x_j,
+
+which is interpolated at G Chebyshev nodes between min(t) and max(t): O(D G) instead of O(D^2).
+
+How many nodes: write the logits as rho z u_j with z, u_j in [-1, 1], where
+rho = tau (max t - min t)/2 (max v - min v)/2. For |Im z| <= theta/rho every term of the softmax's
+denominator lies within an angle theta < pi/2 of the positive axis, so g is analytic there and
+|g| <= max|x| / cos(theta). A Bernstein ellipse with parameter
+r = theta/rho + sqrt(1 + (theta/rho)^2) fits into that strip, and interpolation at G nodes errs by
+at most 4 max|x| / cos(theta) r^(1-G) / (r - 1) (Trefethen, Approximation Theory and Approximation
+Practice, theorem 8.2). The smallest sufficient G is used; where that exceeds `MAX_NODES`, or D is so small
+that it would not pay, the exact form is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-7  # of the largest value's size: float32 rounding
+MAX_NODES = 96
+THETA = 1.3  # radians
+
+
+def rank_one_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor
+) -> Tensor:
+    """Equation 14 in the elements view: softmax(tau t v^T) x.
+
+    Args:
+        queries, keys, values: t, v, x, each (B, D).
+        temperature: the scalar tau.
+
+    Returns:
+        X_inter (B, D), within `TOLERANCE` times the largest |x| of the exact form, up to rounding.
+    """
+
+    def mean_at(points: Tensor) -> Tensor:
+        logits = temperature * points[:, :, None] * keys[:, None, :]  # (B, G, D)
+        return (logits.softmax(-1) @ values[:, :, None]).squeeze(-1)  # (B, G)
+
+    return _interpolate(mean_at, queries, keys, temperature)
+
+
+def rank_one_entropy(queries: Tensor, keys: Tensor, temperature: Tensor) -> Tensor:
+    """Entropy in nats of each row of softmax(tau t v^T): (B, D)."""
+
+    def entropy_at(points: Tensor) -> Tensor:
+        logits = temperature * points[:, :, None] * keys[:, None, :]
+        return torch.special.entr(logits.softmax(-1)).sum(-1)
+
+    return _interpolate(entropy_at, queries, keys, temperature)
+
+
+def nodes_needed(rho: float) -> int | None:
+    """Chebyshev nodes that keep the error under `TOLERANCE`; None where that takes too many."""
+    if not math.isfinite(rho):
+        return None
+    if rho < 1e-6:
+        return 4
+    slope = THETA / rho
+    radius = slope + math.sqrt(1 + slope * slope)
+    constant = 4 / math.cos(THETA) / (radius - 1)
+    count = 1 + math.ceil(max(3.0, math.log(constant / TOLERANCE) / math.log(radius)))
+    return count if count <= MAX_NODES else None
+
+
+def _interpolate(
+    function: Callable[[Tensor], Tensor], points: Tensor, keys: Tensor, temperature: Tensor
+) -> Tensor:
+    """`function` at every point (B, D), by its values at Chebyshev nodes where that is safe."""
+    with torch.no_grad():
+        low, high = points.amin(-1, keepdim=True), points.amax(-1, keepdim=True)
+        centre, half = (low + high) / 2, ((high - low) / 2).clamp(min=torch.finfo(low.dtype).tiny)
+        spread = (keys.amax(-1, keepdim=True) - keys.amin(-1, keepdim=True)) / 2
+        count = nodes_needed(float((temperature * half * spread).max()))
+    if count is None or 2 * count >= points.shape[-1]:
+        return function(points)
+    index = torch.arange(count, dtype=torch.float64, device=points.device)
+    angles = (index + 0.5) * math.pi / count
+    transform = (index[:, None] * angles).cos() * 2 / count  # (G, G): node values -> coefficients
+    transform[0] /= 2
+    nodes = centre + half * angles.cos().to(points.dtype)  # (B, G)
+    coefficients = function(nodes) @ transform.to(points.dtype).T  # (B, G)
+    z = (points - centre) / half  # (B, D) in [-1, 1]
+    ahead, current = torch.zeros_like(z), torch.zeros_like(z)  # Clenshaw's recurrence
+    for k in range(count - 1, 0, -1):
+        ahead, current = current, coefficients[:, k : k + 1] + 2 * z * current - ahead
+    return coefficients[:, :1] + z * current - ahead

@@ -1,0 +1,37 @@
+"""A post: the unit everything else works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Post:
+    """One social-media post, or the record of a row that could not be read as one.
+
+    Attributes:
+        text: the text as its author wrote it; "" when there is none.
+        images: picture files, in the order shown; empty when there are none.
+        id: the user's own identifier, unique in its table.
+        label: the semantic location, when known.
+        user: the author, for splits by user.
+        error: why this row cannot be used; None for a good row.
+        place: where the row stands, for messages: "posts.csv, row 12".
+        row: the columns of the source table as they were read, so that an output can repeat them.
+    """
+
+    text: str = ""
+    images: Sequence[str | Path] = ()
+    id: str | None = None
+    label: str | None = None
+    user: str | None = None
+    error: str | None = None
+    place: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        images = (self.images,) if isinstance(self.images, (str, Path)) else self.images
+        object.__setattr__(self, "images", tuple(Path(image) for image in images))

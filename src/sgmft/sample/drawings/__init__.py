@@ -1,0 +1,1 @@
+"""The drawings: a board to draw on, props, and one file per place."""

@@ -1,0 +1,158 @@
+"""The feature store: Parquet shards keyed by what a post contains, one folder per encoder setting.
+
+`store/<fingerprint>/part-<digest>.parquet` has the columns key, text, words, images, regions (see
+`PostFeatures`), which pandas, DuckDB and Ray read as they are. A shard is written under a temporary
+name and then renamed, so a shard that is there is whole; a process killed at any moment loses at
+most the shard it was computing. Nothing is keyed by a post's place in a table, so features are
+found again from any table that holds the same post.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sgmft.encoders.base import EncoderInfo
+from sgmft.errors import SgmftError
+from sgmft.features import PostFeatures
+
+
+class FeatureStore:
+    """Features on disk for one encoder setting.
+
+    Args:
+        folder: where stores live; this one takes the sub-folder named by its fingerprint.
+        info: the encoder; its fingerprint tells stores apart.
+        tokens: whether word and region features are kept beside the pooled ones.
+
+    Raises:
+        SgmftError: a shard cannot be read, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
+        kind = "tokens" if tokens else "pooled"
+        self.folder = Path(folder) / f"{info.fingerprint}-{kind}"
+        self._schema = pa.schema(
+            [
+                ("key", pa.string()),
+                ("text", pa.list_(pa.float32(), info.text_width)),
+                ("words", pa.list_(pa.list_(pa.float16(), info.text_width))),
+                ("images", pa.list_(pa.list_(pa.float32(), info.image_width))),
+                ("regions", pa.list_(pa.list_(pa.float16(), info.image_width))),
+            ]
+        )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            description = json.dumps({**asdict(info), "tokens": tokens}, indent=2)
+            _replace(self.folder / "encoder.json", lambda p: p.write_text(description, "utf-8"))
+        except OSError as error:
+            raise SgmftError(
+                f"The feature store {folder} cannot be written ({error.strerror}): "
+                "choose another folder with --features."
+            ) from error
+        self._where: dict[str, tuple[Path, int]] = {}
+        self._open: tuple[Path, pa.Table] | None = None
+        for shard in sorted(self.folder.glob("part-*.parquet")):
+            self._register(shard, _read(shard, ["key"])["key"].to_pylist())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def write(self, rows: Mapping[str, PostFeatures]) -> None:
+        """Add one shard holding these posts, whole or not at all.
+
+        Raises:
+            SgmftError: the disk is full or read-only.
+        """
+        if not rows:
+            return
+        columns = {
+            "key": list(rows),
+            **{name: [_lists(getattr(row, name)) for row in rows.values()] for name in _FIELDS},
+        }
+        table = pa.table(
+            [_column(columns[field.name], field.type) for field in self._schema],
+            schema=self._schema,
+        )
+        digest = hashlib.sha256("".join(rows).encode()).hexdigest()[:16]
+        shard = self.folder / f"part-{digest}.parquet"
+        try:
+            _replace(shard, lambda path: pq.write_table(table, path, compression="zstd"))
+        except OSError as error:
+            raise SgmftError(f"The feature shard {shard} cannot be written: {error}.") from error
+        self._register(shard, list(rows))
+
+    def read(self, keys: Sequence[str]) -> list[PostFeatures]:
+        """Features of these posts, in order.
+
+        Raises:
+            KeyError: a key is not in the store.
+        """
+        rows: dict[str, PostFeatures] = {}
+        for key in sorted(set(keys), key=lambda key: self._where[key]):
+            path, position = self._where[key]
+            if self._open is None or self._open[0] != path:
+                self._open = (path, _read(path, None))
+            rows[key] = _row(self._open[1], position)
+        return [rows[key] for key in keys]
+
+    def _register(self, shard: Path, keys: Sequence[str]) -> None:
+        for position, key in enumerate(keys):
+            self._where.setdefault(key, (shard, position))
+
+
+_FIELDS = PostFeatures._fields
+
+
+def _lists(value: Any) -> Any:
+    return None if value is None else list(value) if value.ndim == 2 else value
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, kind)
+
+
+def _row(table: pa.Table, position: int) -> PostFeatures:
+    def cell(name: str) -> Any:
+        scalar = table[name][position]
+        if not scalar.is_valid:
+            return None
+        flat = scalar.values
+        if pa.types.is_fixed_size_list(flat.type):
+            width = flat.type.list_size
+            return flat.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).copy()
+        return np.array(flat.to_numpy(zero_copy_only=False))
+
+    return PostFeatures(*(cell(name) for name in _FIELDS))
+
+
+def _read(shard: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(shard, columns=columns, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise SgmftError(
+            f"The feature shard {shard} is damaged: delete it and run again; only its posts are "
+            "encoded anew."
+        ) from error
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write under a temporary name beside `path`, then rename: readers never see half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

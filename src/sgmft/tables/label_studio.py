@@ -1,0 +1,83 @@
+"""Label Studio exports: one flat record per task, and where the pictures lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+_LOCAL_FILES = "/data/local-files/?d="
+_UPLOAD = "/data/upload/"
+
+
+def is_task(item: Mapping[str, Any]) -> bool:
+    """Tell a task of the full JSON export from a flat record (JSON-MIN, or any list of rows)."""
+    return isinstance(item.get("data"), dict)
+
+
+def flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """Turn a task of the full JSON export into a flat record, and name its choice controls.
+
+    The record is the task's data, its id (unless the data has an id of its own), and one column
+    per choice control, named as in the labelling interface. It holds what most annotators chose:
+    a text, or a list when the control allows several choices or the annotators are tied.
+    Cancelled annotations are left out. A data column with a control's name is kept as "data.NAME".
+    """
+    record: dict[str, Any] = {"id": task.get("id"), **task["data"]}
+    votes: dict[str, Counter[tuple[str, ...]]] = {}
+    for annotation in _objects(task.get("annotations")):
+        if annotation.get("was_cancelled"):
+            continue
+        for result in _objects(annotation.get("result")):
+            value = result.get("value")
+            choices = value.get("choices") if isinstance(value, dict) else None
+            if isinstance(choices, list) and choices:
+                name = str(result.get("from_name") or "label")
+                votes.setdefault(name, Counter())[tuple(sorted(map(str, choices)))] += 1
+    for name, counts in votes.items():
+        if name in record:
+            record[f"data.{name}"] = record[name]
+        most = max(counts.values())
+        winners = [choices for choices, count in counts.items() if count == most]
+        record[name] = _one_or_all(sorted({choice for choices in winners for choice in choices}))
+    return record, set(votes)
+
+
+def flatten_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Unwrap the ``{"choices": [...]}`` cells of a JSON-MIN record; leave the others alone."""
+    return {
+        name: _one_or_all(value["choices"])
+        if isinstance(value, dict) and isinstance(value.get("choices"), list) and len(value) == 1
+        else value
+        for name, value in record.items()
+    }
+
+
+def local_path(path: str, folder: Path) -> str:
+    """Translate the address Label Studio gave a picture to a path relative to the export.
+
+    ``/data/local-files/?d=rel/path`` is ``rel/path``; ``/data/upload/1/name.jpg`` is ``name.jpg``
+    or ``upload/1/name.jpg``, whichever is there (the first when neither is). Any other path comes
+    back as it is.
+    """
+    for mark in (_LOCAL_FILES, _UPLOAD):
+        server, found, rest = path.partition(mark)
+        if not found or (server and "://" not in server):
+            continue
+        if mark == _LOCAL_FILES:
+            return unquote(rest)
+        name = rest.rpartition("/")[2]
+        nested = f"upload/{rest}"
+        return nested if not (folder / name).exists() and (folder / nested).exists() else name
+    return path
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    items = value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _one_or_all(choices: list[Any]) -> Any:
+    return choices[0] if len(choices) == 1 else choices

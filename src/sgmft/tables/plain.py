@@ -1,0 +1,39 @@
+"""Values of any origin as the few kinds every table format knows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from sgmft.tables.values import mend
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into None, bool, int, float, str, date, datetime, or lists and dicts of these.
+
+    NaN and infinity become None (JSON has no word for them), arrays become lists, a lone surrogate
+    U+FFFD, and whatever is left (paths, decimals) its text.
+    """
+    if value is None or isinstance(value, (bool, int, date)):
+        return value
+    if isinstance(value, str):
+        return mend(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {mend(str(key)): plain(cell) for key, cell in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(cell) for cell in value]
+    if hasattr(value, "tolist"):  # NumPy and PyTorch
+        return plain(value.tolist())
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return mend(str(value))
+
+
+def as_json(value: Any) -> str:
+    """Write a plain value as JSON, Chinese as it is and dates as text."""
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,202 @@
+"""The raw rows of a table, whatever its format. Only a .json file is held in memory whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from sgmft.errors import SgmftError
+from sgmft.tables.delimited import open_delimited
+from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
+from sgmft.tables.label_studio import flatten_record, flatten_task, is_task
+from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
+from sgmft.tables.values import mend
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_BATCH = 1024
+
+
+def open_table(table: str | Path) -> RawTable:
+    """Open a table by its suffix, a folder that holds ``metadata.*``, or "-" (JSONL on stdin).
+
+    Raises:
+        SgmftError: when it is missing, empty, damaged, of an unknown kind, or has two columns of
+            one name. Damage further down is raised while the rows are read.
+    """
+    if str(table) == "-":
+        return RawTable("standard input", Path(), None, _jsonl_rows(None, "standard input"))
+    path = Path(table)
+    if path.is_dir():
+        path = _metadata_in(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SgmftError(
+            f"{path} is no table sgmft can read: use one of {', '.join(SUFFIXES)}, "
+            "or a folder with a metadata file."
+        )
+    try:
+        if path.stat().st_size == 0:
+            raise SgmftError(f"{path} is empty: a table needs at least a header.")
+        if suffix in (".csv", ".tsv"):
+            return open_delimited(path, "\t" if suffix == ".tsv" else None)
+        if suffix == ".parquet":
+            return _open_parquet(path)
+        if suffix == ".json":
+            return _open_json(path)
+        return RawTable(path.name, path.parent, None, _jsonl_rows(path, str(path)))
+    except FileNotFoundError:
+        raise SgmftError(f"There is no file {path}: check its name and folder.") from None
+    except OSError as error:
+        raise SgmftError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _metadata_in(folder: Path) -> Path:
+    found = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if not found:
+        raise SgmftError(f"{folder} is a folder without any of {', '.join(_METADATA)}: add one.")
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise SgmftError(f"{folder} holds {names}: give the one to read as the table.")
+    return found[0]
+
+
+# --- JSON lines
+
+
+def _jsonl_rows(path: Path | None, name: str) -> Iterator[RawRow]:
+    """Read lines of JSON; None means standard input, which is left open."""
+    if path is None:
+        stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
+        try:
+            yield from _parsed_lines(stream, name)
+        finally:
+            stream.detach()
+        return
+    with path.open("rb") as file:
+        code = "utf-16" if has_utf16_bom(file.read(2)) else "utf-8-sig"
+    with path.open(encoding=code, errors="surrogateescape") as stream:
+        yield from _parsed_lines(stream, name)
+
+
+def _parsed_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
+    empty = True
+    try:
+        for number, line in enumerate(stream, 1):
+            if not line.isspace():
+                empty = False
+                yield _parse_line(number, line.rstrip("\n"))
+    except UnicodeError as error:
+        raise SgmftError(f"{name} is not valid UTF-16: save it as UTF-8.") from error
+    if empty:
+        raise SgmftError(f"{name} is empty: a table needs at least one record.")
+
+
+def _parse_line(number: int, line: str) -> RawRow:
+    if has_undecoded(line):
+        error = DAMAGED
+    else:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as problem:
+            error = f"not JSON: {problem.msg} at column {problem.colno}"
+        except (ValueError, RecursionError) as problem:
+            error = f"not JSON that can be read: {problem}"
+        else:
+            if isinstance(value, dict):
+                return RawRow(number, value)
+            error = "JSON, but not an object of columns and values"
+    return RawRow(number, {"line": mend(line[:500])}, error)
+
+
+# --- JSON lists: Label Studio's exports, and plain records
+
+
+def _open_json(path: Path) -> RawTable:
+    encoding = detect_encoding(path)
+    try:
+        text = path.read_text(encoding=encoding.encoding, errors=encoding.errors)
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
+    if not isinstance(items, list):
+        raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
+    rows: list[RawRow] = []
+    columns: dict[str, None] = {}
+    controls: set[str] = set()
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            line = mend(json.dumps(item, ensure_ascii=False)[:500])
+            rows.append(RawRow(number, {"line": line}, "not an object of columns and values"))
+            continue
+        if is_task(item):
+            values, names = flatten_task(item)
+            controls |= names
+        else:
+            values = flatten_record(item)
+        damaged = encoding.errors != "strict" and has_undecoded(
+            json.dumps(values, ensure_ascii=False)
+        )
+        rows.append(RawRow(number, values, DAMAGED if damaged else None))
+        columns.update(dict.fromkeys(values))
+    labels = tuple(controls) if len(controls) == 1 else ("label", "choice", "choices")
+    return RawTable(path.name, path.parent, list(columns), iter(rows), labels, True)
+
+
+# --- Parquet
+
+
+def _open_parquet(path: Path) -> RawTable:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        columns = list(pyarrow.parquet.read_schema(path).names)
+    except pyarrow.ArrowException as error:
+        raise _damaged_parquet(path, error) from error
+    check_header(path, columns)
+    return RawTable(path.name, path.parent, columns, _parquet_rows(path, columns))
+
+
+def _damaged_parquet(path: Path, error: Exception) -> SgmftError:
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    return SgmftError(f"{path} is a damaged Parquet file ({reason}): write it again.")
+
+
+def _parquet_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH):
+                for cells in zip(*map(_cells, batch.columns), strict=True):
+                    number += 1
+                    yield RawRow(number, dict(zip(columns, cells, strict=True)))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged_parquet(path, error) from error
+
+
+def _cells(column: Any) -> list[Any]:
+    """Turn a column into Python values; a text that is not UTF-8 stays bytes."""
+    import pyarrow
+
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_decoded(cell) for cell in column.cast(pyarrow.binary()).to_pylist()]
+    except (ValueError, OverflowError):  # times Python has no type for
+        values = column.cast(pyarrow.string()).to_pylist()
+    return values
+
+
+def _decoded(cell: bytes | None) -> str | bytes | None:
+    try:
+        return cell if cell is None else cell.decode()
+    except UnicodeDecodeError:
+        return cell

@@ -1,0 +1,229 @@
+"""Posts from the rows of a table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sgmft.errors import SgmftError
+from sgmft.posts import Post
+from sgmft.tables.label_studio import local_path
+from sgmft.tables.pictures import Locator, split_cell
+from sgmft.tables.raw import RawRow, RawTable
+from sgmft.tables.reading import open_table
+from sgmft.tables.values import as_label, as_text, is_missing
+
+LOOK_AHEAD = 1000
+"""How many JSON lines may pass before a column that was asked for must have been seen."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what; None finds it under its usual name, in any case.
+
+    Usual names: ``text``; ``image``, ``images`` or ``file_name`` (the first that is not empty);
+    ``id``; ``label``; ``user``.
+    """
+
+    text: str | None = None
+    image: str | None = None
+    id: str | None = None
+    label: str | None = None
+    user: str | None = None
+
+
+USUAL_COLUMNS = Columns()
+_IMAGES = ("image", "images", "file_name")
+
+
+def read_posts(
+    table: str | Path,
+    *,
+    columns: Columns = USUAL_COLUMNS,
+    where: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    strict: bool = False,
+) -> list[Post]:
+    """Read a whole table of posts; see `iter_posts`."""
+    return list(
+        iter_posts(table, columns=columns, where=where, allow_outside=allow_outside, strict=strict)
+    )
+
+
+def iter_posts(
+    table: str | Path,
+    *,
+    columns: Columns = USUAL_COLUMNS,
+    where: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    strict: bool = False,
+) -> Iterator[Post]:
+    """Read posts one at a time. Memory holds one batch, and the ids seen so far if there are any.
+
+    Args:
+        table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, or a list of
+            records), a folder with ``metadata.csv|jsonl|parquet``, or "-": JSON lines on standard
+            input, with pictures relative to the current folder.
+        columns: which column holds what, when they have other names than the usual.
+        where: keep only rows whose columns equal these values as text. A row too damaged to have
+            the column is kept, as a bad row.
+        allow_outside: accept pictures outside the table's folder.
+        strict: raise at the first bad row.
+
+    Yields:
+        One post per row, in order. A row that cannot be used has `error` set, and whatever could
+        be read of it. Whether the pictures can be opened is not looked at here.
+
+    Raises:
+        SgmftError: when the table cannot be read, has no text and no image column, or lacks a
+            column that was named; with `strict`, for the first bad row.
+    """
+    raw = open_table(table)
+    where = dict(where or {})
+    rows = _with_columns(raw, columns, where)
+    finder = _Finder(raw, columns)
+    locate = Locator(
+        raw.folder,
+        allow_outside=allow_outside,
+        translate=local_path if raw.label_studio else None,
+    )
+    row_of_id: dict[str, int] = {}
+    for row in rows:
+        if not _matches(row, where):
+            continue
+        post = _to_post(row, raw.name, finder, locate, row_of_id)
+        if strict and post.error is not None:
+            raise SgmftError(f"{post.place}: {post.error}.")
+        yield post
+
+
+class _Finder:
+    """Looks up the cells of a row by what they mean."""
+
+    def __init__(self, raw: RawTable, columns: Columns) -> None:
+        usual = {"image": _IMAGES, "label": raw.label_columns or ("label",)}
+        self._roles = {
+            field.name: (named, usual.get(field.name, (field.name,)))
+            for field in fields(Columns)
+            for named in [getattr(columns, field.name)]
+        }
+        self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
+
+    def names(self, columns: Iterable[str], role: str) -> list[str]:
+        """List those of `columns` that can hold `role`, best first."""
+        return self._names(tuple(columns), role)
+
+    def cell(self, values: Mapping[str, Any], role: str) -> Any:
+        """Return the first cell of `role` that is not empty, or None."""
+        cells = (values[name] for name in self.names(values, role))
+        return next((cell for cell in cells if not is_missing(cell)), None)
+
+    def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
+        named, usual = self._roles[role]
+        if named is not None:
+            return [named] if named in columns else []
+        folded = {name.strip().casefold(): name for name in reversed(columns)}
+        found = [name if name in columns else folded.get(name) for name in usual]
+        return [name for name in found if name is not None]
+
+
+def _to_post(
+    row: RawRow, table: str, finder: _Finder, locate: Locator, row_of_id: dict[str, int]
+) -> Post:
+    errors = [] if row.error is None else [row.error]
+    texts = dict.fromkeys(("text", "id", "label", "user"), "")
+    for role in texts:
+        try:
+            cell = finder.cell(row.values, role)
+            texts[role] = as_label(cell) if role == "label" else as_text(cell)
+        except ValueError as error:
+            errors.append(f"{role}: {error}")
+    images: list[Path] = []
+    paths: list[str] = []
+    try:
+        paths = split_cell(finder.cell(row.values, "image"))
+    except ValueError as error:
+        errors.append(str(error))
+    for path in paths:
+        try:
+            images.append(locate(path))
+        except ValueError as error:
+            errors.append(str(error))
+    key = texts["id"]
+    if key and row_of_id.setdefault(key, row.number) != row.number:
+        errors.append(f"the id {key!r} is already that of row {row_of_id[key]}")
+    if not errors and not images and not texts["text"].strip():
+        errors.append("nothing to go on: no text and no picture")
+    return Post(
+        text=texts["text"],
+        images=images,
+        id=key or None,
+        label=texts["label"] if texts["label"].strip() else None,
+        user=texts["user"] if texts["user"].strip() else None,
+        error="; ".join(errors) or None,
+        place=f"{table}, row {row.number}",
+        row=row.values,
+    )
+
+
+def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
+    for name, wanted in where.items():
+        if row.error is not None and name not in row.values:
+            continue
+        try:
+            if as_text(row.values.get(name)) != wanted:
+                return False
+        except ValueError:
+            return False
+    return True
+
+
+def _with_columns(raw: RawTable, columns: Columns, where: Mapping[str, str]) -> Iterator[RawRow]:
+    """Check that the columns asked for are there, and return all rows.
+
+    A table without a header is read ahead until they have been seen.
+    """
+    finder = _Finder(raw, columns)
+    chosen = (getattr(columns, field.name) for field in fields(Columns))
+    needed = [name for name in chosen if name is not None] + list(where)
+    if raw.columns is not None:
+        if raw.columns or needed:
+            _check_columns(raw.name, raw.columns, needed, finder)
+        return raw.rows
+    seen: dict[str, None] = {}
+    ahead: list[RawRow] = []
+    for row in raw.rows:
+        ahead.append(row)
+        if row.error is None:
+            seen.update(dict.fromkeys(row.values))
+        if len(ahead) >= LOOK_AHEAD or _complaint(raw.name, list(seen), needed, finder) is None:
+            break
+    if any(row.error is None for row in ahead):
+        _check_columns(raw.name, list(seen), needed, finder)
+    return chain(ahead, raw.rows)
+
+
+def _check_columns(table: str, columns: list[str], needed: list[str], finder: _Finder) -> None:
+    complaint = _complaint(table, columns, needed, finder)
+    if complaint is not None:
+        raise SgmftError(complaint)
+
+
+def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finder) -> str | None:
+    there = ", ".join(columns) or "none"
+    for name in needed:
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            return f"{table} has no column {name!r}: {hint}Its columns are {there}."
+    if not finder.names(columns, "text") and not finder.names(columns, "image"):
+        return (
+            f"{table} has neither a text nor an image column: "
+            f"say which of its columns holds the texts or the pictures: {there}."
+        )
+    return None

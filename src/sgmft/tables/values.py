@@ -1,0 +1,71 @@
+"""One cell of a table as text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def mend(text: str) -> str:
+    """Replace what is no character by U+FFFD, so that the text can be encoded.
+
+    Lone surrogates come from JSON (``"\\ud800"``) and from bytes that could not be decoded;
+    the two halves of a pair are joined.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a cell is empty: None, "", an empty list, or a NaN."""
+    if value is None or (isinstance(value, (str, list, tuple)) and not value):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def as_text(value: Any) -> str:
+    """Give a cell as its author would write it; "" when it is empty.
+
+    A whole float loses its ".0" (Parquet turns an integer column with gaps into floats), and
+    truth values are written as in JSON.
+
+    Raises:
+        ValueError: with a reason fit for a message, when the cell is no single value.
+    """
+    if is_missing(value):
+        return ""
+    match value:
+        case str():
+            return mend(value)
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return str(int(value))
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                raise ValueError("bytes that are not UTF-8") from None
+        case list() | tuple():
+            raise ValueError("a list where one value is needed")
+        case dict():
+            raise ValueError("an object where one value is needed")
+        case _:
+            return str(value)
+
+
+def as_label(value: Any) -> str:
+    """Give a label cell as text; a list of one label counts as that label.
+
+    Raises:
+        ValueError: with a reason fit for a message, when there are several labels or none fits.
+    """
+    if not isinstance(value, (list, tuple)):
+        return as_text(value)
+    labels = [label for label in map(as_text, value) if label]
+    if len(labels) > 1:
+        raise ValueError(f"several labels ({', '.join(labels)}) where one is needed")
+    return labels[0] if labels else ""

@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sgmft.tables import Columns, read_posts
+from sgmft.tables.label_studio import local_path
+
+
+def annotation(*choices: str, name: str = "place", cancelled: bool = False) -> dict:
+    result = {"from_name": name, "to_name": "text", "type": "choices"}
+    result["value"] = {"choices": list(choices)}
+    return {"id": 1, "was_cancelled": cancelled, "result": [result]}
+
+
+def task(number: int, *annotations: dict, **data) -> dict:
+    return {"id": number, "data": {"text": "hi", **data}, "annotations": list(annotations)}
+
+
+def export(tmp_path: Path, *items: dict) -> Path:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(list(items)))
+    return path
+
+
+def test_full_export(tmp_path):
+    path = export(
+        tmp_path,
+        task(1, annotation("Home"), image="/data/local-files/?d=img/a%20b.jpg"),
+        task(2, annotation("Work", cancelled=True)),
+        task(3, annotation("Home", cancelled=True), annotation("Work")),
+        task(4),
+    )
+    posts = read_posts(path)
+    assert [post.label for post in posts] == ["Home", None, "Work", None]
+    assert [post.id for post in posts] == ["1", "2", "3", "4"]
+    assert posts[0].images == (tmp_path / "img/a b.jpg",)
+    assert all(post.error is None for post in posts)
+
+
+def test_annotators_vote(tmp_path):
+    home, work = annotation("Home"), annotation("Work")
+    most, tied = read_posts(export(tmp_path, task(1, home, work, home), task(2, home, work)))
+    assert most.label == "Home"
+    assert tied.label is None and "several labels (Home, Work)" in tied.error
+
+
+def test_several_choices_are_no_label(tmp_path):
+    (post,) = read_posts(export(tmp_path, task(1, annotation("Work", "Home"))))
+    assert "several labels (Home, Work)" in post.error
+
+
+def test_several_controls(tmp_path):
+    path = export(tmp_path, task(1, annotation("Home"), annotation("Sad", name="mood")))
+    assert read_posts(path)[0].label is None
+    assert read_posts(path, columns=Columns(label="mood"))[0].label == "Sad"
+
+
+def test_the_annotation_wins_over_a_label_in_the_data(tmp_path):
+    path = export(
+        tmp_path,
+        task(1, annotation("Home", name="label"), label="Guess", id="w-17"),
+        task(2, label="Guess"),
+    )
+    first, second = read_posts(path)
+    assert (first.label, first.id) == ("Home", "w-17")
+    assert first.row["data.label"] == "Guess"
+    assert second.label == "Guess"
+    other = export(tmp_path, task(1, annotation("Home"), label="Guess"), task(2, label="Guess"))
+    assert [post.label for post in read_posts(other)] == ["Home", None]
+
+
+def test_json_min(tmp_path):
+    path = export(
+        tmp_path,
+        {"id": 1, "text": "a", "choice": "Home", "annotator": 1},
+        {"id": 2, "text": "b", "choice": {"choices": ["Home", "Work"]}},
+        {"id": 3, "text": "c", "choice": {"choices": ["Travel"]}},
+        {"id": 1, "text": "a", "choice": "Work"},
+    )
+    first, several, one, again = read_posts(path)
+    assert (first.label, first.id, one.label) == ("Home", "1", "Travel")
+    assert "several labels" in several.error
+    assert again.error == "the id '1' is already that of row 1"
+
+
+@pytest.mark.parametrize("there", [None, "name.jpg", "upload/1/name.jpg"])
+def test_uploads(tmp_path, there):
+    if there:
+        (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / there).touch()
+    (post,) = read_posts(export(tmp_path, task(1, image="/data/upload/1/name.jpg")))
+    assert post.images == (tmp_path / (there or "name.jpg"),)
+
+
+@pytest.mark.parametrize(
+    ("path", "local"),
+    [
+        ("http://localhost:8080/data/local-files/?d=a/b.jpg", "a/b.jpg"),
+        ("pictures/data/upload/1/b.jpg", "pictures/data/upload/1/b.jpg"),
+        ("https://x.cn/b.jpg", "https://x.cn/b.jpg"),
+    ],
+)
+def test_addresses(path, local):
+    assert local_path(path, Path()) == local
+
+
+def test_a_local_path_cannot_leave_the_folder(tmp_path):
+    path = export(tmp_path, task(1, image="/data/local-files/?d=..%2F..%2Fetc/passwd"))
+    (post,) = read_posts(path)
+    assert "outside" in post.error and post.images == ()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"id": 1, "data": {"text": "a"}, "annotations": None},
+        {"id": 1, "data": {"text": "a"}, "annotations": [None, {"result": [3, {"value": 4}]}]},
+        {"id": 1, "data": {"text": "a"}, "annotations": [{"result": [{"value": {"choices": 5}}]}]},
+    ],
+)
+def test_odd_tasks_are_posts_without_a_label(tmp_path, broken):
+    (post,) = read_posts(export(tmp_path, broken))
+    assert post.error is None and post.label is None

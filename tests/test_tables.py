@@ -1,0 +1,294 @@
+import io
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sgmft.errors import SgmftError
+from sgmft.tables import iter_posts, open_table, read_posts
+from sgmft.tables.values import as_text, mend
+
+CHINESE = "text,label\n在电影院看电影，爆米花真香,Cinema\n上课中,School\n"
+in_one_folder = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def table(tmp_path: Path, content: str | bytes, name: str = "posts.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+# --- encodings and delimiters
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_encoding_is_found(tmp_path, encoding, suffix):
+    content = CHINESE if suffix == "csv" else CHINESE.replace(",", "\t")
+    posts = read_posts(table(tmp_path, content.encode(encoding), f"posts.{suffix}"))
+    assert [post.label for post in posts] == ["Cinema", "School"]
+    assert posts[0].text == "在电影院看电影，爆米花真香"
+    assert posts[0].row == {"text": posts[0].text, "label": "Cinema"}
+
+
+def test_utf16_jsonl(tmp_path):
+    path = table(tmp_path, '{"text": "回家"}\n{"text": "b"}\n'.encode("utf-16"), "posts.jsonl")
+    assert [post.text for post in read_posts(path)] == ["回家", "b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+def test_one_damaged_line_is_one_bad_row(tmp_path, encoding):
+    path = table(tmp_path, CHINESE.encode(encoding) + "坏".encode(encoding)[:1] + b",Home\n")
+    first, second, third = read_posts(path)
+    assert first.text == "在电影院看电影，爆米花真香" and second.error is None
+    assert "bytes that are no text" in third.error
+    assert third.label == "Home" and third.row["text"] == "�"
+
+
+def test_undecodable_table_names_the_line(tmp_path):
+    with pytest.raises(SgmftError, match=r"line 2, is neither UTF-8 nor GB18030"):
+        read_posts(table(tmp_path, b"text\n\xff\xff\n"))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_delimiter_is_sniffed(tmp_path, mark):
+    posts = read_posts(table(tmp_path, f'id{mark}text\n1{mark}"a, b; c\td"\n'))
+    assert posts[0].text == "a, b; c\td"
+
+
+def test_big_cells_and_nul(tmp_path):
+    posts = read_posts(table(tmp_path, f"text,id\n{'长' * 1_000_000},1\na\0b,2\n"))
+    assert len(posts[0].text) == 1_000_000
+    assert posts[1].text == "a\0b"
+
+
+# --- rows
+
+
+def test_rows_are_counted_as_records(tmp_path):
+    path = table(tmp_path, 'text\n"two\nlines"\nb\n\nc\n')
+    assert [(post.text, post.place) for post in iter_posts(path)] == [
+        ("two\nlines", "posts.csv, row 2"),
+        ("b", "posts.csv, row 3"),
+        ("c", "posts.csv, row 5"),
+    ]
+
+
+def test_short_and_long_rows(tmp_path):
+    short, long = read_posts(table(tmp_path, "text,label,user\na\nb,Home,u,x,y\n"))
+    assert short.error is None and short.label is None
+    assert short.row == {"text": "a", "label": None, "user": None}
+    assert "5 cells where the header has 3" in long.error
+    assert (long.text, long.label) == ("b", "Home")
+    assert long.row["column 4"] == "x" and long.row["column 5"] == "y"
+
+
+def test_unclosed_quotation_mark_is_told(tmp_path):
+    good, bad = read_posts(table(tmp_path, 'text,id\na,1\n"b,2\nc,3\n'))
+    assert good.error is None
+    assert "never closed" in bad.error and bad.row["text"] == "b,2\nc,3\n"
+    (closed,) = read_posts(table(tmp_path, 'text,id\n"b\n",2'))
+    assert closed.error is None
+
+
+def test_header_only_yields_nothing(tmp_path):
+    assert read_posts(table(tmp_path, "text,label\n")) == []
+
+
+def test_unnamed_and_doubled_columns(tmp_path):
+    (post,) = read_posts(table(tmp_path, ",text\n0,a\n"))
+    assert post.row == {"column 1": "0", "text": "a"}
+    with pytest.raises(SgmftError, match="more than one column 'text'"):
+        read_posts(table(tmp_path, "text,text\na,b\n"))
+
+
+def test_bad_json_lines(tmp_path):
+    lines = ['{"text": "a", "id": 1}', '{"text": ', "[1]", "", '{"id": true, "text": 7.0}']
+    path = table(tmp_path, "\n".join(lines).encode() + b'\n{"text": "\xff"}\n', "p.jsonl")
+    posts = read_posts(path)
+    assert [post.place.rpartition(" ")[2] for post in posts] == ["1", "2", "3", "5", "6"]
+    assert posts[1].error.startswith("not JSON") and posts[1].row == {"line": '{"text": '}
+    assert "not an object" in posts[2].error
+    assert (posts[3].id, posts[3].text, posts[3].error) == ("true", "7", None)
+    assert "bytes that are no text" in posts[4].error
+
+
+def test_deeply_nested_json_is_a_bad_row(tmp_path):
+    path = table(tmp_path, '{"text": "a"}\n' + "[" * 200_000 + "\n", "p.jsonl")
+    assert [post.error is None for post in read_posts(path)] == [True, False]
+
+
+def test_json_lines_may_begin_with_bad_rows_and_gain_columns(tmp_path):
+    path = table(tmp_path, 'oops\n{"id": 1}\n{"text": "a"}\n', "p.jsonl")
+    assert [post.error is None for post in read_posts(path)] == [False, False, True]
+    only_bad = table(tmp_path, "oops\n", "bad.jsonl")
+    assert len(read_posts(only_bad)) == 1
+
+
+def test_json_lines_are_read_lazily(tmp_path):
+    path = table(tmp_path, '{"text": "a"}\n' * 3, "p.jsonl")
+    rows = open_table(path).rows
+    assert next(rows).number == 1
+    posts = iter_posts(path)
+    assert next(posts).text == "a"
+    posts.close()
+
+
+def test_standard_input(tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO('{"text": "家", "image": "a.jpg"}\n'.encode()))
+    monkeypatch.setattr(sys, "stdin", stream)
+    monkeypatch.chdir(tmp_path)
+    (post,) = read_posts("-")
+    assert post.images == (Path("a.jpg"),) and post.place == "standard input, row 1"
+    assert not stream.buffer.closed
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(SgmftError, match="standard input is empty"):
+        read_posts("-")
+
+
+def test_plain_json_list(tmp_path):
+    path = table(tmp_path, json.dumps([{"text": "a", "id": 3}, 5, {"id": 4}]), "p.json")
+    first, second, third = read_posts(path)
+    assert first.id == "3" and first.error is None
+    assert "not an object" in second.error and second.row == {"line": "5"}
+    assert third.error == "nothing to go on: no text and no picture"
+
+
+# --- Parquet
+
+
+def test_parquet_values_and_row_numbers(tmp_path):
+    path = tmp_path / "p.parquet"
+    columns = {
+        "text": ["a", None, "c"],
+        "id": [7.0, 8.5, None],
+        "image": [["x.jpg", "y.jpg"], [], None],
+        "label": [True, None, False],
+    }
+    pq.write_table(pa.table(columns), path)
+    first, second, third = read_posts(path)
+    assert (first.id, first.label, len(first.images)) == ("7", "true", 2)
+    assert second.error.startswith("nothing to go on") and second.place == "p.parquet, row 2"
+    assert third.id is None and third.label == "false"
+
+
+def test_parquet_text_that_is_not_utf8_is_one_bad_row(tmp_path):
+    broken = pa.array([b"ok", b"\xff\xfe"]).view(pa.string())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "p.parquet")
+    good, bad = read_posts(tmp_path / "p.parquet")
+    assert good.text == "ok" and "not UTF-8" in bad.error
+
+
+def test_parquet_with_embedded_pictures(tmp_path):
+    cells = [{"bytes": b"x", "path": None}, {"bytes": None, "path": "a.jpg"}]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "p.parquet")
+    stored, pointed = read_posts(tmp_path / "p.parquet")
+    assert "inside the table" in stored.error
+    assert pointed.images == (tmp_path / "a.jpg",)
+
+
+@pytest.mark.parametrize("cut", [3, 10, -9])
+def test_damaged_parquet(tmp_path, cut):
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"text": ["a"] * 100}), path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(SgmftError, match="damaged Parquet"):
+        read_posts(path)
+
+
+# --- broken tables
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "There is no file"),
+        ("e.csv", "", "is empty"),
+        ("e.jsonl", "", "is empty"),
+        ("blank.csv", "\n\n", "is empty"),
+        ("blank.jsonl", "\n \n", "is empty"),
+        ("e.parquet", "", "is empty"),
+        ("p.xlsx", "x", r"use one of \.csv"),
+        ("p.json", "{", "not valid JSON"),
+        ("o.json", '{"a": 1}', "not a list"),
+        ("q.csv", '"text\na\n', "never closed"),
+        ("h.csv", b"\xff\xfet\0e\0x\0t\0\n\0\x00\xd8", "not valid utf-16"),
+    ],
+)
+def test_broken_tables(tmp_path, name, content, message):
+    path = tmp_path / name if content is None else table(tmp_path, content, name)
+    with pytest.raises(SgmftError, match=message) as caught:
+        read_posts(path)
+    assert "\n" not in str(caught.value)
+
+
+@in_one_folder
+@given(content=st.binary(max_size=200))
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_any_bytes_are_posts_or_one_sentence(tmp_path, suffix, content):
+    prefix = {"csv": b"text,image\n", "tsv": b"text\timage\n"}.get(suffix, b"")
+    path = table(tmp_path, prefix + content, f"p.{suffix}")
+    try:
+        posts = read_posts(path)
+    except SgmftError:
+        return
+    for post in posts:
+        assert post.error or post.text.strip() or post.images
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@in_one_folder
+@given(
+    records=st.lists(
+        st.fixed_dictionaries(
+            {"text": json_values},
+            optional=dict.fromkeys(("image", "images", "id", "label", "user"), json_values),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_every_record_comes_back(tmp_path, records):
+    path = table(tmp_path, "\n".join(map(json.dumps, records)), "p.jsonl")
+    posts = read_posts(path)
+    assert len(posts) == len(records)
+    for post, record in zip(posts, records, strict=True):
+        assert json.dumps(post.row) == json.dumps(record)
+        if isinstance(record["text"], str):
+            assert post.text == record["text"]
+        assert all(file.resolve().is_relative_to(tmp_path.resolve()) for file in post.images)
+    ids = [post.id for post in posts if post.error is None and post.id]
+    assert len(set(ids)) == len(ids)
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_mend_gives_text_that_can_be_encoded(text):
+    mend(text).encode()
+
+
+def test_mend():
+    assert mend("a\ud800b\udc00c\ud800") == "a�b�c�"
+    assert mend("\ud83d\ude00") == "😀"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7, "7"), (7.0, "7"), (0.1, "0.1"), (1e300, "1e+300"), (float("nan"), ""), (b"x", "x")],
+)
+def test_as_text(value, text):
+    assert as_text(value) == text

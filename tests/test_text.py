@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgmft import text as text_module
+from sgmft.errors import SgmftError
+from sgmft.text import CLEANINGS, MAX_CHARACTERS, Cleaning, clean, get_cleaning, words
+
+PAPER, LIGHT, NONE = CLEANINGS["paper"], CLEANINGS["light"], CLEANINGS["none"]
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+EMOJI = [FAMILY, ENGLAND, "👍🏽", "🇨🇳", "1️⃣", "#️⃣", "❤️", "🈚", "㊙️", "©", "😂", "🏳️‍🌈"]
+
+
+def only(**steps: bool) -> Cleaning:
+    """No step but these."""
+    return replace(NONE, **steps)
+
+
+# --- choosing --------------------------------------------------------------------------------
+
+
+def test_get_cleaning():
+    assert get_cleaning("paper") is PAPER
+    assert get_cleaning(LIGHT) is LIGHT
+    assert Cleaning() == PAPER
+    with pytest.raises(SgmftError, match=r"no cleaning 'heavy'.*'paper', 'light', 'none'"):
+        get_cleaning("heavy")
+
+
+# --- what is always done ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cleaning", [LIGHT, NONE])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        (" \t\r\n\u3000\u00a0 ", ""),
+        ("ＡＢＣ１２３！？", "ABC123!?"),
+        ("a\0b\u200bc\u200dd\ufeffe\ud800f\u202eg\x1bh", "abcdefgh"),
+        ("好\u2028吃\n\n 的\t饭", "好 吃 的 饭"),
+        ("e\u0301", "é"),
+        ("在電影院看電影", "在電影院看電影"),
+        ("中\ufe0f文", "中文"),
+        ("不是[二哈]，是😂。", "不是[二哈],是😂。"),
+    ],
+)
+def test_always(text, expected, cleaning):
+    assert clean(text, cleaning) == expected
+
+
+@pytest.mark.parametrize("emoji", [e for e in EMOJI if e not in ("🈚", "㊙️")])
+def test_light_keeps_an_emoji_whole_and_as_one_word(emoji):
+    assert clean(f"吃{emoji}饭", LIGHT) == f"吃{emoji}饭"
+    assert words(f"吃{emoji}饭", LIGHT) == ["吃", emoji, "饭"]
+
+
+# --- one step at a time ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://t.cn/A6abc回家", "回家"),
+        ("看HTTPS://T.CN/A6abc，走", "看 ,走"),
+        ("t.cn/A6xYz", ""),
+        ("见www.weibo.com/x好", "见 好"),
+        ("见b23.tv/abc好", "见 好"),
+        ("http://t.cn/A6abc，abc", ",abc"),
+        ("(http://a.com/b?c=d&e=%20#f)。", "( )。"),
+        ("https://medium.com/@user/x 好", "好"),
+        ("http://t.cn/A6#美食#", "#美食#"),
+        ("ｈｔｔｐ：／／ｔ．ｃｎ／Ａ６ 好", "好"),
+        ("我在 weibo.com 上班", "我在 weibo.com 上班"),
+        ("24/7, 3.5/5, and/or, 1.2.3", "24/7, 3.5/5, and/or, 1.2.3"),
+        ("a@b.com/x", "a@b.com/x"),
+    ],
+)
+def test_urls(text, expected):
+    assert clean(text, only(urls=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("转发微博", ""),
+        ("转发微博//@小明:哈哈", "哈哈"),
+        ("好//@小明：哈哈//@user_2: 走//@李-四 x", "好 哈哈 走 x"),
+        ("转发微博抽奖", "转发微博抽奖"),
+        ("请别转发微博//@小明:好", "请别转发微博 好"),
+        ("吃饭//睡觉", "吃饭 睡觉"),
+        ("哈哈：//@小明:好", "哈哈: 好"),
+        ("RT @bob: hi", "hi"),
+        ("START @bob", "START @bob"),
+        ("http://t.cn/x", "http://t.cn/x"),
+        ("1/2", "1/2"),
+    ],
+)
+def test_retweets(text, expected):
+    assert clean(text, only(retweets=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("@小明 走", "走"),
+        ("＠小明，走", ",走"),
+        ("和@user_2、@李-四去", "和 、"),
+        ("回复@张三:谢谢", "谢谢"),
+        ("回覆 @張三：謝謝", "謝謝"),
+        ("@john.smith hi", "hi"),
+        ("哈lol@小明 走", "哈lol 走"),
+        ("mail a@b.com ok", "mail a@b.com ok"),
+        ("x.y+z@mail.b-c.co.uk", "x.y+z@mail.b-c.co.uk"),
+        ("价格 @ 5元", "价格 @ 5元"),
+    ],
+)
+def test_mentions(text, expected):
+    assert clean(text, only(mentions=True)) == expected
+
+
+def test_hashtags_keep_their_words():
+    assert clean("#北京美食#好吃 #旅行 ＃家＃", only(hashtags=True)) == "北京美食 好吃 旅行 家"
+    assert clean("#️⃣", only(hashtags=True)) == "#️⃣"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[二哈]好[doge][允悲]", "好"),
+        ("［Meow］", ""),
+        ("[抱抱_旧] [哆啦A梦吃惊]", ""),
+        ("[2020] [3月5日] [] [a b]", "[2020] [3月5日] [] [a b]"),
+        ("[今天我们一起去吃火锅]", "[今天我们一起去吃火锅]"),
+        ("【北京】", "【北京】"),
+    ],
+)
+def test_emoticons(text, expected):
+    assert clean(text, only(emoticons=True)) == expected
+
+
+@pytest.mark.parametrize("emoji", EMOJI)
+def test_emoji(emoji):
+    assert clean(f"吃{emoji}饭", only(emoji=True)) == "吃 饭"
+    assert clean(emoji * 3, PAPER) == ""
+    assert words(emoji, PAPER) == []
+
+
+def test_punctuation():
+    assert clean("好！？，。~$+《书》a_b-c'd", only(punctuation=True)) == "好 书 a b c d"
+    assert clean("हिन्दी café 3½", only(punctuation=True)).split()[:2] == ["हिन्दी", "café"]
+
+
+def test_stop_words():
+    assert words("我在家和他们的the学校 And THE cinema", only(stop_words=True)) == [
+        "在家",
+        "学校",
+        "cinema",
+    ]
+
+
+def test_places_are_not_stop_words():
+    assert clean("I am working at home in the room", PAPER) == "working home room"
+
+
+def test_segment_off_splits_at_spaces():
+    assert words("去电影院 看 a movie", only(segment=False, stop_words=True)) == [
+        "去电影院",
+        "movie",
+    ]
+
+
+@pytest.mark.parametrize("step", [field.name for field in fields(Cleaning)])
+def test_every_step_can_be_switched_by_itself(step):
+    text = "我们//去#话题# @王五 t.cn/x [doge] 😂 。"
+    off = replace(NONE, segment=False)
+    assert words(text, replace(off, **{step: True})) != words(text, off) or step == "stop_words"
+    assert words("the cinema", replace(off, stop_words=True)) == ["cinema"]
+
+
+def test_without_the_punctuation_step_marks_stay():
+    assert words("学校，家！", replace(PAPER, punctuation=False)) == ["学校", ",", "家", "!"]
+
+
+# --- whole posts -----------------------------------------------------------------------------
+
+CHAIN = "转发微博//@小明:电影院[二哈]//@user_2：学校 http://t.cn/A6abc回家"
+
+
+def test_retweet_chain():
+    assert words(CHAIN, PAPER) == ["电影院", "学校", "回家"]
+    assert clean(CHAIN, PAPER) == "电影院学校回家"
+    assert clean(CHAIN, LIGHT) == "电影院[二哈] 学校 回家"
+    assert clean(CHAIN, NONE) == CHAIN.replace("：", ":")
+
+
+def test_spaces_between_words():
+    assert clean("去星巴克喝coffee time写作业", PAPER) == "星巴克喝 coffee time 写作业"
+
+
+def test_other_scripts_are_not_cut_into_letters():
+    text = "Привет café 한국어 ありがとう हिन्दी ไทย"
+    assert words(text, LIGHT) == text.split()
+
+
+def test_words_under_light_keep_marks_and_lose_spaces():
+    assert words("好吃, 走 吧!", LIGHT) == ["好吃", ",", "走", "吧", "!"]
+
+
+def test_limit():
+    text = "电影院 学校 餐厅 商场"
+    assert words(text, PAPER, 2) == ["电影院", "学校"]
+    assert words(text, PAPER, 0) == []
+    assert len(words(text, PAPER, 99)) == 4
+    with pytest.raises(SgmftError, match="limit of words is -1"):
+        words(text, PAPER, -1)
+
+
+HEAVY = "今天吃饭 a 龘 @ //转发微博 #a http:// a. [a / ﷺ aé :// www."
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [*HEAVY.split(), "\0", " ", FAMILY],
+)
+@pytest.mark.parametrize("cleaning", [PAPER, LIGHT])
+def test_a_million_characters(unit, cleaning):
+    words("学校", PAPER)  # loads the dictionary
+    text = unit * (1_000_000 // len(unit))
+    start = time.perf_counter()
+    assert len(clean(text, cleaning)) <= 2 * MAX_CHARACTERS
+    words(text, cleaning)
+    assert time.perf_counter() - start < 2
+
+
+def test_the_cut_is_where_it_is_documented():
+    assert clean("好" * MAX_CHARACTERS + "吃", NONE) == "好" * MAX_CHARACTERS
+
+
+MARKS = "// @ 小明 : ： 转发微博 回复 http:// t.cn/ [ ] # . - RT www. a 1 家 ， / b.com 🏽 🇨 ﷺ"
+ODD = [" ", "\0", "\u200d", "\ufe0f", "\u0301", "\u3164", "\u20e3", "\ud800"]
+PIECES = st.sampled_from([*EMOJI, *MARKS.split(), *ODD])
+TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=14).map("".join))
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(text=TEXTS, cleaning=st.sampled_from([LIGHT, NONE, replace(PAPER, stop_words=False)]))
+def test_cleaning_twice_is_cleaning_once(text, cleaning):
+    once = clean(text, cleaning)
+    assert clean(once, cleaning) == once
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(text=TEXTS, steps=st.tuples(*[st.booleans()] * len(fields(Cleaning))))
+def test_any_text_any_steps(text, steps):
+    cleaning = Cleaning(*steps)
+    cleaned = clean(text, cleaning)
+    cleaned.encode()
+    assert cleaned == " ".join(cleaned.split())
+    assert len(cleaned) <= 2 * 18 * max(len(text), 1)
+    found = words(text, cleaning)
+    assert all(word and not any(character.isspace() for character in word) for word in found)
+    assert "".join(found) == cleaned.replace(" ", "")
+
+
+# --- loading ---------------------------------------------------------------------------------
+
+
+def test_import_is_light_and_first_use_is_silent():
+    code = (
+        "import sys, sgmft.text as t\n"
+        "assert not {'jieba', 'emoji', 'stopwordsiso'} & set(sys.modules), 'loaded too early'\n"
+        "print(t.words('我们在电影院😂', t.CLEANINGS['paper']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == "['电影院']"
+
+
+def test_threads_load_the_dictionary_once_and_agree():
+    text_module._load_jieba.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: tuple(words(CHAIN, PAPER)), range(50)))
+    assert set(results) == {("电影院", "学校", "回家")}
+    assert text_module._load_jieba.cache_info().misses == 1
