@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sgmft.encoders.base import Encoded, Encoder, EncoderInfo
+from sgmft.memory import keep_freed_memory
 
 
 def _compact(**settings: Any) -> Encoder:
@@ -38,6 +39,7 @@ def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
     Raises:
         SgmftError: no such encoder, or its weights are not on this machine.
     """
+    keep_freed_memory()
     return ENCODERS[name](**settings) if name in ENCODERS else _chinese_clip(name, **settings)
 
 

@@ -57,7 +57,7 @@ def draw(rng: np.random.Generator, place: str | None, noise: float) -> Image.Ima
     Args:
         rng: decides everything about the picture.
         place: one of the seven places; None for a picture that tells no place.
-        noise: 0 (tidy, level, evenly lit) to 1 (cluttered, tilted, covered, blurred, badly lit).
+        noise: 0 (tidy, level, evenly lit) to 1 (cluttered, tilted, blurred, badly lit, too close).
     """
     width, height = SHAPES[int(rng.integers(len(SHAPES)))]
     canvas = Canvas(rng, width / height)
@@ -98,6 +98,8 @@ def _sticker(c: Canvas, x: float, y: float, r: float) -> None:
 
 def _photograph(c: Canvas, size: tuple[int, int], noise: float) -> Image.Image:
     """Frame, light and degrade the drawing; return it at `size` (width, height in pixels)."""
+    if c.chance(noise * 0.6):
+        _zoom(c)
     wide, high = c.image.size
     slack = 0.02 + 0.16 * noise
     corners = c.rng.uniform(0, slack, 8)
@@ -114,6 +116,14 @@ def _photograph(c: Canvas, size: tuple[int, int], noise: float) -> Image.Image:
     if c.chance(noise * 0.7):
         picture = picture.filter(ImageFilter.BoxBlur(c.between(0.5, 1 + 2 * noise)))
     return Image.fromarray(_light(c, np.asarray(picture, np.float32), noise))
+
+
+def _zoom(c: Canvas) -> None:
+    """Keep only a part of the drawing, as when somebody stood too close."""
+    wide, high = c.image.size
+    share = c.between(0.4, 0.65)
+    left, top = c.between(0, 1 - share) * wide, c.between(0, 1 - share) * high
+    c.image = c.image.crop((int(left), int(top), int(left + share * wide), int(top + share * high)))
 
 
 def _light(c: Canvas, pixels: np.ndarray, noise: float) -> np.ndarray:

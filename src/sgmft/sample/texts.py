@@ -41,7 +41,7 @@ def write(rng: np.random.Generator, place: str | None, sign: str, noise: float) 
     if place is None:
         parts = [_pick(rng, anywhere["chatter"]) for _ in range(int(rng.integers(1, 3)))]
     else:
-        kind = "hints" if rng.random() < 1.4 * noise else "templates"
+        kind = "hints" if rng.random() < 1.6 * noise else "templates"
         parts = [_fill(rng, phrases(place), kind)]
         if rng.random() < 0.3:
             parts.append(_pick(rng, anywhere["chatter"]))

@@ -1,0 +1,154 @@
+"""Named settings: the paper's, the tokens view, and the default; and `--set name=value` on top."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sgmft.errors import SgmftError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Defaults are the paper's (section 4.3), or chosen by us (*).
+
+    Attributes:
+        epochs: passes over the training posts, at most.
+        batch_size: posts in one step, over all processes.
+        learning_rate, beta1, beta2: Adam's.
+        weight_decay: decoupled, as in AdamW; 0 makes it Adam (*).
+        schedule: of the learning rate over all steps (*).
+        patience: epochs without a better validation loss after which training stops, and the best
+            epoch's weights are kept; 0 trains all epochs and keeps the last (*).
+        class_weights: weigh each class by its inverse frequency (*).
+        label_smoothing: share of the target spread over all classes (*).
+        seed: decides initial weights, order and dropout.
+    """
+
+    epochs: int = 30
+    batch_size: int = 20
+    learning_rate: float = 1e-5
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    schedule: Literal["none", "cosine"] = "none"
+    patience: int = 0
+    class_weights: bool = False
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
+        if self.schedule not in ("none", "cosine"):
+            raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
+        if not 0 <= self.label_smoothing < 1:
+            raise SgmftError(f"label_smoothing must be in 0..1, not {self.label_smoothing}.")
+        if self.patience < 0 or self.weight_decay < 0:
+            raise SgmftError("patience and weight_decay must not be negative.")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of model settings (fields of `sgmft.nn.ModelConfig`) and training."""
+
+    name: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    val_size: float = 0.0  # share of the training posts held out to choose the epoch
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("paper"),
+        Preset(
+            "tokens",
+            {"view": "tokens", "gate": "sigmoid", "temperature": "learned", "scale": "standard"},
+            TrainConfig(epochs=40, batch_size=32, learning_rate=1e-4, weight_decay=0.01, patience=6),
+            val_size=0.1,
+        ),
+        Preset(
+            "default",
+            {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "direct": True},
+            TrainConfig(epochs=60, batch_size=32, learning_rate=3e-4, weight_decay=0.05, patience=8),
+            val_size=0.1,
+        ),
+    )
+}
+
+
+def get_preset(name: str, settings: Mapping[str, Any] | None = None) -> Preset:
+    """A preset with single settings replaced.
+
+    Args:
+        name: a key of `PRESETS`.
+        settings: values, or their text as typed after `--set`, by name of a `TrainConfig` or
+            `ModelConfig` field.
+
+    Raises:
+        SgmftError: no such preset or setting, or a value of the wrong kind.
+    """
+    from sgmft.nn.model import ModelConfig
+
+    if name not in PRESETS:
+        raise SgmftError(f"There is no preset {name!r}: use {', '.join(PRESETS)}.")
+    preset = PRESETS[name]
+    train_kinds = typing.get_type_hints(TrainConfig)
+    model_kinds = typing.get_type_hints(ModelConfig)
+    model, train = dict(preset.model), {}
+    reserved = ("classes", "text_width", "image_width", "shared_space", "initial_temperature")
+    for key, value in (settings or {}).items():
+        if key in train_kinds:
+            train[key] = _parse(key, value, train_kinds[key])
+        elif key in model_kinds and key not in reserved:
+            model[key] = _parse(key, value, model_kinds[key])
+        else:
+            names = sorted({*train_kinds, *model_kinds} - set(reserved))
+            raise SgmftError(f"There is no setting {key!r}: use one of {', '.join(names)}.")
+    return dataclasses.replace(
+        preset, model=model, train=dataclasses.replace(preset.train, **train)
+    )
+
+
+def _parse(name: str, value: Any, kind: Any) -> Any:
+    """A setting's value from its text: the kinds that the two configs have, and no others."""
+    if not isinstance(value, str):
+        return value
+    choices = [kind]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        choices = list(typing.get_args(kind))
+    for choice in choices:
+        if typing.get_origin(choice) is Literal:
+            if value in typing.get_args(choice):
+                return value
+        elif choice is bool:
+            if value.lower() in ("true", "false"):
+                return value.lower() == "true"
+        elif choice in (int, float, str):
+            try:
+                return choice(value)
+            except ValueError:
+                continue
+        elif typing.get_origin(choice) is tuple:
+            try:
+                return tuple(int(part) for part in value.split(",") if part)
+            except ValueError:
+                continue
+    expected = " or ".join(_told(choice) for choice in choices)
+    raise SgmftError(f"--set {name}={value}: expected {expected}.")
+
+
+def _told(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return "whole numbers separated by commas"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, str(kind))

@@ -1,0 +1,220 @@
+"""Training on cached features: batches by index, accelerate for devices and processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sgmft.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from sgmft.features import Features
+from sgmft.memory import keep_freed_memory
+from sgmft.presets import TrainConfig
+
+if TYPE_CHECKING:
+    from sgmft.nn import SGMFT
+
+EVALUATION_BATCH = 256
+
+
+class Epoch(NamedTuple):
+    """One line of a training log. Validation figures are NaN without a validation split."""
+
+    epoch: int  # counted from 1
+    epochs: int  # at most
+    loss: float  # mean over the epoch's training posts
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    gate_entropy: float  # relative, see `sgmft.nn.Guidance`; NaN without guidance
+    element_entropy: float
+
+
+class LabelledFeatures(NamedTuple):
+    """Features of N posts and their classes (N,)."""
+
+    features: Features
+    labels: Tensor
+
+
+def train(
+    model: SGMFT,
+    data: LabelledFeatures,
+    validation: LabelledFeatures | None,
+    config: TrainConfig,
+    *,
+    checkpoint: Path | None = None,
+    track: Path | None = None,
+    device: str | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Minimise equation 19's cross-entropy; `model` ends with the chosen epoch's weights.
+
+    Args:
+        validation: held-out posts for `config.patience`; None trains all epochs.
+        checkpoint: folder for the state after each epoch. A run with the same settings and data
+            that finds one there continues from it to the same weights as an uninterrupted run.
+        track: folder for TensorBoard logs; needs the extra `sgmft[track]`.
+        device: by default what accelerate finds: a GPU if there is one.
+        on_epoch: called after each epoch, also for those restored from a checkpoint.
+
+    Returns:
+        The log, one entry an epoch.
+    """
+    from accelerate import Accelerator
+
+    keep_freed_memory()
+    accelerator = Accelerator(
+        cpu=device == "cpu", log_with="tensorboard" if track else None, project_dir=track
+    )
+    if track:
+        accelerator.init_trackers("logs", config=asdict(config))
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+    )
+    model.to(accelerator.device)
+    identity = _identity(model, data, validation, config)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] | None = None
+    if checkpoint and (found := load_checkpoint(checkpoint, identity, model, optimizer)):
+        best = found[0]
+        history = [Epoch(*line) for line in found[1]["history"]]
+        for line in history if on_epoch else ():
+            on_epoch(line)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    weights = _class_weights(data.labels, model.config.classes) if config.class_weights else None
+    while len(history) < config.epochs and not _stopped(history, config.patience):
+        loss, accuracy, guidance = _train_epoch(
+            wrapped, optimizer, data, config, len(history), weights, accelerator
+        )
+        val_loss = val_accuracy = math.nan
+        if validation is not None:
+            val_loss, val_accuracy = _validate(model, validation)
+            if val_loss <= min((line.val_loss for line in history), default=math.inf):
+                best = {name: x.detach().clone() for name, x in model.state_dict().items()}
+        history.append(
+            Epoch(
+                len(history) + 1, config.epochs, loss, accuracy, val_loss, val_accuracy, *guidance
+            )
+        )
+        accelerator.log(history[-1]._asdict(), step=len(history))
+        if checkpoint and accelerator.is_main_process:
+            progress = {"identity": identity, "history": history}
+            kept = best if config.patience else None
+            save_checkpoint(checkpoint, model, accelerator.unwrap_model(optimizer), kept, progress)
+        if on_epoch:
+            on_epoch(history[-1])
+    if config.patience and best is not None:
+        model.load_state_dict(best)
+    if track:
+        accelerator.end_training()
+    if checkpoint and accelerator.is_main_process:
+        remove_checkpoint(checkpoint)
+    model.eval()
+    return history
+
+
+def _train_epoch(
+    model: Any,
+    optimizer: Any,
+    data: LabelledFeatures,
+    config: TrainConfig,
+    epoch: int,
+    weights: Tensor | None,
+    accelerator: Any,
+) -> tuple[float, float, tuple[float, float]]:
+    """One pass: mean loss, accuracy, and guidance entropies."""
+    model.train()
+    order = torch.randperm(
+        len(data.labels), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    )
+    steps = math.ceil(len(order) / config.batch_size)
+    total = correct = 0.0
+    entropies = torch.zeros(2)
+    for step, rows in enumerate(order.split(config.batch_size)):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(epoch * steps + step, steps, config)
+        share = rows[accelerator.process_index :: accelerator.num_processes]
+        labels = data.labels[share].to(accelerator.device)
+        output = model(data.features.batch(share).to(accelerator.device))
+        loss = cross_entropy(
+            output.logits, labels, weights, label_smoothing=config.label_smoothing
+        )
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        optimizer.step()
+        total += float(loss) * len(share)
+        correct += float((output.logits.argmax(-1) == labels).sum())
+        if output.guidance is not None:
+            entropies += torch.stack([x.sum() for x in output.guidance]).cpu()
+        else:
+            entropies += math.nan
+    seen = len(order) / accelerator.num_processes
+    gate, elements = (entropies / seen).tolist()
+    return total / seen, correct / seen, (gate, elements)
+
+
+def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
+    if config.schedule == "none":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * config.epochs)))
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: SGMFT, features: Features, batch: int = EVALUATION_BATCH
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, K), and guidance entropies (N, 2) that are NaN where a model has no guidance."""
+    model.eval()
+    device = next(model.parameters()).device
+    logits = torch.zeros(len(features), model.config.classes)
+    guidance = torch.full((len(features), 2), math.nan)
+    for rows in torch.arange(len(features)).split(batch):
+        output = model(features.batch(rows).to(device))
+        logits[rows] = output.logits.float().cpu()
+        if output.guidance is not None:
+            guidance[rows] = torch.stack(tuple(output.guidance), 1).float().cpu()
+    return logits, guidance
+
+
+def _validate(model: SGMFT, data: LabelledFeatures) -> tuple[float, float]:
+    logits, _ = predict_logits(model, data.features)
+    accuracy = (logits.argmax(-1) == data.labels).float().mean()
+    return float(cross_entropy(logits, data.labels)), float(accuracy)
+
+
+def _stopped(history: list[Epoch], patience: int) -> bool:
+    if not patience or not history or math.isnan(history[0].val_loss):
+        return False
+    best = min(range(len(history)), key=lambda i: history[i].val_loss)
+    return len(history) - 1 - best >= patience
+
+
+def _class_weights(labels: Tensor, classes: int) -> Tensor:
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    return len(labels) / (classes * counts.float())
+
+
+def _identity(
+    model: SGMFT, data: LabelledFeatures, validation: LabelledFeatures | None, config: TrainConfig
+) -> str:
+    """Digest of everything that decides a run, so that only the same run is continued."""
+    digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
+    for part in (data, validation):
+        if part is not None:
+            for x in (part.labels, part.features.text, part.features.image):
+                digest.update(x.contiguous().numpy().tobytes())
+    for x in model.state_dict().values():
+        digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""The sample generator: what it writes, that it repeats itself, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sgmft.errors import SgmftError
+from sgmft.sample import write_sample
+from sgmft.sample.damage import KINDS
+from sgmft.sample.plan import Crowd
+from sgmft.sample.texts import PLACES, write
+
+COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
+POSTS = 105
+
+
+def rows(table: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+
+
+def pixels(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted((folder / "images").iterdir()):
+        with Image.open(path) as image:
+            digests[path.name] = hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+    return digests
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("data") / "posts", posts=POSTS, seed=3)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("bad") / "posts", posts=7, damaged=len(KINDS) + 2)
+
+
+def test_columns_and_labels(sample: Path) -> None:
+    posts = rows(sample)
+    assert len(posts) == POSTS
+    assert all(list(post) == COLUMNS and post["synthetic"] is True for post in posts)
+    assert Counter(post["label"] for post in posts) == dict.fromkeys(PLACES, POSTS // 7)
+    assert len({post["id"] for post in posts}) == POSTS
+    assert all(post["text"] or post["images"] for post in posts)
+
+
+def test_split_is_stratified(sample: Path) -> None:
+    tests = Counter(post["label"] for post in rows(sample) if post["split"] == "test")
+    assert tests == dict.fromkeys(PLACES, POSTS // 35)
+
+
+def test_every_picture_opens_and_none_is_left_over(sample: Path) -> None:
+    named = [image for post in rows(sample) for image in post["images"]]
+    assert {f"images/{path.name}" for path in (sample.parent / "images").iterdir()} == set(named)
+    for image in named:
+        with Image.open(sample.parent / image) as picture:
+            picture.load()
+            assert min(picture.size) >= 180
+
+
+def test_informative_side_is_there(sample: Path) -> None:
+    for post in rows(sample):
+        assert post["text"] or post["informative"] == "image"
+        assert post["images"] or post["informative"] == "text"
+
+
+def test_shares_at_the_default_noise() -> None:
+    crowd = Crowd(seed=0, users=60)
+    plans = [crowd.plan(index, 0.35) for index in range(1400)]
+    shares = {side: count / 1400 for side, count in Counter(p.informative for p in plans).items()}
+    assert shares == pytest.approx({"both": 0.5, "text": 0.28, "image": 0.22}, abs=0.04)
+    assert Counter(plan.label for plan in plans) == dict.fromkeys(PLACES, 200)
+    assert Counter(p.label for p in plans if p.split == "test") == dict.fromkeys(PLACES, 40)
+    assert len({plan.user for plan in plans}) > 50
+
+
+def test_same_arguments_same_sample(sample: Path, tmp_path: Path) -> None:
+    again = write_sample(tmp_path / "again", posts=14, seed=3)
+    lines = sample.read_bytes().splitlines()
+    assert again.read_bytes().splitlines() == lines[:14], "a smaller set begins a larger one"
+    larger = pixels(sample.parent)
+    assert all(larger[name] == digest for name, digest in pixels(again.parent).items())
+    assert write_sample(tmp_path / "other", posts=14, seed=4).read_bytes() != again.read_bytes()
+
+
+def test_without_noise_both_sides_tell(tmp_path: Path) -> None:
+    posts = rows(write_sample(tmp_path / "clean", posts=14, noise=0.0))
+    assert {post["informative"] for post in posts} == {"both"}
+    assert all(post["text"] and post["images"] for post in posts)
+    assert not any(re.search(r"[@#\[]|http", post["text"]) for post in posts)
+
+
+def test_noise_decorates_texts() -> None:
+    crowd = Crowd(seed=0, users=1)
+    texts = "".join(write(crowd.dice("t", i), PLACES[i % 7], "就酱", 0.35) for i in range(200))
+    for mark in (r"http://t\.cn/\w+", r"//@", r" @", r"\[二哈\]", r"#.+#", "😂", "mood", "滴"):
+        assert re.search(mark, texts), mark
+
+
+def test_full_noise_leaves_no_post_with_both(tmp_path: Path) -> None:
+    posts = rows(write_sample(tmp_path / "noisy", posts=14, noise=1.0, users=1))
+    assert "both" not in {post["informative"] for post in posts}
+    assert {post["user"] for post in posts} == {"user000"}
+
+
+def test_the_readme_says_what_this_is(sample: Path) -> None:
+    readme = (sample.parent / "README.md").read_text(encoding="utf-8")
+    assert "Synthetic" in readme and "never a benchmark" in readme and "seed = 3" in readme
+    assert all(f"`{column}`" in readme for column in COLUMNS)
+
+
+def test_damaged_rows_follow_and_cycle(damaged: Path) -> None:
+    lines = damaged.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 7 + len(KINDS) + 2
+    assert not any("damage" in json.loads(line) for line in lines[:7])
+    for line, kind in zip(lines[7:], [*KINDS, *KINDS], strict=False):
+        assert f'"damage": "{kind}' in line
+
+
+def test_each_damage_is_what_it_says(damaged: Path) -> None:
+    lines = damaged.read_text(encoding="utf-8").splitlines()[7 : 7 + len(KINDS)]
+    broken = list(KINDS).index("broken-json")
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(lines.pop(broken))
+    post = {p["damage"]: p for p in map(json.loads, lines)}
+    file = {kind: damaged.parent / row["images"][0] for kind, row in post.items() if row["images"]}
+    with pytest.raises(OSError, match="truncated"), Image.open(file["truncated-jpeg"]) as image:
+        image.load()
+    assert file["zero-byte-file"].stat().st_size == 0
+    assert file["text-named-jpg"].read_text().startswith("<html>")
+    assert not file["missing-file"].exists()
+    assert post["outside-folder"]["images"] == ["../secret.jpg"]
+    assert not file["outside-folder"].exists()
+    assert file["huge-png"].stat().st_size < 100
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(file["huge-png"])
+    assert post["duplicate-id"]["id"] == rows_head(damaged)["id"]
+    assert post["unknown-label"]["label"] == "Moon"
+    assert (post["nothing"]["text"], post["nothing"]["images"]) == ("", [])
+    assert not re.search(r"\w", post["emoji-only"]["text"]) and not post["emoji-only"]["images"]
+    assert "\0" in post["nul-in-text"]["text"]
+    with Image.open(file["cmyk-jpeg"]) as image:
+        assert (image.mode, image.format) == ("CMYK", "JPEG")
+    with Image.open(file["16-bit-png"]) as image:
+        assert image.mode == "I;16"
+    with Image.open(file["animated-gif"]) as image:
+        assert getattr(image, "n_frames", 1) == 3
+    with Image.open(file["exif-rotated"]) as image:
+        assert image.getexif()[0x0112] == 6
+
+
+def rows_head(table: Path) -> dict[str, Any]:
+    with table.open(encoding="utf-8") as lines:
+        head: dict[str, Any] = json.loads(lines.readline())
+    return head
+
+
+def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
+    table = write_sample(tmp_path, posts=21, damaged=len(KINDS))
+    (tmp_path / "predictions.csv").write_text("kept")
+    write_sample(tmp_path, posts=7)
+    named = {image for post in rows(table) for image in post["images"]}
+    assert {f"images/{path.name}" for path in (tmp_path / "images").iterdir()} == named
+    assert (tmp_path / "predictions.csv").read_text() == "kept"
+    assert not (tmp_path / "posts.jsonl.part").exists()
+
+
+def test_an_unfinished_run_can_be_repeated(tmp_path: Path) -> None:
+    table = write_sample(tmp_path, posts=7)
+    table.unlink()
+    assert len(rows(write_sample(tmp_path, posts=7))) == 7
+
+
+@pytest.mark.parametrize("line", ['{"id": 1, "text": "mine"}', "no JSON", "[1]", ""])
+def test_somebody_elses_table_is_left_alone(tmp_path: Path, line: str) -> None:
+    table = write_sample(tmp_path, posts=7)
+    table.write_text(line)
+    with pytest.raises(SgmftError, match="give a new or an empty folder"):
+        write_sample(tmp_path, posts=7)
+    assert table.read_text() == line
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("mine")
+    with pytest.raises(SgmftError, match="not an earlier sample"):
+        write_sample(tmp_path, posts=7)
+    with pytest.raises(SgmftError, match="is a file"):
+        write_sample(tmp_path / "holiday.txt", posts=7)
+    with pytest.raises(SgmftError, match="Cannot create"):
+        write_sample(tmp_path / "holiday.txt" / "deep", posts=7)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"posts": 6}, "at least 7"),
+        ({"noise": -0.1}, "noise"),
+        ({"noise": 1.5}, "noise"),
+        ({"noise": float("nan")}, "noise"),
+        ({"seed": -1}, "seed"),
+        ({"damaged": -1}, "damaged"),
+        ({"users": 0}, "users"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SgmftError, match=reason):
+        write_sample(tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
