@@ -1,1 +1,255 @@
-def main() -> None: ...
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sgmft.errors import SgmftError
+
+if TYPE_CHECKING:
+    from sgmft.jobs import Source
+
+app = typer.Typer(
+    name="sgmft",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Predict the semantic location of social-media posts from their text and pictures "
+    "(SG-MFT, arXiv 2405.05760).",
+)
+
+Table = Annotated[
+    str,
+    typer.Argument(
+        help="Posts: .csv, .tsv, .jsonl, .parquet, a Label Studio .json, an ImageFolder, or -."
+    ),
+]
+Model = Annotated[str, typer.Argument(help="A folder that `sgmft train` wrote.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="Where the result goes.")]
+Encoder = Annotated[
+    str, typer.Option(help="compact, chinese-clip-huge, -large, -base, or a checkpoint's folder.")
+]
+Cleaning = Annotated[str, typer.Option(help="Text cleaning: light, paper or none.")]
+Features = Annotated[
+    str | None,
+    typer.Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
+]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Only rows with COLUMN=VALUE; may be repeated.")
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="FIELD=COLUMN where the table's names differ; "
+        "FIELD is text, image, id, label or user.",
+    ),
+]
+AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the table's folder.")]
+Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
+
+
+@app.command()
+def sample(
+    folder: Annotated[str, typer.Argument(help="Folder to write; made if need be.")],
+    posts: Annotated[int, typer.Option(help="How many posts.")] = 1400,
+    seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
+    damaged: Annotated[int, typer.Option(help="Damaged rows to add.")] = 0,
+    noise: Annotated[float, typer.Option(help="0 is clean, 1 is mostly noise.")] = 0.35,
+) -> None:
+    """Write synthetic sample posts: a demonstration and test bed, never a benchmark."""
+    from sgmft.sample import write_sample
+
+    table = write_sample(folder, posts, seed, damaged, noise)
+    _say(f"Wrote {posts} synthetic posts to {table}")
+
+
+@app.command()
+def train(
+    table: Table,
+    output: Output,
+    encoder: Encoder = "compact",
+    preset: Annotated[str, typer.Option(help="default, paper or tokens.")] = "default",
+    cleaning: Cleaning = "light",
+    val_size: Annotated[
+        float | None, typer.Option(help="Share held out to choose the epoch.")
+    ] = None,
+    split_by: Annotated[str, typer.Option(help="label, or user: no user on both sides.")] = "label",
+    seed: Annotated[int, typer.Option(help="Decides split, weights and order.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of a preset's setting; repeat.")
+    ] = None,
+    features: Features = None,
+    where: Where = None,
+    column: Rename = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    track: Annotated[str | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
+    device: Device = None,
+) -> None:
+    """Train a model on labelled posts. A run that was stopped continues where it was."""
+    from sgmft import console
+    from sgmft.jobs import train_table
+    from sgmft.locator import SemanticLocator
+
+    locator = SemanticLocator(
+        encoder,
+        preset=preset,
+        cleaning=cleaning,
+        settings=_pairs(settings, "--set"),
+        val_size=val_size,
+        seed=seed,
+        features=console.feature_folder(features),
+        device=device,
+    )
+    with console.TrainingProgress() as progress:
+        told = train_table(
+            _source(table, where, column, allow_outside, strict),
+            output,
+            locator,
+            split_by=split_by,
+            track=track,
+            on_encoded=progress.encoded,
+            on_epoch=progress.epoch,
+        )
+    console.print_errors(told)
+    console.print_trained(locator, output)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    table: Table,
+    output: Output,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column to break accuracy down by; repeat.")
+    ] = None,
+    features: Features = None,
+    where: Where = None,
+    column: Rename = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
+    from sgmft import console
+    from sgmft.assessment import evaluate_table
+
+    source = _source(table, where, column, allow_outside, strict)
+    locator = _load(model, features, device)
+    with console.counter("Predicting") as done:
+        told, evaluation = evaluate_table(source, output, locator, by=by or (), on_predicted=done)
+    console.print_errors(told)
+    console.print_evaluation(evaluation)
+    _say(f"Report: {Path(output) / 'report.html'}")
+
+
+@app.command()
+def predict(
+    model: Model,
+    table: Table,
+    output: Output = "-",
+    features: Features = None,
+    where: Where = None,
+    column: Rename = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Write a table again with a label, probabilities and, for bad rows, the reason."""
+    from sgmft import console
+    from sgmft.jobs import predict_table
+
+    source = _source(table, where, column, allow_outside, strict)
+    locator = _load(model, features, device)
+    with console.counter("Predicting") as done:
+        told = predict_table(source, output, locator, on_predicted=done)
+    console.print_errors(told)
+    if output != "-":
+        _say(f"Wrote {told.posts} rows to {output}")
+
+
+@app.command()
+def encode(
+    table: Table,
+    output: Output,
+    encoder: Encoder = "compact",
+    cleaning: Cleaning = "light",
+    tokens: Annotated[bool, typer.Option(help="Word and region features too.")] = True,
+    where: Where = None,
+    column: Rename = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Encode posts into a feature store, which `--features` of the other commands reads."""
+    from sgmft import console
+    from sgmft.jobs import encode_table
+    from sgmft.locator import SemanticLocator
+
+    locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
+    source = _source(table, where, column, allow_outside, strict)
+    with console.counter("Encoding") as done:
+        told, folder = encode_table(source, locator, tokens=tokens, on_encoded=done)
+    console.print_errors(told)
+    _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
+
+
+def _load(model: str, features: str | None, device: str | None) -> Any:
+    from sgmft import console
+    from sgmft.locator import SemanticLocator
+
+    return SemanticLocator.from_pretrained(
+        model, features=console.feature_folder(features), device=device
+    )
+
+
+def _source(
+    table: str,
+    where: list[str] | None,
+    column: list[str] | None,
+    allow_outside: bool,
+    strict: bool,
+) -> Source:
+    from sgmft.jobs import Source
+    from sgmft.tables import Columns
+
+    names = _pairs(column, "--column")
+    fields = ("text", "image", "id", "label", "user")
+    if unknown := names.keys() - set(fields):
+        raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
+    return Source(table, Columns(**names), _pairs(where, "--where"), allow_outside, strict)
+
+
+def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
+    pairs = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise SgmftError(f"{flag} {item}: write it as NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; exit codes 0 success, 2 a user's mistake, 130 stopped."""
+    try:
+        app()
+    except SgmftError as error:
+        _say(f"sgmft: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("sgmft: stopped; the same command continues with what is done so far")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has enough
+        sys.exit(0)

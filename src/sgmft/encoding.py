@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -43,6 +43,15 @@ class Chunk:
     rows: list[PostFeatures]
 
 
+class Encodings(NamedTuple):
+    """Posts that could be encoded, those that could not, and the features of the former."""
+
+    posts: list[Post]
+    refused: list[Post]  # each with its `error`
+    keys: list[str]  # content keys of `posts`
+    features: Features
+
+
 class _Content(NamedTuple):
     """What is to be encoded of one post."""
 
@@ -72,6 +81,29 @@ def encode_posts(
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         while piece := list(islice(iterator, chunk)):
             yield _encode_chunk(piece, encoder, tokens, store, pool)
+
+
+def encode_all(
+    posts: Iterable[Post],
+    encoder: Encoder,
+    *,
+    tokens: bool = False,
+    store: FeatureStore | None = None,
+    on_encoded: Callable[[int], None] | None = None,
+) -> Encodings:
+    """All posts at once; `on_encoded` is called with the number done so far."""
+    good: list[Post] = []
+    refused: list[Post] = []
+    keys: list[str] = []
+    rows: list[PostFeatures] = []
+    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
+        good += [chunk.posts[i] for i in chunk.good]
+        refused += [post for post in chunk.posts if post.error is not None]
+        keys += chunk.keys
+        rows += chunk.rows
+        if on_encoded:
+            on_encoded(len(good) + len(refused))
+    return Encodings(good, refused, keys, stack(rows, encoder, tokens))
 
 
 def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
@@ -112,7 +144,7 @@ def _prepare(post: Post, encoder: Encoder, store: FeatureStore | None) -> _Conte
         return "nothing to go on: no words are left after cleaning and there is no picture"
     try:
         files = [read_picture(path) for path in post.images]
-        digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "replace")).digest())
+        digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
         for data in files:
             digest.update(hashlib.sha256(data).digest())
         key = digest.hexdigest()[:32]

@@ -41,6 +41,16 @@ class Ragged:
         values = np.concatenate(real) if real else np.zeros((0, width), np.float16)
         return cls(torch.from_numpy(values), torch.tensor([0, *lengths]).cumsum(0))
 
+    def take(self, rows: Tensor) -> Ragged:
+        """The chosen sequences, in that order."""
+        start = self.offsets[rows]
+        length = self.offsets[rows + 1] - start
+        offsets = torch.cat([length.new_zeros(1), length.cumsum(0)])
+        where = torch.repeat_interleave(start - offsets[:-1], length) + torch.arange(
+            int(offsets[-1])
+        )
+        return Ragged(self.values[where], offsets)
+
     def pad(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Chosen sequences as float32 (B, n, D) padded with zeros, and their mask; n >= 1."""
         start = self.offsets[rows]
@@ -91,6 +101,18 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def take(self, rows: Tensor) -> Features:
+        """The posts at these positions, in that order."""
+        return Features(
+            self.text[rows],
+            self.image[rows],
+            self.has_text[rows],
+            self.has_image[rows],
+            None if self.words is None else self.words.take(rows),
+            None if self.regions is None else self.regions.take(rows),
+            self.regions_per_picture,
+        )
 
     def batch(self, rows: Tensor) -> Batch:
         """The posts at these positions (B,) as a batch."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+_NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\d+")
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,13 @@ class Post:
     def __post_init__(self) -> None:
         images = (self.images,) if isinstance(self.images, (str, Path)) else self.images
         object.__setattr__(self, "images", tuple(Path(image) for image in images))
+
+
+def count_errors(posts: Iterable[Post]) -> dict[str, int]:
+    """How many posts carry each kind of error, the most frequent first.
+
+    File names, quoted words and numbers are left out of the kinds, so that equal mistakes count
+    together: "a.jpg is empty" and "b.jpg is empty" are both "… is empty".
+    """
+    kinds = Counter(_NAMES.sub("…", post.error) for post in posts if post.error is not None)
+    return dict(kinds.most_common())

@@ -20,6 +20,7 @@ class TrainConfig:
         epochs: passes over the training posts, at most.
         batch_size: posts in one step, over all processes.
         learning_rate, beta1, beta2: Adam's.
+        direct_learning_rate: of the direct path, where the model has one; 0 for the same (*).
         weight_decay: decoupled, as in AdamW; 0 makes it Adam (*).
         schedule: of the learning rate over all steps (*).
         patience: epochs without a better validation loss after which training stops, and the best
@@ -32,6 +33,7 @@ class TrainConfig:
     epochs: int = 30
     batch_size: int = 20
     learning_rate: float = 1e-5
+    direct_learning_rate: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -51,8 +53,9 @@ class TrainConfig:
             raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
         if not 0 <= self.label_smoothing < 1:
             raise SgmftError(f"label_smoothing must be in 0..1, not {self.label_smoothing}.")
-        if self.patience < 0 or self.weight_decay < 0:
-            raise SgmftError("patience and weight_decay must not be negative.")
+        for name in ("patience", "weight_decay", "direct_learning_rate"):
+            if getattr(self, name) < 0:
+                raise SgmftError(f"{name} must not be negative, but is {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,17 @@ PRESETS = {
         Preset(
             "tokens",
             {"view": "tokens", "gate": "sigmoid", "temperature": "learned", "scale": "standard"},
-            TrainConfig(epochs=40, batch_size=32, learning_rate=1e-4, weight_decay=0.01, patience=6),
+            TrainConfig(
+                epochs=40, batch_size=32, learning_rate=1e-4, weight_decay=0.01, patience=6
+            ),
             val_size=0.1,
         ),
         Preset(
             "default",
             {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "direct": True},
-            TrainConfig(epochs=60, batch_size=32, learning_rate=3e-4, weight_decay=0.05, patience=8),
+            TrainConfig(
+                epochs=60, batch_size=32, learning_rate=3e-4, weight_decay=0.05, patience=8
+            ),
             val_size=0.1,
         ),
     )

@@ -3,8 +3,9 @@
 `store/<fingerprint>/part-<digest>.parquet` has the columns key, text, words, images, regions (see
 `PostFeatures`), which pandas, DuckDB and Ray read as they are. A shard is written under a temporary
 name and then renamed, so a shard that is there is whole; a process killed at any moment loses at
-most the shard it was computing. Nothing is keyed by a post's place in a table, so features are
-found again from any table that holds the same post.
+most the shard it was computing. A shard's name is the digest of its bytes, so damage is seen on
+reading. Nothing is keyed by a post's place in a table, so features are found again from any table
+that holds the same post.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,16 +56,18 @@ class FeatureStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             description = json.dumps({**asdict(info), "tokens": tokens}, indent=2)
-            _replace(self.folder / "encoder.json", lambda p: p.write_text(description, "utf-8"))
+            # The underscore hides it from readers that take the whole folder for one table.
+            _replace(self.folder / "_encoder.json", description.encode())
         except OSError as error:
             raise SgmftError(
                 f"The feature store {folder} cannot be written ({error.strerror}): "
                 "choose another folder with --features."
             ) from error
+        _clear_leftovers(self.folder)
         self._where: dict[str, tuple[Path, int]] = {}
         self._open: tuple[Path, pa.Table] | None = None
         for shard in sorted(self.folder.glob("part-*.parquet")):
-            self._register(shard, _read(shard, ["key"])["key"].to_pylist())
+            self._register(shard, _read_keys(shard))
 
     def __contains__(self, key: str) -> bool:
         return key in self._where
@@ -86,10 +91,12 @@ class FeatureStore:
             [_column(columns[field.name], field.type) for field in self._schema],
             schema=self._schema,
         )
-        digest = hashlib.sha256("".join(rows).encode()).hexdigest()[:16]
-        shard = self.folder / f"part-{digest}.parquet"
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        data = sink.getvalue()
+        shard = self.folder / _name(data)
         try:
-            _replace(shard, lambda path: pq.write_table(table, path, compression="zstd"))
+            _replace(shard, data)
         except OSError as error:
             raise SgmftError(f"The feature shard {shard} cannot be written: {error}.") from error
         self._register(shard, list(rows))
@@ -104,7 +111,7 @@ class FeatureStore:
         for key in sorted(set(keys), key=lambda key: self._where[key]):
             path, position = self._where[key]
             if self._open is None or self._open[0] != path:
-                self._open = (path, _read(path, None))
+                self._open = (path, _read(path))
             rows[key] = _row(self._open[1], position)
         return [rows[key] for key in keys]
 
@@ -138,21 +145,49 @@ def _row(table: pa.Table, position: int) -> PostFeatures:
     return PostFeatures(*(cell(name) for name in _FIELDS))
 
 
-def _read(shard: Path, columns: list[str] | None) -> pa.Table:
+def _name(data: Any) -> str:
+    return f"part-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+
+
+def _read(shard: Path) -> pa.Table:
+    """The whole shard, checked against the digest in its name: Parquet itself checks little."""
     try:
-        return pq.read_table(shard, columns=columns, partitioning=None)
+        data = shard.read_bytes()
+        if shard.name != _name(data):
+            raise _damaged(shard)
+        return pq.read_table(pa.BufferReader(data))
     except (OSError, pa.ArrowException) as error:
-        raise SgmftError(
-            f"The feature shard {shard} is damaged: delete it and run again; only its posts are "
-            "encoded anew."
-        ) from error
+        raise _damaged(shard) from error
 
 
-def _replace(path: Path, write: Any) -> None:
+def _read_keys(shard: Path) -> list[str]:
+    """The keys alone, unchecked: a damaged key is a post not found, which is encoded again."""
+    try:
+        return list(pq.read_table(shard, columns=["key"], partitioning=None)["key"].to_pylist())
+    except (OSError, pa.ArrowException, ValueError, LookupError, AttributeError) as error:
+        raise _damaged(shard) from error
+
+
+def _damaged(shard: Path) -> SgmftError:
+    return SgmftError(
+        f"The feature shard {shard} is damaged: delete it and run again; only its posts are "
+        "encoded anew."
+    )
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left a day ago or earlier; younger files may still be in use."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > 86_400:
+                leftover.unlink()
+
+
+def _replace(path: Path, data: Any) -> None:
     """Write under a temporary name beside `path`, then rename: readers never see half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

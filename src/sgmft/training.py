@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sgmft.nn import SGMFT
 
 EVALUATION_BATCH = 256
+SHARES = tuple(i / 10 for i in range(11))  # that the fused path may count by beside a direct one
 
 
 class Epoch(NamedTuple):
@@ -78,8 +79,7 @@ def train(
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
     optimizer = torch.optim.AdamW(
-        [weight for weight in model.parameters() if weight.requires_grad],
-        lr=config.learning_rate,
+        _parameter_groups(model, config),
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
     )
@@ -90,17 +90,20 @@ def train(
     if checkpoint and (found := load_checkpoint(checkpoint, identity, model, optimizer)):
         best = found[0]
         history = [Epoch(*line) for line in found[1]["history"]]
-        for line in history if on_epoch else ():
-            on_epoch(line)
+        if on_epoch:
+            for line in history:
+                on_epoch(line)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     weights = _class_weights(data.labels, model.config.classes) if config.class_weights else None
     while len(history) < config.epochs and not _stopped(history, config.patience):
+        if model.config.direct:
+            model.share.fill_(1.0)
         loss, accuracy, guidance = _train_epoch(
             wrapped, optimizer, data, config, len(history), weights, accelerator
         )
         val_loss = val_accuracy = math.nan
         if validation is not None:
-            val_loss, val_accuracy = _validate(model, validation)
+            val_loss, val_accuracy = _validate(model, validation)  # may set the fused path's share
             if val_loss <= min((line.val_loss for line in history), default=math.inf):
                 best = {name: x.detach().clone() for name, x in model.state_dict().items()}
         history.append(
@@ -112,7 +115,7 @@ def train(
         if checkpoint and accelerator.is_main_process:
             progress = {"identity": identity, "history": history}
             kept = best if config.patience else None
-            save_checkpoint(checkpoint, model, accelerator.unwrap_model(optimizer), kept, progress)
+            save_checkpoint(checkpoint, model, optimizer, kept, progress)
         if on_epoch:
             on_epoch(history[-1])
     if config.patience and best is not None:
@@ -144,17 +147,19 @@ def _train_epoch(
     entropies = torch.zeros(2)
     for step, rows in enumerate(order.split(config.batch_size)):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(epoch * steps + step, steps, config)
+            group["lr"] = group["rate"] * _schedule(epoch * steps + step, steps, config)
         share = rows[accelerator.process_index :: accelerator.num_processes]
         labels = data.labels[share].to(accelerator.device)
         output = model(data.features.batch(share).to(accelerator.device))
-        loss = cross_entropy(
-            output.logits, labels, weights, label_smoothing=config.label_smoothing
-        )
+        loss = cross_entropy(output.logits, labels, weights, label_smoothing=config.label_smoothing)
+        if output.direct is not None:
+            loss = loss + cross_entropy(
+                output.direct, labels, weights, label_smoothing=config.label_smoothing
+            )
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
-        total += float(loss) * len(share)
+        total += float(loss.detach()) * len(share)
         correct += float((output.logits.argmax(-1) == labels).sum())
         if output.guidance is not None:
             entropies += torch.stack([x.sum() for x in output.guidance]).cpu()
@@ -163,6 +168,20 @@ def _train_epoch(
     seen = len(order) / accelerator.num_processes
     gate, elements = (entropies / seen).tolist()
     return total / seen, correct / seen, (gate, elements)
+
+
+def _parameter_groups(model: SGMFT, config: TrainConfig) -> list[dict[str, Any]]:
+    """The direct path, which may learn at its own rate, and everything else."""
+    groups: dict[bool, list[Tensor]] = {False: [], True: []}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            groups[name.startswith("direct_")].append(weight)
+    rates = {False: config.learning_rate, True: config.direct_learning_rate or config.learning_rate}
+    return [
+        {"params": weights, "lr": rates[direct], "rate": rates[direct]}
+        for direct, weights in groups.items()
+        if weights
+    ]
 
 
 def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
@@ -189,9 +208,25 @@ def predict_logits(
 
 
 def _validate(model: SGMFT, data: LabelledFeatures) -> tuple[float, float]:
+    if model.config.direct:
+        _choose_share(model, data)
     logits, _ = predict_logits(model, data.features)
     accuracy = (logits.argmax(-1) == data.labels).float().mean()
     return float(cross_entropy(logits, data.labels)), float(accuracy)
+
+
+def _choose_share(model: SGMFT, data: LabelledFeatures) -> None:
+    """Let the fused path count by the share that suits held-out posts best, which may be none."""
+    parts = []
+    for share in (0.0, 1.0):
+        model.share.fill_(share)
+        parts.append(predict_logits(model, data.features)[0])
+    direct, both = parts
+    losses = {
+        share: float(cross_entropy(direct + share * (both - direct), data.labels))
+        for share in SHARES
+    }
+    model.share.fill_(min(SHARES, key=losses.__getitem__))
 
 
 def _stopped(history: list[Epoch], patience: int) -> bool:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ MODELS = {
     "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
 }
 MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
+HUB_SECONDS = 8.0  # to wait for the first answer when a checkpoint is not on this machine
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, used where a checkpoint names none
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -65,14 +68,16 @@ class ChineseClipEncoder:
         self._patch_grid, self._batch_size = patch_grid, batch_size
         self._device = pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
-        self._tokenizer, self._model, pixels = _load(name)
+        self._tokenizer, self._model, pixels, design = _load(name)
         self._model = self._model.eval().to(self._device, self._dtype)
         self._mean = torch.tensor(pixels.get("image_mean", MEAN), device=self._device)
         self._std = torch.tensor(pixels.get("image_std", STD), device=self._device)
         config = self._model.config
         self._info = EncoderInfo(
             name=name,
-            fingerprint=_fingerprint(self._model, self._dtype, cleaning, patch_grid, pixels),
+            fingerprint=_fingerprint(
+                self._model, self._dtype, cleaning, patch_grid, pixels, design
+            ),
             text_width=config.projection_dim,
             image_width=config.projection_dim,
             shared_space=True,
@@ -157,8 +162,11 @@ def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load(name: str) -> tuple[Any, Any, dict[str, Any]]:
-    """Tokenizer, model and picture settings of a public name or a local folder."""
+def _load(name: str) -> tuple[Any, Any, dict[str, Any], str]:
+    """Tokenizer, model, picture settings, and a digest of the vocabulary and the network's design.
+
+    The name is a public one or a local folder.
+    """
     from transformers import AutoTokenizer, ChineseCLIPModel
     from transformers.utils import logging
 
@@ -179,13 +187,29 @@ def _load(name: str) -> tuple[Any, Any, dict[str, Any]]:
                 f"{name} holds a {config.get('model_type', 'nameless')} model, not a "
                 "Chinese-CLIP checkpoint (model_type chinese_clip in config.json)."
             )
+        settings = Path(source) / "preprocessor_config.json"
+        pixels = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        if not _has_any(source, "vocab.txt", "tokenizer.json"):  # the library would go on without
+            raise SgmftError(
+                f"The encoder {name} cannot be read from {source}: there is no vocab.txt, or it is "
+                "empty; copy it from where the checkpoint came from."
+            )
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         model = ChineseCLIPModel.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except SgmftError:
+        raise
+    except Exception as error:  # a damaged checkpoint makes the library raise many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SgmftError(f"The encoder {name} cannot be read from {source}: {reason}") from error
-    settings = Path(source) / "preprocessor_config.json"
-    return tokenizer, model, json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    # Heads, activations and norms do not show in the weights, nor do the words' numbers.
+    towers = [config.get("text_config"), config.get("vision_config")]
+    design = repr((json.dumps(towers, sort_keys=True), sorted(tokenizer.get_vocab().items())))
+    return tokenizer, model, pixels, hashlib.sha256(design.encode()).hexdigest()
+
+
+def _has_any(folder: str, *patterns: str) -> bool:
+    found = (path for pattern in patterns for path in Path(folder).glob(pattern))
+    return any(path.is_file() and path.stat().st_size for path in found)
 
 
 def _local_copy(repository: str) -> str:
@@ -193,11 +217,13 @@ def _local_copy(repository: str) -> str:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin"]
+    with suppress(OSError):
+        folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
+        # Programs that asked for the configuration or the vocabulary only leave a part behind.
+        if _has_any(folder, "*.safetensors", "pytorch_model.bin") and _has_any(folder, "vocab.txt"):
+            return folder
     try:
-        return snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
-    except OSError:
-        pass
-    try:
+        _check_hub()
         return snapshot_download(repository, allow_patterns=wanted)
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
         raise SgmftError(
@@ -206,3 +232,22 @@ def _local_copy(repository: str) -> str:
             "folder clip/ here and pass it as --encoder clip/; or use --encoder compact, which "
             "needs no download."
         ) from error
+
+
+def _check_hub() -> None:
+    """Raise ConnectionError if the hub gives no answer in time; its client retries for minutes."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    answered = Event()
+
+    def ask() -> None:
+        with suppress(Exception):
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+            answered.set()
+
+    asking = Thread(target=ask, daemon=True)  # one time-out for each of the host's addresses
+    asking.start()
+    asking.join(HUB_SECONDS)
+    if not answered.is_set():
+        raise ConnectionError(f"{constants.ENDPOINT} gives no answer")

@@ -71,6 +71,12 @@ class ModalityInput(nn.Module):
         if self.index is not None:
             nn.init.zeros_(self.index.weight)
 
+    def fit(self, pooled: Tensor, tokens: Tensor | None) -> None:
+        """Take the feature scales from training features (N, source) and tokens (M, source)."""
+        self.pooled_scale.fit(pooled)
+        if self.token_scale is not None and tokens is not None:
+            self.token_scale.fit(tokens)
+
     def pooled(self, x: Tensor, present: Tensor) -> Tensor:
         """(B, source) -> (B, D), the null vector where absent."""
         return torch.where(present[:, None], self.project(self.pooled_scale(x)), self.null)

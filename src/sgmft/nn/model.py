@@ -47,7 +47,8 @@ class ModelConfig:
         classifier_widths: the classifier's hidden widths; four make five layers (*).
         dropout: after attention, in the feed-forward block and in the classifier (*).
         scale: of the features that come in (*).
-        direct: adds a linear map of the pooled features to the logits, and starts the rest at zero.
+        direct: adds a linear map of the pooled features to the logits, which learns by itself; the
+            rest learns what it leaves over, and counts by a share chosen on held-out posts (*).
         max_images: pictures of one post told apart in the tokens view.
     """
 
@@ -92,14 +93,23 @@ class ModelConfig:
             "classes",
             "text_width",
             "image_width",
+            "width",
             "heads",
             "element_width",
             "fusion_layers",
+            "max_images",
         ):
             if getattr(self, name) < 1:
                 raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.temperature != "learned" and not 0 < self.temperature < float("inf"):
+        if min(self.classifier_widths, default=1) < 1:
+            raise SgmftError(
+                f"classifier_widths must be at least 1, not {list(self.classifier_widths)}."
+            )
+        if self.temperature != "learned" and not _positive(self.temperature):
             raise SgmftError(f"temperature must be positive or 'learned', not {self.temperature}.")
+        for name in ("initial_temperature", "hidden_ratio"):
+            if not _positive(getattr(self, name)):
+                raise SgmftError(f"{name} must be positive, not {getattr(self, name)}.")
         if not 0 <= self.dropout < 1:
             raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
         parts = self.heads * (self.element_width if self.view == "elements" else 1)
@@ -120,12 +130,15 @@ class Output(NamedTuple):
     """What a model says of B posts."""
 
     logits: Tensor  # (B, K)
+    direct: Tensor | None  # (B, K) the direct path's part of the logits, where there is one
     fused: Tensor  # (B, D) M_fuse, the representation the figures show
     guidance: Guidance | None  # None where the model has no similarity guidance
 
 
 class SGMFT(nn.Module):
     """Similarity-guided interaction (SIM), similarity-aware fusion (SFM), classifier."""
+
+    share: Tensor  # of the fused path in the logits, beside a direct one
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -146,6 +159,7 @@ class SGMFT(nn.Module):
         self.reset_parameters()
         self.direct_text = self.direct_image = None
         if c.direct:
+            self.register_buffer("share", torch.tensor(1.0))
             self.direct_text = _zero(nn.Linear(c.text_width, c.classes))
             self.direct_image = _zero(nn.Linear(c.image_width, c.classes, bias=False))
             _zero(self.classifier[-1])
@@ -182,11 +196,13 @@ class SGMFT(nn.Module):
             text, image = self.text_ffn(x_t, inter_t), self.image_ffn(x_i, inter_i)  # eq. 15, 16
         fused = self.fusion(text, image, text_mask, image_mask)  # eq. 17
         logits = self.classifier(fused)  # eq. 18
+        direct = None
         if self.direct_text is not None and self.direct_image is not None:
             text_in = self.text.pooled_scale(batch.text) * batch.has_text[:, None]
             image_in = self.image.pooled_scale(batch.image) * batch.has_image[:, None]
-            logits = logits + self.direct_text(text_in) + self.direct_image(image_in)
-        return Output(logits, fused, guidance)
+            direct = self.direct_text(text_in) + self.direct_image(image_in)
+            logits = direct.detach() + self.share * logits
+        return Output(logits, direct, fused, guidance)
 
     def _tokens(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if (
@@ -228,6 +244,10 @@ def config_from_dict(values: dict[str, object]) -> ModelConfig:
     if unknown:
         raise SgmftError(f"The model's settings {', '.join(sorted(unknown))} are not known here.")
     return ModelConfig(**values)  # type: ignore[arg-type]
+
+
+def _positive(value: float | str) -> bool:
+    return not isinstance(value, str) and 0 < value < float("inf")
 
 
 def _zero(layer: nn.Module) -> nn.Linear:

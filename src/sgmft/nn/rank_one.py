@@ -13,8 +13,8 @@ denominator lies within an angle theta < pi/2 of the positive axis, so g is anal
 |g| <= max|x| / cos(theta). A Bernstein ellipse with parameter
 r = theta/rho + sqrt(1 + (theta/rho)^2) fits into that strip, and interpolation at G nodes errs by
 at most 4 max|x| / cos(theta) r^(1-G) / (r - 1) (Trefethen, Approximation Theory and Approximation
-Practice, theorem 8.2). The smallest sufficient G is used; where that exceeds `MAX_NODES`, or D is so small
-that it would not pay, the exact form is.
+Practice, theorem 8.2). The smallest sufficient G is used; where that exceeds `MAX_NODES`, or D is
+so small that it would not pay, the exact form is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from torch import Tensor
 TOLERANCE = 1e-7  # of the largest value's size: float32 rounding
 MAX_NODES = 96
 THETA = 1.3  # radians
+MIN_RHO = 0.1  # the nodes' interval is widened to this (up to a half-width of 1): over a narrower
+# one, as of a constant t, rounding would swamp the slope and so the gradient of t
 
 
 def rank_one_attention(
@@ -42,6 +44,7 @@ def rank_one_attention(
     Returns:
         X_inter (B, D), within `TOLERANCE` times the largest |x| of the exact form, up to rounding.
     """
+    keys = _centred(keys)
 
     def mean_at(points: Tensor) -> Tensor:
         logits = temperature * points[:, :, None] * keys[:, None, :]  # (B, G, D)
@@ -52,6 +55,7 @@ def rank_one_attention(
 
 def rank_one_entropy(queries: Tensor, keys: Tensor, temperature: Tensor) -> Tensor:
     """Entropy in nats of each row of softmax(tau t v^T): (B, D)."""
+    keys = _centred(keys)
 
     def entropy_at(points: Tensor) -> Tensor:
         logits = temperature * points[:, :, None] * keys[:, None, :]
@@ -73,14 +77,22 @@ def nodes_needed(rho: float) -> int | None:
     return count if count <= MAX_NODES else None
 
 
+def _centred(keys: Tensor) -> Tensor:
+    """Keys (B, D) around zero: no softmax over them changes, and the logits are small."""
+    low, high = keys.detach().amin(-1, keepdim=True), keys.detach().amax(-1, keepdim=True)
+    return keys - (low + high) / 2
+
+
 def _interpolate(
     function: Callable[[Tensor], Tensor], points: Tensor, keys: Tensor, temperature: Tensor
 ) -> Tensor:
     """`function` at every point (B, D), by its values at Chebyshev nodes where that is safe."""
     with torch.no_grad():
         low, high = points.amin(-1, keepdim=True), points.amax(-1, keepdim=True)
-        centre, half = (low + high) / 2, ((high - low) / 2).clamp(min=torch.finfo(low.dtype).tiny)
         spread = (keys.amax(-1, keepdim=True) - keys.amin(-1, keepdim=True)) / 2
+        centre = (low + high) / 2
+        least = (MIN_RHO / (temperature * spread)).clamp(max=1)
+        half = torch.maximum(torch.maximum(high - centre, centre - low), least)
         count = nodes_needed(float((temperature * half * spread).max()))
     if count is None or 2 * count >= points.shape[-1]:
         return function(points)

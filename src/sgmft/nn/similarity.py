@@ -80,9 +80,9 @@ def element_probabilities(
 def gate_entropy(gate: Tensor, kind: Gate) -> Tensor:
     """Relative entropy of P^m (B, D) -> (B,): see `Guidance`."""
     if kind == "softmax":
-        return torch.special.entr(gate).sum(-1) / math.log(max(2, gate.shape[-1]))
+        return (torch.special.entr(gate).sum(-1) / math.log(max(2, gate.shape[-1]))).clamp(0, 1)
     binary = torch.special.entr(gate) + torch.special.entr(1 - gate)
-    return binary.mean(-1) / math.log(2)
+    return (binary.mean(-1) / math.log(2)).clamp(0, 1)
 
 
 def element_entropy(
@@ -103,10 +103,10 @@ def element_entropy(
             -1
         )
     if key_mask is None:
-        rows = rows / math.log(max(2, keys.shape[1]))
-    else:
-        count = key_mask.sum(-1, keepdim=True)
-        rows = torch.where(count > 1, rows / count.clamp(min=2).log(), torch.ones_like(rows))
+        key_mask = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+    count = key_mask.sum(-1, keepdim=True)
+    rows = torch.where(count > 1, rows / count.clamp(min=2).log(), torch.ones_like(rows))
+    rows = rows.clamp(0, 1)  # rounding
     if query_mask is None:
         return rows.mean(-1)
     return (rows * query_mask).sum(-1) / query_mask.sum(-1).clamp(min=1)

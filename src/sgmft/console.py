@@ -1,0 +1,131 @@
+"""What the command line shows: progress, tables of figures, reasons of bad rows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sgmft.evaluation import Evaluation
+    from sgmft.jobs import Told
+    from sgmft.locator import SemanticLocator
+    from sgmft.training import Epoch
+
+_screen = Console(stderr=True)  # standard output is for results
+
+
+def feature_folder(option: str | None) -> Path | None:
+    """The feature store's folder: as asked for, none, or the user's cache."""
+    if option == "none":
+        return None
+    if option is not None:
+        return Path(option)
+    cache = os.environ.get("SGMFT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "sgmft" / "features"
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}"),
+        console=_screen,
+    )
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int], None]]:
+    """A line that counts posts."""
+    with _progress() as progress:
+        task = progress.add_task(what, total=None, told="")
+        yield lambda done: progress.update(task, completed=done)
+
+
+class TrainingProgress:
+    """A bar for encoding, then one for the epochs with their figures."""
+
+    def __init__(self) -> None:
+        self._progress = _progress()
+        self._encoding = self._progress.add_task("Encoding posts", total=None, told="")
+        self._training = self._progress.add_task("Training", total=None, told="", visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def encoded(self, done: int, total: int) -> None:
+        """Posts encoded so far."""
+        self._progress.update(self._encoding, completed=done, total=total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """One epoch is done."""
+        told = f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}"
+        if not math.isnan(epoch.val_loss):
+            told += f" | held out: loss {epoch.val_loss:.3f} accuracy {epoch.val_accuracy:.3f}"
+        self._progress.update(
+            self._training, completed=epoch.epoch, total=epoch.epochs, told=told, visible=True
+        )
+
+
+def print_errors(told: Told) -> None:
+    """How many rows could not be used, and why."""
+    if not told.errors:
+        return
+    _screen.print(f"{sum(told.errors.values())} of {told.posts} rows could not be used:")
+    for kind, count in told.errors.items():
+        _screen.print(f"  {count:>6}  {kind}", markup=False, highlight=False)
+
+
+def print_trained(locator: SemanticLocator, output: str) -> None:
+    """Where the model is and how it did on held-out posts."""
+    data, metrics = locator.record["data"], locator.record["metrics"]
+    _screen.print(
+        f"Trained on {data['train']} posts, {len(locator.labels)} labels; "
+        f"{data['validation']} posts held out to choose the epoch."
+    )
+    for name, value in metrics.items():
+        _screen.print(f"  {name}: {value:.3f}")
+    last = locator.record["history"][-1]
+    if not math.isnan(last["gate_entropy"]):
+        _screen.print(
+            f"  guidance (1 = none): P^m {last['gate_entropy']:.4f}, "
+            f"P^e {last['element_entropy']:.4f}"
+        )
+    _screen.print(f"Model: {output}")
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Accuracy and macro-F1 with intervals, then each class and group."""
+    for name, x in (("accuracy", evaluation.accuracy), ("macro-F1", evaluation.macro_f1)):
+        _screen.print(f"{name} {x.value:.3f}  (95 % interval {x.low:.3f} to {x.high:.3f})")
+    table = Table("label", "precision", "recall", "F1", "posts")
+    for score in evaluation.per_class:
+        figures = (f"{x:.3f}" for x in (score.precision, score.recall, score.f1))
+        table.add_row(score.label, *figures, str(score.support))
+    _screen.print(table)
+    for column, values in evaluation.groups.items():
+        table = Table(column, "accuracy", "posts")
+        for value, group in values.items():
+            table.add_row(value, f"{group.accuracy.value:.3f}", str(group.posts))
+        _screen.print(table)

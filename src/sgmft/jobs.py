@@ -1,0 +1,204 @@
+"""What the commands do, callable from Python: a table in; a model, figures or another table out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgmft.errors import SgmftError
+from sgmft.posts import Post, count_errors
+from sgmft.tables import Columns, iter_posts, open_table, open_writer
+
+if TYPE_CHECKING:
+    from sgmft.locator import Prediction, SemanticLocator
+    from sgmft.training import Epoch
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table and how to read it; see `sgmft.tables.iter_posts`."""
+
+    table: str
+    columns: Columns = field(default_factory=Columns)
+    where: Mapping[str, str] = field(default_factory=dict)
+    allow_outside: bool = False
+    strict: bool = False
+
+    def posts(self) -> Iterator[Post]:
+        """The posts, one at a time."""
+        return iter_posts(
+            self.table,
+            columns=self.columns,
+            where=self.where or None,
+            allow_outside=self.allow_outside,
+            strict=self.strict,
+        )
+
+    def all_posts(self) -> list[Post]:
+        """The posts at once; SgmftError when there are none."""
+        posts = list(self.posts())
+        if not posts:
+            chosen = " and ".join(f"{key}={value}" for key, value in self.where.items())
+            rows = f"rows with {chosen}" if chosen else "rows"
+            raise SgmftError(f"{self.table} has no {rows}.")
+        return posts
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a job has to say: how many posts it read, how many it could not use and why."""
+
+    posts: int
+    errors: dict[str, int]
+
+
+def train_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    *,
+    split_by: str = "label",
+    track: str | Path | None = None,
+    on_encoded: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Told:
+    """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
+
+    Raises:
+        SgmftError: the table cannot be read, has fewer than two labels, or `output` holds
+            something else than a model.
+    """
+    folder = Path(output)
+    ours = ("config.json", "checkpoint", "model.safetensors")
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / x).exists() for x in ours):
+        raise SgmftError(f"{output} holds other files: choose a new folder for the model.")
+    if folder.is_file():
+        raise SgmftError(f"{output} is a file: choose a folder for the model.")
+    posts = source.all_posts()
+    if source.strict:
+        refuse(posts)
+    locator.fit(
+        posts,
+        split_by=split_by,
+        checkpoint=folder / "checkpoint",
+        track=track,
+        on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
+        on_epoch=on_epoch,
+    )
+    locator.save_pretrained(folder)
+    if (folder / "checkpoint").is_dir():
+        (folder / "checkpoint").rmdir()
+    return Told(len(posts), locator.record["data"]["skipped"])
+
+
+def predict_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    *,
+    on_predicted: Callable[[int], None] | None = None,
+) -> Told:
+    """Write the table again with a label for each row, in order and in constant memory.
+
+    The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
+    label, and `error`, the reason of a row that has no label. An input column of one of these
+    names is kept as `input_<name>`.
+    """
+    added = ["label", "probability", *chance_columns(locator), "error"]
+    if str(source.table) == "-":  # a stream is read once: its columns are known at its end
+        posts: Iterable[Post] = source.all_posts()
+        keys: Iterable[str] = (key for post in posts for key in post.row)
+    else:
+        posts = source.posts()
+        keys = _columns(source.table)
+    renamed = {key: f"input_{key}" if key in added else key for key in dict.fromkeys(keys)}
+    read = 0
+    errors: dict[str, int] = {}
+    with open_writer(output, [*renamed.values(), *added]) as writer:
+        predictions = locator.predictions(posts)
+        while part := list(islice(predictions, 256)):
+            if source.strict:
+                refuse([prediction.post for prediction in part])
+            writer.write(
+                [
+                    {renamed[key]: value for key, value in p.post.row.items()}
+                    | answer(p, locator.labels)
+                    for p in part
+                ]
+            )
+            read += len(part)
+            _add(errors, count_errors(p.post for p in part))
+            if on_predicted:
+                on_predicted(read)
+    return Told(read, errors)
+
+
+def refuse(posts: Iterable[Post]) -> None:
+    """Raise SgmftError at the first post that carries an error."""
+    for post in posts:
+        if post.error is not None:
+            raise SgmftError(f"{post.place}: {post.error}." if post.place else f"{post.error}.")
+
+
+def _columns(table: str) -> Iterator[str]:
+    """Every column of a table, those that only some rows have among them."""
+    raw = open_table(table)
+    yield from raw.columns or ()
+    for row in raw.rows:
+        yield from row.values
+
+
+def chance_columns(locator: SemanticLocator) -> list[str]:
+    """Names of the columns that hold the probabilities."""
+    return [f"p_{label}" for label in locator.labels]
+
+
+def answer(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """The columns that a prediction adds to a row."""
+    answer: dict[str, Any] = {
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "error": prediction.error,
+    }
+    if prediction.probabilities is not None:
+        chances = prediction.probabilities.tolist()
+        answer |= {f"p_{label}": p for label, p in zip(labels, chances, strict=True)}
+    return answer
+
+
+def encode_table(
+    source: Source,
+    locator: SemanticLocator,
+    *,
+    tokens: bool = True,
+    on_encoded: Callable[[int], None] | None = None,
+) -> tuple[Told, Path]:
+    """Encode a table into the locator's feature store, in constant memory.
+
+    Returns:
+        What could not be encoded, and the store's folder.
+    """
+    from sgmft.encoding import encode_posts
+    from sgmft.store import FeatureStore
+
+    if locator.features_folder is None:
+        raise SgmftError("Encoding needs a folder for the features.")
+    store = FeatureStore(locator.features_folder, locator.encoder.info, tokens)
+    read = 0
+    errors: dict[str, int] = {}
+    for chunk in encode_posts(source.posts(), locator.encoder, tokens=tokens, store=store):
+        if source.strict:
+            refuse(chunk.posts)
+        read += len(chunk.posts)
+        _add(errors, count_errors(chunk.posts))
+        if on_encoded:
+            on_encoded(read)
+    return Told(read, errors), store.folder
+
+
+def _add(total: dict[str, int], part: Mapping[str, int]) -> None:
+    for kind, count in part.items():
+        total[kind] = total.get(kind, 0) + count

@@ -1,0 +1,294 @@
+"""The façade: fit, predict, save and load, from posts to labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
+
+from sgmft.encoders import Encoder, load_encoder
+from sgmft.encoding import Encodings, encode_all, encode_posts, stack
+from sgmft.errors import SgmftError
+from sgmft.features import Features, Ragged
+from sgmft.nn import SGMFT, ModelConfig
+from sgmft.posts import Post, count_errors
+from sgmft.presets import Preset, get_preset
+from sgmft.saving import load_model, model_card, save_model
+from sgmft.splits import fingerprint, split_posts
+from sgmft.store import FeatureStore
+from sgmft.training import Epoch, LabelledFeatures, predict_logits, train
+
+Progress = Callable[[int], None]  # called with the number of posts done so far
+
+
+class Prediction(NamedTuple):
+    """What the model says of one post."""
+
+    post: Post
+    label: str | None  # None for a post that carries an error
+    probabilities: NDArray[np.float32] | None  # (K,) in the order of `SemanticLocator.labels`
+    guidance: tuple[float, float] | None  # relative entropies of P^m and P^e; NaN without guidance
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no label."""
+        return self.post.error
+
+    @property
+    def probability(self) -> float | None:
+        """Of the label."""
+        return None if self.probabilities is None else float(self.probabilities.max())
+
+
+class SemanticLocator(PyTorchModelHubMixin):
+    """Predicts where the author of a post was, from its text and its pictures.
+
+    Args:
+        encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
+            or folder that `sgmft.encoders.load_encoder` takes.
+        preset: "default", "paper" or "tokens"; see `sgmft.presets`.
+        cleaning: how texts are cleaned before encoding: "light", "paper" or "none".
+        settings: single settings of the preset to replace, for instance {"epochs": 5}.
+        val_size: share of the training posts held out to choose the epoch; None is the preset's.
+        seed: decides the split, the initial weights, the order of posts and dropout.
+        features: folder of a feature store that keeps what was encoded; None keeps nothing.
+        device: "cpu", "cuda", ...; by default a GPU if there is one.
+
+    Attributes:
+        labels: the K labels, in the order of the probabilities; set by `fit`.
+        network: the trained `sgmft.nn.SGMFT`; set by `fit`.
+        record: what is known of the training: data, metrics, history, versions.
+
+    Raises:
+        SgmftError: no such encoder, preset or setting.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "compact",
+        *,
+        preset: str = "default",
+        cleaning: str = "light",
+        settings: dict[str, Any] | None = None,
+        val_size: float | None = None,
+        seed: int = 0,
+        features: str | Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        chosen = get_preset(preset, {**(settings or {}), "seed": seed})
+        if val_size is not None:
+            chosen = dataclasses.replace(chosen, val_size=val_size)
+        self.preset: Preset = chosen
+        self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
+        self.features_folder = features
+        self.device = device
+        self.labels: list[str] = []
+        self.network: SGMFT | None = None
+        self.record: dict[str, Any] = {}
+        self._encoder: Encoder | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded when first asked for."""
+        if self._encoder is None:
+            self._encoder = load_encoder(**self.encoder_settings, device=self.device)
+        return self._encoder
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether word and region features are needed beside the pooled ones."""
+        return self.preset.model.get("view") == "tokens"
+
+    def fit(
+        self,
+        posts: Sequence[Post],
+        *,
+        split_by: str = "label",
+        checkpoint: str | Path | None = None,
+        track: str | Path | None = None,
+        on_encoded: Progress | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> Self:
+        """Learn from labelled posts.
+
+        Posts with an error, without a label or that cannot be encoded are left out and counted in
+        `record["data"]["skipped"]`.
+
+        Args:
+            split_by: how the validation posts are drawn: "label" (stratified) or "user" (no user on
+                both sides).
+            checkpoint: folder from which an interrupted run continues to the same weights.
+            track: folder for TensorBoard logs; needs `pip install sgmft[track]`.
+            on_encoded: called with the number of posts encoded so far.
+            on_epoch: called after each epoch.
+
+        Raises:
+            SgmftError: fewer than two labels are left.
+        """
+        unlabelled = sum(post.error is None and post.label is None for post in posts)
+        encoded = self.encode(
+            [post for post in posts if post.label is not None or post.error is not None],
+            on_encoded=on_encoded,
+        )
+        skipped = count_errors(encoded.refused)
+        if unlabelled:
+            skipped["no label"] = unlabelled
+        names = [str(post.label) for post in encoded.posts]
+        self.labels = sorted(set(names))
+        if len(self.labels) < 2:
+            told = "; ".join(f"{count} x {reason}" for reason, count in skipped.items())
+            raise SgmftError(
+                f"Training needs posts of at least two labels; {len(names)} usable posts have "
+                f"{len(self.labels)}" + (f", and were left out: {told}." if told else ".")
+            )
+        classes = torch.tensor([self.labels.index(name) for name in names])
+        train_rows, val_rows = list(range(len(names))), list[int]()
+        if self.preset.val_size:
+            seed = self.preset.train.seed
+            train_rows, val_rows = split_posts(encoded.posts, self.preset.val_size, seed, split_by)
+        data = _choose(encoded.features, classes, train_rows)
+        validation = _choose(encoded.features, classes, val_rows) if val_rows else None
+        self.network = self._build(data.features)
+        history = train(
+            self.network,
+            data,
+            validation,
+            self.preset.train,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            track=None if track is None else Path(track),
+            device=self.device,
+            on_epoch=on_epoch,
+        )
+        self.record = {
+            "data": {
+                "fingerprint": fingerprint(zip(encoded.keys, names, strict=True)),
+                "posts": len(names),
+                "train": len(train_rows),
+                "validation": len(val_rows),
+                "skipped": dict(skipped),
+            },
+            "metrics": _chosen(history),
+            "history": [epoch._asdict() for epoch in history],
+        }
+        return self
+
+    def predict(self, posts: Sequence[Post]) -> list[str | None]:
+        """The most probable label of each post; None where a post cannot be read."""
+        return [prediction.label for prediction in self.predictions(posts)]
+
+    def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
+        """Probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
+        missing = np.full(len(self.labels), np.nan, np.float32)
+        rows = [p.probabilities for p in self.predictions(posts)]
+        return np.array([missing if row is None else row for row in rows], np.float32).reshape(
+            len(rows), len(self.labels)
+        )
+
+    def predictions(self, posts: Iterable[Post]) -> Iterator[Prediction]:
+        """Predictions in the order of the posts, in memory bounded by one chunk of them.
+
+        Raises:
+            SgmftError: the locator is not trained.
+        """
+        network = self._trained()
+        tokens = self.uses_tokens
+        for chunk in encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens)):
+            logits, guidance = predict_logits(network, stack(chunk.rows, self.encoder, tokens))
+            found = dict(zip(chunk.good, range(len(chunk.good)), strict=True))
+            probabilities = logits.softmax(-1).numpy()
+            for i, post in enumerate(chunk.posts):
+                if i not in found:
+                    yield Prediction(post, None, None, None)
+                    continue
+                row = probabilities[found[i]]
+                gate, elements = guidance[found[i]].tolist()
+                yield Prediction(post, self.labels[int(row.argmax())], row, (gate, elements))
+
+    def encode(
+        self,
+        posts: Sequence[Post],
+        *,
+        tokens: bool | None = None,
+        on_encoded: Progress | None = None,
+    ) -> Encodings:
+        """Features of posts, taken from the store where it has them.
+
+        Args:
+            tokens: whether word and region features are wanted; by default as the preset needs.
+        """
+        tokens = self.uses_tokens if tokens is None else tokens
+        return encode_all(
+            posts, self.encoder, tokens=tokens, store=self._store(tokens), on_encoded=on_encoded
+        )
+
+    def _store(self, tokens: bool) -> FeatureStore | None:
+        if self.features_folder is None:
+            return None
+        return FeatureStore(self.features_folder, self.encoder.info, tokens)
+
+    def _trained(self) -> SGMFT:
+        if self.network is None:
+            raise SgmftError(
+                "This locator is not trained: call fit(posts) first, or load one with "
+                "SemanticLocator.from_pretrained(folder)."
+            )
+        return self.network
+
+    def _build(self, features: Features) -> SGMFT:
+        """A new network, its feature scales fitted to the training features."""
+        info = self.encoder.info
+        torch.manual_seed(self.preset.train.seed)
+        network = SGMFT(
+            ModelConfig(
+                classes=len(self.labels),
+                text_width=info.text_width,
+                image_width=info.image_width,
+                shared_space=info.shared_space,
+                initial_temperature=info.logit_scale or 1.0,
+                **self.preset.model,
+            )
+        )
+        network.text.fit(features.text[features.has_text], _values(features.words))
+        network.image.fit(features.image[features.has_image], _values(features.regions))
+        return network
+
+    # -- saving and loading ----------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(self, self._trained(), save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> Self:
+        """A saved locator, from a folder or a hub repository; see `sgmft.saving.load_model`.
+
+        Raises:
+            SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
+        """
+        return load_model(cls, str(pretrained_model_name_or_path), **settings)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """The README.md of a saved model."""
+        return model_card(self)
+
+
+def _choose(features: Features, classes: torch.Tensor, rows: Sequence[int]) -> LabelledFeatures:
+    index = torch.tensor(rows, dtype=torch.long)
+    return LabelledFeatures(features.take(index), classes[index])
+
+
+def _chosen(history: Sequence[Epoch]) -> dict[str, float]:
+    """Validation figures of the epoch that was kept; none without a validation split."""
+    best = min(history, key=lambda epoch: epoch.val_loss)
+    if np.isnan(best.val_loss):
+        return {}
+    return {"validation accuracy": best.val_accuracy, "validation loss": best.val_loss}
+
+
+def _values(tokens: Ragged | None) -> torch.Tensor | None:
+    return None if tokens is None else tokens.values.float()

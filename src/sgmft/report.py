@@ -1,0 +1,193 @@
+"""Reports of an evaluation: one page that needs nothing beside it, a figure, and the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from sgmft.errors import SgmftError
+from sgmft.evaluation import Evaluation
+from sgmft.figures import confusion_figure, history_figure, save_confusion
+from sgmft.images import PictureError
+from sgmft.overview import overview_figure
+from sgmft.templates import render
+from sgmft.thumbnails import thumbnail
+
+MOST_VALUES = 40
+"""Rows of a group table on the page; `metrics.json` has all of them."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A post to show, with what was predicted for it.
+
+    Attributes:
+        text: as its author wrote it.
+        pictures: files; one that cannot be read is shown as a grey box with the reason.
+        truth: the true label, when known.
+        probabilities: label -> probability; empty when the post could not be predicted.
+        note: anything to say about it.
+    """
+
+    text: str
+    pictures: Sequence[Path] = ()
+    truth: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def write_evaluation(
+    folder: str | Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    about: Mapping[str, str],
+    examples: Sequence[Example] = (),
+    notice: str = "",
+) -> Path:
+    """Write `metrics.json`, `confusion.png` and `report.html`, and return the page's path.
+
+    Args:
+        folder: made if need be; files of these names are replaced.
+        about: settings and versions, name -> value.
+        notice: stands out at the top, for what a reader must not miss ("synthetic data").
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    page = _page(evaluation, title=title, about=about, examples=examples, notice=notice)
+    numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(numbers, "utf-8", errors="backslashreplace")
+        save_confusion(evaluation, folder / "confusion.png")
+        (folder / "report.html").write_text(page, "utf-8", errors="replace")
+    except OSError as error:
+        raise SgmftError(f"the report cannot be written to {folder}: {error.strerror}") from None
+    return folder / "report.html"
+
+
+def write_demo_report(
+    path: str | Path,
+    *,
+    evaluation: Evaluation,
+    history: Sequence[Mapping[str, float]],
+    examples: Sequence[Example],
+    about: Mapping[str, str],
+    notice: str,
+    errors: Mapping[str, int],
+) -> Path:
+    """Write the page of a whole demonstration: what SG-MFT does, its training and its figures.
+
+    Args:
+        path: of the page; its folder is made if need be.
+        history: as for `sgmft.figures.history_figure`; empty leaves the curves out.
+        errors: why rows of the table could not be used -> how many.
+
+    Raises:
+        SgmftError: the page cannot be written.
+    """
+    path = Path(path)
+    page = _page(
+        evaluation,
+        title="SG-MFT: where was this post written?",
+        about=about,
+        examples=examples,
+        notice=notice,
+        overview=Markup(overview_figure()),
+        history=Markup(history_figure(history)) if history else "",
+        errors=errors,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, "utf-8", errors="replace")
+    except OSError as error:
+        raise SgmftError(f"the report cannot be written to {path}: {error.strerror}") from None
+    return path
+
+
+def _page(
+    evaluation: Evaluation,
+    *,
+    examples: Iterable[Example],
+    overview: str = "",
+    history: str = "",
+    errors: Mapping[str, int] | None = None,
+    **words: Any,
+) -> str:
+    return render(
+        "report.html",
+        evaluation=evaluation,
+        summary=_summary(evaluation),
+        confusion=Markup(confusion_figure(evaluation)),
+        examples=[_shown(example) for example in examples],
+        overview=overview,
+        history=history,
+        errors=errors or {},
+        most_values=MOST_VALUES,
+        **words,
+    )
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the figures are to be compared with, and the three most frequent mistakes."""
+    commonest = max(evaluation.per_class, key=lambda score: score.support)
+    wrong = np.array(evaluation.confusion)
+    np.fill_diagonal(wrong, 0)
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:3]
+    labels = evaluation.labels
+    return {
+        "commonest": commonest.label,
+        "commonest_share": commonest.support / evaluation.posts,
+        "blind_loss": math.log(len(labels)),
+        "confusions": [
+            (int(wrong[row, column]), labels[row], labels[column])
+            for row, column in zip(*np.unravel_index(worst, wrong.shape), strict=True)
+            if wrong[row, column]
+        ],
+    }
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    """Return an example as the template shows it."""
+    shares = {label: _share(value) for label, value in example.probabilities.items()}
+    top = sorted(shares.items(), key=lambda item: -item[1])[:3]
+    verdict, says = _verdict(top[0][0] if top else None, example.truth)
+    return {
+        "text": example.text.strip(),
+        "pictures": [_picture(path) for path in example.pictures],
+        "note": example.note,
+        "top": top,
+        "verdict": verdict,
+        "says": says,
+    }
+
+
+def _share(value: float) -> float:
+    return min(max(float(value), 0.0), 1.0) if math.isfinite(value) else 0.0
+
+
+def _verdict(predicted: str | None, truth: str | None) -> tuple[str, str]:
+    """Return the kind of verdict and its words, which do not leave the telling to colour."""
+    if predicted is None:
+        return "open", "Not predicted" + (f" (it is {truth})" if truth else "")
+    if truth is None:
+        return "open", f"Predicted {predicted}"
+    if predicted == truth:
+        return "right", f"✓ Right: {truth}"
+    return "wrong", f"✗ Wrong: predicted {predicted}, it is {truth}"
+
+
+def _picture(path: Path) -> dict[str, str]:
+    try:
+        return {"data": thumbnail(path), "reason": ""}
+    except PictureError as error:
+        return {"data": "", "reason": str(error)}

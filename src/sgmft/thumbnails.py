@@ -1,0 +1,43 @@
+"""Pictures small enough to live inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from sgmft.images import decode_picture, read_picture
+
+SIDE = 280
+"""The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
+
+
+def thumbnail(path: str | Path) -> str:
+    """Return a picture file as a `data:` address of a small JPEG, upright and in its proportions.
+
+    Raises:
+        PictureError: the file is missing, empty, too large, damaged or not a picture.
+    """
+    data = read_picture(path)
+    square = Image.fromarray(decode_picture(data, Path(path).name, SIDE))
+    width, height = _proportions(data)
+    scale = SIDE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    out = io.BytesIO()
+    square.resize(size, Image.Resampling.BICUBIC).save(out, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def _proportions(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture that has been decoded before, as it is seen upright."""
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (height, width) if lying else (width, height)
+    return SIDE, SIDE
