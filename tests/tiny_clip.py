@@ -96,6 +96,7 @@ def save_tiny_clip(
     (folder / "preprocessor_config.json").write_text(
         json.dumps(
             {
+                "do_center_crop": False,
                 "do_normalize": True,
                 "do_resize": True,
                 "feature_extractor_type": "ChineseCLIPFeatureExtractor",
@@ -111,5 +112,5 @@ def save_tiny_clip(
 
 
 def add_tokenizer_files(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json beside vocab.txt, as `save_pretrained` does."""
+    """Write tokenizer.json and tokenizer_config.json beside vocab.txt."""
     BertTokenizer.from_pretrained(folder).save_pretrained(folder)

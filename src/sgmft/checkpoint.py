@@ -79,10 +79,5 @@ def load_checkpoint(
     return _under(tensors, "best/") or None, progress
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint of a finished run."""
-    (folder / FILE).unlink(missing_ok=True)
-
-
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

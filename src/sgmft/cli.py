@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sgmft.errors import SgmftError
 
 if TYPE_CHECKING:
     from sgmft.jobs import Source
 
+
+class _Group(TyperGroup):
+    """Ends what typer would end in its own way: Ctrl-C with a word, a closed pipe without one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("sgmft: stopped; the same command continues with what is done so far")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # whoever read our output has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
 app = typer.Typer(
     name="sgmft",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,7 +51,9 @@ Output = Annotated[str, typer.Option("--output", "-o", help="Where the result go
 Encoder = Annotated[
     str, typer.Option(help="compact, chinese-clip-huge, -large, -base, or a checkpoint's folder.")
 ]
-Cleaning = Annotated[str, typer.Option(help="Text cleaning: light, paper or none.")]
+Cleaning = Annotated[
+    str | None, typer.Option(help="Text cleaning: light, paper or none; by default the preset's.")
+]
 Features = Annotated[
     str | None,
     typer.Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
@@ -75,7 +95,7 @@ def train(
     output: Output,
     encoder: Encoder = "compact",
     preset: Annotated[str, typer.Option(help="default, paper or tokens.")] = "default",
-    cleaning: Cleaning = "light",
+    cleaning: Cleaning = None,
     val_size: Annotated[
         float | None, typer.Option(help="Share held out to choose the epoch.")
     ] = None,
@@ -179,7 +199,7 @@ def encode(
     table: Table,
     output: Output,
     encoder: Encoder = "compact",
-    cleaning: Cleaning = "light",
+    cleaning: Cleaning = None,
     tokens: Annotated[bool, typer.Option(help="Word and region features too.")] = True,
     where: Where = None,
     column: Rename = None,
@@ -247,9 +267,3 @@ def main() -> None:
     except SgmftError as error:
         _say(f"sgmft: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _say("sgmft: stopped; the same command continues with what is done so far")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has enough
-        sys.exit(0)

@@ -71,12 +71,12 @@ def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
         raise SgmftError(f"{path.name}: a figure is saved as .png or .svg")
 
 
-def history_figure(epochs: Sequence[Mapping[str, float]]) -> str:
+def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     """Return curves of loss, accuracy and guidance by epoch as SVG text.
 
     Args:
         epochs: the fields of `sgmft.training.Epoch`, one mapping an epoch. A curve without any
-            number (missing or NaN) is left out, and so is the guidance panel without curves.
+            number (missing, None, NaN) is left out, and so is a panel without curves.
 
     Raises:
         SgmftError: there is no epoch.
@@ -100,21 +100,22 @@ def history_figure(epochs: Sequence[Mapping[str, float]]) -> str:
 
 
 def _curves(
-    epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]
+    epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
 ) -> Iterator[tuple[str, list[float]]]:
     """Yield (word, values) of every curve that has a number."""
     for name, word in names.items():
-        values = [float(epoch.get(name, math.nan)) for epoch in epochs]
+        found = [epoch.get(name) for epoch in epochs]
+        values = [math.nan if value is None else float(value) for value in found]
         if any(map(math.isfinite, values)):
             yield word, values
 
 
 def _panel(
-    axes: Axes, title: str, epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]
+    axes: Axes, title: str, epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    at = [epoch.get("epoch", count) for count, epoch in enumerate(epochs, 1)]
+    at = [epoch.get("epoch") or count for count, epoch in enumerate(epochs, 1)]
     looks = [(TRAINING, "-", "o"), (VALIDATION, "--", "s")]  # never told by colour alone
     first = next(iter(names.values()))
     for word, values in _curves(epochs, names):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -72,8 +74,7 @@ def train_table(
             something else than a model.
     """
     folder = Path(output)
-    ours = ("config.json", "checkpoint", "model.safetensors")
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / x).exists() for x in ours):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise SgmftError(f"{output} holds other files: choose a new folder for the model.")
     if folder.is_file():
         raise SgmftError(f"{output} is a file: choose a folder for the model.")
@@ -89,9 +90,18 @@ def train_table(
         on_epoch=on_epoch,
     )
     locator.save_pretrained(folder)
-    if (folder / "checkpoint").is_dir():
-        (folder / "checkpoint").rmdir()
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return Told(len(posts), locator.record["data"]["skipped"])
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a model of ours, or an unfinished one; others have config.json too."""
+    if (folder / "checkpoint").is_dir():
+        return True
+    try:
+        return "sgmft" in json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def predict_table(
@@ -105,7 +115,7 @@ def predict_table(
 
     The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
     label, and `error`, the reason of a row that has no label. An input column of one of these
-    names is kept as `input_<name>`.
+    names is kept as `input_<name>`, or `input_input_<name>` where that is taken.
     """
     added = ["label", "probability", *chance_columns(locator), "error"]
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
@@ -114,7 +124,7 @@ def predict_table(
     else:
         posts = source.posts()
         keys = _columns(source.table)
-    renamed = {key: f"input_{key}" if key in added else key for key in dict.fromkeys(keys)}
+    renamed = _renamed(list(dict.fromkeys(keys)), added)
     read = 0
     errors: dict[str, int] = {}
     with open_writer(output, [*renamed.values(), *added]) as writer:
@@ -149,6 +159,17 @@ def _columns(table: str) -> Iterator[str]:
     yield from raw.columns or ()
     for row in raw.rows:
         yield from row.values
+
+
+def _renamed(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+    """The name under which each column of the input is kept, none of them twice."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in added or (name != column and name in columns) or name in names.values():
+            name = f"input_{name}"
+        names[column] = name
+    return names
 
 
 def chance_columns(locator: SemanticLocator) -> list[str]:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from sgmft.encoders import Encoder, load_encoder
 from sgmft.encoding import Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
-from sgmft.features import Features, Ragged
-from sgmft.nn import SGMFT, ModelConfig
+from sgmft.fitting import fit_network, validation_metrics
+from sgmft.nn import SGMFT
 from sgmft.posts import Post, count_errors
 from sgmft.presets import Preset, get_preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import fingerprint, split_posts
 from sgmft.store import FeatureStore
-from sgmft.training import Epoch, LabelledFeatures, predict_logits, train
+from sgmft.training import Epoch, LabelledFeatures, predict_logits
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
@@ -53,7 +53,8 @@ class SemanticLocator(PyTorchModelHubMixin):
         encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
             or folder that `sgmft.encoders.load_encoder` takes.
         preset: "default", "paper" or "tokens"; see `sgmft.presets`.
-        cleaning: how texts are cleaned before encoding: "light", "paper" or "none".
+        cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
+            preset's.
         settings: single settings of the preset to replace, for instance {"epochs": 5}.
         val_size: share of the training posts held out to choose the epoch; None is the preset's.
         seed: decides the split, the initial weights, the order of posts and dropout.
@@ -74,18 +75,21 @@ class SemanticLocator(PyTorchModelHubMixin):
         encoder: str = "compact",
         *,
         preset: str = "default",
-        cleaning: str = "light",
+        cleaning: str | None = None,
         settings: dict[str, Any] | None = None,
         val_size: float | None = None,
         seed: int = 0,
         features: str | Path | None = None,
         device: str | None = None,
     ) -> None:
-        chosen = get_preset(preset, {**(settings or {}), "seed": seed})
+        chosen = get_preset(preset, {"seed": seed, **(settings or {})})
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
-        self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
+        self.encoder_settings: dict[str, Any] = {
+            "name": encoder,
+            "cleaning": cleaning or chosen.cleaning,
+        }
         self.features_folder = features
         self.device = device
         self.labels: list[str] = []
@@ -148,20 +152,18 @@ class SemanticLocator(PyTorchModelHubMixin):
                 f"{len(self.labels)}" + (f", and were left out: {told}." if told else ".")
             )
         classes = torch.tensor([self.labels.index(name) for name in names])
-        train_rows, val_rows = list(range(len(names))), list[int]()
+        val_rows: list[int] = []
         if self.preset.val_size:
             seed = self.preset.train.seed
-            train_rows, val_rows = split_posts(encoded.posts, self.preset.val_size, seed, split_by)
-        data = _choose(encoded.features, classes, train_rows)
-        validation = _choose(encoded.features, classes, val_rows) if val_rows else None
-        self.network = self._build(data.features)
-        history = train(
-            self.network,
-            data,
-            validation,
-            self.preset.train,
+            _, val_rows = split_posts(encoded.posts, self.preset.val_size, seed, split_by)
+        self.network, history = fit_network(
+            LabelledFeatures(encoded.features, classes),
+            val_rows,
+            len(self.labels),
+            self.encoder.info,
+            self.preset,
             checkpoint=None if checkpoint is None else Path(checkpoint),
-            track=None if track is None else Path(track),
+            track=track,
             device=self.device,
             on_epoch=on_epoch,
         )
@@ -169,11 +171,11 @@ class SemanticLocator(PyTorchModelHubMixin):
             "data": {
                 "fingerprint": fingerprint(zip(encoded.keys, names, strict=True)),
                 "posts": len(names),
-                "train": len(train_rows),
+                "train": len(names) - len(val_rows),
                 "validation": len(val_rows),
                 "skipped": dict(skipped),
             },
-            "metrics": _chosen(history),
+            "metrics": validation_metrics(history),
             "history": [epoch._asdict() for epoch in history],
         }
         return self
@@ -240,24 +242,6 @@ class SemanticLocator(PyTorchModelHubMixin):
             )
         return self.network
 
-    def _build(self, features: Features) -> SGMFT:
-        """A new network, its feature scales fitted to the training features."""
-        info = self.encoder.info
-        torch.manual_seed(self.preset.train.seed)
-        network = SGMFT(
-            ModelConfig(
-                classes=len(self.labels),
-                text_width=info.text_width,
-                image_width=info.image_width,
-                shared_space=info.shared_space,
-                initial_temperature=info.logit_scale or 1.0,
-                **self.preset.model,
-            )
-        )
-        network.text.fit(features.text[features.has_text], _values(features.words))
-        network.image.fit(features.image[features.has_image], _values(features.regions))
-        return network
-
     # -- saving and loading ----------------------------------------------------------------------
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -275,20 +259,3 @@ class SemanticLocator(PyTorchModelHubMixin):
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """The README.md of a saved model."""
         return model_card(self)
-
-
-def _choose(features: Features, classes: torch.Tensor, rows: Sequence[int]) -> LabelledFeatures:
-    index = torch.tensor(rows, dtype=torch.long)
-    return LabelledFeatures(features.take(index), classes[index])
-
-
-def _chosen(history: Sequence[Epoch]) -> dict[str, float]:
-    """Validation figures of the epoch that was kept; none without a validation split."""
-    best = min(history, key=lambda epoch: epoch.val_loss)
-    if np.isnan(best.val_loss):
-        return {}
-    return {"validation accuracy": best.val_accuracy, "validation loss": best.val_loss}
-
-
-def _values(tokens: Ragged | None) -> torch.Tensor | None:
-    return None if tokens is None else tokens.values.float()

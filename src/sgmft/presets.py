@@ -60,33 +60,51 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named choice of model settings (fields of `sgmft.nn.ModelConfig`) and training."""
+    """A named choice of settings.
+
+    Attributes:
+        name: how it is asked for.
+        model: fields of `sgmft.nn.ModelConfig` that differ from the paper's.
+        train: how it is trained.
+        val_size: share of the training posts held out to choose the epoch; 0 holds out none.
+        refit: after the held-out posts have chosen epoch and share, train anew on all posts.
+        cleaning: of the texts, see `sgmft.text.CLEANINGS`.
+    """
 
     name: str
     model: Mapping[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
-    val_size: float = 0.0  # share of the training posts held out to choose the epoch
+    val_size: float = 0.0
+    refit: bool = False
+    cleaning: str = "light"
 
 
+_OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard"}
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("paper"),
+        Preset("paper", cleaning="paper"),
         Preset(
             "tokens",
-            {"view": "tokens", "gate": "sigmoid", "temperature": "learned", "scale": "standard"},
+            {"view": "tokens", "hidden_ratio": 1.0, **_OURS},
             TrainConfig(
-                epochs=40, batch_size=32, learning_rate=1e-4, weight_decay=0.01, patience=6
+                epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
             ),
             val_size=0.1,
         ),
         Preset(
             "default",
-            {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "direct": True},
+            {"direct": True, **_OURS},
             TrainConfig(
-                epochs=60, batch_size=32, learning_rate=3e-4, weight_decay=0.05, patience=8
+                epochs=15,
+                batch_size=32,
+                learning_rate=1e-4,
+                direct_learning_rate=3e-4,
+                weight_decay=0.05,
+                patience=3,
             ),
             val_size=0.1,
+            refit=True,
         ),
     )
 }

@@ -79,7 +79,7 @@ def write_demo_report(
     path: str | Path,
     *,
     evaluation: Evaluation,
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, float | None]],
     examples: Sequence[Example],
     about: Mapping[str, str],
     notice: str,

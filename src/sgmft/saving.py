@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
+import re
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 
+from sgmft.encoders.device import pick_device
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, config_from_dict
 from sgmft.presets import Preset, TrainConfig
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MARK = "<!-- written by sgmft -->"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
 Locator = TypeVar("Locator", bound="SemanticLocator")
 
@@ -58,7 +62,7 @@ def save_model(locator: SemanticLocator, network: SGMFT, folder: Path) -> None:
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner reads
         if card.is_file() and MARK in card.read_text("utf-8"):
             card.unlink()  # an earlier model's; a card that someone wrote by hand stays
-        text = json.dumps({"sgmft": config}, ensure_ascii=False, indent=2)
+        text = json.dumps(_finite({"sgmft": config}), ensure_ascii=False, indent=2, allow_nan=False)
         (folder / CONFIG).write_text(text, "utf-8")
     except OSError as error:
         raise SgmftError(f"The model cannot be written to {folder}: {error.strerror}.") from error
@@ -101,8 +105,9 @@ def load_model(
         )
         network = SGMFT(config_from_dict(config["model"]))
         model = {key: value for key, value in config["model"].items() if key == "view"}
-        train = TrainConfig(**config["train"])
-        locator.preset = Preset(config["preset"], model, train, config["val_size"])
+        locator.preset = Preset(
+            config["preset"], model, TrainConfig(**config["train"]), config["val_size"]
+        )
         locator.labels = list(config["labels"])
         kept = ("data", "metrics", "history", "versions")
         locator.record = {key: config[key] for key in kept if key in config}
@@ -118,7 +123,7 @@ def load_model(
             f"{weights_file} is damaged or belongs to another model: save or copy it again."
         ) from error
     if device is not None:
-        network.to(device)
+        network.to(pick_device(device))
     locator.network = network.eval()
     return locator
 
@@ -157,12 +162,23 @@ def model_card(locator: SemanticLocator) -> ModelCard:
     return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no NaN, and other readers of config.json stumble over one: null instead."""
+    if isinstance(value, dict):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _file(model_id: str, name: str, hub: dict[str, Any]) -> Path:
     folder = Path(model_id)
     if folder.is_dir():
         if not (folder / name).is_file():
             raise SgmftError(f"{model_id} is not a model saved by sgmft: it has no {name}.")
         return folder / name
+    if not REPOSITORY.fullmatch(model_id):  # the hub's client would try for half a minute
+        raise SgmftError(f"There is no model {model_id}: no such folder.")
     keys = ("revision", "cache_dir", "force_download", "token", "local_files_only")
     try:
         return Path(hf_hub_download(model_id, name, **{k: hub[k] for k in keys if k in hub}))

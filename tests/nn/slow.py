@@ -255,7 +255,7 @@ def side(w, c, pooled, tokens, pictures=None):
 
 
 def sgmft(w, c, post):
-    """Logits, M_fuse and (entropy of P^m, of P^e) of one post by all equations.
+    """Logits, their direct part, M_fuse and (entropy of P^m, of P^e) of one post by all equations.
 
     w: `matrices` of the model; c: its config, read only. post: a dict of text, words, image,
     regions, index, where a missing side is None.
@@ -282,13 +282,15 @@ def sgmft(w, c, post):
     else:
         fused = add(mean(text), mean(image))
     logits = classifier(part(w, "classifier"), fused, len(c.classifier_widths) + 1)
+    direct = None
     if c.direct:
-        logits = add(logits, w["direct_text.bias"])
+        direct = w["direct_text.bias"]
         for name in ("text", "image"):
             if post[name] is not None:
                 x = rescale(part(w, name), "pooled_scale", post[name], c.scale)
-                logits = add(logits, times(x, w[f"direct_{name}.weight"]))
-    return logits, fused, guidance
+                direct = add(direct, times(x, w[f"direct_{name}.weight"]))
+        logits = [d + w["share"] * a for d, a in zip(direct, logits, strict=True)]
+    return logits, direct, fused, guidance
 
 
 def gate_entropy(p, kind):

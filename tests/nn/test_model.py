@@ -147,10 +147,13 @@ def test_the_model_is_the_papers_equations(config):
         out = model(batch)
     w = slow.matrices(model)
     for i in range(5):
-        logits, fused, guidance = slow.sgmft(w, config, post(batch, i))
-        for got, expected in ((out.logits[i], logits), (out.fused[i], fused)):
-            expected = torch.tensor(expected, dtype=torch.float64)
-            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+        *expected, guidance = slow.sgmft(w, config, post(batch, i))
+        for got, numbers in zip((out.logits, out.direct, out.fused), expected, strict=True):
+            if numbers is None:
+                assert got is None
+                continue
+            numbers = torch.tensor(numbers, dtype=torch.float64)
+            torch.testing.assert_close(got[i], numbers, rtol=1e-10, atol=1e-10)
         if guidance is None:
             assert out.guidance is None
         else:
@@ -278,8 +281,8 @@ def test_never_nan_whatever_is_missing(view, gate):
         )
         model.zero_grad()
         out = model(batch)
-        cross_entropy(out.logits, torch.arange(5) % 3).backward()
-        for value in (out.logits, out.fused, *out.guidance):
+        loss_of(out, torch.arange(5) % 3).backward()
+        for value in (out.logits, out.direct, out.fused, *out.guidance):
             assert value.isfinite().all()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
@@ -355,9 +358,15 @@ def test_no_projection_where_the_space_is_shared_and_widths_agree():
 # --- learning ---
 
 
-def gradients(model, batch):
+def loss_of(out, labels):
+    """As in training: a direct path learns by itself."""
+    loss = cross_entropy(out.logits, labels)
+    return loss if out.direct is None else loss + cross_entropy(out.direct, labels)
+
+
+def gradients(model, batch, loss=loss_of):
     model.zero_grad()
-    cross_entropy(model(batch).logits, torch.arange(5) % 3).backward()
+    loss(model(batch), torch.arange(5) % 3).backward()
     return {
         name: p.grad is not None and bool((p.grad != 0).any())
         for name, p in model.named_parameters()
@@ -371,8 +380,8 @@ def test_gradients_reach_every_parameter(config):
     reached = gradients(model, batch)
     if config.direct:  # the last layer starts at zero and lets nothing through yet
         assert (model.classifier[-1].weight == 0).all()
-        names = ("classifier.12.", "direct_")
-        assert all(reached[n] for n in reached if n.startswith(names))
+        at_once = {n for n in reached if n.startswith(("classifier.12.", "direct_"))}
+        assert {n for n, yes in reached.items() if yes} == at_once
         torch.optim.Adam(model.parameters(), lr=1e-2).step()
         reached = gradients(model, batch)
     fixed = {"temperature.log_value"} if config.sim and config.temperature != "learned" else set()
@@ -414,7 +423,38 @@ def test_a_direct_model_starts_at_zero_logits_and_a_linear_map():
         model.direct_image.weight.normal_()
     expected = (batch.text * batch.has_text[:, None]) @ model.direct_text.weight.T
     expected += (batch.image * batch.has_image[:, None]) @ model.direct_image.weight.T
-    torch.testing.assert_close(model(batch).logits, expected)
+    for share in (0.0, 1.0):  # the fused path is still at zero
+        model.share.fill_(share)
+        out = model(batch)
+        torch.testing.assert_close(out.logits, expected)
+        torch.testing.assert_close(out.direct, expected)
+
+
+@views
+def test_a_direct_path_and_the_rest_learn_apart(view):
+    config = replace(SMALL, view=view, direct=True)
+    model, batch = randomised(config), random_batch(config)
+    rest = gradients(model, batch, lambda out, labels: cross_entropy(out.logits, labels))
+    direct = gradients(model, batch, lambda out, labels: cross_entropy(out.direct, labels))
+    assert {n for n, yes in direct.items() if yes} == {
+        "direct_text.weight",
+        "direct_text.bias",
+        "direct_image.weight",
+    }
+    assert not any(rest[n] for n in rest if n.startswith("direct_"))
+    assert rest["classifier.0.weight"] and rest["text.project.weight"]
+
+
+def test_the_fused_path_counts_by_its_share():
+    model, batch = randomised(replace(SMALL, direct=True)), random_batch(SMALL)
+    logits = []
+    for share in (0.0, 1.0, 0.3):
+        model.share.fill_(share)
+        logits.append(model(batch).logits)
+    none, all_of_it, some = logits
+    assert torch.equal(none, model(batch).direct)
+    torch.testing.assert_close(some, none + 0.3 * (all_of_it - none), rtol=0, atol=1e-6)
+    assert "share" in model.state_dict()  # saved with the model
 
 
 @pytest.mark.parametrize(
@@ -456,8 +496,7 @@ def test_a_hundred_steps_overfit_32_random_posts(changes):
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(120):
         optimizer.zero_grad()
-        loss = cross_entropy(model(batch).logits, labels)
-        loss.backward()
+        loss_of(model(batch), labels).backward()
         optimizer.step()
     out = model.eval()(batch).logits
     assert torch.equal(out.argmax(-1), labels)
@@ -484,6 +523,18 @@ def test_standard_scale_is_fitted_on_training_features():
     torch.testing.assert_close(scaled.std(0)[1:], torch.ones(11), atol=1e-5, rtol=0)
     assert (scaled[:, 0] == 0).all()
     assert "text.pooled_scale.mean" in model.state_dict()  # saved with the model
+
+
+def test_both_scales_of_a_side_are_fitted():
+    side = fresh(replace(SMALL, scale="standard", view="tokens")).text
+    pooled, tokens = torch.randn(50, 12) * 3 + 5, torch.randn(80, 12) * 2 - 1
+    side.fit(pooled, tokens)
+    for scale, x in ((side.pooled_scale, pooled), (side.token_scale, tokens)):
+        torch.testing.assert_close(scale.mean, x.mean(0))
+        torch.testing.assert_close(scale.deviation, x.std(0))
+    side = fresh(replace(SMALL, scale="standard")).text
+    side.fit(pooled, None)
+    torch.testing.assert_close(side.pooled_scale.mean, pooled.mean(0))
 
 
 @pytest.mark.parametrize("scale", ["none", "unit"])

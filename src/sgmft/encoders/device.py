@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import torch
 
+from sgmft.errors import SgmftError
+
 
 def pick_device(device: str | None = None) -> torch.device:
-    """The device asked for, else a GPU if there is one, else the CPU."""
+    """The device asked for, else a GPU if there is one, else the CPU.
+
+    Raises:
+        SgmftError: this machine has no such device.
+    """
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:  # "not compiled with CUDA" is the latter
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise SgmftError(
+                f"There is no device {device!r} here ({reason}): use cpu, or leave it out."
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

