@@ -22,6 +22,7 @@ from sgmft.sample import write_sample
 from sgmft.store import FeatureStore
 
 TEXT, IMAGE, SIZE = 8, 6, 32
+POSTS = 120  # in the test that kills
 
 
 class CountingEncoder:
@@ -296,8 +297,8 @@ def sample_posts(folder: Path, count: int, damaged: int = 0) -> list[Post]:
     return posts
 
 
-# Encodes the sample in child processes of one that has imported everything, so that a run takes a
-# second, and kills them: {"shards": how many must be there, "delay": seconds after that}.
+# Encodes the sample in children of one process that has loaded what takes long, and kills them:
+# each when so many shards are there and so many seconds have passed; None lets it finish.
 DRIVER = """
 import json, os, signal, sys, time
 from multiprocessing import get_context
@@ -307,10 +308,12 @@ from sgmft.encoders import load_encoder
 from sgmft.encoding import encode_posts
 from sgmft.store import FeatureStore
 
+encoder = load_encoder()
+encoder.encode_texts(["家"], True)
+
 def encode(table, folder):
-    encoder = load_encoder()
     store = FeatureStore(folder, encoder.info, True)
-    for chunk in encode_posts(sample_table(table), encoder, tokens=True, store=store, chunk=16):
+    for chunk in encode_posts(sample_table(table), encoder, tokens=True, store=store, chunk=8):
         pass
 
 table, folder, moments = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
@@ -351,12 +354,12 @@ def drive(table: Path, folder: Path, moments: list[tuple[int | None, float]]) ->
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
-    table = write_sample(tmp_path / "sample", posts=200, seed=1, users=9)
+    table = write_sample(tmp_path / "sample", posts=POSTS, seed=1, users=9)
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     ((exit_code, _, total, _),) = drive(table, calm, [(None, 0)])
-    assert exit_code == 0 and total == 13
+    assert exit_code == 0 and total == POSTS // 8
     # The last moments fall into the encoding, the writing and the renaming of a shard.
-    moments = [(0, 0.1), (1, 0.0), (3, 0.05), (5, 0.1), (7, 0.17), (10, 0.02), (None, 0.0)]
+    moments = [(0, 0.02), (1, 0.0), (3, 0.05), (5, 0.1), (8, 0.02), (None, 0.0)]
     ends = drive(table, rough, moments)
     for (exit_code, before, after, kept), (wanted, _) in zip(ends, moments, strict=True):
         assert kept, "a finished shard was written again"
@@ -397,4 +400,4 @@ def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
     )
     for one, other in zip(a, b, strict=True):
         assert one.keys == other.keys and all(map(same, one.rows, other.rows))
-    assert sum(len(chunk.good) for chunk in a) == 200
+    assert sum(len(chunk.good) for chunk in a) == POSTS

@@ -189,7 +189,7 @@ def test_a_flipped_bit_anywhere_is_noticed(store: FeatureStore) -> None:
     (shard,) = shards(store)
     data = shard.read_bytes()
     named = lost = 0
-    for position in range(0, len(data), 7):
+    for position in range(0, len(data), 11):
         flipped = data[position] ^ (1 << position % 8)
         shard.write_bytes(data[:position] + bytes([flipped]) + data[position + 1 :])
         try:

@@ -61,8 +61,9 @@ def train(
 
     Args:
         validation: held-out posts for `config.patience`; None trains all epochs.
-    """One line of a training log; validation figures are NaN without held-out posts."""
-            that finds one there continues from it to the same weights as an uninterrupted run.
+        checkpoint: folder for the state after each epoch, which stays there. A run with the same
+            settings and data that finds one there continues to the same weights as an
+            uninterrupted run.
         track: folder for TensorBoard logs; needs the extra `sgmft[track]`.
         device: by default what accelerate finds: a GPU if there is one.
         on_epoch: called after each epoch, also for those restored from a checkpoint.
