@@ -183,3 +183,11 @@ def test_a_batch_neighbour_changes_no_more_than_rounding():
     together = rank_one_attention(t, v, x, torch.tensor(1.0))[:1]
     alone = rank_one_attention(t[:1], v[:1], x[:1], torch.tensor(1.0))
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_keys_far_from_zero_lose_nothing():
+    """Only differences between keys count, so their common part must not eat the digits."""
+    for width in (32, 256):  # exact and interpolated
+        t, v, x = inputs(width, (0.1, 0.1), (1.0, 1000.0))
+        error = (rank_one_attention(t, v, x, torch.tensor(1.0)) - exact(t, v, x, 1.0)).abs().max()
+        assert error <= 1e-6

@@ -156,7 +156,7 @@ class SGMFT(nn.Module):
             self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
         self.fusion = SimilarityAwareFusion(D, heads, c.fusion_layers) if c.sfm else SumFusion()
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
-        self.reset_parameters()
+        self.reset_parameters()  # before the direct path, which starts at zero
         self.direct_text = self.direct_image = None
         if c.direct:
             self.register_buffer("share", torch.tensor(1.0))

@@ -17,7 +17,7 @@ class Guidance(NamedTuple):
     """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
 
     1 means that the guidance says nothing: uniform weights (softmax) or a gate at one half
-    everywhere (sigmoid). SPEC: with unit features and temperature 1 both are close to 1.
+    everywhere (sigmoid). With unit features and temperature 1 both are close to 1.
     """
 
     gate: Tensor  # (B,) of P^m
