@@ -37,29 +37,26 @@ def main() -> None:
     cells: dict[str, Any] = {}
     if arguments.results.is_file():
         cells = json.loads(arguments.results.read_text("utf-8"))
-    for item in arguments.tables:
+    work = [(seed, item) for seed in range(arguments.seeds) for item in arguments.tables]
+    for seed, item in work:
         name, _, table = item.partition("=")
         train = read_posts(table, where={"split": "train"})
         test = read_posts(table, where={"split": "test"})
-        for seed in range(arguments.seeds):
-            for method in ("probe", *arguments.presets.split(",")):
-                key = f"{name}/{method}/{seed}"
-                if key in cells or (method == "probe" and seed > 0):
-                    continue
-                start = time.monotonic()
-                preset = "default" if method == "probe" else method
-                locator = SemanticLocator(
-                    arguments.encoder, preset=preset, seed=seed, features=arguments.features
-                )
-                if method == "probe":
-                    cell = _probe(locator, train, test)
-                else:
-                    cell = _fit(locator, train, test)
-                cells[key] = {**cell, "seconds": time.monotonic() - start}
-                print(key, f"{cells[key]['accuracy']:.4f}", f"{cells[key]['seconds']:.0f} s")
-                temporary = arguments.results.with_suffix(".tmp")
-                temporary.write_text(json.dumps(cells, indent=1), "utf-8")
-                temporary.replace(arguments.results)
+        for method in ("probe", *arguments.presets.split(",")):
+            key = f"{name}/{method}/{seed}"
+            if key in cells or (method == "probe" and seed > 0):
+                continue
+            start = time.monotonic()
+            preset = "default" if method == "probe" else method
+            locator = SemanticLocator(
+                arguments.encoder, preset=preset, seed=seed, features=arguments.features
+            )
+            run = _probe if method == "probe" else _fit
+            cells[key] = run(locator, train, test) | {"seconds": time.monotonic() - start}
+            print(key, f"{cells[key]['accuracy']:.4f}", f"{cells[key]['seconds']:.0f} s")
+            temporary = arguments.results.with_suffix(".tmp")
+            temporary.write_text(json.dumps(cells, indent=1), "utf-8")
+            temporary.replace(arguments.results)
     print(_tables(cells))
 
 

@@ -81,11 +81,14 @@ def sample(
     seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
     damaged: Annotated[int, typer.Option(help="Damaged rows to add.")] = 0,
     noise: Annotated[float, typer.Option(help="0 is clean, 1 is mostly noise.")] = 0.35,
+    users: Annotated[int, typer.Option(help="How many authors.")] = 60,
 ) -> None:
     """Write synthetic sample posts: a demonstration and test bed, never a benchmark."""
+    from sgmft import console
     from sgmft.sample import write_sample
 
-    table = write_sample(folder, posts, seed, damaged, noise)
+    with console.counter("Generating", posts) as done:
+        table = write_sample(folder, posts, seed, damaged, noise, users, done)
     _say(f"Wrote {posts} synthetic posts to {table}")
 
 

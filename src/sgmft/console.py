@@ -52,10 +52,10 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def counter(what: str) -> Iterator[Callable[[int], None]]:
-    """A line that counts posts."""
+def counter(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A line that counts posts, with a bar where their number is known."""
     with _progress() as progress:
-        task = progress.add_task(what, total=None, told="")
+        task = progress.add_task(what, total=total, told="")
         yield lambda done: progress.update(task, completed=done)
 
 

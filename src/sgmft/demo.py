@@ -30,7 +30,8 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
     start = time.monotonic()
     table, model, features = folder / "posts" / "posts.jsonl", folder / "model", folder / "features"
     _step(f"sgmft sample {folder}/posts --posts {posts} --damaged {DAMAGED}")
-    write_sample(folder / "posts", posts, seed, DAMAGED)
+    with counter("Generating", posts) as done:
+        write_sample(folder / "posts", posts, seed, DAMAGED, on_written=done)
 
     _step(f"sgmft train {table} -o {model} --where split=train")
     locator = SemanticLocator(seed=seed, features=features)

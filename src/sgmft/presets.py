@@ -79,7 +79,7 @@ class Preset:
     cleaning: str = "light"
 
 
-_OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard"}
+_OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
 PRESETS = {
     preset.name: preset
     for preset in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from sgmft.errors import SgmftError
@@ -21,6 +22,7 @@ def write_sample(
     damaged: int = 0,
     noise: float = 0.35,
     users: int = 60,
+    on_written: Callable[[int], None] | None = None,
 ) -> Path:
     """Write `posts.jsonl`, its pictures under `images/`, and a README that says what they are.
 
@@ -37,6 +39,7 @@ def write_sample(
             (0.086 x noise), and how disturbed texts and pictures are. With 0, both sides of every
             post tell its place, without decoration, clutter or misplaced pictures.
         users: how many authors; each has favourite places and a pet phrase.
+        on_written: called with the number of posts written so far.
 
     Returns:
         The path of the table, `folder/posts.jsonl`.
@@ -54,6 +57,8 @@ def write_sample(
         for index in range(posts):
             row = write_post(folder, index, crowd, noise)
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if on_written:
+                on_written(index + 1)
         for number in range(damaged):
             out.write(damaged_line(folder, posts + number, number, crowd) + "\n")
     unfinished.replace(table)
