@@ -33,7 +33,7 @@ def test_named_columns(tmp_path):
 def test_wrong_column_names_those_there_are(tmp_path, name):
     content = "content,kind\na,b\n" if name == "p.csv" else '{"content": "a", "kind": "b"}\n'
     path = table(tmp_path, content, name)
-    with pytest.raises(SgmftError, match=r"did you mean 'content'\? .* content, kind"):
+    with pytest.raises(SgmftError, match=r"content, kind\. Did you mean 'content'"):
         read_posts(path, columns=Columns(text="contnt"))
     with pytest.raises(SgmftError, match=r"neither a text nor an image column.*content, kind"):
         read_posts(path)

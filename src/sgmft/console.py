@@ -55,8 +55,8 @@ def _progress() -> Progress:
 def counter(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A line that counts posts, with a bar where their number is known."""
     with _progress() as progress:
-        task = progress.add_task(what, total=total, told="")
-        yield lambda done: progress.update(task, completed=done)
+        task = progress.add_task(what, total=total, told="", visible=False)
+        yield lambda done: progress.update(task, completed=done, visible=True)
 
 
 class TrainingProgress:
@@ -64,7 +64,9 @@ class TrainingProgress:
 
     def __init__(self) -> None:
         self._progress = _progress()
-        self._encoding = self._progress.add_task("Encoding posts", total=None, told="")
+        self._encoding = self._progress.add_task(
+            "Encoding posts", total=None, told="", visible=False
+        )
         self._training = self._progress.add_task("Training", total=None, told="", visible=False)
 
     def __enter__(self) -> Self:
@@ -76,7 +78,7 @@ class TrainingProgress:
 
     def encoded(self, done: int, total: int) -> None:
         """Posts encoded so far."""
-        self._progress.update(self._encoding, completed=done, total=total)
+        self._progress.update(self._encoding, completed=done, total=total, visible=True)
 
     def epoch(self, epoch: Epoch) -> None:
         """One epoch is done."""

@@ -219,11 +219,11 @@ def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finde
     for name in needed:
         if name not in columns:
             close = difflib.get_close_matches(name, columns, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            return f"{table} has no column {name!r}: {hint}Its columns are {there}."
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            return f"{table} has no column {name!r}; its columns are {there}.{hint}"
     if not finder.names(columns, "text") and not finder.names(columns, "image"):
         return (
             f"{table} has neither a text nor an image column: "
-            f"say which of its columns holds the texts or the pictures: {there}."
+            f"say which of its columns holds them, as in --column text=NAME: {there}."
         )
     return None

@@ -1,0 +1,141 @@
+"""What several tests share: a small sample, a store of its features, a trained model, commands."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgmft.posts import Post
+
+SGMFT = Path(sys.executable).with_name("sgmft")
+TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
+WORDS = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss meeting office"}
+COLOURS = {"Home": "red", "School": "green", "Work": "blue"}
+
+
+class TinyEncoder:
+    """An encoder of sixteen numbers that costs nothing: words by their digest, pictures by colour.
+
+    A post's features never depend on the posts beside it.
+    """
+
+    def __init__(self, cleaning: str = "light", device: str | None = None) -> None:
+        from sgmft.encoders import EncoderInfo
+
+        digest = hashlib.sha256(f"tiny {cleaning}".encode()).hexdigest()[:16]
+        self.info = EncoderInfo("tiny", digest, 16, 12, False, None, 8, cleaning)
+
+    def encode_texts(self, texts: list[str], tokens: bool) -> Any:
+        from sgmft.encoders import Encoded
+
+        rows = [np.stack([_vector(word) for word in text.split()]) for text in texts]
+        pooled = np.stack([row.mean(0) for row in rows]) if rows else np.zeros((0, 16), np.float32)
+        return Encoded(pooled, rows if tokens else None)
+
+    def encode_images(self, pictures: Any, tokens: bool) -> Any:
+        from sgmft.encoders import Encoded
+
+        cells = pictures.astype(np.float32).reshape(-1, 2, 4, 2, 4, 3).mean((2, 4)) / 255 - 0.5
+        pooled = cells.reshape(-1, 12)  # four quarters of three colours
+        grid = np.stack([np.tile(cells[:, i, j], 4) for i in (0, 1) for j in (0, 1)], 1)
+        return Encoded(pooled, list(grid) if tokens else None)
+
+
+def _vector(word: str) -> np.ndarray[Any, Any]:
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).standard_normal(16).astype(np.float32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keep caches out of the user's home, and look nothing up on the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGMFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """Makes locators with the tiny encoder: `tiny(preset=..., settings=..., seed=...)`."""
+    from sgmft import SemanticLocator
+    from sgmft.encoders import ENCODERS
+
+    def make(settings: dict[str, Any] | None = None, **options: Any) -> SemanticLocator:
+        return SemanticLocator("tiny", settings=TINY | (settings or {}), **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENCODERS, "tiny", TinyEncoder)
+        yield make
+
+
+@pytest.fixture(scope="session")
+def toy_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
+    """36 easy posts of three labels and six users; some lack text, most lack a picture."""
+    folder, dice, posts = tmp_path_factory.mktemp("toy"), np.random.default_rng(0), []
+    for i in range(36):
+        label = list(WORDS)[i % 3]
+        text, images = " ".join([*dice.choice(WORDS[label].split(), 3), f"day{i}"]), []
+        if i % 4 == 0:
+            noise = dice.integers(-20, 20, (16, 16, 3))
+            colour = np.asarray(Image.new("RGB", (16, 16), COLOURS[label]), int)
+            images = [folder / f"{i}.png"]
+            Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8)).save(images[0])
+        text = "" if i % 12 == 0 else text
+        posts.append(Post(text, images, id=f"p{i}", label=label, user=f"u{i % 6}"))
+    return posts
+
+
+@pytest.fixture(scope="session")
+def toy_model(tiny: Callable[..., Any], toy_posts: list[Post]) -> Any:
+    """A locator trained on the toy posts, good at them."""
+    settings = {"epochs": 12, "dropout": 0.0, "patience": 0, "direct": False}
+    return tiny(settings, val_size=0.0).fit(toy_posts)
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of 28 generated posts."""
+    from sgmft.sample import write_sample
+
+    return write_sample(tmp_path_factory.mktemp("sample") / "posts", posts=28, seed=1)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature store of the compact encoder; what one test encodes another finds."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def trained(sample: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model trained for two epochs with the compact encoder."""
+    from sgmft import SemanticLocator, read_posts
+
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    locator = SemanticLocator(settings={"epochs": 2, "width": 32}, features=store)
+    locator.fit(read_posts(sample)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `sgmft` as a user does; `cwd` and `input` as in `subprocess.run`."""
+
+    def run(*words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [SGMFT, *map(str, words)]
+        environment = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=300, env=environment, **options
+        )
+
+    return run
