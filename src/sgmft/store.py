@@ -57,7 +57,8 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             description = json.dumps({**asdict(info), "tokens": tokens}, indent=2)
             # The underscore hides it from readers that take the whole folder for one table.
-            _replace(self.folder / "_encoder.json", description.encode())
+            if not (self.folder / "_encoder.json").exists():  # so a finished store may be read-only
+                _replace(self.folder / "_encoder.json", description.encode())
         except OSError as error:
             raise SgmftError(
                 f"The feature store {folder} cannot be written ({error.strerror}): "
