@@ -16,6 +16,8 @@ from PIL import Image
 
 from sgmft.posts import Post
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
+
 SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
 WORDS = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss meeting office"}
@@ -57,10 +59,9 @@ def _vector(word: str) -> np.ndarray[Any, Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Keep caches out of the user's home, and look nothing up on the network."""
+    """Keep features out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGMFT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 

@@ -82,10 +82,13 @@ def _step(command: str) -> None:
 
 
 def _table(predictions: list[Prediction], rows: int = 10) -> Table:
-    table = Table("post (synthetic)", "pictures", "predicted", "probability", "truth")
+    table = Table(title="Some test posts (synthetic)")
+    for name in ("post", "pictures", "predicted", "p", "truth"):
+        table.add_column(name, no_wrap=True)
     good = [p for p in predictions if p.probability is not None]
     for p in good[:: max(1, len(good) // rows)][:rows]:
-        text = p.post.text if len(p.post.text) <= 40 else p.post.text[:39] + "…"
+        text = " ".join(p.post.text.split())
+        text = text if len(text) <= 24 else text[:23] + "…"
         table.add_row(
             text or "(no text)",
             str(len(p.post.images)),

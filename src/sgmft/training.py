@@ -152,6 +152,7 @@ def _train_epoch(
         labels = data.labels[share].to(accelerator.device)
         output = model(data.features.batch(share).to(accelerator.device))
         loss = cross_entropy(output.logits, labels, weights, label_smoothing=config.label_smoothing)
+        total += float(loss.detach()) * len(share)
         if output.direct is not None:
             loss = loss + cross_entropy(
                 output.direct, labels, weights, label_smoothing=config.label_smoothing
@@ -159,7 +160,6 @@ def _train_epoch(
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
-        total += float(loss.detach()) * len(share)
         correct += float((output.logits.argmax(-1) == labels).sum())
         if output.guidance is not None:
             entropies += torch.stack([x.sum() for x in output.guidance]).cpu()
@@ -204,7 +204,7 @@ def _forward(model: SGMFT, features: Features) -> tuple[Tensor, Tensor, Tensor]:
     logits = torch.zeros(len(features), model.config.classes)
     direct = torch.zeros_like(logits)
     guidance = torch.full((len(features), 2), math.nan)
-    for rows in torch.arange(len(features)).split(EVALUATION_BATCH):
+    for rows in torch.arange(len(features)).split(EVALUATION_BATCH) if len(features) else ():
         output = model(features.batch(rows).to(device))
         logits[rows] = output.logits.float().cpu()
         if output.direct is not None:

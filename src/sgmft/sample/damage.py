@@ -136,7 +136,8 @@ KINDS: Mapping[str, tuple[Spoil, str]] = {
 def damaged_line(folder: Path, index: int, number: int, crowd: Crowd) -> str:
     """Write damaged post `index`, the `number`-th (from 0) of its sample, and return its line.
 
-    The kinds take turns in the order of `KINDS`. Apart from its damage the post is a clean one.
+    The kinds take turns in the order of `KINDS`. Apart from its damage the post is a clean one,
+    and belongs to the test split, so that training on the other one meets no surprise.
     """
     kind = tuple(KINDS)[number % len(KINDS)]
     plan, rng = crowd.plan(index, 0.0), crowd.dice("damage", index)
@@ -146,6 +147,6 @@ def damaged_line(folder: Path, index: int, number: int, crowd: Crowd) -> str:
     post = row(index, plan, text, [f"images/{picture.name}"])
     spoil, informative = KINDS[kind]
     spoil(post, picture)
-    post.update(informative=informative, damage=kind)
+    post.update(split="test", informative=informative, damage=kind)
     line = json.dumps(post, ensure_ascii=False)
     return line[:-2] if kind == "broken-json" else line

@@ -32,7 +32,7 @@ One post per line of `posts.jsonl`:
 | `images` | list of pictures, relative to this folder, may be empty |
 | `label` | the place: Home, School, Work, Shopping Center, Cinema, Travel, Restaurant |
 | `informative` | which side tells the place, known by construction: both, text, image |
-| `split` | train or test (80/20 of each label) |
+| `split` | train or test (80/20 of each label; damaged rows are test) |
 | `synthetic` | always true |
 | `damage` | only on rows that are odd or damaged on purpose: what is wrong with them |
 """

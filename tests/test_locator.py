@@ -1,0 +1,447 @@
+"""The façade: learn, predict, save, load, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sgmft import Post, SemanticLocator, read_posts
+from sgmft.errors import SgmftError
+from sgmft.saving import versions
+
+PLACES = ["Home", "School", "Work"]
+BAD = [
+    Post("kitchen", error="already broken", place="row 2"),
+    Post("kitchen", images="nowhere.jpg"),
+    Post("@bob http://t.cn/x"),
+    Post(),
+]
+
+
+def without_nan(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def config_of(folder):
+    return without_nan((folder / "config.json").read_text("utf-8"))["sgmft"]
+
+
+@pytest.fixture
+def saved(toy_model, tmp_path):
+    toy_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+# --- fit and predict
+
+
+def test_it_learns(toy_model, toy_posts):
+    assert toy_model.labels == PLACES
+    predicted = toy_model.predict(toy_posts)
+    assert np.mean([a == post.label for a, post in zip(predicted, toy_posts, strict=True)]) > 0.9
+
+
+def test_posts_made_by_hand(toy_model, toy_posts):
+    picture = toy_posts[0].images[0]
+    text = Post(text="exam desk teacher")
+    assert toy_model.predict([text]) == ["School"]
+    as_text, as_path = Post(images=str(picture)), Post(images=picture)
+    assert as_text == as_path == Post(images=[picture])
+    assert toy_model.predict([as_text]) == [toy_posts[0].label]
+    both = Post(text="sofa bed", images=[picture, str(picture)])
+    assert toy_model.predict_proba([both]).shape == (1, 3)
+
+
+def test_probabilities_are_rows_in_the_order_of_labels(toy_model, toy_posts):
+    found = toy_model.predict_proba(toy_posts)
+    assert found.shape == (36, 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert (found >= 0).all()
+    assert [PLACES[k] for k in found.argmax(1)] == toy_model.predict(toy_posts)
+
+
+def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(toy_model, toy_posts):
+    good = toy_posts[:4]
+    mixed = [BAD[0], good[0], good[1], BAD[1], BAD[2], good[2], BAD[3], good[3]]
+    answers = list(toy_model.predictions(mixed))
+    assert [a.post.text for a in answers] == [post.text for post in mixed]
+    assert [a.error is None for a in answers] == [post in good for post in mixed]
+    errors = [a.error for a in answers if a.error is not None]
+    assert errors[0] == "already broken" and "nowhere.jpg" in errors[1]
+    assert all("nothing to go on" in error for error in errors[2:])
+    for answer in answers:
+        if answer.error is not None:
+            assert (answer.label, answer.probabilities, answer.probability) == (None, None, None)
+            assert answer.guidance is None
+        else:
+            assert answer.probability == answer.probabilities.max()
+    assert toy_model.predict(mixed) == [a.label for a in answers]
+    found = toy_model.predict_proba(mixed)
+    bad = [i for i, answer in enumerate(answers) if answer.error is not None]
+    assert np.isnan(found[bad]).all() and len(bad) == 4
+    np.testing.assert_allclose(
+        found[~np.isnan(found[:, 0])], toy_model.predict_proba(good), atol=1e-6
+    )
+
+
+def test_no_posts(toy_model):
+    assert toy_model.predict([]) == []
+    assert toy_model.predict_proba([]).shape == (0, 3)
+    assert np.isnan(toy_model.predict_proba([BAD[0]])).all()
+    assert toy_model.predict([BAD[0]]) == [None]
+
+
+def test_posts_are_taken_one_chunk_at_a_time(toy_model):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Post("sofa bed")
+
+    predictions = toy_model.predictions(endless())
+    assert next(predictions).label == "Home" and taken <= 256
+    for _ in range(300):
+        next(predictions)
+    assert taken <= 512
+
+
+def test_untrained(tiny, tmp_path):
+    for use in (
+        lambda: tiny().predict([Post("a")]),
+        lambda: tiny().predict_proba([]),
+        lambda: tiny().save_pretrained(tmp_path / "m"),
+    ):
+        with pytest.raises(SgmftError, match=r"not trained: call fit\(posts\).*from_pretrained"):
+            use()
+    assert not (tmp_path / "m" / "config.json").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_seed_decides_everything(tiny, toy_posts, seed):
+    one, other = (tiny(seed=seed).fit(toy_posts).predict_proba(toy_posts) for _ in "ab")
+    assert np.array_equal(one, other)
+    different = tiny(seed=seed + 1).fit(toy_posts).predict_proba(toy_posts)
+    assert not np.array_equal(one, different)
+    through_settings = tiny({"seed": seed + 1}).fit(toy_posts).predict_proba(toy_posts)
+    assert np.array_equal(different, through_settings)
+
+
+@pytest.mark.parametrize("preset", ["paper", "tokens", "default"])
+def test_every_preset_from_posts_to_a_loaded_model(tiny, toy_posts, tmp_path, preset):
+    locator = tiny(preset=preset, features=tmp_path / "f")
+    locator.fit(toy_posts)
+    found = locator.predict_proba(toy_posts)
+    assert np.isfinite(found).all()
+    locator.save_pretrained(tmp_path / "m")
+    loaded = SemanticLocator.from_pretrained(tmp_path / "m")
+    assert loaded.preset.name == preset and loaded.labels == PLACES
+    assert loaded.uses_tokens == (preset == "tokens")
+    assert np.array_equal(loaded.predict_proba(toy_posts), found)
+
+
+@pytest.mark.parametrize("preset", ["tokens", "default"])
+def test_a_feature_store_changes_no_figure(tiny, toy_posts, tmp_path, preset):
+    plain = tiny(preset=preset).fit(toy_posts)
+    expected = plain.predict_proba(toy_posts)
+    for _ in ("empty", "full"):
+        kept = tiny(preset=preset, features=tmp_path).fit(toy_posts)
+        assert np.array_equal(kept.predict_proba(toy_posts), expected)
+        assert kept.record == plain.record or repr(kept.record) == repr(plain.record)
+    assert list(tmp_path.rglob("part-*.parquet"))
+
+
+# --- what is known of a training
+
+
+def test_posts_left_out_are_counted(tiny, toy_posts):
+    unlabelled = [replace(post, label=None) for post in toy_posts[:3]]
+    broken = [replace(post, label="Home") for post in BAD]
+    record = tiny().fit([*toy_posts, *unlabelled, *broken]).record["data"]
+    assert record["posts"] == 36 == record["train"] + record["validation"]
+    assert record["validation"] > 0
+    assert record["skipped"].pop("no label") == 3
+    assert sum(record["skipped"].values()) == 4
+    assert record["skipped"]["already broken"] == 1
+    assert record["skipped"]["there is no file …"] == 1
+
+
+def test_the_fingerprint_is_of_posts_and_labels_not_of_their_order(tiny, toy_posts):
+    def fingerprint(posts):
+        return tiny({"epochs": 1}).fit(posts).record["data"]["fingerprint"]
+
+    relabelled = [replace(toy_posts[0], label="Work"), *toy_posts[1:]]
+    assert fingerprint(toy_posts) == fingerprint(toy_posts[::-1])
+    assert len({fingerprint(toy_posts), fingerprint(relabelled), fingerprint(toy_posts[1:])}) == 3
+
+
+def test_metrics_are_those_of_the_kept_epoch(tiny, toy_posts):
+    record = tiny({"epochs": 6}).fit(toy_posts).record
+    best = min(record["history"], key=lambda epoch: epoch["val_loss"])
+    assert record["metrics"] == {
+        "validation accuracy": best["val_accuracy"],
+        "validation loss": best["val_loss"],
+    }
+    assert tiny(val_size=0.0).fit(toy_posts).record["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("posts", "told"),
+    [
+        ([], "0 usable posts have 0."),
+        ([Post("sofa", label="Home")] * 2, "2 usable posts have 1."),
+        (
+            [Post("a", label="Home"), Post("b"), Post(images="x.jpg", label="Work"), Post("c")],
+            "1 usable posts have 1, and were left out: 1 x there is no file …; 2 x no label.",
+        ),
+    ],
+)
+def test_fewer_than_two_labels_tells_why(tiny, posts, told):
+    with pytest.raises(SgmftError) as caught:
+        tiny().fit(posts)
+    assert str(caught.value) == f"Training needs posts of at least two labels; {told}"
+
+
+def test_split_by_user_puts_no_user_on_both_sides(tiny, toy_posts, monkeypatch):
+    import sgmft.locator as module
+
+    seen = {}
+
+    def watched(data, held_out, *rest, **options):
+        seen["held"] = set(held_out)
+        return fit(data, held_out, *rest, **options)
+
+    fit = module.fit_network
+    monkeypatch.setattr(module, "fit_network", watched)
+    tiny(val_size=0.3).fit(toy_posts, split_by="user")
+    held = {toy_posts[i].user for i in seen["held"]}
+    kept = {post.user for i, post in enumerate(toy_posts) if i not in seen["held"]}
+    assert held and kept and not held & kept
+    with pytest.raises(SgmftError, match="two users or more"):
+        tiny().fit([replace(post, user=None) for post in toy_posts], split_by="user")
+    with pytest.raises(SgmftError, match="'label' or 'user'"):
+        tiny().fit(toy_posts, split_by="city")
+
+
+@pytest.mark.parametrize("size", [1.0, -0.1, math.nan])
+def test_a_held_out_share_that_does_not_fit(tiny, toy_posts, size):
+    with pytest.raises(SgmftError, match="does not fit 36 posts"):
+        tiny(val_size=size).fit(toy_posts)
+
+
+def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stopping(at):
+        def on_epoch(epoch):
+            told.append(epoch.epoch)
+            if len(told) == at:
+                raise Stop
+
+        told = []
+        return on_epoch
+
+    settings = {"epochs": 4, "patience": 2, "dropout": 0.3}
+    expected = tiny(settings).fit(toy_posts)
+    for at in (1, 3, 6):  # in the choice of the epoch, and in what follows it
+        try:
+            tiny(settings).fit(toy_posts, checkpoint=tmp_path, on_epoch=stopping(at))
+        except Stop:
+            continue
+        assert at == 6
+    resumed = tiny(settings).fit(toy_posts, checkpoint=tmp_path)
+    assert repr(resumed.record) == repr(expected.record)
+    state = expected.network.state_dict()
+    assert all(torch.equal(x, state[name]) for name, x in resumed.network.state_dict().items())
+
+
+def test_wrong_names_are_told_at_once(tiny):
+    for options, told in (
+        ({"preset": "best"}, "no preset 'best'"),
+        ({"settings": {"epoch": 1}}, "no setting 'epoch'"),
+    ):
+        with pytest.raises(SgmftError, match=told):
+            SemanticLocator(**options)
+    with pytest.raises(SgmftError, match="no encoder 'nonsense': use compact"):
+        SemanticLocator("nonsense").encode([])
+    with pytest.raises(SgmftError, match="'paper', 'light', 'none'"):
+        SemanticLocator("compact", cleaning="hard").encode([])
+    with pytest.raises(SgmftError, match="no device 'quantum' here"):
+        SemanticLocator("compact", device="quantum").encode([])
+
+
+# --- saving
+
+
+def test_config_says_what_it_is_of(toy_model, saved):
+    config = config_of(saved)
+    assert config["format"] == 1
+    assert config["labels"] == PLACES
+    info = toy_model.encoder.info
+    assert config["encoder"] == {"name": "tiny", "cleaning": "light"} | {
+        "fingerprint": info.fingerprint
+    }
+    assert config["preset"] == "default"
+    assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
+    assert config["model"]["width"] == 16 and config["model"]["classes"] == 3
+    assert config["data"]["fingerprint"] == toy_model.record["data"]["fingerprint"]
+    assert config["metrics"] == {} and len(config["history"]) == 12
+    assert config["versions"] == versions() and {"sgmft", "torch"} <= set(versions())
+    assert sorted(x.name for x in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_config_is_json_that_any_reader_takes(toy_model, saved):
+    # NaN, as the history has it without held-out posts, is no JSON.
+    assert math.isnan(toy_model.record["history"][0]["val_loss"])
+    assert config_of(saved)["history"][0]["val_loss"] is None
+
+
+def test_labels_of_any_language_survive(tiny, toy_posts, tmp_path):
+    names = {"Home": "家", "School": 'a "school"', "Work": "工 作"}
+    posts = [replace(post, label=names[post.label]) for post in toy_posts]
+    tiny().fit(posts).save_pretrained(tmp_path)
+    assert "家" in (tmp_path / "config.json").read_text("utf-8")
+    assert SemanticLocator.from_pretrained(tmp_path).labels == sorted(names.values())
+
+
+def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, toy_posts, tmp_path):
+    locator, card = tiny().fit(toy_posts), tmp_path / "README.md"
+    locator.save_pretrained(tmp_path)
+    first = card.read_text("utf-8")
+    assert "Labels: Home, School, Work" in first and "library_name: sgmft" in first
+    assert locator.record["data"]["fingerprint"] in first
+    assert "validation accuracy" in first and "from_pretrained" in first
+    renamed = [replace(post, label=f"{post.label}!") for post in toy_posts]
+    tiny().fit(renamed).save_pretrained(tmp_path)
+    assert "Labels: Home!, School!, Work!" in card.read_text("utf-8")
+    card.write_text("# By hand\n", "utf-8")
+    locator.save_pretrained(tmp_path)
+    assert card.read_text("utf-8") == "# By hand\n"
+    assert config_of(tmp_path)["labels"] == PLACES
+
+
+FRESH = """
+import sys, numpy
+from sgmft import SemanticLocator, read_posts
+locator = SemanticLocator.from_pretrained(sys.argv[1])
+numpy.save(sys.argv[3], locator.predict_proba(read_posts(sys.argv[2])))
+"""
+
+
+def test_a_moved_model_gives_the_same_probabilities_in_another_process(trained, sample, tmp_path):
+    lines = sample.read_text("utf-8").splitlines()[:7]
+    table = sample.with_name("seven.jsonl")
+    table.write_text("\n".join(lines), "utf-8")
+    before = SemanticLocator.from_pretrained(trained).predict_proba(read_posts(table))
+    moved = shutil.copytree(trained, tmp_path / "else where" / "模型")
+    command = [sys.executable, "-c", FRESH, moved, table, tmp_path / "found.npy"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert np.array_equal(np.load(tmp_path / "found.npy"), before)
+    assert np.isfinite(before).all()
+
+
+# --- loading
+
+
+def edited(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    change(config)
+    path.write_text(json.dumps(config), "utf-8")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    for name in (tmp_path / "gone", "gone", "a/b/c", ""):
+        with pytest.raises(SgmftError, match="(?s)no model .*: no such folder|has no config"):
+            SemanticLocator.from_pretrained(name)
+
+
+def test_a_repository_that_cannot_be_reached():
+    with pytest.raises(SgmftError, match="no such folder, and no repository"):
+        SemanticLocator.from_pretrained("nobody/nothing")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(SgmftError, match=r"not a model saved by sgmft: it has no config\.json"):
+        SemanticLocator.from_pretrained(tmp_path)
+
+
+def test_weights_missing(saved):
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(SgmftError, match=r"it has no model\.safetensors"):
+        SemanticLocator.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"model_type": "bert"}', "of another kind"),
+        ("[]", "of another kind"),
+        ('{"sgmft": {}}', "of another kind"),
+        ('{"sgmft": 3}', "of another kind"),
+        ('{"sgmft": {"format": ', "not readable"),
+        ("", "not readable"),
+        ("\udcff", "not readable"),
+    ],
+)
+def test_a_config_of_something_else(saved, text, told):
+    (saved / "config.json").write_text(text, "utf-8", errors="surrogateescape")
+    with pytest.raises(SgmftError, match=f"not a model saved by sgmft: .*{told}"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_newer_format(saved):
+    edited(saved, lambda config: config["sgmft"].update(format=999))
+    with pytest.raises(SgmftError, match=r"in a newer format than sgmft .* reads: pip install"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_setting_of_a_newer_model(saved):
+    edited(saved, lambda config: config["sgmft"]["model"].update(warp=9))
+    with pytest.raises(SgmftError, match="settings warp are not known"):
+        SemanticLocator.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "text", "other"])
+def test_damaged_weights(saved, tiny, toy_posts, tmp_path, how):
+    path = saved / "model.safetensors"
+    if how == "other":
+        tiny({"width": 32, "epochs": 1}).fit(toy_posts).save_pretrained(tmp_path / "wide")
+        shutil.copy(tmp_path / "wide" / "model.safetensors", path)
+    else:
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        path.write_bytes({"cut": half, "empty": b"", "text": b"<html>404</html>"}[how])
+    with pytest.raises(SgmftError, match=r"model\.safetensors is damaged or belongs to another"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_an_encoder_that_moved(saved, toy_posts, toy_model):
+    edited(saved, lambda config: config["sgmft"]["encoder"].update(name="/gone/encoder"))
+    with pytest.raises(SgmftError, match="/gone/encoder"):
+        SemanticLocator.from_pretrained(saved).predict(toy_posts)
+    loaded = SemanticLocator.from_pretrained(saved, encoder="tiny")
+    assert loaded.predict(toy_posts) == toy_model.predict(toy_posts)
+
+
+def test_a_device_that_is_not_there(saved):
+    assert SemanticLocator.from_pretrained(saved, device="cpu").device == "cpu"
+    with pytest.raises(SgmftError, match="no device 'quantum' here"):
+        SemanticLocator.from_pretrained(saved, device="quantum")
