@@ -129,6 +129,17 @@ def trained(sample: Path, store: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `sgmft` and does not wait; the pipes are text."""
+
+    def start(*words: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([SGMFT, *map(str, words)], text=True, **pipes)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `sgmft` as a user does; `cwd` and `input` as in `subprocess.run`."""
 

@@ -187,14 +187,52 @@ def test_the_fingerprint_is_of_posts_and_labels_not_of_their_order(tiny, toy_pos
     assert len({fingerprint(toy_posts), fingerprint(relabelled), fingerprint(toy_posts[1:])}) == 3
 
 
-def test_metrics_are_those_of_the_kept_epoch(tiny, toy_posts):
-    record = tiny({"epochs": 6}).fit(toy_posts).record
+@pytest.fixture
+def confused(toy_posts):
+    """Posts of which every fourth has a wrong label: learning them by heart does not pay."""
+    wrong = dict(zip(PLACES, [*PLACES[1:], PLACES[0]], strict=True))
+    return [
+        replace(post, label=wrong[post.label]) if i % 4 == 1 else post
+        for i, post in enumerate(toy_posts)
+    ]
+
+
+HASTY = {"epochs": 40, "learning_rate": 2e-2, "direct_learning_rate": 2e-2, "patience": 4}
+
+
+def test_metrics_are_those_of_the_best_epoch(tiny, confused):
+    record = tiny(HASTY, val_size=0.3).fit(confused).record
     best = min(record["history"], key=lambda epoch: epoch["val_loss"])
+    assert best["epoch"] == len(record["history"]) - 4 < 36
     assert record["metrics"] == {
         "validation accuracy": best["val_accuracy"],
         "validation loss": best["val_loss"],
     }
-    assert tiny(val_size=0.0).fit(toy_posts).record["metrics"] == {}
+    assert tiny(val_size=0.0).fit(confused).record["metrics"] == {}
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monkeypatch, refit):
+    import sgmft.fitting as module
+
+    runs = []
+
+    def watched(network, data, validation, config, **options):
+        history = train(network, data, validation, config, **options)
+        runs.append((len(data.labels), validation is not None, config.patience, len(history)))
+        return history
+
+    train = module.train
+    monkeypatch.setattr(module, "train", watched)
+    locator = tiny(HASTY, val_size=0.25)
+    locator.preset = replace(locator.preset, refit=refit)
+    record = locator.fit(confused).record
+    assert (record["data"]["train"], record["data"]["validation"]) == (27, 9)
+    assert runs[0] == (27, True, 4, len(record["history"]))
+    if refit:
+        assert runs[1:] == [(36, False, 0, len(record["history"]) - 4)]
+    else:
+        assert len(runs) == 1
 
 
 @pytest.mark.parametrize(
@@ -242,14 +280,14 @@ def test_a_held_out_share_that_does_not_fit(tiny, toy_posts, size):
 
 
 def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_path):
-    class Stop(Exception):
+    class StopHereError(Exception):
         pass
 
     def stopping(at):
         def on_epoch(epoch):
             told.append(epoch.epoch)
             if len(told) == at:
-                raise Stop
+                raise StopHereError
 
         told = []
         return on_epoch
@@ -259,7 +297,7 @@ def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_p
     for at in (1, 3, 6):  # in the choice of the epoch, and in what follows it
         try:
             tiny(settings).fit(toy_posts, checkpoint=tmp_path, on_epoch=stopping(at))
-        except Stop:
+        except StopHereError:
             continue
         assert at == 6
     resumed = tiny(settings).fit(toy_posts, checkpoint=tmp_path)
@@ -370,7 +408,7 @@ def edited(folder, change):
 
 def test_a_folder_that_is_not_there(tmp_path):
     for name in (tmp_path / "gone", "gone", "a/b/c", ""):
-        with pytest.raises(SgmftError, match="(?s)no model .*: no such folder|has no config"):
+        with pytest.raises(SgmftError, match=r"(?s)no model .*: no such folder|has no config"):
             SemanticLocator.from_pretrained(name)
 
 

@@ -162,7 +162,13 @@ def test_value_out_of_range_is_refused(name, text):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("heads", "0"), ("dropout", "1"), ("temperature", "-1"), ("width", "9"), ("hidden_ratio", "0")],
+    [
+        ("heads", "0"),
+        ("dropout", "1"),
+        ("temperature", "-1"),
+        ("width", "9"),
+        ("hidden_ratio", "0"),
+    ],
 )
 def test_model_value_out_of_range_is_refused_when_it_is_built(name, text):
     with pytest.raises(SgmftError, match=name.partition("_")[0]):

@@ -270,7 +270,7 @@ def test_the_seed_decides_initial_weights_dropout_and_order():
 # --- stopped and started again
 
 
-class Stop(Exception):
+class StopHereError(Exception):
     pass
 
 
@@ -295,7 +295,7 @@ def run(
     def on_epoch(epoch: Epoch) -> None:
         told.append(epoch)
         if epoch.epoch == stop:
-            raise Stop
+            raise StopHereError
 
     history = train(
         network, data or posts(24), held, config, checkpoint=checkpoint, on_epoch=on_epoch
@@ -312,7 +312,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, 
     config = replace(STOPPED, epochs=7, patience=patience)
     weights, history, _ = run(config, model, held=held)
     assert len(history) > stop
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         run(config, model, held=held, checkpoint=tmp_path / "c", stop=stop)
     torch.rand(7)  # whatever else the process drew
     resumed, again, told = run(config, model, held=held, checkpoint=tmp_path / "c")
@@ -323,7 +323,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, 
 def test_interrupted_after_every_epoch(tmp_path):
     weights, history, _ = run()
     for stop in range(1, STOPPED.epochs + 1):
-        with pytest.raises(Stop):
+        with pytest.raises(StopHereError):
             run(checkpoint=tmp_path, stop=stop)
     resumed, again, _ = run(checkpoint=tmp_path)
     assert same(weights, resumed) and figures(again) == figures(history)
@@ -409,7 +409,7 @@ def changed(part: str) -> dict[str, Any]:
     ],
 )
 def test_a_checkpoint_of_another_run_is_ignored(tmp_path, part):
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         run(checkpoint=tmp_path, stop=2)
     options = changed(part)
     found, history, told = run(**options, checkpoint=tmp_path)
@@ -435,7 +435,7 @@ def damaged(path: Path, how: str) -> None:
     "how", ["cut", "empty", "not safetensors", "no progress", "broken progress"]
 )
 def test_a_damaged_checkpoint_is_ignored(tmp_path, how):
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         run(checkpoint=tmp_path, stop=2)
     damaged(tmp_path / FILE, how)
     found, history, _ = run(checkpoint=tmp_path)
@@ -445,7 +445,7 @@ def test_a_damaged_checkpoint_is_ignored(tmp_path, how):
 
 def test_a_checkpoint_is_one_safetensors_file_without_pickle(tmp_path):
     held = mislabelled(posts(15, seed=1))
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         run(replace(STOPPED, patience=5), held=held, checkpoint=tmp_path / "a" / "b", stop=2)
     (path,) = (tmp_path / "a" / "b").iterdir()
     assert path.name == FILE

@@ -12,8 +12,8 @@ import numpy as np
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation import Evaluation, evaluate
-from sgmft.jobs import Source, Told, answer, chance_columns, refuse
-from sgmft.posts import Post, count_errors
+from sgmft.jobs import Source, Told, answer, chance_columns
+from sgmft.posts import Post, count_errors, refuse
 from sgmft.report import Example, write_evaluation
 from sgmft.tables import open_writer
 
@@ -45,6 +45,8 @@ def evaluate_table(
         refuse(posts)
     predictions: list[Prediction] = []
     for prediction in locator.predictions(posts):
+        if source.strict:
+            refuse([prediction.post])
         predictions.append(prediction)
         if on_predicted:
             on_predicted(len(predictions))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgmft.errors import SgmftError
-from sgmft.posts import Post, count_errors
+from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_table, open_writer
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def train_table(
     locator.fit(
         posts,
         split_by=split_by,
+        strict=source.strict,
         checkpoint=folder / "checkpoint",
         track=track,
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
@@ -144,13 +145,6 @@ def predict_table(
             if on_predicted:
                 on_predicted(read)
     return Told(read, errors)
-
-
-def refuse(posts: Iterable[Post]) -> None:
-    """Raise SgmftError at the first post that carries an error."""
-    for post in posts:
-        if post.error is not None:
-            raise SgmftError(f"{post.place}: {post.error}." if post.place else f"{post.error}.")
 
 
 def _columns(table: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from sgmft.encoding import Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
 from sgmft.fitting import fit_network, validation_metrics
 from sgmft.nn import SGMFT
-from sgmft.posts import Post, count_errors
+from sgmft.posts import Post, count_errors, refuse
 from sgmft.presets import Preset, get_preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import fingerprint, split_posts
@@ -114,6 +114,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         posts: Sequence[Post],
         *,
         split_by: str = "label",
+        strict: bool = False,
         checkpoint: str | Path | None = None,
         track: str | Path | None = None,
         on_encoded: Progress | None = None,
@@ -127,19 +128,22 @@ class SemanticLocator(PyTorchModelHubMixin):
         Args:
             split_by: how the validation posts are drawn: "label" (stratified) or "user" (no user on
                 both sides).
+            strict: refuse all posts when one has an error or cannot be encoded.
             checkpoint: folder from which an interrupted run continues to the same weights.
             track: folder for TensorBoard logs; needs `pip install sgmft[track]`.
             on_encoded: called with the number of posts encoded so far.
             on_epoch: called after each epoch.
 
         Raises:
-            SgmftError: fewer than two labels are left.
+            SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
         """
         unlabelled = sum(post.error is None and post.label is None for post in posts)
         encoded = self.encode(
             [post for post in posts if post.label is not None or post.error is not None],
             on_encoded=on_encoded,
         )
+        if strict:
+            refuse(encoded.refused)
         skipped = count_errors(encoded.refused)
         if unlabelled:
             skipped["no label"] = unlabelled

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sgmft.errors import SgmftError
+
 _NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\d+")
 
 
@@ -49,3 +51,10 @@ def count_errors(posts: Iterable[Post]) -> dict[str, int]:
     """
     kinds = Counter(_NAMES.sub("…", post.error) for post in posts if post.error is not None)
     return dict(kinds.most_common())
+
+
+def refuse(posts: Iterable[Post]) -> None:
+    """Raise SgmftError at the first post that carries an error."""
+    for post in posts:
+        if post.error is not None:
+            raise SgmftError(f"{post.place}: {post.error}." if post.place else f"{post.error}.")

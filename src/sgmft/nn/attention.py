@@ -21,6 +21,28 @@ class Projections(nn.Module):
         return self.query(x), self.key(x), self.value(x)
 
 
+def cross_heads(
+    heads: Heads,
+    text: tuple[Tensor, Tensor, Tensor],
+    image: tuple[Tensor, Tensor, Tensor],
+    text_mask: Tensor | None = None,
+    image_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Equation 9 for both sides, heads concatenated, before W^c.
+
+    As printed in the elements view: the other side's query reads this side's keys and values. In
+    the tokens view, where the lengths differ, each side asks with its own queries.
+
+    Args:
+        text, image: Q, K, V of each side.
+        text_mask, image_mask: True where a token is real, tokens view only.
+    """
+    (q_t, k_t, v_t), (q_i, k_i, v_i) = text, image
+    if heads.own_queries:
+        return heads.attend(q_t, k_i, v_i, image_mask), heads.attend(q_i, k_t, v_t, text_mask)
+    return heads.attend(q_i, k_t, v_t), heads.attend(q_t, k_i, v_i)
+
+
 class InterpolationAttention(nn.Module):
     """Self- and cross-attention of both modalities, mixed feature by feature by the gate P^m.
 
@@ -54,18 +76,14 @@ class InterpolationAttention(nn.Module):
         Returns:
             X^C of text and of image, in the shapes given.
         """
-        q_t, k_t, v_t = self.text(text)
-        q_i, k_i, v_i = self.image(image)
-        attend = self.heads.attend
+        projected_t: tuple[Tensor, Tensor, Tensor] = self.text(text)
+        projected_i: tuple[Tensor, Tensor, Tensor] = self.image(image)
+        cross_t, cross_i = cross_heads(self.heads, projected_t, projected_i, text_mask, image_mask)
         if self.heads.own_queries:
-            cross_t = attend(q_t, k_i, v_i, image_mask)
-            cross_i = attend(q_i, k_t, v_t, text_mask)
-            gate = gate[:, None, :]
-        else:  # equation 9 as printed: the other side's query reads this side's keys and values
-            cross_t = attend(q_i, k_t, v_t)
-            cross_i = attend(q_t, k_i, v_i)
-        self_t = self.text_self(attend(q_t, k_t, v_t, text_mask))  # eq. 10
-        self_i = self.image_self(attend(q_i, k_i, v_i, image_mask))
+            gate = gate[:, None, :]  # the same for every token
+        attend = self.heads.attend
+        self_t = self.text_self(attend(*projected_t, text_mask))  # eq. 10
+        self_i = self.image_self(attend(*projected_i, image_mask))
         mixed_t = self.text_cross(cross_t) * gate + self_t * (1 - gate)  # eq. 11, 12
         mixed_i = self.image_cross(cross_i) * gate + self_i * (1 - gate)
         return (
@@ -91,14 +109,9 @@ class CrossAttention(nn.Module):
         image_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """CA of text and of image; arguments and shapes as in `InterpolationAttention`."""
-        q_t, k_t, v_t = self.text(text)
-        q_i, k_i, v_i = self.image(image)
-        attend = self.heads.attend
-        if self.heads.own_queries:
-            cross_t = attend(q_t, k_i, v_i, image_mask)
-            cross_i = attend(q_i, k_t, v_t, text_mask)
-        else:
-            cross_t, cross_i = attend(q_i, k_t, v_t), attend(q_t, k_i, v_i)
+        cross_t, cross_i = cross_heads(
+            self.heads, self.text(text), self.image(image), text_mask, image_mask
+        )
         return self.text_cross(cross_t), self.image_cross(cross_i)
 
 

@@ -1,0 +1,203 @@
+"""The commands, started as a user starts them; users' mistakes, told in one line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from sgmft.cli import main
+
+COMMANDS = ["sample", "train", "evaluate", "predict", "encode"]
+COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
+
+
+@pytest.fixture
+def told(monkeypatch, capfd):
+    """What a command that fails says: its exit code and the lines on standard error.
+
+    In this process, for starting one anew takes seconds; `main` is all that the script calls.
+    """
+
+    def told(*words):
+        monkeypatch.setattr(sys, "argv", ["sgmft", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        assert out == ""
+        return ended.value.code, [line for line in err.splitlines() if line.strip()]
+
+    return told
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help(run, command):
+    ended = run(*filter(None, [command]), "--help")
+    assert ended.returncode == 0 and "Usage: sgmft" in ended.stdout and ended.stderr == ""
+    if command is None:
+        assert all(f" {name} " in ended.stdout for name in COMMANDS)
+
+
+def test_from_sample_to_labels(run, tmp_path, store):
+    """Every command once, in the order of the README."""
+    table, model, labelled = tmp_path / "posts" / "posts.jsonl", tmp_path / "m", tmp_path / "l.csv"
+    few = ["--features", store]
+
+    ended = run("sample", tmp_path / "posts", "--posts", 21, "--damaged", 2, "--seed", 4)
+    assert ended.returncode == 0, ended.stderr
+    assert len(table.read_text("utf-8").splitlines()) == 23
+    assert str(table) in ended.stderr and ended.stdout == ""
+
+    settings = ["--set", "epochs=2", "--set", "width=16", "--val-size", "0.2", "--seed", 3]
+    ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "" and "Trained on" in ended.stderr and f"Model: {model}" in ended.stderr
+    assert "2 of 23 rows could not be used:" in ended.stderr
+    assert "… is empty" in ended.stderr and "… is cut off" in ended.stderr
+    config = json.loads((model / "config.json").read_text("utf-8"))["sgmft"]
+    assert (config["train"]["epochs"], config["train"]["seed"], config["val_size"]) == (2, 3, 0.2)
+
+    ended = run("evaluate", model, table, "-o", tmp_path / "e", "--by", "informative", *few)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "" and "accuracy" in ended.stderr
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text("utf-8"))
+    assert metrics["posts"] == 21 and set(metrics["groups"]) == {"informative"}
+    assert (tmp_path / "e" / "report.html").is_file()
+
+    ended = run("predict", model, table, "-o", labelled, "--where", "split=test", *few)
+    assert ended.returncode == 0, ended.stderr
+    assert f"rows to {labelled}" in ended.stderr
+    assert labelled.read_text("utf-8-sig").startswith("id,user,text,images,input_label,")
+
+
+def test_standard_input_to_standard_output(run, trained, sample, store):
+    lines = sample.read_text("utf-8").splitlines()[:5]
+    lines.insert(2, '{"id": "x", "images": ["images/gone.jpg"]}')
+    lines.insert(4, "this is no JSON")
+    words = ["predict", trained, "-", "-o", "-", "--features", store]
+    ended = run(*words, input="\n".join(lines) + "\n", cwd=sample.parent)
+    assert ended.returncode == 0, ended.stderr
+    found = [json.loads(line) for line in ended.stdout.splitlines()]  # and nothing else
+    assert [row["id"] for row in found] == [
+        *(json.loads(line)["id"] for line in lines[:4]),
+        None,
+        *(json.loads(line)["id"] for line in lines[5:]),
+    ]
+    assert [row["error"] is None for row in found] == [True, True, False, True, False, True, True]
+    assert all((row["label"] is None) == (row["error"] is not None) for row in found)
+    assert "2 of 7 rows could not be used" in ended.stderr
+
+
+def test_encode(run, sample, tmp_path, store):
+    ended = run("encode", sample, "-o", store, "--no-tokens", "--where", "split=test")
+    assert ended.returncode == 0, ended.stderr
+    (folder,) = store.glob("*-pooled")
+    assert f"posts are in {folder}" in ended.stderr and ended.stdout == ""
+    keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
+    tests = sum('"split": "test"' in line for line in sample.read_text("utf-8").splitlines())
+    assert len(set(keys)) == len(keys) >= tests > 0
+
+
+def test_a_reader_that_has_enough(start, trained, sample, store):
+    process = start("predict", trained, sample, "--features", store)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 0 and "Traceback" not in errors and "Broken" not in errors
+
+
+@pytest.mark.usefixtures("trained")  # whose features are in the store
+def test_ctrl_c(start, sample, store, tmp_path):
+    settings = ["--set", "epochs=500", "--set", "patience=0", "--set", "width=16"]
+    process = start("train", sample, "-o", tmp_path / "m", *settings, "--features", store)
+    while process.poll() is None and not any(tmp_path.rglob("checkpoint.safetensors")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("sgmft: stopped; the same command continues")
+    assert "Traceback" not in errors
+
+
+# --- mistakes
+
+
+def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
+    ended = run("train", tmp_path / "nope.csv", "-o", tmp_path / "m")
+    assert ended.returncode == 2 and ended.stdout == ""
+    (line,) = filter(None, ended.stderr.splitlines())
+    assert line.startswith("sgmft: There is no file") and "nope.csv" in line
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train {table} -o {out} --column text=txt", "no column 'txt'"),
+        ("train {table} -o {out} --column words=text", "the fields are text, image, id, label"),
+        ("train {table} -o {out} --column text", "--column text: write it as NAME=VALUE"),
+        ("train {table} -o {out} --preset best", "no preset 'best': use paper, tokens, default"),
+        ("train {table} -o {out} --encoder nonsense", "no encoder 'nonsense': use compact"),
+        ("train {table} -o {out} --cleaning hard", "no cleaning 'hard'"),
+        ("train {table} -o {out} --device quantum", "no device 'quantum' here"),
+        ("train {table} -o {out} --where split", "--where split: write it as NAME=VALUE"),
+        ("train {table} -o {out} --where fold=1", "no column 'fold'"),
+        ("train {table} -o {out} --where split=dev", "has no rows with split=dev"),
+        ("train {table} -o {out} --set epochs", "--set epochs: write it as NAME=VALUE"),
+        ("train {table} -o {out} --set epochs=few", "--set epochs=few: expected a whole number"),
+        ("train {table} -o {out} --set epoch=3", "no setting 'epoch': use one of"),
+        ("train {table} -o {out} --set epochs=0", "epochs must be at least 1, not 0"),
+        ("train {table} -o {table}", "is a file: choose a folder for the model"),
+        ("predict {gone} {table} -o {out}.csv", "There is no model"),
+        ("predict {images} {table} -o {out}.csv", "not a model saved by sgmft"),
+        ("predict {model} {gone}.csv -o {out}.csv", "There is no file"),
+        ("predict {model} {table} -o {out}.xlsx", "no table sgmft can write"),
+        ("predict {model} {images} -o {out}.csv", "a folder without any of metadata.csv"),
+        ("predict {model} {table} -o {out}.csv --device quantum", "no device 'quantum' here"),
+        ("evaluate {model} {table} -o {out} --where id=x", "has no rows with id=x"),
+        ("encode {gone}.jsonl -o {out}", "There is no file"),
+        ("encode {table} -o {table}", "choose another folder"),
+        ("sample {images}", "images"),
+        ("sample {out} --posts 3", "at least 7"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(told, sample, trained, tmp_path, words, expected):
+    places = {"table": sample, "model": trained, "images": sample.parent / "images"}
+    places |= {"out": tmp_path / "out", "gone": tmp_path / "gone"}
+    code, lines = told(*(word.format(**places) for word in words.split()))
+    assert code == 2
+    assert len(lines) == 1 and lines[0].startswith("sgmft: ") and expected in lines[0]
+    assert len(lines[0]) < 500
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert left in ([], ["_encoder.json"])  # a feature store without features
+
+
+def test_a_wrong_column_names_those_there_are(told, sample, tmp_path):
+    _, (line,) = told("train", sample, "-o", tmp_path / "m", "--column", "label=place")
+    assert f"{', '.join(COLUMNS)}" in line
+
+
+def test_strict_stops_with_the_row(told, trained, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("text,image\nhello,gone.jpg\n")
+    for words in (
+        ("predict", trained, table, "-o", tmp_path / "out.csv", "--features", "none"),
+        ("encode", table, "-o", tmp_path / "f"),
+    ):
+        code, lines = told(*words, "--strict")
+        assert code == 2 and lines[-1] == "sgmft: t.csv, row 2: there is no file gone.jpg."
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train"], ["train", "posts.csv"], ["fly"], ["train", "t", "--epochs", "3"]],
+)
+def test_words_that_are_no_command(told, words):
+    code, lines = told(*words)
+    assert code == 2 and any("Usage: sgmft" in line for line in lines)
+    assert not any("Traceback" in line for line in lines)
