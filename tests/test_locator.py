@@ -324,6 +324,14 @@ def test_wrong_names_are_told_at_once(tiny):
 # --- saving
 
 
+def test_a_loaded_locator_learns_anew_as_the_saved_one_did(toy_model, toy_posts, saved):
+    again = SemanticLocator.from_pretrained(saved)
+    assert again.preset == toy_model.preset
+    assert np.array_equal(
+        again.fit(toy_posts).predict_proba(toy_posts), toy_model.predict_proba(toy_posts)
+    )
+
+
 def test_config_says_what_it_is_of(toy_model, saved):
     config = config_of(saved)
     assert config["format"] == 1

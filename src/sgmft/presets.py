@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -47,15 +48,18 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
         if self.schedule not in ("none", "cosine"):
             raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
         if not 0 <= self.label_smoothing < 1:
             raise SgmftError(f"label_smoothing must be in 0..1, not {self.label_smoothing}.")
         for name in ("patience", "weight_decay", "direct_learning_rate"):
-            if getattr(self, name) < 0:
-                raise SgmftError(f"{name} must not be negative, but is {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SgmftError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def save_model(locator: SemanticLocator, network: SGMFT, folder: Path) -> None:
         "encoder": {**locator.encoder_settings, "fingerprint": info.fingerprint},
         "model": asdict(network.config),
         "preset": locator.preset.name,
+        "settings": dict(locator.preset.model),
+        "refit": locator.preset.refit,
         "train": asdict(locator.preset.train),
         "val_size": locator.preset.val_size,
         **locator.record,
@@ -104,9 +106,13 @@ def load_model(
             device=device,
         )
         network = SGMFT(config_from_dict(config["model"]))
-        model = {key: value for key, value in config["model"].items() if key == "view"}
         locator.preset = Preset(
-            config["preset"], model, TrainConfig(**config["train"]), config["val_size"]
+            config["preset"],
+            {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()},
+            TrainConfig(**config["train"]),
+            config["val_size"],
+            config["refit"],
+            config["encoder"]["cleaning"],
         )
         locator.labels = list(config["labels"])
         kept = ("data", "metrics", "history", "versions")

@@ -96,7 +96,9 @@ def train(
             for line in history:
                 on_epoch(line)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    weights = _class_weights(data.labels, model.config.classes) if config.class_weights else None
+    weights = None
+    if config.class_weights:
+        weights = _class_weights(data.labels, model.config.classes).to(accelerator.device)
     while len(history) < config.epochs and not _stopped(history, config.patience):
         if model.config.direct:
             model.share.fill_(1.0)
@@ -106,7 +108,7 @@ def train(
         val_loss = val_accuracy = math.nan
         if validation is not None:
             val_loss, val_accuracy = _validate(model, validation)  # may set the fused path's share
-            if val_loss <= min((line.val_loss for line in history), default=math.inf):
+            if val_loss < min((line.val_loss for line in history), default=math.inf):
                 best = {name: x.detach().clone() for name, x in model.state_dict().items()}
         history.append(
             Epoch(
