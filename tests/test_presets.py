@@ -5,7 +5,10 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError
+from sgmft.features import Features, PostFeatures
+from sgmft.fitting import build_network
 from sgmft.nn import SGMFT, Batch, ModelConfig
 from sgmft.presets import PRESETS, Preset, TrainConfig, get_preset
 
@@ -178,3 +181,22 @@ def test_model_value_out_of_range_is_refused_when_it_is_built(name, text):
 def test_unknown_words_in_python_too():
     with pytest.raises(SgmftError, match="schedule='linear' is not known"):
         TrainConfig(schedule="linear")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("logit_scale", [None, 100.0])
+@pytest.mark.parametrize("name", ["tokens", "default", "paper"])
+def test_guidance_begins_neither_flat_nor_one_hot(name, logit_scale):
+    info = EncoderInfo("x", "0" * 16, 64, 96, False, logit_scale, 8, "light")
+    generator = torch.Generator().manual_seed(0)
+    posts = [
+        PostFeatures(
+            *(torch.randn(shape, generator=generator).numpy() for shape in ((64,), (6, 64))),
+            *(torch.randn(shape, generator=generator).numpy() for shape in ((1, 96), (4, 96))),
+        )
+        for _ in range(12)
+    ]
+    features = Features.of(posts, 64, 96, tokens=True)
+    network = build_network(features, 3, info, get_preset(name, {"width": 64}))
+    guidance = network(features.batch(torch.arange(12))).guidance
+    assert 0.3 < float(guidance.elements.mean()) < 0.99 or name == "paper"
+    assert float(guidance.gate.mean()) > 0.3

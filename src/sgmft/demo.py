@@ -82,15 +82,14 @@ def _step(command: str) -> None:
 
 
 def _table(predictions: list[Prediction], rows: int = 10) -> Table:
-    table = Table(title="Some test posts (synthetic)")
-    for name in ("post", "pictures", "predicted", "p", "truth"):
-        table.add_column(name, no_wrap=True)
+    table = Table(title="Some test posts (synthetic)", expand=True)
+    table.add_column("post", no_wrap=True, ratio=1)
+    for name, width in (("pictures", 8), ("predicted", 15), ("p", 4), ("truth", 15)):
+        table.add_column(name, min_width=width)
     good = [p for p in predictions if p.probability is not None]
     for p in good[:: max(1, len(good) // rows)][:rows]:
-        text = " ".join(p.post.text.split())
-        text = text if len(text) <= 24 else text[:23] + "…"
         table.add_row(
-            text or "(no text)",
+            " ".join(p.post.text.split()) or "(no text)",
             str(len(p.post.images)),
             p.label,
             f"{p.probability:.2f}",

@@ -75,13 +75,27 @@ def build_network(features: Features, classes: int, info: EncoderInfo, preset: P
             text_width=info.text_width,
             image_width=info.image_width,
             shared_space=info.shared_space,
-            initial_temperature=info.logit_scale or 1.0,
+            initial_temperature=initial_temperature(info, preset),
             **preset.model,
         )
     )
     network.text.fit(features.text[features.has_text], _values(features.words))
     network.image.fit(features.image[features.has_image], _values(features.regions))
     return network
+
+
+def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
+    """Where a learned temperature starts: such that similarities begin neither flat nor one-hot.
+
+    The encoder's logit scale belongs to its own features of unit length. Standardised token
+    features have length sqrt(D), so their products are divided by sqrt(D), as in attention.
+    Products of two standardised numbers, which the elements view compares, are of size 1.
+    """
+    if preset.model.get("scale") != "standard":
+        return info.logit_scale or 1.0
+    if preset.model.get("view") != "tokens":
+        return 1.0
+    return float((preset.model.get("width") or info.text_width) ** -0.5)
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

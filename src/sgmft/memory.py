@@ -12,8 +12,8 @@ def keep_freed_memory() -> None:
     """Tell glibc not to hand freed blocks below 1 GiB back to the system; elsewhere do nothing.
 
     Networks free and allocate buffers of many megabytes at every layer. By default each of them is
-    mapped and zeroed by the kernel again, which on virtual machines can cost ten times as much as
-    the arithmetic. The process keeps its peak memory until it ends.
+    mapped and zeroed by the kernel again, which on virtual machines can cost more than the
+    arithmetic. The process keeps its peak memory until it ends.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -124,7 +124,7 @@ class CompactEncoder:
 def _fold_batch_norm(network: Any) -> None:
     """Fold every batch norm into the convolution before it: the same function, in half the passes.
 
-    Measured on two cores with AVX-512 BF16: 38 pictures/s before, 75 after, 181 in bfloat16.
+    benchmarks/compact_pictures.py measures it; docs/results.md has the figures.
     """
     fold = torch.nn.utils.fusion.fuse_conv_bn_eval
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
