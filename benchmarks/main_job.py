@@ -1,6 +1,6 @@
 """The presets beside a logistic-regression probe, on labelled tables with a train and a test split.
 
-    python benchmarks/main_job.py results.json place=data/place/index.jsonl news=... --seeds 3
+    python benchmarks/main_job.py benchmarks/main_job.json place=data/index.jsonl news=... --seeds 3
 
 Each table needs the columns text, image, label and split (train/test). Finished cells are kept in
 the results file, so a run that was stopped continues. Prints the tables of docs/results.md.
