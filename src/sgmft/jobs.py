@@ -79,8 +79,6 @@ def train_table(
     if folder.is_file():
         raise SgmftError(f"{output} is a file: choose a folder for the model.")
     posts = source.all_posts()
-    if source.strict:
-        refuse(posts)
     locator.fit(
         posts,
         split_by=split_by,

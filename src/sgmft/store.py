@@ -89,7 +89,7 @@ class FeatureStore:
             **{name: [_lists(getattr(row, name)) for row in rows.values()] for name in _FIELDS},
         }
         table = pa.table(
-            [_column(columns[field.name], field.type) for field in self._schema],
+            [pa.array(columns[field.name], field.type) for field in self._schema],
             schema=self._schema,
         )
         sink = pa.BufferOutputStream()
@@ -126,10 +126,6 @@ _FIELDS = PostFeatures._fields
 
 def _lists(value: Any) -> Any:
     return None if value is None else list(value) if value.ndim == 2 else value
-
-
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    return pa.array(values, kind)
 
 
 def _row(table: pa.Table, position: int) -> PostFeatures:
