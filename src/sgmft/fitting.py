@@ -5,83 +5,121 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from sgmft.baselines.base import Method
 from sgmft.encoders import EncoderInfo
 from sgmft.features import Features, Ragged
-from sgmft.nn import SGMFT, ModelConfig
+from sgmft.nn import Network
 from sgmft.presets import Preset
 from sgmft.training import Epoch, LabelledFeatures, train
 
 
-def fit_network(
-    data: LabelledFeatures,
-    held_out: Sequence[int],
-    classes: int,
-    info: EncoderInfo,
-    preset: Preset,
-    *,
-    checkpoint: Path | None = None,
-    track: str | Path | None = None,
-    device: str | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> tuple[SGMFT, list[Epoch]]:
-    """Train as the preset says.
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned: all the training posts, and how.
 
-    With held-out posts, the epoch with the least loss on them is kept. A preset with `refit` then
-    trains once more from the start, on all posts and for that many epochs, with the fused path's
-    share that they chose.
-
-    Args:
-        data: all posts.
-        held_out: positions of the validation posts; may be empty.
+    Attributes:
+        data: features and classes of all training posts.
         classes: K.
         info: of the encoder that made the features.
-        checkpoint, track, device, on_epoch: see `sgmft.training.train`.
+        method: the system.
+        preset: its settings.
+        prompts: (K, Dt) the labels as encoded texts, for methods that ask for them.
+    """
+
+    data: LabelledFeatures
+    classes: int
+    info: EncoderInfo
+    method: Method
+    preset: Preset
+    prompts: torch.Tensor | None = None
+
+    def network(self, features: Features) -> Network:
+        """A new network: weights decided by the seed, scales taken from these posts."""
+        torch.manual_seed(self.preset.train.seed)
+        words, regions = _values(features.words), _values(features.regions)
+        values = {
+            "classes": self.classes,
+            "text_width": self.info.text_width,
+            "image_width": self.info.image_width,
+            "shared_space": self.info.shared_space,
+            **self.preset.model,
+            **self.method.network.measure(words),
+        }
+        if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
+            values["initial_temperature"] = initial_temperature(self.info, self.preset)
+        network = self.method.network(self.method.config(**values))
+        network.prepare(
+            features.text[features.has_text], features.image[features.has_image], words, regions
+        )
+        if self.prompts is not None:
+            network.get_buffer("prompts").copy_(self.prompts)
+        return network
+
+
+class Choice(NamedTuple):
+    """What held-out posts chose: the network after its best epoch, and the log."""
+
+    network: Network
+    history: list[Epoch]
+
+
+def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
+    """Train on the posts that are not held out, and keep the epoch with the least loss on those.
+
+    Args:
+        held_out: positions of the validation posts; with none, all epochs are trained on all posts.
+        run: checkpoint, track, device, on_epoch; see `sgmft.training.train`.
+    """
+    kept = torch.ones(len(task.data.labels), dtype=torch.bool)
+    kept[list(held_out)] = False
+    seen, watched = task.data.take(kept), task.data.take(~kept) if held_out else None
+    network = task.network(seen.features)
+    return Choice(network, train(network, seen, watched, task.preset.train, **run))
+
+
+def refit(task: Task, choice: Choice, **run: Any) -> Network:
+    """Train anew on all posts, for as many epochs, and with the fused path's share, as chosen."""
+    settings = dataclasses.replace(
+        task.preset.train, epochs=best_epoch(choice.history).epoch, patience=0
+    )
+    network = task.network(task.data.features)
+    train(network, task.data, None, settings, **run)
+    if network.share is not None and choice.network.share is not None:
+        network.share.copy_(choice.network.share)
+    return network
+
+
+def fit_network(
+    task: Task,
+    held_out: Sequence[int],
+    *,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    **run: Any,
+) -> Choice:
+    """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
+
+    Args:
+        held_out: positions of the validation posts; may be empty.
+        checkpoint: folder of the state of interrupted runs.
+        on_epoch: called after each epoch.
+        run: track, device; see `sgmft.training.train`.
 
     Returns:
         The network, and the log of the training that the held-out posts watched.
     """
-    everything = torch.arange(len(data.labels))
-    kept = torch.ones(len(data.labels), dtype=torch.bool)
-    kept[list(held_out)] = False
-    seen = _choose(data, everything[kept])
-    watched = _choose(data, everything[~kept]) if held_out else None
-    run = partial(train, track=track, device=device, on_epoch=on_epoch)
-    network = build_network(seen.features, classes, info, preset)
-    history = run(
-        network, seen, watched, preset.train, checkpoint=checkpoint and checkpoint / "choose"
-    )
-    if not preset.refit or watched is None:
-        return network, history
-    epochs = best_epoch(history).epoch
-    settings = dataclasses.replace(preset.train, epochs=epochs, patience=0)
-    refitted = build_network(data.features, classes, info, preset)
-    run(refitted, data, None, settings, checkpoint=checkpoint and checkpoint / "refit")
-    if refitted.config.direct:
-        refitted.share.copy_(network.share)
-    return refitted, history
-
-
-def build_network(features: Features, classes: int, info: EncoderInfo, preset: Preset) -> SGMFT:
-    """A new network, its weights decided by the seed and its scales fitted to the features."""
-    torch.manual_seed(preset.train.seed)
-    network = SGMFT(
-        ModelConfig(
-            classes=classes,
-            text_width=info.text_width,
-            image_width=info.image_width,
-            shared_space=info.shared_space,
-            initial_temperature=initial_temperature(info, preset),
-            **preset.model,
-        )
-    )
-    network.text.fit(features.text[features.has_text], _values(features.words))
-    network.image.fit(features.image[features.has_image], _values(features.regions))
-    return network
+    run["on_epoch"] = on_epoch
+    choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
+    if not task.preset.refit or not held_out:
+        return choice
+    network = refit(task, choice, checkpoint=checkpoint and checkpoint / "refit", **run)
+    return Choice(network, choice.history)
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
@@ -109,10 +147,6 @@ def validation_metrics(history: Sequence[Epoch]) -> dict[str, float]:
     if math.isnan(best.val_loss):
         return {}
     return {"validation accuracy": best.val_accuracy, "validation loss": best.val_loss}
-
-
-def _choose(data: LabelledFeatures, rows: torch.Tensor) -> LabelledFeatures:
-    return LabelledFeatures(data.features.take(rows), data.labels[rows])
 
 
 def _values(tokens: Ragged | None) -> torch.Tensor | None:

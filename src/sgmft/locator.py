@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from sgmft.encoders import Encoder, load_encoder
 from sgmft.encoding import Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
-from sgmft.fitting import fit_network, validation_metrics
-from sgmft.nn import SGMFT
+from sgmft.fitting import Task, fit_network, validation_metrics
+from sgmft.baselines.base import Method
+from sgmft.methods import get_method
+from sgmft.nn import Network
 from sgmft.posts import Post, count_errors, refuse
-from sgmft.presets import Preset, get_preset
+from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import fingerprint, split_posts
 from sgmft.store import FeatureStore
@@ -51,49 +53,59 @@ class SemanticLocator(PyTorchModelHubMixin):
 
     Args:
         encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
-            or folder that `sgmft.encoders.load_encoder` takes.
-        preset: "default", "paper" or "tokens"; see `sgmft.presets`.
+            or folder that `sgmft.encoders.load_encoder` takes. None is "compact", or the encoder
+            that the method brings along.
+        method: "sgmft", or a system it is compared with; see `sgmft.methods.METHODS`.
+        preset: of SG-MFT "default", "paper" or "tokens"; see `sgmft.presets`. None is the method's
+            default.
         cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
             preset's.
         settings: single settings of the preset to replace, for instance {"epochs": 5}.
         val_size: share of the training posts held out to choose the epoch; None is the preset's.
         seed: decides the split, the initial weights, the order of posts and dropout.
+        patch_grid: a picture becomes its square of region features; None is the encoder's (4).
         features: folder of a feature store that keeps what was encoded; None keeps nothing.
         device: "cpu", "cuda", ...; by default a GPU if there is one.
 
     Attributes:
         labels: the K labels, in the order of the probabilities; set by `fit`.
-        network: the trained `sgmft.nn.SGMFT`; set by `fit`.
+        method: the system, with its name, source and settings.
+        network: the trained network, `sgmft.nn.SGMFT` or the method's; set by `fit`.
         record: what is known of the training: data, metrics, history, versions.
 
     Raises:
-        SgmftError: no such encoder, preset or setting.
+        SgmftError: no such encoder, method, preset or setting.
     """
 
     def __init__(
         self,
-        encoder: str = "compact",
+        encoder: str | None = None,
         *,
-        preset: str = "default",
+        method: str = "sgmft",
+        preset: str | None = None,
         cleaning: str | None = None,
         settings: dict[str, Any] | None = None,
         val_size: float | None = None,
         seed: int = 0,
+        patch_grid: int | None = None,
         features: str | Path | None = None,
         device: str | None = None,
     ) -> None:
-        chosen = get_preset(preset, {"seed": seed, **(settings or {})})
+        self.method: Method = get_method(method)
+        chosen = self.method.preset(preset, {"seed": seed, **(settings or {})})
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
         self.encoder_settings: dict[str, Any] = {
-            "name": encoder,
+            "name": self.method.pick_encoder(encoder),
             "cleaning": cleaning or chosen.cleaning,
         }
+        if patch_grid is not None:
+            self.encoder_settings["patch_grid"] = patch_grid
         self.features_folder = features
         self.device = device
         self.labels: list[str] = []
-        self.network: SGMFT | None = None
+        self.network: Network | None = None
         self.record: dict[str, Any] = {}
         self._encoder: Encoder | None = None
 
@@ -107,7 +119,7 @@ class SemanticLocator(PyTorchModelHubMixin):
     @property
     def uses_tokens(self) -> bool:
         """Whether word and region features are needed beside the pooled ones."""
-        return self.preset.model.get("view") == "tokens"
+        return self.method.uses_tokens(self.preset)
 
     def fit(
         self,
@@ -160,12 +172,17 @@ class SemanticLocator(PyTorchModelHubMixin):
         if self.preset.val_size:
             seed = self.preset.train.seed
             _, val_rows = split_posts(encoded.posts, self.preset.val_size, seed, split_by)
-        self.network, history = fit_network(
+        task = Task(
             LabelledFeatures(encoded.features, classes),
-            val_rows,
             len(self.labels),
             self.encoder.info,
+            self.method,
             self.preset,
+            self.method.encode_prompts(self.labels, self.encoder),
+        )
+        self.network, history = fit_network(
+            task,
+            val_rows,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             track=track,
             device=self.device,
@@ -238,7 +255,7 @@ class SemanticLocator(PyTorchModelHubMixin):
             return None
         return FeatureStore(self.features_folder, self.encoder.info, tokens)
 
-    def _trained(self) -> SGMFT:
+    def _trained(self) -> Network:
         if self.network is None:
             raise SgmftError(
                 "This locator is not trained: call fit(posts) first, or load one with "

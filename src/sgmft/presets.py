@@ -84,18 +84,9 @@ class Preset:
 
 
 _OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
-PRESETS = {
+PRESETS = {  # of SG-MFT; the first is the default
     preset.name: preset
     for preset in (
-        Preset("paper", cleaning="paper"),
-        Preset(
-            "tokens",
-            {"view": "tokens", "hidden_ratio": 1.0, **_OURS},
-            TrainConfig(
-                epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
-            ),
-            val_size=0.1,
-        ),
         Preset(
             "default",
             {"direct": True, **_OURS},
@@ -110,37 +101,41 @@ PRESETS = {
             val_size=0.1,
             refit=True,
         ),
+        Preset(
+            "tokens",
+            {"view": "tokens", "hidden_ratio": 1.0, **_OURS},
+            TrainConfig(
+                epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
+            ),
+            val_size=0.1,
+        ),
+        Preset("paper", cleaning="paper"),
     )
 }
 
 
-def get_preset(name: str, settings: Mapping[str, Any] | None = None) -> Preset:
+def with_settings(
+    preset: Preset, settings: Mapping[str, Any], model_kinds: Mapping[str, Any]
+) -> Preset:
     """A preset with single settings replaced.
 
     Args:
-        name: a key of `PRESETS`.
-        settings: values, or their text as typed after `--set`, by name of a `TrainConfig` or
-            `ModelConfig` field.
+        settings: values, or their text as typed after `--set`, by name of a `TrainConfig` field or
+            of a setting of the network.
+        model_kinds: name and type of the network's settings.
 
     Raises:
-        SgmftError: no such preset or setting, or a value of the wrong kind.
+        SgmftError: no such setting, or a value of the wrong kind.
     """
-    from sgmft.nn.model import ModelConfig
-
-    if name not in PRESETS:
-        raise SgmftError(f"There is no preset {name!r}: use {', '.join(PRESETS)}.")
-    preset = PRESETS[name]
     train_kinds = typing.get_type_hints(TrainConfig)
-    model_kinds = typing.get_type_hints(ModelConfig)
     model, train = dict(preset.model), {}
-    reserved = ("classes", "text_width", "image_width", "shared_space", "initial_temperature")
-    for key, value in (settings or {}).items():
+    for key, value in settings.items():
         if key in train_kinds:
             train[key] = _parse(key, value, train_kinds[key])
-        elif key in model_kinds and key not in reserved:
+        elif key in model_kinds:
             model[key] = _parse(key, value, model_kinds[key])
         else:
-            names = sorted({*train_kinds, *model_kinds} - set(reserved))
+            names = sorted({*train_kinds, *model_kinds})
             raise SgmftError(f"There is no setting {key!r}: use one of {', '.join(names)}.")
     return dataclasses.replace(
         preset, model=model, train=dataclasses.replace(preset.train, **train)

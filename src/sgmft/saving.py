@@ -18,7 +18,8 @@ from safetensors.torch import save_model as save_weights
 
 from sgmft.encoders.device import pick_device
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, config_from_dict
+from sgmft.methods import get_method
+from sgmft.nn import Network
 from sgmft.presets import Preset, TrainConfig
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def save_model(locator: SemanticLocator, network: SGMFT, folder: Path) -> None:
+def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None:
     """Write weights, then settings; a folder without config.json is no model, so never half of one.
 
     Raises:
@@ -50,6 +51,7 @@ def save_model(locator: SemanticLocator, network: SGMFT, folder: Path) -> None:
         "labels": locator.labels,
         "encoder": {**locator.encoder_settings, "fingerprint": info.fingerprint},
         "model": asdict(network.config),
+        "method": locator.method.name,
         "preset": locator.preset.name,
         "settings": dict(locator.preset.model),
         "refit": locator.preset.refit,
@@ -101,11 +103,14 @@ def load_model(
             )
         locator = kind(
             encoder or config["encoder"]["name"],
+            method=config["method"],
             cleaning=config["encoder"]["cleaning"],
+            patch_grid=config["encoder"].get("patch_grid"),
             features=features,
             device=device,
         )
-        network = SGMFT(config_from_dict(config["model"]))
+        method = get_method(config["method"])
+        network = method.network(method.load_config(config["model"]))
         locator.preset = Preset(
             config["preset"],
             {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()},
@@ -143,7 +148,7 @@ def model_card(locator: SemanticLocator) -> ModelCard:
         "# A semantic-location model",
         "",
         "Predicts the kind of place the author of a social-media post was at, from its text and "
-        "pictures, with [SG-MFT](https://arxiv.org/abs/2405.05760).",
+        f"pictures, with {locator.method.title} ({locator.method.source}).",
         "",
         f"- Labels: {', '.join(locator.labels)}",
         f"- Encoder: `{locator.encoder_settings['name']}`, "

@@ -7,8 +7,9 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +18,9 @@ from torch.nn.functional import cross_entropy
 from sgmft.checkpoint import load_checkpoint, save_checkpoint
 from sgmft.features import Features
 from sgmft.memory import keep_freed_memory
+from sgmft.nn import Network
+from sgmft.nn.network import Criterion, Solved
 from sgmft.presets import TrainConfig
-
-if TYPE_CHECKING:
-    from sgmft.nn import SGMFT
 
 EVALUATION_BATCH = 256
 SHARES = tuple(i / 10 for i in range(11))  # of the fused path, beside a direct one
@@ -45,9 +45,14 @@ class LabelledFeatures(NamedTuple):
     features: Features
     labels: Tensor
 
+    def take(self, rows: Tensor) -> LabelledFeatures:
+        """The posts at these positions, or where a mask (N,) is True."""
+        rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+        return LabelledFeatures(self.features.take(rows), self.labels[rows])
+
 
 def train(
-    model: SGMFT,
+    model: Network,
     data: LabelledFeatures,
     validation: LabelledFeatures | None,
     config: TrainConfig,
@@ -74,6 +79,8 @@ def train(
     from accelerate import Accelerator
 
     keep_freed_memory()
+    if isinstance(model, Solved):
+        return [_solve(model, data, validation, on_epoch)]
     accelerator = Accelerator(
         cpu=device == "cpu", log_with="tensorboard" if track else None, project_dir=track
     )
@@ -96,14 +103,12 @@ def train(
             for line in history:
                 on_epoch(line)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    weights = None
-    if config.class_weights:
-        weights = _class_weights(data.labels, model.config.classes).to(accelerator.device)
+    criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
     while len(history) < config.epochs and not _stopped(history, config.patience):
-        if model.config.direct:
+        if model.share is not None:
             model.share.fill_(1.0)
         loss, accuracy, guidance = _train_epoch(
-            wrapped, optimizer, data, config, len(history), weights, accelerator
+            (model, wrapped), optimizer, data, config, len(history), criterion, accelerator
         )
         val_loss = val_accuracy = math.nan
         if validation is not None:
@@ -131,16 +136,17 @@ def train(
 
 
 def _train_epoch(
-    model: Any,
+    models: tuple[Network, Any],
     optimizer: Any,
     data: LabelledFeatures,
     config: TrainConfig,
     epoch: int,
-    weights: Tensor | None,
+    criterion: Criterion,
     accelerator: Any,
 ) -> tuple[float, float, tuple[float, float]]:
-    """One pass: mean loss, accuracy, and guidance entropies."""
-    model.train()
+    """One pass with a model and what accelerate wraps it in: loss, accuracy, guidance entropies."""
+    model, wrapped = models
+    wrapped.train()
     order = torch.randperm(
         len(data.labels), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     )
@@ -152,15 +158,10 @@ def _train_epoch(
             group["lr"] = group["rate"] * _schedule(epoch * steps + step, steps, config)
         share = rows[accelerator.process_index :: accelerator.num_processes]
         labels = data.labels[share].to(accelerator.device)
-        output = model(data.features.batch(share).to(accelerator.device))
-        loss = cross_entropy(output.logits, labels, weights, label_smoothing=config.label_smoothing)
-        total += float(loss.detach()) * len(share)
-        if output.direct is not None:
-            loss = loss + cross_entropy(
-                output.direct, labels, weights, label_smoothing=config.label_smoothing
-            )
+        output = wrapped(data.features.batch(share).to(accelerator.device))
+        total += float(criterion(output.logits.detach(), labels)) * len(share)
         optimizer.zero_grad()
-        accelerator.backward(loss)
+        accelerator.backward(model.loss(output, labels, criterion))
         optimizer.step()
         correct += float((output.logits.argmax(-1) == labels).sum())
         if output.guidance is not None:
@@ -172,7 +173,7 @@ def _train_epoch(
     return total / seen, correct / seen, (gate, elements)
 
 
-def _parameter_groups(model: SGMFT, config: TrainConfig) -> list[dict[str, Any]]:
+def _parameter_groups(model: Network, config: TrainConfig) -> list[dict[str, Any]]:
     """The direct path, which may learn at its own rate, and everything else."""
     groups: dict[bool, list[Tensor]] = {False: [], True: []}
     for name, weight in model.named_parameters():
@@ -192,14 +193,14 @@ def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * config.epochs)))
 
 
-def predict_logits(model: SGMFT, features: Features) -> tuple[Tensor, Tensor]:
+def predict_logits(model: Network, features: Features) -> tuple[Tensor, Tensor]:
     """Logits (N, K), and guidance entropies (N, 2) that are NaN where a model has no guidance."""
     logits, _, guidance = _forward(model, features)
     return logits, guidance
 
 
 @torch.inference_mode()
-def _forward(model: SGMFT, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(model: Network, features: Features) -> tuple[Tensor, Tensor, Tensor]:
     """Logits and the direct path's part of them (N, K), zero without one; guidance (N, 2)."""
     model.eval()
     device = next(model.parameters()).device
@@ -216,20 +217,43 @@ def _forward(model: SGMFT, features: Features) -> tuple[Tensor, Tensor, Tensor]:
     return logits, direct, guidance
 
 
-def _validate(model: SGMFT, data: LabelledFeatures) -> tuple[float, float]:
+def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
     """Loss and accuracy on held-out posts.
 
     Beside a direct path, the fused path is first given the share that suits these posts best,
     which may be none.
     """
     logits, direct, _ = _forward(model, data.features)
-    if model.config.direct:
+    if model.share is not None:
         mixes = {share: direct + share * (logits - direct) for share in SHARES}
         best = min(SHARES, key=lambda share: float(cross_entropy(mixes[share], data.labels)))
         model.share.fill_(best)
         logits = mixes[best]
     accuracy = (logits.argmax(-1) == data.labels).float().mean()
     return float(cross_entropy(logits, data.labels)), float(accuracy)
+
+
+def _solve(
+    model: Solved,
+    data: LabelledFeatures,
+    validation: LabelledFeatures | None,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> Epoch:
+    """The one line of log of a network that is solved at once."""
+    model.solve(data.features.batch(torch.arange(len(data.labels))), data.labels)
+    loss, accuracy = _validate(model, data)
+    watched = (math.nan, math.nan) if validation is None else _validate(model, validation)
+    line = Epoch(1, 1, loss, accuracy, *watched, math.nan, math.nan)
+    if on_epoch:
+        on_epoch(line)
+    return line
+
+
+def _criterion(
+    labels: Tensor, classes: int, config: TrainConfig, device: torch.device
+) -> Criterion:
+    weights = _class_weights(labels, classes).to(device) if config.class_weights else None
+    return partial(cross_entropy, weight=weights, label_smoothing=config.label_smoothing)
 
 
 def _stopped(history: list[Epoch], patience: int) -> bool:
@@ -245,7 +269,7 @@ def _class_weights(labels: Tensor, classes: int) -> Tensor:
 
 
 def _identity(
-    model: SGMFT, data: LabelledFeatures, validation: LabelledFeatures | None, config: TrainConfig
+    model: Network, data: LabelledFeatures, validation: LabelledFeatures | None, config: TrainConfig
 ) -> str:
     """Digest of everything that decides a run, so that only the same run is continued."""
     digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from sgmft.nn.attention import InterpolationAttention
 from sgmft.nn.batch import Batch
 from sgmft.nn.classifier import classifier
 from sgmft.nn.feed_forward import FeedForward, interaction
-from sgmft.nn.fusion import SimilarityAwareFusion, SumFusion
+from sgmft.nn.fusions import build_fusion
 from sgmft.nn.heads import Heads
-from sgmft.nn.inputs import ModalityInput, Scale
+from sgmft.nn.inputs import Scale
+from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
 from sgmft.nn.similarity import (
     Gate,
     Guidance,
@@ -27,13 +28,12 @@ from sgmft.nn.similarity import (
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(NetworkConfig):
     """Everything that decides the network's shape. Defaults are the paper's, or chosen by us (*).
 
+    In a shared space as wide as D no projection is learned.
+
     Attributes:
-        classes: K, the number of labels.
-        text_width, image_width: what the encoder gives.
-        shared_space: whether the encoder's towers share one space; no projection is learned then.
         width: D; 0 takes the text width (*).
         view: pooled features as D scalar elements, or word and region tokens.
         element_width: w, numbers in one element of a head; elements view only.
@@ -41,7 +41,8 @@ class ModelConfig:
         gate: how P^m comes from S^m.
         temperature: factor on both similarities; "learned" starts at `initial_temperature`.
         guided: which side's feed-forward block is guided by the other's features (Table 4).
-        sim, sfm: Table 2 leaves either out.
+        sim: whether there is similarity-guided interaction; Table 2 leaves it out.
+        fusion: "sfm", or another module of `sgmft.nn.fusions.FUSIONS` in its place (Table 3).
         fusion_layers: cross-attention layers of each modality in the SFM.
         hidden_ratio: feed-forward width over D (*).
         classifier_widths: the classifier's hidden widths; four make five layers (*).
@@ -52,10 +53,6 @@ class ModelConfig:
         max_images: pictures of one post told apart in the tokens view.
     """
 
-    classes: int
-    text_width: int
-    image_width: int
-    shared_space: bool = False
     width: int = 0
     view: Literal["elements", "tokens"] = "elements"
     element_width: int = 1
@@ -65,7 +62,7 @@ class ModelConfig:
     initial_temperature: float = 1.0
     guided: Literal["text", "image"] = "text"
     sim: bool = True
-    sfm: bool = True
+    fusion: str = "sfm"
     fusion_layers: int = 2
     hidden_ratio: float = 4.0
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
@@ -126,40 +123,35 @@ class ModelConfig:
         return not (self.shared_space and self.text_width == self.image_width == self.width)
 
 
-class Output(NamedTuple):
-    """What a model says of B posts."""
-
-    logits: Tensor  # (B, K)
-    direct: Tensor | None  # (B, K) the direct path's part of the logits, where there is one
-    fused: Tensor  # (B, D) M_fuse, the representation the figures show
-    guidance: Guidance | None  # None where the model has no similarity guidance
-
-
-class SGMFT(nn.Module):
+class SGMFT(TwoSided):
     """Similarity-guided interaction (SIM), similarity-aware fusion (SFM), classifier."""
 
-    share: Tensor  # of the fused path in the logits, beside a direct one
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
         D, c = config.width, config
         tokens = c.view == "tokens"
+        super().__init__(
+            c,
+            D,
+            scale=c.scale,
+            tokens=tokens,
+            projected=c.projected,
+            pictures=c.max_images,
+        )
         heads = Heads(c.heads, None if tokens else c.element_width)
-        self.text = ModalityInput(c.text_width, D, c.projected, c.scale, tokens)
-        self.image = ModalityInput(c.image_width, D, c.projected, c.scale, tokens, c.max_images)
         if c.sim:
             hidden = round(c.hidden_ratio * D)
             self.temperature = Temperature(c.temperature, c.initial_temperature)
             self.attention = InterpolationAttention(D, heads, c.dropout)
             self.text_ffn = FeedForward(D, hidden, c.guided == "text", c.dropout)
             self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
-        self.fusion = SimilarityAwareFusion(D, heads, c.fusion_layers) if c.sfm else SumFusion()
+        self.fusion = build_fusion(c.fusion, D, heads, c.fusion_layers)
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
         self.reset_parameters()  # before the direct path, which starts at zero
         self.direct_text = self.direct_image = None
         if c.direct:
-            self.register_buffer("share", torch.tensor(1.0))
+            self.share = torch.tensor(1.0)
             self.direct_text = _zero(nn.Linear(c.text_width, c.classes))
             self.direct_image = _zero(nn.Linear(c.image_width, c.classes, bias=False))
             _zero(self.classifier[-1])
@@ -177,11 +169,10 @@ class SGMFT(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); the softmax of eq. 18 is the caller's."""
-        t = self.text.pooled(batch.text, batch.has_text)  # (B, D)
-        v = self.image.pooled(batch.image, batch.has_image)  # (B, D)
+        t, v = self.pooled_inputs(batch)  # (B, D)
         text, image, text_mask, image_mask = t, v, None, None
         if self.config.view == "tokens":
-            text, image, text_mask, image_mask = self._tokens(batch)
+            text, image, text_mask, image_mask = self.token_inputs(batch)
         guidance = None
         if self.config.sim:
             tau = self.temperature()
@@ -201,25 +192,14 @@ class SGMFT(nn.Module):
             text_in = self.text.pooled_scale(batch.text) * batch.has_text[:, None]
             image_in = self.image.pooled_scale(batch.image) * batch.has_image[:, None]
             direct = self.direct_text(text_in) + self.direct_image(image_in)
+            assert self.share is not None
             logits = direct.detach() + self.share * logits
-        return Output(logits, direct, fused, guidance)
+        return Output(logits, fused, direct, guidance)
 
-    def _tokens(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if (
-            batch.text_tokens is None
-            or batch.text_mask is None
-            or batch.image_tokens is None
-            or batch.image_mask is None
-        ):
-            raise SgmftError(
-                "This model works on token features (view=tokens), and these features hold pooled "
-                "ones only: encode the posts again with tokens."
-            )
-        text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
-        image, image_mask = self.image.tokens(
-            batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
-        )
-        return text, image, text_mask, image_mask
+    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+        """Equation 19; a direct path learns by itself, beside it."""
+        loss = criterion(output.logits, labels)
+        return loss if output.direct is None else loss + criterion(output.direct, labels)
 
     @torch.no_grad()
     def _guidance(
@@ -236,14 +216,6 @@ class SGMFT(nn.Module):
         if self.config.view == "elements":
             sides = (sides[0][..., None], sides[1][..., None], *sides[2:])
         return Guidance(gate_entropy(gate, self.config.gate), element_entropy(*sides))
-
-
-def config_from_dict(values: dict[str, object]) -> ModelConfig:
-    """The config of a saved model; unknown names raise SgmftError (a newer version's)."""
-    unknown = values.keys() - {field.name for field in fields(ModelConfig)}
-    if unknown:
-        raise SgmftError(f"The model's settings {', '.join(sorted(unknown))} are not known here.")
-    return ModelConfig(**values)  # type: ignore[arg-type]
 
 
 def _positive(value: float | str) -> bool:

@@ -1,0 +1,112 @@
+"""A method: a network, its settings, and what a table of results must say of it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgmft.encoders.base import Encoder
+from sgmft.errors import SgmftError
+from sgmft.nn.network import Network, NetworkConfig
+from sgmft.presets import Preset, TrainConfig, with_settings
+
+BUDGET = TrainConfig(
+    epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
+)
+"""How a compared system is trained unless its card says otherwise: the same epochs for all."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One system, usable as `SemanticLocator(method=name)`.
+
+    Attributes:
+        name: how it is asked for.
+        title: how tables name it.
+        source: where it comes from.
+        network: built from a `config`.
+        config: a dataclass; its fields beyond `NetworkConfig`'s are the method's settings.
+        presets: named settings; the first is the default.
+        note: what a reader of its figures must know.
+        tokens: whether it needs word and region features.
+        encoder: the encoder it brings along, where it cannot work on any other's features.
+        prompts: texts with {} for a label, where the method needs the labels encoded.
+        tuned: the setting that a comparison tries several values of; "" for none.
+    """
+
+    name: str
+    title: str
+    source: str
+    network: type[Network]
+    config: type[NetworkConfig]
+    presets: Mapping[str, Preset] = field(
+        default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
+    )
+    note: str = ""
+    tokens: bool = False
+    encoder: str | None = None
+    prompts: Sequence[str] = ()
+    tuned: str = "learning_rate"
+
+    def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:
+        """The preset of that name, or the first, with single settings replaced.
+
+        Raises:
+            SgmftError: no such preset or setting, or a value of the wrong kind.
+        """
+        name = name or next(iter(self.presets))
+        if name not in self.presets:
+            raise SgmftError(
+                f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
+            )
+        return with_settings(self.presets[name], settings or {}, self.setting_kinds())
+
+    def load_config(self, values: Mapping[str, Any]) -> NetworkConfig:
+        """The config of a saved network; unknown names raise SgmftError (a newer version's)."""
+        unknown = values.keys() - {f.name for f in fields(self.config)}
+        if unknown:
+            raise SgmftError(
+                f"The model's settings {', '.join(sorted(unknown))} are not known here."
+            )
+        return self.config(**values)
+
+    def setting_kinds(self) -> dict[str, Any]:
+        """Name and type of every setting of the network."""
+        fixed = {f.name for f in fields(NetworkConfig)} | {"initial_temperature", "vocabulary_size"}
+        kinds = typing.get_type_hints(self.config)
+        return {name: kind for name, kind in kinds.items() if name not in fixed}
+
+    def pick_encoder(self, name: str | None) -> str:
+        """The encoder asked for, or the one this method works on.
+
+        Raises:
+            SgmftError: the two do not fit.
+        """
+        if self.encoder is not None and name not in (None, self.encoder):
+            raise SgmftError(
+                f"{self.name} learns its own word embeddings and works on the encoder "
+                f"{self.encoder!r} only: leave {name!r} out."
+            )
+        if self.encoder is None and name == "cnn":
+            raise SgmftError(
+                f"The encoder 'cnn' gives words as numbers of a vocabulary, which {self.name} "
+                "cannot read: use another encoder, such as compact."
+            )
+        return name or self.encoder or "compact"
+
+    def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> Tensor | None:
+        """The labels as encoded texts (K, Dt), the mean over their prompts; None if not needed."""
+        if not self.prompts:
+            return None
+        texts = [prompt.format(label) for label in labels for prompt in self.prompts]
+        pooled: Tensor = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
+        return pooled.reshape(len(labels), len(self.prompts), -1).mean(1)
+
+    def uses_tokens(self, preset: Preset) -> bool:
+        """Whether this preset of the method needs word and region features."""
+        return self.tokens or preset.model.get("view") == "tokens"

@@ -1,0 +1,27 @@
+"""Every method by name: SG-MFT and the systems it is compared with."""
+
+from __future__ import annotations
+
+from sgmft.baselines import BASELINES
+from sgmft.baselines.base import Method
+from sgmft.errors import SgmftError
+from sgmft.nn import SGMFT, ModelConfig
+from sgmft.presets import PRESETS
+
+METHODS: dict[str, Method] = {
+    "sgmft": Method(
+        "sgmft", "SG-MFT", "arXiv 2405.05760", network=SGMFT, config=ModelConfig, presets=PRESETS
+    ),
+    **{method.name: method for method in BASELINES},
+}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        SgmftError: there is none.
+    """
+    if name not in METHODS:
+        raise SgmftError(f"There is no method {name!r}: use {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,153 @@
+"""What every network has in common, SG-MFT and the systems compared with it: features to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.nn.batch import Batch
+from sgmft.nn.inputs import ModalityInput, Scale
+from sgmft.nn.similarity import Guidance
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) -> a scalar
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What decides the shape of any network.
+
+    Attributes:
+        classes: K, the number of labels.
+        text_width, image_width: what the encoder gives.
+        shared_space: whether the encoder's towers share one space.
+    """
+
+    classes: int
+    text_width: int
+    image_width: int
+    shared_space: bool = False
+
+
+class Output(NamedTuple):
+    """What a network says of B posts."""
+
+    logits: Tensor  # (B, K)
+    fused: Tensor  # (B, D) the representation behind them, which the figures show
+    direct: Tensor | None = None  # (B, K) the direct path's part of the logits, where there is one
+    guidance: Guidance | None = None  # None where the network has no similarity guidance
+    parts: Mapping[str, Tensor] | None = None  # what the network's own objective needs besides
+
+
+class TokenInputs(NamedTuple):
+    """Word and region features in the network's width, with null tokens for missing sides."""
+
+    text: Tensor  # (B, n, D)
+    image: Tensor  # (B, m, D)
+    text_mask: Tensor  # (B, n) True where real; at least one in each row
+    image_mask: Tensor  # (B, m)
+
+
+class Network(nn.Module):
+    """A network that `sgmft.training` can train, and `sgmft.saving` can save.
+
+    A subclass sets `config` and the two ways in, `text` and `image`, and defines `forward`.
+    """
+
+    config: NetworkConfig
+    text: nn.Module
+    image: nn.Module
+    share: Tensor | None  # of the fused path in the logits, where a direct one is beside it
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("share", None)
+
+    @classmethod
+    def measure(cls, words: Tensor | None) -> dict[str, int]:
+        """Fields of the config that the training posts decide, from their word features (., Dt)."""
+        return {}
+
+    def prepare(
+        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+    ) -> None:
+        """Take what must be known before training from the training features.
+
+        Args:
+            text: pooled features of the texts there are (N, Dt).
+            image: pooled features of the posts that have pictures (M, Dv).
+            words, regions: all their tokens, (., Dt) and (., Dv); None without token features.
+        """
+        for side, pooled, tokens in ((self.text, text, words), (self.image, image, regions)):
+            if isinstance(side, ModalityInput):
+                side.fit(pooled, tokens)
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K)."""
+        raise NotImplementedError
+
+    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+        """What training minimises, a scalar; `criterion` is the cross-entropy of equation 19."""
+        return criterion(output.logits, labels)
+
+
+class Solved(Network):
+    """A network without epochs: its weights are the solution of a convex problem, or are given."""
+
+    def solve(self, batch: Batch, labels: Tensor) -> None:
+        """Set the weights from all training posts at once; labels (N,)."""
+        raise NotImplementedError
+
+
+class TwoSided(Network):
+    """A network both of whose sides come in through a `ModalityInput` of width D."""
+
+    text: ModalityInput
+    image: ModalityInput
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        width: int,
+        *,
+        scale: Scale = "standard",
+        tokens: bool = False,
+        projected: bool = True,
+        pictures: int = 16,
+    ) -> None:
+        super().__init__(config)
+        self.text = ModalityInput(config.text_width, width, projected, scale, tokens)
+        self.image = ModalityInput(config.image_width, width, projected, scale, tokens, pictures)
+
+    def pooled_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pooled features of text and image, each (B, D)."""
+        return (
+            self.text.pooled(batch.text, batch.has_text),
+            self.image.pooled(batch.image, batch.has_image),
+        )
+
+    def token_inputs(self, batch: Batch) -> TokenInputs:
+        """Word and region features.
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        if (
+            batch.text_tokens is None
+            or batch.text_mask is None
+            or batch.image_tokens is None
+            or batch.image_mask is None
+        ):
+            raise SgmftError(
+                "This model works on token features (words and regions), and these features hold "
+                "pooled ones only: encode the posts again with tokens."
+            )
+        text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
+        image, image_mask = self.image.tokens(
+            batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
+        )
+        return TokenInputs(text, image, text_mask, image_mask)
