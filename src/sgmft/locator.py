@@ -12,11 +12,11 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 
+from sgmft.baselines.base import Method
 from sgmft.encoders import Encoder, load_encoder
 from sgmft.encoding import Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
 from sgmft.fitting import Task, fit_network, validation_metrics
-from sgmft.baselines.base import Method
 from sgmft.methods import get_method
 from sgmft.nn import Network
 from sgmft.posts import Post, count_errors, refuse
