@@ -70,7 +70,7 @@ def _fit(locator: SemanticLocator, train: list[Post], test: list[Post]) -> dict[
         **_figures([p.post for p in predictions], [p.label for p in predictions]),
         "parameters": sum(x.numel() for x in network.parameters()),
         "epochs": len(history),
-        "share": float(network.share) if network.config.direct else None,
+        "share": None if network.share is None else float(network.share),
         "guidance_first": [history[0]["gate_entropy"], history[0]["element_entropy"]],
         "guidance_last": [history[-1]["gate_entropy"], history[-1]["element_entropy"]],
         "guidance_test": np.mean([p.guidance for p in predictions if p.guidance], 0).tolist(),

@@ -27,13 +27,16 @@ COLOURS = {"Home": "red", "School": "green", "Work": "blue"}
 class TinyEncoder:
     """An encoder of sixteen numbers that costs nothing: words by their digest, pictures by colour.
 
-    A post's features never depend on the posts beside it.
+    A post's features never depend on the posts beside it. `patch_grid` must divide 8.
     """
 
-    def __init__(self, cleaning: str = "light", device: str | None = None) -> None:
+    def __init__(
+        self, cleaning: str = "light", *, patch_grid: int = 2, device: str | None = None
+    ) -> None:
         from sgmft.encoders import EncoderInfo
 
-        digest = hashlib.sha256(f"tiny {cleaning}".encode()).hexdigest()[:16]
+        self.patch_grid = patch_grid
+        digest = hashlib.sha256(f"tiny {cleaning} {patch_grid}".encode()).hexdigest()[:16]
         self.info = EncoderInfo("tiny", digest, 16, 12, False, None, 8, cleaning)
 
     def encode_texts(self, texts: list[str], tokens: bool) -> Any:
@@ -46,10 +49,16 @@ class TinyEncoder:
     def encode_images(self, pictures: Any, tokens: bool) -> Any:
         from sgmft.encoders import Encoded
 
-        cells = pictures.astype(np.float32).reshape(-1, 2, 4, 2, 4, 3).mean((2, 4)) / 255 - 0.5
-        pooled = cells.reshape(-1, 12)  # four quarters of three colours
-        grid = np.stack([np.tile(cells[:, i, j], 4) for i in (0, 1) for j in (0, 1)], 1)
+        pooled = _squares(pictures, 2).reshape(-1, 12)  # four quarters of three colours
+        grid = np.tile(_squares(pictures, self.patch_grid), 4)  # a square's colours four times
         return Encoded(pooled, list(grid) if tokens else None)
+
+
+def _squares(pictures: Any, grid: int) -> np.ndarray[Any, Any]:
+    """Mean colours of the squares of pictures (N, 8, 8, 3), around zero: (N, grid², 3)."""
+    edge = 8 // grid
+    squares = pictures.astype(np.float32).reshape(-1, grid, edge, grid, edge, 3).mean((2, 4))
+    return squares.reshape(-1, grid * grid, 3) / 255 - 0.5
 
 
 def _vector(word: str) -> np.ndarray[Any, Any]:

@@ -140,7 +140,7 @@ def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
         ("train {table} -o {out} --column text=txt", "no column 'txt'"),
         ("train {table} -o {out} --column words=text", "the fields are text, image, id, label"),
         ("train {table} -o {out} --column text", "--column text: write it as NAME=VALUE"),
-        ("train {table} -o {out} --preset best", "no preset 'best': use paper, tokens, default"),
+        ("train {table} -o {out} --preset best", "no preset 'best' of sgmft: use default"),
         ("train {table} -o {out} --encoder nonsense", "no encoder 'nonsense': use compact"),
         ("train {table} -o {out} --cleaning hard", "no cleaning 'hard'"),
         ("train {table} -o {out} --device quantum", "no device 'quantum' here"),

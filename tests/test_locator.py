@@ -7,14 +7,21 @@ import math
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sgmft import Post, SemanticLocator, read_posts
+from sgmft.baselines.base import Method
 from sgmft.errors import SgmftError
+from sgmft.methods import METHODS
+from sgmft.nn import NetworkConfig, Output
+from sgmft.nn.fusions import FUSIONS
+from sgmft.nn.network import TwoSided
+from sgmft.presets import Preset, TrainConfig
 from sgmft.saving import versions
 
 PLACES = ["Home", "School", "Work"]
@@ -308,7 +315,10 @@ def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_p
 
 def test_wrong_names_are_told_at_once(tiny):
     for options, told in (
-        ({"preset": "best"}, "no preset 'best'"),
+        ({"method": "clip"}, "no method 'clip': use sgmft"),
+        ({"preset": "best"}, "no preset 'best' of sgmft: use default"),
+        ({"encoder": "cnn"}, "The encoder 'cnn' gives words as numbers of a vocabulary"),
+        ({"settings": {"sfm": False}}, "no setting 'sfm'"),
         ({"settings": {"epoch": 1}}, "no setting 'epoch'"),
     ):
         with pytest.raises(SgmftError, match=told):
@@ -340,9 +350,10 @@ def test_config_says_what_it_is_of(toy_model, saved):
     assert config["encoder"] == {"name": "tiny", "cleaning": "light"} | {
         "fingerprint": info.fingerprint
     }
-    assert config["preset"] == "default"
+    assert config["method"] == "sgmft" and config["preset"] == "default"
     assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
     assert config["model"]["width"] == 16 and config["model"]["classes"] == 3
+    assert config["model"]["fusion"] == "sfm" and "sfm" not in config["model"]
     assert config["data"]["fingerprint"] == toy_model.record["data"]["fingerprint"]
     assert config["metrics"] == {} and len(config["history"]) == 12
     assert config["versions"] == versions() and {"sgmft", "torch"} <= set(versions())
@@ -357,6 +368,129 @@ def test_config_is_json_that_any_reader_takes(toy_model, saved):
     # NaN, as the history has it without held-out posts, is no JSON.
     assert math.isnan(toy_model.record["history"][0]["val_loss"])
     assert config_of(saved)["history"][0]["val_loss"] is None
+
+
+@dataclass(frozen=True)
+class LinearConfig(NetworkConfig):
+    width: int = 4
+    shape: tuple[int, ...] = (1,)
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
+class Linear(TwoSided):
+    """Pooled features added: a method that a user might bring."""
+
+    def __init__(self, config):
+        super().__init__(config, config.width)
+        self.head = nn.Linear(config.width, config.classes)
+
+    def forward(self, batch):
+        fused = torch.stack(self.pooled_inputs(batch)).sum(0)
+        return Output(self.head(fused), fused)
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    """The method "linear", with two presets and a setting that JSON turns into a list."""
+    train = TrainConfig(epochs=30, learning_rate=3e-2)
+    presets = {
+        "narrow": Preset("narrow", {"width": 4}, train),
+        "wide": Preset("wide", {"width": 8, "shape": (2, 3)}, train),
+    }
+    method = Method(
+        "linear", "A line", "by hand", network=Linear, config=LinearConfig, presets=presets
+    )
+    monkeypatch.setitem(METHODS, "linear", method)
+    return method
+
+
+@pytest.mark.parametrize("preset", [None, "wide"])
+def test_another_method_is_learned_saved_and_loaded_as_that(
+    tiny, linear, toy_posts, tmp_path, preset
+):
+    locator = SemanticLocator("tiny", method="linear", preset=preset).fit(toy_posts)
+    found = locator.predict_proba(toy_posts)
+    assert [PLACES[k] for k in found.argmax(1)] == [post.label for post in toy_posts]
+    assert all(math.isnan(x) for x in next(locator.predictions(toy_posts)).guidance)
+    locator.save_pretrained(tmp_path)
+    config = config_of(tmp_path)
+    assert (config["method"], config["preset"]) == ("linear", preset or "narrow")
+    assert "with A line (by hand)" in (tmp_path / "README.md").read_text("utf-8")
+    loaded = SemanticLocator.from_pretrained(tmp_path)
+    assert loaded.method is linear and type(loaded.network) is Linear
+    assert loaded.preset == locator.preset and loaded.network.config == locator.network.config
+    assert np.array_equal(loaded.predict_proba(toy_posts), found)
+    assert np.array_equal(loaded.fit(toy_posts).predict_proba(toy_posts), found)
+
+
+def test_a_model_of_a_method_that_is_not_there(linear, tiny, toy_posts, tmp_path, monkeypatch):
+    settings = {"epochs": 1}
+    locator = SemanticLocator("tiny", method="linear", settings=settings).fit(toy_posts)
+    locator.save_pretrained(tmp_path)
+    monkeypatch.delitem(METHODS, "linear")
+    with pytest.raises(SgmftError, match="no method 'linear': use sgmft"):
+        SemanticLocator.from_pretrained(tmp_path)
+
+
+class Largest(nn.Module):
+    """A user's fusion module: the largest value of each number over all words and regions."""
+
+    def __init__(self, width, heads, layers):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(layers, width))
+
+    def forward(self, text, image, text_mask, image_mask):
+        tokens, mask = torch.cat([text, image], 1), torch.cat([text_mask, image_mask], 1)
+        return tokens.masked_fill(~mask[..., None], -torch.inf).amax(1) * self.gain.sum(0)
+
+
+def test_a_fusion_module_of_the_users_own(tiny, toy_posts, tmp_path, monkeypatch):
+    monkeypatch.setitem(FUSIONS, "mine", Largest)
+    settings = {"fusion": "mine", "fusion_layers": 3, "epochs": 15, "dropout": 0.0}
+    locator = tiny(settings, preset="tokens", val_size=0.0).fit(toy_posts)
+    fusion = locator.network.fusion
+    assert isinstance(fusion, Largest) and fusion.gain.shape == (3, 16)
+    assert not torch.equal(fusion.gain, torch.ones(3, 16))  # it has learned
+    found = locator.predict_proba(toy_posts)
+    right = [PLACES[k] == post.label for k, post in zip(found.argmax(1), toy_posts, strict=True)]
+    assert np.mean(right) > 0.9
+    locator.save_pretrained(tmp_path)
+    assert config_of(tmp_path)["model"]["fusion"] == "mine"
+    loaded = SemanticLocator.from_pretrained(tmp_path)
+    assert isinstance(loaded.network.fusion, Largest)
+    assert np.array_equal(loaded.predict_proba(toy_posts), found)
+    monkeypatch.delitem(FUSIONS, "mine")
+    with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, .* register your own"):
+        SemanticLocator.from_pretrained(tmp_path)
+    with pytest.raises(SgmftError, match="no fusion module 'mine'"):
+        tiny(settings, preset="tokens").fit(toy_posts)
+
+
+def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, toy_posts, tmp_path):
+    def make(**options):
+        return tiny(preset="tokens", features=tmp_path / "features", **options)
+
+    coarse, fine = make(), make(patch_grid=4)
+    assert coarse.encode(toy_posts).features.regions_per_picture == 4  # the encoder's default
+    assert fine.encode(toy_posts).features.regions_per_picture == 16
+    assert coarse.encoder.info.fingerprint != fine.encoder.info.fingerprint
+    fine.fit(toy_posts).save_pretrained(tmp_path / "fine")
+    coarse.fit(toy_posts).save_pretrained(tmp_path / "coarse")
+    assert config_of(tmp_path / "fine")["encoder"]["patch_grid"] == 4
+    assert "patch_grid" not in config_of(tmp_path / "coarse")["encoder"]
+    for name, locator, regions in (("fine", fine, 16), ("coarse", coarse, 4)):
+        loaded = SemanticLocator.from_pretrained(tmp_path / name)
+        assert loaded.encoder.info == locator.encoder.info
+        assert loaded.encode(toy_posts).features.regions_per_picture == regions
+        found = loaded.predict_proba(toy_posts)
+        assert np.array_equal(found, locator.predict_proba(toy_posts))
+    coarse, fine = (
+        SemanticLocator.from_pretrained(tmp_path / name).predict_proba(toy_posts)
+        for name in ("coarse", "fine")
+    )
+    assert not np.array_equal(coarse, fine)
 
 
 def test_labels_of_any_language_survive(tiny, toy_posts, tmp_path):
@@ -463,6 +597,22 @@ def test_a_newer_format(saved):
 def test_a_setting_of_a_newer_model(saved):
     edited(saved, lambda config: config["sgmft"]["model"].update(warp=9))
     with pytest.raises(SgmftError, match="settings warp are not known"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_model_from_before_fusion_modules_had_names(saved):
+    def old(config):
+        del config["sgmft"]["model"]["fusion"]
+        config["sgmft"]["model"]["sfm"] = True
+
+    edited(saved, old)
+    with pytest.raises(SgmftError, match="settings sfm are not known here"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_model_from_before_methods_had_names(saved):
+    edited(saved, lambda config: config["sgmft"].pop("method"))
+    with pytest.raises(SgmftError, match=r"its config\.json is of another kind"):
         SemanticLocator.from_pretrained(saved)
 
 

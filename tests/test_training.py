@@ -11,17 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sgmft.features import Features, PostFeatures
-from sgmft.nn import SGMFT, ModelConfig
+from made_up import Centres, posts
+from sgmft.features import Features
+from sgmft.nn import SGMFT, Batch, ModelConfig, Network, NetworkConfig, Output
+from sgmft.nn.network import TwoSided
 from sgmft.presets import TrainConfig
-from sgmft.training import Epoch, LabelledFeatures, predict_logits, train
+from sgmft.training import EVALUATION_BATCH, Epoch, LabelledFeatures, answer, train
 
 SMALL = ModelConfig(
     classes=3,
@@ -39,30 +41,6 @@ FAST = TrainConfig(epochs=6, batch_size=8, learning_rate=3e-3)
 FILE = "checkpoint.safetensors"
 
 
-def posts(
-    count: int = 45, classes: int = 3, seed: int = 0, *, noise: float = 0.3, lacking: str = ""
-) -> LabelledFeatures:
-    """Posts whose class shows in both sides; `lacking` "text" or "image" leaves that side out."""
-    centres = np.random.default_rng(1)
-    text, image = centres.standard_normal((classes, 12)), centres.standard_normal((classes, 10))
-    dice = np.random.default_rng([seed, 7])
-    rows, labels = [], []
-    for i in range(count):
-        k = i % classes
-        words = (text[k] + noise * dice.standard_normal((1 + i % 3, 12))).astype(np.float32)
-        regions = (image[k] + noise * dice.standard_normal((4, 10))).astype(np.float32)
-        rows.append(
-            PostFeatures(
-                None if lacking == "text" else words.mean(0),
-                None if lacking == "text" else words.astype(np.float16),
-                None if lacking == "image" else regions.mean(0, keepdims=True),
-                None if lacking == "image" else regions.astype(np.float16),
-            )
-        )
-        labels.append(k)
-    return LabelledFeatures(Features.of(rows, 12, 10, True), torch.tensor(labels))
-
-
 def mislabelled(data: LabelledFeatures) -> LabelledFeatures:
     """Every other post with a wrong label: a validation loss on these soon rises."""
     labels = data.labels.clone()
@@ -75,7 +53,7 @@ def fresh(config: ModelConfig = SMALL, seed: int = 0) -> SGMFT:
     return SGMFT(config)
 
 
-def weights_of(model: SGMFT) -> dict[str, torch.Tensor]:
+def weights_of(model: Network) -> dict[str, torch.Tensor]:
     return {name: x.clone() for name, x in model.state_dict().items()}
 
 
@@ -99,7 +77,7 @@ def test_loss_falls_and_the_classes_are_learned(view, direct):
     assert [epoch.epoch for epoch in history] == list(range(1, 13))
     assert history[-1].loss < history[0].loss / 2
     assert history[-1].accuracy > 0.95 and history[-1].val_accuracy > 0.9
-    logits, guidance = predict_logits(model, data.features)
+    logits, _, _, guidance = answer(model, data.features)
     assert (logits.argmax(-1) == data.labels).float().mean() > 0.95
     assert not model.training
     assert guidance.isfinite().all() and (guidance > 0).all() and (guidance <= 1 + 1e-5).all()
@@ -123,9 +101,8 @@ def test_a_side_that_every_post_lacks(view, lacking):
     model, data = fresh(replace(SMALL, view=view, direct=True)), posts(lacking=lacking)
     history = train(model, data, None, FAST)
     assert history[-1].loss < history[0].loss
-    logits, _ = predict_logits(model, data.features)
-    assert logits.isfinite().all()
-    assert predict_logits(model, posts(5, seed=2).features)[0].isfinite().all()
+    assert answer(model, data.features).logits.isfinite().all()
+    assert answer(model, posts(5, seed=2).features).logits.isfinite().all()
 
 
 def test_two_classes():
@@ -139,7 +116,7 @@ def test_one_post_per_class_and_a_last_batch_of_one(count):
     model, data = fresh(), posts(count)
     history = train(model, data, None, replace(FAST, epochs=30))
     assert history[-1].loss < history[0].loss
-    assert predict_logits(model, data.features)[0].isfinite().all()
+    assert answer(model, data.features).logits.isfinite().all()
 
 
 # --- the loss
@@ -148,7 +125,7 @@ def test_one_post_per_class_and_a_last_batch_of_one(count):
 def first_loss(data: LabelledFeatures, **settings: Any) -> tuple[float, torch.Tensor]:
     """The reported loss of the first step, all posts in one batch, and the logits it is of."""
     model = fresh()
-    logits, _ = predict_logits(copy.deepcopy(model), data.features)
+    logits = answer(copy.deepcopy(model), data.features).logits
     size = len(data.labels)
     history = train(model, data, None, replace(FAST, epochs=1, batch_size=size, **settings))
     return history[0].loss, logits.double()
@@ -185,6 +162,109 @@ def test_label_smoothing_spreads_a_share_of_the_target():
     log_p = logits - logits.exp().sum(1, keepdim=True).log()
     expected = -0.7 * log_p[range(8), data.labels].mean() - 0.3 * log_p.mean()
     assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+class SideBySide(TwoSided):
+    """The text's classes and the picture's, each with a head; only the text's is the answer."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config, 8)
+        self.heads = nn.ModuleList(nn.Linear(8, config.classes) for _ in range(2))
+
+    def forward(self, batch: Batch) -> Output:
+        text, image = self.pooled_inputs(batch)
+        return Output(self.heads[0](text), text, parts={"image": self.heads[1](image)})
+
+    def loss(self, output: Output, labels: torch.Tensor, criterion: Any) -> torch.Tensor:
+        assert output.parts is not None
+        return criterion(output.logits, labels) + criterion(output.parts["image"], labels)
+
+
+def test_a_networks_own_objective_is_minimised_and_the_cross_entropy_told():
+    torch.manual_seed(0)
+    model, data = SideBySide(NetworkConfig(3, 12, 10)), posts()
+    model.prepare(data.features.text, data.features.image, None, None)
+    before = weights_of(model)
+    everything = data.features.batch(torch.arange(45))
+    with torch.no_grad():
+        told = float(cross_entropy(model(everything).logits, data.labels))
+    history = train(model, data, None, replace(FAST, epochs=20, batch_size=45, learning_rate=0.03))
+    assert history[0].loss == pytest.approx(told, rel=1e-5)  # of the logits alone
+    output = model(everything)
+    for logits in (output.logits, output.parts["image"]):  # the other head by `loss` alone
+        assert (logits.argmax(-1) == data.labels).float().mean() > 0.95
+    after = weights_of(model)
+    learned = {name for name in before if not torch.equal(before[name], after[name])}
+    expected = {f"heads.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+    expected |= {f"{side}.project.{k}" for side in ("text", "image") for k in ("weight", "bias")}
+    assert learned == expected
+
+
+# --- networks that are solved at once
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
+    model, data, held = Centres(NetworkConfig(3, 12, 10)), posts(), mislabelled(posts(15, seed=1))
+    told: list[Epoch] = []
+    history = train(
+        model,
+        data,
+        held if watched else None,
+        replace(FAST, epochs=50, patience=3),
+        checkpoint=tmp_path / "c",
+        on_epoch=told.append,
+    )
+    (line,) = history
+    assert figures(told) == figures(history)
+    assert (line.epoch, line.epochs) == (1, 1)
+    assert not model.training
+    for k in range(3):
+        mean = data.features.text[data.labels == k].mean(0)
+        torch.testing.assert_close(model.means[k], mean)
+    for name, of in (("", data), ("val_", held)):
+        if of is held and not watched:
+            assert math.isnan(line.val_loss) and math.isnan(line.val_accuracy)
+            continue
+        logits = answer(model, of.features).logits
+        loss, right = cross_entropy(logits, of.labels), logits.argmax(-1) == of.labels
+        assert getattr(line, f"{name}loss") == pytest.approx(float(loss))
+        assert getattr(line, f"{name}accuracy") == pytest.approx(float(right.float().mean()))
+    assert math.isnan(line.gate_entropy) and math.isnan(line.element_entropy)
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("view", ["elements", "tokens"])
+@pytest.mark.parametrize("direct", [False, True])
+def test_answers_are_the_networks_in_the_order_of_the_posts(view, direct):
+    count = EVALUATION_BATCH + 3  # more than one batch
+    features = posts(count).features
+    model = fresh(replace(SMALL, view=view, direct=direct)).eval()
+    with torch.no_grad():
+        if direct:
+            model.direct_text.weight.normal_()
+        output = model(features.batch(torch.arange(count)))
+    found = answer(model.train(), features)
+    assert not model.training
+    expected = output.logits, output.direct, output.fused, torch.stack(tuple(output.guidance), 1)
+    for one, other in zip(found, expected, strict=True):
+        other = torch.zeros(count, 3) if other is None else other
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_answers_without_guidance_are_nan_there():
+    found = answer(fresh(replace(SMALL, sim=False)), posts(4).features)
+    assert found.guidance.shape == (4, 2) and found.guidance.isnan().all()
+    assert found.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("view", ["elements", "tokens"])
+def test_no_posts_no_answers(view):
+    found = answer(fresh(replace(SMALL, view=view)), Features.of([], 12, 10, True))
+    assert found.logits.shape == found.direct.shape == (0, 3)
+    assert found.guidance.shape == (0, 2) and len(found.fused) == 0
 
 
 # --- the optimiser
@@ -232,7 +312,7 @@ def test_early_stopping_keeps_the_best_epochs_weights(direct):
     losses = [epoch.val_loss for epoch in history]
     best = losses.index(min(losses))
     assert len(history) == best + 1 + 3 < 60
-    logits, _ = predict_logits(model, held.features)
+    logits = answer(model, held.features).logits
     assert float(cross_entropy(logits, held.labels)) == pytest.approx(min(losses), rel=1e-6)
     accuracy = float((logits.argmax(-1) == held.labels).float().mean())
     assert accuracy == pytest.approx(history[best].val_accuracy)
@@ -242,7 +322,7 @@ def test_early_stopping_keeps_the_best_epochs_weights(direct):
 def test_without_patience_all_epochs_are_trained_and_the_last_is_kept():
     model, held = fresh(), mislabelled(posts(15, seed=1))
     history = train(model, posts(), held, replace(FAST, epochs=15, learning_rate=1e-2))
-    logits, _ = predict_logits(model, held.features)
+    logits = answer(model, held.features).logits
     loss = float(cross_entropy(logits, held.labels))
     assert len(history) == 15
     assert loss == pytest.approx(history[-1].val_loss, rel=1e-6)

@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from sgmft.compare.command import compare
 from sgmft.errors import SgmftError
-
-if TYPE_CHECKING:
-    from sgmft.jobs import Source
+from sgmft.options import (
+    AllowOutside,
+    Cleaning,
+    Column,
+    Device,
+    Encoder,
+    Features,
+    Model,
+    Output,
+    Strict,
+    Table,
+    Where,
+    pairs,
+    source_of,
+)
 
 
 class _Group(TyperGroup):
@@ -40,38 +53,20 @@ app = typer.Typer(
     "(SG-MFT, arXiv 2405.05760).",
 )
 
-Table = Annotated[
-    str,
-    typer.Argument(
-        help="Posts: .csv, .tsv, .jsonl, .parquet, a Label Studio .json, an ImageFolder, or -."
-    ),
-]
-Model = Annotated[str, typer.Argument(help="A folder that `sgmft train` wrote.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="Where the result goes.")]
-Encoder = Annotated[
-    str, typer.Option(help="compact, chinese-clip-huge, -large, -base, or a checkpoint's folder.")
-]
-Cleaning = Annotated[
-    str | None, typer.Option(help="Text cleaning: light, paper or none; by default the preset's.")
-]
-Features = Annotated[
-    str | None,
-    typer.Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
-]
-Where = Annotated[
-    list[str] | None, typer.Option(help="Only rows with COLUMN=VALUE; may be repeated.")
-]
-Rename = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        help="FIELD=COLUMN where the table's names differ; "
-        "FIELD is text, image, id, label or user.",
-    ),
-]
-AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the table's folder.")]
-Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
+
+@app.callback()
+def plugins(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Python file that registers a fusion module or method; repeat."),
+    ] = None,
+) -> None:
+    """Load a user's own files before the command."""
+    if plugin:
+        from sgmft.plugins import load_plugin
+
+        for path in plugin:
+            load_plugin(path)
 
 
 @app.command()
@@ -96,8 +91,11 @@ def sample(
 def train(
     table: Table,
     output: Output,
-    encoder: Encoder = "compact",
-    preset: Annotated[str, typer.Option(help="default, paper or tokens.")] = "default",
+    encoder: Encoder = None,
+    method: Annotated[
+        str, typer.Option(help="sgmft, or a compared system: mplug, unis-mmc, linear-probe, ...")
+    ] = "sgmft",
+    preset: Annotated[str | None, typer.Option(help="Of sgmft: default, tokens or paper.")] = None,
     cleaning: Cleaning = None,
     val_size: Annotated[
         float | None, typer.Option(help="Share held out to choose the epoch.")
@@ -109,7 +107,7 @@ def train(
     ] = None,
     features: Features = None,
     where: Where = None,
-    column: Rename = None,
+    column: Column = None,
     allow_outside: AllowOutside = False,
     strict: Strict = False,
     track: Annotated[str | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
@@ -122,9 +120,10 @@ def train(
 
     locator = SemanticLocator(
         encoder,
+        method=method,
         preset=preset,
         cleaning=cleaning,
-        settings=_pairs(settings, "--set"),
+        settings=pairs(settings, "--set"),
         val_size=val_size,
         seed=seed,
         features=console.feature_folder(features),
@@ -132,7 +131,7 @@ def train(
     )
     with console.TrainingProgress() as progress:
         told = train_table(
-            _source(table, where, column, allow_outside, strict),
+            source_of(table, where, column, allow_outside, strict),
             output,
             locator,
             split_by=split_by,
@@ -154,7 +153,7 @@ def evaluate(
     ] = None,
     features: Features = None,
     where: Where = None,
-    column: Rename = None,
+    column: Column = None,
     allow_outside: AllowOutside = False,
     strict: Strict = False,
     device: Device = None,
@@ -163,7 +162,7 @@ def evaluate(
     from sgmft import console
     from sgmft.assessment import evaluate_table
 
-    source = _source(table, where, column, allow_outside, strict)
+    source = source_of(table, where, column, allow_outside, strict)
     locator = _load(model, features, device)
     with console.counter("Predicting") as done:
         told, evaluation = evaluate_table(source, output, locator, by=by or (), on_predicted=done)
@@ -179,7 +178,7 @@ def predict(
     output: Output = "-",
     features: Features = None,
     where: Where = None,
-    column: Rename = None,
+    column: Column = None,
     allow_outside: AllowOutside = False,
     strict: Strict = False,
     device: Device = None,
@@ -188,7 +187,7 @@ def predict(
     from sgmft import console
     from sgmft.jobs import predict_table
 
-    source = _source(table, where, column, allow_outside, strict)
+    source = source_of(table, where, column, allow_outside, strict)
     locator = _load(model, features, device)
     with console.counter("Predicting") as done:
         told = predict_table(source, output, locator, on_predicted=done)
@@ -201,11 +200,11 @@ def predict(
 def encode(
     table: Table,
     output: Output,
-    encoder: Encoder = "compact",
+    encoder: Encoder = None,
     cleaning: Cleaning = None,
     tokens: Annotated[bool, typer.Option(help="Word and region features too.")] = True,
     where: Where = None,
-    column: Rename = None,
+    column: Column = None,
     allow_outside: AllowOutside = False,
     strict: Strict = False,
     device: Device = None,
@@ -216,11 +215,14 @@ def encode(
     from sgmft.locator import SemanticLocator
 
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
-    source = _source(table, where, column, allow_outside, strict)
+    source = source_of(table, where, column, allow_outside, strict)
     with console.counter("Encoding") as done:
         told, folder = encode_table(source, locator, tokens=tokens, on_encoded=done)
     console.print_errors(told)
     _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
+
+
+app.command()(compare)
 
 
 def _load(model: str, features: str | None, device: str | None) -> Any:
@@ -230,33 +232,6 @@ def _load(model: str, features: str | None, device: str | None) -> Any:
     return SemanticLocator.from_pretrained(
         model, features=console.feature_folder(features), device=device
     )
-
-
-def _source(
-    table: str,
-    where: list[str] | None,
-    column: list[str] | None,
-    allow_outside: bool,
-    strict: bool,
-) -> Source:
-    from sgmft.jobs import Source
-    from sgmft.tables import Columns
-
-    names = _pairs(column, "--column")
-    fields = ("text", "image", "id", "label", "user")
-    if unknown := names.keys() - set(fields):
-        raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
-    return Source(table, Columns(**names), _pairs(where, "--where"), allow_outside, strict)
-
-
-def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
-    pairs = {}
-    for item in items or ():
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise SgmftError(f"{flag} {item}: write it as NAME=VALUE.")
-        pairs[name] = value
-    return pairs
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from sgmft.compare.results import Spread
+    from sgmft.compare.results import Table as ComparisonTable
     from sgmft.evaluation import Evaluation
     from sgmft.jobs import Told
     from sgmft.locator import SemanticLocator
@@ -90,6 +93,34 @@ class TrainingProgress:
         )
 
 
+class ComparisonProgress:
+    """A bar for encoding, then one over all trials and runs with the time left."""
+
+    def __init__(self) -> None:
+        self._progress = _progress()
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def encoded(self, setting: str, done: int) -> None:
+        """Posts encoded so far under one encoder setting."""
+        self._update(f"Encoding posts, {setting}", done, None, "")
+
+    def finished(self, done: int, total: int, what: str) -> None:
+        """One trial or run is done."""
+        self._update("Trials and runs", done, total, what)
+
+    def _update(self, name: str, done: int, total: int | None, told: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, told="")
+        self._progress.update(self._tasks[name], completed=done, total=total, told=told)
+
+
 def print_errors(told: Told) -> None:
     """How many rows could not be used, and why."""
     if not told.errors:
@@ -131,3 +162,28 @@ def print_evaluation(evaluation: Evaluation) -> None:
         for value, group in values.items():
             table.add_row(value, f"{group.accuracy.value:.3f}", str(group.posts))
         _screen.print(table)
+
+
+def print_comparison(tables: Sequence[ComparisonTable]) -> None:
+    """Accuracy of every row, and what failed."""
+    for found in tables:
+        table = Table("", "accuracy", "macro-F1", f"against {found.reference}", "p (Holm)")
+        for line in found.lines:
+            if line.summary is None:
+                table.add_row(line.title, "; ".join(line.failed) or "not run", "", "", "")
+                continue
+            accuracy, f1, other = line.summary.accuracy, line.summary.macro_f1, line.against
+            table.add_row(
+                line.title,
+                _over_seeds(accuracy),
+                _over_seeds(f1),
+                "" if other is None else f"{100 * other.value:+.1f}",
+                "" if other is None else f"{other.p_holm:.3f}",
+            )
+        _screen.print(f"Table {found.number}: {found.title}")
+        _screen.print(table)
+
+
+def _over_seeds(figure: Spread) -> str:
+    sd = "" if math.isnan(figure.sd) else f" ± {100 * figure.sd:.1f}"
+    return f"{100 * figure.mean:.1f}{sd}"

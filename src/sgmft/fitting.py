@@ -68,6 +68,16 @@ class Choice(NamedTuple):
     network: Network
     history: list[Epoch]
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs were best."""
+        return best_epoch(self.history).epoch
+
+    @property
+    def share(self) -> float | None:
+        """Of the fused path, where the network has a direct one beside it."""
+        return None if self.network.share is None else float(self.network.share)
+
 
 def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     """Train on the posts that are not held out, and keep the epoch with the least loss on those.
@@ -83,15 +93,18 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     return Choice(network, train(network, seen, watched, task.preset.train, **run))
 
 
-def refit(task: Task, choice: Choice, **run: Any) -> Network:
-    """Train anew on all posts, for as many epochs, and with the fused path's share, as chosen."""
-    settings = dataclasses.replace(
-        task.preset.train, epochs=best_epoch(choice.history).epoch, patience=0
-    )
+def refit(task: Task, epochs: int, share: float | None, **run: Any) -> Network:
+    """Train anew on all posts, for as many epochs as held-out posts chose.
+
+    Args:
+        share: of the fused path, where there is a direct one beside it.
+        run: as in `choose`.
+    """
     network = task.network(task.data.features)
+    settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
     train(network, task.data, None, settings, **run)
-    if network.share is not None and choice.network.share is not None:
-        network.share.copy_(choice.network.share)
+    if network.share is not None and share is not None:
+        network.share.fill_(share)
     return network
 
 
@@ -118,7 +131,8 @@ def fit_network(
     choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
     if not task.preset.refit or not held_out:
         return choice
-    network = refit(task, choice, checkpoint=checkpoint and checkpoint / "refit", **run)
+    folder = checkpoint and checkpoint / "refit"
+    network = refit(task, choice.epochs, choice.share, checkpoint=folder, **run)
     return Choice(network, choice.history)
 
 

@@ -24,7 +24,7 @@ from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import fingerprint, split_posts
 from sgmft.store import FeatureStore
-from sgmft.training import Epoch, LabelledFeatures, predict_logits
+from sgmft.training import Epoch, LabelledFeatures, answer
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
@@ -222,7 +222,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         network = self._trained()
         tokens = self.uses_tokens
         for chunk in encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens)):
-            logits, guidance = predict_logits(network, stack(chunk.rows, self.encoder, tokens))
+            logits, _, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
             found = dict(zip(chunk.good, range(len(chunk.good)), strict=True))
             probabilities = logits.softmax(-1).numpy()
             for i, post in enumerate(chunk.posts):

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from sgmft.checkpoint import load_checkpoint, save_checkpoint
 from sgmft.features import Features
 from sgmft.memory import keep_freed_memory
-from sgmft.nn import Network
+from sgmft.nn import Network, Output
 from sgmft.nn.network import Criterion, Solved
 from sgmft.presets import TrainConfig
 
@@ -193,28 +193,30 @@ def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * config.epochs)))
 
 
-def predict_logits(model: Network, features: Features) -> tuple[Tensor, Tensor]:
-    """Logits (N, K), and guidance entropies (N, 2) that are NaN where a model has no guidance."""
-    logits, _, guidance = _forward(model, features)
-    return logits, guidance
+class Answers(NamedTuple):
+    """What a network says of N posts, on the CPU."""
+
+    logits: Tensor  # (N, K)
+    direct: Tensor  # (N, K) the direct path's part of them; zero without one
+    fused: Tensor  # (N, D)
+    guidance: Tensor  # (N, 2) relative entropies of P^m and P^e; NaN without guidance
 
 
 @torch.inference_mode()
-def _forward(model: Network, features: Features) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and the direct path's part of them (N, K), zero without one; guidance (N, 2)."""
+def answer(model: Network, features: Features) -> Answers:
+    """Run a network on all posts, batch by batch."""
     model.eval()
-    device = next(model.parameters()).device
-    logits = torch.zeros(len(features), model.config.classes)
-    direct = torch.zeros_like(logits)
-    guidance = torch.full((len(features), 2), math.nan)
-    for rows in torch.arange(len(features)).split(EVALUATION_BATCH) if len(features) else ():
-        output = model(features.batch(rows).to(device))
-        logits[rows] = output.logits.float().cpu()
-        if output.direct is not None:
-            direct[rows] = output.direct.float().cpu()
+    device = next(iter(model.state_dict().values())).device
+    parts: list[Answers] = []
+    for rows in torch.arange(len(features)).split(EVALUATION_BATCH):
+        output: Output = model(features.batch(rows).to(device))
+        direct = torch.zeros_like(output.logits) if output.direct is None else output.direct
+        guidance = torch.full((len(rows), 2), math.nan)
         if output.guidance is not None:
-            guidance[rows] = torch.stack(tuple(output.guidance), 1).float().cpu()
-    return logits, direct, guidance
+            guidance = torch.stack(tuple(output.guidance), 1)
+        part = (output.logits, direct, output.fused, guidance)
+        parts.append(Answers(*(x.float().cpu() for x in part)))
+    return Answers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
@@ -223,7 +225,7 @@ def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
     Beside a direct path, the fused path is first given the share that suits these posts best,
     which may be none.
     """
-    logits, direct, _ = _forward(model, data.features)
+    logits, direct, *_ = answer(model, data.features)
     if model.share is not None:
         mixes = {share: direct + share * (logits - direct) for share in SHARES}
         best = min(SHARES, key=lambda share: float(cross_entropy(mixes[share], data.labels)))

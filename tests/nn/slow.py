@@ -277,10 +277,10 @@ def sgmft(w, c, post):
             inter = [[a for (a,) in inter]]
         text = feed_forward(part(w, "text_ffn"), x_t, inter if c.guided == "text" else None)
         image = feed_forward(part(w, "image_ffn"), x_i, inter if c.guided == "image" else None)
-    if c.sfm:
-        fused = fusion(part(w, "fusion"), text, image, c.heads, width, c.fusion_layers)
-    else:
+    if c.fusion == "sum":
         fused = add(mean(text), mean(image))
+    else:
+        fused = fusion(part(w, "fusion"), text, image, c.heads, width, c.fusion_layers)
     logits = classifier(part(w, "classifier"), fused, len(c.classifier_widths) + 1)
     direct = None
     if c.direct:

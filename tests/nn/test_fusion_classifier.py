@@ -3,8 +3,12 @@ import slow
 import torch
 from torch import nn
 
+from sgmft.errors import SgmftError
 from sgmft.nn.classifier import classifier
-from sgmft.nn.fusion import SimilarityAwareFusion, SumFusion, pool
+from sgmft.nn.fusions import FUSIONS, build_fusion
+from sgmft.nn.fusions.pooling import pool
+from sgmft.nn.fusions.similarity_aware import SimilarityAwareFusion
+from sgmft.nn.fusions.sum import SumFusion
 from sgmft.nn.heads import Heads
 
 D, HEADS = 16, 4
@@ -75,9 +79,28 @@ def test_without_the_module_the_pooled_features_are_added():
         )
         for b in range(2)
     ]
-    close(SumFusion()(text, image, *both), expected)
-    assert torch.equal(SumFusion()(text[:, 0], image[:, 0]), text[:, 0] + image[:, 0])
-    assert not list(SumFusion().parameters())
+    fusion = SumFusion(D, Heads(HEADS))
+    close(fusion(text, image, *both), expected)
+    assert torch.equal(fusion(text[:, 0], image[:, 0]), text[:, 0] + image[:, 0])
+    assert not fusion.state_dict()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sfm", SimilarityAwareFusion), ("sum", SumFusion)])
+def test_modules_by_name(name, kind):
+    fusion = build_fusion(name, D, Heads(HEADS), 3)
+    assert type(fusion) is kind and FUSIONS[name] is kind
+    assert len(list(fusion.children())) <= 1 and len(getattr(fusion, "layers", "123")) == 3
+
+
+def test_an_unknown_name_tells_those_there_are_and_how_to_add_one(monkeypatch):
+    with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, sum, .*FUSIONS\[name"):
+        build_fusion("mine", D, Heads(HEADS), 2)
+    taken = []
+    monkeypatch.setitem(
+        FUSIONS, "mine", lambda *arguments: taken.append(arguments) or nn.Identity()
+    )
+    assert isinstance(build_fusion("mine", D, Heads(HEADS), 2), nn.Identity)
+    assert taken == [(D, Heads(HEADS), 2)]
 
 
 def test_the_classifier_is_five_fully_connected_layers():

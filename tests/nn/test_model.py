@@ -1,4 +1,6 @@
+import math
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -8,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, Batch, ModelConfig, config_from_dict
+from sgmft.nn import SGMFT, Batch, ModelConfig
 
 SMALL = ModelConfig(
     classes=3,
@@ -22,7 +24,7 @@ SMALL = ModelConfig(
 )
 WORDS, REGIONS = [5, 1, 4, 2, 3], [4, 6, 2, 8, 2]  # two regions a picture
 HAS_TEXT, HAS_IMAGE = [True, True, False, True, False], [True, True, True, False, False]
-NAMES = {"view", "gate", "guided"}
+NAMES = {"view", "gate", "guided", "fusion"}
 VIEWS = ["elements", "tokens"]
 views = pytest.mark.parametrize("view", VIEWS)
 
@@ -34,8 +36,8 @@ CONFIGS = [
     for view in VIEWS
     for changes in (
         {"sim": False},
-        {"sfm": False},
-        {"sim": False, "sfm": False, "direct": True},
+        {"fusion": "sum"},
+        {"sim": False, "fusion": "sum", "direct": True},
         {"direct": True, "scale": "unit", "temperature": 20.0},
         {"scale": "standard", "temperature": "learned", "initial_temperature": 3.0},
         {"fusion_layers": 1, "element_width": 2},
@@ -192,7 +194,7 @@ def test_batch_neighbours_change_nothing(config):
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"sim": False}, {"sfm": False}, {"guided": "image"}])
+@pytest.mark.parametrize("changes", [{}, {"sim": False}, {"fusion": "sum"}, {"guided": "image"}])
 def test_padding_changes_nothing(changes):
     model = randomised(replace(SMALL, view="tokens", **changes))
     batch = random_batch(model.config)
@@ -281,7 +283,7 @@ def test_never_nan_whatever_is_missing(view, gate):
         )
         model.zero_grad()
         out = model(batch)
-        loss_of(out, torch.arange(5) % 3).backward()
+        model.loss(out, torch.arange(5) % 3, cross_entropy).backward()
         for value in (out.logits, out.direct, out.fused, *out.guidance):
             assert value.isfinite().all()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -336,7 +338,7 @@ def test_the_classifiers_softmax_is_left_out():
 def test_modules_left_out_have_no_parameters():
     names = {n.split(".")[0] for n, _ in fresh(replace(SMALL, sim=False)).named_parameters()}
     assert names == {"text", "image", "fusion", "classifier"}
-    names = {n.split(".")[0] for n, _ in fresh(replace(SMALL, sfm=False)).named_parameters()}
+    names = {n.split(".")[0] for n, _ in fresh(replace(SMALL, fusion="sum")).named_parameters()}
     assert names == {"text", "image", "temperature", "attention", "text_ffn", "image_ffn"} | {
         "classifier"
     }
@@ -358,19 +360,37 @@ def test_no_projection_where_the_space_is_shared_and_widths_agree():
 # --- learning ---
 
 
-def loss_of(out, labels):
-    """As in training: a direct path learns by itself."""
-    loss = cross_entropy(out.logits, labels)
-    return loss if out.direct is None else loss + cross_entropy(out.direct, labels)
-
-
-def gradients(model, batch, loss=loss_of):
+def gradients(model, batch, loss=None):
+    """Which parameters get one, of the model's own loss or of another."""
+    labels = torch.arange(5) % 3
     model.zero_grad()
-    loss(model(batch), torch.arange(5) % 3).backward()
+    out = model(batch)
+    (loss(out, labels) if loss else model.loss(out, labels, cross_entropy)).backward()
     return {
         name: p.grad is not None and bool((p.grad != 0).any())
         for name, p in model.named_parameters()
     }
+
+
+@views
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_loss_is_equation_19_and_a_direct_paths_own_beside_it(view, direct):
+    config = replace(SMALL, view=view, direct=direct)
+    out, labels = randomised(config)(random_batch(config)), torch.arange(5) % 3
+
+    def cross_entropies(logits):
+        for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+            yield -math.log(slow.softmax(row)[label])
+
+    expected = sum(cross_entropies(out.logits)) / 5
+    if direct:
+        expected += sum(cross_entropies(out.direct)) / 5
+    assert fresh(config).loss(out, labels, cross_entropy).item() == pytest.approx(expected)
+    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)  # another criterion counts for both
+    parts = [out.logits, out.direct][: 1 + direct]
+    expected = sum(cross_entropy(part, labels, weight).item() for part in parts)
+    found = fresh(config).loss(out, labels, partial(cross_entropy, weight=weight))
+    assert found.item() == pytest.approx(expected)
 
 
 @configs
@@ -457,6 +477,12 @@ def test_the_fused_path_counts_by_its_share():
     assert "share" in model.state_dict()  # saved with the model
 
 
+def test_without_a_direct_path_there_is_no_share():
+    model = fresh(SMALL)
+    assert model.share is None and "share" not in model.state_dict()
+    assert model(random_batch(SMALL, dtype=torch.float32)).direct is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -496,7 +522,7 @@ def test_a_hundred_steps_overfit_32_random_posts(changes):
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(120):
         optimizer.zero_grad()
-        loss_of(model(batch), labels).backward()
+        model.loss(model(batch), labels, cross_entropy).backward()
         optimizer.step()
     out = model.eval()(batch).logits
     assert torch.equal(out.argmax(-1), labels)
@@ -607,7 +633,8 @@ def test_defaults_are_the_papers():
         1,
     )
     assert (config.gate, config.temperature, config.guided) == ("softmax", 1.0, "text")
-    assert (config.sim, config.sfm, config.fusion_layers, config.direct) == (True, True, 2, False)
+    assert (config.sim, config.fusion, config.fusion_layers) == (True, "sfm", 2)
+    assert not config.direct
     assert (config.scale, config.projected) == ("none", False)
     small = ModelConfig(classes=6, text_width=16, image_width=16, shared_space=True)
     model = SGMFT(small)
@@ -615,12 +642,6 @@ def test_defaults_are_the_papers():
     assert model.text_ffn.w1.out_features == 64
 
 
-def test_a_config_survives_a_dict():
-    config = replace(SMALL, view="tokens", temperature="learned")
-    values = vars(config) | {"classifier_widths": list(config.classifier_widths)}  # as JSON has it
-    assert config_from_dict(values) == config
-
-
-def test_unknown_settings_are_refused():
-    with pytest.raises(SgmftError, match="settings colour, shape are not known here"):
-        config_from_dict({**vars(SMALL), "shape": 1, "colour": 2})
+def test_an_unknown_fusion_module_is_told_when_the_model_is_built():
+    with pytest.raises(SgmftError, match="no fusion module 'magic': use sfm, sum"):
+        SGMFT(replace(SMALL, fusion="magic"))

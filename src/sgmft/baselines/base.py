@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sgmft.encoders.base import Encoder
 from sgmft.errors import SgmftError
@@ -100,11 +101,16 @@ class Method:
         return name or self.encoder or "compact"
 
     def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> Tensor | None:
-        """The labels as encoded texts (K, Dt), the mean over their prompts; None if not needed."""
+        """The labels as encoded texts (K, Dt), the mean of their prompts' unit vectors.
+
+        None where the method needs none.
+        """
         if not self.prompts:
             return None
-        texts = [prompt.format(label) for label in labels for prompt in self.prompts]
-        pooled: Tensor = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
+        names = [label.replace("_", " ") for label in labels]
+        texts = [prompt.format(name) for name in names for prompt in self.prompts]
+        encoded: Tensor = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
+        pooled: Tensor = normalize(encoded, dim=-1)
         return pooled.reshape(len(labels), len(self.prompts), -1).mean(1)
 
     def uses_tokens(self, preset: Preset) -> bool:

@@ -87,12 +87,14 @@ class Table:
     Attributes:
         number: "1" to "4" as in the paper, or "5" for ours.
         about: one or two sentences: what is compared, and what differs from the paper.
+        reference: title of the row that the others are tested against.
     """
 
     number: str
     title: str
     about: str
     lines: Sequence[Line]
+    reference: str = "SG-MFT (default)"
 
 
 class Panel(NamedTuple):

@@ -16,6 +16,12 @@ def _compact(**settings: Any) -> Encoder:
     return CompactEncoder(**settings)
 
 
+def _cnn(**settings: Any) -> Encoder:
+    from sgmft.encoders.cnn import CNNEncoder
+
+    return CNNEncoder(**settings)
+
+
 def _chinese_clip(name: str, **settings: Any) -> Encoder:
     from sgmft.encoders.chinese_clip import ChineseClipEncoder
 
@@ -25,6 +31,7 @@ def _chinese_clip(name: str, **settings: Any) -> Encoder:
 CHINESE_CLIP = tuple(f"chinese-clip-{size}" for size in ("base", "large", "large-336px", "huge"))
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "compact": _compact,
+    "cnn": _cnn,
     **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
 }
 

@@ -1,0 +1,154 @@
+"""Word embeddings learned with the rest of a network, from the words the encoder `cnn` numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.encoders.cnn import WORD_WIDTH
+from sgmft.errors import SgmftError
+from sgmft.nn.batch import Batch
+from sgmft.nn.inputs import ModalityInput
+from sgmft.nn.network import Network, NetworkConfig
+
+MIN_COUNT = 1  # occurrences in the training posts that give a word an embedding of its own
+NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
+
+
+@dataclass(frozen=True)
+class WordConfig(NetworkConfig):
+    """What all networks with learned word embeddings have in common.
+
+    Attributes:
+        vocabulary_size: V, different words; the training posts decide it.
+        embedding_width: E, numbers in one word's embedding.
+        dropout: share of the classifier's inputs dropped in training.
+    """
+
+    vocabulary_size: int = 1
+    embedding_width: int = 128
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._require_positive(
+            "classes", "text_width", "image_width", "vocabulary_size", "embedding_width"
+        )
+        if self.text_width != WORD_WIDTH:
+            raise SgmftError(
+                f"Word embeddings are learned from words of {WORD_WIDTH} numbers, and this "
+                f"encoder gives {self.text_width}: use the encoder cnn."
+            )
+        if not 0 <= self.dropout < 1:
+            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+
+def word_ids(words: Tensor) -> Tensor:
+    """Word features (..., 3), bytes as floats, to the numbers (...) in 0..2^24 they stand for."""
+    first, second, third = words.round().long().clamp(0, 255).unbind(-1)
+    return (first * 256 + second) * 256 + third
+
+
+def vocabulary(words: Tensor | None) -> Tensor:
+    """The numbers (V,), ascending, of words (M, 3) that occur often enough; none of None."""
+    if words is None:
+        return torch.empty(0, dtype=torch.long)
+    found, counts = word_ids(words).unique(return_counts=True)
+    return found[counts >= MIN_COUNT]
+
+
+class WordEmbeddings(nn.Module):
+    """Word features to learned embeddings; words outside the vocabulary share one, <unk>.
+
+    Args:
+        size: V, words of the vocabulary.
+        width: E.
+    """
+
+    vocabulary: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("vocabulary", torch.full((size,), NO_WORD))  # (V,) ascending
+        self.embedding = nn.Embedding(size + 1, width)  # the last one is <unk>
+
+    def fit(self, words: Tensor) -> None:
+        """Take the vocabulary from the words of the training posts (M, 3).
+
+        Raises:
+            ValueError: it is not of the size this module was built for.
+        """
+        found = vocabulary(words)
+        if max(1, len(found)) != len(self.vocabulary):
+            raise ValueError(f"built for {len(self.vocabulary)} words, not for {len(found)}")
+        if len(found):
+            self.vocabulary.copy_(found)
+
+    def rows(self, words: Tensor) -> Tensor:
+        """Which embedding each word (..., 3) has: its place in the vocabulary, or V."""
+        ids, size = word_ids(words), len(self.vocabulary)
+        place = torch.searchsorted(self.vocabulary, ids).clamp(max=size - 1)
+        return torch.where(self.vocabulary[place] == ids, place, size)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(B, n, 3) and its mask (B, n) -> (B, n, E), zeros where no word is."""
+        return self.embedding(self.rows(words)) * mask[..., None]
+
+
+class WordInput(nn.Module):
+    """The text's way in: embeddings, what makes one vector of them, a null vector for no text.
+
+    Args:
+        size: V.
+        width: E.
+        pool: from embeddings (B, n, E), zeros at padding, and their mask (B, n) to (B, D).
+        pooled_width: D.
+    """
+
+    def __init__(self, size: int, width: int, pool: nn.Module, pooled_width: int) -> None:
+        super().__init__()
+        self.words = WordEmbeddings(size, width)
+        self.pool = pool
+        self.null = nn.Parameter(torch.randn(pooled_width) * pooled_width**-0.5)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The texts of B posts, (B, D).
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        if batch.text_tokens is None or batch.text_mask is None:
+            raise SgmftError(
+                "This model learns word embeddings, and these features hold no words: encode the "
+                "posts again with tokens."
+            )
+        mask = batch.text_mask & batch.has_text[:, None]
+        pooled = self.pool(self.words(batch.text_tokens, mask), mask)
+        return torch.where(mask.any(1)[:, None], pooled, self.null)
+
+
+class WordNetwork(Network):
+    """A network of learned word embeddings and a pooled feature of the pictures."""
+
+    config: WordConfig
+    text: WordInput
+    image: ModalityInput
+
+    @classmethod
+    def measure(cls, words: Tensor | None) -> dict[str, int]:
+        """How many words the vocabulary holds; at least 1, which is no word without any text."""
+        return {"vocabulary_size": max(1, len(vocabulary(words)))}
+
+    def prepare(
+        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+    ) -> None:
+        """Take the scale of the picture features, and the vocabulary from all words (M, 3)."""
+        super().prepare(text, image, words, regions)
+        if words is not None:
+            self.text.words.fit(words)

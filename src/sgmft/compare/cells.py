@@ -1,0 +1,197 @@
+"""One piece of a comparison's work: a trial on held-out posts, or a run on all training posts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from sgmft.compare.catalogue import Row
+from sgmft.compare.data import Data, load_data, load_features
+from sgmft.compare.files import read_json, write_json
+from sgmft.encoders import EncoderInfo
+from sgmft.fitting import Task, best_epoch, choose, refit
+from sgmft.methods import get_method
+from sgmft.plugins import load_plugin
+from sgmft.presets import Preset
+from sgmft.tables import open_writer
+from sgmft.training import LabelledFeatures, answer
+
+FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What trials chose for a row.
+
+    Attributes:
+        settings: replaced in its preset.
+        epochs: of a run on all training posts.
+        share: of the fused path, where there is a direct one.
+    """
+
+    settings: Mapping[str, float]
+    epochs: int
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A trial (`choice` is None) or a run.
+
+    Attributes:
+        folder: of the comparison.
+        row: what is trained.
+        features: which of `Data.encoded`.
+        epochs: at most, whatever the preset says; None leaves it.
+        seed: of weights, order and dropout.
+        settings: replaced in the row's preset, of a trial.
+        choice: what the trials chose, of a run.
+        keep_fused: whether the test posts' fused representations are written too.
+        plugins: Python files to load first.
+        device: as in `sgmft.training.train`.
+    """
+
+    folder: str
+    row: Row
+    features: str
+    epochs: int | None = None
+    seed: int = 0
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    choice: Choice | None = None
+    keep_fused: bool = False
+    plugins: tuple[str, ...] = ()
+    device: str | None = None
+
+    @property
+    def preset(self) -> Preset:
+        """The row's settings with this work's on top."""
+        chosen = self.choice.settings if self.choice else self.settings
+        row = self.row
+        preset = get_method(row.method).preset(
+            row.preset, {**row.settings, **chosen, "seed": self.seed}
+        )
+        if self.epochs is not None:
+            train = dataclasses.replace(preset.train, epochs=min(self.epochs, preset.train.epochs))
+            preset = dataclasses.replace(preset, train=train)
+        return preset
+
+    def name(self, data: Data) -> str:
+        """Of its files; changes with anything that decides the result."""
+        preset, encoded = self.preset, data.encoded[self.features]
+        parts = [
+            data.fingerprint,
+            self.row.method,
+            dict(preset.model),
+            asdict(preset.train),
+            encoded.info["fingerprint"],
+            None if self.choice is None else [self.choice.epochs, self.choice.share],
+        ]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+        kind = "trial" if self.choice is None else f"seed{self.seed}"
+        return f"{self.row.key}-{kind}-{digest}"
+
+
+def finished(work: Work, data: Data) -> dict[str, Any] | None:
+    """What was found, if this work was done before."""
+    record = read_json(_path(work, data, "cells", "json"))
+    if record is None or "failed" in record:
+        return None
+    fused = _path(work, data, "fused", "safetensors")
+    return None if work.keep_fused and not fused.is_file() else dict(record)
+
+
+def perform(work: Work) -> dict[str, Any]:
+    """Do a piece of work, in this process, and write down what was found.
+
+    An exception becomes a record with the reason under "failed".
+    """
+    data = load_data(Path(work.folder) / "data.json")
+    try:
+        for plugin in work.plugins:
+            load_plugin(plugin)
+        start = time.monotonic()
+        record = _trial(work, data) if work.choice is None else _run(work, data)
+        record["seconds"] = time.monotonic() - start
+    except Exception as error:  # whatever it is, the other cells go on
+        record = {"failed": f"{type(error).__name__}: {error}"}
+    write_json(_path(work, data, "cells", "json"), record)
+    return record
+
+
+def _trial(work: Work, data: Data) -> dict[str, Any]:
+    task, train, _ = _task(work, data)
+    places = {int(row): i for i, row in enumerate(train)}
+    choice = choose(task, [places[i] for i in data.held_out], device=work.device)
+    best = best_epoch(choice.history)
+    return {
+        "settings": dict(work.settings),
+        "epochs": choice.epochs,
+        "share": choice.share,
+        "val_loss": best.val_loss,
+        "val_accuracy": best.val_accuracy,
+    }
+
+
+def _run(work: Work, data: Data) -> dict[str, Any]:
+    assert work.choice is not None
+    task, _, test = _task(work, data)
+    network = refit(task, work.choice.epochs, work.choice.share, device=work.device)
+    answers = answer(network, load_features(_data_file(work), work.features).take(test))
+    probabilities = answers.logits.softmax(-1).numpy()
+    columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
+    with open_writer(str(_path(work, data, "predictions", "parquet")), columns) as writer:
+        writer.write(
+            [
+                {"place": data.places[i][0], "id": data.places[i][1]}
+                | {"true_label": data.labels[data.classes[i]]}
+                | {f"p_{label}": float(p) for label, p in zip(data.labels, row, strict=True)}
+                for i, row in zip(test.tolist(), probabilities, strict=True)
+            ]
+        )
+    if work.keep_fused:
+        fused = _path(work, data, "fused", "safetensors")
+        fused.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"fused": answers.fused.numpy().astype(np.float32)}, fused)
+    return {
+        "settings": dict(work.choice.settings),
+        "epochs": work.choice.epochs,
+        "share": work.choice.share,
+        "parameters": sum(x.numel() for x in network.parameters() if x.requires_grad),
+        "name": work.name(data),
+    }
+
+
+def _task(work: Work, data: Data) -> tuple[Task, torch.Tensor, torch.Tensor]:
+    """The task on all training posts; positions of training and of test posts."""
+    encoded, method = data.encoded[work.features], get_method(work.row.method)
+    features = load_features(_data_file(work), work.features)
+    is_test = torch.tensor(data.test)
+    train, test = (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
+    vectors = encoded.prompts.get(method.name)
+    task = Task(
+        LabelledFeatures(features, torch.tensor(data.classes)).take(train),
+        len(data.labels),
+        EncoderInfo(**encoded.info),
+        method,
+        work.preset,
+        None if vectors is None else torch.tensor([vectors[label] for label in data.labels]),
+    )
+    return task, train, test
+
+
+def _data_file(work: Work) -> Path:
+    return Path(work.folder) / "data.json"
+
+
+def _path(work: Work, data: Data, kind: str, ending: str) -> Path:
+    return Path(work.folder) / kind / f"{work.name(data)}.{ending}"

@@ -1,0 +1,155 @@
+"""What `sgmft compare` does, callable from Python: a table of labelled posts in, a report out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sgmft.compare.comparison import Comparison, OnProgress
+from sgmft.compare.data import Data, load_data, load_features
+from sgmft.compare.files import read_json, write_json
+from sgmft.compare.outcome import make_figures, make_tables, write_predictions
+from sgmft.compare.plan import Plan
+from sgmft.compare.prepare import OnEncoded, Split, prepare
+from sgmft.compare.report import write_report
+from sgmft.compare.results import Table
+from sgmft.errors import SgmftError
+from sgmft.jobs import Source, Told
+from sgmft.saving import versions
+
+
+def compare_table(
+    source: Source,
+    output: str | Path,
+    plan: Plan,
+    *,
+    split: Split | None = None,
+    by: Sequence[str] = (),
+    features: str | Path | None = None,
+    command: str = "",
+    on_encoded: OnEncoded | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[Told, list[Table], Path]:
+    """Run what is not done yet of a plan on a table of posts, and write the report.
+
+    Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every
+    run's probabilities), and cells/, predictions/, fused/ with what each run found, from which the
+    same command continues.
+
+    Args:
+        split: of the posts; by default a fifth is the test set.
+        by: columns by whose values results are broken down.
+        features: folder of the feature store; by default one inside `output`.
+        command: the command line, for the report.
+        on_encoded: called while posts are encoded.
+        on_progress: called after each trial and run.
+
+    Returns:
+        What could not be used of the table, the tables, and the report's path.
+
+    Raises:
+        SgmftError: the table cannot be used, or `output` holds something else.
+    """
+    folder = Path(output).absolute()
+    _refuse_others(folder)
+    data, errors = prepare(
+        posts := source.all_posts(),
+        plan.rows(),
+        plan.encoder,
+        Path(features) if features is not None else folder / "features",
+        split or Split(),
+        by=by,
+        strict=source.strict,
+        device=plan.device,
+        on_encoded=on_encoded,
+    )
+    data.save(folder / "data.json")
+    load_data.cache_clear()
+    load_features.cache_clear()
+    comparison = Comparison(folder, plan, data)
+    comparison.run(on_progress)
+    tables = make_tables(comparison)
+    write_predictions(comparison, folder / "predictions.parquet")
+    write_json(folder / "results.json", _plain([asdict(table) for table in tables]))
+    told = Told(len(posts), errors)
+    path = write_report(
+        folder,
+        title=f"Comparison on {Path(source.table).name}",
+        tables=tables,
+        figures=make_figures(comparison, folder),
+        data=_about(data, told),
+        commands=[command] if command else [],
+        versions={"machine": _machine(), **versions()},
+        notes=_notes(plan),
+    )
+    return told, tables, path
+
+
+def default_workers(device: str | None) -> int:
+    """One process for each processor this one may use; one in all where a GPU does the work."""
+    import torch
+
+    on_gpu = device not in (None, "cpu") or (device is None and torch.cuda.is_available())
+    return 1 if on_gpu else len(os.sched_getaffinity(0))
+
+
+def _refuse_others(folder: Path) -> None:
+    """Keep out of folders that hold something else than a comparison."""
+    if folder.is_file():
+        raise SgmftError(f"{folder} is a file: choose a folder for the report.")
+    known = read_json(folder / "data.json")
+    ours = isinstance(known, dict) and "encoded" in known
+    if folder.is_dir() and not ours and {file.name for file in folder.iterdir()} - {"features"}:
+        raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
+
+
+def _about(data: Data, told: Told) -> dict[str, str]:
+    test = np.array(data.test)
+    classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
+    labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
+    left_out = (f"{count} x {reason}" for reason, count in told.errors.items())
+    return {
+        "posts": f"{told.posts:,}, of which {len(test):,} are usable under every encoder setting",
+        "left out": "; ".join(left_out) or "none",
+        "training posts": f"{(~test).sum():,}; {len(data.held_out):,} of them judge the trials",
+        "test posts": f"{test.sum():,}",
+        "labels": ", ".join(labels),
+        "features": "; ".join(data.encoded),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _notes(plan: Plan) -> list[str]:
+    notes = [
+        "All rows learn from the same posts and are judged on the same test posts. Each system "
+        f"tried {plan.trials} values of its learning rate (probes: of their strength), trained "
+        "without the held-out posts with seed 0; the value and the number of epochs with the least "
+        f"loss on those were kept, and {plan.seeds} seeds then trained on all training posts. "
+        "Rows of Tables 2, 4 and 5 take the value of the full model and choose epochs only.",
+        "mPLUG, BridgeTower and the attention modules are architectures here, trained from random "
+        "initialisation on frozen features; the published models were pre-trained on English "
+        "pairs.",
+        "The paper's figures are of its own data set, which was never published: they stand beside "
+        "ours for orientation and cannot be compared with them.",
+    ]
+    if plan.epochs is not None:
+        notes.append(f"No run was given more than {plan.epochs} epochs, SG-MFT as printed neither.")
+    return notes
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+
+
+def _plain(values: object) -> object:
+    """JSON has no NaN: null instead."""
+    if isinstance(values, dict):
+        return {key: _plain(x) for key, x in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(x) for x in values]
+    return None if isinstance(values, float) and values != values else values

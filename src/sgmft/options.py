@@ -1,0 +1,78 @@
+"""Options that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sgmft.errors import SgmftError
+
+if TYPE_CHECKING:
+    from sgmft.jobs import Source
+
+Table = Annotated[
+    str,
+    typer.Argument(
+        help="Posts: .csv, .tsv, .jsonl, .parquet, a Label Studio .json, an ImageFolder, or -."
+    ),
+]
+Model = Annotated[str, typer.Argument(help="A folder that `sgmft train` wrote.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="Where the result goes.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="compact, chinese-clip-huge, -large, -base, or a checkpoint's folder; by default "
+        "compact, or what the method brings along."
+    ),
+]
+Cleaning = Annotated[
+    str | None, typer.Option(help="Text cleaning: light, paper or none; by default the preset's.")
+]
+Features = Annotated[
+    str | None,
+    typer.Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
+]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Only rows with COLUMN=VALUE; may be repeated.")
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="FIELD=COLUMN where the table's names differ; "
+        "FIELD is text, image, id, label or user.",
+    ),
+]
+AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the table's folder.")]
+Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
+
+
+def source_of(
+    table: str,
+    where: list[str] | None,
+    column: list[str] | None,
+    allow_outside: bool,
+    strict: bool,
+) -> Source:
+    """The table and how to read it; SgmftError for a flag that cannot be understood."""
+    from sgmft.jobs import Source
+    from sgmft.tables import Columns
+
+    names = pairs(column, "--column")
+    fields = ("text", "image", "id", "label", "user")
+    if unknown := names.keys() - set(fields):
+        raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
+    return Source(table, Columns(**names), pairs(where, "--where"), allow_outside, strict)
+
+
+def pairs(items: list[str] | None, flag: str) -> dict[str, str]:
+    """NAME=VALUE options as a mapping; SgmftError for one without "="."""
+    found = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise SgmftError(f"{flag} {item}: write it as NAME=VALUE.")
+        found[name] = value
+    return found

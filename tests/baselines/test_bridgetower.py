@@ -1,0 +1,357 @@
+import json
+import math
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+from torch.nn.functional import cross_entropy
+from transformers import BridgeTowerTextConfig
+from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerTextLayer
+
+from sgmft.baselines.bridgetower import METHOD, BridgeTower, BridgeTowerConfig
+from sgmft.errors import SgmftError
+from sgmft.nn import Batch
+
+SMALL = BridgeTowerConfig(
+    classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
+)
+WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
+
+
+def random_batch(seed=0):
+    """Four posts with random numbers in padding and in missing sides."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    words, regions = torch.tensor(WORDS), torch.tensor(REGIONS)
+    return Batch(
+        normal(4, 6),
+        normal(4, 5),
+        words > 0,
+        regions > 0,
+        normal(4, 4, 6),
+        torch.arange(4) < words[:, None],
+        normal(4, 6, 5),
+        torch.arange(6) < regions[:, None],
+        (torch.arange(6) // 2).expand(4, -1),
+    )
+
+
+def randomised(config, seed=0):
+    torch.manual_seed(seed)
+    model = BridgeTower(config).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.3)
+        for name, b in model.named_buffers():
+            b.copy_(torch.rand_like(b) + 0.5 if "deviation" in name else torch.randn_like(b))
+    return model
+
+
+def same(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+# --- the card, one post and one head at a time, with matrix products only ---
+
+
+def linear(w, name, x):
+    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+
+def layer_norm(w, name, x):
+    centred = x - x.mean(-1, keepdim=True)
+    spread = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return centred / spread * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def gelu(x):
+    return x / 2 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def attend(w, name, heads, x, y):
+    """LN(x + attention to y)."""
+    q, k, v = (
+        linear(w, f"{name}.self.{part}", z) for part, z in (("query", x), ("key", y), ("value", y))
+    )
+    width, out = x.shape[1] // heads, []
+    for h in range(heads):
+        part = slice(h * width, (h + 1) * width)
+        powers = (q[:, part] @ k[:, part].T / math.sqrt(width)).exp()
+        out.append(powers / powers.sum(1, keepdim=True) @ v[:, part])
+    out = linear(w, f"{name}.output.dense", torch.cat(out, 1))
+    return layer_norm(w, f"{name}.output.LayerNorm", x + out)
+
+
+def feed_forward(w, name, x):
+    hidden = gelu(linear(w, f"{name}.intermediate.dense", x))
+    out = linear(w, f"{name}.output.dense", hidden)
+    return layer_norm(w, f"{name}.output.LayerNorm", x + out)
+
+
+def unimodal(w, name, heads, x):
+    return feed_forward(w, name, attend(w, f"{name}.attention", heads, x, x))
+
+
+def crossmodal(w, name, heads, x, y):
+    x = attend(w, f"{name}.attention", heads, x, x)
+    return feed_forward(w, name, attend(w, f"{name}.crossattention", heads, x, y))
+
+
+def first(w, name, tokens, index=None):
+    """T_1: the class token, then real tokens in the network's width, or the null token."""
+    if len(tokens):
+        scale = f"{name}.token_scale"
+        x = (tokens - w[f"{scale}.mean"]) / w[f"{scale}.deviation"]
+        x = linear(w, f"{name}.project", x)
+        x = x if index is None else x + w[f"{name}.index.weight"][index.clamp(max=1)]
+    else:
+        x = w[f"{name}.null"][None]
+    return torch.cat([w[f"{name}_tower.class_token"][None], x])
+
+
+def slow_bridgetower(w, config, words, regions, index):
+    """cls and logits of one post."""
+    T, V = [first(w, "text", words)], [first(w, "image", regions, index)]
+    for k in range(config.layers - 1):
+        T.append(unimodal(w, f"text_tower.layers.{k}", config.heads, T[-1]))
+        V.append(unimodal(w, f"image_tower.layers.{k}", config.heads, V[-1]))
+    T = [x + w["text_tower.type_embedding"] for x in T]
+    V = [x + w["image_tower.type_embedding"] for x in V]
+    x, y = layer_norm(w, "text_tower.norm", T[0]), layer_norm(w, "image_tower.norm", V[0])
+    for k in range(config.layers):
+        if k:
+            x = layer_norm(w, f"text_tower.bridges.{k - 1}.LayerNorm", T[k] + x)
+            y = layer_norm(w, f"image_tower.bridges.{k - 1}.LayerNorm", V[k] + y)
+        x, y = (
+            crossmodal(w, f"cross_modal.{k}.text", config.heads, x, y),
+            crossmodal(w, f"cross_modal.{k}.image", config.heads, y, x),
+        )
+    cls = torch.cat(
+        [
+            linear(w, "text_tower.pooler.dense", x[0]).tanh(),
+            linear(w, "image_tower.pooler.dense", y[0]).tanh(),
+        ]
+    )
+    hidden = gelu(layer_norm(w, "classifier.1", linear(w, "classifier.0", cls)))
+    return cls, linear(w, "classifier.3", hidden)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_network_is_the_card(layers, mode):
+    config = replace(SMALL, layers=layers)
+    model, batch = randomised(config), random_batch()
+    with mode():
+        out = model(batch)
+    assert out.fused.shape == (4, 16) and out.logits.shape == (4, 3)
+    w = {name: x.detach() for name, x in model.state_dict().items()}
+    for i in range(4):
+        words = batch.text_tokens[i, batch.text_mask[i]]
+        real = batch.image_mask[i]
+        regions, index = batch.image_tokens[i, real], batch.image_index[i, real]
+        cls, logits = slow_bridgetower(w, config, words, regions, index)
+        same(out.fused[i], cls)
+        same(out.logits[i], logits)
+
+
+def test_a_towers_layer_is_that_of_transformers():
+    model = randomised(SMALL)
+    config = BridgeTowerTextConfig(
+        hidden_size=8, num_attention_heads=2, intermediate_size=12, attn_implementation="eager"
+    )
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor([[5], [2]])
+    added = torch.where(mask, 0.0, -math.inf).double()[:, None, None]
+    for tower in (model.text_tower, model.image_tower):
+        for k in (2, 3):
+            theirs = BridgeTowerTextLayer(config).double().eval()
+            theirs.load_state_dict(tower.layers[k - 2].state_dict(), strict=True)
+            expected = theirs(x, added)
+            expected = expected if isinstance(expected, torch.Tensor) else expected[0]
+            same(tower.climb(k, x, mask), expected)
+
+
+# --- levels and bridges ---
+
+
+def test_three_levels_by_default_and_a_bridge_to_all_but_the_first():
+    config = BridgeTowerConfig(classes=7, text_width=512, image_width=1280)
+    assert (config.heads, config.layers) == (8, 3)
+    assert (config.hidden_ratio, config.dropout) == (4.0, 0.1)
+    for layers in (1, 3, 6):
+        model = BridgeTower(replace(SMALL, layers=layers))
+        assert len(model.cross_modal) == layers
+        for tower in (model.text_tower, model.image_tower):
+            assert len(tower.layers) == len(tower.bridges) == layers - 1
+
+
+@pytest.mark.parametrize("name", ["text_tower", "image_tower"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_every_bridge_carries_what_its_tower_says(name, level):
+    model, batch = randomised(SMALL), random_batch()
+    logits = model(batch).logits
+    bridge = getattr(model, name).bridges[level]
+    bridge.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]), *args[1:]))
+    assert not torch.isclose(logits, model(batch).logits).any()
+
+
+@pytest.mark.parametrize("name", ["text", "image"])
+def test_every_bridge_carries_what_the_level_below_says(name):
+    model, batch = randomised(SMALL), random_batch()
+    logits = model(batch).logits
+    bridge = getattr(model, f"{name}_tower").bridges[1]
+    bridge.register_forward_pre_hook(
+        lambda _, args: (args[0], torch.zeros_like(args[1]), *args[2:])
+    )
+    assert not torch.isclose(logits, model(batch).logits).any()
+
+
+def test_towers_are_uni_modal():
+    """What a tower says does not depend on the other side."""
+    model, batch = randomised(SMALL), random_batch()
+    said = []
+    for tower in (model.text_tower, model.image_tower):
+        for layer in tower.layers:
+            layer.register_forward_pre_hook(lambda _, args: said.append(args[0]))
+    model(batch)
+    model(batch._replace(image_tokens=batch.image_tokens + 1))
+    before, after = said[:4], said[4:]  # text, image, text, image
+    assert torch.equal(before[0], after[0]) and torch.equal(before[2], after[2])
+    assert not torch.equal(before[1], after[1]) and not torch.equal(before[3], after[3])
+
+
+# --- what a prediction depends on ---
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_padding_missing_sides_and_other_posts_do_not_count(mode):
+    model, batch = randomised(SMALL), random_batch()
+    longer = batch._replace(
+        text_tokens=torch.cat([batch.text_tokens, torch.full((4, 3, 6), 9.0)], 1),
+        text_mask=torch.cat([batch.text_mask, torch.zeros(4, 3, dtype=torch.bool)], 1),
+        image_tokens=torch.cat([batch.image_tokens, torch.full((4, 2, 5), -9.0)], 1),
+        image_mask=torch.cat([batch.image_mask, torch.zeros(4, 2, dtype=torch.bool)], 1),
+        image_index=torch.cat([batch.image_index, torch.ones(4, 2, dtype=torch.long)], 1),
+    )
+    longer.text_tokens[~longer.text_mask], longer.image_tokens[~longer.image_mask] = 99.0, -99.0
+    with mode():
+        expected = model(batch).logits
+        same(model(longer).logits, expected)
+        for i in range(4):
+            same(model(Batch._make(x[i : i + 1] for x in longer)).logits, expected[i : i + 1])
+
+
+def test_order_of_words_and_of_a_pictures_regions_does_not_count():
+    model, batch = randomised(SMALL), random_batch()
+    words, regions = [2, 0, 3, 1], [5, 3, 0, 4, 1, 2]
+    moved = batch._replace(
+        text_tokens=batch.text_tokens[:, words],
+        text_mask=batch.text_mask[:, words],
+        image_tokens=batch.image_tokens[:, regions],
+        image_mask=batch.image_mask[:, regions],
+        image_index=batch.image_index[:, regions],
+    )
+    same(model(moved).logits[:2], model(batch).logits[:2])  # posts with both sides
+
+
+def test_both_sides_count():
+    model, batch = randomised(SMALL), random_batch()
+    logits = model(batch).logits
+    for name in ("text_tokens", "image_tokens"):
+        changed = model(batch._replace(**{name: getattr(batch, name) + 1})).logits
+        assert not torch.isclose(logits[:2], changed[:2]).any()
+
+
+def test_dropout_works_in_training_only():
+    model, batch = randomised(replace(SMALL, dropout=0.5)), random_batch()
+    assert torch.equal(model(batch).logits, model(batch).logits)
+    model.train()
+    assert not torch.equal(model(batch).logits, model(batch).logits)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            assert part.p == 0.5
+
+
+def test_training_without_dropout_computes_what_evaluation_does():
+    model, batch = randomised(replace(SMALL, dropout=0.0)), random_batch()
+    evaluated = model(batch).logits
+    same(model.train()(batch).logits, evaluated)
+
+
+def test_gradients_reach_both_towers_and_all_levels():
+    model, batch = randomised(SMALL), random_batch()
+    model.loss(model(batch), torch.tensor([0, 1, 2, 0]), cross_entropy).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None, name
+        if "key.bias" not in name:  # a softmax does not see what all keys share
+            assert p.grad.abs().max() > 1e-12, name
+
+
+def test_it_is_saved_and_loaded(tmp_path):
+    model, other, batch = randomised(SMALL), randomised(SMALL, seed=1), random_batch()
+    pointers = [x.data_ptr() for x in model.state_dict().values() if x.numel()]
+    assert len(set(pointers)) == len(pointers)
+    save_model(model, tmp_path / "model.safetensors")
+    load_model(other, tmp_path / "model.safetensors", strict=True)
+    assert torch.equal(other(batch).logits, model(batch).logits)
+
+
+# --- settings ---
+
+
+def test_a_config_survives_json():
+    config = replace(SMALL, layers=4, scale="unit")
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 3}, "cannot be cut into 3 heads"),
+        ({"layers": 0}, "layers must be at least 1"),
+        ({"max_images": 0}, "max_images must be at least 1"),
+        ({"hidden_ratio": 0.0}, "hidden_ratio"),
+        ({"hidden_ratio": math.nan}, "hidden_ratio"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"scale": "minmax"}, "scale='minmax' is not known"),
+    ],
+)
+def test_a_wrong_setting_is_told(changes, message):
+    with pytest.raises(SgmftError, match=message):
+        replace(SMALL, **changes)
+
+
+def test_pooled_features_are_refused():
+    batch = random_batch()
+    with pytest.raises(SgmftError, match="token features"):
+        BridgeTower(SMALL).double()(Batch(*batch[:4]))
+
+
+def test_transformers_is_imported_only_by_who_builds_it():
+    code = (
+        "import sys, sgmft.baselines.bridgetower, sgmft.nn.fusions; "
+        "sys.exit('transformers.models.bridgetower.modeling_bridgetower' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_method_says_what_it_is():
+    assert (METHOD.name, METHOD.title, METHOD.tokens) == ("bridgetower", "BridgeTower", True)
+    assert METHOD.source == "Xu et al. 2023"
+    for words in ("random initialisation", "three levels", "cached final-layer features"):
+        assert words in METHOD.note
+    assert set(METHOD.setting_kinds()) == {
+        "width",
+        "heads",
+        "layers",
+        "hidden_ratio",
+        "dropout",
+        "scale",
+        "max_images",
+    }

@@ -1,0 +1,184 @@
+"""What holds for every method: it learns, it reads only what is there, it is saved and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from sgmft import SemanticLocator
+from sgmft.encoders import EncoderInfo
+from sgmft.errors import SgmftError
+from sgmft.features import Features, Ragged
+from sgmft.fitting import Task, fit_network
+from sgmft.methods import METHODS
+from sgmft.nn import Batch, Network
+from sgmft.nn.network import Solved
+from sgmft.training import LabelledFeatures, answer
+
+CLASSES, POSTS = 3, 32
+TRAINED = [name for name, method in METHODS.items() if not issubclass(method.network, Solved)]
+SMALL = {"width": 32, "heads": 4, "hidden_ratio": 2.0, "dropout": 0.0}
+
+
+def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
+    """Random posts, some without a text or a picture, some with two pictures."""
+    dice = torch.Generator().manual_seed(seed)
+    hashed = METHODS[name].encoder == "cnn"
+    text_width, image_width, regions = (3 if hashed else 12), 20, 4
+    has_text, has_image = torch.ones(posts, dtype=torch.bool), torch.ones(posts, dtype=torch.bool)
+    has_text[::7], has_image[3::7] = False, False
+    words = torch.randint(1, 6, (posts,), generator=dice) * has_text
+    pictures = torch.randint(1, 3, (posts,), generator=dice) * has_image
+    numbers = torch.randint(0, 9, (int(words.sum()), 3), generator=dice)
+    tokens = numbers if hashed else torch.randn(int(words.sum()), text_width, generator=dice)
+    image = torch.randn(posts, image_width, generator=dice) * has_image[:, None]
+    patches = torch.randn(int(pictures.sum()) * regions, image_width, generator=dice)
+
+    def ragged(values: torch.Tensor, lengths: torch.Tensor) -> Ragged:
+        return Ragged(values.half(), torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
+
+    text = torch.randn(posts, text_width, generator=dice) * has_text[:, None]
+    sides = (text, image, has_text, has_image)
+    return Features(*sides, ragged(tokens, words), ragged(patches, pictures * regions), regions)
+
+
+def task(name: str, posts: int = POSTS, **train: Any) -> Task:
+    method, found = METHODS[name], features(name, posts)
+    info = EncoderInfo("tiny", "0", found.text.shape[1], 20, False, None, 8, "light")
+    known = {key: value for key, value in SMALL.items() if key in method.setting_kinds()}
+    preset = method.preset(None, {**known, "learning_rate": 3e-3, **train})
+    labels = torch.arange(posts) % CLASSES
+    prompts = torch.eye(CLASSES, 12) if method.prompts else None
+    return Task(LabelledFeatures(found, labels), CLASSES, info, method, preset, prompts)
+
+
+def fresh(name: str) -> Network:
+    work = task(name)
+    network = work.network(work.data.features)
+    if isinstance(network, Solved):
+        network.solve(work.data.features.batch(torch.arange(POSTS)), work.data.labels)
+    return network
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_hundred_steps_learn_32_posts_by_heart(name):
+    work = task(name)
+    network = work.network(work.data.features)
+    batch = work.data.features.batch(torch.arange(POSTS))
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        network.loss(network(batch), work.data.labels, cross_entropy).backward()
+        optimizer.step()
+    right = answer(network, work.data.features).logits.argmax(-1) == work.data.labels
+    assert right.float().mean() >= 0.97
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_gradients_reach_every_parameter(name):
+    work = task(name)
+    network = work.network(work.data.features).train()
+    batch = work.data.features.batch(torch.arange(POSTS))
+    if work.preset.model.get("direct"):  # its last layer starts at zero and lets nothing through
+        torch.nn.init.normal_(network.classifier[-1].weight)
+    network.loss(network(batch), work.data.labels, cross_entropy).backward()
+    dead = {key for key, x in network.named_parameters() if x.requires_grad and x.grad is None}
+    still = {
+        key
+        for key, x in network.named_parameters()
+        if x.requires_grad and x.grad is not None and not x.grad.any()
+    }
+    assert not dead
+    assert not still
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_padding_and_what_stands_in_for_a_missing_side_are_not_read(name):
+    network = fresh(name).eval()
+    batch = features(name).batch(torch.arange(POSTS))
+    with torch.inference_mode():
+        clean = network(batch).logits
+        spoiled = network(_spoiled(batch)).logits
+    torch.testing.assert_close(spoiled, clean, atol=1e-5, rtol=1e-5)
+
+
+def _spoiled(batch: Batch) -> Batch:
+    """Three more padded places, and other numbers wherever nothing is to be read."""
+
+    def spoil(x: torch.Tensor | None, mask: torch.Tensor | None) -> Any:
+        assert x is not None and mask is not None
+        more = torch.cat([x, x.new_zeros(len(x), 3, x.shape[2])], 1)
+        kept = torch.cat([mask, mask.new_zeros(len(x), 3)], 1)
+        return torch.where(kept[..., None], more, torch.full_like(more, 7.0)), kept
+
+    text, text_mask = spoil(batch.text_tokens, batch.text_mask & batch.has_text[:, None])
+    image, image_mask = spoil(batch.image_tokens, batch.image_mask & batch.has_image[:, None])
+    index = torch.cat([batch.image_index, batch.image_index[:, :1].expand(-1, 3)], 1)
+    return Batch(
+        torch.where(batch.has_text[:, None], batch.text, 7.0),
+        torch.where(batch.has_image[:, None], batch.image, 7.0),
+        batch.has_text,
+        batch.has_image,
+        text,
+        text_mask,
+        image,
+        image_mask,
+        index,
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_answer_does_not_depend_on_the_other_posts(name):
+    network, found = fresh(name), features(name)
+    together = answer(network, found).logits
+    alone = torch.cat([answer(network, found.take(torch.tensor([i]))).logits for i in range(POSTS)])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_and_weights_make_the_same_network_again(name):
+    network = fresh(name).eval()
+    method = METHODS[name]
+    values = json.loads(json.dumps(dataclasses.asdict(network.config)))
+    again = method.network(method.load_config(values))
+    again.load_state_dict(network.state_dict(), strict=True)
+    found = features(name)
+    assert torch.equal(answer(again, found).logits, answer(network, found).logits)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_trains_the_same_network(name):
+    logits = [
+        answer(fit_network(task(name, epochs=2), range(0, 32, 5)).network, features(name)).logits
+        for _ in range(2)
+    ]
+    assert torch.equal(*logits)
+    assert logits[0].shape == (POSTS, CLASSES) and logits[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].encoder is None])
+def test_every_method_is_a_locator_saved_and_loaded(name, tiny, toy_posts, tmp_path):
+    known = METHODS[name].setting_kinds()
+    sizes = {"width": 16, "heads": 2, "classifier_widths": (12,)}
+    settings = {key: value for key, value in sizes.items() if key in known}
+    locator = SemanticLocator("tiny", method=name, settings={**settings, "epochs": 2})
+    locator.fit(toy_posts)
+    locator.save_pretrained(tmp_path / "model")
+    again = SemanticLocator.from_pretrained(tmp_path / "model")
+    assert again.method.name == name and again.labels == locator.labels
+    chances = locator.predict_proba(toy_posts)
+    assert (again.predict_proba(toy_posts) == chances).all()
+    assert abs(chances.sum(1) - 1).max() < 1e-5
+
+
+def test_a_method_that_learns_its_own_words_brings_its_encoder():
+    assert SemanticLocator(method="low-rank").encoder_settings["name"] == "cnn"
+    with pytest.raises(SgmftError, match="low-rank"):
+        SemanticLocator("compact", method="low-rank")
+    with pytest.raises(SgmftError, match="vocabulary"):
+        SemanticLocator("cnn")

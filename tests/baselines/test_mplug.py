@@ -1,0 +1,280 @@
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from sgmft.baselines.mplug import METHOD, MPLUG, MPLUGConfig
+from sgmft.errors import SgmftError
+from sgmft.nn import Batch
+
+SMALL = MPLUGConfig(
+    classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
+)
+WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
+
+
+def random_batch(seed=0):
+    """Four posts with random numbers in padding and in missing sides."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    words, regions = torch.tensor(WORDS), torch.tensor(REGIONS)
+    return Batch(
+        normal(4, 6),
+        normal(4, 5),
+        words > 0,
+        regions > 0,
+        normal(4, 4, 6),
+        torch.arange(4) < words[:, None],
+        normal(4, 6, 5),
+        torch.arange(6) < regions[:, None],
+        (torch.arange(6) // 2).expand(4, -1),
+    )
+
+
+def randomised(config, seed=0):
+    torch.manual_seed(seed)
+    model = MPLUG(config).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.3)
+        for name, b in model.named_buffers():
+            b.copy_(torch.rand_like(b) + 0.5 if "deviation" in name else torch.randn_like(b))
+    return model
+
+
+# --- the card, one post and one head at a time, with matrix products only ---
+
+
+def layer_norm(w, name, x):
+    centred = x - x.mean(-1, keepdim=True)
+    spread = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return centred / spread * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def attention(w, name, heads, x, y):
+    D = x.shape[1]
+    rows, shift = w[f"{name}.in_proj_weight"], w[f"{name}.in_proj_bias"]
+    q, k, v = (
+        z @ rows[i * D : (i + 1) * D].T + shift[i * D : (i + 1) * D]
+        for i, z in enumerate((x, y, y))
+    )
+    out = []
+    for h in range(heads):
+        part = slice(h * D // heads, (h + 1) * D // heads)
+        powers = (q[:, part] @ k[:, part].T / math.sqrt(D // heads)).exp()
+        out.append(powers / powers.sum(1, keepdim=True) @ v[:, part])
+    return torch.cat(out, 1) @ w[f"{name}.out_proj.weight"].T + w[f"{name}.out_proj.bias"]
+
+
+def feed_forward(w, name, x):
+    x = x @ w[f"{name}.linear1.weight"].T + w[f"{name}.linear1.bias"]
+    x = x / 2 * (1 + torch.erf(x / math.sqrt(2)))
+    return x @ w[f"{name}.linear2.weight"].T + w[f"{name}.linear2.bias"]
+
+
+def block(w, name, heads, x, image=None):
+    x = layer_norm(w, f"{name}.norm1", x + attention(w, f"{name}.self_attn", heads, x, x))
+    if image is None:
+        return layer_norm(w, f"{name}.norm2", x + feed_forward(w, name, x))
+    cross = attention(w, f"{name}.multihead_attn", heads, x, image)
+    x = layer_norm(w, f"{name}.norm2", x + cross)
+    return layer_norm(w, f"{name}.norm3", x + feed_forward(w, name, x))
+
+
+def side(w, name, tokens, index=None):
+    """Real tokens in the network's width; the null token where there are none."""
+    if not len(tokens):
+        return w[f"{name}.null"][None]
+    scale = f"{name}.token_scale"
+    x = (tokens - w[f"{scale}.mean"]) / w[f"{scale}.deviation"]
+    x = x @ w[f"{name}.project.weight"].T + w[f"{name}.project.bias"]
+    return x if index is None else x + w[f"{name}.index.weight"][index.clamp(max=1)]
+
+
+def slow_mplug(w, config, connected, words, regions, index):
+    """x[:, 0] after all layers, and the logits, of one post."""
+    x = torch.cat([w["class_token"][None], side(w, "text", words)])
+    image = side(w, "image", regions, index)
+    for i in range(config.layers):
+        if i in connected:
+            both = block(w, f"layers.{i}", config.heads, torch.cat([image, x]))
+            image, x = image + both[: len(image)], both[len(image) :]
+        else:
+            x = block(w, f"layers.{i}", config.heads, x, image)
+    return x[0], w["classifier.weight"] @ x[0] + w["classifier.bias"]
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    ("layers", "stride", "connected"), [(2, 1, {1}), (6, 3, {3}), (5, 2, {2, 4}), (3, 3, set())]
+)
+def test_the_network_is_the_card(layers, stride, connected, mode):
+    config = replace(SMALL, layers=layers, stride=stride)
+    model, batch = randomised(config), random_batch()
+    with mode():
+        out = model(batch)
+    w = {name: x.detach() for name, x in model.state_dict().items()}
+    for i in range(4):
+        words = batch.text_tokens[i, batch.text_mask[i]]
+        real = batch.image_mask[i]
+        regions, index = batch.image_tokens[i, real], batch.image_index[i, real]
+        fused, logits = slow_mplug(w, config, connected, words, regions, index)
+        torch.testing.assert_close(out.fused[i], fused, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(out.logits[i], logits, rtol=1e-10, atol=1e-10)
+
+
+# --- where layers connect ---
+
+
+@pytest.mark.parametrize(
+    ("layers", "stride", "connected"),
+    [(6, 3, (3,)), (12, 3, (3, 6, 9)), (2, 1, (1,)), (4, 1, (1, 2, 3)), (6, 6, ()), (1, 1, ())],
+)
+def test_layers_connect_at_multiples_of_the_stride_but_the_first(layers, stride, connected):
+    assert replace(SMALL, layers=layers, stride=stride).connected_layers == connected
+
+
+def test_the_published_shape_is_the_default():
+    config = MPLUGConfig(classes=7, text_width=512, image_width=1280)
+    assert (config.layers, config.stride, config.connected_layers) == (6, 3, (3,))
+    assert (config.width, config.heads, config.hidden_ratio) == (128, 8, 4.0)
+
+
+def test_the_image_changes_in_the_connected_layer_only():
+    model, batch = randomised(SMALL), random_batch()
+    seen = {}
+
+    def note(i):
+        def hook(module, args):
+            seen[i] = args
+
+        return hook
+
+    for i, layer in enumerate(model.layers):
+        layer.register_forward_pre_hook(note(i))
+    model(batch)
+    image = {i: args[1] for i, args in seen.items() if len(args) == 2}
+    assert sorted(image) == [0, 1, 2, 4, 5]
+    (both,) = seen[3]  # image and text at once
+    assert torch.equal(both[:, :6], image[0])
+    assert both.shape[1] == 6 + 1 + 4
+    assert image[0].data_ptr() == image[1].data_ptr() == image[2].data_ptr()
+    assert torch.equal(image[4], image[5])
+    assert not torch.isclose(image[4], image[0])[batch.image_mask].all(-1).any()
+
+
+# --- what a prediction depends on ---
+
+
+def test_order_of_words_and_of_a_pictures_regions_does_not_count():
+    model, batch = randomised(SMALL), random_batch()
+    words, regions = [2, 0, 3, 1], [5, 3, 0, 4, 1, 2]
+    moved = batch._replace(
+        text_tokens=batch.text_tokens[:, words],
+        text_mask=batch.text_mask[:, words],
+        image_tokens=batch.image_tokens[:, regions],
+        image_mask=batch.image_mask[:, regions],
+        image_index=batch.image_index[:, regions],
+    )
+    a, b = model(batch).logits, model(moved).logits
+    torch.testing.assert_close(a[:2], b[:2], rtol=0, atol=1e-10)  # posts with both sides
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_padding_and_other_posts_do_not_count(mode):
+    model, batch = randomised(SMALL), random_batch()
+    longer = batch._replace(
+        text_tokens=torch.cat([batch.text_tokens, torch.full((4, 3, 6), 9.0)], 1),
+        text_mask=torch.cat([batch.text_mask, torch.zeros(4, 3, dtype=torch.bool)], 1),
+        image_tokens=torch.cat([batch.image_tokens, torch.full((4, 2, 5), -9.0)], 1),
+        image_mask=torch.cat([batch.image_mask, torch.zeros(4, 2, dtype=torch.bool)], 1),
+        image_index=torch.cat([batch.image_index, torch.ones(4, 2, dtype=torch.long)], 1),
+    )
+    with mode():
+        expected = model(batch).logits
+        torch.testing.assert_close(model(longer).logits, expected, rtol=0, atol=1e-10)
+        for i in range(4):
+            alone = model(Batch._make(x[i : i + 1] for x in longer)).logits
+            torch.testing.assert_close(alone, expected[i : i + 1], rtol=0, atol=1e-10)
+
+
+def test_both_sides_count():
+    model, batch = randomised(SMALL), random_batch()
+    logits = model(batch).logits
+    for name in ("text_tokens", "image_tokens"):
+        changed = model(batch._replace(**{name: getattr(batch, name) + 1})).logits
+        assert not torch.isclose(logits[:2], changed[:2]).any()
+
+
+def test_training_without_dropout_computes_what_evaluation_does():
+    model, batch = randomised(replace(SMALL, dropout=0.0)), random_batch()
+    with torch.inference_mode():
+        evaluated = model(batch).logits
+    torch.testing.assert_close(model.train()(batch).logits, evaluated, rtol=0, atol=1e-10)
+
+
+def test_dropout_works_in_training_only():
+    model, batch = randomised(replace(SMALL, dropout=0.5)), random_batch()
+    assert torch.equal(model(batch).logits, model(batch).logits)
+    model.train()
+    assert not torch.equal(model(batch).logits, model(batch).logits)
+
+
+def test_gradients_reach_the_image_before_and_after_the_connected_layer():
+    model, batch = randomised(SMALL), random_batch()
+    labels = torch.tensor([0, 1, 2, 0])
+    model.loss(model(batch), labels, cross_entropy).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() > 1e-12, name
+
+
+# --- settings ---
+
+
+def test_a_config_survives_json():
+    config = replace(SMALL, layers=4, scale="unit")
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 3}, "cannot be cut into 3 heads"),
+        ({"layers": 0}, "layers must be at least 1"),
+        ({"stride": 0}, "stride must be at least 1"),
+        ({"hidden_ratio": 0.0}, "hidden_ratio"),
+        ({"hidden_ratio": math.nan}, "hidden_ratio"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"scale": "minmax"}, "scale='minmax' is not known"),
+    ],
+)
+def test_a_wrong_setting_is_told(changes, message):
+    with pytest.raises(SgmftError, match=message):
+        replace(SMALL, **changes)
+
+
+def test_pooled_features_are_refused():
+    batch = random_batch()
+    with pytest.raises(SgmftError, match="token features"):
+        MPLUG(SMALL).double()(Batch(*batch[:4]))
+
+
+def test_the_method_says_what_it_is():
+    assert (METHOD.name, METHOD.title, METHOD.tokens) == ("mplug", "mPLUG", True)
+    assert "random initialisation" in METHOD.note
+    assert set(METHOD.setting_kinds()) == {
+        "width",
+        "heads",
+        "layers",
+        "stride",
+        "hidden_ratio",
+        "dropout",
+        "scale",
+        "max_images",
+    }

@@ -1,0 +1,322 @@
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from sgmft.baselines.unis_mmc import METHOD, UniSMMC, UniSMMCConfig, multimodal_contrast
+from sgmft.errors import SgmftError
+from sgmft.nn import Batch
+
+SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)
+HAS_TEXT = torch.tensor([True, True, False, True, True, False, True, True])
+HAS_IMAGE = torch.tensor([True, True, True, False, True, False, True, True])
+
+# --- the card as loops over lists of floats ---
+
+
+def dot(x, y):
+    return sum(a * b for a, b in zip(x, y, strict=True))
+
+
+def slow_contrast(text, image, text_correct, image_correct, paired, tau):
+    above = below = 0.0
+    for t, v, right_t, right_v, pair in zip(
+        text, image, text_correct, image_correct, paired, strict=True
+    ):
+        if pair:
+            weight = math.exp(dot(t, v) / math.sqrt(dot(t, t) * dot(v, v)) / tau)
+            below += weight
+            if right_t or right_v:
+                above += weight
+    return -math.log(above / below) if above else 0.0
+
+
+def linear(x, weight, bias):
+    return [dot(x, row) + b for row, b in zip(weight, bias, strict=True)]
+
+
+def relu(x):
+    return [max(a, 0.0) for a in x]
+
+
+def slow_head(w, name, x):
+    x = relu(linear(x, w[f"{name}.hidden.0.weight"], w[f"{name}.hidden.0.bias"]))
+    x = relu(linear(x, w[f"{name}.hidden.3.weight"], w[f"{name}.hidden.3.bias"]))
+    return x, linear(x, w[f"{name}.output.weight"], w[f"{name}.output.bias"])
+
+
+def slow_side(w, name, x, present):
+    if not present:
+        return w[f"{name}.null"]
+    mean, deviation = w[f"{name}.pooled_scale.mean"], w[f"{name}.pooled_scale.deviation"]
+    x = [(a - m) / s for a, m, s in zip(x, mean, deviation, strict=True)]
+    return linear(x, w[f"{name}.project.weight"], w[f"{name}.project.bias"])
+
+
+def slow_forward(w, batch):
+    """r_t, r_v, the logits of text, of image and of both, and the last hidden layer, by post."""
+    rows = []
+    for i in range(len(batch.text)):
+        t = slow_side(w, "text", batch.text[i].tolist(), batch.has_text[i])
+        v = slow_side(w, "image", batch.image[i].tolist(), batch.has_image[i])
+        hidden, both = slow_head(w, "head", t + v)
+        rows.append((t, v, slow_head(w, "text_head", t)[1], slow_head(w, "image_head", v)[1]))
+        rows[-1] += (both, hidden)
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def slow_cross_entropy(logits, labels):
+    losses = [
+        math.log(sum(math.exp(a) for a in row)) - row[y]
+        for row, y in zip(logits, labels, strict=True)
+    ]
+    return sum(losses) / len(losses)
+
+
+# --- what is tested ---
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def flags(text):
+    return torch.tensor([letter == "1" for letter in text], dtype=torch.bool)
+
+
+def random_batch(config=SMALL, seed=0):
+    size = len(HAS_TEXT)
+    pooled = normal(size, config.text_width, seed=seed), normal(size, config.image_width, seed=9)
+    return Batch(*pooled, HAS_TEXT, HAS_IMAGE)
+
+
+def randomised(config=SMALL, seed=0):
+    torch.manual_seed(seed)
+    model = UniSMMC(config).double().eval()
+    with torch.no_grad():
+        for name, x in model.state_dict().items():
+            x.copy_(torch.rand_like(x) + 0.5 if "deviation" in name else torch.randn_like(x) * 0.6)
+    return model
+
+
+def mixed_labels(output):
+    """Labels that put posts 0, 1, 4, 6, 7, the pairs, in P, S, S, N, N as far as they can be."""
+    text, image = (output.parts[f"{side}_logits"].argmax(-1) for side in ("text", "image"))
+    labels = (3 - text - image) % 3  # neither, where the two differ
+    labels = torch.where(text == image, (text + 1) % 3, labels)
+    labels[[0, 1]] = text[[0, 1]]
+    labels[4] = image[4]
+    return labels
+
+
+CASES = {
+    "all correct": ("11111", "11111", "11111"),
+    "none correct": ("00000", "00000", "11111"),
+    "text alone": ("11111", "00000", "11111"),
+    "image alone": ("00000", "11111", "11111"),
+    "mixed": ("11001", "10100", "11111"),
+    "a missing side among the right and the wrong": ("11001", "10100", "10110"),
+    "right ones only where a side is missing": ("10000", "11000", "00111"),
+    "one pair": ("10000", "00000", "00010"),
+    "no pair": ("11001", "10100", "00000"),
+    "no post": ("", "", ""),
+}
+ZERO = {"all correct", "none correct", "text alone", "image alone"} | {
+    name for name in CASES if "only where" in name or name.startswith(("one", "no "))
+}
+
+
+@pytest.mark.parametrize("tau", [0.07, 1.0])
+@pytest.mark.parametrize("name", CASES)
+def test_the_contrast_is_the_formula(name, tau):
+    right_t, right_v, paired = map(flags, CASES[name])
+    t, v = normal(len(paired), 4).requires_grad_(), normal(len(paired), 4, seed=1).requires_grad_()
+    loss = multimodal_contrast(t, v, right_t, right_v, paired, tau)
+    expected = slow_contrast(t.tolist(), v.tolist(), right_t, right_v, paired, tau)
+    assert loss.shape == () and loss.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    assert (loss.item() == 0) == (name in ZERO)
+    for grad in torch.autograd.grad(loss, (t, v)):  # there is a gradient, if only zero
+        assert grad.isfinite().all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    posts=st.lists(st.tuples(*[st.booleans()] * 3), max_size=8),
+    width=st.integers(1, 5),
+    tau=st.floats(0.05, 5),
+    seed=st.integers(0, 1000),
+)
+def test_the_contrast_is_the_formula_on_any_batch(posts, width, tau, seed):
+    right_t, right_v, paired = (
+        torch.tensor([post[i] for post in posts], dtype=torch.bool) for i in range(3)
+    )
+    t, v = normal(len(posts), width, seed=seed), normal(len(posts), width, seed=seed + 1)
+    loss = multimodal_contrast(t, v, right_t, right_v, paired, tau).item()
+    expected = slow_contrast(t.tolist(), v.tolist(), right_t, right_v, paired, tau)
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert loss >= 0
+
+
+def test_zero_representations_and_tiny_temperatures_give_numbers():
+    t = torch.zeros(3, 4, requires_grad=True)
+    for right in ("100", "000"):
+        loss = multimodal_contrast(t, t * 1, flags(right), flags("000"), flags("111"), 1e-4)
+        (grad,) = torch.autograd.grad(loss, t)
+        assert loss.isfinite() and grad.isfinite().all()
+    v = normal(3, 4).float()  # exp(1 / 1e-4) is beyond float32
+    assert multimodal_contrast(v, v, flags("100"), flags("100"), flags("111"), 1e-4).isfinite()
+
+
+def test_only_the_wrong_side_of_a_disagreement_moves():
+    #       P     text right  image right   N    N   P and N without a pair
+    right_t, right_v, paired = (
+        flags("1110000" + "10"),
+        flags("1001100" + "10"),
+        flags("1" * 7 + "00"),
+    )
+    t, v = normal(9, 4).requires_grad_(), normal(9, 4, seed=1).requires_grad_()
+    grads = torch.autograd.grad(multimodal_contrast(t, v, right_t, right_v, paired, 0.5), (t, v))
+    moves = [(grad.abs().sum(-1) > 1e-6).tolist() for grad in grads]
+    assert moves[0] == [True, False, False, True, True, True, True, False, False]
+    assert moves[1] == [True, True, True, False, False, True, True, False, False]
+    for grad, still in zip(grads, (right_t & ~right_v, right_v & ~right_t), strict=True):
+        assert (grad[still | ~paired] == 0).all()
+    h = 1e-6  # what moves, moves by the formula's derivative
+    for side, grad in enumerate(grads):
+        for i, j in ((i, j) for i in range(9) for j in range(4) if moves[side][i]):
+            losses = []
+            for step in (h, -h):
+                rows = [t.tolist(), v.tolist()]
+                rows[side][i][j] += step
+                losses.append(slow_contrast(*rows, right_t, right_v, paired, 0.5))
+            slope = (losses[0] - losses[1]) / (2 * h)
+            assert grad[i, j].item() == pytest.approx(slope, rel=1e-5, abs=1e-7)
+
+
+def test_descent_brings_right_pairs_together_and_wrong_ones_apart():
+    right_t, right_v, paired = flags("1100"), flags("1000"), flags("1111")
+    t, v = normal(4, 6).requires_grad_(), normal(4, 6, seed=1).requires_grad_()
+    before = cosine_similarity(t, v)
+    loss = multimodal_contrast(t, v, right_t, right_v, paired, 0.5)
+    step = [
+        x - 0.01 * grad for x, grad in zip((t, v), torch.autograd.grad(loss, (t, v)), strict=True)
+    ]
+    closer = cosine_similarity(*step) > before
+    assert closer.tolist() == [True, True, False, False]
+
+
+def test_the_whole_network_is_the_card():
+    model, batch = randomised(), random_batch()
+    w = {name: x.tolist() for name, x in model.state_dict().items()}
+    output = model(batch)
+    *parts, logits, hidden = slow_forward(w, batch)
+    names = ("text", "image", "text_logits", "image_logits")
+    for name, expected in zip(names, parts, strict=True):
+        torch.testing.assert_close(output.parts[name], torch.tensor(expected).double())
+    for got, expected in ((output.logits, logits), (output.fused, hidden)):
+        expected = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    assert output.parts["paired"].tolist() == (HAS_TEXT & HAS_IMAGE).tolist()
+
+
+@pytest.mark.parametrize("contrast, tau", [(0.1, 0.07), (2.0, 1.0), (0.0, 0.07)])
+def test_the_loss_is_three_cross_entropies_and_the_contrast(contrast, tau):
+    model = randomised(replace(SMALL, contrast=contrast, contrast_temperature=tau))
+    batch = random_batch()
+    output = model(batch)
+    labels = mixed_labels(output)
+    w = {name: x.tolist() for name, x in model.state_dict().items()}
+    t, v, text, image, both, _ = slow_forward(w, batch)
+    y = labels.tolist()
+    right = [
+        [row.index(max(row)) == label for row, label in zip(rows, y, strict=True)]
+        for rows in (text, image)
+    ]
+    mmc = slow_contrast(t, v, *right, (HAS_TEXT & HAS_IMAGE).tolist(), tau)
+    assert mmc > 0.01  # the labels make it count
+    expected = sum(slow_cross_entropy(x, y) for x in (text, image, both)) + contrast * mmc
+    assert model.loss(output, labels, cross_entropy).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_without_contrast_the_representations_learn_by_the_labels_alone():
+    grads = []
+    for contrast in (0.0, 0.1, None):
+        model = randomised(replace(SMALL, contrast=contrast or 0.0))
+        output = model(random_batch())
+        labels = mixed_labels(output)
+        logits = (output.parts["text_logits"], output.parts["image_logits"], output.logits)
+        loss = model.loss(output, labels, cross_entropy)
+        if contrast is None:
+            loss = sum(cross_entropy(x, labels) for x in logits)
+        grads.append(torch.autograd.grad(loss, model.text.project.weight)[0])
+    torch.testing.assert_close(grads[0], grads[2], rtol=1e-12, atol=1e-14)
+    assert (grads[1] - grads[2]).abs().max() > 1e-3
+
+
+def test_the_criterion_given_is_used_for_all_three_heads():
+    model = randomised()
+    output, seen = model(random_batch()), []
+
+    def criterion(logits, labels):
+        seen.append(logits)
+        return cross_entropy(logits, labels)
+
+    model.loss(output, torch.zeros(8, dtype=torch.long), criterion)
+    assert {id(x) for x in seen} == {
+        id(output.logits),
+        id(output.parts["text_logits"]),
+        id(output.parts["image_logits"]),
+    }
+
+
+def test_it_learns_where_no_post_has_both_sides():
+    model = randomised()
+    batch = random_batch()._replace(has_text=flags("11110000"), has_image=flags("00001111"))
+    model.loss(model(batch), torch.arange(8) % 3, cross_entropy).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all(), name
+        assert p.grad.abs().sum() > 0, name
+
+
+def test_dropout_in_training_only():
+    model, batch = randomised(replace(SMALL, dropout=0.5)), random_batch()
+    assert torch.equal(model(batch).logits, model(batch).logits)
+    model.train()
+    assert not torch.equal(model(batch).logits, model(batch).logits)
+
+
+def test_the_defaults_are_the_cards():
+    config = UniSMMCConfig(classes=7, text_width=512, image_width=1280)
+    assert (config.width, config.contrast, config.contrast_temperature) == (256, 0.1, 0.07)
+    head = UniSMMC(config).head
+    assert [tuple(p.shape) for p in head.parameters() if p.dim() == 2] == [
+        (256, 512),
+        (256, 256),
+        (7, 256),
+    ]
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
+    assert (METHOD.name, METHOD.tokens) == ("unis-mmc", False)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"width": 0},
+        {"contrast": -0.1},
+        {"contrast": math.nan},
+        {"contrast": math.inf},
+        {"contrast_temperature": 0.0},
+        {"contrast_temperature": math.inf},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+    ],
+)
+def test_impossible_settings_are_refused_by_name(setting):
+    with pytest.raises(SgmftError, match=f"^{next(iter(setting))} must be"):
+        replace(SMALL, **setting)

@@ -1,0 +1,163 @@
+"""Zero-shot classification against a loop over cosines."""
+
+import json
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+
+from sgmft.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig
+from sgmft.encoders import Encoded, EncoderInfo
+from sgmft.errors import SgmftError
+from sgmft.features import Features
+from sgmft.fitting import Task, fit_network
+from sgmft.nn.batch import Batch
+from sgmft.training import LabelledFeatures, answer, train
+
+N, K, D = 12, 3, 6
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def posts(image_width=D):
+    has_text, has_image = torch.arange(N) % 3 != 0, torch.arange(N) % 4 != 1
+    return Batch(3 * normal(N, D), normal(N, image_width, seed=1), has_text, has_image)
+
+
+def made(shared=True, image_width=D, **settings):
+    config = ZeroShotConfig(K, D, image_width, shared_space=shared, **settings)
+    network = ZeroShot(config).double().eval()
+    network.prompts.copy_(normal(K, D, seed=2))
+    return network
+
+
+def cosine(a, b):
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+
+def slow(batch, prompts, scale, images):
+    """One post and one label at a time."""
+    rows = []
+    for i in range(N):
+        sides = [batch.text[i].tolist()] if batch.has_text[i] else []
+        if images and batch.has_image[i]:
+            sides.append(batch.image[i].tolist())
+        cosines = [[cosine(side, prompt) for side in sides] for prompt in prompts.tolist()]
+        rows.append([scale * sum(row) / len(row) if row else 0.0 for row in cosines])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_logits_are_cosines(shared):
+    network, batch = made(shared), posts()
+    expected = slow(batch, network.prompts, 20.0, images=shared)
+    torch.testing.assert_close(network(batch).logits, expected, rtol=1e-10, atol=1e-10)
+    assert len({tuple(row) for row in expected[~batch.has_text].tolist()}) == (4 if shared else 1)
+
+
+def test_in_a_space_of_two_widths_pictures_are_not_read():
+    network, batch = made(image_width=D + 2), posts(D + 2)
+    expected = slow(batch, network.prompts, 20.0, images=False)
+    torch.testing.assert_close(network(batch).logits, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_without_a_shared_space_a_post_without_text_gets_equal_logits():
+    network, batch = made(shared=False), posts()
+    logits = network(batch).logits[~batch.has_text]
+    assert len(logits) and (logits == logits[:, :1]).all()
+    other = network(batch._replace(image=normal(N, D, seed=9))).logits
+    assert torch.equal(other, network(batch).logits)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+def test_what_stands_under_a_missing_side_is_never_read(shared, value):
+    network, batch = made(shared), posts()
+    dirty = batch._replace(text=batch.text.clone(), image=batch.image.clone())
+    dirty.text[~dirty.has_text] = value
+    dirty.image[~dirty.has_image] = value
+    assert torch.equal(network(dirty).logits, network(batch).logits)
+    assert torch.equal(network(dirty).fused, network(batch).fused)
+
+
+def test_the_scale_changes_no_label():
+    batch = posts()
+    soft, sharp = made(scale_factor=5.0)(batch), made(scale_factor=50.0)(batch)
+    torch.testing.assert_close(sharp.logits, 10 * soft.logits)
+    assert torch.equal(sharp.logits.argmax(-1), soft.logits.argmax(-1))
+    assert sharp.logits.softmax(-1).max() > soft.logits.softmax(-1).max()
+    assert ZeroShotConfig(K, D, D).scale_factor == 20
+    for wrong in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(SgmftError, match="scale_factor must be positive"):
+            ZeroShotConfig(K, D, D, scale_factor=wrong)
+
+
+def test_nothing_is_learned_from_the_posts_or_their_labels():
+    network = made()
+    before = {name: x.clone() for name, x in network.state_dict().items()}
+    batch = posts()
+    network.prepare(batch.text[batch.has_text], batch.image[batch.has_image], None, None)
+    network.solve(batch, torch.arange(N) % K)
+    assert list(network.state_dict()) == list(before) == ["prompts"]
+    assert all(torch.equal(network.state_dict()[name], x) for name, x in before.items())
+    assert sum(p.numel() for p in network.parameters()) == 0
+
+
+def test_training_fills_the_prompts_and_ignores_the_labels():
+    batch = posts()
+    rows = Features(batch.text.float(), batch.image.float(), batch.has_text, batch.has_image)
+    info = EncoderInfo("made-up", "0" * 16, D, D, True, None, 8, "light")
+    prompts = normal(K, D, seed=2).float()
+    found = []
+    for labels in (torch.arange(N) % K, (torch.arange(N) + 1) % K):
+        task = Task(LabelledFeatures(rows, labels), K, info, METHOD, METHOD.preset(), prompts)
+        choice = fit_network(task, [0, 5])
+        assert len(choice.history) == 1 and math.isfinite(choice.history[0].val_loss)
+        assert torch.equal(choice.network.prompts, prompts)
+        found.append(answer(choice.network, rows).logits)
+        assert len(train(task.network(rows), task.data, None, METHOD.preset().train)) == 1
+    assert torch.equal(*found)
+    expected = slow(batch, prompts.double(), 20.0, images=True)
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_saved_and_loaded_it_says_the_same(tmp_path):
+    network, batch = made(scale_factor=7.0), posts()
+    config = METHOD.load_config(json.loads(json.dumps(asdict(network.config))))
+    assert config == network.config
+    loaded = ZeroShot(config).double()
+    save_model(network, str(tmp_path / "m.safetensors"))
+    load_model(loaded, str(tmp_path / "m.safetensors"), strict=True)
+    assert torch.equal(loaded(batch).logits, network(batch).logits)
+
+
+class Scribe:
+    """An encoder that writes down what it is asked, and numbers the texts."""
+
+    def encode_texts(self, texts, tokens):
+        self.texts = texts
+        return Encoded(np.arange(2 * len(texts), dtype=np.float32).reshape(-1, 2), None)
+
+
+def test_every_label_goes_into_every_prompt():
+    scribe, labels = Scribe(), ["Shopping Center", "家", "sports_shoes", "{odd}"]
+    encoded = METHOD.encode_prompts(labels, scribe)
+    n = len(PROMPTS)
+    assert 4 <= n <= 6 and all(prompt.count("{}") == 1 for prompt in PROMPTS)
+    assert len(set(scribe.texts)) == len(labels) * n
+    for i, words in enumerate(["Shopping Center", "家", "sports shoes", "{odd}"]):
+        asked = scribe.texts[i * n : (i + 1) * n]
+        assert asked == [prompt.replace("{}", words) for prompt in PROMPTS]
+        rows = np.arange(2 * i * n, 2 * (i + 1) * n).reshape(n, 2)
+        np.testing.assert_allclose(encoded[i], rows.mean(0))
+
+
+def test_the_method_says_that_nothing_is_tuned_and_what_is_not_read():
+    assert (METHOD.name, METHOD.tuned, METHOD.tokens) == ("zero-shot", "", False)
+    assert "no training" in METHOD.note.lower() and "share no space" in METHOD.note

@@ -1,0 +1,387 @@
+import math
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+from sgmft.compare import statistics
+from sgmft.compare.results import Difference
+from sgmft.compare.statistics import calibration_error, corrected, difference, holm, summarise
+from sgmft.errors import SgmftError
+from sgmft.evaluation import evaluate
+
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+
+def random_runs(seed, runs, posts, classes):
+    """Probabilities (S, N, K) that know a little, and the truth (N,)."""
+    dice = np.random.default_rng(seed)
+    truth = dice.integers(classes, size=posts)
+    chances = dice.dirichlet(np.full(classes, 0.5), size=(runs, posts))
+    return (chances + 0.4 * np.eye(classes)[truth]) / 1.4, truth
+
+
+def names(classes):
+    return [f"label {k}" for k in range(classes)]
+
+
+def runs_right_at(right):
+    """Runs (S, N, 2) that are right where `right` (S, N) says so, when the truth is 0."""
+    return np.eye(2)[np.where(right, 0, 1)]
+
+
+def slow_calibration_error(probabilities, truth, bins):
+    """Guo et al. (2017), as written: bin m is ((m - 1) / bins, m / bins]."""
+    error = 0.0
+    for m in range(1, bins + 1):
+        inside = [
+            (max(row), int(np.argmax(row)) == true)
+            for row, true in zip(probabilities.tolist(), truth, strict=True)
+            if (m - 1) / bins < max(row) <= m / bins
+        ]
+        if inside:
+            accuracy = sum(right for _, right in inside) / len(inside)
+            confidence = sum(top for top, _ in inside) / len(inside)
+            error += len(inside) / len(truth) * abs(accuracy - confidence)
+    return error
+
+
+# Summaries
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 40), st.integers(2, 7))
+def test_means_and_deviations_are_those_of_the_figures_of_each_seed(seed, runs, posts, classes):
+    probabilities, truth = random_runs(seed, runs, posts, classes)
+    summary = summarise(probabilities, truth, names(classes))
+    assert (summary.seeds, summary.posts) == (runs, posts)
+    predicted = probabilities.argmax(axis=2)
+    for spread, figures in (
+        (summary.accuracy, [accuracy_score(truth, run) for run in predicted]),
+        (
+            summary.macro_f1,
+            [f1_score(truth, run, average="macro", zero_division=0) for run in predicted],
+        ),
+        (
+            summary.calibration_error,
+            [slow_calibration_error(run, truth, 15) for run in probabilities],
+        ),
+    ):
+        mean = sum(figures) / runs
+        assert spread.mean == pytest.approx(mean)
+        if runs == 1:
+            assert math.isnan(spread.sd)
+        else:
+            variance = sum((figure - mean) ** 2 for figure in figures) / (runs - 1)
+            assert spread.sd == pytest.approx(math.sqrt(variance), abs=1e-9)
+        assert 0 <= spread.low <= spread.high <= 1 + 1e-9
+
+
+def test_class_scores_are_means_over_seeds():
+    probabilities, truth = random_runs(3, runs=3, posts=50, classes=4)
+    truth[truth == 2] = 1  # a label without posts
+    scores = summarise(probabilities, truth, names(4)).per_class
+    expected = [
+        precision_recall_fscore_support(truth, run, labels=range(4), zero_division=0)
+        for run in probabilities.argmax(axis=2)
+    ]
+    assert [score.label for score in scores] == names(4)
+    for k, score in enumerate(scores):
+        found = (score.precision, score.recall, score.f1, score.support)
+        assert found == pytest.approx(tuple(np.mean(expected, axis=0)[:, k]))
+    assert scores[2].support == 0
+
+
+def test_intervals_agree_with_resampling_posts_one_by_one():
+    probabilities, truth = random_runs(4, runs=2, posts=120, classes=4)
+    summary = summarise(probabilities, truth, names(4))
+    dice = np.random.default_rng(1)
+    draws = []
+    for _ in range(200):
+        some = dice.integers(0, len(truth), len(truth))
+        seeds = []
+        for run in probabilities:
+            predicted = run[some].argmax(axis=1)
+            macro = f1_score(truth[some], predicted, average="macro", zero_division=0)
+            error = calibration_error(run[some], truth[some])
+            seeds.append((np.mean(predicted == truth[some]), macro, error))
+        draws.append(np.mean(seeds, axis=0))
+    spreads = (summary.accuracy, summary.macro_f1, summary.calibration_error)
+    for spread, naive in zip(spreads, np.transpose(draws), strict=True):
+        low, high = np.percentile(naive, [2.5, 97.5])
+        assert spread.low == pytest.approx(low, abs=0.02)
+        assert spread.high == pytest.approx(high, abs=0.02)
+    for spread in spreads[:2]:
+        assert spread.low < spread.mean < spread.high
+
+
+def test_one_run_has_the_figures_of_its_evaluation():
+    (run,), truth = random_runs(5, runs=1, posts=200, classes=3)
+    summary = summarise(run[None], truth, names(3))
+    alone = evaluate(run, [names(3)[k] for k in truth], names(3))
+    assert list(summary.per_class) == alone.per_class
+    for spread, interval in (
+        (summary.accuracy, alone.accuracy),
+        (summary.macro_f1, alone.macro_f1),
+    ):
+        assert spread.mean == pytest.approx(interval.value)
+        assert (spread.low, spread.high) == pytest.approx((interval.low, interval.high), abs=0.02)
+
+
+def test_every_seed_sees_the_same_resamples():
+    probabilities, truth = random_runs(6, runs=1, posts=100, classes=3)
+    once = summarise(probabilities, truth, names(3))
+    copies = summarise(np.repeat(probabilities, 5, axis=0), truth, names(3))
+    assert copies.accuracy[2:] == pytest.approx(once.accuracy[2:])
+    assert copies.accuracy.sd == pytest.approx(0)
+
+
+def test_intervals_are_those_of_the_normal_curve_where_there_are_many_posts():
+    for posts in (200, 1800):
+        probabilities, truth = random_runs(7, runs=2, posts=posts, classes=3)
+        right = (probabilities.argmax(axis=2) == truth).mean(axis=0)
+        half = 1.96 * right.std() / posts**0.5
+        (mean, _, low, high) = summarise(probabilities, truth, names(3)).accuracy
+        assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
+
+
+def test_the_seed_alone_decides_the_intervals(monkeypatch):
+    probabilities, truth = random_runs(8, runs=2, posts=60, classes=3)
+    summary = summarise(probabilities, truth, names(3), seed=1)
+    assert summarise(probabilities, truth, names(3), seed=1) == summary
+    assert summarise(probabilities, truth, names(3), seed=2).macro_f1 != summary.macro_f1
+    monkeypatch.setattr(statistics, "_CHUNK", 60 * 7)  # memory is no reason for another result
+    chunked = summarise(probabilities, truth, names(3), seed=1)
+    assert chunked.macro_f1 == pytest.approx(summary.macro_f1)
+
+
+def test_groups_have_posts_and_mean_accuracy_the_largest_first():
+    probabilities = runs_right_at([[True, True, False, True, False], [True, False] + [False] * 3])
+    groups = {"author": ["b", "b", "c", "a", "b"], "pictures": [1, 1, 1, 1, 2]}
+    truth = np.zeros(5, dtype=int)
+    found = summarise(probabilities, truth, ["Home", "Work"], groups).groups
+    assert {name: list(values) for name, values in found.items()} == {
+        "author": ["b", "a", "c"],
+        "pictures": ["1", "2"],
+    }
+    assert found["author"] == {"b": (3, 0.5), "a": (1, 0.5), "c": (1, 0.0)}
+    assert found["pictures"] == {"1": (4, 0.5), "2": (1, 0.0)}
+    assert summarise(probabilities, truth, ["Home", "Work"]).groups == {}
+
+
+# Calibration
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 50), st.integers(2, 6), st.integers(1, 20))
+def test_calibration_error_is_that_of_a_slow_loop(seed, posts, classes, bins):
+    (run,), truth = random_runs(seed, 1, posts, classes)
+    expected = slow_calibration_error(run, truth, bins)
+    assert calibration_error(run, truth, bins) == pytest.approx(expected)
+
+
+def test_calibration_error_of_cases_worked_by_hand():
+    sure = np.eye(2)[[0, 0, 0, 0]]
+    assert calibration_error(sure, np.array([0, 0, 0, 0])) == 0
+    assert calibration_error(sure, np.array([0, 0, 1, 1])) == 0.5
+    three_quarters = np.full((4, 2), [0.75, 0.25])
+    assert calibration_error(three_quarters, np.array([0, 0, 0, 1])) == pytest.approx(0)
+    # 2 of 4 posts at 0.9, one right; 2 at 0.6, both right: (2 * 0.4 + 2 * 0.4) / 4
+    mixed = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]])
+    assert calibration_error(mixed, np.array([0, 0, 0, 0])) == pytest.approx(0.4)
+    # in one bin, errors of opposite sign cancel: 3 of 4 right at a mean of 0.75
+    assert calibration_error(mixed, np.array([0, 0, 0, 0]), bins=1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("m", range(8, 16))
+def test_a_probability_on_an_edge_belongs_to_the_bin_below(m):
+    below, edge = m / 15 - 0.01, m / 15
+    run = np.array([[below, 1 - below], [edge, 1 - edge]])
+    truth = np.array([0, 1])
+    expected = abs(1 - below - edge) / 2  # one bin: the two errors are taken together
+    assert calibration_error(run, truth) == pytest.approx(expected)
+    above = min(edge + 1e-9, 1)
+    run[1] = above, 1 - above
+    apart = ((1 - below) + above) / 2
+    assert calibration_error(run, truth) == pytest.approx(expected if m == 15 else apart)
+
+
+# Differences
+
+
+def slow_difference(row, reference, truth):
+    """Per-post differences, exactly, and the p-value over all 2^N signs."""
+    right, other = (each.argmax(axis=2) == truth for each in (row, reference))
+    posts = [
+        Fraction(int(a.sum()), len(a)) - Fraction(int(b.sum()), len(b))
+        for a, b in zip(right.T, other.T, strict=True)
+    ]
+    flips = [
+        abs(sum(sign * post for sign, post in zip(signs, posts, strict=True)))
+        for signs in product((1, -1), repeat=len(posts))
+    ]
+    return sum(posts) / len(posts), sum(flip >= abs(sum(posts)) for flip in flips) / len(flips)
+
+
+@pytest.mark.parametrize(("runs", "others"), [(1, 1), (2, 3), (5, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_p_is_that_of_all_sign_flips(seed, runs, others):
+    row, truth = random_runs(seed, runs, posts=9, classes=3)
+    reference = np.random.default_rng(seed).dirichlet(np.ones(3), size=(others, 9))
+    found = difference(row, reference, truth)
+    value, p = slow_difference(row, reference, truth)
+    assert found.value == pytest.approx(float(value))
+    assert found.p == pytest.approx(p, abs=0.025)
+    assert found.p_holm == found.p
+
+
+def test_the_interval_agrees_with_resampling_posts_one_by_one():
+    row, truth = random_runs(11, runs=3, posts=150, classes=4)
+    reference = random_runs(12, runs=2, posts=150, classes=4)[0]
+    found = difference(row, reference, truth)
+    right, other = ((each.argmax(axis=2) == truth).mean(axis=0) for each in (row, reference))
+    some = np.random.default_rng(1).integers(0, 150, size=(10_000, 150))
+    low, high = np.percentile((right - other)[some].mean(axis=1), [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_identical_predictions_do_not_differ():
+    row, truth = random_runs(13, runs=3, posts=50, classes=4)
+    assert difference(row, row, truth) == Difference(0, 0, 0, 1, 1)
+    assert difference(np.repeat(row, 2, axis=0), row, truth).p == 1  # six runs against three
+
+
+def test_swapping_the_sides_changes_the_sign_only():
+    row, truth = random_runs(14, runs=2, posts=80, classes=3)
+    reference = random_runs(15, runs=3, posts=80, classes=3)[0]
+    one, other = difference(row, reference, truth), difference(reference, row, truth)
+    assert other.value == -one.value
+    assert (other.low, other.high) == pytest.approx((-one.high, -one.low), abs=0.02)
+    assert other.p == pytest.approx(one.p, abs=0.03)
+
+
+def test_posts_are_paired():
+    truth = np.zeros(400, dtype=int)
+    right = np.random.default_rng(16).random((1, 400)) < 0.5
+    better = right.copy()
+    better[0, np.flatnonzero(~right[0])[:12]] = True
+    found = difference(runs_right_at(better), runs_right_at(right), truth)
+    assert found.value == pytest.approx(0.03)
+    assert 0 < found.low < 0.03 < found.high < 0.06  # unpaired, it would reach below 0
+    assert found.p == pytest.approx(2 / 2**12, abs=0.001)
+
+
+def test_a_clear_difference_has_the_smallest_p():
+    truth = np.zeros(100, dtype=int)
+    found = difference(runs_right_at(np.ones((2, 100))), runs_right_at(np.zeros((1, 100))), truth)
+    assert found == Difference(1, 1, 1, 1 / 10_001, 1 / 10_001)
+
+
+def test_without_a_difference_p_is_uniform_and_the_interval_covers_0():
+    dice = np.random.default_rng(17)
+    found = []
+    for _ in range(250):
+        hard = dice.random(60)  # the same for both sides
+        row, reference = (runs_right_at(dice.random((3, 60)) < hard) for _ in range(2))
+        found.append(difference(row, reference, np.zeros(60, dtype=int)))
+    p = np.array([each.p for each in found])
+    for level in (0.05, 0.25, 0.5, 0.75):
+        error = (level * (1 - level) / len(p)) ** 0.5
+        assert np.mean(p <= level) == pytest.approx(level, abs=4 * error)
+    assert np.mean([each.low <= 0 <= each.high for each in found]) == pytest.approx(0.95, abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_difference():
+    row, truth = random_runs(18, runs=2, posts=60, classes=3)
+    reference = random_runs(19, runs=2, posts=60, classes=3)[0]
+    one, again, other = (difference(row, reference, truth, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert one.value == other.value
+    assert one.p != other.p
+
+
+# Holm
+
+
+@pytest.mark.parametrize(
+    ("given_p", "expected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 3 * 0.01, 0.06 kept, 2 * 0.03
+        ([0.01, 0.01, 0.01], [0.03, 0.03, 0.03]),
+        ([0.5, 0.6, 0.02], [1, 1, 0.06]),
+        ([0.02, 0.03], [0.04, 0.04]),  # the second step alone would be smaller than the first
+    ],
+)
+def test_holm_of_cases_worked_by_hand(given_p, expected):
+    assert holm(given_p) == pytest.approx(expected)
+
+
+@given(SHARES)
+def test_holm_keeps_the_order_and_only_raises_p(p_values):
+    adjusted = holm(p_values)
+    largest = len(p_values)
+    for p, raised in zip(p_values, adjusted, strict=True):
+        assert p <= raised <= min(1, largest * p)
+    by_p = [adjusted[k] for k in np.argsort(p_values)]
+    assert by_p == sorted(by_p)
+    assert by_p[0] == min(1, largest * min(p_values))
+    assert holm(p_values[::-1])[::-1] == adjusted  # whatever the order they come in
+
+
+@given(SHARES, st.floats(0.001, 0.5))
+def test_holm_rejects_what_his_procedure_rejects(p_values, level):
+    rejected = set()
+    for step, k in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[k] * (len(p_values) - step) > level:
+            break
+        rejected.add(int(k))
+    assert {k for k, p in enumerate(holm(p_values)) if p <= level} == rejected
+
+
+def test_corrected_fills_in_holm_and_nothing_else():
+    found = [Difference(0.1, 0, 0.2, p, p) for p in (0.01, 0.2)]
+    assert corrected(found) == [found[0]._replace(p_holm=0.02), found[1]]
+    assert corrected([]) == []
+
+
+# Mistakes
+
+
+def test_mistakes_are_named():
+    row, truth = random_runs(20, runs=2, posts=6, classes=3)
+    broken = row.copy()
+    broken[1, 2, 0] = np.nan
+    empty = np.zeros((2, 0, 3)), np.zeros(0, dtype=int)
+    for call, words in (
+        (lambda: summarise(*empty, names(3)), "no posts"),
+        (lambda: difference(empty[0], *empty), "no posts"),
+        (lambda: calibration_error(empty[0][0], empty[1]), "no posts"),
+        (lambda: summarise(row[0], truth, names(3)), "do not fit"),
+        (lambda: summarise(row[:0], truth, names(3)), "do not fit"),
+        (lambda: summarise(row, truth[:5], names(3)), "do not fit"),
+        (lambda: summarise(row, truth[:, None], names(3)), "do not fit"),
+        (lambda: calibration_error(row, truth), "do not fit"),
+        (lambda: difference(row, row[:, :5], truth), "do not fit"),
+        (lambda: difference(row, random_runs(0, 2, 6, 4)[0], truth), "same labels"),
+        (lambda: summarise(row, truth, names(4)), "4 labels"),
+        (lambda: summarise(row, truth, names(3), {"author": ["a"]}), "group 'author' has 1"),
+        (lambda: summarise(broken, truth, names(3)), "not probabilities"),
+        (lambda: difference(row, broken, truth), "not probabilities"),
+        (lambda: calibration_error(broken[1], truth), "not probabilities"),
+        (lambda: summarise(row + np.array([2, -2, 0]), truth, names(3)), "not probabilities"),
+        (lambda: summarise(2 * row, truth, names(3)), "not probabilities"),
+        (lambda: summarise(row, truth + 3, names(3)), "whole numbers from 0 to 2"),
+        (lambda: summarise(row, truth - 3, names(3)), "whole numbers from 0 to 2"),
+        (lambda: summarise(row, truth + 0.5, names(3)), "whole numbers from 0 to 2"),
+        (lambda: calibration_error(row[0], truth, bins=0), "1 bin"),
+        (lambda: holm([0.1, math.nan]), "between 0 and 1"),
+        (lambda: holm([1.1]), "between 0 and 1"),
+    ):
+        with pytest.raises(SgmftError, match=words):
+            call()

@@ -1,0 +1,52 @@
+"""Made-up features that are easy to learn from, and a network that is solved at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from sgmft.features import Features, PostFeatures
+from sgmft.nn import Batch, NetworkConfig, Output
+from sgmft.nn.network import Solved
+from sgmft.training import LabelledFeatures
+
+
+def posts(
+    count: int = 45, classes: int = 3, seed: int = 0, *, noise: float = 0.3, lacking: str = ""
+) -> LabelledFeatures:
+    """Posts whose class shows in both sides; `lacking` "text" or "image" leaves that side out."""
+    centres = np.random.default_rng(1)
+    text, image = centres.standard_normal((classes, 12)), centres.standard_normal((classes, 10))
+    dice = np.random.default_rng([seed, 7])
+    rows, labels = [], []
+    for i in range(count):
+        k = i % classes
+        words = (text[k] + noise * dice.standard_normal((1 + i % 3, 12))).astype(np.float32)
+        regions = (image[k] + noise * dice.standard_normal((4, 10))).astype(np.float32)
+        rows.append(
+            PostFeatures(
+                None if lacking == "text" else words.mean(0),
+                None if lacking == "text" else words.astype(np.float16),
+                None if lacking == "image" else regions.mean(0, keepdims=True),
+                None if lacking == "image" else regions.astype(np.float16),
+            )
+        )
+        labels.append(k)
+    return LabelledFeatures(Features.of(rows, 12, 10, True), torch.tensor(labels))
+
+
+class Centres(Solved):
+    """The nearest class mean of the texts."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.text = self.image = nn.Identity()
+        self.register_buffer("means", torch.zeros(config.classes, config.text_width))
+
+    def solve(self, batch: Batch, labels: torch.Tensor) -> None:
+        for k in range(self.config.classes):
+            self.means[k] = batch.text[labels == k].mean(0)
+
+    def forward(self, batch: Batch) -> Output:
+        return Output(-torch.cdist(batch.text, self.means), batch.text)
