@@ -235,7 +235,7 @@ def _points(axes: Axes, panel: Panel, labels: Iterable[str]) -> None:
 
 
 def _look(place: int, size: float) -> dict[str, Any]:
-    marker = MARKERS[0]
+    marker = MARKERS[place % len(MARKERS)]
     heavy = {"o": 0.95, "s": 0.85, "D": 0.8, "P": 1.1, "X": 1.1}.get(marker, 1.0)  # by area
     colour = COLOURS[place % len(COLOURS)]
     return {

@@ -128,7 +128,7 @@ def _differences(compared: Sequence[tuple[Line, Difference]], base: str) -> list
     level = f"{SIGNIFICANT:.2f}"
     if not differing:
         return [f"No system differs from {base} by more than chance (Holm-corrected p ≥ {level})."]
-    words = []
+    words: list[str] = []
     for side, sign in (("Higher", 1), ("Lower", -1)):
         named = [
             f"{line.title} ({signed(gap.value)} points)"

@@ -1,0 +1,288 @@
+"""A comparison from posts to tables: fair, resumable, and not stopped by what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from sgmft import SemanticLocator
+from sgmft.baselines.base import Method
+from sgmft.baselines.linear_probe import METHODS as PROBES
+from sgmft.compare import comparison as module
+from sgmft.compare.cells import finished
+from sgmft.compare.comparison import Comparison
+from sgmft.compare.data import load_data, load_features
+from sgmft.compare.outcome import make_figures, make_tables, read_predictions, write_predictions
+from sgmft.compare.plan import make_plan
+from sgmft.compare.prepare import Split, prepare
+from sgmft.errors import SgmftError
+from sgmft.methods import METHODS
+from sgmft.posts import Post
+
+FAST = "linear-probe,text-only,late-average,unis-mmc"
+
+
+@pytest.fixture
+def compare(tiny, toy_posts, tmp_path, monkeypatch):
+    """Makes a comparison on the toy posts; the same folder each time."""
+
+    def make(methods: str = FAST, posts: Any = None, **options: Any) -> Comparison:
+        chosen = {"figures": "", "tables": "1", "seeds": 2, "trials": 2, "epochs": 2} | options
+        tables, figures = chosen.pop("tables"), chosen.pop("figures")
+        plan = make_plan(tables, figures, methods, encoder="tiny", **chosen)
+        folder = tmp_path / "comparison"
+        data, _ = prepare(
+            toy_posts if posts is None else posts,
+            plan.rows(),
+            "tiny",
+            tmp_path / "features",
+            Split(by="label"),
+        )
+        data.save(folder / "data.json")
+        load_data.cache_clear()
+        load_features.cache_clear()
+        return Comparison(folder, plan, data)
+
+    return make
+
+
+def chances(comparison: Comparison, key: str) -> np.ndarray[Any, Any]:
+    return read_predictions(comparison.folder, comparison.found[key], comparison.data.labels)
+
+
+def count_works(monkeypatch) -> list[str]:
+    """Notes every piece of work that is really done from now on."""
+    done: list[str] = []
+    real = module.run_works
+
+    def watched(works, workers, on_done):
+        done.extend(work.name(load_data(Path(work.folder) / "data.json")) for work in works)
+        real(works, workers, on_done)
+
+    monkeypatch.setattr(module, "run_works", watched)
+    return done
+
+
+def test_rows_are_tried_run_and_tested_against_the_reference(compare):
+    comparison = compare()
+    said = []
+    comparison.run(lambda *what: said.append(what))
+    assert [done for done, _, _ in said] == list(range(1, said[0][1] + 1))
+    assert said[0][1] == 5 * 2 + 5 * 2  # trials, runs
+    (table,) = make_tables(comparison)
+    assert [line.key for line in table.lines] == ["unis-mmc", "linear-probe", "text-only",
+                                                  "late-average"]  # fmt: skip
+    for line in table.lines:
+        assert line.summary is not None and line.summary.seeds == 2 and not line.failed
+        assert line.against is not None and line.parameters and line.seconds is not None
+        truth = [comparison.data.classes[i] for i, t in enumerate(comparison.data.test) if t]
+        right = chances(comparison, line.key).argmax(-1) == np.array(truth)
+        assert line.summary.accuracy.mean == pytest.approx(right.mean())
+    assert "learning_rate=" in table.lines[0].setting and "strength=" in table.lines[1].setting
+
+
+def test_the_trial_with_the_least_validation_loss_is_chosen(compare):
+    comparison = compare("unis-mmc", trials=3)
+    found = comparison.run()["unis-mmc"]
+    assert len({trial["settings"]["learning_rate"] for trial in found.trials}) == 3
+    best = min(found.trials, key=lambda trial: trial["val_loss"])
+    assert found.choice.settings == best["settings"]
+    assert {run["epochs"] for run in found.runs.values()} == {best["epochs"]}
+
+
+def test_a_variant_takes_the_full_models_setting_and_its_own_epochs(compare):
+    found = compare("clip-sim", tables="2").run()
+    assert found["clip-sim"].choice.settings == found["sgmft-tokens"].choice.settings
+    assert len(found["clip-sim"].trials) == 1
+
+
+def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
+    first = compare()
+    first.run()
+    before = chances(first, "unis-mmc")
+    done = count_works(monkeypatch)
+    compare().run()
+    assert done == []
+    lost = first.found["unis-mmc"].runs[1]["name"]
+    (first.folder / "cells" / f"{lost}.json").unlink()
+    again = compare()
+    again.run()
+    assert done == [lost]
+    assert (chances(again, "unis-mmc") == before).all()
+    more = compare(seeds=3)
+    more.run()
+    assert len(done) == 1 + 5  # one more seed of each row
+
+
+def test_other_posts_are_other_work(compare, toy_posts, monkeypatch):
+    compare("linear-probe").run()
+    done = count_works(monkeypatch)
+    changed = [replace(toy_posts[0], label="Work"), *toy_posts[1:]]
+    compare("linear-probe", posts=changed).run()
+    assert len(done) == 2 * (2 + 2)
+
+
+def test_half_a_record_counts_as_not_done(compare):
+    comparison = compare("linear-probe")
+    comparison.run()
+    name = comparison.found["linear-probe"].runs[0]["name"]
+    (comparison.folder / "cells" / f"{name}.json").write_text('{"seconds": 1')
+    choice = comparison.found["linear-probe"].choice
+    row = next(row for row in comparison.rows if row.key == "linear-probe")
+    assert finished(comparison._work(row, seed=0, choice=choice), comparison.data) is None
+
+
+class Broken(PROBES[0].network):
+    def solve(self, batch, labels):
+        raise ValueError("it does not work")
+
+
+def broken(network: Any) -> Method:
+    return replace(PROBES[0], name="broken", title="Broken", network=network)
+
+
+def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch):
+    monkeypatch.setitem(METHODS, "broken", broken(Broken))
+    comparison = compare("broken,text-only")
+    comparison.run()
+    (table,) = make_tables(comparison)
+    lines = {line.key: line for line in table.lines}
+    assert lines["broken"].summary is None
+    assert any("it does not work" in reason for reason in lines["broken"].failed)
+    assert lines["text-only"].summary is not None
+    monkeypatch.setitem(METHODS, "broken", broken(PROBES[0].network))
+    mended = compare("broken,text-only")
+    mended.run()  # a failure is tried again
+    assert len(mended.found["broken"].runs) == 2
+
+
+PLUGIN = """
+import os
+from dataclasses import replace
+from sgmft.baselines.linear_probe import METHODS as PROBES
+from sgmft.methods import METHODS
+
+class Deadly(PROBES[0].network):
+    def solve(self, batch, labels):
+        os._exit(9)
+
+METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=Deadly)
+"""
+
+
+def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path, monkeypatch):
+    from sgmft import plugins
+
+    alone = compare("text-only,unis-mmc")
+    alone.run()
+    expected = {key: chances(alone, key) for key in ("text-only", "unis-mmc")}
+    os.rename(alone.folder, tmp_path / "alone")
+    monkeypatch.setattr(plugins, "LOADED", [])
+    monkeypatch.setattr(module, "LOADED", plugins.LOADED)
+    monkeypatch.setitem(METHODS, "deadly", METHODS["text-only"])  # taken away again at the end
+    (tmp_path / "deadly.py").write_text(PLUGIN)
+    plugins.load_plugin(tmp_path / "deadly.py")
+    together = compare("deadly,text-only,unis-mmc", workers=2, trials=2)
+    found = together.run()
+    assert "died" in " ".join(found["deadly"].failed) and not found["deadly"].runs
+    for key, value in expected.items():
+        assert (chances(together, key) == value).all()
+
+
+def test_a_run_is_what_the_locator_itself_trains(compare, toy_posts):
+    """SG-MFT as printed, which chooses nothing: the same probabilities to the last bit."""
+    comparison = compare("sgmft-paper", seeds=1)
+    comparison.run()
+    data = comparison.data
+    places = {(post.place, post.id or ""): post for post in toy_posts}
+    posts = [places[place] for place in data.places]
+    train = [post for post, test in zip(posts, data.test, strict=True) if not test]
+    test = [post for post, test in zip(posts, data.test, strict=True) if test]
+    locator = SemanticLocator("tiny", preset="paper", settings={"epochs": 2}).fit(train)
+    assert locator.labels == data.labels
+    np.testing.assert_array_equal(
+        chances(comparison, "sgmft-paper")[0].astype(np.float32), locator.predict_proba(test)
+    )
+    assert comparison.found["sgmft-paper"].trials == []
+
+
+def test_figures_come_from_the_rows_first_seed(compare):
+    comparison = compare(None, tables="4", figures="9", seeds=1, trials=1, epochs=1)
+    comparison.run()
+    (figure,) = make_figures(comparison, comparison.folder)
+    assert figure.number == "9" and "<svg" in figure.svg
+    assert sorted(figure.files) == ["figure-9.png", "figure-9.svg"]
+    assert all((comparison.folder / name).stat().st_size > 1000 for name in figure.files)
+
+
+def test_raw_predictions_hold_every_run(compare):
+    comparison = compare("linear-probe,text-only")
+    comparison.run()
+    write_predictions(comparison, comparison.folder / "all.parquet")
+    rows = pq.read_table(comparison.folder / "all.parquet").to_pylist()
+    test = sum(comparison.data.test)
+    assert len(rows) == 3 * 2 * test
+    assert {row["row"] for row in rows} == {"linear-probe", "text-only", "sgmft"}
+    some = [row for row in rows if (row["row"], row["seed"]) == ("text-only", 1)]
+    got = [[row[f"p_{label}"] for label in comparison.data.labels] for row in some]
+    np.testing.assert_array_equal(got, chances(comparison, "text-only")[1])
+
+
+# -- the split --------------------------------------------------------------------------------
+
+
+def data_of(posts: list[Post], tmp_path: Path, split: Split, **options: Any) -> Any:
+    plan = make_plan("1", "", "text-only", encoder="tiny")
+    return prepare(posts, plan.rows(), "tiny", tmp_path / "features", split, **options)
+
+
+def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, toy_posts, tmp_path):
+    data, _ = data_of(toy_posts, tmp_path, Split())
+    users = {post.id: post.user for post in toy_posts}
+    sides: dict[bool, set[Any]] = {True: set(), False: set()}
+    for (_, name), test in zip(data.places, data.test, strict=True):
+        sides[test].add(users[name])
+    assert sides[True] and not sides[True] & sides[False]
+    assert data.held_out and not any(data.test[i] for i in data.held_out)
+    json.dumps(data.encoded["tiny/light"].info)
+
+
+def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
+    posts = [
+        replace(post, row={"part": "test" if i % 5 == 0 else "train"})
+        for i, post in enumerate(toy_posts)
+    ]
+    data, _ = data_of(posts, tmp_path, Split(test=("part", "test")), by=["part"])
+    assert data.groups["part"] == ["test" if test else "train" for test in data.test]
+
+
+@pytest.mark.parametrize(
+    ("split", "options", "told"),
+    [
+        (Split(test=("part", "test")), {}, "part=test: both are needed"),
+        (Split(by="place"), {}, "cannot be split by 'place'"),
+        (Split(by="label"), {"by": ["season"]}, "no column 'season' for --by"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_encoded(tiny, toy_posts, tmp_path, split, options,
+                                                      told, monkeypatch):  # fmt: skip
+    monkeypatch.setattr("sgmft.compare.prepare.load_encoder", None)
+    with pytest.raises(SgmftError, match=told):
+        data_of(toy_posts, tmp_path, split, **options)
+
+
+def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, toy_posts, tmp_path):
+    only_stop_words = Post("the of", [], id="stop", label="Home", user="u0")
+    unlabelled = Post("sofa", [], id="none")
+    plan = make_plan("1,5", "", "text-only,cleaning-paper", encoder="tiny")
+    posts = [*toy_posts, only_stop_words, unlabelled]
+    data, errors = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
+    assert set(data.encoded) == {"tiny/light", "tiny/paper"}
+    assert len(data.keys) == len(toy_posts) and sum(errors.values()) == 2

@@ -1,0 +1,96 @@
+"""What a comparison runs: every row can be built, and the paper's figures are the paper's."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgmft.compare.catalogue import FIGURES, REFERENCE, rows, tables
+from sgmft.compare.cells import Work
+from sgmft.compare.plan import make_plan
+from sgmft.errors import SgmftError
+from sgmft.methods import METHODS
+from sgmft.nn.fusions import FUSIONS
+
+ALL = "1,2,3,4,5"
+
+
+def test_tables_show_the_papers_own_figures():
+    printed = {
+        "1": [84.56, 86.62, 86.59, 85.24, 86.25, 87.29],
+        "2": [78.23, 84.91, 85.74, 86.94, 87.29],
+        "3": [86.32, 86.35, 86.47, 87.29],
+        "4": [86.88, 87.29],
+    }
+    for number, figures in printed.items():
+        shown = [figure for figure in tables()[number].rows.values() if figure is not None]
+        assert shown == figures
+    assert not any(tables()["5"].rows.values())
+
+
+def test_table_1_has_every_method_and_every_preset():
+    expected = {*METHODS, "sgmft-tokens", "sgmft-paper"} - {"word-average"}
+    assert set(tables()["1"].rows) == expected
+
+
+@pytest.mark.parametrize("key", rows())
+def test_every_row_has_settings_its_method_knows(key):
+    row = rows()[key]
+    preset = Work("folder", row, "compact/light", epochs=3).preset
+    assert preset.train.epochs == 3
+    assert row.like is None or rows()[row.like].like is None
+    width = 3 if METHODS[row.method].encoder == "cnn" else 64
+    fields = {"classes": 3, "text_width": width, "image_width": 64}
+    method = METHODS[row.method]
+    method.network(method.config(**fields, **preset.model))
+
+
+def test_every_row_of_a_table_or_figure_exists():
+    shown = {key for plan in tables().values() for key in (*plan.rows, plan.reference)}
+    shown |= {key for figure in FIGURES.values() for key in figure.rows}
+    assert shown <= set(rows())
+
+
+def test_ablation_rows_differ_from_the_full_model_in_one_thing():
+    def model(key):
+        return dict(Work("folder", rows()[key], "x").preset.model)
+
+    full = model("sgmft-tokens")
+    for key, change in {
+        "clip-sim": {"fusion": "sum"},
+        "clip-sfm": {"sim": False},
+        "clip": {"sim": False, "fusion": "sum"},
+        "image-wise": {"guided": "image"},
+        "merge-attention": {"fusion": "merge-attention"},
+    }.items():
+        assert model(key) == full | change
+    guided = model("guided")
+    assert guided == model("sgmft") | {"direct": False}
+    assert model("guided-softmax") == guided | {"gate": "softmax"}
+
+
+def test_a_fusion_module_of_a_users_own_is_a_row_of_table_3(monkeypatch):
+    monkeypatch.setitem(FUSIONS, "mine", FUSIONS["sum"])
+    assert tables()["3"].rows["mine"] is None
+    assert rows()["mine"].settings == {"fusion": "mine"}
+
+
+def test_methods_picks_rows_and_keeps_what_they_are_tested_against():
+    plan = make_plan(ALL, "6,8,9", "mplug,clip")
+    assert [list(table.rows) for table in plan.tables] == [["mplug"], ["clip"]]
+    keys = [row.key for row in plan.rows()]
+    assert keys == ["mplug", REFERENCE, "clip", "sgmft-tokens"]
+    assert [list(figure.rows) for figure in plan.figures] == [["clip"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("7", ""), "no table '7'"),
+        ((ALL, "7"), "no figure '7'"),
+        ((ALL, "", "nothing"), "no method to compare 'nothing'"),
+        (("2", "", "mplug"), "none of the rows"),
+    ],
+)
+def test_what_cannot_be_planned_is_told(arguments, told):
+    with pytest.raises(SgmftError, match=told):
+        make_plan(*arguments)
