@@ -26,6 +26,7 @@ class Settings(NetworkConfig):
     """One setting of a user's, and two that are not for users."""
 
     rank: int = 4
+    view: str = "elements"
     initial_temperature: float = 1.0
     vocabulary_size: int = 0
 
@@ -83,7 +84,7 @@ def test_an_unknown_preset_names_those_of_the_method():
 def test_settings_are_those_of_the_methods_config():
     preset = method().preset(None, {"rank": "8", "epochs": "2"})
     assert preset.model == {"rank": 8} and preset.train == replace(BUDGET, epochs=2)
-    assert method().setting_kinds() == {"rank": int}
+    assert method().setting_kinds() == {"rank": int, "view": str}
     for name in ("heads", "classes", "shared_space", "initial_temperature", "vocabulary_size"):
         with pytest.raises(SgmftError, match=f"no setting '{name}': use one of .*rank"):
             method().preset(None, {name: 2})

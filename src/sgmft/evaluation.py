@@ -147,7 +147,7 @@ def evaluate(
         accuracy=accuracy,
         macro_f1=macro_f1,
         log_loss=float(-np.log(likely).mean()),
-        per_class=_per_class(confusion, labels),
+        per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
         groups={
             name: _by_value(name, column, true == predicted, np.random.default_rng([seed, 1]))
@@ -190,12 +190,14 @@ def _intervals(confusion: _Cells, dice: np.random.Generator) -> tuple[Interval, 
     rows, columns = np.nonzero(confusion)
     counts = confusion[rows, columns]  # (cells,)
     drawn = dice.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
-    figures = [_figures(each, rows, columns, len(confusion)) for each in (counts[None], drawn)]
+    figures = [
+        accuracy_and_f1(each, rows, columns, len(confusion)) for each in (counts[None], drawn)
+    ]
     (accuracy, f1), (accuracies, f1s) = figures
     return _interval(accuracy[0], accuracies), _interval(f1[0], f1s)
 
 
-def _figures(
+def accuracy_and_f1(
     counts: _Cells, rows: _Cells, columns: _Cells, classes: int
 ) -> tuple[_Numbers, _Numbers]:
     """Accuracy (B,) and macro-F1 (B,) of B matrices, given as their counts (B, cells)."""
@@ -213,7 +215,8 @@ def _interval(value: float, draws: _Numbers) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _per_class(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
+def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
+    """Precision, recall and F1 of each of the K labels from their confusion matrix (K, K)."""
     hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(given, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(given + support, 1)

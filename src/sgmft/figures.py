@@ -49,8 +49,8 @@ def confusion_figure(evaluation: Evaluation) -> str:
 
     Text stays text, in the reader's fonts and colour; the ground is transparent.
     """
-    with _style([]):
-        return _svg(_confusion(evaluation))
+    with drawing_style([]):
+        return svg_text(_confusion(evaluation))
 
 
 def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
@@ -65,7 +65,7 @@ def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
     if path.suffix.lower() == ".svg":
         path.write_text(confusion_figure(evaluation), encoding="utf-8")
     elif path.suffix.lower() == ".png":
-        with _style(_cjk_fonts()):
+        with drawing_style(cjk_fonts()):
             _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
     else:
         raise SgmftError(f"{path.name}: a figure is saved as .png or .svg")
@@ -89,14 +89,14 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
         "Guidance, relative entropy": {"gate_entropy": "gate", "element_entropy": "elements"},
     }
     drawn = [title for title, names in panels.items() if any(_curves(epochs, names))]
-    with _style([]):
+    with drawing_style([]):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(3.5 * max(len(drawn), 1), 2.7), layout="constrained")
         for place, title in enumerate(drawn, 1):
             axes = figure.add_subplot(1, len(drawn), place)
             _panel(axes, title, epochs, panels[title])
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _curves(
@@ -140,11 +140,11 @@ def _confusion(evaluation: Evaluation) -> Figure:
 
     counts = np.array(evaluation.confusion, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_short(label) for label in evaluation.labels]
+    names = [shorten(label) for label in evaluation.labels]
     classes = len(names)
     cell = 0.78 if classes <= 10 else 0.5  # inches
     size = 10.0 if classes <= 10 else 7.5  # points
-    longest = max(10, *map(_columns, names))  # at least the corner's words
+    longest = max(10, *map(text_columns, names))  # at least the corner's words
     room = longest * 0.62 * 9.5 / 72  # inches
     left, top = 0.3 + room, 0.4 + 0.65 * room
     right = max(0.1, 0.15 + 0.77 * room - cell / 2)  # the last name leans out
@@ -193,24 +193,26 @@ def _percent(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
 
 
-def _columns(text: str) -> int:
+def text_columns(text: str) -> int:
+    """Width of a text in columns of a terminal: a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _short(label: str) -> str:
+def shorten(label: str) -> str:
     """Cut a long label in its middle, so that labels with a common start stay apart."""
     label = "".join(c if c.isprintable() else " " for c in label)
-    if _columns(label) <= LONGEST_LABEL:
+    if text_columns(label) <= LONGEST_LABEL:
         return label
     head, tail = label, label
-    while _columns(head) > LONGEST_LABEL * 0.55:
+    while text_columns(head) > LONGEST_LABEL * 0.55:
         head = head[:-1]
-    while _columns(tail) > LONGEST_LABEL * 0.4:
+    while text_columns(tail) > LONGEST_LABEL * 0.4:
         tail = tail[1:]
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 
-def _cjk_fonts() -> list[str]:
+def cjk_fonts() -> list[str]:
+    """Fonts on this machine that have Chinese characters, best first."""
     from matplotlib.font_manager import fontManager
 
     known = set(fontManager.get_font_names())
@@ -218,7 +220,7 @@ def _cjk_fonts() -> list[str]:
 
 
 @contextmanager
-def _style(fonts: list[str]) -> Iterator[None]:
+def drawing_style(fonts: list[str]) -> Iterator[None]:
     """Settings of our figures; what has no glyph in any font here is drawn as a box, quietly."""
     from matplotlib import rc_context
 
@@ -243,7 +245,7 @@ def _style(fonts: list[str]) -> Iterator[None]:
             fonts_log.setLevel(level)
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     """Render to an <svg> element that can stand in a page beside others: the same every time."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -100,6 +100,8 @@ class SemanticLocator(PyTorchModelHubMixin):
             "name": self.method.pick_encoder(encoder),
             "cleaning": cleaning or chosen.cleaning,
         }
+        if patch_grid is not None and not 1 <= patch_grid <= 16:
+            raise SgmftError(f"patch_grid must be from 1 to 16, not {patch_grid}.")
         if patch_grid is not None:
             self.encoder_settings["patch_grid"] = patch_grid
         self.features_folder = features

@@ -206,6 +206,9 @@ class Answers(NamedTuple):
 def answer(model: Network, features: Features) -> Answers:
     """Run a network on all posts, batch by batch."""
     model.eval()
+    if not len(features):
+        none = torch.zeros(0, model.config.classes)
+        return Answers(none, none, none, torch.zeros(0, 2))
     device = next(iter(model.state_dict().values())).device
     parts: list[Answers] = []
     for rows in torch.arange(len(features)).split(EVALUATION_BATCH):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
     alone = compare("text-only,unis-mmc")
     alone.run()
     expected = {key: chances(alone, key) for key in ("text-only", "unis-mmc")}
-    os.rename(alone.folder, tmp_path / "alone")
+    alone.folder.rename(tmp_path / "alone")
     monkeypatch.setattr(plugins, "LOADED", [])
     monkeypatch.setattr(module, "LOADED", plugins.LOADED)
     monkeypatch.setitem(METHODS, "deadly", METHODS["text-only"])  # taken away again at the end

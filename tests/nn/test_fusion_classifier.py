@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from sgmft.errors import SgmftError
+from sgmft.nn import SGMFT, ModelConfig
 from sgmft.nn.classifier import classifier
-from sgmft.nn.fusions import FUSIONS, build_fusion
+from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.fusions.pooling import pool
 from sgmft.nn.fusions.similarity_aware import SimilarityAwareFusion
 from sgmft.nn.fusions.sum import SumFusion
@@ -87,20 +88,21 @@ def test_without_the_module_the_pooled_features_are_added():
 
 @pytest.mark.parametrize(("name", "kind"), [("sfm", SimilarityAwareFusion), ("sum", SumFusion)])
 def test_modules_by_name(name, kind):
-    fusion = build_fusion(name, D, Heads(HEADS), 3)
+    fusion = FUSIONS[name](D, Heads(HEADS), 3)
     assert type(fusion) is kind and FUSIONS[name] is kind
     assert len(list(fusion.children())) <= 1 and len(getattr(fusion, "layers", "123")) == 3
 
 
 def test_an_unknown_name_tells_those_there_are_and_how_to_add_one(monkeypatch):
+    settings = {"classes": 2, "text_width": D, "image_width": D, "heads": HEADS, "fusion": "mine"}
     with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, sum, .*FUSIONS\[name"):
-        build_fusion("mine", D, Heads(HEADS), 2)
+        ModelConfig(**settings)
     taken = []
     monkeypatch.setitem(
         FUSIONS, "mine", lambda *arguments: taken.append(arguments) or nn.Identity()
     )
-    assert isinstance(build_fusion("mine", D, Heads(HEADS), 2), nn.Identity)
-    assert taken == [(D, Heads(HEADS), 2)]
+    assert isinstance(SGMFT(ModelConfig(**settings)).fusion, nn.Identity)
+    assert taken == [(D, Heads(HEADS, 1), 2)]
 
 
 def test_the_classifier_is_five_fully_connected_layers():

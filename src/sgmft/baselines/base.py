@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -65,7 +66,15 @@ class Method:
             raise SgmftError(
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
-        return with_settings(self.presets[name], settings or {}, self.setting_kinds())
+        preset = with_settings(self.presets[name], settings or {}, self.setting_kinds())
+        self._check(preset)
+        return preset
+
+    def _check(self, preset: Preset) -> None:
+        """Raise what a network of these settings would raise, before any post is encoded."""
+        parts = [preset.model.get(name, 1) for name in ("heads", "element_width")]
+        width = 3 if self.encoder == "cnn" else 8 * math.prod(max(1, part) for part in parts)
+        self.config(classes=2, text_width=width, image_width=width, **preset.model)
 
     def load_config(self, values: Mapping[str, Any]) -> NetworkConfig:
         """The config of a saved network; unknown names raise SgmftError (a newer version's)."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sgmft.baselines.base import BUDGET, Method
-from sgmft.baselines.word_embeddings import WordConfig, WordInput, WordNetwork
+from sgmft.baselines.base import Method
+from sgmft.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.inputs import ModalityInput
 from sgmft.nn.network import Output
-from sgmft.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ class TextCNN(nn.Module):
 
 def text_cnn(config: TextCNNConfig) -> WordInput:
     """The text side of a network with a TextCNN."""
-    c = config
-    pool = TextCNN(c.embedding_width, c.windows, c.filters)
-    return WordInput(c.vocabulary_size, c.embedding_width, pool, c.text_features)
+    size, width = config.vocabulary_size, config.embedding_width
+    pool = TextCNN(width, config.windows, config.filters)
+    return WordInput(size, width, pool, config.text_features)
 
 
 class FeatureLevelCNN(WordNetwork):
@@ -90,11 +89,11 @@ class FeatureLevelCNN(WordNetwork):
 
     def __init__(self, config: TextCNNConfig) -> None:
         super().__init__(config)
-        D = config.text_features
-        self.text = text_cnn(config)
-        self.image = ModalityInput(config.image_width, D, True, "standard", False)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(2 * D, config.classes)
+        D, c = config.text_features, config
+        self.text = text_cnn(c)
+        self.image = ModalityInput(c.image_width, D, True, c.scale, False)
+        self.dropout = nn.Dropout(c.dropout)
+        self.classifier = nn.Linear(2 * D, c.classes)
 
     def forward(self, batch: Batch) -> Output:
         """Word features and pooled picture features of B posts to logits (B, K).
@@ -115,6 +114,7 @@ METHOD = Method(
     config=TextCNNConfig,
     tokens=True,
     encoder="cnn",
+    presets=PRESETS,
     note="TextCNN from memory; EfficientNet-Lite0 in place of CaffeNet, whose weights are not "
     "distributed",
 )

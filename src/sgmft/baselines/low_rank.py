@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sgmft.baselines.base import Method
 from sgmft.baselines.feature_level_cnn import TextCNNConfig, text_cnn
-from sgmft.baselines.word_embeddings import WordNetwork
+from sgmft.baselines.word_embeddings import PRESETS, WordNetwork
 from sgmft.nn.batch import Batch
 from sgmft.nn.inputs import ModalityInput
 from sgmft.nn.network import Output
@@ -56,8 +55,9 @@ class LowRankFusion(nn.Module):
 
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
         """t (B, Dt) and v (B, Dv) -> h (B, D)."""
-        factors: Tensor = self.text(text) * self.image(image)  # (B, R D)
-        return factors.unflatten(1, (self.rank, -1)).sum(1)
+        factors = self.text(text) * self.image(image)  # (B, R D)
+        fused: Tensor = factors.unflatten(1, (self.rank, -1)).sum(1)
+        return fused
 
 
 class LowRank(WordNetwork):
@@ -69,7 +69,7 @@ class LowRank(WordNetwork):
         super().__init__(config)
         c = config
         self.text = text_cnn(c)
-        self.image = ModalityInput(c.image_width, c.image_width, False, "standard", False)
+        self.image = ModalityInput(c.image_width, c.image_width, False, c.scale, False)
         self.fusion = LowRankFusion(c.text_features, c.image_width, c.width, c.rank)
         self.dropout = nn.Dropout(c.dropout)
         self.classifier = nn.Linear(c.width, c.classes)
@@ -93,6 +93,7 @@ METHOD = Method(
     config=LowRankConfig,
     tokens=True,
     encoder="cnn",
+    presets=PRESETS,
     note="without the user attributes, which our features do not have; TextCNN from memory; "
     "EfficientNet-Lite0 in place of PlacesCNN",
 )

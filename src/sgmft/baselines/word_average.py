@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sgmft.baselines.base import Method
-from sgmft.baselines.word_embeddings import WordConfig, WordInput, WordNetwork
+from sgmft.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.classifier import classifier
@@ -67,7 +67,7 @@ class WordAverage(WordNetwork):
         D, c = config.width, config
         mean = ProjectedMean(c.embedding_width, D)
         self.text = WordInput(c.vocabulary_size, c.embedding_width, mean, D)
-        self.image = ModalityInput(c.image_width, D, True, "standard", False)
+        self.image = ModalityInput(c.image_width, D, True, c.scale, False)
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
         for layer in self.classifier:
             if isinstance(layer, nn.Linear):
@@ -92,5 +92,6 @@ METHOD = Method(
     config=WordAverageConfig,
     tokens=True,
     encoder="cnn",
+    presets=PRESETS,
     note="the mean of learned word embeddings; EfficientNet-Lite0 as the CNN",
 )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from sgmft.baselines.base import BUDGET
 from sgmft.encoders.cnn import WORD_WIDTH
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
-from sgmft.nn.inputs import ModalityInput
+from sgmft.nn.inputs import ModalityInput, Scale
 from sgmft.nn.network import Network, NetworkConfig
+from sgmft.presets import Preset
 
-MIN_COUNT = 1  # occurrences in the training posts that give a word an embedding of its own
+PRESETS = {  # embeddings, which start from nothing, need the higher rate
+    "default": Preset("default", {}, replace(BUDGET, learning_rate=1e-3), 0.1, refit=True)
+}
 NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
 
 
@@ -25,11 +29,14 @@ class WordConfig(NetworkConfig):
         vocabulary_size: V, different words; the training posts decide it.
         embedding_width: E, numbers in one word's embedding.
         dropout: share of the classifier's inputs dropped in training.
+        scale: of the picture features; "unit" by default, since 1280 standardised numbers are
+            learned, and overfitted, in an epoch or two, before any word embedding is.
     """
 
     vocabulary_size: int = 1
     embedding_width: int = 128
     dropout: float = 0.5
+    scale: Scale = "unit"
 
     def __post_init__(self) -> None:
         self._require_positive(
@@ -43,6 +50,9 @@ class WordConfig(NetworkConfig):
         if not 0 <= self.dropout < 1:
             raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
 
+        if self.scale not in ("none", "unit", "standard"):
+            raise SgmftError(f"scale={self.scale!r} is not known: use none, unit or standard.")
+
     def _require_positive(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) < 1:
@@ -52,19 +62,20 @@ class WordConfig(NetworkConfig):
 def word_ids(words: Tensor) -> Tensor:
     """Word features (..., 3), bytes as floats, to the numbers (...) in 0..2^24 they stand for."""
     first, second, third = words.round().long().clamp(0, 255).unbind(-1)
-    return (first * 256 + second) * 256 + third
+    ids: Tensor = (first * 256 + second) * 256 + third
+    return ids
 
 
 def vocabulary(words: Tensor | None) -> Tensor:
-    """The numbers (V,), ascending, of words (M, 3) that occur often enough; none of None."""
-    if words is None:
-        return torch.empty(0, dtype=torch.long)
-    found, counts = word_ids(words).unique(return_counts=True)
-    return found[counts >= MIN_COUNT]
+    """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
+    return torch.empty(0, dtype=torch.long) if words is None else torch.unique(word_ids(words))
 
 
 class WordEmbeddings(nn.Module):
-    """Word features to learned embeddings; words outside the vocabulary share one, <unk>.
+    """Word features to learned embeddings.
+
+    Words outside the vocabulary share one, <unk>. No training post has such a word, so that it
+    stays what it starts as, zero: a word never seen says nothing.
 
     Args:
         size: V, words of the vocabulary.
@@ -77,6 +88,8 @@ class WordEmbeddings(nn.Module):
         super().__init__()
         self.register_buffer("vocabulary", torch.full((size,), NO_WORD))  # (V,) ascending
         self.embedding = nn.Embedding(size + 1, width)  # the last one is <unk>
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        nn.init.zeros_(self.embedding.weight[-1])
 
     def fit(self, words: Tensor) -> None:
         """Take the vocabulary from the words of the training posts (M, 3).
@@ -98,7 +111,8 @@ class WordEmbeddings(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """(B, n, 3) and its mask (B, n) -> (B, n, E), zeros where no word is."""
-        return self.embedding(self.rows(words)) * mask[..., None]
+        embedded: Tensor = self.embedding(self.rows(words)) * mask[..., None]
+        return embedded
 
 
 class WordInput(nn.Module):
@@ -113,7 +127,7 @@ class WordInput(nn.Module):
 
     def __init__(self, size: int, width: int, pool: nn.Module, pooled_width: int) -> None:
         super().__init__()
-        self.words = WordEmbeddings(size, width)
+        self.embeddings = WordEmbeddings(size, width)
         self.pool = pool
         self.null = nn.Parameter(torch.randn(pooled_width) * pooled_width**-0.5)
 
@@ -129,7 +143,7 @@ class WordInput(nn.Module):
                 "posts again with tokens."
             )
         mask = batch.text_mask & batch.has_text[:, None]
-        pooled = self.pool(self.words(batch.text_tokens, mask), mask)
+        pooled = self.pool(self.embeddings(batch.text_tokens, mask), mask)
         return torch.where(mask.any(1)[:, None], pooled, self.null)
 
 
@@ -151,4 +165,4 @@ class WordNetwork(Network):
         """Take the scale of the picture features, and the vocabulary from all words (M, 3)."""
         super().prepare(text, image, words, regions)
         if words is not None:
-            self.text.words.fit(words)
+            self.text.embeddings.fit(words)

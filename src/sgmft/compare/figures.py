@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sgmft.compare.results import Panel
 from sgmft.errors import SgmftError
-from sgmft.figures import _cjk_fonts, _columns, _short, _style, _svg
+from sgmft.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,8 +124,8 @@ def draw(panels: Sequence[Panel], columns: int = 5) -> str:
     from matplotlib import rc_context
 
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
-    with _style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
-        svg = _svg(_figure(panels, columns))
+    with drawing_style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
+        svg = svg_text(_figure(panels, columns))
     return re.sub(r"<g>((?:\s*<use [^>]*/>)+)", _lighter, svg)
 
 
@@ -152,7 +152,7 @@ def save_figure(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         svg.write_text(text, "utf-8", errors="replace")
-        with _style(_cjk_fonts()):
+        with drawing_style(cjk_fonts()):
             _figure(panels, columns).savefig(png, format="png", dpi=200, facecolor="white")
     except OSError as error:
         raise SgmftError(f"figures cannot be written to {folder}: {error.strerror}") from None
@@ -208,9 +208,9 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
     """Break text into lines of at most `width` columns, in a word only where it is too long."""
     line = ""
     for word in " ".join(text.split()).split(" "):
-        for part in [word] if _columns(word) <= width else word:
+        for part in [word] if text_columns(word) <= width else word:
             joined = f"{line} {part}" if line and part is word else line + part
-            if line and _columns(joined) > width:
+            if line and text_columns(joined) > width:
                 yield line
                 joined = part
             line = joined
@@ -249,7 +249,7 @@ def _look(place: int, size: float) -> dict[str, Any]:
 
 def _legend_columns(labels: Sequence[str], width: float) -> list[float]:
     """Return the widths of the legend's columns, in inches: as many as `width` has room for."""
-    needs = [0.3 + _columns(_short(label)) * 8.5 * _POINT for label in labels]
+    needs = [0.3 + text_columns(shorten(label)) * 8.5 * _POINT for label in labels]
     for count in range(len(needs), 1, -1):
         widths = [max(needs[column::count]) for column in range(count)]
         if sum(widths) <= width - 2 * _GAP:
@@ -268,4 +268,4 @@ def _legend(figure: Figure, labels: Sequence[str], columns: Sequence[float], hei
         row, column = divmod(place, len(columns))
         x, y = left + sum(columns[:column]), _LINE * (0.55 + 1.15 * row)
         axes.plot([x], [y], linestyle="", clip_on=False, **_look(place, 5.0))
-        axes.text(x + 0.1, y, _short(label), fontsize=8.5, va="center_baseline")
+        axes.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sgmft.compare.results import Difference, Spread, Summary
 from sgmft.errors import SgmftError
-from sgmft.evaluation import RESAMPLES, ClassScore, _figures, _per_class
+from sgmft.evaluation import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
 
 FLIPS = 10_000
 """Random sign flips behind each p-value, beside the observed signs."""
@@ -66,7 +66,10 @@ def summarise(
         weights = counts.astype(np.float64)
         return np.array(
             [
-                (*_figures(counts, true, run, classes), np.abs(weights @ gaps).sum(axis=1) / posts)
+                (
+                    *accuracy_and_f1(counts, true, run, classes),
+                    np.abs(weights @ gaps).sum(axis=1) / posts,
+                )
                 for run, gaps in judged
             ]
         )
@@ -221,7 +224,7 @@ def _mean_per_class(predicted: _Cells, true: _Cells, labels: Sequence[str]) -> l
     for run in predicted:
         confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
         np.add.at(confusion, (true, run), 1)
-        runs.append(_per_class(confusion, list(labels)))
+        runs.append(class_scores(confusion, list(labels)))
     return [
         ClassScore(
             label,

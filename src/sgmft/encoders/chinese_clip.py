@@ -174,8 +174,8 @@ def _load(name: str) -> tuple[Any, Any, dict[str, Any], str]:
     source = MODELS.get(name, name)
     if name not in MODELS and not (folder / "config.json").is_file():
         raise SgmftError(
-            f"There is no encoder {name!r}: use compact, {', '.join(MODELS)}, or a folder with a "
-            "Chinese-CLIP checkpoint (config.json, vocab.txt, model.safetensors)."
+            f"There is no encoder {name!r}: use compact, cnn, {', '.join(MODELS)}, or a folder "
+            "with a Chinese-CLIP checkpoint (config.json, vocab.txt, model.safetensors)."
         )
     logging.disable_progress_bar()
     try:

@@ -13,7 +13,7 @@ from sgmft.nn.attention import InterpolationAttention
 from sgmft.nn.batch import Batch
 from sgmft.nn.classifier import classifier
 from sgmft.nn.feed_forward import FeedForward, interaction
-from sgmft.nn.fusions import build_fusion
+from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.heads import Heads
 from sgmft.nn.inputs import Scale
 from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
@@ -109,6 +109,11 @@ class ModelConfig(NetworkConfig):
                 raise SgmftError(f"{name} must be positive, not {getattr(self, name)}.")
         if not 0 <= self.dropout < 1:
             raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
+        if self.fusion not in FUSIONS:
+            raise SgmftError(
+                f"There is no fusion module {self.fusion!r}: use {', '.join(FUSIONS)}, or register "
+                "your own with FUSIONS[name] = YourModule before (docs/compare.md)."
+            )
         parts = self.heads * (self.element_width if self.view == "elements" else 1)
         if self.width % parts:
             raise SgmftError(
@@ -146,7 +151,7 @@ class SGMFT(TwoSided):
             self.attention = InterpolationAttention(D, heads, c.dropout)
             self.text_ffn = FeedForward(D, hidden, c.guided == "text", c.dropout)
             self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
-        self.fusion = build_fusion(c.fusion, D, heads, c.fusion_layers)
+        self.fusion = FUSIONS[c.fusion](D, heads, c.fusion_layers)
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
         self.reset_parameters()  # before the direct path, which starts at zero
         self.direct_text = self.direct_image = None

@@ -5,7 +5,7 @@ import torch
 
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, ModelConfig
-from sgmft.nn.fusions import build_fusion
+from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.fusions.asymmetric_co_attention import AsymmetricCoAttention
 from sgmft.nn.heads import Heads
 
@@ -93,7 +93,7 @@ def test_a_block_for_every_two_layers(layers, blocks):
 @pytest.mark.parametrize("layers", [2, 4, 6])
 def test_it_is_as_large_as_the_sfm(layers):
     ours = size(AsymmetricCoAttention(64, Heads(8), layers))
-    assert ours == pytest.approx(size(build_fusion("sfm", 64, Heads(8), layers)), rel=0.1)
+    assert ours == pytest.approx(size(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
 
 
 def test_every_block_reads_the_image_as_it_came():
@@ -136,7 +136,7 @@ def test_padding_does_not_leak(mode):
 
 def test_the_elements_view_is_refused():
     with pytest.raises(SgmftError, match=r"asymmetric-co-attention .*view=tokens"):
-        build_fusion("asymmetric-co-attention", 16, Heads(2, 1), 2)
+        FUSIONS["asymmetric-co-attention"](16, Heads(2, 1), 2)
     with pytest.raises(SgmftError, match="view=tokens"):
         SGMFT(
             ModelConfig(classes=3, text_width=16, image_width=16, fusion="asymmetric-co-attention")

