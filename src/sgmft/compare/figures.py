@@ -54,7 +54,7 @@ def embed(
     Raises:
         SgmftError: there is no post, shapes do not fit, or a number is not finite.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     features = np.asarray(fused, dtype=np.float64)
     if features.ndim != 2 or features.shape[1] == 0 or not 0 < len(features) == len(labels):
