@@ -98,6 +98,7 @@ def about(locator: SemanticLocator) -> dict[str, str]:
     """Settings and versions behind a figure, for a report."""
     data = locator.record.get("data", {})
     return {
+        "method": f"{locator.method.title} ({locator.method.source})",
         "preset": locator.preset.name,
         "encoder": f"{locator.encoder_settings['name']}, cleaning "
         f"{locator.encoder_settings['cleaning']}",

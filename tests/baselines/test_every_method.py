@@ -51,7 +51,9 @@ def task(name: str, posts: int = POSTS, **train: Any) -> Task:
     method, found = METHODS[name], features(name, posts)
     info = EncoderInfo("tiny", "0", found.text.shape[1], 20, False, None, 8, "light")
     known = {key: value for key, value in SMALL.items() if key in method.setting_kinds()}
-    preset = method.preset(None, {**known, "learning_rate": 3e-3, **train})
+    if name in TRAINED:
+        known |= {"learning_rate": 3e-3, **train}
+    preset = method.preset(None, known)
     labels = torch.arange(posts) % CLASSES
     prompts = torch.eye(CLASSES, 12) if method.prompts else None
     return Task(LabelledFeatures(found, labels), CLASSES, info, method, preset, prompts)
@@ -166,7 +168,9 @@ def test_every_method_is_a_locator_saved_and_loaded(name, tiny, toy_posts, tmp_p
     known = METHODS[name].setting_kinds()
     sizes = {"width": 16, "heads": 2, "classifier_widths": (12,)}
     settings = {key: value for key, value in sizes.items() if key in known}
-    locator = SemanticLocator("tiny", method=name, settings={**settings, "epochs": 2})
+    if name in TRAINED:
+        settings["epochs"] = 2
+    locator = SemanticLocator("tiny", method=name, settings=settings)
     locator.fit(toy_posts)
     locator.save_pretrained(tmp_path / "model")
     again = SemanticLocator.from_pretrained(tmp_path / "model")
@@ -174,6 +178,13 @@ def test_every_method_is_a_locator_saved_and_loaded(name, tiny, toy_posts, tmp_p
     chances = locator.predict_proba(toy_posts)
     assert (again.predict_proba(toy_posts) == chances).all()
     assert abs(chances.sum(1) - 1).max() < 1e-5
+
+
+def test_a_method_that_is_solved_at_once_has_no_settings_of_training():
+    with pytest.raises(SgmftError, match="linear-probe has no setting 'epochs': use strength"):
+        SemanticLocator(method="linear-probe", settings={"epochs": 3})
+    with pytest.raises(SgmftError, match="zero-shot has no setting"):
+        SemanticLocator(method="zero-shot", settings={"class_weights": True})
 
 
 def test_a_method_that_learns_its_own_words_brings_its_encoder():

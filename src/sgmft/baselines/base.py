@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from sgmft.encoders.base import Encoder
 from sgmft.errors import SgmftError
-from sgmft.nn.network import Network, NetworkConfig
+from sgmft.nn.network import Network, NetworkConfig, Solved
 from sgmft.presets import Preset, TrainConfig, with_settings
 
 BUDGET = TrainConfig(
@@ -66,7 +66,15 @@ class Method:
             raise SgmftError(
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
-        preset = with_settings(self.presets[name], settings or {}, self.setting_kinds())
+        known = self.setting_kinds()
+        if issubclass(self.network, Solved):  # it has no epochs to set anything for
+            for key in settings or {}:
+                if key not in (*known, "seed"):
+                    raise SgmftError(
+                        f"{self.name} has no setting {key!r}: "
+                        + (f"use {', '.join(known)}." if known else "it has none.")
+                    )
+        preset = with_settings(self.presets[name], settings or {}, known)
         self._check(preset)
         return preset
 

@@ -154,7 +154,7 @@ METHOD = Method(
     network=BridgeTower,
     config=BridgeTowerConfig,
     tokens=True,
-    note="architecture only, trained from random initialisation: the published model is "
+    note="Architecture only, trained from random initialisation: the published model is "
     "pre-trained on English pairs and bridges six layers of its encoders; the three levels here "
-    "are cached final-layer features and two new uni-modal layers on top of them",
+    "are cached final-layer features and two new uni-modal layers on top of them.",
 )

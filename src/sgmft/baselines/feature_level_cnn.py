@@ -116,5 +116,5 @@ METHOD = Method(
     encoder="cnn",
     presets=PRESETS,
     note="TextCNN from memory; EfficientNet-Lite0 in place of CaffeNet, whose weights are not "
-    "distributed",
+    "distributed.",
 )

@@ -94,6 +94,6 @@ METHOD = Method(
     tokens=True,
     encoder="cnn",
     presets=PRESETS,
-    note="without the user attributes, which our features do not have; TextCNN from memory; "
-    "EfficientNet-Lite0 in place of PlacesCNN",
+    note="Without the user attributes, which our features do not have; TextCNN from memory; "
+    "EfficientNet-Lite0 in place of PlacesCNN.",
 )

@@ -125,6 +125,6 @@ METHOD = Method(
     network=MPLUG,
     config=MPLUGConfig,
     tokens=True,
-    note="architecture only, trained from random initialisation: the published model is "
-    "pre-trained on English pairs",
+    note="Architecture only, trained from random initialisation: the published model is "
+    "pre-trained on English pairs.",
 )

@@ -93,5 +93,5 @@ METHOD = Method(
     tokens=True,
     encoder="cnn",
     presets=PRESETS,
-    note="the mean of learned word embeddings; EfficientNet-Lite0 as the CNN",
+    note="The mean of learned word embeddings; EfficientNet-Lite0 as the CNN.",
 )

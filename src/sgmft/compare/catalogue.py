@@ -90,7 +90,7 @@ def rows() -> dict[str, Row]:
     found = [
         Row("sgmft", "SG-MFT (default)"),
         Row("sgmft-tokens", "SG-MFT (tokens)", preset="tokens"),
-        Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="no trials: as printed"),
+        Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="No trials: as printed."),
         *(
             Row(method.name, method.title, method.name, note=method.note)
             for method in METHODS.values()
