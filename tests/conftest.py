@@ -37,7 +37,8 @@ class TinyEncoder:
 
         self.patch_grid = patch_grid
         digest = hashlib.sha256(f"tiny {cleaning} {patch_grid}".encode()).hexdigest()[:16]
-        self.info = EncoderInfo("tiny", digest, 16, 12, False, None, 8, cleaning)
+        key = f"tiny {patch_grid}"
+        self.info = EncoderInfo("tiny", digest, 16, 12, False, None, 8, cleaning, key)
 
     def encode_texts(self, texts: list[str], tokens: bool) -> Any:
         from sgmft.encoders import Encoded

@@ -401,3 +401,23 @@ def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
     for one, other in zip(a, b, strict=True):
         assert one.keys == other.keys and all(map(same, one.rows, other.rows))
     assert sum(len(chunk.good) for chunk in a) == POSTS
+
+
+def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
+    tiny, toy_posts, tmp_path, monkeypatch
+):
+    """Another cleaning changes texts only: the same features as encoding anew, without decoding."""
+    first = tiny(cleaning="light").encoder
+    second = tiny(cleaning="none").encoder
+    light = FeatureStore(tmp_path / "light", first.info, True)
+    list(encode_posts(toy_posts, first, tokens=True, store=light))
+    (expected,) = encode_posts(toy_posts, second, tokens=True)
+    monkeypatch.setattr("sgmft.encoding.decode_picture", None)
+    for tokens in (True, False):
+        none = FeatureStore(tmp_path / "none", second.info, tokens)
+        (chunk,) = encode_posts(toy_posts, second, tokens=tokens, store=none, pictures=light)
+        assert chunk.keys == expected.keys
+        for got, wanted in zip(chunk.rows, expected.rows, strict=True):
+            wanted = wanted if tokens else wanted._replace(words=None, regions=None)
+            for a, b in zip(got, wanted, strict=True):
+                np.testing.assert_array_equal(a, b)

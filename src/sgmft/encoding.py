@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -57,7 +57,7 @@ class _Content(NamedTuple):
 
     key: str  # content digest of the text as written and of its pictures' bytes
     text: str  # cleaned
-    pictures: list[Pixels]  # decoded; left out where the store has the post
+    pictures: list[Pixels]  # decoded; left out where a store has them
 
 
 def encode_posts(
@@ -66,6 +66,7 @@ def encode_posts(
     *,
     tokens: bool = False,
     store: FeatureStore | None = None,
+    pictures: FeatureStore | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[Chunk]:
     """Encode posts in order, `chunk` at a time, in memory bounded by one chunk.
@@ -74,13 +75,16 @@ def encode_posts(
     chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
     the same batches, and so the same values to the last bit, as one that was not.
 
+    With `pictures`, the store of an encoder with the same `image_key` (and with region features,
+    where `tokens` asks for them), only the texts of the posts it has are encoded.
+
     A post that already carries an error, or whose picture cannot be read, or that has neither
     words nor a picture, comes back with its reason and without features.
     """
     iterator = iter(posts)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         while piece := list(islice(iterator, chunk)):
-            yield _encode_chunk(piece, encoder, tokens, store, pool)
+            yield _encode_chunk(piece, encoder, tokens, (store, pictures), pool)
 
 
 def encode_all(
@@ -112,12 +116,18 @@ def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Featu
 
 
 def _encode_chunk(
-    posts: list[Post], encoder: Encoder, tokens: bool, store: FeatureStore | None, pool: Executor
+    posts: list[Post],
+    encoder: Encoder,
+    tokens: bool,
+    stores: tuple[FeatureStore | None, FeatureStore | None],
+    pool: Executor,
 ) -> Chunk:
+    store, pictures = stores
     good: list[int] = []
     keys: list[str] = []
     new: dict[str, _Content] = {}
-    prepared = pool.map(lambda post: _prepare(post, encoder, store), posts)
+    known = [some for some in stores if some is not None]
+    prepared = pool.map(lambda post: _prepare(post, encoder, known), posts)
     for i, content in enumerate(prepared):
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
@@ -126,14 +136,16 @@ def _encode_chunk(
         keys.append(content.key)
         if store is None or content.key not in store:
             new.setdefault(content.key, content)
-    encoded = _encode(list(new.values()), encoder, tokens)
+    there = [] if pictures is None else [key for key in new if key in pictures]
+    seen = dict(zip(there, pictures.read(there), strict=True)) if pictures is not None else {}
+    encoded = _encode(list(new.values()), encoder, tokens, seen)
     if store is None:
         return Chunk(posts, good, keys, [encoded[key] for key in keys])
     store.write(encoded)
     return Chunk(posts, good, keys, store.read(keys))
 
 
-def _prepare(post: Post, encoder: Encoder, store: FeatureStore | None) -> _Content | str:
+def _prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore]) -> _Content | str:
     """What to encode of a post, or the reason why it cannot be. Runs in several threads."""
     if post.error is not None:
         return post.error
@@ -148,7 +160,7 @@ def _prepare(post: Post, encoder: Encoder, store: FeatureStore | None) -> _Conte
         for data in files:
             digest.update(hashlib.sha256(data).digest())
         key = digest.hexdigest()[:32]
-        if store is not None and key in store:
+        if any(key in store for store in stores):
             return _Content(key, text, [])
         size = encoder.info.image_size
         pictures = [
@@ -160,8 +172,10 @@ def _prepare(post: Post, encoder: Encoder, store: FeatureStore | None) -> _Conte
     return _Content(key, text, pictures)
 
 
-def _encode(new: list[_Content], encoder: Encoder, tokens: bool) -> dict[str, PostFeatures]:
-    """Features by key of posts that are not in the store."""
+def _encode(
+    new: list[_Content], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
+) -> dict[str, PostFeatures]:
+    """Features by key of posts that are not in the store; pictures of those `seen` are known."""
     texts = [content.text for content in new if content.text]
     pictures = [picture for content in new for picture in content.pictures]
     size = encoder.info.image_size
@@ -177,7 +191,10 @@ def _encode(new: list[_Content], encoder: Encoder, tokens: bool) -> dict[str, Po
             sentence = text.pooled[at_text]
             words = None if text.tokens is None else text.tokens[at_text].astype(np.float16)
             at_text += 1
-        if count := len(content.pictures):
+        if content.key in seen:
+            images = seen[content.key].images
+            regions = seen[content.key].regions if tokens else None
+        elif count := len(content.pictures):
             chosen = slice(at_image, at_image + count)
             images = image.pooled[chosen]
             if image.tokens is not None:

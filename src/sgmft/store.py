@@ -42,6 +42,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
+        self.tokens = tokens
         kind = "tokens" if tokens else "pooled"
         self.folder = Path(folder) / f"{info.fingerprint}-{kind}"
         self._schema = pa.schema(

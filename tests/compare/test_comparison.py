@@ -21,6 +21,7 @@ from sgmft.compare.data import load_data, load_features
 from sgmft.compare.outcome import make_figures, make_tables, read_predictions, write_predictions
 from sgmft.compare.plan import make_plan
 from sgmft.compare.prepare import Split, prepare
+from sgmft.encoders import ENCODERS
 from sgmft.errors import SgmftError
 from sgmft.methods import METHODS
 from sgmft.posts import Post
@@ -285,3 +286,18 @@ def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, toy_posts,
     data, errors = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
     assert set(data.encoded) == {"tiny/light", "tiny/paper"}
     assert len(data.keys) == len(toy_posts) and sum(errors.values()) == 2
+
+
+def test_a_picture_is_encoded_once_for_all_cleanings(tiny, toy_posts, tmp_path, monkeypatch):
+    seen: list[tuple[str, int]] = []
+    real = ENCODERS["tiny"].encode_images
+
+    def watched(self, pictures, tokens):
+        seen.append((self.info.cleaning, len(pictures)))
+        return real(self, pictures, tokens)
+
+    monkeypatch.setattr(ENCODERS["tiny"], "encode_images", watched)
+    rows = make_plan("1,5", "", "sgmft-tokens,cleaning-paper,cleaning-none").rows()
+    data, _ = prepare(toy_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
+    assert len(data.encoded) == 3
+    assert seen == [("light", 9), ("paper", 0), ("none", 0)]

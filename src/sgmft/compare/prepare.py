@@ -103,8 +103,11 @@ def prepare(
         users.setdefault(encoder_setting(row, encoder), []).append(row)
     encoded: dict[str, Encoded] = {}
     keys: dict[int, str] = {}
+    stores: list[tuple[Encoded, FeatureStore]] = []
     for setting, some in users.items():
-        encoded[setting.key] = _encode(posts, setting, some, store, device, keys, on_encoded)
+        encoded[setting.key] = _encode(
+            posts, setting, some, store, device, keys, stores, on_encoded
+        )
     if strict:
         refuse(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
@@ -139,9 +142,13 @@ def _encode(
     store: Path,
     device: str | None,
     keys: dict[int, str],
+    stores: list[tuple[Encoded, FeatureStore]],
     on_encoded: OnEncoded | None,
 ) -> Encoded:
-    """Fill the store; note content keys, and the errors of posts that cannot be used."""
+    """Fill the store; note content keys, and the errors of posts that cannot be used.
+
+    Pictures that another setting's encoder has seen in the same way are not encoded again.
+    """
     grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
     model = load_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
     methods = [get_method(row.method) for row in rows]
@@ -151,7 +158,10 @@ def _encode(
     )
     features = FeatureStore(store, model.info, tokens)
     done = 0
-    for chunk in encode_posts(list(posts), model, tokens=tokens, store=features):
+    image_key = model.info.image_key
+    alike = [x for e, x in stores if image_key and e.info["image_key"] == image_key]
+    pictures = next((x for x in alike if x.tokens or not tokens), None)
+    for chunk in encode_posts(list(posts), model, tokens=tokens, store=features, pictures=pictures):
         posts[done : done + len(chunk.posts)] = chunk.posts
         keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
         done += len(chunk.posts)
@@ -163,7 +173,8 @@ def _encode(
         vectors = method.encode_prompts(labels, model)
         if vectors is not None:
             prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
-    return Encoded(asdict(model.info), tokens, prompts)
+    stores.append((Encoded(asdict(model.info), tokens, prompts), features))
+    return stores[-1][0]
 
 
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:

@@ -32,6 +32,8 @@ class EncoderInfo:
         logit_scale: the contrastive temperature the towers were trained with; None without one.
         image_size: edge in pixels of the square pictures it takes.
         cleaning: name of the text cleaning (`sgmft.text.CLEANINGS`).
+        image_key: the same for encoders whose picture features are the same, so that one may take
+            another's; "" where nothing is known of that.
     """
 
     name: str
@@ -42,6 +44,7 @@ class EncoderInfo:
     logit_scale: float | None
     image_size: int
     cleaning: str
+    image_key: str = ""
 
 
 class Encoder(Protocol):

