@@ -28,7 +28,7 @@ class Settings(NetworkConfig):
     rank: int = 4
     view: str = "elements"
     initial_temperature: float = 1.0
-    vocabulary_size: int = 0
+    vocabulary_size: int = 1
 
 
 def method(**changes: Any) -> Method:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sgmft.baselines.base import Method
-from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.fusions.pooling import pool
+from sgmft.nn.heads import check_heads
 from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
 
 
@@ -31,16 +30,9 @@ class BalanceMLAConfig(NetworkConfig):
     modulation: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads"):
-            if getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.width % self.heads:
-            raise SgmftError(
-                f"width {self.width} cannot be cut into {self.heads} heads: choose a multiple of "
-                f"{self.heads}."
-            )
-        if not 0 <= self.modulation < math.inf:
-            raise SgmftError(f"modulation must be 0 or more, not {self.modulation}.")
+        super().__post_init__()
+        self._require("modulation", "0 or more")
+        check_heads(self.width, self.heads)
 
 
 @torch.no_grad()

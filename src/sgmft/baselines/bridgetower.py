@@ -8,61 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.baselines.base import Method
-from sgmft.errors import SgmftError
+from sgmft.baselines.transformer_config import TransformerConfig
 from sgmft.nn.batch import Batch
 from sgmft.nn.cross_modal import CrossModalLayer, additive_mask, layer_config
-from sgmft.nn.inputs import Scale
-from sgmft.nn.network import NetworkConfig, Output, TwoSided
+from sgmft.nn.network import Output, TwoSided
 
 
 @dataclass(frozen=True)
-class BridgeTowerConfig(NetworkConfig):
+class BridgeTowerConfig(TransformerConfig):
     """The shape of BridgeTower; published are width 768, 12 heads and 6 layers.
 
     Attributes:
-        width: D.
-        heads: h.
         layers: cross-modal layers; all but the first are bridged to a tower's layer.
-        hidden_ratio: feed-forward width over D.
-        dropout: in attention and after each part of a layer.
-        scale: of the features that come in.
-        max_images: pictures of one post told apart.
     """
 
-    width: int = 128
-    heads: int = 8
     layers: int = 3
-    hidden_ratio: float = 4.0
-    dropout: float = 0.1
-    scale: Scale = "standard"
-    max_images: int = 16
-
-    def __post_init__(self) -> None:
-        for name in (
-            "classes",
-            "text_width",
-            "image_width",
-            "width",
-            "heads",
-            "layers",
-            "max_images",
-        ):
-            if getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.width % self.heads:
-            raise SgmftError(
-                f"width {self.width} cannot be cut into {self.heads} heads: "
-                f"choose a multiple of {self.heads}."
-            )
-        if not 1 <= self.hidden_ratio * self.width < float("inf"):
-            raise SgmftError(
-                f"hidden_ratio must leave the feed-forward block at least 1 wide, which "
-                f"{self.hidden_ratio} does not."
-            )
-        if not 0 <= self.dropout < 1:
-            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
-        if self.scale not in ("none", "unit", "standard"):
-            raise SgmftError(f"scale={self.scale!r} is not known: use none, unit or standard.")
 
 
 class Tower(nn.Module):
@@ -77,7 +37,7 @@ class Tower(nn.Module):
 
         super().__init__()
         D, above = config.width, range(config.layers - 1)
-        shape = layer_config(D, config.heads, round(config.hidden_ratio * D), config.dropout)
+        shape = layer_config(D, config.heads, config.hidden, config.dropout)
         self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
         self.type_embedding = nn.Parameter(0.02 * torch.randn(D))
         self.norm = nn.LayerNorm(D)
@@ -120,8 +80,7 @@ class BridgeTower(TwoSided):
         super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images)
         self.text_tower, self.image_tower = Tower(c), Tower(c)
         self.cross_modal = nn.ModuleList(
-            CrossModalLayer(D, c.heads, round(c.hidden_ratio * D), c.dropout)
-            for _ in range(c.layers)
+            CrossModalLayer(D, c.heads, c.hidden, c.dropout) for _ in range(c.layers)
         )
         self.classifier = nn.Sequential(
             nn.Linear(2 * D, 2 * D), nn.LayerNorm(2 * D), nn.GELU(), nn.Linear(2 * D, c.classes)

@@ -31,7 +31,6 @@ class TextCNNConfig(WordConfig):
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", tuple(self.windows))
         super().__post_init__()
-        self._require_positive("filters")
         if min(self.windows, default=0) < 1:
             raise SgmftError(
                 f"windows must be one or more numbers of words, not {list(self.windows)}."

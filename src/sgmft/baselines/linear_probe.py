@@ -5,7 +5,6 @@ What every practitioner tries first: scikit-learn's logistic regression on froze
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from sgmft.baselines.base import Method
 from sgmft.baselines.logistic import log_frequencies, solve_logistic
-from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.inputs import Normalizer
 from sgmft.nn.network import NetworkConfig, Output, Solved
@@ -34,8 +32,8 @@ class ProbeConfig(NetworkConfig):
     strength: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 < self.strength < math.inf:
-            raise SgmftError(f"strength must be positive, not {self.strength}.")
+        super().__post_init__()
+        self._require("strength")
 
 
 class LinearProbe(Solved):

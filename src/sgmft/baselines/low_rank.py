@@ -26,10 +26,6 @@ class LowRankConfig(TextCNNConfig):
     rank: int = 4
     width: int = 256
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_positive("rank", "width")
-
 
 class LowRankFusion(nn.Module):
     """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]); the bias is the last column of W.

@@ -8,64 +8,23 @@ import torch
 from torch import nn
 
 from sgmft.baselines.base import Method
-from sgmft.errors import SgmftError
+from sgmft.baselines.transformer_config import TransformerConfig
 from sgmft.nn.batch import Batch
-from sgmft.nn.inputs import Scale
-from sgmft.nn.network import NetworkConfig, Output, TwoSided
+from sgmft.nn.network import Output, TwoSided
 from sgmft.nn.transformer import asymmetric_layer, self_attention_layer
 
 
 @dataclass(frozen=True)
-class MPLUGConfig(NetworkConfig):
+class MPLUGConfig(TransformerConfig):
     """The shape of mPLUG's fusion layers; layers, stride and hidden_ratio are as published.
 
     Attributes:
-        width: D.
-        heads: h.
         layers: fusion layers, the connected ones included.
         stride: S; layer i, counted from 0, is connected when i > 0 is a multiple of it.
-        hidden_ratio: feed-forward width over D.
-        dropout: in attention, after it, in the feed-forward block and before the classifier.
-        scale: of the features that come in.
-        max_images: pictures of one post told apart.
     """
 
-    width: int = 128
-    heads: int = 8
     layers: int = 6
     stride: int = 3
-    hidden_ratio: float = 4.0
-    dropout: float = 0.1
-    scale: Scale = "standard"
-    max_images: int = 16
-
-    def __post_init__(self) -> None:
-        for name in (
-            "classes",
-            "text_width",
-            "image_width",
-            "width",
-            "heads",
-            "layers",
-            "stride",
-            "max_images",
-        ):
-            if getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.width % self.heads:
-            raise SgmftError(
-                f"width {self.width} cannot be cut into {self.heads} heads: "
-                f"choose a multiple of {self.heads}."
-            )
-        if not 1 <= self.hidden_ratio * self.width < float("inf"):
-            raise SgmftError(
-                f"hidden_ratio must leave the feed-forward block at least 1 wide, which "
-                f"{self.hidden_ratio} does not."
-            )
-        if not 0 <= self.dropout < 1:
-            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
-        if self.scale not in ("none", "unit", "standard"):
-            raise SgmftError(f"scale={self.scale!r} is not known: use none, unit or standard.")
 
     @property
     def connected_layers(self) -> tuple[int, ...]:
@@ -87,7 +46,7 @@ class MPLUG(TwoSided):
         D, c = config.width, config
         super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images)
         self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
-        shape = (D, c.heads, round(c.hidden_ratio * D), c.dropout)
+        shape = (D, c.heads, c.hidden, c.dropout)
         self.layers = nn.ModuleList(
             self_attention_layer(*shape) if i in c.connected_layers else asymmetric_layer(*shape)
             for i in range(c.layers)

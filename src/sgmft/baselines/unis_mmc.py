@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from sgmft.baselines.base import Method
-from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
 
@@ -32,16 +30,9 @@ class UniSMMCConfig(NetworkConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise SgmftError(f"width must be at least 1, not {self.width}.")
-        if not 0 <= self.contrast < math.inf:
-            raise SgmftError(f"contrast must be 0 or more, not {self.contrast}.")
-        if not 0 < self.contrast_temperature < math.inf:
-            raise SgmftError(
-                f"contrast_temperature must be positive, not {self.contrast_temperature}."
-            )
-        if not 0 <= self.dropout < 1:
-            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
+        super().__post_init__()
+        self._require("contrast", "0 or more")
+        self._require("contrast_temperature")
 
 
 def multimodal_contrast(

@@ -31,7 +31,6 @@ class WordAverageConfig(WordConfig):
     def __post_init__(self) -> None:
         object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
         super().__post_init__()
-        self._require_positive("width")
         if min(self.classifier_widths, default=1) < 1:
             raise SgmftError(
                 f"classifier_widths must be at least 1, not {list(self.classifier_widths)}."

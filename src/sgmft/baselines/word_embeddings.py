@@ -39,24 +39,12 @@ class WordConfig(NetworkConfig):
     scale: Scale = "unit"
 
     def __post_init__(self) -> None:
-        self._require_positive(
-            "classes", "text_width", "image_width", "vocabulary_size", "embedding_width"
-        )
+        super().__post_init__()
         if self.text_width != WORD_WIDTH:
             raise SgmftError(
                 f"Word embeddings are learned from words of {WORD_WIDTH} numbers, and this "
                 f"encoder gives {self.text_width}: use the encoder cnn."
             )
-        if not 0 <= self.dropout < 1:
-            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
-
-        if self.scale not in ("none", "unit", "standard"):
-            raise SgmftError(f"scale={self.scale!r} is not known: use none, unit or standard.")
-
-    def _require_positive(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
 
 
 def word_ids(words: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ and cosine similarity decides.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sgmft.baselines.base import Method
-from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.network import NetworkConfig, Output, Solved
 
@@ -45,8 +43,8 @@ class ZeroShotConfig(NetworkConfig):
     scale_factor: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale_factor < math.inf:
-            raise SgmftError(f"scale_factor must be positive, not {self.scale_factor}.")
+        super().__post_init__()
+        self._require("scale_factor")
 
     @property
     def reads_images(self) -> bool:

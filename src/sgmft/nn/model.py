@@ -75,40 +75,15 @@ class ModelConfig(NetworkConfig):
         object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
         if self.width == 0:
             object.__setattr__(self, "width", self.text_width)
-        choices = {
-            "view": ("elements", "tokens"),
-            "gate": ("softmax", "sigmoid"),
-            "guided": ("text", "image"),
-            "scale": ("none", "unit", "standard"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise SgmftError(
-                    f"{name}={getattr(self, name)!r} is not known: use {' or '.join(allowed)}."
-                )
-        for name in (
-            "classes",
-            "text_width",
-            "image_width",
-            "width",
-            "heads",
-            "element_width",
-            "fusion_layers",
-            "max_images",
-        ):
-            if getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        super().__post_init__()
         if min(self.classifier_widths, default=1) < 1:
             raise SgmftError(
                 f"classifier_widths must be at least 1, not {list(self.classifier_widths)}."
             )
-        if self.temperature != "learned" and not _positive(self.temperature):
-            raise SgmftError(f"temperature must be positive or 'learned', not {self.temperature}.")
         for name in ("initial_temperature", "hidden_ratio"):
-            if not _positive(getattr(self, name)):
-                raise SgmftError(f"{name} must be positive, not {getattr(self, name)}.")
-        if not 0 <= self.dropout < 1:
-            raise SgmftError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
+            self._require(name)
+        if self.temperature != "learned":
+            self._require("temperature", "positive or 'learned'")
         if self.fusion not in FUSIONS:
             raise SgmftError(
                 f"There is no fusion module {self.fusion!r}: use {', '.join(FUSIONS)}, or register "
@@ -221,10 +196,6 @@ class SGMFT(TwoSided):
         if self.config.view == "elements":
             sides = (sides[0][..., None], sides[1][..., None], *sides[2:])
         return Guidance(gate_entropy(gate, self.config.gate), element_entropy(*sides))
-
-
-def _positive(value: float | str) -> bool:
-    return not isinstance(value, str) and 0 < value < float("inf")
 
 
 def _zero(layer: nn.Module) -> nn.Linear:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,12 +26,33 @@ class NetworkConfig:
         classes: K, the number of labels.
         text_width, image_width: what the encoder gives.
         shared_space: whether the encoder's towers share one space.
+
+    Raises:
+        SgmftError: a whole number below 1, a choice that is not there, or dropout outside 0..1,
+            in these fields and in those of a subclass.
     """
 
     classes: int
     text_width: int
     image_width: int
     shared_space: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value, choices = getattr(self, name), typing.get_args(kind)
+            if kind is int and value < 1:
+                raise SgmftError(f"{name} must be at least 1, not {value}.")
+            if typing.get_origin(kind) is typing.Literal and value not in choices:
+                raise SgmftError(f"{name}={value!r} is not known: use {' or '.join(choices)}.")
+            if name == "dropout" and not 0 <= value < 1:
+                raise SgmftError(f"dropout must be at least 0 and below 1, not {value}.")
+
+    def _require(self, name: str, expected: str = "positive") -> None:
+        """Raise SgmftError unless a number is finite and positive, or 0 with "0 or more"."""
+        value = getattr(self, name)
+        zero = value == 0 and expected == "0 or more"
+        if isinstance(value, str) or not (0 < value < math.inf or zero):
+            raise SgmftError(f"{name} must be {expected}, not {value}.")
 
 
 class Output(NamedTuple):
