@@ -14,47 +14,16 @@ from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerText
 from sgmft.baselines.bridgetower import METHOD, BridgeTower, BridgeTowerConfig
 from sgmft.errors import SgmftError
 from sgmft.nn import Batch
+from token_posts import random_batch, randomised, same
 
 SMALL = BridgeTowerConfig(
     classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
 )
-WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
 
 
-def random_batch(seed=0):
-    """Four posts with random numbers in padding and in missing sides."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    words, regions = torch.tensor(WORDS), torch.tensor(REGIONS)
-    return Batch(
-        normal(4, 6),
-        normal(4, 5),
-        words > 0,
-        regions > 0,
-        normal(4, 4, 6),
-        torch.arange(4) < words[:, None],
-        normal(4, 6, 5),
-        torch.arange(6) < regions[:, None],
-        (torch.arange(6) // 2).expand(4, -1),
-    )
-
-
-def randomised(config, seed=0):
+def made(config, seed=0):
     torch.manual_seed(seed)
-    model = BridgeTower(config).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.3)
-        for name, b in model.named_buffers():
-            b.copy_(torch.rand_like(b) + 0.5 if "deviation" in name else torch.randn_like(b))
-    return model
-
-
-def same(a, b):
-    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    return randomised(BridgeTower(config), seed)
 
 
 # --- the card, one post and one head at a time, with matrix products only ---
@@ -146,7 +115,7 @@ def slow_bridgetower(w, config, words, regions, index):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_network_is_the_card(layers, mode):
     config = replace(SMALL, layers=layers)
-    model, batch = randomised(config), random_batch()
+    model, batch = made(config), random_batch()
     with mode():
         out = model(batch)
     assert out.fused.shape == (4, 16) and out.logits.shape == (4, 3)
@@ -161,7 +130,7 @@ def test_the_network_is_the_card(layers, mode):
 
 
 def test_a_towers_layer_is_that_of_transformers():
-    model = randomised(SMALL)
+    model = made(SMALL)
     config = BridgeTowerTextConfig(
         hidden_size=8, num_attention_heads=2, intermediate_size=12, attn_implementation="eager"
     )
@@ -194,7 +163,7 @@ def test_three_levels_by_default_and_a_bridge_to_all_but_the_first():
 @pytest.mark.parametrize("name", ["text_tower", "image_tower"])
 @pytest.mark.parametrize("level", [0, 1])
 def test_every_bridge_carries_what_its_tower_says(name, level):
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     logits = model(batch).logits
     bridge = getattr(model, name).bridges[level]
     bridge.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]), *args[1:]))
@@ -203,7 +172,7 @@ def test_every_bridge_carries_what_its_tower_says(name, level):
 
 @pytest.mark.parametrize("name", ["text", "image"])
 def test_every_bridge_carries_what_the_level_below_says(name):
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     logits = model(batch).logits
     bridge = getattr(model, f"{name}_tower").bridges[1]
     bridge.register_forward_pre_hook(
@@ -214,7 +183,7 @@ def test_every_bridge_carries_what_the_level_below_says(name):
 
 def test_towers_are_uni_modal():
     """What a tower says does not depend on the other side."""
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     said = []
     for tower in (model.text_tower, model.image_tower):
         for layer in tower.layers:
@@ -231,7 +200,7 @@ def test_towers_are_uni_modal():
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_padding_missing_sides_and_other_posts_do_not_count(mode):
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     longer = batch._replace(
         text_tokens=torch.cat([batch.text_tokens, torch.full((4, 3, 6), 9.0)], 1),
         text_mask=torch.cat([batch.text_mask, torch.zeros(4, 3, dtype=torch.bool)], 1),
@@ -248,7 +217,7 @@ def test_padding_missing_sides_and_other_posts_do_not_count(mode):
 
 
 def test_order_of_words_and_of_a_pictures_regions_does_not_count():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     words, regions = [2, 0, 3, 1], [5, 3, 0, 4, 1, 2]
     moved = batch._replace(
         text_tokens=batch.text_tokens[:, words],
@@ -261,7 +230,7 @@ def test_order_of_words_and_of_a_pictures_regions_does_not_count():
 
 
 def test_both_sides_count():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     logits = model(batch).logits
     for name in ("text_tokens", "image_tokens"):
         changed = model(batch._replace(**{name: getattr(batch, name) + 1})).logits
@@ -269,7 +238,7 @@ def test_both_sides_count():
 
 
 def test_dropout_works_in_training_only():
-    model, batch = randomised(replace(SMALL, dropout=0.5)), random_batch()
+    model, batch = made(replace(SMALL, dropout=0.5)), random_batch()
     assert torch.equal(model(batch).logits, model(batch).logits)
     model.train()
     assert not torch.equal(model(batch).logits, model(batch).logits)
@@ -279,13 +248,13 @@ def test_dropout_works_in_training_only():
 
 
 def test_training_without_dropout_computes_what_evaluation_does():
-    model, batch = randomised(replace(SMALL, dropout=0.0)), random_batch()
+    model, batch = made(replace(SMALL, dropout=0.0)), random_batch()
     evaluated = model(batch).logits
     same(model.train()(batch).logits, evaluated)
 
 
 def test_gradients_reach_both_towers_and_all_levels():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     model.loss(model(batch), torch.tensor([0, 1, 2, 0]), cross_entropy).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None, name
@@ -294,7 +263,7 @@ def test_gradients_reach_both_towers_and_all_levels():
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    model, other, batch = randomised(SMALL), randomised(SMALL, seed=1), random_batch()
+    model, other, batch = made(SMALL), made(SMALL, seed=1), random_batch()
     pointers = [x.data_ptr() for x in model.state_dict().values() if x.numel()]
     assert len(set(pointers)) == len(pointers)
     save_model(model, tmp_path / "model.safetensors")

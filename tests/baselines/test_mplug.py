@@ -9,43 +9,16 @@ from torch.nn.functional import cross_entropy
 from sgmft.baselines.mplug import METHOD, MPLUG, MPLUGConfig
 from sgmft.errors import SgmftError
 from sgmft.nn import Batch
+from token_posts import random_batch, randomised
 
 SMALL = MPLUGConfig(
     classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
 )
-WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
 
 
-def random_batch(seed=0):
-    """Four posts with random numbers in padding and in missing sides."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    words, regions = torch.tensor(WORDS), torch.tensor(REGIONS)
-    return Batch(
-        normal(4, 6),
-        normal(4, 5),
-        words > 0,
-        regions > 0,
-        normal(4, 4, 6),
-        torch.arange(4) < words[:, None],
-        normal(4, 6, 5),
-        torch.arange(6) < regions[:, None],
-        (torch.arange(6) // 2).expand(4, -1),
-    )
-
-
-def randomised(config, seed=0):
+def made(config, seed=0):
     torch.manual_seed(seed)
-    model = MPLUG(config).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.3)
-        for name, b in model.named_buffers():
-            b.copy_(torch.rand_like(b) + 0.5 if "deviation" in name else torch.randn_like(b))
-    return model
+    return randomised(MPLUG(config), seed)
 
 
 # --- the card, one post and one head at a time, with matrix products only ---
@@ -116,7 +89,7 @@ def slow_mplug(w, config, connected, words, regions, index):
 )
 def test_the_network_is_the_card(layers, stride, connected, mode):
     config = replace(SMALL, layers=layers, stride=stride)
-    model, batch = randomised(config), random_batch()
+    model, batch = made(config), random_batch()
     with mode():
         out = model(batch)
     w = {name: x.detach() for name, x in model.state_dict().items()}
@@ -147,7 +120,7 @@ def test_the_published_shape_is_the_default():
 
 
 def test_the_image_changes_in_the_connected_layer_only():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     seen = {}
 
     def note(i):
@@ -173,7 +146,7 @@ def test_the_image_changes_in_the_connected_layer_only():
 
 
 def test_order_of_words_and_of_a_pictures_regions_does_not_count():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     words, regions = [2, 0, 3, 1], [5, 3, 0, 4, 1, 2]
     moved = batch._replace(
         text_tokens=batch.text_tokens[:, words],
@@ -188,7 +161,7 @@ def test_order_of_words_and_of_a_pictures_regions_does_not_count():
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_padding_and_other_posts_do_not_count(mode):
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     longer = batch._replace(
         text_tokens=torch.cat([batch.text_tokens, torch.full((4, 3, 6), 9.0)], 1),
         text_mask=torch.cat([batch.text_mask, torch.zeros(4, 3, dtype=torch.bool)], 1),
@@ -205,7 +178,7 @@ def test_padding_and_other_posts_do_not_count(mode):
 
 
 def test_both_sides_count():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     logits = model(batch).logits
     for name in ("text_tokens", "image_tokens"):
         changed = model(batch._replace(**{name: getattr(batch, name) + 1})).logits
@@ -213,21 +186,21 @@ def test_both_sides_count():
 
 
 def test_training_without_dropout_computes_what_evaluation_does():
-    model, batch = randomised(replace(SMALL, dropout=0.0)), random_batch()
+    model, batch = made(replace(SMALL, dropout=0.0)), random_batch()
     with torch.inference_mode():
         evaluated = model(batch).logits
     torch.testing.assert_close(model.train()(batch).logits, evaluated, rtol=0, atol=1e-10)
 
 
 def test_dropout_works_in_training_only():
-    model, batch = randomised(replace(SMALL, dropout=0.5)), random_batch()
+    model, batch = made(replace(SMALL, dropout=0.5)), random_batch()
     assert torch.equal(model(batch).logits, model(batch).logits)
     model.train()
     assert not torch.equal(model(batch).logits, model(batch).logits)
 
 
 def test_gradients_reach_the_image_before_and_after_the_connected_layer():
-    model, batch = randomised(SMALL), random_batch()
+    model, batch = made(SMALL), random_batch()
     labels = torch.tensor([0, 1, 2, 0])
     model.loss(model(batch), labels, cross_entropy).backward()
     for name, p in model.named_parameters():

@@ -8,36 +8,12 @@ from sgmft.nn import SGMFT, ModelConfig
 from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.fusions.asymmetric_co_attention import AsymmetricCoAttention
 from sgmft.nn.heads import Heads
-
-D, HEADS = 8, 2
-TEXT_MASK = torch.tensor([[True, True, True, True], [True, False, True, False]])
-IMAGE_MASK = torch.arange(5) < torch.tensor([[5], [2]])
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def posts():
-    return normal(2, 4, D), normal(2, 5, D, seed=1)
+from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, posts, randomised, same, size
 
 
 def made(layers=2):
     torch.manual_seed(0)
-    module = AsymmetricCoAttention(D, Heads(HEADS), layers).double().eval()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(torch.randn_like(p) * 0.3)
-    return module
-
-
-def size(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-def same(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    return randomised(AsymmetricCoAttention(D, Heads(HEADS), layers))
 
 
 # --- one post and one head at a time ---

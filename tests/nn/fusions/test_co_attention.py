@@ -13,40 +13,12 @@ from sgmft.nn.cross_modal import CrossModalLayer, additive_mask
 from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.fusions.co_attention import CoAttention
 from sgmft.nn.heads import Heads
-
-D, HEADS = 8, 2
-TEXT_MASK = torch.tensor([[True, True, True, True], [True, False, True, False]])
-IMAGE_MASK = torch.arange(5) < torch.tensor([[5], [2]])
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def posts():
-    return normal(2, 4, D), normal(2, 5, D, seed=1)
-
-
-def randomised(module, seed=0):
-    torch.manual_seed(seed)
-    module.double().eval()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(torch.randn_like(p) * 0.3)
-    return module
+from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, normal, posts, randomised, same, size
 
 
 def made(layers=2):
+    torch.manual_seed(0)
     return randomised(CoAttention(D, Heads(HEADS), layers))
-
-
-def size(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-def same(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
 # --- one post and one head at a time ---
