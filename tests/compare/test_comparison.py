@@ -38,7 +38,7 @@ def compare(tiny, toy_posts, tmp_path, monkeypatch):
         tables, figures = chosen.pop("tables"), chosen.pop("figures")
         plan = make_plan(tables, figures, methods, encoder="tiny", **chosen)
         folder = tmp_path / "comparison"
-        data, _ = prepare(
+        data = prepare(
             toy_posts if posts is None else posts,
             plan.rows(),
             "tiny",
@@ -119,6 +119,18 @@ def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
     more = compare(seeds=3)
     more.run()
     assert len(done) == 1 + 5  # one more seed of each row
+
+
+def test_what_is_finished_can_be_looked_at_before_the_rest(compare, monkeypatch):
+    compare("text-only", seeds=1).run()
+    done = count_works(monkeypatch)
+    early = compare("text-only,unis-mmc", finished_only=True)
+    early.run()
+    (table,) = make_tables(early)
+    lines = {line.key: line for line in table.lines}
+    assert lines["text-only"].summary.seeds == 1
+    assert lines["unis-mmc"].summary is None and not lines["unis-mmc"].failed
+    assert done == []
 
 
 def test_other_posts_are_other_work(compare, toy_posts, monkeypatch):
@@ -244,7 +256,7 @@ def data_of(posts: list[Post], tmp_path: Path, split: Split, **options: Any) -> 
 
 
 def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, toy_posts, tmp_path):
-    data, _ = data_of(toy_posts, tmp_path, Split())
+    data = data_of(toy_posts, tmp_path, Split())
     users = {post.id: post.user for post in toy_posts}
     sides: dict[bool, set[Any]] = {True: set(), False: set()}
     for (_, name), test in zip(data.places, data.test, strict=True):
@@ -259,7 +271,7 @@ def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
         replace(post, row={"part": "test" if i % 5 == 0 else "train"})
         for i, post in enumerate(toy_posts)
     ]
-    data, _ = data_of(posts, tmp_path, Split(test=("part", "test")), by=["part"])
+    data = data_of(posts, tmp_path, Split(test=("part", "test")), by=["part"])
     assert data.groups["part"] == ["test" if test else "train" for test in data.test]
 
 
@@ -283,9 +295,9 @@ def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, toy_posts,
     unlabelled = Post("sofa", [], id="none")
     plan = make_plan("1,5", "", "text-only,cleaning-paper", encoder="tiny")
     posts = [*toy_posts, only_stop_words, unlabelled]
-    data, errors = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
+    data = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
     assert set(data.encoded) == {"tiny/light", "tiny/paper"}
-    assert len(data.keys) == len(toy_posts) and sum(errors.values()) == 2
+    assert len(data.keys) == len(toy_posts) and sum(data.left_out.values()) == 2
 
 
 def test_a_picture_is_encoded_once_for_all_cleanings(tiny, toy_posts, tmp_path, monkeypatch):
@@ -298,6 +310,6 @@ def test_a_picture_is_encoded_once_for_all_cleanings(tiny, toy_posts, tmp_path, 
 
     monkeypatch.setattr(ENCODERS["tiny"], "encode_images", watched)
     rows = make_plan("1,5", "", "sgmft-tokens,cleaning-paper,cleaning-none").rows()
-    data, _ = prepare(toy_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
+    data = prepare(toy_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
     assert len(data.encoded) == 3
     assert seen == [("light", 9), ("paper", 0), ("none", 0)]

@@ -103,6 +103,8 @@ class Work:
 
 def finished(work: Work, data: Data) -> dict[str, Any] | None:
     """What was found, if this work was done before."""
+    if work.features not in data.encoded:
+        return None
     record = read_json(_path(work, data, "cells", "json"))
     if record is None or "failed" in record:
         return None

@@ -54,6 +54,9 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(help="Processes; one for each processor, or 1 with a GPU.", min=1)
     ] = None,
+    finished_only: Annotated[
+        bool, typer.Option(help="Run nothing; a report of what is finished so far.")
+    ] = False,
     features: Features = None,
     where: Where = None,
     column: Column = None,
@@ -80,6 +83,7 @@ def compare(
         epochs=epochs,
         workers=workers or default_workers(device),
         device=device,
+        finished_only=finished_only,
     )
     chosen = next(iter(pairs([test], "--test").items())) if test else None
     with console.ComparisonProgress() as progress:

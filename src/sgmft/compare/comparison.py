@@ -60,7 +60,8 @@ class Comparison:
             if not self._tuned(row):
                 found.choice = Choice({}, self._work(row).preset.train.epochs, None)
             if found.choice is None:
-                found.failed = found.failed or [f"the trials of {row.like} failed"]
+                if row.like is not None and self.found[row.like].failed:
+                    found.failed = found.failed or [f"the trials of {row.like} failed"]
                 continue
             runs += [
                 (row, self._work(row, seed=seed, choice=found.choice))
@@ -106,14 +107,14 @@ class Comparison:
         for i, (_, work) in enumerate(works):
             if (record := finished(work, self.data)) is not None:
                 done(i, record)
-            else:
+            elif not self.plan.finished_only:
                 left.append(i)
         run_works(
             [works[i][1] for i in left],
             self.plan.workers,
             lambda place, record: done(left[place], record),
         )
-        return [(works[i], records[i]) for i in range(len(works))]
+        return [(works[i], records[i]) for i in sorted(records)]
 
     def _candidates(self, row: Row) -> list[Mapping[str, float]]:
         """The settings that a row tries."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Data:
         groups: column -> value of each post.
         store: folder of the feature store.
         encoded: by `sgmft.compare.prepare.EncoderSetting.key`.
+        read: how many posts the table has.
+        left_out: why posts could not be used, and how many.
     """
 
     labels: list[str]
@@ -55,6 +57,8 @@ class Data:
     groups: dict[str, list[str]]
     store: str
     encoded: dict[str, Encoded]
+    read: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

@@ -57,37 +57,41 @@ def compare_table(
     """
     folder = Path(output).absolute()
     _refuse_others(folder)
-    data, errors = prepare(
-        posts := source.all_posts(),
-        plan.rows(),
-        plan.encoder,
-        Path(features) if features is not None else folder / "features",
-        split or Split(),
-        by=by,
-        strict=source.strict,
-        device=plan.device,
-        on_encoded=on_encoded,
-    )
-    data.save(folder / "data.json")
     load_data.cache_clear()
     load_features.cache_clear()
+    if plan.finished_only:
+        if not (folder / "data.json").is_file():
+            raise SgmftError(f"Nothing is finished in {folder}.")
+        data = load_data(folder / "data.json")
+    else:
+        data = prepare(
+            source.all_posts(),
+            plan.rows(),
+            plan.encoder,
+            Path(features) if features is not None else folder / "features",
+            split or Split(),
+            by=by,
+            strict=source.strict,
+            device=plan.device,
+            on_encoded=on_encoded,
+        )
+        data.save(folder / "data.json")
     comparison = Comparison(folder, plan, data)
     comparison.run(on_progress)
     tables = make_tables(comparison)
     write_predictions(comparison, folder / "predictions.parquet")
     write_json(folder / "results.json", _plain([asdict(table) for table in tables]))
-    told = Told(len(posts), errors)
     path = write_report(
         folder,
         title=f"Comparison on {Path(source.table).name}",
         tables=tables,
         figures=make_figures(comparison, folder),
-        data=_about(data, told),
+        data=_about(data),
         commands=[command] if command else [],
         versions={"machine": _machine(), **versions()},
         notes=_notes(plan),
     )
-    return told, tables, path
+    return Told(data.read, data.left_out), tables, path
 
 
 def default_workers(device: str | None) -> int:
@@ -108,13 +112,13 @@ def _refuse_others(folder: Path) -> None:
         raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
 
 
-def _about(data: Data, told: Told) -> dict[str, str]:
+def _about(data: Data) -> dict[str, str]:
     test = np.array(data.test)
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
-    left_out = (f"{count} x {reason}" for reason, count in told.errors.items())
+    left_out = (f"{count} x {reason}" for reason, count in data.left_out.items())
     return {
-        "posts": f"{told.posts:,}, of which {len(test):,} are usable under every encoder setting",
+        "posts": f"{data.read:,}, of which {len(test):,} are usable under every encoder setting",
         "left out": "; ".join(left_out) or "none",
         "training posts": f"{(~test).sum():,}; {len(data.held_out):,} of them judge the trials",
         "test posts": f"{test.sum():,}",

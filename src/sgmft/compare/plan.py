@@ -22,6 +22,7 @@ class Plan:
         epochs: at most, whatever a preset says; None leaves the presets'.
         workers: processes.
         device: as in `sgmft.training.train`.
+        finished_only: run nothing, and show what is finished.
     """
 
     tables: Sequence[TablePlan]
@@ -32,6 +33,7 @@ class Plan:
     epochs: int | None = None
     workers: int = 1
     device: str | None = None
+    finished_only: bool = False
 
     def rows(self) -> list[Row]:
         """Every row that must run, in the order of the tables: those that a table or figure shows,

@@ -70,7 +70,7 @@ def prepare(
     strict: bool = False,
     device: str | None = None,
     on_encoded: OnEncoded | None = None,
-) -> tuple[Data, dict[str, int]]:
+) -> Data:
     """Encode posts under every encoder setting that the rows need, and split them.
 
     A post that one setting cannot use (no word is left after cleaning, say) is left out for all,
@@ -79,9 +79,6 @@ def prepare(
     Args:
         by: columns by whose values results are broken down.
         strict: refuse all posts when one cannot be used.
-
-    Returns:
-        The data, and how many posts could not be used, by reason.
 
     Raises:
         SgmftError: fewer than two labels, no test posts, or a column that is not there.
@@ -121,7 +118,7 @@ def prepare(
             f"A comparison needs training posts of at least two labels; the {len(train)} usable "
             f"ones have {len(labels)}."
         )
-    data = Data(
+    return Data(
         labels=labels,
         keys=[keys[i] for i in good],
         classes=[labels.index(str(post.label)) for post in usable],
@@ -131,8 +128,9 @@ def prepare(
         groups={column: [str(post.row.get(column, "")) for post in usable] for column in by},
         store=str(store.absolute()),
         encoded=encoded,
+        read=len(posts),
+        left_out=count_errors(posts),
     )
-    return data, count_errors(posts)
 
 
 def _encode(
