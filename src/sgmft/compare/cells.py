@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -98,7 +99,7 @@ class Work:
         ]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
         kind = "trial" if self.choice is None else f"seed{self.seed}"
-        return f"{self.row.key}-{kind}-{digest}"
+        return f"{re.sub(r'[^A-Za-z0-9-]', '_', self.row.key)}-{kind}-{digest}"
 
 
 def finished(work: Work, data: Data) -> dict[str, Any] | None:
