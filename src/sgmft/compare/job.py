@@ -129,14 +129,15 @@ def _about(data: Data) -> dict[str, str]:
 
 
 def _notes(plan: Plan) -> list[str]:
-    runs = "a run with seed 0" if plan.seeds == 1 else f"runs with the seeds 0 to {plan.seeds - 1}"
+    tried = "1 value" if plan.trials == 1 else f"{plan.trials} values"
+    seeds = "seed 0" if plan.seeds == 1 else f"the seeds 0 to {plan.seeds - 1}"
     notes = [
         "All rows learn from the same posts and are judged on the same test posts. Each system "
-        f"tried {plan.trials} value{'s' * (plan.trials > 1)} of its learning rate (probes: of their strength), trained "
-        "without the held-out posts with seed 0; the value and the number of epochs with the least "
-        f"loss on those were kept, and {runs} then "
-        "trained on all training posts. Where a row only changes something in a full model "
-        "(Tables 2, 4 and 5), it takes that model's value and chooses its number of epochs.",
+        f"tried {tried} of its learning rate (probes: of their strength), trained without the "
+        "held-out posts with seed 0; the value and the number of epochs with the least loss on "
+        f"those were kept, and {seeds} then trained on all training posts. Where a row only "
+        "changes something in a full model (Tables 2, 4 and 5), it takes that model's value and "
+        "chooses its number of epochs.",
         "mPLUG, BridgeTower and the attention modules are architectures here, trained from random "
         "initialisation on frozen features; the published models were pre-trained on English "
         "pairs.",
