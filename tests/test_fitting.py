@@ -107,7 +107,7 @@ def test_the_choice_is_the_epoch_with_the_least_loss_on_held_out_posts():
 @dataclass(frozen=True)
 class Measured(NetworkConfig):
     rank: int = 4
-    vocabulary_size: int = 0
+    vocabulary_size: int = 1
 
 
 class Watching(Network):
@@ -120,7 +120,7 @@ class Watching(Network):
 
     @classmethod
     def measure(cls, words: torch.Tensor | None) -> dict[str, int]:
-        return {"vocabulary_size": -1 if words is None else len(words)}
+        return {"vocabulary_size": 1 if words is None else len(words)}
 
     def prepare(self, *given: torch.Tensor | None) -> None:
         self.given = [None if x is None else x.clone() for x in given]
@@ -138,15 +138,15 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
     text, image, words, regions = made.given
     assert torch.equal(text, data.features.text[10:])
     assert torch.equal(image, data.features.image[:40])
-    assert torch.equal(words, data.features.words.values.float())
-    assert torch.equal(regions, data.features.regions.values.float())
+    assert torch.equal(words, data.features.words.values)
+    assert torch.equal(regions, data.features.regions.values)
     assert torch.equal(made.prompts, prompts)
     torch.rand(7)  # whatever else was drawn
     assert torch.equal(task.network(data.features).drawn, made.drawn)
     other = replace(task, preset=method.preset(None, {"seed": 6}))
     assert not torch.equal(other.network(data.features).drawn, made.drawn)
     pooled = replace(data.features, words=None, regions=None)
-    assert task.network(pooled).config.vocabulary_size == -1
+    assert task.network(pooled).config.vocabulary_size == 1
     assert task.network(pooled).given[2:] == [None, None]
 
 

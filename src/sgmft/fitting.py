@@ -13,7 +13,7 @@ import torch
 
 from sgmft.baselines.base import Method
 from sgmft.encoders import EncoderInfo
-from sgmft.features import Features, Ragged
+from sgmft.features import Features
 from sgmft.nn import Network
 from sgmft.presets import Preset
 from sgmft.training import Epoch, LabelledFeatures, train
@@ -42,7 +42,8 @@ class Task:
     def network(self, features: Features) -> Network:
         """A new network: weights decided by the seed, scales taken from these posts."""
         torch.manual_seed(self.preset.train.seed)
-        words, regions = _values(features.words), _values(features.regions)
+        words = None if features.words is None else features.words.values
+        regions = None if features.regions is None else features.regions.values
         values = {
             "classes": self.classes,
             "text_width": self.info.text_width,
@@ -161,7 +162,3 @@ def validation_metrics(history: Sequence[Epoch]) -> dict[str, float]:
     if math.isnan(best.val_loss):
         return {}
     return {"validation accuracy": best.val_accuracy, "validation loss": best.val_loss}
-
-
-def _values(tokens: Ragged | None) -> torch.Tensor | None:
-    return None if tokens is None else tokens.values.float()

@@ -23,10 +23,17 @@ class Normalizer(nn.Module):
         self.register_buffer("deviation", torch.ones(width))
 
     def fit(self, x: Tensor) -> None:
-        """Take mean and standard deviation from real training features (N, width)."""
+        """Take mean and standard deviation from real training features (N, width).
+
+        In float64 and part by part: all regions of many posts would not fit into memory as floats.
+        """
         if self.kind == "standard" and len(x) > 1:
-            self.mean.copy_(x.mean(0))
-            self.deviation.copy_(x.std(0).clamp(min=1e-4))
+            parts = x.split(8192)
+            mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(x)
+            squares = [(part.double() - mean).square().sum(0) for part in parts]
+            deviation = (torch.stack(squares).sum(0) / (len(x) - 1)).sqrt()
+            self.mean.copy_(mean)
+            self.deviation.copy_(deviation.clamp(min=1e-4))
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, rescaled over the last axis."""

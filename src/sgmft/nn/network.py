@@ -103,7 +103,8 @@ class Network(nn.Module):
         Args:
             text: pooled features of the texts there are (N, Dt).
             image: pooled features of the posts that have pictures (M, Dv).
-            words, regions: all their tokens, (., Dt) and (., Dv); None without token features.
+            words, regions: all their tokens, (., Dt) and (., Dv), float16 as they are kept; None
+                without token features.
         """
         for side, pooled, tokens in ((self.text, text, words), (self.image, image, regions)):
             if isinstance(side, ModalityInput):
