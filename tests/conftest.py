@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,8 @@ def start() -> Callable[..., subprocess.Popen[str]]:
 
     def start(*words: Any) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([SGMFT, *map(str, words)], text=True, **pipes)
+        hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also in the background
+        return subprocess.Popen([SGMFT, *map(str, words)], text=True, preexec_fn=hear, **pipes)
 
     return start
 
