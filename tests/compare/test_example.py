@@ -67,6 +67,22 @@ def test_a_comparison_on_the_command_line(plugin, run, sample, store, tmp_path):
     assert "gated-sum" in page and "sgmft --plugin" in page
 
 
+def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_path):
+    """Text cleaned by the paper is another encoder setting; neither makes the other forgotten."""
+    words = ["compare", sample, "-o", tmp_path / "r", "--figures", "", "--seeds", 1, "--trials", 1]
+    words += ["--features", store, "--workers", 1]
+    for tables, methods in (("1", "text-only"), ("5", "cleaning-paper")):
+        done = run(*words, "--tables", tables, "--methods", methods, "--epochs", 1)
+        assert done.returncode == 0, done.stderr
+    done = run(*words, "--tables", "1,5", "--epochs", 1, "--finished-only")
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "r" / "results.json").read_text("utf-8"))
+    found = {line["key"] for table in tables for line in table["lines"] if line["summary"]}
+    assert found == {"text-only", "sgmft", "cleaning-paper"}
+    other = run("compare", sample, "-o", tmp_path / "new", "--finished-only")
+    assert other.returncode == 2 and "Nothing is finished" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +57,12 @@ def compare_table(
     """
     folder = Path(output).absolute()
     _refuse_others(folder)
+    path = folder / "data.json"
     load_data.cache_clear()
-    load_features.cache_clear()
     if plan.finished_only:
-        if not (folder / "data.json").is_file():
+        if not path.is_file():
             raise SgmftError(f"Nothing is finished in {folder}.")
-        data = load_data(folder / "data.json")
+        data = load_data(path)
     else:
         data = prepare(
             source.all_posts(),
@@ -75,13 +75,16 @@ def compare_table(
             device=plan.device,
             on_encoded=on_encoded,
         )
-        data.save(folder / "data.json")
+        data = _with_earlier(data, path)
+        data.save(path)
+        load_data.cache_clear()
+        load_features.cache_clear()
     comparison = Comparison(folder, plan, data)
     comparison.run(on_progress)
     tables = make_tables(comparison)
     write_predictions(comparison, folder / "predictions.parquet")
     write_json(folder / "results.json", _plain([asdict(table) for table in tables]))
-    path = write_report(
+    page = write_report(
         folder,
         title=f"Comparison on {Path(source.table).name}",
         tables=tables,
@@ -91,7 +94,7 @@ def compare_table(
         versions={"machine": _machine(), **versions()},
         notes=_notes(plan),
     )
-    return Told(data.read, data.left_out), tables, path
+    return Told(data.read, data.left_out), tables, page
 
 
 def default_workers(device: str | None) -> int:
@@ -110,6 +113,13 @@ def _refuse_others(folder: Path) -> None:
     ours = isinstance(known, dict) and "encoded" in known
     if folder.is_dir() and not ours and {file.name for file in folder.iterdir()} - {"features"}:
         raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
+
+
+def _with_earlier(data: Data, path: Path) -> Data:
+    """The same posts under earlier encoder settings too, so that earlier rows can be shown."""
+    if not path.is_file() or (earlier := load_data(path)).fingerprint != data.fingerprint:
+        return data
+    return replace(data, encoded={**earlier.encoded, **data.encoded})
 
 
 def _about(data: Data) -> dict[str, str]:
