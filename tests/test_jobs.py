@@ -370,7 +370,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
         return len(trained)
 
     with monkeypatch.context() as patch:
-        target = "save_weights" if broken == "weights" else "_finite"
+        target = "save_weights" if broken == "weights" else "finite"
         patch.setattr(f"sgmft.saving.{target}", full)
         with pytest.raises(SgmftError, match=r"cannot be written to .*No space left"):
             steps(tiny())

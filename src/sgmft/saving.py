@@ -66,7 +66,7 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner reads
         if card.is_file() and MARK in card.read_text("utf-8"):
             card.unlink()  # an earlier model's; a card that someone wrote by hand stays
-        text = json.dumps(_finite({"sgmft": config}), ensure_ascii=False, indent=2, allow_nan=False)
+        text = json.dumps(finite({"sgmft": config}), ensure_ascii=False, indent=2, allow_nan=False)
         (folder / CONFIG).write_text(text, "utf-8")
     except OSError as error:
         raise SgmftError(f"The model cannot be written to {folder}: {error.strerror}.") from error
@@ -173,12 +173,12 @@ def model_card(locator: SemanticLocator) -> ModelCard:
     return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN, and other readers of config.json stumble over one: null instead."""
     if isinstance(value, dict):
-        return {key: _finite(x) for key, x in value.items()}
+        return {key: finite(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(x) for x in value]
+        return [finite(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

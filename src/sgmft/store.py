@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
 from sgmft.features import PostFeatures
+from sgmft.files import write_whole
 
 
 class FeatureStore:
@@ -42,7 +42,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
-        self.tokens = tokens
+        self.info, self.tokens = info, tokens
         kind = "tokens" if tokens else "pooled"
         self.folder = Path(folder) / f"{info.fingerprint}-{kind}"
         self._schema = pa.schema(
@@ -59,7 +59,7 @@ class FeatureStore:
             description = json.dumps({**asdict(info), "tokens": tokens}, indent=2)
             # The underscore hides it from readers that take the whole folder for one table.
             if not (self.folder / "_encoder.json").exists():  # so a finished store may be read-only
-                _replace(self.folder / "_encoder.json", description.encode())
+                write_whole(self.folder / "_encoder.json", description.encode())
         except OSError as error:
             raise SgmftError(
                 f"The feature store {folder} cannot be written ({error.strerror}): "
@@ -98,7 +98,7 @@ class FeatureStore:
         data = sink.getvalue()
         shard = self.folder / _name(data)
         try:
-            _replace(shard, data)
+            write_whole(shard, data)
         except OSError as error:
             raise SgmftError(f"The feature shard {shard} cannot be written: {error}.") from error
         self._register(shard, list(rows))
@@ -179,13 +179,3 @@ def _clear_leftovers(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > 86_400:
                 leftover.unlink()
-
-
-def _replace(path: Path, data: Any) -> None:
-    """Write under a temporary name beside `path`, then rename: readers never see half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from sgmft.baselines.base import Method
 from sgmft.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
-from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
-from sgmft.nn.classifier import classifier
+from sgmft.nn.classifier import check_widths, classifier
 from sgmft.nn.inputs import ModalityInput
 from sgmft.nn.network import Output
 
@@ -31,10 +30,7 @@ class WordAverageConfig(WordConfig):
     def __post_init__(self) -> None:
         object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
         super().__post_init__()
-        if min(self.classifier_widths, default=1) < 1:
-            raise SgmftError(
-                f"classifier_widths must be at least 1, not {list(self.classifier_widths)}."
-            )
+        check_widths(self.classifier_widths)
 
 
 class ProjectedMean(nn.Module):

@@ -20,7 +20,7 @@ from sgmft.compare.report import write_report
 from sgmft.compare.results import Table
 from sgmft.errors import SgmftError
 from sgmft.jobs import Source, Told
-from sgmft.saving import versions
+from sgmft.saving import finite, versions
 
 
 def compare_table(
@@ -83,7 +83,7 @@ def compare_table(
     comparison.run(on_progress)
     tables = make_tables(comparison)
     write_predictions(comparison, folder / "predictions.parquet")
-    write_json(folder / "results.json", _plain([asdict(table) for table in tables]))
+    write_json(folder / "results.json", finite([asdict(table) for table in tables]))
     page = write_report(
         folder,
         title=f"Comparison on {Path(source.table).name}",
@@ -161,12 +161,3 @@ def _notes(plan: Plan) -> list[str]:
 
 def _machine() -> str:
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-
-
-def _plain(values: object) -> object:
-    """JSON has no NaN: null instead."""
-    if isinstance(values, dict):
-        return {key: _plain(x) for key, x in values.items()}
-    if isinstance(values, list | tuple):
-        return [_plain(x) for x in values]
-    return None if isinstance(values, float) and values != values else values

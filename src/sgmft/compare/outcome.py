@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from sgmft.compare.catalogue import FigurePlan, Row, TablePlan, rows
 from sgmft.compare.comparison import Comparison, Found
-from sgmft.compare.figures import draw, embed, save_figure
+from sgmft.compare.figures import embed, save_figure
 from sgmft.compare.results import Difference, FigurePart, Line, Summary, Table
 from sgmft.compare.statistics import corrected, difference, summarise
 
@@ -35,12 +35,11 @@ def make_tables(comparison: Comparison) -> list[Table]:
     test = [i for i, is_test in enumerate(data.test) if is_test]
     truth = np.array([data.classes[i] for i in test])
     groups = {column: [values[i] for i in test] for column, values in data.groups.items()}
-    chances = {
+    shown = {
         key: read_predictions(comparison.folder, found, data.labels)
         for key, found in comparison.found.items()
-        if found.runs
+        if key in comparison.shown and found.runs
     }
-    shown = {key: chances[key] for key in comparison.shown if key in chances}
     summaries = {key: summarise(x, truth, data.labels, groups) for key, x in shown.items()}
     tables = []
     for plan in comparison.plan.tables:
@@ -108,19 +107,18 @@ def make_figures(comparison: Comparison, folder: Path) -> list[FigurePart]:
             if 0 in comparison.found[key].runs
         ]
         if panels:
-            files = save_figure(panels, folder, f"figure-{plan.number}")
-            parts.append(_figure(plan, draw(panels), files, folder))
+            parts.append(_figure(plan, save_figure(panels, folder, f"figure-{plan.number}")))
     return parts
 
 
-def _figure(plan: FigurePlan, svg: str, files: Sequence[Path], folder: Path) -> FigurePart:
+def _figure(plan: FigurePlan, files: tuple[Path, Path]) -> FigurePart:
     about = (
         "t-SNE of the test posts' fused representations, the same posts, seed and initialisation "
         "in every panel. Silhouette and separation are of the representations themselves, not of "
         "the drawing."
     )
-    names = [str(Path(file).relative_to(folder)) for file in files]
-    return FigurePart(plan.number, plan.title, about, svg, names)
+    svg = files[0].read_text("utf-8")
+    return FigurePart(plan.number, plan.title, about, svg, [file.name for file in files])
 
 
 def _fused(comparison: Comparison, key: str) -> npt.NDArray[np.float32]:

@@ -100,7 +100,7 @@ def prepare(
         users.setdefault(encoder_setting(row, encoder), []).append(row)
     encoded: dict[str, Encoded] = {}
     keys: dict[int, str] = {}
-    stores: list[tuple[Encoded, FeatureStore]] = []
+    stores: list[FeatureStore] = []
     for setting, some in users.items():
         encoded[setting.key] = _encode(
             posts, setting, some, store, device, keys, stores, on_encoded
@@ -140,7 +140,7 @@ def _encode(
     store: Path,
     device: str | None,
     keys: dict[int, str],
-    stores: list[tuple[Encoded, FeatureStore]],
+    stores: list[FeatureStore],
     on_encoded: OnEncoded | None,
 ) -> Encoded:
     """Fill the store; note content keys, and the errors of posts that cannot be used.
@@ -157,8 +157,9 @@ def _encode(
     features = FeatureStore(store, model.info, tokens)
     done = 0
     image_key = model.info.image_key
-    alike = [x for e, x in stores if image_key and e.info["image_key"] == image_key]
-    pictures = next((x for x in alike if x.tokens or not tokens), None)
+    alike = [store for store in stores if image_key and store.info.image_key == image_key]
+    pictures = next((store for store in alike if store.tokens or not tokens), None)
+    stores.append(features)
     for chunk in encode_posts(list(posts), model, tokens=tokens, store=features, pictures=pictures):
         posts[done : done + len(chunk.posts)] = chunk.posts
         keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
@@ -171,8 +172,7 @@ def _encode(
         vectors = method.encode_prompts(labels, model)
         if vectors is not None:
             prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
-    stores.append((Encoded(asdict(model.info), tokens, prompts), features))
-    return stores[-1][0]
+    return Encoded(asdict(model.info), tokens, prompts)
 
 
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:

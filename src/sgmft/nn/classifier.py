@@ -7,6 +7,14 @@ from itertools import pairwise
 
 from torch import nn
 
+from sgmft.errors import SgmftError
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Raise SgmftError unless all hidden widths of a classifier are at least 1."""
+    if min(widths, default=1) < 1:
+        raise SgmftError(f"classifier_widths must be at least 1, not {list(widths)}.")
+
 
 def classifier(
     width: int, classes: int, hidden: Sequence[int] = (512, 256, 128, 64), dropout: float = 0.1

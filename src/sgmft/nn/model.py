@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.nn.attention import InterpolationAttention
 from sgmft.nn.batch import Batch
-from sgmft.nn.classifier import classifier
+from sgmft.nn.classifier import check_widths, classifier
 from sgmft.nn.feed_forward import FeedForward, interaction
 from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.heads import Heads
@@ -76,10 +76,7 @@ class ModelConfig(NetworkConfig):
         if self.width == 0:
             object.__setattr__(self, "width", self.text_width)
         super().__post_init__()
-        if min(self.classifier_widths, default=1) < 1:
-            raise SgmftError(
-                f"classifier_widths must be at least 1, not {list(self.classifier_widths)}."
-            )
+        check_widths(self.classifier_widths)
         for name in ("initial_temperature", "hidden_ratio"):
             self._require(name)
         if self.temperature != "learned":
