@@ -79,12 +79,18 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny() -> Any:
-    """Makes locators with the tiny encoder: `tiny(preset=..., settings=..., seed=...)`."""
+    """Makes locators with the tiny encoder: `tiny(preset=..., settings=..., seed=...)`.
+
+    The preset is "elements", which is trained in epochs; those that are, are small and quick here.
+    """
     from sgmft import SemanticLocator
     from sgmft.encoders import ENCODERS
 
-    def make(settings: dict[str, Any] | None = None, **options: Any) -> SemanticLocator:
-        return SemanticLocator("tiny", settings=TINY | (settings or {}), **options)
+    def make(
+        settings: dict[str, Any] | None = None, preset: str = "elements", **options: Any
+    ) -> SemanticLocator:
+        settings = (TINY if preset != "default" else {}) | (settings or {})
+        return SemanticLocator("tiny", preset=preset, settings=settings, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENCODERS, "tiny", TinyEncoder)
@@ -110,8 +116,8 @@ def toy_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
 
 @pytest.fixture(scope="session")
 def toy_model(tiny: Callable[..., Any], toy_posts: list[Post]) -> Any:
-    """A locator trained on the toy posts, good at them."""
-    settings = {"epochs": 12, "dropout": 0.0, "patience": 0, "direct": False}
+    """A locator trained on the toy posts in twelve epochs, good at them."""
+    settings = {"epochs": 12, "dropout": 0.0, "patience": 0}
     return tiny(settings, val_size=0.0).fit(toy_posts)
 
 
@@ -131,11 +137,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(sample: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model trained for two epochs with the compact encoder."""
+    """The folder of a model trained with the compact encoder, everything by default."""
     from sgmft import SemanticLocator, read_posts
 
     folder = tmp_path_factory.mktemp("trained") / "model"
-    locator = SemanticLocator(settings={"epochs": 2, "width": 32}, features=store)
+    locator = SemanticLocator(features=store)
     locator.fit(read_posts(sample)).save_pretrained(folder)
     return folder
 

@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from sgmft.encoders import EncoderInfo
 from sgmft.features import Features, PostFeatures
 from sgmft.nn import Batch, NetworkConfig, Output
 from sgmft.nn.network import Solved
 from sgmft.training import LabelledFeatures
+
+INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "light")
 
 
 def posts(
@@ -30,10 +33,11 @@ def posts(
                 None if lacking == "text" else words.astype(np.float16),
                 None if lacking == "image" else regions.mean(0, keepdims=True),
                 None if lacking == "image" else regions.astype(np.float16),
+                None if lacking == "text" else np.array([100 + k, i, i, 200 + k], np.int32),
             )
         )
         labels.append(k)
-    return LabelledFeatures(Features.of(rows, 12, 10, True), torch.tensor(labels))
+    return LabelledFeatures(Features.of(rows, INFO, True), torch.tensor(labels))
 
 
 class Centres(Solved):

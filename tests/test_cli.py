@@ -53,14 +53,17 @@ def test_from_sample_to_labels(run, tmp_path, store):
     assert len(table.read_text("utf-8").splitlines()) == 23
     assert str(table) in ended.stderr and ended.stdout == ""
 
-    settings = ["--set", "epochs=2", "--set", "width=16", "--val-size", "0.2", "--seed", 3]
+    settings = ["--set", "joint=false", "--seed", 3]
     ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "" and "Trained on" in ended.stderr and f"Model: {model}" in ended.stderr
+    assert ended.stdout == "" and f"Model: {model}" in ended.stderr
+    assert "Trained on 21 posts, 7 labels; each of them judged in turn" in ended.stderr
+    assert "validation accuracy: " in ended.stderr
     assert "2 of 23 rows could not be used:" in ended.stderr
     assert "… is empty" in ended.stderr and "… is cut off" in ended.stderr
     config = json.loads((model / "config.json").read_text("utf-8"))["sgmft"]
-    assert (config["train"]["epochs"], config["train"]["seed"], config["val_size"]) == (2, 3, 0.2)
+    assert (config["preset"], config["val_size"], config["train"]["seed"]) == ("default", 0, 3)
+    assert config["model"]["joint"] is False and config["model"]["vocabulary_size"] > 0
 
     ended = run("evaluate", model, table, "-o", tmp_path / "e", "--by", "informative", *few)
     assert ended.returncode == 0, ended.stderr
@@ -73,6 +76,19 @@ def test_from_sample_to_labels(run, tmp_path, store):
     assert ended.returncode == 0, ended.stderr
     assert f"rows to {labelled}" in ended.stderr
     assert labelled.read_text("utf-8-sig").startswith("id,user,text,images,input_label,")
+
+
+@pytest.mark.usefixtures("trained")  # whose features are in the store
+def test_training_in_epochs(run, sample, tmp_path, store):
+    settings = ["--set", "epochs=2", "--set", "width=16", "--val-size", "0.25", "--seed", 3]
+    words = ["train", sample, "-o", tmp_path / "m", "--preset", "elements", *settings]
+    ended = run(*words, "--features", store)
+    assert ended.returncode == 0, ended.stderr
+    assert "Trained on 21 posts, 7 labels; 7 posts held out to choose the epoch" in ended.stderr
+    assert "guidance (1 = none): P^m" in ended.stderr
+    config = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))["sgmft"]
+    assert (config["preset"], config["val_size"]) == ("elements", 0.25)
+    assert (config["train"]["epochs"], config["train"]["seed"]) == (2, 3)
 
 
 def test_standard_input_to_standard_output(run, trained, sample, store):
@@ -96,7 +112,7 @@ def test_standard_input_to_standard_output(run, trained, sample, store):
 def test_encode(run, sample, tmp_path, store):
     ended = run("encode", sample, "-o", store, "--no-tokens", "--where", "split=test")
     assert ended.returncode == 0, ended.stderr
-    (folder,) = store.glob("*-pooled")
+    (folder,) = store.glob("*-pooled-2")
     assert f"posts are in {folder}" in ended.stderr and ended.stdout == ""
     keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
     tests = sum('"split": "test"' in line for line in sample.read_text("utf-8").splitlines())
@@ -113,7 +129,8 @@ def test_a_reader_that_has_enough(start, trained, sample, store):
 @pytest.mark.usefixtures("trained")  # whose features are in the store
 def test_ctrl_c(start, sample, store, tmp_path):
     settings = ["--set", "epochs=500", "--set", "patience=0", "--set", "width=16"]
-    process = start("train", sample, "-o", tmp_path / "m", *settings, "--features", store)
+    words = ["train", sample, "-o", tmp_path / "m", "--preset", "elements", *settings]
+    process = start(*words, "--features", store)
     while process.poll() is None and not any(tmp_path.rglob("checkpoint.safetensors")):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -148,9 +165,17 @@ def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
         ("train {table} -o {out} --where fold=1", "no column 'fold'"),
         ("train {table} -o {out} --where split=dev", "has no rows with split=dev"),
         ("train {table} -o {out} --set epochs", "--set epochs: write it as NAME=VALUE"),
-        ("train {table} -o {out} --set epochs=few", "--set epochs=few: expected a whole number"),
-        ("train {table} -o {out} --set epoch=3", "no setting 'epoch': use one of"),
-        ("train {table} -o {out} --set epochs=0", "epochs must be at least 1, not 0"),
+        ("train {table} -o {out} --set folds=few", "--set folds=few: expected a whole number"),
+        ("train {table} -o {out} --set folds=1", "folds must be at least 2, not 1"),
+        (
+            "train {table} -o {out} --set epochs=3",
+            "'default' of sgmft has no setting 'epochs': use",
+        ),
+        ("train {table} -o {out} --preset paper --set epoch=3", "no setting 'epoch': use one of"),
+        (
+            "train {table} -o {out} --preset paper --set epochs=0",
+            "epochs must be at least 1, not 0",
+        ),
         ("train {table} -o {table}", "is a file: choose a folder for the model"),
         ("predict {gone} {table} -o {out}.csv", "There is no model"),
         ("predict {images} {table} -o {out}.csv", "not a model saved by sgmft"),

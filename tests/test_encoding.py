@@ -17,11 +17,12 @@ from picture_files import encoded, plain, quarters, scene, truncated
 from sgmft.encoders import Encoded, EncoderInfo, load_encoder
 from sgmft.encoding import MAX_PICTURES, Chunk, encode_posts, stack
 from sgmft.features import PostFeatures
+from sgmft.lexical import ngrams
 from sgmft.posts import Post
 from sgmft.sample import write_sample
 from sgmft.store import FeatureStore
 
-TEXT, IMAGE, SIZE = 8, 6, 32
+TEXT, WORD, IMAGE, SIZE = 8, 5, 6, 32
 POSTS = 120  # in the test that kills
 
 
@@ -29,7 +30,9 @@ class CountingEncoder:
     """Features are dice thrown by what a text or picture holds; remembers what it was given."""
 
     def __init__(self, fingerprint: str = "c" * 16, cleaning: str = "paper") -> None:
-        self.info = EncoderInfo("counting", fingerprint, TEXT, IMAGE, False, None, SIZE, cleaning)
+        self.info = EncoderInfo(
+            "counting", fingerprint, TEXT, IMAGE, False, None, SIZE, cleaning, word_width=WORD
+        )
         self.texts: list[str] = []
         self.pictures: list[bytes] = []
 
@@ -39,7 +42,7 @@ class CountingEncoder:
         rows = [self._dice(text.encode()) for text in texts]
         pooled = np.array([dice.normal(size=TEXT) for dice in rows], np.float32)
         words = [
-            dice.normal(size=(len(text), TEXT)).astype(np.float32)
+            dice.normal(size=(len(text), WORD)).astype(np.float32)
             for text, dice in zip(texts, rows, strict=True)
         ]
         return Encoded(pooled.reshape(-1, TEXT), words if tokens else None)
@@ -170,6 +173,18 @@ def test_features_belong_to_their_posts(posts, files) -> None:
     assert same(found["both"], found["both again"])
 
 
+@pytest.mark.parametrize("tokens", [True, False])
+def test_every_post_with_a_text_has_its_n_grams(posts, tokens: bool) -> None:
+    written = Post("@小明 在家 看书 http://t.cn/A6 😂", id="written")
+    found = by_id(list(encode_posts([*posts, written], CountingEncoder(), tokens=tokens)))
+    np.testing.assert_array_equal(found["both"].ngrams, ngrams("在家看书"))
+    np.testing.assert_array_equal(found["three"].ngrams, ngrams("电影院"))
+    np.testing.assert_array_equal(found["written"].ngrams, ngrams("在家看书"))  # as it is cleaned
+    for row in found.values():
+        assert (row.ngrams is None) == (row.text is None)
+    assert found["picture"].ngrams is found["emoji with a picture"].ngrams is None
+
+
 def test_tokens_only_where_asked_for(posts) -> None:
     for row in by_id(list(encode_posts(posts, CountingEncoder()))).values():
         assert row.words is None and row.regions is None
@@ -247,6 +262,7 @@ def test_no_posts_and_only_bad_ones(tmp_path) -> None:
     assert chunk.good == chunk.keys == chunk.rows == [] and len(chunk.posts) == 3
     features = stack(chunk.rows, encoder, True)
     assert features.text.shape == (0, TEXT) and features.image.shape == (0, IMAGE)
+    assert features.words.values.shape == (0, WORD) and features.ngrams.values.shape == (0,)
 
 
 def test_posts_are_taken_a_chunk_at_a_time() -> None:
@@ -278,7 +294,10 @@ def test_the_compact_encoder_with_a_store(tmp_path) -> None:
     good = [row for chunk in kept for row in chunk.rows]
     assert len(good) >= 30
     features = stack(good, encoder, True)
-    assert features.text.shape == (len(good), 512) and features.image.shape == (len(good), 1280)
+    info = encoder.info
+    assert features.text.shape == (len(good), info.text_width)
+    assert features.image.shape == (len(good), info.image_width)
+    assert features.words.values.shape[1] == info.word_width
     assert features.regions_per_picture == 16
 
 
@@ -382,7 +401,7 @@ def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
 
         def encode_images(self, pictures: np.ndarray, tokens: bool) -> Encoded:
             assert not len(pictures)
-            return Encoded(np.zeros((0, 1280), np.float32), [])
+            return Encoded(np.zeros((0, refusing.info.image_width), np.float32), [])
 
     refusing = Refusing()
     refusing.info = load_encoder().info
@@ -418,6 +437,7 @@ def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
         (chunk,) = encode_posts(toy_posts, second, tokens=tokens, store=none, pictures=light)
         assert chunk.keys == expected.keys
         for got, wanted in zip(chunk.rows, expected.rows, strict=True):
+            assert got.ngrams is not None or got.text is None
             wanted = wanted if tokens else wanted._replace(words=None, regions=None)
             for a, b in zip(got, wanted, strict=True):
                 np.testing.assert_array_equal(a, b)

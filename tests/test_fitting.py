@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from made_up import Centres, posts
+import sgmft.fitting
+from made_up import INFO, Centres, posts
 from sgmft.baselines.base import Method
-from sgmft.encoders import EncoderInfo
-from sgmft.fitting import Choice, Task, choose, fit_network
+from sgmft.fitting import Choice, Task, choose, fit_network, refit, validation_metrics
 from sgmft.methods import get_method
-from sgmft.nn import Network, NetworkConfig
+from sgmft.nn import SGMFT, Network, NetworkConfig
+from sgmft.nn.evidence import EvidenceNetwork
 from sgmft.presets import Preset, TrainConfig
 from sgmft.training import LabelledFeatures
 
-INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "none")
 HELD = [0, 4, 8, 15, 20, 25]  # two of each class
 SETTINGS = {"width": 16, "heads": 2, "classifier_widths": (12,), "epochs": 8, "seed": 3}
 
@@ -30,9 +30,9 @@ def solved(refit: bool) -> Task:
     return Task(posts(), 3, INFO, method, preset)
 
 
-def sgmft(**settings: Any) -> Task:
+def elements(**settings: Any) -> Task:
     method = get_method("sgmft")
-    return Task(posts(), 3, INFO, method, method.preset("default", SETTINGS | settings))
+    return Task(posts(), 3, INFO, method, method.preset("elements", SETTINGS | settings))
 
 
 def centres(data: LabelledFeatures, without: list[int]) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_a_solved_network_is_solved_again_on_all_posts(refit):
     assert not torch.equal(centres(task.data, []), centres(task.data, HELD))
     torch.testing.assert_close(choice.network.means, expected)
     (line,) = choice.history
-    assert (line.epoch, choice.epochs, choice.share) == (1, 1, None)
+    assert (line.epoch, choice.epochs) == (1, 1)
     assert 0 < line.val_loss < math.inf and line.val_accuracy > 0.9  # of those held out
     assert len(told) == 1 + refit and repr(told[0]) == repr(line)
     assert all(math.isnan(later.val_loss) for later in told[1:])
@@ -71,31 +71,59 @@ def test_a_solved_network_without_held_out_posts(tmp_path, refit):
 # --- refitting
 
 
-def test_the_fused_paths_share_is_the_one_that_held_out_posts_chose():
-    wrong = posts()
+@pytest.fixture
+def trained(monkeypatch):
+    """What each training was given: posts, epochs at most, patience, and the epochs it took."""
+    runs, real = [], sgmft.fitting.train
+
+    def train(network, data, validation, settings, **run):
+        history = real(network, data, validation, settings, **run)
+        runs.append((len(data.labels), settings.epochs, settings.patience, len(history)))
+        return history
+
+    monkeypatch.setattr(sgmft.fitting, "train", train)
+    return runs
+
+
+def misled(**settings: Any) -> Task:
+    """Held-out posts have wrong labels: the less is learned, the better for them."""
+    task, wrong = elements(learning_rate=1e-2, patience=2, **settings), posts()
     labels = wrong.labels.clone()
-    labels[HELD] = (labels[HELD] + 1) % 3  # the less the better
-    task = replace(sgmft(learning_rate=1e-2), data=LabelledFeatures(wrong.features, labels))
+    labels[HELD] = (labels[HELD] + 1) % 3
+    return replace(task, data=LabelledFeatures(wrong.features, labels))
+
+
+def test_all_posts_are_learned_from_for_as_many_epochs_as_held_out_posts_chose(trained):
+    task = misled()
     chosen = choose(task, HELD)
-    assert 0 <= chosen.share < 1
+    assert chosen.epochs < 6  # so that the epochs chosen are not simply all
+    trained.clear()
     fitted = fit_network(task, HELD)
-    assert fitted.share == pytest.approx(chosen.share)
+    assert trained == [(39, 8, 2, chosen.epochs + 2), (45, chosen.epochs, 0, chosen.epochs)]
     assert repr(fitted.history) == repr(chosen.history)
-    alone = fit_network(replace(task, preset=replace(task.preset, refit=False)), HELD)
-    for name, value in chosen.network.state_dict().items():
-        assert torch.equal(alone.network.state_dict()[name], value)
-    assert any(
-        not torch.equal(fitted.network.state_dict()[name], value)
-        for name, value in chosen.network.state_dict().items()
-    )
+    again = refit(task, chosen.epochs).state_dict()
+    for name, value in fitted.network.state_dict().items():
+        assert torch.equal(again[name], value)
 
 
-def test_without_a_direct_path_there_is_no_share_to_keep():
-    assert fit_network(sgmft(direct=False), HELD).share is None
+def test_without_refitting_the_choice_is_kept():
+    task = misled()
+    chosen = choose(task, HELD).network.state_dict()
+    alone = fit_network(replace(task, preset=replace(task.preset, refit=False)), HELD).network
+    assert all(torch.equal(value, chosen[name]) for name, value in alone.state_dict().items())
+    fitted = fit_network(task, HELD).network
+    assert any(not torch.equal(x, chosen[name]) for name, x in fitted.state_dict().items())
+
+
+def test_without_held_out_posts_all_epochs_are_trained_on_all_posts(trained):
+    choice = fit_network(elements(), [])
+    assert trained == [(45, 8, 3, 8)]
+    assert all(math.isnan(line.val_loss) for line in choice.history)
+    assert validation_metrics(choice.history) == {}
 
 
 def test_the_choice_is_the_epoch_with_the_least_loss_on_held_out_posts():
-    chosen = choose(sgmft(patience=0), HELD)
+    chosen = choose(elements(patience=0), HELD)
     losses = [line.val_loss for line in chosen.history]
     assert len(losses) == 8 and chosen.epochs == losses.index(min(losses)) + 1
     assert Choice(chosen.network, chosen.history[::-1]).epochs == chosen.epochs
@@ -134,7 +162,8 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
     data.features.has_image[40:] = False
     task = Task(data, 3, INFO, method, preset, prompts)
     made = task.network(data.features)
-    assert made.config == Measured(3, 12, 10, False, 2, len(data.features.words.values))
+    count = len(data.features.words.values)
+    assert made.config == Measured(3, 12, 10, rank=2, vocabulary_size=count)
     text, image, words, regions = made.given
     assert torch.equal(text, data.features.text[10:])
     assert torch.equal(image, data.features.image[:40])
@@ -145,17 +174,46 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
     assert torch.equal(task.network(data.features).drawn, made.drawn)
     other = replace(task, preset=method.preset(None, {"seed": 6}))
     assert not torch.equal(other.network(data.features).drawn, made.drawn)
+    narrow = replace(task, info=replace(INFO, shared_space=True, word_width=5))
+    assert narrow.network(data.features).config == replace(
+        made.config, shared_space=True, word_width=5
+    )
     pooled = replace(data.features, words=None, regions=None)
     assert task.network(pooled).config.vocabulary_size == 1
     assert task.network(pooled).given[2:] == [None, None]
 
 
 def test_scales_are_those_of_the_posts_that_are_learned_from():
-    chosen = choose(sgmft(scale="standard", epochs=1), HELD).network
+    chosen = choose(elements(scale="standard", epochs=1), HELD).network
     data = posts()
     kept = [i for i in range(45) if i not in HELD]
     mean = data.features.text[kept].mean(0)
     torch.testing.assert_close(chosen.text.pooled_scale.mean, mean)
     assert isinstance(chosen.text.project, nn.Linear)
-    fitted = fit_network(sgmft(scale="standard", epochs=1), HELD).network
+    fitted = fit_network(elements(scale="standard", epochs=1), HELD).network
     torch.testing.assert_close(fitted.text.pooled_scale.mean, data.features.text.mean(0))
+
+
+# --- the preset that is solved at once
+
+
+def test_a_preset_trains_the_network_of_its_own():
+    method = get_method("sgmft")
+    for name, settings, kind in (
+        ("default", {}, EvidenceNetwork),
+        ("elements", SETTINGS, SGMFT),
+    ):
+        task = Task(posts(), 3, INFO, method, method.preset(name, settings))
+        assert type(task.network(task.data.features)) is kind
+
+
+def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged():
+    method = get_method("sgmft")
+    preset = method.preset("default", {"lexical": False})
+    task = Task(posts(noise=4.0), 3, INFO, method, preset)
+    choice = fit_network(task, [])
+    (line,) = choice.history
+    assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well
+    assert line.val_loss > line.loss
+    told = {"validation accuracy": line.val_accuracy, "validation loss": line.val_loss}
+    assert validation_metrics(choice.history) == told

@@ -336,6 +336,24 @@ def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path
     assert again == told
 
 
+def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
+    """It has no epochs to continue from; what is left behind is no obstacle."""
+
+    class StopHereError(Exception):
+        pass
+
+    def stop(epoch):
+        raise StopHereError
+
+    folder = tmp_path / "m"
+    with pytest.raises(StopHereError):
+        train_table(Source(str(table)), folder, tiny(preset="default"), on_epoch=stop)
+    assert not (folder / "config.json").exists()
+    told = train_table(Source(str(table)), folder, tiny(preset="default"))
+    assert told.posts == 12
+    assert names(folder) == ["README.md", "config.json", "model.safetensors"]
+
+
 def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, toy_model, tmp_path):
     source = Source(str(table), strict=True, where={"likes": "30"})
     with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
@@ -386,6 +404,7 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     """The command as a user gives it, killed with -9, then given again."""
     settings = {"epochs": 15, "patience": 0, "width": 32, "dropout": 0.3}
     flags = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
+    flags += ["--preset", "elements"]
 
     def started(folder):
         return start("train", sample, "-o", folder, "--features", store, *flags)
@@ -403,7 +422,7 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     _, told = process.communicate()
     assert process.returncode == 0, told
     whole = tmp_path / "whole"
-    locator = SemanticLocator(settings=settings, features=store)
+    locator = SemanticLocator(preset="elements", settings=settings, features=store)
     train_table(Source(str(sample)), whole, locator)
     assert names(killed) == names(whole) == ["README.md", "config.json", "model.safetensors"]
     one, other = (load_file(folder / "model.safetensors") for folder in (killed, whole))

@@ -21,7 +21,7 @@ from sgmft.methods import METHODS
 from sgmft.nn import NetworkConfig, Output
 from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.network import TwoSided
-from sgmft.presets import Preset, TrainConfig
+from sgmft.presets import PRESETS, Preset, TrainConfig
 from sgmft.saving import versions
 
 PLACES = ["Home", "School", "Work"]
@@ -146,7 +146,7 @@ def test_the_seed_decides_everything(tiny, toy_posts, seed):
     assert np.array_equal(different, through_settings)
 
 
-@pytest.mark.parametrize("preset", ["paper", "tokens", "default"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_from_posts_to_a_loaded_model(tiny, toy_posts, tmp_path, preset):
     locator = tiny(preset=preset, features=tmp_path / "f")
     locator.fit(toy_posts)
@@ -159,7 +159,7 @@ def test_every_preset_from_posts_to_a_loaded_model(tiny, toy_posts, tmp_path, pr
     assert np.array_equal(loaded.predict_proba(toy_posts), found)
 
 
-@pytest.mark.parametrize("preset", ["tokens", "default"])
+@pytest.mark.parametrize("preset", ["tokens", "elements", "default"])
 def test_a_feature_store_changes_no_figure(tiny, toy_posts, tmp_path, preset):
     plain = tiny(preset=preset).fit(toy_posts)
     expected = plain.predict_proba(toy_posts)
@@ -168,6 +168,83 @@ def test_a_feature_store_changes_no_figure(tiny, toy_posts, tmp_path, preset):
         assert np.array_equal(kept.predict_proba(toy_posts), expected)
         assert kept.record == plain.record or repr(kept.record) == repr(plain.record)
     assert list(tmp_path.rglob("part-*.parquet"))
+
+
+# --- the default, which is solved at once
+
+
+@pytest.fixture(scope="module")
+def default(tiny, toy_posts):
+    return tiny(preset="default").fit(toy_posts)
+
+
+def test_the_default_learns_from_all_posts_and_tells_how_it_judged_those_left_out(
+    default, toy_posts
+):
+    found = default.predict(toy_posts)
+    assert np.mean([a == post.label for a, post in zip(found, toy_posts, strict=True)]) > 0.9
+    data, metrics = default.record["data"], default.record["metrics"]
+    assert (data["posts"], data["train"], data["validation"]) == (36, 36, 0)
+    (line,) = default.record["history"]
+    assert metrics == {
+        "validation accuracy": line["val_accuracy"],
+        "validation loss": line["val_loss"],
+    }
+    assert line["loss"] < metrics["validation loss"] < math.log(3)
+
+
+def test_the_default_says_how_far_the_gate_is_open(default, toy_posts):
+    """In a post without one of its sides there is nothing to weigh."""
+    for post, answer in zip(toy_posts, default.predictions(toy_posts), strict=True):
+        gate, elements = answer.guidance
+        assert (0 < gate <= 1) if post.text and post.images else gate == 0
+        assert math.isnan(elements)
+
+
+def test_posts_that_lack_a_side_or_say_nothing_known(default):
+    """Words that no training post has, and the posts beside it, change nothing."""
+    posts = [Post("sofa bed"), Post("zebra"), Post("sofa bed zebra"), Post("exam desk")]
+    together = default.predict_proba(posts)
+    alone = np.concatenate([default.predict_proba([post]) for post in posts])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.isfinite(together).all()
+    assert [default.labels[k] for k in together[[0, 3]].argmax(1)] == ["Home", "School"]
+
+
+def test_texts_that_have_nothing_in_common_are_learned_from_too(tiny):
+    posts = [Post("sofa", label="Home"), Post("exam", label="School")]
+    found = tiny(preset="default").fit(posts).predict_proba(posts)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+
+
+def test_a_saved_default_says_the_same_and_learns_anew(default, toy_posts, tmp_path):
+    default.save_pretrained(tmp_path)
+    config = config_of(tmp_path)
+    assert (config["method"], config["preset"]) == ("sgmft", "default")
+    assert config["model"]["vocabulary_size"] == len(default.network.lexical.vocabulary) > 10
+    loaded = SemanticLocator.from_pretrained(tmp_path)
+    assert type(loaded.network) is type(default.network) and loaded.preset == default.preset
+    expected = default.predict_proba(toy_posts)
+    assert np.array_equal(loaded.predict_proba(toy_posts), expected)
+    assert np.array_equal(loaded.fit(toy_posts).predict_proba(toy_posts), expected)
+
+
+def test_the_defaults_seed_decides_its_folds(tiny, toy_posts, default):
+    one, other = (tiny(preset="default", seed=seed).fit(toy_posts) for seed in (0, 1))
+    expected = default.predict_proba(toy_posts)
+    assert np.array_equal(one.predict_proba(toy_posts), expected)
+    assert not np.array_equal(other.predict_proba(toy_posts), expected)
+
+
+def test_posts_held_out_from_the_default_are_learned_from_in_the_end(tiny, toy_posts, default):
+    locator = tiny(preset="default", val_size=0.25).fit(toy_posts)
+    data, metrics = locator.record["data"], locator.record["metrics"]
+    assert (data["train"], data["validation"]) == (27, 9)
+    assert metrics["validation accuracy"] * 9 == pytest.approx(
+        round(metrics["validation accuracy"] * 9)
+    )
+    expected = default.predict_proba(toy_posts)
+    assert np.array_equal(locator.predict_proba(toy_posts), expected)
 
 
 # --- what is known of a training
@@ -204,7 +281,7 @@ def confused(toy_posts):
     ]
 
 
-HASTY = {"epochs": 40, "learning_rate": 2e-2, "direct_learning_rate": 2e-2, "patience": 4}
+HASTY = {"epochs": 40, "learning_rate": 2e-2, "patience": 4}
 
 
 def test_metrics_are_those_of_the_best_epoch(tiny, confused):
@@ -350,7 +427,7 @@ def test_config_says_what_it_is_of(toy_model, saved):
     assert config["encoder"] == {"name": "tiny", "cleaning": "light"} | {
         "fingerprint": info.fingerprint
     }
-    assert config["method"] == "sgmft" and config["preset"] == "default"
+    assert config["method"] == "sgmft" and config["preset"] == "elements"
     assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
     assert config["model"]["width"] == 16 and config["model"]["classes"] == 3
     assert config["model"]["fusion"] == "sfm" and "sfm" not in config["model"]

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.baselines.base import BUDGET, Method
+from sgmft.baselines.base import BUDGET, Architecture, Method
 from sgmft.encoders import Encoded
 from sgmft.errors import SgmftError
 from sgmft.methods import METHODS, get_method
-from sgmft.nn import ModelConfig, Network, NetworkConfig
+from sgmft.nn import SGMFT, ModelConfig, Network, NetworkConfig
+from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
+from sgmft.nn.network import Solved
 from sgmft.presets import PRESETS, Preset
 
 SMALL = ModelConfig(classes=3, text_width=12, image_width=10, width=16, heads=2)
@@ -75,7 +77,8 @@ def test_without_presets_of_its_own_a_method_is_trained_within_the_common_budget
 
 
 def test_an_unknown_preset_names_those_of_the_method():
-    with pytest.raises(SgmftError, match="no preset 'papr' of sgmft: use default, tokens, paper"):
+    told = "no preset 'papr' of sgmft: use default, elements, tokens, paper"
+    with pytest.raises(SgmftError, match=told):
         get_method("sgmft").preset("papr")
     with pytest.raises(SgmftError, match="no preset 'tokens' of mine: use default"):
         method().preset("tokens")
@@ -84,10 +87,73 @@ def test_an_unknown_preset_names_those_of_the_method():
 def test_settings_are_those_of_the_methods_config():
     preset = method().preset(None, {"rank": "8", "epochs": "2"})
     assert preset.model == {"rank": 8} and preset.train == replace(BUDGET, epochs=2)
-    assert method().setting_kinds() == {"rank": int, "view": str}
-    for name in ("heads", "classes", "shared_space", "initial_temperature", "vocabulary_size"):
+    assert method().setting_kinds("default") == {"rank": int, "view": str}
+    fixed = ("classes", "shared_space", "word_width", "initial_temperature", "vocabulary_size")
+    for name in ("heads", *fixed):
         with pytest.raises(SgmftError, match=f"no setting '{name}': use one of .*rank"):
             method().preset(None, {name: 2})
+
+
+# --- presets with a network of their own
+
+
+@dataclass(frozen=True)
+class Folds(NetworkConfig):
+    """Of a network that is solved at once."""
+
+    folds: int = 5
+
+
+def test_sgmfts_presets_train_two_networks():
+    sgmft = get_method("sgmft")
+    assert sgmft.architecture("default") == (EvidenceNetwork, EvidenceConfig)
+    for preset in ("elements", "tokens", "paper"):
+        assert sgmft.architecture(preset) == (SGMFT, ModelConfig)
+    assert set(sgmft.setting_kinds("default")) == {"gate", "joint", "lexical", "folds"}
+    assert {"gate", "view", "heads"} < set(sgmft.setting_kinds("elements"))
+
+
+def test_settings_are_those_of_the_presets_network():
+    presets = {name: Preset(name) for name in ("default", "ranked")}
+    own = {"default": Architecture(Solved, Folds)}
+    made = method(presets=presets, variants=own)
+    assert made.preset("default", {"folds": "3", "seed": "4"}).model == {"folds": 3}
+    assert made.preset("ranked", {"rank": "3", "epochs": "2"}).model == {"rank": 3}
+    for name in ("epochs", "rank", "view", "learning_rate"):
+        told = f"The preset 'default' of mine has no setting '{name}': use folds"
+        with pytest.raises(SgmftError, match=told):
+            made.preset("default", {name: 1})
+    with pytest.raises(SgmftError, match=r"no setting 'folds': use one of .*rank"):
+        made.preset("ranked", {"folds": 3})
+
+
+def test_a_method_that_is_solved_at_once_has_no_settings_of_training():
+    with pytest.raises(SgmftError, match="linear-probe has no setting 'epochs': it has none"):
+        SemanticLocator(method="linear-probe", settings={"epochs": 3})
+    with pytest.raises(SgmftError, match="zero-shot has no setting 'epochs': use scale_factor"):
+        SemanticLocator(method="zero-shot", settings={"epochs": 3})
+    with pytest.raises(
+        SgmftError, match="preset 'default' of sgmft has no setting 'epochs': use ga"
+    ):
+        SemanticLocator(settings={"epochs": 3})
+    for name in ("linear-probe", "zero-shot", "sgmft"):
+        assert SemanticLocator(method=name, seed=7).preset.train.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "told"),
+    [
+        ("default", {"folds": 1}, "folds must be at least 2, not 1"),
+        ("default", {"gate": "softmax"}, "expected similarity or constant"),
+        ("elements", {"gate": "similarity"}, "expected softmax or sigmoid"),
+        ("elements", {"heads": 0}, "heads must be at least 1"),
+    ],
+)
+def test_values_that_its_network_refuses_are_refused_before_any_post_is_read(
+    preset, settings, told
+):
+    with pytest.raises(SgmftError, match=told):
+        SemanticLocator(preset=preset, settings=settings)
 
 
 # --- the encoder
@@ -163,11 +229,23 @@ def test_a_config_survives_json():
     config = replace(SMALL, view="tokens", temperature="learned", fusion="sum")
     values = json.loads(json.dumps(asdict(config)))
     assert isinstance(values["classifier_widths"], list)
-    assert get_method("sgmft").load_config(values) == config
-    assert method().load_config(asdict(Settings(2, 3, 4, rank=5))) == Settings(2, 3, 4, rank=5)
+    for preset in ("elements", "tokens", "paper"):
+        assert get_method("sgmft").load_config(preset, values) == config
+    own = EvidenceConfig(3, 12, 10, word_width=5, gate="constant", vocabulary_size=40)
+    assert get_method("sgmft").load_config("default", json.loads(json.dumps(asdict(own)))) == own
+    assert method().load_config("any", asdict(Settings(2, 3, 4, rank=5))) == Settings(
+        2, 3, 4, rank=5
+    )
 
 
 @pytest.mark.parametrize("old", ["sfm", "shape"])
 def test_settings_that_are_not_known_are_refused(old):
     with pytest.raises(SgmftError, match=f"settings colour, {old} are not known here"):
-        get_method("sgmft").load_config({**vars(SMALL), old: True, "colour": 2})
+        get_method("sgmft").load_config("tokens", {**vars(SMALL), old: True, "colour": 2})
+
+
+def test_a_config_belongs_to_the_network_of_its_preset():
+    with pytest.raises(SgmftError, match=r"settings .*folds.* are not known here"):
+        get_method("sgmft").load_config("elements", asdict(EvidenceConfig(3, 12, 10)))
+    with pytest.raises(SgmftError, match=r"settings .*fusion.* are not known here"):
+        get_method("sgmft").load_config("default", asdict(SMALL))

@@ -11,6 +11,7 @@ from sgmft.features import Features, PostFeatures
 from sgmft.fitting import Task
 from sgmft.methods import get_method
 from sgmft.nn import SGMFT, Batch, ModelConfig
+from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
 from sgmft.presets import PRESETS, Preset, TrainConfig
 from sgmft.training import LabelledFeatures
 
@@ -43,24 +44,33 @@ def test_paper_preset_is_the_papers_section_4_3():
     assert (train.learning_rate, train.beta1, train.beta2) == (1e-5, 0.9, 0.99)
     assert (train.weight_decay, train.batch_size, train.epochs) == (0, 20, 30)
     assert (train.schedule, train.label_smoothing, train.class_weights) == ("none", 0, False)
-    assert (train.patience, paper.val_size, train.direct_learning_rate) == (0, 0, 0)
+    assert (train.patience, paper.val_size, paper.refit) == (0, 0, False)
     assert (config.view, config.element_width, config.heads) == ("elements", 1, 8)
     assert (config.gate, config.temperature, config.guided) == ("softmax", 1, "text")
-    assert (config.sim, config.fusion, config.direct, config.scale) == (True, "sfm", False, "none")
+    assert (config.sim, config.fusion, config.scale) == (True, "sfm", "none")
     assert config.fusion_layers == 2
     assert len(config.classifier_widths) + 1 == 5  # "five fully connected layers"
 
 
 def test_presets_are_those_promised():
-    assert set(PRESETS) >= {"paper", "tokens", "default"}
+    assert set(PRESETS) >= {"paper", "tokens", "elements", "default"}
     assert all(preset.name == name for name, preset in PRESETS.items())
     assert next(iter(PRESETS)) == "default"
     assert PRESETS["tokens"].model["view"] == "tokens"
     assert METHOD.presets is PRESETS
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds_a_model_that_learns(name):
+def test_the_default_chooses_inside_the_training_posts():
+    default = PRESETS["default"]
+    assert default.val_size == 0 and default.model == {} and default.cleaning == "light"
+    assert METHOD.architecture("default").network is EvidenceNetwork
+
+
+TRAINED = [name for name in PRESETS if METHOD.architecture(name).network is SGMFT]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_trained_preset_builds_a_model_that_learns(name):
     config = config_of(METHOD.preset(name, {"width": "16"}))
     model, batch = SGMFT(config), batch_of(3, config)
     output = model(batch)
@@ -82,7 +92,7 @@ def test_every_preset_builds_a_model_that_learns(name):
     ],
 )
 def test_training_settings_from_text(name, text, value):
-    found = getattr(METHOD.preset("default", {name: text}).train, name)
+    found = getattr(METHOD.preset("elements", {name: text}).train, name)
     assert found == value and type(found) is type(value)
 
 
@@ -103,28 +113,46 @@ def test_training_settings_from_text(name, text, value):
     ],
 )
 def test_model_settings_from_text(name, text, value):
-    preset = METHOD.preset("default", {name: text})
+    preset = METHOD.preset("elements", {name: text})
     assert preset.model[name] == value and type(preset.model[name]) is type(value)
     assert getattr(config_of(preset), name) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("gate", "constant", "constant"),
+        ("joint", "false", False),
+        ("lexical", "true", True),
+        ("folds", "10", 10),
+    ],
+)
+def test_the_defaults_settings_from_text(name, text, value):
+    preset = METHOD.preset("default", {name: text})
+    assert preset.model == {name: value} and type(preset.model[name]) is type(value)
+    assert getattr(EvidenceConfig(**WIDTHS, **preset.model), name) == value
+
+
 def test_settings_change_nothing_else():
-    before = asdict(PRESETS["default"].train), dict(PRESETS["default"].model)
-    changed = METHOD.preset("default", {"epochs": 99, "heads": 2, "classifier_widths": [8]})
-    assert (asdict(PRESETS["default"].train), dict(PRESETS["default"].model)) == before
+    elements = PRESETS["elements"]
+    before = asdict(elements.train), dict(elements.model)
+    changed = METHOD.preset("elements", {"epochs": 99, "heads": 2, "classifier_widths": [8]})
+    assert (asdict(elements.train), dict(elements.model)) == before
     assert asdict(changed.train) == before[0] | {"epochs": 99}
     assert changed.model == before[1] | {"heads": 2, "classifier_widths": [8]}
-    assert changed.val_size == PRESETS["default"].val_size
+    assert changed.val_size == elements.val_size
     assert METHOD.preset("paper") == PRESETS["paper"]
 
 
-@pytest.mark.parametrize("name", ["epoch", "", "classes", "text_width", "shared_space", "sfm"])
+@pytest.mark.parametrize(
+    "name", ["epoch", "", "classes", "text_width", "shared_space", "sfm", "folds"]
+)
 def test_unknown_setting_names_those_there_are(name):
     with pytest.raises(SgmftError, match=f"no setting '{name}': use one of") as caught:
-        METHOD.preset("default", {name: "1"})
+        METHOD.preset("elements", {name: "1"})
     told = str(caught.value).partition("use one of ")[2].rstrip(".").split(", ")
     assert {"epochs", "learning_rate", "heads", "temperature", "seed"} <= set(told)
-    assert not {"classes", "text_width", "image_width", "shared_space"} & set(told)
+    assert not {"classes", "text_width", "word_width", "image_width", "shared_space"} & set(told)
     assert "initial_temperature" not in told
     for known in told:
         assert hasattr(TrainConfig, known) or hasattr(ModelConfig, known)
@@ -145,7 +173,7 @@ def test_unknown_setting_names_those_there_are(name):
 )
 def test_value_of_the_wrong_kind_tells_what_was_expected(name, text, expected):
     with pytest.raises(SgmftError, match=f"--set {name}={text}: expected {expected}"):
-        METHOD.preset("default", {name: text})
+        METHOD.preset("elements", {name: text})
 
 
 @pytest.mark.parametrize(
@@ -158,12 +186,11 @@ def test_value_of_the_wrong_kind_tells_what_was_expected(name, text, expected):
         ("label_smoothing", "1"),
         ("patience", "-1"),
         ("weight_decay", "-0.1"),
-        ("direct_learning_rate", "-1"),
     ],
 )
 def test_value_out_of_range_is_refused(name, text):
     with pytest.raises(SgmftError, match=name):
-        METHOD.preset("default", {name: text})
+        METHOD.preset("elements", {name: text})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +214,7 @@ def test_unknown_words_in_python_too():
 
 
 @pytest.mark.parametrize("logit_scale", [None, 100.0])
-@pytest.mark.parametrize("name", ["tokens", "default", "paper"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_guidance_begins_neither_flat_nor_one_hot(name, logit_scale):
     info = EncoderInfo("x", "0" * 16, 64, 96, False, logit_scale, 8, "light")
     generator = torch.Generator().manual_seed(0)
@@ -198,7 +225,7 @@ def test_guidance_begins_neither_flat_nor_one_hot(name, logit_scale):
         )
         for _ in range(12)
     ]
-    features = Features.of(posts, 64, 96, tokens=True)
+    features = Features.of(posts, info, tokens=True)
     preset = METHOD.preset(name, {"width": 64})
     data = LabelledFeatures(features, torch.arange(12) % 3)
     network = Task(data, 3, info, METHOD, preset).network(features)

@@ -20,7 +20,7 @@ from sgmft.errors import SgmftError
 from sgmft.features import PostFeatures
 from sgmft.store import FeatureStore
 
-INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light")
+INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light", word_width=5)
 
 
 def row(seed: int) -> PostFeatures:
@@ -30,9 +30,10 @@ def row(seed: int) -> PostFeatures:
     has_text, has_image = seed % 3 != 1, seed % 3 != 2
     return PostFeatures(
         dice.normal(size=8).astype(np.float32) if has_text else None,
-        dice.normal(size=(n, 8)).astype(np.float16) if has_text else None,
+        dice.normal(size=(n, 5)).astype(np.float16) if has_text else None,
         dice.normal(size=(k, 6)).astype(np.float32) if has_image else None,
         dice.normal(size=(4 * k, 6)).astype(np.float16) if has_image else None,
+        dice.integers(0, 2**24, 7 * n, np.int32) if has_text else None,
     )
 
 
@@ -78,13 +79,15 @@ def test_round_trip_is_exact_in_any_order(store: FeatureStore) -> None:
 def test_special_numbers_come_back(tmp_path: Path) -> None:
     odd = PostFeatures(
         np.array([0.0, -0.0, 1e-45, 3.4e38, np.inf, -np.inf, np.nan, 1 / 3], np.float32),
-        np.array([[0.0, -0.0, 6e-8, 65504, np.inf, -np.inf, np.nan, 1 / 3]], np.float16),
+        np.array([[-0.0, 6e-8, 65504, -np.inf, np.nan], [0.0, 1 / 3, 1, 2, np.inf]], np.float16),
         None,
         None,
+        np.array([0, 2**24 - 1, 0, 0, 2**31 - 1, -(2**31)], np.int32),
     )
     store = FeatureStore(tmp_path, INFO, tokens=True)
-    store.write({"odd": odd})
-    assert same(reopen_in(tmp_path).read(["odd"])[0], odd)
+    nothing = PostFeatures(None, None, None, None, np.zeros(0, np.int32))
+    store.write({"odd": odd, "nothing": nothing})
+    assert all(map(same, reopen_in(tmp_path).read(["odd", "nothing"]), (odd, nothing)))
 
 
 def reopen_in(folder: Path) -> FeatureStore:
@@ -163,6 +166,16 @@ def test_two_encoders_never_mix(store: FeatureStore) -> None:
     assert len(other) == 0 and key not in other
     other.write({key: row(3)})
     assert same(other.read([key])[0], row(3)) and same(reopen(store).read([key])[0], row(0))
+
+
+def test_a_store_made_before_there_were_n_grams_is_not_taken_for_complete(tmp_path: Path) -> None:
+    new = FeatureStore(tmp_path, INFO, tokens=True)
+    old = tmp_path / f"{INFO.fingerprint}-tokens"
+    assert new.folder != old
+    new.write(rows(0))
+    new.folder.rename(old)
+    again = FeatureStore(tmp_path, INFO, tokens=True)
+    assert len(again) == 0 and again.folder != old and list(old.glob("part-*.parquet"))
 
 
 def read_everything(store: FeatureStore) -> list[PostFeatures]:

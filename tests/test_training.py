@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from made_up import Centres, posts
+from made_up import INFO, Centres, posts
 from sgmft.features import Features
 from sgmft.nn import SGMFT, Batch, ModelConfig, Network, NetworkConfig, Output
 from sgmft.nn.network import TwoSided
@@ -69,15 +69,14 @@ def figures(history: list[Epoch]) -> str:
 
 
 @pytest.mark.parametrize("view", ["elements", "tokens"])
-@pytest.mark.parametrize("direct", [False, True])
-def test_loss_falls_and_the_classes_are_learned(view, direct):
-    model = fresh(replace(SMALL, view=view, direct=direct))
+def test_loss_falls_and_the_classes_are_learned(view):
+    model = fresh(replace(SMALL, view=view))
     data = posts()
     history = train(model, data, posts(15, seed=1), replace(FAST, epochs=12))
     assert [epoch.epoch for epoch in history] == list(range(1, 13))
     assert history[-1].loss < history[0].loss / 2
     assert history[-1].accuracy > 0.95 and history[-1].val_accuracy > 0.9
-    logits, _, _, guidance = answer(model, data.features)
+    logits, _, guidance = answer(model, data.features)
     assert (logits.argmax(-1) == data.labels).float().mean() > 0.95
     assert not model.training
     assert guidance.isfinite().all() and (guidance > 0).all() and (guidance <= 1 + 1e-5).all()
@@ -98,7 +97,7 @@ def test_figures_of_an_epoch_without_validation_or_guidance_are_nan():
 @pytest.mark.parametrize("view", ["elements", "tokens"])
 @pytest.mark.parametrize("lacking", ["text", "image"])
 def test_a_side_that_every_post_lacks(view, lacking):
-    model, data = fresh(replace(SMALL, view=view, direct=True)), posts(lacking=lacking)
+    model, data = fresh(replace(SMALL, view=view)), posts(lacking=lacking)
     history = train(model, data, None, FAST)
     assert history[-1].loss < history[0].loss
     assert answer(model, data.features).logits.isfinite().all()
@@ -233,24 +232,65 @@ def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
     assert math.isnan(line.gate_entropy) and math.isnan(line.element_entropy)
 
 
+class LeavingOut(Centres):
+    """Says of each post what is far from the truth when it is left out; reads n-grams."""
+
+    reads_ngrams = True
+
+    def solve(self, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
+        super().solve(batch, labels)
+        assert batch.ngrams is not None and len(batch.ngrams) == len(labels)
+        return nn.functional.one_hot((labels + 1) % 3, 3).float()
+
+    def forward(self, batch: Batch) -> Output:
+        assert batch.ngrams is not None
+        counts = torch.stack([(batch.ngrams == 100 + k).sum(1) for k in range(3)], 1)
+        return Output(10.0 * counts, batch.text)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_without_validation_posts_what_is_said_of_posts_left_out_stands_for_them(watched):
+    data, held = posts(), posts(15, seed=1)
+    model = LeavingOut(NetworkConfig(3, 12, 10))
+    (line,) = train(model, data, held if watched else None, FAST)
+    assert line.accuracy == 1 and line.loss == pytest.approx(math.log1p(2 * math.exp(-10)), rel=0.1)
+    assert line.val_accuracy == (1 if watched else 0)
+    loss = line.loss if watched else math.log(math.e + 2)  # -log p, the 1 on a wrong class
+    assert line.val_loss == pytest.approx(loss)
+
+
+def test_n_grams_reach_the_networks_that_read_them_and_no_others():
+    data, seen = posts(EVALUATION_BATCH + 3), []
+
+    class Reading(SideBySide):
+        def forward(self, batch: Batch) -> Output:
+            seen.append(batch.ngrams)
+            return super().forward(batch)
+
+    for reads in (False, True):
+        model = Reading(NetworkConfig(3, 12, 10))
+        model.reads_ngrams = reads
+        seen.clear()
+        train(model, data, posts(15, seed=1), replace(FAST, epochs=1, batch_size=100))
+        answer(model, data.features)
+        assert len(seen) == 3 + 1 + 2 and all((x is not None) is reads for x in seen)
+    assert seen[-1][:, 0].tolist() == [100 + i % 3 for i in range(EVALUATION_BATCH, len(data[1]))]
+
+
 # --- answers
 
 
 @pytest.mark.parametrize("view", ["elements", "tokens"])
-@pytest.mark.parametrize("direct", [False, True])
-def test_answers_are_the_networks_in_the_order_of_the_posts(view, direct):
+def test_answers_are_the_networks_in_the_order_of_the_posts(view):
     count = EVALUATION_BATCH + 3  # more than one batch
     features = posts(count).features
-    model = fresh(replace(SMALL, view=view, direct=direct)).eval()
+    model = fresh(replace(SMALL, view=view)).eval()
     with torch.no_grad():
-        if direct:
-            model.direct_text.weight.normal_()
         output = model(features.batch(torch.arange(count)))
     found = answer(model.train(), features)
     assert not model.training
-    expected = output.logits, output.direct, output.fused, torch.stack(tuple(output.guidance), 1)
+    expected = output.logits, output.fused, torch.stack(tuple(output.guidance), 1)
     for one, other in zip(found, expected, strict=True):
-        other = torch.zeros(count, 3) if other is None else other
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
@@ -262,8 +302,8 @@ def test_answers_without_guidance_are_nan_there():
 
 @pytest.mark.parametrize("view", ["elements", "tokens"])
 def test_no_posts_no_answers(view):
-    found = answer(fresh(replace(SMALL, view=view)), Features.of([], 12, 10, True))
-    assert found.logits.shape == found.direct.shape == (0, 3)
+    found = answer(fresh(replace(SMALL, view=view)), Features.of([], INFO, True))
+    assert found.logits.shape == (0, 3)
     assert found.guidance.shape == (0, 2) and len(found.fused) == 0
 
 
@@ -291,21 +331,16 @@ def test_cosine_schedule_falls_from_the_rate_to_zero_over_all_steps(steps):
     assert [rates[0] for rates in steps] == pytest.approx(expected)
 
 
-def test_without_schedule_every_path_keeps_its_rate(steps):
-    config = replace(FAST, epochs=2, direct_learning_rate=0.5)
-    train(fresh(replace(SMALL, direct=True)), posts(20), None, config)
-    assert len(steps) == 6 and all(sorted(rates) == [3e-3, 0.5] for rates in steps)
-    steps.clear()
-    train(fresh(replace(SMALL, direct=True)), posts(20), None, replace(FAST, epochs=1))
-    assert {rate for rates in steps for rate in rates} == {3e-3}
+def test_without_schedule_the_rate_stays(steps):
+    train(fresh(), posts(20), None, replace(FAST, epochs=2))
+    assert steps == [[3e-3]] * 6
 
 
 # --- which epoch is kept
 
 
-@pytest.mark.parametrize("direct", [False, True])
-def test_early_stopping_keeps_the_best_epochs_weights(direct):
-    model = fresh(replace(SMALL, direct=direct))
+def test_early_stopping_keeps_the_best_epochs_weights():
+    model = fresh()
     held = mislabelled(posts(15, seed=1))
     config = replace(FAST, epochs=60, patience=3, learning_rate=1e-2)
     history = train(model, posts(), held, config)
@@ -387,7 +422,7 @@ def run(
 @pytest.mark.parametrize("patience", [0, 4])
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, stop):
-    model = replace(DROPPING, view=view, direct=patience > 0)
+    model = replace(DROPPING, view=view)
     held = mislabelled(posts(15, seed=1)) if patience else None
     config = replace(STOPPED, epochs=7, patience=patience)
     weights, history, _ = run(config, model, held=held)
@@ -469,6 +504,14 @@ def changed(part: str) -> dict[str, Any]:
         "pictures": {
             "data": LabelledFeatures(replace(features, image=features.image * 2), data.labels)
         },
+        "n-grams": {
+            "data": LabelledFeatures(
+                replace(
+                    features, ngrams=replace(features.ngrams, values=features.ngrams.values + 1)
+                ),
+                data.labels,
+            )
+        },
         "fewer posts": {"data": posts(23)},
         "validation": {"held": posts(9, seed=3)},
     }[part]
@@ -484,17 +527,21 @@ def changed(part: str) -> dict[str, Any]:
         "labels",
         "texts",
         "pictures",
+        "n-grams",
         "fewer posts",
         "validation",
     ],
 )
-def test_a_checkpoint_of_another_run_is_ignored(tmp_path, part):
+def test_a_checkpoint_of_another_run_is_ignored(tmp_path, part, steps):
     with pytest.raises(StopHereError):
         run(checkpoint=tmp_path, stop=2)
-    options = changed(part)
+    options, taken = changed(part), len(steps)
     found, history, told = run(**options, checkpoint=tmp_path)
+    taken = len(steps) - taken
+    steps.clear()
     expected, clean, _ = run(**options)
     assert same(found, expected) and figures(history) == figures(clean) == figures(told)
+    assert len(steps) == taken  # from the first epoch on
 
 
 def damaged(path: Path, how: str) -> None:

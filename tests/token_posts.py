@@ -42,6 +42,7 @@ def random_batch(seed: int = 0) -> Batch:
         normal(4, 6, 5, seed=seed + 3),
         torch.arange(6) < regions[:, None],
         (torch.arange(6) // 2).expand(4, -1),
+        torch.tensor([[3, 9, 3], [7, -1, -1], [1, 2, -1], [-1, -1, -1]], dtype=torch.int32),
     )
 
 

@@ -95,7 +95,9 @@ def train(
     method: Annotated[
         str, typer.Option(help="sgmft, or a compared system: mplug, unis-mmc, linear-probe, ...")
     ] = "sgmft",
-    preset: Annotated[str | None, typer.Option(help="Of sgmft: default, tokens or paper.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Of sgmft: default, elements, tokens or paper.")
+    ] = None,
     cleaning: Cleaning = None,
     val_size: Annotated[
         float | None, typer.Option(help="Share held out to choose the epoch.")

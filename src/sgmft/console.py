@@ -133,10 +133,12 @@ def print_errors(told: Told) -> None:
 def print_trained(locator: SemanticLocator, output: str) -> None:
     """Where the model is and how it did on held-out posts."""
     data, metrics = locator.record["data"], locator.record["metrics"]
-    _screen.print(
-        f"Trained on {data['train']} posts, {len(locator.labels)} labels; "
-        f"{data['validation']} posts held out to choose the epoch."
-    )
+    held_out = ""
+    if data["validation"]:
+        held_out = f"; {data['validation']} posts held out to choose the epoch"
+    elif metrics:
+        held_out = "; each of them judged in turn by a fit without it"
+    _screen.print(f"Trained on {data['train']} posts, {len(locator.labels)} labels{held_out}.")
     for name, value in metrics.items():
         _screen.print(f"  {name}: {value:.3f}")
     last = locator.record["history"][-1]

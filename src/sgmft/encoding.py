@@ -16,6 +16,7 @@ import numpy as np
 from sgmft.encoders.base import Encoder
 from sgmft.features import Features, PostFeatures
 from sgmft.images import PictureError, Pixels, decode_picture, read_picture
+from sgmft.lexical import ngrams
 from sgmft.posts import Post
 from sgmft.text import clean, get_cleaning
 
@@ -112,7 +113,7 @@ def encode_all(
 
 def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
     """Features of posts as tensors, of the encoder's widths even when there are none."""
-    return Features.of(rows, encoder.info.text_width, encoder.info.image_width, tokens)
+    return Features.of(rows, encoder.info, tokens)
 
 
 def _encode_chunk(
@@ -186,10 +187,11 @@ def _encode(
     rows: dict[str, PostFeatures] = {}
     at_text = at_image = 0
     for content in new:
-        sentence = words = images = regions = None
+        sentence = words = images = regions = grams = None
         if content.text:
             sentence = text.pooled[at_text]
             words = None if text.tokens is None else text.tokens[at_text].astype(np.float16)
+            grams = ngrams(content.text)
             at_text += 1
         if content.key in seen:
             images = seen[content.key].images
@@ -200,5 +202,5 @@ def _encode(
             if image.tokens is not None:
                 regions = np.concatenate(image.tokens[chosen]).astype(np.float16)
             at_image += count
-        rows[content.key] = PostFeatures(sentence, words, images, regions)
+        rows[content.key] = PostFeatures(sentence, words, images, regions, grams)
     return rows

@@ -15,6 +15,7 @@ from sgmft.baselines.base import Method
 from sgmft.encoders import EncoderInfo
 from sgmft.features import Features
 from sgmft.nn import Network
+from sgmft.nn.model import own_width
 from sgmft.presets import Preset
 from sgmft.training import Epoch, LabelledFeatures, train
 
@@ -42,6 +43,7 @@ class Task:
     def network(self, features: Features) -> Network:
         """A new network: weights decided by the seed, scales taken from these posts."""
         torch.manual_seed(self.preset.train.seed)
+        kind = self.method.architecture(self.preset.name)
         words = None if features.words is None else features.words.values
         regions = None if features.regions is None else features.regions.values
         values = {
@@ -49,12 +51,13 @@ class Task:
             "text_width": self.info.text_width,
             "image_width": self.info.image_width,
             "shared_space": self.info.shared_space,
+            "word_width": self.info.word_width,
             **self.preset.model,
-            **self.method.network.measure(words),
+            **kind.network.measure(words),
         }
-        if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
+        if "initial_temperature" in {f.name for f in dataclasses.fields(kind.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
-        network = self.method.network(self.method.config(**values))
+        network = kind.network(kind.config(**values))
         network.prepare(
             features.text[features.has_text], features.image[features.has_image], words, regions
         )
@@ -74,11 +77,6 @@ class Choice(NamedTuple):
         """How many epochs were best."""
         return best_epoch(self.history).epoch
 
-    @property
-    def share(self) -> float | None:
-        """Of the fused path, where the network has a direct one beside it."""
-        return None if self.network.share is None else float(self.network.share)
-
 
 def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     """Train on the posts that are not held out, and keep the epoch with the least loss on those.
@@ -94,18 +92,15 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     return Choice(network, train(network, seen, watched, task.preset.train, **run))
 
 
-def refit(task: Task, epochs: int, share: float | None, **run: Any) -> Network:
+def refit(task: Task, epochs: int, **run: Any) -> Network:
     """Train anew on all posts, for as many epochs as held-out posts chose.
 
     Args:
-        share: of the fused path, where there is a direct one beside it.
         run: as in `choose`.
     """
     network = task.network(task.data.features)
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
     train(network, task.data, None, settings, **run)
-    if network.share is not None and share is not None:
-        network.share.fill_(share)
     return network
 
 
@@ -133,7 +128,7 @@ def fit_network(
     if not task.preset.refit or not held_out:
         return choice
     folder = checkpoint and checkpoint / "refit"
-    network = refit(task, choice.epochs, choice.share, checkpoint=folder, **run)
+    network = refit(task, choice.epochs, checkpoint=folder, **run)
     return Choice(network, choice.history)
 
 
@@ -148,7 +143,8 @@ def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
         return info.logit_scale or 1.0
     if preset.model.get("view") != "tokens":
         return 1.0
-    return float((preset.model.get("width") or info.text_width) ** -0.5)
+    width = own_width(info.text_width, info.image_width, info.shared_space)
+    return float((preset.model.get("width") or width) ** -0.5)
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

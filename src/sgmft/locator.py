@@ -56,8 +56,8 @@ class SemanticLocator(PyTorchModelHubMixin):
             or folder that `sgmft.encoders.load_encoder` takes. None is "compact", or the encoder
             that the method brings along.
         method: "sgmft", or a system it is compared with; see `sgmft.methods.METHODS`.
-        preset: of SG-MFT "default", "paper" or "tokens"; see `sgmft.presets`. None is the method's
-            default.
+        preset: of SG-MFT "default", "elements", "tokens" or "paper"; see `sgmft.presets`. None is
+            the method's default.
         cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
             preset's.
         settings: single settings of the preset to replace, for instance {"epochs": 5}.
@@ -224,7 +224,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         network = self._trained()
         tokens = self.uses_tokens
         for chunk in encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens)):
-            logits, _, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
+            logits, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
             found = dict(zip(chunk.good, range(len(chunk.good)), strict=True))
             probabilities = logits.softmax(-1).numpy()
             for i, post in enumerate(chunk.posts):

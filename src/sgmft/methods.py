@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from sgmft.baselines import BASELINES
-from sgmft.baselines.base import Method
+from sgmft.baselines.base import Architecture, Method
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, ModelConfig
+from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
 from sgmft.presets import PRESETS
 
 METHODS: dict[str, Method] = {
     "sgmft": Method(
-        "sgmft", "SG-MFT", "arXiv 2405.05760", network=SGMFT, config=ModelConfig, presets=PRESETS
+        "sgmft",
+        "SG-MFT",
+        "arXiv 2405.05760",
+        network=SGMFT,
+        config=ModelConfig,
+        presets=PRESETS,
+        variants={"default": Architecture(EvidenceNetwork, EvidenceConfig)},
     ),
     **{method.name: method for method in BASELINES},
 }

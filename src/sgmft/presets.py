@@ -21,7 +21,6 @@ class TrainConfig:
         epochs: passes over the training posts, at most.
         batch_size: posts in one step, over all processes.
         learning_rate, beta1, beta2: Adam's.
-        direct_learning_rate: of the direct path, where the model has one; 0 for the same (*).
         weight_decay: decoupled, as in AdamW; 0 makes it Adam (*).
         schedule: of the learning rate over all steps (*).
         patience: epochs without a better validation loss after which training stops, and the best
@@ -34,7 +33,6 @@ class TrainConfig:
     epochs: int = 30
     batch_size: int = 20
     learning_rate: float = 1e-5
-    direct_learning_rate: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -54,7 +52,7 @@ class TrainConfig:
             raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
         if not 0 <= self.label_smoothing < 1:
             raise SgmftError(f"label_smoothing must be in 0..1, not {self.label_smoothing}.")
-        for name in ("patience", "weight_decay", "direct_learning_rate"):
+        for name in ("patience", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SgmftError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         for name in ("beta1", "beta2"):
@@ -71,7 +69,7 @@ class Preset:
         model: fields of `sgmft.nn.ModelConfig` that differ from the paper's.
         train: how it is trained.
         val_size: share of the training posts held out to choose the epoch; 0 holds out none.
-        refit: after the held-out posts have chosen epoch and share, train anew on all posts.
+        refit: after the held-out posts have chosen the epoch, train anew on all posts.
         cleaning: of the texts, see `sgmft.text.CLEANINGS`.
     """
 
@@ -87,16 +85,12 @@ _OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "widt
 PRESETS = {  # of SG-MFT; the first is the default
     preset.name: preset
     for preset in (
+        Preset("default", refit=True),
         Preset(
-            "default",
-            {"direct": True, **_OURS},
+            "elements",
+            _OURS,
             TrainConfig(
-                epochs=15,
-                batch_size=32,
-                learning_rate=1e-4,
-                direct_learning_rate=3e-4,
-                weight_decay=0.05,
-                patience=3,
+                epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3
             ),
             val_size=0.1,
             refit=True,

@@ -89,7 +89,7 @@ def write_demo_report(
 
     Args:
         path: of the page; its folder is made if need be.
-        history: as for `sgmft.figures.history_figure`; empty leaves the curves out.
+        history: as for `sgmft.figures.history_figure`; fewer than two epochs leave the curves out.
         errors: why rows of the table could not be used -> how many.
 
     Raises:
@@ -103,7 +103,7 @@ def write_demo_report(
         examples=examples,
         notice=notice,
         overview=Markup(overview_figure()),
-        history=Markup(history_figure(history)) if history else "",
+        history=Markup(history_figure(history)) if len(history) > 1 else "",
         errors=errors,
     )
     try:

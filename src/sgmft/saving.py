@@ -110,7 +110,9 @@ def load_model(
             device=device,
         )
         method = get_method(config["method"])
-        network = method.network(method.load_config(config["model"]))
+        network = method.architecture(config["preset"]).network(
+            method.load_config(config["preset"], config["model"])
+        )
         locator.preset = Preset(
             config["preset"],
             {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()},

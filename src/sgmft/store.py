@@ -1,11 +1,11 @@
 """The feature store: Parquet shards keyed by what a post contains, one folder per encoder setting.
 
-`store/<fingerprint>/part-<digest>.parquet` has the columns key, text, words, images, regions (see
-`PostFeatures`), which pandas, DuckDB and Ray read as they are. A shard is written under a temporary
-name and then renamed, so a shard that is there is whole; a process killed at any moment loses at
-most the shard it was computing. A shard's name is the digest of its bytes, so damage is seen on
-reading. Nothing is keyed by a post's place in a table, so features are found again from any table
-that holds the same post.
+`store/<fingerprint>-<kind>/part-<digest>.parquet` has the columns key, text, words, images,
+regions, ngrams (see `PostFeatures`), which pandas, DuckDB and Ray read as they are. A shard is
+written under a temporary name and then renamed, so a shard that is there is whole; a process killed
+at any moment loses at most the shard it was computing. A shard's name is the digest of its bytes,
+so damage is seen on reading. Nothing is keyed by a post's place in a table, so features are found
+again from any table that holds the same post.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from sgmft.errors import SgmftError
 from sgmft.features import PostFeatures
 from sgmft.files import write_whole
 
+FORMAT = 2  # of the shards; a store of another format is not read
+
 
 class FeatureStore:
     """Features on disk for one encoder setting.
@@ -43,15 +45,16 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
         self.info, self.tokens = info, tokens
-        kind = "tokens" if tokens else "pooled"
+        kind = f"{'tokens' if tokens else 'pooled'}-{FORMAT}"
         self.folder = Path(folder) / f"{info.fingerprint}-{kind}"
         self._schema = pa.schema(
             [
                 ("key", pa.string()),
                 ("text", pa.list_(pa.float32(), info.text_width)),
-                ("words", pa.list_(pa.list_(pa.float16(), info.text_width))),
+                ("words", pa.list_(pa.list_(pa.float16(), info.word_width))),
                 ("images", pa.list_(pa.list_(pa.float32(), info.image_width))),
                 ("regions", pa.list_(pa.list_(pa.float16(), info.image_width))),
+                ("ngrams", pa.list_(pa.int32())),
             ]
         )
         try:

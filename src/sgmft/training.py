@@ -23,7 +23,6 @@ from sgmft.nn.network import Criterion, Solved
 from sgmft.presets import TrainConfig
 
 EVALUATION_BATCH = 256
-SHARES = tuple(i / 10 for i in range(11))  # of the fused path, beside a direct one
 
 
 class Epoch(NamedTuple):
@@ -87,7 +86,7 @@ def train(
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, config),
+        [x for x in model.parameters() if x.requires_grad],
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
         fused=accelerator.device.type in ("cpu", "cuda"),  # one pass over the weights, not six
@@ -105,14 +104,12 @@ def train(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
     while len(history) < config.epochs and not _stopped(history, config.patience):
-        if model.share is not None:
-            model.share.fill_(1.0)
         loss, accuracy, guidance = _train_epoch(
             (model, wrapped), optimizer, data, config, len(history), criterion, accelerator
         )
         val_loss = val_accuracy = math.nan
         if validation is not None:
-            val_loss, val_accuracy = _validate(model, validation)  # may set the fused path's share
+            val_loss, val_accuracy = _validate(model, validation)
             if val_loss < min((line.val_loss for line in history), default=math.inf):
                 best = {name: x.detach().clone() for name, x in model.state_dict().items()}
         history.append(
@@ -155,10 +152,11 @@ def _train_epoch(
     entropies = torch.zeros(2)
     for step, rows in enumerate(order.split(config.batch_size)):
         for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * _schedule(epoch * steps + step, steps, config)
+            group["lr"] = config.learning_rate * _schedule(epoch * steps + step, steps, config)
         share = rows[accelerator.process_index :: accelerator.num_processes]
         labels = data.labels[share].to(accelerator.device)
-        output = wrapped(data.features.batch(share).to(accelerator.device))
+        batch = data.features.batch(share, model.reads_ngrams)
+        output = wrapped(batch.to(accelerator.device))
         total += float(criterion(output.logits.detach(), labels)) * len(share)
         optimizer.zero_grad()
         accelerator.backward(model.loss(output, labels, criterion))
@@ -173,20 +171,6 @@ def _train_epoch(
     return total / seen, correct / seen, (gate, elements)
 
 
-def _parameter_groups(model: Network, config: TrainConfig) -> list[dict[str, Any]]:
-    """The direct path, which may learn at its own rate, and everything else."""
-    groups: dict[bool, list[Tensor]] = {False: [], True: []}
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            groups[name.startswith("direct_")].append(weight)
-    rates = {False: config.learning_rate, True: config.direct_learning_rate or config.learning_rate}
-    return [
-        {"params": weights, "lr": rates[direct], "rate": rates[direct]}
-        for direct, weights in groups.items()
-        if weights
-    ]
-
-
 def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     if config.schedule == "none":
         return 1.0
@@ -197,7 +181,6 @@ class Answers(NamedTuple):
     """What a network says of N posts, on the CPU."""
 
     logits: Tensor  # (N, K)
-    direct: Tensor  # (N, K) the direct path's part of them; zero without one
     fused: Tensor  # (N, D)
     guidance: Tensor  # (N, 2) relative entropies of P^m and P^e; NaN without guidance
 
@@ -208,34 +191,27 @@ def answer(model: Network, features: Features) -> Answers:
     model.eval()
     if not len(features):
         none = torch.zeros(0, model.config.classes)
-        return Answers(none, none, none, torch.zeros(0, 2))
+        return Answers(none, none, torch.zeros(0, 2))
     device = next(iter(model.state_dict().values())).device
     parts: list[Answers] = []
     for rows in torch.arange(len(features)).split(EVALUATION_BATCH):
-        output: Output = model(features.batch(rows).to(device))
-        direct = torch.zeros_like(output.logits) if output.direct is None else output.direct
+        output: Output = model(features.batch(rows, model.reads_ngrams).to(device))
         guidance = torch.full((len(rows), 2), math.nan)
         if output.guidance is not None:
             guidance = torch.stack(tuple(output.guidance), 1)
-        part = (output.logits, direct, output.fused, guidance)
+        part = (output.logits, output.fused, guidance)
         parts.append(Answers(*(x.float().cpu() for x in part)))
     return Answers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
-    """Loss and accuracy on held-out posts.
+    """Loss and accuracy on held-out posts."""
+    return _judge(answer(model, data.features).logits, data.labels)
 
-    Beside a direct path, the fused path is first given the share that suits these posts best,
-    which may be none.
-    """
-    logits, direct, *_ = answer(model, data.features)
-    if model.share is not None:
-        mixes = {share: direct + share * (logits - direct) for share in SHARES}
-        best = min(SHARES, key=lambda share: float(cross_entropy(mixes[share], data.labels)))
-        model.share.fill_(best)
-        logits = mixes[best]
-    accuracy = (logits.argmax(-1) == data.labels).float().mean()
-    return float(cross_entropy(logits, data.labels)), float(accuracy)
+
+def _judge(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    accuracy = (logits.argmax(-1) == labels).float().mean()
+    return float(cross_entropy(logits, labels)), float(accuracy)
 
 
 def _solve(
@@ -244,10 +220,18 @@ def _solve(
     validation: LabelledFeatures | None,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> Epoch:
-    """The one line of log of a network that is solved at once."""
-    model.solve(data.features.batch(torch.arange(len(data.labels))), data.labels)
+    """The one line of log of a network that is solved at once.
+
+    Without validation posts, what it says of training posts that it left out stands for them.
+    """
+    rows = torch.arange(len(data.labels))
+    held_out = model.solve(data.features.batch(rows, model.reads_ngrams), data.labels)
     loss, accuracy = _validate(model, data)
-    watched = (math.nan, math.nan) if validation is None else _validate(model, validation)
+    watched = (math.nan, math.nan)
+    if validation is not None:
+        watched = _validate(model, validation)
+    elif held_out is not None:
+        watched = _judge(held_out, data.labels)
     line = Epoch(1, 1, loss, accuracy, *watched, math.nan, math.nan)
     if on_epoch:
         on_epoch(line)
@@ -280,7 +264,8 @@ def _identity(
     digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
     for part in (data, validation):
         if part is not None:
-            for x in (part.labels, part.features.text, part.features.image):
+            grams = [] if part.features.ngrams is None else [part.features.ngrams.values]
+            for x in (part.labels, part.features.text, part.features.image, *grams):
                 digest.update(x.contiguous().numpy().tobytes())
     for x in model.state_dict().values():
         digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())

@@ -276,7 +276,7 @@ def test_it_is_saved_and_loaded(tmp_path):
 
 def test_a_config_survives_json():
     config = replace(SMALL, layers=4, scale="unit")
-    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
+    assert METHOD.load_config("default", json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_the_method_says_what_it_is():
     assert METHOD.source == "Xu et al. 2023"
     for words in ("random initialisation", "three levels", "cached final-layer features"):
         assert words in METHOD.note
-    assert set(METHOD.setting_kinds()) == {
+    assert set(METHOD.setting_kinds("default")) == {
         "width",
         "heads",
         "layers",

@@ -1,6 +1,7 @@
 """Linear, text-only and image-only probes and late averaging, against scikit-learn itself."""
 
 import json
+import math
 import warnings
 from dataclasses import asdict
 
@@ -11,18 +12,25 @@ from safetensors.torch import load_model, save_model
 from sklearn.linear_model import LogisticRegression
 
 from sgmft.baselines.late_average import METHOD as LATE_AVERAGE
-from sgmft.baselines.linear_probe import METHODS, ProbeConfig
+from sgmft.baselines.linear_probe import METHODS
 from sgmft.encoders import EncoderInfo
-from sgmft.errors import SgmftError
 from sgmft.features import Features
-from sgmft.fitting import Task, fit_network
+from sgmft.fitting import Task, fit_network, validation_metrics
 from sgmft.nn.batch import Batch
-from sgmft.training import LabelledFeatures, train
+from sgmft.nn.experts import draw_folds
+from sgmft.training import LabelledFeatures, answer
 
 N, K, DT, DV = 60, 4, 7, 5
 LINEAR, TEXT, IMAGE = METHODS
 ALL = (*METHODS, LATE_AVERAGE)
-C = 0.05
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch):
+    """Searches that end at the solution, not near it."""
+    monkeypatch.setattr("sgmft.nn.logistic.TOLERANCE", 1e-10)
+    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 5000)
 
 
 def features(n=N, classes=K, seed=0, missing=True):
@@ -40,38 +48,56 @@ def features(n=N, classes=K, seed=0, missing=True):
     return Batch(text, image, has_text, has_image), labels
 
 
-def solved(method, batch, labels, classes=K, strength=C):
-    network = method.network(method.config(classes, DT, DV, strength=strength)).double()
-    network.prepare(batch.text[batch.has_text], batch.image[batch.has_image], None, None)
+def solved(method, batch, labels, classes=K):
+    torch.manual_seed(0)
+    network = method.network(method.config(classes, DT, DV)).double()
+    torch.manual_seed(1)  # of the folds
     network.solve(batch, labels)
     return network.eval()
 
 
-def standardised(x, has, train_x, train_has):
-    """Training mean and deviation (n - 1 in the denominator), zeros where missing."""
-    seen = train_x[train_has].numpy()
-    scaled = (x.numpy() - seen.mean(0)) / seen.std(0, ddof=1)
-    return np.where(has.numpy()[:, None], scaled, 0.0)
+def folds(labels, times=1):
+    """The folds that `solved` draws, of its first probe or of a later one."""
+    torch.manual_seed(1)
+    return [draw_folds(labels, 5).numpy() for _ in range(times)][-1]
 
 
-def regression(x, y):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return LogisticRegression(C=C, max_iter=500).fit(x, y)
+def sides(batch):
+    """Both sides as arrays, zeros where missing, and where each is there."""
+    has = batch.has_text.numpy(), batch.has_image.numpy()
+    pairs = zip((batch.text.numpy(), batch.image.numpy()), has, strict=True)
+    return *(np.where(there[:, None], x, 0.0) for x, there in pairs), *has
 
 
-def sides(batch, training):
-    return (
-        standardised(batch.text, batch.has_text, training.text, training.has_text),
-        standardised(batch.image, batch.has_image, training.image, training.has_image),
-    )
+class Regression:
+    """scikit-learn's on standardised features, its penalty chosen by loops over folds."""
+
+    def __init__(self, x, y, fold):
+        losses, said = [], []
+        for penalty in PENALTIES:
+            held_out = np.zeros((len(y), len(set(y))))
+            for f in set(fold.tolist()):
+                predict = self._fit(x[fold != f], y[fold != f], penalty)
+                held_out[fold == f] = predict(x[fold == f])
+            losses.append(-np.mean(np.log(held_out[range(len(y)), y])))
+            said.append(held_out)
+        best = losses.index(min(losses))
+        self.penalty, self.held_out = PENALTIES[best], said[best]
+        self.predict = self._fit(x, y, self.penalty)
+
+    @staticmethod
+    def _fit(x, y, penalty):
+        mean, deviation = x.mean(0), x.std(0, ddof=1)
+        model = LogisticRegression(C=1 / (len(y) * penalty), tol=1e-10, max_iter=5000)
+        model.fit((x - mean) / deviation, y)
+        return lambda x: model.predict_proba((x - mean) / deviation)
 
 
-def one_side(x, has, train_x, train_has, train_labels):
+def one_side(x, has, train_x, train_has, labels, fold):
     """Probabilities of scikit-learn where there is a side, class frequencies elsewhere."""
-    model = regression(train_x[train_has.numpy()], train_labels[train_has].numpy())
-    frequencies = np.bincount(train_labels.numpy()) / len(train_labels)
-    return np.where(has.numpy()[:, None], model.predict_proba(x), frequencies)
+    model = Regression(train_x[train_has], labels[train_has], fold[train_has])
+    frequencies = np.bincount(labels) / len(labels)
+    return np.where(has[:, None], model.predict(x), frequencies)
 
 
 def probabilities(network, batch):
@@ -83,53 +109,70 @@ def probabilities(network, batch):
 def test_the_linear_probe_is_scikit_learns(missing):
     training, labels = features(missing=missing)
     batch, _ = features(seed=1, missing=missing)
-    x, seen = np.hstack(sides(batch, training)), np.hstack(sides(training, training))
+    (t, v, *_), (seen_t, seen_v, *_) = sides(batch), sides(training)
+    expected = Regression(np.hstack([seen_t, seen_v]), labels.numpy(), folds(labels))
+    assert PENALTIES[0] > expected.penalty > PENALTIES[-1]  # or the choice would say little
     network = solved(LINEAR, training, labels)
-    expected = regression(seen, labels.numpy()).predict_proba(x)
-    np.testing.assert_allclose(probabilities(network, batch), expected, atol=1e-5)
-    np.testing.assert_allclose(network(batch).fused.numpy(), x, atol=1e-10)
+    x = np.hstack([t, v])
+    np.testing.assert_allclose(probabilities(network, batch), expected.predict(x), atol=1e-5)
+    np.testing.assert_allclose(network(batch).fused.numpy(), x)
+    torch.manual_seed(1)
+    said = network.solve(training, labels).softmax(-1)  # of posts left out
+    np.testing.assert_allclose(said.numpy(), expected.held_out, atol=1e-5)
 
 
 def test_a_unimodal_probe_is_scikit_learns_on_the_posts_with_its_side():
     training, labels = features()
     labels[3::10] = 0  # so that the class frequencies of posts without text differ
     batch, _ = features(seed=1)
-    (t, v), (seen_t, seen_v) = sides(batch, training), sides(training, training)
+    (t, v, has_t, has_v), (seen_t, seen_v, seen_has_t, seen_has_v) = sides(batch), sides(training)
     for method, x, has, seen, seen_has in (
-        (TEXT, t, batch.has_text, seen_t, training.has_text),
-        (IMAGE, v, batch.has_image, seen_v, training.has_image),
+        (TEXT, t, has_t, seen_t, seen_has_t),
+        (IMAGE, v, has_v, seen_v, seen_has_v),
     ):
         network = solved(method, training, labels)
-        expected = one_side(x, has, seen, seen_has, labels)
+        expected = one_side(x, has, seen, seen_has, labels.numpy(), folds(labels))
         np.testing.assert_allclose(probabilities(network, batch), expected, atol=1e-5)
-        np.testing.assert_allclose(network(batch).fused.numpy(), x, atol=1e-10)
+        np.testing.assert_allclose(network(batch).fused.numpy(), x)
+
+
+def test_the_penalty_follows_what_posts_left_out_say():
+    """Labels that features do not tell are best left alone; those that they do are not."""
+    training, labels = features(missing=False)
+    clear = training._replace(text=training.text + 20 * labels[:, None] * torch.linspace(-1, 1, DT))
+    shuffled = labels[torch.randperm(N, generator=torch.Generator().manual_seed(0))]
+    for batch, y, penalty in ((training, shuffled, PENALTIES[0]), (clear, labels, PENALTIES[-1])):
+        x = batch.text.numpy()
+        expected = Regression(x, y.numpy(), folds(y))
+        assert expected.penalty == penalty
+        found = probabilities(solved(TEXT, batch, y), batch)
+        np.testing.assert_allclose(found, expected.predict(x), atol=1e-5)
 
 
 def test_late_averaging_is_the_mean_of_the_probabilities():
     training, labels = features()
     batch, _ = features(seed=1)
-    (t, v), (seen_t, seen_v) = sides(batch, training), sides(training, training)
-    p = one_side(t, batch.has_text, seen_t, training.has_text, labels)
-    q = one_side(v, batch.has_image, seen_v, training.has_image, labels)
+    (t, v, has_t, has_v), (seen_t, seen_v, seen_has_t, seen_has_v) = sides(batch), sides(training)
+    y = labels.numpy()
+    p = one_side(t, has_t, seen_t, seen_has_t, y, folds(labels))
+    q = one_side(v, has_v, seen_v, seen_has_v, y, folds(labels, times=2))
     expected = [
-        (p[i] + q[i]) / 2
-        if batch.has_text[i] and batch.has_image[i]
-        else (p[i] if batch.has_text[i] else q[i])
+        (p[i] + q[i]) / 2 if has_t[i] and has_v[i] else (p[i] if has_t[i] else q[i])
         for i in range(N)
     ]
     network = solved(LATE_AVERAGE, training, labels)
     np.testing.assert_allclose(probabilities(network, batch), expected, atol=1e-5)
     np.testing.assert_allclose(network(batch).logits.exp().sum(-1).detach(), 1, atol=1e-10)
-    np.testing.assert_allclose(network(batch).fused.numpy(), np.hstack([t, v]), atol=1e-10)
+    np.testing.assert_allclose(network(batch).fused.numpy(), np.hstack([t, v]))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_two_classes(method):
     training, labels = features(classes=2, missing=False)
     network = solved(method, training, labels, classes=2)
-    t, v = sides(training, training)
+    t, v, *_ = sides(training)
     x = {"linear-probe": np.hstack([t, v]), "text-only": t, "image-only": v}[method.name]
-    expected = regression(x, labels.numpy()).predict_proba(x)
+    expected = Regression(x, labels.numpy(), folds(labels)).predict(x)
     np.testing.assert_allclose(probabilities(network, training), expected, atol=1e-5)
 
 
@@ -149,18 +192,42 @@ def test_a_class_without_training_posts_is_never_predicted(method, present):
 
 
 @pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
+def test_a_class_of_one_post_counts_though_without_it_nobody_knows_the_class(method):
+    training, labels = features(missing=False)
+    labels = labels % 3
+    labels[7] = 3
+    network = solved(method, training, labels)
+    found = probabilities(network, training)[:, 3]
+    assert found[7] > 1 / N and found.max() < 0.5
+    if method is not LATE_AVERAGE:
+        torch.manual_seed(1)
+        said = network.solve(training, labels)
+        assert said.isfinite().all() and said[7].softmax(-1)[3] < 2e-4  # no class is ruled out
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
 def test_one_class_or_no_side_at_all_leaves_the_class_frequencies(method):
     training, labels = features()
     network = solved(method, training, torch.full_like(labels, 2))
     np.testing.assert_allclose(probabilities(network, training)[:, 2], 1)
-    if method is TEXT or method is IMAGE:
-        blind = training._replace(
-            **{"has_text" if method is TEXT else "has_image": torch.zeros(N).bool()}
-        )
+    nothing = torch.zeros(N).bool()
+    blind = training._replace(has_text=nothing, has_image=nothing)
+    if method is TEXT or method is IMAGE:  # posts with the other side only
+        blind = training._replace(**{f"has_{method.name.partition('-')[0]}": nothing})
+    for batch in (blind, training._replace(has_text=nothing, has_image=nothing)):
         network = solved(method, blind, torch.where(labels == 3, 0, labels))
-        np.testing.assert_allclose(
-            probabilities(network, blind), [[0.5, 0.25, 0.25, 0]] * N, atol=1e-7
-        )
+        found = probabilities(network, batch)
+        np.testing.assert_allclose(found, [[0.5, 0.25, 0.25, 0]] * N, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_very_few_posts(method, count):
+    training, labels = features(n=count, missing=False)
+    network = solved(method, training, labels)
+    found = probabilities(network, training)
+    np.testing.assert_allclose(found[:, sorted(set(labels.tolist()))].sum(1), 1, atol=1e-6)
+    assert network(training).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
@@ -182,7 +249,7 @@ def test_what_stands_under_a_missing_side_is_never_read(method, value):
 def test_saved_and_loaded_it_says_the_same(method, tmp_path):
     training, labels = features()
     network = solved(method, training, labels)
-    config = method.load_config(json.loads(json.dumps(asdict(network.config))))
+    config = method.load_config("default", json.loads(json.dumps(asdict(network.config))))
     assert config == network.config
     loaded = method.network(config).double()
     save_model(network, str(tmp_path / "m.safetensors"))
@@ -191,71 +258,35 @@ def test_saved_and_loaded_it_says_the_same(method, tmp_path):
 
 
 @pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
-def test_less_strength_is_less_weight(method):
-    training, labels = features()
-    sizes = [
-        sum(
-            float(p.detach().square().sum())
-            for name, p in solved(method, training, labels, strength=c).named_parameters()
-            if name.endswith("weight")
-        )
-        for c in (1e-4, 1e-2, 1.0)
-    ]
-    assert sizes[0] < 0.1 * sizes[1] < 0.1 * sizes[2]
-
-
-def labelled(**options):
-    batch, labels = features(**options)
+def test_training_is_one_line_of_log_on_all_posts(method):
+    batch, labels = features()
     rows = Features(batch.text.float(), batch.image.float(), batch.has_text, batch.has_image)
-    return LabelledFeatures(rows, labels)
-
-
-@pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
-def test_training_is_one_epoch_and_refitting_sees_all_posts(method):
-    data = labelled()
+    data, told = LabelledFeatures(rows, labels), []
     info = EncoderInfo("made-up", "0" * 16, DT, DV, False, None, 8, "light")
-    preset = method.preset(None, {"strength": C})
-    assert (preset.val_size, preset.refit) == (0.1, True)
-    task = Task(data, K, info, method, preset)
-    told = []
-    held_out = list(range(0, N, 10))
-    choice = fit_network(task, held_out, on_epoch=told.append)
-    assert [epoch.epoch for epoch in choice.history] == [1]
-    assert np.isfinite(choice.history[0].val_loss)
-    network = task.network(data.features)
-    history = train(network, data, None, preset.train)
-    assert len(history) == 1 and np.isnan(history[0].val_loss)
-    assert history[0].accuracy > 1.2 / K
-    for name, x in network.state_dict().items():
-        assert torch.equal(choice.network.state_dict()[name], x), name
-    seen = data.take(torch.arange(N) % 10 != 0)
-    part = task.network(seen.features)
-    train(part, seen, None, preset.train)
-    changed = [
-        not torch.equal(x, choice.network.state_dict()[name])
-        for name, x in part.state_dict().items()
-        if name.endswith(("weight", "mean"))
-    ]
-    assert changed and all(changed)
+    preset = method.preset()
+    assert preset.val_size == 0  # what is chosen is chosen inside the training posts
+    choice = fit_network(Task(data, K, info, method, preset), [], on_epoch=told.append)
+    assert len(told) == 1 and repr(choice.history) == repr(told)
+    (line,) = choice.history
+    assert line.accuracy > 1.5 / K
+    right = answer(choice.network, rows).logits.argmax(-1) == labels
+    assert line.accuracy == pytest.approx(float(right.float().mean()))
+    if method is not LATE_AVERAGE:
+        assert line.loss < line.val_loss < math.log(K)  # of posts left out in turn
+        assert set(validation_metrics(choice.history)) == {
+            "validation accuracy",
+            "validation loss",
+        }
 
 
-def test_methods_name_what_is_tuned():
+def test_methods_have_no_settings():
     names = ["linear-probe", "text-only", "image-only", "late-average"]
     assert [method.name for method in ALL] == names
-    for method in ALL:
-        assert method.tuned == "strength"
-        assert method.preset(None, {"strength": "3e-2"}).model == {"strength": 0.03}
-        assert method.config(2, 1, 1).strength == 1e-3
-
-
-@pytest.mark.parametrize("strength", [0, -1, float("inf"), float("nan")])
-def test_strength_must_be_positive(strength):
-    with pytest.raises(SgmftError, match="strength must be positive"):
-        ProbeConfig(2, 3, 3, strength=strength)
+    assert all(method.setting_kinds("default") == {} for method in ALL)
 
 
 def test_no_warning_where_the_solver_stops_early(monkeypatch):
-    monkeypatch.setattr("sgmft.baselines.logistic.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solved(LINEAR, *features())

@@ -300,7 +300,7 @@ def test_the_defaults_are_the_cards():
         (256, 256),
         (7, 256),
     ]
-    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
+    assert METHOD.load_config("default", json.loads(json.dumps(asdict(config)))) == config
     assert (METHOD.name, METHOD.tokens) == ("unis-mmc", False)
 
 

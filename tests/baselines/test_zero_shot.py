@@ -67,6 +67,13 @@ def test_in_a_space_of_two_widths_pictures_are_not_read():
     torch.testing.assert_close(network(batch).logits, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_of_a_wider_text_feature_its_own_vector_is_compared():
+    network, batch = made(shared=False, word_width=D - 2), posts()
+    own = batch._replace(text=batch.text[:, : D - 2])
+    expected = slow(own, network.prompts[:, : D - 2], 20.0, images=False)
+    torch.testing.assert_close(network(batch).logits, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_without_a_shared_space_a_post_without_text_gets_equal_logits():
     network, batch = made(shared=False), posts()
     logits = network(batch).logits[~batch.has_text]
@@ -129,7 +136,7 @@ def test_training_fills_the_prompts_and_ignores_the_labels():
 
 def test_saved_and_loaded_it_says_the_same(tmp_path):
     network, batch = made(scale_factor=7.0), posts()
-    config = METHOD.load_config(json.loads(json.dumps(asdict(network.config))))
+    config = METHOD.load_config("default", json.loads(json.dumps(asdict(network.config))))
     assert config == network.config
     loaded = ZeroShot(config).double()
     save_model(network, str(tmp_path / "m.safetensors"))

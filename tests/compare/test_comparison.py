@@ -75,7 +75,7 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     said = []
     comparison.run(lambda *what: said.append(what))
     assert [done for done, _, _ in said] == list(range(1, said[0][1] + 1))
-    assert said[0][1] == 5 * 2 + 5 * 2  # trials, runs
+    assert said[0][1] == 2 + 5 * 2  # trials of the only row that is tuned, runs
     (table,) = make_tables(comparison)
     assert [line.key for line in table.lines] == ["unis-mmc", "linear-probe", "text-only",
                                                   "late-average"]  # fmt: skip
@@ -85,7 +85,8 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
         truth = [comparison.data.classes[i] for i, t in enumerate(comparison.data.test) if t]
         right = chances(comparison, line.key).argmax(-1) == np.array(truth)
         assert line.summary.accuracy.mean == pytest.approx(right.mean())
-    assert "learning_rate=" in table.lines[0].setting and "strength=" in table.lines[1].setting
+    assert "learning_rate=" in table.lines[0].setting
+    assert [line.setting for line in table.lines[1:]] == ["", "", ""]
 
 
 def test_the_trial_with_the_least_validation_loss_is_chosen(compare):
@@ -138,7 +139,7 @@ def test_other_posts_are_other_work(compare, toy_posts, monkeypatch):
     done = count_works(monkeypatch)
     changed = [replace(toy_posts[0], label="Work"), *toy_posts[1:]]
     compare("linear-probe", posts=changed).run()
-    assert len(done) == 2 * (2 + 2)
+    assert len(done) == 2 * 2  # two rows, the reference among them, and two seeds
 
 
 def test_half_a_record_counts_as_not_done(compare):
@@ -223,6 +224,42 @@ def test_a_run_is_what_the_locator_itself_trains(compare, toy_posts):
         chances(comparison, "sgmft-paper")[0].astype(np.float32), locator.predict_proba(test)
     )
     assert comparison.found["sgmft-paper"].trials == []
+
+
+def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, toy_posts):
+    """No trials; a part is what the locator trains with that setting, to the last bit."""
+    comparison = compare("default-gate,default-joint,default-lexical", tables="5", seeds=1)
+    found = comparison.run()
+    assert set(found) == {"sgmft", "default-gate", "default-joint", "default-lexical"}
+    assert all(x.trials == [] and not x.failed and len(x.runs) == 1 for x in found.values())
+    all_chances = {key: chances(comparison, key)[0] for key in found}
+    for key in ("default-joint", "default-lexical"):
+        assert not np.array_equal(all_chances[key], all_chances["sgmft"])
+    data = comparison.data
+    places = {(post.place, post.id or ""): post for post in toy_posts}
+    sides: dict[bool, list[Post]] = {True: [], False: []}
+    for place, test in zip(data.places, data.test, strict=True):
+        sides[test].append(places[place])
+    for key, settings in (("sgmft", {}), ("default-lexical", {"lexical": False})):
+        locator = SemanticLocator("tiny", settings=settings).fit(sides[False])
+        expected = locator.predict_proba(sides[True])
+        np.testing.assert_array_equal(all_chances[key].astype(np.float32), expected)
+
+
+def test_progress_ends_where_it_said_it_would(compare):
+    """Rows like another one have a trial of their own only if that one has trials."""
+    said = []
+    comparison = compare("cleaning-paper,elements-softmax", tables="5", seeds=1, trials=1, epochs=1)
+    comparison.run(lambda *what: said.append(what))
+    assert said[-1][0] == said[-1][1] == 2 + 3  # trials of elements and its like; runs
+
+
+def test_rows_of_the_elements_preset_take_its_setting(compare):
+    comparison = compare("elements,elements-softmax", tables="5", seeds=1, trials=2, epochs=1)
+    found = comparison.run()
+    assert len(found["elements"].trials) == 2 and len(found["elements-softmax"].trials) == 1
+    assert found["elements-softmax"].choice.settings == found["elements"].choice.settings
+    assert all(len(x.runs) == 1 for x in found.values())
 
 
 def test_figures_come_from_the_rows_first_seed(compare):

@@ -9,6 +9,7 @@ from sgmft.compare.cells import Work
 from sgmft.compare.plan import make_plan
 from sgmft.errors import SgmftError
 from sgmft.methods import METHODS
+from sgmft.nn import Network
 from sgmft.nn.fusions import FUSIONS
 
 ALL = "1,2,3,4,5"
@@ -30,6 +31,9 @@ def test_tables_show_the_papers_own_figures():
 def test_table_1_has_every_method_and_every_preset():
     expected = {*METHODS, "sgmft-tokens", "sgmft-paper"} - {"word-average"}
     assert set(tables()["1"].rows) == expected
+    shown = [rows()[key] for key in (*tables()["1"].rows, *tables()["5"].rows)]
+    presets = {row.preset or "default" for row in shown if row.method == "sgmft"}
+    assert presets == set(METHODS["sgmft"].presets)
 
 
 @pytest.mark.parametrize("key", rows())
@@ -40,8 +44,8 @@ def test_every_row_has_settings_its_method_knows(key):
     assert row.like is None or rows()[row.like].like is None
     width = 3 if METHODS[row.method].encoder == "cnn" else 64
     fields = {"classes": 3, "text_width": width, "image_width": 64}
-    method = METHODS[row.method]
-    method.network(method.config(**fields, **preset.model))
+    network, config = METHODS[row.method].architecture(preset.name)
+    assert isinstance(network(config(**fields, **preset.model)), Network)
 
 
 def test_every_row_of_a_table_or_figure_exists():
@@ -63,9 +67,39 @@ def test_ablation_rows_differ_from_the_full_model_in_one_thing():
         "merge-attention": {"fusion": "merge-attention"},
     }.items():
         assert model(key) == full | change
-    guided = model("guided")
-    assert guided == model("sgmft") | {"direct": False}
-    assert model("guided-softmax") == guided | {"gate": "softmax"}
+    for key, change in {
+        "default-gate": {"gate": "constant"},
+        "default-joint": {"joint": False},
+        "default-lexical": {"lexical": False},
+        "cleaning-paper": {},
+    }.items():
+        assert model(key) == model("sgmft") | change
+    for key, change in {
+        "elements-tokens": {"view": "tokens"},
+        "elements-w4": {"element_width": 4},
+        "elements-w16": {"element_width": 16},
+        "elements-softmax": {"gate": "softmax"},
+        "elements-temperature-1": {"temperature": 1.0},
+        "elements-unscaled": {"scale": "none"},
+    }.items():
+        assert model(key) == model("elements") | change != model("elements")
+
+
+def test_table_5_has_every_part_and_choice():
+    shown = list(tables()["5"].rows)
+    kinds = ("default-", "elements", "cleaning-", "grid-")
+    assert set(shown) == {key for key in rows() if key.startswith(kinds)} | {
+        "sgmft",
+        "sgmft-tokens",
+    }
+    parts = [rows()[key] for key in shown if key.startswith("default-")]
+    assert len(parts) == 3
+    for row in parts:  # solved as the default is: nothing is tried
+        assert (row.method, row.preset, row.like) == ("sgmft", None, None)
+        assert Work("folder", row, "x").preset.val_size == 0
+    for key in shown:
+        if key.startswith("elements-"):
+            assert (rows()[key].preset, rows()[key].like) == ("elements", "elements")
 
 
 def test_a_fusion_module_of_a_users_own_is_a_row_of_table_3(monkeypatch):

@@ -233,8 +233,8 @@ def rescale(w, name, x, scale):
     return x
 
 
-def project(w, x):
-    return times(x, w["project.weight"], w["project.bias"]) if "project.weight" in w else x
+def project(w, x, name="project"):
+    return times(x, w[f"{name}.weight"], w[f"{name}.bias"]) if f"{name}.weight" in w else x
 
 
 def side(w, c, pooled, tokens, pictures=None):
@@ -242,10 +242,12 @@ def side(w, c, pooled, tokens, pictures=None):
     null = w["null"]
     if pooled is None:
         return null, [null]
-    vector = project(w, rescale(w, "pooled_scale", pooled, c.scale))
     if c.view == "elements":
+        vector = project(w, rescale(w, "pooled_scale", pooled, c.scale))
         return vector, [vector]
-    rows = [project(w, rescale(w, "token_scale", x, c.scale)) for x in tokens]
+    own = "project_tokens" if "project_tokens.weight" in w else "project"  # widths may differ
+    vector = project(w, rescale(w, "pooled_scale", pooled, c.scale)) if c.sim else None
+    rows = [project(w, rescale(w, "token_scale", x, c.scale), own) for x in tokens]
     if pictures is not None:
         index = list(zip(*w["index.weight"], strict=True))  # `matrices` transposed it
         rows = [
@@ -255,7 +257,7 @@ def side(w, c, pooled, tokens, pictures=None):
 
 
 def sgmft(w, c, post):
-    """Logits, their direct part, M_fuse and (entropy of P^m, of P^e) of one post by all equations.
+    """Logits, M_fuse and (entropy of P^m, of P^e) of one post by all equations.
 
     w: `matrices` of the model; c: its config, read only. post: a dict of text, words, image,
     regions, index, where a missing side is None.
@@ -282,15 +284,7 @@ def sgmft(w, c, post):
     else:
         fused = fusion(part(w, "fusion"), text, image, c.heads, width, c.fusion_layers)
     logits = classifier(part(w, "classifier"), fused, len(c.classifier_widths) + 1)
-    direct = None
-    if c.direct:
-        direct = w["direct_text.bias"]
-        for name in ("text", "image"):
-            if post[name] is not None:
-                x = rescale(part(w, name), "pooled_scale", post[name], c.scale)
-                direct = add(direct, times(x, w[f"direct_{name}.weight"]))
-        logits = [d + w["share"] * a for d, a in zip(direct, logits, strict=True)]
-    return logits, direct, fused, guidance
+    return logits, fused, guidance
 
 
 def gate_entropy(p, kind):

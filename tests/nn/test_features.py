@@ -1,11 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sgmft.encoders import EncoderInfo
 from sgmft.features import Features, PostFeatures, Ragged
 from sgmft.nn import SGMFT, ModelConfig
 
-DT, DV, REGIONS = 4, 3, 2
+DT, DW, DV, REGIONS = 4, 5, 3, 2
+INFO = EncoderInfo("x", "0" * 16, DT, DV, False, None, 8, "light", word_width=DW)
+NO_WORDS = np.zeros((0, DW), np.float16)
 random = np.random.default_rng(0)
 
 
@@ -21,9 +28,10 @@ def make(words, pictures):
     """A post of so many words and pictures; None is no text, no picture."""
     return PostFeatures(
         text=None if words is None else pooled(DT),
-        words=None if words is None else tokens(words, DT),
+        words=None if words is None else tokens(words, DW),
         images=None if pictures is None else pooled(pictures, DV),
         regions=None if pictures is None else tokens(pictures * REGIONS, DV),
+        ngrams=None if words is None else random.integers(0, 2**24, 2 * words, np.int32),
     )
 
 
@@ -33,32 +41,32 @@ def posts():
 
 
 def test_padding_takes_sequences_apart_and_fills_with_zeros(posts):
-    ragged = Ragged.of([p.words for p in posts], DT)
+    ragged = Ragged.of([p.words for p in posts], NO_WORDS)
     values, mask = ragged.pad(torch.tensor([2, 0, 3, 0]))
-    assert values.shape == (4, 5, DT) and values.dtype == torch.float32
+    assert values.shape == (4, 5, DW) and values.dtype == torch.float16
     assert mask.sum(1).tolist() == [5, 3, 0, 3] and mask[1, :3].all()
-    assert np.array_equal(values[0], posts[2].words.astype(np.float32))
+    assert np.array_equal(values[0], posts[2].words)
     for row in (1, 3):
-        assert np.array_equal(values[row, :3], posts[0].words.astype(np.float32))
+        assert np.array_equal(values[row, :3], posts[0].words)
     assert (values[~mask] == 0).all()
 
 
 def test_padding_is_as_short_as_the_chosen_sequences_allow(posts):
-    ragged = Ragged.of([p.words for p in posts], DT)
-    assert ragged.pad(torch.tensor([0]))[0].shape == (1, 3, DT)
+    ragged = Ragged.of([p.words for p in posts], NO_WORDS)
+    assert ragged.pad(torch.tensor([0]))[0].shape == (1, 3, DW)
     values, mask = ragged.pad(torch.tensor([1, 3, 4]))  # nothing in any of them
-    assert values.shape == (3, 1, DT) and not mask.any()
+    assert values.shape == (3, 1, DW) and not mask.any()
     values, mask = ragged.pad(torch.tensor([], dtype=torch.long))
-    assert values.shape == (0, 1, DT) and mask.shape == (0, 1)
+    assert values.shape == (0, 1, DW) and mask.shape == (0, 1)
 
 
 def test_sequences_that_are_all_missing():
-    values, mask = Ragged.of([None, None], DT).pad(torch.tensor([0, 1]))
-    assert values.shape == (2, 1, DT) and values.dtype == torch.float32 and not mask.any()
+    values, mask = Ragged.of([None, None], NO_WORDS).pad(torch.tensor([0, 1]))
+    assert values.shape == (2, 1, DW) and values.dtype == torch.float16 and not mask.any()
 
 
 def test_pooled_features_and_what_is_missing(posts):
-    features = Features.of(posts, DT, DV, tokens=True)
+    features = Features.of(posts, INFO, tokens=True)
     assert len(features) == 5
     assert features.has_text.tolist() == [True, False, True, False, True]
     assert features.has_image.tolist() == [True, True, False, False, True]
@@ -70,7 +78,7 @@ def test_pooled_features_and_what_is_missing(posts):
 
 
 def test_a_batch_is_the_posts_asked_for_in_their_order(posts):
-    features = Features.of(posts, DT, DV, tokens=True)
+    features = Features.of(posts, INFO, tokens=True)
     batch = features.batch(torch.tensor([1, 0, 2]))
     assert torch.equal(batch.text, features.text[[1, 0, 2]])
     assert torch.equal(batch.image, features.image[[1, 0, 2]])
@@ -80,10 +88,12 @@ def test_a_batch_is_the_posts_asked_for_in_their_order(posts):
     assert batch.image_mask.sum(1).tolist() == [6, 2, 0]
     assert np.array_equal(batch.image_tokens[0], posts[1].regions.astype(np.float32))
     assert np.array_equal(batch.text_tokens[2], posts[2].words.astype(np.float32))
+    assert batch.text_tokens.dtype == batch.image_tokens.dtype == torch.float32
+    assert batch.ngrams is None, "nobody asked for them"
 
 
 def test_regions_know_their_picture(posts):
-    features = Features.of(posts, DT, DV, tokens=True)
+    features = Features.of(posts, INFO, tokens=True)
     assert features.regions_per_picture == REGIONS
     batch = features.batch(torch.tensor([0, 1]))
     assert batch.image_index.tolist() == [[0, 0, 1, 1, 2, 2]] * 2
@@ -91,32 +101,80 @@ def test_regions_know_their_picture(posts):
 
 
 def test_without_tokens_a_batch_holds_pooled_features_only(posts):
-    batch = Features.of(posts, DT, DV, tokens=False).batch(torch.tensor([0, 1]))
+    batch = Features.of(posts, INFO, tokens=False).batch(torch.tensor([0, 1]))
     assert batch.text.shape == (2, DT)
-    assert batch[4:] == (None,) * 5
-    assert batch.to(torch.device("cpu"))[4:] == (None,) * 5
+    assert batch[4:] == (None,) * 6
+    assert batch.to(torch.device("cpu"))[4:] == (None,) * 6
     pooled_only = [p._replace(words=None, regions=None) for p in posts]
     assert torch.equal(
-        Features.of(pooled_only, DT, DV, tokens=False).image,
-        Features.of(posts, DT, DV, tokens=True).image,
+        Features.of(pooled_only, INFO, tokens=False).image,
+        Features.of(posts, INFO, tokens=True).image,
     )
 
 
+@pytest.mark.parametrize("with_tokens", [True, False])
+def test_n_grams_on_request(posts, with_tokens):
+    features = Features.of(posts, INFO, tokens=with_tokens)
+    plain, batch = (features.batch(torch.tensor([2, 0, 3, 1, 0]), ngrams=n) for n in (False, True))
+    assert batch.ngrams.shape == (5, 10) and batch.ngrams.dtype == torch.int32
+    for found, i in zip(batch.ngrams.tolist(), (2, 0, 3, 1, 0), strict=True):
+        wanted = [] if posts[i].ngrams is None else posts[i].ngrams.tolist()
+        assert found == wanted + [-1] * (10 - len(wanted))
+    for a, b in zip(plain[:-1], batch[:-1], strict=True):
+        assert a is b is None or torch.equal(a, b)
+
+
+def test_n_grams_of_chosen_posts(posts):
+    taken = Features.of(posts, INFO, tokens=False).take(torch.tensor([4, 2, 1, 2]))
+    assert taken.ngrams.offsets.tolist() == [0, 0, 10, 10, 20]
+    assert taken.ngrams.values.tolist() == posts[2].ngrams.tolist() * 2
+    batch = taken.batch(torch.tensor([0, 2]), ngrams=True)
+    assert batch.ngrams.tolist() == [[-1], [-1]], "a padded batch is at least one wide"
+
+
+def test_features_made_by_hand_may_be_without_n_grams(posts):
+    features = replace(Features.of(posts, INFO, tokens=True), ngrams=None)
+    rows = torch.tensor([2, 0])
+    assert features.take(rows).ngrams is None
+    assert features.batch(rows, ngrams=True).ngrams is None
+
+
+@given(
+    st.lists(st.none() | st.lists(st.integers(0, 2**24 - 1), max_size=6), max_size=8),
+    st.data(),
+)
+def test_any_n_grams_stacked_chosen_and_padded(grams, data):
+    made = [
+        make(None, 1) if g is None else make(1, None)._replace(ngrams=np.array(g, np.int32))
+        for g in grams
+    ]
+    places = st.lists(st.integers(0, len(made) - 1), max_size=8) if made else st.just([])
+    chosen, rows = data.draw(places), data.draw(places)
+    rows = [i for i in rows if i < len(chosen)]
+    features = Features.of(made, INFO, tokens=False).take(torch.tensor(chosen, dtype=torch.long))
+    batch = features.batch(torch.tensor(rows, dtype=torch.long), ngrams=True)
+    wanted = [grams[chosen[i]] or [] for i in rows]
+    longest = max([1, *map(len, wanted)])
+    assert batch.ngrams.shape == (len(rows), longest) and batch.ngrams.dtype == torch.int32
+    assert batch.ngrams.tolist() == [g + [-1] * (longest - len(g)) for g in wanted]
+
+
 def test_no_posts_at_all():
-    features = Features.of([], DT, DV, tokens=True)
+    features = Features.of([], INFO, tokens=True)
     assert len(features) == 0
-    assert features.batch(torch.tensor([], dtype=torch.long)).text.shape == (0, DT)
+    batch = features.batch(torch.tensor([], dtype=torch.long), ngrams=True)
+    assert batch.text.shape == (0, DT) and batch.ngrams.shape == (0, 1)
 
 
 def test_posts_without_any_picture():
-    features = Features.of([make(2, None), make(1, None)], DT, DV, tokens=True)
+    features = Features.of([make(2, None), make(1, None)], INFO, tokens=True)
     batch = features.batch(torch.tensor([0, 1]))
     assert batch.image_tokens.shape == (2, 1, DV) and not batch.image_mask.any()
     assert not batch.has_image.any() and batch.image_index.tolist() == [[0], [0]]
 
 
 def test_moving_a_batch_keeps_every_field(posts):
-    batch = Features.of(posts, DT, DV, tokens=True).batch(torch.tensor([0, 4]))
+    batch = Features.of(posts, INFO, tokens=True).batch(torch.tensor([0, 4]), ngrams=True)
     for before, after in zip(batch, batch.to(torch.device("cpu")), strict=True):
         assert torch.equal(before, after)
 
@@ -125,8 +183,8 @@ def test_moving_a_batch_keeps_every_field(posts):
 def test_a_model_runs_on_every_batch(posts, view):
     """A post's logits do not depend on the batch it was cut with."""
     torch.manual_seed(0)
-    features = Features.of(posts, DT, DV, tokens=view == "tokens")
-    model = SGMFT(ModelConfig(3, DT, DV, width=16, heads=2, view=view)).eval()
+    features = Features.of(posts, INFO, tokens=view == "tokens")
+    model = SGMFT(ModelConfig(3, DT, DV, word_width=DW, width=16, heads=2, view=view)).eval()
     with torch.no_grad():
         together = model(features.batch(torch.arange(5))).logits
         for i in range(5):

@@ -94,7 +94,8 @@ def test_modules_by_name(name, kind):
 
 
 def test_an_unknown_name_tells_those_there_are_and_how_to_add_one(monkeypatch):
-    settings = {"classes": 2, "text_width": D, "image_width": D, "heads": HEADS, "fusion": "mine"}
+    settings = {"classes": 2, "text_width": 5, "image_width": 3, "heads": HEADS, "width": D}
+    settings["fusion"] = "mine"
     with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, sum, .*FUSIONS\[name"):
         ModelConfig(**settings)
     taken = []

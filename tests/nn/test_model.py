@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, Batch, ModelConfig
+from sgmft.nn.model import own_width
 
 SMALL = ModelConfig(
     classes=3,
@@ -37,12 +38,14 @@ CONFIGS = [
     for changes in (
         {"sim": False},
         {"fusion": "sum"},
-        {"sim": False, "fusion": "sum", "direct": True},
-        {"direct": True, "scale": "unit", "temperature": 20.0},
+        {"sim": False, "fusion": "sum"},
+        {"scale": "unit", "temperature": 20.0},
         {"scale": "standard", "temperature": "learned", "initial_temperature": 3.0},
         {"fusion_layers": 1, "element_width": 2},
-        {"element_width": 4, "guided": "image", "direct": True},
-        {"shared_space": True, "text_width": 16, "image_width": 16},
+        {"element_width": 4, "guided": "image"},
+        {"shared_space": True, "text_width": 16, "image_width": 16, "word_width": 16},
+        {"word_width": 7, "scale": "standard"},
+        {"word_width": 7, "sim": False},
     )
 ]
 
@@ -74,7 +77,7 @@ def random_batch(config, missing=True, seed=0, dtype=torch.float64):
     return Batch(
         *pooled,
         *present,
-        normal(5, max(WORDS), config.text_width),
+        normal(5, max(WORDS), config.word_width),
         mask(WORDS, present[0]),
         normal(5, max(REGIONS), config.image_width),
         mask(REGIONS, present[1]),
@@ -150,10 +153,7 @@ def test_the_model_is_the_papers_equations(config):
     w = slow.matrices(model)
     for i in range(5):
         *expected, guidance = slow.sgmft(w, config, post(batch, i))
-        for got, numbers in zip((out.logits, out.direct, out.fused), expected, strict=True):
-            if numbers is None:
-                assert got is None
-                continue
+        for got, numbers in zip((out.logits, out.fused), expected, strict=True):
             numbers = torch.tensor(numbers, dtype=torch.float64)
             torch.testing.assert_close(got[i], numbers, rtol=1e-10, atol=1e-10)
         if guidance is None:
@@ -271,7 +271,7 @@ def test_a_text_without_words_has_the_null_token():
 @views
 @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
 def test_never_nan_whatever_is_missing(view, gate):
-    config = replace(SMALL, view=view, gate=gate, scale="unit", direct=True, temperature="learned")
+    config = replace(SMALL, view=view, gate=gate, scale="unit", temperature="learned")
     model = fresh(config)
     base = random_batch(config, missing=False, dtype=torch.float32)
     for text, image in product([True, False], repeat=2):
@@ -284,7 +284,7 @@ def test_never_nan_whatever_is_missing(view, gate):
         model.zero_grad()
         out = model(batch)
         model.loss(out, torch.arange(5) % 3, cross_entropy).backward()
-        for value in (out.logits, out.direct, out.fused, *out.guidance):
+        for value in (out.logits, out.fused, *out.guidance):
             assert value.isfinite().all()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
@@ -360,12 +360,11 @@ def test_no_projection_where_the_space_is_shared_and_widths_agree():
 # --- learning ---
 
 
-def gradients(model, batch, loss=None):
-    """Which parameters get one, of the model's own loss or of another."""
+def gradients(model, batch):
+    """Which parameters get one."""
     labels = torch.arange(5) % 3
     model.zero_grad()
-    out = model(batch)
-    (loss(out, labels) if loss else model.loss(out, labels, cross_entropy)).backward()
+    model.loss(model(batch), labels, cross_entropy).backward()
     return {
         name: p.grad is not None and bool((p.grad != 0).any())
         for name, p in model.named_parameters()
@@ -373,24 +372,15 @@ def gradients(model, batch, loss=None):
 
 
 @views
-@pytest.mark.parametrize("direct", [False, True])
-def test_the_loss_is_equation_19_and_a_direct_paths_own_beside_it(view, direct):
-    config = replace(SMALL, view=view, direct=direct)
+def test_the_loss_is_equation_19(view):
+    config = replace(SMALL, view=view)
     out, labels = randomised(config)(random_batch(config)), torch.arange(5) % 3
-
-    def cross_entropies(logits):
-        for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-            yield -math.log(slow.softmax(row)[label])
-
-    expected = sum(cross_entropies(out.logits)) / 5
-    if direct:
-        expected += sum(cross_entropies(out.direct)) / 5
+    rows = zip(out.logits.tolist(), labels.tolist(), strict=True)
+    expected = sum(-math.log(slow.softmax(row)[label]) for row, label in rows) / 5
     assert fresh(config).loss(out, labels, cross_entropy).item() == pytest.approx(expected)
-    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)  # another criterion counts for both
-    parts = [out.logits, out.direct][: 1 + direct]
-    expected = sum(cross_entropy(part, labels, weight).item() for part in parts)
+    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
     found = fresh(config).loss(out, labels, partial(cross_entropy, weight=weight))
-    assert found.item() == pytest.approx(expected)
+    assert found.item() == pytest.approx(cross_entropy(out.logits, labels, weight).item())
 
 
 @configs
@@ -398,12 +388,6 @@ def test_gradients_reach_every_parameter(config):
     config = replace(config, dropout=0.0)
     model, batch = fresh(config).double(), random_batch(config)
     reached = gradients(model, batch)
-    if config.direct:  # the last layer starts at zero and lets nothing through yet
-        assert (model.classifier[-1].weight == 0).all()
-        at_once = {n for n in reached if n.startswith(("classifier.12.", "direct_"))}
-        assert {n for n, yes in reached.items() if yes} == at_once
-        torch.optim.Adam(model.parameters(), lr=1e-2).step()
-        reached = gradients(model, batch)
     fixed = {"temperature.log_value"} if config.sim and config.temperature != "learned" else set()
     assert {name for name, yes in reached.items() if not yes} == fixed
     assert {n for n, p in model.named_parameters() if not p.requires_grad} == fixed
@@ -434,60 +418,11 @@ def test_index_vectors_learn_from_the_pictures_they_stand_for():
     assert (model.image.index.weight.grad != 0).any(1).tolist() == [True, False, False]
 
 
-def test_a_direct_model_starts_at_zero_logits_and_a_linear_map():
-    model = fresh(replace(SMALL, direct=True)).eval()
-    batch = random_batch(SMALL, dtype=torch.float32)
-    assert (model(batch).logits == 0).all()
-    with torch.no_grad():
-        model.direct_text.weight.normal_()
-        model.direct_image.weight.normal_()
-    expected = (batch.text * batch.has_text[:, None]) @ model.direct_text.weight.T
-    expected += (batch.image * batch.has_image[:, None]) @ model.direct_image.weight.T
-    for share in (0.0, 1.0):  # the fused path is still at zero
-        model.share.fill_(share)
-        out = model(batch)
-        torch.testing.assert_close(out.logits, expected)
-        torch.testing.assert_close(out.direct, expected)
-
-
-@views
-def test_a_direct_path_and_the_rest_learn_apart(view):
-    config = replace(SMALL, view=view, direct=True)
-    model, batch = randomised(config), random_batch(config)
-    rest = gradients(model, batch, lambda out, labels: cross_entropy(out.logits, labels))
-    direct = gradients(model, batch, lambda out, labels: cross_entropy(out.direct, labels))
-    assert {n for n, yes in direct.items() if yes} == {
-        "direct_text.weight",
-        "direct_text.bias",
-        "direct_image.weight",
-    }
-    assert not any(rest[n] for n in rest if n.startswith("direct_"))
-    assert rest["classifier.0.weight"] and rest["text.project.weight"]
-
-
-def test_the_fused_path_counts_by_its_share():
-    model, batch = randomised(replace(SMALL, direct=True)), random_batch(SMALL)
-    logits = []
-    for share in (0.0, 1.0, 0.3):
-        model.share.fill_(share)
-        logits.append(model(batch).logits)
-    none, all_of_it, some = logits
-    assert torch.equal(none, model(batch).direct)
-    torch.testing.assert_close(some, none + 0.3 * (all_of_it - none), rtol=0, atol=1e-6)
-    assert "share" in model.state_dict()  # saved with the model
-
-
-def test_without_a_direct_path_there_is_no_share():
-    model = fresh(SMALL)
-    assert model.share is None and "share" not in model.state_dict()
-    assert model(random_batch(SMALL, dtype=torch.float32)).direct is None
-
-
 @pytest.mark.parametrize(
     "changes",
     [
         {"view": "elements"},
-        {"view": "elements", "gate": "sigmoid", "element_width": 4, "direct": True},
+        {"view": "elements", "gate": "sigmoid", "element_width": 4},
         {"view": "tokens", "gate": "sigmoid", "temperature": "learned"},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
@@ -634,12 +569,22 @@ def test_defaults_are_the_papers():
     )
     assert (config.gate, config.temperature, config.guided) == ("softmax", 1.0, "text")
     assert (config.sim, config.fusion, config.fusion_layers) == (True, "sfm", 2)
-    assert not config.direct
     assert (config.scale, config.projected) == ("none", False)
     small = ModelConfig(classes=6, text_width=16, image_width=16, shared_space=True)
     model = SGMFT(small)
     assert sum(isinstance(m, nn.Linear) for m in model.classifier) == 5
     assert model.text_ffn.w1.out_features == 64
+
+
+@pytest.mark.parametrize(
+    ("widths", "shared", "width"),
+    [((768, 768), True, 768), ((1536, 2560), False, 512), ((64, 64), False, 512)],
+)
+def test_the_width_is_the_shared_spaces_or_512(widths, shared, width):
+    config = ModelConfig(3, *widths, shared_space=shared)
+    assert config.width == own_width(*widths, shared) == width
+    assert config.projected is not shared
+    assert ModelConfig(3, *widths, shared_space=shared, width=16).width == 16
 
 
 def test_an_unknown_fusion_module_is_told_when_the_model_is_built():

@@ -65,7 +65,7 @@ class BalanceMLA(TwoSided):
 
     def __init__(self, config: BalanceMLAConfig) -> None:
         D, K = config.width, config.classes
-        super().__init__(config, D, tokens=True)
+        super().__init__(config, D, tokens=True, pooled=False)
         self.attention = nn.MultiheadAttention(D, config.heads, batch_first=True)
         self.text_head = nn.Linear(D, K)
         self.image_head = nn.Linear(D, K)

@@ -77,7 +77,7 @@ class BridgeTower(TwoSided):
 
     def __init__(self, config: BridgeTowerConfig) -> None:
         D, c = config.width, config
-        super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images)
+        super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images, pooled=False)
         self.text_tower, self.image_tower = Tower(c), Tower(c)
         self.cross_modal = nn.ModuleList(
             CrossModalLayer(D, c.heads, c.hidden, c.dropout) for _ in range(c.layers)

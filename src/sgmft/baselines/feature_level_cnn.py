@@ -114,6 +114,6 @@ METHOD = Method(
     tokens=True,
     encoder="cnn",
     presets=PRESETS,
-    note="TextCNN from memory; EfficientNet-Lite0 in place of CaffeNet, whose weights are not "
+    note="TextCNN from memory; EfficientNet-Lite in place of CaffeNet, whose weights are not "
     "distributed.",
 )

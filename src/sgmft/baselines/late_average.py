@@ -8,45 +8,41 @@ import torch
 from torch import Tensor
 
 from sgmft.baselines.base import Method
-from sgmft.baselines.linear_probe import ImageOnly, ProbeConfig, TextOnly
+from sgmft.baselines.linear_probe import PROBE, ImageOnly, TextOnly
 from sgmft.nn.batch import Batch
-from sgmft.nn.network import Output, Solved
+from sgmft.nn.network import NetworkConfig, Output, Solved
 
 
 class LateAverage(Solved):
     """The mean of the two unimodal probes' probabilities; one side's alone without the other.
 
-    Each probe is fitted to the training posts that have its side, with the same strength.
+    Each probe is fitted to the training posts that have its side.
     """
 
-    config: ProbeConfig
     text: TextOnly
     image: ImageOnly
 
-    def __init__(self, config: ProbeConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.text, self.image = TextOnly(config), ImageOnly(config)
 
-    def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
-    ) -> None:
-        """Take mean and deviation from the training features; see `Network.prepare`."""
-        for probe in (self.text, self.image):
-            probe.prepare(text, image, words, regions)
-
-    def solve(self, batch: Batch, labels: Tensor) -> None:
-        """Fit both probes; labels (N,)."""
-        for probe in (self.text, self.image):
-            probe.solve(batch, labels)
+    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
+        """Fit both probes; see `Solved.solve`."""
+        return _average(batch, self.text.solve(batch, labels), self.image.solve(batch, labels))
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K), the logarithms of the mean probabilities."""
         text, image = self.text(batch), self.image(batch)
-        t, v = text.logits.log_softmax(-1), image.logits.log_softmax(-1)  # (B, K)
-        has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
-        both = torch.logaddexp(t, v) - math.log(2)
-        logits = torch.where(has_text & has_image, both, torch.where(has_text, t, v))
+        logits = _average(batch, text.logits, image.logits)
         return Output(logits, torch.cat([text.fused, image.fused], -1))
+
+
+def _average(batch: Batch, text: Tensor, image: Tensor) -> Tensor:
+    """Logarithms of the mean of both sides' probabilities, or one side's (B, K)."""
+    t, v = text.log_softmax(-1), image.log_softmax(-1)
+    has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
+    both = torch.logaddexp(t, v) - math.log(2)
+    return torch.where(has_text & has_image, both, torch.where(has_text, t, v))
 
 
 METHOD = Method(
@@ -54,6 +50,6 @@ METHOD = Method(
     title="Late averaging",
     source="two logistic regressions",
     network=LateAverage,
-    config=ProbeConfig,
-    tuned="strength",
+    config=NetworkConfig,
+    presets=PROBE,
 )

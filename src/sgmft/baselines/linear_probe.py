@@ -1,89 +1,65 @@
 """Linear probes: logistic regression on pooled features of both sides, of the text, of the image.
 
-What every practitioner tries first: scikit-learn's logistic regression on frozen features.
+What every practitioner tries first: scikit-learn's logistic regression on frozen features, its
+penalty chosen by cross-validation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sgmft.baselines.base import Method
-from sgmft.baselines.logistic import log_frequencies, solve_logistic
 from sgmft.nn.batch import Batch
-from sgmft.nn.inputs import Normalizer
+from sgmft.nn.experts import DenseExpert, draw_folds
+from sgmft.nn.logistic import log_frequencies
 from sgmft.nn.network import NetworkConfig, Output, Solved
+from sgmft.presets import Preset
 
-
-@dataclass(frozen=True)
-class ProbeConfig(NetworkConfig):
-    """Settings of a probe.
-
-    Attributes:
-        strength: C, the inverse of the L2 penalty, as in scikit-learn: smaller is simpler.
-
-    Raises:
-        SgmftError: strength is not positive.
-    """
-
-    strength: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("strength")
+FOLDS = 5  # of the training posts
 
 
 class LinearProbe(Solved):
     """Multinomial logistic regression on the standardised pooled features [t; v].
 
-    A missing side is zeros, the mean of the training features. A post without any side that the
-    probe reads gets the class frequencies of the training posts, and teaches nothing else.
+    A missing side is zeros. A post without any side that the probe reads gets the class
+    frequencies of the training posts, and teaches nothing else. See `sgmft.nn.experts` for how
+    features are standardised and the penalty is chosen.
     """
 
-    config: ProbeConfig
     sides: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
     prior: Tensor
 
-    def __init__(self, config: ProbeConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         widths = {"text": config.text_width, "image": config.image_width}
-        self.text = self.image = nn.Identity()
-        for side in self.sides:
-            setattr(self, side, Normalizer(widths[side], "standard"))
-        self.classifier = nn.Linear(sum(widths[side] for side in self.sides), config.classes)
+        self.expert = DenseExpert(sum(widths[side] for side in self.sides), config.classes)
         self.register_buffer("prior", torch.zeros(config.classes))  # logarithms
 
-    def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
-    ) -> None:
-        """Take mean and deviation from the training features; see `Network.prepare`."""
-        for side, pooled in ((self.text, text), (self.image, image)):
-            if isinstance(side, Normalizer):
-                side.fit(pooled)
-
-    def solve(self, batch: Batch, labels: Tensor) -> None:
-        """Fit the regression to the posts that have a side to read; labels (N,)."""
+    @torch.no_grad()
+    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
+        """Fit the regression to the posts that have a side to read; see `Solved.solve`."""
         x, known = self._inputs(batch)
-        solve_logistic(self.classifier, x[known], labels[known], self.config.strength)
         self.prior.copy_(log_frequencies(labels, self.config.classes))
+        logits = self.prior.repeat(len(labels), 1)
+        fold = draw_folds(labels, FOLDS)
+        if known.any():
+            logits[known] = self.expert.fit(x[known], labels[known], fold[known])
+        return logits
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         x, known = self._inputs(batch)
-        return Output(torch.where(known[:, None], self.classifier(x), self.prior), x)
+        return Output(torch.where(known[:, None], self.expert(x), self.prior), x)
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Standardised features (B, D), zeros where missing, and whether there are any (B,)."""
-        given = {
-            "text": (self.text, batch.text, batch.has_text),
-            "image": (self.image, batch.image, batch.has_image),
-        }
+        """Features (B, D), zeros where missing, and whether there are any (B,)."""
+        given = {"text": (batch.text, batch.has_text), "image": (batch.image, batch.has_image)}
         parts = [given[side] for side in self.sides]
-        x = torch.cat([torch.where(has[:, None], scale(x), 0.0) for scale, x, has in parts], -1)
-        return x, torch.stack([has for _, _, has in parts]).any(0)
+        x = torch.cat([torch.where(has[:, None], x, 0.0) for x, has in parts], -1)
+        return x, torch.stack([has for _, has in parts]).any(0)
 
 
 class TextOnly(LinearProbe):
@@ -98,31 +74,33 @@ class ImageOnly(LinearProbe):
     sides = ("image",)
 
 
+PROBE = {"default": Preset("default", refit=True)}
+
 METHODS = (
     Method(
         name="linear-probe",
         title="Linear probe",
         source="logistic regression",
         network=LinearProbe,
-        config=ProbeConfig,
-        tuned="strength",
+        config=NetworkConfig,
+        presets=PROBE,
     ),
     Method(
         name="text-only",
         title="Text only",
         source="logistic regression",
         network=TextOnly,
-        config=ProbeConfig,
+        config=NetworkConfig,
         note="Posts without text get the class frequencies of the training posts.",
-        tuned="strength",
+        presets=PROBE,
     ),
     Method(
         name="image-only",
         title="Image only",
         source="logistic regression",
         network=ImageOnly,
-        config=ProbeConfig,
+        config=NetworkConfig,
         note="Posts without pictures get the class frequencies of the training posts.",
-        tuned="strength",
+        presets=PROBE,
     ),
 )

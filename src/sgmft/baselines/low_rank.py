@@ -91,5 +91,5 @@ METHOD = Method(
     encoder="cnn",
     presets=PRESETS,
     note="Without the user attributes, which our features do not have; TextCNN from memory; "
-    "EfficientNet-Lite0 in place of PlacesCNN.",
+    "EfficientNet-Lite in place of PlacesCNN.",
 )

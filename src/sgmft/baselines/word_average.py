@@ -88,5 +88,5 @@ METHOD = Method(
     tokens=True,
     encoder="cnn",
     presets=PRESETS,
-    note="The mean of learned word embeddings; EfficientNet-Lite0 as the CNN.",
+    note="The mean of learned word embeddings; EfficientNet-Lite0 and -Lite2 as the CNN.",
 )

@@ -151,6 +151,6 @@ class WordNetwork(Network):
         self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
     ) -> None:
         """Take the scale of the picture features, and the vocabulary from all words (M, 3)."""
-        super().prepare(text, image, words, regions)
+        self.image.fit(image, regions)
         if words is not None:
             self.text.embeddings.fit(words)

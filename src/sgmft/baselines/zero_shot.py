@@ -55,7 +55,9 @@ class ZeroShotConfig(NetworkConfig):
 class ZeroShot(Solved):
     """Logits are the cosines of text and label, in a shared space the mean with image and label's.
 
-    A post with nothing that can be compared with words gets equal logits.
+    Compared are the first `word_width` numbers of a text, its own vector: what summarises its words
+    beside it differs between a sentence and a short prompt by their lengths alone. A post with
+    nothing that can be compared with words gets equal logits.
     """
 
     config: ZeroShotConfig
@@ -71,12 +73,13 @@ class ZeroShot(Solved):
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
-        fused, sides = _unit(batch.text, batch.has_text), batch.has_text.long()
+        Dw = self.config.word_width
+        fused, sides = _unit(batch.text[:, :Dw], batch.has_text), batch.has_text.long()
         if self.config.reads_images:
             fused = fused + _unit(batch.image, batch.has_image)
             sides = sides + batch.has_image
         fused = fused / sides.clamp(min=1)[:, None]  # its products are the means of the cosines
-        logits = self.config.scale_factor * fused @ normalize(self.prompts, dim=-1).T
+        logits = self.config.scale_factor * fused @ normalize(self.prompts[:, :Dw], dim=-1).T
         return Output(logits, fused)
 
 

@@ -37,12 +37,10 @@ class Choice:
     Attributes:
         settings: replaced in its preset.
         epochs: of a run on all training posts.
-        share: of the fused path, where there is a direct one.
     """
 
     settings: Mapping[str, float]
     epochs: int
-    share: float | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Work:
             dict(preset.model),
             asdict(preset.train),
             encoded.info["fingerprint"],
-            None if self.choice is None else [self.choice.epochs, self.choice.share],
+            None if self.choice is None else self.choice.epochs,
         ]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
         kind = "trial" if self.choice is None else f"seed{self.seed}"
@@ -139,7 +137,6 @@ def _trial(work: Work, data: Data) -> dict[str, Any]:
     return {
         "settings": dict(work.settings),
         "epochs": choice.epochs,
-        "share": choice.share,
         "val_loss": best.val_loss,
         "val_accuracy": best.val_accuracy,
     }
@@ -148,7 +145,7 @@ def _trial(work: Work, data: Data) -> dict[str, Any]:
 def _run(work: Work, data: Data) -> dict[str, Any]:
     assert work.choice is not None
     task, _, test = _task(work, data)
-    network = refit(task, work.choice.epochs, work.choice.share, device=work.device)
+    network = refit(task, work.choice.epochs, device=work.device)
     answers = answer(network, load_features(_data_file(work), work.features).take(test))
     probabilities = answers.logits.softmax(-1).numpy()
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
@@ -168,7 +165,6 @@ def _run(work: Work, data: Data) -> dict[str, Any]:
     return {
         "settings": dict(work.choice.settings),
         "epochs": work.choice.epochs,
-        "share": work.choice.share,
         "parameters": sum(x.numel() for x in network.parameters() if x.requires_grad),
         "name": work.name(data),
     }

@@ -49,7 +49,7 @@ class Comparison:
     def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Found]:
         """Do what is not done yet, and return what was found for each row."""
         own = [(row, s) for row in self.rows if row.like is None for s in self._candidates(row)]
-        like = [row for row in self.rows if row.like is not None]
+        like = [row for row in self.rows if row.like is not None and self._tuned(row)]
         total = len(own) + len(like) + sum(len(seeds) for seeds in self._seeds.values())
         self._try(own, total, on_progress)
         chosen = [(row, self.found[row.like].choice) for row in like if row.like is not None]
@@ -58,7 +58,7 @@ class Comparison:
         for row in self.rows:
             found = self.found[row.key]
             if not self._tuned(row):
-                found.choice = Choice({}, self._work(row).preset.train.epochs, None)
+                found.choice = Choice({}, self._work(row).preset.train.epochs)
             if found.choice is None:
                 if row.like is not None and self.found[row.like].failed:
                     found.failed = found.failed or [f"the trials of {row.like} failed"]
@@ -89,7 +89,7 @@ class Comparison:
                 continue
             found.trials.append(record)
             best = min(found.trials, key=lambda record: float(record["val_loss"]))
-            found.choice = Choice(best["settings"], best["epochs"], best["share"])
+            found.choice = Choice(best["settings"], best["epochs"])
 
     def _perform(
         self, works: Sequence[tuple[Row, Work]], total: int, on_progress: OnProgress | None
@@ -125,7 +125,8 @@ class Comparison:
             return [{}]
         value = getattr(preset.train, method.tuned, None)
         if value is None:
-            default = {f.name: f.default for f in dataclasses.fields(method.config)}
+            config = method.architecture(preset.name).config
+            default = {f.name: f.default for f in dataclasses.fields(config)}
             value = preset.model.get(method.tuned, default[method.tuned])
         return [{method.tuned: value * factor} for factor in FACTORS[: self.plan.trials]]
 

@@ -75,7 +75,7 @@ class Data:
         encoded = self.encoded[key]
         info = EncoderInfo(**encoded.info)
         rows = FeatureStore(self.store, info, encoded.tokens).read(self.keys)
-        return Features.of(rows, info.text_width, info.image_width, encoded.tokens)
+        return Features.of(rows, info, encoded.tokens)
 
     def save(self, path: Path) -> None:
         """Write `data.json`, whole or not at all."""

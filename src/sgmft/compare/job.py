@@ -143,9 +143,11 @@ def _notes(plan: Plan) -> list[str]:
     seeds = "seed 0" if plan.seeds == 1 else f"the seeds 0 to {plan.seeds - 1}"
     notes = [
         "All rows learn from the same posts and are judged on the same test posts. Each system "
-        f"tried {tried} of its learning rate (probes: of their strength), trained without the "
-        "held-out posts with seed 0; the value and the number of epochs with the least loss on "
-        f"those were kept, and {seeds} then trained on all training posts. Where a row only "
+        f"tried {tried} of its learning rate, trained without the held-out posts with seed 0; the "
+        "value and the number of epochs with the least loss on "
+        f"those were kept, and {seeds} then trained on all training posts. Probes and SG-MFT "
+        "(default) choose their penalties by 5-fold cross-validation of the training posts "
+        "instead. Where a row only "
         "changes something in a full model (Tables 2, 4 and 5), it takes that model's value and "
         "chooses its number of epochs.",
         "mPLUG, BridgeTower and the attention modules are architectures here, trained from random "

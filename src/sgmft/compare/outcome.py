@@ -79,8 +79,6 @@ def _line(
         chosen = {name: f"{value:.3g}" for name, value in found.choice.settings.items()}
         if found.choice.epochs > 1:
             chosen["epochs"] = str(found.choice.epochs)
-        if found.choice.share is not None:
-            chosen["share"] = f"{found.choice.share:.1f}"
         setting = ", ".join(f"{name}={value}" for name, value in chosen.items())
     return Line(
         row.key,

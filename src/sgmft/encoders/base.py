@@ -16,7 +16,7 @@ class Encoded(NamedTuple):
     """N encoded texts or pictures."""
 
     pooled: FloatArray  # (N, D)
-    tokens: list[FloatArray] | None  # N arrays (n_i, D) of words or regions, if asked for
+    tokens: list[FloatArray] | None  # N arrays (n_i, Dw) of words or regions, if asked for
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class EncoderInfo:
         logit_scale: the contrastive temperature the towers were trained with; None without one.
         image_size: edge in pixels of the square pictures it takes.
         cleaning: name of the text cleaning (`sgmft.text.CLEANINGS`).
+        word_width: of one word's features; 0 for the same as `text_width`. Where a text's are
+            wider, they begin with as many numbers that lie in the words' space: its own vector.
         image_key: the same for encoders whose picture features are the same, so that one may take
             another's; "" where nothing is known of that.
     """
@@ -45,6 +47,10 @@ class EncoderInfo:
     image_size: int
     cleaning: str
     image_key: str = ""
+    word_width: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "word_width", self.word_width or self.text_width)
 
 
 class Encoder(Protocol):

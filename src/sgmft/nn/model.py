@@ -16,7 +16,7 @@ from sgmft.nn.feed_forward import FeedForward, interaction
 from sgmft.nn.fusions import FUSIONS
 from sgmft.nn.heads import Heads
 from sgmft.nn.inputs import Scale
-from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
+from sgmft.nn.network import NetworkConfig, Output, TwoSided
 from sgmft.nn.similarity import (
     Gate,
     Guidance,
@@ -34,7 +34,8 @@ class ModelConfig(NetworkConfig):
     In a shared space as wide as D no projection is learned.
 
     Attributes:
-        width: D; 0 takes the text width (*).
+        width: D; 0 takes the width of the space that the encoder's towers share, as printed, or
+            512 where they share none: see `own_width` (*).
         view: pooled features as D scalar elements, or word and region tokens.
         element_width: w, numbers in one element of a head; elements view only.
         heads: h.
@@ -48,8 +49,6 @@ class ModelConfig(NetworkConfig):
         classifier_widths: the classifier's hidden widths; four make five layers (*).
         dropout: after attention, in the feed-forward block and in the classifier (*).
         scale: of the features that come in (*).
-        direct: adds a linear map of the pooled features to the logits, which learns by itself; the
-            rest learns what it leaves over, and counts by a share chosen on held-out posts (*).
         max_images: pictures of one post told apart in the tokens view.
     """
 
@@ -68,13 +67,13 @@ class ModelConfig(NetworkConfig):
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
     dropout: float = 0.1
     scale: Scale = "none"
-    direct: bool = False
     max_images: int = 16
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
         if self.width == 0:
-            object.__setattr__(self, "width", self.text_width)
+            D = own_width(self.text_width, self.image_width, self.shared_space)
+            object.__setattr__(self, "width", D)
         super().__post_init__()
         check_widths(self.classifier_widths)
         for name in ("initial_temperature", "hidden_ratio"):
@@ -100,6 +99,11 @@ class ModelConfig(NetworkConfig):
         return not (self.shared_space and self.text_width == self.image_width == self.width)
 
 
+def own_width(text_width: int, image_width: int, shared_space: bool) -> int:
+    """D where none is asked for: a shared space's width, or 512 where the towers share none."""
+    return text_width if shared_space and text_width == image_width else 512
+
+
 class SGMFT(TwoSided):
     """Similarity-guided interaction (SIM), similarity-aware fusion (SFM), classifier."""
 
@@ -115,6 +119,7 @@ class SGMFT(TwoSided):
             tokens=tokens,
             projected=c.projected,
             pictures=c.max_images,
+            pooled=c.sim or not tokens,
         )
         heads = Heads(c.heads, None if tokens else c.element_width)
         if c.sim:
@@ -125,13 +130,7 @@ class SGMFT(TwoSided):
             self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
         self.fusion = FUSIONS[c.fusion](D, heads, c.fusion_layers)
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
-        self.reset_parameters()  # before the direct path, which starts at zero
-        self.direct_text = self.direct_image = None
-        if c.direct:
-            self.share = torch.tensor(1.0)
-            self.direct_text = _zero(nn.Linear(c.text_width, c.classes))
-            self.direct_image = _zero(nn.Linear(c.image_width, c.classes, bias=False))
-            _zero(self.classifier[-1])
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Xavier for linear maps, He for those that a ReLU follows, zero biases."""
@@ -146,12 +145,13 @@ class SGMFT(TwoSided):
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); the softmax of eq. 18 is the caller's."""
-        t, v = self.pooled_inputs(batch)  # (B, D)
-        text, image, text_mask, image_mask = t, v, None, None
-        if self.config.view == "tokens":
+        tokens, text_mask, image_mask, guidance = self.config.view == "tokens", None, None, None
+        if tokens:
             text, image, text_mask, image_mask = self.token_inputs(batch)
-        guidance = None
+        else:
+            text, image = self.pooled_inputs(batch)  # (B, D)
         if self.config.sim:
+            t, v = self.pooled_inputs(batch) if tokens else (text, image)  # (B, D)
             tau = self.temperature()
             gate = modality_gate(t, v, tau, self.config.gate)  # eq. 1, 3
             guidance = self._guidance(gate, text, image, text_mask, image_mask)
@@ -164,19 +164,7 @@ class SGMFT(TwoSided):
             text, image = self.text_ffn(x_t, inter_t), self.image_ffn(x_i, inter_i)  # eq. 15, 16
         fused = self.fusion(text, image, text_mask, image_mask)  # eq. 17
         logits = self.classifier(fused)  # eq. 18
-        direct = None
-        if self.direct_text is not None and self.direct_image is not None:
-            text_in = self.text.pooled_scale(batch.text) * batch.has_text[:, None]
-            image_in = self.image.pooled_scale(batch.image) * batch.has_image[:, None]
-            direct = self.direct_text(text_in) + self.direct_image(image_in)
-            assert self.share is not None
-            logits = direct.detach() + self.share * logits
-        return Output(logits, fused, direct, guidance)
-
-    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
-        """Equation 19; a direct path learns by itself, beside it."""
-        loss = criterion(output.logits, labels)
-        return loss if output.direct is None else loss + criterion(output.direct, labels)
+        return Output(logits, fused, guidance)
 
     @torch.no_grad()
     def _guidance(
@@ -193,12 +181,3 @@ class SGMFT(TwoSided):
         if self.config.view == "elements":
             sides = (sides[0][..., None], sides[1][..., None], *sides[2:])
         return Guidance(gate_entropy(gate, self.config.gate), element_entropy(*sides))
-
-
-def _zero(layer: nn.Module) -> nn.Linear:
-    if not isinstance(layer, nn.Linear):
-        raise TypeError("only a linear layer is set to zero")
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

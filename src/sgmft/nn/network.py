@@ -24,8 +24,9 @@ class NetworkConfig:
 
     Attributes:
         classes: K, the number of labels.
-        text_width, image_width: what the encoder gives.
+        text_width, image_width: Dt and Dv, what the encoder gives.
         shared_space: whether the encoder's towers share one space.
+        word_width: Dw, of one word's features; 0 for the same as `text_width`.
 
     Raises:
         SgmftError: a whole number below 1, a choice that is not there, or dropout outside 0..1,
@@ -36,8 +37,10 @@ class NetworkConfig:
     text_width: int
     image_width: int
     shared_space: bool = False
+    word_width: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "word_width", self.word_width or self.text_width)
         for name, kind in typing.get_type_hints(type(self)).items():
             value, choices = getattr(self, name), typing.get_args(kind)
             if kind is int and value < 1:
@@ -60,7 +63,6 @@ class Output(NamedTuple):
 
     logits: Tensor  # (B, K)
     fused: Tensor  # (B, D) the representation behind them, which the figures show
-    direct: Tensor | None = None  # (B, K) the direct path's part of the logits, where there is one
     guidance: Guidance | None = None  # None where the network has no similarity guidance
     parts: Mapping[str, Tensor] | None = None  # what the network's own objective needs besides
 
@@ -77,22 +79,19 @@ class TokenInputs(NamedTuple):
 class Network(nn.Module):
     """A network that `sgmft.training` can train, and `sgmft.saving` can save.
 
-    A subclass sets `config` and the two ways in, `text` and `image`, and defines `forward`.
+    A subclass sets `config` and defines `forward`.
     """
 
     config: NetworkConfig
-    text: nn.Module
-    image: nn.Module
-    share: Tensor | None  # of the fused path in the logits, where a direct one is beside it
+    reads_ngrams: bool = False  # whether its batches must have them
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("share", None)
 
     @classmethod
     def measure(cls, words: Tensor | None) -> dict[str, int]:
-        """Fields of the config that the training posts decide, from their word features (., Dt)."""
+        """Fields of the config that the training posts decide, from their word features (., Dw)."""
         return {}
 
     def prepare(
@@ -103,12 +102,9 @@ class Network(nn.Module):
         Args:
             text: pooled features of the texts there are (N, Dt).
             image: pooled features of the posts that have pictures (M, Dv).
-            words, regions: all their tokens, (., Dt) and (., Dv), float16 as they are kept; None
+            words, regions: all their tokens, (., Dw) and (., Dv), float16 as they are kept; None
                 without token features.
         """
-        for side, pooled, tokens in ((self.text, text, words), (self.image, image, regions)):
-            if isinstance(side, ModalityInput):
-                side.fit(pooled, tokens)
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
@@ -122,13 +118,26 @@ class Network(nn.Module):
 class Solved(Network):
     """A network without epochs: its weights are the solution of a convex problem, or are given."""
 
-    def solve(self, batch: Batch, labels: Tensor) -> None:
-        """Set the weights from all training posts at once; labels (N,)."""
+    def solve(self, batch: Batch, labels: Tensor) -> Tensor | None:
+        """Set the weights from all training posts at once; labels (N,).
+
+        Returns:
+            Logits (N, K) of each post from weights found without it, where there are such.
+        """
         raise NotImplementedError
 
 
 class TwoSided(Network):
-    """A network both of whose sides come in through a `ModalityInput` of width D."""
+    """A network both of whose sides come in through a `ModalityInput` of width D.
+
+    Args:
+        config: its `text_width` is the pooled texts' and its `word_width` the words'.
+        width: D.
+        scale, projected: see `ModalityInput`.
+        tokens: whether word and region features come in, for `token_inputs`.
+        pictures: of one post, told apart.
+        pooled: whether pooled features come in, for `pooled_inputs`.
+    """
 
     text: ModalityInput
     image: ModalityInput
@@ -142,10 +151,19 @@ class TwoSided(Network):
         tokens: bool = False,
         projected: bool = True,
         pictures: int = 16,
+        pooled: bool = True,
     ) -> None:
         super().__init__(config)
-        self.text = ModalityInput(config.text_width, width, projected, scale, tokens)
-        self.image = ModalityInput(config.image_width, width, projected, scale, tokens, pictures)
+        c, common = config, (width, projected, scale, tokens)
+        self.text = ModalityInput(c.text_width, *common, token_source=c.word_width, pooled=pooled)
+        self.image = ModalityInput(c.image_width, *common, pictures, pooled=pooled)
+
+    def prepare(
+        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+    ) -> None:
+        """Take the feature scales; see `Network.prepare`."""
+        self.text.fit(text, words)
+        self.image.fit(image, regions)
 
     def pooled_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pooled features of text and image, each (B, D)."""

@@ -1,0 +1,303 @@
+"""Accuracy on a table's test posts against the number of posts learned from.
+
+    python benchmarks/learning_curves.py runs/ masked=place/index_masked.jsonl ... \
+        --features features/ --sizes 100,200,400,800,all --draws 3 --figures docs/figures
+
+A table has a column `split`; so many of its `train` posts are drawn, stratified by label, and all
+its `test` posts are predicted. A draw is the seed of the subset, and of the network's weights.
+Networks with epochs choose their number on a tenth of the subset, out of at least 300 steps, and
+are then trained on all of it, at their preset's learning rate; probes and `default` choose their
+penalties inside the subset. Finished runs are kept in runs/ and not computed again.
+
+Prints three Markdown tables for each set (test accuracy; training beside test accuracy; how alive
+the guidance of `elements` is) and draws `learning-NAME.svg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sgmft import SemanticLocator, read_posts
+from sgmft.baselines.base import Method
+from sgmft.compare.figures import COLOURS
+from sgmft.encoders import EncoderInfo
+from sgmft.figures import drawing_style, svg_text
+from sgmft.files import write_whole
+from sgmft.fitting import Task, fit_network
+from sgmft.methods import get_method
+from sgmft.nn import Network
+from sgmft.nn.batch import Batch
+from sgmft.nn.inputs import Normalizer
+from sgmft.nn.network import NetworkConfig, Output
+from sgmft.posts import Post
+from sgmft.splits import split_posts
+from sgmft.training import LabelledFeatures, answer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HELD_OUT = 0.1
+PARTS = ("train", "test")
+LEAST_STEPS = 300  # of a network with epochs: with few posts, more epochs and more patience
+SYSTEMS = {  # what is trained, its title, and how it is drawn: colour, marker, line
+    "text-only": ("Text only", COLOURS[5], "v", ":"),
+    "image-only": ("Image only", COLOURS[4], "D", ":"),
+    "linear-probe": ("Linear probe", COLOURS[1], "s", "--"),
+    "late-average": ("Late averaging", COLOURS[6], "P", "--"),
+    "unis-mmc": ("UniS-MMC", COLOURS[4], "X", "--"),
+    "mlp": ("MLP", COLOURS[3], "X", "--"),
+    "elements sim=False": ("Elements, no guidance", COLOURS[6], "p", "-"),
+    "elements": ("SG-MFT (elements)", COLOURS[2], "^", "-"),
+    "default gate=constant": ("Default, one gate", COLOURS[2], "^", "-"),
+    "default": ("SG-MFT (default)", COLOURS[0], "o", "-"),
+}
+CURVES = "text-only,image-only,linear-probe,mlp,elements sim=False,elements,default"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
+    parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--sizes", default="100,200,400,800,all")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--methods", default=CURVES)
+    parser.add_argument("--figures", type=Path)
+    options = parser.parse_args()
+    for item in options.tables:
+        name, file = item.split("=", 1)
+        table = read_table(file, options.features)
+        train = [i for i, post in enumerate(table.posts) if post.row["split"] == "train"]
+        wanted = [len(train) if n == "all" else int(n) for n in options.sizes.split(",")]
+        sizes = [n for n in wanted if n <= len(train)]
+        cells = {
+            (method, size): [
+                kept(
+                    options.runs / f"curve-{name}" / f"{method.replace(' ', '-')}-{size}-{i}.json",
+                    partial(run, table, method, train, size, i),
+                )
+                for i in range(options.draws)
+            ]
+            for size in sizes
+            for method in options.methods.split(",")
+        }
+        report(name, table, sizes, cells)
+        if options.figures:
+            figure(options.figures / f"learning-{name}.svg", name, sizes, cells)
+
+
+class Table(NamedTuple):
+    """Encoded posts with their classes."""
+
+    posts: list[Post]
+    labels: list[str]
+    data: LabelledFeatures
+    info: EncoderInfo
+
+
+def read_table(file: str | Path, features: Path) -> Table:
+    posts = read_posts(file)
+    locator = SemanticLocator(features=features)
+    encoded = locator.encode(posts)
+    assert not encoded.refused, encoded.refused[0].error
+    labels = sorted({str(post.label) for post in posts})
+    classes = torch.tensor([labels.index(str(post.label)) for post in posts])
+    data = LabelledFeatures(encoded.features, classes)
+    return Table(posts, labels, data, locator.encoder.info)
+
+
+class MLP(Network):
+    """One hidden layer on the standardised pooled features [t; v]; a missing side is zeros."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.text = Normalizer(config.text_width, "standard")
+        self.image = Normalizer(config.image_width, "standard")
+        self.hidden = nn.Linear(config.text_width + config.image_width, 256)
+        self.output = nn.Linear(256, config.classes)
+
+    def prepare(
+        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+    ) -> None:
+        self.text.fit(text)
+        self.image.fit(image)
+
+    def forward(self, batch: Batch) -> Output:
+        sides = [
+            torch.where(has[:, None], scale(x), 0.0)
+            for scale, x, has in (
+                (self.text, batch.text, batch.has_text),
+                (self.image, batch.image, batch.has_image),
+            )
+        ]
+        hidden = self.hidden(torch.cat(sides, -1)).relu()
+        return Output(self.output(hidden), hidden)
+
+
+OWN = {"mlp": Method("mlp", "MLP", "one hidden layer", MLP, NetworkConfig)}
+
+
+def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> Task:
+    """What a method, or a preset of SG-MFT and single settings, learns from these posts."""
+    kind, *pairs = name.split()
+    preset = kind if kind in get_method("sgmft").presets else None
+    method = OWN.get(kind) or get_method("sgmft" if preset else kind)
+    settings = {"seed": seed, **dict(pair.split("=", 1) for pair in pairs)}
+    chosen = method.preset(preset, settings)
+    if chosen.val_size:
+        train = chosen.train
+        steps = math.ceil(len(rows) / train.batch_size)
+        more = max(1.0, LEAST_STEPS / (steps * train.epochs))
+        longer = {"epochs": round(more * train.epochs), "patience": round(more * train.patience)}
+        chosen = dataclasses.replace(chosen, train=dataclasses.replace(train, **longer))
+    seen = table.data.take(torch.tensor(rows))
+    return Task(seen, len(table.labels), table.info, method, chosen)
+
+
+def learn(task: Task, posts: Sequence[Post]) -> Network:
+    """Train on the task's posts as `SemanticLocator.fit` does."""
+    held = split_posts(posts, HELD_OUT)[1] if task.preset.val_size else []
+    return fit_network(task, held).network
+
+
+def run(table: Table, name: str, train: list[int], size: int, seed: int) -> dict[str, Any]:
+    """Accuracies in 0..1, and the guidance on the test posts before and after training."""
+    drawn = train
+    if size < len(train):
+        _, chosen = split_posts([table.posts[i] for i in train], size, seed)
+        drawn = [train[i] for i in chosen]
+    task = task_of(table, name, drawn, seed)
+    test = [i for i, post in enumerate(table.posts) if post.row["split"] == "test"]
+    unseen = table.data.take(torch.tensor(test))
+    network = learn(task, [table.posts[i] for i in drawn])
+    answers = answer(network, unseen.features)
+    found: dict[str, Any] = {
+        "test": accuracy(answers.logits, unseen.labels),
+        "train": accuracy(answer(network, task.data.features).logits, task.data.labels),
+    }
+    if answers.guidance.isfinite().all():  # both P^m and P^e
+        start = answer(task.network(task.data.features), unseen.features)
+        found["before"] = start.guidance.mean(0).tolist()
+        found["after"] = answers.guidance.mean(0).tolist()
+    return found
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(-1) == labels).float().mean())
+
+
+def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was found before, or else is computed and kept."""
+    if not file.is_file():
+        found = compute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(found).encode())
+    return dict(json.loads(file.read_text("utf-8")))
+
+
+Cells = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
+
+
+def report(name: str, table: Table, sizes: Sequence[int], cells: Cells) -> None:
+    methods = list(dict.fromkeys(method for method, _ in cells))
+    test = sum(post.row["split"] == "test" for post in table.posts)
+    heading = f"{' | '.join(f'{n:,}' for n in sizes)} |\n|---{'|---' * len(sizes)}|"
+    print(f"\n| {name}: accuracy on {test} test posts | {heading}")
+    for method in methods:
+        line = [spread([c["test"] for c in cells[method, n]]) for n in sizes]
+        print(f"| {SYSTEMS[method][0]} | {' | '.join(line)} |")
+    print(f"\n| {name}: training / test accuracy | {heading}")
+    for method in methods:
+        line = [
+            " / ".join(spread([np.mean([c[part] for c in cells[method, n]])]) for part in PARTS)
+            for n in sizes
+        ]
+        print(f"| {SYSTEMS[method][0]} | {' | '.join(line)} |")
+    print(f"\n| {name}: guidance entropy, before → after training | {heading}")
+    for method in methods:
+        if all("before" in c for n in sizes for c in cells[method, n]):
+            for place, side in enumerate(("P^m", "P^e")):
+                line = [
+                    " → ".join(
+                        f"{np.mean([c[when][place] for c in cells[method, n]]):.3f}"
+                        for when in ("before", "after")
+                    )
+                    for n in sizes
+                ]
+                print(f"| {SYSTEMS[method][0]}, {side} | {' | '.join(line)} |", flush=True)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Percent: mean ± standard deviation over draws."""
+    mean = f"{100 * np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.1f}"
+
+
+def figure(path: Path, name: str, sizes: Sequence[int], cells: Cells) -> None:
+    lines = {
+        method: np.array([[c["test"] for c in cells[method, n]] for n in sizes])
+        for method in dict.fromkeys(method for method, _ in cells)
+    }
+    save_lines(path, [(name, "posts learned from", sizes, lines)])
+
+
+Lines = Mapping[str, np.ndarray]  # accuracies of each method, (points, draws)
+Panel = tuple[str, str, Sequence[float], Lines]  # title, name of the x axis, its points
+
+
+def save_lines(path: Path, panels: Sequence[Panel]) -> None:
+    """Panels of lines over points, and one legend; bars show the range of the draws."""
+    from matplotlib.figure import Figure
+
+    with drawing_style([]):
+        width = 4.6 if len(panels) == 1 else 2.4 * len(panels)
+        drawing = Figure(figsize=(width + 1.9, 3.2), layout="constrained")
+        axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for place, (title, across, points, lines) in zip(axes, panels, strict=True):
+            draw_lines(place, lines, points)
+            place.set_title(title, fontsize=9.5, loc="left", fontweight="bold")
+            place.set_xlabel(across)
+            place.grid(axis="y", alpha=0.15)
+            place.spines[["top", "right"]].set_visible(False)
+        axes[0].set_ylabel("accuracy on test posts, %")
+        found, titles = axes[0].get_legend_handles_labels()
+        look = {"loc": "outside right center", "frameon": False, "fontsize": 8.5}
+        drawing.legend(found[::-1], titles[::-1], **look)
+        save(path, svg_text(drawing))
+
+
+def draw_lines(axes: Axes, lines: Lines, points: Sequence[float]) -> None:
+    logarithmic = points[0] > 0
+    for order, (method, values) in enumerate(lines.items()):
+        title, colour, marker, line = SYSTEMS[method]
+        x = np.asarray(points, float) * (1 + 0.006 * (order - len(lines) / 2) * logarithmic)
+        axes.vlines(x, *(100 * f(values, axis=1) for f in (np.min, np.max)), color=colour, lw=1)
+        look = {"marker": marker, "markersize": 5, "lw": 2.2 if method == "default" else 1.3}
+        axes.plot(x, 100 * values.mean(1), line, color=colour, label=title, **look)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_xticks(list(points), [f"{x:,}" if logarithmic else f"{x:g}" for x in points])
+    axes.minorticks_off()
+
+
+def save(path: Path, svg: str) -> None:
+    """On a white ground, so that it can be read on a dark page too."""
+    ground = '<rect width="100%" height="100%" fill="white"/>'
+    head = svg.index(">", svg.index("<svg")) + 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (svg[:head] + ground + svg[head:]).encode())
+
+
+if __name__ == "__main__":
+    main()

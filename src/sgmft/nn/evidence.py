@@ -1,0 +1,154 @@
+"""SG-MFT (default): similarity-guided interaction of what text and picture say of the label.
+
+docs/method.md says what it keeps of the paper, what it leaves out, and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sgmft.errors import SgmftError
+from sgmft.nn.batch import Batch
+from sgmft.nn.experts import DenseExpert, LexicalExpert, draw_folds, evidence
+from sgmft.nn.logistic import log_frequencies
+from sgmft.nn.network import NetworkConfig, Output, Solved
+from sgmft.nn.pools import ProductPool, SimilarityGatedPool
+from sgmft.nn.similarity import Guidance
+
+
+@dataclass(frozen=True)
+class EvidenceConfig(NetworkConfig):
+    """Settings.
+
+    Attributes:
+        gate: "similarity", or "constant": the same for all posts.
+        joint: whether an expert on both sides' features stands beside those on one.
+        lexical: whether the text is judged by its n-grams too.
+        folds: of the cross-fitting.
+        vocabulary_size: n-grams; the training posts decide it.
+
+    Raises:
+        SgmftError: fewer than two folds, or a negative number of n-grams.
+    """
+
+    gate: Literal["similarity", "constant"] = "similarity"
+    joint: bool = True
+    lexical: bool = True
+    folds: int = 5
+    vocabulary_size: int = 0
+
+    def __post_init__(self) -> None:
+        known = self.vocabulary_size
+        object.__setattr__(self, "vocabulary_size", max(1, known))  # 0 is allowed
+        super().__post_init__()
+        object.__setattr__(self, "vocabulary_size", known)
+        if known < 0:
+            raise SgmftError(f"vocabulary_size must be 0 or more, not {known}.")
+        if self.folds < 2:
+            raise SgmftError(f"folds must be at least 2, not {self.folds}.")
+
+
+class EvidenceNetwork(Solved):
+    """Experts on the text, the picture and both; a gate between the sides by their similarity.
+
+    Features of text and picture share no space, but what each says of the label does: there, their
+    similarity means something. The experts are logistic regressions; the pools above them are
+    fitted to what experts say of posts that they have not seen (cross-fitting), so that an expert
+    counts by how well it generalises. A post with one side gets that side's answer, a post with
+    none the class frequencies of the training posts.
+    """
+
+    config: EvidenceConfig
+    text: DenseExpert
+    image: DenseExpert
+    prior: Tensor
+
+    def __init__(self, config: EvidenceConfig) -> None:
+        super().__init__(config)
+        t, v, classes = config.text_width, config.image_width, config.classes
+        self.text, self.image = DenseExpert(t, classes), DenseExpert(v, classes)
+        self.reads_ngrams = config.lexical
+        self.lexical = LexicalExpert(config.vocabulary_size, classes) if config.lexical else None
+        self.joint = DenseExpert(t + v, classes) if config.joint else None
+        self.text_pool = ProductPool(1 + config.lexical)
+        self.image_pool = ProductPool(1)
+        self.pool = SimilarityGatedPool(config.gate == "similarity", config.joint)
+        self.register_buffer("prior", torch.zeros(classes))  # logarithms
+
+    @torch.no_grad()
+    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
+        """Fit experts and pools; what held-out experts and the pools say of each post, (N, K)."""
+        fold = draw_folds(labels, self.config.folds)
+        self.prior.copy_(log_frequencies(labels, self.config.classes))
+        t, v = batch.has_text, batch.has_image
+        both = t & v
+        text, image, joint = (torch.zeros(len(labels), self.config.classes) for _ in range(3))
+        if t.any():
+            said = [self.text.fit(batch.text[t], labels[t], fold[t])]
+            if self.lexical is not None:
+                said.append(self.lexical.fit(_ngrams(batch)[t], labels[t], fold[t]))
+                size = len(self.lexical.vocabulary)
+                self.config = dataclasses.replace(self.config, vocabulary_size=size)
+            self.text_pool.fit(said, labels[t])
+            text[t] = self.text_pool(said)
+        if v.any():
+            said = [self.image.fit(batch.image[v], labels[v], fold[v])]
+            self.image_pool.fit(said, labels[v])
+            image[v] = self.image_pool(said)
+        if both.any():
+            if self.joint is not None:
+                features = torch.cat([batch.text, batch.image], -1)[both]
+                joint[both] = self.joint.fit(features, labels[both], fold[both])
+            t_, v_, j_ = (evidence(x[both]) for x in (text, image, joint))
+            self.pool.fit(t_, v_, j_, labels[both])
+        return self._choose(batch, text, image, joint).logits
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
+        said = [self.text(batch.text)]
+        if self.lexical is not None:
+            said.append(self.lexical(_ngrams(batch)))
+        text = self.text_pool([evidence(x) for x in said])
+        image = self.image_pool([evidence(self.image(batch.image))])
+        joint = torch.zeros_like(text)
+        if self.joint is not None:
+            joint = self.joint(torch.cat([batch.text, batch.image], -1))
+        return self._choose(batch, text, image, joint)
+
+    def _choose(self, batch: Batch, text: Tensor, image: Tensor, joint: Tensor) -> Output:
+        """The answer from the sides that a post has."""
+        sides = [evidence(x) for x in (text, image, joint)]
+        pooled, gate = self.pool(*sides)
+        t, v = batch.has_text[:, None], batch.has_image[:, None]
+        one = torch.where(t, text, torch.where(v, image, self.prior))
+        logits = torch.where(t & v, pooled, one)
+        gate = torch.where((t & v)[:, 0], gate, t[:, 0].to(gate))
+        absent = torch.zeros_like(text)
+        fused = [
+            torch.where(t, sides[0], absent),
+            torch.where(v, sides[1], absent),
+            torch.where(t & v, sides[2], absent),
+        ]
+        doubt = -(torch.xlogy(gate, gate) + torch.xlogy(1 - gate, 1 - gate))
+        entropy = doubt / torch.tensor(2.0).log().to(doubt)
+        guidance = Guidance(entropy, torch.full_like(entropy, torch.nan))
+        return Output(logits, torch.cat(fused, -1), guidance=guidance, parts={"gate": gate})
+
+
+def _ngrams(batch: Batch) -> Tensor:
+    """The posts' n-grams (B, g).
+
+    Raises:
+        SgmftError: the features were made without.
+    """
+    if batch.ngrams is None:
+        raise SgmftError(
+            "This model reads the texts' n-grams, and these features hold none: encode the posts "
+            "again."
+        )
+    return batch.ngrams

@@ -1,0 +1,166 @@
+"""What one kind of feature says of the label: logistic regressions whose penalty is chosen by
+cross-fitting, and their predictions for training posts that they were not fitted to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import nll_loss
+
+from sgmft.nn.inputs import Normalizer
+from sgmft.nn.logistic import logistic_path
+
+FLOOR = math.log(1e-4)  # no expert rules a label out
+MIN_POSTS = 2  # that must hold an n-gram for it to count
+MAX_VOCABULARY = 50_000  # n-grams, the most frequent
+
+
+def draw_folds(labels: Tensor, folds: int) -> Tensor:
+    """A fold 0..folds-1 for each of N posts (N,), each class spread over all of them evenly."""
+    order = torch.randperm(len(labels))
+    order = order[labels[order].argsort(stable=True)]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(order)) % folds
+    return fold
+
+
+def evidence(log_probabilities: Tensor) -> Tensor:
+    """Log-probabilities (.., K), none below log 1e-4."""
+    return log_probabilities.clamp(min=FLOOR)
+
+
+class Expert(nn.Module):
+    """log p(y | x) by a penalised logistic regression.
+
+    A subclass has `path`, which takes on the solutions for `penalties` one after another.
+    """
+
+    penalties: ClassVar[tuple[float, ...]]
+
+    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+        """Be the solution for each penalty in turn, from strong to weak."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logarithms of the K probabilities of B posts, (B, K)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
+        """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
+
+        Args:
+            x: what `forward` takes, of N posts.
+            labels: their classes (N,).
+            fold: the fold of each post (N,); with one fold only, the strongest penalty is taken.
+
+        Returns:
+            The evidence for each post of the chosen regression without the post's fold, (N, K);
+            with one fold only, for the posts it was fitted to.
+        """
+        held_out: list[list[Tensor]] = [[] for _ in self.penalties]
+        folds = fold.unique()
+        for left_out in folds if len(folds) > 1 else []:
+            out = fold == left_out
+            for said, _ in zip(held_out, self.path(x[~out], labels[~out]), strict=True):
+                said.append(evidence(self(x[out])))
+        place = torch.cat([(fold == f).nonzero()[:, 0] for f in folds]).argsort()
+        said_of_all = [torch.cat(said)[place] for said in held_out if said]
+        losses = [float(nll_loss(said, labels)) for said in said_of_all]
+        best = losses.index(min(losses)) if losses else 0
+        for i, _ in enumerate(self.path(x, labels)):
+            if i == best:
+                break
+        return said_of_all[best] if losses else evidence(self(x))
+
+
+class DenseExpert(Expert):
+    """On standardised features (N, width)."""
+
+    penalties = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.scale = Normalizer(width, "standard")
+        self.linear = nn.Linear(width, classes)
+        nn.init.zeros_(self.linear.weight)  # without a post to learn from it says nothing
+        nn.init.zeros_(self.linear.bias)
+
+    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+        """See `Expert`; mean and deviation are those of these posts."""
+        self.scale.fit(x)
+        rows = self.scale(x).cpu().numpy()
+        for solution in logistic_path(rows, labels, self.linear.out_features, self.penalties):
+            self.linear.weight.copy_(solution.weight)
+            self.linear.bias.copy_(solution.bias)
+            yield
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, width) to log-probabilities (B, K)."""
+        return self.linear(self.scale(x)).log_softmax(-1)
+
+
+class LexicalExpert(Expert):
+    """On TF-IDF of n-grams: (1 + log count) (1 + log((1 + N) / (1 + n))), rows of unit length.
+
+    N is the number of training posts, n that of those with the n-gram (Salton & Buckley 1988, with
+    scikit-learn's smoothing). N-grams of fewer than two training posts are not counted.
+    """
+
+    penalties = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+    vocabulary: Tensor  # (V,) sorted int32
+    idf: Tensor  # (V,)
+
+    def __init__(self, vocabulary_size: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("vocabulary", torch.zeros(vocabulary_size, dtype=torch.int32))
+        self.register_buffer("idf", torch.zeros(vocabulary_size))
+        self.weight = nn.Parameter(torch.zeros(classes, vocabulary_size))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+        """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
+        from scipy.sparse import csr_matrix
+
+        row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)[x >= 0]
+        pairs = torch.stack([x[x >= 0].long(), row]).unique(dim=1)
+        ids, posts = pairs[0].unique_consecutive(return_counts=True)
+        enough = posts >= MIN_POSTS
+        ids, posts = ids[enough], posts[enough]
+        kept = posts.argsort(descending=True, stable=True)[:MAX_VOCABULARY].sort().values
+        self.vocabulary = ids[kept].int()
+        self.idf = 1 + torch.log((1 + len(x)) / (1 + posts[kept].float()))
+        self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(kept)))
+        rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
+        matrix = csr_matrix((values, (rows, columns)), shape=(len(x), len(kept)))
+        for solution in logistic_path(matrix, labels, len(self.bias), self.penalties):
+            self.weight.copy_(solution.weight)
+            self.bias.copy_(solution.bias)
+            yield
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
+        row, column, value = self._weights(x)
+        logits = self.bias.expand(len(x), -1).clone()
+        logits.index_add_(0, row, value[:, None] * self.weight.T[column])
+        return logits.log_softmax(-1)
+
+    def _weights(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
+        if not len(self.vocabulary):
+            none = torch.zeros(0, dtype=torch.long, device=x.device)
+            return none, none, self.idf.new_zeros(0)
+        column = torch.searchsorted(self.vocabulary, x.clamp(min=0))
+        column = column.clamp(max=len(self.vocabulary) - 1)
+        known = (x >= 0) & (self.vocabulary[column] == x)
+        row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
+        both = row[known] * len(self.vocabulary) + column[known]
+        cell, count = both.unique(return_counts=True)
+        row, column = cell // len(self.vocabulary), cell % len(self.vocabulary)
+        value = (1 + count.to(self.idf).log()) * self.idf[column]
+        length = value.new_zeros(len(x)).index_add_(0, row, value.square()).sqrt()
+        return row, column, value / length[row]
