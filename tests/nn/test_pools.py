@@ -138,7 +138,7 @@ def test_an_expert_counts_by_how_good_it_is():
     made = ProductPool(2).double()
     made.fit(said, labels)
     right, wrong = made.log_weight.exp().tolist()
-    assert right > 0.8 and abs(wrong) < 0.2
+    assert right > 0.8 and wrong < 0.2 * right
 
 
 def distance(made, start):
