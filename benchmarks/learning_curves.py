@@ -134,14 +134,9 @@ class MLP(Network):
         self.image.fit(image)
 
     def forward(self, batch: Batch) -> Output:
-        sides = [
-            torch.where(has[:, None], scale(x), 0.0)
-            for scale, x, has in (
-                (self.text, batch.text, batch.has_text),
-                (self.image, batch.image, batch.has_image),
-            )
-        ]
-        hidden = self.hidden(torch.cat(sides, -1)).relu()
+        text = torch.where(batch.has_text[:, None], self.text(batch.text), 0.0)
+        image = torch.where(batch.has_image[:, None], self.image(batch.image), 0.0)
+        hidden = self.hidden(torch.cat([text, image], -1)).relu()
         return Output(self.output(hidden), hidden)
 
 
