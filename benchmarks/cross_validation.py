@@ -14,7 +14,8 @@ posts of each fold's training posts are learned from, drawn with the fold's numb
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from sgmft.compare.cells import FACTORS
 from sgmft.compare.statistics import corrected, difference
 from sgmft.files import write_whole
 from sgmft.fitting import Task, best_epoch, choose, refit
+from sgmft.methods import get_method
 from sgmft.posts import Post
 from sgmft.splits import split_posts
 from sgmft.training import LabelledFeatures, answer
@@ -82,6 +84,13 @@ def folds_of(posts: Sequence[Post]) -> list[list[int]]:
     return [*folds, rest]
 
 
+def parse(name: str) -> tuple[str, str | None, dict[str, str]]:
+    """The method, preset and single settings of "unis-mmc", or of "default gate=constant"."""
+    kind, *pairs = name.split()
+    preset = kind if kind in get_method("sgmft").presets else None
+    return "sgmft" if preset else kind, preset, dict(pair.split("=", 1) for pair in pairs)
+
+
 def cross_validate(
     name: str, posts: list[Post], truth: np.ndarray, folder: Path, options: argparse.Namespace
 ) -> np.ndarray:
@@ -90,14 +99,9 @@ def cross_validate(
     Args:
         name: a method or a preset of SG-MFT, and single settings: "default gate=constant".
     """
-    kind, *pairs = name.split()
-    settings = dict(pair.split("=", 1) for pair in pairs)
-    preset = kind if kind in ("default", "elements", "tokens", "paper") else None
+    method, preset, settings = parse(name)
     locator = SemanticLocator(
-        method="sgmft" if preset else kind,
-        preset=preset,
-        settings=settings,
-        features=options.features,
+        method=method, preset=preset, settings=settings, features=options.features
     )
     folds = folds_of(posts)
     files = [folder / f"fold-{i}.npy" for i in range(FOLDS)]
@@ -112,7 +116,8 @@ def cross_validate(
                 if options.train:
                     _, chosen = split_posts([posts[row] for row in train], options.train, i)
                     train = [train[row] for row in chosen]
-                write_whole(file, to_bytes(run(locator, data, posts, train, folds[i])))
+                found = run(locator, settings, data, posts, train, folds[i])
+                write_whole(file, to_bytes(found))
     probabilities = np.zeros((len(posts), int(truth.max()) + 1), np.float32)
     for rows, file in zip(folds, files, strict=True):
         probabilities[rows] = np.load(file)
@@ -121,18 +126,19 @@ def cross_validate(
 
 def run(
     locator: SemanticLocator,
+    given: Mapping[str, str],
     data: LabelledFeatures,
     posts: list[Post],
     train: list[int],
     test: list[int],
 ) -> np.ndarray:
-    """Probabilities of the test posts."""
+    """Probabilities of the test posts; `given` are the settings that the locator was made with."""
     method, preset = locator.method, locator.preset
     labels = sorted({str(post.label) for post in posts})
     prompts = method.encode_prompts(labels, locator.encoder)
 
     def task(settings: dict[str, float]) -> Task:
-        chosen = method.preset(preset.name, {**preset_settings(locator), **settings})
+        chosen = method.preset(preset.name, {**given, **settings})
         seen = data.take(torch.tensor(train))
         return Task(seen, len(labels), locator.encoder.info, method, chosen, prompts)
 
@@ -149,15 +155,8 @@ def run(
     return answer(network, data.features.take(torch.tensor(test))).logits.softmax(-1).numpy()
 
 
-def preset_settings(locator: SemanticLocator) -> dict[str, object]:
-    """Of the locator's preset, by name."""
-    return dict(locator.preset.model)
-
-
 def to_bytes(values: np.ndarray) -> bytes:
     """As a .npy file."""
-    from io import BytesIO
-
     buffer = BytesIO()
     np.save(buffer, values)
     return buffer.getvalue()

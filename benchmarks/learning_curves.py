@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from cross_validation import parse
 from torch import Tensor, nn
 
 from sgmft import SemanticLocator, read_posts
@@ -145,11 +146,9 @@ OWN = {"mlp": Method("mlp", "MLP", "one hidden layer", MLP, NetworkConfig)}
 
 def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> Task:
     """What a method, or a preset of SG-MFT and single settings, learns from these posts."""
-    kind, *pairs = name.split()
-    preset = kind if kind in get_method("sgmft").presets else None
-    method = OWN.get(kind) or get_method("sgmft" if preset else kind)
-    settings = {"seed": seed, **dict(pair.split("=", 1) for pair in pairs)}
-    chosen = method.preset(preset, settings)
+    kind, preset, settings = parse(name)
+    method = OWN.get(kind) or get_method(kind)
+    chosen = method.preset(preset, {"seed": seed, **settings})
     if chosen.val_size:
         train = chosen.train
         steps = math.ceil(len(rows) / train.batch_size)
@@ -240,49 +239,35 @@ def spread(values: Sequence[float]) -> str:
 
 
 def figure(path: Path, name: str, sizes: Sequence[int], cells: Cells) -> None:
-    lines = {
-        method: np.array([[c["test"] for c in cells[method, n]] for n in sizes])
-        for method in dict.fromkeys(method for method, _ in cells)
-    }
-    save_lines(path, [(name, "posts learned from", sizes, lines)])
-
-
-Lines = Mapping[str, np.ndarray]  # accuracies of each method, (points, draws)
-Panel = tuple[str, str, Sequence[float], Lines]  # title, name of the x axis, its points
-
-
-def save_lines(path: Path, panels: Sequence[Panel]) -> None:
-    """Panels of lines over points, and one legend; bars show the range of the draws."""
+    """Lines over the number of posts, and a legend; bars show the range of the draws."""
     from matplotlib.figure import Figure
 
     with drawing_style([]):
-        width = 4.6 if len(panels) == 1 else 2.4 * len(panels)
-        drawing = Figure(figsize=(width + 1.9, 3.2), layout="constrained")
-        axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for place, (title, across, points, lines) in zip(axes, panels, strict=True):
-            draw_lines(place, lines, points)
-            place.set_title(title, fontsize=9.5, loc="left", fontweight="bold")
-            place.set_xlabel(across)
-            place.grid(axis="y", alpha=0.15)
-            place.spines[["top", "right"]].set_visible(False)
-        axes[0].set_ylabel("accuracy on test posts, %")
-        found, titles = axes[0].get_legend_handles_labels()
+        drawing = Figure(figsize=(6.5, 3.2), layout="constrained")
+        axes = drawing.subplots()
+        draw_lines(axes, sizes, cells)
+        axes.set_title(name, fontsize=9.5, loc="left", fontweight="bold")
+        axes.set_xlabel("posts learned from")
+        axes.set_ylabel("accuracy on test posts, %")
+        axes.grid(axis="y", alpha=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+        found, titles = axes.get_legend_handles_labels()
         look = {"loc": "outside right center", "frameon": False, "fontsize": 8.5}
         drawing.legend(found[::-1], titles[::-1], **look)
         save(path, svg_text(drawing))
 
 
-def draw_lines(axes: Axes, lines: Lines, points: Sequence[float]) -> None:
-    logarithmic = points[0] > 0
-    for order, (method, values) in enumerate(lines.items()):
+def draw_lines(axes: Axes, sizes: Sequence[int], cells: Cells) -> None:
+    methods = list(dict.fromkeys(method for method, _ in cells))
+    for order, method in enumerate(methods):
         title, colour, marker, line = SYSTEMS[method]
-        x = np.asarray(points, float) * (1 + 0.006 * (order - len(lines) / 2) * logarithmic)
-        axes.vlines(x, *(100 * f(values, axis=1) for f in (np.min, np.max)), color=colour, lw=1)
+        values = 100 * np.array([[c["test"] for c in cells[method, n]] for n in sizes])
+        x = np.asarray(sizes, float) * (1 + 0.006 * (order - len(methods) / 2))
+        axes.vlines(x, values.min(1), values.max(1), color=colour, lw=1)
         look = {"marker": marker, "markersize": 5, "lw": 2.2 if method == "default" else 1.3}
-        axes.plot(x, 100 * values.mean(1), line, color=colour, label=title, **look)
-    if logarithmic:
-        axes.set_xscale("log")
-    axes.set_xticks(list(points), [f"{x:,}" if logarithmic else f"{x:g}" for x in points])
+        axes.plot(x, values.mean(1), line, color=colour, label=title, **look)
+    axes.set_xscale("log")
+    axes.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
     axes.minorticks_off()
 
 

@@ -15,7 +15,7 @@ from made_up import INFO, Centres, posts
 from sgmft.baselines.base import Method
 from sgmft.fitting import Choice, Task, choose, fit_network, refit, validation_metrics
 from sgmft.methods import get_method
-from sgmft.nn import SGMFT, Network, NetworkConfig
+from sgmft.nn import SGMFT, Batch, Network, NetworkConfig, Output
 from sgmft.nn.evidence import EvidenceNetwork
 from sgmft.presets import Preset, TrainConfig
 from sgmft.training import LabelledFeatures
@@ -152,6 +152,9 @@ class Watching(Network):
 
     def prepare(self, *given: torch.Tensor | None) -> None:
         self.given = [None if x is None else x.clone() for x in given]
+
+    def forward(self, batch: Batch) -> Output:
+        raise AssertionError("nothing is asked of it before training")
 
 
 def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings():

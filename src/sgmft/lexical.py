@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-BUCKETS = 2**24  # numbers that an n-gram can have; float32 holds them exactly
+BUCKETS = 2**24  # numbers that an n-gram can have
 MAX_CHARACTERS = 1_000  # of a text; the rest is not read
 UNSPACED, SPACED = range(1, 4), range(2, 6)  # lengths n
 

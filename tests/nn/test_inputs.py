@@ -94,8 +94,13 @@ def test_words_as_wide_as_d_keep_a_map_of_their_own_where_texts_need_none():
     assert isinstance(side.project, torch.nn.Identity) and side.project_tokens.in_features == WORD
 
 
+class Sides(TwoSided):
+    def forward(self, batch):
+        raise AssertionError("only its ways in are looked at")
+
+
 def test_a_two_sided_network_takes_the_words_at_their_width():
-    network = TwoSided(NetworkConfig(3, SOURCE, 7, word_width=WORD), D, tokens=True)
+    network = Sides(NetworkConfig(3, SOURCE, 7, word_width=WORD), D, tokens=True)
     assert network.text.project_tokens.in_features == WORD
     assert network.text.project.in_features == SOURCE
     assert network.image.project_tokens is None and network.image.project.in_features == 7

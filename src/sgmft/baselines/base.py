@@ -76,9 +76,8 @@ class Method:
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
         known = self.setting_kinds(name)
-        if issubclass(
-            self.architecture(name).network, Solved
-        ):  # it has no epochs to set anything for
+        solved = issubclass(self.architecture(name).network, Solved)
+        if solved:  # it has no epochs to set anything for
             for key in settings or {}:
                 if key not in (*known, "seed"):
                     raise SgmftError(

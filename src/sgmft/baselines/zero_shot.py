@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from sgmft.baselines.base import Method
@@ -65,7 +65,6 @@ class ZeroShot(Solved):
 
     def __init__(self, config: ZeroShotConfig) -> None:
         super().__init__(config)
-        self.text = self.image = nn.Identity()
         self.register_buffer("prompts", torch.zeros(config.classes, config.text_width))
 
     def solve(self, batch: Batch, labels: Tensor) -> None:

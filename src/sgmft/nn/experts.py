@@ -4,7 +4,9 @@ cross-fitting, and their predictions for training posts that they were not fitte
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -33,21 +35,18 @@ def evidence(log_probabilities: Tensor) -> Tensor:
     return log_probabilities.clamp(min=FLOOR)
 
 
-class Expert(nn.Module):
-    """log p(y | x) by a penalised logistic regression.
-
-    A subclass has `path`, which takes on the solutions for `penalties` one after another.
-    """
+class Expert(nn.Module, ABC):
+    """log p(y | x) by a penalised logistic regression."""
 
     penalties: ClassVar[tuple[float, ...]]
 
+    @abstractmethod
     def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
-        """Be the solution for each penalty in turn, from strong to weak."""
-        raise NotImplementedError
+        """Be the solution for each of `penalties` in turn, from strong to weak."""
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Logarithms of the K probabilities of B posts, (B, K)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
@@ -62,20 +61,21 @@ class Expert(nn.Module):
             The evidence for each post of the chosen regression without the post's fold, (N, K);
             with one fold only, for the posts it was fitted to.
         """
-        held_out: list[list[Tensor]] = [[] for _ in self.penalties]
         folds = fold.unique()
-        for left_out in folds if len(folds) > 1 else []:
+        if len(folds) < 2:
+            next(self.path(x, labels))
+            return evidence(self(x))
+        parts: list[list[Tensor]] = [[] for _ in self.penalties]  # by penalty, then by fold
+        for left_out in folds:
             out = fold == left_out
-            for said, _ in zip(held_out, self.path(x[~out], labels[~out]), strict=True):
-                said.append(evidence(self(x[out])))
-        place = torch.cat([(fold == f).nonzero()[:, 0] for f in folds]).argsort()
-        said_of_all = [torch.cat(said)[place] for said in held_out if said]
-        losses = [float(nll_loss(said, labels)) for said in said_of_all]
-        best = losses.index(min(losses)) if losses else 0
-        for i, _ in enumerate(self.path(x, labels)):
-            if i == best:
-                break
-        return said_of_all[best] if losses else evidence(self(x))
+            for part, _ in zip(parts, self.path(x[~out], labels[~out]), strict=True):
+                part.append(evidence(self(x[out])))
+        place = fold.argsort(stable=True).argsort()  # of each post among those of all folds
+        said = [torch.cat(part)[place] for part in parts]
+        losses = [float(nll_loss(x, labels)) for x in said]
+        best = losses.index(min(losses))
+        next(islice(self.path(x, labels), best, None))
+        return said[best]
 
 
 class DenseExpert(Expert):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,8 +30,8 @@ class NetworkConfig:
         word_width: Dw, of one word's features; 0 for the same as `text_width`.
 
     Raises:
-        SgmftError: a whole number below 1, a choice that is not there, or dropout outside 0..1,
-            in these fields and in those of a subclass.
+        SgmftError: a whole number below 1 (or what `_least` says), a choice that is not there, or
+            dropout outside 0..1, in these fields and in those of a subclass.
     """
 
     classes: int
@@ -43,12 +44,16 @@ class NetworkConfig:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
         for name, kind in typing.get_type_hints(type(self)).items():
             value, choices = getattr(self, name), typing.get_args(kind)
-            if kind is int and value < 1:
-                raise SgmftError(f"{name} must be at least 1, not {value}.")
+            if kind is int and value < self._least(name):
+                raise SgmftError(f"{name} must be at least {self._least(name)}, not {value}.")
             if typing.get_origin(kind) is typing.Literal and value not in choices:
                 raise SgmftError(f"{name}={value!r} is not known: use {' or '.join(choices)}.")
             if name == "dropout" and not 0 <= value < 1:
                 raise SgmftError(f"dropout must be at least 0 and below 1, not {value}.")
+
+    def _least(self, name: str) -> int:
+        """The least value of a field that is a whole number."""
+        return 1
 
     def _require(self, name: str, expected: str = "positive") -> None:
         """Raise SgmftError unless a number is finite and positive, or 0 with "0 or more"."""
@@ -76,10 +81,10 @@ class TokenInputs(NamedTuple):
     image_mask: Tensor  # (B, m)
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A network that `sgmft.training` can train, and `sgmft.saving` can save.
 
-    A subclass sets `config` and defines `forward`.
+    A subclass sets `config`.
     """
 
     config: NetworkConfig
@@ -106,9 +111,9 @@ class Network(nn.Module):
                 without token features.
         """
 
+    @abstractmethod
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
-        raise NotImplementedError
 
     def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
         """What training minimises, a scalar; `criterion` is the cross-entropy of equation 19."""
@@ -118,13 +123,13 @@ class Network(nn.Module):
 class Solved(Network):
     """A network without epochs: its weights are the solution of a convex problem, or are given."""
 
+    @abstractmethod
     def solve(self, batch: Batch, labels: Tensor) -> Tensor | None:
         """Set the weights from all training posts at once; labels (N,).
 
         Returns:
             Logits (N, K) of each post from weights found without it, where there are such.
         """
-        raise NotImplementedError
 
 
 class TwoSided(Network):

@@ -81,9 +81,8 @@ class SimilarityGatedPool(nn.Module):
         """Evidence of the sides (B, K) to logits and gate."""
         gate = self.balance.expand(len(text))
         if self.slopes is not None:
-            gate = gate + (self._similarities(text, image) - self.mean) / self.deviation @ (
-                self.slopes
-            )
+            similarities = (self._similarities(text, image) - self.mean) / self.deviation
+            gate = gate + similarities @ self.slopes
         gate = gate.sigmoid()
         sides = gate[:, None] * text + (1 - gate[:, None]) * image
         logits = 2 * self.log_sharpness.exp() * sides
