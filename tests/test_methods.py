@@ -109,7 +109,7 @@ def test_sgmfts_presets_train_two_networks():
     assert sgmft.architecture("default") == (EvidenceNetwork, EvidenceConfig)
     for preset in ("elements", "tokens", "paper"):
         assert sgmft.architecture(preset) == (SGMFT, ModelConfig)
-    assert set(sgmft.setting_kinds("default")) == {"gate", "joint", "lexical", "folds"}
+    assert set(sgmft.setting_kinds("default")) == {"gate", "power", "joint", "lexical", "folds"}
     assert {"gate", "view", "heads"} < set(sgmft.setting_kinds("elements"))
 
 

@@ -69,6 +69,7 @@ def test_ablation_rows_differ_from_the_full_model_in_one_thing():
         assert model(key) == full | change
     for key, change in {
         "default-gate": {"gate": "constant"},
+        "default-power": {"power": 0.0},
         "default-joint": {"joint": False},
         "default-lexical": {"lexical": False},
         "cleaning-paper": {},

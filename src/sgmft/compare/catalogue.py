@@ -115,6 +115,7 @@ def rows() -> dict[str, Row]:
             Row(key, title, settings=settings, note=_INSIDE)
             for key, title, settings in (
                 ("default-gate", "… one gate for all posts", {"gate": "constant"}),
+                ("default-power", "… a product of the sides", {"power": 0.0}),
                 ("default-joint", "… no joint expert", {"joint": False}),
                 ("default-lexical", "… no n-grams", {"lexical": False}),
             )

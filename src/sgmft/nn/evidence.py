@@ -6,6 +6,7 @@ docs/method.md says what it keeps of the paper, what it leaves out, and why.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,16 +28,19 @@ class EvidenceConfig(NetworkConfig):
 
     Attributes:
         gate: "similarity", or "constant": the same for all posts.
+        power: of the mean of both sides; "learned", or a number: 0 is their weighted product, 1
+            their mixture.
         joint: whether an expert on both sides' features stands beside those on one.
         lexical: whether the text is judged by its n-grams too.
         folds: of the cross-fitting.
         vocabulary_size: n-grams; the training posts decide it.
 
     Raises:
-        SgmftError: fewer than two folds, or a negative number of n-grams.
+        SgmftError: fewer than two folds, a negative power or number of n-grams.
     """
 
     gate: Literal["similarity", "constant"] = "similarity"
+    power: float | Literal["learned"] = "learned"
     joint: bool = True
     lexical: bool = True
     folds: int = 5
@@ -46,6 +50,8 @@ class EvidenceConfig(NetworkConfig):
         super().__post_init__()
         if self.folds < 2:
             raise SgmftError(f"folds must be at least 2, not {self.folds}.")
+        if self.power != "learned" and not 0 <= self.power < math.inf:
+            raise SgmftError(f"power must be 'learned' or at least 0, not {self.power}.")
 
     def _least(self, name: str) -> int:
         return 0 if name == "vocabulary_size" else super()._least(name)
@@ -58,13 +64,14 @@ class EvidenceNetwork(Solved):
     similarity means something. The experts are logistic regressions; the pools above them are
     fitted to what experts say of posts that they have not seen (cross-fitting), so that an expert
     counts by how well it generalises. A post with one side gets that side's answer, a post with
-    none the class frequencies of the training posts.
+    none the class frequencies of the training posts. A side that no training post had is not read.
     """
 
     config: EvidenceConfig
     text: DenseExpert
     image: DenseExpert
     prior: Tensor
+    known: Tensor
 
     def __init__(self, config: EvidenceConfig) -> None:
         super().__init__(config)
@@ -75,8 +82,9 @@ class EvidenceNetwork(Solved):
         self.joint = DenseExpert(t + v, classes) if config.joint else None
         self.text_pool = ProductPool(1 + config.lexical)
         self.image_pool = ProductPool(1)
-        self.pool = SimilarityGatedPool(config.gate == "similarity", config.joint)
+        self.pool = SimilarityGatedPool(config.gate == "similarity", config.joint, config.power)
         self.register_buffer("prior", torch.zeros(classes))  # logarithms
+        self.register_buffer("known", torch.zeros(2, dtype=torch.bool))  # text, picture
 
     @torch.no_grad()
     def solve(self, batch: Batch, labels: Tensor) -> Tensor:
@@ -84,26 +92,27 @@ class EvidenceNetwork(Solved):
         fold = draw_folds(labels, self.config.folds)
         self.prior.copy_(log_frequencies(labels, self.config.classes))
         t, v = batch.has_text, batch.has_image
+        self.known.copy_(torch.stack([t.any(), v.any()]))
         both = t & v
-        text, image, joint = (torch.zeros(len(labels), self.config.classes) for _ in range(3))
+        text, image, joint = (self.prior.repeat(len(labels), 1) for _ in range(3))
         if t.any():
             said = [self.text.fit(batch.text[t], labels[t], fold[t])]
             if self.lexical is not None:
                 said.append(self.lexical.fit(_ngrams(batch)[t], labels[t], fold[t]))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
-            self.text_pool.fit(said, labels[t])
-            text[t] = self.text_pool(said)
+            text[t] = self._fit_pool(self.text_pool, said, labels[t])
         if v.any():
             said = [self.image.fit(batch.image[v], labels[v], fold[v])]
-            self.image_pool.fit(said, labels[v])
-            image[v] = self.image_pool(said)
+            image[v] = self._fit_pool(self.image_pool, said, labels[v])
+        if self.joint is not None:
+            self.joint.bias.copy_(self.prior)  # without a post to learn from, it says nothing
         if both.any():
             if self.joint is not None:
                 features = torch.cat([batch.text, batch.image], -1)[both]
                 joint[both] = self.joint.fit(features, labels[both], fold[both])
-            t_, v_, j_ = (evidence(x[both]) for x in (text, image, joint))
-            self.pool.fit(t_, v_, j_, labels[both])
+            t_, v_, j_ = (evidence(x[both], self.prior) for x in (text, image, joint))
+            self.pool.fit(t_, v_, j_, self.prior, labels[both])
         return self._choose(batch, text, image, joint).logits
 
     def forward(self, batch: Batch) -> Output:
@@ -111,18 +120,25 @@ class EvidenceNetwork(Solved):
         said = [self.text(batch.text)]
         if self.lexical is not None:
             said.append(self.lexical(_ngrams(batch)))
-        text = self.text_pool([evidence(x) for x in said])
-        image = self.image_pool([evidence(self.image(batch.image))])
-        joint = torch.zeros_like(text)
+        text = self.text_pool([evidence(x, self.prior) for x in said], self.prior)
+        image = self.image(batch.image)
+        image = self.image_pool([evidence(image, self.prior)], self.prior)
+        joint = self.prior.expand_as(text)
         if self.joint is not None:
             joint = self.joint(torch.cat([batch.text, batch.image], -1))
         return self._choose(batch, text, image, joint)
 
+    def _fit_pool(self, pool: ProductPool, said: list[Tensor], labels: Tensor) -> Tensor:
+        """Fit a side's pool to its experts' log-probabilities; what it says, (N, K)."""
+        known = [evidence(x, self.prior) for x in said]
+        pool.fit(known, self.prior, labels)
+        return pool(known, self.prior)
+
     def _choose(self, batch: Batch, text: Tensor, image: Tensor, joint: Tensor) -> Output:
         """The answer from the sides that a post has."""
-        sides = [evidence(x) for x in (text, image, joint)]
-        pooled, gate = self.pool(*sides)
-        t, v = batch.has_text[:, None], batch.has_image[:, None]
+        sides = [evidence(x, self.prior) for x in (text, image, joint)]
+        pooled, gate = self.pool(*sides, self.prior)
+        t, v = (torch.stack([batch.has_text, batch.has_image]) & self.known[:, None])[..., None]
         one = torch.where(t, text, torch.where(v, image, self.prior))
         logits = torch.where(t & v, pooled, one)
         gate = torch.where((t & v)[:, 0], gate, t[:, 0].to(gate))

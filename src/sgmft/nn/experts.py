@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import nll_loss
+from torch.nn.functional import linear, nll_loss
 
 from sgmft.nn.inputs import Normalizer
 from sgmft.nn.logistic import logistic_path
@@ -30,15 +30,20 @@ def draw_folds(labels: Tensor, folds: int) -> Tensor:
     return fold
 
 
-def evidence(log_probabilities: Tensor) -> Tensor:
-    """Log-probabilities (.., K), none below log 1e-4."""
-    return log_probabilities.clamp(min=FLOOR)
+def evidence(log_probabilities: Tensor, prior: Tensor) -> Tensor:
+    """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K).
+
+    No log-probability counts as less than log 1e-4, and no log p(y), (K,).
+    """
+    return log_probabilities.clamp(min=FLOOR) - prior.clamp(min=FLOOR)
 
 
 class Expert(nn.Module, ABC):
     """log p(y | x) by a penalised logistic regression."""
 
     penalties: ClassVar[tuple[float, ...]]
+    weight: nn.Parameter  # (K, D)
+    bias: nn.Parameter  # (K,)
 
     @abstractmethod
     def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
@@ -58,18 +63,18 @@ class Expert(nn.Module, ABC):
             fold: the fold of each post (N,); with one fold only, the strongest penalty is taken.
 
         Returns:
-            The evidence for each post of the chosen regression without the post's fold, (N, K);
-            with one fold only, for the posts it was fitted to.
+            What the chosen regression without the post's fold says of each post, log-probabilities
+            (N, K) of at least log 1e-4; with one fold only, of the posts it was fitted to.
         """
         folds = fold.unique()
         if len(folds) < 2:
             next(self.path(x, labels))
-            return evidence(self(x))
+            return self(x).clamp(min=FLOOR)
         parts: list[list[Tensor]] = [[] for _ in self.penalties]  # by penalty, then by fold
         for left_out in folds:
             out = fold == left_out
             for part, _ in zip(parts, self.path(x[~out], labels[~out]), strict=True):
-                part.append(evidence(self(x[out])))
+                part.append(self(x[out]).clamp(min=FLOOR))
         place = fold.argsort(stable=True).argsort()  # of each post among those of all folds
         said = [torch.cat(part)[place] for part in parts]
         losses = [float(nll_loss(x, labels)) for x in said]
@@ -86,22 +91,21 @@ class DenseExpert(Expert):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.scale = Normalizer(width, "standard")
-        self.linear = nn.Linear(width, classes)
-        nn.init.zeros_(self.linear.weight)  # without a post to learn from it says nothing
-        nn.init.zeros_(self.linear.bias)
+        self.weight = nn.Parameter(torch.zeros(classes, width))
+        self.bias = nn.Parameter(torch.zeros(classes))
 
     def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
         rows = self.scale(x).cpu().numpy()
-        for solution in logistic_path(rows, labels, self.linear.out_features, self.penalties):
-            self.linear.weight.copy_(solution.weight)
-            self.linear.bias.copy_(solution.bias)
+        for solution in logistic_path(rows, labels, len(self.bias), self.penalties):
+            self.weight.copy_(solution.weight)
+            self.bias.copy_(solution.bias)
             yield
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, width) to log-probabilities (B, K)."""
-        return self.linear(self.scale(x)).log_softmax(-1)
+        return linear(self.scale(x), self.weight, self.bias).log_softmax(-1)
 
 
 class LexicalExpert(Expert):
