@@ -1,184 +1,26 @@
-"""The pools' formulae as loops over lists of floats, and what fitting them must come to."""
-
-import math
+"""The pool guided by similarity: the formulae, and what fitting must come to."""
 
 import numpy as np
 import pytest
 import torch
+from opinions import (
+    PRIOR,
+    K,
+    close,
+    distance,
+    gated,
+    mean_loss,
+    numbers,
+    opinion,
+    opinions,
+    pool,
+    similarities,
+)
 from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
 from sgmft.nn.experts import evidence
 from sgmft.nn.pools import ProductPool, SimilarityGatedPool
-
-K = 4
-PRIOR = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()
-
-
-# --- the formulae
-
-
-def log_sum(x):
-    top = max(x)
-    return top + math.log(sum(math.exp(a - top) for a in x))
-
-
-def product(w, said, prior):
-    """log p of one post: log p(y) + sum_k w_k e_k, normalised; said is experts' evidence."""
-    total = [x + sum(a * e[i] for a, e in zip(w, said, strict=True)) for i, x in enumerate(prior)]
-    return [a - log_sum(total) for a in total]
-
-
-def similarities(text, image, prior):
-    """S^m of one post."""
-    p_t, p_v = ([math.exp(a + x) for a, x in zip(e, prior, strict=True)] for e in (text, image))
-    return [
-        math.log(sum(a * b for a, b in zip(p, q, strict=True)))
-        for p, q in ((p_t, p_t), (p_v, p_v), (p_t, p_v))
-    ]
-
-
-def power_mean(a, gate, t, v):
-    """log of the mean of power a of exp t and exp v."""
-    if a == 0:
-        return gate * t + (1 - gate) * v
-    return math.log((gate * math.exp(t) ** a + (1 - gate) * math.exp(v) ** a) ** (1 / a))
-
-
-def gated(w, text, image, joint, prior, power=None):
-    """Logits and P^m of one post; w: mean, deviation, balance, and slopes, joint, power if any."""
-    score, slopes = w["balance"], w.get("slopes", [0] * 3)
-    similar = similarities(text, image, prior)
-    for s, m, d, u in zip(similar, w["mean"], w["deviation"], slopes, strict=True):
-        score += u * (s - m) / d
-    gate = 1 / (1 + math.exp(-score))
-    sharpness = math.exp(w["log_sharpness"])
-    own = math.exp(w["log_joint"]) if "log_joint" in w else 0.0
-    power = math.exp(w["log_power"]) if power is None else power
-    logits = [
-        x + 2 * sharpness * power_mean(power, gate, t, v) + own * j
-        for x, t, v, j in zip(prior, text, image, joint, strict=True)
-    ]
-    return logits, gate
-
-
-def numbers(module):
-    return {name: x.detach().double().tolist() for name, x in module.state_dict().items()}
-
-
-def mean_loss(rows, labels):
-    return sum(log_sum(row) - row[k] for row, k in zip(rows, labels, strict=True)) / len(labels)
-
-
-# --- made-up evidence
-
-
-def opinions(n=40, seed=0, sure=(1.0, 1.0)):
-    """Evidence of one expert for each entry of `sure` (n, K), float64, and labels."""
-    dice = torch.Generator().manual_seed(seed)
-    labels = PRIOR.exp().multinomial(n, replacement=True, generator=dice)
-    return [opinion(labels, a, 1.0, dice) for a in sure], labels
-
-
-def opinion(labels, sure, noise, dice):
-    """`sure` and `noise` are numbers, or one for each post (n, 1)."""
-    right = torch.eye(K, dtype=torch.float64)[labels]
-    normal = torch.randn(len(labels), K, generator=dice, dtype=torch.float64)
-    return (PRIOR + sure * right + noise * normal).log_softmax(-1) - PRIOR
-
-
-def pool(guided=True, joint=True, seed=None, power="learned"):
-    made = SimilarityGatedPool(guided, joint, power).double()
-    if seed is not None:
-        dice = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for x in (*made.parameters(), made.mean):
-                x.copy_(torch.randn(x.shape, generator=dice))
-            made.deviation.copy_(torch.rand(3, generator=dice) + 0.5)
-    return made
-
-
-def close(found, expected, tolerance=1e-10):
-    expected = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_evidence_is_what_an_opinion_adds_to_the_class_frequencies():
-    torch.testing.assert_close(evidence(PRIOR.expand(3, -1), PRIOR), torch.zeros(3, K).double())
-    said = torch.tensor([[0.1, 0.6, 0.2, 0.1]]).double()
-    expected = torch.tensor([[0.1 / 0.4, 2.0, 1.0, 1.0]]).double()
-    torch.testing.assert_close(evidence(said.log(), PRIOR).exp(), expected)
-
-
-def test_no_evidence_rules_a_label_out():
-    said = torch.tensor([[0.0, -100.0, -9.0, -torch.inf]])
-    least = math.log(1e-4)
-    expected = torch.tensor([[0.0, least, -9.0, least]])
-    torch.testing.assert_close(evidence(said, torch.zeros(K)), expected)
-    torch.testing.assert_close(evidence(said, torch.full((K,), -100.0)), expected - least)
-
-
-# --- a product of experts
-
-
-@pytest.mark.parametrize("experts", [1, 2, 3])
-def test_a_product_is_the_formula(experts):
-    said, _ = opinions(sure=(1.0,) * experts)
-    made = ProductPool(experts).double()
-    posts = list(zip(*(x.tolist() for x in said), strict=True))
-    prior = PRIOR.tolist()
-    equal = [product([1 / experts] * experts, list(post), prior) for post in posts]
-    close(made(said, PRIOR).detach(), equal, 1e-6)
-    with torch.no_grad():
-        made.log_weight.copy_(torch.tensor([0.3, 1.2, 2.0][:experts]).log())
-    powers = made.log_weight.exp().tolist()
-    expected = [product(powers, list(post), prior) for post in posts]
-    close(made(said, PRIOR).detach(), expected)
-
-
-def product_loss(w, said, labels):
-    posts = zip(*(x.tolist() for x in said), strict=True)
-    far = sum(math.log(len(w) * a) ** 2 for a in w) / len(labels)
-    found = [product(w, list(post), PRIOR.tolist()) for post in posts]
-    return mean_loss(found, labels.tolist()) + far
-
-
-@pytest.mark.parametrize("sure", [(2.0,), (3.0, 0.0), (0.5, 1.5, 1.0)])
-def test_powers_are_the_most_likely_ones(sure):
-    said, labels = opinions(sure=sure)
-    made = ProductPool(len(sure)).double()
-    start = made.log_weight.exp().tolist()
-    made.fit(said, PRIOR, labels)
-    found = made.log_weight.exp().tolist()
-    best = minimize(product_loss, start, (said, labels), bounds=[(1e-6, None)] * len(sure))
-    close(made.log_weight.exp().detach(), best.x.tolist(), 1e-3)
-    assert product_loss(found, said, labels) < product_loss(start, said, labels) - 1e-3
-
-
-def test_an_expert_counts_by_how_good_it_is():
-    said, labels = opinions(300, sure=(3.0, 0.0))
-    made = ProductPool(2).double()
-    made.fit(said, PRIOR, labels)
-    right, wrong = made.log_weight.exp().tolist()
-    assert right > 0.8 and wrong < 0.2 * right
-
-
-def distance(made, start):
-    pairs = zip(made.parameters(), start.parameters(), strict=True)
-    return max(float((x - y).detach().abs().max()) for x, y in pairs)
-
-
-def test_few_posts_move_powers_less_than_many():
-    (post,), label = opinions(1, sure=(-1.0,))
-    moved = []
-    for count in (1, 10, 100):
-        made = ProductPool(2).double()
-        made.fit([post.expand(count, -1), -post.expand(count, -1)], PRIOR, label.expand(count))
-        moved.append(distance(made, ProductPool(2)))
-    assert 0 < moved[0] < moved[1] < moved[2] and moved[0] < 1.0
-
-
-# --- the gated pool
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -204,6 +46,17 @@ def test_without_a_mean_of_its_own_it_starts_as_the_rule_of_bayes_and_the_root_o
     logits, gate = pool(power=0)(text, image, joint, PRIOR)
     torch.testing.assert_close(logits, PRIOR + text + image + joint / 2, check_dtype=False)
     assert (gate == 0.5).all()
+
+
+@pytest.mark.parametrize("power", ["learned", 0, 1])
+def test_experts_that_say_nothing_leave_the_class_frequencies(power):
+    nothing = torch.zeros(3, K, dtype=torch.float64)
+    expected = PRIOR.exp().expand(3, -1)
+    for logits in (
+        pool(seed=1, power=power)(nothing, nothing, nothing, PRIOR).logits,
+        ProductPool(2).double()([nothing, nothing], PRIOR),
+    ):
+        torch.testing.assert_close(logits.softmax(-1), expected)
 
 
 def test_sides_that_agree_are_one_whatever_the_mean():
