@@ -1,14 +1,15 @@
 """Cross-validated accuracy of methods on tables of posts, every post a test post once.
 
     python benchmarks/cross_validation.py runs/ masked=place/index_masked.jsonl ... \
-        --methods default,linear-probe,unis-mmc --features features/ [--train 200]
+        --methods default,linear-probe,unis-mmc --features features/ [--train 200] [--by column]
 
 Five folds, stratified. What a method chooses, it chooses inside each fold's training posts: three
 learning rates on a tenth of them, or penalties by cross-validation. Prints accuracy and macro-F1 in
 percent over all posts, and the difference to `default` with its 95 % interval (paired bootstrap);
 ▼ and ▲: below or above it by more than chance (paired randomisation test, Holm-corrected over the
 table, p < 0.05). Finished folds are kept in runs/ and not computed again. With `--train`, so many
-posts of each fold's training posts are learned from, drawn with the fold's number as seed.
+posts of each fold's training posts are learned from, drawn with the fold's number as seed. With
+`--by`, a second table has the accuracy on the posts of each value of a column.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
     parser.add_argument("--methods", default="default,linear-probe,text-only,image-only")
     parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--by", default="", help="a column of all tables")
     parser.add_argument("--train", type=int, default=0, help="posts to learn from; 0 for all")
     options = parser.parse_args()
     methods = options.methods.split(",")
@@ -72,6 +74,21 @@ def main() -> None:
                 mark = "" if d.p_holm >= 0.05 else " ▲" if d.value > 0 else " ▼"
                 against = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]{mark}"
             print(f"| {name} | {len(posts)} | {method} | {score} | {against} |", flush=True)
+        if options.by:
+            print_groups(name, found, truth, [str(post.row[options.by]) for post in posts])
+
+
+def print_groups(
+    name: str, found: Mapping[str, np.ndarray], truth: np.ndarray, groups: Sequence[str]
+) -> None:
+    """Print the accuracy on the posts of each group."""
+    rows = {group: np.array(groups) == group for group in sorted(set(groups))}
+    heads = [f"{group} ({there.sum()})" for group, there in rows.items()]
+    print(f"\n| {name}: method | {' | '.join(heads)} |\n|---{'|---' * len(rows)}|")
+    for method, probabilities in found.items():
+        right = 100 * (probabilities.argmax(1) == truth)
+        cells = [f"{right[there].mean():.1f}" for there in rows.values()]
+        print(f"| {method} | {' | '.join(cells)} |", flush=True)
 
 
 def folds_of(posts: Sequence[Post]) -> list[list[int]]:
