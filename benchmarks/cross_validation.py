@@ -25,7 +25,7 @@ from sklearn.metrics import f1_score
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.compare.cells import FACTORS
-from sgmft.compare.statistics import corrected, difference
+from sgmft.compare.statistics import Difference, corrected, difference
 from sgmft.files import write_whole
 from sgmft.fitting import Task, best_epoch, choose, refit
 from sgmft.methods import get_method
@@ -71,11 +71,15 @@ def main() -> None:
             against = "—"
             if method in differences:
                 d = differences[method]
-                mark = "" if d.p_holm >= 0.05 else " ▲" if d.value > 0 else " ▼"
-                against = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]{mark}"
+                against = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]{mark(d)}"
             print(f"| {name} | {len(posts)} | {method} | {score} | {against} |", flush=True)
         if options.by:
             print_groups(name, found, truth, [str(post.row[options.by]) for post in posts])
+
+
+def mark(found: Difference) -> str:
+    """Whether it is more than chance, after the correction."""
+    return "" if found.p_holm >= 0.05 else " ▲" if found.value > 0 else " ▼"
 
 
 def print_groups(

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from sgmft import SemanticLocator, read_posts
 from sgmft.baselines.base import Method
 from sgmft.compare.figures import COLOURS
+from sgmft.drawing import drawing_style, svg_text
 from sgmft.encoders import EncoderInfo
-from sgmft.figures import drawing_style, svg_text
 from sgmft.files import write_whole
 from sgmft.fitting import Task, fit_network
 from sgmft.methods import get_method

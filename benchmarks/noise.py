@@ -15,8 +15,9 @@ column `informative` (which side tells the label: both, text or image) gives mix
 Then P^m, the gate of `default` (the text's weight), on the posts with both sides: its mean by the
 side that tells the label, and Spearman's correlation with it (text 1, both 0, image -1) with its
 95 % bootstrap interval over posts. Methods are trained as in learning_curves.py. Accuracy in
-percent; of other methods with the difference to `default` and its 95 % interval (paired bootstrap).
-Finished runs are kept in runs/ and not computed again.
+percent; ▼ and ▲: below or above `default` by more than chance (paired randomisation test over
+posts, Holm-corrected over the table, p < 0.05). Finished runs are kept in runs/ and not computed
+again.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from cross_validation import folds_of
+from cross_validation import folds_of, mark
 from learning_curves import SYSTEMS, Table, kept, learn, read_table, save, task_of
 from scipy.stats import spearmanr
 
-from sgmft.compare.statistics import difference
+from sgmft.compare.statistics import corrected, difference
+from sgmft.drawing import drawing_style, svg_text
 from sgmft.features import Features, Ragged
-from sgmft.figures import drawing_style, svg_text
 from sgmft.sample import write_sample
 from sgmft.splits import split_posts
 from sgmft.training import LabelledFeatures, answer
@@ -176,21 +177,28 @@ def print_accuracies(
     found: Sequence[Mapping[str, Found]],
 ) -> dict[str, list[float]]:
     """Print a table; accuracies in percent at each level by method."""
+    truths = [table.data.labels.numpy() for table in tables]
+    chances = {method: [told[method]["probabilities"] for told in found] for method in found[0]}
+    cells = [(method, i) for method in chances if method != REFERENCE for i in range(len(levels))]
+    differences = corrected(
+        [
+            difference(chances[method][i][None], chances[REFERENCE][i][None], truths[i])
+            for method, i in cells
+        ]
+    )
+    marks = dict(zip(cells, map(mark, differences), strict=True))
     print(f"\n| {title} | {' | '.join(f'{level:g}' for level in levels)} |")
     print("|---" * (1 + len(levels)) + "|")
-    accuracies: dict[str, list[float]] = {}
-    for method in found[0]:
-        cells = []
-        for table, told in zip(tables, found, strict=True):
-            truth = table.data.labels.numpy()
-            p = told[method]["probabilities"]
-            accuracies.setdefault(method, []).append(100 * (p.argmax(1) == truth).mean())
-            cell = f"{accuracies[method][-1]:.1f}"
-            if method != REFERENCE:
-                d = difference(p[None], told[REFERENCE]["probabilities"][None], truth)
-                cell += f" ({100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}])"
-            cells.append(cell)
-        print(f"| {SYSTEMS[method][0]} | {' | '.join(cells)} |", flush=True)
+    accuracies = {
+        method: [
+            100 * float((p.argmax(1) == truth).mean())
+            for p, truth in zip(each, truths, strict=True)
+        ]
+        for method, each in chances.items()
+    }
+    for method, values in accuracies.items():
+        line = [f"{x:.1f}{marks.get((method, i), '')}" for i, x in enumerate(values)]
+        print(f"| {SYSTEMS[method][0]} | {' | '.join(line)} |", flush=True)
     return accuracies
 
 
@@ -213,7 +221,7 @@ def gate_line(name: str, table: Table, gate: np.ndarray) -> str:
 
 
 def draw_lines(lines: Mapping[str, tuple[Sequence[float], Mapping[str, list[float]]]]) -> str:
-    """A panel for each kind of noise, one scale, one legend."""
+    """A panel for each kind of noise, one scale, one legend; single sides are left out."""
     from matplotlib.figure import Figure
 
     with drawing_style([]):
@@ -221,6 +229,8 @@ def draw_lines(lines: Mapping[str, tuple[Sequence[float], Mapping[str, list[floa
         panels = drawing.subplots(1, len(lines), sharey=True)
         for axes, (title, (levels, methods)) in zip(panels, lines.items(), strict=True):
             for method, values in methods.items():
+                if method in ("text-only", "image-only"):
+                    continue
                 name, colour, marker, line = SYSTEMS[method]
                 look = {"marker": marker, "markersize": 5, "color": colour, "label": name}
                 axes.plot(levels, values, line, lw=2.2 if method == REFERENCE else 1.3, **look)
@@ -230,7 +240,7 @@ def draw_lines(lines: Mapping[str, tuple[Sequence[float], Mapping[str, list[floa
             axes.spines[["top", "right"]].set_visible(False)
         panels[0].set_ylabel("accuracy, %")
         found, titles = panels[0].get_legend_handles_labels()
-        look = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5, "ncols": 4}
+        look = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5, "ncols": 5}
         drawing.legend(found[::-1], titles[::-1], **look)
         return svg_text(drawing)
 

@@ -66,6 +66,7 @@ def evaluate_table(
         [str(p.post.label) for p in good],
         locator.labels,
         groups={column: [str(p.post.row.get(column, "")) for p in good] for column in by},
+        temperature=locator.temperature,
     )
     write_evaluation(
         Path(output),

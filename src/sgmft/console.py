@@ -151,9 +151,15 @@ def print_trained(locator: SemanticLocator, output: str) -> None:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Accuracy and macro-F1 with intervals, then each class and group."""
+    """Accuracy and macro-F1 with intervals, calibration, then each class and group."""
     for name, x in (("accuracy", evaluation.accuracy), ("macro-F1", evaluation.macro_f1)):
         _screen.print(f"{name} {x.value:.3f}  (95 % interval {x.low:.3f} to {x.high:.3f})")
+    now, before = evaluation.calibration, evaluation.uncalibrated
+    for name, after, raw in (
+        ("calibration error", now.error, before.error),
+        ("Brier score", now.brier, before.brier),
+    ):
+        _screen.print(f"{name} {after:.3f}  ({raw:.3f} before temperature scaling)")
     table = Table("label", "precision", "recall", "F1", "posts")
     for score in evaluation.per_class:
         figures = (f"{x:.3f}" for x in (score.precision, score.recall, score.f1))

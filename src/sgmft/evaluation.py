@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sgmft.calibration import Calibration, calibration, rescaled
 from sgmft.errors import SgmftError
 
 RESAMPLES = 2000
@@ -62,6 +63,9 @@ class Evaluation:
         accuracy: the share of posts whose most probable label is the true one.
         macro_f1: mean F1 of the classes that occur in the truth or in the predictions.
         log_loss: mean of -log(probability of the true label), in nats.
+        temperature: that the probabilities were scaled by; 1 is as the network gave them.
+        calibration: whether the probabilities mean what they say.
+        uncalibrated: the same before they were scaled.
         per_class: one entry for each label.
         confusion: (K, K) posts; rows are true labels, columns are predicted ones.
         groups: column -> value -> figures, the largest group first.
@@ -72,6 +76,9 @@ class Evaluation:
     accuracy: Interval
     macro_f1: Interval
     log_loss: float
+    temperature: float
+    calibration: Calibration
+    uncalibrated: Calibration
     per_class: list[ClassScore]
     confusion: list[list[int]]
     groups: dict[str, dict[str, GroupScore]]
@@ -92,6 +99,8 @@ class Evaluation:
                 **data,
                 "accuracy": Interval(**data["accuracy"]),
                 "macro_f1": Interval(**data["macro_f1"]),
+                "calibration": Calibration.from_dict(data["calibration"]),
+                "uncalibrated": Calibration.from_dict(data["uncalibrated"]),
                 "per_class": [ClassScore(**score) for score in data["per_class"]],
                 "groups": {
                     column: {
@@ -112,6 +121,7 @@ def evaluate(
     labels: Sequence[str],
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
@@ -125,6 +135,7 @@ def evaluate(
         truth: N labels.
         labels: K different labels.
         groups: columns of N values each, for accuracy by value.
+        temperature: that the probabilities were scaled by, to tell what scaling brought.
         seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
@@ -140,6 +151,7 @@ def evaluate(
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(chances[np.arange(len(truth)), true], eps, 1 - eps)
+    before = chances if temperature == 1 else rescaled(chances, 1 / temperature)
     columns = {name: [str(value) for value in column] for name, column in (groups or {}).items()}
     return Evaluation(
         labels=labels,
@@ -147,6 +159,9 @@ def evaluate(
         accuracy=accuracy,
         macro_f1=macro_f1,
         log_loss=float(-np.log(likely).mean()),
+        temperature=temperature,
+        calibration=calibration(chances, true),
+        uncalibrated=calibration(before, true),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
         groups={

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import math
-import re
-import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sgmft.calibration import Calibration
+from sgmft.drawing import INK, cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.errors import SgmftError
 from sgmft.evaluation import Evaluation
 
@@ -23,25 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
 TRAINING, VALIDATION = "#2b7bba", "#d55e00"
-LONGEST_LABEL = 24  # in columns of a terminal: a Chinese character takes two
-
-_CJK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Heiti SC",
-    "SimHei",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Noto Sans CJK JP",
-    "Arial Unicode MS",
-)
 
 
 def confusion_figure(evaluation: Evaluation) -> str:
@@ -69,6 +48,41 @@ def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
             _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
     else:
         raise SgmftError(f"{path.name}: a figure is saved as .png or .svg")
+
+
+def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
+    """Return accuracy against the probability of the most probable label, as SVG text.
+
+    A dot is a bin of posts, its area the share of them; on the diagonal probabilities mean what
+    they say. `before` is drawn as crosses.
+    """
+    from matplotlib.figure import Figure
+
+    with drawing_style([], "reliability"):
+        figure = Figure(figsize=(4.2, 3.7), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, lw=0.8, ls=":")
+        for judged, colour, marker, word in (
+            (before, VALIDATION, "x", "as the network gave them"),
+            (after, TRAINING, "o", "told" if before is None else "after temperature scaling"),
+        ):
+            if judged is not None:
+                bins = [each for each in judged.bins if each.posts]
+                posts = np.array([each.posts for each in bins])
+                x = [each.probability for each in bins]
+                y = [each.accuracy for each in bins]
+                sizes = 8 + 160 * posts / posts.sum()
+                axes.plot(x, y, color=colour, lw=1, alpha=0.6)
+                axes.scatter(x, y, s=sizes, color=colour, marker=marker, label=word, zorder=3)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("probability of the most probable label")
+        axes.set_ylabel("share of posts where it is right")
+        axes.grid(alpha=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+        if before is not None:
+            figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=2)
+        return svg_text(figure)
 
 
 def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
@@ -191,67 +205,3 @@ def _cells(
 
 def _percent(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
-
-
-def text_columns(text: str) -> int:
-    """Width of a text in columns of a terminal: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def shorten(label: str) -> str:
-    """Cut a long label in its middle, so that labels with a common start stay apart."""
-    label = "".join(c if c.isprintable() else " " for c in label)
-    if text_columns(label) <= LONGEST_LABEL:
-        return label
-    head, tail = label, label
-    while text_columns(head) > LONGEST_LABEL * 0.55:
-        head = head[:-1]
-    while text_columns(tail) > LONGEST_LABEL * 0.4:
-        tail = tail[1:]
-    return f"{head.rstrip()}…{tail.lstrip()}"
-
-
-def cjk_fonts() -> list[str]:
-    """Fonts on this machine that have Chinese characters, best first."""
-    from matplotlib.font_manager import fontManager
-
-    known = set(fontManager.get_font_names())
-    return [font for font in _CJK_FONTS if font in known]
-
-
-@contextmanager
-def drawing_style(fonts: list[str]) -> Iterator[None]:
-    """Settings of our figures; what has no glyph in any font here is drawn as a box, quietly."""
-    from matplotlib import rc_context
-
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
-    settings: dict[Any, Any] = {
-        **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),
-        "axes.facecolor": "none",
-        "font.family": ["DejaVu Sans", *fonts],
-        "font.size": 9,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "sgmft",
-        "text.parse_math": False,
-    }
-    fonts_log = logging.getLogger("matplotlib.font_manager")  # notes each weight a font lacks
-    level = fonts_log.level
-    with rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        fonts_log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            fonts_log.setLevel(level)
-
-
-def svg_text(figure: Figure) -> str:
-    """Render to an <svg> element that can stand in a page beside others: the same every time."""
-    out = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    text = out.getvalue()
-    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # nothing refers to these
-    text = text.replace("*{stroke-linejoin", "svg *{stroke-linejoin")
-    text = text.replace("font-family: 'DejaVu Sans'", "font-family: system-ui, sans-serif")
-    return re.sub(f"(fill|stroke): {INK}", r"\1: currentColor", text)

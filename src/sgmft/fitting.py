@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import torch
 
 from sgmft.baselines.base import Method
+from sgmft.calibration import fit_temperature
 from sgmft.encoders import EncoderInfo
 from sgmft.features import Features
 from sgmft.nn import Network
 from sgmft.nn.model import own_width
+from sgmft.nn.network import Solved
 from sgmft.presets import Preset
-from sgmft.training import Epoch, LabelledFeatures, train
+from sgmft.training import Epoch, LabelledFeatures, answer, train
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,16 @@ class Task:
 
 
 class Choice(NamedTuple):
-    """What held-out posts chose: the network after its best epoch, and the log."""
+    """What held-out posts chose: the network after its best epoch, and the log.
+
+    Attributes:
+        temperature: by which the logits of posts that it has not learned from are divided, so that
+            the labels are most likely; 1 where none were held out.
+    """
 
     network: Network
     history: list[Epoch]
+    temperature: float = 1.0
 
     @property
     def epochs(self) -> int:
@@ -89,7 +97,14 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     kept[list(held_out)] = False
     seen, watched = task.data.take(kept), task.data.take(~kept) if held_out else None
     network = task.network(seen.features)
-    return Choice(network, train(network, seen, watched, task.preset.train, **run))
+    history = train(network, seen, watched, task.preset.train, **run)
+    temperature = 1.0
+    if watched is not None:
+        logits = answer(network, watched.features).logits
+        temperature = fit_temperature(logits, watched.labels)
+    elif isinstance(network, Solved) and network.held_out is not None:
+        temperature = fit_temperature(network.held_out, seen.labels)
+    return Choice(network, history, temperature)
 
 
 def refit(task: Task, epochs: int, **run: Any) -> Network:
@@ -121,7 +136,7 @@ def fit_network(
         run: track, device; see `sgmft.training.train`.
 
     Returns:
-        The network, and the log of the training that the held-out posts watched.
+        The network, and the log and temperature of the training that the held-out posts watched.
     """
     run["on_epoch"] = on_epoch
     choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
@@ -129,7 +144,7 @@ def fit_network(
         return choice
     folder = checkpoint and checkpoint / "refit"
     network = refit(task, choice.epochs, checkpoint=folder, **run)
-    return Choice(network, choice.history)
+    return choice._replace(network=network)
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:

@@ -71,7 +71,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         labels: the K labels, in the order of the probabilities; set by `fit`.
         method: the system, with its name, source and settings.
         network: the trained network, `sgmft.nn.SGMFT` or the method's; set by `fit`.
-        record: what is known of the training: data, metrics, history, versions.
+        record: what is known of the training: data, metrics, calibration, history, versions.
 
     Raises:
         SgmftError: no such encoder, method, preset or setting.
@@ -122,6 +122,11 @@ class SemanticLocator(PyTorchModelHubMixin):
     def uses_tokens(self) -> bool:
         """Whether word and region features are needed beside the pooled ones."""
         return self.method.uses_tokens(self.preset)
+
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided, so that probabilities mean what they say; set by `fit`."""
+        return float(self.record.get("calibration", {}).get("temperature", 1.0))
 
     def fit(
         self,
@@ -182,7 +187,7 @@ class SemanticLocator(PyTorchModelHubMixin):
             self.preset,
             self.method.encode_prompts(self.labels, self.encoder),
         )
-        self.network, history = fit_network(
+        self.network, history, temperature = fit_network(
             task,
             val_rows,
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -199,6 +204,7 @@ class SemanticLocator(PyTorchModelHubMixin):
                 "skipped": dict(skipped),
             },
             "metrics": validation_metrics(history),
+            "calibration": {"temperature": temperature},
             "history": [epoch._asdict() for epoch in history],
         }
         return self
@@ -226,7 +232,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         for chunk in encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens)):
             logits, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
             found = dict(zip(chunk.good, range(len(chunk.good)), strict=True))
-            probabilities = logits.softmax(-1).numpy()
+            probabilities = (logits / self.temperature).softmax(-1).numpy()
             for i, post in enumerate(chunk.posts):
                 if i not in found:
                     yield Prediction(post, None, None, None)

@@ -14,7 +14,12 @@ from markupsafe import Markup
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation import Evaluation
-from sgmft.figures import confusion_figure, history_figure, save_confusion
+from sgmft.figures import (
+    confusion_figure,
+    history_figure,
+    reliability_figure,
+    save_confusion,
+)
 from sgmft.images import PictureError
 from sgmft.overview import overview_figure
 from sgmft.templates import render
@@ -128,6 +133,7 @@ def _page(
         evaluation=evaluation,
         summary=_summary(evaluation),
         confusion=Markup(confusion_figure(evaluation)),
+        reliability=Markup(_reliability(evaluation)),
         examples=[_shown(example) for example in examples],
         overview=overview,
         history=history,
@@ -154,6 +160,11 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
             if wrong[row, column]
         ],
     }
+
+
+def _reliability(evaluation: Evaluation) -> str:
+    scaled = evaluation.temperature != 1
+    return reliability_figure(evaluation.calibration, evaluation.uncalibrated if scaled else None)
 
 
 def _shown(example: Example) -> dict[str, Any]:

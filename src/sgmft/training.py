@@ -225,13 +225,13 @@ def _solve(
     Without validation posts, what it says of training posts that it left out stands for them.
     """
     rows = torch.arange(len(data.labels))
-    held_out = model.solve(data.features.batch(rows, model.reads_ngrams), data.labels)
+    model.held_out = model.solve(data.features.batch(rows, model.reads_ngrams), data.labels)
     loss, accuracy = _validate(model, data)
     watched = (math.nan, math.nan)
     if validation is not None:
         watched = _validate(model, validation)
-    elif held_out is not None:
-        watched = _judge(held_out, data.labels)
+    elif model.held_out is not None:
+        watched = _judge(model.held_out, data.labels)
     line = Epoch(1, 1, loss, accuracy, *watched, math.nan, math.nan)
     if on_epoch:
         on_epoch(line)

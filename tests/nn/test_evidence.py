@@ -461,7 +461,7 @@ def test_fitting_needs_no_held_out_posts_to_tell_how_good_it_is():
     preset = method.preset("default")
     assert preset.val_size == 0
     told = []
-    network, history = fit_network(Task(data, 3, INFO, method, preset), [], on_epoch=told.append)
+    network, history, _ = fit_network(Task(data, 3, INFO, method, preset), [], on_epoch=told.append)
     (line,) = history
     assert isinstance(network, EvidenceNetwork) and len(told) == 1
     assert 0 < line.loss < line.val_loss < np.log(3) and 0.6 < line.val_accuracy <= 1

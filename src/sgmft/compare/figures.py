@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sgmft.compare.results import Panel
+from sgmft.drawing import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.errors import SgmftError
-from sgmft.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

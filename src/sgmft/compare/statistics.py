@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sgmft.calibration import BINS, bin_of
 from sgmft.compare.results import Difference, Spread, Summary
 from sgmft.errors import SgmftError
 from sgmft.evaluation import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
 
 FLIPS = 10_000
 """Random sign flips behind each p-value, beside the observed signs."""
-
-BINS = 15
-"""Bins of the expected calibration error, as Guo et al. (2017) have them."""
 
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
 
@@ -202,10 +200,7 @@ def _gaps(chances: _Numbers, true: _Cells, bins: int) -> _Numbers:
     """
     top = chances.max(axis=1)  # (N,)
     gaps = np.zeros((len(top), bins))
-    upper_edges = np.arange(1, bins) / bins  # of all bins but the last
-    gaps[np.arange(len(top)), np.searchsorted(upper_edges, top)] = (
-        chances.argmax(axis=1) == true
-    ) - top
+    gaps[np.arange(len(top)), bin_of(top, bins)] = (chances.argmax(axis=1) == true) - top
     return gaps
 
 

@@ -121,7 +121,13 @@ class Network(nn.Module, ABC):
 
 
 class Solved(Network):
-    """A network without epochs: its weights are the solution of a convex problem, or are given."""
+    """A network without epochs: its weights are the solution of a convex problem, or are given.
+
+    Attributes:
+        held_out: what `solve` returned, after training.
+    """
+
+    held_out: Tensor | None = None
 
     @abstractmethod
     def solve(self, batch: Batch, labels: Tensor) -> Tensor | None:

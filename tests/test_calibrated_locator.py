@@ -1,0 +1,55 @@
+"""A locator's probabilities after temperature scaling: fitted, saved, and only scaled."""
+
+import json
+
+import numpy as np
+import pytest
+
+from conftest import TinyEncoder
+from sgmft import SemanticLocator
+from sgmft.calibration import rescaled
+from sgmft.encoders import ENCODERS
+
+
+@pytest.fixture
+def fitted(monkeypatch, toy_posts):
+    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
+
+    def fit(**options):
+        return SemanticLocator("tiny", **options).fit(toy_posts)
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"method": "late-average"}, {"preset": "elements", "settings": {"epochs": 2}}],
+    ids=str,
+)
+def test_fit_finds_a_temperature_that_only_scales(fitted, toy_posts, options):
+    locator = fitted(**options)
+    temperature = locator.temperature
+    assert temperature != 1 and 0.05 <= temperature <= 20
+    assert locator.record["calibration"] == {"temperature": temperature}
+    scaled, labels = locator.predict_proba(toy_posts), locator.predict(toy_posts)
+    locator.record["calibration"]["temperature"] = 1.0
+    raw = locator.predict_proba(toy_posts)
+    np.testing.assert_allclose(rescaled(raw.astype(float), temperature), scaled, atol=1e-5)
+    assert locator.predict(toy_posts) == labels
+
+
+def test_without_held_out_posts_probabilities_are_the_networks(fitted):
+    assert fitted(preset="paper", settings={"epochs": 1}).temperature == 1
+    assert fitted(method="text-only", settings={}).temperature != 1  # held out in turn
+
+
+def test_a_saved_model_keeps_its_temperature(fitted, toy_posts, tmp_path):
+    locator = fitted(method="late-average")
+    locator.save_pretrained(tmp_path)
+    loaded = SemanticLocator.from_pretrained(tmp_path)
+    assert loaded.temperature == locator.temperature
+    assert np.array_equal(loaded.predict_proba(toy_posts), locator.predict_proba(toy_posts))
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["sgmft"]["calibration"]  # of a model saved before there was one
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert SemanticLocator.from_pretrained(tmp_path).temperature == 1

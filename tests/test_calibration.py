@@ -1,0 +1,114 @@
+"""Calibration figures against slow loops, and temperatures against what made the posts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from sgmft.calibration import Calibration, calibration, fit_temperature, rescaled
+from sgmft.evaluation import Evaluation, evaluate
+
+
+def posts(n=300, classes=4, seed=0, temperature=1.0):
+    """Logits (n, K) and labels drawn from softmax(logits / temperature)."""
+    dice = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, classes, generator=dice)
+    labels = (logits / temperature).softmax(-1).multinomial(1, generator=dice)[:, 0]
+    return logits, labels
+
+
+def slow(probabilities, true, bins):
+    """Calibration error and Brier score, post by post."""
+    members = {k: [] for k in range(bins)}
+    brier = 0.0
+    for row, label in zip(probabilities, true, strict=True):
+        top = max(row)
+        k = next(k for k in range(bins) if top <= (k + 1) / bins or k == bins - 1)
+        members[k].append((top, list(row).index(top) == label))
+        brier += sum((p - (i == label)) ** 2 for i, p in enumerate(row))
+    error = 0.0
+    for found in members.values():
+        if found:
+            sure = sum(p for p, _ in found) / len(found)
+            error += len(found) * abs(sum(right for _, right in found) / len(found) - sure)
+    return error / len(true), brier / len(true), [len(found) for found in members.values()]
+
+
+@given(
+    st.integers(0, 1000), st.integers(1, 40), st.integers(2, 6), st.sampled_from([1, 2, 7, 10, 15])
+)
+def test_figures_are_those_of_a_slow_loop(seed, n, classes, bins):
+    logits, labels = posts(n, classes, seed)
+    p, true = logits.double().softmax(-1).numpy(), labels.numpy()
+    found = calibration(p, true, bins)
+    error, brier, counts = slow(p, true, bins)
+    assert found.error == pytest.approx(error) and found.brier == pytest.approx(brier)
+    assert [each.posts for each in found.bins] == counts
+    assert sum(counts) == n and len(found.bins) == bins
+    for each in found.bins:
+        assert not each.posts or each.low - 1e-12 <= each.probability <= each.high + 1e-12
+        assert 0 <= each.accuracy <= 1
+
+
+def test_sure_and_right_is_perfect_and_sure_and_wrong_the_worst():
+    p = np.eye(3)[[0, 1, 2, 0]]
+    right, wrong = calibration(p, np.array([0, 1, 2, 0])), calibration(p, np.array([1, 2, 0, 1]))
+    assert (right.error, right.brier) == (0, 0) and (wrong.error, wrong.brier) == (1, 2)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_made_the_posts_is_found(temperature):
+    logits, labels = posts(20_000, temperature=temperature)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.06)
+
+
+def test_no_other_temperature_is_more_likely():
+    logits, labels = posts(200, temperature=2.5)
+    found = fit_temperature(logits, labels)
+
+    def loss(t):
+        return float(cross_entropy(logits.double() / t, labels)) + math.log(t) ** 2 / 200
+
+    assert all(loss(found) <= loss(t) + 1e-9 for t in np.geomspace(0.06, 19, 200))
+
+
+def test_a_temperature_stays_near_one_without_posts_to_tell():
+    logits, labels = posts(1)
+    assert fit_temperature(logits[:0], labels[:0]) == 1
+    assert 0.4 < fit_temperature(logits, logits.argmax(-1)) <= 1
+    right = torch.eye(3)[[0, 1, 2] * 200] * 5
+    assert 0.05 <= fit_temperature(right, right.argmax(-1)) < 0.6  # always right: surer
+    wrong = right.roll(1, 0)
+    assert 5 < fit_temperature(wrong, right.argmax(-1)) <= 20  # always wrong: no surer than chance
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_rescaling_is_dividing_logits_and_can_be_undone(temperature):
+    logits, _ = posts(50)
+    p = logits.double().softmax(-1).numpy()
+    scaled = rescaled(p, temperature)
+    np.testing.assert_allclose(scaled, (logits.double() / temperature).softmax(-1), atol=1e-12)
+    np.testing.assert_allclose(rescaled(scaled, 1 / temperature), p, atol=1e-12)
+    sure = np.array([[1.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(rescaled(sure, temperature), sure)
+
+
+def test_an_evaluation_tells_what_scaling_brought():
+    logits, labels = posts(3000, temperature=3.0)
+    names = ["a", "b", "c", "d"]
+    truth = [names[k] for k in labels]
+    raw = logits.double().softmax(-1).numpy()
+    result = evaluate(rescaled(raw, 3.0), truth, names, temperature=3.0)
+    plain = evaluate(raw, truth, names)
+    assert isinstance(result.calibration, Calibration)
+    assert result.uncalibrated.error == pytest.approx(plain.calibration.error)
+    assert result.uncalibrated.brier == pytest.approx(plain.calibration.brier)
+    assert plain.uncalibrated == plain.calibration and plain.temperature == 1
+    assert result.calibration.error < 0.05 < 0.2 < result.uncalibrated.error
+    assert result.calibration.brier < result.uncalibrated.brier
+    assert result.accuracy == plain.accuracy
+    assert Evaluation.from_dict(result.to_dict()) == result
