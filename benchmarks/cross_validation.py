@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=0, help="posts to learn from; 0 for all")
     options = parser.parse_args()
     methods = options.methods.split(",")
-    print("| set | posts | method | accuracy | macro-F1 | accuracy against default |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| set | method | accuracy | macro-F1 | accuracy against default |")
+    print("|---|---|---|---|---|", flush=True)
     for item in options.tables:
         name, table = item.split("=", 1)
         posts = read_posts(table)
@@ -72,7 +72,7 @@ def main() -> None:
             if method in differences:
                 d = differences[method]
                 against = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]{mark(d)}"
-            print(f"| {name} | {len(posts)} | {method} | {score} | {against} |", flush=True)
+            print(f"| {name} | {title(method)} | {score} | {against} |", flush=True)
         if options.by:
             print_groups(name, found, truth, [str(post.row[options.by]) for post in posts])
 
@@ -92,7 +92,7 @@ def print_groups(
     for method, probabilities in found.items():
         right = 100 * (probabilities.argmax(1) == truth)
         cells = [f"{right[there].mean():.1f}" for there in rows.values()]
-        print(f"| {method} | {' | '.join(cells)} |", flush=True)
+        print(f"| {title(method)} | {' | '.join(cells)} |", flush=True)
 
 
 def folds_of(posts: Sequence[Post]) -> list[list[int]]:
@@ -110,6 +110,14 @@ def parse(name: str) -> tuple[str, str | None, dict[str, str]]:
     kind, *pairs = name.split()
     preset = kind if kind in get_method("sgmft").presets else None
     return "sgmft" if preset else kind, preset, dict(pair.split("=", 1) for pair in pairs)
+
+
+def title(name: str) -> str:
+    """As tables show it; the reference in bold."""
+    method, preset, settings = parse(name)
+    words = [get_method(method).title, *([f"({preset})"] if preset else [])]
+    words += [f"{key}={value}" for key, value in settings.items()]
+    return f"**{' '.join(words)}**" if name == REFERENCE else " ".join(words)
 
 
 def cross_validate(

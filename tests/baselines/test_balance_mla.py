@@ -1,26 +1,29 @@
+"""Balance-MLA: the network against loops over lists of floats, what it reads, and its settings."""
+
 import json
 import math
 from dataclasses import asdict, replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy, pad
-
-from sgmft.baselines.balance_mla import (
-    METHOD,
-    BalanceMLA,
-    BalanceMLAConfig,
-    branch_coefficients,
+from branches import (
+    HAS_IMAGE,
+    HAS_TEXT,
+    REGIONS,
+    SMALL,
+    WORDS,
+    close,
+    gradients,
+    logits_of,
+    random_batch,
+    randomised,
+    softmax,
 )
+from torch.nn.functional import pad
+
+from sgmft.baselines.balance_mla import METHOD, BalanceMLAConfig
 from sgmft.errors import SgmftError
 from sgmft.nn import Batch
-
-SMALL = BalanceMLAConfig(classes=3, text_width=7, image_width=5, width=8, heads=2)
-WORDS, REGIONS = [5, 1, 4, 2, 3], [4, 6, 2, 4, 2]  # two regions a picture
-HAS_TEXT, HAS_IMAGE = [True, True, False, True, False], [True, True, True, False, False]
-LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 # --- the card as loops over lists of floats, one post at a time, without padding ---
 
@@ -35,11 +38,6 @@ def add(x, y):
 
 def linear(x, weight, bias):
     return [dot(x, row) + b for row, b in zip(weight, bias, strict=True)]
-
-
-def softmax(x):
-    powers = [math.exp(a - max(x)) for a in x]
-    return [a / sum(powers) for a in powers]
 
 
 def slow_attention(w, asks, other, heads):
@@ -93,68 +91,7 @@ def slow_forward(w, heads, words, regions, pictures):
     return y, y_t, y_v, f_t + f_v
 
 
-def slow_coefficients(y_t, y_v, labels, strength):
-    sums = [
-        sum(softmax(row)[y] for row, y in zip(rows, labels, strict=True)) for rows in (y_t, y_v)
-    ]
-    ratios = sums[0] / sums[1], sums[1] / sums[0]
-    return [1 - math.tanh(strength * max(rho, 0)) if rho > 1 else 1.0 for rho in ratios]
-
-
 # --- what is tested ---
-
-
-def random_batch(config=SMALL, seed=0):
-    """Five posts of unequal length with random numbers in padding and in missing sides."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    def mask(lengths, present):
-        return torch.arange(max(lengths)) < (torch.tensor(lengths) * present)[:, None]
-
-    present = torch.tensor(HAS_TEXT), torch.tensor(HAS_IMAGE)
-    return Batch(
-        normal(5, config.text_width),
-        normal(5, config.image_width),
-        *present,
-        normal(5, max(WORDS), config.text_width),
-        mask(WORDS, present[0]),
-        normal(5, max(REGIONS), config.image_width),
-        mask(REGIONS, present[1]),
-        (torch.arange(max(REGIONS)) // 2).expand(5, -1),
-        torch.full((5, 1), -1, dtype=torch.int32),
-    )
-
-
-def randomised(config=SMALL, seed=0):
-    torch.manual_seed(seed)
-    model = BalanceMLA(config).double().eval()
-    with torch.no_grad():
-        for name, x in model.state_dict().items():
-            x.copy_(torch.rand_like(x) + 0.5 if "deviation" in name else torch.randn_like(x) * 0.5)
-    return model
-
-
-def logits_of(output):
-    return output.logits, output.parts["text_logits"], output.parts["image_logits"]
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def plain_gradients(model, batch, labels=LABELS):
-    """Of the three cross-entropies as they are."""
-    return gradients(model, sum(cross_entropy(y, labels) for y in logits_of(model(batch))))
-
-
-def close(a, b):
-    b = torch.as_tensor(b, dtype=torch.float64)
-    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 8])
@@ -190,116 +127,6 @@ def test_decisions_are_mixed_class_by_class():
         model.weigh.bias.copy_(torch.tensor([50.0, -50.0, 0.0]))
     y, y_t, y_v = logits_of(model(batch))
     close(y, torch.stack([y_t[:, 0], y_v[:, 1], (y_t[:, 2] + y_v[:, 2]) / 2], 1))
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    posts=st.integers(1, 6),
-    strength=st.floats(0, 3),
-    spread=st.floats(0.1, 5),
-    seed=st.integers(0, 1000),
-)
-def test_the_coefficients_are_the_cards(posts, strength, spread, seed):
-    generator = torch.Generator().manual_seed(seed)
-    y_t, y_v = torch.randn((2, posts, 4), generator=generator, dtype=torch.float64) * spread
-    labels = torch.randint(0, 4, (posts,), generator=generator)
-    got = branch_coefficients(y_t, y_v, labels, strength)
-    close(got, slow_coefficients(y_t.tolist(), y_v.tolist(), labels.tolist(), strength))
-    assert got.max() == 1 and got.min() >= 0
-    close(branch_coefficients(y_v, y_t, labels, strength), got.flip(0))
-
-
-def test_equal_branches_are_both_left_alone():
-    y = torch.randn(5, 3)
-    assert branch_coefficients(y, y, LABELS).tolist() == [1, 1]
-
-
-def test_a_hand_made_ratio_of_two():
-    sure, torn = torch.tensor([[60.0, 0.0]], requires_grad=True), torch.tensor([[1.0, 1.0]])
-    got = branch_coefficients(sure, torn, torch.tensor([0]), 0.3)
-    torch.testing.assert_close(got, torch.tensor([1 - math.tanh(0.6), 1.0]))
-    assert not got.requires_grad  # a factor, not something to learn by
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.3])
-def test_hopeless_branches_give_numbers(strength):
-    wrong, right = torch.tensor([[0.0, 500.0]]), torch.tensor([[500.0, 0.0]])
-    label = torch.tensor([0])
-    assert branch_coefficients(wrong, wrong, label, strength).tolist() == [1, 1]
-    expected = [0.0 if strength else 1.0, 1.0]
-    assert branch_coefficients(right, wrong, label, strength).tolist() == expected
-
-
-@pytest.mark.parametrize("strength", [0.3, 1.0])
-@pytest.mark.parametrize("dominant", ["text", "image"])
-def test_the_dominant_side_learns_by_exactly_its_coefficient(dominant, strength):
-    model, batch = randomised(replace(SMALL, modulation=strength)), random_batch()
-    with torch.no_grad():  # one branch guesses, the other favours the right classes
-        other = "image" if dominant == "text" else "text"
-        model.get_submodule(f"{other}_head").weight.mul_(0.01)
-        features = model(batch).fused.chunk(2, -1)[dominant == "image"]
-        head = model.get_submodule(f"{dominant}_head")
-        target = torch.nn.functional.one_hot(LABELS, 3).double() * 2
-        head.weight.copy_(torch.linalg.lstsq(features, target).solution.T)
-        head.bias.zero_()
-    plain = plain_gradients(model, batch)
-    output = model(batch)
-    _, y_t, y_v = (x.tolist() for x in logits_of(output))
-    scaled = gradients(model, model.loss(output, LABELS, cross_entropy))
-    both = slow_coefficients(y_t, y_v, LABELS.tolist(), strength)
-    coefficient = both[dominant == "image"]
-    assert 0 < coefficient < 0.75 and max(both) == 1
-    own = {name for name in plain if name.startswith(f"{dominant}.")}
-    assert own >= {f"{dominant}.project.weight", f"{dominant}.null"}
-    for name, grad in plain.items():
-        assert grad.abs().max() > 1e-8, name
-        close(scaled[name], grad * coefficient if name in own else grad)
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.3])
-def test_balanced_branches_and_modulation_zero_scale_nothing(strength):
-    model, batch = randomised(replace(SMALL, modulation=strength)), random_batch()
-    if strength:
-        with torch.no_grad():
-            for head in (model.text_head, model.image_head):
-                head.weight.zero_()
-                head.bias.copy_(torch.tensor([0.5, -0.3, 0.1]))
-    plain = plain_gradients(model, batch)
-    scaled = gradients(model, model.loss(model(batch), LABELS, cross_entropy))
-    for name, grad in plain.items():
-        close(scaled[name], grad)
-
-
-def test_the_loss_is_three_cross_entropies_and_changes_no_number():
-    model, batch = randomised(), random_batch()
-    output = model(batch)
-    before = [x.detach().clone() for x in (*logits_of(output), output.fused)]
-    loss = model.loss(output, LABELS, cross_entropy)
-    expected = 0.0
-    for rows in logits_of(output):
-        for row, label in zip(rows.tolist(), LABELS.tolist(), strict=True):
-            expected -= math.log(softmax(row)[label]) / 5
-    assert loss.item() == pytest.approx(expected, rel=1e-10)
-    loss.backward()
-    for a, b in zip(before, (*logits_of(output), output.fused), strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(model(batch).logits, before[0])
-
-
-def test_one_steps_scaling_is_not_left_behind():
-    model, batch = randomised(), random_batch()
-    first = gradients(model, model.loss(model(batch), LABELS, cross_entropy))
-    again = gradients(model, model.loss(model(batch), LABELS, cross_entropy))
-    for name, grad in first.items():
-        assert torch.equal(again[name], grad), name
-
-
-def test_the_loss_can_be_asked_for_without_gradients():
-    model, batch = randomised(), random_batch()
-    expected = model.loss(model(batch), LABELS, cross_entropy).item()
-    for quiet in (torch.no_grad(), torch.inference_mode()):
-        with quiet:
-            assert model.loss(model(batch), LABELS, cross_entropy).item() == expected
 
 
 def test_padding_and_missing_sides_do_not_leak():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from sgmft.compare.data import load_data, load_features
 from sgmft.compare.outcome import make_figures, make_tables, read_predictions, write_predictions
 from sgmft.compare.plan import make_plan
 from sgmft.compare.prepare import Split, prepare
-from sgmft.encoders import ENCODERS
-from sgmft.errors import SgmftError
 from sgmft.methods import METHODS
 from sgmft.posts import Post
 
@@ -227,7 +224,7 @@ def test_a_run_is_what_the_locator_itself_trains(compare, toy_posts):
 
 
 def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, toy_posts):
-    """No trials; a part is what the locator trains with that setting, to the last bit."""
+    """No trials; a part is what the locator trains with that setting, before its calibration."""
     comparison = compare("default-gate,default-joint,default-lexical", tables="5", seeds=1)
     found = comparison.run()
     assert set(found) == {"sgmft", "default-gate", "default-joint", "default-lexical"}
@@ -242,6 +239,7 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, toy
         sides[test].append(places[place])
     for key, settings in (("sgmft", {}), ("default-lexical", {"lexical": False})):
         locator = SemanticLocator("tiny", settings=settings).fit(sides[False])
+        locator.record["calibration"]["temperature"] = 1.0
         expected = locator.predict_proba(sides[True])
         np.testing.assert_array_equal(all_chances[key].astype(np.float32), expected)
 
@@ -282,71 +280,3 @@ def test_raw_predictions_hold_every_run(compare):
     some = [row for row in rows if (row["row"], row["seed"]) == ("text-only", 1)]
     got = [[row[f"p_{label}"] for label in comparison.data.labels] for row in some]
     np.testing.assert_array_equal(got, chances(comparison, "text-only")[1])
-
-
-# -- the split --------------------------------------------------------------------------------
-
-
-def data_of(posts: list[Post], tmp_path: Path, split: Split, **options: Any) -> Any:
-    plan = make_plan("1", "", "text-only", encoder="tiny")
-    return prepare(posts, plan.rows(), "tiny", tmp_path / "features", split, **options)
-
-
-def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, toy_posts, tmp_path):
-    data = data_of(toy_posts, tmp_path, Split())
-    users = {post.id: post.user for post in toy_posts}
-    sides: dict[bool, set[Any]] = {True: set(), False: set()}
-    for (_, name), test in zip(data.places, data.test, strict=True):
-        sides[test].add(users[name])
-    assert sides[True] and not sides[True] & sides[False]
-    assert data.held_out and not any(data.test[i] for i in data.held_out)
-    json.dumps(data.encoded["tiny/light"].info)
-
-
-def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
-    posts = [
-        replace(post, row={"part": "test" if i % 5 == 0 else "train"})
-        for i, post in enumerate(toy_posts)
-    ]
-    data = data_of(posts, tmp_path, Split(test=("part", "test")), by=["part"])
-    assert data.groups["part"] == ["test" if test else "train" for test in data.test]
-
-
-@pytest.mark.parametrize(
-    ("split", "options", "told"),
-    [
-        (Split(test=("part", "test")), {}, "part=test: both are needed"),
-        (Split(by="place"), {}, "cannot be split by 'place'"),
-        (Split(by="label"), {"by": ["season"]}, "no column 'season' for --by"),
-    ],
-)
-def test_mistakes_are_told_before_anything_is_encoded(tiny, toy_posts, tmp_path, split, options,
-                                                      told, monkeypatch):  # fmt: skip
-    monkeypatch.setattr("sgmft.compare.prepare.load_encoder", None)
-    with pytest.raises(SgmftError, match=told):
-        data_of(toy_posts, tmp_path, split, **options)
-
-
-def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, toy_posts, tmp_path):
-    only_stop_words = Post("the of", [], id="stop", label="Home", user="u0")
-    unlabelled = Post("sofa", [], id="none")
-    plan = make_plan("1,5", "", "text-only,cleaning-paper", encoder="tiny")
-    posts = [*toy_posts, only_stop_words, unlabelled]
-    data = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
-    assert set(data.encoded) == {"tiny/light", "tiny/paper"}
-    assert len(data.keys) == len(toy_posts) and sum(data.left_out.values()) == 2
-
-
-def test_a_picture_is_encoded_once_for_all_cleanings(tiny, toy_posts, tmp_path, monkeypatch):
-    seen: list[tuple[str, int]] = []
-    real = ENCODERS["tiny"].encode_images
-
-    def watched(self, pictures, tokens):
-        seen.append((self.info.cleaning, len(pictures)))
-        return real(self, pictures, tokens)
-
-    monkeypatch.setattr(ENCODERS["tiny"], "encode_images", watched)
-    rows = make_plan("1,5", "", "sgmft-tokens,cleaning-paper,cleaning-none").rows()
-    data = prepare(toy_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
-    assert len(data.encoded) == 3
-    assert seen == [("light", 9), ("paper", 0), ("none", 0)]

@@ -1,0 +1,15 @@
+"""A small BridgeTower with random weights."""
+
+import torch
+
+from sgmft.baselines.bridgetower import BridgeTower, BridgeTowerConfig
+from token_posts import randomised
+
+SMALL = BridgeTowerConfig(
+    classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
+)
+
+
+def made(config, seed=0):
+    torch.manual_seed(seed)
+    return randomised(BridgeTower(config), seed)

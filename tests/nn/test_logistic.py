@@ -1,0 +1,101 @@
+"""Logistic regressions for several penalties, against scikit-learn."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from regressions import D, K, dense, scikit
+from regressions import tight as tight
+from scipy.sparse import csr_matrix
+
+from sgmft.nn.logistic import ABSENT, log_frequencies, logistic_path
+
+PENALTIES = (3.0, 0.3, 0.03)
+
+
+def probabilities(solution, x):
+    weight, bias = solution
+    return (x.float() @ weight.T + bias).softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_each_solution_is_scikit_learns(classes):
+    x, labels = dense(classes=classes)
+    solutions = list(logistic_path(x.numpy(), labels, classes, PENALTIES))
+    found = [probabilities(s, x) for s in solutions]
+    for p, penalty in zip(found, PENALTIES, strict=True):
+        expected = scikit(x.numpy(), labels, penalty).predict_proba(x.numpy())
+        np.testing.assert_allclose(p, expected, atol=0.03)
+    assert np.abs(found[0] - found[1]).max() > 0.05 < np.abs(found[1] - found[2]).max()
+    sizes = [float(s.weight.norm()) for s in solutions]
+    assert sizes == sorted(sizes)
+
+
+def test_each_solution_is_where_the_gradient_vanishes(tight):
+    x, labels = dense()
+    for solution, penalty in zip(
+        logistic_path(x.numpy(), labels, K, PENALTIES), PENALTIES, strict=True
+    ):
+        weight, bias = (part.double().requires_grad_() for part in solution)
+        logits = x @ weight.T + bias
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        (loss + penalty * weight.square().sum() / 2).backward()
+        assert weight.grad.abs().max() < 1e-5 and bias.grad.abs().max() < 1e-5
+
+
+def test_starting_from_the_solution_before_changes_nothing(tight):
+    x, labels = dense()
+    path = list(logistic_path(x.numpy(), labels, K, PENALTIES))
+    for solution, penalty in zip(path, PENALTIES, strict=True):
+        (alone,) = logistic_path(x.numpy(), labels, K, [penalty])
+        np.testing.assert_allclose(probabilities(solution, x), probabilities(alone, x), atol=1e-5)
+
+
+def test_a_sparse_matrix_is_as_good_as_an_array(tight):
+    x, labels = dense()
+    x[x < 1] = 0
+    both = (logistic_path(m, labels, K, PENALTIES) for m in (x.numpy(), csr_matrix(x.numpy())))
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one.weight, other.weight, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one.bias, other.bias, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("present", [[0, 2, 3], [1, 3]])
+def test_a_class_without_posts_is_told_of_none_and_disturbs_no_other(present):
+    x, labels = dense(classes=len(present))
+    named = torch.tensor(present)[labels]
+    absent = sorted({*range(5)} - {*present})
+    tasks = ((named, 5), (labels, len(present)))
+    paths = (logistic_path(x.numpy(), y, k, PENALTIES) for y, k in tasks)
+    for wide, narrow in zip(*paths, strict=True):
+        assert wide.weight.shape == (5, D) and wide.bias.shape == (5,)
+        assert (wide.weight[absent] == 0).all() and (wide.bias[absent] == ABSENT).all()
+        p = probabilities(wide, x)
+        assert p[:, absent].max() < 1e-12
+        np.testing.assert_allclose(p[:, present], probabilities(narrow, x), atol=1e-6)
+
+
+def test_of_one_class_only_its_name_is_learned():
+    x, labels = dense()
+    solutions = list(logistic_path(x.numpy(), torch.full_like(labels, 1), K, PENALTIES))
+    assert len(solutions) == len(PENALTIES)
+    for solution in solutions:
+        assert (solution.weight == 0).all() and solution.bias.tolist() == [ABSENT, 0.0, ABSENT]
+
+
+def test_the_solver_stopping_early_warns_nobody(monkeypatch):
+    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 1)
+    x, labels = dense()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(logistic_path(x.numpy(), labels, K, PENALTIES))
+
+
+def test_log_frequencies():
+    found = log_frequencies(torch.tensor([2, 0, 2, 2]), 4)
+    expected = [math.log(0.25), ABSENT, math.log(0.75), ABSENT]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    none = log_frequencies(torch.zeros(0, dtype=torch.long), 4)
+    assert none.isfinite().all() and (none == none[0]).all()

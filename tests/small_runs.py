@@ -1,0 +1,62 @@
+"""Small networks and quick trainings of them, and what two trainings are compared by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sgmft.nn import SGMFT, ModelConfig, Network
+from sgmft.presets import TrainConfig
+from sgmft.training import Epoch, LabelledFeatures
+
+SMALL = ModelConfig(
+    classes=3,
+    text_width=12,
+    image_width=10,
+    width=16,
+    heads=2,
+    hidden_ratio=1.0,
+    classifier_widths=(12,),
+    dropout=0.0,
+    scale="standard",
+    gate="sigmoid",
+)
+FAST = TrainConfig(epochs=6, batch_size=8, learning_rate=3e-3)
+
+
+def mislabelled(data: LabelledFeatures) -> LabelledFeatures:
+    """Every other post with a wrong label: a validation loss on these soon rises."""
+    labels = data.labels.clone()
+    labels[::2] = (labels[::2] + 1) % 3
+    return LabelledFeatures(data.features, labels)
+
+
+def fresh(config: ModelConfig = SMALL, seed: int = 0) -> SGMFT:
+    torch.manual_seed(seed)
+    return SGMFT(config)
+
+
+def weights_of(model: Network) -> dict[str, torch.Tensor]:
+    return {name: x.clone() for name, x in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(x, other[n]) for n, x in one.items())
+
+
+def figures(history: list[Epoch]) -> str:
+    return repr([tuple(epoch) for epoch in history])  # NaN equals NaN as a word
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Learning rate of each parameter group at each step of Adam, as it is taken."""
+    taken = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, *args, **kwargs):
+            taken.append([group["lr"] for group in self.param_groups])
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    return taken

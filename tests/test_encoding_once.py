@@ -1,0 +1,140 @@
+"""Encoding with a store: the same features as without one, and nothing encoded twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from counting_encoder import CountingEncoder, by_id, same
+from counting_encoder import files as files
+from counting_encoder import posts as posts
+from picture_files import encoded, plain
+from sgmft.encoders import load_encoder
+from sgmft.encoding import MAX_PICTURES, encode_posts, stack
+from sgmft.posts import Post
+from sgmft.sample import write_sample
+from sgmft.store import FeatureStore
+
+
+def test_with_and_without_store_give_the_same(posts, tmp_path) -> None:
+    for tokens in (True, False):
+        encoder = CountingEncoder()
+        bare = by_id(list(encode_posts(posts, encoder, tokens=tokens, chunk=4)))
+        for _ in range(2):  # encoding, then only reading
+            store = FeatureStore(tmp_path, encoder.info, tokens)
+            kept = by_id(list(encode_posts(posts, encoder, tokens=tokens, store=store, chunk=4)))
+            assert kept.keys() == bare.keys()
+            assert all(same(kept[id_], bare[id_]) for id_ in bare)
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_nothing_is_encoded_twice(posts, tmp_path, chunk: int) -> None:
+    def run(some: list[Post], **settings: str) -> CountingEncoder:
+        encoder = CountingEncoder(**settings)
+        store = FeatureStore(tmp_path / "f", encoder.info, True)
+        list(encode_posts(some, encoder, tokens=True, store=store, chunk=chunk))
+        return encoder
+
+    first = run(posts)
+    # 8 good posts of which one is a duplicate; pictures of those 7: 1, 0, 1, 1, 3, 3, 32.
+    assert sorted(first.texts) == sorted(["在家看书", "学校上课", "电影院", "电影院", "满员"])
+    assert len(first.pictures) == 1 + 1 + 1 + 3 + 3 + MAX_PICTURES
+    assert not any((again := run(posts)).texts) and not again.pictures
+    moved = run([Post("旅游"), *posts[::-1]])  # another table with the same posts
+    assert moved.texts == ["旅游"] and not moved.pictures
+    assert len(run(posts, fingerprint="d" * 16).texts) == 5, "another encoder has its own store"
+
+
+def test_a_renamed_picture_is_the_same_and_a_changed_one_is_not(files, tmp_path) -> None:
+    encoder = CountingEncoder()
+    store = FeatureStore(tmp_path / "f", encoder.info, True)
+
+    def key(post: Post) -> str:
+        (chunk,) = encode_posts([post], encoder, tokens=True, store=store)
+        return chunk.keys[0]
+
+    copy = tmp_path / "other name.png"
+    copy.write_bytes(files["red.png"].read_bytes())
+    first = key(Post("家", [files["red.png"]]))
+    assert key(Post("家", [copy], id="9", label="Home", user="u")) == first
+    copy.write_bytes(files["quarters.png"].read_bytes())
+    assert key(Post("家", [copy])) != first
+    different = {
+        first,
+        key(Post("家")),
+        key(Post("家?")),
+        key(Post("家\ud800")),
+        key(Post("家\ud801")),
+        key(Post("", [files["red.png"]])),
+        key(Post("家", [files["red.png"], files["red.png"]])),
+    }
+    assert len(different) == 7
+
+
+def test_a_picture_that_was_mended_is_encoded_on_the_next_run(files, tmp_path) -> None:
+    encoder = CountingEncoder()
+    store = FeatureStore(tmp_path / "f", encoder.info, True)
+    post = Post("家", [files["cut.jpg"]])
+    assert not next(encode_posts([post], encoder, tokens=True, store=store)).good
+    files["cut.jpg"].write_bytes(encoded(plain(), "JPEG"))
+    assert next(encode_posts([post], encoder, tokens=True, store=store)).good == [0]
+
+
+def test_the_compact_encoder_with_a_store(tmp_path) -> None:
+    sample = sample_posts(tmp_path / "sample", 30, damaged=12)
+    encoder = load_encoder(dtype="float32")
+    store = FeatureStore(tmp_path / "f", encoder.info, True)
+    bare = list(encode_posts(sample, encoder, tokens=True))
+    kept = list(encode_posts(sample, encoder, tokens=True, store=store))
+    again = list(encode_posts(sample, encoder, tokens=True, store=store))
+    for other in (kept, again):
+        for a, b in zip(bare, other, strict=True):
+            assert a.posts == b.posts and a.good == b.good and a.keys == b.keys
+            assert all(map(same, a.rows, b.rows))
+    good = [row for chunk in kept for row in chunk.rows]
+    assert len(good) >= 30
+    features = stack(good, encoder, True)
+    info = encoder.info
+    assert features.text.shape == (len(good), info.text_width)
+    assert features.image.shape == (len(good), info.image_width)
+    assert features.words.values.shape[1] == info.word_width
+    assert features.regions_per_picture == 16
+
+
+def sample_posts(folder: Path, count: int, damaged: int = 0) -> list[Post]:
+    """Sample posts as they are, without the table reader's checks."""
+    table = write_sample(folder, posts=count, seed=5, damaged=damaged, users=7)
+    posts = []
+    for line in table.read_text("utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            posts.append(Post(error="not JSON"))
+            continue
+        images = [folder / name for name in row.get("images") or []]
+        posts.append(Post(str(row.get("text") or ""), images, id=str(row.get("id"))))
+    return posts
+
+
+def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
+    tiny, toy_posts, tmp_path, monkeypatch
+):
+    """Another cleaning changes texts only: the same features as encoding anew, without decoding."""
+    first = tiny(cleaning="light").encoder
+    second = tiny(cleaning="none").encoder
+    light = FeatureStore(tmp_path / "light", first.info, True)
+    list(encode_posts(toy_posts, first, tokens=True, store=light))
+    (expected,) = encode_posts(toy_posts, second, tokens=True)
+    monkeypatch.setattr("sgmft.encoding.decode_picture", None)
+    for tokens in (True, False):
+        none = FeatureStore(tmp_path / "none", second.info, tokens)
+        (chunk,) = encode_posts(toy_posts, second, tokens=tokens, store=none, pictures=light)
+        assert chunk.keys == expected.keys
+        for got, wanted in zip(chunk.rows, expected.rows, strict=True):
+            assert got.ngrams is not None or got.text is None
+            wanted = wanted if tokens else wanted._replace(words=None, regions=None)
+            for a, b in zip(got, wanted, strict=True):
+                np.testing.assert_array_equal(a, b)

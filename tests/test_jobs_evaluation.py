@@ -1,0 +1,93 @@
+"""The evaluation of a table: its files hold the right figures, and say what was not judged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix, f1_score, log_loss
+
+from sgmft.assessment import evaluate_table
+from sgmft.errors import SgmftError
+from sgmft.jobs import Source
+from toy_tables import names, read, table_of
+from toy_tables import rows as rows
+from toy_tables import table as table
+from toys import PLACES
+
+
+@pytest.fixture
+def judged(rows, toy_posts, toy_model, tmp_path):
+    """An evaluation of the table, with two labels made wrong and one never learned."""
+    rows = [dict(row) for row in rows]
+    rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
+    table = table_of(rows, toy_posts[0].images[0].parent / "truth.csv")
+    seen = []
+    told, evaluation = evaluate_table(
+        Source(str(table)), tmp_path / "e", toy_model, by=["城市"], on_predicted=seen.append
+    )
+    assert seen[-1] == 12
+    return rows, told, evaluation, tmp_path / "e"
+
+
+def test_evaluation_files_hold_the_right_figures(judged):
+    rows, _, evaluation, folder = judged
+    assert names(folder) == ["confusion.png", "metrics.json", "predictions.parquet", "report.html"]
+    found = read(folder / "predictions.parquet")
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+    assert [row["true_label"] or "" for row in found] == [row["label"] for row in rows]
+    good = [row for row in found if row["error"] is None]
+    truth, guess = ([row[name] for row in good] for name in ("true_label", "label"))
+    chances = np.array([[row[f"p_{place}"] for place in PLACES] for row in good])
+    chances /= chances.sum(1, keepdims=True)  # they were float32
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    right = np.equal(truth, guess)
+    assert 0 < right.mean() < 1  # or the comparisons below say little
+    assert metrics["posts"] == len(good) == 9
+    assert metrics["accuracy"]["value"] == pytest.approx(right.mean())
+    assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(truth, guess, average="macro"))
+    assert metrics["log_loss"] == pytest.approx(log_loss(truth, chances, labels=PLACES), rel=1e-5)
+    assert metrics["confusion"] == confusion_matrix(truth, guess, labels=PLACES).tolist()
+    cities = [rows[i]["城市"] for i, row in enumerate(found) if row["error"] is None]
+    for city, group in metrics["groups"]["城市"].items():
+        of_city = [r for r, other in zip(right, cities, strict=True) if other == city]
+        assert group["posts"] == len(of_city)
+        assert group["accuracy"]["value"] == pytest.approx(np.mean(of_city))
+    assert evaluation.to_dict() == metrics
+    with Image.open(folder / "confusion.png") as picture:
+        assert picture.format == "PNG"
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Evaluation on truth.csv" in page and "data fingerprint" in page
+
+
+def test_rows_that_cannot_be_judged_are_counted(judged):
+    _, told, _, folder = judged
+    assert told.posts == 12
+    assert told.errors == {
+        "the model never learned the label …": 1,
+        "there is no file …": 1,
+        "has no label to compare with": 1,
+    }
+    errors = [row["error"] for row in read(folder / "predictions.parquet")]
+    assert errors[2] == "the model never learned the label 'Moon'"
+    assert "no file" in errors[3] and "no label" in errors[11]
+
+
+def test_by_a_column_that_is_not_there(table, toy_model, tmp_path):
+    with pytest.raises(SgmftError, match=r"no column 'city' for --by; it has id, text, .*城市"):
+        evaluate_table(Source(str(table)), tmp_path / "e", toy_model, by=["城市", "city"])
+    assert names(tmp_path) == []
+
+
+def test_nothing_to_judge(rows, toy_posts, toy_model, tmp_path):
+    moons = [row | {"label": "Moon"} for row in rows[:2]]
+    table = table_of(moons, toy_posts[0].images[0].parent / "moons.csv")
+    with pytest.raises(SgmftError, match=r"can be judged: 2 x the model never learned"):
+        evaluate_table(Source(str(table)), tmp_path / "e", toy_model)
+    with pytest.raises(SgmftError, match="has no rows with id=x"):
+        evaluate_table(Source(str(table), where={"id": "x"}), tmp_path / "e", toy_model)
+    with pytest.raises(SgmftError, match=r"moons\.csv, row 2: the model never learned"):
+        evaluate_table(Source(str(table), strict=True), tmp_path / "e", toy_model)
+    assert names(tmp_path) == []

@@ -1,0 +1,168 @@
+"""Tables in, models and features out: nothing half done, nothing done twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from sgmft.assessment import evaluate_table
+from sgmft.errors import SgmftError
+from sgmft.jobs import Source, encode_table, train_table
+from sgmft.locator import SemanticLocator
+from sgmft.tables import read_posts
+from toy_tables import names
+from toy_tables import rows as rows
+from toy_tables import table as table
+
+# --- train
+
+
+def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):
+    steps, epochs = [], []
+    told = train_table(
+        Source(str(table)),
+        tmp_path / "runs" / "m",
+        tiny(val_size=0.0),
+        on_encoded=lambda done, total: steps.append((done, total)),
+        on_epoch=epochs.append,
+    )
+    assert told.posts == 12
+    assert told.errors == {"there is no file …": 1, "no label": 1}
+    assert steps[-1][1] == 12 and len(epochs) == 3
+    folder = tmp_path / "runs" / "m"
+    assert names(folder) == ["README.md", "config.json", "model.safetensors"]
+    posts = read_posts(table)
+    assert SemanticLocator.from_pretrained(folder).predict(posts)[3] is None
+    again = train_table(Source(str(table)), folder, tiny(val_size=0.0))  # over an earlier model
+    assert again == told
+
+
+def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
+    """It has no epochs to continue from; what is left behind is no obstacle."""
+
+    class StopHereError(Exception):
+        pass
+
+    def stop(epoch):
+        raise StopHereError
+
+    folder = tmp_path / "m"
+    with pytest.raises(StopHereError):
+        train_table(Source(str(table)), folder, tiny(preset="default"), on_epoch=stop)
+    assert not (folder / "config.json").exists()
+    told = train_table(Source(str(table)), folder, tiny(preset="default"))
+    assert told.posts == 12
+    assert names(folder) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, toy_model, tmp_path):
+    source = Source(str(table), strict=True, where={"likes": "30"})
+    with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
+        train_table(replace(source, where={}), tmp_path / "m", tiny())
+    with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
+        evaluate_table(source, tmp_path / "e", toy_model)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("files", [["thesis.docx"], ["config.json", "model.safetensors"]])
+def test_a_folder_of_other_files_is_left_alone(table, tiny, tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text('{"model_type": "chinese_clip"}')
+    with pytest.raises(SgmftError, match="holds other files: choose a new folder"):
+        train_table(Source(str(table)), tmp_path, tiny())
+    assert names(tmp_path) == sorted(files)
+    assert {(tmp_path / name).read_text() for name in files} == {'{"model_type": "chinese_clip"}'}
+    with pytest.raises(SgmftError, match="is a file: choose a folder"):
+        train_table(Source(str(table)), tmp_path / files[0], tiny())
+
+
+@pytest.mark.parametrize("broken", ["weights", "settings"])
+def test_training_is_not_lost_when_the_model_cannot_be_written(
+    table, tiny, tmp_path, monkeypatch, broken
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    def steps(locator):
+        trained = []
+        train_table(Source(str(table)), tmp_path / "m", locator, on_epoch=trained.append)
+        return len(trained)
+
+    with monkeypatch.context() as patch:
+        target = "save_weights" if broken == "weights" else "finite"
+        patch.setattr(f"sgmft.saving.{target}", full)
+        with pytest.raises(SgmftError, match=r"cannot be written to .*No space left"):
+            steps(tiny())
+    assert not (tmp_path / "m" / "config.json").exists()
+    calls = []
+    monkeypatch.setattr("sgmft.training._train_epoch", lambda *_: calls.append(1))
+    assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
+    assert names(tmp_path / "m") == ["README.md", "config.json", "model.safetensors"]
+
+
+@pytest.mark.usefixtures("trained")  # whose features are in the store
+def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
+    """The command as a user gives it, killed with -9, then given again."""
+    settings = {"epochs": 15, "patience": 0, "width": 32, "dropout": 0.3}
+    flags = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
+    flags += ["--preset", "elements"]
+
+    def started(folder):
+        return start("train", sample, "-o", folder, "--features", store, *flags)
+
+    killed = tmp_path / "killed"
+    process = started(killed)
+    while process.poll() is None and not any(killed.rglob("checkpoint.safetensors")):
+        time.sleep(0.005)
+    process.kill()
+    _, told = process.communicate()
+    assert process.returncode == -signal.SIGKILL, told
+    assert not (killed / "config.json").exists()
+    (killed / "checkpoint" / ".checkpoint.safetensors.1.tmp").write_bytes(b"half")
+    process = started(killed)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    whole = tmp_path / "whole"
+    locator = SemanticLocator(preset="elements", settings=settings, features=store)
+    train_table(Source(str(sample)), whole, locator)
+    assert names(killed) == names(whole) == ["README.md", "config.json", "model.safetensors"]
+    one, other = (load_file(folder / "model.safetensors") for folder in (killed, whole))
+    assert one.keys() == other.keys()
+    assert all((one[name] == other[name]).all() for name in one)
+    assert (killed / "config.json").read_text() == (whole / "config.json").read_text()
+
+
+# --- encode
+
+
+def test_encoding_a_table_fills_the_store(table, tiny, tmp_path):
+    locator, seen = tiny(features=tmp_path), []
+    told, folder = encode_table(Source(str(table)), locator, on_encoded=seen.append)
+    assert told.posts == 12 == seen[-1] and told.errors == {"there is no file …": 1}
+    assert folder.parent == tmp_path
+    keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
+    assert len(set(keys)) == len(keys) == 11
+    with pytest.raises(SgmftError, match="row 4: there is no file"):
+        encode_table(replace(Source(str(table)), strict=True), locator)
+    with pytest.raises(SgmftError, match="needs a folder"):
+        encode_table(Source(str(table)), tiny())
+
+
+def test_what_was_encoded_is_not_encoded_again(table, tiny, tmp_path, monkeypatch):
+    encode_table(Source(str(table)), tiny(features=tmp_path), tokens=False)
+    locator = tiny(features=tmp_path, val_size=0.0)
+    asked = []
+    encode = locator.encoder.encode_texts
+    monkeypatch.setattr(
+        locator.encoder,
+        "encode_texts",
+        lambda texts, tokens: [asked.extend(texts), encode(texts, tokens)][1],
+    )
+    train_table(Source(str(table)), Path(tmp_path) / "m", locator)
+    assert asked == []

@@ -1,0 +1,238 @@
+"""Models on disk: what is saved, what loading gives back, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sgmft import SemanticLocator, read_posts
+from sgmft.errors import SgmftError
+from sgmft.saving import versions
+from toys import PLACES, config_of
+
+
+@pytest.fixture
+def saved(toy_model, tmp_path):
+    toy_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+# --- saving
+
+
+def test_a_loaded_locator_learns_anew_as_the_saved_one_did(toy_model, toy_posts, saved):
+    again = SemanticLocator.from_pretrained(saved)
+    assert again.preset == toy_model.preset
+    assert np.array_equal(
+        again.fit(toy_posts).predict_proba(toy_posts), toy_model.predict_proba(toy_posts)
+    )
+
+
+def test_config_says_what_it_is_of(toy_model, saved):
+    config = config_of(saved)
+    assert config["format"] == 1
+    assert config["labels"] == PLACES
+    info = toy_model.encoder.info
+    assert config["encoder"] == {"name": "tiny", "cleaning": "light"} | {
+        "fingerprint": info.fingerprint
+    }
+    assert config["method"] == "sgmft" and config["preset"] == "elements"
+    assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
+    assert config["model"]["width"] == 16 and config["model"]["classes"] == 3
+    assert config["model"]["fusion"] == "sfm" and "sfm" not in config["model"]
+    assert config["data"]["fingerprint"] == toy_model.record["data"]["fingerprint"]
+    assert config["metrics"] == {} and len(config["history"]) == 12
+    assert config["versions"] == versions() and {"sgmft", "torch"} <= set(versions())
+    assert sorted(x.name for x in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_config_is_json_that_any_reader_takes(toy_model, saved):
+    # NaN, as the history has it without held-out posts, is no JSON.
+    assert math.isnan(toy_model.record["history"][0]["val_loss"])
+    assert config_of(saved)["history"][0]["val_loss"] is None
+
+
+def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, toy_posts, tmp_path):
+    def make(**options):
+        return tiny(preset="tokens", features=tmp_path / "features", **options)
+
+    coarse, fine = make(), make(patch_grid=4)
+    assert coarse.encode(toy_posts).features.regions_per_picture == 4  # the encoder's default
+    assert fine.encode(toy_posts).features.regions_per_picture == 16
+    assert coarse.encoder.info.fingerprint != fine.encoder.info.fingerprint
+    fine.fit(toy_posts).save_pretrained(tmp_path / "fine")
+    coarse.fit(toy_posts).save_pretrained(tmp_path / "coarse")
+    assert config_of(tmp_path / "fine")["encoder"]["patch_grid"] == 4
+    assert "patch_grid" not in config_of(tmp_path / "coarse")["encoder"]
+    for name, locator, regions in (("fine", fine, 16), ("coarse", coarse, 4)):
+        loaded = SemanticLocator.from_pretrained(tmp_path / name)
+        assert loaded.encoder.info == locator.encoder.info
+        assert loaded.encode(toy_posts).features.regions_per_picture == regions
+        found = loaded.predict_proba(toy_posts)
+        assert np.array_equal(found, locator.predict_proba(toy_posts))
+    coarse, fine = (
+        SemanticLocator.from_pretrained(tmp_path / name).predict_proba(toy_posts)
+        for name in ("coarse", "fine")
+    )
+    assert not np.array_equal(coarse, fine)
+
+
+def test_labels_of_any_language_survive(tiny, toy_posts, tmp_path):
+    names = {"Home": "家", "School": 'a "school"', "Work": "工 作"}
+    posts = [replace(post, label=names[post.label]) for post in toy_posts]
+    tiny().fit(posts).save_pretrained(tmp_path)
+    assert "家" in (tmp_path / "config.json").read_text("utf-8")
+    assert SemanticLocator.from_pretrained(tmp_path).labels == sorted(names.values())
+
+
+def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, toy_posts, tmp_path):
+    locator, card = tiny().fit(toy_posts), tmp_path / "README.md"
+    locator.save_pretrained(tmp_path)
+    first = card.read_text("utf-8")
+    assert "Labels: Home, School, Work" in first and "library_name: sgmft" in first
+    assert locator.record["data"]["fingerprint"] in first
+    assert "validation accuracy" in first and "from_pretrained" in first
+    renamed = [replace(post, label=f"{post.label}!") for post in toy_posts]
+    tiny().fit(renamed).save_pretrained(tmp_path)
+    assert "Labels: Home!, School!, Work!" in card.read_text("utf-8")
+    card.write_text("# By hand\n", "utf-8")
+    locator.save_pretrained(tmp_path)
+    assert card.read_text("utf-8") == "# By hand\n"
+    assert config_of(tmp_path)["labels"] == PLACES
+
+
+FRESH = """
+import sys, numpy
+from sgmft import SemanticLocator, read_posts
+locator = SemanticLocator.from_pretrained(sys.argv[1])
+numpy.save(sys.argv[3], locator.predict_proba(read_posts(sys.argv[2])))
+"""
+
+
+def test_a_moved_model_gives_the_same_probabilities_in_another_process(trained, sample, tmp_path):
+    lines = sample.read_text("utf-8").splitlines()[:7]
+    table = sample.with_name("seven.jsonl")
+    table.write_text("\n".join(lines), "utf-8")
+    before = SemanticLocator.from_pretrained(trained).predict_proba(read_posts(table))
+    moved = shutil.copytree(trained, tmp_path / "else where" / "模型")
+    command = [sys.executable, "-c", FRESH, moved, table, tmp_path / "found.npy"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert np.array_equal(np.load(tmp_path / "found.npy"), before)
+    assert np.isfinite(before).all()
+
+
+# --- loading
+
+
+def edited(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    change(config)
+    path.write_text(json.dumps(config), "utf-8")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    for name in (tmp_path / "gone", "gone", "a/b/c", ""):
+        with pytest.raises(SgmftError, match=r"(?s)no model .*: no such folder|has no config"):
+            SemanticLocator.from_pretrained(name)
+
+
+def test_a_repository_that_cannot_be_reached():
+    with pytest.raises(SgmftError, match="no such folder, and no repository"):
+        SemanticLocator.from_pretrained("nobody/nothing")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(SgmftError, match=r"not a model saved by sgmft: it has no config\.json"):
+        SemanticLocator.from_pretrained(tmp_path)
+
+
+def test_weights_missing(saved):
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(SgmftError, match=r"it has no model\.safetensors"):
+        SemanticLocator.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"model_type": "bert"}', "of another kind"),
+        ("[]", "of another kind"),
+        ('{"sgmft": {}}', "of another kind"),
+        ('{"sgmft": 3}', "of another kind"),
+        ('{"sgmft": {"format": ', "not readable"),
+        ("", "not readable"),
+        ("\udcff", "not readable"),
+    ],
+)
+def test_a_config_of_something_else(saved, text, told):
+    (saved / "config.json").write_text(text, "utf-8", errors="surrogateescape")
+    with pytest.raises(SgmftError, match=f"not a model saved by sgmft: .*{told}"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_newer_format(saved):
+    edited(saved, lambda config: config["sgmft"].update(format=999))
+    with pytest.raises(SgmftError, match=r"in a newer format than sgmft .* reads: pip install"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_setting_of_a_newer_model(saved):
+    edited(saved, lambda config: config["sgmft"]["model"].update(warp=9))
+    with pytest.raises(SgmftError, match="settings warp are not known"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_model_from_before_fusion_modules_had_names(saved):
+    def old(config):
+        del config["sgmft"]["model"]["fusion"]
+        config["sgmft"]["model"]["sfm"] = True
+
+    edited(saved, old)
+    with pytest.raises(SgmftError, match="settings sfm are not known here"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_a_model_from_before_methods_had_names(saved):
+    edited(saved, lambda config: config["sgmft"].pop("method"))
+    with pytest.raises(SgmftError, match=r"its config\.json is of another kind"):
+        SemanticLocator.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "text", "other"])
+def test_damaged_weights(saved, tiny, toy_posts, tmp_path, how):
+    path = saved / "model.safetensors"
+    if how == "other":
+        tiny({"width": 32, "epochs": 1}).fit(toy_posts).save_pretrained(tmp_path / "wide")
+        shutil.copy(tmp_path / "wide" / "model.safetensors", path)
+    else:
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        path.write_bytes({"cut": half, "empty": b"", "text": b"<html>404</html>"}[how])
+    with pytest.raises(SgmftError, match=r"model\.safetensors is damaged or belongs to another"):
+        SemanticLocator.from_pretrained(saved)
+
+
+def test_an_encoder_that_moved(saved, toy_posts, toy_model):
+    edited(saved, lambda config: config["sgmft"]["encoder"].update(name="/gone/encoder"))
+    with pytest.raises(SgmftError, match="/gone/encoder"):
+        SemanticLocator.from_pretrained(saved).predict(toy_posts)
+    loaded = SemanticLocator.from_pretrained(saved, encoder="tiny")
+    assert loaded.predict(toy_posts) == toy_model.predict(toy_posts)
+
+
+def test_a_device_that_is_not_there(saved):
+    assert SemanticLocator.from_pretrained(saved, device="cpu").device == "cpu"
+    with pytest.raises(SgmftError, match="no device 'quantum' here"):
+        SemanticLocator.from_pretrained(saved, device="quantum")

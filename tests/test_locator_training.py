@@ -1,0 +1,153 @@
+"""What a locator knows of its training: who was left out, held out, and what was chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sgmft import Post
+from sgmft.errors import SgmftError
+from toys import BAD, PLACES
+
+
+def test_posts_left_out_are_counted(tiny, toy_posts):
+    unlabelled = [replace(post, label=None) for post in toy_posts[:3]]
+    broken = [replace(post, label="Home") for post in BAD]
+    record = tiny().fit([*toy_posts, *unlabelled, *broken]).record["data"]
+    assert record["posts"] == 36 == record["train"] + record["validation"]
+    assert record["validation"] > 0
+    assert record["skipped"].pop("no label") == 3
+    assert sum(record["skipped"].values()) == 4
+    assert record["skipped"]["already broken"] == 1
+    assert record["skipped"]["there is no file …"] == 1
+
+
+def test_the_fingerprint_is_of_posts_and_labels_not_of_their_order(tiny, toy_posts):
+    def fingerprint(posts):
+        return tiny({"epochs": 1}).fit(posts).record["data"]["fingerprint"]
+
+    relabelled = [replace(toy_posts[0], label="Work"), *toy_posts[1:]]
+    assert fingerprint(toy_posts) == fingerprint(toy_posts[::-1])
+    assert len({fingerprint(toy_posts), fingerprint(relabelled), fingerprint(toy_posts[1:])}) == 3
+
+
+@pytest.fixture
+def confused(toy_posts):
+    """Posts of which every fourth has a wrong label: learning them by heart does not pay."""
+    wrong = dict(zip(PLACES, [*PLACES[1:], PLACES[0]], strict=True))
+    return [
+        replace(post, label=wrong[post.label]) if i % 4 == 1 else post
+        for i, post in enumerate(toy_posts)
+    ]
+
+
+HASTY = {"epochs": 40, "learning_rate": 2e-2, "patience": 4}
+
+
+def test_metrics_are_those_of_the_best_epoch(tiny, confused):
+    record = tiny(HASTY, val_size=0.3).fit(confused).record
+    best = min(record["history"], key=lambda epoch: epoch["val_loss"])
+    assert best["epoch"] == len(record["history"]) - 4 < 36
+    assert record["metrics"] == {
+        "validation accuracy": best["val_accuracy"],
+        "validation loss": best["val_loss"],
+    }
+    assert tiny(val_size=0.0).fit(confused).record["metrics"] == {}
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monkeypatch, refit):
+    import sgmft.fitting as module
+
+    runs = []
+
+    def watched(network, data, validation, config, **options):
+        history = train(network, data, validation, config, **options)
+        runs.append((len(data.labels), validation is not None, config.patience, len(history)))
+        return history
+
+    train = module.train
+    monkeypatch.setattr(module, "train", watched)
+    locator = tiny(HASTY, val_size=0.25)
+    locator.preset = replace(locator.preset, refit=refit)
+    record = locator.fit(confused).record
+    assert (record["data"]["train"], record["data"]["validation"]) == (27, 9)
+    assert runs[0] == (27, True, 4, len(record["history"]))
+    if refit:
+        assert runs[1:] == [(36, False, 0, len(record["history"]) - 4)]
+    else:
+        assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("posts", "told"),
+    [
+        ([], "0 usable posts have 0."),
+        ([Post("sofa", label="Home")] * 2, "2 usable posts have 1."),
+        (
+            [Post("a", label="Home"), Post("b"), Post(images="x.jpg", label="Work"), Post("c")],
+            "1 usable posts have 1, and were left out: 1 x there is no file …; 2 x no label.",
+        ),
+    ],
+)
+def test_fewer_than_two_labels_tells_why(tiny, posts, told):
+    with pytest.raises(SgmftError) as caught:
+        tiny().fit(posts)
+    assert str(caught.value) == f"Training needs posts of at least two labels; {told}"
+
+
+def test_split_by_user_puts_no_user_on_both_sides(tiny, toy_posts, monkeypatch):
+    import sgmft.locator as module
+
+    seen = {}
+
+    def watched(data, held_out, *rest, **options):
+        seen["held"] = set(held_out)
+        return fit(data, held_out, *rest, **options)
+
+    fit = module.fit_network
+    monkeypatch.setattr(module, "fit_network", watched)
+    tiny(val_size=0.3).fit(toy_posts, split_by="user")
+    held = {toy_posts[i].user for i in seen["held"]}
+    kept = {post.user for i, post in enumerate(toy_posts) if i not in seen["held"]}
+    assert held and kept and not held & kept
+    with pytest.raises(SgmftError, match="two users or more"):
+        tiny().fit([replace(post, user=None) for post in toy_posts], split_by="user")
+    with pytest.raises(SgmftError, match="'label' or 'user'"):
+        tiny().fit(toy_posts, split_by="city")
+
+
+@pytest.mark.parametrize("size", [1.0, -0.1, math.nan])
+def test_a_held_out_share_that_does_not_fit(tiny, toy_posts, size):
+    with pytest.raises(SgmftError, match="does not fit 36 posts"):
+        tiny(val_size=size).fit(toy_posts)
+
+
+def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_path):
+    class StopHereError(Exception):
+        pass
+
+    def stopping(at):
+        def on_epoch(epoch):
+            told.append(epoch.epoch)
+            if len(told) == at:
+                raise StopHereError
+
+        told = []
+        return on_epoch
+
+    settings = {"epochs": 4, "patience": 2, "dropout": 0.3}
+    expected = tiny(settings).fit(toy_posts)
+    for at in (1, 3, 6):  # in the choice of the epoch, and in what follows it
+        try:
+            tiny(settings).fit(toy_posts, checkpoint=tmp_path, on_epoch=stopping(at))
+        except StopHereError:
+            continue
+        assert at == 6
+    resumed = tiny(settings).fit(toy_posts, checkpoint=tmp_path)
+    assert repr(resumed.record) == repr(expected.record)
+    state = expected.network.state_dict()
+    assert all(torch.equal(x, state[name]) for name, x in resumed.network.state_dict().items())

@@ -1,0 +1,225 @@
+"""Training stopped and started again: the same to the last bit, or from the first epoch on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from made_up import posts
+from sgmft.nn import ModelConfig
+from sgmft.presets import TrainConfig
+from sgmft.training import Epoch, LabelledFeatures, train
+from small_runs import FAST, SMALL, figures, fresh, mislabelled, same, weights_of
+from small_runs import steps as steps
+
+FILE = "checkpoint.safetensors"
+
+
+class StopHereError(Exception):
+    pass
+
+
+STOPPED = replace(FAST, epochs=6, batch_size=10, learning_rate=1e-2, schedule="cosine")
+DROPPING = replace(SMALL, dropout=0.3)
+
+
+def run(
+    config: TrainConfig = STOPPED,
+    model: ModelConfig = DROPPING,
+    *,
+    data: LabelledFeatures | None = None,
+    held: LabelledFeatures | None = None,
+    checkpoint: Path | None = None,
+    stop: int = 0,
+    seed: int = 0,
+) -> tuple[dict[str, torch.Tensor], list[Epoch], list[Epoch]]:
+    """Weights, history, and the epochs that were really trained; `stop` raises after that epoch."""
+    network = fresh(model, seed)
+    told: list[Epoch] = []
+
+    def on_epoch(epoch: Epoch) -> None:
+        told.append(epoch)
+        if epoch.epoch == stop:
+            raise StopHereError
+
+    history = train(
+        network, data or posts(24), held, config, checkpoint=checkpoint, on_epoch=on_epoch
+    )
+    return weights_of(network), history, told
+
+
+@pytest.mark.parametrize("view", ["elements", "tokens"])
+@pytest.mark.parametrize("patience", [0, 4])
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, stop):
+    model = replace(DROPPING, view=view)
+    held = mislabelled(posts(15, seed=1)) if patience else None
+    config = replace(STOPPED, epochs=7, patience=patience)
+    weights, history, _ = run(config, model, held=held)
+    assert len(history) > stop
+    with pytest.raises(StopHereError):
+        run(config, model, held=held, checkpoint=tmp_path / "c", stop=stop)
+    torch.rand(7)  # whatever else the process drew
+    resumed, again, told = run(config, model, held=held, checkpoint=tmp_path / "c")
+    assert same(weights, resumed)
+    assert figures(again) == figures(history) == figures(told)
+
+
+def test_interrupted_after_every_epoch(tmp_path):
+    weights, history, _ = run()
+    for stop in range(1, STOPPED.epochs + 1):
+        with pytest.raises(StopHereError):
+            run(checkpoint=tmp_path, stop=stop)
+    resumed, again, _ = run(checkpoint=tmp_path)
+    assert same(weights, resumed) and figures(again) == figures(history)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import sgmft.checkpoint as checkpoint
+import test_training_resumed as t
+
+written, write = 0, checkpoint.save_file
+def save_file(tensors, path, metadata):  # the third checkpoint is killed half-way
+    global written
+    written += 1
+    write(tensors, path, metadata)
+    if written == 3:
+        with open(path, "r+b") as file:
+            file.truncate(Path(path).stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save_file = save_file
+t.run(checkpoint=Path(sys.argv[1]))
+"""
+
+
+def test_killed_while_writing_a_checkpoint(tmp_path):
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    with safe_open(tmp_path / FILE, "pt") as file:
+        assert len(json.loads(file.metadata()["progress"])["history"]) == 2
+    weights, history, _ = run()
+    resumed, again, _ = run(checkpoint=tmp_path)
+    assert same(weights, resumed) and figures(again) == figures(history)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, steps):
+    weights, history, _ = run(checkpoint=tmp_path)
+    assert steps
+    steps.clear()
+    resumed, again, _ = run(checkpoint=tmp_path)
+    assert not steps
+    assert same(weights, resumed) and figures(again) == figures(history)
+
+
+def test_the_random_state_is_part_of_it():
+    dropping, _, _ = run()
+    plain, _, _ = run(model=SMALL)
+    assert not same(dropping, plain)  # so that the tests above do test dropout
+
+
+def changed(part: str) -> dict[str, Any]:
+    data = posts(24)
+    features = data.features
+    return {
+        "rate": {"config": replace(STOPPED, learning_rate=2e-2)},
+        "seed of the order": {"config": replace(STOPPED, seed=5)},
+        "initial weights": {"seed": 5},
+        "dropout": {"model": replace(DROPPING, dropout=0.2)},
+        "labels": {"data": LabelledFeatures(features, data.labels.flip(0))},
+        "texts": {"data": LabelledFeatures(replace(features, text=features.text + 1), data.labels)},
+        "pictures": {
+            "data": LabelledFeatures(replace(features, image=features.image * 2), data.labels)
+        },
+        "n-grams": {
+            "data": LabelledFeatures(
+                replace(
+                    features, ngrams=replace(features.ngrams, values=features.ngrams.values + 1)
+                ),
+                data.labels,
+            )
+        },
+        "fewer posts": {"data": posts(23)},
+        "validation": {"held": posts(9, seed=3)},
+    }[part]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "rate",
+        "seed of the order",
+        "initial weights",
+        "dropout",
+        "labels",
+        "texts",
+        "pictures",
+        "n-grams",
+        "fewer posts",
+        "validation",
+    ],
+)
+def test_a_checkpoint_of_another_run_is_ignored(tmp_path, part, steps):
+    with pytest.raises(StopHereError):
+        run(checkpoint=tmp_path, stop=2)
+    options, taken = changed(part), len(steps)
+    found, history, told = run(**options, checkpoint=tmp_path)
+    taken = len(steps) - taken
+    steps.clear()
+    expected, clean, _ = run(**options)
+    assert same(found, expected) and figures(history) == figures(clean) == figures(told)
+    assert len(steps) == taken  # from the first epoch on
+
+
+def damaged(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "not safetensors":
+        path.write_bytes(b"\x80\x04 not at all" * 50)
+    elif how == "no progress":
+        save_file(load_file(path), path)
+    else:
+        save_file(load_file(path), path, {"progress": '{"history": ['})
+
+
+@pytest.mark.parametrize(
+    "how", ["cut", "empty", "not safetensors", "no progress", "broken progress"]
+)
+def test_a_damaged_checkpoint_is_ignored(tmp_path, how):
+    with pytest.raises(StopHereError):
+        run(checkpoint=tmp_path, stop=2)
+    damaged(tmp_path / FILE, how)
+    found, history, _ = run(checkpoint=tmp_path)
+    expected, clean, _ = run()
+    assert same(found, expected) and figures(history) == figures(clean)
+
+
+def test_a_checkpoint_is_one_safetensors_file_without_pickle(tmp_path):
+    held = mislabelled(posts(15, seed=1))
+    with pytest.raises(StopHereError):
+        run(replace(STOPPED, patience=5), held=held, checkpoint=tmp_path / "a" / "b", stop=2)
+    (path,) = (tmp_path / "a" / "b").iterdir()
+    assert path.name == FILE
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + size])  # what the format says, read by hand
+    end = max(x["data_offsets"][1] for name, x in header.items() if name != "__metadata__")
+    assert path.stat().st_size == 8 + size + end  # and nothing after it
+    names = load_file(path).keys()
+    kinds = {name.partition("/")[0] for name in names}
+    assert kinds == {"model", "best", "optimizer", "random"}
+    assert len(json.loads(header["__metadata__"]["progress"])["history"]) == 2
