@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cross_validation import mark
+
+from sgmft.compare.statistics import Difference
 
 
 def main() -> None:
@@ -51,10 +54,8 @@ def cell(key: str, table: dict[str, Any]) -> str:
         return "–"
     mean, sd, *_ = line["summary"]["accuracy"]
     text = f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
-    against = line["against"]  # value, low, high, p, p_holm
-    if against is not None and against[4] < 0.05:
-        text += " ▲" if against[0] > 0 else " ▼"
-    return text
+    against = line["against"]
+    return text if against is None else text + mark(Difference(*against))
 
 
 def effort(folders: dict[str, Path]) -> str:

@@ -15,6 +15,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
+from counting_encoder import same
 from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
 from sgmft.features import PostFeatures
@@ -39,15 +40,6 @@ def row(seed: int) -> PostFeatures:
 
 def rows(*seeds: int) -> dict[str, PostFeatures]:
     return {f"{seed:032x}": row(seed) for seed in seeds}
-
-
-def same(a: PostFeatures, b: PostFeatures) -> bool:
-    return all(
-        x is y is None
-        if x is None or y is None
-        else x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
-        for x, y in zip(a, b, strict=True)
-    )
 
 
 def shards(store: FeatureStore) -> list[Path]:

@@ -73,7 +73,7 @@ class Choice(NamedTuple):
 
     Attributes:
         temperature: by which the logits of posts that it has not learned from are divided, so that
-            the labels are most likely; 1 where none were held out.
+            the labels are most likely; found by `fit_network`, 1 where none were held out.
     """
 
     network: Network
@@ -97,14 +97,7 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     kept[list(held_out)] = False
     seen, watched = task.data.take(kept), task.data.take(~kept) if held_out else None
     network = task.network(seen.features)
-    history = train(network, seen, watched, task.preset.train, **run)
-    temperature = 1.0
-    if watched is not None:
-        logits = answer(network, watched.features).logits
-        temperature = fit_temperature(logits, watched.labels)
-    elif isinstance(network, Solved) and network.held_out is not None:
-        temperature = fit_temperature(network.held_out, seen.labels)
-    return Choice(network, history, temperature)
+    return Choice(network, train(network, seen, watched, task.preset.train, **run))
 
 
 def refit(task: Task, epochs: int, **run: Any) -> Network:
@@ -140,11 +133,22 @@ def fit_network(
     """
     run["on_epoch"] = on_epoch
     choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
+    choice = choice._replace(temperature=_temperature(choice.network, task.data, held_out))
     if not task.preset.refit or not held_out:
         return choice
     folder = checkpoint and checkpoint / "refit"
     network = refit(task, choice.epochs, checkpoint=folder, **run)
     return choice._replace(network=network)
+
+
+def _temperature(network: Network, data: LabelledFeatures, held_out: Sequence[int]) -> float:
+    """Of a network that has learned from all posts but those held out."""
+    if held_out:
+        watched = data.take(torch.tensor(sorted(held_out)))
+        return fit_temperature(answer(network, watched.features).logits, watched.labels)
+    if isinstance(network, Solved) and network.held_out is not None:
+        return fit_temperature(network.held_out, data.labels)
+    return 1.0
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sgmft.calibration import BINS, bin_of
+from sgmft.calibration import BINS, bin_of, calibration
 from sgmft.compare.results import Difference, Spread, Summary
 from sgmft.errors import SgmftError
 from sgmft.evaluation import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
@@ -77,14 +77,14 @@ def summarise(
     low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
     sd = found.std(axis=0, ddof=1) if runs > 1 else np.full(3, np.nan)
     table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
-    accuracy, macro_f1, calibration = (Spread(*map(float, row)) for row in table)
+    accuracy, macro_f1, error = (Spread(*map(float, row)) for row in table)
     right = (predicted == true).mean(axis=0)  # (N,)
     return Summary(
         seeds=runs,
         posts=posts,
         accuracy=accuracy,
         macro_f1=macro_f1,
-        calibration_error=calibration,
+        calibration_error=error,
         per_class=_mean_per_class(predicted, true, labels),
         groups={name: _by_value(name, values, right) for name, values in (groups or {}).items()},
     )
@@ -108,7 +108,7 @@ def calibration_error(probabilities: _Given, truth: _Truth, bins: int = BINS) ->
     if bins < 1:
         raise SgmftError(f"the calibration error needs 1 bin or more, not {bins}")
     chances, true = _checked(np.asarray(probabilities)[None], truth)
-    return float(np.abs(_gaps(chances[0], true, bins).sum(axis=0)).sum() / len(true))
+    return calibration(chances[0], true, bins).error
 
 
 def difference(

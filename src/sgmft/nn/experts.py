@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +46,22 @@ class Expert(nn.Module, ABC):
     bias: nn.Parameter  # (K,)
 
     @abstractmethod
-    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
-        """Be the solution for each of `penalties` in turn, from strong to weak."""
+    def rows(self, x: Tensor) -> Any:
+        """Take from N posts how inputs are scaled or counted, and return theirs: (N, D), an array
+        or a sparse matrix of SciPy.
+        """
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Logarithms of the K probabilities of B posts, (B, K)."""
+
+    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+        """Be the solution for each of `penalties` in turn, from strong to weak."""
+        rows = self.rows(x)
+        for solution in logistic_path(rows, labels, len(self.bias), self.penalties):
+            self.weight.copy_(solution.weight)
+            self.bias.copy_(solution.bias)
+            yield
 
     @torch.no_grad()
     def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
@@ -94,14 +104,10 @@ class DenseExpert(Expert):
         self.weight = nn.Parameter(torch.zeros(classes, width))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+    def rows(self, x: Tensor) -> Any:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
-        rows = self.scale(x).cpu().numpy()
-        for solution in logistic_path(rows, labels, len(self.bias), self.penalties):
-            self.weight.copy_(solution.weight)
-            self.bias.copy_(solution.bias)
-            yield
+        return self.scale(x).cpu().numpy()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, width) to log-probabilities (B, K)."""
@@ -126,7 +132,7 @@ class LexicalExpert(Expert):
         self.weight = nn.Parameter(torch.zeros(classes, vocabulary_size))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+    def rows(self, x: Tensor) -> Any:
         """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
         from scipy.sparse import csr_matrix
 
@@ -140,11 +146,7 @@ class LexicalExpert(Expert):
         self.idf = 1 + torch.log((1 + len(x)) / (1 + posts[kept].float()))
         self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(kept)))
         rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
-        matrix = csr_matrix((values, (rows, columns)), shape=(len(x), len(kept)))
-        for solution in logistic_path(matrix, labels, len(self.bias), self.penalties):
-            self.weight.copy_(solution.weight)
-            self.bias.copy_(solution.bias)
-            yield
+        return csr_matrix((values, (rows, columns)), shape=(len(x), len(kept)))
 
     def forward(self, x: Tensor) -> Tensor:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
