@@ -18,7 +18,8 @@ from sgmft.report import Example, write_evaluation
 from sgmft.tables import open_writer
 
 if TYPE_CHECKING:
-    from sgmft.locator import Prediction, SemanticLocator
+    from sgmft.locator import SemanticLocator
+    from sgmft.prediction import Prediction
 
 GALLERY = 12  # example posts on a report page
 

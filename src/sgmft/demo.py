@@ -12,7 +12,8 @@ from rich.table import Table
 from sgmft.assessment import about, evaluate_table, examples
 from sgmft.console import TrainingProgress, counter, print_errors, print_evaluation
 from sgmft.jobs import Source, predict_table, train_table
-from sgmft.locator import Prediction, SemanticLocator
+from sgmft.locator import SemanticLocator
+from sgmft.prediction import Prediction
 from sgmft.report import write_demo_report
 from sgmft.sample import write_sample
 

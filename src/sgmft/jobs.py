@@ -15,7 +15,8 @@ from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_table, open_writer
 
 if TYPE_CHECKING:
-    from sgmft.locator import Prediction, SemanticLocator
+    from sgmft.locator import SemanticLocator
+    from sgmft.prediction import Prediction
     from sgmft.training import Epoch
 
 

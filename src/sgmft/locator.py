@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sgmft.fitting import Task, fit_network, validation_metrics
 from sgmft.methods import get_method
 from sgmft.nn import Network
 from sgmft.posts import Post, count_errors, refuse
+from sgmft.prediction import Prediction
 from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import fingerprint, split_posts
@@ -27,25 +28,6 @@ from sgmft.store import FeatureStore
 from sgmft.training import Epoch, LabelledFeatures, answer
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
-
-
-class Prediction(NamedTuple):
-    """What the model says of one post."""
-
-    post: Post
-    label: str | None  # None for a post that carries an error
-    probabilities: NDArray[np.float32] | None  # (K,) in the order of `SemanticLocator.labels`
-    guidance: tuple[float, float] | None  # relative entropies of P^m and P^e; NaN without guidance
-
-    @property
-    def error(self) -> str | None:
-        """Why there is no label."""
-        return self.post.error
-
-    @property
-    def probability(self) -> float | None:
-        """Of the label."""
-        return None if self.probabilities is None else float(self.probabilities.max())
 
 
 class SemanticLocator(PyTorchModelHubMixin):

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from regressions import D, K, dense, scikit
 from regressions import tight as tight
@@ -99,3 +100,21 @@ def test_log_frequencies():
     torch.testing.assert_close(found, torch.tensor(expected))
     none = log_frequencies(torch.zeros(0, dtype=torch.long), 4)
     assert none.isfinite().all() and (none == none[0]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_search_takes_as_many_threads_as_torch(threads, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    seen, fit = [], LogisticRegression.fit
+
+    def watched(model, x, y):
+        pools = threadpoolctl.threadpool_info()
+        seen.extend(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        return fit(model, x, y)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, labels = dense()
+    list(logistic_path(x.numpy(), labels, K, PENALTIES))
+    assert seen and set(seen) == {threads}

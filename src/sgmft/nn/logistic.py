@@ -37,9 +37,10 @@ def logistic_path(
 
     Each minimises the mean cross-entropy plus penalty |w|^2 / 2 (intercepts free; with two
     classes, w is the difference of their rows), to a gradient of 1e-3, by
-    `sklearn.linear_model.LogisticRegression` (lbfgs). Classes without posts get no weight and the
-    bias ABSENT. With fewer than two classes, or no columns, nothing can be told apart: weights are
-    zero, and biases `log_frequencies`.
+    `sklearn.linear_model.LogisticRegression` (lbfgs) on as many threads as torch uses: more than
+    there are free processors wait for each other most of the time. Classes without posts get no
+    weight and the bias ABSENT. With fewer than two classes, or no columns, nothing can be told
+    apart: weights are zero, and biases `log_frequencies`.
 
     Args:
         x: (N, D) float32, an array or a sparse matrix of SciPy.
@@ -48,7 +49,9 @@ def logistic_path(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import ThreadpoolController
 
+    blas = ThreadpoolController()  # of the libraries loaded so far, scikit-learn's among them
     present = labels.unique().cpu()  # sorted, as scikit-learn's rows are
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True, tol=TOLERANCE)
     for penalty in penalties:
@@ -56,7 +59,8 @@ def logistic_path(
             torch.zeros(classes, x.shape[1]), log_frequencies(labels, classes).cpu()
         )
         if len(present) >= 2 and x.shape[1]:
-            with warnings.catch_warnings():
+            threads = torch.get_num_threads()
+            with warnings.catch_warnings(), blas.limit(limits=threads, user_api="blas"):
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.set_params(C=1 / (len(labels) * penalty))
                 model.fit(x, labels.cpu().numpy())
