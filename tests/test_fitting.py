@@ -13,7 +13,7 @@ from torch import nn
 import sgmft.fitting
 from made_up import INFO, Centres, posts
 from sgmft.baselines.base import Method
-from sgmft.fitting import Choice, Task, choose, fit_network, refit, validation_metrics
+from sgmft.fitting import Task, choose, fit_network, refit, validation_metrics
 from sgmft.methods import get_method
 from sgmft.nn import SGMFT, Batch, Network, NetworkConfig, Output
 from sgmft.nn.evidence import EvidenceNetwork
@@ -126,7 +126,7 @@ def test_the_choice_is_the_epoch_with_the_least_loss_on_held_out_posts():
     chosen = choose(elements(patience=0), HELD)
     losses = [line.val_loss for line in chosen.history]
     assert len(losses) == 8 and chosen.epochs == losses.index(min(losses)) + 1
-    assert Choice(chosen.network, chosen.history[::-1]).epochs == chosen.epochs
+    assert chosen._replace(history=chosen.history[::-1]).epochs == chosen.epochs
 
 
 # --- a new network

@@ -199,7 +199,7 @@ def test_evaluation_report(tmp_path, picture, broken):
         "The 40 largest of 90 values.",
     ):
         assert said in page.text
-    assert len(page.all("img")) == 2 and len(page.all("svg")) == 2
+    assert len(page.all("img")) == 2 and len(page.all("svg")) == 3
     assert "What SG-MFT does" not in page.text and not re.search('role="note"', page.source)
 
 
@@ -216,7 +216,7 @@ def test_demo_report(tmp_path, picture):
     page = Page(path)
     for said in ("What SG-MFT does", "Training", "Synthetic data", "no text", "1,200"):
         assert said in page.text
-    assert len(page.all("svg")) == 4
+    assert len(page.all("svg")) == 5
     identifiers = [a["id"] for _, a in page.tags if "id" in a]
     assert len(identifiers) == len(set(identifiers))
 

@@ -68,6 +68,7 @@ def evaluate_table(
         locator.labels,
         groups={column: [str(p.post.row.get(column, "")) for p in good] for column in by},
         temperature=locator.temperature,
+        sets=locator.held_out.sets,
     )
     write_evaluation(
         Path(output),

@@ -178,6 +178,23 @@ def predict(
     model: Model,
     table: Table,
     output: Output = "-",
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Add the set of labels that holds the true one for this share of posts, 0.9 for "
+            "instance, and leave the label empty where the set has not exactly one."
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(help="Leave the label empty below this probability.")
+    ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave the label empty for posts that seem to be of none of the labels, at the "
+            "cost of this share of those that are, 0.05 for instance."
+        ),
+    ] = None,
     features: Features = None,
     where: Where = None,
     column: Column = None,
@@ -187,12 +204,14 @@ def predict(
 ) -> None:
     """Write a table again with a label, probabilities and, for bad rows, the reason."""
     from sgmft import console
+    from sgmft.abstention import Abstention
     from sgmft.jobs import predict_table
 
+    abstain = Abstention(coverage, min_probability, reject)
     source = source_of(table, where, column, allow_outside, strict)
     locator = _load(model, features, device)
     with console.counter("Predicting") as done:
-        told = predict_table(source, output, locator, on_predicted=done)
+        told = predict_table(source, output, locator, abstain=abstain, on_predicted=done)
     console.print_errors(told)
     if output != "-":
         _say(f"Wrote {told.posts} rows to {output}")

@@ -122,12 +122,12 @@ class ComparisonProgress:
 
 
 def print_errors(told: Told) -> None:
-    """How many rows could not be used, and why."""
-    if not told.errors:
-        return
-    _screen.print(f"{sum(told.errors.values())} of {told.posts} rows could not be used:")
-    for kind, count in told.errors.items():
-        _screen.print(f"  {count:>6}  {kind}", markup=False, highlight=False)
+    """How many rows could not be used, or were given no label, and why."""
+    for reasons, what in ((told.errors, "could not be used"), (told.abstained, "have no label")):
+        if reasons:
+            _screen.print(f"{sum(reasons.values())} of {told.posts} rows {what}:")
+        for kind, count in reasons.items():
+            _screen.print(f"  {count:>6}  {kind}", markup=False, highlight=False)
 
 
 def print_trained(locator: SemanticLocator, output: str) -> None:
@@ -160,6 +160,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
         ("Brier score", now.brier, before.brier),
     ):
         _screen.print(f"{name} {after:.3f}  ({raw:.3f} before temperature scaling)")
+    for sets in evaluation.selective.sets:
+        right = "" if sets.accuracy is None else f", {sets.accuracy:.3f} of them right"
+        _screen.print(
+            f"coverage {sets.promised:g}: {sets.achieved:.3f} achieved, {sets.size:.2f} labels a "
+            f"set; one label for {sets.answered:.3f} of the posts{right}"
+        )
     table = Table("label", "precision", "recall", "F1", "posts")
     for score in evaluation.per_class:
         figures = (f"{x:.3f}" for x in (score.precision, score.recall, score.f1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy.typing as npt
 
 from sgmft.calibration import Calibration, calibration, rescaled
 from sgmft.errors import SgmftError
+from sgmft.selective import LEVELS, Selective, SetScore, accuracy_curve, set_score
 
 RESAMPLES = 2000
 """Bootstrap resamples behind each interval."""
 
 _Cells = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
+_Chances = npt.NDArray[np.floating[Any]]
+_Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Evaluation:
         temperature: that the probabilities were scaled by; 1 is as the network gave them.
         calibration: whether the probabilities mean what they say.
         uncalibrated: the same before they were scaled.
+        selective: what prediction sets and a least probability bring.
         per_class: one entry for each label.
         confusion: (K, K) posts; rows are true labels, columns are predicted ones.
         groups: column -> value -> figures, the largest group first.
@@ -79,6 +84,7 @@ class Evaluation:
     temperature: float
     calibration: Calibration
     uncalibrated: Calibration
+    selective: Selective
     per_class: list[ClassScore]
     confusion: list[list[int]]
     groups: dict[str, dict[str, GroupScore]]
@@ -101,6 +107,7 @@ class Evaluation:
                 "macro_f1": Interval(**data["macro_f1"]),
                 "calibration": Calibration.from_dict(data["calibration"]),
                 "uncalibrated": Calibration.from_dict(data["uncalibrated"]),
+                "selective": Selective.from_dict(data["selective"]),
                 "per_class": [ClassScore(**score) for score in data["per_class"]],
                 "groups": {
                     column: {
@@ -116,12 +123,13 @@ class Evaluation:
 
 
 def evaluate(
-    probabilities: npt.NDArray[np.floating[Any]],
+    probabilities: _Chances,
     truth: Sequence[str],
     labels: Sequence[str],
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
     temperature: float = 1.0,
+    sets: Callable[[_Chances, float], _Flags] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
@@ -136,6 +144,8 @@ def evaluate(
         labels: K different labels.
         groups: columns of N values each, for accuracy by value.
         temperature: that the probabilities were scaled by, to tell what scaling brought.
+        sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
+            SgmftError for a coverage that it cannot promise; see `sgmft.abstention.HeldOut.sets`.
         seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
@@ -162,6 +172,10 @@ def evaluate(
         temperature=temperature,
         calibration=calibration(chances, true),
         uncalibrated=calibration(before, true),
+        selective=Selective(
+            [] if sets is None else list(_set_scores(sets, probabilities, true, labels)),
+            accuracy_curve(chances, true),
+        ),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
         groups={
@@ -169,6 +183,18 @@ def evaluate(
             for name, column in columns.items()
         },
     )
+
+
+def _set_scores(
+    sets: Callable[[_Chances, float], _Flags],
+    probabilities: _Chances,
+    true: _Cells,
+    labels: list[str],
+) -> Iterator[SetScore]:
+    """Yield one for each of `LEVELS` that can be promised."""
+    for level in LEVELS:
+        with suppress(SgmftError):
+            yield set_score(sets(probabilities, level), true, labels, level)
 
 
 def _check(chances: _Numbers, truth: list[str], labels: list[str]) -> _Cells:

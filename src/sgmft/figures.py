@@ -14,6 +14,7 @@ from sgmft.calibration import Calibration
 from sgmft.drawing import INK, cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.errors import SgmftError
 from sgmft.evaluation import Evaluation
+from sgmft.selective import CurvePoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +83,37 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
         axes.spines[["top", "right"]].set_visible(False)
         if before is not None:
             figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=2)
+        return svg_text(figure)
+
+
+def selective_figure(curve: Sequence[CurvePoint]) -> str:
+    """Accuracy of the answered posts against their share, as an <svg> element."""
+    with drawing_style([], salt="selective"):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        shares = [point.answered for point in curve]
+        axes.plot(shares, [point.accuracy for point in curve], "o-", color=TRAINING, markersize=4)
+        marked = len(curve)
+        for point in curve[:: max(1, marked // 5)]:
+            at = (point.answered, point.accuracy)
+            axes.annotate(
+                f"p ≥ {point.min_probability:.2f}",
+                at,
+                textcoords="offset points",
+                xytext=(2, 7),
+                fontsize=8,
+                rotation=20,
+            )
+        axes.set_xlabel("share of posts that are answered")
+        axes.set_ylabel("of these right")
+        axes.set_xlim(0, 1.12)
+        axes.set_ylim(min([0.5, *(point.accuracy for point in curve)]) - 0.03, 1.06)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if x <= 1 else "")
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1 else "")
+        axes.grid(alpha=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
         return svg_text(figure)
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 
 from sgmft.baselines.base import Method
-from sgmft.calibration import fit_temperature
 from sgmft.encoders import EncoderInfo
 from sgmft.features import Features
 from sgmft.nn import Network
@@ -68,17 +67,23 @@ class Task:
         return network
 
 
+class Unseen(NamedTuple):
+    """What a network says of N labelled posts that it has not learned from."""
+
+    logits: torch.Tensor  # (N, K)
+    labels: torch.Tensor  # (N,)
+
+
 class Choice(NamedTuple):
     """What held-out posts chose: the network after its best epoch, and the log.
 
     Attributes:
-        temperature: by which the logits of posts that it has not learned from are divided, so that
-            the labels are most likely; found by `fit_network`, 1 where none were held out.
+        unseen: what it said of the posts that it had not learned from; there may be none.
     """
 
     network: Network
     history: list[Epoch]
-    temperature: float = 1.0
+    unseen: Unseen
 
     @property
     def epochs(self) -> int:
@@ -97,7 +102,8 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     kept[list(held_out)] = False
     seen, watched = task.data.take(kept), task.data.take(~kept) if held_out else None
     network = task.network(seen.features)
-    return Choice(network, train(network, seen, watched, task.preset.train, **run))
+    history = train(network, seen, watched, task.preset.train, **run)
+    return Choice(network, history, _unseen(network, task, watched))
 
 
 def refit(task: Task, epochs: int, **run: Any) -> Network:
@@ -129,11 +135,10 @@ def fit_network(
         run: track, device; see `sgmft.training.train`.
 
     Returns:
-        The network, and the log and temperature of the training that the held-out posts watched.
+        The network, and the log and answers of the training that the held-out posts watched.
     """
     run["on_epoch"] = on_epoch
     choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
-    choice = choice._replace(temperature=_temperature(choice.network, task.data, held_out))
     if not task.preset.refit or not held_out:
         return choice
     folder = checkpoint and checkpoint / "refit"
@@ -141,14 +146,13 @@ def fit_network(
     return choice._replace(network=network)
 
 
-def _temperature(network: Network, data: LabelledFeatures, held_out: Sequence[int]) -> float:
-    """Of a network that has learned from all posts but those held out."""
-    if held_out:
-        watched = data.take(torch.tensor(sorted(held_out)))
-        return fit_temperature(answer(network, watched.features).logits, watched.labels)
+def _unseen(network: Network, task: Task, watched: LabelledFeatures | None) -> Unseen:
+    """Answers for posts that it has not learned from: those held out, or left out of its folds."""
+    if watched is not None:
+        return Unseen(answer(network, watched.features).logits, watched.labels)
     if isinstance(network, Solved) and network.held_out is not None:
-        return fit_temperature(network.held_out, data.labels)
-    return 1.0
+        return Unseen(network.held_out, task.data.labels)
+    return Unseen(torch.zeros(0, task.classes), task.data.labels[:0])
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:

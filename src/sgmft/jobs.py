@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgmft.abstention import Abstention
 from sgmft.errors import SgmftError
 from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_table, open_writer
@@ -52,10 +54,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Told:
-    """What a job has to say: how many posts it read, how many it could not use and why."""
+    """What a job has to say.
+
+    Attributes:
+        posts: how many it read.
+        errors: how many it could not use, by reason.
+        abstained: how many it could use and gave no label, by reason.
+    """
 
     posts: int
     errors: dict[str, int]
+    abstained: dict[str, int] = field(default_factory=dict)
 
 
 def train_table(
@@ -109,15 +118,23 @@ def predict_table(
     output: str | Path,
     locator: SemanticLocator,
     *,
+    abstain: Abstention | None = None,
     on_predicted: Callable[[int], None] | None = None,
 ) -> Told:
     """Write the table again with a label for each row, in order and in constant memory.
 
     The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
-    label, and `error`, the reason of a row that has no label. An input column of one of these
-    names is kept as `input_<name>`, or `input_input_<name>` where that is taken.
+    label, and `error`, the reason of a row that cannot be used. With `abstain` there are also
+    `abstained`, the reason of a row that could be used and has no label, and what the rules look
+    at: `set`, the prediction set, and `typicality`. An input column of one of these names is kept
+    as `input_<name>`, or `input_input_<name>` where that is taken.
     """
-    added = ["label", "probability", *chance_columns(locator), "error"]
+    rules = abstain or Abstention()
+    added = ["label", "probability", *chance_columns(locator)]
+    added += ["set"] if rules.coverage is not None else []
+    added += ["typicality"] if rules.reject is not None else []
+    added += ["abstained"] if rules != Abstention() else []
+    added.append("error")
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
         posts: Iterable[Post] = source.all_posts()
         keys: Iterable[str] = (key for post in posts for key in post.row)
@@ -127,8 +144,9 @@ def predict_table(
     renamed = _renamed(list(dict.fromkeys(keys)), added)
     read = 0
     errors: dict[str, int] = {}
+    abstained: dict[str, int] = {}
     with open_writer(output, [*renamed.values(), *added]) as writer:
-        predictions = locator.predictions(posts)
+        predictions = locator.predictions(posts, abstain)
         while part := list(islice(predictions, 256)):
             if source.strict:
                 refuse([prediction.post for prediction in part])
@@ -136,14 +154,16 @@ def predict_table(
                 [
                     {renamed[key]: value for key, value in p.post.row.items()}
                     | answer(p, locator.labels)
+                    | {key: x for key, x in ruling(p).items() if key in added}
                     for p in part
                 ]
             )
             read += len(part)
             _add(errors, count_errors(p.post for p in part))
+            _add(abstained, Counter(p.abstained for p in part if p.abstained is not None))
             if on_predicted:
                 on_predicted(read)
-    return Told(read, errors)
+    return Told(read, errors, abstained)
 
 
 def _columns(table: str) -> Iterator[str]:
@@ -181,6 +201,16 @@ def answer(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
         chances = prediction.probabilities.tolist()
         answer |= {f"p_{label}": p for label, p in zip(labels, chances, strict=True)}
     return answer
+
+
+def ruling(prediction: Prediction) -> dict[str, Any]:
+    """The columns that rules of abstention add to a row."""
+    members = prediction.label_set
+    return {
+        "set": None if members is None else list(members),
+        "typicality": prediction.typicality,
+        "abstained": prediction.abstained,
+    }
 
 
 def encode_table(

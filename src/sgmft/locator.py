@@ -12,7 +12,9 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 
+from sgmft.abstention import Abstention, HeldOut
 from sgmft.baselines.base import Method
+from sgmft.calibration import fit_temperature
 from sgmft.encoders import Encoder, load_encoder
 from sgmft.encoding import Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
@@ -54,6 +56,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         method: the system, with its name, source and settings.
         network: the trained network, `sgmft.nn.SGMFT` or the method's; set by `fit`.
         record: what is known of the training: data, metrics, calibration, history, versions.
+        held_out: what the model says of posts that it has not learned from; perhaps none.
 
     Raises:
         SgmftError: no such encoder, method, preset or setting.
@@ -91,6 +94,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         self.labels: list[str] = []
         self.network: Network | None = None
         self.record: dict[str, Any] = {}
+        self.held_out = HeldOut.none(0)
         self._encoder: Encoder | None = None
 
     @property
@@ -169,7 +173,7 @@ class SemanticLocator(PyTorchModelHubMixin):
             self.preset,
             self.method.encode_prompts(self.labels, self.encoder),
         )
-        self.network, history, temperature = fit_network(
+        self.network, history, unseen = fit_network(
             task,
             val_rows,
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -177,6 +181,9 @@ class SemanticLocator(PyTorchModelHubMixin):
             device=self.device,
             on_epoch=on_epoch,
         )
+        temperature = fit_temperature(*unseen)
+        chances = (unseen.logits / temperature).softmax(-1)
+        self.held_out = HeldOut(chances.numpy(), unseen.labels.numpy())
         self.record = {
             "data": {
                 "fingerprint": fingerprint(zip(encoded.keys, names, strict=True)),
@@ -191,9 +198,13 @@ class SemanticLocator(PyTorchModelHubMixin):
         }
         return self
 
-    def predict(self, posts: Sequence[Post]) -> list[str | None]:
-        """The most probable label of each post; None where a post cannot be read."""
-        return [prediction.label for prediction in self.predictions(posts)]
+    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
+        """The most probable label of each post; None where a post cannot be read.
+
+        Args:
+            abstain: rules under which the label is None too; see `predictions` for why.
+        """
+        return [prediction.label for prediction in self.predictions(posts, abstain)]
 
     def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
         """Probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
@@ -203,25 +214,28 @@ class SemanticLocator(PyTorchModelHubMixin):
             len(rows), len(self.labels)
         )
 
-    def predictions(self, posts: Iterable[Post]) -> Iterator[Prediction]:
+    def predictions(
+        self, posts: Iterable[Post], abstain: Abstention | None = None
+    ) -> Iterator[Prediction]:
         """Predictions in the order of the posts, in memory bounded by one chunk of them.
 
         Raises:
-            SgmftError: the locator is not trained.
+            SgmftError: the locator is not trained, or without enough held-out posts for `abstain`.
         """
-        network = self._trained()
-        tokens = self.uses_tokens
+        network, tokens = self._trained(), self.uses_tokens
+        rules = abstain or Abstention()
+        self.held_out.check(rules)
         for chunk in encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens)):
             logits, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
+            chances = (logits / self.temperature).softmax(-1).numpy()
+            rulings = list(self.held_out.judge(chances, rules))
             found = dict(zip(chunk.good, range(len(chunk.good)), strict=True))
-            probabilities = (logits / self.temperature).softmax(-1).numpy()
             for i, post in enumerate(chunk.posts):
-                if i not in found:
+                if i in found:
+                    k, (gate, elements) = found[i], guidance[found[i]].tolist()
+                    yield Prediction.of(post, self.labels, chances[k], (gate, elements), rulings[k])
+                else:
                     yield Prediction(post, None, None, None)
-                    continue
-                row = probabilities[found[i]]
-                gate, elements = guidance[found[i]].tolist()
-                yield Prediction(post, self.labels[int(row.argmax())], row, (gate, elements))
 
     def encode(
         self,

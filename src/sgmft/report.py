@@ -19,6 +19,7 @@ from sgmft.figures import (
     history_figure,
     reliability_figure,
     save_confusion,
+    selective_figure,
 )
 from sgmft.images import PictureError
 from sgmft.overview import overview_figure
@@ -134,6 +135,7 @@ def _page(
         summary=_summary(evaluation),
         confusion=Markup(confusion_figure(evaluation)),
         reliability=Markup(_reliability(evaluation)),
+        selective=Markup(selective_figure(evaluation.selective.curve)),
         examples=[_shown(example) for example in examples],
         overview=overview,
         history=history,

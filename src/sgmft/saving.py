@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 
+from sgmft.abstention import FILE as HELD_OUT
+from sgmft.abstention import HeldOut
 from sgmft.encoders.device import pick_device
 from sgmft.errors import SgmftError
 from sgmft.methods import get_method
@@ -64,6 +66,7 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
     try:
         save_weights(network, str(folder / WEIGHTS))
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner reads
+        locator.held_out.save(folder)
         if card.is_file() and MARK in card.read_text("utf-8"):
             card.unlink()  # an earlier model's; a card that someone wrote by hand stays
         text = json.dumps(finite({"sgmft": config}), ensure_ascii=False, indent=2, allow_nan=False)
@@ -138,6 +141,7 @@ def load_model(
     if device is not None:
         network.to(pick_device(device))
     locator.network = network.eval()
+    locator.held_out = _held_out(model_id, hub, len(locator.labels))
     return locator
 
 
@@ -182,6 +186,15 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _held_out(model_id: str, hub: dict[str, Any], classes: int) -> HeldOut:
+    """Of a saved model; models saved before there was such a file have none."""
+    try:
+        file = _file(model_id, HELD_OUT, hub)
+    except SgmftError:
+        return HeldOut.none(classes)
+    return HeldOut.load(file, classes)
 
 
 def _file(model_id: str, name: str, hub: dict[str, Any]) -> Path:

@@ -1,0 +1,152 @@
+"""Prediction sets and typicality against slow loops, and the coverage that they promise."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgmft.abstention import FILE, Abstention, HeldOut, entropy
+from sgmft.errors import SgmftError
+
+K = 4
+
+
+def drawn(n, seed=0, sure=2.0, classes=K):
+    """Probabilities (n, K) that mean what they say, and labels drawn by them."""
+    dice = np.random.default_rng(seed)
+    powers = np.exp(sure * dice.normal(size=(n, classes)))
+    chances = powers / powers.sum(1, keepdims=True)
+    labels = np.array([dice.choice(classes, p=row) for row in chances])
+    return chances.astype(np.float32), labels
+
+
+def slow_sets(held_out, chances, coverage):
+    """The labels no more improbable than the held-out posts' own, but for the least probable."""
+    scores = sorted(
+        1 - float(row[k]) for row, k in zip(held_out.probabilities, held_out.classes, strict=True)
+    )
+    place = int(np.ceil((len(scores) + 1) * coverage))
+    limit = scores[min(place, len(scores)) - 1]
+    return [[1 - float(p) <= limit + 1e-9 for p in row] for row in chances]
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
+def test_sets_hold_what_a_slow_loop_says(coverage):
+    held_out, (chances, _) = HeldOut(*drawn(137)), drawn(50, seed=1)
+    assert held_out.sets(chances, coverage).tolist() == slow_sets(held_out, chances, coverage)
+
+
+@pytest.mark.parametrize("sure", [0.5, 3.0])
+@pytest.mark.parametrize("coverage", [0.7, 0.9])
+def test_the_promised_coverage_is_kept(coverage, sure):
+    kept = []
+    for seed in range(40):
+        held_out, (chances, labels) = HeldOut(*drawn(200, seed, sure)), drawn(200, 99 - seed, sure)
+        kept.append(held_out.sets(chances, coverage)[np.arange(200), labels].mean())
+    error = np.std(kept) / np.sqrt(len(kept))
+    assert abs(np.mean(kept) - coverage) < 4 * error + 1 / 201
+
+
+def test_a_larger_coverage_takes_no_label_out():
+    held_out, (chances, _) = HeldOut(*drawn(300)), drawn(80, seed=1)
+    small, large = (held_out.sets(chances, c) for c in (0.6, 0.95))
+    assert (large >= small).all() and large.sum() > small.sum()
+
+
+def test_sets_of_no_posts():
+    assert HeldOut(*drawn(30)).sets(np.zeros((0, K), np.float32), 0.8).shape == (0, K)
+
+
+def test_typicality_is_the_share_that_is_at_least_as_undecided():
+    held_out, (chances, _) = HeldOut(*drawn(60)), drawn(9, seed=2)
+    spread = [-sum(p * np.log(p) for p in row if p) for row in held_out.probabilities.tolist()]
+    for row, found in zip(chances.tolist(), held_out.typicality(chances), strict=True):
+        own = -sum(p * np.log(p) for p in row if p)
+        assert found == (1 + sum(other >= own for other in spread)) / 61
+    assert held_out.typicality(np.eye(K, dtype=np.float32)) == pytest.approx(1)
+    undecided = np.full((1, K), 1 / K, np.float32)
+    assert held_out.typicality(undecided) == pytest.approx(1 / 61)
+
+
+def test_posts_like_the_held_out_ones_are_rejected_as_often_as_asked():
+    rejected = [
+        (HeldOut(*drawn(200, seed)).typicality(drawn(200, 99 - seed)[0]) <= 0.1).mean()
+        for seed in range(40)
+    ]
+    assert abs(np.mean(rejected) - 0.1) < 4 * np.std(rejected) / np.sqrt(40) + 1 / 201
+
+
+def test_each_rule_keeps_its_own_labels_back():
+    held_out = HeldOut(*drawn(200))
+    chances = np.array([[0.97, 0.01, 0.01, 0.01], [0.45, 0.45, 0.05, 0.05], [0.25] * 4], np.float32)
+
+    def reasons(**rules):
+        return [ruling.reason for ruling in held_out.judge(chances, Abstention(**rules))]
+
+    assert reasons() == [None] * 3
+    assert reasons(min_probability=0.4) == [None, None, "no label has a probability of 0.4"]
+    assert reasons(coverage=0.9) == [None, *["several labels are possible"] * 2]
+    assert reasons(reject=0.05) == [None, None, "seems to be of none of the labels"]
+    assert reasons(coverage=0.3)[2] == "no label is probable enough"
+    both = list(held_out.judge(chances, Abstention(0.9, reject=0.05)))
+    assert [ruling.reason for ruling in both][1:] == [
+        "several labels are possible",
+        "seems to be of none of the labels",
+    ]
+    assert both[0].members.tolist() == [True, False, False, False]
+    assert both[2].typicality < 0.05 < both[0].typicality
+
+
+@pytest.mark.parametrize("name", ["coverage", "min_probability", "reject"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_rules_outside_0_to_1_are_refused(name, value):
+    with pytest.raises(SgmftError, match=f"{name} must be above 0 and below 1, not {value}"):
+        Abstention(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("posts", "rules"), [(9, {"coverage": 0.9}), (10, {"coverage": 0.1}), (20, {"reject": 0.05})]
+)
+def test_too_few_held_out_posts_promise_nothing(posts, rules):
+    held_out = HeldOut(*drawn(posts))
+    with pytest.raises(SgmftError, match=f"this one was on {posts}: train it on more posts"):
+        held_out.check(Abstention(**rules))
+    HeldOut(*drawn(posts + 2)).check(Abstention(**rules))
+    HeldOut.none(K).check(Abstention(min_probability=0.5))  # asks for none
+
+
+def test_what_was_saved_is_read_again(tmp_path):
+    HeldOut.none(K).save(tmp_path)
+    assert not (tmp_path / FILE).exists()
+    held_out = HeldOut(*drawn(12))
+    held_out.save(tmp_path)
+    again = HeldOut.load(tmp_path / FILE, K)
+    assert np.array_equal(again.probabilities, held_out.probabilities)
+    assert np.array_equal(again.classes, held_out.classes)
+    with pytest.raises(SgmftError, match="belongs to another model"):
+        HeldOut.load(tmp_path / FILE, K + 1)
+    data = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(data[:20])
+    with pytest.raises(SgmftError, match="is damaged"):
+        HeldOut.load(tmp_path / FILE, K)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3).filter(lambda r: sum(r) > 0),
+        min_size=12,
+        max_size=20,
+    ),
+    st.floats(0.15, 0.85),
+)
+def test_any_probabilities_are_judged(rows, coverage):
+    chances = np.array(rows, np.float32)
+    chances /= chances.sum(1, keepdims=True)
+    held_out = HeldOut(chances, np.arange(len(chances)) % 3)
+    rules = Abstention(coverage, 0.5, 0.2)
+    for row, ruling in zip(chances, held_out.judge(chances, rules), strict=True):
+        assert 0 < ruling.typicality <= 1
+        if ruling.reason is None:
+            assert ruling.members.sum() == 1 and ruling.members[row.argmax()]
+    assert (entropy(chances) >= 0).all() and (entropy(chances) <= np.log(3) + 1e-6).all()
