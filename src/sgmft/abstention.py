@@ -8,6 +8,7 @@ World, 2005.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,10 @@ class HeldOut:
             conformity_score="lac",
             prefit=True,
         )
-        rule.conformalize(_normal(self.probabilities), self.classes)
-        members: NDArray[np.bool_] = rule.predict_set(_normal(probabilities))[1][..., 0]
+        with warnings.catch_warnings():  # rare labels that no held-out post has are no mistake
+            warnings.simplefilter("ignore")
+            rule.conformalize(_normal(self.probabilities), self.classes)
+            members: NDArray[np.bool_] = rule.predict_set(_normal(probabilities))[1][..., 0]
         return members
 
     def typicality(self, probabilities: Numbers) -> NDArray[np.float64]:

@@ -131,7 +131,7 @@ def train(
         features=console.feature_folder(features),
         device=device,
     )
-    with console.TrainingProgress() as progress:
+    with console.told_warnings(), console.TrainingProgress() as progress:
         told = train_table(
             source_of(table, where, column, allow_outside, strict),
             output,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from sgmft.errors import SgmftWarning
 
 if TYPE_CHECKING:
     from sgmft.compare.results import Spread
@@ -60,6 +63,22 @@ def counter(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
     with _progress() as progress:
         task = progress.add_task(what, total=total, told="", visible=False)
         yield lambda done: progress.update(task, completed=done, visible=True)
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Show our own warnings as one line, without the place in the code."""
+    usual = warnings.showwarning
+
+    def show(message: Any, kind: type[Warning], *where: Any) -> None:
+        if issubclass(kind, SgmftWarning):
+            _screen.print(f"Warning: {message}", markup=False, highlight=False)
+        else:
+            usual(message, kind, *where)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 class TrainingProgress:

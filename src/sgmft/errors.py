@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""What is told to a user: mistakes that end the work, and warnings that do not."""
 
 
 class SgmftError(Exception):
@@ -6,3 +6,7 @@ class SgmftError(Exception):
 
     The command line prints the sentence and ends with exit code 2; it never shows a traceback.
     """
+
+
+class SgmftWarning(UserWarning):
+    """What goes on all the same, and a user should know of: one sentence."""

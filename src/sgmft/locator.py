@@ -21,7 +21,7 @@ from sgmft.errors import SgmftError
 from sgmft.fitting import Task, fit_network, validation_metrics
 from sgmft.methods import get_method
 from sgmft.nn import Network
-from sgmft.posts import Post, count_errors, refuse
+from sgmft.posts import Post, count_errors, refuse, warn_of_single_posts
 from sgmft.prediction import Prediction
 from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
@@ -125,7 +125,7 @@ class SemanticLocator(PyTorchModelHubMixin):
         on_encoded: Progress | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> Self:
-        """Learn from labelled posts.
+        """Learn from labelled posts; warns of a label that only one of them has.
 
         Posts with an error, without a label or that cannot be encoded are left out and counted in
         `record["data"]["skipped"]`.
@@ -160,6 +160,7 @@ class SemanticLocator(PyTorchModelHubMixin):
                 f"Training needs posts of at least two labels; {len(names)} usable posts have "
                 f"{len(self.labels)}" + (f", and were left out: {told}." if told else ".")
             )
+        warn_of_single_posts(names)
         classes = torch.tensor([self.labels.index(name) for name in names])
         val_rows: list[int] = []
         if self.preset.val_size:

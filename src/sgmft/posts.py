@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 
 _NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\d+")
 
@@ -51,6 +52,22 @@ def count_errors(posts: Iterable[Post]) -> dict[str, int]:
     """
     kinds = Counter(_NAMES.sub("…", post.error) for post in posts if post.error is not None)
     return dict(kinds.most_common())
+
+
+def warn_of_single_posts(labels: Iterable[str]) -> None:
+    """Warn of labels that one post alone has, naming them; `labels` has one for each post.
+
+    Such a label is learned from its post, but with no other post to judge it by.
+    """
+    single = sorted(label for label, count in Counter(labels).items() if count == 1)
+    if single:
+        named = ", ".join(single[:10]) + (f" and {len(single) - 10} more" if single[10:] else "")
+        warnings.warn(
+            f"Only one post has the label {named}: it is learned from, but nothing tells how well; "
+            "label more such posts, or give them another label.",
+            SgmftWarning,
+            stacklevel=3,
+        )
 
 
 def refuse(posts: Iterable[Post]) -> None:

@@ -1,0 +1,59 @@
+"""Whether prediction sets hold the true label as often as they promise.
+
+    python benchmarks/coverage.py runs/ masked=place/index_masked.jsonl ... --features features/
+
+Models learn the rows with split=train and are judged on those with split=test. The error of the
+achieved coverage is the standard deviation of a share of so many test posts, with that of as many
+held-out posts as set the threshold beside it. Models are kept in runs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from trained import halves, trained
+
+from sgmft.evaluation import evaluate
+from sgmft.selective import LEVELS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
+    parser.add_argument("--methods", default="sgmft")
+    parser.add_argument("--features", type=Path, required=True)
+    options = parser.parse_args()
+    print(
+        "| set | method | promised | achieved | least class | labels a set | one label | of these "
+        "right | accuracy of all |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    for item in options.tables:
+        name, table = item.split("=", 1)
+        train, test = halves(table)
+        for method in options.methods.split(","):
+            model = trained(method, train, options.runs / name / method, options.features)
+            found = list(model.predictions(test))
+            scores = evaluate(
+                np.array([p.probabilities for p in found]),
+                [str(p.post.label) for p in found],
+                model.labels,
+                sets=model.held_out.sets,
+            )
+            for level, s in zip(LEVELS, scores.selective.sets, strict=True):
+                error = (level * (1 - level) * (1 / len(test) + 1 / len(model.held_out))) ** 0.5
+                least = min(share for share in s.per_class.values() if share is not None)
+                print(
+                    f"| {name} | {model.method.title} | {100 * level:.0f} % "
+                    f"| {100 * s.achieved:.1f} ± {100 * error:.1f} | {100 * least:.1f} "
+                    f"| {s.size:.2f} | {100 * s.answered:.1f} % | {100 * (s.accuracy or 0):.1f} "
+                    f"| {100 * scores.accuracy.value:.1f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

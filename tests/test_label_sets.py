@@ -1,0 +1,87 @@
+"""Label sets of a user's own: any script, few or many, unbalanced, a label with one post."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from conftest import TinyEncoder
+from sgmft import Post, SemanticLocator
+from sgmft.abstention import Abstention
+from sgmft.cli import app
+from sgmft.encoders import ENCODERS
+from sgmft.errors import SgmftWarning
+
+METHODS = [
+    {},
+    {"method": "linear-probe"},
+    {"preset": "tokens", "settings": {"epochs": 1, "width": 16, "heads": 2}},
+    {"method": "unis-mmc", "settings": {"epochs": 1, "width": 16}},
+]
+NAMES = ["在家里", "مدرسة", "カフェ", "Kino/Театр", "🏖 beach", "p_error", "label", "a, b|c"]
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
+
+
+def posts(labels):
+    """Posts whose words name their label's number, and words that all have."""
+    numbers = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+    return [Post(f"word{numbers[x]} thing{i % 5}", label=x) for i, x in enumerate(labels)]
+
+
+@pytest.mark.parametrize("options", METHODS, ids=str)
+def test_names_in_any_script(options, tmp_path):
+    given = posts(NAMES * 12)
+    locator = SemanticLocator("tiny", **options).fit(given)
+    assert locator.labels == sorted(NAMES)
+    locator.save_pretrained(tmp_path)
+    loaded = SemanticLocator.from_pretrained(tmp_path)
+    assert loaded.labels == locator.labels
+    assert loaded.predict(given) == locator.predict(given)
+
+
+@pytest.mark.parametrize("options", METHODS, ids=str)
+def test_two_hundred_labels_from_fifty_posts_down_to_one(options):
+    counts = [50, 20, 10, *[3] * 97, *[2] * 99, 1]
+    given = posts([f"label {k}" for k, count in enumerate(counts) for _ in range(count)])
+    with pytest.warns(SgmftWarning, match="Only one post has the label label 199: it is learned"):
+        locator = SemanticLocator("tiny", **options).fit(given)
+    assert len(locator.labels) == 200
+    chances = locator.predict_proba(given)
+    assert chances.shape == (len(given), 200) and np.isfinite(chances).all()
+    np.testing.assert_allclose(chances.sum(1), 1, atol=1e-4)
+    for prediction in locator.predictions(given[:9], Abstention(coverage=0.9)):
+        assert prediction.label_set is not None
+
+
+def test_of_two_labels_one_post_each_is_enough():
+    with pytest.warns(SgmftWarning, match="the label a, b: "):
+        locator = SemanticLocator("tiny").fit(posts(["a", "b"]))
+    assert np.isfinite(locator.predict_proba(posts(["a", "b"]))).all()
+
+
+def test_labels_of_several_posts_warn_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SgmftWarning)
+        SemanticLocator("tiny", method="text-only").fit(posts(["a", "b"] * 3))
+
+
+def test_of_many_such_labels_ten_are_named():
+    labels = [f"label {k:02d}" for k in range(13)]
+    with pytest.warns(SgmftWarning, match=r"label 00, .*label 09 and 3 more: "):
+        SemanticLocator("tiny", method="text-only").fit(posts([*labels, "other", "other"]))
+
+
+def test_the_command_warns_in_one_line(tmp_path, capfd):
+    table = tmp_path / "posts.jsonl"
+    rows = [{"text": p.text, "label": p.label} for p in posts([*["a", "b"] * 6, "单独"])]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    command = ["train", str(table), "-o", str(tmp_path / "model"), "--encoder", "tiny"]
+    app([*command, "--features", "none"], standalone_mode=False)
+    told = " ".join(capfd.readouterr().err.split())
+    assert "Warning: Only one post has the label 单独: it is learned from" in told
+    assert "UserWarning" not in told and ".py:" not in told
