@@ -184,6 +184,7 @@ def test_value_of_the_wrong_kind_tells_what_was_expected(name, text, expected):
         ("learning_rate", "0"),
         ("learning_rate", "nan"),
         ("label_smoothing", "1"),
+        ("modality_dropout", "1"),
         ("patience", "-1"),
         ("weight_decay", "-0.1"),
     ],

@@ -175,3 +175,45 @@ def test_n_grams_reach_the_networks_that_read_them_and_no_others():
         answer(model, data.features)
         assert len(seen) == 3 + 1 + 2 and all((x is not None) is reads for x in seen)
     assert seen[-1][:, 0].tolist() == [100 + i % 3 for i in range(EVALUATION_BATCH, len(data[1]))]
+
+
+# --- modality dropout
+
+
+def shown(share: float, epochs: int = 1) -> list[Batch]:
+    """The batches that a training of so many epochs shows."""
+    model, seen = fresh(), []
+    forward = model.forward
+    model.forward = lambda batch: (seen.append(batch), forward(batch))[1]  # type: ignore[method-assign]
+    train(model, posts(200), None, replace(FAST, epochs=epochs, modality_dropout=share))
+    return seen
+
+
+def test_a_share_of_the_posts_loses_one_side_and_none_loses_both():
+    batches = shown(0.4)
+    text, image = (torch.cat([b[i] for b in batches]) for i in (2, 3))
+    complete = shown(0.0)
+    had = torch.cat([b.has_text & b.has_image for b in complete])
+    for side in (text, image):
+        assert 0.1 < float((had & ~side).float().mean()) < 0.3  # about half of 0.4
+    assert ((text | image)[had]).all()
+    for x, y in zip(batches, complete, strict=True):
+        assert torch.equal(x.text, y.text) and torch.equal(x.image, y.image)  # only the flags
+
+
+def test_each_epoch_draws_anew_and_each_run_the_same():
+    first, again = shown(0.4, 2), shown(0.4, 2)
+    half = len(first) // 2
+    for x, y in zip(first, again, strict=True):
+        assert torch.equal(x.has_text, y.has_text) and torch.equal(x.has_image, y.has_image)
+    epochs = [torch.cat([b.has_text for b in part]) for part in (first[:half], first[half:])]
+    assert not torch.equal(*epochs)
+
+
+def test_a_post_with_one_side_keeps_it():
+    batch = posts(9).features.batch(torch.arange(9))
+    alone = batch._replace(has_text=torch.arange(9) % 3 > 0, has_image=torch.arange(9) % 3 < 2)
+    lost = alone.without_sides(0.99, torch.zeros(2, 9))
+    both = alone.has_text & alone.has_image
+    assert torch.equal(lost.has_text, alone.has_text & ~both)
+    assert torch.equal(lost.has_image, alone.has_image)

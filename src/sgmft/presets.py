@@ -27,6 +27,8 @@ class TrainConfig:
             epoch's weights are kept; 0 trains all epochs and keeps the last (*).
         class_weights: weigh each class by its inverse frequency (*).
         label_smoothing: share of the target spread over all classes (*).
+        modality_dropout: share of the training posts with text and picture that are shown without
+            one of them, drawn anew in each epoch (*).
         seed: decides initial weights, order and dropout.
     """
 
@@ -40,6 +42,7 @@ class TrainConfig:
     patience: int = 0
     class_weights: bool = False
     label_smoothing: float = 0.0
+    modality_dropout: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,8 +53,9 @@ class TrainConfig:
             raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
         if self.schedule not in ("none", "cosine"):
             raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
-        if not 0 <= self.label_smoothing < 1:
-            raise SgmftError(f"label_smoothing must be in 0..1, not {self.label_smoothing}.")
+        for name in ("label_smoothing", "modality_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
         for name in ("patience", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SgmftError(f"{name} must be 0 or more, not {getattr(self, name)}.")

@@ -144,18 +144,21 @@ def _train_epoch(
     """One pass with a model and what accelerate wraps it in: loss, accuracy, guidance entropies."""
     model, wrapped = models
     wrapped.train()
-    order = torch.randperm(
-        len(data.labels), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    )
+    dice = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(data.labels), generator=dice)
     steps = math.ceil(len(order) / config.batch_size)
     total = correct = 0.0
     entropies = torch.zeros(2)
     for step, rows in enumerate(order.split(config.batch_size)):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(epoch * steps + step, steps, config)
-        share = rows[accelerator.process_index :: accelerator.num_processes]
+        own = slice(accelerator.process_index, None, accelerator.num_processes)
+        share = rows[own]
         labels = data.labels[share].to(accelerator.device)
         batch = data.features.batch(share, model.reads_ngrams)
+        if config.modality_dropout:
+            lots = torch.rand(2, len(rows), generator=dice)[:, own]
+            batch = batch.without_sides(config.modality_dropout, lots)
         output = wrapped(batch.to(accelerator.device))
         total += float(criterion(output.logits.detach(), labels)) * len(share)
         optimizer.zero_grad()

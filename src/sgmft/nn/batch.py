@@ -22,6 +22,19 @@ class Batch(NamedTuple):
     image_index: Tensor | None = None  # (B, m) which of the post's pictures a region belongs to
     ngrams: Tensor | None = None  # (B, g) of the text, int32, padded with -1
 
+    def without_sides(self, share: float, lots: Tensor) -> Batch:
+        """Modality dropout: of the posts with both sides, a share loses one of them.
+
+        Args:
+            share: in 0..1.
+            lots: (2, B), uniform in 0..1; the first decides whether, the second which.
+        """
+        lost = self.has_text & self.has_image & (lots[0] < share)
+        text = lots[1] < 0.5
+        return self._replace(
+            has_text=self.has_text & ~(lost & text), has_image=self.has_image & ~(lost & ~text)
+        )
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch._make(None if x is None else x.to(device) for x in self)
