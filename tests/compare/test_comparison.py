@@ -60,8 +60,11 @@ def count_works(monkeypatch) -> list[str]:
     real = module.run_works
 
     def watched(works, workers, on_done):
-        done.extend(work.name(load_data(Path(work.folder) / "data.json")) for work in works)
-        real(works, workers, on_done)
+        def note(work, record):
+            done.append(work.name(load_data(Path(work.folder) / "data.json")))
+            return on_done(work, record)
+
+        real(works, workers, note)
 
     monkeypatch.setattr(module, "run_works", watched)
     return done

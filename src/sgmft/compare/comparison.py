@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,77 +45,92 @@ class Comparison:
             for row in self.rows
             if row.key in self.shown | self._drawn
         }
-        self._done = 0
+        self._pending: dict[str, int] = {}  # trials of each row that are not done
 
     def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Found]:
-        """Do what is not done yet, and return what was found for each row."""
-        own = [(row, s) for row in self.rows if row.like is None for s in self._candidates(row)]
-        like = [row for row in self.rows if row.like is not None and self._tuned(row)]
-        total = len(own) + len(like) + sum(len(seeds) for seeds in self._seeds.values())
-        self._try(own, total, on_progress)
-        chosen = [(row, self.found[row.like].choice) for row in like if row.like is not None]
-        self._try([(row, c.settings) for row, c in chosen if c is not None], total, on_progress)
-        runs = []
+        """Do what is not done yet, and return what was found for each row.
+
+        A row's runs begin as soon as its trials are done, those of the rows like it too.
+        """
+        trials = {row.key: self._trials(row) for row in self.rows}
+        total = sum(map(len, trials.values())) + sum(map(len, self._seeds.values()))
+        self._pending = {key: len(works) for key, works in trials.items()}
+        said = 0
+
+        def done(work: Work, record: Record) -> list[Work]:
+            nonlocal said
+            said += 1
+            if on_progress:
+                on_progress(said, total, work.row.title)
+            return self._note(work, record)
+
+        def left(works: Sequence[Work]) -> list[Work]:
+            """Those that must be performed; what is finished is taken from its file."""
+            waiting, open_ = deque(works), []
+            while waiting:
+                work = waiting.popleft()
+                if (record := finished(work, self.data)) is not None:
+                    waiting.extend(done(work, record))
+                elif self.plan.finished_only:
+                    waiting.extend(self._note(work, None))
+                else:
+                    open_.append(work)
+            return open_
+
+        first = []
         for row in self.rows:
-            found = self.found[row.key]
             if not self._tuned(row):
-                found.choice = Choice({}, self._work(row).preset.train.epochs)
-            if found.choice is None:
-                if row.like is not None and self.found[row.like].failed:
-                    found.failed = found.failed or [f"the trials of {row.like} failed"]
-                continue
-            runs += [
-                (row, self._work(row, seed=seed, choice=found.choice))
-                for seed in self._seeds.get(row.key, ())
-            ]
-        for (row, work), record in self._perform(runs, total, on_progress):
-            if "failed" in record:
-                self.found[row.key].failed.append(f"seed {work.seed}: {record['failed']}")
-            else:
-                self.found[row.key].runs[work.seed] = record
+                self.found[row.key].choice = Choice({}, self._work(row).preset.train.epochs)
+                first += self._runs(row)
+            elif row.like is None:
+                first += trials[row.key]
+        run_works(left(first), self.plan.workers, lambda *found: left(done(*found)))
         return self.found
 
-    def _try(
-        self,
-        trials: Sequence[tuple[Row, Mapping[str, float]]],
-        total: int,
-        on_progress: OnProgress | None,
-    ) -> None:
-        """Trials, and the choice of the one with the least loss on held-out posts."""
-        works = [(row, self._work(row, settings=settings)) for row, settings in trials]
-        for (row, _), record in self._perform(works, total, on_progress):
-            found = self.found[row.key]
-            if "failed" in record:
-                found.failed.append(f"trial: {record['failed']}")
-                continue
+    def _note(self, work: Work, record: Record | None) -> list[Work]:
+        """Keep what was found, None for nothing; the work that can be begun now."""
+        row = work.row
+        found = self.found[row.key]
+        if work.choice is not None:
+            if record is not None and "failed" in record:
+                found.failed.append(f"seed {work.seed}: {record['failed']}")
+            elif record is not None:
+                found.runs[work.seed] = record
+            return []
+        if record is not None and "failed" in record:
+            found.failed.append(f"trial: {record['failed']}")
+        elif record is not None:
             found.trials.append(record)
-            best = min(found.trials, key=lambda record: float(record["val_loss"]))
-            found.choice = Choice(best["settings"], best["epochs"])
+        self._pending[row.key] -= 1
+        return [] if self._pending[row.key] else self._choose(row)
 
-    def _perform(
-        self, works: Sequence[tuple[Row, Work]], total: int, on_progress: OnProgress | None
-    ) -> list[tuple[tuple[Row, Work], Record]]:
-        """Records in the order of the works, from their files where they are finished."""
-        records: dict[int, Record] = {}
+    def _choose(self, row: Row) -> list[Work]:
+        """The trial with the least loss on held-out posts, and the work that follows from it."""
+        found = self.found[row.key]
+        followers = [other for other in self.rows if other.like == row.key and self._tuned(other)]
+        if not found.trials:
+            for other in followers if found.failed else ():
+                self.found[other.key].failed.append(f"the trials of {row.key} failed")
+            return []
+        tried = [trial.settings for trial in self._trials(row)]
+        found.trials.sort(key=lambda record: tried.index(record["settings"]))
+        best = min(found.trials, key=lambda record: float(record["val_loss"]))
+        found.choice = Choice(best["settings"], best["epochs"])
+        return self._runs(row) + [work for other in followers for work in self._trials(other)]
 
-        def done(place: int, record: Record) -> None:
-            records[place] = record
-            self._done += 1
-            if on_progress:
-                on_progress(self._done, total, works[place][0].title)
+    def _runs(self, row: Row) -> list[Work]:
+        """Of all its seeds, with what its trials chose."""
+        choice = self.found[row.key].choice
+        return [self._work(row, seed=seed, choice=choice) for seed in self._seeds.get(row.key, ())]
 
-        left = []
-        for i, (_, work) in enumerate(works):
-            if (record := finished(work, self.data)) is not None:
-                done(i, record)
-            elif not self.plan.finished_only:
-                left.append(i)
-        run_works(
-            [works[i][1] for i in left],
-            self.plan.workers,
-            lambda place, record: done(left[place], record),
-        )
-        return [(works[i], records[i]) for i in sorted(records)]
+    def _trials(self, row: Row) -> list[Work]:
+        """Of a row; one, with the other's setting, of a row like another whose choice is known."""
+        if row.like is None:
+            return [self._work(row, settings=settings) for settings in self._candidates(row)]
+        if not self._tuned(row):
+            return []
+        choice = self.found[row.like].choice
+        return [self._work(row, settings={} if choice is None else choice.settings)]
 
     def _candidates(self, row: Row) -> list[Mapping[str, float]]:
         """The settings that a row tries."""

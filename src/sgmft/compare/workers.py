@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from sgmft.compare.cells import Work, perform
@@ -17,64 +18,71 @@ from sgmft.compare.cells import Work, perform
 Record = dict[str, Any]
 
 
-def run_works(works: Sequence[Work], workers: int, on_done: Callable[[int, Record], None]) -> None:
-    """Do every piece of work.
+def run_works(
+    works: Sequence[Work], workers: int, on_done: Callable[[Work, Record], Iterable[Work]]
+) -> None:
+    """Do every piece of work, and what follows from it.
 
     Args:
-        works: independent of each other.
+        works: to begin with, independent of each other.
         workers: processes; 1 works in this one.
-        on_done: called in this process with the place in `works` and what was found.
+        on_done: called in this process with each piece of work and what was found; returns the
+            pieces that could not be begun before.
     """
-    if workers <= 1 or len(works) < 2:
-        for i, work in enumerate(works):
-            on_done(i, perform(work))
+    if workers <= 1:
+        left = deque(works)
+        while left:
+            work = left.popleft()
+            left.extend(on_done(work, perform(work)))
         return
-    waiting: SimpleQueue[int] = SimpleQueue()
-    for i in range(len(works)):
-        waiting.put(i)
+    waiting: SimpleQueue[Work | None] = SimpleQueue()
+    for work in works:
+        waiting.put(work)
     threads = max(1, (os.cpu_count() or 1) // workers)
-    count = min(workers, len(works))
     stop = threading.Event()
-    done: SimpleQueue[tuple[int, Record] | BaseException] = SimpleQueue()
-    with ThreadPoolExecutor(count) as pool:
-        hands = [pool.submit(_hand, works, waiting, done, threads, stop) for _ in range(count)]
+    done: SimpleQueue[tuple[Work, Record] | BaseException] = SimpleQueue()
+    with ThreadPoolExecutor(workers) as pool:
+        hands = [pool.submit(_hand, waiting, done, threads, stop) for _ in range(workers)]
         try:
-            for _ in works:
+            under_way = len(works)
+            while under_way:
                 item = done.get()
                 if isinstance(item, BaseException):
                     raise item
-                on_done(*item)
+                following = list(on_done(*item))
+                for work in following:
+                    waiting.put(work)
+                under_way += len(following) - 1
         finally:
             stop.set()
+            for _ in hands:
+                waiting.put(None)
     for hand in hands:
         hand.result()
 
 
 def _hand(
-    works: Sequence[Work],
-    waiting: SimpleQueue[int],
-    done: SimpleQueue[tuple[int, Record] | BaseException],
+    waiting: SimpleQueue[Work | None],
+    done: SimpleQueue[tuple[Work, Record] | BaseException],
     threads: int,
     stop: threading.Event,
 ) -> None:
-    """One process's share of the work, taken piece by piece."""
-    executor = _executor(threads)
+    """One process's share of the work, taken piece by piece until None."""
+    executor: ProcessPoolExecutor | None = None
     try:
-        while not stop.is_set():
+        while (work := waiting.get()) is not None and not stop.is_set():
+            executor = executor or _executor(threads)
             try:
-                i = waiting.get_nowait()
-            except Empty:
-                return
-            try:
-                record = executor.submit(perform, works[i]).result()
+                record = executor.submit(perform, work).result()
             except BrokenProcessPool:
                 record = {"failed": "the process died, perhaps for want of memory"}
-                executor = _executor(threads)
-            done.put((i, record))
+                executor = None
+            done.put((work, record))
     except BaseException as error:  # told to the one who waits, or he would wait for ever
         done.put(error)
     finally:
-        executor.shutdown(cancel_futures=True)
+        if executor is not None:
+            executor.shutdown(cancel_futures=True)
 
 
 def _executor(threads: int) -> ProcessPoolExecutor:
