@@ -27,7 +27,7 @@ MAX_TIMES = 1_000_000
 
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # that a QuickTime file begins with
 _STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_MATROSKA = b"\x1aE\xdf\xa3"
+_MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 _TURNS = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -67,6 +67,8 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     name, file = printable(name), TimedFile(data, name)
     damaged = f"{name} is cut off or damaged"
     limit = {"max_pixels": str(MAX_VIDEO_PIXELS)}
+    if _is_cut_off(data):
+        raise PictureError(damaged)
     try:
         with av.open(file, format=_format(data), options=limit, metadata_errors="ignore") as film:
             stream = _stream(film, name)
@@ -97,6 +99,17 @@ def _format(data: bytes) -> str | None:
     if data[4:8] in _BOXES and data[0] < 32 and data[8:12] not in _STILLS:  # 32 and up: a text
         return "mov"
     return None
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a Matroska file says that it is longer; FFmpeg itself sees this of an MP4 only."""
+    start = data.find(_SEGMENT, 0, 4096) + len(_SEGMENT)
+    if not data.startswith(_MATROSKA) or start < len(_SEGMENT) or start >= len(data):
+        return False
+    width = 9 - data[start].bit_length()  # of the number that follows, in bytes
+    size = int.from_bytes(data[start : start + width]) & ((1 << 7 * width) - 1)
+    unknown = (1 << 7 * width) - 1  # of a live recording
+    return size != unknown and start + width + size > len(data)
 
 
 def _stream(film: InputContainer, name: str) -> VideoStream:
