@@ -91,6 +91,7 @@ def _animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
                 if number:
                     file.check()
                     picture.seek(number)
+                    picture.load()  # some decode only now, and then all the frames left out
                 if count <= most or number in taken:
                     pictures.append(square(picture, size))
     except PictureError:
