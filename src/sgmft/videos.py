@@ -25,7 +25,10 @@ MAX_VIDEO_PIXELS = 16_000_000
 MAX_TIMES = 1_000_000
 """Frames of one video: nine hours at 30 a second."""
 
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # that a QuickTime file begins with
+MAX_BOXES = 100_000
+"""Parts of an MP4 that are looked at for its end."""
+
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof")  # of MP4 and MOV
 _STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 _TURNS = {
@@ -102,14 +105,31 @@ def _format(data: bytes) -> str | None:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a Matroska file says that it is longer; FFmpeg itself sees this of an MP4 only."""
+    """Whether a file says that it is longer. FFmpeg itself takes what there is, or blames it."""
+    if data.startswith(_MATROSKA):
+        return _segment_end(data) > len(data)
+    at = 0
+    for _ in range(MAX_BOXES):  # one after another; what else follows is none of ours
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if size == 1:  # the size is too large for 4 bytes
+            size = int.from_bytes(data[at + 8 : at + 16])
+        if kind not in _BOXES or size < 8:
+            return False
+        at += size
+        if at >= len(data):
+            return at > len(data)
+    return False
+
+
+def _segment_end(data: bytes) -> int:
+    """Where a Matroska file says that it ends; 0 where it does not."""
     start = data.find(_SEGMENT, 0, 4096) + len(_SEGMENT)
-    if not data.startswith(_MATROSKA) or start < len(_SEGMENT) or start >= len(data):
-        return False
+    if start < len(_SEGMENT) or start >= len(data):
+        return 0
     width = 9 - data[start].bit_length()  # of the number that follows, in bytes
-    size = int.from_bytes(data[start : start + width]) & ((1 << 7 * width) - 1)
     unknown = (1 << 7 * width) - 1  # of a live recording
-    return size != unknown and start + width + size > len(data)
+    size = int.from_bytes(data[start : start + width]) & unknown
+    return 0 if size == unknown else start + width + size
 
 
 def _stream(film: InputContainer, name: str) -> VideoStream:
