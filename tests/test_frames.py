@@ -98,6 +98,11 @@ def test_a_wrong_length_in_the_header_does_no_harm():
     assert numbers(bytes(data)) == [4, 12, 20, 28]
 
 
+def test_titles_in_an_unknown_encoding_do_no_harm():
+    data = film.video(film.coloured(32)).replace(b"Lavf", b"\xff\xfe\xff\xfe")
+    assert b"\xff\xfe\xff\xfe" in data and numbers(data) == [4, 12, 20, 28]
+
+
 @pytest.mark.parametrize("format", ["mp4", "mov"])
 @pytest.mark.parametrize("quarter", range(4))
 def test_shown_as_the_telephone_was_held(format, quarter):

@@ -67,17 +67,19 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     """
     import av
 
-    name, file = printable(name), TimedFile(data, name)
+    name, file, format = printable(name), TimedFile(data, name), _format(data)
     damaged = f"{name} is cut off or damaged"
-    limit = {"max_pixels": str(MAX_VIDEO_PIXELS)}
+    limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
+    if format is None:
+        raise PictureError(f"{name} is not a video (MP4, MOV, WebM are read)")
     if _is_cut_off(data):
         raise PictureError(damaged)
     try:
-        with av.open(file, format=_format(data), options=limit, metadata_errors="ignore") as film:
+        with av.open(file, "r", format, options=limits, metadata_errors="ignore") as film:
             stream = _stream(film, name)
-            stream.codec_context.options = limit
+            stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
-            times, keys = _times(film, stream, file)
+            times, keys = _times(film, stream, file, name)
             if not times:
                 raise PictureError(f"{name} is a video without a frame, or is cut off or damaged")
             for frame in _decoded(film, stream, file, keys, _evenly(times, most)):
@@ -87,6 +89,7 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
                 turn = _TURNS.get(frame.rotation % 360)
                 yield picture if turn is None else picture.transpose(turn)
     except PictureError:
+        file.check()  # a file that ended with its time may look as if it held nothing
         raise
     except MemoryError:
         raise PictureError(f"{name} needs more memory than there is, or is damaged") from None
@@ -148,7 +151,7 @@ def _stream(film: InputContainer, name: str) -> VideoStream:
 
 
 def _times(
-    film: InputContainer, stream: VideoStream, file: TimedFile
+    film: InputContainer, stream: VideoStream, file: TimedFile, name: str
 ) -> tuple[list[int], list[int]]:
     """When each frame, and each that can be decoded by itself, is shown; nothing is decoded."""
     times: set[int] = set()
@@ -163,7 +166,7 @@ def _times(
         if packet.is_keyframe:
             keys.add(packet.pts)
         if len(times) > MAX_TIMES:
-            raise ValueError("too many frames")
+            raise PictureError(f"{name} has more than {MAX_TIMES:,} frames; give a shorter copy")
     file.check()
     return sorted(times), sorted(keys)
 
