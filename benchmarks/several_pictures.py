@@ -1,6 +1,6 @@
 """Accuracy on generated posts with one picture of each against several.
 
-    python benchmarks/several_pictures.py runs/ --features features/ [--posts 700]
+    python benchmarks/several_pictures.py runs/ --features features/ [--posts 420]
 
 Posts of `write_sample(several=1)`: all that have pictures have 2 to 9. Of each its first picture
 is kept, or its first two, first four, or all. Everything is cross-validated: five stratified folds,
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--features", type=Path, required=True)
-    parser.add_argument("--posts", type=int, default=700)
+    parser.add_argument("--posts", type=int, default=420)
     parser.add_argument("--methods", default="image-only,default")
     options = parser.parse_args()
     file = options.runs / f"several-{options.posts}" / "posts.jsonl"

@@ -157,7 +157,7 @@ VALID = [
 ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(
     data=st.sampled_from(VALID),
     changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),

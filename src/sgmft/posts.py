@@ -20,7 +20,7 @@ class Post:
 
     Attributes:
         text: the text as its author wrote it; "" when there is none.
-        images: picture files, in the order shown; empty when there are none.
+        images: picture and video files, in the order shown; empty when there are none.
         id: the user's own identifier, unique in its table.
         label: the semantic location, when known.
         user: the author, for splits by user.
