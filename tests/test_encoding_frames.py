@@ -20,7 +20,7 @@ from sgmft.encoding import MAX_PICTURES, encode_posts
 from sgmft.features import PostFeatures
 from sgmft.frames import MAX_FRAMES, pictures_of
 from sgmft.images import PictureError, decode_picture
-from sgmft.posts import Post
+from sgmft.posts import Post, count_errors
 from sgmft.store import FeatureStore
 from sgmft.thumbnails import SIDE, thumbnail
 
@@ -144,6 +144,8 @@ def test_a_bad_video_in_a_table_is_a_row_with_a_reason(files, tmp_path):
         "there is no file missing.mp4",
     ]
     assert chunk.rows[0].images.shape == (5, IMAGE)
+    posts = [Post(error=f"{name} is no picture (MP4 is read)") for name in ("a.mp4", "b.mp4")]
+    assert count_errors(posts) == {"… is no picture (MP4 is read)": 2}
 
 
 def test_files_that_are_too_large_together(files, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 from sgmft.errors import SgmftError
 
-_NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\d+")
+_NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _stream(film: InputContainer, name: str) -> VideoStream:
         raise PictureError(f"{name} has no video in it, only sound or data")
     video: VideoStream = film.streams.video[film.streams.video.index(stream)]
     if video.codec_context is None:
-        raise PictureError(f"{name} cannot be decoded; save the video as H.264 in MP4")
+        raise PictureError(f"{name} cannot be decoded; save the video in another format")
     width, height = video.codec_context.width, video.codec_context.height
     if width * height > MAX_VIDEO_PIXELS:
         raise PictureError(_too_many_pixels(name, width, height))
