@@ -128,7 +128,7 @@ def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
     light = FeatureStore(tmp_path / "light", first.info, True)
     list(encode_posts(toy_posts, first, tokens=True, store=light))
     (expected,) = encode_posts(toy_posts, second, tokens=True)
-    monkeypatch.setattr("sgmft.encoding.decode_picture", None)
+    monkeypatch.setattr("sgmft.encoding.pictures_of", None)
     for tokens in (True, False):
         none = FeatureStore(tmp_path / "none", second.info, tokens)
         (chunk,) = encode_posts(toy_posts, second, tokens=tokens, store=none, pictures=light)

@@ -112,6 +112,14 @@ def test_full_noise_leaves_no_post_with_both(tmp_path: Path) -> None:
     assert {post["user"] for post in posts} == {"user000"}
 
 
+def test_the_share_of_posts_with_several_pictures(tmp_path: Path) -> None:
+    for share in (0.0, 1.0):
+        table = write_sample(tmp_path / str(share), posts=14, several=share)
+        counts = {len(post["images"]) for post in rows(table)} - {0}
+        assert counts == {1} if share == 0 else min(counts) > 1 and len(counts) > 2
+        assert f"several = {share}" in (table.parent / "README.md").read_text("utf-8")
+
+
 def test_the_readme_says_what_this_is(sample: Path) -> None:
     readme = (sample.parent / "README.md").read_text(encoding="utf-8")
     assert "Synthetic" in readme and "never a benchmark" in readme and "seed = 3" in readme
@@ -210,6 +218,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
         ({"seed": -1}, "seed"),
         ({"damaged": -1}, "damaged"),
         ({"users": 0}, "users"),
+        ({"several": 1.1}, "several"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], reason: str) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from sgmft.encoders.base import Encoder
 from sgmft.features import Features, PostFeatures
-from sgmft.images import PictureError, Pixels, decode_picture, read_picture
+from sgmft.frames import MAX_FRAMES, holds_several, pictures_of, read_file
+from sgmft.images import PictureError, Pixels
 from sgmft.lexical import ngrams
 from sgmft.posts import Post
 from sgmft.text import clean, get_cleaning
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from sgmft.store import FeatureStore
 
 CHUNK = 256  # posts encoded together, and written as one shard
-MAX_PICTURES = 32  # of one post
+MAX_PICTURES = 32  # of one post, frames of its videos counted
+MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory together
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Encodings(NamedTuple):
 class _Content(NamedTuple):
     """What is to be encoded of one post."""
 
-    key: str  # content digest of the text as written and of its pictures' bytes
+    key: str  # content digest of the text as written, its files' bytes, and frames taken of them
     text: str  # cleaned
     pictures: list[Pixels]  # decoded; left out where a store has them
 
@@ -155,22 +157,38 @@ def _prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore]) -> _C
     text = clean(post.text, get_cleaning(encoder.info.cleaning))
     if not text and not post.images:
         return "nothing to go on: no words are left after cleaning and there is no picture"
+    most = min(MAX_FRAMES, MAX_PICTURES // max(1, len(post.images)))  # pictures of one file
     try:
-        files = [read_picture(path) for path in post.images]
+        files = _read(post.images)
         digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
         for data in files:
             digest.update(hashlib.sha256(data).digest())
+            if holds_several(data):
+                digest.update(b"%d frames" % most)  # a still's key is as before there were frames
         key = digest.hexdigest()[:32]
         if any(key in store for store in stores):
             return _Content(key, text, [])
         size = encoder.info.image_size
         pictures = [
-            decode_picture(data, Path(path).name, size)
+            picture
             for data, path in zip(files, post.images, strict=True)
+            for picture in pictures_of(data, Path(path).name, size, most)
         ]
     except PictureError as error:
         return str(error)
     return _Content(key, text, pictures)
+
+
+def _read(paths: Sequence[str | Path]) -> list[bytes]:
+    files: list[bytes] = []
+    for path in paths:
+        files.append(read_file(path))
+        if sum(map(len, files)) > MAX_POST_BYTES:
+            raise PictureError(
+                f"has files of more than {MAX_POST_BYTES >> 20} MiB together; give fewer or "
+                "smaller copies"
+            )
+    return files
 
 
 def _encode(

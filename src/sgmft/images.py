@@ -81,26 +81,26 @@ def load_picture(path: str | Path, size: int = 224) -> Pixels:
     return decode_picture(read_picture(path), Path(path).name, size)
 
 
-def read_picture(path: str | Path) -> bytes:
-    """Return the bytes of a picture file.
+def read_picture(path: str | Path, most: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a picture file, at most so many.
 
     Only a regular file is opened, so that a pipe or a device cannot stop or fill the program.
 
     Raises:
         PictureError: no such file, not a regular file, no permission, empty, or more than
-            `MAX_BYTES`.
+            `most` bytes.
     """
     path = Path(path)
-    name = _printable(path.name or str(path))
+    name = printable(path.name or str(path))
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a device or pipe"
             raise PictureError(f"{name} is {kind}, not a file")
-        if about.st_size > MAX_BYTES:
-            raise PictureError(_too_many_bytes(name, about.st_size))
+        if about.st_size > most:
+            raise PictureError(_too_many_bytes(name, about.st_size, most))
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError(f"there is no file {name}") from None
     except OSError as error:
@@ -109,8 +109,8 @@ def read_picture(path: str | Path) -> bytes:
         raise PictureError(f"{name} is not a possible file name") from None
     if not data:
         raise PictureError(f"{name} is empty (0 bytes)")
-    if len(data) > MAX_BYTES:
-        raise PictureError(_too_many_bytes(name, len(data)))
+    if len(data) > most:
+        raise PictureError(_too_many_bytes(name, len(data), most))
     return data
 
 
@@ -133,23 +133,43 @@ def decode_picture(data: bytes, name: str, size: int = 224) -> Pixels:
     """
     if size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")
-    name = _printable(name)
+    with open_picture(data, name) as picture:
+        return square(picture, size)
+
+
+@contextmanager
+def open_picture(
+    data: bytes, name: str, file: io.BytesIO | None = None
+) -> Iterator[ImageFile.ImageFile]:
+    """Open the bytes of a picture for `square`; whatever goes wrong inside is a PictureError.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for messages.
+        file: the same bytes, where they are to be read in another way than plainly.
+
+    Raises:
+        PictureError: as `decode_picture` does.
+    """
+    name = printable(name)
     if not data:
         raise PictureError(f"{name} is empty (0 bytes)")
     if len(data) > MAX_BYTES:
-        raise PictureError(_too_many_bytes(name, len(data)))
+        raise PictureError(_too_many_bytes(name, len(data), MAX_BYTES))
     plugin = _plugin(data)
     if plugin is None:
-        raise PictureError(f"{name} is not a picture ({_NAMES} are read)")
+        raise PictureError(
+            f"{name} is not a picture ({_NAMES} are read, and MP4, MOV and WebM videos)"
+        )
     try:
-        with _quiet(), plugin(io.BytesIO(data)) as picture:
+        with _quiet(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise PictureError(
                     f"{name} has {width} x {height} pixels; "
                     f"at most {MAX_PIXELS // 10**6} million are read"
                 )
-            return _square(picture, size)
+            yield picture
     except PictureError:
         raise
     except Image.DecompressionBombError:
@@ -169,17 +189,20 @@ def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
     return None
 
 
-def _square(picture: ImageFile.ImageFile, size: int) -> Pixels:
-    """Decode, squash to the square, and only then turn upright, which on a square is the same."""
+def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
+    """Decode an opened picture, or the frame it stands at, to (size, size, 3) RGB, uint8.
+
+    Squashed to the square first, and only then turned upright, which on a square is the same.
+    """
     # JPEG alone can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
     picture.draft(None, (2 * size, 2 * size))
     picture.load()
-    square = _to_rgb(picture, size)
+    small = _to_rgb(picture, size)
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.
     turn = _turn(picture)
     if turn is not None:
-        square = square.transpose(turn)
-    return np.array(square, dtype=np.uint8)
+        small = small.transpose(turn)
+    return np.array(small, dtype=np.uint8)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
@@ -196,13 +219,14 @@ def _to_rgb(picture: Image.Image, size: int) -> Image.Image:
             grey = grey.astype(np.uint16)
         picture = Image.fromarray(_to_8_bits(grey))
     if picture.has_transparency_data:
-        seen = _squash(picture.convert("RGBA"), size)
+        seen = squash(picture.convert("RGBA"), size)
         white = Image.new("RGBA", seen.size, "white")
         return Image.alpha_composite(white, seen).convert("RGB")
-    return _squash(picture.convert("RGB"), size)
+    return squash(picture.convert("RGB"), size)
 
 
-def _squash(picture: Image.Image, size: int) -> Image.Image:
+def squash(picture: Image.Image, size: int) -> Image.Image:
+    """Bring a picture to (size, size), whatever its proportions."""
     return picture.resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -226,11 +250,12 @@ def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
     return scaled
 
 
-def _too_many_bytes(name: str, count: int) -> str:
-    return f"{name} has at least {count:,} bytes; at most {MAX_BYTES >> 20} MiB are read"
+def _too_many_bytes(name: str, count: int, most: int) -> str:
+    return f"{name} has at least {count:,} bytes; at most {most >> 20} MiB are read"
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """A file's name as a message may show it."""
     return "".join(character if character.isprintable() else "?" for character in name)
 
 

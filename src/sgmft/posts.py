@@ -12,7 +12,7 @@ from typing import Any
 
 from sgmft.errors import SgmftError, SgmftWarning
 
-_NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\d+")
+_NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Post:
 
     Attributes:
         text: the text as its author wrote it; "" when there is none.
-        images: picture files, in the order shown; empty when there are none.
+        images: picture and video files, in the order shown; empty when there are none.
         id: the user's own identifier, unique in its table.
         label: the semantic location, when known.
         user: the author, for splits by user.

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from sgmft.images import decode_picture, read_picture
+from sgmft.frames import MAX_FRAMES, read_file
+from sgmft.images import decode_picture, squash
+from sgmft.videos import is_video, video_frames
 
 SIDE = 280
 """The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
@@ -19,12 +21,18 @@ SIDE = 280
 def thumbnail(path: str | Path) -> str:
     """Return a picture file as a `data:` address of a small JPEG, upright and in its proportions.
 
+    Of an animation it is the first frame, of a video the first one that a model sees.
+
     Raises:
-        PictureError: the file is missing, empty, too large, damaged or not a picture.
+        PictureError: the file is missing, empty, too large, damaged or not a picture or video.
     """
-    data = read_picture(path)
-    square = Image.fromarray(decode_picture(data, Path(path).name, SIDE))
-    width, height = _proportions(data)
+    data, name = read_file(path), Path(path).name
+    if is_video(data):
+        frame = next(video_frames(data, name, MAX_FRAMES))
+        square, (width, height) = squash(frame, SIDE), frame.size
+    else:
+        square = Image.fromarray(decode_picture(data, name, SIDE))
+        width, height = _proportions(data)
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     out = io.BytesIO()

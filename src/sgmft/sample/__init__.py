@@ -14,6 +14,8 @@ from sgmft.sample.posts import write_post
 
 __all__ = ["write_sample"]
 
+SEVERAL = 0.12  # of posts: 2 to 9 pictures
+
 
 def write_sample(
     folder: str | Path,
@@ -23,6 +25,7 @@ def write_sample(
     noise: float = 0.35,
     users: int = 60,
     on_written: Callable[[int], None] | None = None,
+    several: float = SEVERAL,
 ) -> Path:
     """Write `posts.jsonl`, its pictures under `images/`, and a README that says what they are.
 
@@ -40,6 +43,7 @@ def write_sample(
             post tell its place, without decoration, clutter or misplaced pictures.
         users: how many authors; each has favourite places and a pet phrase.
         on_written: called with the number of posts written so far.
+        several: 0 to 1. The share of posts with 2 to 9 pictures, if they have any.
 
     Returns:
         The path of the table, `folder/posts.jsonl`.
@@ -47,15 +51,17 @@ def write_sample(
     Raises:
         SgmftError: an argument is out of range, or the folder holds something else.
     """
-    _check(posts, seed, damaged, noise, users)
+    _check(posts, seed, damaged, noise, users, several)
     folder = Path(folder)
     options = {"posts": posts, "seed": seed, "damaged": damaged, "noise": noise, "users": users}
+    if several != SEVERAL:
+        options["several"] = several
     prepare(folder, options)
     crowd = Crowd(seed, users)
     table, unfinished = folder / "posts.jsonl", folder / "posts.jsonl.part"
     with unfinished.open("w", encoding="utf-8", newline="\n") as out:
         for index in range(posts):
-            row = write_post(folder, index, crowd, noise)
+            row = write_post(folder, index, crowd, noise, several)
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             if on_written:
                 on_written(index + 1)
@@ -65,12 +71,14 @@ def write_sample(
     return table
 
 
-def _check(posts: int, seed: int, damaged: int, noise: float, users: int) -> None:
+def _check(posts: int, seed: int, damaged: int, noise: float, users: int, several: float) -> None:
     """Raise SgmftError for an argument out of range."""
     if posts < 7:
         raise SgmftError(f"{posts} posts cannot cover the seven places; ask for at least 7.")
     if not 0 <= noise <= 1:
         raise SgmftError(f"noise is {noise}; give a number from 0 (clean) to 1.")
+    if not 0 <= several <= 1:
+        raise SgmftError(f"several is {several}; give a share from 0 to 1.")
     for name, value, least in (("seed", seed, 0), ("damaged", damaged, 0), ("users", users, 1)):
         if value < least:
             raise SgmftError(f"{name} is {value}; give {least} or more.")

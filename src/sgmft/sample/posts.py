@@ -14,7 +14,6 @@ from sgmft.sample.plan import Crowd, Plan
 NO_PICTURE = 0.285  # of the posts whose text tells the place
 NO_TEXT = 0.136  # of the posts whose pictures tell it
 ELSEWHERE = 0.65  # of the posts whose text tells the place and that have pictures: another place
-SEVERAL = 0.12  # of all posts: 2 to 9 pictures
 FORMATS = (("jpg", 0.94), ("png", 0.03), ("webp", 0.02), ("gif", 0.01))
 
 
@@ -37,23 +36,25 @@ def row(index: int, plan: Plan, text: str, images: list[str]) -> dict[str, Any]:
     }
 
 
-def write_post(folder: Path, index: int, crowd: Crowd, noise: float) -> dict[str, Any]:
+def write_post(
+    folder: Path, index: int, crowd: Crowd, noise: float, several: float
+) -> dict[str, Any]:
     """Write the pictures of post number `index` and return its row."""
     plan, rng = crowd.plan(index, noise), crowd.dice("text", index)
     silent = plan.informative == "image" and rng.random() < NO_TEXT
     place = None if plan.informative == "image" else plan.label
     text = "" if silent else texts.write(rng, place, plan.sign, noise)
     rng, images = crowd.dice("image", index), []
-    for number, shown in enumerate(_shown(rng, plan, noise)):
+    for number, shown in enumerate(_shown(rng, plan, noise, several)):
         suffix = str(rng.choice([kind for kind, _ in FORMATS], p=[share for _, share in FORMATS]))
         images.append(f"images/{index:05d}_{number}.{suffix}")
         save(scenes.draw(rng, shown, noise), folder / images[-1])
     return row(index, plan, text, images)
 
 
-def _shown(rng: np.random.Generator, plan: Plan, noise: float) -> list[str | None]:
+def _shown(rng: np.random.Generator, plan: Plan, noise: float, several: float) -> list[str | None]:
     """Return what each picture of a post shows: a place, or None for something unrelated."""
-    number = int(rng.integers(2, 10)) if rng.random() < SEVERAL else 1
+    number = int(rng.integers(2, 10)) if rng.random() < several else 1
     if plan.informative == "text":
         if rng.random() < NO_PICTURE:
             return []

@@ -1,0 +1,237 @@
+"""Which pictures a file gives: of videos, animations, motion photos, and stills as ever."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import picture_files as made
+import video_files as film
+from sgmft import frames
+from sgmft.frames import MAX_FRAMES, holds_several, pictures_of
+from sgmft.images import decode_picture
+from sgmft.videos import video_frames
+
+VIDEOS = [
+    ("mp4", "libx264"),
+    ("mp4", "mpeg4"),
+    ("mov", "mpeg4"),
+    ("mov", "libx264"),
+    ("webm", "libvpx"),
+    ("webm", "libvpx-vp9"),
+    ("matroska", "libx264"),
+]
+ANIMATIONS = ["GIF", "PNG", "WEBP", *(["AVIF"] if made.HAS_AVIF else [])]
+
+
+def numbers(data: bytes, most: int = MAX_FRAMES) -> list[int]:
+    """The numbers of the frames that were taken."""
+    return [film.number_of(picture) for picture in pictures_of(data, "a", 16, most)]
+
+
+# --- videos ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("format", "codec"), VIDEOS)
+def test_frames_are_the_middles_of_equal_spans(format, codec):
+    assert numbers(film.video(film.coloured(32), format, codec)) == [4, 12, 20, 28]
+
+
+@pytest.mark.parametrize("gap", ["1", "3", "12", "250"])
+@pytest.mark.parametrize("bf", ["0", "3"])
+def test_however_far_apart_key_frames_are(gap, bf):
+    data = film.video(film.coloured(64), "mp4", "libx264", g=gap, bf=bf)
+    assert numbers(data) == [8, 24, 40, 56]
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "taken"),
+    [
+        (1, 4, [0]),
+        (2, 4, [0, 1]),
+        (3, 4, [0, 1, 2]),
+        (5, 4, [0, 1, 3, 4]),
+        (40, 1, [20]),
+        (40, 2, [10, 30]),
+        (40, 3, [6, 20, 33]),
+    ],
+)
+@pytest.mark.parametrize("format", ["mp4", "webm", "GIF"])
+def test_how_many(format, count, most, taken):
+    if format == "GIF":
+        data = film.moving("GIF", count) if count > 1 else made.encoded(film.coloured(1)[0], "GIF")
+    else:
+        data = film.video(film.coloured(count), format)
+    assert numbers(data, most) == taken
+
+
+def test_shape_and_type():
+    pictures = pictures_of(film.video(film.coloured(8)), "a.mp4")
+    assert len(pictures) == MAX_FRAMES
+    for picture in pictures:
+        assert picture.shape == (224, 224, 3) and picture.dtype == np.uint8
+        assert picture.flags.c_contiguous and picture.flags.writeable
+
+
+def test_spans_are_of_time_where_the_rate_changes():
+    tenths = [0, 1, 2, 3, 30, 31, 60, 61]
+    assert numbers(film.video(film.coloured(8), times=tenths)) == [3, 5, 7]
+    assert numbers(film.video(film.coloured(6), times=[0, 1, 2, 3, 4, 100])) == [4, 5]
+
+
+def test_a_late_start_is_no_part_of_the_length():
+    assert numbers(film.video(film.coloured(8), times=range(50, 58))) == [1, 3, 5, 7]
+
+
+def test_no_length_in_the_header():
+    live = film.video(film.coloured(32), "webm", live="1")
+    parts = film.video(film.coloured(32), "mp4", movflags="frag_keyframe+empty_moov", g="8")
+    assert numbers(live) == numbers(parts) == [4, 12, 20, 28]
+
+
+def test_a_wrong_length_in_the_header_does_no_harm():
+    data = bytearray(film.video(film.coloured(32)))
+    at = data.index(b"mvhd") + 20
+    data[at : at + 4] = bytes(4)
+    assert numbers(bytes(data)) == [4, 12, 20, 28]
+
+
+def test_titles_in_an_unknown_encoding_do_no_harm():
+    data = film.video(film.coloured(32)).replace(b"Lavf", b"\xff\xfe\xff\xfe")
+    assert b"\xff\xfe\xff\xfe" in data and numbers(data) == [4, 12, 20, 28]
+
+
+@pytest.mark.parametrize("format", ["mp4", "mov"])
+@pytest.mark.parametrize("quarter", range(4))
+def test_shown_as_the_telephone_was_held(format, quarter):
+    data = film.rotated(film.video([made.quarters((64, 48))] * 2, format, "libx264"), quarter)
+    picture = pictures_of(data, "a", 32)[0]
+    clockwise = np.rot90(decode_picture(made.encoded(made.quarters()), "a", 32), -quarter)
+    assert np.abs(picture.astype(int) - clockwise)[4:12, 4:12].max() < 12
+    assert np.abs(picture.astype(int) - clockwise)[20:28, 20:28].max() < 12
+    wide, high = next(video_frames(data, "a", 1)).size
+    assert (wide, high) == ((64, 48) if quarter % 2 == 0 else (48, 64))
+
+
+def test_squashed_like_pictures():
+    scene = made.scene((96, 40))
+    picture = pictures_of(film.video([scene] * 3, crf="1"), "a", 24)[0]
+    still = decode_picture(made.encoded(scene), "a", 24)
+    assert np.abs(picture.astype(int) - still).mean() < 4
+
+
+# --- animations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ANIMATIONS)
+def test_animations(format):
+    assert numbers(film.moving(format, 20)) == [2, 7, 12, 17]
+    assert numbers(film.moving(format, 3)) == [0, 1, 2]
+    assert numbers(film.moving(format, 20), 1) == [10]
+
+
+def test_frames_that_hold_only_what_changed():
+    first, second = made.quarters(), made.quarters()
+    second.paste((0, 0, 0), (0, 0, 8, 6))
+    data = made.encoded(first, "GIF", save_all=True, append_images=[second], duration=100)
+    one, two = pictures_of(data, "a", 64)
+    assert (one[40, 40] == two[40, 40]).all() and (one[1, 1] != two[1, 1]).any()
+
+
+def test_pages_are_not_frames():
+    first, *rest = film.coloured(5)
+    data = made.encoded(first, "TIFF", save_all=True, append_images=rest)
+    assert numbers(data) == [0] and not holds_several(data)
+
+
+# --- motion photos ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "between", [b"", b"\0" * 40, made.encoded(made.plain(), "JPEG"), b"ftyp", b"MotionPhoto_Data"]
+)
+def test_motion_photo_gives_the_still_and_its_motion(between):
+    data = film.motion_photo(between=between)
+    still, *motion = pictures_of(data, "a.jpg", 32)
+    alone = decode_picture(data, "a.jpg", 32)
+    np.testing.assert_array_equal(still, alone)
+    assert [film.number_of(picture) for picture in motion] == [2, 8, 13]
+    assert len(pictures_of(data, "a.jpg", 32, 1)) == 1
+    np.testing.assert_array_equal(pictures_of(data, "a.jpg", 32, 1)[0], alone)
+
+
+def test_motion_photo_whose_motion_is_damaged_is_the_still():
+    data = film.motion_photo()[:-300]
+    (still,) = pictures_of(data, "a.jpg", 32)
+    np.testing.assert_array_equal(still, decode_picture(data, "a.jpg", 32))
+
+
+def test_a_box_inside_the_jpeg_is_not_its_motion():
+    box = film.video(film.coloured(4))[:200]
+    assert b"ftyp" in box
+    jpeg = made.encoded(made.quarters(), "JPEG", comment=box)
+    assert b"ftyp" in jpeg and not holds_several(jpeg)
+    assert len(pictures_of(jpeg, "a", 16)) == 1
+    unended = made.encoded(made.quarters(), "JPEG")[:-2] + film.video(film.coloured(4))
+    assert not holds_several(unended)
+
+
+# --- what is asked of all files --------------------------------------------------------------
+
+ALL = {
+    **{f"{kind} {codec}": film.video(film.coloured(16), kind, codec) for kind, codec in VIDEOS},
+    **{format: film.moving(format, 8) for format in ANIMATIONS},
+    "motion photo": film.motion_photo(),
+}
+STILLS = {
+    **{format: made.encoded(made.scene((60, 40)), format) for format in made.FORMATS},
+    "turned": made.turned(made.quarters(), 6),
+    "grey": made.grey16(np.arange(100).reshape(10, 10) * 600),
+    "with more behind it": made.encoded(made.scene((60, 40)), "JPEG") + b"\xff\xd8\xff ftyp",
+}
+
+
+@pytest.mark.parametrize("name", STILLS)
+def test_stills_are_as_they_were(name):
+    (picture,) = pictures_of(STILLS[name], "a", 32)
+    np.testing.assert_array_equal(picture, decode_picture(STILLS[name], "a", 32))
+    assert not holds_several(STILLS[name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_files_of_several_pictures_are_known_before_they_are_decoded(name):
+    assert holds_several(ALL[name])
+
+
+def test_the_same_bytes_give_the_same_frames_in_any_thread():
+    def digest(data: bytes) -> bytes:
+        return np.stack(pictures_of(data, "a", 32)).tobytes()
+
+    expected = [digest(data) for data in ALL.values()]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(digest, list(ALL.values()) * 4)) == expected * 4
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ANIMATIONS])
+def test_one_frame_is_held_at_a_time(name, monkeypatch):
+    """A frame is squashed before the next one is decoded."""
+    order = []
+
+    def note(what, function):
+        def call(*arguments):
+            order.append(what)
+            return function(*arguments)
+
+        return call
+
+    def watched(*arguments):
+        for frame in video_frames(*arguments):
+            order.append("decoded")
+            yield frame
+
+    monkeypatch.setattr(frames, "video_frames", watched)
+    monkeypatch.setattr(frames, "squash_picture", note("squashed", frames.squash_picture))
+    pictures_of(ALL[name], "a", 16)
+    assert order and order == ["decoded", "squashed"] * (len(order) // 2)
