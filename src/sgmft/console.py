@@ -70,11 +70,11 @@ def told_warnings() -> Iterator[None]:
     """Show our own warnings as one line, without the place in the code."""
     usual = warnings.showwarning
 
-    def show(message: Any, kind: type[Warning], *where: Any) -> None:
-        if issubclass(kind, SgmftWarning):
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, SgmftWarning):
             _screen.print(f"Warning: {message}", markup=False, highlight=False)
         else:
-            usual(message, kind, *where)
+            usual(message, category, *where, **more)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
