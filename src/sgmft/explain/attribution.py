@@ -1,20 +1,21 @@
-"""What parts, words and picture regions bring to a label's probability: games for Shapley values."""
+"""What text, pictures, words and picture regions bring to a label's probability."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from sgmft.explain.reader import Chances, PostReader
-from sgmft.explain.shapley import Coalitions, Shares, shapley_values
+from sgmft.explain.shapley import Coalitions, Game, Shares, shapley_values
 from sgmft.explain.words import Word, without
 from sgmft.images import Pixels
 
 MOST_WORDS = 64  # told apart in one text
-TEXTS = 200  # the most changed texts to ask about
 GRID = 4  # a picture is judged by its GRID x GRID regions
-PICTURES = 64  # the most changed pictures to ask about, for one picture
 
 
 def part_shares(reader: PostReader, label: int) -> Shares:
@@ -33,20 +34,20 @@ def part_shares(reader: PostReader, label: int) -> Shares:
     return shapley_values(game, has_text + len(reader.pictures))
 
 
-def word_shares(reader: PostReader, words: Sequence[Word], label: int) -> Shares:
-    """Of each word, the pictures staying: from the post without its text to this one."""
+def word_losses(reader: PostReader, words: Sequence[Word], label: int) -> NDArray[np.float64]:
+    """What the probability loses when a word is deleted, everything else staying: (n,)."""
 
     def game(coalitions: Coalitions) -> Chances:
         texts = [without(reader.text, words, row) for row in coalitions]
         return reader.probabilities(reader.with_texts(texts))[:, label]
 
-    return shapley_values(game, len(words), TEXTS)
+    return _losses(game, len(words))
 
 
-def region_shares(reader: PostReader, number: int, label: int) -> Shares:
-    """Of each region of picture `number`, row by row, the rest of the post staying.
+def region_losses(reader: PostReader, number: int, label: int) -> NDArray[np.float64]:
+    """What it loses when a region of picture `number` is blanked: (GRID²,), row by row.
 
-    A region left out has the picture's mean colour.
+    A blanked region has the picture's mean colour.
     """
     picture = reader.pictures[number]
 
@@ -54,10 +55,28 @@ def region_shares(reader: PostReader, number: int, label: int) -> Shares:
         changed = [blank_regions(picture, row) for row in coalitions]
         return reader.probabilities(reader.with_pictures(number, changed))[:, label]
 
-    return shapley_values(game, GRID**2, PICTURES)
+    return _losses(game, GRID**2)
 
 
-def blank_regions(picture: Pixels, kept: Sequence[bool]) -> Pixels:
+def _losses(game: Game, players: int) -> NDArray[np.float64]:
+    """v(all) - v(all but i), by captum's feature ablation, in one call of the game."""
+    from captum.attr import FeatureAblation
+
+    if not players:
+        return np.zeros(0)
+
+    def value(masks: Tensor) -> Tensor:
+        return torch.from_numpy(game(masks.numpy() > 0.5))
+
+    losses: Tensor = FeatureAblation(value).attribute(
+        torch.ones(1, players, dtype=torch.float64),
+        baselines=0.0,
+        perturbations_per_eval=players,
+    )
+    return np.asarray(losses[0].numpy())
+
+
+def blank_regions(picture: Pixels, kept: NDArray[np.bool_]) -> Pixels:
     """A picture (s, s, 3) with its mean colour in those of g x g regions that are not `kept`."""
     changed = picture.copy()
     side = round(len(kept) ** 0.5)

@@ -32,7 +32,7 @@ class WordShare:
     Attributes:
         text: as the encoder reads it.
         start, end: where it stands in the text as its author wrote it; equal where it is not found.
-        contribution: to the label's probability, beside everything else in the post.
+        contribution: what the label's probability loses when the word is deleted.
     """
 
     text: str
@@ -48,7 +48,8 @@ class PictureShare:
     Attributes:
         file: its path as the post has it.
         grid: g; the picture is cut into g by g regions.
-        contributions: of the g² regions, row by row from the top.
+        contributions: what the label's probability loses when one of the g² regions has the
+            picture's mean colour; row by row from the top.
     """
 
     file: str
@@ -87,7 +88,7 @@ class Explanation:
             method its frequency among the training posts.
         parts: text and pictures; their contributions sum to the label's probability less `base`.
         exact: whether the contributions of the parts are exact, or sampled (over ten parts).
-        words: their contributions sum to the label's probability less that without the text.
+        words: at most 64; of a longer text, words in a row are taken together.
         pictures: one for each picture.
         similarity: None where the model has no similarity between words and regions.
         gate: P^m, the text's weight against the picture's; None where the model has no such number.

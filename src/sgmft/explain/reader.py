@@ -21,6 +21,14 @@ from sgmft.training import answer
 Chances = NDArray[np.float64]
 
 
+class UnreadableError(SgmftError):
+    """A post of which a model can say nothing, and why."""
+
+    def __init__(self, post: Post, reason: str) -> None:
+        super().__init__(f"{post.place or 'The post'} cannot be explained: {reason}.")
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Model:
     """What explaining needs of a trained locator.
@@ -51,14 +59,13 @@ class PostReader:
         whole: the post's features.
 
     Raises:
-        SgmftError: the post carries an error, a picture cannot be read, or there is nothing to go
-            on.
+        UnreadableError: it has an error or nothing to go on, or a picture cannot be read.
     """
 
     def __init__(self, post: Post, model: Model) -> None:
         content = prepare(post, model.encoder)
         if isinstance(content, str):
-            raise SgmftError(f"{post.place or 'The post'} cannot be explained: {content}.")
+            raise UnreadableError(post, content)
         self.model = model
         self.text = content.text
         self.pictures = content.pictures
@@ -115,3 +122,9 @@ class PostReader:
     def _encode(self, contents: Sequence[Content]) -> list[PostFeatures]:
         found = encode_contents(contents, self.model.encoder, self.model.tokens, {})
         return [found[content.key] for content in contents]
+
+
+def check_label(label: str | None, labels: Sequence[str]) -> None:
+    """Raise SgmftError for a label that a model does not have; None is any."""
+    if label is not None and label not in labels:
+        raise SgmftError(f"The model has no label {label!r}: its labels are {', '.join(labels)}.")

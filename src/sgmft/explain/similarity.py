@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def _guidance(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32] 
     read = int(np.searchsorted(ends, len(rows), "right")) - 1  # a long text is read in part
     if read < len(spoken) and ends[-1] < len(rows):
         return None
-    return np.stack([rows[a:b].mean(0) for a, b in zip(ends[:read], ends[1:], strict=False)])
+    return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
 
 
 def _cosines(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32]:
