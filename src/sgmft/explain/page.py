@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.explain.explanation import Explanation, PictureShare, SimilarityMap
-from sgmft.explain.wording import percent, points, summary
+from sgmft.explain.wording import percent, points, strongest, summary, the
 from sgmft.images import PictureError
 from sgmft.posts import Post
 from sgmft.templates import render
@@ -34,6 +34,7 @@ def explanation_page(
 
 def _shown(found: Explanation) -> dict[str, Any]:
     """An explanation as the template shows it."""
+    both = {part.name == "text" for part in found.parts} == {True, False}  # text and picture
     chances = sorted(found.probabilities.items(), key=lambda item: -item[1])
     return {
         "id": found.post.id or found.post.place,
@@ -46,10 +47,12 @@ def _shown(found: Explanation) -> dict[str, Any]:
         "more": max(0, len(chances) - MOST_CLASSES),
         "steps": _steps(found),
         "exact": found.exact,
-        "parts": found.parts,
+        "strongest": strongest(found),
+        "alone": [(the(part), part.alone) for part in found.parts],
+        "both": both,
         "similarity": None if found.similarity is None else _maps(found, found.similarity),
-        "gate": None if found.gate is None else percent(found.gate),
-        "guidance": _guidance(found),
+        "gate": percent(found.gate) if both and found.gate is not None else "",
+        "guidance": _guidance(found) if both else [],
     }
 
 

@@ -16,7 +16,7 @@ def summary(found: Explanation) -> str:
     told = f"{found.label}, {percent(found.probability)}: {_because(found)}"
     others = [part for part in found.parts if part.alone != found.label]
     if len(found.parts) > 1 and others:
-        names = [_the(part) for part in others[:MOST_NAMED]]
+        names = [the(part) for part in others[:MOST_NAMED]]
         kinds = [part.alone for part in others[:MOST_NAMED]]
         said = [f"{name} alone would say {kind}" for name, kind in zip(names, kinds, strict=True)]
         told += f"; {joined(said)}"
@@ -49,6 +49,18 @@ def joined(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def strongest(found: Explanation) -> str:
+    """How far single words and regions move the probability, which shades cannot tell."""
+    words = [abs(word.contribution) for word in found.words]
+    regions = [abs(x) for picture in found.pictures for x in picture.contributions]
+    told = [
+        f"{what} moves the probability by {100 * max(values):.1f}"
+        for what, values in (("word", words), ("region", regions))
+        if values
+    ]
+    return f"The strongest {', the strongest '.join(told)} points." if told else ""
+
+
 def _because(found: Explanation) -> str:
     speaking = [part for part in found.parts if part.contribution > NOTHING]
     speaking.sort(key=lambda part: -part.contribution)
@@ -68,7 +80,7 @@ def _because(found: Explanation) -> str:
 def _named(found: Explanation, part: Part) -> str:
     """The picture, or the text by its words."""
     if part.name != "text":
-        return _the(part)
+        return the(part)
     best: list[str] = []
     top = sorted(found.words, key=lambda word: -word.contribution)
     for word in top:
@@ -80,5 +92,6 @@ def _named(found: Explanation, part: Part) -> str:
     return f"the word{'s' if len(best) > 1 else ''} {joined([f'“{word}”' for word in best])}"
 
 
-def _the(part: Part) -> str:
+def the(part: Part) -> str:
+    """ "the text", "the picture", "picture 2"."""
     return part.name if part.name[-1].isdigit() else f"the {part.name}"
