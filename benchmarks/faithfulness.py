@@ -57,9 +57,10 @@ def main() -> None:
             regions.append(region_drops(reader, label, dice))
     print("| deleted | posts | the top-ranked | at random | difference |")
     print("|---|---|---|---|---|")
-    for what, counts, found in (("words", WORDS, words), ("regions", REGIONS, regions)):
+    for what, counts, found in (("word", WORDS, words), ("region", REGIONS, regions)):
         for j, count in enumerate(counts):
-            print(f"| {count} {what} {line(np.array([drops[:, j] for drops in found]))}")
+            name = f"{count} {what}{'s' if count > 1 else ''}"
+            print(f"| {name} {line(np.array([drops[:, j] for drops in found]))}")
 
 
 def trained(folder: Path, table: str, features: Path) -> Model:
