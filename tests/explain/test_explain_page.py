@@ -65,6 +65,7 @@ def test_the_page_says_it_all(found):
     assert re.search(r'class="w for" style="--s: 1.0" title="\+40.0 points">火锅<', page)
     assert re.search(r'class="w against" style="--s: 0.25" title="−10.0 points">desk<', page)
     assert page.count('src="data:image/jpeg;base64,') == 2
+    assert "the strongest word by 40.0 and the strongest region by 10.0 points" in page
     for told in ("+72.0", "−5.0", "20\u00a0%", "83\u00a0%", "0.650", "no similarity map", "p1"):
         assert told in page
     assert "nan" not in page.casefold()

@@ -54,11 +54,11 @@ def strongest(found: Explanation) -> str:
     words = [abs(word.contribution) for word in found.words]
     regions = [abs(x) for picture in found.pictures for x in picture.contributions]
     told = [
-        f"{what} moves the probability by {100 * max(values):.1f}"
+        f"the strongest {what} by {100 * max(values):.1f}"
         for what, values in (("word", words), ("region", regions))
         if values
     ]
-    return f"The strongest {', the strongest '.join(told)} points." if told else ""
+    return f"How far they move the probability: {joined(told)} points."
 
 
 def _because(found: Explanation) -> str:
