@@ -12,7 +12,7 @@ import pytest
 
 from sgmft.cli import main
 
-COMMANDS = ["sample", "train", "evaluate", "predict", "encode"]
+COMMANDS = ["sample", "train", "evaluate", "predict", "explain", "encode"]
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
 
 

@@ -163,6 +163,11 @@ def test_plain_json_list(tmp_path):
     assert third.error == "nothing to go on: no text and no picture"
 
 
+def test_one_json_object_is_one_post(tmp_path):
+    (post,) = read_posts(table(tmp_path, '{"text": "a", "images": ["x.jpg"]}', "p.json"))
+    assert post.text == "a" and post.images == (tmp_path / "x.jpg",)
+
+
 # --- Parquet
 
 
@@ -219,7 +224,8 @@ def test_damaged_parquet(tmp_path, cut):
         ("e.parquet", "", "is empty"),
         ("p.xlsx", "x", r"use one of \.csv"),
         ("p.json", "{", "not valid JSON"),
-        ("o.json", '{"a": 1}', "not a list"),
+        ("o.json", "5", "not a list"),
+        ("o.json", '{"a": 1}', "neither a text nor an image column"),
         ("q.csv", '"text\na\n', "never closed"),
         ("h.csv", b"\xff\xfet\0e\0x\0t\0\n\0\x00\xd8", "not valid utf-16"),
     ],

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from sgmft.compare.command import compare
 from sgmft.errors import SgmftError
+from sgmft.explain.command import explain
 from sgmft.options import (
     AllowOutside,
     Cleaning,
@@ -243,6 +244,7 @@ def encode(
     _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
 
 
+app.command()(explain)
 app.command()(compare)
 
 

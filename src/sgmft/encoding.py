@@ -55,7 +55,7 @@ class Encodings(NamedTuple):
     features: Features
 
 
-class _Content(NamedTuple):
+class Content(NamedTuple):
     """What is to be encoded of one post."""
 
     key: str  # content digest of the text as written, its files' bytes, and frames taken of them
@@ -128,9 +128,9 @@ def _encode_chunk(
     store, pictures = stores
     good: list[int] = []
     keys: list[str] = []
-    new: dict[str, _Content] = {}
+    new: dict[str, Content] = {}
     known = [some for some in stores if some is not None]
-    prepared = pool.map(lambda post: _prepare(post, encoder, known), posts)
+    prepared = pool.map(lambda post: prepare(post, encoder, known), posts)
     for i, content in enumerate(prepared):
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
@@ -141,15 +141,18 @@ def _encode_chunk(
             new.setdefault(content.key, content)
     there = [] if pictures is None else [key for key in new if key in pictures]
     seen = dict(zip(there, pictures.read(there), strict=True)) if pictures is not None else {}
-    encoded = _encode(list(new.values()), encoder, tokens, seen)
+    encoded = encode_contents(list(new.values()), encoder, tokens, seen)
     if store is None:
         return Chunk(posts, good, keys, [encoded[key] for key in keys])
     store.write(encoded)
     return Chunk(posts, good, keys, store.read(keys))
 
 
-def _prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore]) -> _Content | str:
-    """What to encode of a post, or the reason why it cannot be. Runs in several threads."""
+def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -> Content | str:
+    """What to encode of a post, or the reason why it cannot be. Runs in several threads.
+
+    Pictures of a post that one of `stores` has are read, not decoded.
+    """
     if post.error is not None:
         return post.error
     if len(post.images) > MAX_PICTURES:
@@ -167,7 +170,7 @@ def _prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore]) -> _C
                 digest.update(b"%d frames" % most)  # a still's key is as before there were frames
         key = digest.hexdigest()[:32]
         if any(key in store for store in stores):
-            return _Content(key, text, [])
+            return Content(key, text, [])
         size = encoder.info.image_size
         pictures = [
             picture
@@ -176,7 +179,7 @@ def _prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore]) -> _C
         ]
     except PictureError as error:
         return str(error)
-    return _Content(key, text, pictures)
+    return Content(key, text, pictures)
 
 
 def _read(paths: Sequence[str | Path]) -> list[bytes]:
@@ -191,10 +194,10 @@ def _read(paths: Sequence[str | Path]) -> list[bytes]:
     return files
 
 
-def _encode(
-    new: list[_Content], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
+def encode_contents(
+    new: Sequence[Content], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
 ) -> dict[str, PostFeatures]:
-    """Features by key of posts that are not in the store; pictures of those `seen` are known."""
+    """Features by key of prepared posts; the pictures of those `seen` are known."""
     texts = [content.text for content in new if content.text]
     pictures = [picture for content in new for picture in content.pictures]
     size = encoder.info.image_size

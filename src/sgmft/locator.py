@@ -18,6 +18,9 @@ from sgmft.calibration import fit_temperature
 from sgmft.encoders import Encoder, load_encoder
 from sgmft.encoding import Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
+from sgmft.explain.explaining import explain_post
+from sgmft.explain.explanation import Explanation
+from sgmft.explain.reader import Model
 from sgmft.fitting import Task, fit_network, validation_metrics
 from sgmft.methods import get_method
 from sgmft.nn import Network
@@ -237,6 +240,20 @@ class SemanticLocator(PyTorchModelHubMixin):
                     yield Prediction.of(post, self.labels, chances[k], (gate, elements), rulings[k])
                 else:
                     yield Prediction(post, None, None, None)
+
+    def explain(self, post: Post, *, label: str | None = None) -> Explanation:
+        """Why the model says what it says of one post; see `sgmft.explain.explaining`.
+
+        Args:
+            label: the label to explain; by default the most probable.
+
+        Raises:
+            SgmftError: the locator is not trained or has no such label, the post has an error or
+                nothing to go on.
+        """
+        network, tokens = self._trained(), self.uses_tokens
+        model = Model(self.encoder, network, tokens, self.labels, self.temperature)
+        return explain_post(post, model, label)
 
     def encode(
         self,

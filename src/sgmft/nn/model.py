@@ -22,6 +22,7 @@ from sgmft.nn.similarity import (
     Guidance,
     Temperature,
     element_entropy,
+    element_probabilities,
     gate_entropy,
     modality_gate,
 )
@@ -165,6 +166,21 @@ class SGMFT(TwoSided):
         fused = self.fusion(text, image, text_mask, image_mask)  # eq. 17
         logits = self.classifier(fused)  # eq. 18
         return Output(logits, fused, guidance)
+
+    @torch.no_grad()
+    def element_map(self, batch: Batch) -> Tensor | None:
+        """P^e of B posts (eq. 2, 4, 5), words by regions (B, n, m), in the tokens view.
+
+        Each row sums to 1 where the text is guided, each column where the picture is. None in the
+        elements view, which has no words, and without similarity guidance.
+        """
+        if not self.config.sim or self.config.view == "elements":
+            return None
+        text, image, text_mask, image_mask = self.token_inputs(batch)
+        if self.config.guided == "text":
+            return element_probabilities(text, image, self.temperature(), image_mask)
+        by_region = element_probabilities(image, text, self.temperature(), text_mask)
+        return by_region.transpose(1, 2)
 
     @torch.no_grad()
     def _guidance(

@@ -123,6 +123,8 @@ def _open_json(path: Path) -> RawTable:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
+    if isinstance(items, dict):
+        items = [items]
     if not isinstance(items, list):
         raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
     rows: list[RawRow] = []

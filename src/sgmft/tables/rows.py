@@ -66,9 +66,9 @@ def iter_posts(
     """Read posts one at a time. Memory holds one batch, and the ids seen so far if there are any.
 
     Args:
-        table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, or a list of
-            records), a folder with ``metadata.csv|jsonl|parquet``, or "-": JSON lines on standard
-            input, with pictures relative to the current folder.
+        table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
+            records, or one record), a folder with ``metadata.csv|jsonl|parquet``, or "-": JSON
+            lines on standard input, with pictures relative to the current folder.
         columns: which column holds what, when they have other names than the usual.
         where: keep only rows whose columns equal these values as text. A row too damaged to have
             the column is kept, as a bad row.

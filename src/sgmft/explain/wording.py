@@ -1,0 +1,97 @@
+"""An explanation in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sgmft.explain.explanation import Explanation, Part
+
+MOSTLY = 2 / 3  # of what speaks for a label
+NOTHING = 0.005  # half a percentage point
+MOST_NAMED = 3  # words
+
+
+def summary(found: Explanation) -> str:
+    """For instance "Restaurant, 87 %: mostly because of the words “火锅” and “好吃”." """
+    told = f"{found.label}, {percent(found.probability)}: {_because(found)}"
+    others = [part for part in found.parts if part.alone != found.label]
+    if len(found.parts) > 1 and others:
+        names = [the(part) for part in others[:MOST_NAMED]]
+        kinds = [part.alone for part in others[:MOST_NAMED]]
+        said = [f"{name} alone would say {kind}" for name, kind in zip(names, kinds, strict=True)]
+        told += f"; {joined(said)}"
+    told += "."
+    if found.label != found.predicted:
+        chance = percent(found.probabilities[found.predicted])
+        told += f" The model's own answer is {found.predicted}, {chance}."
+    return told
+
+
+def percent(share: float) -> str:
+    """0.874 -> "87 %", with a space that does not break."""
+    if 0 < share < 0.005:
+        return "under 1\u00a0%"
+    if 0.995 <= share < 1:
+        return "over 99\u00a0%"
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def points(share: float) -> str:
+    """A signed difference in percentage points: 0.123 -> "+12.3", -0.02 -> "−2.0"."""
+    rounded = round(100 * share, 1)
+    return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
+
+
+def joined(items: Sequence[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def strongest(found: Explanation) -> str:
+    """How far single words and regions move the probability, which shades cannot tell."""
+    words = [abs(word.contribution) for word in found.words]
+    regions = [abs(x) for picture in found.pictures for x in picture.contributions]
+    told = [
+        f"the strongest {what} by {100 * max(values):.1f}"
+        for what, values in (("word", words), ("region", regions))
+        if values
+    ]
+    return f"How far they move the probability: {joined(told)} points."
+
+
+def _because(found: Explanation) -> str:
+    speaking = [part for part in found.parts if part.contribution > NOTHING]
+    speaking.sort(key=lambda part: -part.contribution)
+    if not speaking:
+        return "nothing in the post speaks for it"
+    total = sum(part.contribution for part in speaking)
+    main, shared = [], 0.0
+    for part in speaking[:MOST_NAMED]:
+        main.append(_named(found, part))
+        shared += part.contribution
+        if shared >= MOSTLY * total:
+            break
+    alone = len(main) == 1 and len(found.parts) > 1
+    return f"{'mostly ' if alone else ''}because of {joined(main)}"
+
+
+def _named(found: Explanation, part: Part) -> str:
+    """The picture, or the text by its words."""
+    if part.name != "text":
+        return the(part)
+    best: list[str] = []
+    top = sorted(found.words, key=lambda word: -word.contribution)
+    for word in top:
+        strong = word.contribution > max(top[0].contribution / 3, NOTHING)
+        if strong and word.text not in best and len(best) < MOST_NAMED:
+            best.append(word.text)
+    if not best:
+        return "the text as a whole"
+    return f"the word{'s' if len(best) > 1 else ''} {joined([f'“{word}”' for word in best])}"
+
+
+def the(part: Part) -> str:
+    """ "the text", "the picture", "picture 2"."""
+    return part.name if part.name[-1].isdigit() else f"the {part.name}"

@@ -1,0 +1,105 @@
+"""The page: self-contained, escaped, and told without colour alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from sgmft import Post
+from sgmft.explain.explanation import Explanation, Part, PictureShare, SimilarityMap, WordShare
+from sgmft.explain.page import explanation_page
+from sgmft.explain.wording import percent, points, summary
+
+EVIL = "<script>alert('http://x.y')</script>"
+
+
+@pytest.fixture
+def found(toy_posts):
+    picture = toy_posts[0].images[0]
+    return Explanation(
+        post=Post("火锅 is not a desk", [picture], id="p1", label="Restaurant"),
+        label="Restaurant",
+        predicted="Restaurant",
+        probabilities={"Home": 0.1, "Restaurant": 0.87, "Work": 0.03},
+        base=0.2,
+        parts=(Part("text", 0.72, "Restaurant"), Part("picture", -0.05, "Home")),
+        exact=True,
+        words=(WordShare("火锅", 0, 2, 0.4), WordShare("desk", 12, 16, -0.1)),
+        pictures=(PictureShare(str(picture), 2, (0.1, -0.05, 0.0, 0.02)),),
+        similarity=None,
+        gate=0.83,
+        guidance=(0.65, float("nan")),
+    )
+
+
+def test_the_sentence(found):
+    assert summary(found) == (
+        "Restaurant, 87\u00a0%: mostly because of the word “火锅”; "
+        "the picture alone would say Home."
+    )
+    other = replace(found, label="Work", parts=(Part("text", -0.1, "Home"),))
+    assert summary(other) == (
+        "Work, 3\u00a0%: nothing in the post speaks for it. "
+        "The model's own answer is Restaurant, 87\u00a0%."
+    )
+    parts = tuple(Part(f"picture {i}", 0.2, "Restaurant") for i in (1, 2))
+    assert "because of picture 1 and picture 2." in summary(replace(found, parts=parts))
+
+
+def test_numbers():
+    assert [percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == [
+        "0\u00a0%",
+        "under 1\u00a0%",
+        "50\u00a0%",
+        "over 99\u00a0%",
+        "100\u00a0%",
+    ]
+    assert [points(x) for x in (0.1234, -0.02, -0.00001, 0.0)] == ["+12.3", "−2.0", "+0.0", "+0.0"]
+
+
+def test_the_page_says_it_all(found):
+    page = explanation_page([found], title="Why?")
+    assert summary(found) in page
+    assert re.search(r'class="w for" style="--s: 1.0" title="\+40.0 points">火锅<', page)
+    assert re.search(r'class="w against" style="--s: 0.25" title="−10.0 points">desk<', page)
+    assert page.count('src="data:image/jpeg;base64,') == 2
+    assert "the strongest word by 40.0 and the strongest region by 10.0 points" in page
+    for told in ("+72.0", "−5.0", "20\u00a0%", "83\u00a0%", "0.650", "no similarity map", "p1"):
+        assert told in page
+    assert "nan" not in page.casefold()
+
+
+def test_similarity_is_drawn(found):
+    similar = SimilarityMap("P^e", ("火锅", "desk"), 2, ((0.1, 0.2, 0.3, 0.4),) * 2)
+    page = explanation_page([replace(found, similarity=similar)], title="Why?")
+    assert page.count('class="alike"') == 8 and "no similarity map" not in page
+    assert 'style="--s: 1.0" title="0.400"' in page
+
+
+def test_it_escapes_everything_and_fetches_nothing(found, tmp_path):
+    post = Post(EVIL, [tmp_path / f"{EVIL}.png"], id=EVIL, label=EVIL)
+    hostile = replace(
+        found,
+        post=post,
+        label=EVIL,
+        predicted=EVIL,
+        probabilities={EVIL: 1.0},
+        parts=(Part("text", 0.8, EVIL),),
+        words=(WordShare(EVIL, 0, len(EVIL), 0.4),),
+        pictures=(PictureShare(str(post.images[0]), 1, (0.1,)),),
+        similarity=SimilarityMap("cosine", (EVIL,), 1, ((0.5,),)),
+    )
+    bad = Post(EVIL, id=EVIL, error=EVIL, place=EVIL)
+    page = explanation_page([hostile], title=EVIL, refused=[bad])
+    assert "<script" not in page and page.count("&lt;script") >= 8
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r"url\(|@import|<link|<iframe", page)
+
+
+def test_odd_spans_lose_no_text(found):
+    words = tuple(WordShare("x", a, b, 0.1) for a, b in ((0, 2), (1, 3), (0, 0), (4, 6)))
+    page = explanation_page([replace(found, words=words)], title="Why?")
+    quote = re.search(r"<blockquote>(.*)</blockquote>", page, re.S).group(1)
+    assert re.sub(r"<[^>]*>", "", quote) == found.post.text

@@ -1,0 +1,124 @@
+"""Explanations of toy posts: they say what the model says, and what moves it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgmft import Post
+from sgmft.errors import SgmftError
+from toys import BAD, PLACES
+
+
+@pytest.fixture(scope="module")
+def default(tiny, toy_posts):
+    return tiny(preset="default").fit(toy_posts)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A blue one, a red one, and one that is blue in its upper half and black below."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for colour in ("blue", "red"):
+        Image.new("RGB", (16, 16), colour).save(folder / f"{colour}.png")
+    half = Image.new("RGB", (16, 16), "black")
+    half.paste("blue", (0, 0, 16, 8))
+    half.save(folder / "half.png")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["default", "toy_model"])
+def test_probabilities_are_the_locators_and_parts_sum_to_them(model, request, pictures, toy_posts):
+    locator = request.getfixturevalue(model)
+    both = Post("the boss called @bob", [pictures / "blue.png"])
+    many = Post("sofa", [pictures / "red.png", pictures / "blue.png"])
+    posts = [both, many, Post("exam desk"), Post(images=pictures / "half.png"), toy_posts[4]]
+    for post, expected in zip(posts, locator.predict_proba(posts), strict=True):
+        found = locator.explain(post)
+        np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-5)
+        assert list(found.probabilities) == locator.labels
+        assert found.label == found.predicted == locator.labels[int(expected.argmax())]
+        names = ["text"] * bool(post.text) + ["picture"] * len(post.images)
+        assert [part.name.split()[0] for part in found.parts] == names
+        total = found.base + sum(part.contribution for part in found.parts)
+        assert found.exact and total == pytest.approx(found.probability, abs=1e-6)
+        assert len(found.pictures) == len(post.images)
+        assert bool(found.words) == bool(post.text)
+        again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert again == json.loads(json.dumps(locator.explain(post).to_dict()))
+        assert again["post"]["text"] == post.text
+
+
+def test_of_nothing_the_default_says_the_class_frequencies(default, toy_posts):
+    frequencies = {name: sum(p.label == name for p in toy_posts) / 36 for name in PLACES}
+    for label in PLACES:
+        found = default.explain(Post("boss"), label=label)
+        assert found.base == pytest.approx(frequencies[label], abs=1e-6)
+        assert found.label == label and found.predicted == "Work"
+
+
+def test_the_word_that_decides_comes_first(default):
+    found = default.explain(Post("@bob and the boss, today"))
+    best = max(found.words, key=lambda word: word.contribution)
+    assert best.text == "boss" and (best.start, best.end) == (13, 17)
+    without = default.predict_proba([Post("and the today")])[0]
+    lost = found.probability - without[PLACES.index("Work")]
+    assert best.contribution == pytest.approx(lost, abs=1e-5)
+
+
+def test_the_regions_that_decide_are_those_with_colour(default, pictures):
+    found = default.explain(Post(images=pictures / "half.png"), label="Work")
+    values = np.array(found.pictures[0].contributions).reshape(4, 4)
+    assert values[:2].min() > values[2:].max()
+    plain = default.explain(Post(images=pictures / "blue.png"))
+    assert np.abs(plain.pictures[0].contributions).max() < 1e-9  # its mean colour is its colour
+
+
+def test_what_each_part_says_alone(default, pictures):
+    post = Post("boss meeting office", [pictures / "red.png", pictures / "blue.png"])
+    alone = {part.name: part.alone for part in default.explain(post).parts}
+    assert alone == {"text": "Work", "picture 1": "Home", "picture 2": "Work"}
+
+
+def test_the_gate_is_the_texts_weight(default, toy_model, pictures):
+    post = Post("boss", [pictures / "blue.png"])
+    found = default.explain(post)
+    assert found.gate is not None and 0 < found.gate < 1
+    assert default.explain(Post("boss")).gate == 1
+    assert found.to_dict()["guidance"][1] is None  # there is no P^e
+    other = toy_model.explain(post)
+    assert other.gate is None and other.guidance is not None
+    guidance = next(iter(toy_model.predictions([post]))).guidance
+    assert other.guidance == pytest.approx(guidance)
+
+
+def test_deleting_top_words_hurts_more_than_deleting_others(default):
+    """On average over posts; benchmarks/faithfulness.py measures it on real ones."""
+    dice, top, other = np.random.default_rng(0), [], []
+    for telling in ("sofa bed", "exam desk", "boss office", "kitchen sofa", "office meeting"):
+        words = dice.permutation(
+            [*telling.split(), *["day7", "day9", "and", "then", "green", "tea"]]
+        )
+        found = default.explain(Post(" ".join(words)))
+        k = PLACES.index(found.label)
+        ranked = sorted(range(len(words)), key=lambda i: -found.words[i].contribution)
+        for chosen, drops in ((ranked[:2], top), (dice.permutation(len(words))[:2], other)):
+            left = Post(" ".join(w for i, w in enumerate(words) if i not in chosen))
+            drops.append(found.probability - default.predict_proba([left])[0][k])
+    assert np.mean(top) > np.mean(other) + 0.05
+
+
+@pytest.mark.parametrize("post", BAD)
+def test_posts_of_which_nothing_can_be_said(default, post):
+    with pytest.raises(SgmftError, match="cannot be explained: "):
+        default.explain(post)
+
+
+def test_refusals(default, tiny):
+    with pytest.raises(SgmftError, match="no label 'Moon': its labels are Home, School, Work"):
+        default.explain(Post("boss"), label="Moon")
+    with pytest.raises(SgmftError, match="not trained"):
+        tiny().explain(Post("boss"))

@@ -1,0 +1,59 @@
+"""A post with parts left out or replaced is read as the post that has it so from the start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgmft import Post
+from sgmft.explain.attribution import blank_regions
+from sgmft.explain.reader import Model, PostReader
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("colours")
+    for name in ("red", "green", "blue"):
+        Image.new("RGB", (16, 16), name).save(folder / f"{name}.png")
+    return lambda *names: [folder / f"{name}.png" for name in names]
+
+
+@pytest.mark.parametrize("preset", ["default", "elements", "tokens"])
+def test_parts_left_out_or_replaced(tiny, toy_posts, colours, preset):
+    locator = tiny(preset=preset, val_size=0.0).fit(toy_posts)
+    model = Model(
+        locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
+    )
+    reader = PostReader(Post("the boss", colours("red", "green", "blue")), model)
+    green = reader.pictures[1]
+    cases = {
+        "without the text": (reader.with_parts(False, [1, 1, 1]), ("", "red green blue")),
+        "one picture": (reader.with_parts(False, [0, 0, 1]), ("", "blue")),
+        "text and two": (reader.with_parts(True, [1, 0, 1]), ("the boss", "red blue")),
+        "text only": (reader.with_parts(True, [0, 0, 0]), ("the boss", "")),
+        "another text": (reader.with_texts(["exam"])[0], ("exam", "red green blue")),
+        "no text": (reader.with_texts([""])[0], ("", "red green blue")),
+        "another picture": (reader.with_pictures(0, [green])[0], ("the boss", "green green blue")),
+    }
+    said = reader.probabilities([row for row, _ in cases.values()])
+    posts = [Post(text, colours(*names.split())) for _, (text, names) in cases.values()]
+    np.testing.assert_allclose(said, locator.predict_proba(posts), atol=1e-5)
+
+
+def test_over_ten_parts_are_sampled(tiny, toy_posts, colours):
+    locator = tiny(preset="default").fit(toy_posts)
+    found = locator.explain(Post("the boss", colours(*["red", "blue"] * 5)))
+    assert len(found.parts) == 11 and not found.exact
+    total = found.base + sum(part.contribution for part in found.parts)
+    assert total == pytest.approx(found.probability, abs=1e-6)
+
+
+def test_blank_regions():
+    picture = np.arange(10 * 10 * 3).reshape(10, 10, 3).astype(np.uint8)
+    changed = blank_regions(picture, np.array([True, False, True, True]))
+    colour = picture.reshape(-1, 3).mean(0).round()
+    assert (changed[:5, 5:] == colour).all()
+    same = np.ones((10, 10), bool)
+    same[:5, 5:] = False
+    assert (changed[same] == picture[same]).all()
