@@ -61,6 +61,7 @@ class Content(NamedTuple):
     key: str  # content digest of the text as written, its files' bytes, and frames taken of them
     text: str  # cleaned
     pictures: list[Pixels]  # decoded; left out where a store has them
+    files: Sequence[int] = ()  # which of the post's files each picture is of
 
 
 def encode_posts(
@@ -172,14 +173,14 @@ def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -
         if any(key in store for store in stores):
             return Content(key, text, [])
         size = encoder.info.image_size
-        pictures = [
-            picture
-            for data, path in zip(files, post.images, strict=True)
+        decoded = [
+            (number, picture)
+            for number, (data, path) in enumerate(zip(files, post.images, strict=True))
             for picture in pictures_of(data, Path(path).name, size, most)
         ]
     except PictureError as error:
         return str(error)
-    return Content(key, text, pictures)
+    return Content(key, text, [x for _, x in decoded], [number for number, _ in decoded])
 
 
 def _read(paths: Sequence[str | Path]) -> list[bytes]:

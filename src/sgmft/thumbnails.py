@@ -35,8 +35,13 @@ def thumbnail(path: str | Path) -> str:
         width, height = _proportions(data)
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    return data_address(square.resize(size, Image.Resampling.BICUBIC))
+
+
+def data_address(picture: Image.Image) -> str:
+    """An RGB picture as a `data:` address of a JPEG."""
     out = io.BytesIO()
-    square.resize(size, Image.Resampling.BICUBIC).save(out, format="JPEG", quality=80)
+    picture.save(out, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 

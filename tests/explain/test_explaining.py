@@ -10,7 +10,9 @@ from PIL import Image
 
 from sgmft import Post
 from sgmft.errors import SgmftError
+from sgmft.explain.page import explanation_page
 from toys import BAD, PLACES
+from video_files import coloured, video
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +124,17 @@ def test_refusals(default, tiny):
         default.explain(Post("boss"), label="Moon")
     with pytest.raises(SgmftError, match="not trained"):
         tiny().explain(Post("boss"))
+
+
+def test_each_frame_of_a_video_is_a_picture_of_its_own(default, pictures, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(video(coloured(4)))
+    post = Post("sofa", [pictures / "red.png", tmp_path / "film.mp4"])
+    found = default.explain(post)
+    names = [f"picture {i}" for i in range(1, 6)]
+    assert [part.name for part in found.parts] == ["text", *names]
+    assert [picture.frame for picture in found.pictures] == [None, 1, 2, 3, 4]
+    assert [picture.file for picture in found.pictures[1:]] == [str(tmp_path / "film.mp4")] * 4
+    assert len({picture.seen for picture in found.pictures}) == 5
+    page = explanation_page([found], title="Why")
+    assert all(picture.seen in page for picture in found.pictures[1:])
+    assert all("seen" not in picture for picture in found.to_dict()["pictures"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from PIL import Image
 
 from sgmft.explain.attribution import (
     GRID,
@@ -16,6 +17,7 @@ from sgmft.explain.reader import Model, PostReader, check_label
 from sgmft.explain.similarity import similarity_map
 from sgmft.explain.words import find_words
 from sgmft.posts import Post
+from sgmft.thumbnails import data_address
 
 
 def explain_post(post: Post, model: Model, label: str | None = None) -> Explanation:
@@ -54,14 +56,22 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
             WordShare(word.text, *word.shown, float(value))
             for word, value in zip(words, word_values, strict=True)
         ),
-        pictures=tuple(
-            PictureShare(str(path), GRID, tuple(region_losses(reader, i, k).tolist()))
-            for i, path in enumerate(post.images)
-        ),
+        pictures=tuple(_picture(reader, post, i, k) for i in range(len(reader.pictures))),
         similarity=similarity_map(reader),
         gate=gate,
         guidance=guidance,
     )
+
+
+def _picture(reader: PostReader, post: Post, number: int, k: int) -> PictureShare:
+    """What the regions of picture `number` bring to class k."""
+    file = reader.files[number]
+    frame, seen = None, ""
+    if reader.files.count(file) > 1:
+        frame = number - reader.files.index(file) + 1
+        seen = data_address(Image.fromarray(reader.pictures[number]))
+    losses = tuple(region_losses(reader, number, k).tolist())
+    return PictureShare(str(post.images[file]), frame, seen, GRID, losses)
 
 
 def _parts(reader: PostReader, shares: list[float]) -> tuple[Part, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sgmft.posts import Post
@@ -47,12 +47,16 @@ class PictureShare:
 
     Attributes:
         file: its path as the post has it.
+        frame: which picture of a video or animation it is, counted from 1; None for a still.
+        seen: as the model sees a frame, a `data:` address; "" for a still. Not in `to_dict`.
         grid: g; the picture is cut into g by g regions.
         contributions: what the label's probability loses when one of the g² regions has the
             picture's mean colour; row by row from the top.
     """
 
     file: str
+    frame: int | None
+    seen: str = field(repr=False)
     grid: int
     contributions: tuple[float, ...]
 
@@ -124,5 +128,7 @@ class Explanation:
             "images": [str(path) for path in self.post.images],
         }
         found["probabilities"] = dict(self.probabilities)
+        for picture in found["pictures"]:
+            del picture["seen"]
         plain: dict[str, Any] = finite(found)
         return plain

@@ -82,12 +82,12 @@ def _picture(found: Explanation, share: PictureShare) -> dict[str, Any]:
     largest = (abs(x) for picture in found.pictures for x in picture.contributions)
     scale = max([LEAST, *largest])
     cells = [_shade(x, scale) for x in share.contributions]
-    return {**_image(share.file), "grid": share.grid, "cells": cells}
+    return {**_image(share), "grid": share.grid, "cells": cells}
 
 
-def _image(file: str) -> dict[str, str]:
+def _image(share: PictureShare) -> dict[str, str]:
     try:
-        return {"data": thumbnail(Path(file)), "reason": ""}
+        return {"data": share.seen or thumbnail(Path(share.file)), "reason": ""}
     except PictureError as error:  # it was there a moment ago
         return {"data": "", "reason": str(error)}
 

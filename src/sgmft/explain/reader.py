@@ -56,6 +56,7 @@ class PostReader:
     Attributes:
         text: cleaned, as the encoder reads it; "" when there is none.
         pictures: decoded, as the encoder sees them.
+        files: which of the post's files each picture is of.
         whole: the post's features.
 
     Raises:
@@ -69,6 +70,7 @@ class PostReader:
         self.model = model
         self.text = content.text
         self.pictures = content.pictures
+        self.files = content.files
         self.whole = self._encode([content])[0]
 
     def with_texts(self, texts: Sequence[str]) -> list[PostFeatures]:
