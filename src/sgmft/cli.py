@@ -27,6 +27,7 @@ from sgmft.options import (
     pairs,
     source_of,
 )
+from sgmft.suggest.command import suggest
 
 
 class _Group(TyperGroup):
@@ -225,6 +226,7 @@ def encode(
 
 
 app.command()(compare)
+app.command()(suggest)
 
 
 def _load(model: str, features: str | None, device: str | None) -> Any:

@@ -123,8 +123,8 @@ def predict_table(
         keys: Iterable[str] = (key for post in posts for key in post.row)
     else:
         posts = source.posts()
-        keys = _columns(source.table)
-    renamed = _renamed(list(dict.fromkeys(keys)), added)
+        keys = columns_of(source.table)
+    renamed = renamed_columns(list(dict.fromkeys(keys)), added)
     read = 0
     errors: dict[str, int] = {}
     with open_writer(output, [*renamed.values(), *added]) as writer:
@@ -146,7 +146,7 @@ def predict_table(
     return Told(read, errors)
 
 
-def _columns(table: str) -> Iterator[str]:
+def columns_of(table: str) -> Iterator[str]:
     """Every column of a table, those that only some rows have among them."""
     raw = open_table(table)
     yield from raw.columns or ()
@@ -154,7 +154,7 @@ def _columns(table: str) -> Iterator[str]:
         yield from row.values
 
 
-def _renamed(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
     """The name under which each column of the input is kept, none of them twice."""
     names: dict[str, str] = {}
     for column in columns:
