@@ -176,9 +176,13 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Model,
-    table: Table,
+    model: Annotated[str, typer.Argument(help="As `sgmft train` wrote it; with --zero-shot none.")],
+    table: Annotated[str | None, typer.Argument(help="Posts, as for train.")] = None,
     output: Output = "-",
+    zero_shot: Annotated[
+        str | None, typer.Option(help="LABEL=DESCRIPTION|DESCRIPTION;LABEL=... for a model.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="With --zero-shot; as for train.")] = None,
     features: Features = None,
     where: Where = None,
     column: Column = None,
@@ -190,10 +194,22 @@ def predict(
     from sgmft import console
     from sgmft.jobs import predict_table
 
-    source = source_of(table, where, column, allow_outside, strict)
-    locator = _load(model, features, device)
+    if zero_shot is None and (table is None or encoder):
+        raise SgmftError(
+            "predict needs a model and a table: sgmft predict MODEL TABLE."
+            if table is None
+            else "A model brings its encoder: leave --encoder out."
+        )
+    if zero_shot is None:
+        locator = _load(model, features, device)
+    elif table is not None:
+        raise SgmftError(f"With --zero-shot there is no model: leave {model} out.")
+    else:
+        locator = _describe(zero_shot, encoder, features, device)
+    source = source_of(table or model, where, column, allow_outside, strict)
+    adapt = zero_shot is not None
     with console.counter("Predicting") as done:
-        told = predict_table(source, output, locator, on_predicted=done)
+        told = predict_table(source, output, locator, adapt=adapt, on_predicted=done)
     console.print_errors(told)
     if output != "-":
         _say(f"Wrote {told.posts} rows to {output}")
@@ -235,6 +251,19 @@ def _load(model: str, features: str | None, device: str | None) -> Any:
 
     return SemanticLocator.from_pretrained(
         model, features=console.feature_folder(features), device=device
+    )
+
+
+def _describe(words: str, encoder: str | None, features: str | None, device: str | None) -> Any:
+    from sgmft import console
+    from sgmft.locator import SemanticLocator
+    from sgmft.zero_shot import parse_descriptions
+
+    return SemanticLocator.zero_shot(
+        parse_descriptions(words),
+        encoder,
+        features=console.feature_folder(features),
+        device=device,
     )
 
 

@@ -109,6 +109,7 @@ def predict_table(
     output: str | Path,
     locator: SemanticLocator,
     *,
+    adapt: bool = False,
     on_predicted: Callable[[int], None] | None = None,
 ) -> Told:
     """Write the table again with a label for each row, in order and in constant memory.
@@ -116,6 +117,8 @@ def predict_table(
     The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
     label, and `error`, the reason of a row that has no label. An input column of one of these
     names is kept as `input_<name>`, or `input_input_<name>` where that is taken.
+
+    With `adapt`, a zero-shot locator is first adapted to all posts of the table.
     """
     added = ["label", "probability", *chance_columns(locator), "error"]
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
@@ -124,6 +127,8 @@ def predict_table(
     else:
         posts = source.posts()
         keys = columns_of(source.table)
+    if adapt:
+        locator.adapt(posts if isinstance(posts, list) else source.posts())
     renamed = renamed_columns(list(dict.fromkeys(keys)), added)
     read = 0
     errors: dict[str, int] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import fingerprint, split_posts
 from sgmft.store import FeatureStore
 from sgmft.training import Epoch, LabelledFeatures, answer
+from sgmft.zero_shot import adapt_to, describe
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
@@ -189,6 +190,26 @@ class SemanticLocator(PyTorchModelHubMixin):
             "calibration": {"temperature": temperature},
             "history": [epoch._asdict() for epoch in history],
         }
+        return self
+
+    @classmethod
+    def zero_shot(
+        cls, descriptions: Mapping[str, Sequence[str]], encoder: str | None = None, **settings: Any
+    ) -> Self:
+        """A locator that knows labels by their descriptions alone; see `sgmft.zero_shot.describe`.
+
+        Args:
+            descriptions: label to texts, as in {"家": ["在家里", "躺在沙发上"], "学校": [...]}.
+            encoder, settings: as in `SemanticLocator`.
+        """
+        locator = cls(encoder, method="described", **settings)
+        locator.network = describe(locator, descriptions)
+        return locator
+
+    def adapt(self, posts: Iterable[Post]) -> Self:
+        """Standardise a zero-shot locator's scores by these posts too; see `adapt_to`."""
+        chunks = encode_posts(posts, self.encoder, store=self._store(False))
+        adapt_to(self._trained(), chunks, self.encoder)
         return self
 
     def predict(self, posts: Sequence[Post]) -> list[str | None]:

@@ -1,10 +1,12 @@
 """Choosing posts to label: facility location, by the features of both sides.
 
-The chosen set S makes f(S) = sum_j w_j max_{i in S} s_ij large: every post j shall have a chosen
+The chosen set S makes f(S) = sum_j w_j max_{i in S} s_ij^a large: every post j shall have a chosen
 post i like it (Wei, Iyer & Bilmes 2015, "Submodularity in data subset selection and active
-learning"). s is the mean cosine of two posts' standardised texts and pictures, and w_j how
-uncertain a model is of post j, 1 without one. Posts that have a label stand in S from the start.
-Greedy choice comes within 1 - 1/e of the best set, and its order is the order of worth.
+learning"). s is the mean cosine of two posts' standardised texts and pictures, 0 where negative.
+Without a model w = a = 1. With one, w_j is how uncertain it is of post j, and a = 2: once every
+kind of post has its label, what is near counts more. Posts that have a label stand in S from the
+start. Greedy choice comes within 1 - 1/e of the best set, and its order is the order of worth.
+benchmarks/suggest.py measures it; docs/results.md has the figures.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from sgmft.features import Features
 from sgmft.nn.inputs import Normalizer
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
+POWER = 2  # of cosines, with a model
 NEAR = 0.97  # cosine of two posts' features from which they are taken for one
 
 
@@ -63,8 +66,10 @@ def choose_posts(
     open_posts = space[torch.from_numpy(pool)]
     reached = _nearest(open_posts, space[torch.from_numpy(known)])  # (P,) similarity to a label
     weights = np.ones(len(pool)) if uncertainty is None else np.asarray(uncertainty)[pool]
-    similarity = (open_posts @ open_posts.T).clamp(min=0).numpy()  # (P, P)
-    order = _greedy(similarity, weights, reached.numpy(), count, near)
+    similarity = (open_posts @ open_posts.T).clamp_(min=0)  # (P, P)
+    if uncertainty is not None:
+        similarity, reached, near = similarity.pow_(POWER), reached**POWER, near**POWER
+    order = _greedy(similarity.numpy(), weights, reached.numpy(), count, near)
     return [int(pool[i]) for i in order]
 
 
