@@ -40,7 +40,7 @@ def slow_worth(features, chosen, weights, covered=()):
         best = 0.0
         for i in (*chosen, *covered):
             cosine = sum(float(side[i] @ side[j]) for side in rows) / 2
-            best = max(best, cosine**2)
+            best = max(best, max(cosine, 0.0) ** 2)
         total += weights[j] * best * (j not in covered)
     return total
 
