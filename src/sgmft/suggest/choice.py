@@ -26,7 +26,7 @@ from sgmft.nn.inputs import Normalizer
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model
-NEAR = 0.97  # cosine of two posts' features from which they are taken for one
+NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
 
 
 def choose_posts(
