@@ -25,9 +25,12 @@ from sgmft.options import (
     Strict,
     Table,
     Where,
+    locator_of,
     pairs,
     source_of,
 )
+from sgmft.predict_command import predict
+from sgmft.suggest.command import suggest
 
 
 class _Group(TyperGroup):
@@ -166,56 +169,12 @@ def evaluate(
     from sgmft.assessment import evaluate_table
 
     source = source_of(table, where, column, allow_outside, strict)
-    locator = _load(model, features, device)
+    locator = locator_of(model, features, device)
     with console.counter("Predicting") as done:
         told, evaluation = evaluate_table(source, output, locator, by=by or (), on_predicted=done)
     console.print_errors(told)
     console.print_evaluation(evaluation)
     _say(f"Report: {Path(output) / 'report.html'}")
-
-
-@app.command()
-def predict(
-    model: Model,
-    table: Table,
-    output: Output = "-",
-    coverage: Annotated[
-        float | None,
-        typer.Option(
-            help="Add the set of labels that holds the true one for this share of posts, 0.9 for "
-            "instance, and leave the label empty where the set has not exactly one."
-        ),
-    ] = None,
-    min_probability: Annotated[
-        float | None, typer.Option(help="Leave the label empty below this probability.")
-    ] = None,
-    reject: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave the label empty for posts that seem to be of none of the labels, at the "
-            "cost of this share of those that are, 0.05 for instance."
-        ),
-    ] = None,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
-) -> None:
-    """Write a table again with a label, probabilities and, for bad rows, the reason."""
-    from sgmft import console
-    from sgmft.abstention import Abstention
-    from sgmft.jobs import predict_table
-
-    abstain = Abstention(coverage, min_probability, reject)
-    source = source_of(table, where, column, allow_outside, strict)
-    locator = _load(model, features, device)
-    with console.counter("Predicting") as done:
-        told = predict_table(source, output, locator, abstain=abstain, on_predicted=done)
-    console.print_errors(told)
-    if output != "-":
-        _say(f"Wrote {told.posts} rows to {output}")
 
 
 @app.command()
@@ -244,17 +203,10 @@ def encode(
     _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
 
 
+app.command()(predict)
 app.command()(explain)
+app.command()(suggest)
 app.command()(compare)
-
-
-def _load(model: str, features: str | None, device: str | None) -> Any:
-    from sgmft import console
-    from sgmft.locator import SemanticLocator
-
-    return SemanticLocator.from_pretrained(
-        model, features=console.feature_folder(features), device=device
-    )
 
 
 def _say(text: str) -> None:

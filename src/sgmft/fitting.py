@@ -181,3 +181,12 @@ def validation_metrics(history: Sequence[Epoch]) -> dict[str, float]:
     if math.isnan(best.val_loss):
         return {}
     return {"validation accuracy": best.val_accuracy, "validation loss": best.val_loss}
+
+
+def training_record(history: Sequence[Epoch], temperature: float) -> dict[str, Any]:
+    """What a saved model remembers of its training, for `SemanticLocator.record`."""
+    return {
+        "metrics": validation_metrics(history),
+        "calibration": {"temperature": temperature},
+        "history": [epoch._asdict() for epoch in history],
+    }

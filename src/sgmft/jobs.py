@@ -119,6 +119,7 @@ def predict_table(
     locator: SemanticLocator,
     *,
     abstain: Abstention | None = None,
+    adapt: bool = False,
     on_predicted: Callable[[int], None] | None = None,
 ) -> Told:
     """Write the table again with a label for each row, in order and in constant memory.
@@ -128,6 +129,8 @@ def predict_table(
     `abstained`, the reason of a row that could be used and has no label, and what the rules look
     at: `set`, the prediction set, and `typicality`. An input column of one of these names is kept
     as `input_<name>`, or `input_input_<name>` where that is taken.
+
+    With `adapt`, a zero-shot locator is first adapted to all posts of the table.
     """
     rules = abstain or Abstention()
     added = ["label", "probability", *chance_columns(locator)]
@@ -140,8 +143,10 @@ def predict_table(
         keys: Iterable[str] = (key for post in posts for key in post.row)
     else:
         posts = source.posts()
-        keys = _columns(source.table)
-    renamed = _renamed(list(dict.fromkeys(keys)), added)
+        keys = columns_of(source.table)
+    if adapt:
+        locator.adapt(posts if isinstance(posts, list) else source.posts())
+    renamed = renamed_columns(list(dict.fromkeys(keys)), added)
     read = 0
     errors: dict[str, int] = {}
     abstained: dict[str, int] = {}
@@ -166,7 +171,7 @@ def predict_table(
     return Told(read, errors, abstained)
 
 
-def _columns(table: str) -> Iterator[str]:
+def columns_of(table: str) -> Iterator[str]:
     """Every column of a table, those that only some rows have among them."""
     raw = open_table(table)
     yield from raw.columns or ()
@@ -174,7 +179,7 @@ def _columns(table: str) -> Iterator[str]:
         yield from row.values
 
 
-def _renamed(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
     """The name under which each column of the input is kept, none of them twice."""
     names: dict[str, str] = {}
     for column in columns:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 
@@ -21,16 +20,18 @@ from sgmft.errors import SgmftError
 from sgmft.explain.explaining import explain_post
 from sgmft.explain.explanation import Explanation
 from sgmft.explain.reader import Model
-from sgmft.fitting import Task, fit_network, validation_metrics
+from sgmft.fitting import Task, fit_network, training_record
 from sgmft.methods import get_method
 from sgmft.nn import Network
-from sgmft.posts import Post, count_errors, refuse, warn_of_single_posts
-from sgmft.prediction import Prediction
+from sgmft.posts import Post
+from sgmft.prediction import Prediction, predictions_of
 from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
-from sgmft.splits import fingerprint, split_posts
+from sgmft.splits import split_posts
 from sgmft.store import FeatureStore
 from sgmft.training import Epoch, LabelledFeatures, answer
+from sgmft.training_set import training_set
+from sgmft.zero_shot import adapt_to, describe
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
@@ -145,32 +146,14 @@ class SemanticLocator(PyTorchModelHubMixin):
         Raises:
             SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
         """
-        unlabelled = sum(post.error is None and post.label is None for post in posts)
-        encoded = self.encode(
-            [post for post in posts if post.label is not None or post.error is not None],
-            on_encoded=on_encoded,
-        )
-        if strict:
-            refuse(encoded.refused)
-        skipped = count_errors(encoded.refused)
-        if unlabelled:
-            skipped["no label"] = unlabelled
-        names = [str(post.label) for post in encoded.posts]
-        self.labels = sorted(set(names))
-        if len(self.labels) < 2:
-            told = "; ".join(f"{count} x {reason}" for reason, count in skipped.items())
-            raise SgmftError(
-                f"Training needs posts of at least two labels; {len(names)} usable posts have "
-                f"{len(self.labels)}" + (f", and were left out: {told}." if told else ".")
-            )
-        warn_of_single_posts(names)
-        classes = torch.tensor([self.labels.index(name) for name in names])
+        known = training_set(posts, lambda some: self.encode(some, on_encoded=on_encoded), strict)
+        self.labels = known.labels
         val_rows: list[int] = []
         if self.preset.val_size:
             seed = self.preset.train.seed
-            _, val_rows = split_posts(encoded.posts, self.preset.val_size, seed, split_by)
+            _, val_rows = split_posts(known.encoded.posts, self.preset.val_size, seed, split_by)
         task = Task(
-            LabelledFeatures(encoded.features, classes),
+            LabelledFeatures(known.encoded.features, known.classes),
             len(self.labels),
             self.encoder.info,
             self.method,
@@ -189,17 +172,29 @@ class SemanticLocator(PyTorchModelHubMixin):
         chances = (unseen.logits / temperature).softmax(-1)
         self.held_out = HeldOut(chances.numpy(), unseen.labels.numpy())
         self.record = {
-            "data": {
-                "fingerprint": fingerprint(zip(encoded.keys, names, strict=True)),
-                "posts": len(names),
-                "train": len(names) - len(val_rows),
-                "validation": len(val_rows),
-                "skipped": dict(skipped),
-            },
-            "metrics": validation_metrics(history),
-            "calibration": {"temperature": temperature},
-            "history": [epoch._asdict() for epoch in history],
+            "data": known.record(len(val_rows)),
+            **training_record(history, temperature),
         }
+        return self
+
+    @classmethod
+    def zero_shot(
+        cls, descriptions: Mapping[str, Sequence[str]], encoder: str | None = None, **settings: Any
+    ) -> Self:
+        """A locator that knows labels by their descriptions alone; see `sgmft.zero_shot.describe`.
+
+        Args:
+            descriptions: label to texts, as in {"家": ["在家里", "躺在沙发上"], "学校": [...]}.
+            encoder, settings: as in `SemanticLocator`.
+        """
+        locator = cls(encoder, method="described", **settings)
+        locator.network = describe(locator, descriptions)
+        return locator
+
+    def adapt(self, posts: Iterable[Post]) -> Self:
+        """Standardise a zero-shot locator's scores by these posts too; see `adapt_to`."""
+        chunks = encode_posts(posts, self.encoder, store=self._store(False))
+        adapt_to(self._trained(), chunks, self.encoder)
         return self
 
     def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
@@ -233,13 +228,8 @@ class SemanticLocator(PyTorchModelHubMixin):
             logits, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
             chances = (logits / self.temperature).softmax(-1).numpy()
             rulings = list(self.held_out.judge(chances, rules))
-            found = dict(zip(chunk.good, range(len(chunk.good)), strict=True))
-            for i, post in enumerate(chunk.posts):
-                if i in found:
-                    k, (gate, elements) = found[i], guidance[found[i]].tolist()
-                    yield Prediction.of(post, self.labels, chances[k], (gate, elements), rulings[k])
-                else:
-                    yield Prediction(post, None, None, None)
+            said = (chances, guidance.tolist(), rulings)
+            yield from predictions_of(chunk.posts, chunk.good, self.labels, *said)
 
     def explain(self, post: Post, *, label: str | None = None) -> Explanation:
         """Why the model says what it says of one post; see `sgmft.explain.explaining`.

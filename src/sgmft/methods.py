@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgmft.baselines import BASELINES
+from sgmft.baselines import BASELINES, described
 from sgmft.baselines.base import Architecture, Method
 from sgmft.errors import SgmftError
 from sgmft.nn import SGMFT, ModelConfig
@@ -29,6 +29,8 @@ def get_method(name: str) -> Method:
     Raises:
         SgmftError: there is none.
     """
+    if name == described.METHOD.name:  # nothing to train, so it is not among the others
+        return described.METHOD
     if name not in METHODS:
         raise SgmftError(f"There is no method {name!r}: use {', '.join(METHODS)}.")
     return METHODS[name]

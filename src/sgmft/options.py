@@ -10,6 +10,7 @@ from sgmft.errors import SgmftError
 
 if TYPE_CHECKING:
     from sgmft.jobs import Source
+    from sgmft.locator import SemanticLocator
 
 Table = Annotated[
     str,
@@ -65,6 +66,15 @@ def source_of(
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
     return Source(table, Columns(**names), pairs(where, "--where"), allow_outside, strict)
+
+
+def locator_of(model: str, features: str | None, device: str | None) -> SemanticLocator:
+    """A saved model, with the feature store that was asked for."""
+    from sgmft import console
+    from sgmft.locator import SemanticLocator
+
+    folder = console.feature_folder(features)
+    return SemanticLocator.from_pretrained(model, features=folder, device=device)
 
 
 def pairs(items: list[str] | None, flag: str) -> dict[str, str]:

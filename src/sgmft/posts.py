@@ -66,7 +66,7 @@ def warn_of_single_posts(labels: Iterable[str]) -> None:
             f"Only one post has the label {named}: it is learned from, but nothing tells how well; "
             "label more such posts, or give them another label.",
             SgmftWarning,
-            stacklevel=3,
+            stacklevel=4,  # whoever called fit, which calls training_set, which calls this
         )
 
 

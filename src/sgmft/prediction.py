@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,19 +33,38 @@ class Prediction(NamedTuple):
         """Of the most probable label, given or not."""
         return None if self.probabilities is None else float(self.probabilities.max())
 
-    @classmethod
-    def of(
-        cls,
-        post: Post,
-        labels: Sequence[str],
-        probabilities: NDArray[np.float32],
-        guidance: tuple[float, float],
-        ruling: Ruling,
-    ) -> Prediction:
-        """What the rules of abstention make of a post's probabilities (K,)."""
-        chosen, label_set = int(probabilities.argmax()), None
-        if ruling.members is not None:
-            label_set = tuple(labels[k] for k in ruling.members.nonzero()[0].tolist())
-        label = None if ruling.reason else labels[chosen]
-        known = (label_set, ruling.typicality, ruling.reason)
-        return cls(post, label, probabilities, guidance, *known)
+
+def predictions_of(
+    posts: Sequence[Post],
+    good: Sequence[int],
+    labels: Sequence[str],
+    probabilities: NDArray[np.float32],
+    guidance: Sequence[Sequence[float]],
+    rulings: Sequence[Ruling],
+) -> Iterator[Prediction]:
+    """What a model says of posts, in their order.
+
+    Args:
+        good: positions of the B posts that could be encoded; the others carry an error.
+        labels: K, in the order of the probabilities.
+        probabilities: (B, K).
+        guidance: B pairs, relative entropies of P^m and P^e.
+        rulings: B, of the rules of abstention.
+    """
+    found = dict(zip(good, range(len(good)), strict=True))
+    for i, post in enumerate(posts):
+        if i not in found:
+            yield Prediction(post, None, None, None)
+            continue
+        row, ruling = probabilities[found[i]], rulings[found[i]]
+        gate, elements = guidance[found[i]]
+        members = ruling.members
+        yield Prediction(
+            post,
+            None if ruling.reason else labels[int(row.argmax())],
+            row,
+            (gate, elements),
+            None if members is None else tuple(labels[k] for k in members.nonzero()[0].tolist()),
+            ruling.typicality,
+            ruling.reason,
+        )

@@ -125,7 +125,7 @@ def load_model(
             config["encoder"]["cleaning"],
         )
         locator.labels = list(config["labels"])
-        kept = ("data", "metrics", "calibration", "history", "versions")
+        kept = ("data", "metrics", "calibration", "history", "versions", "descriptions")
         locator.record = {key: config[key] for key in kept if key in config}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SgmftError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,3 +65,19 @@ class Encoder(Protocol):
 
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """Encode RGB pictures (N, image_size, image_size, 3)."""
+
+
+class Heads(NamedTuple):
+    """Classification heads of G networks whose pooled features of a picture stand side by side."""
+
+    weight: FloatArray  # (G, C, W); G W is the encoder's `image_width`
+    bias: FloatArray  # (G, C)
+    names: list[str]  # of the C classes
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """An encoder whose pooled picture features also say what is in a picture."""
+
+    def class_heads(self) -> Heads:
+        """The heads of its networks, and the classes' names."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from sgmft.encoders.base import Encoded, EncoderInfo
+from sgmft.encoders.base import Encoded, EncoderInfo, Heads
 from sgmft.encoders.device import pick_device, pick_dtype
 from sgmft.text import get_cleaning
 
@@ -106,6 +107,14 @@ class PictureEncoder:
                     regions[rows, :, columns] = grid.transpose(1, 2).cpu().numpy()
         return Encoded(pooled, list(regions) if tokens else None)
 
+    def class_heads(self) -> Heads:
+        """The published heads of both networks for the 1,000 classes of ImageNet."""
+        text = files("sgmft.encoders").joinpath("imagenet_names.txt").read_text("utf-8")
+        names = [line for line in text.splitlines() if not line.startswith("#")]
+        heads = [network.head() for network in self._networks]
+        weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
+        return Heads(weight, bias, names)
+
 
 class EfficientNetLite:
     """One published network up to its last feature map.
@@ -133,12 +142,20 @@ class EfficientNetLite:
         from efficientnet_lite_pytorch import EfficientNet
 
         network = EfficientNet.from_name(f"efficientnet-lite{self._number}")
-        weights = import_module(self._package.replace("-", "_"))
-        file = getattr(weights, f"EfficientnetLite{self._number}ModelFile").get_model_file_path()
-        # Published as .pth only: with weights_only tensors are read and no code is run.
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        network.load_state_dict(self._weights())
         _fold_batch_norm(network.eval())
         return network.to(self._device, self._dtype, memory_format=torch.channels_last)
+
+    def _weights(self) -> dict[str, Tensor]:
+        module = import_module(self._package.replace("-", "_"))
+        file = getattr(module, f"EfficientnetLite{self._number}ModelFile").get_model_file_path()
+        # Published as .pth only: with weights_only tensors are read and no code is run.
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight (1000, 1280) and bias (1000) that take pooled features to the classes' logits."""
+        weights = self._weights()
+        return weights["_fc.weight"].float().numpy(), weights["_fc.bias"].float().numpy()
 
     def maps(self, pictures: NDArray[np.uint8]) -> Tensor:
         """RGB pictures (b, 260, 260, 3) to float32 feature maps (b, 1280, h, h), h = size / 32."""

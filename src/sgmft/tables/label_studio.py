@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-_LOCAL_FILES = "/data/local-files/?d="
+LOCAL_FILES = "/data/local-files/?d="
 _UPLOAD = "/data/upload/"
 
 
@@ -62,11 +62,11 @@ def local_path(path: str, folder: Path) -> str:
     or ``upload/1/name.jpg``, whichever is there (the first when neither is). Any other path comes
     back as it is.
     """
-    for mark in (_LOCAL_FILES, _UPLOAD):
+    for mark in (LOCAL_FILES, _UPLOAD):
         server, found, rest = path.partition(mark)
         if not found or (server and "://" not in server):
             continue
-        if mark == _LOCAL_FILES:
+        if mark == LOCAL_FILES:
             return unquote(rest)
         name = rest.rpartition("/")[2]
         nested = f"upload/{rest}"

@@ -1,0 +1,102 @@
+"""`sgmft predict`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sgmft.errors import SgmftError
+from sgmft.options import (
+    AllowOutside,
+    Column,
+    Device,
+    Features,
+    Output,
+    Strict,
+    Where,
+    locator_of,
+    source_of,
+)
+
+if TYPE_CHECKING:
+    from sgmft.locator import SemanticLocator
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="As `sgmft train` wrote it; with --zero-shot none.")],
+    table: Annotated[str | None, typer.Argument(help="Posts, as for train.")] = None,
+    output: Output = "-",
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Add the set of labels that holds the true one for this share of posts, 0.9 for "
+            "instance, and leave the label empty where the set has not exactly one."
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(help="Leave the label empty below this probability.")
+    ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave the label empty for posts that seem to be of none of the labels, at the "
+            "cost of this share of those that are, 0.05 for instance."
+        ),
+    ] = None,
+    zero_shot: Annotated[
+        str | None, typer.Option(help="LABEL=DESCRIPTION|DESCRIPTION;LABEL=... for a model.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="With --zero-shot; as for train.")] = None,
+    features: Features = None,
+    where: Where = None,
+    column: Column = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Write a table again with a label, probabilities and, for bad rows, the reason."""
+    from sgmft import console
+    from sgmft.abstention import Abstention
+    from sgmft.jobs import predict_table
+
+    abstain = Abstention(coverage, min_probability, reject)
+    if zero_shot is None and (table is None or encoder):
+        raise SgmftError(
+            "predict needs a model and a table: sgmft predict MODEL TABLE."
+            if table is None
+            else "A model brings its encoder: leave --encoder out."
+        )
+    if zero_shot is None:
+        locator = locator_of(model, features, device)
+    elif table is not None:
+        raise SgmftError(f"With --zero-shot there is no model: leave {model} out.")
+    else:
+        locator = _describe(zero_shot, encoder, features, device)
+    source = source_of(table or model, where, column, allow_outside, strict)
+    with console.counter("Predicting") as done:
+        told = predict_table(
+            source,
+            output,
+            locator,
+            abstain=abstain,
+            adapt=zero_shot is not None,
+            on_predicted=done,
+        )
+    console.print_errors(told)
+    if output != "-":
+        print(f"Wrote {told.posts} rows to {output}", file=sys.stderr)
+
+
+def _describe(
+    words: str, encoder: str | None, features: str | None, device: str | None
+) -> SemanticLocator:
+    from sgmft import console
+    from sgmft.locator import SemanticLocator
+    from sgmft.zero_shot import parse_descriptions
+
+    folder = console.feature_folder(features)
+    return SemanticLocator.zero_shot(
+        parse_descriptions(words), encoder, features=folder, device=device
+    )

@@ -1,0 +1,1 @@
+"""Which posts are most worth labelling: choosing them, and writing them out for annotators."""

@@ -1,0 +1,212 @@
+"""What `sgmft suggest` does, callable from Python: a table in, tasks or another table out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from sgmft.errors import SgmftError
+from sgmft.jobs import Source, Told, renamed_columns
+from sgmft.posts import Post, count_errors, refuse
+from sgmft.prediction import Prediction
+from sgmft.suggest.choice import choose_posts, uncertainty_of
+from sgmft.tables import open_writer
+from sgmft.tables.label_studio_tasks import CONTROL, write_tasks
+from sgmft.training import answer
+
+if TYPE_CHECKING:
+    from sgmft.locator import SemanticLocator
+
+RANK, UNCERTAINTY = "suggested_rank", "uncertainty"
+
+
+class Suggestion(NamedTuple):
+    """A post worth labelling, and what a model says of it so far."""
+
+    post: Post
+    uncertainty: float | None  # 0..1; None without a model
+    prediction: Prediction | None
+
+
+class Suggestions(NamedTuple):
+    """The posts most worth labelling, the most worthwhile first, and those that were left out."""
+
+    chosen: list[Suggestion]
+    refused: list[Post]  # each with its `error`
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """What was written.
+
+    Attributes:
+        told: how many posts were read, how many could not be used and why.
+        posts: how many are suggested.
+        labelled: posts that have a label already.
+        folder: of the table, for Label Studio.
+        config: the labelling configuration, where tasks were written.
+    """
+
+    told: Told
+    posts: int
+    labelled: int
+    folder: Path
+    config: Path | None
+
+
+def suggest_posts(
+    posts: Sequence[Post],
+    locator: SemanticLocator,
+    count: int,
+    *,
+    labelled: Sequence[Post] = (),
+    seed: int = 0,
+    strict: bool = False,
+    on_encoded: Callable[[int], None] | None = None,
+) -> Suggestions:
+    """Choose the posts most worth labelling; see `choose_posts`.
+
+    Of posts with the same text and the same pictures one is suggested, and none where one of them
+    has a label. Posts with an error or that cannot be encoded are left out.
+
+    Args:
+        posts: to choose from; those with a label are not suggested, and cover what is like them.
+        locator: a trained one weighs posts by its uncertainty; of one that is not trained only
+            the encoder is used.
+        count: how many, 1 or more; fewer come back where there are no more.
+        labelled: posts from elsewhere that count as labelled too, if they have a label.
+        seed: see `choose_posts`.
+        strict: refuse all posts when one has an error or cannot be encoded.
+        on_encoded: called with the number of posts encoded so far.
+
+    Raises:
+        SgmftError: count is below 1; with `strict`, for the first bad post.
+    """
+    seen = [post for post in labelled if post.label is not None]
+    encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
+    if strict:
+        refuse(encoded.refused)
+    covered: dict[str, int] = {}  # content key to the position of the first post of that content
+    unlabelled: dict[str, int] = {}
+    for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
+        (unlabelled if post.label is None else covered).setdefault(key, i)
+    kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
+    features = encoded.features.take(torch.tensor(kept, dtype=torch.long))
+    predictions: list[Prediction] = []
+    uncertainty = None
+    if locator.network is not None:
+        answers = answer(locator.network, features)
+        chances = (answers.logits / locator.temperature).softmax(-1).numpy()
+        uncertainty = uncertainty_of(chances)
+        predictions = [
+            Prediction(encoded.posts[i], locator.labels[int(row.argmax())], row, None)
+            for i, row in zip(kept, chances, strict=True)
+        ]
+    order = choose_posts(
+        features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
+    )
+    chosen = [
+        Suggestion(
+            encoded.posts[kept[i]],
+            None if uncertainty is None else float(uncertainty[i]),
+            predictions[i] if predictions else None,
+        )
+        for i in order
+    ]
+    return Suggestions(chosen, encoded.refused)
+
+
+def suggest_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    count: int,
+    *,
+    labels: Sequence[str] = (),
+    labelled: Sequence[Source] = (),
+    seed: int = 0,
+    on_encoded: Callable[[int], None] | None = None,
+) -> Suggested:
+    """Write the posts of a table most worth labelling, in that order.
+
+    A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
+    table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
+    empty `label` to fill in where the input has none.
+
+    Args:
+        source: the table.
+        output: where the tasks or the table go.
+        locator, count, seed, on_encoded: see `suggest_posts`.
+        labels: choices for the annotators, in the order shown; the model's and those found in the
+            tables come after them.
+        labelled: tables with posts that are labelled already, such as an export of earlier tasks.
+
+    Raises:
+        SgmftError: a table cannot be read, nothing is left to suggest, or there are no labels to
+            choose among; with `source.strict`, for the first bad row.
+    """
+    posts = source.all_posts()
+    seen = [post for table in labelled for post in table.all_posts()]
+    known = [post for post in (*posts, *seen) if post.label is not None]
+    names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
+    tasks = str(output).lower().endswith(".json")
+    if tasks and not names:
+        raise SgmftError(
+            'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
+        )
+    chosen, refused = suggest_posts(
+        posts,
+        locator,
+        count,
+        labelled=seen,
+        seed=seed,
+        strict=source.strict,
+        on_encoded=on_encoded,
+    )
+    if not chosen:
+        raise SgmftError(
+            f"{source.table} has no post to suggest: all that can be used have a label, or are "
+            "the same as one that has; give a table with other posts."
+        )
+    config = None
+    if tasks:
+        config = write_tasks(
+            output,
+            [one.post for one in chosen],
+            list(names),
+            folder_of(source.table),
+            predictions=[one.prediction for one in chosen],
+            guessed_by=f"sgmft {locator.method.name} {locator.preset.name}",
+        )
+    else:
+        _write_table(output, posts, chosen)
+    told = Told(len(posts) + len(seen), count_errors(refused))
+    return Suggested(told, len(chosen), len(known), folder_of(source.table), config)
+
+
+def folder_of(table: str) -> Path:
+    """What the picture paths of a table are relative to, in full."""
+    path = Path(table)
+    folder = Path() if table == "-" else path if path.is_dir() else path.parent
+    return folder.absolute()
+
+
+def _write_table(output: str | Path, posts: Sequence[Post], chosen: Sequence[Suggestion]) -> None:
+    """The chosen rows with their rank and uncertainty, and a column for the label."""
+    columns = list(dict.fromkeys(key for post in posts for key in post.row))
+    added = [RANK, UNCERTAINTY]
+    if not any(column.strip().casefold() == CONTROL for column in columns):
+        added.append(CONTROL)
+    renamed = renamed_columns(columns, added)
+    with open_writer(output, [*renamed.values(), *added]) as writer:
+        writer.write(
+            [
+                {renamed[key]: value for key, value in one.post.row.items()}
+                | {RANK: rank, UNCERTAINTY: one.uncertainty}
+                for rank, one in enumerate(chosen, 1)
+            ]
+        )

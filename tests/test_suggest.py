@@ -1,0 +1,268 @@
+"""Which posts are suggested for labelling: worth, order, duplicates, labels that are there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from sgmft import Post, SemanticLocator, read_posts
+from sgmft.errors import SgmftError
+from sgmft.features import Features
+from sgmft.jobs import Source
+from sgmft.suggest.choice import choose_posts, uncertainty_of
+from sgmft.suggest.job import suggest_posts, suggest_table
+from sgmft.tables import Columns
+from toy_tables import read, table_of
+
+
+def made(N=40, seed=0, clusters=4, spread=0.3):
+    dice = np.random.default_rng(seed)
+    centre = np.repeat(dice.normal(size=(clusters, 14)), N // clusters, 0)
+    x = torch.from_numpy(centre + spread * dice.normal(size=(N, 14))).float()
+    has = torch.ones(N, dtype=torch.bool)
+    return Features(x[:, :8], x[:, 8:], has, has.clone())
+
+
+def slow_worth(features, chosen, weights, covered=()):
+    """The objective in a loop over pairs, in float64."""
+    rows = []
+    for side in (features.text.double(), features.image.double()):
+        side = (side - side.mean(0)) / side.std(0)
+        rows.append(side / side.norm(dim=1, keepdim=True))
+    total = 0.0
+    for j in range(len(features)):
+        best = 0.0
+        for i in (*chosen, *covered):
+            cosine = sum(float(side[i] @ side[j]) for side in rows) / 2
+            best = max(best, max(cosine, 0.0) ** 2)
+        total += weights[j] * best * (j not in covered)
+    return total
+
+
+@pytest.mark.parametrize("covered", [(), (3, 17)])
+def test_each_choice_is_the_best_there_is(covered):
+    features, weights = made(), np.random.default_rng(1).uniform(size=40).astype(np.float32)
+    chosen = choose_posts(features, 5, uncertainty=weights, covered=covered, near=2.0)
+    for n, i in enumerate(chosen):
+        worth = [slow_worth(features, [*chosen[:n], j], weights, covered) for j in range(40)]
+        open_posts = [j for j in range(40) if j not in (*chosen[:n], *covered)]
+        assert worth[i] == pytest.approx(max(worth[j] for j in open_posts), rel=1e-5)
+
+
+def test_every_cluster_gets_a_post_before_any_gets_two():
+    chosen = choose_posts(made(), 4)
+    assert sorted(i // 10 for i in chosen) == [0, 1, 2, 3]
+    after = choose_posts(made(), 2, covered=[0, 1, 10])
+    assert sorted(i // 10 for i in after) == [2, 3]
+
+
+def test_uncertain_posts_come_first():
+    doubts = np.full(40, 0.01, np.float32)
+    doubts[10:20] = 1.0
+    assert choose_posts(made(), 1, uncertainty=doubts)[0] // 10 == 1
+
+
+def test_near_duplicates_are_suggested_once():
+    features = made()
+    again = features.take(torch.arange(80) % 40)
+    again.text[40:] += 0.001
+    chosen = choose_posts(again, 80)
+    assert len({i % 40 for i in chosen}) == len(chosen) <= 40
+    assert not set(choose_posts(again, 80, covered=range(40)))
+
+
+def test_of_many_posts_some_are_looked_at(monkeypatch):
+    monkeypatch.setattr("sgmft.suggest.choice.POOL", 20)
+    features = made()
+    first = choose_posts(features, 30, near=2.0, seed=1)
+    assert len(first) == 20 and first == choose_posts(features, 30, near=2.0, seed=1)
+    assert set(first) != set(choose_posts(features, 30, near=2.0, seed=2))
+
+
+def test_missing_sides_and_few_posts():
+    features = made()
+    text, image = torch.arange(40) % 3 != 0, torch.arange(40) % 3 != 1
+    dirty = Features(features.text, features.image.clone(), text, image)
+    dirty.image[~image] = float("nan")
+    assert len(set(choose_posts(dirty, 10))) == 10
+    assert choose_posts(features.take(torch.tensor([5])), 3) == [0]
+    assert choose_posts(features.take(torch.tensor([], dtype=torch.long)), 3) == []
+    with pytest.raises(SgmftError, match="At least 1 post"):
+        choose_posts(features, 0)
+
+
+def test_uncertainty_is_one_less_the_margin():
+    chances = np.array([[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.7, 0.1]], np.float32)
+    np.testing.assert_allclose(uncertainty_of(chances), [1, 0, 0.5], atol=1e-6)
+
+
+@pytest.fixture
+def unlabelled(toy_posts):
+    return [Post(p.text, p.images, id=p.id, user=p.user, place=f"t, row {p.id}") for p in toy_posts]
+
+
+def test_posts_with_a_label_and_bad_posts_are_left_out(toy_posts, unlabelled, toy_model):
+    bad = [Post("kitchen", images="nowhere.jpg"), Post("x", error="broken")]
+    posts = [*toy_posts[:10], *unlabelled[:20], *bad]
+    found = suggest_posts(posts, toy_model, 50)
+    assert {one.post.id for one in found.chosen} <= {p.id for p in unlabelled[10:20]}
+    assert found.chosen and len(found.refused) == 2
+    for one in found.chosen:
+        chances = np.sort(toy_model.predict_proba([one.post])[0])
+        assert one.uncertainty == pytest.approx(1 - chances[-1] + chances[-2], abs=1e-5)
+        assert one.prediction.label == toy_model.predict([one.post])[0]
+    elsewhere = suggest_posts(unlabelled[:20], toy_model, 50, labelled=toy_posts[:10])
+    assert [one.post.id for one in elsewhere.chosen] == [one.post.id for one in found.chosen]
+    with pytest.raises(SgmftError, match="nowhere"):
+        suggest_posts(posts, toy_model, 5, strict=True)
+
+
+def test_without_a_model_there_is_no_uncertainty(tiny, unlabelled):
+    found = suggest_posts([*unlabelled, *unlabelled], SemanticLocator("tiny"), 36)
+    ids = [one.post.id for one in found.chosen]
+    assert len(ids) == len(set(ids)) > 20  # the same post twice is one
+    assert all(one.uncertainty is None and one.prediction is None for one in found.chosen)
+
+
+@pytest.fixture
+def posts_table(toy_posts, tmp_path):
+    """A table beside its pictures, one with a name that must be quoted; the last row is bad."""
+    folder = tmp_path / "posts"
+    (folder / "图 片").mkdir(parents=True)
+    rows = []
+    for post in toy_posts:
+        images = [f"图 片/{image.name}" for image in post.images]
+        for image in post.images:
+            shutil.copy(image, folder / "图 片" / image.name)
+        rows.append({"id": post.id, "text": post.text, "image": "|".join(images), "城市": "北京"})
+    rows.append({"id": "bad", "text": "kitchen", "image": "gone.jpg", "城市": ""})
+    return table_of(rows, folder / "posts.csv")
+
+
+def annotated(tasks, folder, labels):
+    """What Label Studio exports once an annotator is through."""
+    items = [
+        {
+            "id": 100 + i,
+            "data": task["data"],
+            "predictions": [],
+            "annotations": [
+                {
+                    "was_cancelled": False,
+                    "result": [
+                        {
+                            "from_name": "label",
+                            "to_name": "text",
+                            "type": "choices",
+                            "value": {"choices": [labels[task["data"]["id"]]]},
+                        }
+                    ],
+                }
+            ],
+        }
+        for i, task in enumerate(tasks)
+    ]
+    path = folder / "export.json"
+    path.write_text(json.dumps(items), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_tasks_come_back_as_labelled_posts(toy_posts, toy_model, posts_table, tmp_path, several):
+    if several:
+        table = read(posts_table)
+        shutil.copy(toy_posts[0].images[0], posts_table.parent / "b.png")
+        table[4]["image"] += "|b.png"
+        posts_table = table_of(table, posts_table.with_suffix(".jsonl"))
+    output, places = tmp_path / "new" / "tasks.json", ["Cinema", "Home & <garden>"]
+    found = suggest_table(Source(str(posts_table)), output, toy_model, 30, labels=places)
+    assert found.told.errors == {"there is no file …": 1} and found.told.posts == 37
+    tasks = json.loads(output.read_text("utf-8"))
+    assert len(tasks) == found.posts <= 30
+    view = ElementTree.parse(found.config).getroot()
+    assert [one.get("value") for one in view.iter("Choice")] == [*places, "Home", "School", "Work"]
+    (choices,), (image,) = view.iter("Choices"), view.iter("Image")
+    assert image.get("valueList" if several else "value") == "$image"
+    names = {one.get("name") for one in view}
+    for task in tasks:
+        assert {"text", "image", "id", "row"} <= task["data"].keys()
+        assert isinstance(task["data"]["image"], list if several else str)
+        (guess,) = task["predictions"]
+        (result,) = guess["result"]
+        assert result["from_name"] == choices.get("name") and result["to_name"] in names
+        assert 0 < guess["score"] <= 1 and guess["model_version"].startswith("sgmft")
+    before = {post.id: post for post in read_posts(posts_table)}
+    labels = {post.id: post.label for post in toy_posts}
+    back = read_posts(annotated(tasks, posts_table.parent, labels))
+    assert len(back) == len(tasks)
+    for post in back:
+        assert post.error is None and post.label == labels[post.id]
+        assert (post.text, post.images) == (before[post.id].text, before[post.id].images)
+        assert all(path.is_file() for path in post.images)
+    again = suggest_table(
+        Source(str(posts_table)),
+        tmp_path / "more.jsonl",
+        toy_model,
+        30,
+        labelled=[Source(str(posts_table.parent / "export.json"))],
+    )
+    more = read(tmp_path / "more.jsonl")
+    assert again.labelled == len(back) and not {r["id"] for r in more} & {p.id for p in back}
+
+
+def test_a_table_to_fill_in(toy_model, posts_table, tmp_path):
+    output = tmp_path / "suggestions.csv"
+    suggest_table(Source(str(posts_table)), output, toy_model, 5)
+    rows = read(output)
+    columns = ["id", "text", "image", "城市", "suggested_rank", "uncertainty", "label"]
+    assert list(rows[0]) == columns and [row["suggested_rank"] for row in rows] == list("12345")
+    assert all(0 <= float(row["uncertainty"]) <= 1 and row["label"] is None for row in rows)
+    for row in rows:
+        row["label"] = "Home"
+    filled = posts_table.parent / "filled.csv"
+    with filled.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert [post.label for post in read_posts(filled)] == ["Home"] * 5
+
+
+def test_a_label_column_of_its_own_is_kept(toy_model, tmp_path):
+    rows = [
+        {"text": "sofa bed", "label": "Home", "uncertainty": "x"},
+        {"text": "boss desk", "label": "", "uncertainty": "y"},
+    ]
+    table, output = table_of(rows, tmp_path / "p.jsonl"), tmp_path / "out.jsonl"
+    suggest_table(Source(str(table)), output, toy_model, 5)
+    (row,) = read(output)
+    assert list(row) == ["text", "label", "input_uncertainty", "suggested_rank", "uncertainty"]
+    assert row["text"] == "boss desk" and row["label"] == "" and row["input_uncertainty"] == "y"
+
+
+def test_what_cannot_be_suggested(tiny, toy_model, tmp_path):
+    cold, output = SemanticLocator("tiny"), tmp_path / "tasks.json"
+    table = table_of([{"text": "sofa bed", "place": "Home"}], tmp_path / "p.jsonl")
+    with pytest.raises(SgmftError, match="Label Studio needs labels"):
+        suggest_table(Source(str(table)), output, cold, 5)
+    named = Source(str(table), Columns(label="place"))
+    with pytest.raises(SgmftError, match="no post to suggest"):
+        suggest_table(named, output, cold, 5)
+    (tmp_path / "in").mkdir()
+    outside = [{"text": "", "image": str(tmp_path / "a.png")}]
+    quarter = np.zeros((8, 8, 3), np.uint8)
+    from PIL import Image
+
+    Image.fromarray(quarter).save(tmp_path / "a.png")
+    table = table_of(outside, tmp_path / "in" / "p.jsonl")
+    source = Source(str(table), allow_outside=True)
+    with pytest.raises(SgmftError, match=r"row 1: Label Studio cannot be shown .* lies outside"):
+        suggest_table(source, output, cold, 5, labels=["Home"])
+    assert not output.exists()
+    suggest_table(source, tmp_path / "s.csv", cold, 5)
+    assert len(read(tmp_path / "s.csv")) == 1
