@@ -61,7 +61,8 @@ class Described(Solved):
 
     Some descriptions are near to everything, so each label's cosines are standardised, for texts
     and pictures apart: by mean and variance over the posts it was adapted to, and over the
-    reference texts, which count as `PRIOR` posts. A missing side adds 0.
+    reference texts, which count as `PRIOR` posts; of one post alone, by the latter only. A missing
+    side adds 0.
     """
 
     config: DescribedConfig
@@ -149,9 +150,10 @@ class Described(Solved):
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the cosines, (2, K) each, of posts and reference together."""
         before, spread = self.reference
-        posts = (self.count + PRIOR)[:, None]
-        mean = (self.total + PRIOR * before) / posts
-        squares = self.squares + PRIOR * (spread + before.square())
+        several = (self.count > 1).to(self.count)[:, None]  # a post is no measure of itself
+        posts = several * self.count[:, None] + PRIOR
+        mean = (several * self.total + PRIOR * before) / posts
+        squares = several * self.squares + PRIOR * (spread + before.square())
         return mean, squares / posts - mean.square()
 
 
