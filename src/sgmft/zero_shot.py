@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.functional import normalize
 
 from sgmft.baselines.described import Described, DescribedConfig
 from sgmft.encoders.base import Encoder, Recognizer
+from sgmft.encoders.efficientnet import imagenet_names
 from sgmft.encoding import Chunk, stack
 from sgmft.errors import SgmftError
 from sgmft.nn import Network
@@ -64,14 +64,10 @@ def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]
         )
     encoder = locator.encoder
     info = encoder.info
-    lines = files("sgmft.encoders").joinpath("imagenet_names.txt").read_text("utf-8").splitlines()
-    names = [line for line in lines if not line.startswith("#")]
     config: dict[str, Any] = {}
-    heads = None
-    if isinstance(encoder, Recognizer):
-        heads = encoder.class_heads()
+    heads = encoder.class_heads() if isinstance(encoder, Recognizer) else None
+    if heads is not None:
         config = {"heads": len(heads.weight), "picture_classes": len(heads.names)}
-        names = heads.names
     network = Described(
         DescribedConfig(
             len(descriptions),
@@ -84,7 +80,7 @@ def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]
     )
     prompts = [_centre(encoder, label, texts) for label, texts in descriptions.items()]
     network.prompts.copy_(torch.stack(prompts))
-    vectors = _encode(encoder, names)
+    vectors = _encode(encoder, imagenet_names() if heads is None else heads.names)
     if heads is not None:
         network.names.copy_(vectors)
         network.weight.copy_(torch.from_numpy(heads.weight))

@@ -109,11 +109,15 @@ class PictureEncoder:
 
     def class_heads(self) -> Heads:
         """The published heads of both networks for the 1,000 classes of ImageNet."""
-        text = files("sgmft.encoders").joinpath("imagenet_names.txt").read_text("utf-8")
-        names = [line for line in text.splitlines() if not line.startswith("#")]
         heads = [network.head() for network in self._networks]
         weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
-        return Heads(weight, bias, names)
+        return Heads(weight, bias, imagenet_names())
+
+
+def imagenet_names() -> list[str]:
+    """Names of the 1,000 classes of ImageNet, in the order of the published networks."""
+    text = files("sgmft.encoders").joinpath("imagenet_names.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 class EfficientNetLite:
