@@ -20,6 +20,8 @@ from toy_tables import names
 from toy_tables import rows as rows
 from toy_tables import table as table
 
+JUDGED = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
+
 # --- train
 
 
@@ -58,7 +60,7 @@ def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
     assert not (folder / "config.json").exists()
     told = train_table(Source(str(table)), folder, tiny(preset="default"))
     assert told.posts == 12
-    assert names(folder) == ["README.md", "config.json", "model.safetensors"]
+    assert names(folder) == JUDGED
 
 
 def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, toy_model, tmp_path):
@@ -103,7 +105,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
     calls = []
     monkeypatch.setattr("sgmft.training._train_epoch", lambda *_: calls.append(1))
     assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
-    assert names(tmp_path / "m") == ["README.md", "config.json", "model.safetensors"]
+    assert names(tmp_path / "m") == JUDGED
 
 
 @pytest.mark.usefixtures("trained")  # whose features are in the store
@@ -131,7 +133,7 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     whole = tmp_path / "whole"
     locator = SemanticLocator(preset="elements", settings=settings, features=store)
     train_table(Source(str(sample)), whole, locator)
-    assert names(killed) == names(whole) == ["README.md", "config.json", "model.safetensors"]
+    assert names(killed) == names(whole) == JUDGED
     one, other = (load_file(folder / "model.safetensors") for folder in (killed, whole))
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)
