@@ -16,6 +16,7 @@ from sgmft.options import (
     Strict,
     Table,
     Where,
+    locator_of,
     source_of,
 )
 
@@ -41,10 +42,9 @@ def explain(
     """
     from sgmft import console
     from sgmft.explain.job import explain_table
-    from sgmft.locator import SemanticLocator
 
     source = source_of(table, where, column, allow_outside, strict)
-    locator = SemanticLocator.from_pretrained(model, device=device)
+    locator = locator_of(model, "none", device)
     with console.counter("Explaining") as done:
         told, summaries = explain_table(
             source, output, locator, row=row, most=posts, label=label, on_explained=done

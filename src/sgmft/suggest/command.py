@@ -19,6 +19,7 @@ from sgmft.options import (
     Strict,
     Table,
     Where,
+    locator_of,
     source_of,
 )
 
@@ -62,7 +63,7 @@ def suggest(
     elif encoder or cleaning:
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
-        locator = SemanticLocator.from_pretrained(model, features=folder, device=device)
+        locator = locator_of(model, features, device)
     with console.counter("Encoding") as done:
         found = suggest_table(
             source_of(table, where, column, allow_outside, strict),
