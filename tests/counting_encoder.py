@@ -12,7 +12,7 @@ import pytest
 from picture_files import encoded, plain, quarters, scene, truncated
 from sgmft.encoders import Encoded, EncoderInfo
 from sgmft.encoding import MAX_PICTURES, Chunk
-from sgmft.features import PostFeatures
+from sgmft.post_features import PostFeatures
 from sgmft.posts import Post
 
 TEXT, WORD, IMAGE, SIZE = 8, 5, 6, 32

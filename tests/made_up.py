@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from sgmft.encoders import EncoderInfo
-from sgmft.features import Features, PostFeatures
+from sgmft.features import Features
 from sgmft.nn import Batch, NetworkConfig, Output
 from sgmft.nn.network import Solved
+from sgmft.post_features import PostFeatures
 from sgmft.training import LabelledFeatures
 
 INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "light")

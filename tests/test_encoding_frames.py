@@ -17,9 +17,9 @@ import video_files as film
 from counting_encoder import IMAGE, SIZE, CountingEncoder, by_id
 from sgmft import read_posts
 from sgmft.encoding import MAX_PICTURES, encode_posts
-from sgmft.features import PostFeatures
 from sgmft.frames import MAX_FRAMES, pictures_of
 from sgmft.images import PictureError, decode_picture
+from sgmft.post_features import PostFeatures
 from sgmft.posts import Post, count_errors
 from sgmft.store import FeatureStore
 from sgmft.thumbnails import SIDE, thumbnail

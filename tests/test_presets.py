@@ -7,11 +7,12 @@ import torch
 
 from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import Features, PostFeatures
+from sgmft.features import Features
 from sgmft.fitting import Task
 from sgmft.methods import get_method
 from sgmft.nn import SGMFT, Batch, ModelConfig
 from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
+from sgmft.post_features import PostFeatures
 from sgmft.presets import PRESETS, Preset, TrainConfig
 from sgmft.training import LabelledFeatures
 

@@ -18,7 +18,7 @@ import pytest
 from counting_encoder import same
 from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import PostFeatures
+from sgmft.post_features import PostFeatures
 from sgmft.store import FeatureStore
 
 INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light", word_width=5)

@@ -84,8 +84,12 @@ class HeldOut:
         Raises:
             SgmftError: too few held-out posts for this coverage.
         """
-        from mapie.classification import SplitConformalClassifier
-
+        try:
+            from mapie.classification import SplitConformalClassifier
+        except ImportError as error:
+            raise SgmftError(
+                "Prediction sets need the package mapie: pip install mapie."
+            ) from error
         self.check(Abstention(coverage=coverage))
         if not len(probabilities):
             return np.zeros(probabilities.shape, np.bool_)

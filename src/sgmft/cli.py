@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from sgmft.compare.command import compare
 from sgmft.errors import SgmftError
 from sgmft.explain.command import explain
+from sgmft.export.command import export
 from sgmft.options import (
     AllowOutside,
     Cleaning,
@@ -203,6 +204,7 @@ def encode(
     _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
 
 
+app.command()(export)
 app.command()(predict)
 app.command()(explain)
 app.command()(suggest)

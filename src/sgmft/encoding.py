@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sgmft.encoders.base import Encoder
-from sgmft.features import Features, PostFeatures
 from sgmft.frames import MAX_FRAMES, holds_several, pictures_of, read_file
 from sgmft.images import PictureError, Pixels
 from sgmft.lexical import ngrams
+from sgmft.post_features import PostFeatures
 from sgmft.posts import Post
 from sgmft.text import clean, get_cleaning
 
 if TYPE_CHECKING:
+    from sgmft.features import Features
     from sgmft.store import FeatureStore
 
 CHUNK = 256  # posts encoded together, and written as one shard
@@ -116,6 +117,8 @@ def encode_all(
 
 def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
     """Features of posts as tensors, of the encoder's widths even when there are none."""
+    from sgmft.features import Features  # torch, which not every runtime has
+
     return Features.of(rows, encoder.info, tokens)
 
 

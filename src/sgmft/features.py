@@ -1,10 +1,10 @@
-"""What encoders produce for posts, in memory: one post's features, and many posts' as tensors."""
+"""Features of many posts as tensors, from which batches are cut."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,19 +13,7 @@ from torch import Tensor
 
 from sgmft.encoders.base import EncoderInfo
 from sgmft.nn.batch import Batch
-
-
-class PostFeatures(NamedTuple):
-    """Features of one post; None where it has no text or picture, or tokens were not asked for.
-
-    Token features are float16: half the disk, and far below the encoders' own noise.
-    """
-
-    text: NDArray[np.float32] | None  # (Dt,)
-    words: NDArray[np.float16] | None  # (n, Dw)
-    images: NDArray[np.float32] | None  # (k, Dv), one row a picture
-    regions: NDArray[np.float16] | None  # (k r, Dv), r regions a picture, picture after picture
-    ngrams: NDArray[np.int32] | None = None  # (g,) of the text, see `sgmft.lexical`
+from sgmft.post_features import PostFeatures
 
 
 @dataclass(frozen=True)

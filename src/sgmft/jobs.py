@@ -18,7 +18,7 @@ from sgmft.tables import Columns, iter_posts, open_table, open_writer
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
-    from sgmft.prediction import Prediction
+    from sgmft.prediction import Prediction, Predictor
     from sgmft.training import Epoch
 
 
@@ -116,10 +116,10 @@ def _is_ours(folder: Path) -> bool:
 def predict_table(
     source: Source,
     output: str | Path,
-    locator: SemanticLocator,
+    locator: Predictor,
     *,
     abstain: Abstention | None = None,
-    adapt: bool = False,
+    adapt: Callable[[Iterable[Post]], object] | None = None,
     on_predicted: Callable[[int], None] | None = None,
 ) -> Told:
     """Write the table again with a label for each row, in order and in constant memory.
@@ -130,7 +130,7 @@ def predict_table(
     at: `set`, the prediction set, and `typicality`. An input column of one of these names is kept
     as `input_<name>`, or `input_input_<name>` where that is taken.
 
-    With `adapt`, a zero-shot locator is first adapted to all posts of the table.
+    With `adapt`, all posts of the table are given to it first.
     """
     rules = abstain or Abstention()
     added = ["label", "probability", *chance_columns(locator)]
@@ -145,7 +145,7 @@ def predict_table(
         posts = source.posts()
         keys = columns_of(source.table)
     if adapt:
-        locator.adapt(posts if isinstance(posts, list) else source.posts())
+        adapt(posts if isinstance(posts, list) else source.posts())
     renamed = renamed_columns(list(dict.fromkeys(keys)), added)
     read = 0
     errors: dict[str, int] = {}
@@ -190,7 +190,7 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
     return names
 
 
-def chance_columns(locator: SemanticLocator) -> list[str]:
+def chance_columns(locator: Predictor) -> list[str]:
     """Names of the columns that hold the probabilities."""
     return [f"p_{label}" for label in locator.labels]
 

@@ -22,10 +22,13 @@ from sgmft.options import (
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
+    from sgmft.prediction import Predictor
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="As `sgmft train` wrote it; with --zero-shot none.")],
+    model: Annotated[
+        str, typer.Argument(help="As `sgmft train` or `export` wrote it; none with --zero-shot.")
+    ],
     table: Annotated[str | None, typer.Argument(help="Posts, as for train.")] = None,
     output: Output = "-",
     coverage: Annotated[
@@ -43,6 +46,13 @@ def predict(
         typer.Option(
             help="Leave the label empty for posts that seem to be of none of the labels, at the "
             "cost of this share of those that are, 0.05 for instance."
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="torch, or onnx for a folder that `sgmft export` wrote; by default what the "
+            "folder holds."
         ),
     ] = None,
     zero_shot: Annotated[
@@ -68,25 +78,41 @@ def predict(
             if table is None
             else "A model brings its encoder: leave --encoder out."
         )
+    locator: Predictor
+    adapt = None
     if zero_shot is None:
-        locator = locator_of(model, features, device)
+        locator = _load(model, runtime, features, device)
     elif table is not None:
         raise SgmftError(f"With --zero-shot there is no model: leave {model} out.")
     else:
-        locator = _describe(zero_shot, encoder, features, device)
+        described = _describe(zero_shot, encoder, features, device)
+        locator, adapt = described, described.adapt
     source = source_of(table or model, where, column, allow_outside, strict)
     with console.counter("Predicting") as done:
         told = predict_table(
-            source,
-            output,
-            locator,
-            abstain=abstain,
-            adapt=zero_shot is not None,
-            on_predicted=done,
+            source, output, locator, abstain=abstain, adapt=adapt, on_predicted=done
         )
     console.print_errors(told)
     if output != "-":
         print(f"Wrote {told.posts} rows to {output}", file=sys.stderr)
+
+
+def _load(model: str, runtime: str | None, features: str | None, device: str | None) -> Predictor:
+    from sgmft.runtime.manifest import is_exported
+
+    runtime = runtime or ("onnx" if is_exported(model) else "torch")
+    if runtime == "torch":
+        return locator_of(model, features, device)
+    if runtime != "onnx":
+        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
+    if features not in (None, "none") or device is not None:
+        raise SgmftError(
+            "An exported model keeps no features and runs on the CPU: leave out "
+            f"{'--features' if device is None else '--device'}."
+        )
+    from sgmft.runtime import OnnxLocator
+
+    return OnnxLocator.load(model)
 
 
 def _describe(

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.abstention import Ruling
+from sgmft.abstention import Abstention, Ruling
 from sgmft.posts import Post
+
+
+class Predictor(Protocol):
+    """What says something of posts: a `SemanticLocator`, or an exported one."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The K labels, in the order of the probabilities."""
+
+    def predictions(
+        self, posts: Iterable[Post], abstain: Abstention | None = None
+    ) -> Iterator[Prediction]:
+        """Predictions in the order of the posts."""
 
 
 class Prediction(NamedTuple):

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import PostFeatures
 from sgmft.files import write_whole
+from sgmft.post_features import PostFeatures
 
 FORMAT = 2  # of the shards; a store of another format is not read
 

@@ -14,7 +14,7 @@ from sgmft import SemanticLocator, read_posts
 from sgmft.baselines import feature_level_cnn, low_rank, word_average
 from sgmft.baselines.base import BUDGET
 from sgmft.baselines.word_embeddings import WordConfig, WordEmbeddings, vocabulary, word_ids
-from sgmft.encoders.cnn import word_number
+from sgmft.encoders.word_numbers import word_number
 from sgmft.errors import SgmftError
 from sgmft.nn import Batch
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from picture_files import quarters, scene
 from sgmft.encoders import Encoder, load_encoder
-from sgmft.encoders.cnn import WORD_WIDTH, word_number
+from sgmft.encoders.word_numbers import WORD_WIDTH, word_number
 from sgmft.encoding import encode_all
 from sgmft.errors import SgmftError
 from sgmft.posts import Post

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgmft.encoders import EncoderInfo
-from sgmft.features import Features, PostFeatures, Ragged
+from sgmft.features import Features, Ragged
 from sgmft.nn import SGMFT, ModelConfig
+from sgmft.post_features import PostFeatures
 
 DT, DW, DV, REGIONS = 4, 5, 3, 2
 INFO = EncoderInfo("x", "0" * 16, DT, DV, False, None, 8, "light", word_width=DW)

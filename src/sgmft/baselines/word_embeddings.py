@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.baselines.base import BUDGET
-from sgmft.encoders.cnn import WORD_WIDTH
+from sgmft.encoders.word_numbers import WORD_WIDTH
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
 from sgmft.nn.inputs import ModalityInput, Scale
+from sgmft.nn.lookup import find
 from sgmft.nn.network import Network, NetworkConfig
 from sgmft.presets import Preset
 
@@ -93,9 +94,8 @@ class WordEmbeddings(nn.Module):
 
     def rows(self, words: Tensor) -> Tensor:
         """Which embedding each word (..., 3) has: its place in the vocabulary, or V."""
-        ids, size = word_ids(words), len(self.vocabulary)
-        place = torch.searchsorted(self.vocabulary, ids).clamp(max=size - 1)
-        return torch.where(self.vocabulary[place] == ids, place, size)
+        place, known = find(self.vocabulary, word_ids(words))
+        return torch.where(known, place, len(self.vocabulary))
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """(B, n, 3) and its mask (B, n) -> (B, n, E), zeros where no word is."""

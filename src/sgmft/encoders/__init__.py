@@ -10,16 +10,23 @@ from sgmft.encoders.base import Encoded, Encoder, EncoderInfo
 from sgmft.memory import keep_freed_memory
 
 
-def _compact(**settings: Any) -> Encoder:
-    from sgmft.encoders.compact import CompactEncoder
+def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -> Encoder:
+    """The embedded default: small networks whose weights come inside Python packages.
 
-    return CompactEncoder(**settings)
+    Texts and pictures do not share a space.
+    """
+    from sgmft.encoders.efficientnet import PictureEncoder
+    from sgmft.encoders.sentences import SentenceTexts
+
+    return PictureEncoder("compact", SentenceTexts(cleaning, max_words), cleaning, **settings)
 
 
-def _cnn(**settings: Any) -> Encoder:
-    from sgmft.encoders.cnn import CNNEncoder
+def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
+    """For systems that learn their own word embeddings; pictures as in `compact`."""
+    from sgmft.encoders.efficientnet import PictureEncoder
+    from sgmft.encoders.word_numbers import NumberTexts
 
-    return CNNEncoder(**settings)
+    return PictureEncoder("cnn", NumberTexts(cleaning, max_words), cleaning, **settings)
 
 
 def _chinese_clip(name: str, **settings: Any) -> Encoder:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from sgmft.text import Cleaning
+
 FloatArray = NDArray[np.float32]
 
 
@@ -65,6 +67,26 @@ class Encoder(Protocol):
 
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """Encode RGB pictures (N, image_size, image_size, 3)."""
+
+
+class Texts(Protocol):
+    """The text side of an encoder whose sides are independent of each other; it needs no torch.
+
+    Attributes:
+        width, word_width: of a text's pooled feature and of one word's.
+        packages: whose versions decide the features.
+        cleaning: decides which words are segmented.
+        max_words: bounds a text's tokens.
+    """
+
+    width: int
+    word_width: int
+    packages: tuple[str, ...]
+    cleaning: Cleaning
+    max_words: int
+
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Encode cleaned, non-empty texts; the result is in the order given."""
 
 
 class Heads(NamedTuple):

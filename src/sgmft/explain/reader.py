@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sgmft.encoders.base import Encoder
 from sgmft.encoding import Content, encode_contents, prepare, stack
 from sgmft.errors import SgmftError
-from sgmft.features import Features, PostFeatures
+from sgmft.features import Features
 from sgmft.images import Pixels
 from sgmft.nn.network import Network
+from sgmft.post_features import PostFeatures
 from sgmft.posts import Post
 from sgmft.training import answer
 

@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     image_mask: Tensor | None = None  # (B, m)
     image_index: Tensor | None = None  # (B, m) which of the post's pictures a region belongs to
     ngrams: Tensor | None = None  # (B, g) of the text, int32, padded with -1
+    ngram_counts: Tensor | None = None  # (B, g); given, a post's n-grams are all different
 
     def without_sides(self, share: float, lots: Tensor) -> Batch:
         """Modality dropout: of the posts with both sides, a share loses one of them.

@@ -119,7 +119,7 @@ class EvidenceNetwork(Solved):
         """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
         said = [self.text(batch.text)]
         if self.lexical is not None:
-            said.append(self.lexical(_ngrams(batch)))
+            said.append(self._read(self.lexical, batch))
         text = self.text_pool([evidence(x, self.prior) for x in said], self.prior)
         image = self.image(batch.image)
         image = self.image_pool([evidence(image, self.prior)], self.prior)
@@ -133,6 +133,12 @@ class EvidenceNetwork(Solved):
         known = [evidence(x, self.prior) for x in said]
         pool.fit(known, self.prior, labels)
         return pool(known, self.prior)
+
+    def _read(self, expert: LexicalExpert, batch: Batch) -> Tensor:
+        """What the n-grams say; counted beforehand, or not."""
+        grams, counts = _ngrams(batch), batch.ngram_counts
+        said: Tensor = expert(grams) if counts is None else expert.counted(grams, counts)
+        return said
 
     def _choose(self, batch: Batch, text: Tensor, image: Tensor, joint: Tensor) -> Output:
         """The answer from the sides that a post has."""

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, nll_loss
+from torch.nn.functional import linear, nll_loss, normalize
 
 from sgmft.nn.inputs import Normalizer
 from sgmft.nn.logistic import logistic_path
+from sgmft.nn.lookup import find
 
 FLOOR = math.log(1e-4)  # no expert rules a label out
 MIN_POSTS = 2  # that must hold an n-gram for it to count
@@ -155,14 +156,25 @@ class LexicalExpert(Expert):
         logits.index_add_(0, row, value[:, None] * self.weight.T[column])
         return logits.log_softmax(-1)
 
+    def counted(self, x: Tensor, counts: Tensor) -> Tensor:
+        """As `forward`, of n-grams (B, g) that are all different, and how often each is there.
+
+        Padding counts as nothing. This form can be exported, and is slower on many posts.
+        """
+        if not len(self.vocabulary):
+            return self.bias.log_softmax(-1).expand(len(x), -1)
+        column, known = find(self.vocabulary, x)
+        value = (1 + counts.clamp(min=1).to(self.idf).log()) * self.idf[column] * known
+        value = normalize(value, dim=-1)
+        logits = self.bias + (value[:, None] @ self.weight.T[column])[:, 0]
+        return logits.log_softmax(-1)
+
     def _weights(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
         if not len(self.vocabulary):
             none = torch.zeros(0, dtype=torch.long, device=x.device)
             return none, none, self.idf.new_zeros(0)
-        column = torch.searchsorted(self.vocabulary, x.clamp(min=0))
-        column = column.clamp(max=len(self.vocabulary) - 1)
-        known = (x >= 0) & (self.vocabulary[column] == x)
+        column, known = find(self.vocabulary, x)  # padding is no n-gram's number
         row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
         both = row[known] * len(self.vocabulary) + column[known]
         cell, count = both.unique(return_counts=True)

@@ -1,9 +1,8 @@
-"""For systems that learn their own word embeddings: words as numbers of a vocabulary.
+"""Texts for systems that learn their own word embeddings: words as numbers of a vocabulary.
 
-Texts: a model sees no text, only features, so each segmented word becomes the first 24 bits of
-the SHA-256 of its case-folded form, as three numbers 0..255, which float16 holds exactly;
+A model sees no text, only features, so each segmented word becomes the first 24 bits of the SHA-256
+of its case-folded form, as three numbers 0..255, which float16 holds exactly;
 `sgmft.baselines.word_embeddings` looks them up. Of 20,000 words about 12 pairs share a number.
-Pictures: EfficientNet-Lite0 and -Lite2, as in `compact`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sgmft.encoders.base import Encoded, FloatArray
-from sgmft.encoders.efficientnet import PictureEncoder
-from sgmft.text import words
+from sgmft.text import get_cleaning, words
 
 WORD_WIDTH = 3  # bytes of a word's number
 
@@ -25,33 +23,21 @@ def word_number(word: str) -> bytes:
     return hashlib.sha256(word.casefold().encode("utf-8", "surrogatepass")).digest()[:WORD_WIDTH]
 
 
-class CNNEncoder(PictureEncoder):
-    """See the module; `patch_grid` 4 gives 16 picture tokens, `max_words` bounds a text's."""
+class NumberTexts:
+    """The texts of the encoder `cnn`; see the module.
 
-    def __init__(
-        self,
-        cleaning: str = "light",
-        *,
-        patch_grid: int = 4,
-        max_words: int = 64,
-        batch_size: int = 8,
-        device: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        super().__init__(
-            "cnn",
-            WORD_WIDTH,
-            WORD_WIDTH,
-            ["jieba"],
-            cleaning,
-            patch_grid,
-            max_words,
-            batch_size,
-            device,
-            dtype,
-        )
+    Args:
+        cleaning: decides which words are segmented.
+        max_words: bounds a text's tokens.
+    """
 
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+    width = word_width = WORD_WIDTH
+    packages: tuple[str, ...] = ("jieba",)
+
+    def __init__(self, cleaning: str = "light", max_words: int = 64) -> None:
+        self.cleaning, self.max_words = get_cleaning(cleaning), max_words
+
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """The numbers of each text's words (n, 3); pooled, those of its first word (N, 3).
 
         A set of words has no pooled feature before their embeddings are learned: the first word
@@ -64,6 +50,6 @@ class CNNEncoder(PictureEncoder):
         return Encoded(pooled, rows if tokens else None)
 
     def _numbers(self, text: str) -> FloatArray:
-        found = words(text, self._cleaning, self._max_words) or [text]
+        found = words(text, self.cleaning, self.max_words) or [text]
         numbers = np.frombuffer(b"".join(map(word_number, found)), np.uint8)
         return numbers.reshape(-1, WORD_WIDTH).astype(np.float32)

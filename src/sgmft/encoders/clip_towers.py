@@ -1,0 +1,58 @@
+"""The two towers of Chinese-CLIP with their projections: token numbers and pixels to features.
+
+Only the class tokens pass the final norm and projection in the library; token features are taken
+through the same two steps here. docs/export.md: both can be written as ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+
+class TextTower(nn.Module):
+    """Of a `transformers.ChineseCLIPModel`."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.tower, self.projection = model.text_model, model.text_projection
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Numbers of tokens and their mask (N, n) to projected tokens (N, n, D), [CLS] first."""
+        read = self.tower(input_ids=input_ids, attention_mask=attention_mask)
+        return self.projection(read.last_hidden_state)
+
+
+class PictureTower(nn.Module):
+    """Of a `transformers.ChineseCLIPModel`.
+
+    Args:
+        mean, std: of the three colours, 0..1.
+        patch_grid: patches are averaged to patch_grid x patch_grid regions.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: Any, mean: Sequence[float], std: Sequence[float], patch_grid: int
+    ) -> None:
+        super().__init__()
+        self.tower, self.projection = model.vision_model, model.visual_projection
+        self.patch_grid = patch_grid
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB pictures (N, s, s, 3), uint8, to projected class tokens (N, D), regions (N, r, D)."""
+        pixels = ((pictures.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
+        output = self.tower(pixel_values=pixels.to(self.projection.weight.dtype))
+        patches = self.tower.post_layernorm(output.last_hidden_state[:, 1:])  # (N, g², width)
+        side = int(patches.shape[1] ** 0.5)
+        square = patches.transpose(1, 2).unflatten(2, (side, side))
+        grid = adaptive_avg_pool2d(square, self.patch_grid).flatten(2).transpose(1, 2)
+        return self.projection(output.pooler_output), self.projection(grid)

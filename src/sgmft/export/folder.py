@@ -1,0 +1,116 @@
+"""A model's folder for runtimes without torch; `sgmft.runtime.OnnxLocator` reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgmft.encoders import load_encoder
+from sgmft.encoders.base import Encoder
+from sgmft.errors import SgmftError
+from sgmft.export.head import write_head
+from sgmft.files import write_whole
+from sgmft.runtime.manifest import FORMAT, HEAD, MANIFEST, PICTURES, TEXTS, TOKENIZER, is_exported
+from sgmft.saving import finite, versions
+
+if TYPE_CHECKING:
+    from sgmft.locator import SemanticLocator
+
+FILES = (HEAD, PICTURES, TEXTS, TOKENIZER, "held_out.safetensors", "README.md")
+
+
+def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
+    """Write a trained locator's head and encoder as ONNX, in float32, and all that goes with them.
+
+    The manifest is written last, so that half a folder is none. An earlier export of the same name
+    is replaced.
+
+    Args:
+        locator: trained, or loaded.
+        folder: made if need be; its other files stay.
+
+    Returns:
+        The files.
+
+    Raises:
+        SgmftError: the locator is not trained or knows its labels by descriptions alone, the folder
+            holds something else or cannot be written, or the exporter's packages are missing.
+    """
+    network, target = locator.network, Path(folder)
+    if network is None:
+        raise SgmftError("This locator is not trained: there is nothing to export.")
+    if locator.method.name == "described":
+        raise SgmftError("A zero-shot locator is not exported: train one on its answers.")
+    if (target / "config.json").exists():
+        raise SgmftError(f"{target} holds a model: write its export to another folder.")
+    if target.is_dir() and any(target.iterdir()) and not is_exported(target):
+        raise SgmftError(f"{target} holds other files: write the export to a new folder.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as name:
+            temporary = Path(name)
+            encoder = load_encoder(**locator.encoder_settings, device="cpu", dtype="float32")
+            settings = _write_encoder(encoder, temporary)
+            info, tokens = encoder.info, locator.uses_tokens
+            write_head(network.cpu(), locator.temperature, info, tokens, temporary / HEAD)
+            locator.held_out.save(temporary)
+            (temporary / "README.md").write_text(_readme(locator), "utf-8")
+            (target / MANIFEST).unlink(missing_ok=True)
+            for file in FILES:
+                (target / file).unlink(missing_ok=True)
+            for path in temporary.iterdir():
+                shutil.move(path, target / path.name)
+        manifest = {
+            "format": FORMAT,
+            "labels": locator.labels,
+            "tokens": tokens,
+            "encoder": {"info": asdict(info), **settings},
+            "method": locator.method.name,
+            "preset": locator.preset.name,
+            **{key: locator.record[key] for key in KEPT if key in locator.record},
+            "versions": versions(),
+        }
+        text = json.dumps(finite({"sgmft": manifest}), ensure_ascii=False, indent=2)
+        write_whole(target / MANIFEST, text.encode())
+    except OSError as error:
+        raise SgmftError(f"The export cannot be written to {target}: {error.strerror}.") from error
+    return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
+
+
+KEPT = ("data", "metrics", "calibration")
+
+
+def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
+    """Write its networks; what the runtime must know of its texts."""
+    from sgmft.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
+    from sgmft.encoders.efficientnet import PictureEncoder
+    from sgmft.export.clip import write_towers
+    from sgmft.export.pictures import write_pictures
+
+    if isinstance(encoder, PictureEncoder):
+        write_pictures(encoder.patch_grid, folder / PICTURES)
+        return {"texts": encoder.info.name, "max_words": encoder.texts.max_words}
+    if isinstance(encoder, ChineseClipEncoder):
+        write_towers(encoder, folder)
+        return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
+    raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
+
+
+def _readme(locator: SemanticLocator) -> str:
+    return f"""# An exported semantic-location model
+
+Written by `sgmft export`; `sgmft predict THIS_FOLDER posts.csv -o out.csv` runs it without PyTorch.
+
+- Labels: {", ".join(locator.labels)}
+- `{HEAD}`: features of a batch of posts to `probabilities` (calibrated, in the labels' order) and
+  `guidance`. Its inputs' names and shapes are in the file.
+- `{PICTURES}`: RGB pictures, squashed to a square, uint8, to `pooled` and `regions` features.
+- `{MANIFEST}`: labels, how posts are prepared, and what the model was trained on.
+- `held_out.safetensors`, where there is one: what prediction sets are made from.
+
+The labels are guesses from what a post says and shows, not a record of where anyone was.
+"""

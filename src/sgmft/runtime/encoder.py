@@ -1,0 +1,113 @@
+"""The encoder of an exported model: the protocol of `sgmft.encoders.base`, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.sentences import SentenceTexts
+from sgmft.encoders.word_numbers import NumberTexts
+from sgmft.errors import SgmftError
+from sgmft.runtime.manifest import PICTURE_OUTPUTS, PICTURES, TEXTS, TOKENIZER, Manifest
+from sgmft.runtime.session import Session
+
+BATCH = 8  # pictures, or texts, in one run
+
+TextSide = Callable[[Sequence[str], bool], Encoded]
+
+
+class OnnxEncoder:
+    """See the module.
+
+    Args:
+        folder: of the exported model.
+        manifest: what it says of its encoder.
+
+    Raises:
+        SgmftError: a file is missing or damaged, or the encoder is of an unknown kind.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._info = manifest.info
+        self._pictures = Session(folder / PICTURES)
+        self._texts = _text_side(folder, manifest)
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings, and the fingerprint of the encoder that was exported."""
+        return self._info
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """As the encoder that was exported."""
+        return self._texts(texts, tokens)
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """As the encoder that was exported, to rounding."""
+        pooled = [np.zeros((0, self._info.image_width), np.float32)]
+        regions: list[FloatArray] = []
+        wanted = PICTURE_OUTPUTS if tokens else PICTURE_OUTPUTS[:1]
+        for start in range(0, len(pictures), BATCH):
+            said = self._pictures.run(wanted, {"pictures": pictures[start : start + BATCH]})
+            pooled.append(said[0])
+            regions.extend(said[1] if tokens else ())
+        return Encoded(np.concatenate(pooled), regions if tokens else None)
+
+
+def _text_side(folder: Path, manifest: Manifest) -> TextSide:
+    cleaning = manifest.info.cleaning
+    if manifest.texts == "compact":
+        return SentenceTexts(cleaning, manifest.max_words).encode
+    if manifest.texts == "cnn":
+        return NumberTexts(cleaning, manifest.max_words).encode
+    if manifest.texts == "chinese-clip":
+        return ClipTexts(folder, manifest).encode
+    raise SgmftError(f"{folder} has texts of an unknown kind, {manifest.texts}: update sgmft.")
+
+
+class ClipTexts:
+    """The text tower of Chinese-CLIP.
+
+    Raises:
+        SgmftError: tokenizers is not installed, or a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise SgmftError(
+                "Chinese-CLIP needs the package tokenizers: pip install tokenizers."
+            ) from error
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise SgmftError(f"{folder / TOKENIZER} is damaged: export the model again.") from error
+        self._tokenizer.enable_truncation(manifest.max_words)
+        self._tokenizer.no_padding()
+        self._tower = Session(folder / TEXTS)
+        self._width = manifest.info.text_width
+
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Projected [CLS] features (N, D), and those of the other real tokens."""
+        ids = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
+        pooled = np.zeros((len(ids), self._width), np.float32)
+        words: list[FloatArray] = [pooled[:0]] * len(ids)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            numbers = np.zeros((len(chosen), max(len(ids[i]) for i in chosen)), np.int64)
+            mask = np.zeros_like(numbers)
+            for row, i in enumerate(chosen):
+                numbers[row, : len(ids[i])] = ids[i]
+                mask[row, : len(ids[i])] = 1
+            given = {"input_ids": numbers, "attention_mask": mask}
+            projected = self._tower.run(["projected"], given)[0]
+            for row, i in enumerate(chosen):
+                pooled[i] = projected[row, 0]
+                # [CLS] stands first and [SEP] last; a text that is only those two keeps [SEP].
+                words[i] = projected[row, 1 : max(2, len(ids[i]) - 1)]
+        return Encoded(pooled, words if tokens else None)

@@ -1,0 +1,88 @@
+"""An exported model behind the façade's own methods: the same predictions, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.abstention import FILE as HELD_OUT
+from sgmft.abstention import Abstention, HeldOut
+from sgmft.encoding import encode_posts
+from sgmft.post_features import PostFeatures
+from sgmft.posts import Post
+from sgmft.prediction import Prediction, predictions_of
+from sgmft.runtime.encoder import OnnxEncoder
+from sgmft.runtime.inputs import inputs_of
+from sgmft.runtime.manifest import HEAD, HEAD_OUTPUTS, Manifest
+from sgmft.runtime.session import Session
+
+BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
+
+
+class OnnxLocator:
+    """Predicts as the `SemanticLocator` that was exported; see `OnnxLocator.load`.
+
+    Attributes:
+        labels: the K labels, in the order of the probabilities.
+        held_out: what the model says of posts that it has not learned from; perhaps none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._manifest = Manifest.read(folder)
+        self.labels = self._manifest.labels
+        self.encoder = OnnxEncoder(folder, self._manifest)
+        self._head = Session(folder / HEAD)
+        kept = folder / HELD_OUT
+        classes = len(self.labels)
+        self.held_out = HeldOut.load(kept, classes) if kept.is_file() else HeldOut.none(classes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A model that `sgmft export` wrote.
+
+        Raises:
+            SgmftError: the folder holds none, or one that is damaged or of a newer format, or a
+                package that it needs is not installed.
+        """
+        return cls(Path(folder))
+
+    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
+        """As `SemanticLocator.predict`."""
+        return [prediction.label for prediction in self.predictions(posts, abstain)]
+
+    def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
+        """As `SemanticLocator.predict_proba`: (N, K), NaN where a post cannot be read."""
+        found = np.full((len(posts), len(self.labels)), np.nan, np.float32)
+        for row, prediction in zip(found, self.predictions(posts), strict=True):
+            if prediction.probabilities is not None:
+                row[:] = prediction.probabilities
+        return found
+
+    def predictions(
+        self, posts: Iterable[Post], abstain: Abstention | None = None
+    ) -> Iterator[Prediction]:
+        """As `SemanticLocator.predictions`: in order, in memory bounded by one chunk of posts.
+
+        Raises:
+            SgmftError: not enough held-out posts for `abstain`.
+        """
+        rules = abstain or Abstention()
+        self.held_out.check(rules)
+        for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
+            chances, guidance = self._answer(chunk.rows)
+            rulings = list(self.held_out.judge(chances, rules))
+            said = (chances, guidance.tolist(), rulings)
+            yield from predictions_of(chunk.posts, chunk.good, self.labels, *said)
+
+    def _answer(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
+        """Probabilities (N, K) and guidance (N, 2)."""
+        parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
+        for start in range(0, len(rows), BATCH):
+            given = inputs_of(rows[start : start + BATCH], self.encoder.info, self._manifest.tokens)
+            for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, given), strict=True):
+                part.append(x)
+        return tuple(np.concatenate(part) for part in parts)

@@ -1,0 +1,54 @@
+"""One ONNX file, open for running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.errors import SgmftError
+
+
+class Session:
+    """A graph in ONNX Runtime, on the CPU.
+
+    Args:
+        path: the file.
+        threads: that one run uses; 0 leaves the choice to the runtime.
+
+    Attributes:
+        inputs: their names.
+
+    Raises:
+        SgmftError: the runtime is not installed, or the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise SgmftError(
+                "Exported models need the package onnxruntime: pip install onnxruntime."
+            ) from error
+        if not path.is_file():
+            raise SgmftError(f"{path} is missing: export the model again.")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime raises many kinds of its own
+            raise SgmftError(f"{path} is damaged: export the model again.") from error
+        self.inputs: list[str] = [given.name for given in self._session.get_inputs()]
+
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[np.float32]]:
+        """The outputs of those names; inputs that the graph does not read are left out."""
+        known = {name: inputs[name] for name in self.inputs}
+        return [np.asarray(x) for x in self._session.run(list(outputs), known)]

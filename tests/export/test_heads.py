@@ -1,0 +1,86 @@
+"""Every method's network as a graph answers as the network does, posts of any length among them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.test_every_method import SYSTEMS, features, fresh, task
+from sgmft.export.head import write_head
+from sgmft.features import Features
+from sgmft.nn.experts import LexicalExpert
+from sgmft.nn.lookup import _bisect, find
+from sgmft.post_features import PostFeatures
+from sgmft.runtime.inputs import inputs_of
+from sgmft.runtime.manifest import HEAD_OUTPUTS
+from sgmft.runtime.session import Session
+
+TEMPERATURE = 1.7
+
+
+def rows_of(found: Features) -> list[PostFeatures]:
+    """The same posts as the runtime gets them."""
+    rows = []
+    for i in range(len(found)):
+        words, regions, grams = (
+            part.values[part.offsets[i] : part.offsets[i + 1]].numpy()
+            for part in (found.words, found.regions, found.ngrams)
+        )
+        pictures = len(regions) // found.regions_per_picture
+        image = found.image[i].numpy()[None].repeat(max(1, pictures), 0)
+        text, seen = bool(found.has_text[i]), bool(found.has_image[i])
+        rows.append(
+            PostFeatures(
+                found.text[i].numpy() if text else None,
+                words if text else None,
+                image if seen else None,
+                regions if seen else None,
+                grams if text else None,
+            )
+        )
+    return rows
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_graph_answers_as_its_network(name, tmp_path):
+    network, info = fresh(name).eval(), task(name).info
+    method, preset = SYSTEMS[name]
+    tokens = method.uses_tokens(method.preset(preset))
+    write_head(network, TEMPERATURE, info, tokens, tmp_path / "head.onnx")
+    graph = Session(tmp_path / "head.onnx")
+    for posts in (1, 9):
+        found = features(name, posts, seed=posts)
+        with torch.inference_mode():
+            output = network(found.batch(torch.arange(posts), network.reads_ngrams))
+        chances, guidance = graph.run(HEAD_OUTPUTS, inputs_of(rows_of(found), info, tokens))
+        wanted = (output.logits / TEMPERATURE).softmax(-1).numpy()
+        np.testing.assert_allclose(chances, wanted, atol=2e-6)
+        if output.guidance is None:
+            assert np.isnan(guidance).all()
+        else:
+            np.testing.assert_allclose(guidance, torch.stack(output.guidance, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 100])
+def test_the_search_that_can_be_exported_finds_the_same(size):
+    dice = torch.Generator().manual_seed(size)
+    vocabulary = torch.randperm(3 * size, generator=dice)[:size].sort().values
+    asked = torch.arange(-2, 3 * size + 2).reshape(1, -1)
+    place, known = find(vocabulary, asked)
+    other = _bisect(vocabulary, asked)
+    assert torch.equal(known, torch.isin(asked, vocabulary))
+    assert torch.equal(vocabulary[other] == asked, known)
+    assert torch.equal(other[known], place[known])
+
+
+def test_counted_ngrams_weigh_as_ngrams_that_are_not():
+    expert = LexicalExpert(0, 2)
+    grams = torch.tensor([[4, 4, 9, 5], [9, 4, 2, -1], [5, 5, 5, 2], [-1] * 4], dtype=torch.int32)
+    expert.rows(grams)
+    torch.nn.init.normal_(expert.weight)
+    different = torch.tensor([[4, 9, 5], [9, 4, 2], [5, 2, -1], [-1] * 3], dtype=torch.int32)
+    counts = torch.tensor([[2, 1, 1], [1, 1, 1], [3, 1, 0], [0] * 3])
+    torch.testing.assert_close(expert.counted(different, counts), expert(grams))
+    unseen = torch.tensor([[7, 8]], dtype=torch.int32)
+    torch.testing.assert_close(expert.counted(unseen, torch.ones_like(unseen)), expert(unseen))
