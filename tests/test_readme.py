@@ -17,7 +17,11 @@ from sgmft.cli import app
 from sgmft.nn.fusions import FUSIONS
 
 ROOT = Path(__file__).parents[1]
-NAMES = ["README.md", "README.zh.md", "docs/abstention.md", "docs/compare.md"]
+NAMES = [
+    "README.md",
+    "README.zh.md",
+    *(f"docs/{x}.md" for x in ("abstention", "compare", "export")),
+]
 SHELL = ("bash", "console", "sh", "shell", "")
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
