@@ -68,6 +68,7 @@ def test_numbers_of_the_rows_that_were_asked_for(tool, tmp_path, table):
     def ids(*options):
         code, told = tool(table, "-o", output, *options)
         assert code == 0, told
+        assert ("Only the first 2 posts are explained" in told) == ("--posts" in options)
         return [row["post"]["id"] for row in json.loads(output.read_text("utf-8"))]
 
     assert ids() == ["one", "two", "three"]

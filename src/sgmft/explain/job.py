@@ -41,7 +41,8 @@ def explain_table(
         on_explained: called with the number of posts done so far.
 
     Returns:
-        What was read and could not be used, and a sentence for each explanation.
+        What was read and could not be used, a sentence for each explanation, and one that says so
+        where the table has more posts.
 
     Raises:
         SgmftError: the table cannot be read or has no such row, no post can be explained, the model
@@ -52,7 +53,8 @@ def explain_table(
         raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
     check_label(label, locator.labels)
     found: list[Explanation | Post] = []
-    for post in _chosen(source, row, most):
+    posts = _chosen(source, row, most + 1)
+    for post in posts[:most]:
         found.append(_explain(post, locator, label, source.strict))
         if on_explained:
             on_explained(len(found))
@@ -70,7 +72,10 @@ def explain_table(
         path.write_text(text, "utf-8", errors="replace")
     except OSError as error:
         raise SgmftError(f"{output} cannot be written: {error.strerror}.") from None
-    return Told(len(found), count_errors(refused)), [summary(each) for each in explanations]
+    told = [summary(each) for each in explanations]
+    if len(posts) > most:
+        told.append(f"Only the first {most} posts are explained: --posts N explains more.")
+    return Told(len(found), count_errors(refused)), told
 
 
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
