@@ -1,0 +1,97 @@
+"""Equations 2 to 5 and 14 in the elements view: interpolated, against exact D x D.
+
+    python benchmarks/rank_one.py
+
+D = 1024, 20 posts, forward and backward, both in one run in turns; the median of ROUNDS ratios and
+their spread. Errors, of the result and of the worst gradient, are relative to the largest entry of
+the exact form in float64. Memory is the peak that one pass adds, and what it adds at twice the
+width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from sgmft.nn.rank_one import nodes_needed, rank_one_attention
+
+POSTS, WIDTH, ROUNDS = 20, 1024, 7
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def exact(queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor) -> Tensor:
+    """S^e = t v^T (B, D, D), its softmax over rows, and equation 14's product."""
+    similarity = temperature * queries[:, :, None] @ keys[:, None, :]
+    return (similarity.softmax(-1) @ values[:, :, None]).squeeze(-1)
+
+
+def inputs(temperature: float, width: int, dtype: torch.dtype) -> list[Tensor]:
+    """Unit features t and v, values x as a LayerNorm gives them, and the temperature."""
+    dice = torch.Generator().manual_seed(0)
+    t, v, x = torch.randn(3, POSTS, width, generator=dice)
+    sides = [t / t.norm(dim=-1, keepdim=True), v / v.norm(dim=-1, keepdim=True), x]
+    sides.append(torch.tensor(temperature))
+    return [side.to(dtype).requires_grad_() for side in sides]
+
+
+def step(attention: Attention, given: list[Tensor]) -> list[Tensor]:
+    """The result, and the gradients of a fixed projection of it."""
+    result = attention(*given)
+    weight = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).reshape(result.shape)
+    return [result.detach(), *torch.autograd.grad((result * weight).sum(), given)]
+
+
+def errors(found: list[Tensor], wanted: list[Tensor]) -> str:
+    """Of the result, and the largest of the gradients."""
+    pairs = zip(found, wanted, strict=True)
+    result, *gradients = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
+    return f"{result:.1e} and {max(gradients):.1e}"
+
+
+def peak(attention: Attention, width: int) -> int:
+    """Bytes that the largest tensors of one pass take together, by the profiler."""
+    given = inputs(100.0, width, torch.float32)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        step(attention, given)
+    held = most = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def main() -> None:
+    for temperature in (1.0, 100.0, 1000.0):
+        given = inputs(temperature, WIDTH, torch.float32)
+        wanted = step(exact, inputs(temperature, WIDTH, torch.float64))
+        seconds: dict[Attention, list[float]] = {exact: [], rank_one_attention: []}
+        for _ in range(ROUNDS):
+            for attention, times in seconds.items():
+                began = time.perf_counter()
+                found = step(attention, given)
+                times.append(time.perf_counter() - began)
+        ratios = sorted(a / b for a, b in zip(*seconds.values(), strict=True))
+        t, v = given[:2]
+        spans = [(x.amax(-1) - x.amin(-1)) / 2 for x in (t, v)]
+        count = nodes_needed(float((temperature * spans[0] * spans[1]).max()))
+        print(
+            f"temperature {temperature:g}, {count} nodes: {median(ratios):.1f} x "
+            f"({ratios[0]:.1f} to {ratios[-1]:.1f}), "
+            f"errors {errors(found, wanted)}, of exact float32 "
+            f"{errors(step(exact, given), wanted)}"
+        )
+    for name, attention in (("exact", exact), ("interpolated", rank_one_attention)):
+        sizes = [peak(attention, width) for width in (WIDTH, 2 * WIDTH)]
+        print(
+            f"{name}: {sizes[0] / 2**20:.1f} MiB at D = {WIDTH}, "
+            f"{sizes[1] / sizes[0]:.1f} x that at {2 * WIDTH}"
+        )
+
+
+if __name__ == "__main__":
+    main()
