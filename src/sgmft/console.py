@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from sgmft.errors import SgmftWarning
+from sgmft.files import cache_folder
 
 if TYPE_CHECKING:
     from sgmft.compare.results import Spread
@@ -41,8 +41,7 @@ def feature_folder(option: str | None) -> Path | None:
         return None
     if option is not None:
         return Path(option)
-    cache = os.environ.get("SGMFT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "sgmft" / "features"
+    return cache_folder() / "features"
 
 
 def _progress() -> Progress:

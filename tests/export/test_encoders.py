@@ -11,9 +11,9 @@ import torch
 import tiny_clip
 from sgmft.encoders import load_encoder
 from sgmft.encoders.efficientnet import IMAGE_SIZE, NETWORKS
+from sgmft.encoders.picture_graph import pooling, scaling
 from sgmft.errors import SgmftError
 from sgmft.export.folder import _write_encoder
-from sgmft.export.pictures import pooling, scaling
 from sgmft.runtime.encoder import OnnxEncoder
 from sgmft.runtime.manifest import Manifest
 

@@ -9,12 +9,12 @@ import torch
 from baselines.test_every_method import SYSTEMS, features, fresh, task
 from sgmft.export.head import write_head
 from sgmft.features import Features
+from sgmft.graphs.session import Session
 from sgmft.nn.experts import LexicalExpert
 from sgmft.nn.lookup import _bisect, find
 from sgmft.post_features import PostFeatures
 from sgmft.runtime.inputs import inputs_of
 from sgmft.runtime.manifest import HEAD_OUTPUTS
-from sgmft.runtime.session import Session
 
 TEMPERATURE = 1.7
 

@@ -15,7 +15,7 @@ def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -
 
     Texts and pictures do not share a space.
     """
-    from sgmft.encoders.efficientnet import PictureEncoder
+    from sgmft.encoders.picture_encoder import PictureEncoder
     from sgmft.encoders.sentences import SentenceTexts
 
     return PictureEncoder("compact", SentenceTexts(cleaning, max_words), cleaning, **settings)
@@ -23,7 +23,7 @@ def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -
 
 def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
     """For systems that learn their own word embeddings; pictures as in `compact`."""
-    from sgmft.encoders.efficientnet import PictureEncoder
+    from sgmft.encoders.picture_encoder import PictureEncoder
     from sgmft.encoders.word_numbers import NumberTexts
 
     return PictureEncoder("cnn", NumberTexts(cleaning, max_words), cleaning, **settings)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sgmft.text import Cleaning
 
 FloatArray = NDArray[np.float32]
+PICTURE_OUTPUTS = ("pooled", "regions")  # of an encoder's graph of pictures: (N, D), (N, r, D)
 
 
 class Encoded(NamedTuple):

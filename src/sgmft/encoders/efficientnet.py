@@ -6,8 +6,6 @@ stand side by side. The encoders `compact` and `cnn` share them.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
@@ -19,101 +17,12 @@ import torch
 import torch.nn.utils.fusion
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
-
-from sgmft.encoders.base import Encoded, EncoderInfo, Heads, Texts
-from sgmft.encoders.device import pick_device, pick_dtype
+from torch.nn.functional import interpolate
 
 NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the pictures it was trained on
 WIDTH = 1280  # of one network's features
 IMAGE_WIDTH, IMAGE_SIZE = WIDTH * len(NETWORKS), max(NETWORKS.values())
 MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0..255 to -1..1
-
-
-class PictureEncoder:
-    """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
-
-    Args:
-        name: of the encoder.
-        texts: the other side.
-        cleaning: name of the text cleaning.
-        patch_grid: of picture tokens; 4 gives 16 a picture.
-        batch_size: pictures in one forward pass.
-        device: a torch device; by default a GPU if there is one.
-        dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        texts: Texts,
-        cleaning: str,
-        *,
-        patch_grid: int = 4,
-        batch_size: int = 8,
-        device: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        self.texts = texts
-        self.patch_grid = patch_grid
-        self._batch_size = batch_size
-        where = pick_device(device)
-        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
-        self._networks = [
-            EfficientNetLite(number, size, where, precision) for number, size in NETWORKS.items()
-        ]
-        keys = [network.key for network in self._networks]
-        image_key = f"{' + '.join(keys)}, {precision}, {patch_grid}"
-        versions = [version(package) for package in texts.packages]
-        parts = [f"{name}-2", image_key, repr(texts.cleaning), texts.max_words, *versions]
-        self._info = EncoderInfo(
-            name=name,
-            fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
-            text_width=texts.width,
-            image_width=IMAGE_WIDTH,
-            shared_space=False,
-            logit_scale=None,
-            image_size=IMAGE_SIZE,
-            cleaning=cleaning,
-            image_key=image_key,
-            word_width=texts.word_width,
-        )
-
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
-        return self._info
-
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """As the text side encodes them."""
-        return self.texts.encode(texts, tokens)
-
-    @torch.inference_mode()
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """RGB pictures (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
-
-        Each network's last feature map is averaged over the whole picture, and over each region of
-        a grid of `patch_grid` by `patch_grid`.
-        """
-        count, parts = len(pictures), self.patch_grid**2
-        pooled = np.empty((count, IMAGE_WIDTH), np.float32)
-        regions = np.empty((count if tokens else 0, parts, IMAGE_WIDTH), np.float32)
-        for start in range(0, count, self._batch_size):
-            rows = slice(start, start + self._batch_size)
-            for i, network in enumerate(self._networks):
-                columns = slice(i * WIDTH, (i + 1) * WIDTH)
-                maps = network.maps(pictures[rows])  # (b, 1280, 7, 7) or (b, 1280, 9, 9)
-                pooled[rows, columns] = maps.mean((2, 3)).cpu().numpy()
-                if tokens:
-                    grid = adaptive_avg_pool2d(maps, self.patch_grid).flatten(2)
-                    regions[rows, :, columns] = grid.transpose(1, 2).cpu().numpy()
-        return Encoded(pooled, list(regions) if tokens else None)
-
-    def class_heads(self) -> Heads:
-        """The published heads of both networks for the 1,000 classes of ImageNet."""
-        heads = [network.head() for network in self._networks]
-        weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
-        return Heads(weight, bias, imagenet_names())
 
 
 def imagenet_names() -> list[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from sgmft.encoders.base import PICTURE_OUTPUTS
 from sgmft.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.export.graph import write_graph
-from sgmft.runtime.manifest import PICTURE_OUTPUTS, PICTURES, TEXTS, TOKENIZER
+from sgmft.graphs.writing import write_graph
+from sgmft.runtime.manifest import PICTURES, TEXTS, TOKENIZER
 
 
 def write_towers(encoder: ChineseClipEncoder, folder: Path) -> None:

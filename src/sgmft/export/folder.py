@@ -87,9 +87,9 @@ KEPT = ("data", "metrics", "calibration")
 def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     """Write its networks; what the runtime must know of its texts."""
     from sgmft.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
-    from sgmft.encoders.efficientnet import PictureEncoder
+    from sgmft.encoders.picture_encoder import PictureEncoder
+    from sgmft.encoders.picture_graph import write_pictures
     from sgmft.export.clip import write_towers
-    from sgmft.export.pictures import write_pictures
 
     if isinstance(encoder, PictureEncoder):
         write_pictures(encoder.patch_grid, folder / PICTURES)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.encoders.base import EncoderInfo
-from sgmft.export.graph import write_graph
+from sgmft.graphs.writing import write_graph
 from sgmft.nn import Batch, Network
 from sgmft.runtime.manifest import HEAD_OUTPUTS
 

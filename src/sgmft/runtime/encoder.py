@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.base import PICTURE_OUTPUTS, Encoded, EncoderInfo, FloatArray
 from sgmft.encoders.sentences import SentenceTexts
 from sgmft.encoders.word_numbers import NumberTexts
 from sgmft.errors import SgmftError
-from sgmft.runtime.manifest import PICTURE_OUTPUTS, PICTURES, TEXTS, TOKENIZER, Manifest
-from sgmft.runtime.session import Session
+from sgmft.graphs.session import Session
+from sgmft.runtime.manifest import PICTURES, TEXTS, TOKENIZER, Manifest
 
 BATCH = 8  # pictures, or texts, in one run
 

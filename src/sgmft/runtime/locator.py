@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sgmft.abstention import FILE as HELD_OUT
 from sgmft.abstention import Abstention, HeldOut
 from sgmft.encoding import encode_posts
+from sgmft.graphs.session import Session
 from sgmft.post_features import PostFeatures
 from sgmft.posts import Post
 from sgmft.prediction import Prediction, predictions_of
 from sgmft.runtime.encoder import OnnxEncoder
 from sgmft.runtime.inputs import inputs_of
 from sgmft.runtime.manifest import HEAD, HEAD_OUTPUTS, Manifest
-from sgmft.runtime.session import Session
 
 BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
 

@@ -14,7 +14,6 @@ FORMAT = 1  # raised when an older sgmft could not read it
 MANIFEST = "onnx.json"
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
 HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
-PICTURE_OUTPUTS = ("pooled", "regions")  # (N, D), (N, r, D)
 
 
 def is_exported(folder: str | Path) -> bool:

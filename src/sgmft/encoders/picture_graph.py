@@ -1,22 +1,33 @@
 """The picture networks of `compact` and `cnn` as one graph: pixels to pooled features and regions.
 
 Scaling a picture and pooling regions are linear maps of fixed sizes, so that the graph holds them
-as matrices: runtimes differ in how they scale, and these are torch's.
+as matrices: runtimes differ in how they scale, and these are torch's. Exported models hold this
+graph, and on a CPU with ONNX Runtime the encoders themselves run it, which takes about half the
+time (docs/results.md).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from sgmft.encoders.base import PICTURE_OUTPUTS
 from sgmft.encoders.efficientnet import IMAGE_SIZE, MEAN, NETWORKS, STD, EfficientNetLite
-from sgmft.export.graph import write_graph
-from sgmft.runtime.manifest import PICTURE_OUTPUTS
+from sgmft.errors import SgmftError
+from sgmft.files import cache_folder
+from sgmft.graphs.session import Session
+from sgmft.graphs.writing import write_graph
 
 
 class Pictures(nn.Module):
@@ -69,3 +80,31 @@ def write_pictures(patch_grid: int, path: Path) -> None:
     example = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     inputs = {"pictures": (example, 1)}
     write_graph(Pictures(patch_grid).eval(), inputs, PICTURE_OUTPUTS, path)
+
+
+def can_run() -> bool:
+    """Whether the packages that write a graph and run it are installed."""
+    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def open_pictures(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
+    """The graph, from the user's cache or else written there; made in ten seconds or so.
+
+    Args:
+        keys: of the networks.
+        threads: of one run.
+    """
+    parts = repr((*keys, patch_grid, version("torch"), version("onnxruntime")))
+    name = f"pictures-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.onnx"
+    path = cache_folder() / "graphs" / name
+    with suppress(SgmftError):  # none yet, or a damaged one
+        return Session(path, threads)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_pictures(patch_grid, path)
+        return Session(path, threads)
+    except OSError:  # the cache cannot be written: for this process only
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            write_pictures(patch_grid, path)
+            return Session(path, threads)

@@ -1,0 +1,127 @@
+"""The encoders `compact` and `cnn`: pictures by EfficientNet-Lite, texts by a side of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import adaptive_avg_pool2d
+
+from sgmft.encoders.base import PICTURE_OUTPUTS, Encoded, EncoderInfo, FloatArray, Heads, Texts
+from sgmft.encoders.device import pick_device, pick_dtype
+from sgmft.encoders.efficientnet import (
+    IMAGE_SIZE,
+    IMAGE_WIDTH,
+    NETWORKS,
+    EfficientNetLite,
+    imagenet_names,
+)
+from sgmft.encoders.picture_graph import can_run, open_pictures
+from sgmft.graphs.session import Session
+
+
+class PictureEncoder:
+    """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
+
+    Args:
+        name: of the encoder.
+        texts: the other side.
+        cleaning: name of the text cleaning.
+        patch_grid: of picture tokens; 4 gives 16 a picture.
+        batch_size: pictures in one forward pass.
+        device: a torch device; by default a GPU if there is one.
+        dtype: "bfloat16" or "float32" for torch; by default ONNX Runtime on a CPU where it is
+            installed, and else whichever the hardware computes natively.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        texts: Texts,
+        cleaning: str,
+        *,
+        patch_grid: int = 4,
+        batch_size: int = 8,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.texts = texts
+        self.patch_grid = patch_grid
+        self._batch_size = batch_size
+        where = pick_device(device)
+        self._runs_graph = dtype is None and where.type == "cpu" and can_run()
+        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
+        self._networks = [
+            EfficientNetLite(number, size, where, precision) for number, size in NETWORKS.items()
+        ]
+        keys = [network.key for network in self._networks]
+        computed = "onnxruntime" if self._runs_graph else str(precision)
+        image_key = f"{' + '.join(keys)}, {computed}, {patch_grid}"
+        versions = [version(package) for package in texts.packages]
+        parts = [f"{name}-2", image_key, repr(texts.cleaning), texts.max_words, *versions]
+        self._info = EncoderInfo(
+            name=name,
+            fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
+            text_width=texts.width,
+            image_width=IMAGE_WIDTH,
+            shared_space=False,
+            logit_scale=None,
+            image_size=IMAGE_SIZE,
+            cleaning=cleaning,
+            image_key=image_key,
+            word_width=texts.word_width,
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+        return self._info
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """As the text side encodes them."""
+        return self.texts.encode(texts, tokens)
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """RGB pictures (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
+
+        Each network's last feature map is averaged over the whole picture, and over each region of
+        a grid of `patch_grid` by `patch_grid`.
+        """
+        count, parts = len(pictures), self.patch_grid**2
+        pooled = np.empty((count, IMAGE_WIDTH), np.float32)
+        regions = np.empty((count if tokens else 0, parts, IMAGE_WIDTH), np.float32)
+        for start in range(0, count, self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            if self._runs_graph:
+                said = self._graph.run(PICTURE_OUTPUTS, {"pictures": pictures[rows]})
+            else:
+                said = self._run_networks(pictures[rows])
+            pooled[rows] = said[0]
+            if tokens:
+                regions[rows] = said[1]
+        return Encoded(pooled, list(regions) if tokens else None)
+
+    @cached_property
+    def _graph(self) -> Session:
+        keys = [network.key for network in self._networks]
+        return open_pictures(self.patch_grid, keys, torch.get_num_threads())
+
+    @torch.inference_mode()
+    def _run_networks(self, pictures: NDArray[np.uint8]) -> list[FloatArray]:
+        """Pooled features and regions of one batch, by torch."""
+        maps = [network.maps(pictures) for network in self._networks]  # (b, 1280, 7, 7), (.., 9, 9)
+        pooled = torch.cat([x.mean((2, 3)) for x in maps], -1)
+        grids = [adaptive_avg_pool2d(x, self.patch_grid).flatten(2) for x in maps]
+        said = pooled, torch.cat(grids, 1).transpose(1, 2)
+        return [x.cpu().numpy() for x in said]
+
+    def class_heads(self) -> Heads:
+        """The published heads of both networks for the 1,000 classes of ImageNet."""
+        heads = [network.head() for network in self._networks]
+        weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
+        return Heads(weight, bias, imagenet_names())
