@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from baselines.test_every_method import SYSTEMS, features, fresh, task
+from sgmft.errors import SgmftError
 from sgmft.export.head import write_head
 from sgmft.features import Features
 from sgmft.graphs.session import Session
+from sgmft.graphs.writing import write_graph
 from sgmft.nn.experts import LexicalExpert
 from sgmft.nn.lookup import _bisect, find
 from sgmft.post_features import PostFeatures
@@ -84,3 +86,23 @@ def test_counted_ngrams_weigh_as_ngrams_that_are_not():
     torch.testing.assert_close(expert.counted(different, counts), expert(grams))
     unseen = torch.tensor([[7, 8]], dtype=torch.int32)
     torch.testing.assert_close(expert.counted(unseen, torch.ones_like(unseen)), expert(unseen))
+
+
+def test_weights_may_stand_beside_their_graph(tmp_path):
+    linear = torch.nn.Linear(40, 30)
+    given = {"x": (torch.rand(5, 40), 1)}
+    write_graph(linear, given, ["y"], tmp_path / "linear.onnx", apart=True)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["linear.onnx", "linear.onnx.data"]
+    (found,) = Session(tmp_path / "linear.onnx").run(["y"], {"x": given["x"][0].numpy()})
+    np.testing.assert_allclose(found, linear(given["x"][0]).detach(), atol=1e-6)
+
+
+def test_what_onnx_cannot_do_is_said_in_a_sentence(tmp_path):
+    class Undecided(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(SgmftError, match=r"cannot be written as ONNX: ."):
+        write_graph(Undecided(), {"x": (torch.rand(5, 2), 1)}, ["y"], tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())

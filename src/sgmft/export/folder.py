@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgmft.abstention import FILE as HELD_OUT
 from sgmft.encoders import load_encoder
 from sgmft.encoders.base import Encoder
 from sgmft.errors import SgmftError
@@ -20,7 +22,9 @@ from sgmft.saving import finite, versions
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
 
-FILES = (HEAD, PICTURES, TEXTS, TOKENIZER, "held_out.safetensors", "README.md")
+GRAPHS = (HEAD, PICTURES, TEXTS)
+FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")
+KEPT = ("data", "metrics", "calibration")  # of the locator's record
 
 
 def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
@@ -53,10 +57,11 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as name:
             temporary = Path(name)
-            encoder = load_encoder(**locator.encoder_settings, device="cpu", dtype="float32")
+            exact = {"device": "cpu", "dtype": "float32"}
+            encoder = load_encoder(**(locator.encoder_settings | exact))
             settings = _write_encoder(encoder, temporary)
             info, tokens = encoder.info, locator.uses_tokens
-            write_head(network.cpu(), locator.temperature, info, tokens, temporary / HEAD)
+            write_head(deepcopy(network).cpu(), locator.temperature, info, tokens, temporary / HEAD)
             locator.held_out.save(temporary)
             (temporary / "README.md").write_text(_readme(locator), "utf-8")
             (target / MANIFEST).unlink(missing_ok=True)
@@ -79,9 +84,6 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
     except OSError as error:
         raise SgmftError(f"The export cannot be written to {target}: {error.strerror}.") from error
     return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
-
-
-KEPT = ("data", "metrics", "calibration")
 
 
 def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:

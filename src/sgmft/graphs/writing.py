@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ def write_graph(
     inputs: Mapping[str, tuple[Tensor, int]],
     outputs: Sequence[str],
     path: Path,
+    *,
+    apart: bool | None = None,
 ) -> None:
     """Write what a module computes, for inputs of any length along their first axes.
 
@@ -28,10 +30,13 @@ def write_graph(
         inputs: name to an example, and how many of its axes are of any length. The example must be
             at least 2 long along them, and no two lengths equal that are so by chance only.
         outputs: names.
-        path: whole or not at all; weights of more than 2 GB stand beside it, as ONNX asks for.
+        path: whole or not at all.
+        apart: whether the weights stand beside it in a file whose name ends in .data; None for
+            where they are more than the 2 GB that an ONNX file can hold.
 
     Raises:
-        SgmftError: the packages that it takes are not installed.
+        SgmftError: the packages that it takes are not installed, or the module does something that
+            ONNX cannot.
     """
     try:
         import onnxscript  # noqa: F401
@@ -42,25 +47,27 @@ def write_graph(
     open_axis = torch.export.Dim.DYNAMIC
     shapes = tuple(dict.fromkeys(range(axes), open_axis) for _, axes in inputs.values())
     tensors = tuple(example.clone() for example, _ in inputs.values())  # one object would be one
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    with warnings.catch_warnings(), torch.no_grad(), _quiet_and_plain():
-        warnings.simplefilter("ignore")  # the exporter's, on its own future
-        program = torch.onnx.export(
-            _Positional(module),
-            tensors,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=(shapes,),
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-        )
-    assert program is not None
     try:
-        program.save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with warnings.catch_warnings(), torch.no_grad(), _quiet_and_plain():
+            warnings.simplefilter("ignore")  # the exporter's, on its own future
+            program = torch.onnx.export(
+                _Positional(module),
+                tensors,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=(shapes,),
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise SgmftError(f"This network cannot be written as ONNX: {reason}") from error
+    assert program is not None
+    with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        program.save(Path(folder) / path.name, external_data=apart)
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph last
+            file.replace(path.with_name(file.name))
 
 
 @contextmanager
