@@ -27,7 +27,10 @@ def test_padding_missing_sides_and_other_posts_do_not_count(mode):
         expected = model(batch).logits
         same(model(longer).logits, expected)
         for i in range(4):
-            same(model(Batch._make(x[i : i + 1] for x in longer)).logits, expected[i : i + 1])
+            same(
+                model(Batch._make(None if x is None else x[i : i + 1] for x in longer)).logits,
+                expected[i : i + 1],
+            )
 
 
 def test_order_of_words_and_of_a_pictures_regions_does_not_count():

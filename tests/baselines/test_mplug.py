@@ -173,7 +173,7 @@ def test_padding_and_other_posts_do_not_count(mode):
         expected = model(batch).logits
         torch.testing.assert_close(model(longer).logits, expected, rtol=0, atol=1e-10)
         for i in range(4):
-            alone = model(Batch._make(x[i : i + 1] for x in longer)).logits
+            alone = model(Batch._make(None if x is None else x[i : i + 1] for x in longer)).logits
             torch.testing.assert_close(alone, expected[i : i + 1], rtol=0, atol=1e-10)
 
 
