@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from huggingface_hub import PyTorchModelHubMixin
-from numpy.typing import NDArray
 
-from sgmft.abstention import Abstention, HeldOut
+from sgmft.abstention import HeldOut
 from sgmft.baselines.base import Method
 from sgmft.calibration import fit_temperature
 from sgmft.encoders import Encoder, load_encoder
-from sgmft.encoding import Encodings, encode_all, encode_posts, stack
+from sgmft.encoding import Chunk, Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
 from sgmft.explain.explaining import explain_post
 from sgmft.explain.explanation import Explanation
@@ -24,7 +22,7 @@ from sgmft.fitting import Task, fit_network, training_record
 from sgmft.methods import get_method
 from sgmft.nn import Network
 from sgmft.posts import Post
-from sgmft.prediction import Prediction, predictions_of
+from sgmft.prediction import Answers, Predictor
 from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import split_posts
@@ -36,7 +34,7 @@ from sgmft.zero_shot import adapt_to, describe
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
 
-class SemanticLocator(PyTorchModelHubMixin):
+class SemanticLocator(Predictor, PyTorchModelHubMixin):
     """Predicts where the author of a post was, from its text and its pictures.
 
     Args:
@@ -197,39 +195,16 @@ class SemanticLocator(PyTorchModelHubMixin):
         adapt_to(self._trained(), chunks, self.encoder)
         return self
 
-    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
-        """The most probable label of each post; None where a post cannot be read.
-
-        Args:
-            abstain: rules under which the label is None too; see `predictions` for why.
-        """
-        return [prediction.label for prediction in self.predictions(posts, abstain)]
-
-    def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
-        """Probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
-        missing = np.full(len(self.labels), np.nan, np.float32)
-        rows = [p.probabilities for p in self.predictions(posts)]
-        return np.array([missing if row is None else row for row in rows], np.float32).reshape(
-            len(rows), len(self.labels)
-        )
-
-    def predictions(
-        self, posts: Iterable[Post], abstain: Abstention | None = None
-    ) -> Iterator[Prediction]:
-        """Predictions in the order of the posts, in memory bounded by one chunk of them.
-
-        Raises:
-            SgmftError: the locator is not trained, or without enough held-out posts for `abstain`.
-        """
+    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
         network, tokens = self._trained(), self.uses_tokens
-        rules = abstain or Abstention()
-        self.held_out.check(rules)
-        for chunk in encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens)):
-            logits, _, guidance = answer(network, stack(chunk.rows, self.encoder, tokens))
-            chances = (logits / self.temperature).softmax(-1).numpy()
-            rulings = list(self.held_out.judge(chances, rules))
-            said = (chances, guidance.tolist(), rulings)
-            yield from predictions_of(chunk.posts, chunk.good, self.labels, *said)
+        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens))
+
+        def say(chunk: Chunk) -> Answers:
+            said = answer(network, stack(chunk.rows, self.encoder, tokens))
+            chances = (said.logits / self.temperature).softmax(-1)
+            return Answers(chunk, chances.numpy(), said.guidance.numpy())
+
+        return map(say, chunks)
 
     def explain(self, post: Post, *, label: str | None = None) -> Explanation:
         """Why the model says what it says of one post; see `sgmft.explain.explaining`.

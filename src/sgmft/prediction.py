@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.abstention import Abstention, Ruling
+from sgmft.abstention import Abstention, HeldOut, Ruling
 from sgmft.posts import Post
 
+if TYPE_CHECKING:
+    from sgmft.encoding import Chunk
 
-class Predictor(Protocol):
-    """What says something of posts: a `SemanticLocator`, or an exported one."""
 
-    @property
-    def labels(self) -> list[str]:
-        """The K labels, in the order of the probabilities."""
+class Answers(NamedTuple):
+    """What a model says of a chunk's B posts that could be encoded."""
 
-    def predictions(
-        self, posts: Iterable[Post], abstain: Abstention | None = None
-    ) -> Iterator[Prediction]:
-        """Predictions in the order of the posts."""
+    chunk: Chunk
+    probabilities: NDArray[np.float32]  # (B, K), calibrated
+    guidance: NDArray[np.float32]  # (B, 2) relative entropies of P^m and P^e; NaN without guidance
 
 
 class Prediction(NamedTuple):
@@ -81,3 +80,51 @@ def predictions_of(
             ruling.typicality,
             ruling.reason,
         )
+
+
+class Predictor(ABC):
+    """What says something of posts: a `SemanticLocator`, or an exported one.
+
+    Attributes:
+        labels: the K labels, in the order of the probabilities.
+        held_out: what the model says of posts that it has not learned from; perhaps none.
+    """
+
+    labels: list[str]
+    held_out: HeldOut
+
+    @abstractmethod
+    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
+        """What the model says of the posts, chunk by chunk; raises what is wrong with itself."""
+
+    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
+        """The most probable label of each post; None where a post cannot be read.
+
+        Args:
+            abstain: rules under which the label is None too; see `predictions` for why.
+        """
+        return [prediction.label for prediction in self.predictions(posts, abstain)]
+
+    def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
+        """Probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
+        missing = np.full(len(self.labels), np.nan, np.float32)
+        rows = [p.probabilities for p in self.predictions(posts)]
+        return np.array([missing if row is None else row for row in rows], np.float32).reshape(
+            len(rows), len(self.labels)
+        )
+
+    def predictions(
+        self, posts: Iterable[Post], abstain: Abstention | None = None
+    ) -> Iterator[Prediction]:
+        """Predictions in the order of the posts, in memory bounded by one chunk of them.
+
+        Raises:
+            SgmftError: there is no model yet, or not enough held-out posts for `abstain`.
+        """
+        rules = abstain or Abstention()
+        answers = self._answers(posts)
+        self.held_out.check(rules)
+        for chunk, chances, guidance in answers:
+            rulings = list(self.held_out.judge(chances, rules))
+            said = (chances, guidance.tolist(), rulings)
+            yield from predictions_of(chunk.posts, chunk.good, self.labels, *said)

@@ -18,7 +18,7 @@ def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -
     from sgmft.encoders.picture_encoder import PictureEncoder
     from sgmft.encoders.sentences import SentenceTexts
 
-    return PictureEncoder("compact", SentenceTexts(cleaning, max_words), cleaning, **settings)
+    return PictureEncoder("compact", SentenceTexts(cleaning, max_words), **settings)
 
 
 def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
@@ -26,7 +26,7 @@ def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> En
     from sgmft.encoders.picture_encoder import PictureEncoder
     from sgmft.encoders.word_numbers import NumberTexts
 
-    return PictureEncoder("cnn", NumberTexts(cleaning, max_words), cleaning, **settings)
+    return PictureEncoder("cnn", NumberTexts(cleaning, max_words), **settings)
 
 
 def _chinese_clip(name: str, **settings: Any) -> Encoder:

@@ -9,8 +9,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.text import Cleaning
-
 FloatArray = NDArray[np.float32]
 PICTURE_OUTPUTS = ("pooled", "regions")  # of an encoder's graph of pictures: (N, D), (N, r, D)
 
@@ -76,14 +74,14 @@ class Texts(Protocol):
     Attributes:
         width, word_width: of a text's pooled feature and of one word's.
         packages: whose versions decide the features.
-        cleaning: decides which words are segmented.
+        cleaning: name of the text cleaning, which decides which words are segmented.
         max_words: bounds a text's tokens.
     """
 
     width: int
     word_width: int
     packages: tuple[str, ...]
-    cleaning: Cleaning
+    cleaning: str
     max_words: int
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.batches import encode_numbered_texts, encode_pictures
 from sgmft.encoders.clip_towers import PictureTower, TextTower
 from sgmft.encoders.device import pick_device, pick_dtype
 from sgmft.errors import SgmftError
@@ -105,38 +106,24 @@ class ChineseClipEncoder:
             if texts
             else []
         )
-        pooled = np.zeros((len(ids), self._info.text_width), np.float32)
-        per_text: list[FloatArray] = [pooled[:0]] * len(ids)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
-            length = max(len(ids[i]) for i in chosen)
-            input_ids = torch.zeros(len(chosen), length, dtype=torch.long)
-            mask = torch.zeros(len(chosen), length, dtype=torch.long)
-            for row, i in enumerate(chosen):
-                input_ids[row, : len(ids[i])] = torch.tensor(ids[i])
-                mask[row, : len(ids[i])] = 1
-            said = self.texts(input_ids.to(self._device), mask.to(self._device))
-            projected = _to_numpy(said if tokens else said[:, :1])  # (b, n, D)
-            for row, i in enumerate(chosen):
-                pooled[i] = projected[row, 0]
-                # [CLS] stands first and [SEP] last; a text that is only those two keeps [SEP].
-                if tokens:
-                    per_text[i] = projected[row, 1 : max(2, len(ids[i]) - 1)].copy()
-        return Encoded(pooled, per_text if tokens else None)
+
+        def run(numbers: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
+            given = (torch.from_numpy(x).to(self._device) for x in (numbers, mask))
+            return _to_numpy(self.texts(*given, tokens))
+
+        width = self._info.text_width
+        return encode_numbered_texts(ids, self._batch_size, width, tokens, run)
 
     @torch.inference_mode()
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """Projected class-token features (N, D), and a grid of projected patch features."""
-        pooled = [np.zeros((0, self._info.image_width), np.float32)]
-        regions: list[FloatArray] = []
-        for start in range(0, len(pictures), self._batch_size):
-            batch = torch.from_numpy(pictures[start : start + self._batch_size])
-            whole, grid = self.pictures(batch.to(self._device))
-            pooled.append(_to_numpy(whole))
-            if tokens:
-                regions.extend(_to_numpy(grid))
-        return Encoded(np.concatenate(pooled), regions if tokens else None)
+
+        def run(batch: NDArray[np.uint8]) -> list[FloatArray]:
+            said = self.pictures(torch.from_numpy(batch).to(self._device), tokens)
+            return [_to_numpy(x) for x in said]
+
+        width = self._info.image_width
+        return encode_pictures(pictures, self._batch_size, width, tokens, run)
 
 
 def _to_numpy(x: Tensor) -> FloatArray:

@@ -21,10 +21,13 @@ class TextTower(nn.Module):
         super().__init__()
         self.tower, self.projection = model.text_model, model.text_projection
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Numbers of tokens and their mask (N, n) to projected tokens (N, n, D), [CLS] first."""
-        read = self.tower(input_ids=input_ids, attention_mask=attention_mask)
-        return self.projection(read.last_hidden_state)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, words: bool = True) -> Tensor:
+        """Numbers of tokens and their mask (N, n) to projected tokens (N, n, D), [CLS] first.
+
+        Without `words` only [CLS] is projected, (N, 1, D).
+        """
+        read = self.tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.projection(read if words else read[:, :1])
 
 
 class PictureTower(nn.Module):
@@ -47,12 +50,15 @@ class PictureTower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pictures: Tensor, regions: bool = True) -> tuple[Tensor, ...]:
         """RGB pictures (N, s, s, 3), uint8, to projected class tokens (N, D), regions (N, r, D)."""
         pixels = ((pictures.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
         output = self.tower(pixel_values=pixels.to(self.projection.weight.dtype))
+        whole = self.projection(output.pooler_output)
+        if not regions:
+            return (whole,)
         patches = self.tower.post_layernorm(output.last_hidden_state[:, 1:])  # (N, g², width)
         side = int(patches.shape[1] ** 0.5)
         square = patches.transpose(1, 2).unflatten(2, (side, side))
         grid = adaptive_avg_pool2d(square, self.patch_grid).flatten(2).transpose(1, 2)
-        return self.projection(output.pooler_output), self.projection(grid)
+        return whole, self.projection(grid)

