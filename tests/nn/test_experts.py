@@ -86,7 +86,7 @@ def test_the_penalty_with_the_least_held_out_loss_is_chosen(name, monkeypatch, t
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_held_out_answer_knows_nothing_of_its_own_fold(name, monkeypatch):
+def test_a_held_out_answer_knows_nothing_of_its_own_fold(name, monkeypatch, tight):
     made, data, _ = expert(name, monkeypatch, (0.05,))
     (x, labels), fold = data(), torch.arange(60) % 5
     said = made.fit(x, labels, fold)
@@ -96,7 +96,7 @@ def test_a_held_out_answer_knows_nothing_of_its_own_fold(name, monkeypatch):
     changed = x.clone()
     changed[inside] = x[inside].flip(0)  # twelve posts, so none stays where it was
     told = made.fit(changed, others, fold)
-    assert torch.equal(told[inside].flip(0), said[inside])
+    torch.testing.assert_close(told[inside].flip(0), said[inside], atol=1e-4, rtol=0)
     assert not torch.isclose(told[~inside], said[~inside]).all(1).any()
 
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, nll_loss, normalize
 
 from sgmft.nn.inputs import Normalizer
-from sgmft.nn.logistic import logistic_path
+from sgmft.nn.logistic import Part, Solution, logistic_paths
 from sgmft.nn.lookup import find
 
 FLOOR = math.log(1e-4)  # no expert rules a label out
@@ -39,6 +38,13 @@ def evidence(log_probabilities: Tensor, prior: Tensor) -> Tensor:
     return log_probabilities.clamp(min=FLOOR) - prior.clamp(min=FLOOR)
 
 
+class CrossFitted(NamedTuple):
+    """Regressions with one penalty: of all posts, and what those without its fold say of each."""
+
+    solution: Solution
+    said: Tensor  # (N, K) log-probabilities
+
+
 class Expert(nn.Module, ABC):
     """log p(y | x) by a penalised logistic regression."""
 
@@ -48,7 +54,7 @@ class Expert(nn.Module, ABC):
 
     @abstractmethod
     def rows(self, x: Tensor) -> Any:
-        """Take from N posts how inputs are scaled or counted, and return theirs: (N, D), an array
+        """Take from N posts how inputs are scaled or counted, and return theirs: (N, D), a tensor
         or a sparse matrix of SciPy.
         """
 
@@ -56,13 +62,13 @@ class Expert(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
-    def path(self, x: Tensor, labels: Tensor) -> Iterator[None]:
+    def path(self, x: Tensor, labels: Tensor) -> Iterator[Solution]:
         """Be the solution for each of `penalties` in turn, from strong to weak."""
-        rows = self.rows(x)
-        for solution in logistic_path(rows, labels, len(self.bias), self.penalties):
-            self.weight.copy_(solution.weight)
-            self.bias.copy_(solution.bias)
-            yield
+        everything = Part(torch.ones_like(labels, dtype=torch.bool))
+        paths = logistic_paths(self.rows(x), labels, len(self.bias), self.penalties, [everything])
+        for (solution,) in paths:
+            self._be(solution)
+            yield solution
 
     @torch.no_grad()
     def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
@@ -77,21 +83,22 @@ class Expert(nn.Module, ABC):
             What the chosen regression without the post's fold says of each post, log-probabilities
             (N, K) of at least log 1e-4; with one fold only, of the posts it was fitted to.
         """
-        folds = fold.unique()
-        if len(folds) < 2:
+        if len(fold.unique()) < 2:
             next(self.path(x, labels))
             return self(x).clamp(min=FLOOR)
-        parts: list[list[Tensor]] = [[] for _ in self.penalties]  # by penalty, then by fold
-        for left_out in folds:
-            out = fold == left_out
-            for part, _ in zip(parts, self.path(x[~out], labels[~out]), strict=True):
-                part.append(self(x[out]).clamp(min=FLOOR))
-        place = fold.argsort(stable=True).argsort()  # of each post among those of all folds
-        said = [torch.cat(part)[place] for part in parts]
-        losses = [float(nll_loss(x, labels)) for x in said]
-        best = losses.index(min(losses))
-        next(islice(self.path(x, labels), best, None))
-        return said[best]
+        found = self.cross_fit(x, labels, fold)
+        losses = [float(nll_loss(one.said.clamp(min=FLOOR), labels)) for one in found]
+        best = found[losses.index(min(losses))]
+        self._be(best.solution)
+        return best.said.clamp(min=FLOOR)
+
+    @abstractmethod
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+        """The regressions of each of `penalties`; inputs are scaled or counted as in all posts."""
+
+    def _be(self, solution: Solution) -> None:
+        self.weight.copy_(solution.weight)
+        self.bias.copy_(solution.bias)
 
 
 class DenseExpert(Expert):
@@ -108,7 +115,23 @@ class DenseExpert(Expert):
     def rows(self, x: Tensor) -> Any:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
-        return self.scale(x).cpu().numpy()
+        return self.scale(x)
+
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+        """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
+        rows, parts = self.rows(x), [Part(torch.ones_like(labels, dtype=torch.bool))]
+        for left_out in fold.unique():
+            scale = Normalizer(rows.shape[1], "standard").to(rows)
+            scale.fit(rows[fold != left_out])
+            parts.append(Part(fold != left_out, scale.mean, scale.deviation))
+        found = []
+        for whole, *others in logistic_paths(rows, labels, len(self.bias), self.penalties, parts):
+            said = rows.new_zeros(len(rows), len(self.bias))
+            for part, (weight, bias) in zip(parts[1:], others, strict=True):
+                out = ~part.rows
+                said[out] = linear(rows[out], weight.to(rows), bias.to(rows)).log_softmax(-1)
+            found.append(CrossFitted(whole, said))
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, width) to log-probabilities (B, K)."""
@@ -148,6 +171,15 @@ class LexicalExpert(Expert):
         self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(kept)))
         rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
         return csr_matrix((values, (rows, columns)), shape=(len(x), len(kept)))
+
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+        """See `Expert`. Fold by fold, for each has a vocabulary of its own."""
+        said = [self.weight.new_zeros(len(x), len(self.bias)) for _ in self.penalties]
+        for left_out in fold.unique():
+            out = fold == left_out
+            for answers, _ in zip(said, self.path(x[~out], labels[~out]), strict=True):
+                answers[out] = self(x[out]).to(answers)
+        return [CrossFitted(*pair) for pair in zip(self.path(x, labels), said, strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
