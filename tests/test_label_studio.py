@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from sgmft.errors import SgmftError
 from sgmft.tables import Columns, read_posts
 from sgmft.tables.label_studio import local_path
 
@@ -122,3 +123,52 @@ def test_a_local_path_cannot_leave_the_folder(tmp_path):
 def test_odd_tasks_are_posts_without_a_label(tmp_path, broken):
     (post,) = read_posts(export(tmp_path, broken))
     assert post.error is None and post.label is None
+
+
+def test_the_rounds_of_one_post_are_judged_together(tmp_path):
+    """A post that was skipped or left undecided is suggested again, and so is a second task."""
+    home, work = annotation("Home"), annotation("Work")
+    path = export(
+        tmp_path,
+        task(1, annotation("Home", cancelled=True), id="a", image="/data/local-files/?d=x/1.jpg"),
+        task(2, home, work, id="b"),
+        task(3, row="posts.csv, row 4"),
+        task(4, home, id="a", image=["/data/local-files/?d=x/1.jpg"]),  # beside one of several
+        task(5, work, id="b"),
+        task(6, work, row="posts.csv, row 4"),
+        task(7, home, id="a", text="another post"),
+    )
+    first, second, third, other = read_posts(path)
+    assert (first.id, first.label, first.error) == ("a", "Home", None)
+    assert (second.id, second.label, second.error) == ("b", "Work", None)
+    assert third.label == "Work"
+    assert other.error == "the id 'a' is already that of row 1"
+
+
+def record(number: int, choice, annotation: int, **data) -> dict:
+    """As JSON-MIN has them: newest first, one for each annotation, the task's id."""
+    told = {"annotation_id": annotation, "annotator": annotation % 3, "lead_time": annotation / 7}
+    return {"text": "hi", "id": number, "place": choice, **told, **data}
+
+
+def test_annotators_vote_in_json_min_too(tmp_path):
+    path = export(
+        tmp_path,
+        record(7, "Work", 5),
+        record(7, "Home", 4),
+        record(8, "Work", 3),
+        record(8, "Home", 2),
+        record(7, "Home", 1, note="sure"),
+        {"text": "hi", "id": 9, "annotation_id": 6},
+    )
+    most, tied, none = read_posts(path, columns=Columns(label="place"))
+    assert (most.id, most.label, most.error, most.row["note"]) == ("7", "Home", None, "sure")
+    assert tied.label is None and "several labels (Home, Work)" in tied.error
+    assert none.label is None and none.error is None
+
+
+def test_a_csv_export_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "export.csv"
+    path.write_text("annotation_id,annotator,id,image,label,lead_time,text\n1,1,1,,Home,2.5,hi\n")
+    with pytest.raises(SgmftError, match="export as JSON"):
+        read_posts(path)

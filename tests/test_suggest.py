@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from sgmft import Post, SemanticLocator, read_posts
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features import Features
 from sgmft.jobs import Source
 from sgmft.suggest.choice import choose_posts, uncertainty_of
@@ -181,7 +182,10 @@ def test_tasks_come_back_as_labelled_posts(toy_posts, toy_model, posts_table, tm
         table[4]["image"] += "|b.png"
         posts_table = table_of(table, posts_table.with_suffix(".jsonl"))
     output, places = tmp_path / "new" / "tasks.json", ["Cinema", "Home & <garden>"]
-    found = suggest_table(Source(str(posts_table)), output, toy_model, 30, labels=places)
+    roundabout = posts_table.parent / ".." / posts_table.parent.name / posts_table.name
+    with pytest.warns(SgmftWarning, match=r"like b\.png: move") if several else nullcontext():
+        found = suggest_table(Source(str(roundabout)), output, toy_model, 30, labels=places)
+    assert found.folder == posts_table.parent  # Label Studio takes no ".."
     assert found.told.errors == {"there is no file …": 1} and found.told.posts == 37
     tasks = json.loads(output.read_text("utf-8"))
     assert len(tasks) == found.posts <= 30
@@ -192,7 +196,8 @@ def test_tasks_come_back_as_labelled_posts(toy_posts, toy_model, posts_table, tm
     names = {one.get("name") for one in view}
     for task in tasks:
         assert {"text", "image", "id", "row"} <= task["data"].keys()
-        assert isinstance(task["data"]["image"], list if several else str)
+        image = task["data"]["image"]  # Label Studio opens no task with an empty list
+        assert image == "" or (image and isinstance(image, list if several else str))
         (guess,) = task["predictions"]
         (result,) = guess["result"]
         assert result["from_name"] == choices.get("name") and result["to_name"] in names

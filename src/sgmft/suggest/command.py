@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -55,7 +54,7 @@ def suggest(
     """Choose the posts most worth labelling, as Label Studio tasks or a table to fill in."""
     from sgmft import console
     from sgmft.locator import SemanticLocator
-    from sgmft.suggest.job import suggest_table
+    from sgmft.suggest.job import folder_of, suggest_table
 
     folder = console.feature_folder(features)
     if model is None:
@@ -64,7 +63,7 @@ def suggest(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = locator_of(model, features, device)
-    with console.counter("Encoding") as done:
+    with console.told_warnings(), console.counter("Encoding") as done:
         found = suggest_table(
             source_of(table, where, column, allow_outside, strict),
             output,
@@ -80,14 +79,15 @@ def suggest(
     console.print_errors(found.told)
     if output != "-":
         _say(f"Wrote {found.posts} posts to {output}")
-    if found.config is None and output != "-" and Path(output).absolute().parent != found.folder:
+    if found.config is None and output != "-" and folder_of(output) != found.folder:
         _say(f"Picture paths in it are relative to {found.folder}: move it there to train on it")
     if found.config is not None:
         _say(f"Labelling configuration: {found.config}")
         _say(
             f"Start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
             f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={found.folder}; "
-            "save its JSON export in that folder"
+            "in the project, add the pictures' folder as a source storage of the kind Local files; "
+            "save the JSON export (not JSON-MIN) beside the table"
         )
 
 

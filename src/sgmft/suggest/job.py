@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,7 @@ def suggest_table(
             list(names),
             folder_of(source.table),
             predictions=[one.prediction for one in chosen],
-            guessed_by=f"sgmft {locator.method.name} {locator.preset.name}",
+            guessed_by=" ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])),
         )
     else:
         _write_table(output, posts, chosen)
@@ -192,7 +193,7 @@ def folder_of(table: str) -> Path:
     """What the picture paths of a table are relative to, in full."""
     path = Path(table)
     folder = Path() if table == "-" else path if path.is_dir() else path.parent
-    return folder.absolute()
+    return Path(os.path.abspath(folder))  # noqa: PTH100  no "..", but links as they are
 
 
 def _write_table(output: str | Path, posts: Sequence[Post], chosen: Sequence[Suggestion]) -> None:

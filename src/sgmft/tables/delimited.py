@@ -42,6 +42,11 @@ def open_delimited(path: Path, delimiter: str | None = None) -> RawTable:
     header = headers[mark]
     columns = [name or f"column {i}" for i, name in enumerate(map(mend, header.cells), 1)]
     check_header(path, columns)
+    if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
+        raise SgmftError(
+            f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
+            "JSON, in which annotators are counted and pictures are found."
+        )
     rows = _rows(path, encoding, mark, columns, header.number)
     return RawTable(path.name, path.parent, columns, rows)
 

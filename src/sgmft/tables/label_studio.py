@@ -1,15 +1,16 @@
-"""Label Studio exports: one flat record per task, and where the pictures lie."""
+"""Label Studio exports: one flat record for each post, and where the pictures lie."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 LOCAL_FILES = "/data/local-files/?d="
 _UPLOAD = "/data/upload/"
+_OF_ANNOTATIONS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
 
 
 def is_task(item: Mapping[str, Any]) -> bool:
@@ -17,7 +18,44 @@ def is_task(item: Mapping[str, Any]) -> bool:
     return isinstance(item.get("data"), dict)
 
 
-def flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+def post_of(item: Mapping[str, Any]) -> str | None:
+    """What all records of one post have in common; None where there is no other.
+
+    Tasks of several rounds are of one post when their data have one text and one id, or one `row`.
+    JSON-MIN has a record for each annotation of a task, under the task's id.
+    """
+    if is_task(item):
+        data = item["data"]
+        own = data.get("id") or data.get("row")
+        return repr((own, data.get("text"))) if own else None
+    return repr(item.get("id")) if "annotation_id" in item and item.get("id") else None
+
+
+def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:
+    """Turn all the records of one post into one, and name its choice controls."""
+    first = items[0]
+    if is_task(first):
+        annotations = [x for item in items for x in _objects(item.get("annotations"))]
+        return _flatten_task({**first, "annotations": annotations})
+    return _most_told([_flatten_record(item) for item in items]), set()
+
+
+def _most_told(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first record, with what most say where they differ: a list of all where they are tied."""
+    told = dict(records[0])
+    for name in dict.fromkeys(name for record in records for name in record):
+        cells = [record.get(name) for record in records]
+        counts = Counter(repr(cell) for cell in cells if cell not in (None, "", []))
+        if len(counts) > 1 and name not in _OF_ANNOTATIONS:
+            most = [cell for cell in cells if counts[repr(cell)] == max(counts.values())]
+            known = {repr(cell): cell for cell in most}
+            told[name] = _one_or_all([known[key] for key in sorted(known)])
+        elif counts:
+            told[name] = next(cell for cell in cells if repr(cell) in counts)
+    return told
+
+
+def _flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Turn a task of the full JSON export into a flat record, and name its choice controls.
 
     The record is the task's data, its id (unless the data has an id of its own), and one column
@@ -45,7 +83,7 @@ def flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     return record, set(votes)
 
 
-def flatten_record(record: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Unwrap the ``{"choices": [...]}`` cells of a JSON-MIN record; leave the others alone."""
     return {
         name: _one_or_all(value["choices"])

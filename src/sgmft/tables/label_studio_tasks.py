@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.files import write_whole
 from sgmft.posts import Post
 from sgmft.prediction import Prediction
@@ -60,6 +61,15 @@ def write_tasks(
         if guess is not None and guess.label is not None:
             task["predictions"] = [_prediction(guess, shown, guessed_by)]
         tasks.append(task)
+    beside = [x for post in posts for x in post.images if os.sep not in os.path.relpath(x, folder)]
+    if beside:
+        warnings.warn(
+            f"Label Studio serves no picture that lies in {folder} itself, like "
+            f"{Path(beside[0]).name}: move them into a folder below it, and name them with it in "
+            "the table.",
+            SgmftWarning,
+            stacklevel=2,
+        )
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
     try:
@@ -77,7 +87,8 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     told = {"id": post.id, "user": post.user, "row": post.place}
     return {
         "text": post.text,
-        "image": images if several else "".join(images),  # Label Studio wants the key in any case
+        # Label Studio wants the key in any case, and opens no task with an empty list.
+        "image": (images or "") if several else "".join(images),
         **{name: value for name, value in told.items() if value},
     }
 
@@ -104,16 +115,16 @@ def _prediction(guess: Prediction, shown: str, guessed_by: str) -> dict[str, Any
 
 
 def _config(posts: Sequence[Post], labels: Sequence[str], several: bool, shown: str) -> str:
-    """The labelling interface: text, pictures, and one choice among the labels."""
+    """The labelling interface: text, one choice among the labels, pictures."""
     view = ElementTree.Element("View")
     if any(post.text for post in posts):
         ElementTree.SubElement(view, "Text", name="text", value="$text")
-    if any(post.images for post in posts):
-        value = {"valueList" if several else "value": "$image"}
-        ElementTree.SubElement(view, "Image", {"name": "image", **value})
     options = {"name": CONTROL, "toName": shown, "choice": "single", "showInline": "true"}
-    choices = ElementTree.SubElement(view, "Choices", options)
+    choices = ElementTree.SubElement(view, "Choices", {**options, "required": "true"})
     for label in labels:
         ElementTree.SubElement(choices, "Choice", value=mend(label))
+    if any(post.images for post in posts):  # last: a tall one would push the choices out of sight
+        value = {"valueList" if several else "value": "$image"}
+        ElementTree.SubElement(view, "Image", {"name": "image", **value})
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"

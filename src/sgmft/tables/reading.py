@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from sgmft.errors import SgmftError
 from sgmft.tables.delimited import open_delimited
 from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
-from sgmft.tables.label_studio import flatten_record, flatten_task, is_task
+from sgmft.tables.label_studio import flatten, post_of
 from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
 from sgmft.tables.values import mend
 
@@ -130,16 +130,13 @@ def _open_json(path: Path) -> RawTable:
     rows: list[RawRow] = []
     columns: dict[str, None] = {}
     controls: set[str] = set()
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, dict):
-            line = mend(json.dumps(item, ensure_ascii=False)[:500])
+    for number, records in _by_post(items):
+        if not isinstance(records[0], dict):
+            line = mend(json.dumps(records[0], ensure_ascii=False)[:500])
             rows.append(RawRow(number, {"line": line}, "not an object of columns and values"))
             continue
-        if is_task(item):
-            values, names = flatten_task(item)
-            controls |= names
-        else:
-            values = flatten_record(item)
+        values, names = flatten(records)
+        controls |= names
         damaged = encoding.errors != "strict" and has_undecoded(
             json.dumps(values, ensure_ascii=False)
         )
@@ -147,6 +144,15 @@ def _open_json(path: Path) -> RawTable:
         columns.update(dict.fromkeys(values))
     labels = tuple(controls) if len(controls) == 1 else ("label", "choice", "choices")
     return RawTable(path.name, path.parent, list(columns), iter(rows), labels, True)
+
+
+def _by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Records that belong together, each with the place of the first of them."""
+    places: dict[str | int, tuple[int, list[Any]]] = {}
+    for number, item in enumerate(items, 1):
+        post = post_of(item) if isinstance(item, dict) else None
+        places.setdefault(number if post is None else post, (number, []))[1].append(item)
+    yield from places.values()
 
 
 # --- Parquet
