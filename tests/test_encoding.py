@@ -102,7 +102,7 @@ def test_no_posts_and_only_bad_ones(tmp_path) -> None:
     assert features.words.values.shape == (0, WORD) and features.ngrams.values.shape == (0,)
 
 
-def test_posts_are_taken_a_chunk_at_a_time() -> None:
+def test_posts_are_taken_one_chunk_ahead() -> None:
     taken = 0
 
     def endless():
@@ -112,6 +112,6 @@ def test_posts_are_taken_a_chunk_at_a_time() -> None:
             yield Post(f"第{taken}条")
 
     stream = encode_posts(endless(), CountingEncoder(), chunk=5)
-    for expected in (5, 10, 15):
+    for expected in (10, 15, 20):
         next(stream)
         assert taken == expected

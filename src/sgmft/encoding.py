@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -74,7 +74,8 @@ def encode_posts(
     pictures: FeatureStore | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[Chunk]:
-    """Encode posts in order, `chunk` at a time, in memory bounded by one chunk.
+    """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the pictures of
+    the next one are decoded while the network computes.
 
     Posts that the store has are not encoded again; new ones are written to it as one shard a
     chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
@@ -87,9 +88,20 @@ def encode_posts(
     words nor a picture, comes back with its reason and without features.
     """
     iterator = iter(posts)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        while piece := list(islice(iterator, chunk)):
-            yield _encode_chunk(piece, encoder, tokens, (store, pictures), pool)
+    known = [some for some in (store, pictures) if some is not None]
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+
+    def ahead() -> list[tuple[Post, Future[Content | str]]]:
+        piece = islice(iterator, chunk)
+        return [(post, pool.submit(prepare, post, encoder, known)) for post in piece]
+
+    try:
+        coming = ahead()
+        while coming:
+            piece, coming = coming, ahead()
+            yield _encode_chunk(piece, encoder, tokens, (store, pictures))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def encode_all(
@@ -123,19 +135,18 @@ def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Featu
 
 
 def _encode_chunk(
-    posts: list[Post],
+    piece: Sequence[tuple[Post, Future[Content | str]]],
     encoder: Encoder,
     tokens: bool,
     stores: tuple[FeatureStore | None, FeatureStore | None],
-    pool: Executor,
 ) -> Chunk:
     store, pictures = stores
+    posts = [post for post, _ in piece]
     good: list[int] = []
     keys: list[str] = []
     new: dict[str, Content] = {}
-    known = [some for some in stores if some is not None]
-    prepared = pool.map(lambda post: prepare(post, encoder, known), posts)
-    for i, content in enumerate(prepared):
+    for i, (_, prepared) in enumerate(piece):
+        content = prepared.result()
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
             continue
@@ -201,31 +212,44 @@ def _read(paths: Sequence[str | Path]) -> list[bytes]:
 def encode_contents(
     new: Sequence[Content], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
 ) -> dict[str, PostFeatures]:
-    """Features by key of prepared posts; the pictures of those `seen` are known."""
-    texts = [content.text for content in new if content.text]
-    pictures = [picture for content in new for picture in content.pictures]
+    """Features by key of prepared posts; the pictures of those `seen` are known.
+
+    A text or a picture that several of them have is encoded once.
+    """
+    texts = list(dict.fromkeys(content.text for content in new if content.text))
+    digests = [[_digest(picture) for picture in content.pictures] for content in new]
+    different = {
+        digest: picture
+        for content, own in zip(new, digests, strict=True)
+        for digest, picture in zip(own, content.pictures, strict=True)
+    }
     size = encoder.info.image_size
     text = encoder.encode_texts(texts, tokens)
     image = encoder.encode_images(
-        np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8), tokens
+        np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), np.uint8),
+        tokens,
     )
+    at_text = {said: i for i, said in enumerate(texts)}
+    at_image = {digest: i for i, digest in enumerate(different)}
     rows: dict[str, PostFeatures] = {}
-    at_text = at_image = 0
-    for content in new:
+    for content, own in zip(new, digests, strict=True):
         sentence = words = images = regions = grams = None
         if content.text:
-            sentence = text.pooled[at_text]
-            words = None if text.tokens is None else text.tokens[at_text].astype(np.float16)
+            at = at_text[content.text]
+            sentence = text.pooled[at]
+            words = None if text.tokens is None else text.tokens[at].astype(np.float16)
             grams = ngrams(content.text)
-            at_text += 1
         if content.key in seen:
             images = seen[content.key].images
             regions = seen[content.key].regions if tokens else None
-        elif count := len(content.pictures):
-            chosen = slice(at_image, at_image + count)
-            images = image.pooled[chosen]
+        elif own:
+            shown = [at_image[digest] for digest in own]
+            images = image.pooled[shown]
             if image.tokens is not None:
-                regions = np.concatenate(image.tokens[chosen]).astype(np.float16)
-            at_image += count
+                regions = np.concatenate([image.tokens[i] for i in shown]).astype(np.float16)
         rows[content.key] = PostFeatures(sentence, words, images, regions, grams)
     return rows
+
+
+def _digest(picture: Pixels) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(picture).data).digest()
