@@ -1,10 +1,11 @@
-# make demo: set up and run the main job on generated posts; make test: set up and pass every check.
+# make demo: set up and run the main job on generated posts; make test: set up and pass every check;
+# make bench: measure speed against what one would otherwise run, into docs/results.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format bench wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +27,9 @@ test: lint
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -W ignore benchmarks/bench.py docs/results.md
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation

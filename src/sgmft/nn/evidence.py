@@ -125,7 +125,7 @@ class EvidenceNetwork(Solved):
         image = self.image_pool([evidence(image, self.prior)], self.prior)
         joint = self.prior.expand_as(text)
         if self.joint is not None:
-            joint = self.joint(torch.cat([batch.text, batch.image], -1))
+            joint = self.joint(batch.text, batch.image)
         return self._choose(batch, text, image, joint)
 
     def _fit_pool(self, pool: ProductPool, said: list[Tensor], labels: Tensor) -> Tensor:

@@ -169,9 +169,11 @@ def suggest_table(
         on_encoded=on_encoded,
     )
     if not chosen:
+        bad = "; ".join(f"{count} x {reason}" for reason, count in count_errors(refused).items())
         raise SgmftError(
             f"{source.table} has no post to suggest: all that can be used have a label, or are "
             "the same as one that has; give a table with other posts."
+            + (f" Not used: {bad}." if bad else "")
         )
     config = None
     if tasks:

@@ -22,13 +22,14 @@ def post_of(item: Mapping[str, Any]) -> str | None:
     """What all records of one post have in common; None where there is no other.
 
     Tasks of several rounds are of one post when their data have one text and one id, or one `row`.
-    JSON-MIN has a record for each annotation of a task, under the task's id.
+    JSON-MIN has a record for each annotation of a task, under the task's id in the place of theirs.
     """
     if is_task(item):
         data = item["data"]
         own = data.get("id") or data.get("row")
         return repr((own, data.get("text"))) if own else None
-    return repr(item.get("id")) if "annotation_id" in item and item.get("id") else None
+    own = item.get("row") or item.get("id")
+    return repr((own, item.get("text"))) if "annotation_id" in item and own else None
 
 
 def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:
