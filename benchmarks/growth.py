@@ -1,4 +1,4 @@
-"""Time and memory of `sgmft predict` as the table grows from 1,000 to 100,000 posts.
+"""Time and memory of `sgmft predict` as the table grows from 1,000 to 30,000 posts.
 
     python benchmarks/growth.py docs/figures
 
@@ -24,7 +24,7 @@ from export import SGMFT, sample
 from sgmft.drawing import cjk_fonts, drawing_style, svg_text
 from sgmft.sample.texts import PLACES, write
 
-SIZES = (1_000, 10_000, 100_000)
+SIZES = (1_000, 10_000, 30_000)
 COLOUR = "#0072b2"
 
 
@@ -62,10 +62,11 @@ def draw(seconds: list[float], memory: list[float], path: Path) -> None:
     with drawing_style(cjk_fonts()):
         figure = Figure(figsize=(7, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        left.loglog(SIZES, seconds, "o-", color=COLOUR)
-        left.set(xlabel="posts", ylabel="seconds")
-        right.semilogx(SIZES, memory, "o-", color=COLOUR)
-        right.set(xlabel="posts", ylabel="MiB at most", ylim=(0, 1.2 * max(memory)))
+        for axes, values, name in ((left, seconds, "seconds"), (right, memory, "MiB at most")):
+            axes.plot(SIZES, values, "o-", color=COLOUR)
+            axes.set(xlabel="posts", ylabel=name, xlim=(0, None), ylim=(0, 1.2 * max(values)))
+            axes.locator_params(axis="x", nbins=4)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         path.write_text(svg_text(figure), "utf-8")
 
 
