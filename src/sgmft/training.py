@@ -22,7 +22,8 @@ from sgmft.nn import Network, Output
 from sgmft.nn.network import Criterion, Solved
 from sgmft.presets import TrainConfig
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 256  # posts; networks may compare every feature of one with every other
+SOLVED_BATCH = 1024  # of networks without layers, which otherwise spend their time between steps
 
 
 class Epoch(NamedTuple):
@@ -197,7 +198,8 @@ def answer(model: Network, features: Features) -> Answers:
         return Answers(none, none, torch.zeros(0, 2))
     device = next(iter(model.state_dict().values())).device
     parts: list[Answers] = []
-    for rows in torch.arange(len(features)).split(EVALUATION_BATCH):
+    size = SOLVED_BATCH if isinstance(model, Solved) else EVALUATION_BATCH
+    for rows in torch.arange(len(features)).split(size):
         output: Output = model(features.batch(rows, model.reads_ngrams).to(device))
         guidance = torch.full((len(rows), 2), math.nan)
         if output.guidance is not None:

@@ -1,6 +1,6 @@
 """Linear probes: logistic regression on pooled features of both sides, of the text, of the image.
 
-What every practitioner tries first: scikit-learn's logistic regression on frozen features, its
+What every practitioner tries first: a logistic regression on frozen features, its
 penalty chosen by cross-validation.
 """
 
