@@ -65,7 +65,8 @@ class EfficientNetLite:
     def _weights(self) -> dict[str, Tensor]:
         module = import_module(self._package.replace("-", "_"))
         file = getattr(module, f"EfficientnetLite{self._number}ModelFile").get_model_file_path()
-        # Published as .pth only: with weights_only tensors are read and no code is run.
+        # Published as .pth only: with weights_only tensors are read and no code is run, which holds
+        # from torch 2.6 on (CVE-2025-32434).
         return dict(torch.load(file, map_location="cpu", weights_only=True))
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
