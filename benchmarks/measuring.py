@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 Said = TypeVar("Said")
 
@@ -19,9 +21,20 @@ class Measured(NamedTuple):
 
     @property
     def ratio(self) -> str:
-        """The median of theirs / ours, with the least and the largest of the turns."""
-        ratios = sorted(a / b for a, b in zip(self.theirs, self.ours, strict=True))
-        return f"{median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+        """See `spread`."""
+        return spread(self.theirs, self.ours)
+
+
+def spread(theirs: Sequence[float], ours: Sequence[float]) -> str:
+    """The median of theirs / ours, with the least and the largest of the turns."""
+    ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+    return f"{median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+
+
+def least_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of the rows of two arrays, over the last axis."""
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return float(((a * b).sum(-1) / norms).min())
 
 
 def in_turns(theirs: Callable[[], Said], ours: Callable[[], Said], rounds: int) -> Measured:

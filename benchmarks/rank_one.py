@@ -10,12 +10,10 @@ at twice the width.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from statistics import median
 
 import torch
-from measuring import print_row
+from measuring import in_turns, print_row
 from torch import Tensor
 
 from sgmft.nn.rank_one import nodes_needed, rank_one_attention
@@ -71,13 +69,12 @@ def main() -> None:
     for temperature in (1.0, 100.0, 1000.0):
         given = inputs(temperature, WIDTH, torch.float32)
         wanted = step(exact, inputs(temperature, WIDTH, torch.float64))
-        seconds: dict[Attention, list[float]] = {exact: [], rank_one_attention: []}
-        for _ in range(ROUNDS):
-            for attention, times in seconds.items():
-                began = time.perf_counter()
-                found = step(attention, given)
-                times.append(time.perf_counter() - began)
-        ratios = sorted(a / b for a, b in zip(*seconds.values(), strict=True))
+        found = in_turns(
+            lambda given=given: step(exact, given),
+            lambda given=given: step(rank_one_attention, given),
+            ROUNDS,
+        )
+        theirs, ours = (errors(answer, wanted) for answer in found.answers)
         t, v = given[:2]
         spans = [(x.amax(-1) - x.amin(-1)) / 2 for x in (t, v)]
         count = nodes_needed(float((temperature * spans[0] * spans[1]).detach().max()))
@@ -85,9 +82,9 @@ def main() -> None:
             f"eq. 2–5, 14 by elements, D = {WIDTH}, temperature {temperature:g} "
             f"({'exact form' if count is None else f'{count} nodes'})",
             "exact D × D softmax",
-            f"{median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})",
+            found.ratio,
             "≥ 10" if count else "about 1",
-            f"errors {errors(found, wanted)}; exact float32 {errors(step(exact, given), wanted)}",
+            f"errors {ours}; exact float32 {theirs}",
         )
     for name, attention in (("exact form", exact), ("ours", rank_one_attention)):
         sizes = [peak(attention, width) for width in (WIDTH, 2 * WIDTH)]

@@ -13,7 +13,7 @@ import numpy as np
 from sgmft.errors import SgmftError
 from sgmft.evaluation import Evaluation, evaluate
 from sgmft.jobs import Source, Told, answer, chance_columns
-from sgmft.posts import Post, count_errors, refuse
+from sgmft.posts import Post, count_errors, refuse, told_errors
 from sgmft.report import Example, write_evaluation
 from sgmft.tables import open_writer
 
@@ -54,10 +54,7 @@ def evaluate_table(
     told = Told(len(posts), count_errors(p.post for p in predictions))
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
-        raise SgmftError(
-            f"No row of {source.table} can be judged: "
-            + "; ".join(f"{count} x {reason}" for reason, count in told.errors.items())
-        )
+        raise SgmftError(f"No row of {source.table} can be judged: {told_errors(told.errors)}")
     for column in by:
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))

@@ -54,6 +54,11 @@ def count_errors(posts: Iterable[Post]) -> dict[str, int]:
     return dict(kinds.most_common())
 
 
+def told_errors(errors: Mapping[str, int]) -> str:
+    """What `count_errors` found in one line; empty where there are none."""
+    return "; ".join(f"{count} x {reason}" for reason, count in errors.items())
+
+
 def warn_of_single_posts(labels: Iterable[str]) -> None:
     """Warn of labels that one post alone has, naming them; `labels` has one for each post.
 

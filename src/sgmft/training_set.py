@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgmft.encoding import Encodings
 from sgmft.errors import SgmftError
-from sgmft.posts import Post, count_errors, refuse, warn_of_single_posts
+from sgmft.posts import Post, count_errors, refuse, told_errors, warn_of_single_posts
 from sgmft.splits import fingerprint
 
 
@@ -69,7 +69,7 @@ def training_set(
     names = [str(post.label) for post in encoded.posts]
     labels = sorted(set(names))
     if len(labels) < 2:
-        told = "; ".join(f"{count} x {reason}" for reason, count in skipped.items())
+        told = told_errors(skipped)
         raise SgmftError(
             f"Training needs posts of at least two labels; {len(names)} usable posts have "
             f"{len(labels)}" + (f", and were left out: {told}." if told else ".")

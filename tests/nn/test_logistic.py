@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from regressions import D, K, dense, scikit
 from regressions import tight as tight
@@ -103,6 +104,24 @@ def test_log_frequencies():
     torch.testing.assert_close(found, torch.tensor(expected))
     none = log_frequencies(torch.zeros(0, dtype=torch.long), 4)
     assert none.isfinite().all() and (none == none[0]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_search_takes_as_many_threads_as_torch(threads, monkeypatch):
+    import scipy.optimize
+
+    seen, minimize = [], scipy.optimize.minimize
+
+    def watched(*given, **named):
+        pools = threadpoolctl.threadpool_info()
+        seen.extend(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        return minimize(*given, **named)
+
+    monkeypatch.setattr(scipy.optimize, "minimize", watched)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, labels = dense()
+    list(logistic_path(x, labels, K, PENALTIES))
+    assert seen and set(seen) == {threads}
 
 
 def folds(x, count=4):

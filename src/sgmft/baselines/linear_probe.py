@@ -1,7 +1,7 @@
 """Linear probes: logistic regression on pooled features of both sides, of the text, of the image.
 
-What every practitioner tries first: a logistic regression on frozen features, its
-penalty chosen by cross-validation.
+What every practitioner tries first: a logistic regression on frozen features, its penalty chosen by
+cross-validation.
 """
 
 from __future__ import annotations

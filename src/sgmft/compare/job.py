@@ -20,6 +20,7 @@ from sgmft.compare.report import write_report
 from sgmft.compare.results import Table
 from sgmft.errors import SgmftError
 from sgmft.jobs import Source, Told
+from sgmft.posts import told_errors
 from sgmft.saving import finite, versions
 
 
@@ -126,10 +127,9 @@ def _about(data: Data) -> dict[str, str]:
     test = np.array(data.test)
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
-    left_out = (f"{count} x {reason}" for reason, count in data.left_out.items())
     return {
         "posts": f"{data.read:,}, of which {len(test):,} are usable under every encoder setting",
-        "left out": "; ".join(left_out) or "none",
+        "left out": told_errors(data.left_out) or "none",
         "training posts": f"{(~test).sum():,}; {len(data.held_out):,} of them judge the trials",
         "test posts": f"{test.sum():,}",
         "labels": ", ".join(labels),

@@ -52,7 +52,8 @@ def logistic_paths(
 
     Each minimises the mean cross-entropy of its rows plus penalty |w|^2 / 2 (intercepts free; with
     two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
-    with C = 1 / (rows x penalty), by SciPy's L-BFGS-B to a gradient of 1e-3. Classes without posts
+    with C = 1 / (rows x penalty), by SciPy's L-BFGS-B to a gradient of 1e-3, on as many threads as
+    torch uses. Classes without posts
     get no weight and a bias of ABSENT.
 
     Args:
@@ -72,7 +73,9 @@ def _path(
 ) -> Iterator[list[Solution]]:
     """As `logistic_paths`, of parts that are solved together."""
     from scipy.optimize import minimize
+    from threadpoolctl import ThreadpoolController
 
+    blas = ThreadpoolController()  # SciPy's does not ask torch how many threads there should be
     problem = _Problem(x, labels, classes, parts)
     point = problem.start()
     limits = {
@@ -82,7 +85,8 @@ def _path(
         "maxls": 50,
     }
     for penalty in penalties:
-        found = minimize(problem, point, (penalty,), "L-BFGS-B", jac=True, options=limits)
+        with blas.limit(limits=torch.get_num_threads(), user_api="blas"):
+            found = minimize(problem, point, (penalty,), "L-BFGS-B", jac=True, options=limits)
         point = found.x
         yield problem.solutions(point)
 

@@ -12,7 +12,7 @@ import torch
 
 from sgmft.errors import SgmftError
 from sgmft.jobs import Source, Told, renamed_columns
-from sgmft.posts import Post, count_errors, refuse
+from sgmft.posts import Post, count_errors, refuse, told_errors
 from sgmft.prediction import Prediction
 from sgmft.suggest.choice import choose_posts, uncertainty_of
 from sgmft.tables import open_writer
@@ -169,7 +169,7 @@ def suggest_table(
         on_encoded=on_encoded,
     )
     if not chosen:
-        bad = "; ".join(f"{count} x {reason}" for reason, count in count_errors(refused).items())
+        bad = told_errors(count_errors(refused))
         raise SgmftError(
             f"{source.table} has no post to suggest: all that can be used have a label, or are "
             "the same as one that has; give a table with other posts."

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 from sgmft.errors import SgmftError
 from sgmft.tables.encoding import Encoding, detect_encoding, has_undecoded
+from sgmft.tables.label_studio import is_annotation_table
 from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
 from sgmft.tables.values import mend
 
@@ -42,7 +43,7 @@ def open_delimited(path: Path, delimiter: str | None = None) -> RawTable:
     header = headers[mark]
     columns = [name or f"column {i}" for i, name in enumerate(map(mend, header.cells), 1)]
     check_header(path, columns)
-    if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
+    if is_annotation_table(columns):
         raise SgmftError(
             f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
             "JSON, in which annotators are counted and pictures are found."

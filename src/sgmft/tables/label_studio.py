@@ -18,6 +18,11 @@ def is_task(item: Mapping[str, Any]) -> bool:
     return isinstance(item.get("data"), dict)
 
 
+def is_annotation_table(columns: Sequence[str]) -> bool:
+    """Tell the header of a CSV or TSV export, which has one row for each annotation."""
+    return {"annotation_id", "annotator", "lead_time"} <= {*columns}
+
+
 def post_of(item: Mapping[str, Any]) -> str | None:
     """What all records of one post have in common; None where there is no other.
 
