@@ -118,7 +118,7 @@ def examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[E
     return [
         Example(
             text=p.post.text,
-            pictures=[Path(image) for image in p.post.images],
+            pictures=p.post.images,
             truth=p.post.label,
             probabilities=dict(zip(labels, map(float, p.probabilities), strict=True)),
         )

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sgmft.encoders.base import Encoder
-from sgmft.frames import MAX_FRAMES, holds_several, pictures_of, read_file
+from sgmft.frames import MAX_FRAMES, holds_several, name_of, pictures_of, read_file
 from sgmft.images import PictureError, Pixels
 from sgmft.lexical import ngrams
 from sgmft.post_features import PostFeatures
-from sgmft.posts import Post
+from sgmft.posts import PictureFile, Post
 from sgmft.text import clean, get_cleaning
 
 if TYPE_CHECKING:
@@ -189,18 +188,18 @@ def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -
         size = encoder.info.image_size
         decoded = [
             (number, picture)
-            for number, (data, path) in enumerate(zip(files, post.images, strict=True))
-            for picture in pictures_of(data, Path(path).name, size, most)
+            for number, (data, file) in enumerate(zip(files, post.images, strict=True))
+            for picture in pictures_of(data, name_of(file), size, most)
         ]
     except PictureError as error:
         return str(error)
     return Content(key, text, [x for _, x in decoded], [number for number, _ in decoded])
 
 
-def _read(paths: Sequence[str | Path]) -> list[bytes]:
+def _read(given: Sequence[PictureFile]) -> list[bytes]:
     files: list[bytes] = []
-    for path in paths:
-        files.append(read_file(path))
+    for file in given:
+        files.append(read_file(file))
         if sum(map(len, files)) > MAX_POST_BYTES:
             raise PictureError(
                 f"has files of more than {MAX_POST_BYTES >> 20} MiB together; give fewer or "

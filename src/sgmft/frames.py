@@ -9,8 +9,17 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageFile
 
-from sgmft.images import PictureError, Pixels, decode_picture, open_picture, read_picture, square
+from sgmft.images import (
+    PictureError,
+    Pixels,
+    check_size,
+    decode_picture,
+    open_picture,
+    read_picture,
+    square,
+)
 from sgmft.images import squash as squash_picture
+from sgmft.posts import Attachment, PictureFile
 from sgmft.timed import TimedFile
 from sgmft.videos import MAX_VIDEO_BYTES, is_video, video_frames
 
@@ -21,14 +30,22 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
 
-def read_file(path: str | Path) -> bytes:
-    """Return the bytes of a picture or video file.
+def read_file(file: PictureFile) -> bytes:
+    """Return the bytes of a picture or video file, or of one in memory.
 
     Raises:
         PictureError: as `read_picture` does, but only over `MAX_VIDEO_BYTES`; pictures over
             `MAX_BYTES` are refused when they are decoded.
     """
-    return read_picture(path, MAX_VIDEO_BYTES)
+    if isinstance(file, Attachment):
+        check_size(file.data, file.name, MAX_VIDEO_BYTES)
+        return file.data
+    return read_picture(file, MAX_VIDEO_BYTES)
+
+
+def name_of(file: PictureFile) -> str:
+    """What messages call a file."""
+    return file.name if isinstance(file, Attachment) else Path(file).name
 
 
 def holds_several(data: bytes) -> bool:

@@ -107,11 +107,17 @@ def read_picture(path: str | Path, most: int = MAX_BYTES) -> bytes:
         raise PictureError(f"{name} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL, or a character the file system cannot hold
         raise PictureError(f"{name} is not a possible file name") from None
+    check_size(data, name, most)
+    return data
+
+
+def check_size(data: bytes, name: str, most: int) -> None:
+    """Raise PictureError unless there are from 1 to `most` bytes."""
+    name = printable(name)
     if not data:
         raise PictureError(f"{name} is empty (0 bytes)")
     if len(data) > most:
         raise PictureError(_too_many_bytes(name, len(data), most))
-    return data
 
 
 def decode_picture(data: bytes, name: str, size: int = 224) -> Pixels:
@@ -152,10 +158,7 @@ def open_picture(
         PictureError: as `decode_picture` does.
     """
     name = printable(name)
-    if not data:
-        raise PictureError(f"{name} is empty (0 bytes)")
-    if len(data) > MAX_BYTES:
-        raise PictureError(_too_many_bytes(name, len(data), MAX_BYTES))
+    check_size(data, name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
         raise PictureError(

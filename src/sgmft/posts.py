@@ -16,12 +16,32 @@ _NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A picture or video that is in memory and on no disk; a post may have it in place of a path.
+
+    Attributes:
+        data: the whole file's bytes.
+        name: what messages call it.
+    """
+
+    data: bytes = field(repr=False)
+    name: str = "picture"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+PictureFile = str | Path | Attachment
+
+
+@dataclass(frozen=True)
 class Post:
     """One social-media post, or the record of a row that could not be read as one.
 
     Attributes:
         text: the text as its author wrote it; "" when there is none.
-        images: picture and video files, in the order shown; empty when there are none.
+        images: picture and video files, in the order shown, as paths or `Attachment`s; empty when
+            there are none.
         id: the user's own identifier, unique in its table.
         label: the semantic location, when known.
         user: the author, for splits by user.
@@ -31,7 +51,7 @@ class Post:
     """
 
     text: str = ""
-    images: Sequence[str | Path] = ()
+    images: Sequence[PictureFile] = ()
     id: str | None = None
     label: str | None = None
     user: str | None = None
@@ -40,8 +60,11 @@ class Post:
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        images = (self.images,) if isinstance(self.images, (str, Path)) else self.images
-        object.__setattr__(self, "images", tuple(Path(image) for image in images))
+        images = self.images
+        if isinstance(images, (str, Path, Attachment)):
+            images = (images,)
+        kept = tuple(x if isinstance(x, Attachment) else Path(x) for x in images)
+        object.__setattr__(self, "images", kept)
 
 
 def count_errors(posts: Iterable[Post]) -> dict[str, int]:

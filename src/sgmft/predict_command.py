@@ -16,7 +16,6 @@ from sgmft.options import (
     Output,
     Strict,
     Where,
-    locator_of,
     source_of,
 )
 
@@ -70,6 +69,8 @@ def predict(
     from sgmft import console
     from sgmft.abstention import Abstention
     from sgmft.jobs import predict_table
+    from sgmft.loading import load_predictor
+    from sgmft.runtime.manifest import is_exported
 
     abstain = Abstention(coverage, min_probability, reject)
     if zero_shot is None and (table is None or encoder):
@@ -81,7 +82,9 @@ def predict(
     locator: Predictor
     adapt = None
     if zero_shot is None:
-        locator = _load(model, runtime, features, device)
+        if features not in (None, "none") and is_exported(model):
+            raise SgmftError("An exported model keeps no features: leave out --features.")
+        locator = load_predictor(model, runtime, console.feature_folder(features), device)
     elif table is not None:
         raise SgmftError(f"With --zero-shot there is no model: leave {model} out.")
     else:
@@ -95,24 +98,6 @@ def predict(
     console.print_errors(told)
     if output != "-":
         print(f"Wrote {told.posts} rows to {output}", file=sys.stderr)
-
-
-def _load(model: str, runtime: str | None, features: str | None, device: str | None) -> Predictor:
-    from sgmft.runtime.manifest import is_exported
-
-    runtime = runtime or ("onnx" if is_exported(model) else "torch")
-    if runtime == "torch":
-        return locator_of(model, features, device)
-    if runtime != "onnx":
-        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
-    if features not in (None, "none") or device is not None:
-        raise SgmftError(
-            "An exported model keeps no features and runs on the CPU: leave out "
-            f"{'--features' if device is None else '--device'}."
-        )
-    from sgmft.runtime import OnnxLocator
-
-    return OnnxLocator.load(model)
 
 
 def _describe(

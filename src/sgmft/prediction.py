@@ -47,39 +47,38 @@ class Prediction(NamedTuple):
 
 
 def predictions_of(
-    posts: Sequence[Post],
-    good: Sequence[int],
-    labels: Sequence[str],
-    probabilities: NDArray[np.float32],
-    guidance: Sequence[Sequence[float]],
-    rulings: Sequence[Ruling],
+    answers: Answers, labels: Sequence[str], held_out: HeldOut, rules: Abstention
 ) -> Iterator[Prediction]:
-    """What a model says of posts, in their order.
+    """What a model says of a chunk's posts, in their order; those with an error carry it.
 
     Args:
-        good: positions of the B posts that could be encoded; the others carry an error.
         labels: K, in the order of the probabilities.
-        probabilities: (B, K).
-        guidance: B pairs, relative entropies of P^m and P^e.
-        rulings: B, of the rules of abstention.
+        held_out, rules: by which labels are kept back.
     """
-    found = dict(zip(good, range(len(good)), strict=True))
-    for i, post in enumerate(posts):
-        if i not in found:
+    chunk, chances, guidance = answers
+    rulings = iter(held_out.judge(chances, rules))
+    row_of = {position: row for row, position in enumerate(chunk.good)}
+    for position, post in enumerate(chunk.posts):
+        if position not in row_of:
             yield Prediction(post, None, None, None)
             continue
-        row, ruling = probabilities[found[i]], rulings[found[i]]
-        gate, elements = guidance[found[i]]
-        members = ruling.members
-        yield Prediction(
-            post,
-            None if ruling.reason else labels[int(row.argmax())],
-            row,
-            (gate, elements),
-            None if members is None else tuple(labels[k] for k in members.nonzero()[0].tolist()),
-            ruling.typicality,
-            ruling.reason,
-        )
+        row = row_of[position]
+        gate, elements = guidance[row].tolist()
+        yield _ruled(Prediction(post, None, chances[row], (gate, elements)), next(rulings), labels)
+
+
+def _ruled(said: Prediction, ruling: Ruling, labels: Sequence[str]) -> Prediction:
+    """What the rules leave of what a model says of a post."""
+    chances, members = said.probabilities, ruling.members
+    assert chances is not None
+    return said._replace(
+        label=None if ruling.reason else labels[int(chances.argmax())],
+        label_set=None
+        if members is None
+        else tuple(labels[k] for k in members.nonzero()[0].tolist()),
+        typicality=ruling.typicality,
+        abstained=ruling.reason,
+    )
 
 
 class Predictor(ABC):
@@ -124,7 +123,20 @@ class Predictor(ABC):
         rules = abstain or Abstention()
         answers = self._answers(posts)
         self.held_out.check(rules)
-        for chunk, chances, guidance in answers:
-            rulings = list(self.held_out.judge(chances, rules))
-            said = (chances, guidance.tolist(), rulings)
-            yield from predictions_of(chunk.posts, chunk.good, self.labels, *said)
+        for answer in answers:
+            yield from predictions_of(answer, self.labels, self.held_out, rules)
+
+    def judged(
+        self, predictions: Iterable[Prediction], abstain: Abstention | None
+    ) -> list[Prediction]:
+        """The same predictions under other rules, without asking the model again.
+
+        Raises:
+            SgmftError: there are not enough held-out posts for `abstain`.
+        """
+        said, rules = list(predictions), abstain or Abstention()
+        self.held_out.check(rules)
+        chances = [p.probabilities for p in said if p.probabilities is not None]
+        table = np.array(chances, np.float32).reshape(len(chances), len(self.labels))
+        rulings = iter(self.held_out.judge(table, rules))
+        return [p if p.error else _ruled(p, next(rulings), self.labels) for p in said]

@@ -23,6 +23,7 @@ from sgmft.figures import (
 )
 from sgmft.images import PictureError
 from sgmft.overview import overview_figure
+from sgmft.posts import PictureFile
 from sgmft.templates import render
 from sgmft.thumbnails import thumbnail
 
@@ -43,7 +44,7 @@ class Example:
     """
 
     text: str
-    pictures: Sequence[Path] = ()
+    pictures: Sequence[PictureFile] = ()
     truth: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
@@ -176,7 +177,7 @@ def _shown(example: Example) -> dict[str, Any]:
     verdict, says = _verdict(top[0][0] if top else None, example.truth)
     return {
         "text": example.text.strip(),
-        "pictures": [_picture(path) for path in example.pictures],
+        "pictures": [_picture(file) for file in example.pictures],
         "note": example.note,
         "top": top,
         "verdict": verdict,
@@ -199,8 +200,8 @@ def _verdict(predicted: str | None, truth: str | None) -> tuple[str, str]:
     return "wrong", f"✗ Wrong: predicted {predicted}, it is {truth}"
 
 
-def _picture(path: Path) -> dict[str, str]:
+def _picture(file: PictureFile) -> dict[str, str]:
     try:
-        return {"data": thumbnail(path), "reason": ""}
+        return {"data": thumbnail(file), "reason": ""}
     except PictureError as error:
         return {"data": "", "reason": str(error)}

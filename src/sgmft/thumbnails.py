@@ -6,19 +6,19 @@ import base64
 import io
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from sgmft.frames import MAX_FRAMES, read_file
+from sgmft.frames import MAX_FRAMES, name_of, read_file
 from sgmft.images import decode_picture, squash
+from sgmft.posts import PictureFile
 from sgmft.videos import is_video, video_frames
 
 SIDE = 280
 """The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
 
 
-def thumbnail(path: str | Path) -> str:
+def thumbnail(file: PictureFile) -> str:
     """Return a picture file as a `data:` address of a small JPEG, upright and in its proportions.
 
     Of an animation it is the first frame, of a video the first one that a model sees.
@@ -26,7 +26,7 @@ def thumbnail(path: str | Path) -> str:
     Raises:
         PictureError: the file is missing, empty, too large, damaged or not a picture or video.
     """
-    data, name = read_file(path), Path(path).name
+    data, name = read_file(file), name_of(file)
     if is_video(data):
         frame = next(video_frames(data, name, MAX_FRAMES))
         square, (width, height) = squash(frame, SIDE), frame.size

@@ -16,8 +16,8 @@ from sgmft.explain.explanation import Explanation, Part, PictureShare, WordShare
 from sgmft.explain.reader import Model, PostReader, check_label
 from sgmft.explain.similarity import similarity_map
 from sgmft.explain.words import find_words
-from sgmft.posts import Post
-from sgmft.thumbnails import data_address
+from sgmft.posts import Attachment, Post
+from sgmft.thumbnails import data_address, thumbnail
 
 
 def explain_post(post: Post, model: Model, label: str | None = None) -> Explanation:
@@ -70,6 +70,8 @@ def _picture(reader: PostReader, post: Post, number: int, k: int) -> PictureShar
     if reader.files.count(file) > 1:
         frame = number - reader.files.index(file) + 1
         seen = data_address(Image.fromarray(reader.pictures[number]))
+    elif isinstance(shown := post.images[file], Attachment):
+        seen = thumbnail(shown)
     losses = tuple(region_losses(reader, number, k).tolist())
     return PictureShare(str(post.images[file]), frame, seen, GRID, losses)
 

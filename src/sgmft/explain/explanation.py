@@ -46,9 +46,10 @@ class PictureShare:
     """The regions of one picture.
 
     Attributes:
-        file: its path as the post has it.
+        file: its path as the post has it, or its name where it is in memory.
         frame: which picture of a video or animation it is, counted from 1; None for a still.
-        seen: as the model sees a frame, a `data:` address; "" for a still. Not in `to_dict`.
+        seen: a frame as the model sees it, or a still that is in memory, as a `data:` address; ""
+            for a still that `file` shows. Not in `to_dict`.
         grid: g; the picture is cut into g by g regions.
         contributions: what the label's probability loses when one of the g² regions has the
             picture's mean colour; row by row from the top.
@@ -125,7 +126,7 @@ class Explanation:
             "id": self.post.id,
             "place": self.post.place,
             "text": self.post.text,
-            "images": [str(path) for path in self.post.images],
+            "images": [str(file) for file in self.post.images],
         }
         found["probabilities"] = dict(self.probabilities)
         for picture in found["pictures"]:

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.files import write_whole
-from sgmft.posts import Post
+from sgmft.posts import Attachment, Post
 from sgmft.prediction import Prediction
 from sgmft.tables.label_studio import LOCAL_FILES
 from sgmft.tables.values import mend
@@ -61,11 +61,11 @@ def write_tasks(
         if guess is not None and guess.label is not None:
             task["predictions"] = [_prediction(guess, shown, guessed_by)]
         tasks.append(task)
-    beside = [x for post in posts for x in post.images if os.sep not in os.path.relpath(x, folder)]
+    beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
         warnings.warn(
             f"Label Studio serves no picture that lies in {folder} itself, like "
-            f"{Path(beside[0]).name}: move them into a folder below it, and name them with it in "
+            f"{beside[0].name}: move them into a folder below it, and name them with it in "
             "the table.",
             SgmftWarning,
             stacklevel=2,
@@ -83,7 +83,7 @@ def write_tasks(
 
 def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     """What a task shows of a post, and what leads back to its row."""
-    images = [LOCAL_FILES + quote(_relative(post, image, folder)) for image in post.images]
+    images = [LOCAL_FILES + quote(_relative(post, image, folder)) for image in _paths(post)]
     told = {"id": post.id, "user": post.user, "row": post.place}
     return {
         "text": post.text,
@@ -93,7 +93,13 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     }
 
 
-def _relative(post: Post, image: str | Path, folder: Path) -> str:
+def _paths(post: Post) -> list[Path]:
+    if any(isinstance(file, Attachment) for file in post.images):
+        raise SgmftError("Label Studio can be shown files only, not pictures in memory: save them.")
+    return [Path(str(file)) for file in post.images]
+
+
+def _relative(post: Post, image: Path, folder: Path) -> str:
     """A picture's path as Label Studio is to find it below the folder it serves."""
     path = os.path.relpath(image, folder)
     if path == os.pardir or path.startswith(os.pardir + os.sep):
