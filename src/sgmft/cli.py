@@ -31,6 +31,7 @@ from sgmft.options import (
     source_of,
 )
 from sgmft.predict_command import predict
+from sgmft.serving.command import serve
 from sgmft.suggest.command import suggest
 
 
@@ -207,6 +208,7 @@ def encode(
 app.command()(export)
 app.command()(predict)
 app.command()(explain)
+app.command()(serve)
 app.command()(suggest)
 app.command()(compare)
 

@@ -185,6 +185,19 @@ def open_picture(
         raise PictureError(f"{name} is cut off or damaged") from None
 
 
+def pixel_count(data: bytes, name: str) -> int | None:
+    """How many pixels a picture has by its header, decoding none; None for what is no picture.
+
+    The number itself is not held against it, however large.
+    """
+    plugin = _plugin(data)
+    if plugin is None or len(data) > MAX_BYTES:
+        return None
+    with suppress(Exception), _quiet(), plugin(io.BytesIO(data)) as picture:
+        return picture.width * picture.height
+    return None
+
+
 def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
     for start, signature, plugin in _SIGNATURES:
         if data.startswith(signature, start):

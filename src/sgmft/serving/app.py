@@ -1,0 +1,190 @@
+"""The HTTP API: what is asked for where, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from sgmft.serving import asked
+from sgmft.serving.engine import Engine
+from sgmft.serving.guard import Guard, as_response
+from sgmft.serving.metrics import Metrics
+from sgmft.serving.problems import KINDS, MEDIA_TYPE, Problem
+from sgmft.serving.told import (
+    ToldExplanation,
+    ToldModel,
+    ToldPrediction,
+    ToldPredictions,
+    ToldProblem,
+    ToldState,
+)
+
+Answer = TypeVar("Answer")
+
+
+def create_app(engine: Engine, key: str | None = None) -> FastAPI:
+    """The application around an engine that has been started.
+
+    Args:
+        key: what requests must show; None asks for nothing.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.run()
+        yield
+        await engine.close()
+
+    app = FastAPI(
+        title="sgmft",
+        version=version("sgmft"),
+        description="The semantic location of social-media posts, from their text and pictures.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages fetch their scripts from elsewhere
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    metrics = Metrics(engine)
+    _add_predicting(app, engine, metrics)
+    _add_looking(app, engine, metrics)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
+    return app
+
+
+def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
+    labels = engine.about.labels
+
+    @app.post(
+        "/v1/predict",
+        response_model=ToldPredictions,
+        responses=_problems(400, 401, 408, 413, 415, 422, 500, 503),
+        openapi_extra=_body("OnePost", "ManyPosts"),
+    )
+    async def predict(request: Request) -> ToldPredictions:
+        """Label one post or several; a post that cannot be used comes back with its `error`."""
+        with engine.place():
+            given = await asked.read_posts(request, engine.limits)
+            said = await _while_there(request, engine.predict(given.posts, given.rules))
+        metrics.posts(said)
+        return ToldPredictions(predictions=[ToldPrediction.of(x, labels) for x in said])
+
+    @app.post(
+        "/v1/explain",
+        response_model=ToldExplanation,
+        responses=_problems(400, 401, 408, 413, 415, 422, 500, 503)
+        | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+        openapi_extra=_body("Explained"),
+    )
+    async def explain(request: Request) -> Any:
+        """Why the model says what it says of one post: numbers, or a page (`Accept: text/html`)."""
+        with engine.place():
+            given = await asked.read_explained(request, engine.limits)
+            asking = engine.explain(given.posts[0], given.label, given.rules)
+            said, why = await _while_there(request, asking)
+        metrics.posts([said])
+        if "text/html" in request.headers.get("accept", ""):
+            from sgmft.explain.page import explanation_page
+
+            return HTMLResponse(explanation_page([why], title="Why this label"))
+        told = ToldPrediction.of(said, labels)
+        return ToldExplanation(prediction=told, explanation=why.to_dict())
+
+
+def _add_looking(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
+    @app.get("/v1/model", response_model=ToldModel, responses=_problems(401))
+    async def model() -> ToldModel:
+        """The model that answers, and the limits of requests."""
+        return ToldModel.of(engine.about, version("sgmft"), dict(vars(engine.limits)))
+
+    @app.get("/health", response_model=ToldState)
+    async def health() -> ToldState:
+        """Whether the server runs."""
+        return ToldState(status="ok")
+
+    @app.get("/ready", response_model=ToldState, responses=_problems(503))
+    async def ready() -> ToldState:
+        """Whether the model can be asked; not while its worker is started again."""
+        if not engine.ready:
+            raise Problem("worker-stopped", retry=5)
+        return ToldState(status="ready")
+
+    @app.get("/metrics", response_class=Response, responses=_problems(401))
+    async def counted() -> Response:
+        """What is counted, for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/problems/{kind}", responses=_problems(401, 404))
+    async def problem(kind: str) -> dict[str, Any]:
+        """What a kind of problem means."""
+        if kind not in KINDS:
+            raise Problem("not-found", "There is no such kind of problem.")
+        return KINDS[kind]._asdict()
+
+
+async def _while_there(request: Request, asking: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer, unless the client leaves before it comes."""
+    answer = asyncio.ensure_future(asking)
+    gone = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise Problem("internal", "The client has left.")  # nobody hears it
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _problem(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return as_response(problem)
+
+
+def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code not in (404, 405):
+        return JSONResponse({"detail": error.detail}, error.status_code)
+    response = as_response(Problem("not-found" if error.status_code == 404 else "not-allowed"))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that an address may answer with."""
+    schema = {"schema": ToldProblem.model_json_schema()}
+    return {
+        status: {
+            "description": "; ".join(x.title for x in KINDS.values() if x.status == status),
+            "content": {MEDIA_TYPE: schema},
+        }
+        for status in statuses
+    }
+
+
+def _body(*names: str) -> dict[str, Any]:
+    """What an address reads, for its OpenAPI document."""
+    kinds = [getattr(asked, name).model_json_schema() for name in names]
+    form = {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        },
+    }
+    schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,48 @@
+"""What one request may ask of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgmft.encoding import MAX_PICTURES
+from sgmft.errors import SgmftError
+from sgmft.images import MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a request, and of all of them together; docs/serving.md says why.
+
+    Attributes:
+        body: bytes of a request's body, 32 MiB.
+        posts: of one request.
+        pictures: picture and video files of one post.
+        pixels: of one picture, told from its header before it is decoded.
+        text: characters of one post's text.
+        seconds: from the first byte of a body to its last, and from then to the answer.
+        requests: that are read, wait or are answered at the same time; more are refused at once.
+        batch: posts that the model sees together, from as many requests as are waiting.
+
+    Raises:
+        SgmftError: a bound below 1, or more pictures or pixels than the encoders read.
+    """
+
+    body: int = 32 * 1024 * 1024
+    posts: int = 64
+    pictures: int = 16
+    pixels: int = 50_000_000
+    text: int = 20_000
+    seconds: float = 30.0
+    requests: int = 64
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise SgmftError(f"The limit of {name} must be 1 or more, not {value:g}.")
+        for name, value, most in (
+            ("pictures", self.pictures, MAX_PICTURES),
+            ("pixels", self.pixels, MAX_PIXELS),
+        ):
+            if value > most:
+                raise SgmftError(f"The limit of {name} must be at most {most:,}, not {value:,}.")

@@ -1,0 +1,100 @@
+"""What the server answers where it does not answer the question: RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """A kind of problem, as `GET /problems/NAME` tells it."""
+
+    status: int
+    title: str
+    meaning: str
+
+
+KINDS = {
+    "not-json": Kind(400, "The body is not JSON", "Send one JSON object, in UTF-8."),
+    "not-a-form": Kind(400, "The body is not a form", "Send well-formed multipart/form-data."),
+    "unauthorized": Kind(
+        401,
+        "A key is needed",
+        "Send the server's key as `Authorization: Bearer KEY` or `X-API-Key: KEY`; browsers ask "
+        "for it as a password.",
+    ),
+    "not-found": Kind(404, "There is nothing at this address", "See /openapi.json."),
+    "not-allowed": Kind(405, "This address has another method", "See /openapi.json."),
+    "too-slow": Kind(
+        408, "The body came too slowly", "It must be complete within the server's time limit."
+    ),
+    "body-too-large": Kind(
+        413, "The body is too large", "Send fewer posts at a time, or smaller pictures."
+    ),
+    "too-many-pixels": Kind(
+        413, "A picture has too many pixels", "Send a smaller copy: the model sees it small anyway."
+    ),
+    "unknown-media-type": Kind(
+        415,
+        "The body is of another type",
+        "Send application/json or multipart/form-data, not compressed.",
+    ),
+    "invalid-request": Kind(
+        422, "The request does not say what it should", "`errors` has the places and what is wrong."
+    ),
+    "too-many-posts": Kind(422, "Too many posts", "Send them in several requests."),
+    "too-many-pictures": Kind(422, "A post has too many pictures", "Send the most telling ones."),
+    "text-too-long": Kind(422, "A text is too long", "Send the part that matters."),
+    "unusable-post": Kind(
+        422, "The post cannot be explained", "`detail` has the reason; predict gives it as `error`."
+    ),
+    "not-possible": Kind(422, "This model cannot do that", "`detail` has the reason."),
+    "takes-too-long": Kind(
+        422, "The answer takes too long", "Send fewer posts at a time, or shorter videos."
+    ),
+    "internal": Kind(500, "The server made a mistake", "Its log says where."),
+    "worker-stopped": Kind(
+        503, "The worker stopped", "It is started again by itself; send the request again."
+    ),
+    "busy": Kind(503, "The server is busy", "Send the request again after `Retry-After` seconds."),
+}
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 the standard's own word
+    """Ends a request with a problem document.
+
+    Args:
+        kind: a name in `KINDS`.
+        detail: what is wrong with this request, and where.
+        retry: seconds after which it is worth another try; the header `Retry-After`.
+        more: further members of the document.
+    """
+
+    def __init__(
+        self, kind: str, detail: str = "", *, retry: int | None = None, **more: Any
+    ) -> None:
+        super().__init__(detail or KINDS[kind].title)
+        self.kind, self.detail, self.retry, self.more = kind, detail, retry, more
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return KINDS[self.kind].status
+
+    def document(self) -> dict[str, Any]:
+        """As RFC 9457 wants it."""
+        found = KINDS[self.kind]
+        document: dict[str, Any] = {
+            "type": f"/problems/{self.kind}",
+            "title": found.title,
+            "status": found.status,
+            "detail": self.detail or found.meaning,
+        }
+        return document | self.more
+
+    def headers(self) -> dict[str, str]:
+        """Beside the document's type."""
+        found = {} if self.retry is None else {"Retry-After": str(self.retry)}
+        if self.status == 401:
+            found["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'
+        return found

@@ -1,0 +1,74 @@
+"""A model served until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from sgmft.abstention import Abstention
+from sgmft.errors import SgmftError
+from sgmft.serving.app import create_app
+from sgmft.serving.engine import Engine
+from sgmft.serving.limits import Limits
+
+
+def serve_model(
+    model: str,
+    host: str,
+    port: int,
+    *,
+    limits: Limits,
+    rules: Abstention,
+    page: bool = True,
+    key: str | None = None,
+    runtime: str | None = None,
+    device: str | None = None,
+    on_start: Callable[[str], None] = print,
+) -> None:
+    """Serve until SIGINT or SIGTERM; what was accepted by then is answered first.
+
+    Args:
+        on_start: called with the server's address.
+
+    Raises:
+        SgmftError: the model cannot be loaded, or the address is taken or not this machine's.
+    """
+    listening = _listen(host, port)
+    with listening:
+        engine = Engine(model, limits, rules, runtime=runtime, device=device)
+        engine.start()
+        app = create_app(engine, key)
+        if page:
+            from sgmft.serving.page import add_pages
+
+            add_pages(app, engine)
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("sgmft").setLevel(logging.INFO)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # it writes down whole addresses
+            server_header=False,
+            timeout_graceful_shutdown=int(2 * limits.seconds) + 1,
+        )
+        shown, taken = listening.getsockname()[:2]
+        on_start(f"http://{f'[{shown}]' if ':' in shown else shown}:{taken}")
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own handler passes them on
+            signal.signal(number, lambda *_: None)
+        asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise SgmftError(
+            f"Port {port} of {host} cannot be listened on ({error.strerror or error}): choose "
+            "another with --port or --host."
+        ) from error
