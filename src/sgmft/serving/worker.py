@@ -84,7 +84,7 @@ def load(model: str, runtime: str | None, device: str | None, rules: Abstention)
 
     global _predictor
     found = load_predictor(model, runtime, None, device)
-    found.predict([Post("warm", _grey())], rules)  # loads what is loaded when first asked for
+    found.predict([Post("warm", [_grey()])], rules)  # loads what is loaded when first asked for
     _predictor = found
     return _about(found)
 
