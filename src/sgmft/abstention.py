@@ -138,8 +138,9 @@ class HeldOut:
 
     def _require(self, least: float, what: str) -> None:
         if len(self) <= least:
+            number = math.floor(min(least, 1e15))  # the smallest floats have no finite inverse
             raise SgmftError(
-                f"For {what} a model must have been judged on more than {math.floor(least)} posts "
+                f"For {what} a model must have been judged on more than {number} posts "
                 f"that it had not learned from, and this one was on {len(self)}: train it on more "
                 "posts, or, where its preset holds none out, with --val-size 0.1."
             )

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from sgmft.serving import asked
 from sgmft.serving.engine import Engine
@@ -27,6 +29,7 @@ from sgmft.serving.told import (
 )
 
 Answer = TypeVar("Answer")
+_SCHEMAS = "#/components/schemas/"
 
 
 def create_app(engine: Engine, key: str | None = None) -> FastAPI:
@@ -49,6 +52,7 @@ def create_app(engine: Engine, key: str | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # these pages fetch their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the request's own Host names
         separate_input_output_schemas=False,
     )
     metrics = Metrics(engine)
@@ -56,6 +60,7 @@ def create_app(engine: Engine, key: str | None = None) -> FastAPI:
     _add_looking(app, engine, metrics)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _no_route)
+    _add_schemas(app)
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
     return app
 
@@ -137,7 +142,7 @@ async def _while_there(request: Request, asking: Coroutine[Any, Any, Answer]) ->
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise Problem("internal", "The client has left.")  # nobody hears it
+            raise ClientDisconnect
         return answer.result()
     finally:
         answer.cancel()
@@ -175,9 +180,25 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _add_schemas(app: FastAPI) -> None:
+    """Write down what is read, which FastAPI cannot know: its handlers take the whole request."""
+    kinds = (asked.OnePost, asked.ManyPosts, asked.Explained)
+    _, found = models_json_schema(
+        [(kind, "validation") for kind in kinds], ref_template=_SCHEMAS + "{model}"
+    )
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document["components"]["schemas"].update(found["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does
+
+
 def _body(*names: str) -> dict[str, Any]:
     """What an address reads, for its OpenAPI document."""
-    kinds = [getattr(asked, name).model_json_schema() for name in names]
+    kinds = [{"$ref": _SCHEMAS + name} for name in names]
     form = {
         "type": "object",
         "properties": {

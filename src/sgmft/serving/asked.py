@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from sgmft.abstention import Abstention
 from sgmft.images import pixel_count
 from sgmft.posts import Attachment, Post
+from sgmft.serving.form import Form, read_form
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-_DATA_ADDRESS = re.compile(r"data:[\w/+.-]*(;[\w=-]+)*;base64,", re.ASCII)
+MAX_MEMBERS = 16  # of one JSON object; ours have fewer
 
 
 class _Strict(BaseModel):
@@ -107,31 +105,29 @@ async def _read(request: Request, limits: Limits, single: type[OnePost]) -> Aske
     if kind == "application/json":
         body = await request.body()
         return await asyncio.to_thread(_from_json, body, limits, single)
-    try:
-        async with request.form(max_files=limits.posts * limits.pictures, max_fields=16) as form:
-            return await asyncio.to_thread(_from_form, form, limits, single)
-    except HTTPException as error:  # the parser's own words
-        raise Problem("not-a-form", f"{error.detail}") from None
+    form = await read_form(request, limits)
+    return await asyncio.to_thread(_from_form, form, limits, single)
 
 
 def _from_json(body: bytes, limits: Limits, single: type[OnePost]) -> Asked:
+    return _posts(_parsed(body, limits), limits, single, {})
+
+
+def _parsed(body: bytes, limits: Limits, where: str = "") -> Any:
+    marks = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
+    most = limits.posts * (limits.text + 1000)  # all its texts could be marks
+    if marks > most:  # reading millions of tiny values would take all the server's time
+        told = f"{where or 'The body'} has {marks:,} brackets, commas and colons; at most {most:,}."
+        raise Problem("invalid-request", told)
     try:
-        found = from_json(body, allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Problem("not-json", f"{error}") from None
-    return _posts(found, limits, single, {})
+        raise Problem("not-json", f"{where}: {error}" if where else f"{error}") from None
 
 
-def _from_form(form: FormData, limits: Limits, single: type[OnePost]) -> Asked:
-    files: dict[str, list[UploadFile]] = {}
-    said: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            files.setdefault(name, []).append(value)
-        elif name in said:
-            raise Problem("invalid-request", f"The form has the field {name!r} twice.")
-        else:
-            said[name] = value
+def _from_form(form: Form, limits: Limits, single: type[OnePost]) -> Asked:
+    said: dict[str, Any] = {**form.fields}
+    files: Mapping[str, Sequence[Attachment]] = form.files
     for name in ("coverage", "min_probability", "reject"):
         if name in said:
             try:
@@ -139,13 +135,13 @@ def _from_form(form: FormData, limits: Limits, single: type[OnePost]) -> Asked:
             except ValueError:
                 raise Problem("invalid-request", f"The field {name!r} is not a number.") from None
     if "posts" in said:
-        try:
-            said["posts"] = from_json(said["posts"], allow_inf_nan=False)
-        except ValueError as error:
-            raise Problem("not-json", f"The field 'posts': {error}") from None
+        said["posts"] = _parsed(said["posts"].encode(), limits, "The field 'posts'")
     else:
         if unknown := files.keys() - {"image", "images"}:
-            raise Problem("invalid-request", f"There is no field {min(unknown)!r} for files.")
+            told = f"There is no field {min(unknown)[:80]!r} for files."
+            raise Problem("invalid-request", told)
+        if "images" in said:
+            raise Problem("invalid-request", "The field 'images' is not a file.")
         numbered = [part for parts in files.values() for part in parts]
         files = {str(i): [part] for i, part in enumerate(numbered)}
         said["images"] = [*files]
@@ -153,8 +149,9 @@ def _from_form(form: FormData, limits: Limits, single: type[OnePost]) -> Asked:
 
 
 def _posts(
-    found: Any, limits: Limits, single: type[OnePost], files: Mapping[str, Sequence[UploadFile]]
+    found: Any, limits: Limits, single: type[OnePost], files: Mapping[str, Sequence[Attachment]]
 ) -> Asked:
+    _check_counts(found, limits)
     many = isinstance(found, dict) and "posts" in found and single is OnePost
     try:
         asked: ManyPosts | OnePost = (ManyPosts if many else single).model_validate(found)
@@ -164,24 +161,49 @@ def _posts(
         first = f"{places[0]['at'] or 'The body'}: {places[0]['message']}."
         raise Problem("invalid-request", first, errors=places) from None
     items = asked.posts if isinstance(asked, ManyPosts) else [asked]
-    if len(items) > limits.posts:
-        raise Problem("too-many-posts", f"{len(items)} posts; at most {limits.posts} at a time.")
+    if left := files.keys() - {x for item in items for x in item.images if isinstance(x, str)}:
+        raise Problem("invalid-request", f"No post has the file {min(left)[:80]!r}.")
     posts = [_post(item, i if many else None, limits, files) for i, item in enumerate(items)]
     given = {name: getattr(asked, name) for name in ("coverage", "min_probability", "reject")}
     rules = Abstention(**given) if any(x is not None for x in given.values()) else None
     return Asked(posts, rules, getattr(asked, "label", None))
 
 
+def _check_counts(found: Any, limits: Limits) -> None:
+    """Refuse what would be a mistake a million times over, before each is written down."""
+    _check_members(found)
+    many = isinstance(found, dict) and isinstance(found.get("posts"), list)
+    posts = found["posts"] if many else [found]
+    if len(posts) > limits.posts:
+        raise Problem("too-many-posts", f"{len(posts)} posts; at most {limits.posts} at a time.")
+    for i, post in enumerate(posts):
+        _check_members(post)
+        pictures = post.get("images") if isinstance(post, dict) else None
+        if not isinstance(pictures, list):
+            continue
+        if len(pictures) > limits.pictures:
+            told = f"{_where(i if many else None)} has {len(pictures)} pictures"
+            raise Problem("too-many-pictures", f"{told}; at most {limits.pictures}.")
+        for picture in pictures:
+            _check_members(picture)
+
+
+def _check_members(found: Any) -> None:
+    if isinstance(found, dict) and len(found) > MAX_MEMBERS:
+        raise Problem("invalid-request", f"An object has {len(found)} members; none needs so many.")
+
+
+def _where(number: int | None) -> str:
+    return "The post" if number is None else f"posts[{number}]"
+
+
 def _post(
-    item: AskedPost, number: int | None, limits: Limits, files: Mapping[str, Sequence[UploadFile]]
+    item: AskedPost, number: int | None, limits: Limits, files: Mapping[str, Sequence[Attachment]]
 ) -> Post:
-    where = "The post" if number is None else f"posts[{number}]"
+    where = _where(number)
     if len(item.text) > limits.text:
         told = f"{where} has {len(item.text):,} characters; at most {limits.text:,}."
         raise Problem("text-too-long", told)
-    if len(item.images) > limits.pictures:
-        told = f"{where} has {len(item.images)} pictures; at most {limits.pictures}."
-        raise Problem("too-many-pictures", told)
     pictures = [_picture(x, i, where, files) for i, x in enumerate(item.images)]
     for picture in pictures:
         check_pixels(picture, limits, where)
@@ -189,7 +211,7 @@ def _post(
 
 
 def _picture(
-    image: str | AskedPicture, number: int, where: str, files: Mapping[str, Sequence[UploadFile]]
+    image: str | AskedPicture, number: int, where: str, files: Mapping[str, Sequence[Attachment]]
 ) -> Attachment:
     name = f"picture {number + 1}"
     if isinstance(image, str) and files:
@@ -197,12 +219,13 @@ def _picture(
         if len(parts) != 1:
             told = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
             raise Problem("invalid-request", told)
-        return Attachment(parts[0].file.read(), (parts[0].filename or name)[:100])
+        return Attachment(parts[0].data, parts[0].name or name)
     data = image.data if isinstance(image, AskedPicture) else image
     if isinstance(image, AskedPicture):
         name = image.name[:100] or name
     try:
-        data = _DATA_ADDRESS.sub("", data, count=1) if data.startswith("data:") else data
+        head, comma, rest = data.partition(",")
+        data = rest if comma and head.startswith("data:") and head.endswith(";base64") else data
         return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
     except (binascii.Error, ValueError):
         raise Problem(
@@ -221,4 +244,5 @@ def check_pixels(picture: Attachment, limits: Limits, where: str = "The post") -
 
 def _pointer(location: Sequence[str | int]) -> str:
     """A place in the body, as RFC 6901 writes it."""
-    return "".join(f"/{part}" for part in location)
+    parts = (str(part)[:200].replace("~", "~0").replace("/", "~1") for part in location)
+    return "".join(f"/{part}" for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
@@ -55,10 +56,10 @@ def serve(
         ) from error
 
     limits = Limits(
-        body=int(max_body * 2**20),
+        body=_whole(max_body, 2**20),
         posts=max_posts,
         pictures=max_pictures,
-        pixels=int(max_pixels * 10**6),
+        pixels=_whole(max_pixels, 10**6),
         seconds=max_seconds,
         requests=max_requests,
         batch=batch,
@@ -75,3 +76,8 @@ def serve(
         device=device,
         on_start=lambda address: print(f"sgmft serves {model} at {address}", file=sys.stderr),
     )
+
+
+def _whole(value: float, unit: int) -> int:
+    """So many units; 0, which no limit may be, for what is no number of them."""
+    return int(value * unit) if math.isfinite(value) else 0

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -108,6 +106,7 @@ class Engine:
             self._task.cancel()
         for job in self._waiting:
             _fail(job, Problem("busy", "The server stops.", retry=5))
+        _kill_workers()  # one may still compute for a client that is gone
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     @property
@@ -233,8 +232,7 @@ class Engine:
         """A new worker; where the model cannot be loaded any more, whoever waits is told."""
         self._loaded = False
         self.restarts += 1
-        with suppress(OSError):
-            os.kill(self.about.pid, signal.SIGKILL)
+        _kill_workers()
         _log.warning("the worker stopped; starting it again")
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = self._new_pool()
@@ -242,8 +240,9 @@ class Engine:
         try:
             loop = asyncio.get_running_loop()
             self.about = await loop.run_in_executor(self._pool, self._load)
-        except (SgmftError, BrokenProcessPool) as error:
-            _log.error("the worker cannot be started: %s", error)
+        except Exception as error:  # whatever it is, the next request tries again
+            why = error if isinstance(error, SgmftError) else type(error).__name__
+            _log.error("the worker cannot be started: %s", why)
             while self._waiting:
                 _fail(self._waiting.popleft(), Problem("worker-stopped", retry=5))
             await asyncio.sleep(5)
@@ -255,6 +254,11 @@ class Engine:
     def _new_pool() -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(1, context, initializer=worker.prepare)
+
+
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():  # not by number, which another may have by now
+        child.kill()
 
 
 def _fail(job: Job, problem: Problem) -> None:

@@ -36,7 +36,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # the server takes no web sockets
             await self.app(scope, receive, send)
             return
         start, status = time.perf_counter(), 499  # a client that is gone hears of no status
@@ -100,11 +100,14 @@ class Guard:
         return Problem("body-too-large", f"At most {self.limits.body / 2**20:g} MiB are read.")
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        """Neither an address that is not ours nor a query is written down: they may hold a post."""
+        """No address or method that is not ours, and no query, is written down: they may hold a
+        post.
+        """
         route = getattr(scope.get("route"), "path", "") or "other"
         self.metrics.request(route, status, seconds)
         level = logging.DEBUG if route in ("other", *_OPEN, "/metrics") else logging.INFO
-        _log.log(level, "%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
+        method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
+        _log.log(level, "%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 
 
 def as_response(problem: Problem) -> JSONResponse:

@@ -38,8 +38,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
-                raise SgmftError(f"The limit of {name} must be 1 or more, not {value:g}.")
+            if not 1 <= value <= 10**12:  # NaN is neither
+                raise SgmftError(f"The limit of {name} must be from 1 to 10^12, not {value:g}.")
         for name, value, most in (
             ("pictures", self.pictures, MAX_PICTURES),
             ("pixels", self.pixels, MAX_PIXELS),

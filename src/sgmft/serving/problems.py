@@ -97,4 +97,6 @@ class Problem(Exception):  # noqa: N818 the standard's own word
         found = {} if self.retry is None else {"Retry-After": str(self.retry)}
         if self.status == 401:
             found["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'
+        if self.status == 408:
+            found["Connection"] = "close"  # the rest of the body may never come
         return found

@@ -49,26 +49,37 @@ def serve_model(
             add_pages(app, engine)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)
+        for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes
+            logging.getLogger(name).setLevel(logging.ERROR)
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,  # it writes down whole addresses
             server_header=False,
+            ws="none",
             timeout_graceful_shutdown=int(2 * limits.seconds) + 1,
         )
+        server = uvicorn.Server(config)
+
+        def end(number: int, frame: object) -> None:  # until uvicorn listens to signals, and after
+            server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
         shown, taken = listening.getsockname()[:2]
         on_start(f"http://{f'[{shown}]' if ':' in shown else shown}:{taken}")
-        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own handler passes them on
-            signal.signal(number, lambda *_: None)
-        asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+        asyncio.run(server.serve(sockets=[listening]))
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not host:  # to the system, every address there is
+        raise SgmftError("The host is empty: say 127.0.0.1, or 0.0.0.0 for every address there is.")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for names that are no host's
+        why = getattr(error, "strerror", None) or "no such address"
         raise SgmftError(
-            f"Port {port} of {host} cannot be listened on ({error.strerror or error}): choose "
+            f"Port {port} of {host} cannot be listened on ({why}): choose "
             "another with --port or --host."
         ) from error

@@ -60,7 +60,9 @@ class ToldModel(BaseModel):
     method: str | None = Field(description="null for an exported model, like the preset")
     preset: str | None
     encoder: str
-    metrics: dict[str, float] = Field(description="on posts held out in training")
+    metrics: dict[str, float | None] = Field(
+        description="on posts held out in training; null for what they cannot tell"
+    )
     held_out: int = Field(description="posts that prediction sets and rejecting rest on")
     explains: bool
     versions: dict[str, str] = Field(description="of what decides the numbers, at training")

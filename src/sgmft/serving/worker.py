@@ -45,7 +45,7 @@ class About:
     method: str | None
     preset: str | None
     encoder: str
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     held_out: int
     explains: bool
     versions: dict[str, str]

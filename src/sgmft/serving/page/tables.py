@@ -1,0 +1,124 @@
+"""A table from the page: labelled by the serving model, told about, and shown in part."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from sgmft.abstention import Abstention
+from sgmft.errors import SgmftError
+from sgmft.jobs import Source, Told, predict_table
+from sgmft.serving.page.asking import Refusal
+from sgmft.serving.page.remote import RemotePredictor
+from sgmft.serving.page.unpack import UnsafeZipError, unpack
+from sgmft.serving.page.wording import Wording
+from sgmft.tables import open_table
+from sgmft.templates import render
+
+SHOWN = 8  # rows
+CELL = 120  # characters
+FIRST = ("label", "probability", "set", "abstained", "error", "text")  # columns
+
+
+class Labelled(NamedTuple):
+    """A table that has its labels."""
+
+    file: Path
+    html: str
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """A table that is to be labelled.
+
+    Attributes:
+        table: its file.
+        pictures: a zip of its pictures.
+        home: a folder for what the job needs meanwhile, and for the labelled table.
+        words: of the page.
+        rules: by which labels are kept back.
+        unpacked: bytes of the zip's files, at most.
+    """
+
+    table: Path
+    pictures: Path | None
+    home: Path
+    words: Wording
+    rules: Abstention
+    unpacked: int
+
+    def run(
+        self, predictor: RemotePredictor, on_total: Callable[[int], None] = lambda total: None
+    ) -> Labelled:
+        """Label it; all but the result is removed.
+
+        Args:
+            on_total: called with the number of rows, before the first is labelled.
+
+        Raises:
+            Refusal: the zip or the table cannot be read.
+            Problem, Stopped: as `RemotePredictor.predictions`.
+        """
+        with tempfile.TemporaryDirectory(prefix="table-", dir=self.home) as name:
+            folder = Path(name)
+            try:
+                done = folder / f"{self.table.stem}-labelled.csv"
+                told = self._label(folder / "posts", done, predictor, on_total)
+            except UnsafeZipError as error:
+                raise Refusal(self.words.zips[error.kind].format(name=error.name)) from None
+            except SgmftError as error:
+                told_shortly = str(error).replace(f"{folder / 'posts'}/", "")
+                raise Refusal(self.words.problems[""].format(detail=told_shortly)) from None
+            except FileNotFoundError:
+                raise Refusal(self.words.gone) from None
+            html = _html(self.words, told, done)
+            kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self.home))
+            return Labelled(done.rename(kept / done.name), html)
+
+    def _label(
+        self, folder: Path, done: Path, predictor: RemotePredictor, on_total: Callable[[int], None]
+    ) -> Told:
+        folder.mkdir()
+        if self.pictures is not None:
+            unpack(self.pictures, folder, self.unpacked)
+        source = folder / self.table.name
+        source.unlink(missing_ok=True)
+        shutil.copyfile(self.table, source)
+        on_total(sum(1 for _ in open_table(source).rows))
+        return predict_table(Source(str(source)), done, predictor, abstain=self.rules)
+
+
+def _html(words: Wording, told: Told, labelled: Path) -> str:
+    """What there is to say, and the first rows."""
+    unusable, withheld = sum(told.errors.values()), sum(told.abstained.values())
+    with labelled.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        columns = [x for x in rows.fieldnames or () if not x.startswith("p_")]
+        columns = [x for x in FIRST if x in columns] + [x for x in columns if x not in FIRST]
+        first = [[_cell(row.get(name)) for name in columns] for row in islice(rows, SHOWN)]
+    return render(
+        "serving_table.html",
+        w=words,
+        done=words.done.format(labelled=told.posts - unusable - withheld, posts=told.posts),
+        withheld=words.withheld.format(count=withheld) if withheld else "",
+        abstained=[(words.reasons.get(x, x), count) for x, count in told.abstained.items()],
+        unusable=words.unusable.format(count=unusable) if unusable else "",
+        errors=list(told.errors.items()),
+        preview=words.preview.format(count=len(first)),
+        columns=columns,
+        rows=first,
+    )
+
+
+def _cell(value: str | None) -> str:
+    found = value or ""
+    if re.fullmatch(r"0\.\d{4,}", found):
+        return found[:5]
+    return found if len(found) <= CELL else f"{found[:CELL]}…"

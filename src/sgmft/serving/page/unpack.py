@@ -1,0 +1,100 @@
+"""A zip of pictures into a folder, whoever packed it."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from stat import S_ISLNK
+
+from sgmft.errors import SgmftError
+
+FILES = 20_000
+RATIO = 100  # of a file's size to its packed size; pictures are packed already
+SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
+_PART = 1024 * 1024
+
+
+class UnsafeZipError(SgmftError):
+    """A zip that is not unpacked.
+
+    Attributes:
+        kind: "damaged", "encrypted", "outside", "link", "too-many" or "too-large".
+        name: the file in it that is the reason; "" where it is the whole.
+    """
+
+    def __init__(self, kind: str, name: str = "") -> None:
+        super().__init__(f"{kind}: {name}" if name else kind)
+        self.kind, self.name = kind, name
+
+
+def unpack(file: Path, folder: Path, most: int) -> int:
+    """Write the files of a zip below a folder, with their own folders; how many there were.
+
+    Nothing is written when a file in it is encrypted, a link, or outside the folder, nor when they
+    are too many or say that they are too large; a file that is larger than it says ends it.
+
+    Args:
+        most: bytes of all files together, unpacked.
+
+    Raises:
+        UnsafeZipError: as said, or the zip is damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as packed:
+            found = {}
+            for entry in packed.infolist():
+                path = _checked(entry)
+                if path is not None:
+                    found[path] = entry
+                if len(found) > FILES:
+                    raise UnsafeZipError("too-many")
+            if sum(entry.file_size for entry in found.values()) > most:
+                raise UnsafeZipError("too-large")
+            left = most
+            for path, entry in found.items():
+                left -= _write(packed, entry, folder / path, left)
+            return len(found)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        raise UnsafeZipError("damaged") from error
+
+
+def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
+    """Where a file belongs below the folder; None for what is no file or of no use."""
+    name = _name(entry).replace("\\", "/")
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
+        raise UnsafeZipError("outside", name[:100])
+    if S_ISLNK(entry.external_attr >> 16):
+        raise UnsafeZipError("link", name[:100])
+    if entry.flag_bits & 0x1:
+        raise UnsafeZipError("encrypted", name[:100])
+    if entry.file_size > max(SMALL, RATIO * entry.compress_size):
+        raise UnsafeZipError("too-large", name[:100])
+    if entry.is_dir() or not path.parts or path.parts[0] == "__MACOSX":
+        return None
+    return path
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name as it was given: not every program says how it wrote it."""
+    if entry.flag_bits & 0x800:
+        return entry.filename
+    for encoding in ("utf-8", "gb18030"):
+        with suppress(UnicodeError):
+            return entry.filename.encode("cp437").decode(encoding)
+    return entry.filename
+
+
+def _write(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, left: int) -> int:
+    """Unpack one file; its size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    with packed.open(entry) as source, path.open("wb") as target:
+        while part := source.read(_PART):
+            size += len(part)
+            if size > left:
+                raise UnsafeZipError("too-large")
+            target.write(part)
+    return size

@@ -1,0 +1,298 @@
+"""Malformed requests, made of dice: bytes as a client sends them."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import random
+import zlib
+from collections.abc import Callable
+from functools import cache
+
+from loopback import Case, request
+
+import picture_files
+import video_files
+
+Dice = random.Random
+LISTENER = "http://127.0.0.1:{port}/picture.png"  # to which nobody may connect
+NUMBERS = ("1e999", "5e-324", "-0", "0.5", "1" * 400, "1e-9", "0.9999999999999999", "-1", "2e-308")
+NOT_JSON = (
+    *(
+        "NaN",
+        "-Infinity",
+        "00",
+        "0x1",
+        "1.",
+        "nul",
+        "'a'",
+        "",
+        "undefined",
+        "[,]",
+        "{1: 2}",
+        "9" * 5000,
+    ),
+    *(r'"\ud800"', r'"\udc00\ud800"', r'"\x41"', '"\udcff"', '"\n"', '"', "\ufeff1", "// a"),
+)
+PLACES = (
+    "/etc/passwd",
+    "/etc/passwd/",
+    "file:///etc/passwd",
+    "../../../../etc/shadow",
+    "\\\\host\\share\\a.png",
+    "data:image/png;base64",
+    "data:,text",
+    "http://[::1",
+    "~/.ssh/id_rsa",
+    LISTENER,
+    LISTENER,
+)
+HEADERS = (
+    "X-API-Key: \udce4\udcf6",
+    "Authorization: Basic ====",
+    "Accept: text/html;q=\udcff",
+    "Range: bytes=0-",
+    "Expect: 100-continue",
+    "Upgrade: h2c",
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: a",
+    "Cookie: " + "a=b; " * 300,
+    "Host: [",
+    "X-Forwarded-For: 127.0.0.1, \udcf0\udc9f",
+    "Content-Encoding: identity",
+    "\u540d: \u503c",
+    "a b: c",
+    ": c",
+)
+PATHS = (
+    "/v1/predict/",
+    "/v1/%2e%2e/health",
+    "//v1/predict",
+    "/v1/predict?text=%ff%00",
+    "/problems/%00",
+    "/problems/..%2f..%2fetc%2fpasswd",
+    "/problems/not-json",
+    "/problems/" + "a" * 3000,
+    "/%",
+    "/%zz",
+    "/\udcff",
+    "/openapi.json?" + "&" * 500,
+    "*",
+    "http://127.0.0.1:1/health",
+    "127.0.0.1:1",
+    "/metrics;x",
+    "/v1/explain#x",
+    "",
+    "/docs",
+    "/static/../../etc/passwd",
+)
+METHODS = ("GET", "PUT", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT", "PATCH", "get", "POST")
+
+
+def place(dice: Dice) -> str:
+    """Now and then where an explanation is asked for: most of these are refused before that."""
+    return dice.choice(("/v1/predict",) * 9 + ("/v1/explain",))
+
+
+def damaged(data: bytes, dice: Dice) -> bytes:
+    """With some bytes changed, cut out, doubled or cut off."""
+    found = bytearray(data)
+    for _ in range(dice.randint(1, 6)):
+        at = dice.randrange(len(found)) if found else 0
+        what = dice.randrange(5)
+        if what == 0 and found:
+            found[at] = dice.randrange(256)
+        elif what == 1:
+            found[at:at] = dice.randbytes(dice.randint(1, 4))
+        elif what == 2:
+            del found[at : at + dice.randint(1, 8)]
+        elif what == 3:
+            found[at:at] = found[at : at + 20]
+        elif dice.random() < 0.3:
+            del found[at:]
+    return bytes(found)
+
+
+def broken_http(dice: Dice) -> Case:
+    """Bytes that are hardly HTTP, or that lie about their length."""
+    good = request(b'{"text": "at home"}')
+    chunked = request(b"", "application/json", "/v1/predict", "Transfer-Encoding: chunked")
+    chunked = chunked.replace(b"Content-Length: 0\r\n", b"")
+    return Case(
+        dice.choice(
+            (
+                lambda: dice.randbytes(dice.randint(1, 300)),
+                lambda: damaged(good, dice),
+                lambda: good[: dice.randrange(len(good))],
+                lambda: request(
+                    b"{}", length=dice.choice((3, 999, -1, "1 1", "9" * 30, "", "1e3"))
+                ),
+                lambda: (
+                    chunked + dice.choice((b"zz\r\n{}\r\n", b"ffffffffffffffff\r\n", b"2\r\n{}"))
+                ),
+                lambda: chunked + b"2\r\n{}\r\n" * dice.randint(1, 50),
+                lambda: chunked + b"2;" + b"x" * dice.randint(1, 5000) + b"\r\n{}\r\n0\r\n\r\n",
+                lambda: request(b"{}", "application/json", "/health", "Content-Length: 5"),
+                lambda: request(b"{}", "a", "/", "Transfer-Encoding: gzip, chunked"),
+                lambda: good.replace(
+                    b"HTTP/1.1", dice.choice((b"HTTP/9.9", b"HTTP", b"", b"X/1.1"))
+                ),
+                lambda: good.replace(b"\r\n", dice.choice((b"\n", b"\r", b"\r\n "))),
+                lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * dice.randint(1, 3000),
+                lambda: b"GET /" + b"a" * dice.randint(1, 70_000),
+                lambda: (
+                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + dice.randbytes(200)
+                ),  # TLS
+                lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + dice.randbytes(50),
+                lambda: good + damaged(good, dice),  # one behind another
+            )
+        )(),
+        whole=False,
+    )
+
+
+def odd_http(dice: Dice) -> Case:
+    """HTTP as it may be, of methods, paths and headers that nobody expects."""
+    extra = dice.sample(HEADERS, dice.choice((0, 0, 1, 2)))
+    known = dice.random() < 0.3
+    path = dice.choice(("/v1/predict", "/health", "/problems/x") if known else PATHS)
+    method = dice.choice(METHODS) if dice.random() < 0.9 else "".join(dice.choices("AZ-!~", k=9))
+    return Case(request(b'{"text": ""}', "application/json", path, *extra, method=method))
+
+
+def value(dice: Dice, depth: int = 0) -> str:
+    """Some JSON or what looks like it."""
+    kind = dice.randrange(9 if depth < 3 else 6)
+    if kind == 0:
+        return dice.choice(NUMBERS)
+    if kind == 1:
+        return dice.choice(("null", "true", "false", r'"\u0000"'))
+    if kind == 2:
+        return json.dumps("".join(chr(dice.randrange(0x3000)) for _ in range(dice.randrange(20))))
+    if kind == 3:
+        return dice.choice(
+            NOT_JSON if dice.random() < 0.3 else ("0.25", '"home"', '[{"text": "a"}]')
+        )
+    if kind == 4:
+        return json.dumps(dice.choice(PLACES))
+    if kind == 5:
+        return json.dumps(base64.b64encode(dice.randbytes(dice.randrange(40))).decode()[1:])
+    if kind == 6:
+        return "{" + ", ".join(f'"a{i}": {value(dice, depth + 1)}' for i in range(3)) + "}"
+    return "[" + ", ".join(value(dice, depth + 1) for _ in range(dice.randrange(4))) + "]"
+
+
+def wrong_json(dice: Dice) -> Case:
+    """Of the right members, mostly, and the wrong values; or no JSON."""
+    names = ("text", "id", "images", "posts", "coverage", "min_probability", "reject", "label", "x")
+    chosen = dice.sample(names, dice.randint(1, 3))
+    text = "{" + ", ".join(f'"{name}": {value(dice)}' for name in chosen) + "}"
+    body = text.encode("utf-8", "surrogateescape")
+    odd = dice.randrange(20)
+    if odd == 0:
+        body = damaged(body, dice)
+    elif odd == 1:
+        body = dice.choice((b"[", b'{"text":', b'{"posts":[', b'[{"a":')) * dice.randint(1, 20_000)
+    elif odd == 2:
+        body = b'{"posts": [' + b"1," * dice.randint(1, 50_000) + b"1]}"
+    elif odd == 3:
+        body = text.encode(dice.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace")
+    elif odd == 4:
+        body = b'{"text": "' + dice.choice(("a", "#", "@a", "[", "//", "\u200d")).encode() * 25_000
+        body += b'"}'
+    elif odd == 5:
+        body = json.dumps({f"a{i}": i for i in range(dice.randint(17, 5000))}).encode()
+    return Case(request(body, "application/json", place(dice)))
+
+
+def other_type(dice: Dice) -> Case:
+    """A body of a type that is not read, or squeezed."""
+    kind = dice.choice(
+        ("", "text/plain", "application/x-www-form-urlencoded", "json", "a/\udce4", ";")
+    )
+    if dice.random() < 0.5:
+        return Case(request(b"text=home", kind, place(dice)))
+    body, name = dice.choice(
+        (
+            (bomb(), "gzip"),
+            (gzip.compress(b'{"text": "a"}'), "gzip, gzip"),
+            (zlib.compress(b"{}"), "deflate"),
+            (b"{}", dice.choice(("br", "zstd", "identity, gzip", "\udcff", "GZIP"))),
+        )
+    )
+    return Case(request(body, "application/json", place(dice), f"Content-Encoding: {name}"))
+
+
+@cache
+def bomb() -> bytes:
+    """Sixteen MiB in sixteen KiB."""
+    return gzip.compress(b"[" * 2**24)
+
+
+def wrong_form(dice: Dice) -> Case:
+    """A form that is none, or holds what it should not."""
+    names = ("text", "id", "image", "images", "posts", "coverage", "reject", "x", "", "t\udce4")
+    parts = []
+    for _ in range(dice.choice((0,) + (1, 2, 3) * 5 + (20, 1100))):
+        name = dice.choice(names)
+        file = dice.choice(
+            ("", '; filename="a.png"', "; filename*=utf-8''%ff", '; filename="\udcff"')
+        )
+        type_ = dice.choice(("", "Content-Type: image/png\r\n", "Content-Transfer-Encoding: x\r\n"))
+        held = dice.choice((value(dice), "0.5", "nan", "-" * 80, "--x", "\r\n--", "\udcff"))
+        parts.append(
+            f'--x\r\nContent-Disposition: form-data; name="{name}"{file}\r\n{type_}\r\n{held}\r\n'
+        )
+    body = ("".join(parts) + "--x--\r\n").encode("utf-8", "surrogateescape")
+    edge = dice.choice(("x",) * 16 + ("y", "", '"x', "\udce4", "x" * 500))
+    charset = dice.choice(
+        ("",) * 6 + ("undefined", "unicode_escape", "punycode", "utf-16", "rot13", "a" * 999)
+    )
+    body = damaged(body, dice) if dice.random() < 0.25 else body
+    kind = f"multipart/form-data; boundary={edge}" + (f"; charset={charset}" if charset else "")
+    return Case(request(body, kind, place(dice)))
+
+
+@cache
+def files() -> tuple[bytes, ...]:
+    """Small pictures and videos of every kind."""
+    still = [picture_files.encoded(picture_files.quarters(), x) for x in picture_files.FORMATS]
+    moving = [picture_files.animated(x) for x in ("GIF", "WEBP", "PNG")]
+    films = [video_files.video(video_files.coloured(4), x) for x in video_files.CODECS]
+    others = [
+        video_files.motion_photo(),
+        picture_files.turned(picture_files.quarters(), 6),
+        picture_files.bomb(),
+        picture_files.bomb(8_000, 8_000),
+        picture_files.grey16([[0, 65535]]),
+        picture_files.truncated(),
+    ]
+    return (*still, *moving, *films, *others)
+
+
+def damaged_pictures(dice: Dice) -> Case:
+    """A post of good form whose files are not."""
+    sent = [damaged(dice.choice(files()), dice) for _ in range(dice.randint(1, 2))]
+    if dice.random() < 0.5:
+        images = [base64.b64encode(x).decode() for x in sent]
+        return Case(request(json.dumps({"text": "at home", "images": images}).encode()))
+    head = 'Content-Disposition: form-data; name="image"; filename="../../etc/passwd\u2028.exe"'
+    body = b"".join(b"--x\r\n" + head.encode() + b"\r\n\r\n" + x + b"\r\n" for x in sent)
+    return Case(request(body + b"--x--\r\n", "multipart/form-data; boundary=x"))
+
+
+KINDS: dict[Callable[[Dice], Case], int] = {  # of a hundred
+    broken_http: 20,
+    odd_http: 14,
+    wrong_json: 34,
+    other_type: 8,
+    wrong_form: 18,
+    damaged_pictures: 6,
+}
+
+
+def case(seed: str, port: int) -> Case:
+    """The same for the same seed; `port` is the listener's and takes as many bytes as its name."""
+    dice = Dice(seed)
+    made = dice.choices(list(KINDS), list(KINDS.values()))[0](dice)
+    return made._replace(sent=made.sent.replace(b"{port}", b"%06d" % port))

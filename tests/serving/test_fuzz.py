@@ -1,0 +1,74 @@
+"""Thousands of malformed requests: each is refused in order, and the server does not notice."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from loopback import Case, address_of, answer, counted, document, status
+from rubbish import case
+
+CASES = int(os.environ.get("SGMFT_FUZZ_CASES", "5000"))
+SEED = os.environ.get("SGMFT_FUZZ_SEED", "0")
+STATUSES = {200, 400, 401, 404, 405, 408, 413, 415, 422}
+HTTP_ERROR = b"Invalid HTTP request received."  # uvicorn's own word where there is no request
+
+
+@contextmanager
+def nobody_calls() -> Iterator[int]:
+    """The port of a listener; in the end nobody must have connected to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def wrong(made: Case, said: bytes) -> str:
+    """What is wrong with an answer, if anything."""
+    code = status(said)
+    if code == 0:
+        return "no answer" if made.whole or said else ""
+    if code not in STATUSES:
+        return f"status {code}"
+    if code >= 400 and HTTP_ERROR not in said and b"application/problem+json" not in said:
+        return "no problem document"
+    if made.sent.startswith(b"HEAD") or HTTP_ERROR in said:
+        return ""
+    if made.whole and code >= 400 and document(said)["status"] != code:
+        return "another status in the document"
+    return ""
+
+
+def test_malformed_requests_are_refused_and_leave_no_trace(bare: Any) -> None:
+    address = address_of(bare)
+    restarts, told = counted(bare, "sgmft_worker_restarts"), len(bare.log)
+    before = bare.post("/v1/predict", json={"text": "we are at home"}).json()
+    seen: Counter[int] = Counter()
+    with nobody_calls() as port, ThreadPoolExecutor(8) as pool:
+
+        def tried(number: int) -> str:
+            made = case(f"{SEED} {number}", port)
+            try:
+                said = answer(address, made)
+            except OSError as error:
+                return f"case {number}: {type(error).__name__} for {made.sent[:300]!r}"
+            seen[status(said)] += 1
+            reason = wrong(made, said)
+            return reason and f"case {number}: {reason}: {said[:300]!r} for {made.sent[:300]!r}"
+
+        failures = [reason for reason in pool.map(tried, range(CASES)) if reason]
+    assert not failures, f"{len(failures)} of {CASES}: " + "\n".join(failures[:10])
+    if CASES >= 1000:  # the dice have tried everything
+        assert set(seen) >= {0, 200, 400, 404, 405, 413, 415, 422}, seen
+    assert bare.get("/ready").status_code == 200
+    assert bare.post("/v1/predict", json={"text": "we are at home"}).json() == before
+    assert counted(bare, "sgmft_worker_restarts") == restarts
+    assert counted(bare, "sgmft_inside") == 0
+    assert not [line for line in bare.log[told:] if "ERROR" in line or "Traceback" in line]

@@ -1,0 +1,79 @@
+"""What /openapi.json promises is what the server does, for what schemathesis thinks of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+EXAMPLES = {"/v1/predict": 120, "/v1/explain": 30}  # of each kind; of all other addresses 15
+ADDRESSES = [
+    ("POST", "/v1/predict"),
+    ("POST", "/v1/explain"),
+    ("GET", "/v1/model"),
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/metrics"),
+    ("GET", "/problems/{kind}"),
+]
+
+
+@pytest.fixture(scope="session")
+def described(bare: Any) -> Any:
+    return schemathesis.openapi.from_url(f"{bare.address}/openapi.json")
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.name.lower())
+@pytest.mark.parametrize(("method", "path"), ADDRESSES, ids=lambda word: word)
+def test_every_answer_is_as_the_document_says(
+    described: Any, method: str, path: str, mode: GenerationMode
+) -> None:
+    """Statuses, types and shapes; what breaks the document is refused, and nothing is a 500.
+
+    What fits it may be refused too: it cannot say what is base64, or how much a model can promise.
+    """
+    address = described[path][method]
+    if mode is GenerationMode.NEGATIVE and method == "GET":
+        pytest.skip("nothing to get wrong")
+
+    @settings(
+        max_examples=EXAMPLES.get(path, 15),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=address.as_strategy(generation_mode=mode))
+    def check(case: Any) -> None:
+        unchecked = [positive_data_acceptance]
+        if case.media_type != "application/json":  # every value of a form is a text
+            unchecked.append(negative_data_rejection)
+        case.call_and_validate(timeout=30, excluded_checks=unchecked)
+
+    check()
+
+
+def test_every_address_is_in_the_document(described: Any) -> None:
+    found = [x.ok() for x in described.get_all_operations()]
+    assert sorted((x.method.upper(), x.path) for x in found) == sorted(ADDRESSES)
+
+
+def test_every_reference_leads_somewhere(bare: Any) -> None:
+    document = bare.get("/openapi.json").json()
+    references = _references(document)
+    assert any("AskedPicture" in place for place in references)
+    for place in references:
+        found = document
+        for part in place.removeprefix("#/").split("/"):
+            found = found[part]
+
+
+def _references(value: Any) -> list[str]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    below = [x for item in items for x in _references(item)]
+    own = value.get("$ref") if isinstance(value, dict) else None
+    return [own, *below] if isinstance(own, str) else below

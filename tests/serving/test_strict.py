@@ -1,0 +1,120 @@
+"""Nothing that was sent is lost, guessed at or read a million times over: it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sgmft.abstention import Abstention
+from sgmft.errors import SgmftError
+from sgmft.serving.limits import Limits
+from sgmft.serving.server import serve_model
+
+FORM = "multipart/form-data; boundary=x"
+TEXT = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nat home\r\n'
+END = b"--x--\r\n"
+
+
+def part(name: str, value: bytes, more: str = "") -> bytes:
+    head = f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + value + b"\r\n"
+
+
+def sent(server: Any, body: bytes, kind: str = FORM) -> tuple[int, dict[str, Any]]:
+    answer = server.post("/v1/predict", content=body, headers={"Content-Type": kind})
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        (TEXT, "not-a-form", "cut off"),
+        (TEXT + part("image", b"abc", '; filename="a.png"')[:-2], "not-a-form", "cut off"),
+        (part("text", b"caf\xe9") + END, "not-a-form", "'text' is not in UTF-8"),
+        (TEXT + TEXT + END, "invalid-request", "'text' twice"),
+        (TEXT + part("images", b"aGVsbG8=") + END, "invalid-request", "is not a file"),
+        (TEXT + part("other", b"", '; filename="a"') + END, "invalid-request", "'other'"),
+        (
+            part("posts", b'[{"text": "home"}]') + part("a", b"", '; filename="a"') + END,
+            "invalid-request",
+            "No post has the file 'a'",
+        ),
+    ],
+)
+def test_a_form_is_read_whole_or_refused(bare: Any, body: bytes, kind: str, words: str) -> None:
+    _, problem = sent(bare, body)
+    assert problem["type"] == f"/problems/{kind}"
+    assert words in problem["detail"]
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "undefined", "punycode", "unicode_escape", "rot13"])
+def test_forms_are_in_utf_8_whatever_they_say(bare: Any, charset: str) -> None:
+    body = part("text", "在家 \\ud800".encode()) + part("id", "é \\ud800".encode()) + END
+    status, answer = sent(bare, body, f"{FORM}; charset={charset}")
+    assert (status, answer) == sent(bare, body)
+    assert answer["predictions"][0]["id"] == "é \\ud800"
+
+
+@pytest.mark.parametrize("edge", ["", '""', "x" * 71, "a{b", "'\\xe4'"])
+def test_a_boundary_is_as_it_should_be(bare: Any, edge: str) -> None:
+    status, problem = sent(bare, TEXT + END, f"multipart/form-data; boundary={edge}")
+    assert (status, problem["type"]) == (400, "/problems/not-a-form")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"posts": [1] * 10**5}, "too-many-posts"),
+        ({"images": [1] * 10**5}, "too-many-pictures"),
+        ({"posts": [{"images": [1] * 10**5}]}, "too-many-pictures"),
+        ({f"a{i}": 1 for i in range(10**5)}, "invalid-request"),
+        ({"posts": [{f"a{i}": 1 for i in range(10**5)}]}, "invalid-request"),
+        ({"images": [{f"a{i}": 1 for i in range(10**5)}]}, "invalid-request"),
+        ({"text": [[]] * 10**6}, "invalid-request"),
+    ],
+)
+def test_a_mistake_made_often_is_told_once(bare: Any, body: Any, kind: str) -> None:
+    status, problem = sent(bare, json.dumps(body).encode(), "application/json")
+    assert (status, problem["type"]) == (422, f"/problems/{kind}")
+    assert len(json.dumps(problem)) < 1000
+
+
+def test_a_form_is_bounded_as_json_is(bare: Any) -> None:
+    for held, kind in ((b"[" + b"[]," * 10**6, "invalid-request"), (b"[", "not-json")):
+        _, problem = sent(bare, part("posts", held) + END)
+        assert problem["type"] == f"/problems/{kind}"
+        assert problem["detail"].startswith("The field 'posts'")
+
+
+def test_a_text_may_be_all_brackets(bare: Any) -> None:
+    posts = [{"text": "home " + "[" * 19_000}] * 64
+    assert bare.post("/v1/predict", json={"posts": posts}).status_code == 200
+
+
+def test_the_place_of_a_mistake_is_a_json_pointer(bare: Any) -> None:
+    problem = bare.post("/v1/predict", json={"posts": [{"a/b~c": 1}]}).json()
+    assert problem["errors"][0]["at"] == "/posts/0/a~1b~0c"
+
+
+def test_the_smallest_number_above_zero(bare: Any) -> None:
+    answer = bare.post("/v1/predict", json={"text": "home", "coverage": 5e-324})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/not-possible")
+
+
+def test_no_address_leads_where_its_host_says(bare: Any) -> None:
+    answer = bare.post("/v1/predict/", headers={"Host": "elsewhere.example"})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_limits_are_numbers(value: float) -> None:
+    with pytest.raises(SgmftError, match="The limit of seconds must be"):
+        Limits(seconds=value)
+
+
+@pytest.mark.parametrize("host", ["", "a..b", "x" * 70])
+def test_a_host_that_is_none(host: str) -> None:
+    with pytest.raises(SgmftError, match=r"host is empty|cannot be listened on"):
+        serve_model("nowhere", host, 0, limits=Limits(), rules=Abstention())
