@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from conftest import TinyEncoder
 from sgmft import Post, SemanticLocator
 from sgmft.abstention import FILE, Abstention
 from sgmft.assessment import evaluate_table
 from sgmft.encoders import ENCODERS
 from sgmft.errors import SgmftError
 from sgmft.jobs import Source, predict_table
+from tiny_encoder import TinyEncoder
 
 RULES = Abstention(coverage=0.8, reject=0.2)
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from conftest import TinyEncoder
 from sgmft import SemanticLocator
 from sgmft.calibration import rescaled
 from sgmft.encoders import ENCODERS
+from tiny_encoder import TinyEncoder
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pytest
 
-from conftest import TinyEncoder
 from sgmft import Post, SemanticLocator
 from sgmft.abstention import Abstention
 from sgmft.cli import app
 from sgmft.encoders import ENCODERS
 from sgmft.errors import SgmftWarning
+from tiny_encoder import TinyEncoder
 
 METHODS = [
     {},

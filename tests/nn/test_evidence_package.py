@@ -10,7 +10,6 @@ from evidence_posts import SETTINGS, logits, made, solved
 from evidence_posts import _fewer_penalties as _fewer_penalties
 from safetensors.torch import load_model, save_model
 
-from conftest import TinyEncoder
 from made_up import INFO
 from made_up import posts as easy_posts
 from sgmft import SemanticLocator
@@ -22,6 +21,7 @@ from sgmft.methods import get_method
 from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
 from sgmft.presets import TrainConfig
 from sgmft.training import LabelledFeatures, train
+from tiny_encoder import TinyEncoder
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

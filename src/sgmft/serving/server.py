@@ -43,10 +43,11 @@ def serve_model(
         engine = Engine(model, limits, rules, runtime=runtime, device=device)
         engine.start()
         app = create_app(engine, key)
+        end_page: Callable[[], None] | None = None
         if page:
             from sgmft.serving.page import add_pages
 
-            add_pages(app, engine)
+            end_page = add_pages(app, engine)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)
         for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes
@@ -59,7 +60,7 @@ def serve_model(
             ws="none",
             timeout_graceful_shutdown=int(2 * limits.seconds) + 1,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, end_page)
 
         def end(number: int, frame: object) -> None:  # until uvicorn listens to signals, and after
             server.should_exit = True
@@ -69,6 +70,20 @@ def serve_model(
         shown, taken = listening.getsockname()[:2]
         on_start(f"http://{f'[{shown}]' if ':' in shown else shown}:{taken}")
         asyncio.run(server.serve(sockets=[listening]))
+
+
+class _Server(uvicorn.Server):
+    """Ends first what it would else wait for: connections that a page keeps open."""
+
+    def __init__(self, config: uvicorn.Config, end_page: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._end_page = end_page
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """After the last request was accepted."""
+        if self._end_page is not None:
+            self._end_page()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -40,7 +40,8 @@ def add_pages(app: FastAPI, engine: Engine) -> Callable[[], None]:
     """
     home = Path(tempfile.mkdtemp(prefix="sgmft-page-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(home / "given")
+    given = home / "given"  # the framework removes what is in it when it is old
+    os.environ["GRADIO_TEMP_DIR"] = str(given)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
     import gradio as gr
 
@@ -58,12 +59,14 @@ def add_pages(app: FastAPI, engine: Engine) -> Callable[[], None]:
         return RedirectResponse(address, headers={"Vary": "Accept-Language"})
 
     drawn = home / "examples"
-    drawn.mkdir()
+    for folder in (given, drawn):
+        folder.mkdir()
+    gr.set_static_paths([drawn])  # or copies are shown, and removed like all that is given
     pictures = draw_examples(drawn)
     upload = UPLOAD * engine.limits.body
     ends: list[Callable[[], None]] = []
     for path, words in (("/en", ENGLISH), ("/zh", CHINESE)):
-        page = Page(engine, words, home, pictures)
+        page = Page(engine, words, given, pictures)
         gr.mount_gradio_app(
             app,
             page.blocks(),

@@ -1,0 +1,110 @@
+"""A table on the page, in a browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[serve]'")
+pytest.importorskip("playwright", reason="playwright drives the browser")
+
+from browser import CHROMIUM
+
+pytest_plugins = ["browser_fixtures"]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt install it")
+
+
+@pytest.fixture(scope="module")
+def posts(sample: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in sample.read_text("utf-8").splitlines()][:12]
+
+
+def write_table(path: Path, posts: list[dict[str, Any]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "text", "images"])
+        rows.writerows((post["id"], post["text"], "|".join(post["images"])) for post in posts)
+        rows.writerows([("lost", "a text", "images/nowhere.jpg"), ("out", "", "../secret.jpg")])
+    return path
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    return path
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_with_a_zip_comes_back_labelled(
+    visit: Any, trained: Path, posts: list[dict[str, Any]], sample: Path, tmp_path: Path
+) -> None:
+    from sgmft import SemanticLocator
+    from sgmft.jobs import Source, predict_table
+
+    table = write_table(sample.parent / "few.csv", posts)
+    names = [name for post in posts for name in post["images"]]
+    packed = write_zip(
+        tmp_path / "few-pictures.zip", {n: (sample.parent / n).read_bytes() for n in names}
+    )
+    expected = tmp_path / "expected.csv"
+    told = predict_table(Source(str(table)), expected, SemanticLocator.from_pretrained(trained))
+
+    page = visit()
+    page.label(table, packed)
+    found = page.download(tmp_path)
+    assert found.name == "few-labelled.csv"
+    rows, wanted = read(found), read(expected)
+    assert len(rows) == told.posts == 14
+    for row, other in zip(rows, wanted, strict=True):
+        assert list(row) == list(other)
+        for name, value in other.items():
+            if name.startswith("p"):  # chances, of batches that are cut otherwise
+                assert row[name] == value or float(row[name]) == pytest.approx(
+                    float(value), abs=1e-3
+                )
+            else:
+                assert row[name] == value
+    assert [row["id"] for row in rows if row["error"]] == ["lost", "out"]
+
+    result = page.page.locator("#table-result")
+    assert result.locator("h2").inner_text() == "12 of 14 posts have a label."
+    assert "2 cannot be used" in result.inner_text()
+    assert "1 × there is no file …" in result.locator("li").all_inner_texts()
+    assert result.locator("tbody tr").count() == 8
+
+
+def test_a_dangerous_zip_is_refused_and_the_page_goes_on(visit: Any, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "posts.csv", [])
+    outside = write_zip(tmp_path / "outside.zip", {"../outside.jpg": b"x"})
+    page = visit()
+    page.label(table, outside)
+    assert "../outside.jpg" in page.problem("#table-result")
+
+    huge = write_zip(tmp_path / "huge.zip", {"huge.jpg": b"0" * (8 * 2**20)})
+    page = visit()
+    page.label(table, huge)
+    assert "too large unpacked" in page.problem("#table-result")
+
+
+def test_a_table_that_is_none_is_told_without_paths_of_the_server(
+    visit: Any, tmp_path: Path
+) -> None:
+    table = tmp_path / "nothing.csv"
+    table.write_bytes(b"")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    for name in ("nothing.csv", "other.csv"):
+        page = visit()
+        page.label(tmp_path / name)
+        told = page.problem("#table-result")
+        assert name in told
+        assert "/tmp" not in told

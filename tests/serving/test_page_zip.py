@@ -1,0 +1,93 @@
+"""A zip of pictures from anyone, unpacked."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgmft.serving.page.unpack import UnsafeZipError, unpack
+
+
+def packed(path: Path, files: dict[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as into:
+        for name, data in files.items():
+            into.writestr(name, data)
+    return path
+
+
+def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path) -> None:
+    source = packed(tmp_path / "a.zip", {"a/b.jpg": b"1", "c.jpg": b"22", "__MACOSX/c.jpg": b"3"})
+    assert unpack(source, tmp_path / "to", 100) == 2
+    found = {str(x.relative_to(tmp_path / "to")) for x in (tmp_path / "to").rglob("*.*")}
+    assert found == {"a/b.jpg", "c.jpg"}
+    assert (tmp_path / "to" / "c.jpg").read_bytes() == b"22"
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-8"])
+def test_names_that_do_not_say_how_they_are_written_are_read(tmp_path: Path, encoding: str) -> None:
+    name = "图片/火锅.jpg".encode(encoding)
+    placeholder = "x" * len(name)
+    data = packed(tmp_path / "a.zip", {placeholder: b"1"}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(placeholder.encode(), name))
+    unpack(tmp_path / "a.zip", tmp_path / "to", 100)
+    assert (tmp_path / "to" / "图片" / "火锅.jpg").is_file()
+
+
+def link() -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo("link.jpg")
+    entry.external_attr = 0o120777 << 16
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"../a.jpg": b""}, "outside"),
+        ({"a/../../b.jpg": b""}, "outside"),
+        ({"/etc/a.jpg": b""}, "outside"),
+        ({"..\\a.jpg": b""}, "outside"),
+        ({"C:\\a.jpg": b""}, "outside"),
+        ({link(): b"/etc/passwd"}, "link"),
+        ({"a.jpg": b"0" * 2**21}, "too-large"),
+        ({f"{i}.bin": bytes(range(256)) * 200 for i in range(3)}, "too-large"),
+        ({f"{i}": b"" for i in range(20_001)}, "too-many"),
+    ],
+)
+def test_a_dangerous_zip_leaves_nothing(tmp_path: Path, files: Any, kind: str) -> None:
+    (tmp_path / "to").mkdir()
+    with pytest.raises(UnsafeZipError) as told:
+        unpack(packed(tmp_path / "a.zip", files), tmp_path / "to", 100_000)
+    assert told.value.kind == kind
+    assert sorted(x.name for x in tmp_path.rglob("*")) == ["a.zip", "to"]
+
+
+def test_a_zip_that_lies_about_its_sizes_is_no_way_around_the_limit(tmp_path: Path) -> None:
+    source = packed(tmp_path / "a.zip", {"a.bin": bytes(range(256)) * 4000})
+    size = (256 * 4000).to_bytes(4, "little")
+    source.write_bytes(source.read_bytes().replace(size, (500).to_bytes(4, "little")))
+    with pytest.raises(UnsafeZipError):
+        unpack(source, tmp_path / "to", 10_000)
+    assert sum(x.stat().st_size for x in (tmp_path / "to").rglob("*.*")) <= 10_000
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "text", "encrypted"])
+def test_a_zip_that_cannot_be_read_is_told(tmp_path: Path, how: str) -> None:
+    data = bytearray(packed(tmp_path / "a.zip", {"a.bin": bytes(range(256)) * 40}).read_bytes())
+    if how == "cut":
+        data = data[: len(data) // 2]
+    if how == "flipped":
+        data[60] ^= 0xFF
+    if how == "text":
+        data = bytearray(b"no zip")
+    if how == "encrypted":
+        with zipfile.ZipFile(io.BytesIO(bytes(data))) as found:
+            start = found.start_dir
+        data[start + 8] |= 1  # the flag in the directory
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(UnsafeZipError) as told:
+        unpack(tmp_path / "a.zip", tmp_path / "to", 100_000)
+    assert told.value.kind == ("encrypted" if how == "encrypted" else "damaged")
