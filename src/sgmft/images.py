@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +23,7 @@ from PIL import (
 )
 
 from sgmft.errors import SgmftError
+from sgmft.quiet import quiet
 
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused from their header; Pillow warns from the same number on."""
@@ -165,7 +164,7 @@ def open_picture(
             f"{name} is not a picture ({_NAMES} are read, and MP4, MOV and WebM videos)"
         )
     try:
-        with _quiet(), plugin(file or io.BytesIO(data)) as picture:
+        with quiet(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise PictureError(
@@ -193,7 +192,7 @@ def pixel_count(data: bytes, name: str) -> int | None:
     plugin = _plugin(data)
     if plugin is None or len(data) > MAX_BYTES:
         return None
-    with suppress(Exception), _quiet(), plugin(io.BytesIO(data)) as picture:
+    with suppress(Exception), quiet(), plugin(io.BytesIO(data)) as picture:
         return picture.width * picture.height
     return None
 
@@ -273,31 +272,3 @@ def _too_many_bytes(name: str, count: int, most: int) -> str:
 def printable(name: str) -> str:
     """A file's name as a message may show it."""
     return "".join(character if character.isprintable() else "?" for character in name)
-
-
-_quiet_lock = Lock()
-_quiet_threads = 0
-_quiet_filters = warnings.catch_warnings()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings about odd metadata.
-
-    The filters belong to the whole process: the first thread in changes them and the last one
-    out restores them, so that threads do not undo each other's.
-    """
-    global _quiet_threads, _quiet_filters
-    with _quiet_lock:
-        _quiet_threads += 1
-        if _quiet_threads == 1:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_threads -= 1
-            if _quiet_threads == 0:
-                _quiet_filters.__exit__(None, None, None)

@@ -18,7 +18,7 @@ from sgmft.tables import Columns, iter_posts, open_table, open_writer
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
-    from sgmft.prediction import Prediction, Predictor
+    from sgmft.prediction import Prediction, Predicts
     from sgmft.training import Epoch
 
 
@@ -116,7 +116,7 @@ def _is_ours(folder: Path) -> bool:
 def predict_table(
     source: Source,
     output: str | Path,
-    locator: Predictor,
+    locator: Predicts,
     *,
     abstain: Abstention | None = None,
     adapt: Callable[[Iterable[Post]], object] | None = None,
@@ -190,7 +190,7 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
     return names
 
 
-def chance_columns(locator: Predictor) -> list[str]:
+def chance_columns(locator: Predicts) -> list[str]:
     """Names of the columns that hold the probabilities."""
     return [f"p_{label}" for label in locator.labels]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,17 @@ def _ruled(said: Prediction, ruling: Ruling, labels: Sequence[str]) -> Predictio
         typicality=ruling.typicality,
         abstained=ruling.reason,
     )
+
+
+class Predicts(Protocol):
+    """What jobs on tables need of a model, wherever it is."""
+
+    labels: list[str]
+
+    def predictions(
+        self, posts: Iterable[Post], abstain: Abstention | None = None
+    ) -> Iterator[Prediction]:
+        """Predictions in the order of the posts."""
 
 
 class Predictor(ABC):

@@ -28,12 +28,12 @@ def explanation_page(
     Args:
         refused: posts that could not be explained, each with its `error`.
     """
-    shown = [_shown(found) for found in explanations]
-    return render("explain.html", title=title, explanations=shown, refused=refused)
+    rows = [shown(found) for found in explanations]
+    return render("explain.html", title=title, explanations=rows, refused=refused)
 
 
-def _shown(found: Explanation) -> dict[str, Any]:
-    """An explanation as the template shows it."""
+def shown(found: Explanation) -> dict[str, Any]:
+    """An explanation as templates show it."""
     both = {part.name == "text" for part in found.parts} == {True, False}  # text and picture
     chances = sorted(found.probabilities.items(), key=lambda item: -item[1])
     return {

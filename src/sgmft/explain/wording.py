@@ -14,11 +14,8 @@ MOST_NAMED = 3  # words
 def summary(found: Explanation) -> str:
     """For instance "Restaurant, 87 %: mostly because of the words “火锅” and “好吃”." """
     told = f"{found.label}, {percent(found.probability)}: {_because(found)}"
-    others = [part for part in found.parts if part.alone != found.label]
-    if len(found.parts) > 1 and others:
-        names = [the(part) for part in others[:MOST_NAMED]]
-        kinds = [part.alone for part in others[:MOST_NAMED]]
-        said = [f"{name} alone would say {kind}" for name, kind in zip(names, kinds, strict=True)]
+    if others := dissenting(found):
+        said = [f"{the(part)} alone would say {part.alone}" for part in others]
         told += f"; {joined(said)}"
     told += "."
     if found.label != found.predicted:
@@ -51,42 +48,63 @@ def joined(items: Sequence[str]) -> str:
 
 def strongest(found: Explanation) -> str:
     """How far single words and regions move the probability, which shades cannot tell."""
-    words = [abs(word.contribution) for word in found.words]
-    regions = [abs(x) for picture in found.pictures for x in picture.contributions]
-    told = [
-        f"the strongest {what} by {100 * max(values):.1f}"
-        for what, values in (("word", words), ("region", regions))
-        if values
-    ]
+    names = {"words": "word", "regions": "region"}
+    told = [f"the strongest {names[what]} by {x:.1f}" for what, x in farthest(found).items()]
     return f"How far they move the probability: {joined(told)} points."
 
 
-def _because(found: Explanation) -> str:
+def farthest(found: Explanation) -> dict[str, float]:
+    """By how many points the strongest of the "words" and "regions", as far as there are any."""
+    words = [abs(word.contribution) for word in found.words]
+    regions = [abs(x) for picture in found.pictures for x in picture.contributions]
+    values = {"words": words, "regions": regions}
+    return {what: 100 * max(each) for what, each in values.items() if each}
+
+
+def main_parts(found: Explanation) -> list[Part]:
+    """Of the parts that speak for the label, the first few that together are most of it."""
     speaking = [part for part in found.parts if part.contribution > NOTHING]
     speaking.sort(key=lambda part: -part.contribution)
-    if not speaking:
-        return "nothing in the post speaks for it"
     total = sum(part.contribution for part in speaking)
     main, shared = [], 0.0
     for part in speaking[:MOST_NAMED]:
-        main.append(_named(found, part))
+        main.append(part)
         shared += part.contribution
         if shared >= MOSTLY * total:
             break
-    alone = len(main) == 1 and len(found.parts) > 1
-    return f"{'mostly ' if alone else ''}because of {joined(main)}"
+    return main
 
 
-def _named(found: Explanation, part: Part) -> str:
-    """The picture, or the text by its words."""
-    if part.name != "text":
-        return the(part)
+def main_words(found: Explanation) -> list[str]:
+    """The few words that speak for the label the most; none where only the whole text does."""
     best: list[str] = []
     top = sorted(found.words, key=lambda word: -word.contribution)
     for word in top:
         strong = word.contribution > max(top[0].contribution / 3, NOTHING)
         if strong and word.text not in best and len(best) < MOST_NAMED:
             best.append(word.text)
+    return best
+
+
+def dissenting(found: Explanation) -> list[Part]:
+    """The first few of several parts that alone would say another label."""
+    others = [part for part in found.parts if part.alone != found.label]
+    return others[:MOST_NAMED] if len(found.parts) > 1 else []
+
+
+def _because(found: Explanation) -> str:
+    main = main_parts(found)
+    if not main:
+        return "nothing in the post speaks for it"
+    alone = len(main) == 1 and len(found.parts) > 1
+    return f"{'mostly ' if alone else ''}because of {joined([_named(found, x) for x in main])}"
+
+
+def _named(found: Explanation, part: Part) -> str:
+    """The picture, or the text by its words."""
+    if part.name != "text":
+        return the(part)
+    best = main_words(found)
     if not best:
         return "the text as a whole"
     return f"the word{'s' if len(best) > 1 else ''} {joined([f'“{word}”' for word in best])}"

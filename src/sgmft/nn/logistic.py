@@ -53,8 +53,7 @@ def logistic_paths(
     Each minimises the mean cross-entropy of its rows plus penalty |w|^2 / 2 (intercepts free; with
     two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
     with C = 1 / (rows x penalty), by SciPy's L-BFGS-B to a gradient of 1e-3, on as many threads as
-    torch uses. Classes without posts
-    get no weight and a bias of ABSENT.
+    torch uses. Classes without posts get no weight and a bias of ABSENT.
 
     Args:
         x: (N, D), a tensor, or a sparse matrix of SciPy.

@@ -58,7 +58,6 @@ def create_app(engine: Engine, key: str | None = None) -> FastAPI:
     metrics = Metrics(engine)
     _add_predicting(app, engine, metrics)
     _add_looking(app, engine, metrics)
-    app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _no_route)
     _add_schemas(app)
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
@@ -152,11 +151,6 @@ async def _while_there(request: Request, asking: Coroutine[Any, Any, Answer]) ->
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _problem(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)
-    return as_response(problem)
 
 
 def _no_route(request: Request, error: Exception) -> Response:

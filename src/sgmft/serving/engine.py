@@ -154,12 +154,10 @@ class Engine:
         except TimeoutError:
             if job.started:
                 raise Problem("takes-too-long", f"Over {self.limits.seconds:g} seconds.") from None
-            raise Problem("busy", "No answer in time.", retry=self._patience()) from None
+            wait = max(1, round(self.limits.seconds / 2))
+            raise Problem("busy", "No answer in time.", retry=wait) from None
         finally:
             job.answer.cancel()  # of a client that is gone, too: nobody is computed for
-
-    def _patience(self) -> int:
-        return max(1, round(self.limits.seconds / 2))
 
     async def _work(self) -> None:
         while True:

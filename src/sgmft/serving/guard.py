@@ -55,9 +55,8 @@ class Guard:
                 await as_response(problem)(scope, receive, sent)
         except ClientDisconnect:
             pass
-        except Exception as error:  # a mistake of ours; its words may hold what a post says
-            where = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("%s\n%s", type(error).__name__, where)
+        except Exception as error:
+            log_mistake(error)
             if status == 499:
                 await as_response(Problem("internal"))(scope, receive, sent)
         finally:
@@ -108,6 +107,12 @@ class Guard:
         level = logging.DEBUG if route in ("other", *_OPEN, "/metrics") else logging.INFO
         method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
         _log.log(level, "%s %s %d %.0f ms", method, route, status, 1000 * seconds)
+
+
+def log_mistake(error: Exception) -> None:
+    """Write down where a mistake of ours is, without its words: they may hold what a post says."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s\n%s", type(error).__name__, where)
 
 
 def as_response(problem: Problem) -> JSONResponse:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,12 +11,12 @@ from pathlib import Path
 from sgmft.posts import Attachment, Post
 from sgmft.serving.asked import check_pixels
 from sgmft.serving.engine import Engine
+from sgmft.serving.guard import log_mistake
 from sgmft.serving.page.result import problem_html, result_html
 from sgmft.serving.page.wording import Wording
 from sgmft.serving.problems import Problem
 
 OFF = "off"
-_log = logging.getLogger("sgmft")
 
 
 class Refusal(Exception):  # noqa: N818 a sentence for whoever asked
@@ -51,8 +49,7 @@ def sentence(words: Wording, error: Exception) -> str:
     if isinstance(error, Problem):
         told = words.problems.get(error.kind, words.problems[""])
         return told.format(detail=error)
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s on the page:\n%s", type(error).__name__, where)
+    log_mistake(error)
     return words.problems["internal"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgmft.explain.explanation import Explanation, Part
-from sgmft.explain.wording import MOST_NAMED, MOSTLY, NOTHING
+from sgmft.explain.wording import dissenting, farthest, main_parts, main_words
 from sgmft.serving.page.wording import Wording
 
 
@@ -24,8 +24,7 @@ def percent(share: float) -> str:
 def summary(found: Explanation) -> str:
     """For instance "Restaurant，87%：主要因为“火锅”“好吃”这些词。" """
     told = f"{found.label}，{percent(found.probability)}：{_because(found)}"
-    others = [part for part in found.parts if part.alone != found.label][:MOST_NAMED]
-    if len(found.parts) > 1 and others:
+    if others := dissenting(found):
         said = [f"单看{part_name(part.name)}会判断为 {part.alone}" for part in others]
         told += "；" + "，".join(said)
     return told + "。"
@@ -33,40 +32,23 @@ def summary(found: Explanation) -> str:
 
 def strongest(found: Explanation) -> str:
     """How far single words and regions move the probability."""
-    words = [abs(word.contribution) for word in found.words]
-    regions = [abs(x) for picture in found.pictures for x in picture.contributions]
-    told = [
-        f"影响最大的{what}为 {100 * max(values):.1f}"
-        for what, values in (("词", words), ("区域", regions))
-        if values
-    ]
+    names = {"words": "词", "regions": "区域"}
+    told = [f"影响最大的{names[what]}为 {x:.1f}" for what, x in farthest(found).items()]
     return f"对概率的影响（百分点）：{'，'.join(told)}。"
 
 
 def _because(found: Explanation) -> str:
-    speaking = [part for part in found.parts if part.contribution > NOTHING]
-    speaking.sort(key=lambda part: -part.contribution)
-    if not speaking:
+    main = main_parts(found)
+    if not main:
         return "帖子里没有支持它的内容"
-    total, shared, main = sum(part.contribution for part in speaking), 0.0, []
-    for part in speaking[:MOST_NAMED]:
-        main.append(_named(found, part))
-        shared += part.contribution
-        if shared >= MOSTLY * total:
-            break
     alone = len(main) == 1 and len(found.parts) > 1
-    return f"{'主要' if alone else ''}因为{'、'.join(main)}"
+    return f"{'主要' if alone else ''}因为{'、'.join(_named(found, part) for part in main)}"
 
 
 def _named(found: Explanation, part: Part) -> str:
     if part.name != "text":
         return part_name(part.name)
-    best: list[str] = []
-    top = sorted(found.words, key=lambda word: -word.contribution)
-    for word in top:
-        strong = word.contribution > max(top[0].contribution / 3, NOTHING)
-        if strong and word.text not in best and len(best) < MOST_NAMED:
-            best.append(word.text)
+    best = main_words(found)
     return "".join(f"“{word}”" for word in best) + "这些词" * (len(best) > 1) or "整段文字"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sgmft.abstention import Abstention
 from sgmft.images import pixel_count
 from sgmft.posts import Post
-from sgmft.prediction import Answers, Prediction, Predictor
+from sgmft.prediction import Prediction
 from sgmft.serving.engine import Engine
 from sgmft.serving.problems import Problem
 
@@ -23,7 +23,7 @@ class Stopped(Exception):  # noqa: N818 nothing is wrong
     """Whoever asked does not wait any more."""
 
 
-class RemotePredictor(Predictor):
+class RemotePredictor:
     """Asks the engine of a server, from another thread than its event loop's.
 
     Posts go to it in chunks that each count as one request, so that others get their turn.
@@ -60,9 +60,6 @@ class RemotePredictor(Predictor):
             yield from self._said(checked, abstain)
             done += len(chunk)
             self._on_predicted(done)
-
-    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
-        raise NotImplementedError("the engine has them")
 
     def _checked(self, post: Post) -> Post:
         """The post, with an error where the server's limits do not let it through."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgmft.abstention import Abstention
 from sgmft.explain.explanation import Explanation
-from sgmft.explain.page import MOST_CLASSES, _shown
+from sgmft.explain.page import MOST_CLASSES, shown
 from sgmft.prediction import Prediction
 from sgmft.serving.page.wording import Wording
 from sgmft.templates import render
@@ -71,8 +71,8 @@ def _explained(words: Wording, why: Explanation, label: str | None) -> dict[str,
     Args:
         label: that is said already.
     """
-    shown = _shown(why)
-    first, *parts, last = shown["steps"]
+    page = shown(why)
+    first, *parts, last = page["steps"]
     steps = [
         first | {"name": words.part("nothing"), "number": words.percent(why.base)},
         *(step | {"name": words.part(step["name"])} for step in parts),
@@ -80,12 +80,11 @@ def _explained(words: Wording, why: Explanation, label: str | None) -> dict[str,
     ]
     alone = [words.alone.format(part=words.part(x.name), label=x.alone) for x in why.parts]
     pictures = [
-        picture | {"caption": _caption(words, why, i)}
-        for i, picture in enumerate(shown["pictures"])
+        picture | {"caption": _caption(words, why, i)} for i, picture in enumerate(page["pictures"])
     ]
     start = words.summary_start.format(label=label, percent=words.percent(why.probability))
     summary = words.summary(why).removeprefix(start)
-    return shown | {
+    return page | {
         "summary": summary[:1].upper() + summary[1:],
         "strongest": words.strongest(why),
         "contributions": words.contributions.format(label=why.label),
