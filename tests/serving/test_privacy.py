@@ -118,7 +118,7 @@ def requests() -> dict[str, bytes]:
 def test_nothing_of_a_request_is_written_down(bare: Any) -> None:
     before = len(bare.log)
     for name, sent in requests().items():
-        assert answer(address_of(bare), Case(sent, not sent.startswith(SECRET.encode()))), name
+        assert answer(address_of(bare), Case(sent)), name
     log = logged(bare)[before:]
     said = [line for line in log if SECRET in line.lower() or ".png" in line]
     assert not said
