@@ -111,7 +111,7 @@ def requests() -> dict[str, bytes]:
             *("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {SECRET}"),
             method="GET",
         ),
-        "no HTTP": SECRET.encode() * 10,
+        "no HTTP": SECRET.encode() * 10 + b"\r\n\r\n",
     }
 
 
