@@ -10,16 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sgmft.posts import Attachment
 from sgmft.tables.values import is_missing, mend
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
-def split_cell(cell: Any) -> list[str]:
-    """List the paths in an image cell.
+def split_cell(cell: Any) -> list[str | Attachment]:
+    """List the pictures in an image cell: paths, or `Attachment`s where they are in the table.
 
-    A cell is a path, paths separated by ``|``, a list of paths, or such a list written as JSON.
-    Empty cells, and empty members of a list, are no pictures.
+    A cell is a path, paths separated by ``|``, a list of paths, or such a list written as JSON; or
+    a picture file's bytes, alone or as Hugging Face stores it ({"bytes": ..., "path": ...}), or a
+    list of these. Empty cells, and empty members of a list, are no pictures.
 
     Raises:
         ValueError: with a reason fit for a message, when the cell is none of these.
@@ -32,7 +34,18 @@ def split_cell(cell: Any) -> list[str]:
             return [path for part in cell.split("|") if (path := part.strip())]
         cell = listed
     members = list(cell) if isinstance(cell, (list, tuple)) else [cell]
-    return [_path_of(member) for member in members if not is_missing(member)]
+    return [_picture_of(member) for member in members if not is_missing(member)]
+
+
+def named(cell: Any) -> Any:
+    """An image cell without the pictures' bytes: their names, or None, are in their place."""
+    if isinstance(cell, (list, tuple)):
+        return [named(member) for member in cell]
+    if isinstance(cell, bytes):
+        return None
+    if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
+        return cell.get("path")
+    return cell
 
 
 class Locator:
@@ -98,12 +111,15 @@ def _json_list(cell: str) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _path_of(member: Any) -> str:
+def _picture_of(member: Any) -> str | Attachment:
     if isinstance(member, str):
         return member
-    if isinstance(member, dict) and "path" in member:  # how Hugging Face stores an image
-        if not is_missing(member.get("bytes")):
-            raise ValueError("a picture stored inside the table is not read; save it as a file")
-        if isinstance(member["path"], str):
-            return member["path"]
+    if isinstance(member, bytes):
+        return Attachment(member)
+    if isinstance(member, dict):  # how Hugging Face stores an image
+        data, path = member.get("bytes"), member.get("path")
+        if isinstance(data, bytes) and data:
+            return Attachment(data, Path(path).name if isinstance(path, str) else "picture")
+        if isinstance(path, str):
+            return path
     raise ValueError(f"the image is not a path but {type(member).__name__} {str(member)[:80]}")

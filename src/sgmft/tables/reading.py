@@ -12,17 +12,18 @@ from typing import Any, TextIO
 from sgmft.errors import SgmftError
 from sgmft.tables.delimited import open_delimited
 from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
+from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import flatten, post_of
 from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
 from sgmft.tables.values import mend
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _BATCH = 1024
+_BATCH_BYTES = 64 * 1024 * 1024
 
 
 def open_table(table: str | Path) -> RawTable:
-    """Open a table by its suffix, a folder that holds ``metadata.*``, or "-" (JSONL on stdin).
+    """Open one table by its suffix, or "-" (JSONL on stdin); of a folder, its only table.
 
     Raises:
         SgmftError: when it is missing, empty, damaged, of an unknown kind, or has two columns of
@@ -32,7 +33,10 @@ def open_table(table: str | Path) -> RawTable:
         return RawTable("standard input", Path(), None, _jsonl_rows(None, "standard input"))
     path = Path(table)
     if path.is_dir():
-        path = _metadata_in(path)
+        parts = tables_in(path)
+        if len(parts) > 1:
+            raise SgmftError(f"{path} holds {len(parts)} tables: give one of them.")
+        path = Path(parts[0])
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SgmftError(
@@ -53,16 +57,6 @@ def open_table(table: str | Path) -> RawTable:
         raise SgmftError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
         raise SgmftError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _metadata_in(folder: Path) -> Path:
-    found = [folder / name for name in _METADATA if (folder / name).is_file()]
-    if not found:
-        raise SgmftError(f"{folder} is a folder without any of {', '.join(_METADATA)}: add one.")
-    if len(found) > 1:
-        names = " and ".join(file.name for file in found)
-        raise SgmftError(f"{folder} holds {names}: give the one to read as the table.")
-    return found[0]
 
 
 # --- JSON lines
@@ -182,12 +176,18 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH):
+            for batch in file.iter_batches(_rows_at_once(file)):
                 for cells in zip(*map(_cells, batch.columns), strict=True):
                     number += 1
                     yield RawRow(number, dict(zip(columns, cells, strict=True)))
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged_parquet(path, error) from error
+
+
+def _rows_at_once(file: Any) -> int:
+    """So many rows that a batch takes some 64 MiB; tables that hold pictures have long rows."""
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+    return max(1, min(_BATCH, _BATCH_BYTES * int(file.metadata.num_rows) // max(1, size)))
 
 
 def _cells(column: Any) -> list[Any]:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
+from sgmft.posts import Attachment, PictureFile, Post
+from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import local_path
-from sgmft.tables.pictures import Locator, split_cell
+from sgmft.tables.pictures import Locator, named, split_cell
 from sgmft.tables.raw import RawRow, RawTable
 from sgmft.tables.reading import open_table
+from sgmft.tables.seen_ids import SeenIds
 from sgmft.tables.values import as_label, as_text, is_missing
 
 LOOK_AHEAD = 1000
@@ -63,12 +65,13 @@ def iter_posts(
     allow_outside: bool = False,
     strict: bool = False,
 ) -> Iterator[Post]:
-    """Read posts one at a time. Memory holds one batch, and the ids seen so far if there are any.
+    """Read posts one at a time, in constant memory.
 
     Args:
         table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
-            records, or one record), a folder with ``metadata.csv|jsonl|parquet``, or "-": JSON
-            lines on standard input, with pictures relative to the current folder.
+            records, or one record), a folder with ``metadata.csv|jsonl|parquet``, a folder of
+            tables that are read one after another (see `sgmft.tables.folder`), or "-": JSON lines
+            on standard input, with pictures relative to the current folder.
         columns: which column holds what, when they have other names than the usual.
         where: keep only rows whose columns equal these values as text. A row too damaged to have
             the column is kept, as a bad row.
@@ -77,14 +80,24 @@ def iter_posts(
 
     Yields:
         One post per row, in order. A row that cannot be used has `error` set, and whatever could
-        be read of it. Whether the pictures can be opened is not looked at here.
+        be read of it; so has one whose id an earlier row of the same file has. Whether the pictures
+        can be opened is not looked at here. Pictures stored in the table come as `Attachment`s,
+        and `Post.row` has their names in their place.
 
     Raises:
         SgmftError: when the table cannot be read, has no text and no image column, or lacks a
             column that was named; with `strict`, for the first bad row.
     """
-    raw = open_table(table)
-    where = dict(where or {})
+    for part in tables_in(table):
+        for post in _posts_of(open_table(part), columns, dict(where or {}), allow_outside):
+            if strict and post.error is not None:
+                raise SgmftError(f"{post.place}: {post.error}.")
+            yield post
+
+
+def _posts_of(
+    raw: RawTable, columns: Columns, where: Mapping[str, str], allow_outside: bool
+) -> Iterator[Post]:
     rows = _with_columns(raw, columns, where)
     finder = _Finder(raw, columns)
     locate = Locator(
@@ -92,14 +105,10 @@ def iter_posts(
         allow_outside=allow_outside,
         translate=local_path if raw.label_studio else None,
     )
-    row_of_id: dict[str, int] = {}
+    seen = SeenIds()
     for row in rows:
-        if not _matches(row, where):
-            continue
-        post = _to_post(row, raw.name, finder, locate, row_of_id)
-        if strict and post.error is not None:
-            raise SgmftError(f"{post.place}: {post.error}.")
-        yield post
+        if _matches(row, where):
+            yield _to_post(row, raw.name, finder, locate, seen)
 
 
 class _Finder:
@@ -132,9 +141,7 @@ class _Finder:
         return [name for name in found if name is not None]
 
 
-def _to_post(
-    row: RawRow, table: str, finder: _Finder, locate: Locator, row_of_id: dict[str, int]
-) -> Post:
+def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: SeenIds) -> Post:
     errors = [] if row.error is None else [row.error]
     texts = dict.fromkeys(("text", "id", "label", "user"), "")
     for role in texts:
@@ -143,20 +150,21 @@ def _to_post(
             texts[role] = as_label(cell) if role == "label" else as_text(cell)
         except ValueError as error:
             errors.append(f"{role}: {error}")
-    images: list[Path] = []
-    paths: list[str] = []
+    holders = finder.names(row.values, "image")
+    images: list[PictureFile] = []
+    pictures: list[str | Attachment] = []
     try:
-        paths = split_cell(finder.cell(row.values, "image"))
+        pictures = split_cell(finder.cell(row.values, "image"))
     except ValueError as error:
         errors.append(str(error))
-    for path in paths:
+    for picture in pictures:
         try:
-            images.append(locate(path))
+            images.append(picture if isinstance(picture, Attachment) else locate(picture))
         except ValueError as error:
             errors.append(str(error))
     key = texts["id"]
-    if key and row_of_id.setdefault(key, row.number) != row.number:
-        errors.append(f"the id {key!r} is already that of row {row_of_id[key]}")
+    if key and (first := seen.first(key, row.number)) != row.number:
+        errors.append(f"the id {key!r} is already that of row {first}")
     if not errors and not images and not texts["text"].strip():
         errors.append("nothing to go on: no text and no picture")
     return Post(
@@ -167,7 +175,7 @@ def _to_post(
         user=texts["user"] if texts["user"].strip() else None,
         error="; ".join(errors) or None,
         place=f"{table}, row {row.number}",
-        row=row.values,
+        row=row.values | {name: named(row.values[name]) for name in holders},
     )
 
 
