@@ -32,6 +32,15 @@ class ColumnTypes:
                 self._big.add(name)
             self._joined[name] = _join(self._joined.get(name, pa.null()), _infer(values))
 
+    def join(self, types: Mapping[str, Any]) -> None:
+        """Widen the types so that they hold what columns of these Arrow types hold too."""
+        import pyarrow as pa
+
+        for name, kind in types.items():
+            if pa.types.is_integer(kind):
+                self._big.add(name)  # perhaps: nobody has looked
+            self._joined[name] = _join(self._joined.get(name, pa.null()), kind)
+
     @property
     def types(self) -> dict[str, Any]:
         """The Arrow type of each column, in the order in which they came."""
