@@ -8,6 +8,7 @@ there once, nothing is lost or repeated.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 from sgmft.errors import SgmftError
 from sgmft.jobs import Told
 from sgmft.scale.attempts import Attempts
-from sgmft.scale.pieces import Piece, Task
+from sgmft.scale.pieces import Piece, Task, Work
+
+PATIENCE = 10.0  # seconds until a cluster must have answered
 
 # Half a processor is reserved for each worker, and there are as many workers as processors: when
 # nodes are lost, those left have room for the lost workers too.
@@ -51,8 +54,10 @@ class OnRay:
         Raises:
             SgmftError: a piece raised it, or its worker died too often.
         """
+        import ray
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
 
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised below
         Attempts(task.folder).forget()
         context = DataContext.get_current()
         context.enable_progress_bars = False
@@ -78,9 +83,14 @@ class OnRay:
         )
         try:
             for row in done.iter_rows():
+                if isinstance(row["told"], SgmftError):
+                    raise row["told"]
                 yield row["told"]
-        except Exception as error:
-            raise _told(error) from error
+        except ray.exceptions.RayError as error:
+            raise SgmftError(
+                f"The job stopped: {str(error).strip().splitlines()[0]} What is done is kept; the "
+                "same command continues."
+            ) from error
 
     def close(self) -> None:
         """Leave the cluster; one that was begun for the job ends."""
@@ -93,18 +103,23 @@ def _connect(address: str | None) -> Any:
     except ImportError as error:
         raise SgmftError("--engine ray needs Ray: pip install 'sgmft[scale]'.") from error
     try:
+        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SgmftError(f"There is no Ray cluster at {address}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SgmftError(f"There is no Ray cluster at {address}: {error}.") from error
     return ray
 
 
 def _reader(task: Task) -> Any:
     def read(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for table in batch["table"]:
-            for piece in task.pieces(int(table)):
-                yield {"piece": _cell(piece)}
+            try:
+                for piece in task.pieces(int(table)):
+                    yield {"piece": _cell(piece)}
+            except SgmftError as error:  # a row like another, for Ray would hide it in its own
+                yield {"piece": _cell(error)}
 
     return read
 
@@ -113,18 +128,28 @@ class _Worker:
     """An actor: what a task's work needs is loaded once."""
 
     def __init__(self, task: Task, wanted: str) -> None:
-        if version("sgmft") != wanted:
-            raise SgmftError(
-                f"A worker has sgmft {version('sgmft')}, the machine that began the job {wanted}: "
-                "install the same on all nodes."
-            )
+        self._task, self._wanted = task, wanted
         self._attempts = Attempts(task.folder)
-        self._work = task.start()
+        self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        piece = Piece(*batch["piece"][0])
+        try:
+            return {"told": _cell(self._do(batch["piece"][0]))}
+        except SgmftError as error:
+            return {"told": _cell(error)}
+
+    def _do(self, given: Any) -> Told:
+        if isinstance(given, SgmftError):
+            raise given
+        if version("sgmft") != self._wanted:
+            raise SgmftError(
+                f"A worker has sgmft {version('sgmft')}, the machine that began the job "
+                f"{self._wanted}: install the same on all nodes."
+            )
+        self._work = self._work or self._task.start()
+        piece = Piece(*given)
         with self._attempts.begun(piece):
-            return {"told": _cell(self._work(piece))}
+            return self._work(piece)
 
 
 def _cell(value: Any) -> Any:
@@ -132,16 +157,3 @@ def _cell(value: Any) -> Any:
     cell = np.empty(1, object)
     cell[0] = value
     return cell
-
-
-def _told(error: BaseException) -> SgmftError:
-    """Our own error, wherever in the chain of causes it is, or the first line of another."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, SgmftError):
-            return SgmftError(str(seen))
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return SgmftError(
-        f"The job stopped: {str(error).strip().splitlines()[0] if str(error) else error!r} "
-        "What is done is kept; the same command continues."
-    )

@@ -1,0 +1,202 @@
+"""Jobs on a real Ray cluster of two nodes on this machine, one of which is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sgmft.errors import SgmftError
+from sgmft.jobs import Source, Told, encode_table, predict_table
+from sgmft.scale.pieces import Piece, Work, cut
+
+ray = pytest.importorskip("ray", reason="needs the extra sgmft[scale]")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """Three tables of 300 texts in all, every one another, one row bad."""
+    folder = tmp_path_factory.mktemp("parts")
+    texts = [json.loads(line)["text"] for line in sample.read_text("utf-8").splitlines()]
+    rows = [{"id": f"p{i}", "text": f"{texts[i % len(texts)]} 第{i}天"} for i in range(300)]
+    rows[150]["text"] = ""
+    for k, start in enumerate((0, 90, 200)):
+        some = rows[start : (90, 200, 300)[k]]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
+        (folder / f"{k}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one processor each; the second is there to be lost by the last test."""
+    memory = {"object_store_memory": 80 * 2**20, "num_cpus": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # not starved by the tests beside it
+        head = {**memory, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster.doomed = cluster.add_node(**memory)
+        cluster.wait_for_nodes()
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture
+def engine(cluster: Any) -> Iterator[Any]:
+    from sgmft.scale.cluster import OnRay
+
+    engine = OnRay(cluster.address, workers=1)
+    yield engine
+    engine.close()
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    shards = [pq.read_table(x) for x in sorted(folder.glob("part-*.parquet"))]
+    return pa.concat_tables(shards).to_pylist() if shards else []
+
+
+def wait_for(there: Callable[[], bool], process: Any) -> None:
+    end = time.monotonic() + 300
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing was written in five minutes"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """A task in which one post kills whatever process works on it."""
+
+    source: Source
+    folder: Path
+    tables: int = 1
+
+    def pieces(self, table: int) -> Iterator[Piece]:
+        return cut(self.source, table, 10)
+
+    def start(self) -> Work:
+        def work(piece: Piece) -> Told:
+            if any(post.id == "p42" for post in piece.posts):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Told(len(piece.posts))
+
+        return work
+
+
+def test_no_cluster_at_an_address(trained: Path, parts: Path, run: Any, tmp_path: Path) -> None:
+    words = ["predict", trained, parts, "-o", tmp_path / "out", "--engine", "ray"]
+    done = run(*words, "--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--engine", "spark"], "There is no engine 'spark': use local or ray"),
+        (["--workers", 2], "--address and --workers are for --engine ray"),
+    ],
+)
+def test_engines_that_are_not_there(
+    run: Any, trained: Path, parts: Path, tmp_path: Path, words: list[Any], expected: str
+) -> None:
+    done = run("predict", trained, parts, "-o", tmp_path / "out", *words)
+    assert done.returncode == 2 and expected in done.stderr
+    one = run("predict", trained, parts, "-o", tmp_path / "o.csv", "--engine", "ray")
+    assert (
+        one.returncode == 2 and "is one file: for shards, give the name of a folder" in one.stderr
+    )
+
+
+def test_a_post_that_kills_its_worker_is_told_and_not_tried_for_ever(
+    parts: Path, engine: Any, tmp_path: Path
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no tests
+    with pytest.raises(SgmftError, match=r"workers have died at the posts from 0\.jsonl, row 41"):
+        list(engine(Deadly(Source(str(parts / "0.jsonl")), tmp_path)))
+
+
+def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_path: Path) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with pytest.raises(SgmftError, match=r"^There is no file .*missing\.csv"):
+        list(engine(Deadly(Source(str(tmp_path / "missing.csv")), tmp_path)))
+
+
+def test_features_encoded_on_a_cluster_are_those_encoded_here(
+    parts: Path, engine: Any, tmp_path: Path
+) -> None:
+    from sgmft import SemanticLocator, read_posts
+    from sgmft.scale.encoding import encode_pieces
+
+    source = Source(str(parts))
+    here, there = (SemanticLocator(features=tmp_path / name) for name in ("here", "there"))
+    told, theirs = encode_table(source, here, tokens=False)
+    assert encode_pieces(source, there, engine, tokens=False) == (told, there_folder(tmp_path))
+    ours = there_folder(tmp_path)
+    keys = [sorted(row["key"] for row in read(x)) for x in (ours, theirs)]
+    assert keys[0] == keys[1] and len(keys[0]) == 299
+    posts = read_posts(parts)
+    stored, fresh = (x.encode(posts, tokens=False).features for x in (there, here))
+    assert (stored.text - fresh.text).abs().max() < 1e-5
+
+
+def there_folder(tmp_path: Path) -> Path:
+    [folder] = (tmp_path / "there").glob("*-pooled-*")
+    return folder
+
+
+def test_a_killed_job_goes_on_with_the_shards_there_are_on_this_machine_alone(
+    parts: Path, trained: Path, cluster: Any, start: Any, run: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["predict", trained, parts, "-o", out, "--shard-rows", 10]
+    job = start(*words, "--engine", "ray", "--address", cluster.address)
+    wait_for(lambda: len([*out.glob("part-*")]) >= 2, job)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    kept = {x.name: x.stat().st_mtime_ns for x in out.glob("part-*")}
+    done = run(*words)  # by the local engine: the shards are the same
+    assert done.returncode == 0, done.stderr
+    now = {x.name: x.stat().st_mtime_ns for x in out.glob("part-*")}
+    assert kept.items() <= now.items()
+    assert [row["id"] for row in read(out)] == [f"p{i}" for i in range(300)]
+
+
+def test_a_lost_node_costs_no_post_and_repeats_none(
+    parts: Path, trained: Path, cluster: Any, start: Any, tmp_path: Path
+) -> None:
+    from sgmft import SemanticLocator
+
+    out = tmp_path / "out"
+    words = ["predict", trained, parts, "-o", out, "--shard-rows", 10]
+    job = start(*words, "--engine", "ray", "--address", cluster.address)
+    wait_for(lambda: len([*out.glob("part-*")]) >= 3, job)
+    cluster.remove_node(cluster.doomed, allow_graceful=False)
+    _, stderr = job.communicate(timeout=300)
+    assert job.returncode == 0, stderr
+    assert "1 of 300 rows could not be used" in stderr
+    assert "Traceback" not in stderr and "ray" not in stderr
+    locator = SemanticLocator.from_pretrained(trained)
+    predict_table(Source(str(parts)), tmp_path / "here.jsonl", locator)
+    here = [json.loads(line) for line in (tmp_path / "here.jsonl").open(encoding="utf-8")]
+    there = read(out)
+    assert (
+        [row["id"] for row in there] == [row["id"] for row in here] == [f"p{i}" for i in range(300)]
+    )
+    for ours, theirs in zip(there, here, strict=True):
+        assert ours["label"] == theirs["label"] and ours["error"] == theirs["error"]
+        if theirs["error"] is None:
+            assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
