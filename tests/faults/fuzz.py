@@ -75,8 +75,7 @@ def plan(cases: int, only: str, atheris: bool) -> list[Part]:
         for engine, count in told.items():
             step = PART if engine == "mutation" else max(count, 1)
             parts += [
-                (target, engine, min(step, count - first), first)
-                for first in range(0, count, step)
+                (target, engine, min(step, count - first), first) for first in range(0, count, step)
             ]
     return parts
 
@@ -97,7 +96,9 @@ def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
         code = code or 1
     outcome.setdefault("findings", [])
     if code:
-        told = f"{own / 'current'}: the process ended with {code}; what it said is in {own / 'said'}"
+        told = (
+            f"{own / 'current'}: the process ended with {code}; what it said is in {own / 'said'}"
+        )
         outcome["findings"].append(told)
     return outcome
 
@@ -146,7 +147,9 @@ def main() -> int:
         print(line)
     cases, posts = sum(x.cases for x in sums.values()), sum(x.accepted for x in sums.values())
     findings = [finding for x in sums.values() for finding in x.findings]
-    print(f"\n{cases:,} cases, seed {options.seed}, {(time.monotonic() - start) / 60:.1f} minutes; ")
+    print(
+        f"\n{cases:,} cases, seed {options.seed}, {(time.monotonic() - start) / 60:.1f} minutes; "
+    )
     print(f"{posts:,} posts, texts and pictures accepted; {len(findings)} findings")
     if not atheris:
         print(NO_ATHERIS)

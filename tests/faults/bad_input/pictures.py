@@ -6,11 +6,11 @@ from collections import Counter
 from functools import cache
 
 import numpy as np
+from bad_input.target import Outcome, Target, one_line, promise
+from bad_input.watch import watched
 
 import picture_files as made
 import video_files as film
-from bad_input.target import Outcome, Target, one_line, promise
-from bad_input.watch import watched
 from sgmft.frames import MAX_FRAMES, holds_several, pictures_of
 from sgmft.images import PictureError
 from sgmft.timed import MAX_SECONDS

@@ -6,11 +6,11 @@ from collections import Counter
 from functools import cache
 
 import numpy as np
-
 from bad_input.pictures import moving_seeds, still_seeds
 from bad_input.target import Outcome, Target, one_line, promise
 from bad_input.texts import text_of
 from bad_input.watch import watched
+
 from sgmft.encoding import MAX_PICTURES, encode_contents, prepare
 from sgmft.posts import Attachment, Post
 from sgmft.timed import MAX_SECONDS

@@ -10,6 +10,7 @@ from typing import Any
 
 from bad_input.target import promise
 from bad_input.watch import watched
+
 from sgmft.tables import open_table, open_writer
 from sgmft.tables.plain import as_json, plain
 

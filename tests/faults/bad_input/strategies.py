@@ -7,12 +7,11 @@ import io
 import json
 from typing import Any
 
-from hypothesis import strategies as st
-
 from bad_input.mutation import spoilt
 from bad_input.prepared import BETWEEN
 from bad_input.table_seeds import WORDS
 from bad_input.target import Target
+from hypothesis import strategies as st
 
 Bytes = st.SearchStrategy[bytes]
 

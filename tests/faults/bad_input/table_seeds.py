@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -52,8 +52,23 @@ WORDS = (
     *(b"http://x.cn/", b"data:,", b"file:///", b"C:\\", b"\\..\\", b"~", b"%00", b"%2e%2e/"),
     *(b"/data/local-files/?d=", b"/data/upload/1/", b"s3://b/data/upload/"),
     *(b"[", b"]", b"{", b"}", b":", b"null", b"true", b"NaN", b"-Infinity", b"1e999", b"-0.0"),
-    *(rb"\ud800", rb"\udc00", rb"\u0000", rb"\n", b"9" * 30, b"9" * 4400, b"[" * 400, b'{"a":' * 400),
-    *(b'"data":{', b'"annotations":[', b'"result":[', b'"value":{"choices":[', b'"annotation_id":1'),
+    *(
+        rb"\ud800",
+        rb"\udc00",
+        rb"\u0000",
+        rb"\n",
+        b"9" * 30,
+        b"9" * 4400,
+        b"[" * 400,
+        b'{"a":' * 400,
+    ),
+    *(
+        b'"data":{',
+        b'"annotations":[',
+        b'"result":[',
+        b'"value":{"choices":[',
+        b'"annotation_id":1',
+    ),
     *(b"a" * 300, b"d/" * 2100, b"annotation_id,annotator,lead_time"),
 )
 
@@ -90,7 +105,7 @@ def _deep(between: bytes, before: bytes) -> bytes:
 def _parquet() -> list[bytes]:
     import pyarrow as pa
 
-    when = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    when = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
     columns: dict[str, Any] = {
         "text": ["a", None, "家", "d"],
         "image": [["a.png", "b.png"], [], None, ["c.png"]],

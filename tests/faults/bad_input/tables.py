@@ -15,6 +15,7 @@ from bad_input.folder import table_folder
 from bad_input.round_trip import written_and_read
 from bad_input.target import Outcome, Target, one_line, promise
 from bad_input.watch import watched
+
 from sgmft.errors import SgmftError
 from sgmft.posts import Attachment, Post
 from sgmft.tables import iter_posts

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bad_input.target import Outcome, Target, promise
 from bad_input.watch import watched
+
 from sgmft.text import CLEANINGS, MAX_CHARACTERS, Cleaning, clean, words
 
 _STEPS = list(Cleaning.__dataclass_fields__)
@@ -64,10 +65,47 @@ _TEXTS = (
     "家" * 300 + "[doge]" * 40 + "@" * 200 + "/" * 200 + "t.cn/" * 50,
 )
 _WORDS = (
-    *"// @ : ： 转发微博 Repost 回复 http:// https:// t.cn/ [ ] # . - RT www. .com/ a 1 家 ， / ( ) ' ? !".split(),
+    *[
+        "//",
+        "@",
+        ":",
+        "：",
+        "转发微博",
+        "Repost",
+        "回复",
+        "http://",
+        "https://",
+        "t.cn/",
+        "[",
+        "]",
+        "#",
+        ".",
+        "-",
+        "RT",
+        "www.",
+        ".com/",
+        "a",
+        "1",
+        "家",
+        "，",
+        "/",
+        "(",
+        ")",
+        "'",
+        "?",
+        "!",
+    ],
     *("🏽", "🇨", "🇳", "ﷺ", "👨\u200d", "\u200d", "\ufe0f", "\u20e3", "\u0301", "\u3164", "\u034f"),
     *(" ", "\0", "\u2028", "\u202e", "\ufeff", "\U000e0067", "\U000e0001", "\ud800", "\udc00"),
-    *("a." * 300, "www." * 200, "@a." * 200, "[a" * 300, "//@" * 300, "http://" * 200, "\u0301" * 800),
+    *(
+        "a." * 300,
+        "www." * 200,
+        "@a." * 200,
+        "[a" * 300,
+        "//@" * 300,
+        "http://" * 200,
+        "\u0301" * 800,
+    ),
 )
 TEXTS = [
     Target(

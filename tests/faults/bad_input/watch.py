@@ -33,7 +33,13 @@ def watched(folder: Path | None) -> Iterator[None]:
             yield
     finally:
         seen, _seen = _seen, None
-    ours = (_TIMES, sys.prefix, sys.base_prefix, *filter(None, sys.path), *([str(folder)] if folder else []))
+    ours = (
+        _TIMES,
+        sys.prefix,
+        sys.base_prefix,
+        *filter(None, sys.path),
+        *([str(folder)] if folder else []),
+    )
     others = [name for name in seen if not name.startswith(ours)]
     promise(not others, f"opened or called {others[:3]}")
 
