@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, printable
 from sgmft.tables.delimited import open_delimited
 from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
 from sgmft.tables.folder import tables_in
@@ -56,7 +56,15 @@ def open_table(table: str | Path) -> RawTable:
     except FileNotFoundError:
         raise SgmftError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
-        raise SgmftError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise SgmftError(
+            f"{path} cannot be read: {error.strerror or _first_line(error)}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says, which may be long, or nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0][:300]).rstrip(".")
 
 
 # --- JSON lines
@@ -165,7 +173,7 @@ def _open_parquet(path: Path) -> RawTable:
 
 
 def _damaged_parquet(path: Path, error: Exception) -> SgmftError:
-    reason = str(error).strip().splitlines()[0].rstrip(".")
+    reason = _first_line(error)
     return SgmftError(f"{path} is a damaged Parquet file ({reason}): write it again.")
 
 
