@@ -96,10 +96,7 @@ def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
         code = code or 1
     outcome.setdefault("findings", [])
     if code:
-        told = (
-            f"{own / 'current'}: the process ended with {code}; what it said is in {own / 'said'}"
-        )
-        outcome["findings"].append(told)
+        outcome["findings"].append(f"{own / 'current'}: the process ended with {code}, see 'said'")
     return outcome
 
 
@@ -145,12 +142,11 @@ def main() -> int:
             sums.setdefault(part[:2], Sum()).add(outcome)
     for line in table(sums):
         print(line)
-    cases, posts = sum(x.cases for x in sums.values()), sum(x.accepted for x in sums.values())
     findings = [finding for x in sums.values() for finding in x.findings]
+    cases, minutes = sum(x.cases for x in sums.values()), (time.monotonic() - start) / 60
     print(
-        f"\n{cases:,} cases, seed {options.seed}, {(time.monotonic() - start) / 60:.1f} minutes; "
+        f"\n{cases:,} cases, seed {options.seed}, {minutes:.1f} minutes, {len(findings)} findings"
     )
-    print(f"{posts:,} posts, texts and pictures accepted; {len(findings)} findings")
     if not atheris:
         print(NO_ATHERIS)
     for finding in findings:

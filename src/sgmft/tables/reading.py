@@ -56,9 +56,8 @@ def open_table(table: str | Path) -> RawTable:
     except FileNotFoundError:
         raise SgmftError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
-        raise SgmftError(
-            f"{path} cannot be read: {error.strerror or _first_line(error)}."
-        ) from error
+        reason = error.strerror or _first_line(error)
+        raise SgmftError(f"{path} cannot be read: {reason}.") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -66,10 +66,9 @@ def atheris(target: Target, case: Case, cases: int, seed: int, first: int = 0) -
     corpus.mkdir()
     for number, data in enumerate(target.seeds()):
         (corpus / str(number)).write_bytes(data)
-    short = (
-        "".join(f"\\x{byte:02x}" for byte in word) for word in target.words if word[:33] == word
-    )
-    words.write_text("".join(f'"{word}"\n' for word in short))
+    short = (word for word in target.words if len(word) <= 32)
+    told = ("".join(f"\\x{byte:02x}" for byte in word) for word in short)
+    words.write_text("".join(f'"{word}"\n' for word in told))
     left = iter(range(cases - 1))
 
     def counted(data: bytes) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 _CSV = (
-    'text,image,id,label,user\n在电影院看电影,a.png,1,Cinema,u1\n"a ""b"", c","a.png|d/b.png",2,,u2\n',
+    'text,image,id,label,user\n在电影院看电影,a.png,1,Cinema,u1\n"a ""b"", c",a.png|d/b.png,2,,\n',
     'text;images\r\n"two\r\nlines";["a.png", "b.png"]\r\n\r\n家;\r\n',
     "Text , file_name,column 3\na,a.png\nb,c,d,e,f\n",
 )

@@ -15,7 +15,7 @@ class BrokenPromiseError(AssertionError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case: how much was accepted, and how much refused for which kind of reason."""
+    """What came of one case: how much was accepted, and how much refused for what reason."""
 
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
