@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +16,7 @@ from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
 from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import flatten, post_of
 from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
-from sgmft.tables.values import mend
+from sgmft.tables.values import MAX_DEPTH, is_deep, mend
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
 _BATCH = 1024
@@ -108,10 +109,18 @@ def _parse_line(number: int, line: str) -> RawRow:
         except (ValueError, RecursionError) as problem:
             error = f"not JSON that can be read: {problem}"
         else:
-            if isinstance(value, dict):
+            reason = _unfit(value)
+            if reason is None:
                 return RawRow(number, value)
-            error = "JSON, but not an object of columns and values"
+            error = f"JSON, but {reason}"
     return RawRow(number, {"line": mend(line[:500])}, error)
+
+
+def _unfit(record: Any) -> str | None:
+    """Why a JSON value cannot be a row, or None."""
+    if not isinstance(record, dict):
+        return "not an object of columns and values"
+    return f"nested more than {MAX_DEPTH} deep" if is_deep(record) else None
 
 
 # --- JSON lists: Label Studio's exports, and plain records
@@ -132,9 +141,11 @@ def _open_json(path: Path) -> RawTable:
     columns: dict[str, None] = {}
     controls: set[str] = set()
     for number, records in _by_post(items):
-        if not isinstance(records[0], dict):
-            line = mend(json.dumps(records[0], ensure_ascii=False)[:500])
-            rows.append(RawRow(number, {"line": line}, "not an object of columns and values"))
+        reason = _unfit(records[0])
+        if reason is not None:
+            pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
+            line = mend("".join(islice(pieces, MAX_DEPTH))[:500])  # its beginning, however deep
+            rows.append(RawRow(number, {"line": line}, reason))
             continue
         values, names = flatten(records)
         controls |= names
@@ -151,7 +162,7 @@ def _by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
     """Records that belong together, each with the place of the first of them."""
     places: dict[str | int, tuple[int, list[Any]]] = {}
     for number, item in enumerate(items, 1):
-        post = post_of(item) if isinstance(item, dict) else None
+        post = post_of(item) if _unfit(item) is None else None
         places.setdefault(number if post is None else post, (number, []))[1].append(item)
     yield from places.values()
 

@@ -14,7 +14,7 @@ _STEPS = list(Cleaning.__dataclass_fields__)
 
 
 def text_of(data: bytes) -> str:
-    """Any text there can be: UTF-8, with lone surrogates, or else characters of three bytes each."""
+    """Any text there can be: UTF-8, with lone surrogates, or else three bytes a character."""
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
