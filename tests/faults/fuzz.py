@@ -31,7 +31,8 @@ SHARES = {  # of all cases, in thousandths: dice, hypothesis, atheris
     "tables .json": (70, 20, 60),
     "tables .parquet": (80, 20, 0),
     "texts": (100, 20, 30),
-    "stills": (100, 10, 0),
+    "stills": (80, 10, 0),
+    "TIFF": (20, 0, 0),
     "videos and animations": (30, 0, 0),
     "whole posts": (90, 10, 0),
 }

@@ -20,7 +20,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def written_and_read(rows: Rows, data: bytes, folder: Path) -> None:
     """Write them in a format that depends on `data`, read that, and compare."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys([*(name for row in rows for name in row), "error"]))
     suffix = FORMATS[zlib.crc32(data) % len(FORMATS)]
     path = folder / f"again{suffix}"
     given = list(rows)

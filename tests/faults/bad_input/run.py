@@ -117,8 +117,11 @@ def main() -> None:
             target.check(data)
     run = Run(target, engine, Path(folder))
     atexit.register(run.end)
-    with contextlib.suppress(Exception if engine == "hypothesis" else ()):  # told in its findings
+    try:
         ENGINES[engine](target, run, int(cases), int(seed), int(first))
+    except Exception:
+        if not run.findings:  # hypothesis raises again what is told in them
+            raise
 
 
 if __name__ == "__main__":
