@@ -62,6 +62,7 @@ _TEXTS = (
     "转发微博//@小明:电影院[二哈]//@user_2：学校 http://t.cn/A6abc回家 #北京美食#好吃 回复@a:b",
     "We're at the cinema 😂👨‍👩‍👧 www.example.com/x RT @name: so good!!! a@b.com",
     "ﷺ ½ ｆｕｌｌ　ｗｉｄｔｈ é e\u0301 한국어 ありがとう हिन्दी ไทย Привет",
+    "[doge] 😂 http://t.cn/A 的",
     "家" * 300 + "[doge]" * 40 + "@" * 200 + "/" * 200 + "t.cn/" * 50,
 )
 _WORDS = (
