@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -152,6 +153,8 @@ def main() -> int:
         print(NO_ATHERIS)
     for finding in findings:
         print(finding)
+    if not findings:
+        shutil.rmtree(folder)
     return 1 if findings else 0
 
 

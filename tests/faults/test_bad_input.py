@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fuzz
 import pytest
 from bad_input.engines import hypothesis, mutation
 from bad_input.targets import TARGETS
@@ -39,3 +40,24 @@ def test_bad_input(name, engine):
     cases = Cases(name)
     engine(cases.target, cases, 60, seed=1)
     assert cases.accepted and cases.refused
+
+
+def test_a_process_that_dies_is_a_finding_with_its_last_case(tmp_path, monkeypatch):
+    dying = tmp_path / "dying.py"
+    dying.write_text(
+        "import os, signal, sys, pathlib\n"
+        "(pathlib.Path(sys.argv[-1]) / 'current').write_bytes(b'the last case')\n"
+        "os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setattr(fuzz, "RUN", dying)
+    (finding,) = fuzz.run(("texts", "mutation", 5, 0), 0, tmp_path / "kept")["findings"]
+    assert "ended with -11" in finding
+    assert Path(finding.partition(":")[0]).read_bytes() == b"the last case"
+
+
+@pytest.mark.parametrize("atheris", [True, False])
+def test_all_cases_are_planned_for_targets_there_are(atheris):
+    parts = fuzz.plan(100_000, "", atheris)
+    assert sum(cases for _, _, cases, _ in parts) >= 100_000
+    assert {target for target, _, _, _ in parts} == set(TARGETS)
+    assert any(engine == "atheris" for _, engine, _, _ in parts) == atheris
