@@ -101,7 +101,7 @@ def test_parquet_types(tmp_path):
     assert parquet_type(tmp_path, 2**53 + 1, 0.5) == "string"
     assert parquet_type(tmp_path, 0.5, 2**53 + 1) == "string"
     assert parquet_type(tmp_path, True, 1) == "string"
-    assert parquet_type(tmp_path, None, 1) == "string"
+    assert parquet_type(tmp_path, None, 1) == "int64"
     assert parquet_type(tmp_path, None, None) == "string"
     assert parquet_type(tmp_path, 2**80) == "string"
     assert parquet_type(tmp_path, [], ["a"]).startswith("list<")

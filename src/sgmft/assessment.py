@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgmft.answers import answer, chance_columns
 from sgmft.errors import SgmftError
 from sgmft.evaluation import Evaluation, evaluate
-from sgmft.jobs import Source, Told, answer, chance_columns
+from sgmft.jobs import Source, Told
 from sgmft.posts import Post, count_errors, refuse, told_errors
 from sgmft.report import Example, write_evaluation
 from sgmft.tables import open_writer
@@ -80,7 +81,7 @@ def evaluate_table(
         "true_label",
         "label",
         "probability",
-        *chance_columns(locator),
+        *chance_columns(locator.labels),
         "error",
     ]
     with open_writer(Path(output) / "predictions.parquet", columns) as writer:

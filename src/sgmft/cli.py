@@ -15,17 +15,21 @@ from sgmft.errors import SgmftError
 from sgmft.explain.command import explain
 from sgmft.export.command import export
 from sgmft.options import (
+    Address,
     AllowOutside,
     Cleaning,
     Column,
     Device,
     Encoder,
+    Engine,
     Features,
     Model,
     Output,
     Strict,
     Table,
     Where,
+    Workers,
+    engine_of,
     locator_of,
     pairs,
     source_of,
@@ -186,6 +190,9 @@ def encode(
     encoder: Encoder = None,
     cleaning: Cleaning = None,
     tokens: Annotated[bool, typer.Option(help="Word and region features too.")] = True,
+    engine: Engine = None,
+    address: Address = None,
+    workers: Workers = None,
     where: Where = None,
     column: Column = None,
     allow_outside: AllowOutside = False,
@@ -199,8 +206,17 @@ def encode(
 
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
     source = source_of(table, where, column, allow_outside, strict)
-    with console.counter("Encoding") as done:
-        told, folder = encode_table(source, locator, tokens=tokens, on_encoded=done)
+    with (
+        console.told_warnings(),
+        console.counter("Encoding") as done,
+        engine_of(engine, address, workers, device) as cluster,
+    ):
+        if cluster is None:
+            told, folder = encode_table(source, locator, tokens=tokens, on_encoded=done)
+        else:
+            from sgmft.scale.encoding import encode_pieces
+
+            told, folder = encode_pieces(source, locator, cluster, tokens=tokens, on_encoded=done)
     console.print_errors(told)
     _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sgmft.abstention import Abstention
+from sgmft.answers import Layout, columns_of
 from sgmft.errors import SgmftError
 from sgmft.posts import Post, count_errors, refuse
-from sgmft.tables import Columns, iter_posts, open_table, open_writer
+from sgmft.tables import Columns, iter_posts, open_writer
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
@@ -62,9 +63,22 @@ class Told:
         abstained: how many it could use and gave no label, by reason.
     """
 
-    posts: int
-    errors: dict[str, int]
+    posts: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
     abstained: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_predictions(cls, predictions: Sequence[Prediction]) -> Told:
+        """What is to be said of these."""
+        held_back = Counter(p.abstained for p in predictions if p.abstained is not None)
+        return cls(len(predictions), count_errors(p.post for p in predictions), dict(held_back))
+
+    def __add__(self, other: Told) -> Told:
+        return Told(
+            self.posts + other.posts,
+            dict(Counter(self.errors) + Counter(other.errors)),
+            dict(Counter(self.abstained) + Counter(other.abstained)),
+        )
 
 
 def train_table(
@@ -132,12 +146,6 @@ def predict_table(
 
     With `adapt`, all posts of the table are given to it first.
     """
-    rules = abstain or Abstention()
-    added = ["label", "probability", *chance_columns(locator)]
-    added += ["set"] if rules.coverage is not None else []
-    added += ["typicality"] if rules.reject is not None else []
-    added += ["abstained"] if rules != Abstention() else []
-    added.append("error")
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
         posts: Iterable[Post] = source.all_posts()
         keys: Iterable[str] = (key for post in posts for key in post.row)
@@ -146,76 +154,18 @@ def predict_table(
         keys = columns_of(source.table)
     if adapt:
         adapt(posts if isinstance(posts, list) else source.posts())
-    renamed = renamed_columns(list(dict.fromkeys(keys)), added)
-    read = 0
-    errors: dict[str, int] = {}
-    abstained: dict[str, int] = {}
-    with open_writer(output, [*renamed.values(), *added]) as writer:
+    layout = Layout.of(keys, locator.labels, abstain or Abstention())
+    told = Told()
+    with open_writer(output, layout.columns) as writer:
         predictions = locator.predictions(posts, abstain)
         while part := list(islice(predictions, 256)):
             if source.strict:
                 refuse([prediction.post for prediction in part])
-            writer.write(
-                [
-                    {renamed[key]: value for key, value in p.post.row.items()}
-                    | answer(p, locator.labels)
-                    | {key: x for key, x in ruling(p).items() if key in added}
-                    for p in part
-                ]
-            )
-            read += len(part)
-            _add(errors, count_errors(p.post for p in part))
-            _add(abstained, Counter(p.abstained for p in part if p.abstained is not None))
+            writer.write([layout.row(prediction) for prediction in part])
+            told += Told.of_predictions(part)
             if on_predicted:
-                on_predicted(read)
-    return Told(read, errors, abstained)
-
-
-def columns_of(table: str) -> Iterator[str]:
-    """Every column of a table, those that only some rows have among them."""
-    raw = open_table(table)
-    yield from raw.columns or ()
-    for row in raw.rows:
-        yield from row.values
-
-
-def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
-    """The name under which each column of the input is kept, none of them twice."""
-    names: dict[str, str] = {}
-    for column in columns:
-        name = column
-        while name in added or (name != column and name in columns) or name in names.values():
-            name = f"input_{name}"
-        names[column] = name
-    return names
-
-
-def chance_columns(locator: Predicts) -> list[str]:
-    """Names of the columns that hold the probabilities."""
-    return [f"p_{label}" for label in locator.labels]
-
-
-def answer(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """The columns that a prediction adds to a row."""
-    answer: dict[str, Any] = {
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "error": prediction.error,
-    }
-    if prediction.probabilities is not None:
-        chances = prediction.probabilities.tolist()
-        answer |= {f"p_{label}": p for label, p in zip(labels, chances, strict=True)}
-    return answer
-
-
-def ruling(prediction: Prediction) -> dict[str, Any]:
-    """The columns that rules of abstention add to a row."""
-    members = prediction.label_set
-    return {
-        "set": None if members is None else list(members),
-        "typicality": prediction.typicality,
-        "abstained": prediction.abstained,
-    }
+                on_predicted(told.posts)
+    return told
 
 
 def encode_table(
@@ -236,18 +186,11 @@ def encode_table(
     if locator.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")
     store = FeatureStore(locator.features_folder, locator.encoder.info, tokens)
-    read = 0
-    errors: dict[str, int] = {}
+    told = Told()
     for chunk in encode_posts(source.posts(), locator.encoder, tokens=tokens, store=store):
         if source.strict:
             refuse(chunk.posts)
-        read += len(chunk.posts)
-        _add(errors, count_errors(chunk.posts))
+        told += Told(len(chunk.posts), count_errors(chunk.posts))
         if on_encoded:
-            on_encoded(read)
-    return Told(read, errors), store.folder
-
-
-def _add(total: dict[str, int], part: Mapping[str, int]) -> None:
-    for kind, count in part.items():
-        total[kind] = total.get(kind, 0) + count
+            on_encoded(told.posts)
+    return told, store.folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +13,7 @@ from sgmft.errors import SgmftError
 if TYPE_CHECKING:
     from sgmft.jobs import Source
     from sgmft.locator import SemanticLocator
+    from sgmft.scale.cluster import OnRay
 
 Table = Annotated[
     str,
@@ -49,6 +52,20 @@ AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
 
+Engine = Annotated[
+    str | None, typer.Option(help="local, or ray: work on a cluster (pip install 'sgmft[scale]').")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray cluster; auto for the one this machine belongs to. By default one is "
+        "begun on this machine."
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="With --engine ray; by default one for each processor.")
+]
+
 
 def source_of(
     table: str,
@@ -66,6 +83,27 @@ def source_of(
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
     return Source(table, Columns(**names), pairs(where, "--where"), allow_outside, strict)
+
+
+@contextmanager
+def engine_of(
+    engine: str | None, address: str | None, workers: int | None, device: str | None
+) -> Iterator[OnRay | None]:
+    """The cluster that was asked for, connected; None where the work is to be done here."""
+    if engine not in (None, "local", "ray"):
+        raise SgmftError(f"There is no engine {engine!r}: use local or ray.")
+    if engine != "ray":
+        if address or workers:
+            raise SgmftError("--address and --workers are for --engine ray.")
+        yield None
+        return
+    from sgmft.scale.cluster import OnRay
+
+    cluster = OnRay(address, workers, gpu=device is not None and device != "cpu")
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def locator_of(model: str, features: str | None, device: str | None) -> SemanticLocator:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sgmft.errors import SgmftError
 from sgmft.options import (
+    Address,
     AllowOutside,
     Column,
     Device,
+    Engine,
     Features,
     Output,
     Strict,
     Where,
+    Workers,
+    engine_of,
     source_of,
 )
 
@@ -58,6 +63,13 @@ def predict(
         str | None, typer.Option(help="LABEL=DESCRIPTION|DESCRIPTION;LABEL=... for a model.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="With --zero-shot; as for train.")] = None,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of a shard at most, where the output is a folder; 1024."),
+    ] = None,
+    engine: Engine = None,
+    address: Address = None,
+    workers: Workers = None,
     features: Features = None,
     where: Where = None,
     column: Column = None,
@@ -65,11 +77,13 @@ def predict(
     strict: Strict = False,
     device: Device = None,
 ) -> None:
-    """Write a table again with a label, probabilities and, for bad rows, the reason."""
+    """Write a table again with a label, probabilities and, for bad rows, the reason.
+
+    An output without a suffix is a folder of Parquet shards: what was stopped continues there, and
+    a cluster can write it.
+    """
     from sgmft import console
     from sgmft.abstention import Abstention
-    from sgmft.jobs import predict_table
-    from sgmft.loading import load_predictor
     from sgmft.runtime.manifest import is_exported
 
     abstain = Abstention(coverage, min_probability, reject)
@@ -79,35 +93,58 @@ def predict(
             if table is None
             else "A model brings its encoder: leave --encoder out."
         )
-    locator: Predictor
-    adapt = None
-    if zero_shot is None:
-        if features not in (None, "none") and is_exported(model):
-            raise SgmftError("An exported model keeps no features: leave out --features.")
-        locator = load_predictor(model, runtime, console.feature_folder(features), device)
-    elif table is not None:
+    if zero_shot is None and features not in (None, "none") and is_exported(model):
+        raise SgmftError("An exported model keeps no features: leave out --features.")
+    if zero_shot is not None and table is not None:
         raise SgmftError(f"With --zero-shot there is no model: leave {model} out.")
-    else:
-        described = _describe(zero_shot, encoder, features, device)
-        locator, adapt = described, described.adapt
     source = source_of(table or model, where, column, allow_outside, strict)
-    with console.counter("Predicting") as done:
-        told = predict_table(
-            source, output, locator, abstain=abstain, adapt=adapt, on_predicted=done
-        )
+    in_shards = output != "-" and not Path(output).suffix
+    if not in_shards and (engine == "ray" or shard_rows):
+        raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
+    if in_shards and zero_shot is not None:
+        raise SgmftError(f"With --zero-shot the output is one file, not a folder: {output}.csv?")
+    with console.told_warnings(), console.counter("Predicting") as done:
+        if in_shards:
+            from sgmft.scale.pieces import ROWS, run_here
+            from sgmft.scale.predicting import ModelAt, predict_shards
+
+            with engine_of(engine, address, workers, device) as cluster:
+                folder = console.feature_folder(features or ("none" if cluster else None))
+                told = predict_shards(
+                    source,
+                    output,
+                    ModelAt(model, runtime, folder, device),
+                    abstain=abstain,
+                    rows=shard_rows or ROWS,
+                    engine=cluster or run_here,
+                    on_predicted=done,
+                )
+        else:
+            from sgmft.jobs import predict_table
+            from sgmft.loading import load_predictor
+
+            locator: Predictor
+            adapt = None
+            folder = console.feature_folder(features)
+            if zero_shot is None:
+                locator = load_predictor(model, runtime, folder, device)
+            else:
+                described = _describe(zero_shot, encoder, folder, device)
+                locator, adapt = described, described.adapt
+            told = predict_table(
+                source, output, locator, abstain=abstain, adapt=adapt, on_predicted=done
+            )
     console.print_errors(told)
     if output != "-":
         print(f"Wrote {told.posts} rows to {output}", file=sys.stderr)
 
 
 def _describe(
-    words: str, encoder: str | None, features: str | None, device: str | None
+    words: str, encoder: str | None, features: Path | None, device: str | None
 ) -> SemanticLocator:
-    from sgmft import console
     from sgmft.locator import SemanticLocator
     from sgmft.zero_shot import parse_descriptions
 
-    folder = console.feature_folder(features)
     return SemanticLocator.zero_shot(
-        parse_descriptions(words), encoder, features=folder, device=device
+        parse_descriptions(words), encoder, features=features, device=device
     )

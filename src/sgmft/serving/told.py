@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgmft.jobs import ruling
+from sgmft.answers import ruling
 from sgmft.prediction import Prediction
 from sgmft.serving.worker import About
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from sgmft.answers import renamed_columns
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, Told, renamed_columns
+from sgmft.jobs import Source, Told
 from sgmft.posts import Post, count_errors, refuse, told_errors
 from sgmft.prediction import Prediction
 from sgmft.suggest.choice import choose_posts, uncertainty_of

@@ -206,8 +206,10 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
 
 def _rows_at_once(file: Any) -> int:
     """So many rows that a batch takes some 64 MiB; tables that hold pictures have long rows."""
-    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
-    return max(1, min(_BATCH, _BATCH_BYTES * int(file.metadata.num_rows) // max(1, size)))
+    groups = range(file.num_row_groups)
+    size: int = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    rows: int = file.metadata.num_rows
+    return max(1, min(_BATCH, _BATCH_BYTES * rows // max(1, size)))
 
 
 def _cells(column: Any) -> list[Any]:

@@ -1,0 +1,142 @@
+"""Tables of posts to a folder of shards with a label for each row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sgmft.abstention import Abstention
+from sgmft.answers import Layout
+from sgmft.jobs import Source, Told
+from sgmft.loading import load_predictor
+from sgmft.posts import refuse
+from sgmft.scale.columns import input_types, output_types
+from sgmft.scale.pieces import ROWS, Piece, Task, Work, cut, run_here, single_tables
+from sgmft.scale.shards import Place, Shards
+
+Engine = Callable[[Task], Iterator[Told]]
+
+
+@dataclass(frozen=True)
+class ModelAt:
+    """A model by its folder, and how to load it; see `sgmft.loading.load_predictor`."""
+
+    folder: str
+    runtime: str | None = None
+    features: Path | None = None
+    device: str | None = None
+
+    def digest(self) -> str:
+        """Of the folder's files; of a hub repository, its name."""
+        folder = Path(self.folder)
+        digest = hashlib.sha256(b"" if folder.is_dir() else self.folder.encode())
+        for file in sorted(folder.iterdir() if folder.is_dir() else ()):
+            if file.is_file() and file.name != "README.md" and not file.name.startswith("."):
+                digest.update(file.name.encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """A `Task`: predict what has not been predicted yet."""
+
+    sources: list[Source]
+    model: ModelAt
+    rules: Abstention
+    layout: Layout
+    types: dict[str, Any]
+    shards: Shards
+    rows: int
+    finished: frozenset[Place]
+
+    @property
+    def tables(self) -> int:
+        """How many there are."""
+        return len(self.sources)
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.shards.folder
+
+    def pieces(self, table: int) -> Iterator[Piece]:
+        """The pieces of one table that have no shard, in order."""
+        for piece in cut(self.sources[table], table, self.rows):
+            if (piece.table, piece.number) not in self.finished:
+                yield piece
+
+    def start(self) -> Work:
+        """Load the model."""
+        model = self.model
+        predictor = load_predictor(model.folder, model.runtime, model.features, model.device)
+
+        def work(piece: Piece) -> Told:
+            predictions = list(predictor.predictions(piece.posts, self.rules))
+            if self.sources[piece.table].strict:
+                refuse([prediction.post for prediction in predictions])
+            told = Told.of_predictions(predictions)
+            rows = [self.layout.row(prediction) for prediction in predictions]
+            self.shards.write((piece.table, piece.number), rows, self.types, told)
+            return told
+
+        return work
+
+
+def predict_shards(
+    source: Source,
+    output: str | Path,
+    model: ModelAt,
+    *,
+    abstain: Abstention | None = None,
+    rows: int = ROWS,
+    engine: Engine = run_here,
+    on_predicted: Callable[[int], None] | None = None,
+) -> Told:
+    """Write the tables of `source` again as Parquet shards, with a label for each row.
+
+    The columns are those of `sgmft.jobs.predict_table`, of one type in all shards. A job that was
+    stopped continues where it was: shards that are there are kept. Constant memory.
+
+    Args:
+        source: one table, or a folder of them.
+        output: a new folder, or one in which the same job was stopped.
+        rows: of one shard, at most.
+        engine: what does the pieces: `run_here`, or one of `sgmft.scale.cluster`.
+
+    Raises:
+        SgmftError: a table or the model cannot be read, or `output` holds something else.
+    """
+    rules = abstain or Abstention()
+    sources = single_tables(source)
+    predictor = load_predictor(model.folder, model.runtime, model.features, model.device)
+    predictor.held_out.check(rules)
+    given = input_types([one.table for one in sources])
+    files = [Path(one.table) for one in sources]
+    shards = Shards(
+        output,
+        {
+            "model": model.digest(),
+            "tables": [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in files],
+            "columns": {k: v for k, v in asdict(source.columns).items() if v is not None},
+            "where": dict(source.where),
+            "allow_outside": source.allow_outside,
+            "rules": asdict(rules),
+            "rows": rows,
+        },
+    )
+    shards.begin()
+    finished = shards.finished()
+    layout = Layout.of(given, predictor.labels, rules)
+    types = output_types(layout, given)
+    task = Predicting(sources, model, rules, layout, types, shards, rows, frozenset(finished))
+    done = 0
+    for told in chain(finished.values(), engine(task)):
+        done += told.posts
+        if on_predicted:
+            on_predicted(done)
+    return shards.end()

@@ -1,0 +1,160 @@
+"""A table written as a folder of Parquet shards, one for each piece of its input.
+
+Shard `part-00002-000017-<digest>.parquet` has the rows of piece 17 of table 2, so that names in
+order are the input's rows in order. The digest is that of its bytes, so damage is seen; its footer
+says which job wrote it and what is told of its rows. A shard is written under a temporary name and
+then renamed, so one that is there is whole. `_job.json` says what the job was; names that begin
+with "_" or "." are passed over by what reads folders of Parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.files import write_whole
+from sgmft.jobs import Told
+from sgmft.tables.arrow_types import array_of
+from sgmft.tables.plain import plain
+
+JOB, DONE = "_job.json", "_done.json"
+_NAME = re.compile(r"part-(\d{5,})-(\d{6,})-([0-9a-f]{16})\.parquet")
+_MARK = b"sgmft"
+
+Place = tuple[int, int]  # of a piece: table, number
+
+
+class Shards:
+    """The folder of one job.
+
+    Args:
+        folder: made by `begin`.
+        job: what decides every row, as JSON can hold it.
+    """
+
+    def __init__(self, folder: str | Path, job: Mapping[str, Any]) -> None:
+        self.folder = Path(folder).absolute()
+        self._job = json.loads(json.dumps(job))
+        self._digest = hashlib.sha256(json.dumps(self._job, sort_keys=True).encode()).hexdigest()
+
+    def begin(self) -> None:
+        """Make the folder, or go on in it.
+
+        Raises:
+            SgmftError: it cannot be written, or holds another job's shards or other files.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / JOB).is_file():
+                self._compare(json.loads((self.folder / JOB).read_text("utf-8")))
+                return
+            if any(not file.name.startswith(".") for file in self.folder.iterdir()):
+                raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
+            text = json.dumps(self._job, ensure_ascii=False, indent=2)
+            write_whole(self.folder / JOB, text.encode())
+        except ValueError as error:
+            raise SgmftError(
+                f"{self.folder / JOB} is damaged, so that nothing tells which job the shards "
+                "beside it are of: choose a new folder."
+            ) from error
+        except OSError as error:
+            raise SgmftError(f"{self.folder} cannot be written: {error.strerror}.") from error
+
+    def _compare(self, earlier: Mapping[str, Any]) -> None:
+        if earlier == self._job:
+            return
+        names = [*dict.fromkeys([*self._job, *earlier])]
+        changed = [name for name in names if earlier.get(name) != self._job.get(name)]
+        raise SgmftError(
+            f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "
+            "choose a new folder, or delete this one."
+        )
+
+    def finished(self) -> dict[Place, Told]:
+        """The shards that are there, and what is told of each; all their bytes are checked.
+
+        A damaged shard is named in a warning and set aside, so that its piece is done again. Of two
+        of one piece, which it has when a worker that seemed lost was not, one is removed.
+        """
+        found: dict[Place, Told] = {}
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            match = _NAME.fullmatch(path.name)
+            told = _checked(path, self._digest, match[3]) if match else None
+            if match is None or told is None:
+                _set_aside(path)
+                continue
+            place = int(match[1]), int(match[2])
+            if place in found:
+                path.unlink()
+            found.setdefault(place, told)
+        return found
+
+    def write(
+        self, place: Place, rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any], told: Told
+    ) -> None:
+        """Write the shard of one piece.
+
+        Args:
+            types: Arrow type of each column.
+
+        Raises:
+            SgmftError: the disk is full or read-only.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        mark = json.dumps({"job": self._digest, **asdict(told)}, ensure_ascii=False)
+        arrays = [
+            array_of([plain(row.get(name)) for row in rows], kind) for name, kind in types.items()
+        ]
+        schema = pa.schema(list(types.items()), {_MARK: mark.encode()})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(arrays, schema=schema), sink)
+        data = sink.getvalue()
+        path = self.folder / f"part-{place[0]:05d}-{place[1]:06d}-{_digest(data)}.parquet"
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise SgmftError(f"{path} cannot be written: {error.strerror}.") from error
+
+    def end(self) -> Told:
+        """Check that all is whole and say that the job is done; what is told of all rows."""
+        told = sum(self.finished().values(), Told())
+        text = json.dumps(asdict(told), ensure_ascii=False, indent=2)
+        write_whole(self.folder / DONE, text.encode())
+        return told
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _checked(path: Path, job: str, digest: str) -> Told | None:
+    """What is told of a shard's rows; None if it is damaged or another job's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = path.read_bytes()
+        if _digest(data) != digest:
+            return None
+        mark = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_MARK])
+        return Told(**mark) if mark.pop("job") == job else None
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return None
+
+
+def _set_aside(path: Path) -> None:
+    path.replace(path.with_name(f"_damaged-{path.name}"))
+    warnings.warn(
+        f"The shard {path} is damaged: it is set aside as _damaged-{path.name} and written again.",
+        SgmftWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,224 @@
+"""Predictions as a folder of shards: whole and in order, however often the job was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgmft.abstention import Abstention
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.jobs import Source, Told, predict_table
+from sgmft.scale.pieces import Task, run_here
+from sgmft.scale.predicting import ModelAt, predict_shards
+
+ROWS = 10
+
+
+@pytest.fixture(scope="module")
+def model(toy_model: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelAt:
+    folder = tmp_path_factory.mktemp("model")
+    toy_model.save_pretrained(folder)
+    return ModelAt(str(folder))
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """Three tables of 37 rows in all, two of them bad, with columns that only some have."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    words = ["sofa bed", "exam desk", "boss office"]
+    rows: list[dict[str, Any]] = [{"text": words[i % 3], "n": i} for i in range(37)]
+    rows[4]["n"] = 4.5
+    rows[20] = {"text": "", "label": "School", "tags": ["a"]}
+    rows[36] = {"text": "bed", "image": "missing.png", "n": 2}
+    for name, some in (("a", rows[:12]), ("b", rows[12:34]), ("c", rows[34:])):
+        lines = "".join(json.dumps(row) + "\n" for row in some)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def read(folder: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(x) for x in sorted(folder.glob("part-*.parquet"))])
+
+
+def predict(parts: Path, output: Path, model: ModelAt, **more: Any) -> Told:
+    return predict_shards(Source(str(parts)), output, model, **{"rows": ROWS} | more)
+
+
+def stopping_after(count: int) -> Callable[[Task], Iterator[Told]]:
+    """An engine that is stopped after so many pieces."""
+
+    def engine(task: Task) -> Iterator[Told]:
+        for number, told in enumerate(run_here(task), 1):
+            yield told
+            if number == count:
+                raise KeyboardInterrupt
+
+    return engine
+
+
+def test_shards_in_order_are_the_table_that_is_written_as_one(
+    parts: Path, model: ModelAt, toy_model: Any, tmp_path: Path
+) -> None:
+    rules = Abstention(min_probability=0.4)
+    told = predict(parts, tmp_path / "out", model, abstain=rules)
+    source = Source(str(parts))
+    assert told == predict_table(source, tmp_path / "one.parquet", toy_model, abstain=rules)
+    one, many = pq.read_table(tmp_path / "one.parquet"), read(tmp_path / "out")
+    assert many.column_names == one.column_names
+    assert many.schema.types == one.schema.types
+    for ours, theirs in zip(many.to_pylist(), one.to_pylist(), strict=True):
+        assert list(ours) == list(theirs)
+        for name, value in ours.items():
+            if isinstance(value, float):  # to rounding: the batches are others
+                value, theirs[name] = round(value, 5), round(theirs[name], 5)
+            assert value == theirs[name]
+    assert told.posts == 37 and sum(told.errors.values()) == 2
+
+
+def test_all_shards_have_one_schema_and_are_read_as_one_dataset(
+    parts: Path, model: ModelAt, tmp_path: Path
+) -> None:
+    import duckdb
+
+    predict(parts, tmp_path / "out", model)
+    shards = sorted((tmp_path / "out").glob("part-*.parquet"))
+    assert [x.name[:17] for x in shards] == [
+        f"part-0000{table}-00000{number}"
+        for table, number in [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 0)]
+    ]
+    assert len({tuple(pq.read_schema(x)) for x in shards}) == 1
+    found = duckdb.sql(f"select count(*), count(label) from '{tmp_path}/out/*.parquet'").fetchall()
+    assert found == [(37, 35)]
+
+
+def test_a_stopped_job_goes_on_and_ends_as_one_that_was_not(
+    parts: Path, model: ModelAt, tmp_path: Path
+) -> None:
+    predict(parts, tmp_path / "whole", model)
+    with pytest.raises(KeyboardInterrupt):
+        predict(parts, tmp_path / "out", model, engine=stopping_after(2))
+    kept = {x: x.stat().st_mtime_ns for x in (tmp_path / "out").glob("part-*")}
+    assert len(kept) == 2
+    counts: list[int] = []
+    predict(parts, tmp_path / "out", model, on_predicted=counts.append)
+    assert counts == [10, 12, 22, 32, 34, 37], "what was done before is counted too"
+    assert {x: x.stat().st_mtime_ns for x in kept} == kept, "and is not done again"
+    for shard in (tmp_path / "whole").glob("part-*"):
+        assert shard.read_bytes() == (tmp_path / "out" / shard.name).read_bytes()
+
+
+def test_a_finished_job_is_not_done_again(parts: Path, model: ModelAt, tmp_path: Path) -> None:
+    def refusing(task: Task) -> Iterator[Told]:
+        assert [piece for table in range(task.tables) for piece in task.pieces(table)] == []
+        yield from ()
+
+    first = predict(parts, tmp_path / "out", model)
+    assert predict(parts, tmp_path / "out", model, engine=refusing) == first
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_a_damaged_shard_is_named_set_aside_and_written_again(
+    model: ModelAt, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "t.csv").write_text("text\nsofa\nexam desk\nboss\n", encoding="utf-8")
+    predict(folder / "t.csv", folder / "out", model)
+    [shard] = (folder / "out").glob("part-*")
+    whole = shard.read_bytes()
+    if data.draw(st.booleans(), "truncated"):
+        damaged = whole[: data.draw(st.integers(0, len(whole) - 1), "length")]
+    else:
+        at = data.draw(st.integers(0, len(whole) * 8 - 1), "bit")
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+    shard.write_bytes(damaged)
+    with pytest.warns(SgmftWarning, match=shard.name):
+        predict(folder / "t.csv", folder / "out", model)
+    assert shard.read_bytes() == whole
+    assert (folder / "out" / f"_damaged-{shard.name}").read_bytes() == bytes(damaged)
+
+
+@pytest.mark.parametrize("change", ["rules", "rows", "input", "where"])
+def test_another_jobs_folder_is_refused(
+    parts: Path, model: ModelAt, tmp_path: Path, change: str
+) -> None:
+    predict(parts, tmp_path / "out", model)
+    more: dict[str, Any] = {"rows": ROWS}
+    source = Source(str(parts))
+    if change == "rules":
+        more["abstain"] = Abstention(min_probability=0.5)
+    elif change == "rows":
+        more["rows"] = ROWS + 1
+    elif change == "input":
+        with (parts / "a.jsonl").open("a") as file:
+            file.write('{"text": "one more"}\n')
+    else:
+        source = Source(str(parts), where={"n": "1"})
+    named = {"input": "tables"}.get(change, change)
+    with pytest.raises(SgmftError, match=rf"another job's result, which differs in {named}:"):
+        predict_shards(source, tmp_path / "out", model, **more)
+
+
+def test_a_folder_with_other_files_is_refused(parts: Path, model: ModelAt, tmp_path: Path) -> None:
+    with pytest.raises(SgmftError, match="holds other files"):
+        predict(parts, parts, model)
+
+
+def test_a_damaged_description_of_the_job_is_named(
+    parts: Path, model: ModelAt, tmp_path: Path
+) -> None:
+    predict(parts, tmp_path / "out", model)
+    (tmp_path / "out" / "_job.json").write_text('{"model": ')
+    with pytest.raises(SgmftError, match=r"_job\.json is damaged"):
+        predict(parts, tmp_path / "out", model)
+
+
+def test_strict_stops_at_the_first_bad_row(parts: Path, model: ModelAt, tmp_path: Path) -> None:
+    with pytest.raises(SgmftError, match=r"b\.jsonl, row 9: nothing to go on"):
+        predict_shards(Source(str(parts), strict=True), tmp_path / "out", model, rows=ROWS)
+
+
+def test_parquet_keeps_its_types(model: ModelAt, tmp_path: Path) -> None:
+    given = {
+        "text": pa.array(["sofa", "desk"]),
+        "when": pa.array([0, 1], pa.timestamp("ms", "UTC")),
+        "day": pa.array([1, None], pa.date32()),
+        "small": pa.array([1, 2], pa.int8()),
+        "share": pa.array([0.5, None], pa.float32()),
+        "tags": pa.array([["a"], []]),
+        "nested": pa.array([{"a": 1}, None]),
+        "label": pa.array(["x", "y"]),
+    }
+    pq.write_table(pa.table(given), tmp_path / "t.parquet")
+    predict(tmp_path / "t.parquet", tmp_path / "out", model)
+    found = read(tmp_path / "out")
+    kinds = {field.name: str(field.type) for field in found.schema}
+    assert [kinds[name] for name in ("when", "day", "small", "share", "nested")] == [
+        "timestamp[us, tz=UTC]",
+        "date32[day]",
+        "int64",
+        "double",
+        "string",
+    ]
+    assert found["tags"].to_pylist() == [["a"], []]
+    assert found["nested"].to_pylist() == ['{"a": 1}', None]
+    assert found["input_label"].to_pylist() == ["x", "y"]
+    assert found["when"].to_pylist() == pq.read_table(tmp_path / "t.parquet")["when"].to_pylist()
+
+
+@pytest.mark.parametrize("table", ["missing.csv", "-"])
+def test_what_cannot_be_read_in_pieces_is_said(model: ModelAt, tmp_path: Path, table: str) -> None:
+    expected = "read once only" if table == "-" else "There is no file"
+    with pytest.raises(SgmftError, match=expected):
+        predict_shards(Source(table), tmp_path / "out", model)
+    assert not (tmp_path / "out").exists()
