@@ -66,7 +66,7 @@ Part = tuple[str, str, int, int]  # target, engine, cases, number of the first
 
 
 def plan(cases: int, only: str, atheris: bool) -> list[Part]:
-    """The parts of the work, the slow ones first."""
+    """The parts of the work."""
     parts: list[Part] = []
     for target, shares in reversed(SHARES.items()):
         if only not in target:
