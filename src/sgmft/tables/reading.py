@@ -176,9 +176,9 @@ def _open_parquet(path: Path) -> RawTable:
 
     try:
         columns = list(pyarrow.parquet.read_schema(path).names)
-    except OSError:  # told by whoever opens tables
-        raise
     except Exception as error:  # hostile bytes make pyarrow raise nearly every exception there is
+        if isinstance(error, OSError) and error.errno:  # the system's, told by `open_table`
+            raise
         raise _damaged_parquet(path, error) from error
     check_header(path, columns)
     return RawTable(path.name, path.parent, columns, _parquet_rows(path, columns))
