@@ -58,7 +58,7 @@ def video(
 
 def container_options(options: dict[str, str]) -> dict[str, str]:
     """Take those that are the container's out of a codec's options."""
-    return {name: options.pop(name) for name in ("movflags", "live") if name in options}
+    return {name: options.pop(name) for name in ("movflags", "live", "fflags") if name in options}
 
 
 def sound() -> bytes:

@@ -8,5 +8,10 @@ class SgmftError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """What a file holds, as a message may show it: one line that does nothing to a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 class SgmftWarning(UserWarning):
     """What goes on all the same, and a user should know of: one sentence."""

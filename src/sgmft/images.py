@@ -22,7 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, printable
 from sgmft.quiet import quiet
 
 MAX_PIXELS = 89_478_485
@@ -267,8 +267,3 @@ def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
 
 def _too_many_bytes(name: str, count: int, most: int) -> str:
     return f"{name} has at least {count:,} bytes; at most {most >> 20} MiB are read"
-
-
-def printable(name: str) -> str:
-    """A file's name as a message may show it."""
-    return "".join(character if character.isprintable() else "?" for character in name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import time
 
-from sgmft.images import PictureError, printable
+from sgmft.errors import printable
+from sgmft.images import PictureError
 
 MAX_SECONDS = 20.0
 """Of one processor, for one file: waiting for a busy machine does not count."""

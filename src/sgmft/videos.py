@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from sgmft.images import PictureError, printable
+from sgmft.errors import printable
+from sgmft.images import PictureError
 from sgmft.timed import TimedFile
 
 if TYPE_CHECKING:

@@ -88,6 +88,14 @@ def _records(path: Path, encoding: Encoding, delimiter: str) -> Iterator[_Record
         ) from error
 
 
+def _surplus(index: int, columns: list[str]) -> str:
+    """What a cell without a header is called: as no column is."""
+    name = f"column {index + 1}"
+    while name in columns:
+        name = f"extra {name}"
+    return name
+
+
 def _rows(
     path: Path, encoding: Encoding, delimiter: str, columns: list[str], header: int
 ) -> Iterator[RawRow]:
@@ -97,7 +105,7 @@ def _rows(
             continue
         values: dict[str, Any] = dict(zip(columns, cells, strict=False))
         values.update(dict.fromkeys(columns[len(cells) :]))
-        values.update({f"column {i}": cell for i, cell in enumerate(cells, 1) if i > width})
+        values.update({_surplus(i, columns): cells[i] for i in range(width, len(cells))})
         error = None
         if unclosed:
             error = (

@@ -75,10 +75,16 @@ class Locator:
         Raises:
             ValueError: with a reason fit for a message, when the picture may not be used.
         """
-        if "\0" in path or mend(path) != path:
-            raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
+        try:
+            return self._found(path)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise ValueError(f"{path[:200]} cannot be read: {error.strerror or error}") from None
+
+    def _found(self, path: str) -> Path:
         if self._translate is not None:
             path = self._translate(path, self._folder)
+        if "\0" in path or mend(path) != path:
+            raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
         if _ADDRESS.match(path):
             raise ValueError(
                 f"pictures on the web are not fetched: {path[:200]} "

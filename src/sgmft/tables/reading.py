@@ -6,16 +6,17 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, printable
 from sgmft.tables.delimited import open_delimited
 from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
 from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import flatten, post_of
 from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
-from sgmft.tables.values import mend
+from sgmft.tables.values import MAX_DEPTH, is_deep, mend
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
 _BATCH = 1024
@@ -56,7 +57,14 @@ def open_table(table: str | Path) -> RawTable:
     except FileNotFoundError:
         raise SgmftError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
-        raise SgmftError(f"{path} cannot be read: {error.strerror or error}.") from error
+        reason = error.strerror or _first_line(error)
+        raise SgmftError(f"{path} cannot be read: {reason}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says, which may be long, or nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0][:300]).rstrip(".")
 
 
 # --- JSON lines
@@ -101,10 +109,18 @@ def _parse_line(number: int, line: str) -> RawRow:
         except (ValueError, RecursionError) as problem:
             error = f"not JSON that can be read: {problem}"
         else:
-            if isinstance(value, dict):
+            reason = _unfit(value)
+            if reason is None:
                 return RawRow(number, value)
-            error = "JSON, but not an object of columns and values"
+            error = f"JSON, but {reason}"
     return RawRow(number, {"line": mend(line[:500])}, error)
+
+
+def _unfit(record: Any) -> str | None:
+    """Why a JSON value cannot be a row, or None."""
+    if not isinstance(record, dict):
+        return "not an object of columns and values"
+    return f"nested more than {MAX_DEPTH} deep" if is_deep(record) else None
 
 
 # --- JSON lists: Label Studio's exports, and plain records
@@ -125,9 +141,11 @@ def _open_json(path: Path) -> RawTable:
     columns: dict[str, None] = {}
     controls: set[str] = set()
     for number, records in _by_post(items):
-        if not isinstance(records[0], dict):
-            line = mend(json.dumps(records[0], ensure_ascii=False)[:500])
-            rows.append(RawRow(number, {"line": line}, "not an object of columns and values"))
+        reason = _unfit(records[0])
+        if reason is not None:
+            pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
+            line = mend("".join(islice(pieces, MAX_DEPTH))[:500])  # its beginning, however deep
+            rows.append(RawRow(number, {"line": line}, reason))
             continue
         values, names = flatten(records)
         controls |= names
@@ -144,7 +162,7 @@ def _by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
     """Records that belong together, each with the place of the first of them."""
     places: dict[str | int, tuple[int, list[Any]]] = {}
     for number, item in enumerate(items, 1):
-        post = post_of(item) if isinstance(item, dict) else None
+        post = post_of(item) if _unfit(item) is None else None
         places.setdefault(number if post is None else post, (number, []))[1].append(item)
     yield from places.values()
 
@@ -158,14 +176,16 @@ def _open_parquet(path: Path) -> RawTable:
 
     try:
         columns = list(pyarrow.parquet.read_schema(path).names)
-    except pyarrow.ArrowException as error:
+    except Exception as error:  # hostile bytes make pyarrow raise nearly every exception there is
+        if isinstance(error, OSError) and error.errno:  # the system's, told by `open_table`
+            raise
         raise _damaged_parquet(path, error) from error
     check_header(path, columns)
     return RawTable(path.name, path.parent, columns, _parquet_rows(path, columns))
 
 
 def _damaged_parquet(path: Path, error: Exception) -> SgmftError:
-    reason = str(error).strip().splitlines()[0].rstrip(".")
+    reason = _first_line(error)
     return SgmftError(f"{path} is a damaged Parquet file ({reason}): write it again.")
 
 
@@ -180,7 +200,7 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
                 for cells in zip(*map(_cells, batch.columns), strict=True):
                     number += 1
                     yield RawRow(number, dict(zip(columns, cells, strict=True)))
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # as above; a time zone that nobody knows is a KeyError
         raise _damaged_parquet(path, error) from error
 
 
@@ -197,6 +217,8 @@ def _cells(column: Any) -> list[Any]:
     import pyarrow
 
     try:
+        if pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns":
+            column = column.cast(pyarrow.timestamp("us", column.type.tz))  # unless that loses any
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
         values = [_decoded(cell) for cell in column.cast(pyarrow.binary()).to_pylist()]

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, printable
 from sgmft.posts import Attachment, PictureFile, Post
 from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import local_path
@@ -173,7 +173,7 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
         id=key or None,
         label=texts["label"] if texts["label"].strip() else None,
         user=texts["user"] if texts["user"].strip() else None,
-        error="; ".join(errors) or None,
+        error=printable("; ".join(errors)) or None,
         place=f"{table}, row {row.number}",
         row=row.values | {name: named(row.values[name]) for name in holders},
     )
@@ -219,7 +219,7 @@ def _with_columns(raw: RawTable, columns: Columns, where: Mapping[str, str]) -> 
 def _check_columns(table: str, columns: list[str], needed: list[str], finder: _Finder) -> None:
     complaint = _complaint(table, columns, needed, finder)
     if complaint is not None:
-        raise SgmftError(complaint)
+        raise SgmftError(printable(complaint))
 
 
 def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finder) -> str | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+MAX_DEPTH = 100
+"""Of the lists and objects in a record: what is deeper could be read, but not written again."""
+
 
 def mend(text: str) -> str:
     """Replace what is no character by U+FFFD, so that the text can be encoded.
@@ -24,6 +27,14 @@ def is_missing(value: Any) -> bool:
     if value is None or (isinstance(value, (str, list, tuple)) and not value):
         return True
     return isinstance(value, float) and math.isnan(value)
+
+
+def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
+    """Tell whether lists and objects stand in one another more than `most` deep."""
+    if not isinstance(value, (dict, list, tuple)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return not most or any(is_deep(cell, most - 1) for cell in inner)
 
 
 def as_text(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,7 @@ class TableWriter:
     def __init__(
         self, path: Path | None, columns: Sequence[str], sink: Callable[[Path, list[str]], Sink]
     ) -> None:
-        self.columns = [str(plain(name)) for name in columns]
+        self.columns = _told_apart(str(plain(name)) for name in columns)
         if len(set(columns)) != len(columns):
             raise ValueError(f"a column is named twice in {list(columns)}")
         self._keys = list(columns)
@@ -96,6 +96,16 @@ class TableWriter:
         finally:
             if self._path is not None:
                 self._temporary.unlink(missing_ok=True)
+
+
+def _told_apart(names: Iterable[str]) -> list[str]:
+    """The names, which may have become equal where a lone surrogate became U+FFFD."""
+    told: dict[str, None] = {}
+    for name in names:
+        while name in told:
+            name += "\ufffd"
+        told[name] = None
+    return list(told)
 
 
 def open_writer(path: str | Path, columns: Sequence[str]) -> TableWriter:

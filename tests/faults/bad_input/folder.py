@@ -1,0 +1,24 @@
+"""The folder a table is read from: a picture, and links that lead out of it."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def table_folder() -> Path:
+    """One for each process, gone at its end."""
+    outer = Path(tempfile.mkdtemp(prefix="sgmft-bad-input-")).resolve()
+    atexit.register(shutil.rmtree, outer, ignore_errors=True)
+    folder = outer / "posts"
+    folder.mkdir()
+    (outer / "secret.png").write_bytes(b"secret")
+    (folder / "a.png").write_bytes(b"a picture")
+    (folder / "out").symlink_to(outer)
+    (folder / "out.png").symlink_to(outer / "secret.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    return folder

@@ -1,0 +1,132 @@
+"""One target and one engine in a process of its own: its crash is seen, and its memory bounded.
+
+    python tests/faults/bad_input/run.py TARGET ENGINE CASES SEED FIRST FOLDER
+
+Written to FOLDER: `outcome.json`; `current`, the case under way, for whoever sees this process
+die; and the first case of each finding.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bad_input.target import Target
+
+_HERE = Path(__file__).resolve()
+sys.path[:0] = [str(_HERE.parents[3] / "src"), str(_HERE.parents[2]), str(_HERE.parents[1])]
+
+MEMORY = 2 << 30  # bytes of data: a picture of 89 million pixels, opaque and transparent, and more
+SILENT = 150  # seconds without an end of a case
+ENOUGH = 5  # findings, after which there is nothing new
+
+
+class Run:
+    """Counts what comes of the cases of one target."""
+
+    def __init__(self, target: Target, engine: str, folder: Path) -> None:
+        self.target, self.engine, self.folder = target, engine, folder
+        self.cases = self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        self.findings: dict[str, str] = {}
+        self.slowest = 0.0
+        self._current = os.open(folder / "current", os.O_RDWR | os.O_CREAT)
+        self._said = os.fstat(2).st_size
+
+    def __call__(self, data: bytes) -> None:
+        """One case."""
+        os.pwrite(self._current, data, 0)
+        os.ftruncate(self._current, len(data))
+        faulthandler.dump_traceback_later(SILENT, exit=True)
+        self.cases += 1
+        start = time.process_time()
+        try:
+            outcome = self.target.check(data)
+            self._look_around(time.process_time() - start)
+        except Exception as error:
+            self._found(data, error)
+            return
+        self.accepted += outcome.accepted
+        self.refused += outcome.refused
+
+    def _look_around(self, seconds: float) -> None:
+        from bad_input.target import promise
+
+        self.slowest = max(self.slowest, seconds)
+        promise(seconds < self.target.seconds, f"took {seconds:.1f} seconds")
+        if self.engine != "atheris" and not self.target.talks:  # atheris talks itself
+            said, self._said = self._said, os.fstat(2).st_size
+            promise(said == self._said, "wrote to standard error")
+
+    def _found(self, data: bytes, error: Exception) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = [frame for frame in frames if frame.name not in ("promise", "one_line")][-1]
+        key = f"{type(error).__name__} in {Path(where.filename).name}, line {where.lineno}"
+        if key not in self.findings or self.engine == "hypothesis":
+            name = hashlib.sha256(key.encode()).hexdigest()[:12]
+            (self.folder / name).write_bytes(data)
+            (self.folder / f"{name}.txt").write_text(traceback.format_exc(), "utf-8", "replace")
+            told = f"{key}: {str(error)[:300]}"
+            self.findings[key] = f"{self.folder / name}: {told}".encode(errors="replace").decode()
+        if self.engine == "hypothesis":
+            raise error
+        if len(self.findings) >= ENOUGH:
+            self.end()
+            os._exit(0)
+
+    def end(self) -> None:
+        """Write what came of it."""
+        faulthandler.cancel_dump_traceback_later()
+        outcome = {
+            "cases": self.cases,
+            "accepted": self.accepted,
+            "refused": dict(self.refused.most_common()),
+            "findings": list(self.findings.values()),
+            "slowest": self.slowest,
+            "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        }
+        (self.folder / "outcome.json").write_text(json.dumps(outcome, ensure_ascii=False), "utf-8")
+
+
+def main() -> None:
+    """Run it."""
+    name, engine, cases, seed, first, folder = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if engine == "atheris":
+        import atheris
+
+        with atheris.instrument_imports(include=["sgmft"]):
+            import sgmft.jobs
+            import sgmft.tables
+            import sgmft.text  # noqa: F401
+    from bad_input.engines import ENGINES
+    from bad_input.targets import TARGETS
+
+    target = TARGETS[name]
+    for data in target.seeds():  # what is imported at first use is now there
+        with contextlib.suppress(Exception):
+            target.check(data)
+    run = Run(target, engine, Path(folder))
+    atexit.register(run.end)
+    try:
+        ENGINES[engine](target, run, int(cases), int(seed), int(first))
+    except Exception:
+        if not run.findings:  # hypothesis raises again what is told in them
+            raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What reading may not do besides: warn, open other files, call anybody."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bad_input.target import promise
+
+_CALLS = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec")
+_TIMES = "/usr/share/zoneinfo"
+_seen: list[str] | None = None
+
+
+@contextmanager
+def watched(folder: Path | None) -> Iterator[None]:
+    """Warnings are exceptions inside, and no file but those below `folder` is opened by Python.
+
+    Files of the installation are none of that: modules are imported when they are needed.
+    """
+    global _seen
+    _hook()
+    _seen = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield
+    finally:
+        seen, _seen = _seen, None
+    ours = (
+        _TIMES,
+        sys.prefix,
+        sys.base_prefix,
+        *filter(None, sys.path),
+        *([str(folder)] if folder else []),
+    )
+    others = [name for name in seen if not name.startswith(ours)]
+    promise(not others, f"opened or called {others[:3]}")
+
+
+@cache
+def _hook() -> None:
+    """Audit hooks cannot be taken away, so there is one."""
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if _seen is None:
+            return
+        if event in _CALLS:
+            _seen.append(f"{event} {arguments!r:.200}")
+        elif event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
+            _seen.append(os.path.realpath(os.fsdecode(arguments[0])))
+
+    sys.addaudithook(hear)
