@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from sgmft.errors import SgmftError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -52,14 +56,34 @@ def leftovers(folder: Path, name: str = "*") -> list[Path]:
     return list(folder.glob(f".{name}.*.tmp"))
 
 
-def why(error: OSError) -> str:
-    """What the system says, and the cure; to be put into a sentence of its own."""
-    said = error.strerror or str(error)
-    if error.errno in _FULL:
+def why(error: Exception) -> str:
+    """What the system says, and the cure; to be put into a sentence of its own.
+
+    Args:
+        error: an OSError, or what a library made of one.
+    """
+    number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"os error (\d+)", str(error))):  # safetensors
+        number = int(found[1])
+    said = str(error) if number is None else os.strerror(number)
+    if number in _FULL:
         return f"{said}: make room and run the same command again"
-    if error.errno in _REFUSED:
+    if number in _REFUSED:
         return f"{said}: allow it, or choose another folder"
     return said
+
+
+def check_writable(folder: Path) -> None:
+    """Raise SgmftError where a folder, which need not be there yet, cannot be written.
+
+    So that it is told before the work and not after it.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise SgmftError(f"{folder} cannot be written: {why(error)}.") from error
 
 
 def cache_folder() -> Path:
