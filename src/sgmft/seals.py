@@ -66,7 +66,7 @@ def check_file(path: Path, known: Mapping[str, Any], cure: str) -> None:
     except OSError as error:
         raise SgmftError(f"{path} cannot be read ({error.strerror}): {cure}.") from error
     if found != wanted:
-        raise SgmftError(f"{path} is damaged: {cure}.")
+        raise SgmftError(f"{path} is damaged or belongs to another model: {cure}.")
 
 
 def _digest(values: Mapping[str, Any]) -> str:
