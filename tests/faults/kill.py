@@ -1,6 +1,6 @@
 """Commands killed with SIGKILL at random moments, run again, and compared with a calm run.
 
-    python tests/faults/kill.py [--kills 50] [--seed 0] [--forked] [COMMAND ...]
+    python tests/faults/kill.py [--kills 50] [--seed 0] [--posts 300] [--forked] [COMMAND ...]
 
 Each command is started as a user starts it, on generated posts with the real compact encoder. Its
 process group is killed at a moment drawn evenly from the time that the calm run took; the same
@@ -30,7 +30,7 @@ from faults import COMPARE, comparison_of, model_of, shards_of
 from sgmft.cli import main
 
 SGMFT = str(Path(sys.executable).with_name("sgmft"))
-POSTS, PICTURED = 300, 30  # two shards; one post in so many keeps its picture, for speed
+PICTURED = 30  # one post in so many keeps its picture, for speed
 EPOCHS = ("--preset", "tokens", "--set", "epochs=8", "--set", "width=32", "--set", "patience=0")
 
 
@@ -175,9 +175,9 @@ def wait(number: int, seconds: float | None = None) -> int | None:
     return None
 
 
-def make_inputs(folder: Path) -> None:
+def make_inputs(folder: Path, posts: int) -> None:
     """Generated posts, many and few, and a model trained on the few."""
-    run = [SGMFT, "sample", str(folder), "--posts", str(POSTS), "--seed", "1"]
+    run = [SGMFT, "sample", str(folder), "--posts", str(posts), "--seed", "1"]
     subprocess.run(run, check=True, capture_output=True)
     rows = [json.loads(x) for x in (folder / "posts.jsonl").read_text("utf-8").splitlines()]
     for i, row in enumerate(rows):
@@ -218,6 +218,7 @@ def kill_all() -> None:
     parser.add_argument("commands", nargs="*", default=list(JOBS), metavar="COMMAND")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--posts", type=int, default=300, help="256 are a shard of features")
     parser.add_argument("--forked", action="store_true", help="without the start of Python")
     parser.add_argument("--folder", help="keep runs that differ there; default a temporary one")
     asked = parser.parse_args()
@@ -225,7 +226,7 @@ def kill_all() -> None:
         load_all()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(asked.folder or temporary)
-        make_inputs(folder / "given")
+        make_inputs(folder / "given", asked.posts)
         print("|", " | ".join(HEADER), "|")
         print("|", " | ".join("---" for _ in HEADER), "|", flush=True)
         for name in asked.commands:

@@ -14,7 +14,7 @@ from sgmft.encoding import encode_posts
 from sgmft.posts import Post
 from sgmft.store import FeatureStore
 
-POSTS = [Post(f"第{i}天在家") for i in range(200)]
+POSTS = [Post(f"第{i}天在家") for i in range(90)]
 
 # Tells that it is ready, and begins when it is told to.
 SCRIPT = """
@@ -33,7 +33,7 @@ for chunk in encode_posts(POSTS[first:last], encoder, tokens=True, store=store, 
 """
 
 
-@pytest.mark.parametrize("shares", [[(0, 200), (0, 200)], [(0, 140), (63, 200)]])
+@pytest.mark.parametrize("shares", [[(0, 90), (0, 90)], [(0, 61), (33, 90)]])
 def test_the_store_is_as_one_process_would_have_written_it(tmp_path, shares):
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
