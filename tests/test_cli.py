@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -81,7 +82,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
 @pytest.mark.usefixtures("trained")  # whose features are in the store
 def test_training_in_epochs(run, sample, tmp_path, store):
     settings = ["--set", "epochs=2", "--set", "width=16", "--val-size", "0.25", "--seed", 3]
-    words = ["train", sample, "-o", tmp_path / "m", "--preset", "elements", *settings]
+    words = ["train", str(sample), "-o", str(tmp_path / "m"), "--preset", "elements", *settings]
     ended = run(*words, "--features", store)
     assert ended.returncode == 0, ended.stderr
     assert "Trained on 21 posts, 7 labels; 7 posts held out to choose the epoch" in ended.stderr
@@ -129,14 +130,14 @@ def test_a_reader_that_has_enough(start, trained, sample, store):
 @pytest.mark.usefixtures("trained")  # whose features are in the store
 def test_ctrl_c(start, sample, store, tmp_path):
     settings = ["--set", "epochs=500", "--set", "patience=0", "--set", "width=16"]
-    words = ["train", sample, "-o", tmp_path / "m", "--preset", "elements", *settings]
+    words = ["train", str(sample), "-o", str(tmp_path / "m"), "--preset", "elements", *settings]
     process = start(*words, "--features", store)
     while process.poll() is None and not any(tmp_path.rglob("checkpoint.safetensors")):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].startswith("sgmft: stopped; the same command continues")
+    assert errors.splitlines()[-1].endswith(shlex.join(["sgmft", *words, "--features", str(store)]))
     assert "Traceback" not in errors
 
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from made_up import posts
+from sgmft.errors import SgmftWarning
 from sgmft.nn import ModelConfig
 from sgmft.presets import TrainConfig
 from sgmft.training import Epoch, LabelledFeatures, train
@@ -191,6 +192,8 @@ def damaged(path: Path, how: str) -> None:
         path.write_bytes(b"")
     elif how == "not safetensors":
         path.write_bytes(b"\x80\x04 not at all" * 50)
+    elif how == "a flipped bit":
+        path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:])
     elif how == "no progress":
         save_file(load_file(path), path)
     else:
@@ -198,13 +201,14 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["cut", "empty", "not safetensors", "no progress", "broken progress"]
+    "how", ["cut", "empty", "not safetensors", "no progress", "broken progress", "a flipped bit"]
 )
-def test_a_damaged_checkpoint_is_ignored(tmp_path, how):
+def test_a_damaged_checkpoint_is_named_and_ignored(tmp_path, how):
     with pytest.raises(StopHereError):
         run(checkpoint=tmp_path, stop=2)
     damaged(tmp_path / FILE, how)
-    found, history, _ = run(checkpoint=tmp_path)
+    with pytest.warns(SgmftWarning, match=f"{tmp_path / FILE} is damaged"):
+        found, history, _ = run(checkpoint=tmp_path)
     expected, clean, _ = run()
     assert same(found, expected) and figures(history) == figures(clean)
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sgmft.errors import SgmftError
+from sgmft.files import make_whole
 
 Numbers = NDArray[np.float32]
 FILE = "held_out.safetensors"
@@ -150,8 +151,12 @@ class HeldOut:
         if not len(self):
             (folder / FILE).unlink(missing_ok=True)
             return
-        save_file({"probabilities": self.probabilities, "classes": self.classes}, folder / FILE)
-        (folder / FILE).chmod(0o644)
+
+        def write(path: Path) -> None:
+            save_file({"probabilities": self.probabilities, "classes": self.classes}, path)
+            path.chmod(0o644)
+
+        make_whole(folder / FILE, write)
 
     @classmethod
     def none(cls, classes: int) -> HeldOut:

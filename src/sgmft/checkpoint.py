@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.files import make_whole, why
 
 FILE = "checkpoint.safetensors"
 
@@ -28,6 +32,9 @@ def save_checkpoint(
         folder: created if need be.
         best: weights of the best epoch so far, if one is tracked.
         progress: what JSON can hold: epoch, history and the run's identity.
+
+    Raises:
+        SgmftError: the file cannot be written; one that was there before is as it was.
     """
     tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
     tensors |= {f"model/{name}": x for name, x in model.state_dict().items()}
@@ -35,19 +42,20 @@ def save_checkpoint(
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(x) for name, x in state.items()}
     tensors = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+    kept = {"progress": json.dumps(progress), "digest": _digest(tensors)}
     try:
-        save_file(tensors, temporary, metadata={"progress": json.dumps(progress)})
-        temporary.replace(folder / FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=kept))
+    except (OSError, SafetensorError) as error:
+        raise SgmftError(f"{folder / FILE} cannot be written: {why(error)}.") from error
 
 
 def load_checkpoint(
     folder: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
     """Restore what `save_checkpoint` wrote; None if there is none, or it is of another run.
+
+    One that is damaged is named in an `SgmftWarning`, and none is restored.
 
     Args:
         identity: of the run: settings and data. A checkpoint with another one is not used.
@@ -62,12 +70,18 @@ def load_checkpoint(
         return None
     try:
         with safe_open(path, "pt") as file:
-            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
+            kept = file.metadata()
+        progress: dict[str, Any] = json.loads(kept["progress"])
         if progress["identity"] != identity:
             return None
         tensors = load_file(path)
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        return None  # half a file from a crash of the machine itself: start anew
+        if kept["digest"] != _digest(tensors):
+            raise ValueError
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        warnings.warn(
+            f"{path} is damaged: training starts from the first epoch.", SgmftWarning, stacklevel=2
+        )
+        return None
     model.load_state_dict(_under(tensors, "model/"))
     state: dict[int, dict[str, Tensor]] = {}
     for name, x in _under(tensors, "optimizer/").items():
@@ -77,6 +91,15 @@ def load_checkpoint(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["random"])
     return _under(tensors, "best/") or None, progress
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Of names, types and values: safetensors itself sees no flipped bit."""
+    digest = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

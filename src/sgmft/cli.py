@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,18 +37,23 @@ from sgmft.options import (
 )
 from sgmft.predict_command import predict
 from sgmft.serving.command import serve
+from sgmft.stopping import Stopped, stoppable
 from sgmft.suggest.command import suggest
 
 
 class _Group(TyperGroup):
-    """Ends what typer would end in its own way: Ctrl-C with a word, a closed pipe without one."""
+    """Ends what typer would end in its own way: signals with a word, a closed pipe without one."""
 
     def invoke(self, ctx: Any) -> Any:
+        from sgmft.console import told_warnings
+
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _say("sgmft: stopped; the same command continues with what is done so far")
-            raise typer.Exit(130) from None
+            with stoppable(), told_warnings():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            again = shlex.join(["sgmft", *sys.argv[1:]])
+            _say(f"sgmft: stopped; to continue with what is done so far: {again}")
+            raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
         except BrokenPipeError:  # whoever read our output has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
@@ -141,7 +147,7 @@ def train(
         features=console.feature_folder(features),
         device=device,
     )
-    with console.told_warnings(), console.TrainingProgress() as progress:
+    with console.TrainingProgress() as progress:
         told = train_table(
             source_of(table, where, column, allow_outside, strict),
             output,
@@ -234,7 +240,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; exit codes 0 success, 2 a user's mistake, 130 stopped."""
+    """Run the command line; exit codes 0 success, 2 a user's mistake, 130 or 143 stopped."""
     try:
         app()
     except SgmftError as error:

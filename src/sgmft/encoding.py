@@ -62,6 +62,7 @@ class Content(NamedTuple):
     text: str  # cleaned
     pictures: list[Pixels]  # decoded; left out where a store has them
     files: Sequence[int] = ()  # which of the post's files each picture is of
+    decoded: bool = True  # whether the pictures are there
 
 
 def encode_posts(
@@ -78,7 +79,8 @@ def encode_posts(
 
     Posts that the store has are not encoded again; new ones are written to it as one shard a
     chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
-    the same batches, and so the same values to the last bit, as one that was not.
+    the same batches, and so the same values to the last bit, as one that was not. Posts of a shard
+    that turns out to be damaged are encoded anew.
 
     With `pictures`, the store of an encoder with the same `image_key` (and with region features,
     where `tokens` asks for them), only the texts of the posts it has are encoded.
@@ -141,25 +143,29 @@ def _encode_chunk(
 ) -> Chunk:
     store, pictures = stores
     posts = [post for post, _ in piece]
+    contents = [prepared.result() for _, prepared in piece]
+    there = {content.key for content in contents if isinstance(content, Content)}
+    found = {} if store is None else store.find(sorted(there))
+    seen = {} if pictures is None else pictures.find(sorted(there - found.keys()))
+    known = found.keys() | seen.keys()
     good: list[int] = []
     keys: list[str] = []
     new: dict[str, Content] = {}
-    for i, (_, prepared) in enumerate(piece):
-        content = prepared.result()
+    for i, content in enumerate(contents):
+        if isinstance(content, Content) and not content.decoded and content.key not in known:
+            content = prepare(posts[i], encoder)  # a store had it when it was prepared, damaged
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
             continue
         good.append(i)
         keys.append(content.key)
-        if store is None or content.key not in store:
+        if content.key not in found:
             new.setdefault(content.key, content)
-    there = [] if pictures is None else [key for key in new if key in pictures]
-    seen = dict(zip(there, pictures.read(there), strict=True)) if pictures is not None else {}
     encoded = encode_contents(list(new.values()), encoder, tokens, seen)
-    if store is None:
-        return Chunk(posts, good, keys, [encoded[key] for key in keys])
-    store.write(encoded)
-    return Chunk(posts, good, keys, store.read(keys))
+    if store is not None:
+        store.write(encoded)
+    rows = found | encoded
+    return Chunk(posts, good, keys, [rows[key] for key in keys])
 
 
 def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -> Content | str:
@@ -184,7 +190,7 @@ def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -
                 digest.update(b"%d frames" % most)  # a still's key is as before there were frames
         key = digest.hexdigest()[:32]
         if any(key in store for store in stores):
-            return Content(key, text, [])
+            return Content(key, text, [], decoded=False)
         size = encoder.info.image_size
         decoded = [
             (number, picture)

@@ -1,20 +1,89 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the sentence where they cannot be."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from sgmft.errors import SgmftError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_whole(path: Path, data: Any) -> None:
     """Write bytes under a temporary name beside `path`, then rename: readers see no half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_whole(path, lambda temporary: temporary.write_bytes(data))
+
+
+def make_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` write a temporary file beside `path`, then rename it.
+
+    A process that clears leftovers away, and whose clock says that this file is old, may take it:
+    then it is written again.
+
+    Args:
+        write: given the temporary path, in the same folder.
+    """
+    for attempt in range(3):
+        temporary = temporary_of(path)
+        try:
+            write(temporary)
+            temporary.replace(path)
+            return
+        except FileNotFoundError:
+            if attempt == 2 or not path.parent.is_dir():
+                raise
+        finally:
+            with suppress(OSError):  # of a disk that has become read-only meanwhile
+                temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, hidden, and known by `leftovers`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def leftovers(folder: Path, name: str = "*") -> list[Path]:
+    """What processes that were killed while they wrote files of this name have left behind."""
+    return list(folder.glob(f".{name}.*.tmp"))
+
+
+def why(error: Exception) -> str:
+    """What the system says, and the cure; to be put into a sentence of its own.
+
+    Args:
+        error: an OSError, or what a library made of one.
+    """
+    number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"os error (\d+)", str(error))):  # safetensors
+        number = int(found[1])
+    said = str(error) if number is None else os.strerror(number)
+    if number in _FULL:
+        return f"{said}: make room and run the same command again"
+    if number in _REFUSED:
+        return f"{said}: allow it, or choose another folder"
+    return said
+
+
+def check_writable(folder: Path) -> None:
+    """Raise SgmftError where a folder, which need not be there yet, cannot be written.
+
+    So that it is told before the work and not after it.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise SgmftError(f"{folder} cannot be written: {why(error)}.") from error
 
 
 def cache_folder() -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sgmft.abstention import Abstention
 from sgmft.answers import Layout, columns_of
 from sgmft.errors import SgmftError
+from sgmft.files import check_writable, why
 from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_writer
 
@@ -102,6 +103,7 @@ def train_table(
         raise SgmftError(f"{output} holds other files: choose a new folder for the model.")
     if folder.is_file():
         raise SgmftError(f"{output} is a file: choose a folder for the model.")
+    check_writable(folder)
     posts = source.all_posts()
     locator.fit(
         posts,
@@ -112,8 +114,13 @@ def train_table(
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
         on_epoch=on_epoch,
     )
+    unfinished = folder / "checkpoint"
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)  # tells a model half written from other files
+    except OSError as error:
+        raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
     locator.save_pretrained(folder)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return Told(len(posts), locator.record["data"]["skipped"])
 
 

@@ -21,6 +21,7 @@ from sgmft.figures import (
     save_confusion,
     selective_figure,
 )
+from sgmft.files import why, write_whole
 from sgmft.images import PictureError
 from sgmft.overview import overview_figure
 from sgmft.posts import PictureFile
@@ -74,11 +75,11 @@ def write_evaluation(
     numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(numbers, "utf-8", errors="backslashreplace")
+        write_whole(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
         save_confusion(evaluation, folder / "confusion.png")
-        (folder / "report.html").write_text(page, "utf-8", errors="replace")
+        write_whole(folder / "report.html", page.encode(errors="replace"))
     except OSError as error:
-        raise SgmftError(f"the report cannot be written to {folder}: {error.strerror}") from None
+        raise SgmftError(f"The report cannot be written to {folder}: {why(error)}.") from error
     return folder / "report.html"
 
 
@@ -115,9 +116,9 @@ def write_demo_report(
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, "utf-8", errors="replace")
+        write_whole(path, page.encode(errors="replace"))
     except OSError as error:
-        raise SgmftError(f"the report cannot be written to {path}: {error.strerror}") from None
+        raise SgmftError(f"The report cannot be written to {path}: {why(error)}.") from error
     return path
 
 

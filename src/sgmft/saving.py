@@ -20,15 +20,18 @@ from sgmft.abstention import FILE as HELD_OUT
 from sgmft.abstention import HeldOut
 from sgmft.encoders.device import pick_device
 from sgmft.errors import SgmftError
+from sgmft.files import leftovers, make_whole, why, write_whole
 from sgmft.methods import get_method
 from sgmft.nn import Network
 from sgmft.presets import Preset, TrainConfig
+from sgmft.seals import FILES, check_file, check_seal, file_digests, sealed
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
 
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CURE = "save or copy the model again"
 MARK = "<!-- written by sgmft -->"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
@@ -43,6 +46,8 @@ def versions() -> dict[str, str]:
 
 def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None:
     """Write weights, then settings; a folder without config.json is no model, so never half of one.
+
+    The settings hold the digests of the other files and of themselves.
 
     Raises:
         SgmftError: the folder cannot be written.
@@ -63,16 +68,26 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
         "versions": versions(),
     }
     card = folder / "README.md"
+
+    def write_weights(path: Path) -> None:
+        save_weights(network, str(path))
+        path.chmod(0o644)  # safetensors writes files that only their owner reads
+
     try:
-        save_weights(network, str(folder / WEIGHTS))
-        (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner reads
+        for name in (CONFIG, WEIGHTS, HELD_OUT, card.name):
+            for leftover in leftovers(folder, name):
+                leftover.unlink()
+        (folder / CONFIG).unlink(missing_ok=True)  # an earlier model's, until this one is there
+        make_whole(folder / WEIGHTS, write_weights)
         locator.held_out.save(folder)
-        if card.is_file() and MARK in card.read_text("utf-8"):
-            card.unlink()  # an earlier model's; a card that someone wrote by hand stays
-        text = json.dumps(finite({"sgmft": config}), ensure_ascii=False, indent=2, allow_nan=False)
-        (folder / CONFIG).write_text(text, "utf-8")
-    except OSError as error:
-        raise SgmftError(f"The model cannot be written to {folder}: {error.strerror}.") from error
+        if not card.is_file() or MARK in card.read_text("utf-8", "replace"):  # else by hand: stays
+            write_whole(card, str(model_card(locator)).encode())
+        config[FILES] = file_digests(folder / name for name in (WEIGHTS, HELD_OUT))
+        values = {"sgmft": sealed(finite(config))}
+        text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+        write_whole(folder / CONFIG, text.encode())
+    except (OSError, SafetensorError) as error:
+        raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
 
 
 def load_model(
@@ -104,6 +119,7 @@ def load_model(
                 f"{model_id} was written by sgmft {config['versions']['sgmft']}, in a newer format "
                 f"than sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
             )
+        check_seal(config, config_file, CURE)
         locator = kind(
             encoder or config["encoder"]["name"],
             method=config["method"],
@@ -130,8 +146,10 @@ def load_model(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SgmftError(
             f"{model_id} is not a model saved by sgmft: its {CONFIG} is "
-            f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}."
+            f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}; "
+            f"if it was one, {CURE}."
         ) from error
+    check_file(weights_file, config, CURE)
     try:
         load_weights(network, str(weights_file))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -141,7 +159,7 @@ def load_model(
     if device is not None:
         network.to(pick_device(device))
     locator.network = network.eval()
-    locator.held_out = _held_out(model_id, hub, len(locator.labels))
+    locator.held_out = _held_out(model_id, hub, config, len(locator.labels))
     return locator
 
 
@@ -188,12 +206,13 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _held_out(model_id: str, hub: dict[str, Any], classes: int) -> HeldOut:
+def _held_out(model_id: str, hub: dict[str, Any], config: dict[str, Any], classes: int) -> HeldOut:
     """Of a saved model; models saved before there was such a file have none."""
     try:
         file = _file(model_id, HELD_OUT, hub)
     except SgmftError:
         return HeldOut.none(classes)
+    check_file(file, config, CURE)
     return HeldOut.load(file, classes)
 
 

@@ -4,15 +4,18 @@
 regions, ngrams (see `PostFeatures`), which pandas, DuckDB and Ray read as they are. A shard is
 written under a temporary name and then renamed, so a shard that is there is whole; a process killed
 at any moment loses at most the shard it was computing. A shard's name is the digest of its bytes,
-so damage is seen on reading. Nothing is keyed by a post's place in a table, so features are found
-again from any table that holds the same post.
+so damage is seen on reading: the shard is set aside as `_part-<digest>.parquet.damaged`, which no
+reader takes for a shard, and its posts are no longer in the store. Nothing is keyed by a post's
+place in a table, so features are found again from any table that holds the same post.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,15 +27,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgmft.encoders.base import EncoderInfo
-from sgmft.errors import SgmftError
-from sgmft.files import write_whole
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.files import leftovers, why, write_whole
 from sgmft.post_features import PostFeatures
+from sgmft.store_index import StoreIndex
 
 FORMAT = 2  # of the shards; a store of another format is not read
 
 
 class FeatureStore:
-    """Features on disk for one encoder setting.
+    """Features on disk for one encoder setting. Several processes may read and write one folder.
+
+    A damaged shard is set aside, when the store is opened or read, and an `SgmftWarning` names it.
 
     Args:
         folder: where stores live; this one takes the sub-folder named by its fingerprint.
@@ -40,7 +46,7 @@ class FeatureStore:
         tokens: whether word and region features are kept beside the pooled ones.
 
     Raises:
-        SgmftError: a shard cannot be read, or the folder cannot be written.
+        SgmftError: the folder cannot be written, or a damaged shard cannot be set aside.
     """
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
@@ -65,20 +71,26 @@ class FeatureStore:
                 write_whole(self.folder / "_encoder.json", description.encode())
         except OSError as error:
             raise SgmftError(
-                f"The feature store {folder} cannot be written ({error.strerror}): "
-                "choose another folder with --features."
+                f"The feature store {folder} cannot be written ({error.strerror}): make room, "
+                "allow it, or choose another folder with --features."
             ) from error
         _clear_leftovers(self.folder)
-        self._where: dict[str, tuple[Path, int]] = {}
+        self._index = StoreIndex()
+        self._shards: list[Path] = []  # by their numbers in the index
         self._open: tuple[Path, pa.Table] | None = None
         for shard in sorted(self.folder.glob("part-*.parquet")):
-            self._register(shard, _read_keys(shard))
+            try:
+                self._register(shard, _read_keys(shard))
+            except _DamagedError:
+                _set_aside(shard)
+            except FileNotFoundError:  # another process has set it aside
+                continue
 
     def __contains__(self, key: str) -> bool:
-        return key in self._where
+        return key in self._index
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._index)
 
     def write(self, rows: Mapping[str, PostFeatures]) -> None:
         """Add one shard holding these posts, whole or not at all.
@@ -103,7 +115,9 @@ class FeatureStore:
         try:
             write_whole(shard, data)
         except OSError as error:
-            raise SgmftError(f"The feature shard {shard} cannot be written: {error}.") from error
+            raise SgmftError(
+                f"The feature shard {shard} cannot be written: {why(error)}."
+            ) from error
         self._register(shard, list(rows))
 
     def read(self, keys: Sequence[str]) -> list[PostFeatures]:
@@ -111,18 +125,51 @@ class FeatureStore:
 
         Raises:
             KeyError: a key is not in the store.
+            SgmftError: it was, in a shard that is damaged.
         """
-        rows: dict[str, PostFeatures] = {}
-        for key in sorted(set(keys), key=lambda key: self._where[key]):
-            path, position = self._where[key]
-            if self._open is None or self._open[0] != path:
-                self._open = (path, _read(path))
-            rows[key] = _row(self._open[1], position)
+        for key in keys:
+            if key not in self:
+                raise KeyError(key)
+        rows = self.find(keys)
+        if any(key not in rows for key in keys):
+            raise SgmftError(
+                f"Features in {self.folder} were damaged and are set aside: run the same command "
+                "again; only their posts are encoded anew."
+            )
         return [rows[key] for key in keys]
 
+    def find(self, keys: Sequence[str]) -> dict[str, PostFeatures]:
+        """Features of those of these posts that are in the store and whole.
+
+        A damaged shard is set aside, and one that is gone is forgotten: its posts are then no
+        longer in the store.
+
+        Raises:
+            SgmftError: a shard cannot be read, or is damaged and cannot be set aside.
+        """
+        wanted = list(dict.fromkeys(keys))
+        shards, places = self._index.find(wanted)
+        rows: dict[str, PostFeatures] = {}
+        for number in np.unique(shards[shards >= 0]).tolist():
+            try:
+                table = self._table(self._shards[number])
+            except (_DamagedError, FileNotFoundError) as error:
+                self._index.forget(number)
+                if isinstance(error, _DamagedError):
+                    _set_aside(self._shards[number])
+                continue
+            for i in np.flatnonzero(shards == number).tolist():
+                rows[wanted[i]] = _row(table, int(places[i]))
+        return rows
+
+    def _table(self, shard: Path) -> pa.Table:
+        if self._open is None or self._open[0] != shard:
+            self._open = (shard, _read(shard))
+        return self._open[1]
+
     def _register(self, shard: Path, keys: Sequence[str]) -> None:
-        for position, key in enumerate(keys):
-            self._where.setdefault(key, (shard, position))
+        self._index.add(keys, len(self._shards))
+        self._shards.append(shard)
 
 
 _FIELDS = PostFeatures._fields
@@ -150,35 +197,70 @@ def _name(data: Any) -> str:
     return f"part-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
 
 
+class _DamagedError(Exception):
+    """A shard does not hold what was written."""
+
+
 def _read(shard: Path) -> pa.Table:
     """The whole shard, checked against the digest in its name: Parquet itself checks little."""
     try:
         data = shard.read_bytes()
-        if shard.name != _name(data):
-            raise _damaged(shard)
-        return pq.read_table(pa.BufferReader(data))
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(shard) from error
+    except OSError as error:
+        if error.errno == errno.EIO:  # a sector that cannot be read
+            raise _DamagedError from error
+        raise _refused(shard, "read", error) from error
+    if shard.name != _name(data):
+        raise _DamagedError
+    return pq.read_table(pa.BufferReader(data))
 
 
 def _read_keys(shard: Path) -> list[str]:
     """The keys alone, unchecked: a damaged key is a post not found, which is encoded again."""
     try:
-        return list(pq.read_table(shard, columns=["key"], partitioning=None)["key"].to_pylist())
+        keys = pq.read_table(shard, columns=["key"], partitioning=None)["key"]
     except (OSError, pa.ArrowException, ValueError, LookupError, AttributeError) as error:
-        raise _damaged(shard) from error
+        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
+            raise _refused(shard, "read", error) from error
+        raise _DamagedError from error
+    if keys.type != pa.string() or keys.null_count:
+        raise _DamagedError
+    return list(keys.to_pylist())
 
 
-def _damaged(shard: Path) -> SgmftError:
-    return SgmftError(
-        f"The feature shard {shard} is damaged: delete it and run again; only its posts are "
-        "encoded anew."
+def _refused(shard: Path, what: str, error: OSError) -> Exception:
+    if isinstance(error, FileNotFoundError) and what == "read":
+        return error
+    return SgmftError(f"The feature shard {shard} cannot be {what}: {why(error)}.")
+
+
+def _set_aside(shard: Path) -> None:
+    """Give a damaged shard a name that is no shard's; it is kept for whoever wants to look."""
+    number = 1
+    while (aside := shard.with_name(f"_{shard.name}.damaged{number}")).exists():
+        number += 1
+    try:
+        shard.rename(aside)
+    except FileNotFoundError:  # another process has done it
+        return
+    except OSError as error:
+        raise SgmftError(
+            f"The feature shard {shard} is damaged and cannot be set aside ({error.strerror}): "
+            "delete it and run again; only its posts are encoded anew."
+        ) from error
+    warnings.warn(
+        f"The feature shard {shard} is damaged: it is set aside as {aside.name}, and its posts are "
+        "encoded anew.",
+        SgmftWarning,
+        stacklevel=2,
     )
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left a day ago or earlier; younger files may still be in use."""
-    for leftover in folder.glob(".*.tmp"):
+    """Remove what killed processes left a day ago or earlier; younger files may still be in use.
+
+    With a clock that is wrong, one that is in use may be taken: it is then written again.
+    """
+    for leftover in leftovers(folder):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > 86_400:
                 leftover.unlink()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sgmft.compare.catalogue import Row
 from sgmft.compare.data import Data, load_data, load_features
-from sgmft.compare.files import read_json, write_json
+from sgmft.compare.files import read_json, told, write_json
 from sgmft.encoders import EncoderInfo
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.files import make_whole
 from sgmft.fitting import Task, best_epoch, choose, refit
 from sgmft.methods import get_method
 from sgmft.plugins import load_plugin
 from sgmft.presets import Preset
+from sgmft.seals import FILES, file_digest, file_digests, is_whole, sealed
 from sgmft.tables import open_writer
 from sgmft.training import LabelledFeatures, answer
 
@@ -101,20 +106,43 @@ class Work:
 
 
 def finished(work: Work, data: Data) -> dict[str, Any] | None:
-    """What was found, if this work was done before."""
+    """What was found, if this work was done before and its files are as they were written.
+
+    Files that are not are named in an `SgmftWarning`.
+    """
     if work.features not in data.encoded:
         return None
-    record = read_json(_path(work, data, "cells", "json"))
-    if record is None or "failed" in record:
+    path = _path(work, data, "cells", "json")
+    record = read_json(path)
+    if record is None and not path.exists():
+        return None
+    damaged = [path] if not isinstance(record, dict) or not is_whole(record) else []
+    if not damaged and "failed" in record:
         return None
     fused = _path(work, data, "fused", "safetensors")
-    return None if work.keep_fused and not fused.is_file() else dict(record)
+    if not damaged and work.keep_fused and not fused.is_file():
+        return None
+    predictions = _path(work, data, "predictions", "parquet")
+    known = {} if damaged else record.get(FILES, {})
+    damaged += [x for x in (predictions, fused) if x.name in known and not _same(x, known[x.name])]
+    if damaged:
+        names = ", ".join(map(str, damaged))
+        warnings.warn(f"{names} is damaged: its work is done again.", SgmftWarning, stacklevel=2)
+        return None
+    return dict(record)
+
+
+def _same(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
 
 
 def perform(work: Work) -> dict[str, Any]:
     """Do a piece of work, in this process, and write down what was found.
 
     An exception becomes a record with the reason under "failed".
+
+    Raises:
+        SgmftError: what was found cannot be written.
     """
     data = load_data(Path(work.folder) / "data.json")
     try:
@@ -124,8 +152,10 @@ def perform(work: Work) -> dict[str, Any]:
         record = _trial(work, data) if work.choice is None else _run(work, data)
         record["seconds"] = time.monotonic() - start
     except Exception as error:  # whatever it is, the other cells go on
+        if isinstance(error, SgmftError) and isinstance(error.__cause__, OSError | SafetensorError):
+            raise  # but not on a disk that is full
         record = {"failed": f"{type(error).__name__}: {error}"}
-    write_json(_path(work, data, "cells", "json"), record)
+    write_json(_path(work, data, "cells", "json"), sealed(record))
     return record
 
 
@@ -149,7 +179,8 @@ def _run(work: Work, data: Data) -> dict[str, Any]:
     answers = answer(network, load_features(_data_file(work), work.features).take(test))
     probabilities = answers.logits.softmax(-1).numpy()
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
-    with open_writer(str(_path(work, data, "predictions", "parquet")), columns) as writer:
+    written = [_path(work, data, "predictions", "parquet")]
+    with open_writer(str(written[0]), columns) as writer:
         writer.write(
             [
                 {"place": data.places[i][0], "id": data.places[i][1]}
@@ -159,14 +190,17 @@ def _run(work: Work, data: Data) -> dict[str, Any]:
             ]
         )
     if work.keep_fused:
-        fused = _path(work, data, "fused", "safetensors")
-        fused.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"fused": answers.fused.numpy().astype(np.float32)}, fused)
+        values = {"fused": answers.fused.numpy().astype(np.float32)}
+        written.append(fused := _path(work, data, "fused", "safetensors"))
+        with told(fused):
+            fused.parent.mkdir(parents=True, exist_ok=True)
+            make_whole(fused, lambda path: save_file(values, path))
     return {
         "settings": dict(work.choice.settings),
         "epochs": work.choice.epochs,
         "parameters": sum(x.numel() for x in network.parameters() if x.requires_grad),
         "name": work.name(data),
+        FILES: file_digests(written),
     }
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sgmft.compare.results import Panel
 from sgmft.drawing import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.errors import SgmftError
+from sgmft.files import make_whole, why, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,11 +152,12 @@ def save_figure(
     text = draw(panels, columns)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        svg.write_text(text, "utf-8", errors="replace")
+        write_whole(svg, text.encode(errors="replace"))
         with drawing_style(cjk_fonts()):
-            _figure(panels, columns).savefig(png, format="png", dpi=200, facecolor="white")
+            drawn = _figure(panels, columns)
+            make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
     except OSError as error:
-        raise SgmftError(f"figures cannot be written to {folder}: {error.strerror}") from None
+        raise SgmftError(f"Figures cannot be written to {folder}: {why(error)}.") from error
     return svg, png
 
 

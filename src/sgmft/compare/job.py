@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from sgmft.compare.plan import Plan
 from sgmft.compare.prepare import OnEncoded, Split, prepare
 from sgmft.compare.report import write_report
 from sgmft.compare.results import Table
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.files import check_writable, leftovers
 from sgmft.jobs import Source, Told
 from sgmft.posts import told_errors
 from sgmft.saving import finite, versions
@@ -58,11 +60,14 @@ def compare_table(
     """
     folder = Path(output).absolute()
     _refuse_others(folder)
+    check_writable(folder)
     path = folder / "data.json"
     load_data.cache_clear()
     if plan.finished_only:
         if not path.is_file():
             raise SgmftError(f"Nothing is finished in {folder}.")
+        if not _is_ours(read_json(path)):
+            raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
         data = load_data(path)
     else:
         data = prepare(
@@ -110,17 +115,32 @@ def _refuse_others(folder: Path) -> None:
     """Keep out of folders that hold something else than a comparison."""
     if folder.is_file():
         raise SgmftError(f"{folder} is a file: choose a folder for the report.")
-    known = read_json(folder / "data.json")
-    ours = isinstance(known, dict) and "encoded" in known
-    if folder.is_dir() and not ours and {file.name for file in folder.iterdir()} - {"features"}:
+    if not folder.is_dir() or _is_ours(read_json(folder / "data.json")):
+        return
+    names = {file.name for file in folder.iterdir()}
+    names -= {file.name for file in leftovers(folder, "data.json")}
+    damaged = "cells" in names and read_json(folder / "data.json") is None
+    if names - {"features"} and not damaged:
         raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
+
+
+def _is_ours(values: object) -> bool:
+    """Whether this is what a comparison's `data.json` holds."""
+    return isinstance(values, dict) and "encoded" in values
 
 
 def _with_earlier(data: Data, path: Path) -> Data:
     """The same posts under earlier encoder settings too, so that earlier rows can be shown."""
-    if not path.is_file() or (earlier := load_data(path)).fingerprint != data.fingerprint:
+    if not path.exists():
         return data
-    return replace(data, encoded={**earlier.encoded, **data.encoded})
+    try:
+        earlier = load_data(path)
+        same = earlier.fingerprint == data.fingerprint
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        told = f"{path} is damaged: it is written anew, and what is finished is found again."
+        warnings.warn(told, SgmftWarning, stacklevel=2)
+        return data
+    return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
 
 
 def _about(data: Data) -> dict[str, str]:

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 from sgmft.compare.catalogue import FigurePlan, Row, TablePlan, rows
 from sgmft.compare.comparison import Comparison, Found
 from sgmft.compare.figures import embed, save_figure
+from sgmft.compare.files import told
 from sgmft.compare.results import Difference, FigurePart, Line, Summary, Table
 from sgmft.compare.statistics import corrected, difference, summarise
+from sgmft.files import make_whole
 
 Chances = npt.NDArray[np.float64]  # (S, N, K)
 
@@ -134,6 +136,6 @@ def write_predictions(comparison: Comparison, path: Path) -> None:
             table = table.add_column(0, "seed", pa.array([seed] * count, pa.int32()))
             parts.append(table.add_column(0, "row", pa.array([key] * count)))
     if parts:
-        temporary = path.with_name(f".{path.name}.tmp")
-        pq.write_table(pa.concat_tables(parts, promote_options="permissive"), temporary)
-        temporary.replace(path)
+        table = pa.concat_tables(parts, promote_options="permissive")
+        with told(path):
+            make_whole(path, lambda temporary: pq.write_table(table, temporary))

@@ -14,6 +14,7 @@ from sgmft.compare.markdown import to_markdown
 from sgmft.compare.results import FigurePart, Table
 from sgmft.compare.wording import GUIDE, MAP_GUIDE, differs, is_reference, show
 from sgmft.errors import SgmftError
+from sgmft.files import why, write_whole
 from sgmft.templates import render
 
 
@@ -67,10 +68,10 @@ def write_report(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.html").write_text(page, "utf-8", errors="replace")
-        (folder / "report.md").write_text(text, "utf-8", errors="replace")
+        write_whole(folder / "report.html", page.encode(errors="replace"))
+        write_whole(folder / "report.md", text.encode(errors="replace"))
     except OSError as error:
-        raise SgmftError(f"the report cannot be written to {folder}: {error.strerror}") from None
+        raise SgmftError(f"The report cannot be written to {folder}: {why(error)}.") from error
     return folder / "report.html"
 
 

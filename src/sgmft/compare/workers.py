@@ -5,15 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from queue import SimpleQueue
 from typing import Any
 
 from sgmft.compare.cells import Work, perform
+from sgmft.stopping import SIGNALS
 
 Record = dict[str, Any]
 
@@ -28,6 +32,8 @@ def run_works(
         workers: processes; 1 works in this one.
         on_done: called in this process with each piece of work and what was found; returns the
             pieces that could not be begun before.
+
+    An exception, and so a signal to this process, ends the workers, and their temporary files go.
     """
     if workers <= 1:
         left = deque(works)
@@ -38,11 +44,11 @@ def run_works(
     waiting: SimpleQueue[Work | None] = SimpleQueue()
     for work in works:
         waiting.put(work)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    stop = threading.Event()
+    resource_tracker.ensure_running()  # by the first process it would be, with signals let through
+    processes = _Workers(max(1, (os.cpu_count() or 1) // workers))
     done: SimpleQueue[tuple[Work, Record] | BaseException] = SimpleQueue()
     with ThreadPoolExecutor(workers) as pool:
-        hands = [pool.submit(_hand, waiting, done, threads, stop) for _ in range(workers)]
+        working = [pool.submit(_hand, waiting, done, processes) for _ in range(workers)]
         try:
             under_way = len(works)
             while under_way:
@@ -53,29 +59,77 @@ def run_works(
                 for work in following:
                     waiting.put(work)
                 under_way += len(following) - 1
+        except BaseException:
+            processes.stop()
+            raise
         finally:
-            stop.set()
-            for _ in hands:
+            for _ in working:
                 waiting.put(None)
-    for hand in hands:
+    for hand in working:
         hand.result()
+
+
+class _Workers:
+    """The processes at work."""
+
+    def __init__(self, threads: int) -> None:
+        self._stopped = threading.Event()
+        self._threads = threads
+        self._processes: set[int] = set()
+        self._lock = threading.Lock()
+
+    def start(self) -> tuple[ProcessPoolExecutor, int]:
+        """One fresh process, and its number; a fork would inherit torch's threads as they stand.
+
+        Raises:
+            BrokenProcessPool: it has died already.
+        """
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._threads,))
+        # Signals wait until the process knows what to do with them; it inherits the mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        number = executor.submit(os.getpid).result()
+        with self._lock:
+            self._processes.add(number)
+        return executor, number
+
+    def ended(self, number: int) -> None:
+        """A process is no more."""
+        with self._lock:
+            self._processes.discard(number)
+
+    def stop(self) -> None:
+        """End all of them, and start none."""
+        with self._lock:
+            self._stopped.set()
+            for number in self._processes:
+                with suppress(ProcessLookupError):  # it has died meanwhile
+                    os.kill(number, signal.SIGTERM)
+
+    def are_wanted(self) -> bool:
+        """Whether nobody has stopped them."""
+        return not self._stopped.is_set()
 
 
 def _hand(
     waiting: SimpleQueue[Work | None],
     done: SimpleQueue[tuple[Work, Record] | BaseException],
-    threads: int,
-    stop: threading.Event,
+    workers: _Workers,
 ) -> None:
     """One process's share of the work, taken piece by piece until None."""
     executor: ProcessPoolExecutor | None = None
+    number = 0
     try:
-        while (work := waiting.get()) is not None and not stop.is_set():
-            executor = executor or _executor(threads)
+        while (work := waiting.get()) is not None and workers.are_wanted():
             try:
+                if executor is None:
+                    executor, number = workers.start()
+                if not workers.are_wanted():
+                    break
                 record = executor.submit(perform, work).result()
-            except BrokenProcessPool:
+            except (BrokenProcessPool, SystemExit):
                 record = {"failed": "the process died, perhaps for want of memory"}
+                workers.ended(number)
                 executor = None
             done.put((work, record))
     except BaseException as error:  # told to the one who waits, or he would wait for ever
@@ -83,20 +137,22 @@ def _hand(
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)
-
-
-def _executor(threads: int) -> ProcessPoolExecutor:
-    """One fresh process; a fork would inherit torch's threads in an unknown state."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context, initializer=_start, initargs=(threads,))
+            workers.ended(number)
 
 
 def _start(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
+    for number in SIGNALS:
+        signal.signal(number, _end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_follow, daemon=True).start()
+
+
+def _end(number: int, frame: object) -> None:
+    """End a worker, without a traceback and after it has cleaned up."""
+    sys.exit(128 + number)
 
 
 def _follow() -> None:

@@ -10,20 +10,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from sgmft.abstention import FILE as HELD_OUT
 from sgmft.encoders import load_encoder
 from sgmft.encoders.base import Encoder
 from sgmft.errors import SgmftError
 from sgmft.export.head import write_head
-from sgmft.files import write_whole
+from sgmft.files import why, write_whole
 from sgmft.runtime.manifest import FORMAT, HEAD, MANIFEST, PICTURES, TEXTS, TOKENIZER, is_exported
 from sgmft.saving import finite, versions
+from sgmft.seals import FILES as DIGESTS
+from sgmft.seals import file_digests, sealed
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
 
 GRAPHS = (HEAD, PICTURES, TEXTS)
 FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")
+TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
 KEPT = ("data", "metrics", "calibration")  # of the locator's record
 
 
@@ -51,12 +56,16 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
         raise SgmftError("A zero-shot locator is not exported: train one on its answers.")
     if (target / "config.json").exists():
         raise SgmftError(f"{target} holds a model: write its export to another folder.")
-    if target.is_dir() and any(target.iterdir()) and not is_exported(target):
+    unfinished = list(target.glob(f"{TEMPORARY}*"))  # of a process that was killed
+    ours = is_exported(target) or unfinished
+    if target.is_dir() and any(target.iterdir()) and not ours:
         raise SgmftError(f"{target} holds other files: write the export to a new folder.")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as name:
+        with tempfile.TemporaryDirectory(dir=target, prefix=TEMPORARY) as name:
             temporary = Path(name)
+            for folder_left in unfinished:
+                shutil.rmtree(folder_left, ignore_errors=True)
             exact = {"device": "cpu", "dtype": "float32"}
             encoder = load_encoder(**(locator.encoder_settings | exact))
             settings = _write_encoder(encoder, temporary)
@@ -69,20 +78,23 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
                 (target / file).unlink(missing_ok=True)
             for path in temporary.iterdir():
                 shutil.move(path, target / path.name)
-        manifest = {
-            "format": FORMAT,
-            "labels": locator.labels,
-            "tokens": tokens,
-            "encoder": {"info": asdict(info), **settings},
-            "method": locator.method.name,
-            "preset": locator.preset.name,
-            **{key: locator.record[key] for key in KEPT if key in locator.record},
-            "versions": versions(),
-        }
-        text = json.dumps(finite({"sgmft": manifest}), ensure_ascii=False, indent=2)
-        write_whole(target / MANIFEST, text.encode())
-    except OSError as error:
-        raise SgmftError(f"The export cannot be written to {target}: {error.strerror}.") from error
+            manifest = {
+                "format": FORMAT,
+                "labels": locator.labels,
+                "tokens": tokens,
+                "encoder": {"info": asdict(info), **settings},
+                "method": locator.method.name,
+                "preset": locator.preset.name,
+                **{key: locator.record[key] for key in KEPT if key in locator.record},
+                "versions": versions(),
+            }
+            manifest[DIGESTS] = file_digests(target / name for name in FILES if name != "README.md")
+            values = {"sgmft": sealed(finite(manifest))}
+            write_whole(
+                target / MANIFEST, json.dumps(values, ensure_ascii=False, indent=2).encode()
+            )
+    except (OSError, SafetensorError) as error:
+        raise SgmftError(f"The export cannot be written to {target}: {why(error)}.") from error
     return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
+from sgmft.seals import FILES, check_file, check_seal
 
 FORMAT = 1  # raised when an older sgmft could not read it
 MANIFEST = "onnx.json"
+CURE = "export the model again"
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
 HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
 
@@ -41,10 +43,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Of a folder.
+        """Of a folder whose files are as they were exported.
 
         Raises:
-            SgmftError: it holds no exported model, or one of a newer format.
+            SgmftError: it holds no exported model, or one that is damaged or of a newer format.
         """
         if not is_exported(folder):
             raise SgmftError(
@@ -58,6 +60,9 @@ class Manifest:
                     f"{folder} was written by sgmft {found['versions']['sgmft']}, in a newer "
                     "format than this one reads: pip install --upgrade sgmft."
                 )
+            check_seal(found, folder / MANIFEST, CURE)
+            for name in found.get(FILES, ()):
+                check_file(folder / name, found, CURE)
             encoder = found["encoder"]
             return cls(
                 [str(label) for label in found["labels"]],
@@ -67,4 +72,4 @@ class Manifest:
                 int(encoder["max_words"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SgmftError(f"{folder / MANIFEST} is damaged: export the model again.") from error
+            raise SgmftError(f"{folder / MANIFEST} is damaged: {CURE}.") from error

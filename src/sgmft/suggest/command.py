@@ -63,7 +63,7 @@ def suggest(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = locator_of(model, features, device)
-    with console.told_warnings(), console.counter("Encoding") as done:
+    with console.counter("Encoding") as done:
         found = suggest_table(
             source_of(table, where, column, allow_outside, strict),
             output,

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from sgmft.errors import SgmftError
+from sgmft.files import why
 from sgmft.tables.parquet_sink import ParquetSink
 from sgmft.tables.plain import as_json, plain
 
@@ -95,7 +96,8 @@ class TableWriter:
                     self._temporary.replace(self._path.resolve())
         finally:
             if self._path is not None:
-                self._temporary.unlink(missing_ok=True)
+                with suppress(OSError):  # of a disk that has become read-only meanwhile
+                    self._temporary.unlink(missing_ok=True)
 
 
 def _told_apart(names: Iterable[str]) -> list[str]:
@@ -145,7 +147,7 @@ def _told(path: Path | None) -> Iterator[None]:
     except OSError as error:
         if path is None:
             raise
-        raise SgmftError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
 
 
 class _Delimited:

@@ -1,0 +1,76 @@
+"""Digests of what is written, so that damage to it is seen when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgmft.errors import SgmftError
+
+SEAL = "digest"  # its key in what is sealed; the first, so that its line can be deleted by hand
+FILES = "files"  # key of the digests of the files that belong to it
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digests(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files that are there, by their names."""
+    return {path.name: file_digest(path) for path in paths if path.is_file()}
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON can hold, with its digest."""
+    bare = {key: value for key, value in values.items() if key != SEAL}
+    return {SEAL: _digest(values), **bare}
+
+
+def is_whole(values: Mapping[str, Any]) -> bool:
+    """Whether sealed values are as they were; values without a seal are taken to be."""
+    return values.get(SEAL) in (None, _digest(values))
+
+
+def check_seal(values: Mapping[str, Any], path: Path, cure: str) -> None:
+    """Raise SgmftError, with `cure`, where sealed values that were read from `path` are changed."""
+    if not is_whole(values):
+        raise SgmftError(
+            f"{path} is damaged or was changed by hand: {cure}, or, if you changed it and mean it, "
+            f'delete its line "{SEAL}".'
+        )
+
+
+def check_file(path: Path, known: Mapping[str, Any], cure: str) -> None:
+    """Raise SgmftError, with `cure`, where a file is not the one whose digest is known.
+
+    Args:
+        known: what was sealed; without digests of files, written by an earlier sgmft, nothing is
+            checked.
+    """
+    wanted = known.get(FILES, {}).get(path.name)
+    if wanted is None:
+        return
+    try:
+        found = file_digest(path)
+    except FileNotFoundError as error:
+        raise SgmftError(f"{path} is missing: {cure}.") from error
+    except OSError as error:
+        raise SgmftError(f"{path} cannot be read ({error.strerror}): {cure}.") from error
+    if found != wanted:
+        raise SgmftError(f"{path} is damaged or belongs to another model: {cure}.")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    bare = {key: value for key, value in values.items() if key != SEAL}
+    read = json.loads(json.dumps(bare))  # as a reader finds it: keys are texts, tuples are lists
+    text = json.dumps(read, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,95 @@
+"""Clocks that are wrong, or jump: nothing that is being written is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from counting_encoder import CountingEncoder, same
+from sgmft.encoding import encode_posts
+from sgmft.files import leftovers, make_whole, write_whole
+from sgmft.posts import Post
+from sgmft.store import FeatureStore
+
+POSTS = [Post(f"第{i}天在家") for i in range(8)]
+
+
+def test_a_file_whose_temporary_is_taken_is_written_again(tmp_path):
+    written = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(b"whole")
+        written.append(temporary)
+        if len(written) == 1:  # as a process with a clock that is wrong does
+            for leftover in leftovers(tmp_path):
+                leftover.unlink()
+
+    make_whole(tmp_path / "file", write)
+    assert len(set(written)) == 2 and not leftovers(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "gone" / "file", b"x")
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_store_opened_under_another_clock_while_one_writes(tmp_path, monkeypatch, days):
+    encoder = CountingEncoder()
+    store = FeatureStore(tmp_path, encoder.info, tokens=True)
+    now, replace = time.time, Path.replace
+
+    def open_another(path: Path, target: Path) -> Path:  # just before the shard gets its name
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(time, "time", lambda: now() + days * 86_400)
+        FeatureStore(tmp_path, encoder.info, tokens=True)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", open_another)
+    (chunk,) = encode_posts(POSTS, encoder, tokens=True, store=store)
+    again = FeatureStore(tmp_path, encoder.info, tokens=True)
+    assert len(again) == len(POSTS)
+    assert all(map(same, again.read(chunk.keys), chunk.rows))
+
+
+SCRIPT = """
+import sys, time
+from counting_encoder import CountingEncoder
+from test_clocks import POSTS
+from sgmft.encoding import encode_posts
+from sgmft.store import FeatureStore
+encoder = CountingEncoder()
+store = FeatureStore(sys.argv[1], encoder.info, tokens=True)
+for chunk in encode_posts(POSTS, encoder, tokens=True, store=store, chunk=2):
+    pass
+print(time.time())
+"""
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
+def test_a_process_whose_clock_is_wrong_loses_nothing(tmp_path):
+    """Three days ahead, then three behind what is there, then right again: nothing is redone."""
+    seen = []
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    for shift in ("+3d", "-3d"):
+        ended = subprocess.run(
+            ["faketime", "-f", shift, sys.executable, "-c", SCRIPT, tmp_path],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert abs(float(ended.stdout) - time.time()) > 2 * 86_400
+        seen.append({x: x.stat().st_ino for x in tmp_path.rglob("*") if x.is_file()})
+    assert seen[0] == seen[1] and len(seen[0]) == 1 + len(POSTS) // 2
+    encoder = CountingEncoder()
+    store = FeatureStore(tmp_path, encoder.info, tokens=True)
+    list(encode_posts(POSTS, encoder, tokens=True, store=store))
+    assert not encoder.texts

@@ -1,0 +1,68 @@
+"""Damaged files of a comparison are named, and their work is done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faults import comparison_of
+from sgmft.compare.job import compare_table
+from sgmft.compare.plan import make_plan
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.jobs import Source
+from toy_tables import rows as rows
+from toy_tables import table as table
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture
+def compare(table, tmp_path):
+    """Runs a comparison, in the same folder each time; the folder."""
+
+    def run(**options: object) -> Path:
+        asked = {"encoder": "tiny", "seeds": 1, "trials": 2, "epochs": 2, "workers": 1}
+        plan = make_plan("1", "", "linear-probe,unis-mmc", **asked, **options)
+        folder = tmp_path / "c"
+        compare_table(Source(str(table)), folder, plan, features=tmp_path / "features")
+        return folder
+
+    return run
+
+
+def test_a_damaged_file_is_named_and_made_again(compare):
+    folder = compare()
+    wanted = comparison_of(folder)
+    for pattern in ("cells/*-seed0-*.json", "cells/*-trial-*.json", "predictions/*"):
+        path = sorted(folder.glob(pattern))[-1]
+        data = path.read_bytes()
+        changed = data[:60] + bytes([data[60] ^ 1]) + data[61:]
+        if path.suffix == ".json":  # a number that could well be
+            changed = data.replace(b'"epochs": ', b'"epochs": 1')
+        for damaged in (data[: len(data) // 2], changed):
+            path.write_bytes(damaged)
+            with pytest.warns(SgmftWarning, match=f"{path} is damaged: its work is done again"):
+                compare()
+            assert comparison_of(folder) == wanted
+            if path.suffix != ".json":
+                assert path.read_bytes() == data
+
+
+def test_a_damaged_list_of_posts_is_written_anew(compare):
+    folder = compare()
+    wanted, cells = comparison_of(folder), {x: x.stat().st_ino for x in folder.glob("cells/*")}
+    path = folder / "data.json"
+    path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(SgmftError, match=r"data\.json is damaged: leave --finished-only out"):
+        compare(finished_only=True)
+    with pytest.warns(SgmftWarning, match=f"{path} is damaged"):
+        compare()
+    assert comparison_of(folder) == wanted
+    assert {x: x.stat().st_ino for x in folder.glob("cells/*")} == cells  # found again
+
+
+def test_half_a_list_of_posts_of_a_killed_process_is_no_obstacle(compare, tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / ".data.json.0123.tmp").write_bytes(b"{")
+    assert (compare() / "report.html").exists()
