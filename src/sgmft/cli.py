@@ -31,6 +31,7 @@ from sgmft.options import (
     source_of,
 )
 from sgmft.predict_command import predict
+from sgmft.processes import is_main, number
 from sgmft.serving.command import serve
 from sgmft.suggest.command import suggest
 
@@ -222,5 +223,5 @@ def main() -> None:
     try:
         app()
     except SgmftError as error:
-        _say(f"sgmft: {error}")
+        _say(f"sgmft: {error}" if is_main() else f"sgmft, process {number()}: {error}")
         sys.exit(2)

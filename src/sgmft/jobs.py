@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgmft import processes
 from sgmft.abstention import Abstention
 from sgmft.errors import SgmftError
 from sgmft.posts import Post, count_errors, refuse
@@ -79,12 +80,14 @@ def train_table(
 ) -> Told:
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
+    With several processes (`sgmft.processes`) all of them call this, and the main one writes.
+
     Raises:
         SgmftError: the table cannot be read, has fewer than two labels, or `output` holds
             something else than a model.
     """
     folder = Path(output)
-    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
+    if processes.is_main() and folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise SgmftError(f"{output} holds other files: choose a new folder for the model.")
     if folder.is_file():
         raise SgmftError(f"{output} is a file: choose a folder for the model.")
@@ -98,8 +101,10 @@ def train_table(
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
         on_epoch=on_epoch,
     )
-    locator.save_pretrained(folder)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    if processes.is_main():
+        locator.save_pretrained(folder)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    processes.wait()
     return Told(len(posts), locator.record["data"]["skipped"])
 
 
