@@ -123,11 +123,23 @@ def test_killed_twice_and_started_again(table, model, tmp_path):
     assert (folder / "config.json").read_text() == (model[0] / "config.json").read_text()
 
 
-def test_a_mistake_says_whose_it_is(table, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "x.jsonl", "-o", "m", "--preset", "none"], "There is no preset 'none'"),
+        (["encode", "x.jsonl", "-o", "m"], "sgmft encode runs in one process"),
+    ],
+)
+def test_a_mistake_says_whose_it_is(tmp_path, words, told):
     second = {**os.environ, "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
-    command = [sys.executable, "-m", "sgmft", "train", table, "-o", tmp_path / "m"]
     ended = subprocess.run(
-        [*command, "--preset", "nonsense"], capture_output=True, text=True, env=second, check=False
+        [sys.executable, "-m", "sgmft", *words],
+        capture_output=True,
+        text=True,
+        env=second,
+        cwd=tmp_path,
+        check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("sgmft, process 1: There is no preset 'nonsense'")
+    assert ended.stderr.startswith(f"sgmft, process 1: {told}")
+    assert not any(tmp_path.iterdir())

@@ -151,7 +151,7 @@ class FeatureFiles:
                 name: stack.enter_context((folder / f"{name}.bin").open("wb"))
                 for name in self._columns()
             }
-            for first in range(0, len(keys), CHUNK):
+            for first in range(0, max(1, len(keys)), CHUNK):
                 rows = self._store.read(keys[first : first + CHUNK])
                 part = Features.of(rows, self._store.info, self._store.tokens)
                 per_picture = part.regions_per_picture or per_picture

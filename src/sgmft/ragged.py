@@ -65,12 +65,14 @@ class Flat:
         return int(self._end[-1]) if len(self._end) else 0
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Parts (size, ...) in order, the last of them perhaps shorter."""
-        for first in range(0, len(self), size):
+        """Parts (size, ...) in order, the last of them perhaps shorter; one at least."""
+        for first in range(0, max(1, len(self)), size):
             yield self.rows(first, min(first + size, len(self)))
 
     def rows(self, first: int, last: int) -> Tensor:
         """A copy of the values from position `first` to before `last`."""
+        if first >= last:
+            return self._sequences.values[:0]
         ends = self._end.new_tensor([first, last - 1])
         i, j = torch.searchsorted(self._end, ends, right=True).tolist()
         end = self._end[i : j + 1]
