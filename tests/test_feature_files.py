@@ -110,7 +110,7 @@ def test_a_training_on_them_reaches_the_same_weights(store):
         assert seen.features.words is not None and seen.features.regions is not None
         tokens = seen.features.words.flat(), seen.features.regions.flat()
         model.prepare(seen.features.texts, seen.features.images, *tokens)
-        history = train(model, seen, held, replace(FAST, batch_size=64))
+        history = train(model, seen, held, replace(FAST, epochs=2, batch_size=64))
         return weights_of(model), figures(history)
 
     mapped, in_memory = (
@@ -214,8 +214,8 @@ from sgmft.store import FeatureStore
 info, dice = EncoderInfo("x", "0" * 16, 8, 64, False, None, 8, "light"), np.random.default_rng(0)
 store = FeatureStore(sys.argv[1], info, True)
 regions = dice.standard_normal((200, 64), np.float32).astype(np.float16)
-keys = [str(i) for i in range(4096)]  # 105 MB of regions
-for first in range(0, 4096, 256):
+keys = [str(i) for i in range(2048)]  # 52 MB of regions
+for first in range(0, 2048, 256):
     row = PostFeatures(None, None, regions[:1].astype(np.float32), regions, None)
     store.write({key: row for key in keys[first : first + 256]})
 
@@ -228,7 +228,7 @@ def read(keys):
 
 read(keys[:512])
 status = Path("/proc/self/status").read_text().split()
-limit = 1024 * int(status[status.index("VmData:") + 1]) + 50_000_000
+limit = 1024 * int(status[status.index("VmData:") + 1]) + 25_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 read(keys)
 try:

@@ -126,18 +126,17 @@ def test_killed_twice_and_started_again(table, model, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["train", "x.jsonl", "-o", "m", "--preset", "none"], "There is no preset 'none'"),
-        (["encode", "x.jsonl", "-o", "m"], "sgmft encode runs in one process"),
+        (["train", "--preset", "none"], "There is no preset 'none'"),
+        (["encode"], "sgmft encode runs in one process"),
     ],
 )
 def test_a_mistake_says_whose_it_is(tmp_path, words, told):
     second = {**os.environ, "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
     ended = subprocess.run(
-        [sys.executable, "-m", "sgmft", *words],
+        [sys.executable, "-m", "sgmft", *words, tmp_path / "x.jsonl", "-o", tmp_path / "m"],
         capture_output=True,
         text=True,
         env=second,
-        cwd=tmp_path,
         check=False,
     )
     assert ended.returncode == 2
