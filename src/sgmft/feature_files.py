@@ -72,8 +72,6 @@ class FeatureFiles:
     def remove(self) -> None:
         """Remove the files; whoever has them mapped can go on reading."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # there are files of other posts
-            self.folder.parent.rmdir()
 
     def _columns(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Of each array, the type of its numbers and the shape of a row."""
@@ -131,8 +129,11 @@ class FeatureFiles:
             try:
                 self._write_into(temporary)
                 shutil.rmtree(self.folder, ignore_errors=True)  # damaged, if it is there
-                with suppress(FileExistsError):
+                try:
                     temporary.rename(self.folder)
+                except OSError:
+                    if not self.folder.exists():  # else another process was faster
+                        raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:

@@ -63,6 +63,9 @@ def train(
 ) -> list[Epoch]:
     """Minimise equation 19's cross-entropy; `model` ends with the chosen epoch's weights.
 
+    Several processes (`sgmft.processes`) all call this with the same arguments, and all end with
+    the same weights; the main one writes the checkpoint and the logs.
+
     Args:
         validation: held-out posts for `config.patience`; None trains all epochs.
         checkpoint: folder for the state after each epoch, which stays there. A run with the same
@@ -74,6 +77,9 @@ def train(
 
     Returns:
         The log, one entry an epoch.
+
+    Raises:
+        SgmftError: several processes were given different posts or settings.
     """
     from accelerate import Accelerator
 
@@ -137,8 +143,8 @@ def train(
             on_epoch(history[-1])
     if config.patience and best is not None:
         model.load_state_dict(best)
-    if track:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:  # `end_training` would part the processes as well
+        tracker.finish()
     model.eval()
     return history
 
