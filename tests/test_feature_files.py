@@ -222,28 +222,30 @@ import numpy as np, torch
 from sgmft.encoders import EncoderInfo
 from sgmft.feature_files import FeatureFiles
 from sgmft.features import Features
+from sgmft.memory import keep_freed_memory
 from sgmft.nn.inputs import Normalizer
 from sgmft.post_features import PostFeatures
 from sgmft.store import FeatureStore
 
-info, dice = EncoderInfo("x", "0" * 16, 8, 64, False, None, 8, "light"), np.random.default_rng(0)
+keep_freed_memory()  # so that what was needed once is counted
+info, dice = EncoderInfo("x", "0" * 16, 8, 128, False, None, 8, "light"), np.random.default_rng(0)
 store = FeatureStore(sys.argv[1], info, True)
-regions = dice.standard_normal((200, 64), np.float32).astype(np.float16)
-keys = [str(i) for i in range(2048)]  # 52 MB of regions
-for first in range(0, 2048, 256):
+regions = dice.standard_normal((100, 128), np.float32).astype(np.float16)
+keys = [str(i) for i in range(3072)]  # 79 MB of regions
+for first in range(0, 3072, 256):
     row = PostFeatures(None, None, regions[:1].astype(np.float32), regions, None)
     store.write({key: row for key in keys[first : first + 256]})
 
 def read(keys):
     features = FeatureFiles(store, keys).features()
-    scale = Normalizer(64, "standard")
+    scale = Normalizer(128, "standard")
     scale.fit(features.take(torch.arange(len(keys)).flip(0)).regions.flat())
     for rows in torch.randperm(len(keys)).split(64):
         assert features.batch(rows).image_mask.all()
 
 read(keys[:512])
 status = Path("/proc/self/status").read_text().split()
-limit = 1024 * int(status[status.index("VmData:") + 1]) + 25_000_000
+limit = 1024 * int(status[status.index("VmData:") + 1]) + 40_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 read(keys)
 try:
