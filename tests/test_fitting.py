@@ -17,6 +17,7 @@ from sgmft.fitting import Task, choose, fit_network, refit, validation_metrics
 from sgmft.methods import get_method
 from sgmft.nn import SGMFT, Batch, Network, NetworkConfig, Output
 from sgmft.nn.evidence import EvidenceNetwork
+from sgmft.nn.inputs import Vectors
 from sgmft.presets import Preset, TrainConfig
 from sgmft.training import LabelledFeatures
 
@@ -147,11 +148,11 @@ class Watching(Network):
         self.drawn = torch.rand(3)
 
     @classmethod
-    def measure(cls, words: torch.Tensor | None) -> dict[str, int]:
+    def measure(cls, words: Vectors | None) -> dict[str, int]:
         return {"vocabulary_size": 1 if words is None else len(words)}
 
-    def prepare(self, *given: torch.Tensor | None) -> None:
-        self.given = [None if x is None else x.clone() for x in given]
+    def prepare(self, *given: Vectors | None) -> None:
+        self.given = [None if x is None else torch.cat([*x.split(7)]) for x in given]
 
     def forward(self, batch: Batch) -> Output:
         raise AssertionError("nothing is asked of it before training")

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from made_up import posts
+from sgmft.checkpoint import load_checkpoint
 from sgmft.errors import SgmftWarning
 from sgmft.nn import ModelConfig
 from sgmft.presets import TrainConfig
@@ -227,3 +228,31 @@ def test_a_checkpoint_is_one_safetensors_file_without_pickle(tmp_path):
     kinds = {name.partition("/")[0] for name in names}
     assert kinds == {"model", "best", "optimizer", "random"}
     assert len(json.loads(header["__metadata__"]["progress"])["history"]) == 2
+
+
+def test_a_checkpoint_from_before_there_were_several_processes(tmp_path):
+    with pytest.raises(StopHereError):
+        run(checkpoint=tmp_path, stop=2)
+    tensors, path = load_file(tmp_path / FILE), tmp_path / FILE
+    with safe_open(path, "pt") as file:
+        told = file.metadata()
+    tensors["random"] = tensors.pop("random/0")
+    save_file(tensors, path, told)
+    weights, history, _ = run()
+    resumed, again, _ = run(checkpoint=tmp_path)
+    assert same(weights, resumed) and figures(again) == figures(history)
+
+
+def test_a_process_that_was_not_there_has_dropout_of_its_own(tmp_path):
+    with pytest.raises(StopHereError):
+        run(checkpoint=tmp_path, stop=2)
+    with safe_open(tmp_path / FILE, "pt") as file:
+        identity = json.loads(file.metadata()["progress"])["identity"]
+    model = fresh(DROPPING)
+    optimizer = torch.optim.AdamW(model.parameters())
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert load_checkpoint(tmp_path, identity, model, optimizer, process=1) is not None
+    assert torch.equal(torch.get_rng_state(), before)
+    assert load_checkpoint(tmp_path, identity, model, optimizer) is not None
+    assert not torch.equal(torch.get_rng_state(), before)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,8 +17,32 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.files import make_whole, why
+from sgmft.presets import TrainConfig
+
+if TYPE_CHECKING:
+    from sgmft.nn import Network
+    from sgmft.training import LabelledFeatures
 
 FILE = "checkpoint.safetensors"
+
+
+def identity_of(
+    model: Network, parts: Iterable[LabelledFeatures | None], config: TrainConfig
+) -> str:
+    """Digest of everything that decides a run, so that only the same run is continued.
+
+    Args:
+        model: before training.
+        parts: posts to train on, and those held out, if there are any.
+    """
+    digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
+    for part in parts:
+        if part is not None:
+            for x in (part.labels, *part.features.contents()):
+                digest.update(x.contiguous().numpy().data)
+    for x in model.state_dict().values():
+        digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -24,19 +50,21 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     best: dict[str, Tensor] | None,
+    random: Tensor,
     progress: dict[str, Any],
 ) -> None:
-    """Write one file with weights, optimiser state, best weights so far, random state and progress.
+    """Write one file with weights, optimiser state, best weights so far, random states, progress.
 
     Args:
         folder: created if need be.
         best: weights of the best epoch so far, if one is tracked.
+        random: the random state of each process (P, S).
         progress: what JSON can hold: epoch, history and the run's identity.
 
     Raises:
         SgmftError: the file cannot be written; one that was there before is as it was.
     """
-    tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
+    tensors = {f"random/{i}": state for i, state in enumerate(random)}
     tensors |= {f"model/{name}": x for name, x in model.state_dict().items()}
     tensors |= {f"best/{name}": x for name, x in (best or {}).items()}
     for i, state in optimizer.state_dict()["state"].items():
@@ -51,7 +79,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    process: int = 0,
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
     """Restore what `save_checkpoint` wrote; None if there is none, or it is of another run.
 
@@ -59,6 +91,8 @@ def load_checkpoint(
 
     Args:
         identity: of the run: settings and data. A checkpoint with another one is not used.
+        process: whose random state is restored. It is left as it is for a process that was not
+            there: other numbers of processes go on with the same weights and other dropout.
 
     Returns:
         (best weights so far, progress).
@@ -89,7 +123,10 @@ def load_checkpoint(
         state.setdefault(int(index), {})[key] = x
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(tensors["random"])
+    alone = tensors.get("random") if process == 0 else None  # as checkpoints had it at first
+    random = tensors.get(f"random/{process}", alone)
+    if random is not None:
+        torch.set_rng_state(random)
     return _under(tensors, "best/") or None, progress
 
 

@@ -36,6 +36,7 @@ from sgmft.options import (
     source_of,
 )
 from sgmft.predict_command import predict
+from sgmft.processes import count, is_main, number
 from sgmft.serving.command import serve
 from sgmft.stopping import Stopped, stoppable
 from sgmft.suggest.command import suggest
@@ -72,12 +73,18 @@ app = typer.Typer(
 
 @app.callback()
 def plugins(
+    command: typer.Context,
     plugin: Annotated[
         list[str] | None,
         typer.Option(help="Python file that registers a fusion module or method; repeat."),
     ] = None,
 ) -> None:
     """Load a user's own files before the command."""
+    if count() > 1 and command.invoked_subcommand != "train":
+        raise SgmftError(
+            f"sgmft {command.invoked_subcommand} runs in one process: start it without torchrun or "
+            "accelerate launch, which are for sgmft train."
+        )
     if plugin:
         from sgmft.plugins import load_plugin
 
@@ -244,5 +251,5 @@ def main() -> None:
     try:
         app()
     except SgmftError as error:
-        _say(f"sgmft: {error}")
+        _say(f"sgmft: {error}" if is_main() else f"sgmft, process {number()}: {error}")
         sys.exit(2)

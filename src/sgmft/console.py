@@ -23,6 +23,7 @@ from rich.table import Table
 
 from sgmft.errors import SgmftWarning
 from sgmft.files import cache_folder
+from sgmft.processes import is_main
 
 if TYPE_CHECKING:
     from sgmft.compare.results import Spread
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
     from sgmft.training import Epoch
 
-_screen = Console(stderr=True)  # standard output is for results
+# Standard output is for results. Of several processes of one training the main one speaks.
+_screen = Console(stderr=True, quiet=not is_main())
 
 
 def feature_folder(option: str | None) -> Path | None:
@@ -70,6 +72,8 @@ def told_warnings() -> Iterator[None]:
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not is_main():
+            return
         if issubclass(category, SgmftWarning):
             _screen.print(f"Warning: {message}", markup=False, highlight=False)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sgmft.encoders.base import Encoder
+from sgmft.errors import SgmftWarning
 from sgmft.frames import MAX_FRAMES, holds_several, name_of, pictures_of, read_file
 from sgmft.images import PictureError, Pixels
 from sgmft.lexical import ngrams
@@ -21,6 +23,7 @@ from sgmft.posts import PictureFile, Post
 from sgmft.text import clean, get_cleaning
 
 if TYPE_CHECKING:
+    from sgmft.feature_files import FeatureFiles
     from sgmft.features import Features
     from sgmft.store import FeatureStore
 
@@ -37,7 +40,7 @@ class Chunk:
         posts: all posts of the chunk, `error` set on those that could not be encoded.
         good: positions in `posts` of those that could.
         keys: content key of each good post.
-        rows: features of each good post.
+        rows: features of each good post; none where only the store was to have them.
     """
 
     posts: list[Post]
@@ -53,6 +56,7 @@ class Encodings(NamedTuple):
     refused: list[Post]  # each with its `error`
     keys: list[str]  # content keys of `posts`
     features: Features
+    files: FeatureFiles | None = None  # that the features are in, to be removed after use
 
 
 class Content(NamedTuple):
@@ -73,6 +77,7 @@ def encode_posts(
     store: FeatureStore | None = None,
     pictures: FeatureStore | None = None,
     chunk: int = CHUNK,
+    rows: bool = True,
 ) -> Iterator[Chunk]:
     """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the pictures of
     the next one are decoded while the network computes.
@@ -84,6 +89,8 @@ def encode_posts(
 
     With `pictures`, the store of an encoder with the same `image_key` (and with region features,
     where `tokens` asks for them), only the texts of the posts it has are encoded.
+
+    Without `rows` the features are left in the store.
 
     A post that already carries an error, or whose picture cannot be read, or that has neither
     words nor a picture, comes back with its reason and without features.
@@ -100,7 +107,7 @@ def encode_posts(
         coming = ahead()
         while coming:
             piece, coming = coming, ahead()
-            yield _encode_chunk(piece, encoder, tokens, (store, pictures))
+            yield _encode_chunk(piece, encoder, tokens, (store, pictures), rows)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -112,20 +119,41 @@ def encode_all(
     tokens: bool = False,
     store: FeatureStore | None = None,
     on_encoded: Callable[[int], None] | None = None,
+    on_disk: bool = False,
 ) -> Encodings:
-    """All posts at once; `on_encoded` is called with the number done so far."""
+    """All posts at once.
+
+    Args:
+        on_encoded: called with the number done so far.
+        on_disk: leave the features in files, see `sgmft.feature_files`, where there is a store.
+            One that cannot be written to is read into memory, with a warning.
+    """
+    mapped = store is not None and on_disk
+    if store is not None and on_disk and not os.access(store.folder, os.W_OK):
+        warnings.warn(
+            f"The feature store {store.folder} cannot be written to, so its features of all posts "
+            "are read into memory.",
+            SgmftWarning,
+            stacklevel=2,
+        )
+        mapped = False
     good: list[Post] = []
     refused: list[Post] = []
     keys: list[str] = []
     rows: list[PostFeatures] = []
-    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
+    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=not mapped):
         good += [chunk.posts[i] for i in chunk.good]
         refused += [post for post in chunk.posts if post.error is not None]
         keys += chunk.keys
         rows += chunk.rows
         if on_encoded:
             on_encoded(len(good) + len(refused))
-    return Encodings(good, refused, keys, stack(rows, encoder, tokens))
+    if store is None or not mapped:
+        return Encodings(good, refused, keys, stack(rows, encoder, tokens))
+    from sgmft.feature_files import FeatureFiles  # torch, which not every runtime has
+
+    files = FeatureFiles(store, keys)
+    return Encodings(good, refused, keys, files.features(), files)
 
 
 def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
@@ -140,6 +168,7 @@ def _encode_chunk(
     encoder: Encoder,
     tokens: bool,
     stores: tuple[FeatureStore | None, FeatureStore | None],
+    rows: bool,
 ) -> Chunk:
     store, pictures = stores
     posts = [post for post, _ in piece]
@@ -164,8 +193,10 @@ def _encode_chunk(
     encoded = encode_contents(list(new.values()), encoder, tokens, seen)
     if store is not None:
         store.write(encoded)
-    rows = found | encoded
-    return Chunk(posts, good, keys, [rows[key] for key in keys])
+    if not rows:
+        return Chunk(posts, good, keys, [])
+    features = found | encoded
+    return Chunk(posts, good, keys, [features[key] for key in keys])
 
 
 def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -> Content | str:

@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmft.encoders.base import EncoderInfo
 from sgmft.nn.batch import Batch
 from sgmft.post_features import PostFeatures
+from sgmft.ragged import Flat, Ragged
 
-
-@dataclass(frozen=True)
-class Ragged:
-    """N sequences of unequal length, one after another."""
-
-    values: Tensor  # (sum of lengths, ...)
-    offsets: Tensor  # (N + 1,) int64
-
-    @classmethod
-    def of(cls, rows: Sequence[NDArray[Any] | None], empty: NDArray[Any]) -> Ragged:
-        """Sequences (n_i, ...); None is an `empty` one (0, ...)."""
-        lengths = [0 if row is None else len(row) for row in rows]
-        values = np.concatenate([empty, *(row for row in rows if row is not None)])
-        return cls(torch.from_numpy(values), torch.tensor([0, *lengths]).cumsum(0))
-
-    def take(self, rows: Tensor) -> Ragged:
-        """The chosen sequences, in that order."""
-        start = self.offsets[rows]
-        length = self.offsets[rows + 1] - start
-        offsets = torch.cat([length.new_zeros(1), length.cumsum(0)])
-        where = torch.repeat_interleave(start - offsets[:-1], length) + torch.arange(
-            int(offsets[-1])
-        )
-        return Ragged(self.values[where], offsets)
-
-    def pad(self, rows: Tensor, fill: int = 0) -> tuple[Tensor, Tensor]:
-        """Chosen sequences (B, n, ...), padded, and their mask (B, n); n >= 1."""
-        start = self.offsets[rows]
-        length = self.offsets[rows + 1] - start
-        position = torch.arange(max(1, int(length.max()) if len(rows) else 1))
-        mask = position < length[:, None]
-        values = self.values.new_full((*mask.shape, *self.values.shape[1:]), fill)
-        values[mask] = self.values[(start[:, None] + position)[mask]]
-        return values, mask
+PART = 8192  # rows of a feature that are in memory together where all are looked at
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N posts as tensors, from which batches are cut without a loop over posts."""
+    """Features of N posts as tensors, from which batches are cut without a loop over posts.
 
-    text: Tensor  # (N, Dt), zeros where missing
-    image: Tensor  # (N, Dv), mean over the post's pictures, zeros where missing
+    The values may be those of more posts, in another order, and in files that are mapped into
+    memory (`sgmft.feature_files`): `take` copies none of them.
+    """
+
+    text: Tensor  # (M, Dt), zeros where missing
+    image: Tensor  # (M, Dv), mean over the post's pictures, zeros where missing
     has_text: Tensor  # (N,) bool
     has_image: Tensor  # (N,) bool
-    words: Ragged | None = None
+    words: Ragged | None = None  # N sequences, as of the regions and n-grams
     regions: Ragged | None = None
     regions_per_picture: int = 0
     ngrams: Ragged | None = None
+    rows: Tensor | None = None  # (N,) of `text` and `image`; None where they are all, in order
 
     @classmethod
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
@@ -91,25 +62,52 @@ class Features:
         )
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.has_text)
 
     def take(self, rows: Tensor) -> Features:
         """The posts at these positions, in that order."""
         return Features(
-            self.text[rows],
-            self.image[rows],
+            self.text,
+            self.image,
             self.has_text[rows],
             self.has_image[rows],
             None if self.words is None else self.words.take(rows),
             None if self.regions is None else self.regions.take(rows),
             self.regions_per_picture,
             None if self.ngrams is None else self.ngrams.take(rows),
+            rows if self.rows is None else self.rows[rows],
         )
 
-    def batch(self, rows: Tensor, ngrams: bool = False) -> Batch:
-        """The posts at these positions (B,) as a batch, on request with their n-grams."""
-        pooled = (self.text[rows], self.image[rows], self.has_text[rows], self.has_image[rows])
-        batch = Batch(*pooled)
+    @property
+    def texts(self) -> Flat:
+        """Pooled features of the texts there are, part by part."""
+        return self._pooled(self.text, self.has_text).flat()
+
+    @property
+    def images(self) -> Flat:
+        """Pooled features of the posts that have pictures, part by part."""
+        return self._pooled(self.image, self.has_image).flat()
+
+    def contents(self) -> Iterator[Tensor]:
+        """All numbers that tell posts from others, part by part: pooled features and n-grams."""
+        everything = torch.ones(len(self), dtype=torch.bool)
+        for values in (self.text, self.image):
+            yield from self._pooled(values, everything).flat().split(PART)
+        if self.ngrams is not None:
+            yield from self.ngrams.flat().split(PART)
+
+    def _pooled(self, values: Tensor, has: Tensor) -> Ragged:
+        rows = torch.arange(len(self)) if self.rows is None else self.rows
+        return Ragged(values, rows, has.long())
+
+    def batch(self, rows: Tensor | None, ngrams: bool = False) -> Batch:
+        """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
+        has_text, has_image, at = self.has_text, self.has_image, self.rows
+        if rows is not None:
+            has_text, has_image = has_text[rows], has_image[rows]
+            at = rows if at is None else at[rows]
+        text, image = (x if at is None else x[at] for x in (self.text, self.image))
+        batch = Batch(text, image, has_text, has_image)
         if ngrams and self.ngrams is not None:
             batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
         if self.words is None or self.regions is None:
@@ -122,5 +120,5 @@ class Features:
             text_mask=text_mask,
             image_tokens=regions.float(),
             image_mask=image_mask,
-            image_index=index.expand(len(rows), -1),
+            image_index=index.expand(len(batch.has_text), -1),
         )

@@ -45,8 +45,8 @@ class Task:
         """A new network: weights decided by the seed, scales taken from these posts."""
         torch.manual_seed(self.preset.train.seed)
         kind = self.method.architecture(self.preset.name)
-        words = None if features.words is None else features.words.values
-        regions = None if features.regions is None else features.regions.values
+        words = None if features.words is None else features.words.flat()
+        regions = None if features.regions is None else features.regions.flat()
         values = {
             "classes": self.classes,
             "text_width": self.info.text_width,
@@ -59,9 +59,7 @@ class Task:
         if "initial_temperature" in {f.name for f in dataclasses.fields(kind.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
         network = kind.network(kind.config(**values))
-        network.prepare(
-            features.text[features.has_text], features.image[features.has_image], words, regions
-        )
+        network.prepare(features.texts, features.images, words, regions)
         if self.prompts is not None:
             network.get_buffer("prompts").copy_(self.prompts)
         return network
@@ -98,9 +96,11 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
         held_out: positions of the validation posts; with none, all epochs are trained on all posts.
         run: checkpoint, track, device, on_epoch; see `sgmft.training.train`.
     """
-    kept = torch.ones(len(task.data.labels), dtype=torch.bool)
-    kept[list(held_out)] = False
-    seen, watched = task.data.take(kept), task.data.take(~kept) if held_out else None
+    seen, watched = task.data, None
+    if held_out:
+        kept = torch.ones(len(task.data.labels), dtype=torch.bool)
+        kept[list(held_out)] = False
+        seen, watched = task.data.take(kept), task.data.take(~kept)
     network = task.network(seen.features)
     history = train(network, seen, watched, task.preset.train, **run)
     return Choice(network, history, _unseen(network, task, watched))

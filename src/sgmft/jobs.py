@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgmft import processes
 from sgmft.abstention import Abstention
 from sgmft.answers import Layout, columns_of
 from sgmft.errors import SgmftError
@@ -94,12 +95,14 @@ def train_table(
 ) -> Told:
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
+    With several processes (`sgmft.processes`) all of them call this, and the main one writes.
+
     Raises:
         SgmftError: the table cannot be read, has fewer than two labels, or `output` holds
             something else than a model.
     """
     folder = Path(output)
-    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
+    if processes.is_main() and folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise SgmftError(f"{output} holds other files: choose a new folder for the model.")
     if folder.is_file():
         raise SgmftError(f"{output} is a file: choose a folder for the model.")
@@ -114,13 +117,15 @@ def train_table(
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
         on_epoch=on_epoch,
     )
-    unfinished = folder / "checkpoint"
-    try:
-        unfinished.mkdir(parents=True, exist_ok=True)  # tells a model half written from other files
-    except OSError as error:
-        raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
-    locator.save_pretrained(folder)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if processes.is_main():
+        unfinished = folder / "checkpoint"
+        try:
+            unfinished.mkdir(parents=True, exist_ok=True)  # tells half a model from other files
+        except OSError as error:
+            raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
+        locator.save_pretrained(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    processes.wait()
     return Told(len(posts), locator.record["data"]["skipped"])
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import PyTorchModelHubMixin
 
+from sgmft import processes
 from sgmft.abstention import HeldOut
 from sgmft.baselines.base import Method
 from sgmft.calibration import fit_temperature
@@ -144,7 +146,22 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
         Raises:
             SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
         """
-        known = training_set(posts, lambda some: self.encode(some, on_encoded=on_encoded), strict)
+        processes.join(self.device)
+        store = self._store(self.uses_tokens)
+        # What the main process encodes the others find in the store; without one each encodes.
+        with nullcontext() if store is None else processes.main_first():
+            known = training_set(
+                posts,
+                lambda some: encode_all(
+                    some,
+                    self.encoder,
+                    tokens=self.uses_tokens,
+                    store=self._store(self.uses_tokens),
+                    on_encoded=on_encoded,
+                    on_disk=True,
+                ),
+                strict,
+            )
         self.labels = known.labels
         val_rows: list[int] = []
         if self.preset.val_size:
@@ -173,6 +190,9 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
             "data": known.record(len(val_rows)),
             **training_record(history, temperature),
         }
+        processes.wait()
+        if known.encoded.files is not None and processes.is_main():
+            known.encoded.files.remove()
         return self
 
     @classmethod

@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -166,6 +166,12 @@ class FeatureStore:
         if self._open is None or self._open[0] != shard:
             self._open = (shard, _read(shard))
         return self._open[1]
+
+    def in_order(self, keys: Iterable[str]) -> list[str]:
+        """Each of these keys once, in the order that opens every shard once when it is read."""
+        wanted = sorted(set(keys))
+        shards, places = self._index.find(wanted)
+        return [wanted[i] for i in np.lexsort((places, shards)).tolist()]
 
     def _register(self, shard: Path, keys: Sequence[str]) -> None:
         self._index.add(keys, len(self._shards))

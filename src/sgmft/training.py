@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sgmft.checkpoint import load_checkpoint, save_checkpoint
+from sgmft import processes
+from sgmft.checkpoint import identity_of, load_checkpoint, save_checkpoint
 from sgmft.features import Features
 from sgmft.memory import keep_freed_memory
 from sgmft.nn import Network, Output
-from sgmft.nn.network import Criterion, Solved
+from sgmft.nn.network import Solved
+from sgmft.nn.share import Criterion, Share
 from sgmft.presets import TrainConfig
 
 EVALUATION_BATCH = 256  # posts; networks may compare every feature of one with every other
@@ -64,6 +63,9 @@ def train(
 ) -> list[Epoch]:
     """Minimise equation 19's cross-entropy; `model` ends with the chosen epoch's weights.
 
+    Several processes (`sgmft.processes`) all call this with the same arguments, and all end with
+    the same weights; the main one writes the checkpoint and the logs.
+
     Args:
         validation: held-out posts for `config.patience`; None trains all epochs.
         checkpoint: folder for the state after each epoch, which stays there. A run with the same
@@ -75,14 +77,18 @@ def train(
 
     Returns:
         The log, one entry an epoch.
+
+    Raises:
+        SgmftError: several processes were given different posts or settings.
     """
     from accelerate import Accelerator
 
     keep_freed_memory()
     if isinstance(model, Solved):
         return [_solve(model, data, validation, on_epoch)]
+    processes.join(device)
     accelerator = Accelerator(
-        cpu=device == "cpu", log_with="tensorboard" if track else None, project_dir=track
+        cpu=processes.on_cpu(device), log_with="tensorboard" if track else None, project_dir=track
     )
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
@@ -93,16 +99,24 @@ def train(
         fused=accelerator.device.type in ("cpu", "cuda"),  # one pass over the weights, not six
     )
     model.to(accelerator.device)
-    identity = _identity(model, data, validation, config)
+    if processes.number():  # each process has dropout of its own; the main one's is as if alone
+        torch.manual_seed((torch.initial_seed() + processes.number() * 1_000_003) % 2**63)
     history: list[Epoch] = []
     best: dict[str, Tensor] | None = None
-    if checkpoint and (found := load_checkpoint(checkpoint, identity, model, optimizer)):
+    identity = identity_of(model, (data, validation), config) if checkpoint else ""
+    if checkpoint and (
+        found := load_checkpoint(checkpoint, identity, model, optimizer, processes.number())
+    ):
         best = found[0]
         history = [Epoch(*line) for line in found[1]["history"]]
         if on_epoch:
             for line in history:
                 on_epoch(line)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    told = f"{config} {len(history)}".encode() + data.labels.numpy().tobytes()
+    processes.agree(told, accelerator.device)
+    processes.spread(model)
+    wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients: see processes.py
+    optimizer = accelerator.prepare_optimizer(optimizer)
     criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
     while len(history) < config.epochs and not _stopped(history, config.patience):
         loss, accuracy, guidance = _train_epoch(
@@ -110,7 +124,7 @@ def train(
         )
         val_loss = val_accuracy = math.nan
         if validation is not None:
-            val_loss, val_accuracy = _validate(model, validation)
+            val_loss, val_accuracy = _watch(model, validation, accelerator.device)
             if val_loss < min((line.val_loss for line in history), default=math.inf):
                 best = {name: x.detach().clone() for name, x in model.state_dict().items()}
         history.append(
@@ -119,16 +133,18 @@ def train(
             )
         )
         accelerator.log(history[-1]._asdict(), step=len(history))
-        if checkpoint and accelerator.is_main_process:
-            progress = {"identity": identity, "history": history}
-            kept = best if config.patience else None
-            save_checkpoint(checkpoint, model, optimizer, kept, progress)
+        if checkpoint:
+            random = processes.gathered(torch.get_rng_state(), accelerator.device)
+            if processes.is_main():
+                progress = {"identity": identity, "history": history}
+                kept = best if config.patience else None
+                save_checkpoint(checkpoint, model, optimizer, kept, random, progress)
         if on_epoch:
             on_epoch(history[-1])
     if config.patience and best is not None:
         model.load_state_dict(best)
-    if track:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:  # `end_training` would part the processes as well
+        tracker.finish()
     model.eval()
     return history
 
@@ -142,7 +158,10 @@ def _train_epoch(
     criterion: Criterion,
     accelerator: Any,
 ) -> tuple[float, float, tuple[float, float]]:
-    """One pass with a model and what accelerate wraps it in: loss, accuracy, guidance entropies."""
+    """One pass with a model and what accelerate wraps it in: loss, accuracy, guidance entropies.
+
+    All are of the posts of all processes.
+    """
     model, wrapped = models
     wrapped.train()
     dice = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
@@ -153,26 +172,29 @@ def _train_epoch(
     for step, rows in enumerate(order.split(config.batch_size)):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(epoch * steps + step, steps, config)
-        own = slice(accelerator.process_index, None, accelerator.num_processes)
-        share = rows[own]
-        labels = data.labels[share].to(accelerator.device)
-        batch = data.features.batch(share, model.reads_ngrams)
+        share = Share(len(rows), processes.number(), processes.count())
+        criterion = replace(criterion, share=share)
+        own = share.of(rows)
+        labels = data.labels[own].to(accelerator.device)
+        batch = data.features.batch(own, model.reads_ngrams)
         if config.modality_dropout:
-            lots = torch.rand(2, len(rows), generator=dice)[:, own]
-            batch = batch.without_sides(config.modality_dropout, lots)
-        output = wrapped(batch.to(accelerator.device))
-        total += float(criterion(output.logits.detach(), labels)) * len(share)
+            lots = torch.rand(2, len(rows), generator=dice)
+            batch = batch.without_sides(config.modality_dropout, share.of(lots.T).T)
+        output: Output = wrapped(batch.to(accelerator.device))
         optimizer.zero_grad()
         accelerator.backward(model.loss(output, labels, criterion))
+        processes.average_gradients(model)
         optimizer.step()
-        correct += float((output.logits.argmax(-1) == labels).sum())
+        logits = output.logits.detach()
+        total += float(criterion(logits, labels)) * len(rows)
+        correct += float(share.whole(logits.argmax(-1) == labels).sum())
         if output.guidance is not None:
-            entropies += torch.stack([x.sum() for x in output.guidance]).cpu()
+            whole = [share.whole(x.detach()) for x in output.guidance]
+            entropies += torch.stack([x.sum() for x in whole]).cpu()
         else:
             entropies += math.nan
-    seen = len(order) / accelerator.num_processes
-    gate, elements = (entropies / seen).tolist()
-    return total / seen, correct / seen, (gate, elements)
+    gate, elements = (entropies / len(order)).tolist()
+    return total / len(order), correct / len(order), (gate, elements)
 
 
 def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
@@ -210,8 +232,16 @@ def answer(model: Network, features: Features) -> Answers:
 
 
 def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
-    """Loss and accuracy on held-out posts."""
+    """Loss and accuracy on posts, as this process finds them."""
     return _judge(answer(model, data.features).logits, data.labels)
+
+
+def _watch(model: Network, data: LabelledFeatures, device: torch.device) -> tuple[float, float]:
+    """Loss and accuracy on held-out posts, the same in all processes: each answers its share."""
+    share = Share(len(data.labels), processes.number(), processes.count())
+    own = share.of(torch.arange(len(data.labels)))
+    logits = answer(model, data.features.take(own)).logits
+    return _judge(share.whole(logits.to(device)).cpu(), data.labels)
 
 
 def _judge(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -229,8 +259,7 @@ def _solve(
 
     Without validation posts, what it says of training posts that it left out stands for them.
     """
-    rows = torch.arange(len(data.labels))
-    model.held_out = model.solve(data.features.batch(rows, model.reads_ngrams), data.labels)
+    model.held_out = model.solve(data.features.batch(None, model.reads_ngrams), data.labels)
     loss, accuracy = _validate(model, data)
     watched = (math.nan, math.nan)
     if validation is not None:
@@ -247,7 +276,7 @@ def _criterion(
     labels: Tensor, classes: int, config: TrainConfig, device: torch.device
 ) -> Criterion:
     weights = _class_weights(labels, classes).to(device) if config.class_weights else None
-    return partial(cross_entropy, weight=weights, label_smoothing=config.label_smoothing)
+    return Criterion(weights, config.label_smoothing)
 
 
 def _stopped(history: list[Epoch], patience: int) -> bool:
@@ -260,18 +289,3 @@ def _stopped(history: list[Epoch], patience: int) -> bool:
 def _class_weights(labels: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return len(labels) / (classes * counts.float())
-
-
-def _identity(
-    model: Network, data: LabelledFeatures, validation: LabelledFeatures | None, config: TrainConfig
-) -> str:
-    """Digest of everything that decides a run, so that only the same run is continued."""
-    digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
-    for part in (data, validation):
-        if part is not None:
-            grams = [] if part.features.ngrams is None else [part.features.ngrams.values]
-            for x in (part.labels, part.features.text, part.features.image, *grams):
-                digest.update(x.contiguous().numpy().tobytes())
-    for x in model.state_dict().values():
-        digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())
-    return digest.hexdigest()

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from sgmft import SemanticLocator
 from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import Features, Ragged
+from sgmft.features import Features
 from sgmft.fitting import Task, fit_network
 from sgmft.methods import METHODS
 from sgmft.nn import Batch, Network
 from sgmft.nn.network import Solved
+from sgmft.nn.share import Criterion
+from sgmft.ragged import Ragged
 from sgmft.training import LabelledFeatures, answer
 
 CLASSES, POSTS = 3, 32
@@ -53,7 +54,7 @@ def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
     grams = torch.randint(0, 12, (3 * int(words.sum()),), generator=dice, dtype=torch.int32)
 
     def ragged(values: torch.Tensor, lengths: torch.Tensor) -> Ragged:
-        return Ragged(values, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
+        return Ragged.packed(values, lengths)
 
     text = torch.randn(posts, text_width, generator=dice) * has_text[:, None]
     return Features(
@@ -110,7 +111,7 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(100):
         optimizer.zero_grad()
-        network.loss(network(batch), work.data.labels, cross_entropy).backward()
+        network.loss(network(batch), work.data.labels, Criterion()).backward()
         optimizer.step()
     right = answer(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.float().mean() >= 0.97
@@ -121,7 +122,7 @@ def test_gradients_reach_every_parameter(name):
     work = task(name)
     network = work.network(work.data.features).train()
     batch = everything(network, work.data.features)
-    network.loss(network(batch), work.data.labels, cross_entropy).backward()
+    network.loss(network(batch), work.data.labels, Criterion()).backward()
     dead = {key for key, x in network.named_parameters() if x.requires_grad and x.grad is None}
     still = {
         key

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from sgmft.baselines.unis_mmc import METHOD, UniSMMC, UniSMMCConfig
 from sgmft.errors import SgmftError
 from sgmft.nn import Batch
+from sgmft.nn.share import Criterion
 from token_posts import normal
 
 SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)
@@ -121,7 +122,7 @@ def test_the_loss_is_three_cross_entropies_and_the_contrast(contrast, tau):
     mmc = slow_contrast(t, v, *right, (HAS_TEXT & HAS_IMAGE).tolist(), tau)
     assert mmc > 0.01  # the labels make it count
     expected = sum(slow_cross_entropy(x, y) for x in (text, image, both)) + contrast * mmc
-    assert model.loss(output, labels, cross_entropy).item() == pytest.approx(expected, rel=1e-10)
+    assert model.loss(output, labels, Criterion()).item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_without_contrast_the_representations_learn_by_the_labels_alone():
@@ -131,7 +132,7 @@ def test_without_contrast_the_representations_learn_by_the_labels_alone():
         output = model(random_batch())
         labels = mixed_labels(output)
         logits = (output.parts["text_logits"], output.parts["image_logits"], output.logits)
-        loss = model.loss(output, labels, cross_entropy)
+        loss = model.loss(output, labels, Criterion())
         if contrast is None:
             loss = sum(cross_entropy(x, labels) for x in logits)
         grads.append(torch.autograd.grad(loss, model.text.project.weight)[0])
@@ -143,11 +144,12 @@ def test_the_criterion_given_is_used_for_all_three_heads():
     model = randomised()
     output, seen = model(random_batch()), []
 
-    def criterion(logits, labels):
-        seen.append(logits)
-        return cross_entropy(logits, labels)
+    class Watching(Criterion):
+        def __call__(self, logits, labels):
+            seen.append(logits)
+            return super().__call__(logits, labels)
 
-    model.loss(output, torch.zeros(8, dtype=torch.long), criterion)
+    model.loss(output, torch.zeros(8, dtype=torch.long), Watching())
     assert {id(x) for x in seen} == {
         id(output.logits),
         id(output.parts["text_logits"]),
@@ -158,7 +160,7 @@ def test_the_criterion_given_is_used_for_all_three_heads():
 def test_it_learns_where_no_post_has_both_sides():
     model = randomised()
     batch = random_batch()._replace(has_text=flags("11110000"), has_image=flags("00001111"))
-    model.loss(model(batch), torch.arange(8) % 3, cross_entropy).backward()
+    model.loss(model(batch), torch.arange(8) % 3, Criterion()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all(), name
         assert p.grad.abs().sum() > 0, name

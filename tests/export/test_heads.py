@@ -27,7 +27,7 @@ def rows_of(found: Features) -> list[PostFeatures]:
     rows = []
     for i in range(len(found)):
         words, regions, grams = (
-            part.values[part.offsets[i] : part.offsets[i + 1]].numpy()
+            part.take(torch.tensor([i])).pad()[0][0, : part.length[i]].numpy()
             for part in (found.words, found.regions, found.ngrams)
         )
         pictures = len(regions) // found.regions_per_picture

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgmft.encoders import EncoderInfo
-from sgmft.features import Features, Ragged
+from sgmft.features import Features
 from sgmft.nn import SGMFT, ModelConfig
 from sgmft.post_features import PostFeatures
+from sgmft.ragged import Ragged
 
 DT, DW, DV, REGIONS = 4, 5, 3, 2
 INFO = EncoderInfo("x", "0" * 16, DT, DV, False, None, 8, "light", word_width=DW)
@@ -128,8 +129,8 @@ def test_n_grams_on_request(posts, with_tokens):
 
 def test_n_grams_of_chosen_posts(posts):
     taken = Features.of(posts, INFO, tokens=False).take(torch.tensor([4, 2, 1, 2]))
-    assert taken.ngrams.offsets.tolist() == [0, 0, 10, 10, 20]
-    assert taken.ngrams.values.tolist() == posts[2].ngrams.tolist() * 2
+    assert taken.ngrams.length.tolist() == [0, 10, 0, 10]
+    assert taken.ngrams.flat().rows(0, 20).tolist() == posts[2].ngrams.tolist() * 2
     batch = taken.batch(torch.tensor([0, 2]), ngrams=True)
     assert batch.ngrams.tolist() == [[-1], [-1]], "a padded batch is at least one wide"
 

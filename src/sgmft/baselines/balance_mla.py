@@ -11,7 +11,8 @@ from sgmft.baselines.base import Method
 from sgmft.nn.batch import Batch
 from sgmft.nn.fusions.pooling import pool
 from sgmft.nn.heads import check_heads
-from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
+from sgmft.nn.network import NetworkConfig, Output, TwoSided
+from sgmft.nn.share import Criterion
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ class BalanceMLA(TwoSided):
         assert output.parts is not None
         sides = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
-        coefficients = branch_coefficients(*alone, labels, self.config.modulation)
+        whole, modulation = criterion.whole, self.config.modulation  # of all posts of the step
+        seen = whole(alone[0]), whole(alone[1]), whole(labels)
+        coefficients = branch_coefficients(*seen, modulation)
         for side, coefficient in zip(sides, coefficients, strict=True):
             if side.requires_grad:
                 side.register_hook(coefficient.mul)

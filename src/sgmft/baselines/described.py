@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from sgmft.baselines.base import Method
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
+from sgmft.nn.inputs import Vectors
 from sgmft.nn.network import NetworkConfig, Output, Solved
 
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
@@ -92,7 +93,7 @@ class Described(Solved):
             self.register_buffer(name, torch.zeros(shape))
 
     def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
         """Nothing is trained: raises SgmftError."""
         raise SgmftError(

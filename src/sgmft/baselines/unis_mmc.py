@@ -10,7 +10,8 @@ from torch.nn.functional import cosine_similarity
 
 from sgmft.baselines.base import Method
 from sgmft.nn.batch import Batch
-from sgmft.nn.network import Criterion, NetworkConfig, Output, TwoSided
+from sgmft.nn.network import NetworkConfig, Output, TwoSided
+from sgmft.nn.share import Criterion
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,14 @@ class UniSMMC(TwoSided):
     def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
         assert output.parts is not None
-        parts = output.parts
+        parts, whole = output.parts, criterion.whole  # the contrast is of all posts of the step
         text_logits, image_logits = parts["text_logits"], parts["image_logits"]
         contrast = multimodal_contrast(
-            parts["text"],
-            parts["image"],
-            text_logits.argmax(-1) == labels,
-            image_logits.argmax(-1) == labels,
-            parts["paired"],
+            whole(parts["text"]),
+            whole(parts["image"]),
+            whole(text_logits.argmax(-1) == labels),
+            whole(image_logits.argmax(-1) == labels),
+            whole(parts["paired"]),
             self.config.contrast_temperature,
         )
         supervised = sum(criterion(x, labels) for x in (text_logits, image_logits, output.logits))

@@ -11,7 +11,7 @@ from sgmft.baselines.base import BUDGET
 from sgmft.encoders.word_numbers import WORD_WIDTH
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
-from sgmft.nn.inputs import ModalityInput, Scale
+from sgmft.nn.inputs import ModalityInput, Scale, Vectors
 from sgmft.nn.lookup import find
 from sgmft.nn.network import Network, NetworkConfig
 from sgmft.presets import Preset
@@ -55,9 +55,13 @@ def word_ids(words: Tensor) -> Tensor:
     return ids
 
 
-def vocabulary(words: Tensor | None) -> Tensor:
+def vocabulary(words: Vectors | None) -> Tensor:
     """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
-    return torch.empty(0, dtype=torch.long) if words is None else torch.unique(word_ids(words))
+    parts = () if words is None else words.split(1 << 20)
+    none = torch.empty(0, dtype=torch.long)
+    different = [torch.unique(word_ids(part)) for part in parts]
+    found: Tensor = torch.unique(torch.cat([none, *different]))
+    return found
 
 
 class WordEmbeddings(nn.Module):
@@ -80,7 +84,7 @@ class WordEmbeddings(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1)
         nn.init.zeros_(self.embedding.weight[-1])
 
-    def fit(self, words: Tensor) -> None:
+    def fit(self, words: Vectors) -> None:
         """Take the vocabulary from the words of the training posts (M, 3).
 
         Raises:
@@ -143,12 +147,12 @@ class WordNetwork(Network):
     image: ModalityInput
 
     @classmethod
-    def measure(cls, words: Tensor | None) -> dict[str, int]:
+    def measure(cls, words: Vectors | None) -> dict[str, int]:
         """How many words the vocabulary holds; at least 1, which is no word without any text."""
         return {"vocabulary_size": max(1, len(vocabulary(words)))}
 
     def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
         """Take the scale of the picture features, and the vocabulary from all words (M, 3)."""
         self.image.fit(image, regions)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 Scale = Literal["none", "unit", "standard"]
+
+
+class Vectors(Protocol):
+    """N vectors (N, D): a tensor, or what is read part by part since it may not fit into memory."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """The vectors in order, `size` at a time."""
+        ...
 
 
 class Normalizer(nn.Module):
@@ -22,15 +33,15 @@ class Normalizer(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Vectors) -> None:
         """Take mean and standard deviation from real training features (N, width).
 
         In float64 and part by part: all regions of many posts would not fit into memory as floats.
         """
         if self.kind == "standard" and len(x) > 1:
-            parts = x.split(8192)
-            mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(x)
-            squares = [(part.double() - mean).square().sum(0) for part in parts]
+            sums = [part.double().sum(0) for part in x.split(8192)]
+            mean = torch.stack(sums).sum(0) / len(x)
+            squares = [(part.double() - mean).square().sum(0) for part in x.split(8192)]
             deviation = (torch.stack(squares).sum(0) / (len(x) - 1)).sqrt()
             self.mean.copy_(mean)
             self.deviation.copy_(deviation.clamp(min=1e-4))
@@ -88,7 +99,7 @@ class ModalityInput(nn.Module):
         if self.index is not None:
             nn.init.zeros_(self.index.weight)
 
-    def fit(self, pooled: Tensor, tokens: Tensor | None) -> None:
+    def fit(self, pooled: Vectors, tokens: Vectors | None) -> None:
         """Take the scales from training features (N, source) and tokens (M, token_source)."""
         self.pooled_scale.fit(pooled)
         if self.token_scale is not None and tokens is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
-from sgmft.nn.inputs import ModalityInput, Scale
+from sgmft.nn.inputs import ModalityInput, Scale, Vectors
+from sgmft.nn.share import Criterion
 from sgmft.nn.similarity import Guidance
-
-Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) -> a scalar
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,12 @@ class Network(nn.Module, ABC):
         self.config = config
 
     @classmethod
-    def measure(cls, words: Tensor | None) -> dict[str, int]:
+    def measure(cls, words: Vectors | None) -> dict[str, int]:
         """Fields of the config that the training posts decide, from their word features (., Dw)."""
         return {}
 
     def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
         """Take what must be known before training from the training features.
 
@@ -108,7 +107,7 @@ class Network(nn.Module, ABC):
             text: pooled features of the texts there are (N, Dt).
             image: pooled features of the posts that have pictures (M, Dv).
             words, regions: all their tokens, (., Dw) and (., Dv), float16 as they are kept; None
-                without token features.
+                without token features. None of the four need fit into memory; see `Vectors`.
         """
 
     @abstractmethod
@@ -116,7 +115,11 @@ class Network(nn.Module, ABC):
         """Features of B posts to logits (B, K)."""
 
     def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
-        """What training minimises, a scalar; `criterion` is the cross-entropy of equation 19."""
+        """What training minimises, a scalar; `criterion` is the cross-entropy of equation 19.
+
+        With several processes, output and labels are those of this one's posts. The criterion is
+        of all processes' posts; whatever else compares posts asks `criterion.whole` for them.
+        """
         return criterion(output.logits, labels)
 
 
@@ -170,7 +173,7 @@ class TwoSided(Network):
         self.image = ModalityInput(c.image_width, *common, pictures, pooled=pooled)
 
     def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
         """Take the feature scales; see `Network.prepare`."""
         self.text.fit(text, words)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.files import write_whole
+from sgmft.files import why, write_whole
 from sgmft.jobs import Told
 from sgmft.tables.arrow_types import array_of
 from sgmft.tables.plain import plain
@@ -65,7 +65,7 @@ class Shards:
                 "beside it are of: choose a new folder."
             ) from error
         except OSError as error:
-            raise SgmftError(f"{self.folder} cannot be written: {error.strerror}.") from error
+            raise SgmftError(f"{self.folder} cannot be written: {why(error)}.") from error
 
     def _compare(self, earlier: Mapping[str, Any]) -> None:
         if earlier == self._job:
@@ -122,7 +122,7 @@ class Shards:
         try:
             write_whole(path, data)
         except OSError as error:
-            raise SgmftError(f"{path} cannot be written: {error.strerror}.") from error
+            raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
 
     def end(self) -> Told:
         """Check that all is whole and say that the job is done; what is told of all rows."""

@@ -1,0 +1,46 @@
+"""A plugin for `sgmft`: the tiny encoder, and a death in training where it is asked for.
+
+The second of two processes dies where the first waits for it, after two checkpoints; or the
+launcher dies after the second one is written, and the first process waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import sgmft.training as training
+from sgmft import processes
+from sgmft.encoders import ENCODERS
+from tiny_encoder import TinyEncoder
+
+ENCODERS["tiny"] = TinyEncoder
+
+CHECKPOINTS = 2
+killed, called = os.environ.get("SGMFT_TEST_KILL"), 0
+gathered, save = processes.gathered, training.save_checkpoint
+
+
+def watched_gathered(*given: Any) -> Any:
+    global called
+    called += 1
+    if called > 1 + CHECKPOINTS:  # the first is the agreement before training
+        os.kill(os.getpid(), signal.SIGKILL)
+    return gathered(*given)
+
+
+def watched_save(*given: Any) -> None:
+    global called
+    save(*given)
+    called += 1
+    if called == CHECKPOINTS:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(3600)
+
+
+if killed == "process" and not processes.is_main():
+    processes.gathered = watched_gathered
+if killed == "launcher" and processes.is_main():
+    training.save_checkpoint = watched_save

@@ -1,0 +1,146 @@
+"""Trainings by several processes, started as a user starts them, against one process alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from several_trainings import run, trainings
+from small_runs import same
+
+TESTS = Path(__file__).parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+def launched(*words: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, until all have ended; nobody may wait for ever."""
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+    command = [*TORCHRUN, *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
+
+
+# --- the same as one process
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Path:
+    """What each of two processes has of each training."""
+    folder = tmp_path_factory.mktemp("together")
+    ended = launched(TESTS / "several_trainings.py", folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", trainings())
+def test_two_processes_reach_what_one_reaches(together, name):
+    paths = [together / f"{name} {i} of 2" for i in range(2)]
+    found, other = map(load_file, paths)
+    assert same(found, other), "every process has the same weights to the last bit"
+    logs = []
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            logs.append(file.metadata()["history"])
+    assert logs[0] == logs[1]
+    expected, history = run(name)
+    for key, x in expected.items():
+        if key == "attention.in_proj_bias":  # a softmax does not see the keys' bias: its gradient
+            x, found[key] = (y.view(3, -1)[::2] for y in (x, found[key]))  # is rounding alone
+        torch.testing.assert_close(found[key], x, rtol=1e-4, atol=1e-5)
+    told = json.loads(logs[0])
+    assert len(told) == len(history) > 1
+    for line, wanted in zip(told, history, strict=True):
+        assert line == pytest.approx(wanted, rel=1e-4, abs=1e-5, nan_ok=True)
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "posts.jsonl"
+    words = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss office"}
+    rows = [
+        {"text": f"{text} day{i}", "label": label}
+        for i in range(9)
+        for label, text in words.items()
+    ]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"image": "gone.jpg", "label": "Home"}])))
+    return path
+
+
+def trained(
+    table: Path, output: Path, *more: Any, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`sgmft train` by two processes, with dropout, its features in a store beside the model."""
+    settings = {"epochs": 6, "patience": 6, "dropout": 0.3, "width": 16, "heads": 2}
+    words = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
+    command = ["-m", "sgmft", "--plugin", TESTS / "several_plugin.py", "train", table, "-o", output]
+    words += ["--preset", "tokens", "--encoder", "tiny", "--features", output.parent / "store"]
+    return launched(*command, *words, *more, **environment)
+
+
+@pytest.fixture(scope="module")
+def model(table, tmp_path_factory) -> tuple[Path, str]:
+    """A model of two processes that nothing interrupted, and what they said."""
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    ended = trained(table, folder, "--track", folder.parent / "logs")
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended.stdout + ended.stderr
+
+
+def test_one_model_is_written_and_one_process_speaks(model):
+    folder, told = model
+    names = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert told.count("Trained on 24 posts, 3 labels") == told.count("Model: ") == 1
+    assert told.count("1 of 28 rows could not be used") == 1
+    assert len([*(folder.parent / "logs").rglob("events.out.tfevents*")]) > 0
+    (store,) = (folder.parent / "store").iterdir()
+    assert not any((store / "_mapped").iterdir()), "the files that were mapped are gone"
+
+
+def test_killed_twice_and_started_again(table, model, tmp_path):
+    folder = tmp_path / "model"
+    for killed in ("process", "launcher"):
+        ended = trained(table, folder, SGMFT_TEST_KILL=killed)  # it ends, or this raises
+        assert ended.returncode != 0
+        assert (folder / "checkpoint" / "choose" / "checkpoint.safetensors").is_file()
+        assert not (folder / "config.json").exists()
+    ended = trained(table, folder)
+    assert ended.returncode == 0, ended.stderr
+    one, other = (load_file(path / "model.safetensors") for path in (folder, model[0]))
+    assert same(one, other)
+    assert (folder / "config.json").read_text() == (model[0] / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "--preset", "none"], "There is no preset 'none'"),
+        (["encode"], "sgmft encode runs in one process"),
+    ],
+)
+def test_a_mistake_says_whose_it_is(tmp_path, words, told):
+    second = {**os.environ, "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "sgmft", *words, tmp_path / "x.jsonl", "-o", tmp_path / "m"],
+        capture_output=True,
+        text=True,
+        env=second,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"sgmft, process 1: {told}")
+    assert not any(tmp_path.iterdir())
