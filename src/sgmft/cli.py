@@ -220,7 +220,6 @@ def encode(
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
     source = source_of(table, where, column, allow_outside, strict)
     with (
-        console.told_warnings(),
         console.counter("Encoding") as done,
         engine_of(engine, address, workers, device) as cluster,
     ):

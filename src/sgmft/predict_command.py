@@ -103,7 +103,7 @@ def predict(
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
     if in_shards and zero_shot is not None:
         raise SgmftError(f"With --zero-shot the output is one file, not a folder: {output}.csv?")
-    with console.told_warnings(), console.counter("Predicting") as done:
+    with console.counter("Predicting") as done:
         if in_shards:
             from sgmft.scale.pieces import ROWS, run_here
             from sgmft.scale.predicting import ModelAt, predict_shards

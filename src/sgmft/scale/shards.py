@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.files import why, write_whole
+from sgmft.files import leftovers, why, write_whole
 from sgmft.jobs import Told
 from sgmft.tables.arrow_types import array_of
 from sgmft.tables.plain import plain
@@ -54,6 +54,8 @@ class Shards:
             self.folder.mkdir(parents=True, exist_ok=True)
             if (self.folder / JOB).is_file():
                 self._compare(json.loads((self.folder / JOB).read_text("utf-8")))
+                for left in leftovers(self.folder):
+                    left.unlink(missing_ok=True)
                 return
             if any(not file.name.startswith(".") for file in self.folder.iterdir()):
                 raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
