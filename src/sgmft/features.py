@@ -22,7 +22,8 @@ class Features:
     """Features of N posts as tensors, from which batches are cut without a loop over posts.
 
     The values may be those of more posts, in another order, and in files that are mapped into
-    memory (`sgmft.feature_files`): `take` copies none of them.
+    memory (`sgmft.feature_files`): `take` copies none of them. So `text` and `image` are read
+    through `pooled`, `texts`, `images` and `batch`, which know whose the rows are.
     """
 
     text: Tensor  # (M, Dt), zeros where missing
@@ -88,6 +89,13 @@ class Features:
         """Pooled features of the posts that have pictures, part by part."""
         return self._pooled(self.image, self.has_image).flat()
 
+    def pooled(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pooled features (B, Dt) and (B, Dv) of the posts at these positions (B,), or of all."""
+        at = self.rows
+        if rows is not None:
+            at = rows if at is None else at[rows]
+        return (self.text, self.image) if at is None else (self.text[at], self.image[at])
+
     def contents(self) -> Iterator[Tensor]:
         """All numbers that tell posts from others, part by part: pooled features and n-grams."""
         everything = torch.ones(len(self), dtype=torch.bool)
@@ -102,12 +110,10 @@ class Features:
 
     def batch(self, rows: Tensor | None, ngrams: bool = False) -> Batch:
         """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
-        has_text, has_image, at = self.has_text, self.has_image, self.rows
+        has_text, has_image = self.has_text, self.has_image
         if rows is not None:
             has_text, has_image = has_text[rows], has_image[rows]
-            at = rows if at is None else at[rows]
-        text, image = (x if at is None else x[at] for x in (self.text, self.image))
-        batch = Batch(text, image, has_text, has_image)
+        batch = Batch(*self.pooled(rows), has_text, has_image)
         if ngrams and self.ngrams is not None:
             batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
         if self.words is None or self.regions is None:

@@ -127,8 +127,12 @@ def test_n_grams_on_request(posts, with_tokens):
         assert a is b is None or torch.equal(a, b)
 
 
-def test_n_grams_of_chosen_posts(posts):
-    taken = Features.of(posts, INFO, tokens=False).take(torch.tensor([4, 2, 1, 2]))
+def test_chosen_posts_and_their_n_grams(posts):
+    rows = torch.tensor([4, 2, 1, 2])
+    features = Features.of(posts, INFO, tokens=False)
+    taken = features.take(rows)
+    for found, side in zip(taken.pooled(), (features.text, features.image), strict=True):
+        assert torch.equal(found, side[rows])
     assert taken.ngrams.length.tolist() == [0, 10, 0, 10]
     assert taken.ngrams.flat().rows(0, 20).tolist() == posts[2].ngrams.tolist() * 2
     batch = taken.batch(torch.tensor([0, 2]), ngrams=True)

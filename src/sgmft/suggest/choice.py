@@ -110,10 +110,8 @@ def _space(features: Features) -> Tensor:
 
     Between a post with one side and one with both, a product is the side's cosine over sqrt(2).
     """
-    sides = [
-        _side(features.text, features.has_text),
-        _side(features.image, features.has_image),
-    ]
+    text, image = features.pooled()
+    sides = [_side(text, features.has_text), _side(image, features.has_image)]
     return normalize(torch.cat(sides, -1), dim=-1)
 
 
