@@ -37,7 +37,8 @@ from scipy.stats import spearmanr
 
 from sgmft.compare.statistics import corrected, difference
 from sgmft.drawing import drawing_style, svg_text
-from sgmft.features import Features, Ragged
+from sgmft.features import Features
+from sgmft.ragged import Ragged
 from sgmft.sample import write_sample
 from sgmft.splits import split_posts
 from sgmft.training import LabelledFeatures, answer
@@ -133,7 +134,8 @@ def paired(features: Features, text: torch.Tensor, image: torch.Tensor) -> Featu
     """The texts at some positions with the pictures at others."""
     t, v = features.take(text), features.take(image)
     assert isinstance(t.ngrams, Ragged)
-    return dataclasses.replace(t, image=v.image, has_image=v.has_image)
+    pooled = {"text": t.pooled()[0], "image": v.pooled()[1], "rows": None}
+    return dataclasses.replace(t, **pooled, has_image=v.has_image)
 
 
 def generated(options: argparse.Namespace, noise: float) -> Table:

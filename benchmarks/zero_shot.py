@@ -63,8 +63,7 @@ def main() -> None:
 def report(name: str, network: Described, posts: Features, classes: Tensor, sides: str) -> None:
     none = torch.zeros(len(posts), dtype=torch.bool)
     read = Features(
-        posts.text,
-        posts.image,
+        *posts.pooled(),
         none if sides == "picture" else posts.has_text,
         none if sides == "text" else posts.has_image,
     )
