@@ -20,6 +20,7 @@ from sgmft.compare.data import load_data, load_features
 from sgmft.compare.outcome import make_figures, make_tables, read_predictions, write_predictions
 from sgmft.compare.plan import make_plan
 from sgmft.compare.prepare import Split, prepare
+from sgmft.errors import SgmftWarning
 from sgmft.methods import METHODS
 from sgmft.posts import Post
 
@@ -149,7 +150,8 @@ def test_half_a_record_counts_as_not_done(compare):
     (comparison.folder / "cells" / f"{name}.json").write_text('{"seconds": 1')
     choice = comparison.found["linear-probe"].choice
     row = next(row for row in comparison.rows if row.key == "linear-probe")
-    assert finished(comparison._work(row, seed=0, choice=choice), comparison.data) is None
+    with pytest.warns(SgmftWarning, match="is damaged: its work is done again"):
+        assert finished(comparison._work(row, seed=0, choice=choice), comparison.data) is None
 
 
 class Broken(PROBES[0].network):

@@ -4,7 +4,8 @@
 
 Each command is started as a user starts it, on generated posts with the real compact encoder. Its
 process group is killed at a moment drawn evenly from the time that the calm run took; the same
-command then runs to its end in the same folder. Prints a line for each command. With --forked,
+command then runs to its end in the same folder. Prints a line for each command, and each
+kill on standard error. With --forked,
 commands are forks of a process that has imported everything, so that the moments fall into the work
 and none into the start of Python and torch.
 """
@@ -202,6 +203,7 @@ def kill_often(
         number += 1
         if (ended := trial.kill(number, dice.random())) is not None:
             found.append(ended)
+            print(f"{name} {len(found)}/{kills}: {ended}", file=sys.stderr, flush=True)
     return [
         *(name, kills, sum(one.begun for one in found)),
         *(sum(one.exit_code == 0 for one in found), sum(one.equal for one in found)),
