@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sgmft.errors import SgmftError
 from sgmft.features import Features
+from sgmft.files import why
 from sgmft.ragged import Ragged
 from sgmft.store import FeatureStore
 
@@ -136,10 +137,10 @@ class FeatureFiles:
                         raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise SgmftError(
-                f"The features of {len(self._different)} posts cannot be laid out in {above} "
-                f"({error.strerror}): free some space, or choose another folder with --features."
+                f"The features of {len(self._different)} posts cannot be laid out in {above}: "
+                f"{why(error)}, or choose another folder with --features."
             ) from error
 
     def _write_into(self, folder: Path) -> None:

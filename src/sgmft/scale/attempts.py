@@ -13,7 +13,7 @@ from pathlib import Path
 from sgmft.errors import SgmftError
 from sgmft.scale.pieces import Piece
 
-MOST = 5  # nodes are lost now and then, but not so often under one piece
+MOST = 3  # nodes are lost now and then, but not so often under one piece
 
 
 class Attempts:
