@@ -4,9 +4,9 @@
 
 Each command is started as a user starts it, on generated posts with the real compact encoder. Its
 process group is killed at a moment drawn evenly from the time that the calm run took; the same
-command then runs to its end in the same folder. Prints a line for each command, and each kill on standard
-error. With --forked, commands are forks of a process that has imported everything, so that the
-moments fall into the work and none into the start of Python and torch.
+command then runs to its end in the same folder. Prints a line for each command, and each kill on
+standard error. With --forked, commands are forks of a process that has imported everything, so that
+the moments fall into the work and none into the start of Python and torch.
 """
 
 from __future__ import annotations
