@@ -4,10 +4,9 @@
 
 Each command is started as a user starts it, on generated posts with the real compact encoder. Its
 process group is killed at a moment drawn evenly from the time that the calm run took; the same
-command then runs to its end in the same folder. Prints a line for each command, and each
-kill on standard error. With --forked,
-commands are forks of a process that has imported everything, so that the moments fall into the work
-and none into the start of Python and torch.
+command then runs to its end in the same folder. Prints a line for each command, and each kill on
+standard error. With --forked, commands are forks of a process that has imported everything, so that
+the moments fall into the work and none into the start of Python and torch.
 """
 
 from __future__ import annotations
@@ -176,7 +175,7 @@ def wait(number: int, seconds: float | None = None) -> int | None:
     return None
 
 
-def make_inputs(folder: Path, posts: int) -> None:
+def make_inputs(folder: Path, posts: int, model: bool) -> None:
     """Generated posts, many and few, and a model trained on the few."""
     run = [SGMFT, "sample", str(folder), "--posts", str(posts), "--seed", "1"]
     subprocess.run(run, check=True, capture_output=True)
@@ -187,8 +186,9 @@ def make_inputs(folder: Path, posts: int) -> None:
     for name, some in (("many.jsonl", rows), ("few.jsonl", rows[:50])):
         lines = (json.dumps(row, ensure_ascii=False) for row in some)
         (folder / name).write_text("\n".join(lines) + "\n", "utf-8")
-    words = ["train", str(folder / "few.jsonl"), "-o", str(folder / "model"), "--features", "none"]
-    subprocess.run([SGMFT, *words], check=True, capture_output=True)
+    if model:
+        words = ["train", folder / "few.jsonl", "-o", folder / "model", "--features", "none"]
+        subprocess.run([SGMFT, *words], check=True, capture_output=True)
 
 
 def kill_often(
@@ -228,7 +228,7 @@ def kill_all() -> None:
         load_all()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(asked.folder or temporary)
-        make_inputs(folder / "given", asked.posts)
+        make_inputs(folder / "given", asked.posts, "predict" in asked.commands)
         print("|", " | ".join(HEADER), "|")
         print("|", " | ".join("---" for _ in HEADER), "|", flush=True)
         for name in asked.commands:
