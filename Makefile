@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt hatchling editables setuptools wheel
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt hatchling editables setuptools wheel
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY)
@@ -22,7 +22,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal  # one thread for each worker
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile  # one thread for each worker; a file's fixtures are made once
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,41 @@
+"""A piece under which workers die is tried again, but not for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgmft.errors import SgmftError
+from sgmft.posts import Post
+from sgmft.scale.attempts import MOST, Attempts
+from sgmft.scale.pieces import Piece
+
+POSTS = [Post("a", place="0.jsonl, row 41"), Post("b", place="0.jsonl, row 42")]
+
+
+def die(attempts: Attempts, piece: Piece) -> None:
+    """Leave what a worker leaves that is killed under a piece."""
+    attempts.begun(piece).__enter__()
+
+
+def test_the_piece_is_named_when_its_workers_have_died_too_often(tmp_path: Path) -> None:
+    piece, other = Piece(0, 4, POSTS), Piece(0, 41, POSTS)
+    for _ in range(MOST):
+        with Attempts(tmp_path).begun(other):
+            die(Attempts(tmp_path), piece)
+    with pytest.raises(SgmftError, match=r"posts from 0\.jsonl, row 41 to 0\.jsonl, row 42"):
+        die(Attempts(tmp_path), piece)
+    with Attempts(tmp_path).begun(other):
+        pass
+    assert len([*tmp_path.iterdir()]) == MOST, "what ended leaves nothing"
+
+
+def test_a_job_that_is_given_again_begins_to_count_anew(tmp_path: Path) -> None:
+    piece = Piece(0, 0, POSTS)
+    for _ in range(MOST):
+        die(Attempts(tmp_path), piece)
+    Attempts(tmp_path).forget()
+    with Attempts(tmp_path).begun(piece):
+        pass
+    assert not [*tmp_path.iterdir()]
