@@ -14,9 +14,11 @@ from sgmft.scale.pieces import Piece
 POSTS = [Post("a", place="0.jsonl, row 41"), Post("b", place="0.jsonl, row 42")]
 
 
-def die(attempts: Attempts, piece: Piece) -> None:
-    """Leave what a worker leaves that is killed under a piece."""
-    attempts.begun(piece).__enter__()
+def die(attempts: Attempts, piece: Piece, held: list[object] = []) -> None:  # noqa: B006
+    """Leave what a worker leaves that is killed under a piece: an attempt that never ends."""
+    attempt = attempts.begun(piece)
+    held.append(attempt)
+    attempt.__enter__()
 
 
 def test_the_piece_is_named_when_its_workers_have_died_too_often(tmp_path: Path) -> None:
