@@ -22,7 +22,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile  # one thread for each worker; a file's fixtures are made once
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PYTEST)  # one thread for each worker; a file's fixtures are made once
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -76,6 +76,7 @@ def drive(table: Path, folder: Path, moments: list[tuple[int | None, float]]) ->
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
     table = write_sample(tmp_path / "sample", posts=POSTS, seed=1, users=9)

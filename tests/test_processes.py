@@ -111,6 +111,7 @@ def test_one_model_is_written_and_one_process_speaks(model):
     assert not any((store / "_mapped").iterdir()), "the files that were mapped are gone"
 
 
+@pytest.mark.slow
 def test_killed_twice_and_started_again(table, model, tmp_path):
     folder = tmp_path / "model"
     for killed in ("process", "launcher"):

@@ -67,6 +67,7 @@ def test_a_comparison_on_the_command_line(plugin, run, sample, store, tmp_path):
     assert "gated-sum" in page and "sgmft --plugin" in page
 
 
+@pytest.mark.slow
 def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_path):
     """Text cleaned by the paper is another encoder setting; neither makes the other forgotten."""
     words = ["compare", sample, "-o", tmp_path / "r", "--figures", "", "--seeds", 1, "--trials", 1]

@@ -70,6 +70,7 @@ def test_the_same_answers(exported, plain, posts):
     assert locator.predict(posts[:3]) == plain.predict(posts[:3])
 
 
+@pytest.mark.slow
 def test_a_model_on_tokens(tmp_path, sample, store):
     locator = SemanticLocator(
         preset="tokens", settings={"width": 16, "heads": 2, "epochs": 1}, features=store
@@ -152,6 +153,7 @@ def test_a_newer_format_says_so(copy):
         OnnxLocator.load(copy)
 
 
+@pytest.mark.slow
 def test_an_export_replaces_an_earlier_one_and_nothing_else(trained, exported, copy, tmp_path):
     locator = SemanticLocator.from_pretrained(trained)
     (copy / "mine.txt").write_text("kept")

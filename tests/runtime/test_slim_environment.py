@@ -16,6 +16,7 @@ from sgmft.export.folder import export_model
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_fresh_environment_without_torch_predicts_the_same(trained, sample, tmp_path):
     slim = tmp_path / "slim"
     venv.create(slim, with_pip=True)

@@ -183,6 +183,7 @@ def test_metrics_count_requests_posts_and_batches(server):
     assert "sgmft_ready 1.0" in text and "sgmft_worker_restarts 0.0" in text
 
 
+@pytest.mark.slow
 def test_an_exported_model_gives_the_same_but_no_reasons(serving, locator, posts, tmp_path):
     from sgmft.export.folder import export_model
 
