@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from export import SGMFT, sample
-from sgmft.drawing import drawing_style, svg_text
+from sgmft.drawing import cjk_fonts, drawing_style, svg_text
 from sgmft.sample.texts import PLACES, write
 
 EVERY = 2.0  # seconds between two looks at the process
@@ -72,7 +72,7 @@ def predict(model: Path, posts: Path, folder: Path) -> list[tuple[float, int, fl
 
 
 def draw(done: list[float], memory: list[float], path: Path) -> None:
-    with drawing_style():
+    with drawing_style(cjk_fonts()):
         figure = Figure(figsize=(5, 2.6), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(done, memory, color="#0072b2")
