@@ -27,7 +27,7 @@ def launched(*words: Any, **environment: str) -> subprocess.CompletedProcess[str
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
     command = [*TORCHRUN, *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=environment, check=False
+        command, capture_output=True, text=True, timeout=600, env=environment, check=False
     )
 
 
