@@ -193,6 +193,7 @@ def test_settings_and_weights_hold_the_vocabulary(name, tmp_path):
     assert torch.equal(again(asked).logits, made(asked).logits)
 
 
+@pytest.mark.slow
 def test_a_locator_with_its_own_words_is_saved_and_loaded(sample, store, tmp_path):
     locator = SemanticLocator(method="word-average", settings={"epochs": 1}, features=store)
     posts = read_posts(sample)

@@ -25,6 +25,7 @@ def test_the_features_are_torchs_to_rounding(pictures):
     np.testing.assert_array_equal(found.pooled, again.pooled)
 
 
+@pytest.mark.slow
 def test_a_graph_is_kept_and_a_damaged_one_made_anew(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
     first = load_encoder(device="cpu", patch_grid=1).encode_images(pictures[:2], False)

@@ -77,7 +77,7 @@ def test_compare_ends_with_its_processes(start, sample, store, tmp_path):
     process = start(*words)
     children = wait_for_workers(process, tmp_path / "c")
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 143, errors
     assert errors.splitlines()[-1].endswith(shlex.join(["sgmft", *words]))
     assert "Traceback" not in errors

@@ -52,7 +52,7 @@ def test_the_store_is_as_one_process_would_have_written_it(tmp_path, shares):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0 and not errors
     encoder = CountingEncoder()
     alone = FeatureStore(tmp_path / "alone", encoder.info, tokens=True)
