@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.files import make_whole, why
+from sgmft.errors import SgmftWarning
+from sgmft.files import make_whole, writing
 from sgmft.presets import TrainConfig
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ def save_checkpoint(
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(x) for name, x in state.items()}
     tensors = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
     kept = {"progress": json.dumps(progress), "digest": _digest(tensors)}
-    try:
+    with writing(folder / FILE):
         folder.mkdir(parents=True, exist_ok=True)
         make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=kept))
-    except (OSError, SafetensorError) as error:
-        raise SgmftError(f"{folder / FILE} cannot be written: {why(error)}.") from error
 
 
 def load_checkpoint(

@@ -7,12 +7,13 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -71,6 +72,50 @@ def why(error: Exception) -> str:
     if number in _REFUSED:
         return f"{said}: allow it, or choose another folder"
     return said
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the refusal to write a file, by the system or by safetensors, into a sentence.
+
+    Raises:
+        SgmftError: naming the file, and the cure.
+    """
+    try:
+        yield
+    except Exception as error:
+        from safetensors import SafetensorError  # not at the start of every command
+
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
+
+
+def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
+    """Give a damaged file another name, and name it in an `SgmftWarning`; nothing is deleted.
+
+    Args:
+        aside: the name, which no reader takes for such a file.
+        what: the file is, in the message.
+        again: what is done to have it again, in the message.
+
+    Raises:
+        SgmftError: it cannot be renamed. That another process has done it is no mistake.
+    """
+    try:
+        path.replace(aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SgmftError(
+            f"The {what} {path} is damaged and cannot be set aside ({error.strerror}): "
+            f"delete it and run again; only {again}."
+        ) from error
+    warnings.warn(
+        f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.",
+        SgmftWarning,
+        stacklevel=3,
+    )
 
 
 def check_writable(folder: Path) -> None:

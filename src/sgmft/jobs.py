@@ -20,8 +20,10 @@ from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_writer
 
 if TYPE_CHECKING:
+    from sgmft.encoders import Encoder
     from sgmft.locator import SemanticLocator
     from sgmft.prediction import Prediction, Predicts
+    from sgmft.store import FeatureStore
     from sgmft.training import Epoch
 
 
@@ -192,17 +194,30 @@ def encode_table(
     Returns:
         What could not be encoded, and the store's folder.
     """
-    from sgmft.encoding import encode_posts
     from sgmft.store import FeatureStore
 
     if locator.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")
     store = FeatureStore(locator.features_folder, locator.encoder.info, tokens)
     told = Told()
-    for chunk in encode_posts(source.posts(), locator.encoder, tokens=tokens, store=store):
-        if source.strict:
-            refuse(chunk.posts)
-        told += Told(len(chunk.posts), count_errors(chunk.posts))
+    for part in encode_into(store, source.posts(), locator.encoder, strict=source.strict):
+        told += part
         if on_encoded:
             on_encoded(told.posts)
     return told, store.folder
+
+
+def encode_into(
+    store: FeatureStore, posts: Iterable[Post], encoder: Encoder, *, strict: bool = False
+) -> Iterator[Told]:
+    """Encode what a store does not have; yields what is told of each chunk of posts.
+
+    Args:
+        strict: raise SgmftError at the first post that cannot be encoded.
+    """
+    from sgmft.encoding import encode_posts
+
+    for chunk in encode_posts(posts, encoder, tokens=store.tokens, store=store):
+        if strict:
+            refuse(chunk.posts)
+        yield Told(len(chunk.posts), count_errors(chunk.posts))

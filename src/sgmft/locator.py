@@ -147,9 +147,9 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
             SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
         """
         processes.join(self.device)
-        store = self._store(self.uses_tokens)
+        keeps = self.features_folder is not None
         # What the main process encodes the others find in the store; without one each encodes.
-        with nullcontext() if store is None else processes.main_first():
+        with processes.main_first() if keeps else nullcontext():
             known = training_set(
                 posts,
                 lambda some: encode_all(

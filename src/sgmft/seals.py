@@ -14,6 +14,19 @@ SEAL = "digest"  # its key in what is sealed; the first, so that its line can be
 FILES = "files"  # key of the digests of the files that belong to it
 
 
+def short_digest(data: Any) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of bytes, for a file's name."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 of what JSON can hold, but for its seal."""
+    bare = {key: value for key, value in values.items() if key != SEAL}
+    read = json.loads(json.dumps(bare))  # as a reader finds it: keys are texts, tuples are lists
+    text = json.dumps(read, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal.
 
@@ -32,12 +45,12 @@ def file_digests(paths: Iterable[Path]) -> dict[str, str]:
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     """What JSON can hold, with its digest."""
     bare = {key: value for key, value in values.items() if key != SEAL}
-    return {SEAL: _digest(values), **bare}
+    return {SEAL: digest_of(values), **bare}
 
 
 def is_whole(values: Mapping[str, Any]) -> bool:
     """Whether sealed values are as they were; values without a seal are taken to be."""
-    return values.get(SEAL) in (None, _digest(values))
+    return values.get(SEAL) in (None, digest_of(values))
 
 
 def check_seal(values: Mapping[str, Any], path: Path, cure: str) -> None:
@@ -67,10 +80,3 @@ def check_file(path: Path, known: Mapping[str, Any], cure: str) -> None:
         raise SgmftError(f"{path} cannot be read ({error.strerror}): {cure}.") from error
     if found != wanted:
         raise SgmftError(f"{path} is damaged or belongs to another model: {cure}.")
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    bare = {key: value for key, value in values.items() if key != SEAL}
-    read = json.loads(json.dumps(bare))  # as a reader finds it: keys are texts, tuples are lists
-    text = json.dumps(read, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -12,10 +12,8 @@ place in a table, so features are found again from any table that holds the same
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import time
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -27,9 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgmft.encoders.base import EncoderInfo
-from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.files import leftovers, why, write_whole
+from sgmft.errors import SgmftError
+from sgmft.files import leftovers, set_aside, why, write_whole
 from sgmft.post_features import PostFeatures
+from sgmft.seals import short_digest
 from sgmft.store_index import StoreIndex
 
 FORMAT = 2  # of the shards; a store of another format is not read
@@ -200,7 +199,7 @@ def _row(table: pa.Table, position: int) -> PostFeatures:
 
 
 def _name(data: Any) -> str:
-    return f"part-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    return f"part-{short_digest(data)}.parquet"
 
 
 class _DamagedError(Exception):
@@ -244,21 +243,7 @@ def _set_aside(shard: Path) -> None:
     number = 1
     while (aside := shard.with_name(f"_{shard.name}.damaged{number}")).exists():
         number += 1
-    try:
-        shard.rename(aside)
-    except FileNotFoundError:  # another process has done it
-        return
-    except OSError as error:
-        raise SgmftError(
-            f"The feature shard {shard} is damaged and cannot be set aside ({error.strerror}): "
-            "delete it and run again; only its posts are encoded anew."
-        ) from error
-    warnings.warn(
-        f"The feature shard {shard} is damaged: it is set aside as {aside.name}, and its posts are "
-        "encoded anew.",
-        SgmftWarning,
-        stacklevel=2,
-    )
+    set_aside(shard, aside, "feature shard", "its posts are encoded anew")
 
 
 def _clear_leftovers(folder: Path) -> None:

@@ -148,6 +148,25 @@ def test_a_damaged_shard_is_named_set_aside_and_written_again(
     assert (folder / "out" / f"_damaged-{shard.name}").read_bytes() == bytes(damaged)
 
 
+def test_a_shard_damaged_before_the_end_is_not_called_done(
+    parts: Path, model: ModelAt, tmp_path: Path
+) -> None:
+    def damaging(task: Task) -> Iterator[Told]:
+        for told in run_here(task):
+            yield told
+            for shard in (tmp_path / "out").glob("part-00001-000001-*"):
+                shard.write_bytes(shard.read_bytes()[:-1])
+
+    with (
+        pytest.warns(SgmftWarning, match="part-00001-000001-"),
+        pytest.raises(SgmftError, match="of 37 rows that were written only 27 are whole: run the"),
+    ):
+        predict(parts, tmp_path / "out", model, engine=damaging)
+    assert not (tmp_path / "out" / "_done.json").exists()
+    assert predict(parts, tmp_path / "out", model).posts == 37
+    assert json.loads((tmp_path / "out" / "_done.json").read_text())["posts"] == 37
+
+
 @pytest.mark.parametrize("change", ["rules", "rows", "input", "where"])
 def test_another_jobs_folder_is_refused(
     parts: Path, model: ModelAt, tmp_path: Path, change: str

@@ -20,10 +20,10 @@ from safetensors.numpy import save_file
 
 from sgmft.compare.catalogue import Row
 from sgmft.compare.data import Data, load_data, load_features
-from sgmft.compare.files import read_json, told, write_json
+from sgmft.compare.files import read_json, write_json
 from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.files import make_whole
+from sgmft.files import make_whole, writing
 from sgmft.fitting import Task, best_epoch, choose, refit
 from sgmft.methods import get_method
 from sgmft.plugins import load_plugin
@@ -192,7 +192,7 @@ def _run(work: Work, data: Data) -> dict[str, Any]:
     if work.keep_fused:
         values = {"fused": answers.fused.numpy().astype(np.float32)}
         written.append(fused := _path(work, data, "fused", "safetensors"))
-        with told(fused):
+        with writing(fused):
             fused.parent.mkdir(parents=True, exist_ok=True)
             make_whole(fused, lambda path: save_file(values, path))
     return {

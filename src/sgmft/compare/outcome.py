@@ -14,10 +14,9 @@ from safetensors.numpy import load_file
 from sgmft.compare.catalogue import FigurePlan, Row, TablePlan, rows
 from sgmft.compare.comparison import Comparison, Found
 from sgmft.compare.figures import embed, save_figure
-from sgmft.compare.files import told
 from sgmft.compare.results import Difference, FigurePart, Line, Summary, Table
 from sgmft.compare.statistics import corrected, difference, summarise
-from sgmft.files import make_whole
+from sgmft.files import make_whole, writing
 
 Chances = npt.NDArray[np.float64]  # (S, N, K)
 
@@ -137,5 +136,5 @@ def write_predictions(comparison: Comparison, path: Path) -> None:
             parts.append(table.add_column(0, "row", pa.array([key] * count)))
     if parts:
         table = pa.concat_tables(parts, promote_options="permissive")
-        with told(path):
+        with writing(path):
             make_whole(path, lambda temporary: pq.write_table(table, temporary))

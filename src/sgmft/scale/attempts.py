@@ -20,7 +20,7 @@ class Attempts:
     """The attempts of one job in a folder.
 
     Args:
-        folder: which must be there.
+        folder: made by `forget`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,6 +28,7 @@ class Attempts:
 
     def forget(self) -> None:
         """Begin a job: attempts of an earlier one do not count."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         for file in self._folder.glob(".attempt-*"):
             file.unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from sgmft.jobs import Told
 from sgmft.scale.attempts import Attempts
 from sgmft.scale.pieces import Piece, Task, Work
 
+ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
 PATIENCE = 10.0  # seconds until a cluster must have answered
 
 # Half a processor is reserved for each worker, and there are as many workers as processors: when
@@ -58,7 +59,7 @@ class OnRay:
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
 
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised below
-        Attempts(task.folder).forget()
+        Attempts(task.folder / ATTEMPTS).forget()
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # a block is a piece
@@ -129,7 +130,7 @@ class _Worker:
 
     def __init__(self, task: Task, wanted: str) -> None:
         self._task, self._wanted = task, wanted
-        self._attempts = Attempts(task.folder)
+        self._attempts = Attempts(task.folder / ATTEMPTS)
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

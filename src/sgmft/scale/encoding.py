@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgmft.encoding import encode_posts
+from sgmft.encoders import load_encoder
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, Told
+from sgmft.jobs import Source, Told, encode_into
 from sgmft.locator import SemanticLocator
-from sgmft.posts import count_errors, refuse
 from sgmft.scale.pieces import ROWS, Piece, Task, Work, cut, single_tables
 from sgmft.store import FeatureStore
 
@@ -21,7 +20,7 @@ class Encoding:
     """A `Task`: encode what the store does not have.
 
     Attributes:
-        encoder: arguments of `SemanticLocator` that decide it.
+        encoder: arguments of `load_encoder`.
     """
 
     sources: list[Source]
@@ -45,16 +44,12 @@ class Encoding:
 
     def start(self) -> Work:
         """Load the encoder and open the store."""
-        encoder = SemanticLocator(**self.encoder).encoder
+        encoder = load_encoder(**self.encoder)
         store = FeatureStore(self.store, encoder.info, self.tokens)
 
         def work(piece: Piece) -> Told:
-            told = Told()
-            for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
-                if self.sources[piece.table].strict:
-                    refuse(chunk.posts)
-                told += Told(len(chunk.posts), count_errors(chunk.posts))
-            return told
+            strict = self.sources[piece.table].strict
+            return sum(encode_into(store, piece.posts, encoder, strict=strict), Told())
 
         return work
 
@@ -79,11 +74,7 @@ def encode_pieces(
         raise SgmftError("Encoding needs a folder for the features.")
     folder = Path(locator.features_folder).absolute()
     store = FeatureStore(folder, locator.encoder.info, tokens)
-    settings = {
-        "encoder": locator.encoder_settings["name"],
-        "cleaning": locator.encoder_settings["cleaning"],
-        "device": locator.device,
-    }
+    settings = {**locator.encoder_settings, "device": locator.device}
     told = Told()
     for part in engine(Encoding(single_tables(source), settings, folder, tokens)):
         told += part

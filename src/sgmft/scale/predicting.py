@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -14,9 +13,11 @@ from sgmft.answers import Layout
 from sgmft.jobs import Source, Told
 from sgmft.loading import load_predictor
 from sgmft.posts import refuse
+from sgmft.prediction import Predictor
 from sgmft.scale.columns import input_types, output_types
 from sgmft.scale.pieces import ROWS, Piece, Task, Work, cut, run_here, single_tables
 from sgmft.scale.shards import Place, Shards
+from sgmft.seals import digest_of, file_digests
 
 Engine = Callable[[Task], Iterator[Told]]
 
@@ -30,20 +31,26 @@ class ModelAt:
     features: Path | None = None
     device: str | None = None
 
+    def load(self) -> Predictor:
+        """The model."""
+        return load_predictor(self.folder, self.runtime, self.features, self.device)
+
     def digest(self) -> str:
         """Of the folder's files; of a hub repository, its name."""
         folder = Path(self.folder)
-        digest = hashlib.sha256(b"" if folder.is_dir() else self.folder.encode())
-        for file in sorted(folder.iterdir() if folder.is_dir() else ()):
-            if file.is_file() and file.name != "README.md" and not file.name.startswith("."):
-                digest.update(file.name.encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-        return digest.hexdigest()[:16]
+        if not folder.is_dir():
+            return digest_of({"name": self.folder})
+        files = (x for x in folder.iterdir() if x.name != "README.md" and x.name[0] != ".")
+        return digest_of(file_digests(files))
 
 
 @dataclass(frozen=True)
 class Predicting:
-    """A `Task`: predict what has not been predicted yet."""
+    """A `Task`: predict what has not been predicted yet.
+
+    Attributes:
+        predictor: the model, loaded; it is not sent to other machines, which load it themselves.
+    """
 
     sources: list[Source]
     model: ModelAt
@@ -53,6 +60,10 @@ class Predicting:
     shards: Shards
     rows: int
     finished: frozenset[Place]
+    predictor: Predictor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"predictor": None}
 
     @property
     def tables(self) -> int:
@@ -71,9 +82,8 @@ class Predicting:
                 yield piece
 
     def start(self) -> Work:
-        """Load the model."""
-        model = self.model
-        predictor = load_predictor(model.folder, model.runtime, model.features, model.device)
+        """Load the model, where it is not."""
+        predictor = self.predictor or self.model.load()
 
         def work(piece: Piece) -> Told:
             predictions = list(predictor.predictions(piece.posts, self.rules))
@@ -109,11 +119,12 @@ def predict_shards(
         engine: what does the pieces: `run_here`, or one of `sgmft.scale.cluster`.
 
     Raises:
-        SgmftError: a table or the model cannot be read, or `output` holds something else.
+        SgmftError: a table or the model cannot be read, `output` holds something else, or shards
+            were damaged while others were written.
     """
     rules = abstain or Abstention()
     sources = single_tables(source)
-    predictor = load_predictor(model.folder, model.runtime, model.features, model.device)
+    predictor = model.load()
     predictor.held_out.check(rules)
     given = input_types([one.table for one in sources])
     files = [Path(one.table) for one in sources]
@@ -133,10 +144,11 @@ def predict_shards(
     finished = shards.finished()
     layout = Layout.of(given, predictor.labels, rules)
     types = output_types(layout, given)
-    task = Predicting(sources, model, rules, layout, types, shards, rows, frozenset(finished))
+    done_before = frozenset(finished)
+    task = Predicting(sources, model, rules, layout, types, shards, rows, done_before, predictor)
     done = 0
     for told in chain(finished.values(), engine(task)):
         done += told.posts
         if on_predicted:
             on_predicted(done)
-    return shards.end()
+    return shards.end(done)

@@ -9,18 +9,17 @@ with "_" or "." are passed over by what reads folders of Parquet.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.files import leftovers, why, write_whole
+from sgmft.errors import SgmftError
+from sgmft.files import leftovers, set_aside, why, write_whole, writing
 from sgmft.jobs import Told
+from sgmft.seals import digest_of, short_digest
 from sgmft.tables.arrow_types import array_of
 from sgmft.tables.plain import plain
 
@@ -42,7 +41,7 @@ class Shards:
     def __init__(self, folder: str | Path, job: Mapping[str, Any]) -> None:
         self.folder = Path(folder).absolute()
         self._job = json.loads(json.dumps(job))
-        self._digest = hashlib.sha256(json.dumps(self._job, sort_keys=True).encode()).hexdigest()
+        self._digest = digest_of(self._job)
 
     def begin(self) -> None:
         """Make the folder, or go on in it.
@@ -90,7 +89,8 @@ class Shards:
             match = _NAME.fullmatch(path.name)
             told = _checked(path, self._digest, match[3]) if match else None
             if match is None or told is None:
-                _set_aside(path)
+                aside = path.with_name(f"_damaged-{path.name}")
+                set_aside(path, aside, "shard", "it is written again")
                 continue
             place = int(match[1]), int(match[2])
             if place in found:
@@ -120,22 +120,29 @@ class Shards:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(arrays, schema=schema), sink)
         data = sink.getvalue()
-        path = self.folder / f"part-{place[0]:05d}-{place[1]:06d}-{_digest(data)}.parquet"
-        try:
+        path = self.folder / f"part-{place[0]:05d}-{place[1]:06d}-{short_digest(data)}.parquet"
+        with writing(path):
             write_whole(path, data)
-        except OSError as error:
-            raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
 
-    def end(self) -> Told:
-        """Check that all is whole and say that the job is done; what is told of all rows."""
+    def end(self, posts: int) -> Told:
+        """Check that all is whole and say that the job is done; what is told of all rows.
+
+        Args:
+            posts: that were written, by this run and earlier ones.
+
+        Raises:
+            SgmftError: fewer are there, since a shard was damaged or removed meanwhile.
+        """
         told = sum(self.finished().values(), Told())
+        if told.posts < posts:
+            raise SgmftError(
+                f"{self.folder}: of {posts} rows that were written only {told.posts} are whole: "
+                "run the same command again, which writes the others anew."
+            )
         text = json.dumps(asdict(told), ensure_ascii=False, indent=2)
-        write_whole(self.folder / DONE, text.encode())
+        with writing(self.folder / DONE):
+            write_whole(self.folder / DONE, text.encode())
         return told
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _checked(path: Path, job: str, digest: str) -> Told | None:
@@ -145,18 +152,9 @@ def _checked(path: Path, job: str, digest: str) -> Told | None:
 
     try:
         data = path.read_bytes()
-        if _digest(data) != digest:
+        if short_digest(data) != digest:
             return None
         mark = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_MARK])
         return Told(**mark) if mark.pop("job") == job else None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
         return None
-
-
-def _set_aside(path: Path) -> None:
-    path.replace(path.with_name(f"_damaged-{path.name}"))
-    warnings.warn(
-        f"The shard {path} is damaged: it is set aside as _damaged-{path.name} and written again.",
-        SgmftWarning,
-        stacklevel=3,
-    )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from sgmft.errors import SgmftError
-from sgmft.files import why
+from sgmft.files import writing
 from sgmft.tables.parquet_sink import ParquetSink
 from sgmft.tables.plain import as_json, plain
 
@@ -139,15 +139,9 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> TableWriter:
     return TableWriter(path, columns, sink)
 
 
-@contextmanager
-def _told(path: Path | None) -> Iterator[None]:
+def _told(path: Path | None) -> AbstractContextManager[None]:
     """Turn the system's refusal into a sentence; a closed pipe is left to the caller."""
-    try:
-        yield
-    except OSError as error:
-        if path is None:
-            raise
-        raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
+    return nullcontext() if path is None else writing(path)
 
 
 class _Delimited:
