@@ -53,7 +53,7 @@ def main() -> None:
         posts = posts_in(folder / "photographs")
         locator = SemanticLocator.from_pretrained(model)
         encoder = locator.encoder
-        contents = [prepare(post, encoder) for post in posts]
+        contents = [prepare(post, encoder.info) for post in posts]
         good = [x for x in contents if isinstance(x, Content)]
         count = len(good)
         texts = [x.text for x in good]
@@ -62,7 +62,8 @@ def main() -> None:
         assert locator.network is not None
         network = locator.network
         print("| stage | a post |\n|---|---|")
-        print(f"| read and decode | {cost(lambda: [prepare(x, encoder) for x in posts], count)} |")
+        decoding = cost(lambda: [prepare(x, encoder.info) for x in posts], count)
+        print(f"| read and decode | {decoding} |")
         print(f"| text network | {cost(lambda: encoder.encode_texts(texts, False), count)} |")
         print(
             f"| picture network | {cost(lambda: encoder.encode_images(pictures, False), count)} |"

@@ -79,6 +79,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     assert labelled.read_text("utf-8-sig").startswith("id,user,text,images,input_label,")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")  # whose features are in the store
 def test_training_in_epochs(run, sample, tmp_path, store):
     settings = ["--set", "epochs=2", "--set", "width=16", "--val-size", "0.25", "--seed", 3]

@@ -108,6 +108,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
     assert names(tmp_path / "m") == JUDGED
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")  # whose features are in the store
 def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     """The command as a user gives it, killed with -9, then given again."""

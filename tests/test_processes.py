@@ -100,6 +100,7 @@ def model(table, tmp_path_factory) -> tuple[Path, str]:
     return folder, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_one_model_is_written_and_one_process_speaks(model):
     folder, told = model
     names = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]

@@ -44,6 +44,7 @@ def save_tiny_clip(
     patch_size: int = 14,
     projection_dim: int = 24,
     weights: str = "safetensors",
+    dropout: float = 0.1,
 ) -> Path:
     """Write a checkpoint with the files of the published repositories; return its folder.
 
@@ -52,6 +53,7 @@ def save_tiny_clip(
         seed: of the random weights.
         image_size, patch_size: pixels; the picture tower sees (image_size / patch_size)² patches.
         projection_dim: width of the shared space.
+        dropout: of the text tower in training; 0.1 in the published ones.
         weights: "safetensors", or "bin" for the pytorch_model.bin of the published repositories.
     """
     words = vocabulary()
@@ -63,6 +65,8 @@ def save_tiny_clip(
             "num_attention_heads": 4,
             "intermediate_size": 64,
             "max_position_embeddings": 128,
+            "hidden_dropout_prob": dropout,
+            "attention_probs_dropout_prob": dropout,
         },
         vision_config={
             "hidden_size": 48,

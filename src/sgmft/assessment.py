@@ -101,8 +101,7 @@ def about(locator: SemanticLocator) -> dict[str, str]:
     return {
         "method": f"{locator.method.title} ({locator.method.source})",
         "preset": locator.preset.name,
-        "encoder": f"{locator.encoder_settings['name']}, cleaning "
-        f"{locator.encoder_settings['cleaning']}",
+        "encoder": f"{locator.encoder_name}, cleaning {locator.encoder_settings['cleaning']}",
         "training posts": str(data.get("train", "")),
         "data fingerprint": str(data.get("fingerprint", "")),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sgmft.align.command import align
 from sgmft.compare.command import compare
 from sgmft.errors import SgmftError
 from sgmft.explain.command import explain
 from sgmft.export.command import export
 from sgmft.options import (
+    PREFIX,
     Address,
     AllowOutside,
     Cleaning,
@@ -24,16 +26,20 @@ from sgmft.options import (
     Encoder,
     Engine,
     Features,
+    Merge,
     Model,
     Output,
     Strict,
     Table,
+    Tune,
+    TuneLast,
     Where,
     Workers,
     engine_of,
     locator_of,
     pairs,
     source_of,
+    tuning_of,
 )
 from sgmft.predict_command import predict
 from sgmft.processes import count, is_main, number
@@ -122,13 +128,17 @@ def train(
         str | None, typer.Option(help="Of sgmft: default, elements, tokens or paper.")
     ] = None,
     cleaning: Cleaning = None,
+    tune: Tune = "head",
+    tune_last: TuneLast = None,
+    merge: Merge = False,
     val_size: Annotated[
         float | None, typer.Option(help="Share held out to choose the epoch.")
     ] = None,
     split_by: Annotated[str, typer.Option(help="label, or user: no user on both sides.")] = "label",
     seed: Annotated[int, typer.Option(help="Decides split, weights and order.")] = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of a preset's setting; repeat.")
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of a preset's setting, or tune.NAME; repeat."),
     ] = None,
     features: Features = None,
     where: Where = None,
@@ -143,12 +153,14 @@ def train(
     from sgmft.jobs import train_table
     from sgmft.locator import SemanticLocator
 
+    named = pairs(settings, "--set")
     locator = SemanticLocator(
         encoder,
         method=method,
         preset=preset,
         cleaning=cleaning,
-        settings=pairs(settings, "--set"),
+        settings={name: value for name, value in named.items() if not name.startswith(PREFIX)},
+        tune=tuning_of(tune, tune_last, merge, named) or tune,
         val_size=val_size,
         seed=seed,
         features=console.feature_folder(features),
@@ -233,6 +245,7 @@ def encode(
     _say(f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}")
 
 
+app.command()(align)
 app.command()(export)
 app.command()(predict)
 app.command()(explain)

@@ -26,6 +26,7 @@ from sgmft.files import cache_folder
 from sgmft.processes import is_main
 
 if TYPE_CHECKING:
+    from sgmft.align.job import Aligned
     from sgmft.compare.results import Spread
     from sgmft.compare.results import Table as ComparisonTable
     from sgmft.evaluation import Evaluation
@@ -170,6 +171,22 @@ def print_trained(locator: SemanticLocator, output: str) -> None:
             f"P^e {last['element_entropy']:.4f}"
         )
     _screen.print(f"Model: {output}")
+
+
+def print_aligned(found: Aligned, output: str) -> None:
+    """Where the encoder is, and how well texts and pictures find each other."""
+    if found.skipped:
+        _screen.print(f"{sum(found.skipped.values())} posts were left out:")
+        for kind, count in found.skipped.items():
+            _screen.print(f"  {count:>6}  {kind}", markup=False, highlight=False)
+    table = Table(f"among {found.held_out} held-out pairs", "before", "after")
+    for name, after in found.after.items():
+        before = "-" if found.before is None else f"{found.before[name]:.3f}"
+        table.add_row(name, before, f"{after:.3f}")
+    _screen.print(table)
+    if found.before is None:
+        _screen.print("Before, texts and pictures shared no space.")
+    _screen.print(f"Learned from {found.pairs} pairs. Use it with --encoder {output}")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

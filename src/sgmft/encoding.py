@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sgmft.encoders.base import Encoder
+from sgmft.encoders.base import Encoder, EncoderInfo
 from sgmft.errors import SgmftWarning
 from sgmft.frames import MAX_FRAMES, holds_several, name_of, pictures_of, read_file
 from sgmft.images import PictureError, Pixels
@@ -101,7 +101,7 @@ def encode_posts(
 
     def ahead() -> list[tuple[Post, Future[Content | str]]]:
         piece = islice(iterator, chunk)
-        return [(post, pool.submit(prepare, post, encoder, known)) for post in piece]
+        return [(post, pool.submit(prepare, post, encoder.info, known)) for post in piece]
 
     try:
         coming = ahead()
@@ -182,7 +182,9 @@ def _encode_chunk(
     new: dict[str, Content] = {}
     for i, content in enumerate(contents):
         if isinstance(content, Content) and not content.decoded and content.key not in known:
-            content = prepare(posts[i], encoder)  # a store had it when it was prepared, damaged
+            content = prepare(
+                posts[i], encoder.info
+            )  # a store had it when it was prepared, damaged
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
             continue
@@ -199,7 +201,7 @@ def _encode_chunk(
     return Chunk(posts, good, keys, [features[key] for key in keys])
 
 
-def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -> Content | str:
+def prepare(post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()) -> Content | str:
     """What to encode of a post, or the reason why it cannot be. Runs in several threads.
 
     Pictures of a post that one of `stores` has are read, not decoded.
@@ -208,7 +210,7 @@ def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -
         return post.error
     if len(post.images) > MAX_PICTURES:
         return f"has {len(post.images)} pictures; at most {MAX_PICTURES} of one post are read"
-    text = clean(post.text, get_cleaning(encoder.info.cleaning))
+    text = clean(post.text, get_cleaning(info.cleaning))
     if not text and not post.images:
         return "nothing to go on: no words are left after cleaning and there is no picture"
     most = min(MAX_FRAMES, MAX_PICTURES // max(1, len(post.images)))  # pictures of one file
@@ -222,7 +224,7 @@ def prepare(post: Post, encoder: Encoder, stores: Sequence[FeatureStore] = ()) -
         key = digest.hexdigest()[:32]
         if any(key in store for store in stores):
             return Content(key, text, [], decoded=False)
-        size = encoder.info.image_size
+        size = info.image_size
         decoded = [
             (number, picture)
             for number, (data, file) in enumerate(zip(files, post.images, strict=True))

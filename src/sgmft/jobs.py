@@ -120,12 +120,16 @@ def train_table(
         on_epoch=on_epoch,
     )
     if processes.is_main():
+        from sgmft.saving import ENCODER
+
         unfinished = folder / "checkpoint"
         try:
             unfinished.mkdir(parents=True, exist_ok=True)  # tells half a model from other files
         except OSError as error:
             raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
         locator.save_pretrained(folder)
+        if locator.tuned is not None:
+            locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))
         shutil.rmtree(unfinished, ignore_errors=True)
     processes.wait()
     return Told(len(posts), locator.record["data"]["skipped"])

@@ -14,7 +14,6 @@ from sgmft import processes
 from sgmft.abstention import HeldOut
 from sgmft.baselines.base import Method
 from sgmft.calibration import fit_temperature
-from sgmft.encoders import Encoder, load_encoder
 from sgmft.encoding import Chunk, Encodings, encode_all, encode_posts, stack
 from sgmft.errors import SgmftError
 from sgmft.explain.explaining import explain_post
@@ -31,12 +30,14 @@ from sgmft.splits import split_posts
 from sgmft.store import FeatureStore
 from sgmft.training import Epoch, LabelledFeatures, answer
 from sgmft.training_set import training_set
+from sgmft.tuning.settings import Tuning, tuning_of
+from sgmft.with_encoder import WithEncoder
 from sgmft.zero_shot import adapt_to, describe
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
 
-class SemanticLocator(Predictor, PyTorchModelHubMixin):
+class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
     """Predicts where the author of a post was, from its text and its pictures.
 
     Args:
@@ -52,6 +53,8 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
         val_size: share of the training posts held out to choose the epoch; None is the preset's.
         seed: decides the split, the initial weights, the order of posts and dropout.
         patch_grid: a picture becomes its square of region features; None is the encoder's (4).
+        tune: "head" trains the network on an encoder that stays as it is; "lora" or "full", or a
+            `sgmft.tuning.Tuning`, goes on to train a Chinese-CLIP encoder with it.
         features: folder of a feature store that keeps what was encoded; None keeps nothing.
         device: "cpu", "cuda", ...; by default a GPU if there is one.
 
@@ -77,6 +80,7 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
         val_size: float | None = None,
         seed: int = 0,
         patch_grid: int | None = None,
+        tune: str | Tuning = "head",
         features: str | Path | None = None,
         device: str | None = None,
     ) -> None:
@@ -85,28 +89,14 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
-        self.encoder_settings: dict[str, Any] = {
-            "name": self.method.pick_encoder(encoder),
-            "cleaning": cleaning or chosen.cleaning,
-        }
-        if patch_grid is not None and not 1 <= patch_grid <= 16:
-            raise SgmftError(f"patch_grid must be from 1 to 16, not {patch_grid}.")
-        if patch_grid is not None:
-            self.encoder_settings["patch_grid"] = patch_grid
+        name = self.method.pick_encoder(encoder)
+        WithEncoder.__init__(self, name, cleaning or chosen.cleaning, patch_grid, device)
+        self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
         self.features_folder = features
-        self.device = device
         self.labels: list[str] = []
         self.network: Network | None = None
         self.record: dict[str, Any] = {}
         self.held_out = HeldOut.none(0)
-        self._encoder: Encoder | None = None
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, loaded when first asked for."""
-        if self._encoder is None:
-            self._encoder = load_encoder(**self.encoder_settings, device=self.device)
-        return self._encoder
 
     @property
     def uses_tokens(self) -> bool:
@@ -146,6 +136,10 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
         Raises:
             SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
         """
+        if self.tuning is not None:
+            from sgmft.tuning.stage import Stage, check_tunable  # heavy, and seldom asked for
+
+            check_tunable(self.encoder)
         processes.join(self.device)
         keeps = self.features_folder is not None
         # What the main process encodes the others find in the store; without one each encodes.
@@ -164,9 +158,10 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
             )
         self.labels = known.labels
         val_rows: list[int] = []
-        if self.preset.val_size:
+        val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
+        if val_size:
             seed = self.preset.train.seed
-            _, val_rows = split_posts(known.encoded.posts, self.preset.val_size, seed, split_by)
+            _, val_rows = split_posts(known.encoded.posts, val_size, seed, split_by)
         task = Task(
             LabelledFeatures(known.encoded.features, known.classes),
             len(self.labels),
@@ -175,20 +170,23 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
             self.preset,
             self.method.encode_prompts(self.labels, self.encoder),
         )
-        self.network, history, unseen = fit_network(
-            task,
-            val_rows,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            track=track,
-            device=self.device,
-            on_epoch=on_epoch,
-        )
+        run: dict[str, Any] = {"track": track, "device": self.device, "on_epoch": on_epoch}
+        folder = None if checkpoint is None else Path(checkpoint)
+        if self.tuning is None:
+            self.network, history, unseen = fit_network(task, val_rows, checkpoint=folder, **run)
+        else:
+            stage = Stage(task, known.encoded, self.encoder_settings, self.tuning)
+            self.forget_encoder()  # its memory is needed
+            found, tuned = stage.run(val_rows, checkpoint=folder, **run)
+            self.network, history, unseen = found
+            self.use_tuned(tuned)
         temperature = fit_temperature(*unseen)
         chances = (unseen.logits / temperature).softmax(-1)
         self.held_out = HeldOut(chances.numpy(), unseen.labels.numpy())
         self.record = {
             "data": known.record(len(val_rows)),
             **training_record(history, temperature),
+            **({"tuning": dataclasses.asdict(self.tuning)} if self.tuning else {}),
         }
         processes.wait()
         if known.encoded.files is not None and processes.is_main():
@@ -269,8 +267,6 @@ class SemanticLocator(Predictor, PyTorchModelHubMixin):
                 "SemanticLocator.from_pretrained(folder)."
             )
         return self.network
-
-    # -- saving and loading ----------------------------------------------------------------------
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, self._trained(), save_directory)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from sgmft.jobs import Source
     from sgmft.locator import SemanticLocator
     from sgmft.scale.cluster import OnRay
+    from sgmft.tuning import Tuning
 
+PREFIX = "tune."  # of settings of fine-tuning
 Table = Annotated[
     str,
     typer.Argument(
@@ -32,6 +34,18 @@ Encoder = Annotated[
 ]
 Cleaning = Annotated[
     str | None, typer.Option(help="Text cleaning: light, paper or none; by default the preset's.")
+]
+Tune = Annotated[
+    str,
+    typer.Option(
+        help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained as well."
+    ),
+]
+TuneLast = Annotated[
+    int | None, typer.Option(min=1, help="Train the last layers only, this many of each tower.")
+]
+Merge = Annotated[
+    bool, typer.Option(help="With --tune lora: save a whole checkpoint, not its changes alone.")
 ]
 Features = Annotated[
     str | None,
@@ -83,6 +97,21 @@ def source_of(
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
     return Source(table, Columns(**names), pairs(where, "--where"), allow_outside, strict)
+
+
+def tuning_of(
+    kind: str, last: int | None, merge: bool, settings: Mapping[str, str]
+) -> Tuning | None:
+    """How the encoder is fine-tuned, if it is; `settings` may hold others without "tune."."""
+    from sgmft.tuning import settings as tuning
+
+    chosen: dict[str, Any] = {
+        name.removeprefix(PREFIX): value
+        for name, value in settings.items()
+        if name.startswith(PREFIX)
+    }
+    chosen |= {"last": last} if last is not None else {}
+    return tuning.tuning_of(kind, chosen | ({"merge": True} if merge else {}))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class TrainConfig:
         learning_rate, beta1, beta2: Adam's.
         weight_decay: decoupled, as in AdamW; 0 makes it Adam (*).
         schedule: of the learning rate over all steps (*).
+        warmup: share of all steps over which the learning rate rises to its value (*).
         patience: epochs without a better validation loss after which training stops, and the best
             epoch's weights are kept; 0 trains all epochs and keeps the last (*).
         class_weights: weigh each class by its inverse frequency (*).
@@ -39,6 +40,7 @@ class TrainConfig:
     beta2: float = 0.99
     weight_decay: float = 0.0
     schedule: Literal["none", "cosine"] = "none"
+    warmup: float = 0.0
     patience: int = 0
     class_weights: bool = False
     label_smoothing: float = 0.0
@@ -53,7 +55,7 @@ class TrainConfig:
             raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
         if self.schedule not in ("none", "cosine"):
             raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
-        for name in ("label_smoothing", "modality_dropout"):
+        for name in ("label_smoothing", "modality_dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
         for name in ("patience", "weight_decay"):
@@ -129,9 +131,9 @@ def with_settings(
     model, train = dict(preset.model), {}
     for key, value in settings.items():
         if key in train_kinds:
-            train[key] = _parse(key, value, train_kinds[key])
+            train[key] = parse_setting(key, value, train_kinds[key])
         elif key in model_kinds:
-            model[key] = _parse(key, value, model_kinds[key])
+            model[key] = parse_setting(key, value, model_kinds[key])
         else:
             names = sorted({*train_kinds, *model_kinds})
             raise SgmftError(f"There is no setting {key!r}: use one of {', '.join(names)}.")
@@ -140,7 +142,7 @@ def with_settings(
     )
 
 
-def _parse(name: str, value: Any, kind: Any) -> Any:
+def parse_setting(name: str, value: Any, kind: Any) -> Any:
     """A setting's value from its text: the kinds that the two configs have, and no others."""
     if not isinstance(value, str):
         return value

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import re
+import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from sgmft.methods import get_method
 from sgmft.nn import Network
 from sgmft.presets import Preset, TrainConfig
 from sgmft.seals import FILES, check_file, check_seal, file_digests, sealed
+from sgmft.tuning.settings import TunedEncoder
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CURE = "save or copy the model again"
+ENCODER = "encoder"  # folder of a fine-tuned one
 MARK = "<!-- written by sgmft -->"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
@@ -56,7 +59,7 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
     config = {
         "format": FORMAT,
         "labels": locator.labels,
-        "encoder": {**locator.encoder_settings, "fingerprint": info.fingerprint},
+        "encoder": {**_encoder_settings(locator), "fingerprint": info.fingerprint},
         "model": asdict(network.config),
         "method": locator.method.name,
         "preset": locator.preset.name,
@@ -80,9 +83,12 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
         (folder / CONFIG).unlink(missing_ok=True)  # an earlier model's, until this one is there
         make_whole(folder / WEIGHTS, write_weights)
         locator.held_out.save(folder)
+        _copy_encoder(locator, folder / ENCODER)
         if not card.is_file() or MARK in card.read_text("utf-8", "replace"):  # else by hand: stays
             write_whole(card, str(model_card(locator)).encode())
         config[FILES] = file_digests(folder / name for name in (WEIGHTS, HELD_OUT))
+        if locator.tuned is not None:
+            config["encoder"][FILES] = file_digests((folder / ENCODER).iterdir())
         values = {"sgmft": sealed(finite(config))}
         text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
         write_whole(folder / CONFIG, text.encode())
@@ -103,7 +109,8 @@ def load_model(
 
     Args:
         model_id: the folder or repository.
-        encoder: where the encoder is now, if it was trained with one from a folder that moved.
+        encoder: where the encoder is now, if it was trained with one from a folder that moved; of
+            a fine-tuned one, where its base is.
         features: folder of a feature store, as in `SemanticLocator`.
         device: as in `SemanticLocator`.
         hub: revision, token, cache_dir, ... for a repository.
@@ -129,6 +136,7 @@ def load_model(
             device=device,
         )
         method = get_method(config["method"])
+        tuned = config["encoder"].get(FILES)
         network = method.architecture(config["preset"]).network(
             method.load_config(config["preset"], config["model"])
         )
@@ -141,7 +149,7 @@ def load_model(
             config["encoder"]["cleaning"],
         )
         locator.labels = list(config["labels"])
-        kept = ("data", "metrics", "calibration", "history", "versions", "descriptions")
+        kept = ("data", "metrics", "calibration", "history", "versions", "descriptions", "tuning")
         locator.record = {key: config[key] for key in kept if key in config}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SgmftError(
@@ -150,6 +158,13 @@ def load_model(
             f"if it was one, {CURE}."
         ) from error
     check_file(weights_file, config, CURE)
+    if tuned is not None:
+        files = [_file(model_id, f"{ENCODER}/{name}", hub) for name in tuned]
+        for file in files:
+            check_file(file, config["encoder"], CURE)
+        locator.use_tuned(TunedEncoder(files[0].parent, config["encoder"]["name"]))
+        if encoder is not None:
+            locator.encoder_settings["base"] = encoder
     try:
         load_weights(network, str(weights_file))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -175,8 +190,7 @@ def model_card(locator: SemanticLocator) -> ModelCard:
         f"pictures, with {locator.method.title} ({locator.method.source}).",
         "",
         f"- Labels: {', '.join(locator.labels)}",
-        f"- Encoder: `{locator.encoder_settings['name']}`, "
-        f"cleaning `{locator.encoder_settings['cleaning']}`",
+        f"- Encoder: `{locator.encoder_name}`, cleaning `{locator.encoder_settings['cleaning']}`",
         f"- Preset: `{locator.preset.name}`",
         f"- Trained on {data.get('train', '?')} posts (data fingerprint "
         f"`{data.get('fingerprint', '?')}`), chosen on {data.get('validation', 0)} held out",
@@ -204,6 +218,23 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _encoder_settings(locator: SemanticLocator) -> dict[str, Any]:
+    """What loads the encoder again; a fine-tuned one is beside them and named by its base."""
+    settings = {k: v for k, v in locator.encoder_settings.items() if k != "base"}
+    return settings if locator.tuned is None else settings | {"name": locator.tuned.base}
+
+
+def _copy_encoder(locator: SemanticLocator, folder: Path) -> None:
+    """Put a fine-tuned encoder where the model is; an earlier model's there is removed."""
+    tuned = locator.tuned
+    if tuned is not None and folder.is_dir() and folder.samefile(tuned.folder):
+        return
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    if tuned is not None:
+        shutil.copytree(tuned.folder, folder)
 
 
 def _held_out(model_id: str, hub: dict[str, Any], config: dict[str, Any], classes: int) -> HeldOut:

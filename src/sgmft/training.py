@@ -39,7 +39,10 @@ class Epoch(NamedTuple):
 
 
 class LabelledFeatures(NamedTuple):
-    """Features of N posts and their classes (N,)."""
+    """Features of N posts and their classes (N,).
+
+    In their place may be what gives batches in the same way, for a network that reads those.
+    """
 
     features: Features
     labels: Tensor
@@ -93,11 +96,12 @@ def train(
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
     optimizer = torch.optim.AdamW(
-        [x for x in model.parameters() if x.requires_grad],
+        model.groups(config.learning_rate),
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
         fused=accelerator.device.type in ("cpu", "cuda"),  # one pass over the weights, not six
     )
+    rates = [group["lr"] for group in optimizer.param_groups]
     model.to(accelerator.device)
     if processes.number():  # each process has dropout of its own; the main one's is as if alone
         torch.manual_seed((torch.initial_seed() + processes.number() * 1_000_003) % 2**63)
@@ -118,20 +122,17 @@ def train(
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients: see processes.py
     optimizer = accelerator.prepare_optimizer(optimizer)
     criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
-    while len(history) < config.epochs and not _stopped(history, config.patience):
+    while len(history) < config.epochs and not stopped(history, config.patience):
         loss, accuracy, guidance = _train_epoch(
-            (model, wrapped), optimizer, data, config, len(history), criterion, accelerator
+            (model, wrapped), (optimizer, rates), data, config, len(history), criterion, accelerator
         )
         val_loss = val_accuracy = math.nan
         if validation is not None:
             val_loss, val_accuracy = _watch(model, validation, accelerator.device)
             if val_loss < min((line.val_loss for line in history), default=math.inf):
                 best = {name: x.detach().clone() for name, x in model.state_dict().items()}
-        history.append(
-            Epoch(
-                len(history) + 1, config.epochs, loss, accuracy, val_loss, val_accuracy, *guidance
-            )
-        )
+        figures = (loss, accuracy, val_loss, val_accuracy, *guidance)
+        history.append(Epoch(len(history) + 1, config.epochs, *figures))
         accelerator.log(history[-1]._asdict(), step=len(history))
         if checkpoint:
             random = processes.gathered(torch.get_rng_state(), accelerator.device)
@@ -151,7 +152,7 @@ def train(
 
 def _train_epoch(
     models: tuple[Network, Any],
-    optimizer: Any,
+    optimizing: tuple[Any, list[float]],
     data: LabelledFeatures,
     config: TrainConfig,
     epoch: int,
@@ -160,9 +161,11 @@ def _train_epoch(
 ) -> tuple[float, float, tuple[float, float]]:
     """One pass with a model and what accelerate wraps it in: loss, accuracy, guidance entropies.
 
-    All are of the posts of all processes.
+    All are of the posts of all processes. The optimizer comes with the learning rate of each of its
+    groups, which the schedule scales.
     """
     model, wrapped = models
+    optimizer, rates = optimizing
     wrapped.train()
     dice = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(len(data.labels), generator=dice)
@@ -170,8 +173,8 @@ def _train_epoch(
     total = correct = 0.0
     entropies = torch.zeros(2)
     for step, rows in enumerate(order.split(config.batch_size)):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(epoch * steps + step, steps, config)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule(epoch * steps + step, steps, config)
         share = Share(len(rows), processes.number(), processes.count())
         criterion = replace(criterion, share=share)
         own = share.of(rows)
@@ -197,10 +200,15 @@ def _train_epoch(
     return total / len(order), correct / len(order), (gate, elements)
 
 
-def _schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
+def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
+    """Share of the learning rate at a step: it rises evenly to 1, and falls from there."""
+    steps = steps_per_epoch * config.epochs
+    rising = math.ceil(steps * config.warmup)
+    if step < rising:
+        return (step + 1) / rising
     if config.schedule == "none":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * config.epochs)))
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
 
 class Answers(NamedTuple):
@@ -279,7 +287,8 @@ def _criterion(
     return Criterion(weights, config.label_smoothing)
 
 
-def _stopped(history: list[Epoch], patience: int) -> bool:
+def stopped(history: list[Epoch], patience: int) -> bool:
+    """Whether so many epochs have passed since the one with the least validation loss."""
     if not patience or not history or math.isnan(history[0].val_loss):
         return False
     best = min(range(len(history)), key=lambda i: history[i].val_loss)

@@ -192,6 +192,7 @@ METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=De
 """
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path, monkeypatch):
     from sgmft import plugins
 

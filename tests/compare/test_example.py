@@ -40,6 +40,7 @@ def test_the_example_is_the_formula_it_prints(plugin):
         torch.testing.assert_close(fused[b], z * t + (1 - z) * v)
 
 
+@pytest.mark.slow
 def test_a_comparison_on_the_command_line(plugin, run, sample, store, tmp_path):
     words = ["--plugin", plugin, "compare", sample, "-o", tmp_path / "report", "--tables", "3"]
     words += ["--figures", "8", "--methods", "gated-sum,sgmft-tokens", "--seeds", 1]
@@ -84,6 +85,7 @@ def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_
     assert other.returncode == 2 and "Nothing is finished" in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -58,7 +58,7 @@ def fill(folder: Path, posts: Sequence[Post]) -> int:
     for first in range(0, len(posts), 256):
         rows = {}
         for post in posts[first : first + 256]:
-            content = prepare(post, encoder)
+            content = prepare(post, encoder.info)
             assert isinstance(content, Content)
             row = PostFeatures(
                 dice.standard_normal(info.text_width, np.float32),

@@ -185,7 +185,7 @@ def test_where_nothing_can_be_renamed_the_shard_is_named_and_stays(tmp_path, pos
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     for read in (lambda: store.read([k for c in chunks for k in c.keys]), lambda: reopen(store)):
         with pytest.raises(SgmftError, match=rf"{path} is damaged.*Read-only.*delete it"):
             read()

@@ -70,6 +70,7 @@ def test_a_second_signal_ends_at_once_and_an_ignored_one_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")  # whose features are in the store
 def test_compare_ends_with_its_processes(start, sample, store, tmp_path):
     words = ["compare", str(sample), "-o", str(tmp_path / "c"), "--features", str(store)]

@@ -105,6 +105,7 @@ def test_the_command_line_runs_it_without_torch(exported, plain, sample, tmp_pat
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export_and_predict_as_a_user_types_them(run, trained, sample, tmp_path):
     folder, out = tmp_path / "onnx", tmp_path / "out.csv"
     done = run("export", trained, "-o", folder)
@@ -171,6 +172,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(trained, exported, c
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_the_earlier_one(trained, copy, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

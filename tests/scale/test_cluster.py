@@ -122,6 +122,7 @@ def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_pa
         list(engine(Counting(Source(str(tmp_path / "missing.csv")), tmp_path)))
 
 
+@pytest.mark.slow
 def test_features_encoded_on_a_cluster_are_those_encoded_here(
     parts: Path, engine: Any, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def there_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_job_and_a_lost_node_cost_no_post_and_repeat_none(
     parts: Path, trained: Path, cluster: Any, start: Any, tmp_path: Path
 ) -> None:

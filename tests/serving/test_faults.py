@@ -103,6 +103,7 @@ def test_a_worker_killed_while_idle_is_replaced(bare: Any) -> None:
     assert bare.post("/v1/predict", json=POST).json() == before
 
 
+@pytest.mark.slow
 def test_a_model_that_is_gone_when_the_worker_is_started_again(fleet: dict[str, Any]) -> None:
     server = fleet["vanishing"]
     folder = Path(server.process.args[2])
@@ -116,6 +117,7 @@ def test_a_model_that_is_gone_when_the_worker_is_started_again(fleet: dict[str, 
     assert server.post("/v1/predict", json=POST).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_worker_ends_when_its_parent_is_killed(fleet: dict[str, Any]) -> None:
     until(lambda: fleet["vanishing"].get("/ready").status_code == 200)
     worker = worker_of(fleet["vanishing"])
@@ -259,6 +261,7 @@ def refusals(broken: dict[str, Path], run: Callable[..., Any]) -> dict[str, Any]
         return dict(zip(words, ended, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_model_that_cannot_be_served_is_refused(refusals: dict[str, Any], name: str) -> None:
     assert_one_sentence(refusals[name], REFUSED[name][0])

@@ -83,6 +83,7 @@ def test_only_what_the_page_needs_is_there(server: Any) -> None:
     assert "access-control-allow-origin" not in server.get("/en/", headers=headers).headers
 
 
+@pytest.mark.slow
 def test_an_open_page_does_not_keep_the_server_from_ending(
     serving: Callable[..., Any], trained: Path, browser: Any
 ) -> None:

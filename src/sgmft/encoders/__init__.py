@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sgmft.encoders.base import Encoded, Encoder, EncoderInfo
+from sgmft.encoders.projected import ProjectedEncoder, is_projected, read_projected
 from sgmft.memory import keep_freed_memory
 
 
@@ -44,17 +45,23 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 
 
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
-    """The encoder of that name, or the Chinese-CLIP checkpoint in that folder.
+    """The encoder of that name, or what a folder holds.
 
     Args:
-        name: a key of `ENCODERS` or a path.
+        name: a key of `ENCODERS`, or a folder: a Chinese-CLIP checkpoint, or what fine-tuning or
+            `sgmft align` wrote.
         settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`.
 
     Raises:
         SgmftError: no such encoder, or its weights are not on this machine.
     """
     keep_freed_memory()
-    return ENCODERS[name](**settings) if name in ENCODERS else _chinese_clip(name, **settings)
+    if name in ENCODERS:
+        return ENCODERS[name](**settings)
+    if is_projected(name):
+        base, maps, scale = read_projected(name)
+        return ProjectedEncoder(load_encoder(base, **settings), maps, name, scale)
+    return _chinese_clip(name, **settings)
 
 
 __all__ = ["ENCODERS", "Encoded", "Encoder", "EncoderInfo", "load_encoder"]

@@ -9,11 +9,7 @@ to a grid.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -23,19 +19,12 @@ from torch import Tensor
 
 from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.encoders.batches import encode_numbered_texts, encode_pictures
+from sgmft.encoders.clip_adapter import open_checkpoint
 from sgmft.encoders.clip_towers import PictureTower, TextTower, fold_quick_gelu
 from sgmft.encoders.device import pick_device, pick_dtype
-from sgmft.errors import SgmftError
 from sgmft.text import get_cleaning
 
-MODELS = {
-    "chinese-clip-base": "OFA-Sys/chinese-clip-vit-base-patch16",
-    "chinese-clip-large": "OFA-Sys/chinese-clip-vit-large-patch14",
-    "chinese-clip-large-336px": "OFA-Sys/chinese-clip-vit-large-patch14-336px",
-    "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
-}
 MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
-HUB_SECONDS = 8.0  # to wait for the first answer when a checkpoint is not on this machine
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, used where a checkpoint names none
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -44,12 +33,14 @@ class ChineseClipEncoder:
     """Frozen Chinese-CLIP features.
 
     Args:
-        name: a key of `MODELS`, or a local folder holding a checkpoint in the published format.
+        name: a key of `sgmft.encoders.clip_checkpoint.MODELS`, a folder with a checkpoint in the
+            published format, or one that `sgmft train --tune` or `sgmft align` wrote.
         cleaning: the text cleaning, see `sgmft.text.CLEANINGS`.
         patch_grid: picture tokens are averaged to patch_grid x patch_grid regions.
         batch_size: texts or pictures in one forward pass.
         device: a torch device; by default a GPU if there is one.
         dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
+        base: where the checkpoint of a fine-tuned encoder is now, if it was a folder that moved.
 
     Raises:
         SgmftError: the checkpoint is not on this machine and cannot be fetched, or is no
@@ -65,12 +56,15 @@ class ChineseClipEncoder:
         batch_size: int = 16,
         device: str | None = None,
         dtype: str | None = None,
+        base: str | None = None,
     ) -> None:
         get_cleaning(cleaning)
         self._batch_size = batch_size
         self._device = pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
-        self.tokenizer, self._model, pixels, design = _load(name, self._dtype)
+        read = open_checkpoint(name, self._dtype, base)
+        self.tokenizer, self._model, pixels = read.tokenizer, read.model, read.pixels
+        pictures = (patch_grid, pixels, read.changed) if read.changed else (patch_grid, pixels)
         fold_quick_gelu(self._model)
         self._model = self._model.eval().to(self._device, self._dtype)
         mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
@@ -79,16 +73,14 @@ class ChineseClipEncoder:
         config = self._model.config
         self._info = EncoderInfo(
             name=name,
-            fingerprint=_fingerprint(
-                self._model, self._dtype, cleaning, patch_grid, pixels, design
-            ),
+            fingerprint=_fingerprint(self._model, self._dtype, cleaning, *pictures, read.design),
             text_width=config.projection_dim,
             image_width=config.projection_dim,
             shared_space=True,
             logit_scale=float(self._model.logit_scale.detach().float().exp()),
             image_size=config.vision_config.image_size,
             cleaning=cleaning,
-            image_key=_fingerprint(self._model, self._dtype, patch_grid, pixels),
+            image_key=_fingerprint(self._model, self._dtype, *pictures),
         )
 
     @property
@@ -102,17 +94,12 @@ class ChineseClipEncoder:
 
         Texts beyond 52 tokens are cut, as in training. Batches hold texts of similar length.
         """
-        ids: list[list[int]] = (
-            self.tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
-            if texts
-            else []
-        )
 
-        def run(numbers: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
-            given = (torch.from_numpy(x).to(self._device) for x in (numbers, mask))
+        def run(*batch: NDArray[np.int64]) -> FloatArray:
+            given = (torch.from_numpy(x).to(self._device) for x in batch)
             return _to_numpy(self.texts(*given, tokens))
 
-        width = self._info.text_width
+        ids, width = numbers(self.tokenizer, texts), self._info.text_width
         return encode_numbered_texts(ids, self._batch_size, width, tokens, run)
 
     @torch.inference_mode()
@@ -127,6 +114,13 @@ class ChineseClipEncoder:
         return encode_pictures(pictures, self._batch_size, width, tokens, run)
 
 
+def numbers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Numbers of each text's tokens, [CLS] first and [SEP] last; at most 52."""
+    if not texts:
+        return []
+    return list(tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"])
+
+
 def _to_numpy(x: Tensor) -> FloatArray:
     return np.asarray(x.float().cpu().numpy())
 
@@ -138,94 +132,3 @@ def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
         digest.update(name.encode())
         digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any], str]:
-    """Tokenizer, model, picture settings, and a digest of the vocabulary and the network's design.
-
-    The name is a public one or a local folder. Weights are read as `dtype`, one after another.
-    """
-    from transformers import AutoTokenizer, ChineseCLIPModel
-    from transformers.utils import logging
-
-    folder = Path(name)
-    source = MODELS.get(name, name)
-    if name not in MODELS and not (folder / "config.json").is_file():
-        raise SgmftError(
-            f"There is no encoder {name!r}: use compact, cnn, {', '.join(MODELS)}, or a folder "
-            "with a Chinese-CLIP checkpoint (config.json, vocab.txt, model.safetensors)."
-        )
-    logging.disable_progress_bar()
-    try:
-        if name in MODELS:
-            source = _local_copy(source)
-        config = json.loads((Path(source) / "config.json").read_text("utf-8"))
-        if config.get("model_type") != "chinese_clip":
-            raise SgmftError(
-                f"{name} holds a {config.get('model_type', 'nameless')} model, not a "
-                "Chinese-CLIP checkpoint (model_type chinese_clip in config.json)."
-            )
-        settings = Path(source) / "preprocessor_config.json"
-        pixels = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-        if not _has_any(source, "vocab.txt", "tokenizer.json"):  # the library would go on without
-            raise SgmftError(
-                f"The encoder {name} cannot be read from {source}: there is no vocab.txt, or it is "
-                "empty; copy it from where the checkpoint came from."
-            )
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        model = ChineseCLIPModel.from_pretrained(source, local_files_only=True, dtype=dtype)
-    except SgmftError:
-        raise
-    except Exception as error:  # a damaged checkpoint makes the library raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SgmftError(f"The encoder {name} cannot be read from {source}: {reason}") from error
-    # Heads, activations and norms do not show in the weights, nor do the words' numbers.
-    towers = [config.get("text_config"), config.get("vision_config")]
-    design = repr((json.dumps(towers, sort_keys=True), sorted(tokenizer.get_vocab().items())))
-    return tokenizer, model, pixels, hashlib.sha256(design.encode()).hexdigest()
-
-
-def _has_any(folder: str, *patterns: str) -> bool:
-    found = (path for pattern in patterns for path in Path(folder).glob(pattern))
-    return any(path.is_file() and path.stat().st_size for path in found)
-
-
-def _local_copy(repository: str) -> str:
-    """Folder of a hub repository, from the local cache or else fetched."""
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin"]
-    with suppress(OSError):
-        folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
-        # Programs that asked for the configuration or the vocabulary only leave a part behind.
-        if _has_any(folder, "*.safetensors", "pytorch_model.bin") and _has_any(folder, "vocab.txt"):
-            return folder
-    try:
-        _check_hub()
-        return snapshot_download(repository, allow_patterns=wanted)
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        raise SgmftError(
-            f"The weights of {repository} are not on this machine and cannot be fetched. On a "
-            f"machine with a network run `hf download {repository} --local-dir clip/`, copy the "
-            "folder clip/ here and pass it as --encoder clip/; or use --encoder compact, which "
-            "needs no download."
-        ) from error
-
-
-def _check_hub() -> None:
-    """Raise ConnectionError if the hub gives no answer in time; its client retries for minutes."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
-
-    answered = Event()
-
-    def ask() -> None:
-        with suppress(Exception):
-            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-            answered.set()
-
-    asking = Thread(target=ask, daemon=True)  # one time-out for each of the host's addresses
-    asking.start()
-    asking.join(HUB_SECONDS)
-    if not answered.is_set():
-        raise ConnectionError(f"{constants.ENDPOINT} gives no answer")

@@ -65,7 +65,7 @@ class PostReader:
     """
 
     def __init__(self, post: Post, model: Model) -> None:
-        content = prepare(post, model.encoder)
+        content = prepare(post, model.encoder.info)
         if isinstance(content, str):
             raise UnreadableError(post, content)
         self.model = model

@@ -39,10 +39,13 @@ class Normalizer(nn.Module):
         In float64 and part by part: all regions of many posts would not fit into memory as floats.
         """
         if self.kind == "standard" and len(x) > 1:
-            sums = [part.double().sum(0) for part in x.split(8192)]
-            mean = torch.stack(sums).sum(0) / len(x)
-            squares = [(part.double() - mean).square().sum(0) for part in x.split(8192)]
-            deviation = (torch.stack(squares).sum(0) / (len(x) - 1)).sqrt()
+            total, squares = self.mean.new_zeros(2, self.mean.numel()).double()
+            for part in x.split(8192):
+                total += part.double().sum(0)
+            mean = total / len(x)
+            for part in x.split(8192):
+                squares += (part.double() - mean).square_().sum(0)
+            deviation = (squares / (len(x) - 1)).sqrt()
             self.mean.copy_(mean)
             self.deviation.copy_(deviation.clamp(min=1e-4))
 

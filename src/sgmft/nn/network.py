@@ -7,7 +7,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -121,6 +121,10 @@ class Network(nn.Module, ABC):
         of all processes' posts; whatever else compares posts asks `criterion.whole` for them.
         """
         return criterion(output.logits, labels)
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The weights that are trained, by learning rate, as torch's optimizers take them."""
+        return [{"params": [x for x in self.parameters() if x.requires_grad], "lr": learning_rate}]
 
 
 class Solved(Network):

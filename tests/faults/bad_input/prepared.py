@@ -25,10 +25,10 @@ def check_post(data: bytes) -> Outcome:
     post = Post(text_of(written), [Attachment(file, "a.jpg") for file in files])
     encoder = _encoder()
     with watched(None):
-        content = prepare(post, encoder)
+        content = prepare(post, encoder.info)
         if isinstance(content, str):
             return Outcome(refused=Counter([one_line(content)]))
-        again = prepare(post, encoder)
+        again = prepare(post, encoder.info)
         rows = encode_contents([content], encoder, True, {})
     promise(not isinstance(again, str) and again.key == content.key, "another key, the second time")
     promise(len(content.pictures) == len(content.files) <= MAX_PICTURES, "pictures without a file")

@@ -1,0 +1,80 @@
+"""`sgmft align`: parse, call, print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sgmft.options import (
+    PREFIX,
+    AllowOutside,
+    Cleaning,
+    Column,
+    Device,
+    Encoder,
+    Features,
+    Merge,
+    Output,
+    Strict,
+    Table,
+    TuneLast,
+    Where,
+    pairs,
+    source_of,
+    tuning_of,
+)
+
+
+def align(
+    table: Table,
+    output: Output,
+    encoder: Encoder = None,
+    tune: Annotated[
+        str | None, typer.Option(help="Of Chinese-CLIP: lora (by default) or full.")
+    ] = None,
+    tune_last: TuneLast = None,
+    merge: Merge = False,
+    width: Annotated[
+        int, typer.Option(min=2, help="Of the shared space, for encoders other than Chinese-CLIP.")
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Decides held-out pairs, weights and order.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="tune.NAME=VALUE; repeat.")
+    ] = None,
+    cleaning: Cleaning = None,
+    features: Features = None,
+    where: Where = None,
+    column: Column = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
+    from sgmft import console
+    from sgmft.align.job import align as align_posts
+    from sgmft.errors import SgmftError
+    from sgmft.with_encoder import WithEncoder
+
+    named = pairs(settings, "--set")
+    if unknown := next((name for name in named if not name.startswith(PREFIX)), None):
+        raise SgmftError(f"--set {unknown}=...: aligning has settings that begin with {PREFIX}")
+    asked = tune or ("lora" if tune_last or merge or named else None)
+    if asked is not None:
+        named = {f"{PREFIX}batch_size": "64", **named}
+    tuning = None if asked is None else tuning_of(asked, tune_last, merge, named)
+    source = WithEncoder(encoder or "compact", cleaning or "light", None, device)
+    posts = source_of(table, where, column, allow_outside, strict).all_posts()
+    with console.TrainingProgress() as progress:
+        found = align_posts(
+            posts,
+            output,
+            source,
+            tuning=tuning,
+            width=width,
+            seed=seed,
+            features=console.feature_folder(features),
+            on_encoded=lambda done: progress.encoded(done, len(posts)),
+            on_epoch=progress.epoch,
+        )
+    console.print_aligned(found, output)

@@ -1,0 +1,144 @@
+"""Chinese-CLIP with LoRA matrices beside its weights (Hu et al. 2021, arXiv 2106.09685), by peft.
+
+A folder holds peft's two files and a description of the checkpoint they belong to, so that it is an
+encoder by itself wherever that checkpoint can be found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgmft.encoders.clip_checkpoint import ClipCheckpoint, load_checkpoint
+from sgmft.errors import SgmftError
+from sgmft.files import write_whole, writing
+from sgmft.seals import FILES, check_file, check_seal, digest_of, file_digests, sealed
+
+DESCRIPTION = "encoder.json"
+MATRICES = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
+FORMAT = 1
+CURE = "copy or train the fine-tuned encoder again"
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds what `save_adapter` wrote."""
+    return (Path(folder) / DESCRIPTION).is_file()
+
+
+def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
+    """Put LoRA matrices beside linear maps; they begin as no change, and only they are trained.
+
+    Args:
+        model: a `transformers.ChineseCLIPModel`, whose modules are replaced in place.
+        modules: names of the linear maps.
+        rank: r of the two matrices B (out, r) and A (r, in).
+        alpha: the change is alpha / r B A.
+
+    Returns:
+        The `peft.PeftModel` around it.
+    """
+    peft = _peft()
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
+    with _quiet():
+        return peft.get_peft_model(model, config)
+
+
+def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, digest: str) -> None:
+    """Write LoRA matrices.
+
+    Args:
+        adapted: what `add_adapter` returned.
+        base: name or folder of the checkpoint.
+        revision: of the hub's repository, if it is one's.
+        digest: `weights_digest` of the checkpoint before anything was changed.
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    with writing(folder):
+        adapted.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's, which says nothing
+        described = {
+            "format": FORMAT,
+            "base": {"name": base, "revision": revision, "digest": digest},
+            FILES: file_digests(folder / name for name in MATRICES),
+        }
+        write_whole(folder / DESCRIPTION, json.dumps(sealed(described), indent=2).encode())
+
+
+def open_checkpoint(name: str, dtype: torch.dtype, base: str | None = None) -> ClipCheckpoint:
+    """A checkpoint as `load_checkpoint` reads it, or an adapter merged into its checkpoint.
+
+    Args:
+        base: where an adapter's checkpoint is now, if it was a folder that moved.
+
+    Raises:
+        SgmftError: as `load_checkpoint`; the adapter is damaged, or belongs to other weights.
+    """
+    if not is_adapter(name):
+        return load_checkpoint(name, dtype)
+    folder = Path(name)
+    described = _described(folder)
+    known = described["base"]
+    checkpoint = load_checkpoint(base or known["name"], dtype, known["revision"])
+    if weights_digest(checkpoint.model) != known["digest"]:
+        raise SgmftError(
+            f"The fine-tuned encoder {folder} was made from other weights than those of "
+            f"{base or known['name']}: give the checkpoint it was trained from."
+        )
+    with _quiet():
+        model = _peft().PeftModel.from_pretrained(checkpoint.model, str(folder)).merge_and_unload()
+    return checkpoint._replace(model=model, changed=digest_of(described[FILES]))
+
+
+def weights_digest(model: Any) -> str:
+    """Digest of a sample of every weight, the same in both precisions that weights are read in."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        sample = weight.flatten()[:64].to(torch.bfloat16).float()
+        digest.update(sample.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        described: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        newer = described["format"] > FORMAT
+        check_seal(described, path, CURE)
+        known = described["base"]
+        if not isinstance(known["name"], str) or known.keys() != {"name", "revision", "digest"}:
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SgmftError(f"{path} cannot be read, or is of another kind: {CURE}.") from error
+    if newer:
+        raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
+    for name in MATRICES:
+        check_file(folder / name, described, CURE)
+    return described
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Do not tell users that peft asks the library by a name that it has given up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise SgmftError(
+            "LoRA needs peft, which is not installed: pip install 'sgmft[tune]'."
+        ) from error
+    return peft

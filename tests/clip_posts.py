@@ -1,0 +1,34 @@
+"""A tiny Chinese-CLIP checkpoint without dropout, and posts for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgmft.posts import Post
+from tiny_clip import save_tiny_clip
+
+TEXTS = {"Home": "在家里看书", "School": "学校里上课", "Work": "去公司开会 work"}
+COLOURS = {"Home": (200, 60, 60), "School": (60, 200, 60), "Work": (60, 60, 200)}
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its folder."""
+    return str(save_tiny_clip(tmp_path_factory.mktemp("clip") / "tiny", dropout=0.0))
+
+
+@pytest.fixture(scope="session")
+def clip_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
+    """36 posts of three labels: some without a text, some with no picture, some with two."""
+    folder, dice, posts = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0), []
+    for i in range(36):
+        label = list(TEXTS)[i % 3]
+        files = [folder / f"{i} {k}.png" for k in range((1, 1, 0, 2)[i % 4])]
+        for file in files:
+            noise = dice.integers(-55, 55, (40, 40, 3)) + np.array(COLOURS[label])
+            Image.fromarray(noise.astype(np.uint8)).save(file)
+        text = "" if i in (0, 9, 27) else TEXTS[label][: 3 + i % 5] + "的" * (i % 7)
+        posts.append(Post(text, files, id=str(i), label=label))
+    return posts

@@ -1,0 +1,165 @@
+"""Fine-tuned locators: better at their posts, saved whole or as changes, and continued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from clip_posts import clip as clip
+from clip_posts import clip_posts as clip_posts
+from sgmft import SemanticLocator
+from sgmft.encoders import load_encoder
+from sgmft.errors import SgmftError
+from sgmft.tuning import Tuning
+from tiny_clip import save_tiny_clip
+
+QUICK = Tuning(
+    epochs=2, rank=2, batch_size=12, encoder_learning_rate=3e-3, val_size=0.2, micro_batch=8
+)
+TOKENS = {"epochs": 2, "width": 16, "heads": 2, "classifier_widths": (12,)}
+MATRICES = "encoder/adapter_model.safetensors"
+
+
+def locator(clip: str, preset: str = "default", tune: Any = QUICK, **more: Any) -> SemanticLocator:
+    settings = TOKENS if preset == "tokens" else {}
+    return SemanticLocator(clip, preset=preset, settings=settings, tune=tune, **more)
+
+
+@pytest.fixture(scope="module")
+def tuned(clip, clip_posts, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tuned") / "model"
+    locator(clip).fit(clip_posts).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("preset", ["default", "tokens"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_tuned_locator_is_saved_and_loaded(clip, clip_posts, tmp_path, preset, kind):
+    ours = locator(clip, preset, replace(QUICK, kind=kind)).fit(clip_posts)
+    assert ours.record["tuning"]["kind"] == kind
+    assert ours.encoder.info.fingerprint != load_encoder(clip).info.fingerprint
+    ours.save_pretrained(tmp_path / "m")
+    loaded = SemanticLocator.from_pretrained(tmp_path / "m")
+    assert loaded.encoder.info.fingerprint == ours.encoder.info.fingerprint
+    assert loaded.encoder_name == f"{clip}, fine-tuned"
+    expected = np.asarray(ours.predict_proba(clip_posts))
+    np.testing.assert_array_equal(loaded.predict_proba(clip_posts), expected)
+    loaded.save_pretrained(tmp_path / "again")  # from one folder into another
+    shutil.rmtree(tmp_path / "m")
+    again = SemanticLocator.from_pretrained(tmp_path / "again")
+    np.testing.assert_array_equal(again.predict_proba(clip_posts), expected)
+
+
+def test_the_loss_falls_and_held_out_posts_calibrate(clip, clip_posts):
+    slow = replace(QUICK, epochs=4, patience=4, augment=False)
+    ours = locator(clip, "tokens", slow).fit(clip_posts)
+    losses = [line["loss"] for line in ours.record["history"]]
+    assert losses[-1] < losses[0]
+    assert ours.record["data"]["validation"] == len(ours.held_out) > 0
+
+
+def test_where_no_epoch_is_better_all_stays_as_it_was(clip, clip_posts, tmp_path):
+    frozen = locator(clip, "tokens", "head", val_size=0.2).fit(clip_posts)
+    ruinous = replace(QUICK, encoder_learning_rate=30.0, head_learning_rate=10.0)
+    ours = locator(clip, "tokens", ruinous, val_size=0.2).fit(clip_posts)
+    assert not any(line["val_loss"] < 1 for line in ours.record["history"]), "NaN, perhaps"
+    np.testing.assert_allclose(
+        ours.predict_proba(clip_posts), frozen.predict_proba(clip_posts), atol=1e-5
+    )
+
+
+def test_merged_is_the_same_as_unmerged(clip, clip_posts, tuned, tmp_path):
+    merged = locator(clip, tune=replace(QUICK, merge=True)).fit(clip_posts)
+    merged.save_pretrained(tmp_path / "merged")
+    assert (tmp_path / "merged" / "encoder" / "config.json").is_file()
+    expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
+    loaded = SemanticLocator.from_pretrained(tmp_path / "merged")
+    np.testing.assert_allclose(loaded.predict_proba(clip_posts), expected, atol=1e-6)
+
+
+def test_stopped_and_continued_is_the_same(clip, clip_posts, tmp_path):
+    class StopHereError(Exception):
+        pass
+
+    def stop(epoch: Any) -> None:
+        raise StopHereError
+
+    tuning = replace(QUICK, epochs=3, patience=3)
+    whole = locator(clip, "tokens", tuning)
+    whole.fit(clip_posts, checkpoint=tmp_path / "whole")
+    for _ in range(2):
+        with pytest.raises(StopHereError):
+            locator(clip, "tokens", tuning).fit(
+                clip_posts, checkpoint=tmp_path / "some", on_epoch=stop
+            )
+    some = locator(clip, "tokens", tuning).fit(clip_posts, checkpoint=tmp_path / "some")
+    assert repr(some.record["history"]) == repr(whole.record["history"])
+    one, other = (load_file(tmp_path / x / MATRICES) for x in ("whole", "some"))
+    assert all(np.array_equal(x, other[name]) for name, x in one.items())
+
+
+def test_other_encoders_are_refused(tiny, toy_posts):
+    with pytest.raises(SgmftError, match="tiny cannot be fine-tuned: use --tune head"):
+        tiny(tune="lora").fit(toy_posts)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "encoder.json", "adapter_config.json"]
+)
+def test_damage_is_named(tuned, tmp_path, name):
+    folder = shutil.copytree(tuned, tmp_path / "m")
+    path = folder / "encoder" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SgmftError, match=rf"{name}.* is damaged"):
+        SemanticLocator.from_pretrained(folder)
+    path.unlink()
+    with pytest.raises(SgmftError, match=name):
+        SemanticLocator.from_pretrained(folder)
+
+
+def test_the_base_may_move_but_not_change(clip, clip_posts, tuned, tmp_path):
+    moved = shutil.copytree(clip, tmp_path / "moved")
+    expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
+    there = SemanticLocator.from_pretrained(tuned, encoder=str(moved))
+    np.testing.assert_array_equal(there.predict_proba(clip_posts), expected)
+    other = save_tiny_clip(tmp_path / "other", seed=1)
+    wrong = SemanticLocator.from_pretrained(tuned, encoder=str(other))
+    with pytest.raises(SgmftError, match="was made from other weights"):
+        wrong.predict(clip_posts)
+
+
+def test_the_adapter_alone_is_an_encoder(clip, tuned):
+    encoder = load_encoder(str(tuned / "encoder"))
+    described = json.loads((tuned / "encoder" / "encoder.json").read_text())
+    assert described["base"]["name"] == clip
+    assert encoder.info.shared_space
+
+
+def test_on_the_command_line(run, clip, clip_posts, tmp_path):
+    import csv
+
+    with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "images", "label"])
+        for post in clip_posts:
+            rows.writerow([post.text, "|".join(map(str, post.images)), post.label])
+    quick = ("--set", "tune.epochs=1", "--tune-last", 1, "--allow-outside", "--features", "none")
+    table, model = tmp_path / "posts.csv", tmp_path / "m"
+    ended = run("train", table, "-o", model, "--encoder", clip, "--tune", "lora", *quick)
+    assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stderr
+    assert not (model / "checkpoint").exists()
+    assert "fine-tuned" in (model / "README.md").read_text("utf-8")
+    ended = run("predict", model, table, "-o", tmp_path / "out.csv", *quick[-3:])
+    assert ended.returncode == 0, ended.stderr
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        assert {row["label"] for row in csv.DictReader(file)} <= {"Home", "School", "Work"}
