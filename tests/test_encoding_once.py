@@ -93,6 +93,7 @@ def test_a_picture_that_was_mended_is_encoded_on_the_next_run(files, tmp_path) -
     assert next(encode_posts([post], encoder, tokens=True, store=store)).good == [0]
 
 
+@pytest.mark.slow
 def test_the_compact_encoder_with_a_store(tmp_path) -> None:
     sample = sample_posts(tmp_path / "sample", 30, damaged=12)
     encoder = load_encoder(dtype="float32")

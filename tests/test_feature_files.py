@@ -255,6 +255,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_more_features_than_memory_may_hold(tmp_path):
     ended = subprocess.run(

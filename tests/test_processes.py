@@ -43,6 +43,7 @@ def together(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", trainings())
 def test_two_processes_reach_what_one_reaches(together, name):
     paths = [together / f"{name} {i} of 2" for i in range(2)]
@@ -127,6 +128,7 @@ def test_killed_twice_and_started_again(table, model, tmp_path):
     assert (folder / "config.json").read_text() == (model[0] / "config.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = [
     "README.md",
     "README.zh.md",
-    *(f"docs/{x}.md" for x in ("abstention", "compare", "export", "serving")),
+    *(f"docs/{x}.md" for x in ("abstention", "compare", "export", "fine-tuning", "serving")),
 ]
 ASKS_A_SERVER = "docs/serving.md"  # its Python is run by tests/serving/test_api.py
 SHELL = ("bash", "console", "sh", "shell", "")
@@ -119,7 +119,13 @@ def test_links_to_files_lead_somewhere(name):
             assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
 
 
-@pytest.mark.parametrize(("name", "code"), programs().items(), ids=programs())
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        pytest.param(*item, id=item[0], marks=[pytest.mark.slow] if item[0] != "README.md" else [])
+        for item in programs().items()
+    ],
+)
 def test_python_runs(name, code, sample, trained, tmp_path, monkeypatch):
     """In order, in a folder with a table of posts and a trained model."""
     shutil.copytree(sample.parent / "images", tmp_path / "images")

@@ -164,6 +164,8 @@ def print_trained(locator: SemanticLocator, output: str) -> None:
     _screen.print(f"Trained on {data['train']} posts, {len(locator.labels)} labels{held_out}.")
     for name, value in metrics.items():
         _screen.print(f"  {name}: {value:.3f}")
+    if not locator.record.get("tuning", {}).get("better", True):
+        _screen.print("No epoch of fine-tuning was better: the encoder stays as it was.")
     last = locator.record["history"][-1]
     if not math.isnan(last["gate_entropy"]):
         _screen.print(

@@ -186,8 +186,10 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         self.record = {
             "data": known.record(len(val_rows)),
             **training_record(history, temperature),
-            **({"tuning": dataclasses.asdict(self.tuning)} if self.tuning else {}),
         }
+        if self.tuning is not None and self.tuned is not None:
+            better = {"better": self.tuned.better}
+            self.record["tuning"] = dataclasses.asdict(self.tuning) | better
         processes.wait()
         if known.encoded.files is not None and processes.is_main():
             known.encoded.files.remove()

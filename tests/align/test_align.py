@@ -138,6 +138,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
     assert again.before == pytest.approx(found.after), "the same pairs measure"
 
 
+@pytest.mark.slow
 def test_on_the_command_line(run, sample, store, tmp_path):
     ended = run("align", sample, "-o", tmp_path / "a", "--features", store, "--width", 8)
     assert ended.returncode == 0, ended.stderr

@@ -37,6 +37,7 @@ def test_a_graph_is_kept_and_a_damaged_one_made_anew(pictures, tmp_path, monkeyp
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(pictures, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path / "file"))

@@ -50,6 +50,7 @@ def test_chinese_clip(grid, tmp_path):
     check(encoder, exported(encoder, tmp_path))
 
 
+@pytest.mark.slow
 def test_compact(tmp_path):
     encoder = load_encoder("compact", patch_grid=5, device="cpu", dtype="float32")
     check(encoder, exported(encoder, tmp_path))

@@ -45,7 +45,10 @@ def rows_of(found: Features) -> list[PostFeatures]:
     return rows
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    "name",
+    [name if "sgmft" in name else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS],
+)
 def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
     if name in LAYERS:
         monkeypatch.setitem(SMALL, "layers", LAYERS[name])

@@ -116,6 +116,7 @@ def test_engines_that_are_not_there(
     )
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_path: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.raises(SgmftError, match=r"^There is no file .*missing\.csv"):

@@ -46,6 +46,7 @@ def wrong(made: Case, said: bytes) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_malformed_requests_are_refused_and_leave_no_trace(bare: Any) -> None:
     address = address_of(bare)
     restarts, told = counted(bare, "sgmft_worker_restarts"), len(bare.log)

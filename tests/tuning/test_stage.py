@@ -69,6 +69,7 @@ def test_where_no_epoch_is_better_all_stays_as_it_was(clip, clip_posts, tmp_path
     frozen = locator(clip, "tokens", "head", val_size=0.2).fit(clip_posts)
     ruinous = replace(QUICK, encoder_learning_rate=30.0, head_learning_rate=10.0)
     ours = locator(clip, "tokens", ruinous, val_size=0.2).fit(clip_posts)
+    assert ours.record["tuning"]["better"] is False
     assert not any(line["val_loss"] < 1 for line in ours.record["history"]), "NaN, perhaps"
     np.testing.assert_allclose(
         ours.predict_proba(clip_posts), frozen.predict_proba(clip_posts), atol=1e-5
@@ -88,8 +89,12 @@ def test_stopped_and_continued_is_the_same(clip, clip_posts, tmp_path):
     class StopHereError(Exception):
         pass
 
+    told = []
+
     def stop(epoch: Any) -> None:
-        raise StopHereError
+        told.append(epoch)
+        if len(told) in (1, 5):  # in the first epoch of the head, and in the second of both
+            raise StopHereError
 
     tuning = replace(QUICK, epochs=3, patience=3)
     whole = locator(clip, "tokens", tuning)
@@ -103,6 +108,30 @@ def test_stopped_and_continued_is_the_same(clip, clip_posts, tmp_path):
     assert repr(some.record["history"]) == repr(whole.record["history"])
     one, other = (load_file(tmp_path / x / MATRICES) for x in ("whole", "some"))
     assert all(np.array_equal(x, other[name]) for name, x in one.items())
+
+
+def test_what_is_tuned_is_tuned_further(clip_posts, tuned, tmp_path):
+    ours = locator(str(tuned / "encoder")).fit(clip_posts)
+    ours.save_pretrained(tmp_path / "m")
+    loaded = SemanticLocator.from_pretrained(tmp_path / "m")
+    expected = ours.predict_proba(clip_posts)
+    np.testing.assert_array_equal(loaded.predict_proba(clip_posts), expected)
+    low = load_encoder(str(tmp_path / "m" / "encoder"), dtype="bfloat16")
+    assert low.info.fingerprint != loaded.encoder.info.fingerprint
+
+
+def test_from_the_hub_with_all_its_files(clip_posts, tuned, monkeypatch):
+    asked = []
+
+    def fetch(repository: str, name: str, **_: Any) -> str:
+        asked.append(name)
+        return str(tuned / name)
+
+    monkeypatch.setattr("sgmft.saving.hf_hub_download", fetch)
+    found = SemanticLocator.from_pretrained("someone/model")
+    expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
+    np.testing.assert_array_equal(found.predict_proba(clip_posts), expected)
+    assert {f"encoder/{x.name}" for x in (tuned / "encoder").iterdir()} <= set(asked)
 
 
 def test_other_encoders_are_refused(tiny, toy_posts):
@@ -144,6 +173,7 @@ def test_the_adapter_alone_is_an_encoder(clip, tuned):
     assert encoder.info.shared_space
 
 
+@pytest.mark.slow
 def test_on_the_command_line(run, clip, clip_posts, tmp_path):
     import csv
 

@@ -50,14 +50,13 @@ def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> 
         return peft.get_peft_model(model, config)
 
 
-def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, digest: str) -> None:
+def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) -> None:
     """Write LoRA matrices.
 
     Args:
         adapted: what `add_adapter` returned.
         base: name or folder of the checkpoint.
-        revision: of the hub's repository, if it is one's.
-        digest: `weights_digest` of the checkpoint before anything was changed.
+        read: it, as `open_checkpoint` returned it.
 
     Raises:
         SgmftError: the folder cannot be written.
@@ -67,38 +66,43 @@ def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, di
         (folder / "README.md").unlink(missing_ok=True)  # peft's, which says nothing
         described = {
             "format": FORMAT,
-            "base": {"name": base, "revision": revision, "digest": digest},
+            "base": {"name": base, "revision": read.revision, "digest": read.digest},
             FILES: file_digests(folder / name for name in MATRICES),
         }
         write_whole(folder / DESCRIPTION, json.dumps(sealed(described), indent=2).encode())
 
 
-def open_checkpoint(name: str, dtype: torch.dtype, base: str | None = None) -> ClipCheckpoint:
+def open_checkpoint(
+    name: str, dtype: torch.dtype, base: str | None = None, revision: str | None = None
+) -> ClipCheckpoint:
     """A checkpoint as `load_checkpoint` reads it, or an adapter merged into its checkpoint.
 
     Args:
+        revision: as in `load_checkpoint`.
         base: where an adapter's checkpoint is now, if it was a folder that moved.
 
     Raises:
         SgmftError: as `load_checkpoint`; the adapter is damaged, or belongs to other weights.
     """
     if not is_adapter(name):
-        return load_checkpoint(name, dtype)
+        read = load_checkpoint(name, dtype, revision)
+        return read._replace(digest=_weights_digest(read.model))
     folder = Path(name)
     described = _described(folder)
     known = described["base"]
-    checkpoint = load_checkpoint(base or known["name"], dtype, known["revision"])
-    if weights_digest(checkpoint.model) != known["digest"]:
+    read = open_checkpoint(base or known["name"], dtype, revision=known["revision"])
+    if read.digest != known["digest"]:
         raise SgmftError(
             f"The fine-tuned encoder {folder} was made from other weights than those of "
             f"{base or known['name']}: give the checkpoint it was trained from."
         )
     with _quiet():
-        model = _peft().PeftModel.from_pretrained(checkpoint.model, str(folder)).merge_and_unload()
-    return checkpoint._replace(model=model, changed=digest_of(described[FILES]))
+        model = _peft().PeftModel.from_pretrained(read.model, str(folder)).merge_and_unload()
+    changed = digest_of(described[FILES] | {"before": read.digest})
+    return read._replace(model=model, changed=changed, digest=changed[:16])
 
 
-def weights_digest(model: Any) -> str:
+def _weights_digest(model: Any) -> str:
     """Digest of a sample of every weight, the same in both precisions that weights are read in."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
@@ -115,7 +119,7 @@ def _described(folder: Path) -> dict[str, Any]:
         newer = described["format"] > FORMAT
         check_seal(described, path, CURE)
         known = described["base"]
-        if not isinstance(known["name"], str) or known.keys() != {"name", "revision", "digest"}:
+        if known.keys() != {"name", "revision", "digest"} or described[FILES].keys() != {*MATRICES}:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SgmftError(f"{path} cannot be read, or is of another kind: {CURE}.") from error

@@ -32,6 +32,7 @@ class ClipCheckpoint(NamedTuple):
         design: digest of the vocabulary and the network's design, which do not show in the weights.
         revision: of the hub's repository it is from; None for a folder.
         changed: digest of what fine-tuning added to it.
+        digest: by which an adapter knows the checkpoint again that it was trained on.
     """
 
     tokenizer: Any
@@ -40,6 +41,7 @@ class ClipCheckpoint(NamedTuple):
     design: str
     revision: str | None
     changed: str = ""
+    digest: str = ""
 
 
 def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) -> ClipCheckpoint:

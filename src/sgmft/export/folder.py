@@ -82,7 +82,7 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
                 "format": FORMAT,
                 "labels": locator.labels,
                 "tokens": tokens,
-                "encoder": {"info": asdict(info), **settings},
+                "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
                 "method": locator.method.name,
                 "preset": locator.preset.name,
                 **{key: locator.record[key] for key in KEPT if key in locator.record},

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 
+def sides_left(
+    has_text: Tensor, has_image: Tensor, share: float, lots: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which sides posts have (B,) after modality dropout; see `Batch.without_sides`."""
+    lost, text = has_text & has_image & (lots[0] < share), lots[1] < 0.5
+    return has_text & ~(lost & text), has_image & ~(lost & ~text)
+
+
 class Batch(NamedTuple):
     """Features of B posts. What stands in for a missing text or picture is not read."""
 
@@ -30,11 +38,8 @@ class Batch(NamedTuple):
             share: in 0..1.
             lots: (2, B), uniform in 0..1; the first decides whether, the second which.
         """
-        lost = self.has_text & self.has_image & (lots[0] < share)
-        text = lots[1] < 0.5
-        return self._replace(
-            has_text=self.has_text & ~(lost & text), has_image=self.has_image & ~(lost & ~text)
-        )
+        has_text, has_image = sides_left(self.has_text, self.has_image, share, lots)
+        return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

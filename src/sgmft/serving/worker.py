@@ -106,7 +106,7 @@ def _about(found: Any) -> About:
         runtime="onnx" if exported else "torch",
         method=None if exported else found.method.name,
         preset=None if exported else found.preset.name,
-        encoder=found.encoder.info.name,
+        encoder=found.encoder.info.name if exported else found.encoder_name,
         metrics=dict(record.get("metrics", {})),
         held_out=len(found.held_out),
         explains=not exported,

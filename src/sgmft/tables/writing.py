@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from sgmft.errors import SgmftError
-from sgmft.files import writing
+from sgmft.files import leftovers, writing
 from sgmft.tables.parquet_sink import ParquetSink
 from sgmft.tables.plain import as_json, plain
 
@@ -32,7 +33,8 @@ class TableWriter:
 
     A file is written under a temporary name in the same folder, and gets its own name when the
     ``with`` block ends well. After an exception the temporary file is removed, and a file that was
-    there before is as it was. Standard output is flushed after each `write`.
+    there before is as it was. What a process that was killed left behind is removed by the next one
+    that writes the same file. Standard output is flushed after each `write`.
 
     Attributes:
         columns: the columns, in order.
@@ -53,9 +55,11 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         if self._path is not None:
             target = self._path.resolve()
-            self._temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+            self._temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
             with _told(self._path):
                 target.parent.mkdir(parents=True, exist_ok=True)
+                for leftover in leftovers(target.parent, glob.escape(target.name)):
+                    leftover.unlink(missing_ok=True)
         with _told(self._path):
             self._sink = self._open(self._temporary, self.columns)
         return self

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sgmft.encoders.base import EncoderInfo
 from sgmft.encoding import Content, prepare
 from sgmft.features import Features
+from sgmft.nn.batch import sides_left
 from sgmft.posts import Post, refuse
 
 Numbers = Callable[[Sequence[str]], list[list[int]]]
@@ -36,11 +37,8 @@ class RawBatch(NamedTuple):
 
     def without_sides(self, share: float, lots: Tensor) -> RawBatch:
         """Modality dropout, as `sgmft.nn.batch.Batch.without_sides`."""
-        lost = self.has_text & self.has_image & (lots[0] < share)
-        text = lots[1] < 0.5
-        return self._replace(
-            has_text=self.has_text & ~(lost & text), has_image=self.has_image & ~(lost & ~text)
-        )
+        has_text, has_image = sides_left(self.has_text, self.has_image, share, lots)
+        return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> RawBatch:
         """The same batch on another device."""

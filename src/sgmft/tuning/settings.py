@@ -20,11 +20,13 @@ class TunedEncoder(NamedTuple):
     Attributes:
         folder: which `sgmft.encoders.load_encoder` takes.
         base: name of the encoder before.
+        better: whether an epoch was better for the held-out posts; else it is as it was.
         keeper: of a folder that is deleted with it.
     """
 
     folder: Path
     base: str
+    better: bool = True
     keeper: Any = None
 
 

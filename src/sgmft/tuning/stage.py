@@ -71,6 +71,7 @@ class Stage:
             on_epoch: called after each epoch of both.
             run: track, device; see `sgmft.training.train`.
         """
+        run["on_epoch"] = on_epoch
         choice = choose(self.task, held_out, checkpoint=checkpoint and checkpoint / "head", **run)
         keeper = None
         if (folder := checkpoint) is None:
@@ -81,16 +82,18 @@ class Stage:
         before = {name: x.clone() for name, x in model.state_dict().items()}
         config = self.tuning.config(self.task.preset.train)
         saved = checkpoint and checkpoint / "both"
-        history = train(model, data, watched, config, checkpoint=saved, on_epoch=on_epoch, **run)
+        history = train(model, data, watched, config, checkpoint=saved, **run)
         least = float(cross_entropy(*choice.unseen))
-        if not any(line.val_loss < least for line in history):  # NaN is less than nothing
+        better = any(line.val_loss < least for line in history)  # NaN is less than nothing
+        if not better:
             model.load_state_dict(before)
         unseen = Unseen(answer(model, watched.features).logits, watched.labels)
         if keeper is not None or processes.is_main():
             model.towers.save(folder / "encoder")
         processes.wait()
         base = str(self.settings["name"])
-        return Choice(model.head, history, unseen), TunedEncoder(folder / "encoder", base, keeper)
+        tuned = TunedEncoder(folder / "encoder", base, better, keeper)
+        return Choice(model.head, history, unseen), tuned
 
     def _model(self, head: Network, device: str | None) -> Tuned:
         torch.manual_seed(self.task.preset.train.seed)

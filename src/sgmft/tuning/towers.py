@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgmft.encoders.chinese_clip import MEAN, STD, numbers
-from sgmft.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter, weights_digest
+from sgmft.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
 from sgmft.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
 from sgmft.encoders.clip_towers import PictureTower, TextTower
 from sgmft.encoders.device import pick_device, pick_dtype
@@ -37,7 +37,6 @@ class Towers(nn.Module):
         name: by which an adapter names the checkpoint.
         patch_grid: as in `ChineseClipEncoder`.
         dtype: in which the towers compute.
-        digest: `weights_digest` of the checkpoint, by which an adapter knows it again.
 
     Raises:
         SgmftError: a package is missing.
@@ -50,11 +49,10 @@ class Towers(nn.Module):
         name: str,
         patch_grid: int = 4,
         dtype: torch.dtype = torch.float32,
-        digest: str = "",
     ) -> None:
         super().__init__()
         self.tuning, self._name, self._low = tuning, name, dtype
-        self._read, self._digest = read, digest
+        self._read = read
         model, lora = read.model.requires_grad_(False), tuning.kind == "lora"
         chosen = _layers(model, tuning.last)
         if lora:
@@ -99,7 +97,7 @@ class Towers(nn.Module):
             SgmftError: the folder cannot be written.
         """
         if self.tuning.kind == "lora" and not self.tuning.merge:
-            save_adapter(self.adapted, folder, self._name, self._read.revision, self._digest)
+            save_adapter(self.adapted, folder, self._name, self._read)
             return
         model = self.adapted.merge_and_unload() if self.tuning.kind == "lora" else self.adapted
         save_checkpoint(self._read._replace(model=model), folder)
@@ -136,8 +134,7 @@ def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None)
         low = getattr(torch, tuning.precision)
     kept = low if tuning.kind == "lora" else torch.float32  # what is trained is float32
     read = open_checkpoint(name, kept, settings.get("base"))
-    digest = weights_digest(read.model)
-    return Towers(read, tuning, name, settings.get("patch_grid", 4), low, digest)
+    return Towers(read, tuning, name, settings.get("patch_grid", 4), low)
 
 
 def _checkpoint_layers(model: Any) -> None:
