@@ -158,10 +158,11 @@ def load_all() -> None:
     import sgmft.compare.job
     import sgmft.jobs
     import sgmft.locator
+    from sgmft.encoders import load_encoder
 
     torch.set_num_threads(1)
-    assert accelerate and sgmft.compare.job and sgmft.jobs
-    sgmft.locator.load_encoder().encode_texts(["家"], True)
+    assert accelerate and sgmft.compare.job and sgmft.jobs and sgmft.locator
+    load_encoder().encode_texts(["家"], True)
 
 
 def wait(number: int, seconds: float | None = None) -> int | None:

@@ -70,6 +70,9 @@ class Stage:
                 it is in a temporary folder, which is deleted with what is returned.
             on_epoch: called after each epoch of both.
             run: track, device; see `sgmft.training.train`.
+
+        Returns:
+            The head, the log of both trainings and what is said of the held-out posts; the encoder.
         """
         run["on_epoch"] = on_epoch
         choice = choose(self.task, held_out, checkpoint=checkpoint and checkpoint / "head", **run)
@@ -93,7 +96,7 @@ class Stage:
         processes.wait()
         base = str(self.settings["name"])
         tuned = TunedEncoder(folder / "encoder", base, better, keeper)
-        return Choice(model.head, history, unseen), tuned
+        return Choice(model.head, [*choice.history, *history], unseen), tuned
 
     def _model(self, head: Network, device: str | None) -> Tuned:
         torch.manual_seed(self.task.preset.train.seed)
