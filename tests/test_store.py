@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
+import sgmft.store
 from counting_encoder import same
 from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
@@ -91,6 +93,26 @@ def test_what_is_read_can_be_changed_and_does_not_change_the_store(store: Featur
     for array in store.read([key])[0]:
         array[:] = 0
     assert same(store.read([key])[0], row(0))
+
+
+def test_shards_that_were_asked_for_last_are_read_once(tmp_path: Path, monkeypatch: Any) -> None:
+    store = FeatureStore(tmp_path, INFO, tokens=True)
+    keys = [f"{i:032x}" for i in range(4)]
+    for i, key in enumerate(keys):  # a shard each
+        store.write({key: row(3 * i)})
+    size = max(table.nbytes for table in map(pyarrow.parquet.read_table, tmp_path.rglob("part-*")))
+    monkeypatch.setattr("sgmft.store.OPEN_BYTES", 3 * size)
+    read = []
+    original = sgmft.store._read
+    monkeypatch.setattr("sgmft.store._read", lambda x: read.append(x) or original(x))
+    for i in (0, 1, 0, 1, 2, 0):
+        assert same(store.read([keys[i]])[0], row(3 * i))
+    assert len(read) == 3
+    store.read([keys[3]])  # the fourth takes the place of the one longest not asked for
+    store.read([keys[0]])
+    assert len(read) == 4
+    store.read([keys[1]])
+    assert len(read) == 5
 
 
 def test_pooled_only(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from sgmft.seals import short_digest
 from sgmft.store_index import StoreIndex
 
 FORMAT = 2  # of the shards; a store of another format is not read
+OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
 
 
 class FeatureStore:
@@ -76,7 +77,7 @@ class FeatureStore:
         _clear_leftovers(self.folder)
         self._index = StoreIndex()
         self._shards: list[Path] = []  # by their numbers in the index
-        self._open: tuple[Path, pa.Table] | None = None
+        self._open: dict[Path, pa.Table] = {}  # the one asked for last at its end
         for shard in sorted(self.folder.glob("part-*.parquet")):
             try:
                 self._register(shard, _read_keys(shard))
@@ -162,9 +163,12 @@ class FeatureStore:
         return rows
 
     def _table(self, shard: Path) -> pa.Table:
-        if self._open is None or self._open[0] != shard:
-            self._open = (shard, _read(shard))
-        return self._open[1]
+        """A whole shard; those that were asked for last stay in memory."""
+        table = self._open.pop(shard, None)
+        self._open[shard] = _read(shard) if table is None else table
+        while len(self._open) > 1 and sum(x.nbytes for x in self._open.values()) > OPEN_BYTES:
+            del self._open[next(iter(self._open))]
+        return self._open[shard]
 
     def in_order(self, keys: Iterable[str]) -> list[str]:
         """Each of these keys once, in the order that opens every shard once when it is read."""
