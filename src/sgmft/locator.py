@@ -97,6 +97,7 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         self.network: Network | None = None
         self.record: dict[str, Any] = {}
         self.held_out = HeldOut.none(0)
+        self._asked_store: FeatureStore | None = None
 
     @property
     def uses_tokens(self) -> bool:
@@ -217,7 +218,7 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
 
     def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
         network, tokens = self._trained(), self.uses_tokens
-        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self._store(tokens))
+        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self._kept_store(tokens))
 
         def say(chunk: Chunk) -> Answers:
             said = answer(network, stack(chunk.rows, self.encoder, tokens))
@@ -261,6 +262,17 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         if self.features_folder is None:
             return None
         return FeatureStore(self.features_folder, self.encoder.info, tokens)
+
+    def _kept_store(self, tokens: bool) -> FeatureStore | None:
+        """The store that the last prediction asked, so that it is not opened for each few posts."""
+        kept, folder = self._asked_store, self.features_folder
+        if (
+            (kept is None or folder is None)
+            or (kept.tokens, kept.info) != (tokens, self.encoder.info)
+            or (kept.folder.parent != Path(folder) or not kept.folder.is_dir())
+        ):
+            self._asked_store = self._store(tokens)
+        return self._asked_store
 
     def _trained(self) -> Network:
         if self.network is None:

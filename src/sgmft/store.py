@@ -77,7 +77,7 @@ class FeatureStore:
         _clear_leftovers(self.folder)
         self._index = StoreIndex()
         self._shards: list[Path] = []  # by their numbers in the index
-        self._open: dict[Path, pa.Table] = {}  # the one asked for last at its end
+        self._open: dict[Path, tuple[pa.Table, int]] = {}  # the one asked for last at its end
         for shard in sorted(self.folder.glob("part-*.parquet")):
             try:
                 self._register(shard, _read_keys(shard))
@@ -164,11 +164,13 @@ class FeatureStore:
 
     def _table(self, shard: Path) -> pa.Table:
         """A whole shard; those that were asked for last stay in memory."""
-        table = self._open.pop(shard, None)
-        self._open[shard] = _read(shard) if table is None else table
-        while len(self._open) > 1 and sum(x.nbytes for x in self._open.values()) > OPEN_BYTES:
+        if (known := self._open.pop(shard, None)) is None:
+            table = _read(shard)
+            known = table, table.nbytes  # which takes a while to count
+        self._open[shard] = known
+        while len(self._open) > 1 and sum(size for _, size in self._open.values()) > OPEN_BYTES:
             del self._open[next(iter(self._open))]
-        return self._open[shard]
+        return known[0]
 
     def in_order(self, keys: Iterable[str]) -> list[str]:
         """Each of these keys once, in the order that opens every shard once when it is read."""
