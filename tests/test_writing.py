@@ -168,6 +168,14 @@ def test_the_file_appears_only_at_the_end(tmp_path):
     assert path.exists() and list(path.parent.iterdir()) == [path]
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    mine, other = tmp_path / ".out[1].csv.0a.tmp", tmp_path / ".out.csv.0b.tmp"
+    for leftover in (mine, other):
+        leftover.write_text("half a")
+    write(tmp_path / "out[1].csv", [[{"text": "a"}]], ["text"])
+    assert not mine.exists() and other.exists(), "of this file, and no other"
+
+
 def test_a_link_keeps_pointing(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "o.csv"
