@@ -34,8 +34,8 @@ def main() -> None:
         name, table = item.split("=", 1)
         train, test = halves(table)
         folder = options.runs / name / "aligned"
-        source = WithEncoder("compact", "light", None, None)
-        found = align(train, folder, source, features=options.features)
+        source = WithEncoder("compact", features=options.features)
+        found = align(train, folder, source)
         recalls = [
             " / ".join(f"{100 * found.after[f'{way} R@{k}']:.0f}" for way in WAYS)
             for k in (1, 5, 10)

@@ -131,6 +131,20 @@ def check_writable(folder: Path) -> None:
         raise SgmftError(f"{folder} cannot be written: {why(error)}.") from error
 
 
+def check_output(folder: Path, ours: bool, what: str) -> None:
+    """Raise SgmftError where a result cannot go into a folder, which need not be there yet.
+
+    Args:
+        ours: whether what it holds may be replaced.
+        what: the result is, in the message.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
+        raise SgmftError(f"{folder} holds other files: choose a new folder for the {what}.")
+    if folder.is_file():
+        raise SgmftError(f"{folder} is a file: choose a folder for the {what}.")
+    check_writable(folder)
+
+
 def cache_folder() -> Path:
     """Where sgmft keeps what it can make again; not made here."""
     cache = os.environ.get("SGMFT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -15,7 +15,7 @@ from sgmft import processes
 from sgmft.abstention import Abstention
 from sgmft.answers import Layout, columns_of
 from sgmft.errors import SgmftError
-from sgmft.files import check_writable, why
+from sgmft.files import check_output, why
 from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_writer
 
@@ -104,11 +104,7 @@ def train_table(
             something else than a model.
     """
     folder = Path(output)
-    if processes.is_main() and folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
-        raise SgmftError(f"{output} holds other files: choose a new folder for the model.")
-    if folder.is_file():
-        raise SgmftError(f"{output} is a file: choose a folder for the model.")
-    check_writable(folder)
+    check_output(folder, not processes.is_main() or _is_ours(folder), "model")
     posts = source.all_posts()
     locator.fit(
         posts,
@@ -198,11 +194,8 @@ def encode_table(
     Returns:
         What could not be encoded, and the store's folder.
     """
-    from sgmft.store import FeatureStore
-
-    if locator.features_folder is None:
+    if (store := locator.store(tokens)) is None:
         raise SgmftError("Encoding needs a folder for the features.")
-    store = FeatureStore(locator.features_folder, locator.encoder.info, tokens)
     told = Told()
     for part in encode_into(store, source.posts(), locator.encoder, strict=source.strict):
         told += part

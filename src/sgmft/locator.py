@@ -27,7 +27,6 @@ from sgmft.prediction import Answers, Predictor
 from sgmft.presets import Preset
 from sgmft.saving import load_model, model_card, save_model
 from sgmft.splits import split_posts
-from sgmft.store import FeatureStore
 from sgmft.training import Epoch, LabelledFeatures, answer
 from sgmft.training_set import training_set
 from sgmft.tuning.settings import Tuning, tuning_of
@@ -89,15 +88,19 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
-        name = self.method.pick_encoder(encoder)
-        WithEncoder.__init__(self, name, cleaning or chosen.cleaning, patch_grid, device)
+        WithEncoder.__init__(
+            self,
+            self.method.pick_encoder(encoder),
+            cleaning or chosen.cleaning,
+            patch_grid=patch_grid,
+            features=features,
+            device=device,
+        )
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
-        self.features_folder = features
         self.labels: list[str] = []
         self.network: Network | None = None
         self.record: dict[str, Any] = {}
         self.held_out = HeldOut.none(0)
-        self._asked_store: FeatureStore | None = None
 
     @property
     def uses_tokens(self) -> bool:
@@ -151,7 +154,7 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
                     some,
                     self.encoder,
                     tokens=self.uses_tokens,
-                    store=self._store(self.uses_tokens),
+                    store=self.store(self.uses_tokens),
                     on_encoded=on_encoded,
                     on_disk=True,
                 ),
@@ -212,13 +215,13 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
 
     def adapt(self, posts: Iterable[Post]) -> Self:
         """Standardise a zero-shot locator's scores by these posts too; see `adapt_to`."""
-        chunks = encode_posts(posts, self.encoder, store=self._store(False))
+        chunks = encode_posts(posts, self.encoder, store=self.store(False))
         adapt_to(self._trained(), chunks, self.encoder)
         return self
 
     def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
         network, tokens = self._trained(), self.uses_tokens
-        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self._kept_store(tokens))
+        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
 
         def say(chunk: Chunk) -> Answers:
             said = answer(network, stack(chunk.rows, self.encoder, tokens))
@@ -255,24 +258,8 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         """
         tokens = self.uses_tokens if tokens is None else tokens
         return encode_all(
-            posts, self.encoder, tokens=tokens, store=self._store(tokens), on_encoded=on_encoded
+            posts, self.encoder, tokens=tokens, store=self.store(tokens), on_encoded=on_encoded
         )
-
-    def _store(self, tokens: bool) -> FeatureStore | None:
-        if self.features_folder is None:
-            return None
-        return FeatureStore(self.features_folder, self.encoder.info, tokens)
-
-    def _kept_store(self, tokens: bool) -> FeatureStore | None:
-        """The store that the last prediction asked, so that it is not opened for each few posts."""
-        kept, folder = self._asked_store, self.features_folder
-        if (
-            (kept is None or folder is None)
-            or (kept.tokens, kept.info) != (tokens, self.encoder.info)
-            or (kept.folder.parent != Path(folder) or not kept.folder.is_dir())
-        ):
-            self._asked_store = self._store(tokens)
-        return self._asked_store
 
     def _trained(self) -> Network:
         if self.network is None:

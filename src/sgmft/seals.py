@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError
+from sgmft.files import write_whole
 
 SEAL = "digest"  # its key in what is sealed; the first, so that its line can be deleted by hand
 FILES = "files"  # key of the digests of the files that belong to it
@@ -60,6 +61,25 @@ def check_seal(values: Mapping[str, Any], path: Path, cure: str) -> None:
             f"{path} is damaged or was changed by hand: {cure}, or, if you changed it and mean it, "
             f'delete its line "{SEAL}".'
         )
+
+
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what JSON can hold, with its digest, whole or not at all."""
+    write_whole(path, json.dumps(sealed(values), indent=2).encode())
+
+
+def read_sealed(path: Path, newest: int, cure: str) -> dict[str, Any]:
+    """What `write_sealed` wrote, its "format" at most `newest`.
+
+    Raises:
+        SgmftError: it was changed, or is of a newer format.
+        OSError, ValueError, KeyError, TypeError: it cannot be read, or is something else.
+    """
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    check_seal(values, path, cure)
+    if values["format"] > newest:
+        raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
+    return values
 
 
 def check_file(path: Path, known: Mapping[str, Any], cure: str) -> None:

@@ -1,11 +1,13 @@
-"""What has an encoder: which it is, loaded when it is needed, perhaps a fine-tuned one."""
+"""What has an encoder: which it is, perhaps a fine-tuned one, and the store of its features."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sgmft.encoders import Encoder, load_encoder
 from sgmft.errors import SgmftError
+from sgmft.store import FeatureStore
 from sgmft.tuning.settings import TunedEncoder
 
 
@@ -14,10 +16,11 @@ class WithEncoder:
 
     Args:
         encoder: as `sgmft.encoders.load_encoder` takes it.
-        cleaning, patch_grid, device: as in `SemanticLocator`.
+        cleaning, patch_grid, features, device: as in `SemanticLocator`.
 
     Attributes:
         encoder_settings: arguments of `load_encoder`, but for the device.
+        features_folder: of the feature store; None keeps nothing.
         tuned: where the fine-tuned encoder is, if there is one.
 
     Raises:
@@ -25,16 +28,23 @@ class WithEncoder:
     """
 
     def __init__(
-        self, encoder: str, cleaning: str, patch_grid: int | None, device: str | None
+        self,
+        encoder: str,
+        cleaning: str = "light",
+        *,
+        patch_grid: int | None = None,
+        features: str | Path | None = None,
+        device: str | None = None,
     ) -> None:
         if patch_grid is not None and not 1 <= patch_grid <= 16:
             raise SgmftError(f"patch_grid must be from 1 to 16, not {patch_grid}.")
         self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
         if patch_grid is not None:
             self.encoder_settings["patch_grid"] = patch_grid
-        self.device = device
+        self.features_folder, self.device = features, device
         self.tuned: TunedEncoder | None = None
         self._encoder: Encoder | None = None
+        self._asked: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
 
     @property
     def encoder(self) -> Encoder:
@@ -58,3 +68,17 @@ class WithEncoder:
     def forget_encoder(self) -> None:
         """Free the encoder's memory; it is loaded again when it is asked for."""
         self._encoder = None
+
+    def store(self, tokens: bool) -> FeatureStore | None:
+        """The feature store, opened; None where nothing is kept."""
+        if self.features_folder is None:
+            return None
+        return FeatureStore(self.features_folder, self.encoder.info, tokens)
+
+    def kept_store(self, tokens: bool) -> FeatureStore | None:
+        """The store that was asked for last, so that it is not opened for each few posts."""
+        asked = self.features_folder, self.encoder.info, tokens
+        known, store = self._asked
+        if known != asked or store is None or not store.folder.is_dir():
+            self._asked = asked, self.store(tokens)
+        return self._asked[1]

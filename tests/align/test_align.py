@@ -43,7 +43,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
 
 @pytest.fixture(scope="module")
 def source(tiny: Any) -> Any:
-    return lambda: WithEncoder("tiny", "light", None, "cpu")
+    return lambda: WithEncoder("tiny", device="cpu")
 
 
 def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, tmp_path):
@@ -125,7 +125,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
 
     hanzi = [Post(written(pair.text), pair.images) for pair in pairs[:120]]
     tuning = Tuning(**{**vars(LEARNING), "kind": kind, "augment": False})
-    encoder = WithEncoder(clip, "light", None, "cpu")
+    encoder = WithEncoder(clip, device="cpu")
     found = align(hanzi, tmp_path / "a", encoder, tuning=tuning)
     assert found.history[-1].loss < found.history[0].loss
     assert found.before.keys() == found.after.keys()
@@ -133,7 +133,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
     assert adapted.info.fingerprint != load_encoder(clip).info.fingerprint
     kept = {x.name for x in (tmp_path / "a").iterdir()}
     assert ("adapter_model.safetensors" in kept) == (kind == "lora")
-    further = WithEncoder(str(tmp_path / "a"), "light", None, "cpu")
+    further = WithEncoder(str(tmp_path / "a"), device="cpu")
     again = align(hanzi, tmp_path / "b", further, tuning=tuning)
     assert again.before == pytest.approx(found.after), "the same pairs measure"
 

@@ -52,6 +52,7 @@ def align(
 ) -> None:
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
     from sgmft import console
+    from sgmft.align.job import CLIP
     from sgmft.align.job import align as align_posts
     from sgmft.errors import SgmftError
     from sgmft.with_encoder import WithEncoder
@@ -61,9 +62,14 @@ def align(
         raise SgmftError(f"--set {unknown}=...: aligning has settings that begin with {PREFIX}")
     asked = tune or ("lora" if tune_last or merge or named else None)
     if asked is not None:
-        named = {f"{PREFIX}batch_size": "64", **named}
+        named = {f"{PREFIX}batch_size": str(CLIP.batch_size), **named}
     tuning = None if asked is None else tuning_of(asked, tune_last, merge, named)
-    source = WithEncoder(encoder or "compact", cleaning or "light", None, device)
+    source = WithEncoder(
+        encoder or "compact",
+        cleaning or "light",
+        features=console.feature_folder(features),
+        device=device,
+    )
     posts = source_of(table, where, column, allow_outside, strict).all_posts()
     with console.TrainingProgress() as progress:
         found = align_posts(
@@ -73,7 +79,6 @@ def align(
             tuning=tuning,
             width=width,
             seed=seed,
-            features=console.feature_folder(features),
             on_encoded=lambda done: progress.encoded(done, len(posts)),
             on_epoch=progress.epoch,
         )

@@ -18,9 +18,8 @@ from sgmft.align.training import embed, train_pairs
 from sgmft.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.encoding import encode_all
 from sgmft.errors import SgmftError
-from sgmft.files import check_writable, write_whole, writing
+from sgmft.files import check_output, write_whole, writing
 from sgmft.posts import Post
-from sgmft.store import FeatureStore
 from sgmft.training import Epoch, LabelledFeatures
 from sgmft.tuning.settings import Tuning
 from sgmft.with_encoder import WithEncoder
@@ -59,7 +58,6 @@ def align(
     tuning: Tuning | None = None,
     width: int = 256,
     seed: int = 0,
-    features: str | Path | None = None,
     on_encoded: Callable[[int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Aligned:
@@ -73,11 +71,10 @@ def align(
     Args:
         posts: those with both sides are the pairs.
         output: folder that `sgmft.encoders.load_encoder` takes; a run that was stopped continues.
-        source: the encoder.
+        source: the encoder, and the feature store, if there is one.
         tuning: of Chinese-CLIP; None is LoRA in batches of 64.
         width: of the shared space, for other encoders.
         seed: decides which pairs are held out (a tenth, at most 1,000), initial weights and order.
-        features: folder of a feature store; None keeps nothing.
         on_encoded, on_epoch: called with the posts encoded so far, and after each epoch.
 
     Raises:
@@ -85,16 +82,14 @@ def align(
             is not trained itself.
     """
     folder = Path(output)
-    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
-        raise SgmftError(f"{output} holds other files: choose a new folder for the encoder.")
-    check_writable(folder)
+    check_output(folder, _is_ours(folder), "encoder")
     info, clip = source.encoder.info, isinstance(source.encoder, ChineseClipEncoder)
     if tuning is not None and not clip:
         raise SgmftError(
             f"The encoder {info.name} stays as it is, and maps behind it are learned: leave --tune "
             "and its settings out."
         )
-    store = None if features is None else FeatureStore(features, info, tokens=False)
+    store = source.store(tokens=False)
     encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
     pairs, skipped = pairs_of(encoded)
     out = pairs.held_out(seed)

@@ -7,7 +7,6 @@ encoder by itself wherever that checkpoint can be found.
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ import torch
 
 from sgmft.encoders.clip_checkpoint import ClipCheckpoint, load_checkpoint
 from sgmft.errors import SgmftError
-from sgmft.files import write_whole, writing
-from sgmft.seals import FILES, check_file, check_seal, digest_of, file_digests, sealed
+from sgmft.files import writing
+from sgmft.seals import FILES, check_file, digest_of, file_digests, read_sealed, write_sealed
 
 DESCRIPTION = "encoder.json"
 MATRICES = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
@@ -69,7 +68,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) ->
             "base": {"name": base, "revision": read.revision, "digest": read.digest},
             FILES: file_digests(folder / name for name in MATRICES),
         }
-        write_whole(folder / DESCRIPTION, json.dumps(sealed(described), indent=2).encode())
+        write_sealed(folder / DESCRIPTION, described)
 
 
 def open_checkpoint(
@@ -115,16 +114,12 @@ def _weights_digest(model: Any) -> str:
 def _described(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        described: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        newer = described["format"] > FORMAT
-        check_seal(described, path, CURE)
+        described = read_sealed(path, FORMAT, CURE)
         known = described["base"]
         if known.keys() != {"name", "revision", "digest"} or described[FILES].keys() != {*MATRICES}:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SgmftError(f"{path} cannot be read, or is of another kind: {CURE}.") from error
-    if newer:
-        raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
     for name in MATRICES:
         check_file(folder / name, described, CURE)
     return described

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.encoders.base import Encoded, Encoder, EncoderInfo, FloatArray
 from sgmft.errors import SgmftError
-from sgmft.files import make_whole, write_whole, writing
-from sgmft.seals import FILES, check_file, check_seal, file_digests, sealed
+from sgmft.files import make_whole, writing
+from sgmft.seals import FILES, check_file, file_digests, read_sealed, write_sealed
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
 FORMAT = 1
@@ -108,7 +107,7 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
             "logit_scale": logit_scale,
             FILES: file_digests([folder / WEIGHTS]),
         }
-        write_whole(folder / DESCRIPTION, json.dumps(sealed(described), indent=2).encode())
+        write_sealed(folder / DESCRIPTION, described)
 
 
 def is_projected(folder: str | Path) -> bool:
@@ -127,10 +126,7 @@ def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
 
     path = Path(folder) / DESCRIPTION
     try:
-        described: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        check_seal(described, path, CURE)
-        if described["format"] > FORMAT:
-            raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
+        described = read_sealed(path, FORMAT, CURE)
         check_file(path.with_name(WEIGHTS), described, CURE)
         maps = Maps(**load_file(path.with_name(WEIGHTS)))
         return described["base"], maps, float(described["logit_scale"])

@@ -62,11 +62,9 @@ class Tuned(Network):
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head with this rate, the towers with theirs."""
-        parts = ((self.head, learning_rate), (self.towers, self.towers.tuning.encoder_rate))
-        groups = [
-            {"params": [x for x in m.parameters() if x.requires_grad], "lr": r} for m, r in parts
-        ]
-        return [group for group in groups if group["params"]]
+        moving = [x for x in self.towers.parameters() if x.requires_grad]
+        towers = {"params": moving, "lr": self.towers.tuning.encoder_rate}
+        return [*self.head.groups(learning_rate), towers]
 
     def encode(self, batch: RawBatch) -> Batch:
         """Features of B posts, as the encoder in use would give them but for rounding."""

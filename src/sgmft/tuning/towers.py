@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -150,14 +150,12 @@ def _layers(model: Any, last: int | None) -> list[str]:
         "text": config.text_config.num_hidden_layers,
         "vision": config.vision_config.num_hidden_layers,
     }
-
-    def names() -> Iterator[str]:
-        for name, _ in model.named_modules():
-            found = LAYER.match(name + ".")
-            if found and (last is None or int(found[2]) >= counts[found[1]] - last):
-                yield name
-
-    return list(names())
+    matches = ((name, LAYER.match(name + ".")) for name, _ in model.named_modules())
+    return [
+        name
+        for name, found in matches
+        if found and (last is None or int(found[2]) >= counts[found[1]] - last)
+    ]
 
 
 def _is_map(module: nn.Module, name: str, maps: str) -> bool:
