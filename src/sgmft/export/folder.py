@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,11 @@ from safetensors import SafetensorError
 
 from sgmft.abstention import FILE as HELD_OUT
 from sgmft.encoders import load_encoder
-from sgmft.encoders.base import Encoder
+from sgmft.encoders.base import Encoder, EncoderInfo
 from sgmft.errors import SgmftError
 from sgmft.export.head import write_head
 from sgmft.files import why, write_whole
+from sgmft.posts import Post
 from sgmft.runtime.manifest import FORMAT, HEAD, MANIFEST, PICTURES, TEXTS, TOKENIZER, is_exported
 from sgmft.saving import finite, versions
 from sgmft.seals import FILES as DIGESTS
@@ -32,7 +34,9 @@ TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from 
 KEPT = ("data", "metrics", "calibration")  # of the locator's record
 
 
-def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
+def export_model(
+    locator: SemanticLocator, folder: str | Path, *, int8: Sequence[Post] | None = None
+) -> list[Path]:
     """Write a trained locator's head and encoder as ONNX, in float32, and all that goes with them.
 
     The manifest is written last, so that half a folder is none. An earlier export of the same name
@@ -41,13 +45,16 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
     Args:
         locator: trained, or loaded.
         folder: made if need be; its other files stay.
+        int8: posts such as the model will see; with them the picture networks of `compact` and
+            `cnn` compute in 8 bits, see `sgmft.export.eight_bits`.
 
     Returns:
         The files.
 
     Raises:
         SgmftError: the locator is not trained or knows its labels by descriptions alone, the folder
-            holds something else or cannot be written, or the exporter's packages are missing.
+            holds something else or cannot be written, the exporter's packages are missing, or 8
+            bits are asked for with another encoder or without a picture.
     """
     network, target = locator.network, Path(folder)
     if network is None:
@@ -70,6 +77,8 @@ def export_model(locator: SemanticLocator, folder: str | Path) -> list[Path]:
             encoder = load_encoder(**(locator.encoder_settings | exact))
             settings = _write_encoder(encoder, temporary)
             info, tokens = encoder.info, locator.uses_tokens
+            if int8 is not None:
+                info = _in_8_bits(encoder, temporary, int8)
             write_head(deepcopy(network).cpu(), locator.temperature, info, tokens, temporary / HEAD)
             locator.held_out.save(temporary)
             (temporary / "README.md").write_text(_readme(locator), "utf-8")
@@ -112,6 +121,18 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
         write_towers(encoder, folder)
         return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
     raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
+
+
+def _in_8_bits(encoder: Encoder, folder: Path, posts: Sequence[Post]) -> EncoderInfo:
+    from sgmft.encoders.picture_encoder import PictureEncoder
+    from sgmft.export.eight_bits import quantize_pictures
+
+    if not isinstance(encoder, PictureEncoder):
+        raise SgmftError(
+            f"The networks of compact and cnn can be exported in 8 bits, those of "
+            f"{encoder.info.name} cannot: leave --int8 out."
+        )
+    return quantize_pictures(folder / PICTURES, posts, encoder.info)
 
 
 def _readme(locator: SemanticLocator) -> str:
