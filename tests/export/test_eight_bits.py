@@ -16,7 +16,7 @@ import tiny_clip
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.encoders import load_encoder
 from sgmft.errors import SgmftError
-from sgmft.export.eight_bits import COMPARED, SEEN, _halves, _pictures, agreement
+from sgmft.export.eight_bits import COMPARED, SEEN, _halves, agreement, pictures_of
 from sgmft.export.folder import _in_8_bits, export_model
 from sgmft.graphs.quantizing import quantize_graph
 from sgmft.graphs.session import Session
@@ -75,8 +75,8 @@ def test_one_picture_of_each_of_enough_posts(toy_posts, tiny):
     info = tiny().encoder.info
     bad = [Post("words"), Post(images="nowhere.jpg")]
     shown = [post for post in toy_posts if post.images]
-    assert len(list(_pictures([*bad, *shown], info))) == len(shown)
-    assert len(list(_pictures(shown * 40, info))) == SEEN
+    assert len(list(pictures_of([*bad, *shown], info))) == len(shown)
+    assert len(list(pictures_of(shown * 40, info))) == SEEN
 
 
 def test_ranges_are_taken_from_one_half_and_answers_compared_on_the_other(toy_posts):

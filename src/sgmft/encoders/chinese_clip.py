@@ -21,7 +21,7 @@ from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.encoders.batches import encode_numbered_texts, encode_pictures
 from sgmft.encoders.clip_adapter import open_checkpoint
 from sgmft.encoders.clip_towers import PictureTower, TextTower, fold_quick_gelu
-from sgmft.encoders.device import pick_device, pick_dtype
+from sgmft.encoders.device import pick_batch, pick_device, pick_dtype
 from sgmft.text import get_cleaning
 
 MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
@@ -37,7 +37,8 @@ class ChineseClipEncoder:
             published format, or one that `sgmft train --tune` or `sgmft align` wrote.
         cleaning: the text cleaning, see `sgmft.text.CLEANINGS`.
         patch_grid: picture tokens are averaged to patch_grid x patch_grid regions.
-        batch_size: texts or pictures in one forward pass.
+        batch_size: texts or pictures in one forward pass; by default 16 on a CPU, and on a GPU up
+            to 128, as memory allows.
         device: a torch device; by default a GPU if there is one.
         dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
         base: where the checkpoint of a fine-tuned encoder is now, if it was a folder that moved.
@@ -53,13 +54,12 @@ class ChineseClipEncoder:
         cleaning: str = "light",
         *,
         patch_grid: int = 4,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         device: str | None = None,
         dtype: str | None = None,
         base: str | None = None,
     ) -> None:
         get_cleaning(cleaning)
-        self._batch_size = batch_size
         self._device = pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         read = open_checkpoint(name, self._dtype, base)
@@ -71,6 +71,8 @@ class ChineseClipEncoder:
         self.texts = TextTower(self._model)
         self.pictures = PictureTower(self._model, mean, std, patch_grid).to(self._device)
         config = self._model.config
+        each = _bytes(config.vision_config, self._dtype)
+        self._batch_size = batch_size or pick_batch(self._device, each, 16)
         self._info = EncoderInfo(
             name=name,
             fingerprint=_fingerprint(self._model, self._dtype, cleaning, *pictures, read.design),
@@ -119,6 +121,14 @@ def numbers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     return list(tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"])
+
+
+def _bytes(config: Any, dtype: torch.dtype) -> int:
+    """What a layer of the picture tower holds of one picture: its input, a norm of it, queries,
+    keys, values, their result, and the widest activations twice."""
+    patches = (config.image_size // config.patch_size) ** 2 + 1
+    numbers = 6 * config.hidden_size + 2 * config.intermediate_size
+    return int(patches * numbers * dtype.itemsize)
 
 
 def _to_numpy(x: Tensor) -> FloatArray:

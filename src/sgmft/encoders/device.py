@@ -1,10 +1,13 @@
-"""Which device and number format this machine computes fastest in."""
+"""Which device, number format and batch this machine computes fastest in."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from sgmft.errors import SgmftError
+
+SHARE, MOST = 1 / 8, 128  # of the memory, for one batch; and of a batch, on a GPU
 
 
 def pick_device(device: str | None = None) -> torch.device:
@@ -38,3 +41,24 @@ def pick_dtype(device: torch.device) -> torch.dtype:
         if any(getattr(torch.cpu, probe, lambda: False)() for probe in probes):
             return torch.bfloat16
     return torch.float32
+
+
+def pick_batch(device: torch.device, each: int, most: int) -> int:
+    """How many inputs go through a network together: a power of two.
+
+    An eighth of the device's memory has to hold them. Of all its memory, not of what is free, so
+    that batches, and with them the last digits of features, are the same in every run.
+
+    Args:
+        each: bytes that one input takes on its way.
+        most: on a CPU, where more than fit its caches are not faster.
+    """
+    fit = min(int(SHARE * _memory(device)) // each, most if device.type == "cpu" else MOST)
+    return 1 << (max(fit, 1).bit_length() - 1)
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that a device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)  # Apple's GPUs share it

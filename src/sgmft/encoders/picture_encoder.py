@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.encoders.base import Encoded, EncoderInfo, FloatArray, Heads, Texts
 from sgmft.encoders.batches import encode_pictures, graph_runner
-from sgmft.encoders.device import pick_device, pick_dtype
+from sgmft.encoders.device import pick_batch, pick_device, pick_dtype
 from sgmft.encoders.efficientnet import (
     IMAGE_SIZE,
     IMAGE_WIDTH,
@@ -26,6 +26,8 @@ from sgmft.encoders.picture_graph import can_run, open_pictures
 from sgmft.graphs.session import Session
 from sgmft.text import get_cleaning
 
+PICTURE_BYTES = 16 << 20  # the widest layers of a picture, in float32
+
 
 class PictureEncoder:
     """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
@@ -34,7 +36,8 @@ class PictureEncoder:
         name: of the encoder.
         texts: the other side.
         patch_grid: of picture tokens; 4 gives 16 a picture.
-        batch_size: pictures in one forward pass.
+        batch_size: pictures in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
+            memory allows.
         device: a torch device; by default a GPU if there is one.
         dtype: "bfloat16" or "float32" for torch; by default ONNX Runtime on a CPU where it is
             installed, and else whichever the hardware computes natively.
@@ -46,14 +49,14 @@ class PictureEncoder:
         texts: Texts,
         *,
         patch_grid: int = 4,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
         self.texts = texts
         self.patch_grid = patch_grid
-        self._batch_size = batch_size
         where = pick_device(device)
+        self._batch_size = batch_size or pick_batch(where, PICTURE_BYTES, 8)
         self._runs_graph = dtype is None and where.type == "cpu" and can_run()
         precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
         self._networks = [

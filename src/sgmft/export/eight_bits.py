@@ -39,7 +39,7 @@ def quantize_pictures(path: Path, posts: Sequence[Post], info: EncoderInfo) -> E
     Raises:
         SgmftError: none of those posts has a picture that can be read.
     """
-    pictures = list(_pictures(_halves(posts)[0], info))
+    pictures = list(pictures_of(_halves(posts)[0], info))
     if not pictures:
         raise SgmftError(
             "8 bits need pictures such as the model will see, and none of the posts that --int8 "
@@ -71,7 +71,7 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
     return [posts[i] for i in order[:half]], [posts[i] for i in order[half:]]
 
 
-def _pictures(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
+def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
     """One of each post that has one, up to SEEN."""
     left = SEEN
     for post in posts:
