@@ -89,11 +89,14 @@ class Features:
         """Pooled features of the posts that have pictures, part by part."""
         return self._pooled(self.image, self.has_image).flat()
 
-    def pooled(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Pooled features (B, Dt) and (B, Dv) of the posts at these positions (B,), or of all."""
-        at = self.rows
+    def pooled(self, rows: Tensor | slice | None = None) -> tuple[Tensor, Tensor]:
+        """Pooled features (B, Dt) and (B, Dv) of the posts at these positions (B,), or of all.
+
+        Of a slice they are not copied, where the posts are all, in order.
+        """
+        at: Tensor | slice | None = self.rows
         if rows is not None:
-            at = rows if at is None else at[rows]
+            at = rows if self.rows is None else self.rows[rows]
         return (self.text, self.image) if at is None else (self.text[at], self.image[at])
 
     def contents(self) -> Iterator[Tensor]:
@@ -108,8 +111,11 @@ class Features:
         rows = torch.arange(len(self)) if self.rows is None else self.rows
         return Ragged(values, rows, has.long())
 
-    def batch(self, rows: Tensor | None, ngrams: bool = False) -> Batch:
-        """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
+    def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> Batch:
+        """The posts at these positions (B,), or all, as a batch; on request with their n-grams.
+
+        See `pooled`.
+        """
         has_text, has_image = self.has_text, self.has_image
         if rows is not None:
             has_text, has_image = has_text[rows], has_image[rows]

@@ -35,11 +35,11 @@ class Ragged:
         values = np.concatenate([empty, *(row for row in rows if row is not None)])
         return cls.packed(torch.from_numpy(values), torch.tensor(lengths, dtype=torch.long))
 
-    def take(self, rows: Tensor) -> Ragged:
+    def take(self, rows: Tensor | slice) -> Ragged:
         """The chosen sequences, in that order."""
         return Ragged(self.values, self.start[rows], self.length[rows])
 
-    def pad(self, rows: Tensor | None = None, fill: int = 0) -> tuple[Tensor, Tensor]:
+    def pad(self, rows: Tensor | slice | None = None, fill: int = 0) -> tuple[Tensor, Tensor]:
         """Chosen sequences (B, n, ...), or all, padded, and their mask (B, n); n >= 1."""
         chosen = self if rows is None else self.take(rows)
         length = chosen.length

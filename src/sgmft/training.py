@@ -229,9 +229,10 @@ def answer(model: Network, features: Features) -> Answers:
     device = next(iter(model.state_dict().values())).device
     parts: list[Answers] = []
     size = SOLVED_BATCH if isinstance(model, Solved) else EVALUATION_BATCH
-    for rows in torch.arange(len(features)).split(size):
-        output: Output = model(features.batch(rows, model.reads_ngrams).to(device))
-        guidance = torch.full((len(rows), 2), math.nan)
+    for start in range(0, len(features), size):
+        batch = features.batch(slice(start, start + size), model.reads_ngrams)
+        output: Output = model(batch.to(device))
+        guidance = torch.full((len(output.logits), 2), math.nan)
         if output.guidance is not None:
             guidance = torch.stack(tuple(output.guidance), 1)
         part = (output.logits, output.fused, guidance)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from sgmft.errors import SgmftError
 from sgmft.nn.batch import Batch
@@ -117,16 +118,32 @@ class EvidenceNetwork(Solved):
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
-        said = [self.text(batch.text)]
+        text, image, joint = self._dense(batch.text, batch.image)
+        said = [text]
         if self.lexical is not None:
             said.append(self._read(self.lexical, batch))
         text = self.text_pool([evidence(x, self.prior) for x in said], self.prior)
-        image = self.image(batch.image)
         image = self.image_pool([evidence(image, self.prior)], self.prior)
-        joint = self.prior.expand_as(text)
-        if self.joint is not None:
-            joint = self.joint(batch.text, batch.image)
         return self._choose(batch, text, image, joint)
+
+    def _dense(self, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the experts on text, picture and both say, (B, K) each.
+
+        Features are far more numbers than weights, so each side's are read once for two experts.
+        """
+        if self.joint is None:
+            said = self.text(text)
+            return said, self.image(image), self.prior.expand_as(said)
+        weight, bias = self.joint.unscaled()
+        parts = weight.split([text.shape[-1], image.shape[-1]], -1)
+        own, both = [], bias
+        for expert, x, part in zip((self.text, self.image), (text, image), parts, strict=True):
+            weight, bias = expert.unscaled()
+            alone, share = linear(x, torch.cat([weight, part])).chunk(2, -1)
+            own.append(alone + bias)
+            both = both + share
+        said, seen, joint = (x.log_softmax(-1) for x in (*own, both))
+        return said, seen, joint
 
     def _fit_pool(self, pool: ProductPool, said: list[Tensor], labels: Tensor) -> Tensor:
         """Fit a side's pool to its experts' log-probabilities; what it says, (N, K)."""

@@ -133,17 +133,14 @@ class DenseExpert(Expert):
             found.append(CrossFitted(whole, said))
         return found
 
-    def forward(self, *sides: Tensor) -> Tensor:
-        """Features (B, width), or their parts side by side, to log-probabilities (B, K).
-
-        The weights are scaled in the place of the features, which are many more numbers.
-        """
+    def unscaled(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, width) and bias (K,) for features as they are, which are many more numbers."""
         weight = self.weight / self.scale.deviation
-        logits = self.bias - weight @ self.scale.mean
-        parts = weight.split([x.shape[-1] for x in sides], -1)
-        for x, part in zip(sides, parts, strict=True):
-            logits = logits + linear(x, part)
-        return logits.log_softmax(-1)
+        return weight, self.bias - weight @ self.scale.mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, width) to log-probabilities (B, K)."""
+        return linear(x, *self.unscaled()).log_softmax(-1)
 
 
 class LexicalExpert(Expert):
