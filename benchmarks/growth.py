@@ -1,4 +1,4 @@
-"""Time and memory of `sgmft predict` as the table grows from 1,000 to 30,000 posts.
+"""Time and memory of `sgmft predict` as the table grows from 1,000 to 100,000 posts.
 
     python benchmarks/growth.py docs/figures
 
@@ -24,7 +24,7 @@ from export import SGMFT, sample
 from sgmft.drawing import cjk_fonts, drawing_style, svg_text
 from sgmft.sample.texts import PLACES, write
 
-SIZES = (1_000, 10_000, 30_000)
+SIZES = (1_000, 10_000, 100_000)
 COLOUR = "#0072b2"
 
 
