@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from threading import Event
+
 import numpy as np
 import pytest
 
@@ -115,3 +118,31 @@ def test_posts_are_taken_one_chunk_ahead() -> None:
     for expected in (10, 15, 20):
         next(stream)
         assert taken == expected
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_texts_are_encoded_beside_pictures_where_they_can_be(posts, apart: bool) -> None:
+    class Meeting(CountingEncoder):
+        """Waits, before a picture is encoded, for texts to be under way."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.info = replace(self.info, texts_apart=apart)
+            self.begun, self.seen, self.beside = Event(), Event(), []
+
+        def encode_texts(self, texts, tokens):
+            self.begun.set()
+            self.beside.append(self.seen.wait(10 if apart else 0))
+            return super().encode_texts(texts, tokens)
+
+        def encode_images(self, pictures, tokens):
+            assert self.begun.wait(10)
+            self.seen.set()
+            return super().encode_images(pictures, tokens)
+
+    encoder, plain = Meeting(), CountingEncoder()
+    found, wanted = (list(encode_posts(posts, x, tokens=True)) for x in (encoder, plain))
+    assert encoder.beside == [apart]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys == other.keys
+        assert all(same(a, b) for a, b in zip(one.rows, other.rows, strict=True))

@@ -262,11 +262,13 @@ def encode_contents(
         for digest, picture in zip(own, content.pictures, strict=True)
     }
     size = encoder.info.image_size
-    text = encoder.encode_texts(texts, tokens)
-    image = encoder.encode_images(
-        np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), np.uint8),
-        tokens,
-    )
+    pictures = np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), "u1")
+    with ThreadPoolExecutor(1) as beside:
+        said = beside.submit(encoder.encode_texts, texts, tokens)
+        if not encoder.info.texts_apart:
+            said.result()
+        image = encoder.encode_images(pictures, tokens)
+    text = said.result()
     at_text = {said: i for i, said in enumerate(texts)}
     at_image = {digest: i for i, digest in enumerate(different)}
     rows: dict[str, PostFeatures] = {}

@@ -37,6 +37,8 @@ class EncoderInfo:
             wider, they begin with as many numbers that lie in the words' space: its own vector.
         image_key: the same for encoders whose picture features are the same, so that one may take
             another's; "" where nothing is known of that.
+        texts_apart: whether texts and pictures share no network, device or runtime, and can be
+            encoded at the same time.
     """
 
     name: str
@@ -49,6 +51,7 @@ class EncoderInfo:
     cleaning: str
     image_key: str = ""
     word_width: int = 0
+    texts_apart: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)

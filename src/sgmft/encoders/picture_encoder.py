@@ -84,6 +84,7 @@ class PictureEncoder:
             cleaning=texts.cleaning,
             image_key=image_key,
             word_width=texts.word_width,
+            texts_apart=True,  # they are NumPy's
         )
 
     @property
