@@ -46,7 +46,9 @@ def serve(
     """
     from sgmft.abstention import Abstention
     from sgmft.errors import SgmftError
+    from sgmft.loading import check_model
 
+    check_model(model, runtime)  # before seconds are spent on what it takes to serve it
     try:
         from sgmft.serving.limits import Limits
         from sgmft.serving.server import serve_model
