@@ -62,7 +62,7 @@ def serve_model(
             ws="none",
             http=Connection,
             timeout_keep_alive=math.ceil(limits.seconds),
-            timeout_graceful_shutdown=int(2 * limits.seconds) + 1,
+            timeout_graceful_shutdown=math.ceil(4 * limits.seconds),  # to its body, then its answer
         )
         server = _Server(config, end_page)
 
