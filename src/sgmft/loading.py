@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgmft.errors import SgmftError
-from sgmft.runtime.manifest import is_exported
+from sgmft.runtime.manifest import Manifest, is_exported
+from sgmft.saved import REPOSITORY, read_config
 
 if TYPE_CHECKING:
     from sgmft.prediction import Predictor
@@ -29,15 +30,37 @@ def load_predictor(
     Raises:
         SgmftError: there is no such model or runtime, or the model is damaged.
     """
-    runtime = runtime or ("onnx" if is_exported(model) else "torch")
-    if runtime == "torch":
+    if _runtime(model, runtime) == "torch":
         from sgmft.locator import SemanticLocator
 
         return SemanticLocator.from_pretrained(model, features=features, device=device)
-    if runtime != "onnx":
-        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
     if device is not None:
         raise SgmftError("An exported model runs on the CPU: leave out --device.")
     from sgmft.runtime import OnnxLocator
 
     return OnnxLocator.load(model)
+
+
+def check_model(model: str, runtime: str | None = None) -> None:
+    """Refuse a folder that holds no whole model, without importing what it takes to load one.
+
+    A hub repository is not looked for.
+
+    Args:
+        model, runtime: as in `load_predictor`.
+
+    Raises:
+        SgmftError: there is no such folder or runtime; the model's settings cannot be read, or it
+            differs from the digests in them.
+    """
+    if _runtime(model, runtime) == "onnx":
+        Manifest.read(Path(model))
+    elif Path(model).is_dir() or not REPOSITORY.fullmatch(model):
+        read_config(model, {})
+
+
+def _runtime(model: str, wanted: str | None) -> str:
+    runtime = wanted or ("onnx" if is_exported(model) else "torch")
+    if runtime not in ("torch", "onnx"):
+        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
+    return runtime

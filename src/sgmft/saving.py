@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import platform
-import re
 import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
@@ -25,18 +24,15 @@ from sgmft.files import leftovers, make_whole, why, write_whole
 from sgmft.methods import get_method
 from sgmft.nn import Network
 from sgmft.presets import Preset, TrainConfig
-from sgmft.seals import FILES, check_file, check_seal, file_digests, sealed
+from sgmft.saved import CONFIG, CURE, FORMAT, WEIGHTS, model_file, no_model, read_config
+from sgmft.seals import FILES, check_file, file_digests, sealed
 from sgmft.tuning.settings import TunedEncoder
 
 if TYPE_CHECKING:
     from sgmft.locator import SemanticLocator
 
-FORMAT = 1  # of config.json; raised when an older sgmft could not read it
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-CURE = "save or copy the model again"
 ENCODER = "encoder"  # folder of a fine-tuned one
 MARK = "<!-- written by sgmft -->"
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
 Locator = TypeVar("Locator", bound="SemanticLocator")
 
@@ -118,15 +114,8 @@ def load_model(
     Raises:
         SgmftError: it is no sgmft model, is damaged, or was written by a newer sgmft.
     """
-    config_file, weights_file = (_file(model_id, name, hub) for name in (CONFIG, WEIGHTS))
+    config, weights_file = read_config(model_id, hub)
     try:
-        config = json.loads(config_file.read_text("utf-8"))["sgmft"]
-        if config["format"] > FORMAT:
-            raise SgmftError(
-                f"{model_id} was written by sgmft {config['versions']['sgmft']}, in a newer format "
-                f"than sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
-            )
-        check_seal(config, config_file, CURE)
         locator = kind(
             encoder or config["encoder"]["name"],
             method=config["method"],
@@ -152,14 +141,9 @@ def load_model(
         kept = ("data", "metrics", "calibration", "history", "versions", "descriptions", "tuning")
         locator.record = {key: config[key] for key in kept if key in config}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SgmftError(
-            f"{model_id} is not a model saved by sgmft: its {CONFIG} is "
-            f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}; "
-            f"if it was one, {CURE}."
-        ) from error
-    check_file(weights_file, config, CURE)
+        raise no_model(model_id, error) from error
     if tuned is not None:
-        files = [_file(model_id, f"{ENCODER}/{name}", hub) for name in tuned]
+        files = [model_file(model_id, f"{ENCODER}/{name}", hub) for name in tuned]
         for file in files:
             check_file(file, config["encoder"], CURE)
         locator.use_tuned(TunedEncoder(files[0].parent, config["encoder"]["name"]))
@@ -240,26 +224,8 @@ def _copy_encoder(locator: SemanticLocator, folder: Path) -> None:
 def _held_out(model_id: str, hub: dict[str, Any], config: dict[str, Any], classes: int) -> HeldOut:
     """Of a saved model; models saved before there was such a file have none."""
     try:
-        file = _file(model_id, HELD_OUT, hub)
+        file = model_file(model_id, HELD_OUT, hub)
     except SgmftError:
         return HeldOut.none(classes)
     check_file(file, config, CURE)
     return HeldOut.load(file, classes)
-
-
-def _file(model_id: str, name: str, hub: dict[str, Any]) -> Path:
-    folder = Path(model_id)
-    if folder.is_dir():
-        if not (folder / name).is_file():
-            raise SgmftError(f"{model_id} is not a model saved by sgmft: it has no {name}.")
-        return folder / name
-    if not REPOSITORY.fullmatch(model_id):  # the hub's client would try for half a minute
-        raise SgmftError(f"There is no model {model_id}: no such folder.")
-    keys = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-    try:
-        return Path(hf_hub_download(model_id, name, **{k: hub[k] for k in keys if k in hub}))
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        raise SgmftError(
-            f"There is no model {model_id}: no such folder, and no repository of that name that "
-            "can be reached."
-        ) from error

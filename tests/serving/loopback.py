@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import select
 import socket
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 Address = tuple[str, int]
+SOON = 60.0  # seconds; for what takes a few on an idle machine
 
 
 class Case(NamedTuple):
@@ -67,3 +70,11 @@ def counted(server: Any, name: str) -> float:
     """A number of its /metrics."""
     lines = server.get("/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def until(true: Callable[[], bool], seconds: float = SOON) -> None:
+    """Returns when it is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.05)

@@ -16,12 +16,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from loopback import address_of, counted, document, request, status
+from loopback import SOON, address_of, counted, document, request, status, until
 
 from picture_files import encoded, plain
 
 POST = {"text": "at home on the sofa"}
-SOON = 60.0  # seconds; for what takes a few on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +45,6 @@ def tight(fleet: dict[str, Any]) -> Any:
     """At most two requests, and two seconds."""
     until(lambda: fleet["tight"].get("/ready").status_code == 200)
     return fleet["tight"]
-
-
-def until(true: Callable[[], bool], seconds: float = SOON) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.05)
 
 
 def worker_of(server: Any) -> psutil.Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from sgmft.serving.app import create_app
+from sgmft.serving.limits import Limits
 
 EXAMPLES = {"/v1/predict": 120, "/v1/explain": 30}  # of each kind; of all other addresses 15
 ADDRESSES = [
@@ -70,6 +74,40 @@ def test_every_reference_leads_somewhere(bare: Any) -> None:
         found = document
         for part in place.removeprefix("#/").split("/"):
             found = found[part]
+
+
+def described_with(key: str | None) -> dict[str, Any]:
+    """The document of a server that asks for this key."""
+    about = SimpleNamespace(labels=("Home", "Work"))
+    engine: Any = SimpleNamespace(about=about, limits=Limits())
+    app = create_app(engine, key)
+    assert app.openapi() == app.openapi()
+    return app.openapi()
+
+
+def test_a_key_is_in_the_document_where_it_is_asked_for() -> None:
+    document = described_with("key")
+    schemes = document["components"]["securitySchemes"]
+    assert {name: x.get("scheme", x.get("name")) for name, x in schemes.items()} == {
+        "bearer": "bearer",
+        "header": "X-API-Key",
+        "basic": "basic",
+    }
+    assert document["security"] == [{"bearer": []}, {"header": []}, {"basic": []}]
+    for path, methods in document["paths"].items():
+        for method in methods.values():
+            is_open = path in ("/health", "/ready")
+            assert method.get("security", "all") == ([] if is_open else "all")
+            assert ("401" in method["responses"]) is not is_open
+
+
+def test_without_a_key_the_document_knows_of_none() -> None:
+    document = described_with(None)
+    assert "security" not in document
+    assert "securitySchemes" not in document["components"]
+    found = [x["responses"] for methods in document["paths"].values() for x in methods.values()]
+    assert found
+    assert not any("401" in responses for responses in found)
 
 
 def _references(value: Any) -> list[str]:

@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[serve]'")
 pytest.importorskip("playwright", reason="playwright drives the browser")
 
-from browser import CHROMIUM
+from browser import CHROMIUM, Visit
+from loopback import counted, until
 
 pytest_plugins = ["browser_fixtures"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt install it")
@@ -108,3 +109,24 @@ def test_a_table_that_is_none_is_told_without_paths_of_the_server(
         told = page.problem("#table-result")
         assert name in told
         assert "/tmp" not in told
+
+
+@pytest.mark.slow
+def test_a_table_that_the_servers_end_breaks_off_leaves_nothing(
+    serving: Any, trained: Path, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, scratch = tmp_path / "long.csv", tmp_path / "scratch"
+    table.write_text("text\n" + "".join(f"at home on day {i}\n" for i in range(50_000)))
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    server = serving(trained)
+    context = browser.new_context()
+    page = Visit(context, server.address)
+    page.label(table)
+    until(lambda: counted(server, "sgmft_batch_posts_count") > 3)
+    assert [x for x in scratch.rglob("*") if x.is_file() and x.name.startswith("long")]
+    server.process.terminate()
+    assert server.process.wait(30) == 0
+    assert list(scratch.glob("sgmft*")) == []
+    assert not [line for line in server.log if "ERROR" in line or "Traceback" in line]
+    context.close()

@@ -201,6 +201,21 @@ def test_the_key_is_written_down_nowhere(keyed: Any) -> None:
     assert "another" not in log
 
 
+@pytest.mark.slow
+def test_onnxruntime_keeps_nothing_to_tell_its_makers(
+    serving: Callable[..., Any], trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Since 1.29 it else sends them events: its store of those is in the home folder."""
+    for name in ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    server = serving(trained, "--no-page")
+    assert server.post("/v1/predict", json={"text": "home"}).status_code == 200
+    assert not (tmp_path / ".cache" / "Microsoft").exists()
+    assert not (tmp_path / ".ses").exists()
+
+
 def test_pickles_are_never_read(
     keyed: Any, run: Callable[..., Any], trained: Path, mark: Path, tmp_path: Path
 ) -> None:

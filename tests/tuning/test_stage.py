@@ -128,7 +128,7 @@ def test_from_the_hub_with_all_its_files(clip_posts, tuned, monkeypatch):
         asked.append(name)
         return str(tuned / name)
 
-    monkeypatch.setattr("sgmft.saving.hf_hub_download", fetch)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
     found = SemanticLocator.from_pretrained("someone/model")
     expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
     np.testing.assert_array_equal(found.predict_proba(clip_posts), expected)

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from sgmft.serving import asked
 from sgmft.serving.engine import Engine
-from sgmft.serving.guard import Guard, as_response
+from sgmft.serving.guard import OPEN, Guard, as_response
 from sgmft.serving.metrics import Metrics
 from sgmft.serving.problems import KINDS, MEDIA_TYPE, Problem
 from sgmft.serving.told import (
@@ -30,6 +30,11 @@ from sgmft.serving.told import (
 
 Answer = TypeVar("Answer")
 _SCHEMAS = "#/components/schemas/"
+_KEYS: dict[str, dict[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key as password, any name."},
+}
 
 
 def create_app(engine: Engine, key: str | None = None) -> FastAPI:
@@ -59,7 +64,7 @@ def create_app(engine: Engine, key: str | None = None) -> FastAPI:
     _add_predicting(app, engine, metrics)
     _add_looking(app, engine, metrics)
     app.add_exception_handler(HTTPException, _no_route)
-    _add_schemas(app)
+    _complete(app, key is not None)
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
     return app
 
@@ -70,7 +75,7 @@ def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     @app.post(
         "/v1/predict",
         response_model=ToldPredictions,
-        responses=_problems(400, 401, 408, 413, 415, 422, 500, 503),
+        responses=_problems(400, 408, 413, 415, 422, 500, 503),
         openapi_extra=_body("OnePost", "ManyPosts"),
     )
     async def predict(request: Request) -> ToldPredictions:
@@ -84,7 +89,7 @@ def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     @app.post(
         "/v1/explain",
         response_model=ToldExplanation,
-        responses=_problems(400, 401, 408, 413, 415, 422, 500, 503)
+        responses=_problems(400, 408, 413, 415, 422, 500, 503)
         | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
         openapi_extra=_body("Explained"),
     )
@@ -104,7 +109,7 @@ def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
 
 
 def _add_looking(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
-    @app.get("/v1/model", response_model=ToldModel, responses=_problems(401))
+    @app.get("/v1/model", response_model=ToldModel)
     async def model() -> ToldModel:
         """The model that answers, and the limits of requests."""
         return ToldModel.of(engine.about, version("sgmft"), dict(vars(engine.limits)))
@@ -121,12 +126,12 @@ def _add_looking(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
             raise Problem("worker-stopped", retry=5)
         return ToldState(status="ready")
 
-    @app.get("/metrics", response_class=Response, responses=_problems(401))
+    @app.get("/metrics", response_class=Response)
     async def counted() -> Response:
         """What is counted, for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/problems/{kind}", responses=_problems(401, 404))
+    @app.get("/problems/{kind}", responses=_problems(404))
     async def problem(kind: str) -> dict[str, Any]:
         """What a kind of problem means."""
         if kind not in KINDS:
@@ -174,8 +179,12 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _add_schemas(app: FastAPI) -> None:
-    """Write down what is read, which FastAPI cannot know: its handlers take the whole request."""
+def _complete(app: FastAPI, closed: bool) -> None:
+    """Write into the document what FastAPI cannot know: its handlers take the whole request.
+
+    Args:
+        closed: whether a key is asked for.
+    """
     kinds = (asked.OnePost, asked.ManyPosts, asked.Explained)
     _, found = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template=_SCHEMAS + "{model}"
@@ -185,9 +194,24 @@ def _add_schemas(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = made()
         document["components"]["schemas"].update(found["$defs"])
+        if closed:
+            _close(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does
+
+
+def _close(document: dict[str, Any]) -> None:
+    """Say how the key is shown, and that there is no answer without it; `Guard` sees to both."""
+    document["components"]["securitySchemes"] = _KEYS
+    document["security"] = [{name: []} for name in _KEYS]  # any one of them
+    refused = {str(status): told for status, told in _problems(401).items()}
+    for path, methods in document["paths"].items():
+        for method in methods.values():
+            if path in OPEN:
+                method["security"] = []
+            else:
+                method["responses"] |= refused
 
 
 def _body(*names: str) -> dict[str, Any]:

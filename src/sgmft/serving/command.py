@@ -34,7 +34,7 @@ def serve(
     max_posts: Annotated[int, typer.Option(help="Posts of one request.")] = 64,
     max_pictures: Annotated[int, typer.Option(help="Pictures of one post.")] = 16,
     max_pixels: Annotated[float, typer.Option(help="Millions of one picture.")] = 50,
-    max_seconds: Annotated[float, typer.Option(help="To send a body; to answer it.")] = 30,
+    max_seconds: Annotated[float, typer.Option(help="To send headers; a body; to answer it.")] = 30,
     max_requests: Annotated[int, typer.Option(help="At a time; more are refused.")] = 64,
     batch: Annotated[int, typer.Option(help="Posts that the model sees together.")] = 32,
     runtime: Annotated[str | None, typer.Option(help="torch or onnx, as for predict.")] = None,
@@ -46,7 +46,9 @@ def serve(
     """
     from sgmft.abstention import Abstention
     from sgmft.errors import SgmftError
+    from sgmft.loading import check_model
 
+    check_model(model, runtime)  # before seconds are spent on what it takes to serve it
     try:
         from sgmft.serving.limits import Limits
         from sgmft.serving.server import serve_model

@@ -39,7 +39,7 @@ class Job:
     explained: bool = False
     label: str | None = None
     alone: bool = False  # since a worker stopped on it and others
-    started: bool = False
+    started: bool = False  # the worker has had it
     answer: asyncio.Future[Any] = field(default_factory=asyncio.Future)
 
 
@@ -47,9 +47,10 @@ class Engine:
     """Answers many requests with one model; for one event loop.
 
     While the worker computes, requests wait; when it is free it takes all that wait, up to
-    `limits.batch` posts, so none waits for others to come. A worker that stops, or takes longer
-    than `limits.seconds`, is started again, and the requests it had are asked for again, one by
-    one: the one that stopped it gets a problem, the others their answers.
+    `limits.batch` posts, so none waits for others to come; who waits for `limits.seconds` is told
+    that it is busy. A worker that stops, or takes longer than `limits.seconds`, is started again,
+    and the requests it had are asked for again, one by one and the smallest first: the one that
+    stopped it gets a problem, the others their answers.
 
     Args:
         model: a folder that `sgmft train` or `sgmft export` wrote.
@@ -81,6 +82,7 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._wake = asyncio.Event()
         self._loaded = False
+        self._late = 0  # of the requests that are asked for one by one
         self._pool = self._new_pool()
         self._task: asyncio.Task[None] | None = None
 
@@ -150,12 +152,10 @@ class Engine:
         self._waiting.append(job)
         self._wake.set()
         try:
-            return await asyncio.wait_for(job.answer, self.limits.seconds)
-        except TimeoutError:
-            if job.started:
-                raise Problem("takes-too-long", f"Over {self.limits.seconds:g} seconds.") from None
-            wait = max(1, round(self.limits.seconds / 2))
-            raise Problem("busy", "No answer in time.", retry=wait) from None
+            await asyncio.wait([job.answer], timeout=self.limits.seconds)
+            if not job.started and not job.answer.done():
+                raise self._busy()
+            return await job.answer  # the worker has it, or will have it again after few others
         finally:
             job.answer.cancel()  # of a client that is gone, too: nobody is computed for
 
@@ -217,14 +217,27 @@ class Engine:
                     job.answer.set_result(found)
 
     def _again(self, batch: list[Job], *, late: bool) -> None:
-        """After the worker stopped: one request is refused, several are asked one by one."""
-        if len(batch) == 1:
-            kind = "takes-too-long" if late else "worker-stopped"
-            _fail(batch[0], Problem(kind, retry=None if late else 5))
+        """After the worker stopped: one request is refused, several are asked one by one.
+
+        Of those, two may be late; the others that still wait are then told to come again, so that
+        nobody waits for each of many slow ones.
+        """
+        if len(batch) > 1:
+            self._late = 0
+            for job in sorted(batch, key=_size)[::-1]:  # the slow one is rarely among the small
+                job.alone = True
+                self._waiting.appendleft(job)
             return
-        for job in reversed(batch):
-            job.alone, job.started = True, False
-            self._waiting.appendleft(job)
+        over = Problem("takes-too-long", f"Over {self.limits.seconds:g} seconds.")
+        _fail(batch[0], over if late else Problem("worker-stopped", retry=5))
+        self._late += late and batch[0].alone
+        for job in self._waiting:
+            if job.alone and self._late == 2:
+                _fail(job, self._busy())
+
+    def _busy(self) -> Problem:
+        retry = max(1, round(self.limits.seconds / 2))
+        return Problem("busy", "No answer in time.", retry=retry)
 
     async def _reload(self) -> None:
         """A new worker; where the model cannot be loaded any more, whoever waits is told."""
@@ -252,6 +265,11 @@ class Engine:
     def _new_pool() -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(1, context, initializer=worker.prepare)
+
+
+def _size(job: Job) -> int:
+    """Its texts and pictures."""
+    return sum(1 + len(post.images) for post in job.posts)
 
 
 def _kill_workers() -> None:

@@ -20,7 +20,7 @@ from sgmft.serving.metrics import Metrics
 from sgmft.serving.problems import MEDIA_TYPE, Problem
 
 _log = logging.getLogger("sgmft")
-_OPEN = ("/health", "/ready")  # whoever looks after servers has no key
+OPEN = ("/health", "/ready")  # whoever looks after servers has no key
 
 
 class Guard:
@@ -64,7 +64,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
-        if self._key is not None and scope["path"] not in _OPEN:
+        if self._key is not None and scope["path"] not in OPEN:
             given = _keys(headers)
             if not any(secrets.compare_digest(x, self._key) for x in given):
                 raise Problem("unauthorized")
@@ -104,7 +104,7 @@ class Guard:
         """
         route = getattr(scope.get("route"), "path", "") or "other"
         self.metrics.request(route, status, seconds)
-        level = logging.DEBUG if route in ("other", *_OPEN, "/metrics") else logging.INFO
+        level = logging.DEBUG if route in ("other", *OPEN, "/metrics") else logging.INFO
         method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
         _log.log(level, "%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 

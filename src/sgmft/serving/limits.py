@@ -19,7 +19,8 @@ class Limits:
         pictures: picture and video files of one post.
         pixels: of one picture, told from its header before it is decoded.
         text: characters of one post's text.
-        seconds: from the first byte of a body to its last, and from then to the answer.
+        seconds: until a request's headers are complete, from then until its body is, from then
+            until the model looks at it, and from then until the model has answered.
         requests: that are read, wait or are answered at the same time; more are refused at once.
         batch: posts that the model sees together, from as many requests as are waiting.
 

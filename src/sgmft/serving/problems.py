@@ -25,7 +25,7 @@ KINDS = {
     "not-found": Kind(404, "There is nothing at this address", "See /openapi.json."),
     "not-allowed": Kind(405, "This address has another method", "See /openapi.json."),
     "too-slow": Kind(
-        408, "The body came too slowly", "It must be complete within the server's time limit."
+        408, "The request came too slowly", "It must be complete within the server's time limit."
     ),
     "body-too-large": Kind(
         413, "The body is too large", "Send fewer posts at a time, or smaller pictures."
@@ -98,5 +98,5 @@ class Problem(Exception):  # noqa: N818 the standard's own word
         if self.status == 401:
             found["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'
         if self.status == 408:
-            found["Connection"] = "close"  # the rest of the body may never come
+            found["Connection"] = "close"  # the rest may never come
         return found

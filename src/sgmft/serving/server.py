@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import uvicorn
 from sgmft.abstention import Abstention
 from sgmft.errors import SgmftError
 from sgmft.serving.app import create_app
+from sgmft.serving.connection import Connection
 from sgmft.serving.engine import Engine
 from sgmft.serving.limits import Limits
 
@@ -58,7 +60,9 @@ def serve_model(
             access_log=False,  # it writes down whole addresses
             server_header=False,
             ws="none",
-            timeout_graceful_shutdown=int(2 * limits.seconds) + 1,
+            http=Connection,
+            timeout_keep_alive=math.ceil(limits.seconds),
+            timeout_graceful_shutdown=math.ceil(4 * limits.seconds),  # to its body, then its answer
         )
         server = _Server(config, end_page)
 

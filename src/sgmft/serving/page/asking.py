@@ -48,7 +48,7 @@ def sentence(words: Wording, error: Exception) -> str:
         return str(error)
     if isinstance(error, Problem):
         told = words.problems.get(error.kind, words.problems[""])
-        return told.format(detail=error)
+        return told.format(detail=words.reason(str(error)))
     log_mistake(error)
     return words.problems["internal"]
 

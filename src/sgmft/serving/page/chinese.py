@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sgmft.explain.explanation import Explanation, Part
 from sgmft.explain.wording import dissenting, farthest, main_parts, main_words
+from sgmft.serving.page.chinese_reasons import reason
 from sgmft.serving.page.wording import Wording
 
 
@@ -82,6 +83,7 @@ CHINESE = Wording(
         "seems to be of none of the labels": "它似乎不属于任何一个标签。",
     },
     below="没有标签的概率达到 {percent}。",
+    reason=reason,
     reading="正在分析原因……",
     no_explanation="这个模型导出时不带解释功能，因此只给出结论。",
     too_long_to_explain="分析这条帖子的原因耗时过长，减少图片后可以再试。",

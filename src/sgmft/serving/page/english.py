@@ -45,6 +45,7 @@ ENGLISH = Wording(
         "seems to be of none of the labels": "It seems to be of none of the labels.",
     },
     below="No label has a probability of {percent}.",
+    reason=str,
     reading="Finding out why …",
     no_explanation="This model tells no reasons: it was exported without them.",
     too_long_to_explain="Finding out why takes too long for this post. Fewer pictures may help.",

@@ -70,15 +70,15 @@ class TableJob:
             folder = Path(name)
             try:
                 done = folder / f"{self.table.stem}-labelled.csv"
-                told = self._label(folder / "posts", done, predictor, on_total)
+                summary = self._label(folder / "posts", done, predictor, on_total)
             except UnsafeZipError as error:
                 raise Refusal(self.words.zips[error.kind].format(name=error.name)) from None
             except SgmftError as error:
-                told_shortly = str(error).replace(f"{folder / 'posts'}/", "")
-                raise Refusal(self.words.problems[""].format(detail=told_shortly)) from None
+                told = self.words.reason(str(error).replace(f"{folder / 'posts'}/", ""))
+                raise Refusal(self.words.problems[""].format(detail=told)) from None
             except FileNotFoundError:
                 raise Refusal(self.words.gone) from None
-            html = _html(self.words, told, done)
+            html = _html(self.words, summary, done)
             kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self.home))
             return Labelled(done.rename(kept / done.name), html)
 
@@ -102,23 +102,30 @@ def _html(words: Wording, told: Told, labelled: Path) -> str:
         rows = csv.DictReader(file)
         columns = [x for x in rows.fieldnames or () if not x.startswith("p_")]
         columns = [x for x in FIRST if x in columns] + [x for x in columns if x not in FIRST]
-        first = [[_cell(row.get(name)) for name in columns] for row in islice(rows, SHOWN)]
+        first = [[_cell(words, x, row.get(x)) for x in columns] for row in islice(rows, SHOWN)]
     return render(
         "serving_table.html",
         w=words,
         done=words.done.format(labelled=told.posts - unusable - withheld, posts=told.posts),
         withheld=words.withheld.format(count=withheld) if withheld else "",
-        abstained=[(words.reasons.get(x, x), count) for x, count in told.abstained.items()],
+        abstained=[(_reason(words, x), count) for x, count in told.abstained.items()],
         unusable=words.unusable.format(count=unusable) if unusable else "",
-        errors=list(told.errors.items()),
+        errors=[(_reason(words, x), count) for x, count in told.errors.items()],
         preview=words.preview.format(count=len(first)),
         columns=columns,
         rows=first,
     )
 
 
-def _cell(value: str | None) -> str:
+def _reason(words: Wording, told: str) -> str:
+    return words.reasons.get(told) or words.reason(told)
+
+
+def _cell(words: Wording, column: str, value: str | None) -> str:
+    """As it is shown; the file itself has reasons in the words of the library."""
     found = value or ""
+    if column in ("abstained", "error"):
+        found = _reason(words, found)
     if re.fullmatch(r"0\.\d{4,}", found):
         return found[:5]
     return found if len(found) <= CELL else f"{found[:CELL]}…"

@@ -40,6 +40,7 @@ class Wording:
     none: str
     reasons: Mapping[str, str]  # English reason of abstaining -> this language
     below: str  # {percent}
+    reason: Callable[[str], str]  # the library's, why a post or a table cannot be used
     reading: str
     no_explanation: str
     too_long_to_explain: str

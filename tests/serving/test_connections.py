@@ -1,0 +1,101 @@
+"""Clients that connect and then say nothing, or not all: their connections end."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import address_of, document, request, status
+
+LIMIT = 2  # seconds
+ASKED = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def answered(client: socket.socket) -> int:
+    """The status of the next answer, a short JSON document, whole."""
+    client.settimeout(20)
+    said = b""
+    while not said.endswith(b"}"):
+        some = client.recv(65536)
+        assert some, "the connection has ended"
+        said += some
+    return status(said)
+
+
+@pytest.fixture(scope="module")
+def brisk(serving: Callable[..., Any], trained: Path) -> Any:
+    """Waits two seconds for headers."""
+    return serving(trained, "--no-page", "--max-seconds", LIMIT)
+
+
+def said_to(client: socket.socket, slowly: bytes) -> bytes:
+    """What the server says until it ends a connection on which a byte comes now and then."""
+    client.settimeout(0.3)
+    said, left = b"", iter(slowly)
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            some = client.recv(65536)
+            if not some:
+                return said
+            said += some
+        except TimeoutError:
+            if byte := next(left, None):
+                client.sendall(bytes([byte]))
+        except ConnectionResetError:
+            return said
+    raise AssertionError("the connection stays open")
+
+
+def test_a_client_that_sends_nothing_is_left_without_a_word(brisk: Any) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        assert said_to(client, b"") == b""
+
+
+@pytest.mark.parametrize("first", [b"P", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-A: "])
+def test_headers_that_never_end_are_refused(brisk: Any, first: bytes) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        client.sendall(first)
+        said = said_to(client, b"O" * 100)
+    assert status(said) == 408
+    assert document(said)["type"] == "/problems/too-slow"
+    assert "headers were not complete after 2 seconds" in document(said)["detail"]
+
+
+@pytest.mark.parametrize(("then", "answer"), [(b"", 0), (b"GET /hea", 408)])
+def test_nor_is_there_more_time_after_an_answer(brisk: Any, then: bytes, answer: int) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        client.sendall(ASKED)
+        assert answered(client) == 200
+        client.sendall(then)
+        assert status(said_to(client, b"")) == answer
+
+
+def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk: Any) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        client.sendall(ASKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n"))
+        assert status(said_to(client, b"a" * 100)) == 200
+
+
+def test_a_connection_in_use_stays(brisk: Any) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        end = time.monotonic() + 2 * LIMIT
+        while time.monotonic() < end:
+            client.sendall(ASKED)
+            assert answered(client) == 200
+            time.sleep(0.3)
+
+
+def test_a_body_and_its_answer_have_their_own_time(brisk: Any) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        head, _, body = request(b'{"text": "at home"}').partition(b"\r\n\r\n")
+        client.sendall(head + b"\r\n")
+        time.sleep(0.6 * LIMIT)
+        client.sendall(b"\r\n" + body[:-1])
+        time.sleep(0.6 * LIMIT)
+        client.sendall(body[-1:])
+        assert answered(client) == 200

@@ -1,0 +1,49 @@
+"""Requests that the worker sees together: a slow one among them costs the others no answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picture_files import encoded, plain
+from sgmft.posts import Attachment, Post
+from sgmft.serving.engine import Engine
+from sgmft.serving.limits import Limits
+from sgmft.serving.problems import Problem
+
+LIMIT = 3.0  # seconds
+QUICK = [Post("at home on the sofa")]
+
+
+def slow() -> list[Post]:
+    """Four posts that take much longer to decode than the limit."""
+    picture = Attachment(encoded(plain(size=(7000, 7000))), "large.png")
+    return [Post("", [picture] * 16)] * 4
+
+
+@pytest.mark.slow
+def test_slow_requests_are_found_and_those_beside_them_are_answered(trained: Path) -> None:
+    """The small ones first; and nobody waits until each of many slow ones is found."""
+    batches: list[int] = []
+
+    async def together() -> tuple[list[Any], int]:
+        engine = Engine(str(trained), Limits(seconds=LIMIT))
+        engine.on_batch = batches.append
+        engine.start()
+        engine.run()
+        try:
+            each = [engine.predict(posts) for posts in (QUICK, slow(), slow(), slow(), QUICK)]
+            return await asyncio.gather(*each, return_exceptions=True), engine.restarts
+        finally:
+            await engine.close()
+
+    (first, *refused, last), restarts = asyncio.run(together())
+    assert batches == [14, 1, 1, 4, 4]
+    assert restarts == 3
+    assert [said.label for said in first] == [said.label for said in last]
+    assert first[0].label is not None
+    assert all(isinstance(problem, Problem) for problem in refused)
+    assert [problem.kind for problem in refused] == ["takes-too-long", "takes-too-long", "busy"]

@@ -1,0 +1,51 @@
+"""An engine without a model, for tests of what asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sgmft.abstention import Abstention
+from sgmft.posts import Post
+from sgmft.prediction import Prediction
+from sgmft.serving.limits import Limits
+
+
+@dataclass
+class ToyEngine:
+    """Answers at once: the label is the text's first letter, "a" or "b".
+
+    Attributes:
+        trouble: called with the posts of each request, before they are answered.
+        requests: the posts of each.
+    """
+
+    trouble: Callable[[Sequence[Post]], None] = lambda posts: None
+    limits: Limits = field(default_factory=lambda: Limits(batch=3, text=50))
+    rules: Abstention = field(default_factory=Abstention)
+    about: Any = field(
+        default_factory=lambda: SimpleNamespace(labels=("a", "b"), explains=False, held_out=0)
+    )
+    requests: list[list[Post]] = field(default_factory=list)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        yield
+
+    async def predict(
+        self, posts: Sequence[Post], rules: Abstention | None = None
+    ) -> list[Prediction]:
+        self.trouble(posts)
+        self.requests.append(list(posts))
+        return [self._said(post) for post in posts]
+
+    def _said(self, post: Post) -> Prediction:
+        if post.error is not None:
+            return Prediction(post, None, None, None)
+        chances = np.array([0.75, 0.25] if post.text[0] == "a" else [0.25, 0.75], np.float32)
+        return Prediction(post, post.text[0], chances, None)
