@@ -1,5 +1,6 @@
 """Semantic location of social-media posts, from their text and pictures (arXiv 2405.05760)."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from sgmft.tables import read_posts
 
 __all__ = ["Abstention", "Post", "SemanticLocator", "read_posts"]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would tell its makers of models
 
 _ROOMS = {"Abstention": "abstention", "SemanticLocator": "locator", "read_posts": "tables"}
 

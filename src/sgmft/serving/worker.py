@@ -61,7 +61,6 @@ class Asked(NamedTuple):
 
 def prepare() -> None:
     """Leave signals to the parent, and end when it does."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # or onnxruntime tells its makers of each model
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
