@@ -190,7 +190,7 @@ def draw(rates: dict[str, list[float]], waits: dict[str, list[list[float]]], pat
         axes.set_xticks(range(len(SHARES)), [f"{share} %" for share in SHARES])
         axes.set_xlabel("of the answers come within")
         axes.set_ylabel("milliseconds")
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 1.15 * max(map(max, (wait for kind in waits.values() for wait in kind))))
         path.write_text(svg_text(figure), "utf-8")
 
 
