@@ -77,13 +77,14 @@ class RawPosts:
         digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
         yield torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
-    def batch(self, rows: Tensor | None, ngrams: bool = False) -> RawBatch:
+    def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> RawBatch:
         """The posts at these positions (B,), or all, decoded by several threads.
 
         Raises:
             SgmftError: a picture cannot be read any more.
         """
-        rows = torch.arange(len(self)) if rows is None else rows
+        if not isinstance(rows, Tensor):
+            rows = torch.arange(len(self))[rows or slice(None)]
         posts = [self.posts[i] for i in rows.tolist()]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             contents = list(pool.map(lambda post: prepare(post, self.info), posts))
