@@ -263,12 +263,14 @@ def encode_contents(
     }
     size = encoder.info.image_size
     pictures = np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), "u1")
-    with ThreadPoolExecutor(1) as beside:
-        said = beside.submit(encoder.encode_texts, texts, tokens)
-        if not encoder.info.texts_apart:
-            said.result()
+    if encoder.info.texts_apart:
+        with ThreadPoolExecutor(1) as beside:
+            said = beside.submit(encoder.encode_texts, texts, tokens)
+            image = encoder.encode_images(pictures, tokens)
+        text = said.result()
+    else:
+        text = encoder.encode_texts(texts, tokens)
         image = encoder.encode_images(pictures, tokens)
-    text = said.result()
     at_text = {said: i for i, said in enumerate(texts)}
     at_image = {digest: i for i, digest in enumerate(different)}
     rows: dict[str, PostFeatures] = {}

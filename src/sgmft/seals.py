@@ -16,7 +16,7 @@ FILES = "files"  # key of the digests of the files that belong to it
 
 
 def short_digest(data: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of bytes, for a file's name."""
+    """The first 16 hexadecimal digits of the SHA-256 of bytes, for names."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 

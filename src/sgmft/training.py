@@ -230,13 +230,12 @@ def answer(model: Network, features: Features) -> Answers:
     parts: list[Answers] = []
     size = SOLVED_BATCH if isinstance(model, Solved) else EVALUATION_BATCH
     for start in range(0, len(features), size):
-        batch = features.batch(slice(start, start + size), model.reads_ngrams)
-        output: Output = model(batch.to(device))
+        batch = features.batch(slice(start, start + size), model.reads_ngrams).to(device)
+        output: Output = model(batch)
         guidance = torch.full((len(output.logits), 2), math.nan)
         if output.guidance is not None:
             guidance = torch.stack(tuple(output.guidance), 1)
-        part = (output.logits, output.fused, guidance)
-        parts.append(Answers(*(x.float().cpu() for x in part)))
+        parts.append(Answers(*(x.float().cpu() for x in (output.logits, output.fused, guidance))))
     return Answers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

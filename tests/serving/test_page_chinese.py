@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[serve]'")
 
-from toy_engine import ToyEngine
+from toy_engine import ToyEngine, label_table
 
 from picture_files import encoded, plain
 from sgmft import Post, read_posts
@@ -25,7 +24,6 @@ from sgmft.serving.limits import Limits
 from sgmft.serving.page.asking import OFF, answers
 from sgmft.serving.page.chinese import CHINESE
 from sgmft.serving.page.chinese_reasons import REASONS, reason
-from sgmft.serving.page.remote import RemotePredictor
 from sgmft.serving.page.tables import TableJob
 from tiny_encoder import TinyEncoder
 
@@ -119,16 +117,7 @@ def test_a_table_tells_its_reasons_in_chinese_and_keeps_them_as_they_are(tmp_pat
     table = tmp_path / "a.csv"
     table.write_text(ROWS.replace("again", "a" * 51))
 
-    async def run() -> Any:
-        predictor = RemotePredictor(
-            ToyEngine(),  # type: ignore[arg-type]
-            asyncio.get_running_loop(),
-            threading.Event(),
-        )
-        job = TableJob(table, None, tmp_path, CHINESE, Abstention(), 1000)
-        return await asyncio.to_thread(job.run, predictor)
-
-    done = asyncio.run(run())
+    done = label_table(TableJob(table, None, tmp_path, CHINESE, Abstention(), 1000))
     assert "<li>1 × 没有文字，也没有图片</li>" in done.html
     assert "<td><span>../a.jpg 不在表格所在的文件夹里</span></td>" in done.html
     assert "nothing to go on" not in done.html

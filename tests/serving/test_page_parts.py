@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[serve]'")
 
-from toy_engine import ToyEngine
+from toy_engine import ToyEngine, label_table
 
 from sgmft.abstention import Abstention
 from sgmft.posts import Post
@@ -26,7 +26,7 @@ from sgmft.serving.page.asking import OFF, Refusal, answers
 from sgmft.serving.page.chinese import CHINESE
 from sgmft.serving.page.english import ENGLISH
 from sgmft.serving.page.remote import RemotePredictor, Stopped
-from sgmft.serving.page.tables import Labelled, TableJob
+from sgmft.serving.page.tables import TableJob
 from sgmft.serving.problems import Problem
 
 
@@ -110,16 +110,8 @@ def test_a_table_leaves_nothing_but_its_labels(tmp_path: Path) -> None:
         packed.writestr("in/a.jpg", b"no picture")
         packed.writestr("t.csv", b"x")
 
-    async def run() -> Labelled:
-        predictor = RemotePredictor(
-            ToyEngine(),  # type: ignore[arg-type]
-            asyncio.get_running_loop(),
-            threading.Event(),
-        )
-        job = TableJob(table, pictures, home, ENGLISH, Abstention(), 1000)
-        return await asyncio.to_thread(job.run, predictor)
-
-    done = asyncio.run(run())
+    job = TableJob(table, pictures, home, ENGLISH, Abstention(), 1000)
+    done = label_table(job)
     assert [x for x in home.rglob("*") if x.is_file()] == [done.file]
     assert [line[:7] for line in done.file.read_text("utf-8-sig").splitlines()[1:]] == [
         "a post,",
@@ -131,7 +123,7 @@ def test_a_table_leaves_nothing_but_its_labels(tmp_path: Path) -> None:
     with zipfile.ZipFile(pictures, "w") as packed:
         packed.writestr("../a.jpg", b"")
     with pytest.raises(Refusal, match=r"outside its folder: \.\./a\.jpg"):
-        asyncio.run(run())
+        label_table(job)
     assert not [x for x in home.rglob("*") if x.is_file()]
 
 

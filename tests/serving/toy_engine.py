@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from sgmft.abstention import Abstention
 from sgmft.posts import Post
 from sgmft.prediction import Prediction
 from sgmft.serving.limits import Limits
+from sgmft.serving.page.remote import RemotePredictor
+from sgmft.serving.page.tables import Labelled, TableJob
 
 
 @dataclass
@@ -49,3 +53,14 @@ class ToyEngine:
             return Prediction(post, None, None, None)
         chances = np.array([0.75, 0.25] if post.text[0] == "a" else [0.25, 0.75], np.float32)
         return Prediction(post, post.text[0], chances, None)
+
+
+def label_table(job: TableJob) -> Labelled:
+    """What the page does with a table, its posts answered by a toy engine."""
+
+    async def run() -> Labelled:
+        engine: Any = ToyEngine()
+        predictor = RemotePredictor(engine, asyncio.get_running_loop(), threading.Event())
+        return await asyncio.to_thread(job.run, predictor)
+
+    return asyncio.run(run())

@@ -124,8 +124,10 @@ def numbers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _bytes(config: Any, dtype: torch.dtype) -> int:
-    """What a layer of the picture tower holds of one picture: its input, a norm of it, queries,
-    keys, values, their result, and the widest activations twice."""
+    """What a layer of the picture tower holds of one picture.
+
+    Its input, a norm of it, queries, keys, values, their result, and the widest activations twice.
+    """
     patches = (config.image_size // config.patch_size) ** 2 + 1
     numbers = 6 * config.hidden_size + 2 * config.intermediate_size
     return int(patches * numbers * dtype.itemsize)

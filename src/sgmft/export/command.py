@@ -30,9 +30,11 @@ def export(
     from sgmft.locator import SemanticLocator
     from sgmft.runtime import OnnxLocator
 
-    posts = int8 and source_of(int8, None, column, allow_outside, False).all_posts()
+    posts = None
+    if int8 is not None:
+        posts = source_of(int8, None, column, allow_outside, False).all_posts()
     locator = SemanticLocator.from_pretrained(model)
-    files = export_model(locator, output, int8=posts or None)
+    files = export_model(locator, output, int8=posts)
     for path in files:
         print(f"{path.stat().st_size / 1e6:8.1f} MB  {path}", file=sys.stderr)
     if posts:

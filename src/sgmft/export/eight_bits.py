@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sgmft.errors import SgmftError
 from sgmft.graphs.quantizing import quantize_graph
 from sgmft.images import Pixels
 from sgmft.posts import Post
+from sgmft.seals import short_digest
 
 if TYPE_CHECKING:
     from sgmft.prediction import Predictor
@@ -48,8 +49,8 @@ def quantize_pictures(path: Path, posts: Sequence[Post], info: EncoderInfo) -> E
     stacked = np.stack(pictures)
     batches = ({"pictures": stacked[i : i + BATCH]} for i in range(0, len(stacked), BATCH))
     quantize_graph(path, batches, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    fingerprint = hashlib.sha256(f"{info.fingerprint} {digest}".encode()).hexdigest()[:16]
+    digest = short_digest(path.read_bytes())
+    fingerprint = short_digest(f"{info.fingerprint} {digest}".encode())
     return replace(info, fingerprint=fingerprint, image_key=f"{info.image_key}, int8 {digest}")
 
 
@@ -72,10 +73,6 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
 
 
 def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
-    """One of each post that has one, up to SEEN."""
-    left = SEEN
-    for post in posts:
-        found = prepare(post, info) if left and post.images else ""
-        if not isinstance(found, str):
-            left -= 1
-            yield found.pictures[0]
+    """One of each post that has one which can be read, up to SEEN."""
+    prepared = (prepare(post, info) for post in posts if post.images)
+    return islice((post.pictures[0] for post in prepared if not isinstance(post, str)), SEEN)

@@ -26,7 +26,7 @@ def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], ou
     Args:
         path: of the graph.
         batches: what the graph is to be run on, by input.
-        out: another file.
+        out: perhaps the same file.
     """
     from onnx import load
     from onnxruntime.quantization import (

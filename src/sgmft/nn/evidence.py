@@ -134,9 +134,9 @@ class EvidenceNetwork(Solved):
         if self.joint is None:
             said = self.text(text)
             return said, self.image(image), self.prior.expand_as(said)
-        weight, bias = self.joint.unscaled()
+        weight, both = self.joint.unscaled()
         parts = weight.split([text.shape[-1], image.shape[-1]], -1)
-        own, both = [], bias
+        own = []
         for expert, x, part in zip((self.text, self.image), (text, image), parts, strict=True):
             weight, bias = expert.unscaled()
             alone, share = linear(x, torch.cat([weight, part])).chunk(2, -1)
