@@ -115,7 +115,7 @@ def test_constant_queries_and_keys(t, v):
     torch.testing.assert_close(out.double(), exact(t, v, x, 1.0), rtol=0, atol=2e-6)
     for a, b in zip(found, expected, strict=True):
         scale = float(b.abs().max())
-        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-4 * scale + 1e-6)
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5 * scale + 1e-6)
 
 
 def test_one_post_with_constant_features_among_others():
@@ -141,17 +141,17 @@ def test_gradients_agree_with_the_exact_form(rho):
     expected = torch.autograd.grad((exact(*doubles) * weight).sum(), doubles)
     for name, a, b in zip(("queries", "keys", "values", "tau"), found, expected, strict=True):
         error = (a.double() - b).abs().max() / b.abs().max()
-        assert error < 1e-3, (name, error)
+        assert error < (1e-4 if name == "tau" else 1e-5), (name, error)  # tau: one sum of all
 
 
-def test_gradients_in_double_are_those_of_the_interpolated_function():
+def test_gradients_in_double():
     t, v, x = (a.double() for a in inputs(64, (0.3, 0.3), (0.0, 0.0), batch=1))
     tau = torch.tensor(1.0, dtype=torch.float64)
     leaves = [a.clone().requires_grad_() for a in (t, v, x, tau)]
     found = torch.autograd.grad(rank_one_attention(*leaves).square().sum(), leaves)
     expected = torch.autograd.grad(exact(*leaves).square().sum(), leaves)
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6 * float(b.abs().max()))
 
 
 def test_the_number_of_nodes_follows_the_range():

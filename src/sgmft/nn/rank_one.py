@@ -28,8 +28,7 @@ from torch import Tensor
 TOLERANCE = 1e-7  # of the largest value's size: float32 rounding
 MAX_NODES = 96
 THETA = 1.3  # radians
-MIN_RHO = 0.1  # the nodes' interval is widened to this (up to a half-width of 1): over a narrower
-# one, as of a constant t, rounding would swamp the slope and so the gradient of t
+TINY = torch.finfo(torch.float32).tiny
 
 
 def rank_one_attention(
@@ -43,14 +42,15 @@ def rank_one_attention(
 
     Returns:
         X_inter (B, D), within `TOLERANCE` times the largest |x| of the exact form, up to rounding.
+        Gradients can be taken once: the slope of g counts as a constant.
     """
     keys = _centred(keys)
 
     def mean_at(points: Tensor) -> Tensor:
-        logits = temperature * points[:, :, None] * keys[:, None, :]  # (B, G, D)
-        return (logits.softmax(-1) @ values[:, :, None]).squeeze(-1)  # (B, G)
+        p = (points[:, :, None] * keys[:, None, :]).softmax(-1)  # (B, G, D)
+        return (p @ values[:, :, None]).squeeze(-1)  # (B, G)
 
-    return _interpolate(mean_at, queries, keys, temperature)
+    return _interpolate(mean_at, temperature * queries, keys)
 
 
 def rank_one_entropy(queries: Tensor, keys: Tensor, temperature: Tensor) -> Tensor:
@@ -58,10 +58,10 @@ def rank_one_entropy(queries: Tensor, keys: Tensor, temperature: Tensor) -> Tens
     keys = _centred(keys)
 
     def entropy_at(points: Tensor) -> Tensor:
-        logits = temperature * points[:, :, None] * keys[:, None, :]
-        return torch.special.entr(logits.softmax(-1)).sum(-1)
+        p = (points[:, :, None] * keys[:, None, :]).softmax(-1)
+        return torch.special.entr(p).sum(-1)
 
-    return _interpolate(entropy_at, queries, keys, temperature)
+    return _interpolate(entropy_at, temperature * queries, keys)
 
 
 def nodes_needed(rho: float) -> int | None:
@@ -83,29 +83,39 @@ def _centred(keys: Tensor) -> Tensor:
     return keys - (low + high) / 2
 
 
-def _interpolate(
-    function: Callable[[Tensor], Tensor], points: Tensor, keys: Tensor, temperature: Tensor
-) -> Tensor:
-    """`function` at every point (B, D), by its values at Chebyshev nodes where that is safe."""
+def _interpolate(function: Callable[[Tensor], Tensor], points: Tensor, keys: Tensor) -> Tensor:
+    """`function` at every point (B, D), by its values at Chebyshev nodes where that is safe.
+
+    So is its slope, for the gradients of the points: the interpolant's own would magnify rounding.
+    """
     if torch.compiler.is_exporting():  # which form is safe depends on the posts
         return function(points)
     with torch.no_grad():
         low, high = points.amin(-1, keepdim=True), points.amax(-1, keepdim=True)
         spread = (keys.amax(-1, keepdim=True) - keys.amin(-1, keepdim=True)) / 2
         centre = (low + high) / 2
-        least = (MIN_RHO / (temperature * spread)).clamp(max=1)
-        half = torch.maximum(torch.maximum(high - centre, centre - low), least)
-        count = nodes_needed(float((temperature * half * spread).max()))
+        half = torch.maximum(high - centre, centre - low)
+        count = nodes_needed(float((half * spread).max()))
     if count is None or 2 * count >= points.shape[-1]:
         return function(points)
     index = torch.arange(count, dtype=torch.float64, device=points.device)
     angles = (index + 0.5) * math.pi / count
     transform = (index[:, None] * angles).cos() * 2 / count  # (G, G): node values -> coefficients
     transform[0] /= 2
+    transform = transform.to(points.dtype).T
     nodes = centre + half * angles.cos().to(points.dtype)  # (B, G)
-    coefficients = function(nodes) @ transform.to(points.dtype).T  # (B, G)
-    z = (points - centre) / half  # (B, D) in [-1, 1]
-    ahead, current = torch.zeros_like(z), torch.zeros_like(z)  # Clenshaw's recurrence
-    for k in range(count - 1, 0, -1):
+    z = (points.detach() - centre) / half.clamp(min=TINY)  # (B, D) in [-1, 1]
+    if not (torch.is_grad_enabled() and points.requires_grad):
+        return _clenshaw(function(nodes) @ transform, z)
+    at_nodes = function(nodes.requires_grad_())
+    slopes = torch.autograd.grad(at_nodes.sum(), nodes, retain_graph=True)[0]
+    slope = _clenshaw(slopes @ transform, z)  # (B, D)
+    return _clenshaw(at_nodes @ transform, z) + slope * (points - points.detach())
+
+
+def _clenshaw(coefficients: Tensor, z: Tensor) -> Tensor:
+    """The series (B, G) of Chebyshev polynomials at z (B, D) in [-1, 1], by his recurrence."""
+    ahead, current = torch.zeros_like(z), torch.zeros_like(z)
+    for k in range(coefficients.shape[1] - 1, 0, -1):
         ahead, current = current, coefficients[:, k : k + 1] + 2 * z * current - ahead
     return coefficients[:, :1] + z * current - ahead
