@@ -1,10 +1,11 @@
-"""Clients that connect and then say nothing, or not all: their connections end."""
+"""Clients that connect and then say nothing, or not all, or that are too many."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ def answered(client: socket.socket) -> int:
 
 @pytest.fixture(scope="module")
 def brisk(serving: Callable[..., Any], trained: Path) -> Any:
-    """Waits two seconds for headers."""
-    return serving(trained, "--no-page", "--max-seconds", LIMIT)
+    """Waits two seconds for headers and the parts of an upload to its page."""
+    return serving(trained, "--max-seconds", LIMIT)
 
 
 def said_to(client: socket.socket, slowly: bytes) -> bytes:
@@ -99,3 +100,45 @@ def test_a_body_and_its_answer_have_their_own_time(brisk: Any) -> None:
         time.sleep(0.6 * LIMIT)
         client.sendall(body[-1:])
         assert answered(client) == 200
+
+
+HEAD = b"--b\r\nContent-Disposition: form-data; name=files; filename=a.txt\r\n\r\n"
+UPLOAD = request(
+    HEAD + b"some text\r\n--b--\r\n", "multipart/form-data; boundary=b", "/en/gradio_api/upload"
+)
+
+
+def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        for part in range(0, len(UPLOAD), len(UPLOAD) // 6):  # over twice the limit
+            client.sendall(UPLOAD[part:][: len(UPLOAD) // 6])
+            time.sleep(0.4 * LIMIT if part >= UPLOAD.index(b"--b") else 0)
+        client.settimeout(20)
+        assert status(client.recv(65536)) == 200
+
+
+def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
+    with socket.create_connection(address_of(brisk)) as client:
+        client.sendall(UPLOAD[:-20])
+        client.settimeout(20)
+        said = client.recv(65536)
+    assert status(said) == 408
+    assert document(said)["type"] == "/problems/too-slow"
+
+
+def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained: Path) -> None:
+    server = serving(trained, "--no-page", "--max-connections", 3)
+    with ExitStack() as clients:
+        first, *_ = [
+            clients.enter_context(socket.create_connection(address_of(server))) for _ in "123"
+        ]
+        first.sendall(ASKED)
+        assert answered(first) == 200
+        with socket.create_connection(address_of(server)) as late:
+            said = said_to(late, b"")
+        assert status(said) == 503
+        assert document(said)["type"] == "/problems/busy"
+        assert b"retry-after: 5" in said.lower()
+        first.sendall(ASKED)
+        assert answered(first) == 200
+    assert server.get("/health").status_code == 200

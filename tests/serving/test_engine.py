@@ -1,8 +1,11 @@
-"""Requests that the worker sees together: a slow one among them costs the others no answer."""
+"""Requests that the worker sees together, and a worker that does not come back."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +50,37 @@ def test_slow_requests_are_found_and_those_beside_them_are_answered(trained: Pat
     assert first[0].label is not None
     assert all(isinstance(problem, Problem) for problem in refused)
     assert [problem.kind for problem in refused] == ["takes-too-long", "takes-too-long", "busy"]
+
+
+def die(asked: object) -> None:
+    """In the place of the worker's answer."""
+    os._exit(1)
+
+
+def test_a_worker_that_hangs_while_it_starts_again(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that it had when it stopped do not wait for ever, and later ones are answered."""
+
+    async def together() -> tuple[list[Any], list[Any]]:
+        engine = Engine(str(trained), Limits(seconds=LIMIT))
+        load = engine._load
+        engine.start()
+        engine._loading = 0.1
+        engine._load = partial(time.sleep, 300)
+        with monkeypatch.context() as patch:
+            patch.setattr("sgmft.serving.worker.predict", die)
+            engine.run()
+            each = [engine.predict(QUICK) for _ in "12"]
+            lost = await asyncio.wait_for(asyncio.gather(*each, return_exceptions=True), 60)
+        engine._load, engine._loading = load, 60.0
+        try:
+            while not engine.ready:
+                await asyncio.sleep(0.1)
+            return lost, await engine.predict(QUICK)
+        finally:
+            await engine.close()
+
+    lost, found = asyncio.run(together())
+    assert [problem.kind for problem in lost] == ["worker-stopped"] * 2
+    assert found[0].label is not None

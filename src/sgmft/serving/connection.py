@@ -1,4 +1,4 @@
-"""A connection of the server, which waits for a request only so long."""
+"""A connection of the server: one of so many, which waits for a request only so long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sgmft.serving.problems import Problem
 
 
 class Connection(H11Protocol):
-    """Closed where no request's headers are complete within `timeout_keep_alive` seconds.
+    """Closed where no request's headers are complete within `timeout_keep_alive` seconds, and at
+    once where there are `limit_concurrency` of them.
 
     uvicorn counts them from the last answer to the first byte after it, and so lets a client that
     sends nothing, or a header now and then, have its connection for ever. Here they are counted
@@ -25,7 +26,11 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         super().connection_made(transport)
-        self._wait()
+        if len(self.connections) == self.limit_concurrency:
+            told = f"{len(self.connections) - 1} connections are open."
+            self._refuse(Problem("busy", told, retry=5), b"Service Unavailable")
+        else:
+            self._wait()
 
     def handle_events(self) -> None:
         """Some bytes came, perhaps the last of a request's headers."""
@@ -56,10 +61,15 @@ class Connection(H11Protocol):
             return
         if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
             told = f"Its headers were not complete after {self.timeout_keep_alive} seconds."
-            answer = as_response(Problem("too-slow", told))
-            head = h11.Response(
-                status_code=408, headers=answer.raw_headers, reason=b"Request Timeout"
-            )
-            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+            self._refuse(Problem("too-slow", told), b"Request Timeout")
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: Problem, reason: bytes) -> None:
+        answer = as_response(problem)
+        head = h11.Response(
+            status_code=answer.status_code, headers=answer.raw_headers, reason=reason
+        )
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
         self.transport.close()

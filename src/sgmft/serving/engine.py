@@ -82,12 +82,14 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._wake = asyncio.Event()
         self._loaded = False
+        self._loading = 0.0  # seconds that it took at the start
         self._late = 0  # of the requests that are asked for one by one
         self._pool = self._new_pool()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> About:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
+        start = time.monotonic()
         try:
             self.about = self._pool.submit(self._load).result()
         except BrokenProcessPool:
@@ -95,7 +97,7 @@ class Engine:
         except BaseException:
             self._pool.shutdown()
             raise
-        self._loaded = True
+        self._loaded, self._loading = True, time.monotonic() - start
         return self.about
 
     def run(self) -> None:
@@ -250,7 +252,8 @@ class Engine:
         start = time.monotonic()
         try:
             loop = asyncio.get_running_loop()
-            self.about = await loop.run_in_executor(self._pool, self._load)
+            loading = loop.run_in_executor(self._pool, self._load)
+            self.about = await asyncio.wait_for(loading, self.limits.seconds + 3 * self._loading)
         except Exception as error:  # whatever it is, the next request tries again
             why = error if isinstance(error, SgmftError) else type(error).__name__
             _log.error("the worker cannot be started: %s", why)

@@ -40,17 +40,23 @@ class Guard:
             await self.app(scope, receive, send)
             return
         start, status = time.perf_counter(), 499  # a client that is gone hears of no status
+        cut: list[Problem] = []  # why a body is not read to its end
 
         async def sent(message: Message) -> None:
             nonlocal status
+            if cut and status == 499:
+                return  # what a framework says of that
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
             self._check(scope)
-            await self.app(scope, self._bounded(scope, receive), sent)
+            await self.app(scope, self._bounded(scope, receive, cut), sent)
+            if cut and status == 499:
+                raise cut[0]
         except Problem as problem:
+            cut.clear()
             with suppress(OSError):
                 await as_response(problem)(scope, receive, sent)
         except ClientDisconnect:
@@ -72,25 +78,32 @@ class Guard:
         if scope["path"].startswith("/v1/") and length.isdigit() and int(length) > self.limits.body:
             raise self._too_large()
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """The body, counted and timed as it comes."""
-        if not scope["path"].startswith("/v1/"):  # the page's own uploads have their own bounds
-            return receive
+    def _bounded(self, scope: Scope, receive: Receive, cut: list[Problem]) -> Receive:
+        """The body, counted and timed as it comes; what goes beyond a bound is raised, and `cut`.
+
+        The page bounds how much may come to it, and no time but that between two parts: a table's
+        pictures may come over a slow line.
+        """
+        api = scope["path"].startswith("/v1/")
         end, read, complete = time.monotonic() + self.limits.seconds, 0, False
 
         async def received() -> Message:
-            nonlocal read, complete
+            nonlocal end, read, complete
             if complete:  # from here on it only says whether the client is still there
                 return await receive()
+            if not api:
+                end = time.monotonic() + self.limits.seconds
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, end - time.monotonic()))
             except TimeoutError:
-                told = f"It was not complete after {self.limits.seconds:g} seconds."
-                raise Problem("too-slow", told) from None
+                what = "It was not complete" if api else "No more of it came"
+                cut.append(Problem("too-slow", f"{what} after {self.limits.seconds:g} seconds."))
+                raise cut[0] from None
             read += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if read > self.limits.body:
-                raise self._too_large()
+            if api and read > self.limits.body:
+                cut.append(self._too_large())
+                raise cut[0]
             return message
 
         return received

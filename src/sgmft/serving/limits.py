@@ -20,8 +20,10 @@ class Limits:
         pixels: of one picture, told from its header before it is decoded.
         text: characters of one post's text.
         seconds: until a request's headers are complete, from then until its body is, from then
-            until the model looks at it, and from then until the model has answered.
+            until the model looks at it, and from then until the model has answered; of an upload to
+            the page, until the next part of it comes.
         requests: that are read, wait or are answered at the same time; more are refused at once.
+        connections: that are open at the same time, the page's too; more are refused at once.
         batch: posts that the model sees together, from as many requests as are waiting.
 
     Raises:
@@ -35,6 +37,7 @@ class Limits:
     text: int = 20_000
     seconds: float = 30.0
     requests: int = 64
+    connections: int = 1000
     batch: int = 32
 
     def __post_init__(self) -> None:

@@ -61,6 +61,7 @@ def serve_model(
             server_header=False,
             ws="none",
             http=Connection,
+            limit_concurrency=limits.connections + 1,  # `Connection` lets none be that many
             timeout_keep_alive=math.ceil(limits.seconds),
             timeout_graceful_shutdown=math.ceil(4 * limits.seconds),  # to its body, then its answer
         )
