@@ -36,7 +36,7 @@ def serve(
     max_pixels: Annotated[float, typer.Option(help="Millions of one picture.")] = 50,
     max_seconds: Annotated[float, typer.Option(help="To send headers; a body; to answer it.")] = 30,
     max_requests: Annotated[int, typer.Option(help="At a time; more are refused.")] = 64,
-    max_connections: Annotated[int, typer.Option(help="At a time; more are refused.")] = 1000,
+    max_connections: Annotated[int, typer.Option(help="At a time; more are refused.")] = 500,
     batch: Annotated[int, typer.Option(help="Posts that the model sees together.")] = 32,
     runtime: Annotated[str | None, typer.Option(help="torch or onnx, as for predict.")] = None,
     device: Device = None,

@@ -37,7 +37,7 @@ class Limits:
     text: int = 20_000
     seconds: float = 30.0
     requests: int = 64
-    connections: int = 1000
+    connections: int = 500
     batch: int = 32
 
     def __post_init__(self) -> None:
