@@ -93,3 +93,10 @@ except SgmftError as error:
         [sys.executable, "-c", program, saved], capture_output=True, text=True, check=True
     )
     assert "model.safetensors is damaged" in done.stdout
+
+
+def test_a_path_that_the_system_refuses_is_no_model() -> None:
+    with pytest.raises(SgmftError, match=r"x cannot be read|There is no model"):
+        check_model("x" * 300)
+    with pytest.raises(SgmftError, match=r"x cannot be read|There is no model"):
+        load_predictor("x" * 300, "torch")

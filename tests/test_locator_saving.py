@@ -12,9 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from clip_posts import clip_posts as clip_posts
 from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.saving import versions
+from tiny_clip import save_tiny_clip
 from toys import PLACES, config_of
 
 
@@ -41,7 +43,8 @@ def test_config_says_what_it_is_of(toy_model, saved):
     assert config["labels"] == PLACES
     info = toy_model.encoder.info
     assert config["encoder"] == {"name": "tiny", "cleaning": "light"} | {
-        "fingerprint": info.fingerprint
+        "fingerprint": info.fingerprint,
+        "weights": "",
     }
     assert config["method"] == "sgmft" and config["preset"] == "elements"
     assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
@@ -231,6 +234,22 @@ def test_an_encoder_that_moved(saved, toy_posts, toy_model):
         SemanticLocator.from_pretrained(saved).predict(toy_posts)
     loaded = SemanticLocator.from_pretrained(saved, encoder="tiny")
     assert loaded.predict(toy_posts) == toy_model.predict(toy_posts)
+
+
+def test_another_encoder_of_the_same_widths_is_refused(tmp_path, clip_posts):
+    """Its features are others, and labels from them would mean nothing."""
+    first, other = (save_tiny_clip(tmp_path / f"clip{i}", seed=i) for i in range(2))
+    SemanticLocator(str(first)).fit(clip_posts).save_pretrained(tmp_path / "model")
+    for dtype in ("float32", "bfloat16"):  # weights are the same in every precision
+        loaded = SemanticLocator.from_pretrained(tmp_path / "model")
+        loaded.encoder_settings["dtype"] = dtype
+        assert all(loaded.predict(clip_posts))
+    with pytest.raises(SgmftError, match="other weights than the one that the model was trained"):
+        SemanticLocator.from_pretrained(tmp_path / "model", encoder=str(other)).predict(clip_posts)
+    shutil.rmtree(first)
+    other.rename(first)
+    with pytest.raises(SgmftError, match="other weights"):
+        SemanticLocator.from_pretrained(tmp_path / "model").predict(clip_posts)
 
 
 def test_a_device_that_is_not_there(saved):

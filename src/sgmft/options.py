@@ -67,7 +67,8 @@ Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
 
 Engine = Annotated[
-    str | None, typer.Option(help="local, or ray: work on a cluster (pip install 'sgmft[scale]').")
+    str | None,
+    typer.Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]')."),
 ]
 Address = Annotated[
     str | None,

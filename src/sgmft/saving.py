@@ -55,7 +55,11 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
     config = {
         "format": FORMAT,
         "labels": locator.labels,
-        "encoder": {**_encoder_settings(locator), "fingerprint": info.fingerprint},
+        "encoder": {
+            **_encoder_settings(locator),
+            "fingerprint": info.fingerprint,
+            "weights": info.weights,
+        },
         "model": asdict(network.config),
         "method": locator.method.name,
         "preset": locator.preset.name,
@@ -124,6 +128,7 @@ def load_model(
             features=features,
             device=device,
         )
+        locator.weights = str(config["encoder"].get("weights", ""))
         method = get_method(config["method"])
         tuned = config["encoder"].get(FILES)
         network = method.architecture(config["preset"]).network(

@@ -22,6 +22,7 @@ class WithEncoder:
         encoder_settings: arguments of `load_encoder`, but for the device.
         features_folder: of the feature store; None keeps nothing.
         tuned: where the fine-tuned encoder is, if there is one.
+        weights: which the encoder must have (`EncoderInfo.weights`); "" for any.
 
     Raises:
         SgmftError: `patch_grid` makes no sense.
@@ -43,14 +44,25 @@ class WithEncoder:
             self.encoder_settings["patch_grid"] = patch_grid
         self.features_folder, self.device = features, device
         self.tuned: TunedEncoder | None = None
+        self.weights = ""
         self._encoder: Encoder | None = None
         self._asked: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, loaded when first asked for."""
+        """The encoder, loaded when first asked for.
+
+        Raises:
+            SgmftError: it cannot be loaded, or has other weights than it must have.
+        """
         if self._encoder is None:
-            self._encoder = load_encoder(**self.encoder_settings, device=self.device)
+            found = load_encoder(**self.encoder_settings, device=self.device)
+            if self.weights and found.info.weights != self.weights:
+                raise SgmftError(
+                    f"The encoder {found.info.name} has other weights than the one that the model "
+                    "was trained with: give that one with encoder=, or train the model anew."
+                )
+            self._encoder = found
         return self._encoder
 
     @property
@@ -61,7 +73,7 @@ class WithEncoder:
 
     def use_tuned(self, tuned: TunedEncoder) -> None:
         """Go on with a fine-tuned encoder."""
-        self.tuned = tuned
+        self.tuned, self.weights = tuned, ""  # it comes with digests of its files
         self.encoder_settings["name"] = str(tuned.folder)
         self.forget_encoder()
 

@@ -10,21 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import address_of, document, request, status
+from loopback import Case, address_of, answer, document, request, status
 
 LIMIT = 2  # seconds
 ASKED = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def answered(client: socket.socket) -> int:
-    """The status of the next answer, a short JSON document, whole."""
+def connected(server: Any) -> socket.socket:
+    return socket.create_connection(address_of(server))
+
+
+def heard(client: socket.socket) -> bytes:
+    """The next answer, a short JSON document, whole."""
     client.settimeout(20)
     said = b""
     while not said.endswith(b"}"):
         some = client.recv(65536)
         assert some, "the connection has ended"
         said += some
-    return status(said)
+    return said
+
+
+def answered(client: socket.socket) -> int:
+    """The status of the next answer."""
+    return status(heard(client))
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +62,13 @@ def said_to(client: socket.socket, slowly: bytes) -> bytes:
 
 
 def test_a_client_that_sends_nothing_is_left_without_a_word(brisk: Any) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         assert said_to(client, b"") == b""
 
 
 @pytest.mark.parametrize("first", [b"P", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-A: "])
 def test_headers_that_never_end_are_refused(brisk: Any, first: bytes) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         client.sendall(first)
         said = said_to(client, b"O" * 100)
     assert status(said) == 408
@@ -69,7 +78,7 @@ def test_headers_that_never_end_are_refused(brisk: Any, first: bytes) -> None:
 
 @pytest.mark.parametrize(("then", "answer"), [(b"", 0), (b"GET /hea", 408)])
 def test_nor_is_there_more_time_after_an_answer(brisk: Any, then: bytes, answer: int) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         client.sendall(ASKED)
         assert answered(client) == 200
         client.sendall(then)
@@ -77,13 +86,13 @@ def test_nor_is_there_more_time_after_an_answer(brisk: Any, then: bytes, answer:
 
 
 def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk: Any) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         client.sendall(ASKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n"))
         assert status(said_to(client, b"a" * 100)) == 200
 
 
 def test_a_connection_in_use_stays(brisk: Any) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         end = time.monotonic() + 2 * LIMIT
         while time.monotonic() < end:
             client.sendall(ASKED)
@@ -92,7 +101,7 @@ def test_a_connection_in_use_stays(brisk: Any) -> None:
 
 
 def test_a_body_and_its_answer_have_their_own_time(brisk: Any) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         head, _, body = request(b'{"text": "at home"}').partition(b"\r\n\r\n")
         client.sendall(head + b"\r\n")
         time.sleep(0.6 * LIMIT)
@@ -109,7 +118,7 @@ UPLOAD = request(
 
 
 def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         for part in range(0, len(UPLOAD), len(UPLOAD) // 6):  # over twice the limit
             client.sendall(UPLOAD[part:][: len(UPLOAD) // 6])
             time.sleep(0.4 * LIMIT if part >= UPLOAD.index(b"--b") else 0)
@@ -118,10 +127,9 @@ def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
 
 
 def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
-    with socket.create_connection(address_of(brisk)) as client:
+    with connected(brisk) as client:
         client.sendall(UPLOAD[:-20])
-        client.settimeout(20)
-        said = client.recv(65536)
+        said = heard(client)
     assert status(said) == 408
     assert document(said)["type"] == "/problems/too-slow"
 
@@ -129,16 +137,37 @@ def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
 def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained: Path) -> None:
     server = serving(trained, "--no-page", "--max-connections", 3)
     with ExitStack() as clients:
-        first, *_ = [
-            clients.enter_context(socket.create_connection(address_of(server))) for _ in "123"
-        ]
+        first, *_ = [clients.enter_context(connected(server)) for _ in "123"]
         first.sendall(ASKED)
         assert answered(first) == 200
-        with socket.create_connection(address_of(server)) as late:
-            said = said_to(late, b"")
-        assert status(said) == 503
-        assert document(said)["type"] == "/problems/busy"
-        assert b"retry-after: 5" in said.lower()
+        for _ in range(3):  # several that come at the same time
+            late = [clients.enter_context(connected(server)) for _ in range(5)]
+            for said in [said_to(client, b"") for client in late]:
+                assert status(said) == 503
+                assert document(said)["type"] == "/problems/busy"
+                assert b"retry-after: 5" in said.lower()
         first.sendall(ASKED)
         assert answered(first) == 200
     assert server.get("/health").status_code == 200
+
+
+def test_a_body_in_chunks_whose_length_is_told_as_well(brisk: Any) -> None:
+    """The chunks count for HTTP, and the page bounds what it reads by the length."""
+    chunks = request(
+        b"5\r\nabcde\r\n0\r\n\r\n",
+        "application/json",
+        "/en/gradio_api/queue/join",
+        "Transfer-Encoding: chunked",
+        length=2,
+    )
+    assert status(answer(address_of(brisk), Case(chunks))) == 413
+
+
+def test_nonsense_after_an_early_answer_ends_the_connection(brisk: Any) -> None:
+    head = request(b"", "x", "/nowhere", "Transfer-Encoding: chunked", length=2)
+    with connected(brisk) as client:
+        client.sendall(head)
+        assert answered(client) == 404
+        client.sendall(b"no chunk\r\n" * 3)
+        assert said_to(client, b"") == b""
+    assert "Traceback" not in "".join(brisk.log)

@@ -12,8 +12,10 @@ import pytest
 from sgmft.serving.page.unpack import UnsafeZipError, unpack
 
 
-def packed(path: Path, files: dict[str | zipfile.ZipInfo, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as into:
+def packed(
+    path: Path, files: dict[str | zipfile.ZipInfo, bytes], kind: int = zipfile.ZIP_DEFLATED
+) -> Path:
+    with zipfile.ZipFile(path, "w", kind) as into:
         for name, data in files.items():
             into.writestr(name, data)
     return path
@@ -74,13 +76,18 @@ def test_a_zip_that_lies_about_its_sizes_is_no_way_around_the_limit(tmp_path: Pa
     assert sum(x.stat().st_size for x in (tmp_path / "to").rglob("*.*")) <= 10_000
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "text", "encrypted"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "lzma", "name", "text", "encrypted"])
 def test_a_zip_that_cannot_be_read_is_told(tmp_path: Path, how: str) -> None:
-    data = bytearray(packed(tmp_path / "a.zip", {"a.bin": bytes(range(256)) * 40}).read_bytes())
+    kind = zipfile.ZIP_LZMA if how == "lzma" else zipfile.ZIP_DEFLATED
+    name = "a场.bin" if how == "name" else "a.bin"
+    files: dict[str | zipfile.ZipInfo, bytes] = {name: bytes(range(256)) * 40}
+    data = bytearray(packed(tmp_path / "a.zip", files, kind).read_bytes())
     if how == "cut":
         data = data[: len(data) // 2]
-    if how == "flipped":
+    if how in ("flipped", "lzma"):
         data[60] ^= 0xFF
+    if how == "name":
+        data = data.replace("场".encode(), b"\xff\xff\xff")
     if how == "text":
         data = bytearray(b"no zip")
     if how == "encrypted":

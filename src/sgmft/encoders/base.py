@@ -37,6 +37,8 @@ class EncoderInfo:
             wider, they begin with as many numbers that lie in the words' space: its own vector.
         image_key: the same for encoders whose picture features are the same, so that one may take
             another's; "" where nothing is known of that.
+        weights: digest of the weights, the same in every precision; "" where they cannot be others,
+            as those that come inside packages.
         texts_apart: whether texts and pictures share no network, device or runtime, and can be
             encoded at the same time.
     """
@@ -52,6 +54,7 @@ class EncoderInfo:
     image_key: str = ""
     word_width: int = 0
     texts_apart: bool = False
+    weights: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)

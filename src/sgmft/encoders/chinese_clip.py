@@ -83,6 +83,7 @@ class ChineseClipEncoder:
             image_size=config.vision_config.image_size,
             cleaning=cleaning,
             image_key=_fingerprint(self._model, self._dtype, *pictures),
+            weights=read.digest,
         )
 
     @property

@@ -25,9 +25,10 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from sgmft.encoders.base import PICTURE_OUTPUTS
 from sgmft.encoders.efficientnet import IMAGE_SIZE, MEAN, NETWORKS, STD, EfficientNetLite
 from sgmft.errors import SgmftError
-from sgmft.files import cache_folder
+from sgmft.files import cache_folder, write_whole
 from sgmft.graphs.session import Session
 from sgmft.graphs.writing import write_graph
+from sgmft.seals import file_digest
 
 
 class Pictures(nn.Module):
@@ -97,11 +98,14 @@ def open_pictures(patch_grid: int, keys: Sequence[str], threads: int) -> Session
     parts = repr((*keys, patch_grid, version("torch"), version("onnxruntime")))
     name = f"pictures-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.onnx"
     path = cache_folder() / "graphs" / name
-    with suppress(SgmftError):  # none yet, or a damaged one
-        return Session(path, threads)
+    digest = path.with_suffix(".sha256")
+    with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
+        if digest.read_text("ascii") == file_digest(path):
+            return Session(path, threads)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_pictures(patch_grid, path)
+        write_whole(digest, file_digest(path).encode())
         return Session(path, threads)
     except OSError:  # the cache cannot be written: for this process only
         with TemporaryDirectory() as folder:

@@ -19,8 +19,11 @@ HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relati
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether a folder holds an exported model."""
-    return (Path(folder) / MANIFEST).is_file()
+    """Whether a folder holds an exported model. Raises SgmftError where nobody may look."""
+    try:
+        return (Path(folder) / MANIFEST).is_file()
+    except OSError as error:
+        raise SgmftError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 @dataclass(frozen=True)

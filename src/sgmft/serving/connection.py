@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,15 +27,20 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         super().connection_made(transport)
-        if len(self.connections) == self.limit_concurrency:
-            told = f"{len(self.connections) - 1} connections are open."
+        if len(self.connections) >= (self.limit_concurrency or math.inf):
+            self.connections.discard(self)  # or others that are open would be refused as well
+            told = f"{len(self.connections)} connections are open."
             self._refuse(Problem("busy", told, retry=5), b"Service Unavailable")
         else:
             self._wait()
 
     def handle_events(self) -> None:
         """Some bytes came, perhaps the last of a request's headers."""
-        super().handle_events()
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:  # nonsense after an answer that did not wait for the body
+            self.transport.close()
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self._wait_no_more()
 

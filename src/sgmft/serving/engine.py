@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -160,6 +160,8 @@ class Engine:
             return await job.answer  # the worker has it, or will have it again after few others
         finally:
             job.answer.cancel()  # of a client that is gone, too: nobody is computed for
+            with suppress(ValueError):  # nor kept
+                self._waiting.remove(job)
 
     async def _work(self) -> None:
         while True:

@@ -56,6 +56,8 @@ class Guard:
             if cut and status == 499:
                 raise cut[0]
         except Problem as problem:
+            if status != 499:  # an answer has begun
+                return
             cut.clear()
             with suppress(OSError):
                 await as_response(problem)(scope, receive, sent)

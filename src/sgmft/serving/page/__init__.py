@@ -49,7 +49,7 @@ def add_pages(app: FastAPI, engine: Engine) -> Callable[[], None]:
     from sgmft.serving.page.english import ENGLISH
     from sgmft.serving.page.examples import draw_examples
     from sgmft.serving.page.gate import Gate
-    from sgmft.serving.page.layout import UPLOAD, Page
+    from sgmft.serving.page.layout import KEPT, UPLOAD, Page
     from sgmft.serving.page.theme import theme
 
     @app.get("/", include_in_schema=False)
@@ -85,7 +85,7 @@ def add_pages(app: FastAPI, engine: Engine) -> Callable[[], None]:
         assert isinstance(mount, Mount)
         framework: Any = mount.app
         ends += [framework.stop_event.set, page.stop]
-        mount.app = Gate(framework, upload, _changed(words))
+        mount.app = Gate(framework, upload, given, KEPT[1], _changed(words))
 
     def end() -> None:
         for part in ends:

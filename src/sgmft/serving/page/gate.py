@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +29,8 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+_UPLOAD = "/gradio_api/upload"
+_UPLOADS = 16  # at a time; a visitor's browser sends one after the other
 _MOST = 4 * 1024 * 1024  # bytes of a request that is no upload
 
 
@@ -37,11 +43,16 @@ class Gate:
 
     Args:
         upload: bytes that may come in one upload.
+        given: where the framework puts uploads, the parts of one that breaks off as well.
+        kept: seconds after which those are removed.
         changed: makes the page's HTML of the framework's.
     """
 
-    def __init__(self, app: ASGIApp, upload: int, changed: Callable[[str], str]) -> None:
+    def __init__(
+        self, app: ASGIApp, upload: int, given: Path, kept: float, changed: Callable[[str], str]
+    ) -> None:
         self.app, self._upload, self._changed = app, upload, changed
+        self._given, self._kept, self._uploads = given, kept, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -54,7 +65,29 @@ class Gate:
         left_out = {b"origin"} | ({b"accept-encoding"} if path in ("", "/") else set())
         scope["headers"] = [x for x in scope["headers"] if x[0] not in left_out]
         sender = self._html(send) if path in ("", "/") else _with_headers(send)
-        await self.app(scope, receive, sender)
+        if path == _UPLOAD:
+            await self._take(scope, receive, sender)
+        else:
+            await self.app(scope, receive, sender)
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An upload, one of so many; what the framework has of one that breaks off, it forgets."""
+        if self._uploads == _UPLOADS:
+            raise Problem("busy", f"{_UPLOADS} uploads are coming in.", retry=5)
+        self._uploads += 1
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            asyncio.get_running_loop().call_later(self._kept, self._clear)
+            raise
+        finally:
+            self._uploads -= 1
+
+    def _clear(self) -> None:
+        for file in self._given.glob("tmp*"):
+            with suppress(OSError):
+                if file.is_file() and time.time() - file.stat().st_mtime >= self._kept:
+                    file.unlink()
 
     def _problem(self, scope: Scope, path: str) -> Problem | None:
         if not _NEEDED.fullmatch(path):
@@ -62,8 +95,10 @@ class Gate:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return Problem("not-allowed")
         headers = dict(scope["headers"])
-        most = self._upload if path.startswith("/gradio_api/upload") else _MOST
+        most = self._upload if path == _UPLOAD else _MOST
         length = headers.get(b"content-length", b"" if scope["method"] == "POST" else b"0")
+        if b"transfer-encoding" in headers:  # which counts, whatever the length that is told
+            length = b""
         if not length.isdigit() or int(length) > most:
             return Problem("body-too-large", f"At most {most / 2**20:g} MiB are read.")
         return None

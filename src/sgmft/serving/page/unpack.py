@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from contextlib import suppress
@@ -14,6 +15,15 @@ FILES = 20_000
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
 _PART = 1024 * 1024
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    UnicodeError,  # of a name
+)
 
 
 class UnsafeZipError(SgmftError):
@@ -56,7 +66,7 @@ def unpack(file: Path, folder: Path, most: int) -> int:
             for path, entry in found.items():
                 left -= _write(packed, entry, folder / path, left)
             return len(found)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except _DAMAGE as error:
         raise UnsafeZipError("damaged") from error
 
 

@@ -1,0 +1,100 @@
+"""Requests that break off: what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from sgmft.posts import Post
+from sgmft.serving.engine import Engine
+from sgmft.serving.guard import Guard
+from sgmft.serving.limits import Limits
+from sgmft.serving.page.gate import Gate
+from sgmft.serving.problems import Problem
+
+STALLED = {"type": "http.request", "body": b"some", "more_body": True}
+
+
+def scope(path: str) -> Scope:
+    headers = [(b"content-length", b"1000")]
+    return {"type": "http", "method": "POST", "path": path, "headers": headers}
+
+
+def test_an_answer_that_has_begun_is_not_begun_again() -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()  # never comes
+
+    async def receive() -> Message:
+        await asyncio.sleep(0 if not sent else 60)
+        return dict(STALLED)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    metrics: Any = SimpleNamespace(request=lambda *told: None)
+    guard = Guard(app, Limits(seconds=1), metrics, None)
+    asyncio.run(guard(scope("/en/x"), receive, send))
+    assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+async def no_matter(*message: Any) -> Message:
+    return dict(STALLED)
+
+
+def test_what_a_broken_upload_leaves_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        (tmp_path / "tmp1").write_bytes(b"some")
+        raise Problem("too-slow")
+
+    async def run() -> None:
+        gate = Gate(app, 2000, tmp_path, 0.2, str)
+        with pytest.raises(Problem):
+            await gate(scope("/gradio_api/upload"), no_matter, no_matter)
+        assert (tmp_path / "tmp1").exists()
+        await asyncio.sleep(0.5)
+
+    asyncio.run(run())
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_so_many_uploads_come_at_a_time(tmp_path: Path) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1)
+
+    async def run() -> list[Any]:
+        gate = Gate(app, 2000, tmp_path, 60, str)
+        each = [gate(scope("/gradio_api/upload"), no_matter, no_matter) for _ in range(17)]
+        said = await asyncio.gather(*each, return_exceptions=True)
+        await gate(scope("/gradio_api/upload"), no_matter, no_matter)
+        return said
+
+    *taken, last = asyncio.run(run())
+    assert taken == [None] * 16
+    assert isinstance(last, Problem) and last.kind == "busy"
+
+
+def test_posts_of_clients_that_left_are_not_kept() -> None:
+    async def run() -> int:
+        engine = Engine("nowhere", Limits())
+        asking = [asyncio.ensure_future(engine.predict([Post("a")])) for _ in range(3)]
+        await asyncio.sleep(0)
+        asking[1].cancel()
+        await asyncio.sleep(0.1)
+        left = len(engine._waiting)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        return left
+
+    assert asyncio.run(run()) == 2
