@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--texts", action="store_true")
     options = parser.parse_args()
+    options.figures.mkdir(parents=True, exist_ok=True)
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: apt install wrk.")
     with tempfile.TemporaryDirectory() as folder:
