@@ -57,6 +57,7 @@ def die(asked: object) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_while_it_starts_again(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
