@@ -38,7 +38,13 @@ def answered(client: socket.socket) -> int:
 
 @pytest.fixture(scope="module")
 def brisk(serving: Callable[..., Any], trained: Path) -> Any:
-    """Waits two seconds for headers and the parts of an upload to its page."""
+    """Waits two seconds for headers."""
+    return serving(trained, "--no-page", "--max-seconds", LIMIT)
+
+
+@pytest.fixture(scope="module")
+def paged(serving: Callable[..., Any], trained: Path) -> Any:
+    """Waits two seconds for the parts of an upload to its page."""
     return serving(trained, "--max-seconds", LIMIT)
 
 
@@ -117,8 +123,9 @@ UPLOAD = request(
 )
 
 
-def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
-    with connected(brisk) as client:
+@pytest.mark.slow
+def test_an_upload_that_comes_slowly_comes(paged: Any) -> None:
+    with connected(paged) as client:
         for part in range(0, len(UPLOAD), len(UPLOAD) // 6):  # over twice the limit
             client.sendall(UPLOAD[part:][: len(UPLOAD) // 6])
             time.sleep(0.4 * LIMIT if part >= UPLOAD.index(b"--b") else 0)
@@ -126,8 +133,9 @@ def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
         assert status(client.recv(65536)) == 200
 
 
-def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
-    with connected(brisk) as client:
+@pytest.mark.slow
+def test_an_upload_that_stops_is_refused(paged: Any) -> None:
+    with connected(paged) as client:
         client.sendall(UPLOAD[:-20])
         said = heard(client)
     assert status(said) == 408
@@ -151,7 +159,8 @@ def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained
     assert server.get("/health").status_code == 200
 
 
-def test_a_body_in_chunks_whose_length_is_told_as_well(brisk: Any) -> None:
+@pytest.mark.slow
+def test_a_body_in_chunks_whose_length_is_told_as_well(paged: Any) -> None:
     """The chunks count for HTTP, and the page bounds what it reads by the length."""
     chunks = request(
         b"5\r\nabcde\r\n0\r\n\r\n",
@@ -160,7 +169,7 @@ def test_a_body_in_chunks_whose_length_is_told_as_well(brisk: Any) -> None:
         "Transfer-Encoding: chunked",
         length=2,
     )
-    assert status(answer(address_of(brisk), Case(chunks))) == 413
+    assert status(answer(address_of(paged), Case(chunks))) == 413
 
 
 def test_nonsense_after_an_early_answer_ends_the_connection(brisk: Any) -> None:
