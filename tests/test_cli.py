@@ -42,6 +42,8 @@ def test_help(run, command):
     assert ended.returncode == 0 and "Usage: sgmft" in ended.stdout and ended.stderr == ""
     if command is None:
         assert all(f" {name} " in ended.stdout for name in COMMANDS)
+    if command == "predict":
+        assert "sgmft[scale]" in ended.stdout  # brackets mean something to what prints it
 
 
 def test_from_sample_to_labels(run, tmp_path, store):

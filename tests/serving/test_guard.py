@@ -46,6 +46,30 @@ def test_an_answer_that_has_begun_is_not_begun_again() -> None:
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
+def test_whatever_a_framework_makes_of_a_stall_its_client_is_told() -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await receive()
+        except Problem:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            raise RuntimeError("of its own") from None
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return dict(STALLED)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    told: list[Any] = []
+    metrics: Any = SimpleNamespace(request=lambda *one: told.append(one[1]))
+    asyncio.run(Guard(app, Limits(seconds=1), metrics, None)(scope("/en/x"), receive, send))
+    assert [message["type"][14:] for message in sent] == ["start", "body"]
+    assert sent[0]["status"] == 408 and told == [408]
+
+
 async def no_matter(*message: Any) -> Message:
     return dict(STALLED)
 

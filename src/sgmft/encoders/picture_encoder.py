@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from sgmft.encoders.efficientnet import (
 )
 from sgmft.encoders.picture_graph import can_run, open_pictures
 from sgmft.graphs.session import Session
+from sgmft.seals import short_digest
 from sgmft.text import get_cleaning
 
 PICTURE_BYTES = 16 << 20  # the widest layers of a picture, in float32
@@ -75,7 +75,7 @@ class PictureEncoder:
         ]
         self._info = EncoderInfo(
             name=name,
-            fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
+            fingerprint=short_digest(repr(parts).encode()),
             text_width=texts.width,
             image_width=IMAGE_WIDTH,
             shared_space=False,

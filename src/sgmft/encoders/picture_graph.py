@@ -8,7 +8,6 @@ time (docs/results.md).
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +27,7 @@ from sgmft.errors import SgmftError
 from sgmft.files import cache_folder, write_whole
 from sgmft.graphs.session import Session
 from sgmft.graphs.writing import write_graph
-from sgmft.seals import file_digest
+from sgmft.seals import file_digest, short_digest
 
 
 class Pictures(nn.Module):
@@ -96,7 +95,7 @@ def open_pictures(patch_grid: int, keys: Sequence[str], threads: int) -> Session
         threads: of one run.
     """
     parts = repr((*keys, patch_grid, version("torch"), version("onnxruntime")))
-    name = f"pictures-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.onnx"
+    name = f"pictures-{short_digest(parts.encode())}.onnx"
     path = cache_folder() / "graphs" / name
     digest = path.with_suffix(".sha256")
     with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one

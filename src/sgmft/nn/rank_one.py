@@ -28,7 +28,6 @@ from torch import Tensor
 TOLERANCE = 1e-7  # of the largest value's size: float32 rounding
 MAX_NODES = 96
 THETA = 1.3  # radians
-TINY = torch.finfo(torch.float32).tiny
 
 
 def rank_one_attention(
@@ -104,7 +103,9 @@ def _interpolate(function: Callable[[Tensor], Tensor], points: Tensor, keys: Ten
     transform[0] /= 2
     transform = transform.to(points.dtype).T
     nodes = centre + half * angles.cos().to(points.dtype)  # (B, G)
-    z = (points.detach() - centre) / half.clamp(min=TINY)  # (B, D) in [-1, 1]
+    z = (points.detach() - centre) / half.clamp(
+        min=torch.finfo(half.dtype).tiny
+    )  # (B, D) in [-1, 1]
     if not (torch.is_grad_enabled() and points.requires_grad):
         return _clenshaw(function(nodes) @ transform, z)
     at_nodes = function(nodes.requires_grad_())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -13,13 +14,14 @@ from sgmft.serving.problems import Problem
 
 
 class Connection(H11Protocol):
-    """Closed where no request's headers are complete within `timeout_keep_alive` seconds, and at
-    once where there are `limit_concurrency` of them.
+    """Closed where no request's headers are complete within `timeout_keep_alive` seconds.
 
-    uvicorn counts them from the last answer to the first byte after it, and so lets a client that
-    sends nothing, or a header now and then, have its connection for ever. Here they are counted
-    from the beginning of the connection and from each answer to the next request. What has begun
-    to come is answered with a problem document.
+    Also at once, where as many as `limit_concurrency` would be open.
+
+    uvicorn counts the seconds from the last answer to the first byte after it, and so lets a client
+    that sends nothing, or a header now and then, have its connection for ever. Here they are
+    counted from the beginning of the connection and from each answer to the next request. What has
+    begun to come is answered with a problem document.
     """
 
     _end: asyncio.TimerHandle | None = None
@@ -30,7 +32,7 @@ class Connection(H11Protocol):
         if len(self.connections) >= (self.limit_concurrency or math.inf):
             self.connections.discard(self)  # or others that are open would be refused as well
             told = f"{len(self.connections)} connections are open."
-            self._refuse(Problem("busy", told, retry=5), b"Service Unavailable")
+            self._refuse(Problem("busy", told, retry=5))
         else:
             self._wait()
 
@@ -67,14 +69,15 @@ class Connection(H11Protocol):
             return
         if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
             told = f"Its headers were not complete after {self.timeout_keep_alive} seconds."
-            self._refuse(Problem("too-slow", told), b"Request Timeout")
+            self._refuse(Problem("too-slow", told))
         else:
             self.transport.close()
 
-    def _refuse(self, problem: Problem, reason: bytes) -> None:
+    def _refuse(self, problem: Problem) -> None:
         answer = as_response(problem)
+        status = HTTPStatus(answer.status_code)
         head = h11.Response(
-            status_code=answer.status_code, headers=answer.raw_headers, reason=reason
+            status_code=status, headers=answer.raw_headers, reason=status.phrase.encode()
         )
         for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")

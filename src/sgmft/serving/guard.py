@@ -51,24 +51,28 @@ class Guard:
             await send(message)
 
         try:
+            refused = await self._answered(scope, self._bounded(scope, receive, cut), sent)
+            refused = cut[0] if cut else refused
+            if refused is not None and status == 499:  # else an answer has begun
+                status = refused.status
+                with suppress(OSError):
+                    await as_response(refused)(scope, receive, send)
+        finally:
+            self._note(scope, status, time.perf_counter() - start)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> Problem | None:
+        """Hand a request to the application; the reason where it has no answer."""
+        try:
             self._check(scope)
-            await self.app(scope, self._bounded(scope, receive, cut), sent)
-            if cut and status == 499:
-                raise cut[0]
+            await self.app(scope, receive, send)
         except Problem as problem:
-            if status != 499:  # an answer has begun
-                return
-            cut.clear()
-            with suppress(OSError):
-                await as_response(problem)(scope, receive, sent)
+            return problem
         except ClientDisconnect:
             pass
         except Exception as error:
             log_mistake(error)
-            if status == 499:
-                await as_response(Problem("internal"))(scope, receive, sent)
-        finally:
-            self._note(scope, status, time.perf_counter() - start)
+            return Problem("internal")
+        return None
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])

@@ -20,7 +20,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # what zipfile raises for a way of packing that it does not know
     OSError,
     UnicodeError,  # of a name
 )
