@@ -27,7 +27,7 @@ from sgmft import SemanticLocator, read_posts
 from sgmft.compare.cells import FACTORS
 from sgmft.compare.statistics import Difference, corrected, difference
 from sgmft.files import write_whole
-from sgmft.fitting import Task, best_epoch, choose, refit
+from sgmft.fitting import Task, choose, refit
 from sgmft.methods import get_method
 from sgmft.posts import Post
 from sgmft.splits import split_posts
@@ -178,7 +178,7 @@ def run(
         for factor in FACTORS[:TRIALS]:
             setting = {method.tuned: getattr(preset.train, method.tuned) * factor}
             choice = choose(task(setting), held)
-            tried.append((best_epoch(choice.history).val_loss, setting, choice.epochs))
+            tried.append((choice.kept.val_loss, setting, choice.kept.epoch))
         _, settings, epochs = min(tried, key=lambda one: one[0])
     network = refit(task(settings), epochs)
     return answer(network, data.features.take(torch.tensor(test))).logits.softmax(-1).numpy()

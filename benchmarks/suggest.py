@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from learning_curves import SYSTEMS, Table, kept, read_table, spread, task_of
 
+from sgmft.calibration import fit_temperature
 from sgmft.fitting import fit_network
 from sgmft.suggest.choice import choose_posts, uncertainty_of
 from sgmft.training import answer
@@ -76,12 +77,12 @@ def run(table: Table, method: str, way: str, seed: int) -> dict[str, Any]:
             more = size - len(drawn)
             drawn += choose_posts(features, more, uncertainty=doubts, covered=drawn, seed=seed)
         task = task_of(table, method, [pool[i] for i in drawn], seed)
-        network, _, temperature = fit_network(task, [])
+        network, _, left_out, _ = fit_network(task, [])
         unseen = table.data.take(test)
         logits = answer(network, unseen.features).logits
         right.append((logits.argmax(-1) == unseen.labels).int().tolist())
         if way == "suggest":
-            chances = (answer(network, features).logits / temperature).softmax(-1)
+            chances = (answer(network, features).logits / fit_temperature(*left_out)).softmax(-1)
             doubts = uncertainty_of(chances.numpy())
         print(way, seed, size, f"{np.mean(right[-1]):.3f}", flush=True)
     return {"right": right}

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import sgmft.fitting
 from made_up import INFO, Centres, posts
 from sgmft.baselines.base import Method
-from sgmft.fitting import Task, choose, fit_network, refit, validation_metrics
+from sgmft.errors import SgmftError
+from sgmft.fitting import Task, choose, fit_network, kept_epoch, refit, validation_metrics
 from sgmft.methods import get_method
 from sgmft.nn import SGMFT, Batch, Network, NetworkConfig, Output
 from sgmft.nn.evidence import EvidenceNetwork
@@ -54,7 +56,7 @@ def test_a_solved_network_is_solved_again_on_all_posts(refit):
     assert not torch.equal(centres(task.data, []), centres(task.data, HELD))
     torch.testing.assert_close(choice.network.means, expected)
     (line,) = choice.history
-    assert (line.epoch, choice.epochs) == (1, 1)
+    assert (line.epoch, choice.kept) == (1, line)
     assert 0 < line.val_loss < math.inf and line.val_accuracy > 0.9  # of those held out
     assert len(told) == 1 + refit and repr(told[0]) == repr(line)
     assert all(math.isnan(later.val_loss) for later in told[1:])
@@ -97,12 +99,13 @@ def misled(**settings: Any) -> Task:
 def test_all_posts_are_learned_from_for_as_many_epochs_as_held_out_posts_chose(trained):
     task = misled()
     chosen = choose(task, HELD)
-    assert chosen.epochs < 6  # so that the epochs chosen are not simply all
+    assert chosen.kept.epoch < 6  # so that the epochs chosen are not simply all
     trained.clear()
     fitted = fit_network(task, HELD)
-    assert trained == [(39, 8, 2, chosen.epochs + 2), (45, chosen.epochs, 0, chosen.epochs)]
+    best = chosen.kept.epoch
+    assert trained == [(39, 8, 2, best + 2), (45, best, 0, best)]
     assert repr(fitted.history) == repr(chosen.history)
-    again = refit(task, chosen.epochs).state_dict()
+    again = refit(task, chosen.kept.epoch).state_dict()
     for name, value in fitted.network.state_dict().items():
         assert torch.equal(again[name], value)
 
@@ -120,14 +123,32 @@ def test_without_held_out_posts_all_epochs_are_trained_on_all_posts(trained):
     choice = fit_network(elements(), [])
     assert trained == [(45, 8, 3, 8)]
     assert all(math.isnan(line.val_loss) for line in choice.history)
-    assert validation_metrics(choice.history) == {}
+    assert validation_metrics(choice.kept) == {}
 
 
-def test_the_choice_is_the_epoch_with_the_least_loss_on_held_out_posts():
-    chosen = choose(elements(patience=0), HELD)
+@pytest.mark.parametrize("patience", [0, 7])
+def test_the_epoch_kept_is_the_one_whose_figures_are_the_networks(patience):
+    """With patience that of the least loss on held-out posts, without it the last."""
+    task = misled()
+    train = replace(task.preset.train, patience=patience)
+    chosen = choose(replace(task, preset=replace(task.preset, train=train)), HELD)
     losses = [line.val_loss for line in chosen.history]
-    assert len(losses) == 8 and chosen.epochs == losses.index(min(losses)) + 1
-    assert chosen._replace(history=chosen.history[::-1]).epochs == chosen.epochs
+    assert len(losses) == 8 and losses.index(min(losses)) + 1 < 8
+    assert chosen.kept.epoch == (losses.index(min(losses)) + 1 if patience else 8)
+    loss = float(cross_entropy(*chosen.unseen))
+    assert validation_metrics(chosen.kept)["validation loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_an_epoch_of_which_nothing_is_known_is_not_the_best():
+    lines = choose(elements(patience=6, epochs=3), HELD).history
+    broken = [lines[0]._replace(val_loss=math.nan), *lines[1:]]
+    assert kept_epoch(broken, 6) == min(lines[1:], key=lambda line: line.val_loss)
+
+
+@pytest.mark.parametrize("held", [[], HELD])
+def test_a_training_that_diverges_is_no_model(held):
+    with pytest.raises(SgmftError, match=r"SG-MFT has diverged: .* learning rate than 1e\+30"):
+        fit_network(elements(learning_rate=1e30, epochs=2), held)
 
 
 # --- a new network
@@ -220,4 +241,4 @@ def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged
     assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well
     assert line.val_loss > line.loss
     told = {"validation accuracy": line.val_accuracy, "validation loss": line.val_loss}
-    assert validation_metrics(choice.history) == told
+    assert validation_metrics(choice.kept) == told

@@ -13,6 +13,7 @@ import torch
 
 from sgmft.baselines.base import Method
 from sgmft.encoders import EncoderInfo
+from sgmft.errors import SgmftError
 from sgmft.features import Features
 from sgmft.nn import Network
 from sgmft.nn.model import own_width
@@ -73,37 +74,39 @@ class Unseen(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What held-out posts chose: the network after its best epoch, and the log.
+    """What held-out posts chose: the network, and the log of its training.
 
     Attributes:
         unseen: what it said of the posts that it had not learned from; there may be none.
+        kept: the epoch after which the network was as it is.
     """
 
     network: Network
     history: list[Epoch]
     unseen: Unseen
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs were best."""
-        return best_epoch(self.history).epoch
+    kept: Epoch
 
 
 def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
-    """Train on the posts that are not held out, and keep the epoch with the least loss on those.
+    """Train on the posts that are not held out; those that are decide which epoch is kept.
 
     Args:
         held_out: positions of the validation posts; with none, all epochs are trained on all posts.
         run: checkpoint, track, device, on_epoch; see `sgmft.training.train`.
+
+    Raises:
+        SgmftError: the training has diverged.
     """
     seen, watched = task.data, None
     if held_out:
-        kept = torch.ones(len(task.data.labels), dtype=torch.bool)
-        kept[list(held_out)] = False
-        seen, watched = task.data.take(kept), task.data.take(~kept)
+        out = torch.zeros(len(task.data.labels), dtype=torch.bool)
+        out[list(held_out)] = True
+        seen, watched = task.data.take(~out), task.data.take(out)
     network = task.network(seen.features)
     history = train(network, seen, watched, task.preset.train, **run)
-    return Choice(network, history, _unseen(network, task, watched))
+    _check(network, task)
+    kept = kept_epoch(history, task.preset.train.patience)
+    return Choice(network, history, _unseen(network, task, watched), kept)
 
 
 def refit(task: Task, epochs: int, **run: Any) -> Network:
@@ -111,11 +114,25 @@ def refit(task: Task, epochs: int, **run: Any) -> Network:
 
     Args:
         run: as in `choose`.
+
+    Raises:
+        SgmftError: the training has diverged.
     """
     network = task.network(task.data.features)
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
     train(network, task.data, None, settings, **run)
+    _check(network, task)
     return network
+
+
+def _check(network: Network, task: Task) -> None:
+    """Refuse a network that says of some training posts what are no numbers."""
+    some = task.data.features.take(torch.arange(min(len(task.data.labels), 32)))
+    if not answer(network, some).logits.isfinite().all():
+        raise SgmftError(
+            f"The training of {task.method.title} has diverged: its answers are no numbers. A "
+            f"lower learning rate than {task.preset.train.learning_rate:g} may help."
+        )
 
 
 def fit_network(
@@ -135,14 +152,14 @@ def fit_network(
         run: track, device; see `sgmft.training.train`.
 
     Returns:
-        The network, and the log and answers of the training that the held-out posts watched.
+        The network; the rest is of the training that the held-out posts watched.
     """
     run["on_epoch"] = on_epoch
     choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
     if not task.preset.refit or not held_out:
         return choice
     folder = checkpoint and checkpoint / "refit"
-    network = refit(task, choice.epochs, checkpoint=folder, **run)
+    network = refit(task, choice.kept.epoch, checkpoint=folder, **run)
     return choice._replace(network=network)
 
 
@@ -170,23 +187,28 @@ def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
     return float((preset.model.get("width") or width) ** -0.5)
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch with the least validation loss."""
-    return min(history, key=lambda epoch: epoch.val_loss)
+def kept_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
+    """The epoch whose weights `sgmft.training.train` leaves.
+
+    The one with the least validation loss; the last without patience or validation posts.
+    """
+    watched = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
+    if not patience or not watched:
+        return history[-1]
+    return min(watched, key=lambda epoch: epoch.val_loss)
 
 
-def validation_metrics(history: Sequence[Epoch]) -> dict[str, float]:
-    """Validation figures of the best epoch; none without validation posts."""
-    best = best_epoch(history)
-    if math.isnan(best.val_loss):
+def validation_metrics(kept: Epoch) -> dict[str, float]:
+    """Validation figures of an epoch; none without validation posts."""
+    if math.isnan(kept.val_loss):
         return {}
-    return {"validation accuracy": best.val_accuracy, "validation loss": best.val_loss}
+    return {"validation accuracy": kept.val_accuracy, "validation loss": kept.val_loss}
 
 
-def training_record(history: Sequence[Epoch], temperature: float) -> dict[str, Any]:
+def training_record(choice: Choice, temperature: float) -> dict[str, Any]:
     """What a saved model remembers of its training, for `SemanticLocator.record`."""
     return {
-        "metrics": validation_metrics(history),
+        "metrics": validation_metrics(choice.kept),
         "calibration": {"temperature": temperature},
-        "history": [epoch._asdict() for epoch in history],
+        "history": [epoch._asdict() for epoch in choice.history],
     }

@@ -177,19 +177,19 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         run: dict[str, Any] = {"track": track, "device": self.device, "on_epoch": on_epoch}
         folder = None if checkpoint is None else Path(checkpoint)
         if self.tuning is None:
-            self.network, history, unseen = fit_network(task, val_rows, checkpoint=folder, **run)
+            choice = fit_network(task, val_rows, checkpoint=folder, **run)
         else:
             stage = Stage(task, known.encoded, self.encoder_settings, self.tuning)
             self.forget_encoder()  # its memory is needed
-            found, tuned = stage.run(val_rows, checkpoint=folder, **run)
-            self.network, history, unseen = found
+            choice, tuned = stage.run(val_rows, checkpoint=folder, **run)
             self.use_tuned(tuned)
-        temperature = fit_temperature(*unseen)
-        chances = (unseen.logits / temperature).softmax(-1)
-        self.held_out = HeldOut(chances.numpy(), unseen.labels.numpy())
+        self.network = choice.network
+        temperature = fit_temperature(*choice.unseen)
+        chances = (choice.unseen.logits / temperature).softmax(-1)
+        self.held_out = HeldOut(chances.numpy(), choice.unseen.labels.numpy())
         self.record = {
             "data": known.record(len(val_rows)),
-            **training_record(history, temperature),
+            **training_record(choice, temperature),
         }
         if self.tuning is not None and self.tuned is not None:
             better = {"better": self.tuned.better}

@@ -31,7 +31,9 @@ FAST = "linear-probe,text-only,late-average,unis-mmc"
 def compare(tiny, toy_posts, tmp_path, monkeypatch):
     """Makes a comparison on the toy posts; the same folder each time."""
 
-    def make(methods: str = FAST, posts: Any = None, **options: Any) -> Comparison:
+    def make(
+        methods: str = FAST, posts: Any = None, split: Split | None = None, **options: Any
+    ) -> Comparison:
         chosen = {"figures": "", "tables": "1", "seeds": 2, "trials": 2, "epochs": 2} | options
         tables, figures = chosen.pop("tables"), chosen.pop("figures")
         plan = make_plan(tables, figures, methods, encoder="tiny", **chosen)
@@ -41,7 +43,7 @@ def compare(tiny, toy_posts, tmp_path, monkeypatch):
             plan.rows(),
             "tiny",
             tmp_path / "features",
-            Split(by="label"),
+            split or Split(by="label"),
         )
         data.save(folder / "data.json")
         load_data.cache_clear()
@@ -143,6 +145,19 @@ def test_other_posts_are_other_work(compare, toy_posts, monkeypatch):
     assert len(done) == 2 * 2  # two rows, the reference among them, and two seeds
 
 
+def test_the_same_posts_in_another_order_are_other_work(compare, toy_posts, monkeypatch):
+    """Predictions are paired row by row: those of another order would be of other posts."""
+    test = [replace(post, row={"part": "test"}) for post in toy_posts[:12]]
+    train = [replace(post, row={"part": "train"}) for post in toy_posts[12:]]
+    found = {}
+    for name, posts in (("first", [*train, *test]), ("second", [*train, *test[::-1]])):
+        comparison = compare("text-only", posts=posts, seeds=1, split=Split(test=("part", "test")))
+        comparison.run()
+        (table,) = make_tables(comparison)
+        found[name] = [line.summary.accuracy.mean for line in table.lines]
+    assert found["first"] == found["second"]
+
+
 def test_half_a_record_counts_as_not_done(compare):
     comparison = compare("linear-probe")
     comparison.run()
@@ -176,6 +191,21 @@ def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch):
     mended = compare("broken,text-only")
     mended.run()  # a failure is tried again
     assert len(mended.found["broken"].runs) == 2
+
+
+class Wild(PROBES[0].network):
+    def forward(self, batch):
+        output = super().forward(batch)
+        return output._replace(logits=output.logits * float("nan"))
+
+
+def test_a_run_that_diverged_is_a_failed_one(compare, monkeypatch):
+    monkeypatch.setitem(METHODS, "broken", broken(Wild))
+    comparison = compare("broken,text-only")
+    comparison.run()
+    lines = {line.key: line for line in make_tables(comparison)[0].lines}
+    assert lines["broken"].summary is None and lines["text-only"].summary is not None
+    assert all("has diverged" in reason for reason in lines["broken"].failed)
 
 
 PLUGIN = """

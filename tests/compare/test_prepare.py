@@ -32,6 +32,17 @@ def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, toy_p
     json.dumps(data.encoded["tiny/light"].info)
 
 
+def test_two_users_are_divided_once(tiny, toy_posts, tmp_path):
+    """One of them is left to train on, whose posts are then divided by label."""
+    posts = [replace(post, user="ab"[i % 2]) for i, post in enumerate(toy_posts)]
+    data = data_of(posts, tmp_path, Split())
+    users = {post.id: post.user for post in posts}
+    assert len({users[name] for (_, name), t in zip(data.places, data.test, strict=True) if t}) == 1
+    assert data.held_out and not any(data.test[i] for i in data.held_out)
+    with pytest.raises(SgmftError, match="two users or more, and the posts name 1"):
+        data_of(posts, tmp_path, Split(by="user"))
+
+
 def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
     posts = [
         replace(post, row={"part": "test" if i % 5 == 0 else "train"})

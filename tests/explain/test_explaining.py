@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,12 +55,16 @@ def test_probabilities_are_the_locators_and_parts_sum_to_them(model, request, pi
         assert again["post"]["text"] == post.text
 
 
-def test_of_nothing_the_default_says_the_class_frequencies(default, toy_posts):
-    frequencies = {name: sum(p.label == name for p in toy_posts) / 36 for name in PLACES}
-    for label in PLACES:
-        found = default.explain(Post("boss"), label=label)
-        assert found.base == pytest.approx(frequencies[label], abs=1e-6)
-        assert found.label == label and found.predicted == "Work"
+def test_of_nothing_the_default_says_the_class_frequencies_calibrated(tiny, toy_posts):
+    wrong = [replace(p, label="Work") if i % 5 == 0 else p for i, p in enumerate(toy_posts)]
+    learned = [post for post in wrong if post.label == "Work" or post.id < "p2"]
+    unequal = tiny(preset="default").fit(learned)
+    labels = [post.label for post in learned]
+    counts = np.array([labels.count(name) for name in PLACES]) ** (1 / unequal.temperature)
+    assert unequal.temperature != pytest.approx(1, abs=0.05) and len(set(counts)) > 1
+    for label, share in zip(PLACES, counts / counts.sum(), strict=True):
+        found = unequal.explain(Post("boss"), label=label)
+        assert found.base == pytest.approx(share, abs=1e-6) and found.label == label
 
 
 def test_the_word_that_decides_comes_first(default):

@@ -47,9 +47,9 @@ def test_fitting_needs_no_held_out_posts_to_tell_how_good_it_is():
     preset = method.preset("default")
     assert preset.val_size == 0
     told = []
-    network, history, _ = fit_network(Task(data, 3, INFO, method, preset), [], on_epoch=told.append)
-    (line,) = history
-    assert isinstance(network, EvidenceNetwork) and len(told) == 1
+    choice = fit_network(Task(data, 3, INFO, method, preset), [], on_epoch=told.append)
+    (line,) = choice.history
+    assert isinstance(choice.network, EvidenceNetwork) and len(told) == 1
     assert 0 < line.loss < line.val_loss < np.log(3) and 0.6 < line.val_accuracy <= 1
 
 

@@ -24,7 +24,7 @@ from sgmft.compare.files import read_json, write_json
 from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.files import make_whole, writing
-from sgmft.fitting import Task, best_epoch, choose, refit
+from sgmft.fitting import Task, choose, refit
 from sgmft.methods import get_method
 from sgmft.plugins import load_plugin
 from sgmft.presets import Preset
@@ -163,12 +163,11 @@ def _trial(work: Work, data: Data) -> dict[str, Any]:
     task, train, _ = _task(work, data)
     places = {int(row): i for i, row in enumerate(train)}
     choice = choose(task, [places[i] for i in data.held_out], device=work.device)
-    best = best_epoch(choice.history)
     return {
         "settings": dict(work.settings),
-        "epochs": choice.epochs,
-        "val_loss": best.val_loss,
-        "val_accuracy": best.val_accuracy,
+        "epochs": choice.kept.epoch,
+        "val_loss": choice.kept.val_loss,
+        "val_accuracy": choice.kept.val_accuracy,
     }
 
 

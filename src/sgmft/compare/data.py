@@ -11,7 +11,7 @@ from typing import Any
 from sgmft.compare.files import write_json
 from sgmft.encoders import EncoderInfo
 from sgmft.features import Features
-from sgmft.splits import fingerprint
+from sgmft.seals import short_digest
 from sgmft.store import FeatureStore
 
 
@@ -62,13 +62,12 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with any post, label, or side of the split."""
-        sides = zip(self.keys, self.classes, self.test, strict=True)
-        held = set(self.held_out)
-        return fingerprint(
-            (key, f"{self.labels[label]}/{'test' if test else i in held}")
-            for i, (key, label, test) in enumerate(sides)
-        )
+        """Changes with any post, label, or side of the split, and with their order.
+
+        Predictions are kept without the posts that they are of, one after the other.
+        """
+        rows = [self.labels, self.keys, self.classes, self.test, self.held_out]
+        return short_digest(json.dumps(rows).encode())
 
     def features(self, key: str) -> Features:
         """All posts' features under one encoder setting."""

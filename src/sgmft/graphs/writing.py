@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
+from sgmft.parsing import PARSING
 
 
 def write_graph(
@@ -48,7 +49,7 @@ def write_graph(
     shapes = tuple(dict.fromkeys(range(axes), open_axis) for _, axes in inputs.values())
     tensors = tuple(example.clone() for example, _ in inputs.values())  # one object would be one
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _quiet_and_plain():
+        with PARSING, warnings.catch_warnings(), torch.no_grad(), _quiet_and_plain():
             warnings.simplefilter("ignore")  # the exporter's, on its own future
             program = torch.onnx.export(
                 _Positional(module),

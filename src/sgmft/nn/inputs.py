@@ -37,6 +37,8 @@ class Normalizer(nn.Module):
         """Take mean and standard deviation from real training features (N, width).
 
         In float64 and part by part: all regions of many posts would not fit into memory as floats.
+        A feature that is constant there has deviation 1: divided by next to nothing, its rounding
+        would become a feature itself.
         """
         if self.kind == "standard" and len(x) > 1:
             total, squares = self.mean.new_zeros(2, self.mean.numel()).double()
@@ -47,7 +49,7 @@ class Normalizer(nn.Module):
                 squares += (part.double() - mean).square_().sum(0)
             deviation = (squares / (len(x) - 1)).sqrt()
             self.mean.copy_(mean)
-            self.deviation.copy_(deviation.clamp(min=1e-4))
+            self.deviation.copy_(deviation.masked_fill(deviation <= 1e-4, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, rescaled over the last axis."""

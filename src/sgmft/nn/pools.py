@@ -111,7 +111,8 @@ class SimilarityGatedPool(nn.Module):
         similarities = _similarities(text, image, prior)
         if len(labels) > 1:
             self.mean.copy_(similarities.mean(0))
-            self.deviation.copy_(similarities.std(0).clamp(min=1e-4))
+            deviation = similarities.std(0)
+            self.deviation.copy_(deviation.masked_fill(deviation <= 1e-4, 1.0))
         start = {name: x.detach().clone() for name, x in self.named_parameters()}
 
         def loss() -> Tensor:

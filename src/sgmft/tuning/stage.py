@@ -20,7 +20,7 @@ from sgmft.encoders import Encoder
 from sgmft.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.encoding import Encodings
 from sgmft.errors import SgmftError
-from sgmft.fitting import Choice, Task, Unseen, choose
+from sgmft.fitting import Choice, Task, Unseen, choose, kept_epoch
 from sgmft.nn import Network
 from sgmft.training import Epoch, LabelledFeatures, answer, train
 from sgmft.tuning.network import Tuned
@@ -87,7 +87,8 @@ class Stage:
         saved = checkpoint and checkpoint / "both"
         history = train(model, data, watched, config, checkpoint=saved, **run)
         least = float(cross_entropy(*choice.unseen))
-        better = any(line.val_loss < least for line in history)  # NaN is less than nothing
+        kept = kept_epoch(history, config.patience)
+        better = kept.val_loss < least  # NaN is less than nothing
         if not better:
             model.load_state_dict(before)
         unseen = Unseen(answer(model, watched.features).logits, watched.labels)
@@ -96,7 +97,8 @@ class Stage:
         processes.wait()
         base = str(self.settings["name"])
         tuned = TunedEncoder(folder / "encoder", base, better, keeper)
-        return Choice(model.head, [*choice.history, *history], unseen), tuned
+        kept = kept if better else choice.kept
+        return Choice(model.head, [*choice.history, *history], unseen, kept), tuned
 
     def _model(self, head: Network, device: str | None) -> Tuned:
         torch.manual_seed(self.task.preset.train.seed)

@@ -1,0 +1,30 @@
+"""What parses Python does so alone: the interpreter fails if two threads do at once."""
+
+from __future__ import annotations
+
+import ast
+
+import torch
+
+from sgmft.encoders.sentences import SentenceTexts
+from sgmft.graphs.writing import write_graph
+from sgmft.parsing import PARSING
+
+
+def test_reading_weights_and_writing_a_graph_exclude_each_other(tmp_path, monkeypatch):
+    alone, parse, export = [], ast.parse, torch.onnx.export
+
+    def watched(real):
+        def call(*args, **options):
+            alone.append((real, PARSING.locked()))
+            return real(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(ast, "parse", watched(parse))
+    SentenceTexts().encode(["家"], False)
+    assert alone and all(locked for _, locked in alone)
+    monkeypatch.setattr(torch.onnx, "export", watched(export))
+    inputs = {"x": (torch.rand(3, 5), 1)}
+    write_graph(torch.nn.Linear(5, 2), inputs, ["y"], tmp_path / "linear.onnx")
+    assert (export, True) in alone and not PARSING.locked()
