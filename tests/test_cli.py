@@ -167,6 +167,10 @@ def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
         ("train {table} -o {out} --device quantum", "no device 'quantum' here"),
         ("train {table} -o {out} --where split", "--where split: write it as NAME=VALUE"),
         ("train {table} -o {out} --where fold=1", "no column 'fold'"),
+        (
+            "train {table} -o {out} --where split=train --where split=test",
+            "--where split=test: split was given as 'train' already",
+        ),
         ("train {table} -o {out} --where split=dev", "has no rows with split=dev"),
         ("train {table} -o {out} --set epochs", "--set epochs: write it as NAME=VALUE"),
         ("train {table} -o {out} --set folds=few", "--set folds=few: expected a whole number"),
@@ -185,6 +189,7 @@ def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
         ("predict {images} {table} -o {out}.csv", "not a model saved by sgmft"),
         ("predict {model} {gone}.csv -o {out}.csv", "There is no file"),
         ("predict {model} {table} -o {out}.xlsx", "no table sgmft can write"),
+        ("predict {model} {table} -o {table}", "is the table that is read"),
         ("predict {model} {images} -o {out}.csv", "a folder without any of metadata.csv"),
         ("predict {model} {table} -o {out}.csv --device quantum", "no device 'quantum' here"),
         ("evaluate {model} {table} -o {out} --where id=x", "has no rows with id=x"),

@@ -128,10 +128,15 @@ def test_an_output_is_whole_or_not_there(table, toy_model, tmp_path, end):
     assert names(tmp_path) == [path.name] and len(read(path)) == 12
 
 
-def test_a_table_can_be_replaced_by_its_own_output(rows, toy_posts, toy_model):
-    table = table_of(rows, toy_posts[0].images[0].parent / "own.csv")
-    predict_table(Source(str(table)), table, toy_model)
-    assert [row["id"] for row in read(table)] == [row["id"] for row in rows]
+@pytest.mark.parametrize("whole", [True, False], ids=["a file", "a folder of parts"])
+def test_a_table_is_not_replaced_by_its_own_output(rows, toy_model, tmp_path, whole):
+    table = table_of(rows, tmp_path / "parts" / "own.csv")
+    before = table.read_bytes()
+    (tmp_path / "link.csv").symlink_to(table)
+    for output in (table, tmp_path / "link.csv"):
+        with pytest.raises(SgmftError, match=r"csv is the table that is read: give .* a new name"):
+            predict_table(Source(str(table if whole else table.parent)), output, toy_model)
+    assert table.read_bytes() == before
 
 
 def test_memory_holds_a_chunk_whatever_the_table(toy_model, tmp_path, monkeypatch):

@@ -145,6 +145,23 @@ def test_the_rounds_of_one_post_are_judged_together(tmp_path):
     assert other.error == "the id 'a' is already that of row 1"
 
 
+def test_pictures_tell_posts_of_one_id_apart(tmp_path):
+    """As an annotator's list of photographs may have them, all numbered 0."""
+    first, second, without = read_posts(
+        export(
+            tmp_path,
+            task(1, annotation("Home"), id="a", text="", image="/data/local-files/?d=1.jpg"),
+            task(2, annotation("Work"), id="a", text="", image="/data/local-files/?d=2.jpg"),
+            task(3, annotation("Work"), id="a", text="", image=["/data/local-files/?d=1.jpg"]),
+            task(4, annotation("Home"), id="a", text="", image=""),
+            task(5, annotation("Home"), id="a", text="", image=["/data/local-files/?d=1.jpg"]),
+        )
+    )
+    assert first.images == (tmp_path / "1.jpg",) and first.label == "Home"
+    assert second.images == (tmp_path / "2.jpg",) and second.label == "Work"
+    assert second.error == without.error == "the id 'a' is already that of row 1"
+
+
 def record(number: int, choice, annotation: int, **data) -> dict:
     """As JSON-MIN has them: newest first, one for each annotation, the task's id."""
     told = {"annotation_id": annotation, "annotator": annotation % 3, "lead_time": annotation / 7}
@@ -163,12 +180,15 @@ def test_annotators_vote_in_json_min_too(tmp_path):
         record(21, "Home", 8, row="t.csv, row 5"),
         record(11, "Work", 7, row="t.csv, row 5"),
         record(11, "Home", 6, row="t.csv, row 5"),
+        record(12, "Home", 9, row="t.csv, row 5", image="1.jpg"),
+        record(13, "Work", 10, row="t.csv, row 5", image="2.jpg"),
     )
-    most, tied, none, rounds = read_posts(path, columns=Columns(label="place"))
+    most, tied, none, rounds, *pictures = read_posts(path, columns=Columns(label="place"))
     assert (most.id, most.label, most.error, most.row["note"]) == ("7", "Home", None, "sure")
     assert tied.label is None and "several labels (Home, Work)" in tied.error
     assert none.label is None and none.error is None
     assert (rounds.id, rounds.label, rounds.error) == ("11", "Home", None)
+    assert [post.label for post in pictures] == ["Home", "Work"]
 
 
 def test_a_csv_export_is_refused_with_what_to_do(tmp_path):

@@ -17,7 +17,7 @@ from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features import Features
 from sgmft.jobs import Source
 from sgmft.suggest.choice import choose_posts, uncertainty_of
-from sgmft.suggest.job import suggest_posts, suggest_table
+from sgmft.suggest.job import read_alike, suggest_posts, suggest_table
 from sgmft.tables import Columns
 from toy_tables import read, table_of
 
@@ -236,6 +236,37 @@ def test_a_table_to_fill_in(toy_model, posts_table, tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     assert [post.label for post in read_posts(filled)] == ["Home"] * 5
+
+
+@pytest.mark.parametrize("name", ["filled.csv", "export.json"])
+def test_labels_that_were_filled_in_are_not_replaced(toy_model, posts_table, tmp_path, name):
+    table, output = Source(str(posts_table)), tmp_path / name
+    suggest_table(table, output, toy_model, 5)
+    suggest_table(table, output, toy_model, 4)  # as long as nobody has worked on them
+    if name.endswith(".csv"):
+        rows = read(output)
+        table_of([row | {"label": "Home"} if i == 2 else row for i, row in enumerate(rows)], output)
+    else:
+        tasks = json.loads(output.read_text("utf-8"))
+        annotated(tasks, tmp_path, {task["data"]["id"]: "Home" for task in tasks})
+    before = output.read_bytes()
+    with pytest.raises(SgmftError, match=r"holds labels already, which would be lost: .* another"):
+        suggest_table(table, output, toy_model, 5)
+    other = Source(str(table_of([{"text": "sofa"}], tmp_path / "other.csv")))
+    for source, labelled in ((table, []), (other, [table])):
+        with pytest.raises(SgmftError, match="is the table that is read"):
+            suggest_table(source, posts_table, toy_model, 5, labelled=labelled)
+    assert output.read_bytes() == before
+
+
+def test_labelled_tables_are_read_like_the_posts(tmp_path):
+    own = Source("posts.csv", Columns(text="words", label="place"), {"split": "train"}, True, True)
+    alike = table_of([{"words": "sofa", "place": "Home"}], tmp_path / "mine.csv")
+    assert read_alike(str(alike), own) == Source(str(alike), own.columns, {}, True, True)
+    back = table_of([{"text": "sofa", "place": "Home"}], tmp_path / "back.csv")
+    assert read_alike(str(back), own).columns == Columns(label="place")
+    (post,) = read_alike(str(back), own).all_posts()
+    assert (post.text, post.label) == ("sofa", "Home")
 
 
 def test_a_label_column_of_its_own_is_kept(toy_model, tmp_path):

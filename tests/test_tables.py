@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import sys
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.posts import Attachment
 from sgmft.tables import iter_posts, open_table, read_posts
 from sgmft.tables.values import as_text, mend
@@ -53,6 +54,58 @@ def test_one_damaged_line_is_one_bad_row(tmp_path, encoding):
     assert first.text == "在电影院看电影，爆米花真香" and second.error is None
     assert "bytes that are no text" in third.error
     assert third.label == "Home" and third.row["text"] == "�"
+
+
+def test_what_is_taken_for_gb18030_is_told(tmp_path, recwarn):
+    read_posts(table(tmp_path, CHINESE))
+    assert not recwarn.list
+    with pytest.warns(SgmftWarning, match=r"posts\.csv is not UTF-8 and is read as GB18030"):
+        read_posts(table(tmp_path, CHINESE.encode("gb18030")))
+    softbank = "text\n回家 \ue04a\n在电影院\n在学校\n"  # a private character is one damaged text
+    with pytest.warns(SgmftWarning, match="read as GB18030"):
+        posts = read_posts(table(tmp_path, softbank.encode("gb18030")))
+    assert posts[0].text == "回家 \ue04a"
+
+
+def test_big5_is_not_taken_for_gb18030(tmp_path):
+    with pytest.raises(SgmftError, match="neither UTF-8 nor GB18030"):
+        read_posts(table(tmp_path, "text\n在電影院看電影\n爆米花真香\n".encode("big5")))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".jsonl"])
+def test_a_name_too_long_for_the_system(tmp_path, name):
+    with pytest.raises(SgmftError, match="cannot be read: File name too long"):
+        read_posts(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
+def test_a_table_that_may_not_be_read(tmp_path, monkeypatch, suffix):
+    path = table(tmp_path, "text\na\n", f"posts.{suffix}")
+    refuse_to_open(path, monkeypatch)
+    with pytest.raises(SgmftError, match=rf"posts\.{suffix} cannot be read: Permission denied"):
+        read_posts(path)
+
+
+def refuse_to_open(path, monkeypatch):
+    """As the system does, but for the administrator, who may run these tests."""
+    real = io.open
+
+    def refuse(file, *args, **options):
+        if str(file) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(file, *args, **options)
+
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr(pq, "read_schema", refuse)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SgmftError, match="cannot be read: Permission denied"):
+        read_posts(tmp_path)
 
 
 def test_undecodable_table_names_the_line(tmp_path):

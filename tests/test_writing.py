@@ -129,6 +129,8 @@ def test_kinds_of_values(tmp_path, suffix):
         "p": np.float32(0.5),
         "n": float("nan"),
         "yes": True,
+        "far": float("-inf"),
+        "raw": b"caf\xe9",
     }
     (read,) = write(tmp_path / f"o.{suffix}", [[row]], [*row, "gone"])
     delimited = suffix in ("csv", "tsv")
@@ -138,6 +140,8 @@ def test_kinds_of_values(tmp_path, suffix):
         "p": "0.5" if delimited else 0.5,
         "n": "" if delimited else None,
         "yes": "true" if delimited else True,
+        "far": float("-inf") if suffix == "parquet" else "-inf",
+        "raw": r"caf\xe9",
         "gone": "" if delimited else None,
     }
     (post,) = read_posts(tmp_path / f"o.{suffix}")

@@ -41,6 +41,7 @@ def evaluate_table(
     Args:
         by: columns by whose values accuracy is broken down.
     """
+    source.spare(Path(output) / "predictions.parquet")
     known = set(locator.labels)
     posts = [_judged(post, known) for post in source.all_posts()]
     if source.strict:

@@ -18,6 +18,7 @@ from sgmft.errors import SgmftError
 from sgmft.files import check_output, why
 from sgmft.posts import Post, count_errors, refuse
 from sgmft.tables import Columns, iter_posts, open_writer
+from sgmft.tables.folder import tables_in
 
 if TYPE_CHECKING:
     from sgmft.encoders import Encoder
@@ -46,6 +47,13 @@ class Source:
             allow_outside=self.allow_outside,
             strict=self.strict,
         )
+
+    def spare(self, output: str | Path) -> None:
+        """Raise SgmftError where writing this file would replace what is read."""
+        path = Path(output)
+        for part in () if str(output) == "-" or not path.exists() else tables_in(self.table):
+            if str(part) != "-" and Path(part).exists() and path.samefile(part):
+                raise SgmftError(f"{output} is the table that is read: give the output a new name.")
 
     def all_posts(self) -> list[Post]:
         """The posts at once; SgmftError when there are none."""
@@ -159,7 +167,12 @@ def predict_table(
     as `input_<name>`, or `input_input_<name>` where that is taken.
 
     With `adapt`, all posts of the table are given to it first.
+
+    Raises:
+        SgmftError: `output` is the table itself, or one of the two cannot be read or written; with
+            `source.strict`, for the first bad row.
     """
+    source.spare(output)
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
         posts: Iterable[Post] = source.all_posts()
         keys: Iterable[str] = (key for post in posts for key in post.row)

@@ -146,11 +146,12 @@ def locator_of(model: str, features: str | None, device: str | None) -> Semantic
 
 
 def pairs(items: list[str] | None, flag: str) -> dict[str, str]:
-    """NAME=VALUE options as a mapping; SgmftError for one without "="."""
-    found = {}
+    """NAME=VALUE options as a mapping; SgmftError for one without "=", or with two values."""
+    found: dict[str, str] = {}
     for item in items or ():
         name, equals, value = item.partition("=")
         if not equals:
             raise SgmftError(f"{flag} {item}: write it as NAME=VALUE.")
-        found[name] = value
+        if found.setdefault(name, value) != value:
+            raise SgmftError(f"{flag} {item}: {name} was given as {found[name]!r} already.")
     return found

@@ -46,6 +46,10 @@ def jobs(table, toy_model, tmp_path) -> dict[str, tuple[Callable[..., tuple[Any,
             lambda to: ("compare", table, "-o", to / "c", *tiny, *store, *COMPARE, "--workers", 1),
             lambda to: comparison_of(to / "c"),
         ),
+        "sample": (
+            lambda to: ("sample", to / "s", "--posts", 20),
+            lambda to: (to / "s" / "posts.jsonl").read_bytes(),
+        ),
     }
 
 
@@ -65,6 +69,7 @@ JOBS = (
     "predict",
     "predict, parquet",
     "compare",
+    "sample",
 )
 
 

@@ -235,6 +235,22 @@ def test_parquet_keeps_its_types(model: ModelAt, tmp_path: Path) -> None:
     assert found["when"].to_pylist() == pq.read_table(tmp_path / "t.parquet")["when"].to_pylist()
 
 
+def test_times_that_python_has_no_word_for_are_texts(model: ModelAt, tmp_path: Path) -> None:
+    late = pa.array([0, 253_402_300_800], pa.timestamp("s"))  # the year 10000
+    days = pa.array([-(10**6), 1], pa.int32()).cast(pa.date32())
+    given = {"text": pa.array(["sofa", "desk"]), "late": late, "day": days, "ok": late.slice(0, 1)}
+    given["ok"] = pa.array([0, 1], pa.timestamp("s"))
+    pq.write_table(pa.table(given), tmp_path / "t.parquet")
+    predict(tmp_path / "t.parquet", tmp_path / "out", model)
+    found = read(tmp_path / "out")
+    assert found["late"].to_pylist()[1].startswith("10000-01-01")
+    assert [str(found.schema.field(name).type) for name in ("late", "day", "ok")] == [
+        "string",
+        "string",
+        "timestamp[us]",
+    ]
+
+
 @pytest.mark.parametrize("table", ["missing.csv", "-"])
 def test_what_cannot_be_read_in_pieces_is_said(model: ModelAt, tmp_path: Path, table: str) -> None:
     expected = "read once only" if table == "-" else "There is no file"

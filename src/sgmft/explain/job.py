@@ -46,11 +46,12 @@ def explain_table(
 
     Raises:
         SgmftError: the table cannot be read or has no such row, no post can be explained, the model
-            has no such label, or `output` cannot be written or ends otherwise.
+            has no such label, or `output` is the table, cannot be written or ends otherwise.
     """
     path = Path(output)
     if path.suffix.lower() not in (".html", ".json"):
         raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
+    source.spare(path)
     check_label(label, locator.labels)
     found: list[Explanation | Post] = []
     posts = _chosen(source, row, most + 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sgmft.errors import SgmftError
+from sgmft.files import writing
 from sgmft.sample.damage import damaged_line
 from sgmft.sample.folder import prepare
 from sgmft.sample.plan import Crowd
@@ -49,25 +50,27 @@ def write_sample(
         The path of the table, `folder/posts.jsonl`.
 
     Raises:
-        SgmftError: an argument is out of range, or the folder holds something else.
+        SgmftError: an argument is out of range, the folder holds something else, or it cannot be
+            written.
     """
     _check(posts, seed, damaged, noise, users, several)
     folder = Path(folder)
     options = {"posts": posts, "seed": seed, "damaged": damaged, "noise": noise, "users": users}
     if several != SEVERAL:
         options["several"] = several
-    prepare(folder, options)
     crowd = Crowd(seed, users)
     table, unfinished = folder / "posts.jsonl", folder / "posts.jsonl.part"
-    with unfinished.open("w", encoding="utf-8", newline="\n") as out:
-        for index in range(posts):
-            row = write_post(folder, index, crowd, noise, several)
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-            if on_written:
-                on_written(index + 1)
-        for number in range(damaged):
-            out.write(damaged_line(folder, posts + number, number, crowd) + "\n")
-    unfinished.replace(table)
+    with writing(folder):
+        prepare(folder, options)
+        with unfinished.open("w", encoding="utf-8", newline="\n") as out:
+            for index in range(posts):
+                row = write_post(folder, index, crowd, noise, several)
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if on_written:
+                    on_written(index + 1)
+            for number in range(damaged):
+                out.write(damaged_line(folder, posts + number, number, crowd) + "\n")
+        unfinished.replace(table)
     return table
 
 

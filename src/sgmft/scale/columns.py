@@ -11,6 +11,7 @@ from sgmft.answers import Layout
 from sgmft.tables import open_table
 from sgmft.tables.arrow_types import ColumnTypes
 from sgmft.tables.plain import plain
+from sgmft.tables.reading import cells_of
 
 _BATCH = 4096
 
@@ -47,10 +48,19 @@ def output_types(layout: Layout, given: dict[str, Any]) -> dict[str, Any]:
 
 def _said(table: str) -> dict[str, Any]:
     """What a Parquet table says of its columns, as the types of the plain values they become."""
-    import pyarrow.parquet
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     open_table(table)  # says what is wrong with a damaged one
-    return {field.name: _plain_type(field.type) for field in pyarrow.parquet.read_schema(table)}
+    types = {field.name: _plain_type(field.type) for field in pq.read_schema(table)}
+    times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
+    if times:  # those that Python has no word for are read as texts
+        with pq.ParquetFile(table) as file:
+            for batch in file.iter_batches(columns=times):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if any(isinstance(cell, str) for cell in cells_of(column)):
+                        types[name] = pa.string()
+    return types
 
 
 def _plain_type(kind: Any) -> Any:

@@ -54,7 +54,7 @@ def suggest(
     """Choose the posts most worth labelling, as Label Studio tasks or a table to fill in."""
     from sgmft import console
     from sgmft.locator import SemanticLocator
-    from sgmft.suggest.job import folder_of, suggest_table
+    from sgmft.suggest.job import folder_of, read_alike, suggest_table
 
     folder = console.feature_folder(features)
     if model is None:
@@ -63,16 +63,15 @@ def suggest(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = locator_of(model, features, device)
+    source = source_of(table, where, column, allow_outside, strict)
     with console.counter("Encoding") as done:
         found = suggest_table(
-            source_of(table, where, column, allow_outside, strict),
+            source,
             output,
             locator,
             number,
             labels=[name for part in (labels or "").split(",") if (name := part.strip())],
-            labelled=[
-                source_of(other, None, None, allow_outside, strict) for other in labelled or ()
-            ],
+            labelled=[read_alike(other, source) for other in labelled or ()],
             seed=seed,
             on_encoded=done,
         )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from sgmft.answers import renamed_columns
+from sgmft.answers import columns_of, renamed_columns
 from sgmft.errors import SgmftError
 from sgmft.jobs import Source, Told
 from sgmft.posts import Post, count_errors, refuse, told_errors
 from sgmft.prediction import Prediction
 from sgmft.suggest.choice import choose_posts, uncertainty_of
-from sgmft.tables import open_writer
+from sgmft.tables import Columns, iter_posts, open_writer
 from sgmft.tables.label_studio_tasks import CONTROL, write_tasks
 from sgmft.training import answer
 
@@ -151,6 +151,13 @@ def suggest_table(
         SgmftError: a table cannot be read, nothing is left to suggest, or there are no labels to
             choose among; with `source.strict`, for the first bad row.
     """
+    for table in (source, *labelled):
+        table.spare(output)
+    if _holds_labels(output):
+        raise SgmftError(
+            f"{output} holds labels already, which would be lost: give the new suggestions another "
+            f"name, and these posts with --labelled {output}."
+        )
     posts = source.all_posts()
     seen = [post for table in labelled for post in table.all_posts()]
     known = [post for post in (*posts, *seen) if post.label is not None]
@@ -190,6 +197,24 @@ def suggest_table(
         _write_table(output, posts, chosen)
     told = Told(len(posts) + len(seen), count_errors(refused))
     return Suggested(told, len(chosen), len(known), folder_of(source.table), config)
+
+
+def read_alike(table: str, source: Source) -> Source:
+    """A table of labelled posts, read as `source` is as far as it has the columns named there."""
+    there = set(columns_of(table))
+    named = {role: name for role, name in asdict(source.columns).items() if name in there}
+    return replace(source, table=table, columns=Columns(**named), where={})
+
+
+def _holds_labels(output: str | Path) -> bool:
+    """Whether a file of earlier suggestions is there, with labels that somebody filled in."""
+    if str(output) == "-" or not Path(output).is_file():
+        return False
+    try:
+        posts = iter_posts(output, allow_outside=True)
+        return any(post.label is not None or post.row.get(CONTROL) for post in posts)
+    except SgmftError:  # it is no table
+        return False
 
 
 def folder_of(table: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sgmft.errors import SgmftError
+from sgmft.tables.raw import reading
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 PARTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -19,22 +20,27 @@ def tables_in(table: str | Path) -> list[str | Path]:
     else, "-" among it, stands for itself.
 
     Raises:
-        SgmftError: a folder holds none of these, or more than one metadata file.
+        SgmftError: a folder holds none of these or more than one metadata file, or cannot be read.
     """
-    folder = Path(table)
-    if str(table) == "-" or not folder.is_dir():
+    if str(table) == "-":
         return [table]
-    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    folder = Path(table)
+    with reading(folder):
+        if not folder.is_dir():
+            return [table]
+        found = [folder / name for name in METADATA if (folder / name).is_file()]
+        parts = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in PARTS
+            and not file.name.startswith((".", "_"))
+            and file.is_file()
+        )
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise SgmftError(f"{folder} holds {names}: give the one to read as the table.")
     if found:
         return [found[0]]
-    parts = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in PARTS and not file.name.startswith((".", "_")) and file.is_file()
-    )
     if not parts:
         raise SgmftError(
             f"{folder} is a folder without any of {', '.join(METADATA)}, and without tables "

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from sgmft.tables.pictures import IMAGES
+
 LOCAL_FILES = "/data/local-files/?d="
 _UPLOAD = "/data/upload/"
 _OF_ANNOTATIONS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
@@ -26,15 +28,23 @@ def is_annotation_table(columns: Sequence[str]) -> bool:
 def post_of(item: Mapping[str, Any]) -> str | None:
     """What all records of one post have in common; None where there is no other.
 
-    Tasks of several rounds are of one post when their data have one text and one id, or one `row`.
-    JSON-MIN has a record for each annotation of a task, under the task's id in the place of theirs.
+    Tasks of several rounds are of one post when their data have one text, the same pictures and one
+    id, or one `row`. JSON-MIN has a record for each annotation of a task, under the task's id in
+    the place of theirs.
     """
     if is_task(item):
         data = item["data"]
         own = data.get("id") or data.get("row")
-        return repr((own, data.get("text"))) if own else None
+        return repr((own, *_shown(data))) if own else None
     own = item.get("row") or item.get("id")
-    return repr((own, item.get("text"))) if "annotation_id" in item and own else None
+    return repr((own, *_shown(item))) if "annotation_id" in item and own else None
+
+
+def _shown(record: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """A record's text and its pictures, which one round may have as a text, another as a list."""
+    cells = [cell for name, cell in record.items() if name.strip().casefold() in IMAGES]
+    listed = [cell if isinstance(cell, list) else [cell] for cell in cells]
+    return record.get("text"), [picture for cell in listed for picture in cell if picture]
 
 
 def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:

@@ -13,6 +13,8 @@ from typing import Any
 from sgmft.posts import Attachment
 from sgmft.tables.values import is_missing, mend
 
+IMAGES = ("image", "images", "file_name")
+"""The usual names of columns that hold pictures; the first that is not empty does."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 

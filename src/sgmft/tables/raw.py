@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, printable
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"
 """The reason given for a damaged row of a table that is otherwise UTF-8 or GB18030."""
@@ -56,3 +57,25 @@ def check_header(path: Path, columns: list[str]) -> None:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise SgmftError(f"{path} has more than one column {twice[0]!r}: rename one of them.")
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn the system's refusal to read a file or folder into a sentence.
+
+    Raises:
+        SgmftError: naming it, and what the system says.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise SgmftError(f"There is no file {path}: check its name and folder.") from None
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise SgmftError(f"{path} cannot be read: {reason}.") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a library says, which may be long, or nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0][:300]).rstrip(".")

@@ -6,16 +6,17 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from sgmft.errors import SgmftError, printable
+from sgmft.errors import SgmftError
 from sgmft.tables.delimited import open_delimited
 from sgmft.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
 from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import flatten, post_of
-from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header
+from sgmft.tables.raw import DAMAGED, RawRow, RawTable, check_header, first_line, reading
 from sgmft.tables.values import MAX_DEPTH, is_deep, mend
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
@@ -32,39 +33,33 @@ def open_table(table: str | Path) -> RawTable:
     """
     if str(table) == "-":
         return RawTable("standard input", Path(), None, _jsonl_rows(None, "standard input"))
-    path = Path(table)
-    if path.is_dir():
-        parts = tables_in(path)
-        if len(parts) > 1:
-            raise SgmftError(f"{path} holds {len(parts)} tables: give one of them.")
-        path = Path(parts[0])
+    parts = tables_in(table)
+    if len(parts) > 1:
+        raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
+    path = Path(parts[0])
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SgmftError(
             f"{path} is no table sgmft can read: use one of {', '.join(SUFFIXES)}, "
             "or a folder with a metadata file."
         )
-    try:
+    with reading(path):
         if path.stat().st_size == 0:
             raise SgmftError(f"{path} is empty: a table needs at least a header.")
         if suffix in (".csv", ".tsv"):
-            return open_delimited(path, "\t" if suffix == ".tsv" else None)
-        if suffix == ".parquet":
-            return _open_parquet(path)
-        if suffix == ".json":
-            return _open_json(path)
-        return RawTable(path.name, path.parent, None, _jsonl_rows(path, str(path)))
-    except FileNotFoundError:
-        raise SgmftError(f"There is no file {path}: check its name and folder.") from None
-    except OSError as error:
-        reason = error.strerror or _first_line(error)
-        raise SgmftError(f"{path} cannot be read: {reason}.") from error
+            raw = open_delimited(path, "\t" if suffix == ".tsv" else None)
+        elif suffix == ".parquet":
+            raw = _open_parquet(path)
+        elif suffix == ".json":
+            raw = _open_json(path)
+        else:
+            raw = RawTable(path.name, path.parent, None, _jsonl_rows(path, str(path)))
+        return replace(raw, rows=_read(path, raw.rows))
 
 
-def _first_line(error: Exception) -> str:
-    """What a library says, which may be long, or nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0][:300]).rstrip(".")
+def _read(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+    with reading(path):
+        yield from rows
 
 
 # --- JSON lines
@@ -185,7 +180,7 @@ def _open_parquet(path: Path) -> RawTable:
 
 
 def _damaged_parquet(path: Path, error: Exception) -> SgmftError:
-    reason = _first_line(error)
+    reason = first_line(error)
     return SgmftError(f"{path} is a damaged Parquet file ({reason}): write it again.")
 
 
@@ -197,7 +192,7 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_rows_at_once(file)):
-                for cells in zip(*map(_cells, batch.columns), strict=True):
+                for cells in zip(*map(cells_of, batch.columns), strict=True):
                     number += 1
                     yield RawRow(number, dict(zip(columns, cells, strict=True)))
     except Exception as error:  # as above; a time zone that nobody knows is a KeyError
@@ -212,7 +207,7 @@ def _rows_at_once(file: Any) -> int:
     return max(1, min(_BATCH, _BATCH_BYTES * rows // max(1, size)))
 
 
-def _cells(column: Any) -> list[Any]:
+def cells_of(column: Any) -> list[Any]:
     """Turn a column into Python values; a text that is not UTF-8 stays bytes."""
     import pyarrow
 

@@ -14,7 +14,7 @@ from sgmft.errors import SgmftError, printable
 from sgmft.posts import Attachment, PictureFile, Post
 from sgmft.tables.folder import tables_in
 from sgmft.tables.label_studio import local_path
-from sgmft.tables.pictures import Locator, named, split_cell
+from sgmft.tables.pictures import IMAGES, Locator, named, split_cell
 from sgmft.tables.raw import RawRow, RawTable
 from sgmft.tables.reading import open_table
 from sgmft.tables.seen_ids import SeenIds
@@ -40,7 +40,6 @@ class Columns:
 
 
 USUAL_COLUMNS = Columns()
-_IMAGES = ("image", "images", "file_name")
 
 
 def read_posts(
@@ -115,7 +114,7 @@ class _Finder:
     """Looks up the cells of a row by what they mean."""
 
     def __init__(self, raw: RawTable, columns: Columns) -> None:
-        usual = {"image": _IMAGES, "label": raw.label_columns or ("label",)}
+        usual = {"image": IMAGES, "label": raw.label_columns or ("label",)}
         self._roles = {
             field.name: (named, usual.get(field.name, (field.name,)))
             for field in fields(Columns)

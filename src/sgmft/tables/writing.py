@@ -124,7 +124,7 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> TableWriter:
     - ``.parquet`` takes the type of each column from its values; see `ParquetSink`.
 
     In every format NaN becomes null, and a lone surrogate, which no encoding has room for,
-    becomes U+FFFD. A folder that does not exist is made.
+    becomes U+FFFD; infinity is "inf" where it is JSON. A folder that does not exist is made.
 
     Raises:
         SgmftError: for a suffix that is none of these, or a path that cannot be written.
