@@ -265,6 +265,7 @@ def test_labelled_tables_are_read_like_the_posts(tmp_path):
     assert read_alike(str(alike), own) == Source(str(alike), own.columns, {}, True, True)
     back = table_of([{"text": "sofa", "place": "Home"}], tmp_path / "back.csv")
     assert read_alike(str(back), own).columns == Columns(label="place")
+    assert read_alike("-", own).columns == Columns()  # a stream is read once
     (post,) = read_alike(str(back), own).all_posts()
     assert (post.text, post.label) == ("sofa", "Home")
 

@@ -138,7 +138,8 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
             on_epoch: called after each epoch.
 
         Raises:
-            SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
+            SgmftError: fewer than two labels are left, or the training has diverged; with
+                `strict`, for the first bad post.
         """
         if self.tuning is not None:
             from sgmft.tuning.stage import Stage, check_tunable  # heavy, and seldom asked for

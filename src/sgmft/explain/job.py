@@ -14,6 +14,7 @@ from sgmft.explain.explanation import Explanation
 from sgmft.explain.page import explanation_page
 from sgmft.explain.reader import UnreadableError, check_label
 from sgmft.explain.wording import summary
+from sgmft.files import write_whole
 from sgmft.jobs import Source, Told
 from sgmft.posts import Post, count_errors
 
@@ -70,7 +71,7 @@ def explain_table(
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8", errors="replace")
+        write_whole(path, text.encode(errors="replace"))
     except OSError as error:
         raise SgmftError(f"{output} cannot be written: {error.strerror}.") from None
     told = [summary(each) for each in explanations]

@@ -200,8 +200,11 @@ def suggest_table(
 
 
 def read_alike(table: str, source: Source) -> Source:
-    """A table of labelled posts, read as `source` is as far as it has the columns named there."""
-    there = set(columns_of(table))
+    """A table of labelled posts, read as `source` is as far as it has the columns named there.
+
+    A stream, which is read once, has the usual names.
+    """
+    there = set() if table == "-" else set(columns_of(table))
     named = {role: name for role, name in asdict(source.columns).items() if name in there}
     return replace(source, table=table, columns=Columns(**named), where={})
 
