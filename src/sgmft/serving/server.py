@@ -7,12 +7,13 @@ import logging
 import math
 import signal
 import socket
+import warnings
 from collections.abc import Callable
 
 import uvicorn
 
 from sgmft.abstention import Abstention
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.serving.app import create_app
 from sgmft.serving.connection import Connection
 from sgmft.serving.engine import Engine
@@ -54,6 +55,7 @@ def serve_model(
         logging.getLogger("sgmft").setLevel(logging.INFO)
         for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes
             logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.simplefilter("ignore", SgmftWarning)  # they name visitors' tables
         config = uvicorn.Config(
             app,
             log_config=None,
