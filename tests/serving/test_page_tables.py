@@ -84,6 +84,18 @@ def test_a_table_with_a_zip_comes_back_labelled(
     assert result.locator("tbody tr").count() == 8
 
 
+def test_a_tables_name_is_written_down_nowhere(visit: Any, server: Any, tmp_path: Path) -> None:
+    """Also where the encoding is told, in the place of those who read it."""
+    table = tmp_path / "confidential.csv"
+    table.write_bytes("text\n在电影院看电影\n上课中\n".encode("gb18030"))
+    page = visit()
+    page.label(table)
+    found = page.download(tmp_path)
+    assert found.name == "confidential-labelled.csv"
+    assert [row["text"] for row in read(found)] == ["在电影院看电影", "上课中"]
+    assert "confidential" not in "".join(server.log)
+
+
 def test_a_dangerous_zip_is_refused_and_the_page_goes_on(visit: Any, tmp_path: Path) -> None:
     table = write_table(tmp_path / "posts.csv", [])
     outside = write_zip(tmp_path / "outside.zip", {"../outside.jpg": b"x"})
