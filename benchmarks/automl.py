@@ -27,14 +27,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from learning_curves import Table, kept, read_table
+from learning_curves import PARTS, Table, kept, read_table
 
 from sgmft import SemanticLocator
 from sgmft.compare.results import Spread
 from sgmft.compare.statistics import difference, summarise
 from sgmft.text import get_cleaning, words
 
-PARTS = ("train", "test")
 TITLES = {
     "text": "AutoGluon, text",
     "features": "AutoGluon, text and features",
@@ -91,7 +90,7 @@ def automl(
         took = time.monotonic() - start
         chances = made.predict_proba(test.drop(columns="label"))[table.labels].to_numpy()
         size = size_of(Path(folder))
-        return {"chances": chances.tolist(), "seconds": took, "size": size, "best": made.model_best}
+        return {"chances": chances.tolist(), "seconds": took, "size": size}
 
 
 def ours(table: Table, sides: list[list[int]], features: Path) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def report(name: str, table: Table, test: list[int], found: dict[str, Any]) -> N
         error = f"{100 * told.calibration_error.mean:.1f}"
         cells = [interval(told.accuracy), interval(told.macro_f1), error]
         if key == "default":
-            cells += ["", ""]
+            cells += ["—", "—"]
         else:
             apart = difference(chances[key], chances["default"], truth)
             ends = f"[{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"

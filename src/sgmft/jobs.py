@@ -51,9 +51,10 @@ class Source:
     def spare(self, output: str | Path) -> None:
         """Raise SgmftError where writing this file would replace what is read."""
         path = Path(output)
-        for part in () if str(output) == "-" or not path.exists() else tables_in(self.table):
-            if str(part) != "-" and Path(part).exists() and path.samefile(part):
-                raise SgmftError(f"{output} is the table that is read: give the output a new name.")
+        if "-" in (str(output), str(self.table)) or not path.exists():
+            return
+        if any(part.exists() and path.samefile(part) for part in map(Path, tables_in(self.table))):
+            raise SgmftError(f"{output} is the table that is read: give the output a new name.")
 
     def all_posts(self) -> list[Post]:
         """The posts at once; SgmftError when there are none."""

@@ -145,7 +145,7 @@ def test_other_posts_are_other_work(compare, toy_posts, monkeypatch):
     assert len(done) == 2 * 2  # two rows, the reference among them, and two seeds
 
 
-def test_the_same_posts_in_another_order_are_other_work(compare, toy_posts, monkeypatch):
+def test_the_same_posts_in_another_order_are_other_work(compare, toy_posts):
     """Predictions are paired row by row: those of another order would be of other posts."""
     test = [replace(post, row={"part": "test"}) for post in toy_posts[:12]]
     train = [replace(post, row={"part": "train"}) for post in toy_posts[12:]]

@@ -238,7 +238,7 @@ def test_parquet_keeps_its_types(model: ModelAt, tmp_path: Path) -> None:
 def test_times_that_python_has_no_word_for_are_texts(model: ModelAt, tmp_path: Path) -> None:
     late = pa.array([0, 253_402_300_800], pa.timestamp("s"))  # the year 10000
     days = pa.array([-(10**6), 1], pa.int32()).cast(pa.date32())
-    given = {"text": pa.array(["sofa", "desk"]), "late": late, "day": days, "ok": late.slice(0, 1)}
+    given = {"text": pa.array(["sofa", "desk"]), "late": late, "day": days}
     given["ok"] = pa.array([0, 1], pa.timestamp("s"))
     pq.write_table(pa.table(given), tmp_path / "t.parquet")
     predict(tmp_path / "t.parquet", tmp_path / "out", model)

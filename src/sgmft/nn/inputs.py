@@ -21,6 +21,14 @@ class Vectors(Protocol):
         ...
 
 
+def divisor(deviation: Tensor) -> Tensor:
+    """What to divide features by: their deviation, or 1 where they are constant.
+
+    Divided by next to nothing, the rounding of a constant would become a feature itself.
+    """
+    return deviation.masked_fill(deviation <= 1e-4, 1.0)
+
+
 class Normalizer(nn.Module):
     """Feature scale: as the encoder gives it, unit length, or standardised on the training set."""
 
@@ -37,8 +45,6 @@ class Normalizer(nn.Module):
         """Take mean and standard deviation from real training features (N, width).
 
         In float64 and part by part: all regions of many posts would not fit into memory as floats.
-        A feature that is constant there has deviation 1: divided by next to nothing, its rounding
-        would become a feature itself.
         """
         if self.kind == "standard" and len(x) > 1:
             total, squares = self.mean.new_zeros(2, self.mean.numel()).double()
@@ -49,7 +55,7 @@ class Normalizer(nn.Module):
                 squares += (part.double() - mean).square_().sum(0)
             deviation = (squares / (len(x) - 1)).sqrt()
             self.mean.copy_(mean)
-            self.deviation.copy_(deviation.masked_fill(deviation <= 1e-4, 1.0))
+            self.deviation.copy_(divisor(deviation))
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, rescaled over the last axis."""

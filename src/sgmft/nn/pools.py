@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from sgmft.nn.inputs import divisor
+
 START_POWER = 0.3  # between a product of opinions, 0, and a mixture of them, 1
 
 
@@ -111,8 +113,7 @@ class SimilarityGatedPool(nn.Module):
         similarities = _similarities(text, image, prior)
         if len(labels) > 1:
             self.mean.copy_(similarities.mean(0))
-            deviation = similarities.std(0)
-            self.deviation.copy_(deviation.masked_fill(deviation <= 1e-4, 1.0))
+            self.deviation.copy_(divisor(similarities.std(0)))
         start = {name: x.detach().clone() for name, x in self.named_parameters()}
 
         def loss() -> Tensor:

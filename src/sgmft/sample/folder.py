@@ -55,6 +55,7 @@ def prepare(folder: Path, options: Mapping[str, object]) -> None:
         raise SgmftError(f"{folder} holds files that are not an earlier sample; {cure}.")
     told = ", ".join(f"{name} = {value}" for name, value in options.items())
     folder.mkdir(parents=True, exist_ok=True)
+    # First: it tells that the folder is ours, should the rest be stopped.
     write_whole(folder / "README.md", README.format(title=TITLE, options=told).encode())
     images = folder / "images"
     images.mkdir(exist_ok=True)

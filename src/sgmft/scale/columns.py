@@ -52,15 +52,22 @@ def _said(table: str) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     open_table(table)  # says what is wrong with a damaged one
-    types = {field.name: _plain_type(field.type) for field in pq.read_schema(table)}
-    times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
-    if times:  # those that Python has no word for are read as texts
-        with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(columns=times):
-                for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                    if any(isinstance(cell, str) for cell in cells_of(column)):
-                        types[name] = pa.string()
+    with pq.ParquetFile(table) as file:
+        types = {field.name: _plain_type(field.type) for field in file.schema_arrow}
+        times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
+        for batch in file.iter_batches(columns=times) if times else ():
+            late = [name for name in times if _is_read_as_text(batch[name])]
+            types.update(dict.fromkeys(late, pa.string()))
     return types
+
+
+def _is_read_as_text(times: Any) -> bool:
+    """Whether Python has no word for some of these times; the first or the last, if any."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = pa.array(pc.min_max(times).values(), times.type)
+    return any(isinstance(cell, str) for cell in cells_of(ends))
 
 
 def _plain_type(kind: Any) -> Any:

@@ -204,8 +204,9 @@ def read_alike(table: str, source: Source) -> Source:
 
     A stream, which is read once, has the usual names.
     """
-    there = set() if table == "-" else set(columns_of(table))
-    named = {role: name for role, name in asdict(source.columns).items() if name in there}
+    named = {role: name for role, name in asdict(source.columns).items() if name is not None}
+    there = set(columns_of(table)) if named and table != "-" else set()
+    named = {role: name for role, name in named.items() if name in there}
     return replace(source, table=table, columns=Columns(**named), where={})
 
 

@@ -83,9 +83,10 @@ def _count(path: Path, encoding: str, never: re.Pattern[str] | None = None) -> _
                 continue
             try:
                 text = line.decode(encoding)
-                wrong = never is not None and never.search(text) is not None
             except UnicodeDecodeError:
-                wrong = True
-            good, bad = good + (not wrong), bad + wrong
-            first = first or number * wrong
+                text = None
+            if text is None or (never is not None and never.search(text)):
+                bad, first = bad + 1, first or number
+            else:
+                good += 1
     return _Count(good, bad, first)

@@ -34,7 +34,9 @@ def watched(folder: Path | None) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", r"(?s).* is read as GB18030", SgmftWarning)
+            warnings.filterwarnings(
+                "ignore", r"(?s).* is not UTF-8 and is read as GB18030\.", SgmftWarning
+            )
             yield
     finally:
         seen, _seen = _seen, None
