@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m sgmft.demo demo/
+	$(BIN)/python -m sgmft.cli.demo demo/
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,8 +16,8 @@ import numpy as np
 from trained import halves
 
 from sgmft import SemanticLocator
-from sgmft.align.job import align
-from sgmft.with_encoder import WithEncoder
+from sgmft.features.encoder_handle import WithEncoder
+from sgmft.jobs.align import align
 
 WAYS = ("text to picture", "picture to text")
 

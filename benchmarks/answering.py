@@ -3,7 +3,7 @@
     python benchmarks/answering.py
 
 17,000 made-up posts in the sizes of `compact`; both learned from the first 2,000 of them. Features
-as `sgmft.features.Features` has them and as one array, so that neither side converts anything.
+as `Features` has them and as one array, so that neither side converts anything.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from measuring import in_turns, print_row
 from sklearn.linear_model import LogisticRegression
 from training import CLASSES, COMPACT, POSTS, made
 
-from sgmft.fitting import Task
-from sgmft.methods import get_method
-from sgmft.training import answer, train
+from sgmft.models.inference import answer
+from sgmft.models.registry import get_method
+from sgmft.training.fit import Task
+from sgmft.training.trainer import train
 
 
 def main() -> None:

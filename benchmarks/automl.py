@@ -30,9 +30,8 @@ import pandas as pd
 from learning_curves import PARTS, Table, kept, read_table
 
 from sgmft import SemanticLocator
-from sgmft.compare.results import Spread
-from sgmft.compare.statistics import difference, summarise
-from sgmft.text import get_cleaning, words
+from sgmft.data.preprocessing.text import get_cleaning, words
+from sgmft.evaluation.compare.statistics import Spread, difference, summarise
 
 TITLES = {
     "text": "AutoGluon, text",

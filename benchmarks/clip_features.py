@@ -23,8 +23,8 @@ from measuring import in_turns, least_cosine, print_row
 from torch.nn.functional import linear
 from transformers import BertTokenizer, ChineseCLIPConfig, ChineseCLIPModel
 
-from sgmft.encoders import load_encoder
-from sgmft.encoders.chinese_clip import MAX_TEXT_TOKENS, MEAN, STD
+from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, MEAN, STD
+from sgmft.features.encoders.registry import load_encoder
 
 POSTS, BATCH, ROUNDS = 16, 8, 2
 WIDTH, HIDDEN, LAYERS, PATCHES = 1280, 5120, 32, 257

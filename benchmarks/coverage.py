@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from trained import halves, trained
 
-from sgmft.evaluation import evaluate
-from sgmft.selective import LEVELS
+from sgmft.evaluation.metrics import evaluate
+from sgmft.evaluation.selective import LEVELS
 
 
 def main() -> None:

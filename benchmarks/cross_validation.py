@@ -24,14 +24,15 @@ import torch
 from sklearn.metrics import f1_score
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.compare.cells import FACTORS
-from sgmft.compare.statistics import Difference, corrected, difference
-from sgmft.files import write_whole
-from sgmft.fitting import Task, choose, refit
-from sgmft.methods import get_method
-from sgmft.posts import Post
-from sgmft.splits import split_posts
-from sgmft.training import LabelledFeatures, answer
+from sgmft.data.posts import Post
+from sgmft.data.splits import split_posts
+from sgmft.evaluation.compare.cells import FACTORS
+from sgmft.evaluation.compare.statistics import Difference, corrected, difference
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.inference import answer
+from sgmft.models.registry import get_method
+from sgmft.training.fit import Task, choose, refit
+from sgmft.utils.files import write_whole
 
 FOLDS, TRIALS, HELD_OUT = 5, 3, 0.1
 REFERENCE = "default"

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.explain.attribution import (
+from sgmft.evaluation.explain.attribution import (
     MOST_WORDS,
     blank_regions,
     region_losses,
     word_losses,
 )
-from sgmft.explain.reader import Model, PostReader
-from sgmft.explain.words import find_words, without
+from sgmft.evaluation.explain.masked_model import Model, PostReader
+from sgmft.evaluation.explain.words import find_words, without
 
 WORDS, REGIONS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 6, 8)  # how many are deleted
 WORD_DRAWS, REGION_DRAWS, RESAMPLES = 5, 2, 2000

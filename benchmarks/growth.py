@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from measuring import print_row
 
 from export import SGMFT, sample
-from sgmft.drawing import cjk_fonts, drawing_style, svg_text
-from sgmft.sample.texts import PLACES, write
+from sgmft.data.synthetic.texts import PLACES, write
+from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 
 SIZES = (1_000, 10_000, 100_000)
 COLOUR = "#0072b2"

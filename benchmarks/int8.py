@@ -18,10 +18,10 @@ from measuring import in_turns
 from trained import halves, trained
 
 from sgmft import Post
-from sgmft.export.eight_bits import pictures_of
-from sgmft.export.folder import export_model
-from sgmft.runtime import OnnxLocator
-from sgmft.runtime.manifest import PICTURES
+from sgmft.locator.onnx.export import export_model
+from sgmft.locator.onnx.locator import OnnxLocator
+from sgmft.locator.onnx.manifest import PICTURES
+from sgmft.locator.onnx.quantize import pictures_of
 
 ROUNDS, TIMED = 3, 32
 

@@ -30,20 +30,19 @@ from cross_validation import parse
 from torch import Tensor, nn
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.baselines.base import Method
-from sgmft.compare.figures import COLOURS
-from sgmft.drawing import drawing_style, svg_text
-from sgmft.encoders import EncoderInfo
-from sgmft.files import write_whole
-from sgmft.fitting import Task, fit_network
-from sgmft.methods import get_method
-from sgmft.nn import Network
-from sgmft.nn.batch import Batch
-from sgmft.nn.inputs import Normalizer
-from sgmft.nn.network import NetworkConfig, Output
-from sgmft.posts import Post
-from sgmft.splits import split_posts
-from sgmft.training import LabelledFeatures, answer
+from sgmft.data.posts import Post
+from sgmft.data.splits import split_posts
+from sgmft.evaluation.compare.figures import COLOURS
+from sgmft.evaluation.figures import drawing_style, svg_text
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import Network, NetworkConfig, Normalizer, Output
+from sgmft.models.inference import answer
+from sgmft.models.method import Method
+from sgmft.models.registry import get_method
+from sgmft.training.fit import Task, fit_network
+from sgmft.utils.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -35,13 +35,13 @@ from cross_validation import folds_of, mark
 from learning_curves import SYSTEMS, Table, kept, learn, read_table, save, task_of
 from scipy.stats import spearmanr
 
-from sgmft.compare.statistics import corrected, difference
-from sgmft.drawing import drawing_style, svg_text
-from sgmft.features import Features
-from sgmft.ragged import Ragged
-from sgmft.sample import write_sample
-from sgmft.splits import split_posts
-from sgmft.training import LabelledFeatures, answer
+from sgmft.data.splits import split_posts
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.evaluation.compare.statistics import corrected, difference
+from sgmft.evaluation.figures import drawing_style, svg_text
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.ragged import Ragged
+from sgmft.models.inference import answer
 
 POSTS, REFERENCE, RESAMPLES = 560, "default", 2000
 SHARES = (0.0, 0.25, 0.5, 0.75)

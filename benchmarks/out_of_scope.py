@@ -21,8 +21,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from sgmft import Post, SemanticLocator, read_posts
-from sgmft.abstention import entropy
-from sgmft.training import Answers, answer
+from sgmft.locator.abstention import entropy
+from sgmft.models.inference import Answers, answer
 
 COMPONENTS, RESAMPLES = 256, 500
 

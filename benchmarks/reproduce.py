@@ -68,7 +68,9 @@ def recorded(locator: SemanticLocator, folder: Path, test: list[Any]) -> dict[st
     return {
         "weights": digest((folder / "model.safetensors").read_bytes()),
         "probabilities": digest(probabilities.tobytes()),
-        "accuracy": float(np.mean([p == x.label for p, x in zip(locator.predict(test), test)])),
+        "accuracy": float(
+            np.mean([p == x.label for p, x in zip(locator.predict(test), test, strict=True)])
+        ),
         "metrics": json.loads((folder / "config.json").read_text())["sgmft"].get("metrics"),
     }
 

@@ -31,7 +31,7 @@ from measuring import spread
 
 from export import SGMFT, sample
 from sgmft import Post, read_posts
-from sgmft.drawing import drawing_style, svg_text
+from sgmft.evaluation.figures import drawing_style, svg_text
 
 CLIENTS, MOST, ROUNDS = 16, 200, 2
 SHARES = (50, 75, 90, 95, 99)

@@ -21,13 +21,14 @@ from cross_validation import folds_of, mark
 from learning_curves import SYSTEMS, Table, learn, task_of
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.compare.statistics import corrected, difference
-from sgmft.encoding import MAX_PICTURES, encode_posts, stack
-from sgmft.post_features import PostFeatures
-from sgmft.posts import Post
-from sgmft.sample import write_sample
-from sgmft.store import FeatureStore
-from sgmft.training import LabelledFeatures, answer
+from sgmft.data.posts import Post
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.evaluation.compare.statistics import corrected, difference
+from sgmft.features.encode import MAX_PICTURES, encode_posts, stack
+from sgmft.features.features import LabelledFeatures
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.store import FeatureStore
+from sgmft.models.inference import answer
 
 KEPT = {"1": 1, "2": 2, "4": 4, "all": MAX_PICTURES}
 

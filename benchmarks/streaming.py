@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from export import SGMFT, sample
-from sgmft.drawing import cjk_fonts, drawing_style, svg_text
-from sgmft.sample.texts import PLACES, write
+from sgmft.data.synthetic.texts import PLACES, write
+from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 
 EVERY = 2.0  # seconds between two looks at the process
 

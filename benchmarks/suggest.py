@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from learning_curves import SYSTEMS, Table, kept, read_table, spread, task_of
 
-from sgmft.calibration import fit_temperature
-from sgmft.fitting import fit_network
-from sgmft.suggest.choice import choose_posts, uncertainty_of
-from sgmft.training import answer
+from sgmft.evaluation.calibration import fit_temperature
+from sgmft.jobs.suggest import choose_posts, uncertainty_of
+from sgmft.models.inference import answer
+from sgmft.training.fit import fit_network
 
 SIZES = (50, 100, 200, 400)
 WAYS = ("random", "suggest")

@@ -23,13 +23,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from sgmft.encoders import EncoderInfo
-from sgmft.features import Features, Ragged
-from sgmft.fitting import Task
-from sgmft.methods import get_method
-from sgmft.nn import Batch, Network, feed_forward
-from sgmft.nn.experts import DenseExpert, draw_folds
-from sgmft.training import LabelledFeatures, train
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features, LabelledFeatures, Ragged
+from sgmft.models import sgmft as feed_forward
+from sgmft.models.base import Network
+from sgmft.models.experts import DenseExpert, draw_folds
+from sgmft.models.registry import get_method
+from sgmft.training.fit import Task
+from sgmft.training.trainer import train
 
 POSTS, CLASSES = 17_000, 7
 COMPACT = EncoderInfo("compact", "0" * 16, 1536, 2560, False, None, 260, "light", word_width=512)

@@ -24,11 +24,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
-from sgmft.encoders.chinese_clip import MAX_TEXT_TOKENS
-from sgmft.encoders.clip_checkpoint import ClipCheckpoint
-from sgmft.memory import keep_freed_memory
-from sgmft.tuning import Tuning
-from sgmft.tuning.towers import Towers
+from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS
+from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint
+from sgmft.training.finetune.settings import Tuning
+from sgmft.training.finetune.towers import Towers
+from sgmft.utils.runtime import keep_freed_memory
 
 SIZES = {  # text width, layers; picture width, layers, heads, patch; shared width
     "base": ((768, 12), (768, 12, 12, 16), 512),

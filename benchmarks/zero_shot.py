@@ -22,10 +22,10 @@ from learning_curves import read_table
 from torch import Tensor
 
 from sgmft import SemanticLocator
-from sgmft.baselines.described import Described
-from sgmft.features import Features
-from sgmft.training import answer
-from sgmft.zero_shot import parse_descriptions
+from sgmft.features.features import Features
+from sgmft.locator.zero_shot import parse_descriptions
+from sgmft.models.baselines.described import Described
+from sgmft.models.inference import answer
 
 DESCRIPTIONS = (
     "Home=在家里|宅在家不出门|躺在床上|卧室、客厅和厨房;"

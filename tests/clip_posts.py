@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgmft.posts import Post
+from sgmft.data.posts import Post
 from tiny_clip import save_tiny_clip
 
 TEXTS = {"Home": "在家里看书", "School": "学校里上课", "Work": "去公司开会 work"}

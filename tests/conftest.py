@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgmft.posts import Post
+from sgmft.data.posts import Post
 from tiny_encoder import TinyEncoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
@@ -41,7 +41,7 @@ def tiny() -> Any:
     The preset is "elements", which is trained in epochs; those that are, are small and quick here.
     """
     from sgmft import SemanticLocator
-    from sgmft.encoders import ENCODERS
+    from sgmft.features.encoders.registry import ENCODERS
 
     def make(
         settings: dict[str, Any] | None = None, preset: str = "elements", **options: Any
@@ -81,7 +81,7 @@ def toy_model(tiny: Callable[..., Any], toy_posts: list[Post]) -> Any:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of 28 generated posts."""
-    from sgmft.sample import write_sample
+    from sgmft.data.synthetic.sample import write_sample
 
     return write_sample(tmp_path_factory.mktemp("sample") / "posts", posts=28, seed=1)
 

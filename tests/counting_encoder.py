@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from picture_files import encoded, plain, quarters, scene, truncated
-from sgmft.encoders import Encoded, EncoderInfo
-from sgmft.encoding import MAX_PICTURES, Chunk
-from sgmft.post_features import PostFeatures
-from sgmft.posts import Post
+from sgmft.data.posts import Post
+from sgmft.features.encode import MAX_PICTURES, Chunk
+from sgmft.features.encoders.base import Encoded, EncoderInfo
+from sgmft.features.post_features import PostFeatures
 
 TEXT, WORD, IMAGE, SIZE = 8, 5, 6, 32
 

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgmft.encoders import EncoderInfo
-from sgmft.features import Features
-from sgmft.nn import Batch, NetworkConfig, Output
-from sgmft.nn.network import Solved
-from sgmft.post_features import PostFeatures
-from sgmft.training import LabelledFeatures
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.post_features import PostFeatures
+from sgmft.models.base import NetworkConfig, Output, Solved
 
 INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "light")
 

@@ -11,9 +11,9 @@ import signal
 import time
 from typing import Any
 
-import sgmft.training as training
-from sgmft import processes
-from sgmft.encoders import ENCODERS
+import sgmft.training.trainer as training
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.utils import distributed as processes
 from tiny_encoder import TinyEncoder
 
 ENCODERS["tiny"] = TinyEncoder

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from made_up import posts
-from sgmft import processes
-from sgmft.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
-from sgmft.baselines.unis_mmc import UniSMMC, UniSMMCConfig
-from sgmft.nn import Network
-from sgmft.presets import TrainConfig
-from sgmft.training import train
+from sgmft.models.base import Network
+from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
+from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig
+from sgmft.models.presets import TrainConfig
+from sgmft.training.trainer import train
+from sgmft.utils import distributed as processes
 from small_runs import FAST, SMALL, fresh, mislabelled, weights_of
 
 WIDTHS = {"classes": 3, "text_width": 12, "image_width": 10}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sgmft.nn import SGMFT, ModelConfig, Network
-from sgmft.presets import TrainConfig
-from sgmft.training import Epoch, LabelledFeatures
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import Network
+from sgmft.models.presets import TrainConfig
+from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.training.trainer import Epoch
 
 SMALL = ModelConfig(
     classes=3,

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from sgmft import Post, SemanticLocator
-from sgmft.abstention import FILE, Abstention
-from sgmft.assessment import evaluate_table
-from sgmft.encoders import ENCODERS
+from sgmft.data.source import Source
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, predict_table
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.jobs.evaluate import evaluate_table
+from sgmft.jobs.predict import predict_table
+from sgmft.locator.abstention import FILE, Abstention
 from tiny_encoder import TinyEncoder
 
 RULES = Abstention(coverage=0.8, reject=0.2)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft.abstention import FILE, Abstention, HeldOut, entropy
 from sgmft.errors import SgmftError
+from sgmft.locator.abstention import FILE, Abstention, HeldOut, entropy
 
 K = 4
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import picture_files as made
-from sgmft import images
-from sgmft.images import PictureError, decode_picture, load_picture, read_picture
+from sgmft.data.preprocessing import images
+from sgmft.data.preprocessing.images import PictureError, decode_picture, load_picture, read_picture
 
 pytestmark = pytest.mark.filterwarnings("error")
 

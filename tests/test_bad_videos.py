@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import picture_files as made
 import video_files as film
-from sgmft import frames, images, timed, videos
-from sgmft.frames import holds_several, pictures_of, read_file
-from sgmft.images import PictureError
+from sgmft.data.preprocessing import frames, images, videos
+from sgmft.data.preprocessing import videos as timed
+from sgmft.data.preprocessing.frames import holds_several, pictures_of, read_file
+from sgmft.data.preprocessing.images import PictureError
 
 MP4 = film.video(film.coloured(16))
 WEBM = film.video(film.coloured(16), "webm")

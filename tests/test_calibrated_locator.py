@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.calibration import rescaled
-from sgmft.encoders import ENCODERS
+from sgmft.evaluation.calibration import rescaled
+from sgmft.features.encoders.registry import ENCODERS
 from tiny_encoder import TinyEncoder
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from sgmft.calibration import Calibration, calibration, fit_temperature, rescaled
-from sgmft.evaluation import Evaluation, evaluate
+from sgmft.evaluation.calibration import Calibration, calibration, fit_temperature, rescaled
+from sgmft.evaluation.metrics import Evaluation, evaluate
 
 
 def posts(n=300, classes=4, seed=0, temperature=1.0):

@@ -11,7 +11,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from sgmft.cli import main
+from sgmft.cli.main import main
 
 COMMANDS = ["sample", "train", "evaluate", "predict", "explain", "encode"]
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]

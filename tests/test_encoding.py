@@ -11,11 +11,11 @@ import pytest
 from counting_encoder import IMAGE, SIZE, TEXT, WORD, CountingEncoder, by_id, same
 from counting_encoder import files as files
 from counting_encoder import posts as posts
-from sgmft.encoders import Encoded
-from sgmft.encoding import MAX_PICTURES, encode_posts, stack
-from sgmft.lexical import ngrams
-from sgmft.posts import Post
-from sgmft.store import FeatureStore
+from sgmft.data.posts import Post
+from sgmft.data.preprocessing.ngrams import ngrams
+from sgmft.features.encode import MAX_PICTURES, encode_posts, stack
+from sgmft.features.encoders.base import Encoded
+from sgmft.features.store import FeatureStore
 
 REASONS = {
     "missing": "there is no file missing.jpg",
@@ -53,7 +53,7 @@ def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> Non
 def test_features_belong_to_their_posts(posts, files) -> None:
     encoder = CountingEncoder()
     found = by_id(list(encode_posts(posts, encoder, tokens=True, chunk=6)))
-    from sgmft.images import load_picture  # what a post's picture is by itself
+    from sgmft.data.preprocessing.images import load_picture  # what a post's picture is by itself
 
     def picture(name: str) -> Encoded:
         return encoder.encode_images(load_picture(files[name], SIZE)[None], True)

@@ -16,13 +16,13 @@ import picture_files as made
 import video_files as film
 from counting_encoder import IMAGE, SIZE, CountingEncoder, by_id
 from sgmft import read_posts
-from sgmft.encoding import MAX_PICTURES, encode_posts
-from sgmft.frames import MAX_FRAMES, pictures_of
-from sgmft.images import PictureError, decode_picture
-from sgmft.post_features import PostFeatures
-from sgmft.posts import Post, count_errors
-from sgmft.store import FeatureStore
-from sgmft.thumbnails import SIDE, thumbnail
+from sgmft.data.posts import Post, count_errors
+from sgmft.data.preprocessing.frames import MAX_FRAMES, pictures_of
+from sgmft.data.preprocessing.images import PictureError, decode_picture
+from sgmft.data.preprocessing.thumbnails import SIDE, thumbnail
+from sgmft.features.encode import MAX_PICTURES, encode_posts
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.store import FeatureStore
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_bad_video_in_a_table_is_a_row_with_a_reason(files, tmp_path):
 
 def test_files_that_are_too_large_together(files, monkeypatch):
     size = files["still.jpg"].stat().st_size
-    monkeypatch.setattr("sgmft.encoding.MAX_POST_BYTES", 2 * size)
+    monkeypatch.setattr("sgmft.features.encode.MAX_POST_BYTES", 2 * size)
     posts = [Post("", [files["still.jpg"]] * count) for count in (2, 3)]
     (chunk,) = encode_posts(posts, CountingEncoder())
     assert chunk.posts[0].error is None

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from counting_encoder import CountingEncoder, same
-from sgmft.encoders import Encoded, load_encoder
-from sgmft.encoding import encode_posts
-from sgmft.posts import Post
-from sgmft.sample import write_sample
-from sgmft.store import FeatureStore
+from sgmft.data.posts import Post
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.features.encode import encode_posts
+from sgmft.features.encoders.base import Encoded
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.store import FeatureStore
 
 POSTS = 120  # in the test that kills
 

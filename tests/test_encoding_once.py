@@ -12,11 +12,11 @@ from counting_encoder import CountingEncoder, by_id, same
 from counting_encoder import files as files
 from counting_encoder import posts as posts
 from picture_files import encoded, plain
-from sgmft.encoders import load_encoder
-from sgmft.encoding import encode_posts, stack
-from sgmft.posts import Post
-from sgmft.sample import write_sample
-from sgmft.store import FeatureStore
+from sgmft.data.posts import Post
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.features.encode import encode_posts, stack
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.store import FeatureStore
 
 
 def test_with_and_without_store_give_the_same(posts, tmp_path) -> None:
@@ -139,7 +139,7 @@ def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
     light = FeatureStore(tmp_path / "light", first.info, True)
     list(encode_posts(toy_posts, first, tokens=True, store=light))
     (expected,) = encode_posts(toy_posts, second, tokens=True)
-    monkeypatch.setattr("sgmft.encoding.pictures_of", None)
+    monkeypatch.setattr("sgmft.features.encode.pictures_of", None)
     for tokens in (True, False):
         none = FeatureStore(tmp_path / "none", second.info, tokens)
         (chunk,) = encode_posts(toy_posts, second, tokens=tokens, store=none, pictures=light)

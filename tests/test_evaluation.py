@@ -13,7 +13,7 @@ from sklearn.metrics import (
 )
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation import Evaluation, evaluate
+from sgmft.evaluation.metrics import Evaluation, evaluate
 
 PLACES = ["Home", "School", "电影院"]
 

@@ -16,12 +16,12 @@ import torch
 
 from made_up import INFO
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.feature_files import CHUNK, UNUSED, FeatureFiles
-from sgmft.features import Features
-from sgmft.post_features import PostFeatures
-from sgmft.ragged import Ragged
-from sgmft.store import FeatureStore
-from sgmft.training import LabelledFeatures, train
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.memmap import CHUNK, UNUSED, FeatureFiles
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.ragged import Ragged
+from sgmft.features.store import FeatureStore
+from sgmft.training.trainer import train
 from small_runs import FAST, SMALL, figures, fresh, same, weights_of
 
 
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told(store, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sgmft.feature_files._to_disk", full)
+    monkeypatch.setattr("sgmft.features.memmap._to_disk", full)
     files = FeatureFiles(store, chosen())
     with pytest.raises(SgmftError, match=r"cannot be laid out in .*No space left.*--features"):
         files.features()

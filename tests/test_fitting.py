@@ -11,17 +11,18 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import sgmft.fitting
+import sgmft.training.fit
 from made_up import INFO, Centres, posts
-from sgmft.baselines.base import Method
 from sgmft.errors import SgmftError
-from sgmft.fitting import Task, choose, fit_network, kept_epoch, refit, validation_metrics
-from sgmft.methods import get_method
-from sgmft.nn import SGMFT, Batch, Network, NetworkConfig, Output
-from sgmft.nn.evidence import EvidenceNetwork
-from sgmft.nn.inputs import Vectors
-from sgmft.presets import Preset, TrainConfig
-from sgmft.training import LabelledFeatures
+from sgmft.features.batch import Batch
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import Network, NetworkConfig, Output, Vectors
+from sgmft.models.expert_pool import EvidenceNetwork
+from sgmft.models.method import Method
+from sgmft.models.presets import Preset, TrainConfig
+from sgmft.models.registry import get_method
+from sgmft.models.sgmft import SGMFT
+from sgmft.training.fit import Task, choose, fit_network, kept_epoch, refit, validation_metrics
 
 HELD = [0, 4, 8, 15, 20, 25]  # two of each class
 SETTINGS = {"width": 16, "heads": 2, "classifier_widths": (12,), "epochs": 8, "seed": 3}
@@ -77,14 +78,14 @@ def test_a_solved_network_without_held_out_posts(tmp_path, refit):
 @pytest.fixture
 def trained(monkeypatch):
     """What each training was given: posts, epochs at most, patience, and the epochs it took."""
-    runs, real = [], sgmft.fitting.train
+    runs, real = [], sgmft.training.fit.train
 
     def train(network, data, validation, settings, **run):
         history = real(network, data, validation, settings, **run)
         runs.append((len(data.labels), settings.epochs, settings.patience, len(history)))
         return history
 
-    monkeypatch.setattr(sgmft.fitting, "train", train)
+    monkeypatch.setattr(sgmft.training.fit, "train", train)
     return runs
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import picture_files as made
 import video_files as film
-from sgmft import frames
-from sgmft.frames import MAX_FRAMES, holds_several, pictures_of
-from sgmft.images import decode_picture
-from sgmft.videos import video_frames
+from sgmft.data.preprocessing import frames
+from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, pictures_of
+from sgmft.data.preprocessing.images import decode_picture
+from sgmft.data.preprocessing.videos import video_frames
 
 VIDEOS = [
     ("mp4", "libx264"),

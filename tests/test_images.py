@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import picture_files as made
+from sgmft.data.preprocessing.images import decode_picture, load_picture
 from sgmft.errors import SgmftError
-from sgmft.images import decode_picture, load_picture
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-import sgmft.jobs
+import sgmft.jobs.predict
+from sgmft.data.source import Source
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, predict_table
-from sgmft.sample import write_sample
-from sgmft.tables import open_writer
+from sgmft.jobs.predict import predict_table
 from toy_tables import names, read, table_of
 from toy_tables import rows as rows
 from toy_tables import table as table
@@ -165,7 +166,7 @@ def test_memory_holds_a_chunk_whatever_the_table(toy_model, tmp_path, monkeypatc
         writer.write = counted
         return writer
 
-    monkeypatch.setattr(sgmft.jobs, "open_writer", watched)
+    monkeypatch.setattr(sgmft.jobs.predict, "open_writer", watched)
     predict_table(Watched(str(table)), tmp_path / "out.csv", toy_model)
     assert taken == written == count
     assert len(lags) >= 5 and max(lags) <= 512
@@ -179,6 +180,6 @@ def test_outputs_that_cannot_be(table, toy_model, tmp_path):
         with pytest.raises(SgmftError, match=told):
             predict_table(Source(str(table)), path, toy_model)
     with pytest.raises(SgmftError, match=r"has no column 'txt'.* id, text, image, label"):
-        source = Source(str(table), columns=sgmft.jobs.Columns(text="txt"))
+        source = Source(str(table), columns=sgmft.jobs.predict.Columns(text="txt"))
         predict_table(source, tmp_path / "out.csv", toy_model)
     assert names(tmp_path) == []

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
-from sgmft.assessment import evaluate_table
+from sgmft.data.source import Source
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source
+from sgmft.jobs.evaluate import evaluate_table
 from toy_tables import names, read, table_of
 from toy_tables import rows as rows
 from toy_tables import table as table

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from sgmft.assessment import evaluate_table
+from sgmft.data.source import Source
+from sgmft.data.tables import read_posts
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, encode_table, train_table
-from sgmft.locator import SemanticLocator
-from sgmft.tables import read_posts
+from sgmft.jobs.encode import encode_table
+from sgmft.jobs.evaluate import evaluate_table
+from sgmft.jobs.train import train_table
+from sgmft.locator.locator import SemanticLocator
 from toy_tables import names
 from toy_tables import rows as rows
 from toy_tables import table as table
@@ -98,12 +100,12 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
 
     with monkeypatch.context() as patch:
         target = "save_weights" if broken == "weights" else "finite"
-        patch.setattr(f"sgmft.saving.{target}", full)
+        patch.setattr(f"sgmft.locator.persistence.{target}", full)
         with pytest.raises(SgmftError, match=r"cannot be written to .*No space left"):
             steps(tiny())
     assert not (tmp_path / "m" / "config.json").exists()
     calls = []
-    monkeypatch.setattr("sgmft.training._train_epoch", lambda *_: calls.append(1))
+    monkeypatch.setattr("sgmft.training.trainer._train_epoch", lambda *_: calls.append(1))
     assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
     assert names(tmp_path / "m") == JUDGED
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from sgmft import Post, SemanticLocator
-from sgmft.abstention import Abstention
-from sgmft.cli import app
-from sgmft.encoders import ENCODERS
+from sgmft.cli.main import app
 from sgmft.errors import SgmftWarning
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.locator.abstention import Abstention
 from tiny_encoder import TinyEncoder
 
 METHODS = [

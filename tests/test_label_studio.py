@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from sgmft.data.tables import Columns, read_posts
+from sgmft.data.tables.label_studio import local_path
 from sgmft.errors import SgmftError
-from sgmft.tables import Columns, read_posts
-from sgmft.tables.label_studio import local_path
 
 
 def annotation(*choices: str, name: str = "place", cancelled: bool = False) -> dict:

@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from made_up import Centres, posts
-from sgmft.lexical import BUCKETS, MAX_CHARACTERS, ngrams
-from sgmft.nn import Batch, Network, NetworkConfig, Output
-from sgmft.presets import TrainConfig
-from sgmft.training import LabelledFeatures, answer, train
+from sgmft.data.preprocessing.ngrams import BUCKETS, MAX_CHARACTERS, ngrams
+from sgmft.features.batch import Batch
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import Network, NetworkConfig, Output
+from sgmft.models.inference import answer
+from sgmft.models.presets import TrainConfig
+from sgmft.training.trainer import train
 
 UNSPACED = "在家看书。、ひらカナー々不不ไทยລາວမြန်ខ្មែរ𠀀"
 SPACED = "abcXYZ019.,!#ßİſçдЖΣλ한국العअ😂"
@@ -138,7 +141,9 @@ def test_of_long_texts_the_beginning_is_read(piece: str) -> None:
 
 def test_in_other_processes_too() -> None:
     text = "Shopping 在南京路 😂"
-    program = f"from sgmft.lexical import ngrams; print(ngrams({text!r}).tolist())"
+    program = (
+        f"from sgmft.data.preprocessing.ngrams import ngrams; print(ngrams({text!r}).tolist())"
+    )
     for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", program],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sgmft.errors import SgmftError
-from sgmft.loading import check_model, load_predictor
+from sgmft.locator.loading import check_model, load_predictor
 
 LARGE = ("torch", "transformers", "uvicorn", "fastapi", "gradio")
 

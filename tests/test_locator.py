@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.presets import PRESETS
+from sgmft.models.presets import PRESETS
 from toys import BAD, PLACES, config_of
 
 # --- fit and predict

@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from sgmft import SemanticLocator
-from sgmft.baselines.base import Method
 from sgmft.errors import SgmftError
-from sgmft.methods import METHODS
-from sgmft.nn import NetworkConfig, Output
-from sgmft.nn.fusions import FUSIONS
-from sgmft.nn.network import TwoSided
-from sgmft.presets import Preset, TrainConfig
+from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.fusions import FUSIONS
+from sgmft.models.method import Method
+from sgmft.models.presets import Preset, TrainConfig
+from sgmft.models.registry import METHODS
 from toys import PLACES, config_of
 
 

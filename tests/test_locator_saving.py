@@ -15,7 +15,7 @@ import pytest
 from clip_posts import clip_posts as clip_posts
 from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
-from sgmft.saving import versions
+from sgmft.utils.runtime import versions
 from tiny_clip import save_tiny_clip
 from toys import PLACES, config_of
 

@@ -60,7 +60,7 @@ def test_metrics_are_those_of_the_best_epoch(tiny, confused):
 
 @pytest.mark.parametrize("refit", [False, True])
 def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monkeypatch, refit):
-    import sgmft.fitting as module
+    import sgmft.training.fit as module
 
     runs = []
 
@@ -100,7 +100,7 @@ def test_fewer_than_two_labels_tells_why(tiny, posts, told):
 
 
 def test_split_by_user_puts_no_user_on_both_sides(tiny, toy_posts, monkeypatch):
-    import sgmft.locator as module
+    import sgmft.locator.locator as module
 
     seen = {}
 

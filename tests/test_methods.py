@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.baselines.base import BUDGET, Architecture, Method
-from sgmft.encoders import Encoded
 from sgmft.errors import SgmftError
-from sgmft.methods import METHODS, get_method
-from sgmft.nn import SGMFT, ModelConfig, Network, NetworkConfig
-from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
-from sgmft.nn.network import Solved
-from sgmft.presets import PRESETS, Preset
+from sgmft.features.encoders.base import Encoded
+from sgmft.models.base import Network, NetworkConfig, Solved
+from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.method import BUDGET, Architecture, Method
+from sgmft.models.presets import PRESETS, Preset
+from sgmft.models.registry import METHODS, get_method
+from sgmft.models.sgmft import SGMFT, ModelConfig
 
 SMALL = ModelConfig(classes=3, text_width=12, image_width=10, width=16, heads=2)
 

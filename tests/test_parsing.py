@@ -6,9 +6,9 @@ import ast
 
 import torch
 
-from sgmft.encoders.sentences import SentenceTexts
-from sgmft.graphs.writing import write_graph
-from sgmft.parsing import PARSING
+from sgmft.features.encoders.sentences import SentenceTexts
+from sgmft.utils.onnx_writer import write_graph
+from sgmft.utils.runtime import PARSING
 
 
 def test_reading_weights_and_writing_a_graph_exclude_each_other(tmp_path, monkeypatch):

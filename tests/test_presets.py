@@ -5,16 +5,16 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import Features
-from sgmft.fitting import Task
-from sgmft.methods import get_method
-from sgmft.nn import SGMFT, Batch, ModelConfig
-from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
-from sgmft.post_features import PostFeatures
-from sgmft.presets import PRESETS, Preset, TrainConfig
-from sgmft.training import LabelledFeatures
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.post_features import PostFeatures
+from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.presets import PRESETS, Preset, TrainConfig
+from sgmft.models.registry import get_method
+from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.training.fit import Task
 
 WIDTHS = {"classes": 7, "text_width": 24, "image_width": 40}
 METHOD = get_method("sgmft")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from sgmft.cli import app
-from sgmft.nn.fusions import FUSIONS
+from sgmft.cli.main import app
+from sgmft.models.fusions import FUSIONS
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
@@ -139,7 +139,7 @@ def test_python_runs(name, code, sample, trained, tmp_path, monkeypatch):
             if len(row["images"]) < 3:  # drawing out what many pictures cost
                 writer.writerow(row | {"images": "|".join(row["images"])})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sgmft.nn.fusions.FUSIONS", dict(FUSIONS))  # what an example registers
+    monkeypatch.setattr("sgmft.models.fusions.FUSIONS", dict(FUSIONS))  # what an example registers
     names: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
         exec(compile(block, f"{name}, Python block {number}", "exec"), names)

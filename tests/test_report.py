@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.thumbnails import SIDE, thumbnail
 from sgmft.errors import SgmftError
-from sgmft.evaluation import Evaluation, evaluate
-from sgmft.figures import confusion_figure, history_figure, save_confusion
-from sgmft.images import PictureError
-from sgmft.overview import overview_figure
-from sgmft.report import Example, write_demo_report, write_evaluation
-from sgmft.thumbnails import SIDE, thumbnail
+from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
+from sgmft.evaluation.metrics import Evaluation, evaluate
+from sgmft.evaluation.report import Example, overview_figure, write_demo_report, write_evaluation
 
 EVIL = "<script>alert('&')</script>"
 DOCS = Path(__file__).parent.parent / "docs"
@@ -107,7 +106,7 @@ def test_figures_are_the_same_every_time_and_follow_the_page():
 @pytest.mark.parametrize("fonts", [True, False])
 def test_save_confusion(tmp_path, monkeypatch, caplog, fonts):
     if not fonts:
-        monkeypatch.setattr("sgmft.drawing._CJK_FONTS", ())
+        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", ())
     evaluation = evaluation_of(["家", "学校", "Shopping Center"])
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sgmft.data.synthetic.damage import KINDS
+from sgmft.data.synthetic.plan import Crowd
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.data.synthetic.texts import PLACES, write
 from sgmft.errors import SgmftError
-from sgmft.sample import write_sample
-from sgmft.sample.damage import KINDS
-from sgmft.sample.plan import Crowd
-from sgmft.sample.texts import PLACES, write
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
 POSTS = 105

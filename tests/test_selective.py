@@ -5,8 +5,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from sgmft.evaluation import Evaluation, evaluate
-from sgmft.selective import LEVELS, POINTS, Selective, accuracy_curve, set_score
+from sgmft.evaluation.metrics import Evaluation, evaluate
+from sgmft.evaluation.selective import LEVELS, POINTS, Selective, accuracy_curve, set_score
 
 LABELS = ["a", "b", "c"]
 

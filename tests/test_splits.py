@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft import splits
+from sgmft.data import splits
+from sgmft.data.posts import Post
+from sgmft.data.splits import fingerprint, split_posts
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
-from sgmft.splits import fingerprint, split_posts
 
 quick = settings(max_examples=60, deadline=None)
 posts_of = st.lists(

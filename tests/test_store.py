@@ -16,12 +16,12 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-import sgmft.store
+import sgmft.features.store
 from counting_encoder import same
-from sgmft.encoders.base import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.post_features import PostFeatures
-from sgmft.store import FeatureStore
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.store import FeatureStore
 
 INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light", word_width=5)
 
@@ -101,10 +101,10 @@ def test_shards_that_were_asked_for_last_are_read_once(tmp_path: Path, monkeypat
     for i, key in enumerate(keys):  # a shard each
         store.write({key: row(3 * i)})
     size = max(table.nbytes for table in map(pyarrow.parquet.read_table, tmp_path.rglob("part-*")))
-    monkeypatch.setattr("sgmft.store.OPEN_BYTES", 3 * size)
+    monkeypatch.setattr("sgmft.features.store.OPEN_BYTES", 3 * size)
     read = []
-    original = sgmft.store._read
-    monkeypatch.setattr("sgmft.store._read", lambda x: read.append(x) or original(x))
+    original = sgmft.features.store._read
+    monkeypatch.setattr("sgmft.features.store._read", lambda x: read.append(x) or original(x))
     for i in (0, 1, 0, 1, 2, 0):
         assert same(store.read([keys[i]])[0], row(3 * i))
     assert len(read) == 3

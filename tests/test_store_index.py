@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from sgmft.store_index import StoreIndex
+from sgmft.features.store import StoreIndex
 
 
 def test_it_finds_what_a_dictionary_finds():

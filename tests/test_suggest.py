@@ -13,12 +13,17 @@ import pytest
 import torch
 
 from sgmft import Post, SemanticLocator, read_posts
+from sgmft.data.source import Source
+from sgmft.data.tables import Columns
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.features import Features
-from sgmft.jobs import Source
-from sgmft.suggest.choice import choose_posts, uncertainty_of
-from sgmft.suggest.job import read_alike, suggest_posts, suggest_table
-from sgmft.tables import Columns
+from sgmft.features.features import Features
+from sgmft.jobs.suggest import (
+    choose_posts,
+    read_alike,
+    suggest_posts,
+    suggest_table,
+    uncertainty_of,
+)
 from toy_tables import read, table_of
 
 
@@ -79,7 +84,7 @@ def test_near_duplicates_are_suggested_once():
 
 
 def test_of_many_posts_some_are_looked_at(monkeypatch):
-    monkeypatch.setattr("sgmft.suggest.choice.POOL", 20)
+    monkeypatch.setattr("sgmft.jobs.suggest.POOL", 20)
     features = made()
     first = choose_posts(features, 30, near=2.0, seed=1)
     assert len(first) == 20 and first == choose_posts(features, 30, near=2.0, seed=1)

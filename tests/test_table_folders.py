@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from sgmft import read_posts
-from sgmft.encoding import encode_all
+from sgmft.data.posts import Attachment
+from sgmft.data.source import Source
+from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source
-from sgmft.posts import Attachment
-from sgmft.tables import open_writer
+from sgmft.features.encode import encode_all
 from tiny_encoder import TinyEncoder
 
 

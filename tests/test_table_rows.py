@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from sgmft.data.tables import Columns, iter_posts, read_posts
 from sgmft.errors import SgmftError
-from sgmft.tables import Columns, iter_posts, read_posts
 
 
 def table(tmp_path: Path, content: str, name: str = "posts.csv") -> Path:

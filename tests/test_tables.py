@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sgmft.data.posts import Attachment
+from sgmft.data.tables import iter_posts, open_table, read_posts
+from sgmft.data.tables.cells import as_text, mend
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.posts import Attachment
-from sgmft.tables import iter_posts, open_table, read_posts
-from sgmft.tables.values import as_text, mend
 
 CHINESE = "text,label\n在电影院看电影，爆米花真香,Cinema\n上课中,School\n"
 in_one_folder = settings(

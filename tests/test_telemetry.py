@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sgmft.graphs.writing import write_graph
+from sgmft.utils.onnx_writer import write_graph
 
 RUN = """
 import sys

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft import text as text_module
+from sgmft.data.preprocessing import text as text_module
+from sgmft.data.preprocessing.text import (
+    CLEANINGS,
+    MAX_CHARACTERS,
+    Cleaning,
+    clean,
+    get_cleaning,
+    words,
+)
 from sgmft.errors import SgmftError
-from sgmft.text import CLEANINGS, MAX_CHARACTERS, Cleaning, clean, get_cleaning, words
 
 PAPER, LIGHT, NONE = CLEANINGS["paper"], CLEANINGS["light"], CLEANINGS["none"]
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -274,7 +281,7 @@ def test_any_text_any_steps(text, steps):
 
 def test_import_is_light_and_first_use_is_silent():
     code = (
-        "import sys, sgmft.text as t\n"
+        "import sys, sgmft.data.preprocessing.text as t\n"
         "assert not {'jieba', 'emoji', 'stopwordsiso'} & set(sys.modules), 'loaded too early'\n"
         "print(t.words('我们在电影院😂', t.CLEANINGS['paper']))"
     )

@@ -10,8 +10,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from made_up import INFO, posts
-from sgmft.features import Features
-from sgmft.training import EVALUATION_BATCH, answer, train
+from sgmft.features.features import Features
+from sgmft.models.inference import EVALUATION_BATCH, answer
+from sgmft.training.trainer import train
 from small_runs import FAST, SMALL, fresh, mislabelled, same, weights_of
 from small_runs import steps as steps
 

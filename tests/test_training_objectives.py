@@ -13,9 +13,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from made_up import Centres, posts
-from sgmft.nn import Batch, NetworkConfig, Output
-from sgmft.nn.network import TwoSided
-from sgmft.training import EVALUATION_BATCH, Epoch, LabelledFeatures, answer, train
+from sgmft.features.batch import Batch
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.inference import EVALUATION_BATCH, answer
+from sgmft.training.trainer import Epoch, train
 from small_runs import FAST, figures, fresh, mislabelled, weights_of
 
 # --- the loss

@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from made_up import posts
-from sgmft.checkpoint import load_checkpoint
 from sgmft.errors import SgmftWarning
-from sgmft.nn import ModelConfig
-from sgmft.presets import TrainConfig
-from sgmft.training import Epoch, LabelledFeatures, train
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.presets import TrainConfig
+from sgmft.models.sgmft import ModelConfig
+from sgmft.training.checkpoint import load_checkpoint
+from sgmft.training.trainer import Epoch, train
 from small_runs import FAST, SMALL, figures, fresh, mislabelled, same, weights_of
 from small_runs import steps as steps
 

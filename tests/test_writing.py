@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sgmft.data.tables import open_table, open_writer, read_posts
+from sgmft.data.tables import parquet as parquet_sink
 from sgmft.errors import SgmftError
-from sgmft.tables import open_table, open_writer, parquet_sink, read_posts
 
 FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]
 in_one_folder = settings(

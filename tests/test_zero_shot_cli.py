@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from sgmft.cli import main
-from sgmft.encoders import load_encoder
-from sgmft.encoders.base import Recognizer
+from sgmft.cli.main import main
+from sgmft.features.encoders.base import Recognizer
+from sgmft.features.encoders.registry import load_encoder
 from toy_tables import read, table_of
 
 PLACES = "Home=sofa bed|kitchen;School=teacher desk;Work"

@@ -17,7 +17,7 @@ class TinyEncoder:
     def __init__(
         self, cleaning: str = "light", *, patch_grid: int = 2, device: str | None = None
     ) -> None:
-        from sgmft.encoders import EncoderInfo
+        from sgmft.features.encoders.base import EncoderInfo
 
         self.patch_grid = patch_grid
         digest = hashlib.sha256(f"tiny {cleaning} {patch_grid}".encode()).hexdigest()[:16]
@@ -25,14 +25,14 @@ class TinyEncoder:
         self.info = EncoderInfo("tiny", digest, 16, 12, False, None, 8, cleaning, key)
 
     def encode_texts(self, texts: list[str], tokens: bool) -> Any:
-        from sgmft.encoders import Encoded
+        from sgmft.features.encoders.base import Encoded
 
         rows = [np.stack([_vector(word) for word in text.split()]) for text in texts]
         pooled = np.stack([row.mean(0) for row in rows]) if rows else np.zeros((0, 16), np.float32)
         return Encoded(pooled, rows if tokens else None)
 
     def encode_images(self, pictures: Any, tokens: bool) -> Any:
-        from sgmft.encoders import Encoded
+        from sgmft.features.encoders.base import Encoded
 
         pooled = _squares(pictures, 2).reshape(-1, 12)  # four quarters of three colours
         grid = np.tile(_squares(pictures, self.patch_grid), 4)  # a square's colours four times

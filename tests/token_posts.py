@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
 
 WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
 WIDTHS = {"classes": 3, "text_width": 6, "image_width": 5}

@@ -8,7 +8,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sgmft.tables import open_writer
+from sgmft.data.tables import open_writer
 
 
 def read(path):

@@ -4,22 +4,26 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sgmft.posts import Post
+from sgmft.data.posts import Post
 
 if TYPE_CHECKING:
-    from sgmft.abstention import Abstention
-    from sgmft.locator import SemanticLocator
-    from sgmft.tables import read_posts
+    from sgmft.data.tables import read_posts
+    from sgmft.locator.abstention import Abstention
+    from sgmft.locator.locator import SemanticLocator
 
 __all__ = ["Abstention", "Post", "SemanticLocator", "read_posts"]
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would tell its makers of models
 
-_ROOMS = {"Abstention": "abstention", "SemanticLocator": "locator", "read_posts": "tables"}
+_LAZY = {
+    "Abstention": "locator.abstention",
+    "SemanticLocator": "locator.locator",
+    "read_posts": "data.tables",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the façade when it is first used: torch takes seconds that `sgmft --help` need not."""
-    if name in _ROOMS:
-        return getattr(import_module(f"sgmft.{_ROOMS[name]}"), name)
+    """Import a public name when it is first used, so that `sgmft --help` starts without torch."""
+    if name in _LAZY:
+        return getattr(import_module(f"sgmft.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'sgmft' has no attribute {name!r}")

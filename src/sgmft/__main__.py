@@ -1,5 +1,5 @@
 """`python -m sgmft`, which launchers of several processes ask for."""
 
-from sgmft.cli import main
+from sgmft.cli.main import main
 
 main()

@@ -12,13 +12,13 @@ from PIL import Image
 
 from clip_posts import clip as clip
 from sgmft import SemanticLocator
-from sgmft.align.job import align
-from sgmft.encoders import load_encoder
-from sgmft.encoding import encode_all
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
-from sgmft.tuning import Tuning
-from sgmft.with_encoder import WithEncoder
+from sgmft.features.encode import encode_all
+from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.jobs.align import align
+from sgmft.training.finetune.settings import Tuning
 
 WORDS = ["red", "green", "blue"]
 LEARNING = Tuning(epochs=4, patience=4, batch_size=40, rank=4, encoder_learning_rate=3e-3)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from made_up import posts
-from sgmft.align.contrast import info_nce, recall
-from sgmft.align.pairs import Pairs, pairs_of
-from sgmft.encoding import Encodings
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.features import Features
-from sgmft.posts import Post
+from sgmft.features.encode import Encodings
+from sgmft.features.features import Features
+from sgmft.training.align.contrastive import info_nce, recall
+from sgmft.training.align.pairs import Pairs, pairs_of
 
 
 def sides(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,8 +103,8 @@ def test_too_few_pairs_are_told_with_what_was_left_out():
 
 
 def test_the_scale_is_at_most_a_hundred():
-    from sgmft.align.contrast import Contrast
-    from sgmft.nn import NetworkConfig
+    from sgmft.models.base import NetworkConfig
+    from sgmft.training.align.contrastive import Contrast
 
     for scale, kept in ((1e4, 100.0), (14.0, 14.0)):
         assert Contrast(NetworkConfig(1, 2, 2), scale).scale.item() == pytest.approx(kept)

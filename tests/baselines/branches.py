@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from sgmft.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
+from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
 
 SMALL = BalanceMLAConfig(classes=3, text_width=7, image_width=5, width=8, heads=2)
 WORDS, REGIONS = [5, 1, 4, 2, 3], [4, 6, 2, 4, 2]  # two regions a picture

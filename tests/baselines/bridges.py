@@ -2,7 +2,7 @@
 
 import torch
 
-from sgmft.baselines.bridgetower import BridgeTower, BridgeTowerConfig
+from sgmft.models.baselines.bridgetower import BridgeTower, BridgeTowerConfig
 from token_posts import randomised
 
 SMALL = BridgeTowerConfig(

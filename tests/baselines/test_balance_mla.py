@@ -21,9 +21,9 @@ from branches import (
 )
 from torch.nn.functional import pad
 
-from sgmft.baselines.balance_mla import METHOD, BalanceMLAConfig
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
+from sgmft.models.baselines.balance_mla import METHOD, BalanceMLAConfig
 
 # --- the card as loops over lists of floats, one post at a time, without padding ---
 

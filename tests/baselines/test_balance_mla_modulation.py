@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from sgmft.baselines.balance_mla import branch_coefficients
-from sgmft.nn.share import Criterion
+from sgmft.models.baselines.balance_mla import branch_coefficients
+from sgmft.utils.distributed_loss import Criterion
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 

@@ -12,9 +12,9 @@ from bridges import SMALL, made
 from transformers import BridgeTowerTextConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerTextLayer
 
-from sgmft.baselines.bridgetower import METHOD, BridgeTower, BridgeTowerConfig
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
+from sgmft.models.baselines.bridgetower import METHOD, BridgeTower, BridgeTowerConfig
 from token_posts import random_batch, same
 
 # --- the card, one post and one head at a time, with matrix products only ---
@@ -219,7 +219,7 @@ def test_pooled_features_are_refused():
 
 def test_transformers_is_imported_only_by_who_builds_it():
     code = (
-        "import sys, sgmft.baselines.bridgetower, sgmft.nn.fusions; "
+        "import sys, sgmft.models.baselines.bridgetower, sgmft.models.fusions; "
         "sys.exit('transformers.models.bridgetower.modeling_bridgetower' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -8,7 +8,7 @@ from bridges import SMALL, made
 from safetensors.torch import load_model, save_model
 from torch.nn.functional import cross_entropy
 
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
 from token_posts import random_batch, same
 
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from sgmft.baselines.feature_level_cnn import FeatureLevelCNN, TextCNN, TextCNNConfig
-from sgmft.baselines.low_rank import LowRank, LowRankConfig, LowRankFusion
-from sgmft.baselines.word_average import WordAverage, WordAverageConfig
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
+from sgmft.models.baselines.feature_level_cnn import FeatureLevelCNN, TextCNN, TextCNNConfig
+from sgmft.models.baselines.low_rank import LowRank, LowRankConfig, LowRankFusion
+from sgmft.models.baselines.word_average import WordAverage, WordAverageConfig
 
 LENGTHS = [6, 1, 4, 3, 0]  # against windows of 2, 3 and 5; the last post has no text
 VOCABULARY = torch.arange(4.0).outer(torch.tensor([1.0, 20.0, 3.0]))

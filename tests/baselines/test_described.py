@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sgmft import Post, SemanticLocator
-from sgmft.baselines.described import PRIOR, Described, DescribedConfig
 from sgmft.errors import SgmftError
-from sgmft.nn.batch import Batch
-from sgmft.zero_shot import parse_descriptions
+from sgmft.features.batch import Batch
+from sgmft.locator.zero_shot import parse_descriptions
+from sgmft.models.baselines.described import PRIOR, Described, DescribedConfig
 
 N, K, D, G, C, W = 9, 3, 4, 2, 6, 5
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from sgmft import SemanticLocator
-from sgmft.encoders import EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import Features
-from sgmft.fitting import Task, fit_network
-from sgmft.methods import METHODS
-from sgmft.nn import Batch, Network
-from sgmft.nn.network import Solved
-from sgmft.nn.share import Criterion
-from sgmft.ragged import Ragged
-from sgmft.training import LabelledFeatures, answer
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.ragged import Ragged
+from sgmft.models.base import Network, Solved
+from sgmft.models.inference import answer
+from sgmft.models.registry import METHODS
+from sgmft.training.fit import Task, fit_network
+from sgmft.utils.distributed_loss import Criterion
 
 CLASSES, POSTS = 3, 32
 SYSTEMS = {  # as printed, SG-MFT learns too slowly for these tests; its network is the elements'

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sgmft.baselines.mplug import METHOD, MPLUG, MPLUGConfig
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
+from sgmft.models.baselines.mplug import METHOD, MPLUG, MPLUGConfig
 from token_posts import random_batch, randomised
 
 SMALL = MPLUGConfig(

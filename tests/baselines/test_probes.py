@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_model, save_model
 from sklearn.linear_model import LogisticRegression
 
-from sgmft.baselines.late_average import METHOD as LATE_AVERAGE
-from sgmft.baselines.linear_probe import METHODS
-from sgmft.encoders import EncoderInfo
-from sgmft.features import Features
-from sgmft.fitting import Task, fit_network, validation_metrics
-from sgmft.nn.batch import Batch
-from sgmft.nn.experts import draw_folds
-from sgmft.training import LabelledFeatures, answer
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.models.baselines.late_average import METHOD as LATE_AVERAGE
+from sgmft.models.baselines.linear_probe import METHODS
+from sgmft.models.experts import draw_folds
+from sgmft.models.inference import answer
+from sgmft.training.fit import Task, fit_network, validation_metrics
 
 N, K, DT, DV = 60, 4, 7, 5
 LINEAR, TEXT, IMAGE = METHODS
@@ -29,8 +29,8 @@ PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch):
     """Searches that end at the solution, not near it."""
-    monkeypatch.setattr("sgmft.nn.logistic.TOLERANCE", 1e-10)
-    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 5000)
+    monkeypatch.setattr("sgmft.models.logistic.TOLERANCE", 1e-10)
+    monkeypatch.setattr("sgmft.models.logistic.MAX_ITERATIONS", 5000)
 
 
 def features(n=N, classes=K, seed=0, missing=True):
@@ -286,7 +286,7 @@ def test_methods_have_no_settings():
 
 
 def test_no_warning_where_the_solver_stops_early(monkeypatch):
-    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("sgmft.models.logistic.MAX_ITERATIONS", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solved(LINEAR, *features())

@@ -9,10 +9,10 @@ import torch
 from contrasts import dot, flags, slow_contrast
 from torch.nn.functional import cross_entropy
 
-from sgmft.baselines.unis_mmc import METHOD, UniSMMC, UniSMMCConfig
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
-from sgmft.nn.share import Criterion
+from sgmft.features.batch import Batch
+from sgmft.models.baselines.unis_mmc import METHOD, UniSMMC, UniSMMCConfig
+from sgmft.utils.distributed_loss import Criterion
 from token_posts import normal
 
 SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity
 
-from sgmft.baselines.unis_mmc import multimodal_contrast
+from sgmft.models.baselines.unis_mmc import multimodal_contrast
 from token_posts import normal
 
 CASES = {

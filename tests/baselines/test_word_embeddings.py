@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.baselines import feature_level_cnn, low_rank, word_average
-from sgmft.baselines.base import BUDGET
-from sgmft.baselines.word_embeddings import WordConfig, WordEmbeddings, vocabulary, word_ids
-from sgmft.encoders.word_numbers import word_number
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.word_numbers import word_number
+from sgmft.models.baselines import feature_level_cnn, low_rank, word_average
+from sgmft.models.baselines.word_embeddings import WordConfig, WordEmbeddings, vocabulary, word_ids
+from sgmft.models.method import BUDGET
 
 METHODS = {m.METHOD.name: m.METHOD for m in (feature_level_cnn, low_rank, word_average)}
 WORDS = st.lists(st.text(min_size=1), min_size=1, max_size=20)

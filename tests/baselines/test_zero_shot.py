@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_model, save_model
 
-from sgmft.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig
-from sgmft.encoders import Encoded, EncoderInfo
 from sgmft.errors import SgmftError
-from sgmft.features import Features
-from sgmft.fitting import Task, fit_network
-from sgmft.nn.batch import Batch
-from sgmft.training import LabelledFeatures, answer, train
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import Encoded, EncoderInfo
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.models.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig
+from sgmft.models.inference import answer
+from sgmft.training.fit import Task, fit_network
+from sgmft.training.trainer import train
 
 N, K, D = 12, 3, 6
 

@@ -8,12 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from sgmft.compare.figures import draw, save_figure
-from sgmft.compare.markdown import _paragraph, escape
-from sgmft.compare.report import _ticks, write_report
-from sgmft.compare.results import Difference, FigurePart, Line, Panel, Spread, Summary, Table
 from sgmft.errors import SgmftError
-from sgmft.evaluation import ClassScore
+from sgmft.evaluation.compare.figures import draw, save_figure
+from sgmft.evaluation.compare.report import _paragraph, _ticks, escape, write_report
+from sgmft.evaluation.compare.statistics import (
+    Difference,
+    FigurePart,
+    Line,
+    Panel,
+    Spread,
+    Summary,
+    Table,
+)
+from sgmft.evaluation.metrics import ClassScore
 
 EVIL = "<script>alert('&')</script>|`*b*` [x](http://evil.example) _i_ $y$"
 REFERENCE = "SG-MFT (default)"

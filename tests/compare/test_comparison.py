@@ -11,18 +11,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.baselines.base import Method
-from sgmft.baselines.linear_probe import METHODS as PROBES
-from sgmft.compare import comparison as module
-from sgmft.compare.cells import finished
-from sgmft.compare.comparison import Comparison
-from sgmft.compare.data import load_data, load_features
-from sgmft.compare.outcome import make_figures, make_tables, read_predictions, write_predictions
-from sgmft.compare.plan import make_plan
-from sgmft.compare.prepare import Split, prepare
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftWarning
-from sgmft.methods import METHODS
-from sgmft.posts import Post
+from sgmft.evaluation.compare import comparison as module
+from sgmft.evaluation.compare.catalogue import make_plan
+from sgmft.evaluation.compare.cells import finished
+from sgmft.evaluation.compare.comparison import Comparison
+from sgmft.evaluation.compare.data import load_data, load_features
+from sgmft.evaluation.compare.outcome import (
+    make_figures,
+    make_tables,
+    read_predictions,
+    write_predictions,
+)
+from sgmft.evaluation.compare.prepare import Split, prepare
+from sgmft.models.baselines.linear_probe import METHODS as PROBES
+from sgmft.models.method import Method
+from sgmft.models.registry import METHODS
 
 FAST = "linear-probe,text-only,late-average,unis-mmc"
 
@@ -224,7 +229,7 @@ METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=De
 
 @pytest.mark.slow
 def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path, monkeypatch):
-    from sgmft import plugins
+    from sgmft.models import plugins
 
     alone = compare("text-only,unis-mmc")
     alone.run()

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import random_runs, runs_right_at
 
-from sgmft.compare.results import Difference
-from sgmft.compare.statistics import corrected, difference, holm
+from sgmft.evaluation.compare.statistics import Difference, corrected, difference, holm
 
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 

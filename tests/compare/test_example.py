@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sgmft import plugins
 from sgmft.errors import SgmftError
-from sgmft.nn.fusions import FUSIONS
+from sgmft.models import plugins
+from sgmft.models.fusions import FUSIONS
 from test_readme import blocks
 
 
@@ -19,13 +19,13 @@ def plugin(tmp_path, monkeypatch):
     """The example's file; what it registers is taken away again."""
     (code,) = [block for block in blocks("docs/compare.md", "python") if "FUSIONS[" in block]
     (tmp_path / "gated_sum.py").write_text(code)
-    monkeypatch.setattr("sgmft.nn.fusions.FUSIONS", FUSIONS.copy())
+    monkeypatch.setattr("sgmft.models.fusions.FUSIONS", FUSIONS.copy())
     monkeypatch.setattr(plugins, "LOADED", [])
     return tmp_path / "gated_sum.py"
 
 
 def test_the_example_is_the_formula_it_prints(plugin):
-    from sgmft.nn import fusions
+    from sgmft.models import fusions
 
     plugins.load_plugin(plugin)
     plugins.load_plugin(plugin)  # a second time does nothing

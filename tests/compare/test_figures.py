@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import silhouette_score
 
-from sgmft.compare.figures import draw, embed, save_figure
-from sgmft.compare.results import Panel
 from sgmft.errors import SgmftError
+from sgmft.evaluation.compare.figures import draw, embed, save_figure
+from sgmft.evaluation.compare.statistics import Panel
 
 EVIL = "<script>alert('&')</script>"
 
@@ -196,7 +196,7 @@ def test_panels_that_do_not_belong_together():
 @pytest.mark.parametrize("fonts", [True, False])
 def test_save_figure(tmp_path, monkeypatch, fonts):
     if not fonts:
-        monkeypatch.setattr("sgmft.drawing._CJK_FONTS", ())
+        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", ())
     panels = [scattered("one", ["家", "学校", "Shopping Center"], title="图像引导 Image-wise")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

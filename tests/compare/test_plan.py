@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sgmft.compare.catalogue import FIGURES, REFERENCE, rows, tables
-from sgmft.compare.cells import Work
-from sgmft.compare.plan import make_plan
 from sgmft.errors import SgmftError
-from sgmft.methods import METHODS
-from sgmft.nn import Network
-from sgmft.nn.fusions import FUSIONS
+from sgmft.evaluation.compare.catalogue import FIGURES, REFERENCE, make_plan, rows, tables
+from sgmft.evaluation.compare.cells import Work
+from sgmft.models.base import Network
+from sgmft.models.fusions import FUSIONS
+from sgmft.models.registry import METHODS
 
 ALL = "1,2,3,4,5"
 

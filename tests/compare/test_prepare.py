@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sgmft.compare.plan import make_plan
-from sgmft.compare.prepare import Split, prepare
-from sgmft.encoders import ENCODERS
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
+from sgmft.evaluation.compare.catalogue import make_plan
+from sgmft.evaluation.compare.prepare import Split, prepare
+from sgmft.features.encoders.registry import ENCODERS
 
 
 def data_of(posts: list[Post], tmp_path: Path, split: Split, **options: Any) -> Any:
@@ -62,7 +62,7 @@ def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
 )
 def test_mistakes_are_told_before_anything_is_encoded(tiny, toy_posts, tmp_path, split, options,
                                                       told, monkeypatch):  # fmt: skip
-    monkeypatch.setattr("sgmft.compare.prepare.load_encoder", None)
+    monkeypatch.setattr("sgmft.evaluation.compare.prepare.load_encoder", None)
     with pytest.raises(SgmftError, match=told):
         data_of(toy_posts, tmp_path, split, **options)
 

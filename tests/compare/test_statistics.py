@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from runs import random_runs, runs_right_at
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-from sgmft.compare import statistics
-from sgmft.compare.statistics import calibration_error, difference, holm, summarise
 from sgmft.errors import SgmftError
-from sgmft.evaluation import evaluate
+from sgmft.evaluation.compare import statistics
+from sgmft.evaluation.compare.statistics import calibration_error, difference, holm, summarise
+from sgmft.evaluation.metrics import evaluate
 
 
 def names(classes):

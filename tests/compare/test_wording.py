@@ -2,10 +2,17 @@ import math
 
 import pytest
 
-from sgmft.compare.formats import count, duration, p_value, percent, signed
-from sgmft.compare.results import Difference, Line, Spread, Summary, Table
-from sgmft.compare.wording import show, verdict
-from sgmft.evaluation import ClassScore
+from sgmft.evaluation.compare.statistics import Difference, Line, Spread, Summary, Table
+from sgmft.evaluation.compare.wording import (
+    count,
+    duration,
+    p_value,
+    percent,
+    show,
+    signed,
+    verdict,
+)
+from sgmft.evaluation.metrics import ClassScore
 
 REFERENCE = "SG-MFT (default)"
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from picture_files import quarters, scene
-from sgmft.encoders import Encoder, load_encoder
+from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.registry import load_encoder
 from tiny_clip import save_tiny_clip
 
 TEXTS = [

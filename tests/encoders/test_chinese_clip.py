@@ -15,8 +15,9 @@ from PIL import Image
 from transformers import BertTokenizer, ChineseCLIPImageProcessor, ChineseCLIPModel
 
 from picture_files import encoded
-from sgmft.encoders import Encoder, load_encoder
-from sgmft.images import decode_picture
+from sgmft.data.preprocessing.images import decode_picture
+from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.registry import load_encoder
 
 
 @pytest.fixture(scope="module")

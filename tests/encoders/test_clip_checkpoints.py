@@ -17,9 +17,9 @@ from checkpoints import encoder as encoder
 from checkpoints import folder as folder
 from checkpoints import pictures as pictures
 
-from sgmft.encoders import ENCODERS, load_encoder
-from sgmft.encoders.clip_checkpoint import MODELS
 from sgmft.errors import SgmftError
+from sgmft.features.encoders.clip_checkpoint import MODELS
+from sgmft.features.encoders.registry import ENCODERS, load_encoder
 from tiny_clip import add_tokenizer_files, save_tiny_clip
 
 
@@ -200,7 +200,7 @@ def test_offline_says_what_to_fetch_and_what_needs_nothing(hub: Path) -> None:
 
 def test_a_hub_that_never_answers_is_given_up_soon(hub: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("sgmft.encoders.clip_checkpoint.HUB_SECONDS", 0.5)
+    monkeypatch.setattr("sgmft.features.encoders.clip_checkpoint.HUB_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from picture_files import quarters, scene
-from sgmft.encoders import Encoder, load_encoder
-from sgmft.encoders.word_numbers import WORD_WIDTH, word_number
-from sgmft.encoding import encode_all
+from sgmft.data.posts import Post
+from sgmft.data.preprocessing.text import CLEANINGS, words
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
-from sgmft.store import FeatureStore
-from sgmft.text import CLEANINGS, words
+from sgmft.features.encode import encode_all
+from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoders.word_numbers import WORD_WIDTH, word_number
+from sgmft.features.store import FeatureStore
 
 TEXTS = ["今天在家里看电视，真舒服", "Working late in the OFFICE tonight", "😂", "好"]
 

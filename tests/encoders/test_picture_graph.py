@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sgmft.encoders import load_encoder
-from sgmft.files import cache_folder
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.utils.files import cache_folder
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(pictures, tmp_path, monk
 
 
 def test_without_the_runtime_torch_computes(pictures, monkeypatch):
-    monkeypatch.setattr("sgmft.encoders.picture_encoder.can_run", lambda: False)
+    monkeypatch.setattr("sgmft.features.encoders.picture_encoder.can_run", lambda: False)
     plain = load_encoder(device="cpu")
     assert "onnxruntime" not in plain.info.image_key
     assert plain.encode_images(pictures[:1], False).pooled.shape == (1, 2560)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sgmft.cli import main
+from sgmft.cli.main import main
 
 
 @pytest.fixture(scope="module")

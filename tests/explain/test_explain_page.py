@@ -8,9 +8,14 @@ from dataclasses import replace
 import pytest
 
 from sgmft import Post
-from sgmft.explain.explanation import Explanation, Part, PictureShare, SimilarityMap, WordShare
-from sgmft.explain.page import explanation_page
-from sgmft.explain.wording import percent, points, summary
+from sgmft.evaluation.explain.explanation import (
+    Explanation,
+    Part,
+    PictureShare,
+    SimilarityMap,
+    WordShare,
+)
+from sgmft.evaluation.explain.page import explanation_page, percent, points, summary
 
 EVIL = "<script>alert('http://x.y')</script>"
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sgmft import Post
 from sgmft.errors import SgmftError
-from sgmft.explain.page import explanation_page
+from sgmft.evaluation.explain.page import explanation_page
 from toys import BAD, PLACES
 from video_files import coloured, video
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from sgmft import Post
-from sgmft.explain.attribution import blank_regions
-from sgmft.explain.reader import Model, PostReader
+from sgmft.evaluation.explain.attribution import blank_regions
+from sgmft.evaluation.explain.masked_model import Model, PostReader
 
 
 @pytest.fixture(scope="module")

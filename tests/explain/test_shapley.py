@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgmft.explain.shapley import shapley_values
+from sgmft.evaluation.explain.attribution import shapley_values
 
 
 def table_game(values):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sgmft import Post
-from sgmft.encoders import ENCODERS
+from sgmft.features.encoders.registry import ENCODERS
 from tiny_clip import save_tiny_clip
 
 

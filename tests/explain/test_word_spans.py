@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft.explain.words import find_words, without
-from sgmft.text import CLEANINGS, clean
+from sgmft.data.preprocessing.text import CLEANINGS, clean
+from sgmft.evaluation.explain.words import find_words, without
 
 POST = "@小王 今晚去吃火锅，味道ｇｏｏｄ！ http://t.cn/good #周末# 真的好吃🍲"
 

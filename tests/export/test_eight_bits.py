@@ -14,14 +14,20 @@ from torch import nn
 
 import tiny_clip
 from sgmft import Post, SemanticLocator, read_posts
-from sgmft.encoders import load_encoder
 from sgmft.errors import SgmftError
-from sgmft.export.eight_bits import COMPARED, SEEN, _halves, agreement, pictures_of
-from sgmft.export.folder import _in_8_bits, export_model
-from sgmft.graphs.quantizing import quantize_graph
-from sgmft.graphs.session import Session
-from sgmft.graphs.writing import write_graph
-from sgmft.runtime import OnnxLocator
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.locator.onnx.export import _in_8_bits, export_model
+from sgmft.locator.onnx.locator import OnnxLocator
+from sgmft.locator.onnx.quantize import (
+    COMPARED,
+    SEEN,
+    _halves,
+    agreement,
+    pictures_of,
+    quantize_graph,
+)
+from sgmft.utils.onnx_session import Session
+from sgmft.utils.onnx_writer import write_graph
 
 
 class Small(nn.Module):

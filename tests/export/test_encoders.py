@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import tiny_clip
-from sgmft.encoders import load_encoder
-from sgmft.encoders.efficientnet import IMAGE_SIZE, NETWORKS
-from sgmft.encoders.picture_graph import pooling, scaling
 from sgmft.errors import SgmftError
-from sgmft.export.folder import _write_encoder
-from sgmft.runtime.encoder import OnnxEncoder
-from sgmft.runtime.manifest import Manifest
+from sgmft.features.encoders.efficientnet import IMAGE_SIZE, NETWORKS
+from sgmft.features.encoders.picture_graph import pooling, scaling
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.locator.onnx.encoder import OnnxEncoder
+from sgmft.locator.onnx.export import _write_encoder
+from sgmft.locator.onnx.manifest import Manifest
 
 TEXTS = ["周末在家看书", "a", "movie night with friends " * 30, "☺", "在"]
 

@@ -8,15 +8,15 @@ import torch
 
 from baselines.test_every_method import SMALL, SYSTEMS, features, fresh, task
 from sgmft.errors import SgmftError
-from sgmft.export.head import write_head
-from sgmft.features import Features
-from sgmft.graphs.session import Session
-from sgmft.graphs.writing import write_graph
-from sgmft.nn.experts import LexicalExpert
-from sgmft.nn.lookup import _bisect, find
-from sgmft.post_features import PostFeatures
-from sgmft.runtime.inputs import inputs_of
-from sgmft.runtime.manifest import HEAD_OUTPUTS
+from sgmft.features.features import Features
+from sgmft.features.post_features import PostFeatures
+from sgmft.locator.onnx.export import write_head
+from sgmft.locator.onnx.inputs import inputs_of
+from sgmft.locator.onnx.manifest import HEAD_OUTPUTS
+from sgmft.models.experts import LexicalExpert
+from sgmft.models.layers import _bisect, find
+from sgmft.utils.onnx_session import Session
+from sgmft.utils.onnx_writer import write_graph
 
 TEMPERATURE = 1.7
 LAYERS = {"mplug": 3, "bridgetower": 1}  # instead of 6 and 3, which take long to write

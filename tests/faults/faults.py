@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sgmft.cli import main
+from sgmft.cli.main import main
 
 COMPARE = ("--tables", "1", "--figures", "", "--methods", "linear-probe,text-only,unis-mmc")
 COMPARE += ("--seeds", "1", "--trials", "2", "--epochs", "2")

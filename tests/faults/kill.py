@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from faults import COMPARE, comparison_of, model_of, shards_of
-from sgmft.cli import main
+from sgmft.cli.main import main
 
 SGMFT = str(Path(sys.executable).with_name("sgmft"))
 PICTURED = 30  # one post in so many keeps its picture, for speed
@@ -155,13 +155,13 @@ def load_all() -> None:
     import accelerate
     import torch
 
-    import sgmft.compare.job
-    import sgmft.jobs
-    import sgmft.locator
-    from sgmft.encoders import load_encoder
+    import sgmft.jobs.compare
+    import sgmft.jobs.predict
+    import sgmft.locator.locator
+    from sgmft.features.encoders.registry import load_encoder
 
     torch.set_num_threads(1)
-    assert accelerate and sgmft.compare.job and sgmft.jobs and sgmft.locator
+    assert accelerate and sgmft.jobs.compare and sgmft.jobs.predict and sgmft.locator.locator
     load_encoder().encode_texts(["家"], True)
 
 

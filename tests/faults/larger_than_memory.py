@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-import sgmft.locator as locator_module
+import sgmft.locator.locator as locator_module
 from sgmft import Post, SemanticLocator
-from sgmft.encoders import ENCODERS, Encoded, EncoderInfo
-from sgmft.encoding import Content, encode_all, prepare
-from sgmft.post_features import PostFeatures
-from sgmft.store import FeatureStore
+from sgmft.features.encode import Content, encode_all, prepare
+from sgmft.features.encoders.base import Encoded, EncoderInfo
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.store import FeatureStore
 
 WORDS, REGIONS = 20, 16  # of a post, as the encoder `compact` has them for a short one
 FEW = 600  # posts, enough that statistics are taken from parts of full size

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from counting_encoder import CountingEncoder, same
-from sgmft.encoding import encode_posts
-from sgmft.files import leftovers, make_whole, write_whole
-from sgmft.posts import Post
-from sgmft.store import FeatureStore
+from sgmft.data.posts import Post
+from sgmft.features.encode import encode_posts
+from sgmft.features.store import FeatureStore
+from sgmft.utils.files import leftovers, make_whole, write_whole
 
 POSTS = [Post(f"第{i}天在家") for i in range(8)]
 

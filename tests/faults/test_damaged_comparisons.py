@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from faults import comparison_of
-from sgmft.compare.job import compare_table
-from sgmft.compare.plan import make_plan
+from sgmft.data.source import Source
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.jobs import Source
+from sgmft.evaluation.compare.catalogue import make_plan
+from sgmft.jobs.compare import compare_table
 from toy_tables import rows as rows
 from toy_tables import table as table
 

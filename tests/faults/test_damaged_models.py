@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.abstention import HeldOut
-from sgmft.encoders import EncoderInfo
+from sgmft.data.source import Source
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, train_table
-from sgmft.runtime.manifest import MANIFEST, Manifest
-from sgmft.seals import file_digests, is_whole, sealed
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.jobs.train import train_table
+from sgmft.locator.abstention import HeldOut
+from sgmft.locator.onnx.manifest import MANIFEST, Manifest
+from sgmft.utils.checksums import file_digests, is_whole, sealed
 from toy_tables import names
 from toy_tables import rows as rows
 from toy_tables import table as table
@@ -96,7 +97,7 @@ def test_killed_between_the_files_of_a_model_and_run_again(table, tiny, tmp_path
 
     for name in ("file_digests", "make_whole", "write_whole"):
         with monkeypatch.context() as patch, pytest.raises(KilledError):
-            patch.setattr(f"sgmft.saving.{name}", stop)
+            patch.setattr(f"sgmft.locator.persistence.{name}", stop)
             train_table(Source(str(table)), tmp_path / "m", tiny(preset="default"))
         assert not (tmp_path / "m" / "config.json").exists()
     (tmp_path / "m" / ".model.safetensors.0123.tmp").write_bytes(b"half")

@@ -14,11 +14,11 @@ import pytest
 from counting_encoder import CountingEncoder, same
 from counting_encoder import files as files
 from counting_encoder import posts as posts
-from sgmft import store as module
-from sgmft.encoding import Chunk, encode_posts
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.posts import Post
-from sgmft.store import FeatureStore
+from sgmft.features import store as module
+from sgmft.features.encode import Chunk, encode_posts
+from sgmft.features.store import FeatureStore
 
 CHUNK = 5  # three shards of the posts
 

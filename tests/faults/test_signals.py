@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from faults import COMPARE, command
-from sgmft.stopping import Stopped, stoppable
+from sgmft.utils.signals import Stopped, stoppable
 from tiny_encoder import TinyEncoder
 from toy_tables import names
 from toy_tables import rows as rows

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from counting_encoder import CountingEncoder, same
-from sgmft.encoding import encode_posts
-from sgmft.posts import Post
-from sgmft.store import FeatureStore
+from sgmft.data.posts import Post
+from sgmft.features.encode import encode_posts
+from sgmft.features.store import FeatureStore
 
 POSTS = [Post(f"第{i}天在家") for i in range(90)]
 

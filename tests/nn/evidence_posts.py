@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sgmft.nn import Batch
-from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
-from sgmft.nn.experts import DenseExpert, LexicalExpert
+from sgmft.features.batch import Batch
+from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.experts import DenseExpert, LexicalExpert
 
 K, DT, DV = 3, 6, 5
 SETTINGS = [{}, {"gate": "constant"}, {"power": 0.0}, {"joint": False}, {"lexical": False}]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from sgmft.nn.pools import SimilarityGatedPool
+from sgmft.models.expert_pool import SimilarityGatedPool
 
 K = 4
 PRIOR = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()

@@ -6,7 +6,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from sgmft.lexical import BUCKETS
+from sgmft.data.preprocessing.ngrams import BUCKETS
 
 K, D = 3, 6
 
@@ -14,8 +14,8 @@ K, D = 3, 6
 @pytest.fixture
 def tight(monkeypatch):
     """The search goes on to the very end, so that numbers can be compared closely."""
-    monkeypatch.setattr("sgmft.nn.logistic.TOLERANCE", 1e-8)
-    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 20_000)
+    monkeypatch.setattr("sgmft.models.logistic.TOLERANCE", 1e-8)
+    monkeypatch.setattr("sgmft.models.logistic.MAX_ITERATIONS", 20_000)
 
 
 def dense(n=60, classes=K, seed=0, slope=1.0, width=D):

@@ -6,7 +6,8 @@ from itertools import product
 import pytest
 import torch
 
-from sgmft.nn import SGMFT, Batch, ModelConfig
+from sgmft.features.batch import Batch
+from sgmft.models.sgmft import SGMFT, ModelConfig
 
 SMALL = ModelConfig(
     classes=3,

@@ -2,8 +2,7 @@ import pytest
 import slow
 import torch
 
-from sgmft.nn.attention import CrossAttention, InterpolationAttention
-from sgmft.nn.heads import Heads
+from sgmft.models.attention import CrossAttention, Heads, InterpolationAttention
 
 D, HEADS = 16, 2
 WORDS, REGIONS = [5, 3, 1], [7, 2, 4]

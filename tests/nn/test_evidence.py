@@ -10,8 +10,8 @@ from opinions import gated, numbers, product
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
-from sgmft.methods import get_method
-from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
+from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.registry import get_method
 
 FLOOR = np.log(1e-4)
 
@@ -133,11 +133,11 @@ def test_the_order_of_the_posts_does_not_matter(monkeypatch):
     order = torch.randperm(120, generator=torch.Generator().manual_seed(2))
     fold = torch.arange(120) % 5
     new, _ = made(40, seed=1)
-    monkeypatch.setattr("sgmft.nn.logistic.TOLERANCE", 1e-7)
+    monkeypatch.setattr("sgmft.models.logistic.TOLERANCE", 1e-7)
     found = []
     for chosen in (torch.arange(120), order):
         folds = fold[chosen]
-        monkeypatch.setattr("sgmft.nn.evidence.draw_folds", lambda *_, folds=folds: folds)
+        monkeypatch.setattr("sgmft.models.expert_pool.draw_folds", lambda *_, folds=folds: folds)
         found.append(probabilities(solved(rows(batch, chosen), labels[chosen]), new))
     torch.testing.assert_close(*found, atol=0.01, rtol=0)
 

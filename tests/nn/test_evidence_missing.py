@@ -7,8 +7,8 @@ from evidence_posts import _fewer_penalties as _fewer_penalties
 from evidence_posts import network as network
 from torch.nn.functional import cross_entropy
 
-from sgmft.nn import Batch
-from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
+from sgmft.features.batch import Batch
+from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
 
 # --- what is not read
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_model, save_model
 from made_up import INFO
 from made_up import posts as easy_posts
 from sgmft import SemanticLocator
-from sgmft.encoders import ENCODERS
 from sgmft.errors import SgmftError
-from sgmft.features import Features
-from sgmft.fitting import Task, fit_network
-from sgmft.methods import get_method
-from sgmft.nn.evidence import EvidenceConfig, EvidenceNetwork
-from sgmft.presets import TrainConfig
-from sgmft.training import LabelledFeatures, train
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.features.features import Features, LabelledFeatures
+from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.presets import TrainConfig
+from sgmft.models.registry import get_method
+from sgmft.training.fit import Task, fit_network
+from sgmft.training.trainer import train
 from tiny_encoder import TinyEncoder
 
 

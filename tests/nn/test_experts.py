@@ -6,7 +6,7 @@ import torch
 from regressions import D, K, dense, grams, scikit, vectorizer
 from regressions import tight as tight
 
-from sgmft.nn.experts import DenseExpert, LexicalExpert, draw_folds
+from sgmft.models.experts import DenseExpert, LexicalExpert, draw_folds
 
 # --- folds
 

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgmft.encoders import EncoderInfo
-from sgmft.features import Features
-from sgmft.nn import SGMFT, ModelConfig
-from sgmft.post_features import PostFeatures
-from sgmft.ragged import Ragged
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.ragged import Ragged
+from sgmft.models.sgmft import SGMFT, ModelConfig
 
 DT, DW, DV, REGIONS = 4, 5, 3, 2
 INFO = EncoderInfo("x", "0" * 16, DT, DV, False, None, 8, "light", word_width=DW)

@@ -2,7 +2,7 @@ import pytest
 import slow
 import torch
 
-from sgmft.nn.feed_forward import FeedForward, interaction
+from sgmft.models.sgmft import FeedForward, interaction
 
 D = 16
 

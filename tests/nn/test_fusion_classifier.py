@@ -4,13 +4,10 @@ import torch
 from torch import nn
 
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, ModelConfig
-from sgmft.nn.classifier import classifier
-from sgmft.nn.fusions import FUSIONS
-from sgmft.nn.fusions.pooling import pool
-from sgmft.nn.fusions.similarity_aware import SimilarityAwareFusion
-from sgmft.nn.fusions.sum import SumFusion
-from sgmft.nn.heads import Heads
+from sgmft.models.attention import Heads
+from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, SumFusion, pool
+from sgmft.models.layers import classifier
+from sgmft.models.sgmft import SGMFT, ModelConfig
 
 D, HEADS = 16, 4
 

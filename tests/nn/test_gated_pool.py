@@ -19,8 +19,8 @@ from opinions import (
 from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
-from sgmft.nn.experts import evidence
-from sgmft.nn.pools import ProductPool, SimilarityGatedPool
+from sgmft.models.expert_pool import ProductPool, SimilarityGatedPool
+from sgmft.models.experts import evidence
 
 
 @pytest.mark.parametrize("joint", [True, False])

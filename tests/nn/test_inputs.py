@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_model, save_model
 
-from sgmft.nn import SGMFT, ModelConfig
-from sgmft.nn.inputs import ModalityInput
-from sgmft.nn.network import NetworkConfig, TwoSided
+from sgmft.models.base import ModalityInput, NetworkConfig, TwoSided
+from sgmft.models.sgmft import SGMFT, ModelConfig
 
 SOURCE, WORD, D = 9, 4, 6
 SCALE = {f"{kind}_scale.{name}" for kind in ("pooled", "token") for name in ("mean", "deviation")}

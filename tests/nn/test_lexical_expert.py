@@ -9,8 +9,8 @@ import torch
 from regressions import K, grams, scikit, vectorizer
 from regressions import tight as tight
 
-from sgmft.lexical import BUCKETS
-from sgmft.nn.experts import LexicalExpert
+from sgmft.data.preprocessing.ngrams import BUCKETS
+from sgmft.models.experts import LexicalExpert
 
 
 def fitted(x, labels):
@@ -77,7 +77,7 @@ def test_an_n_gram_of_one_post_does_not_count_however_often_it_stands_there():
 
 @pytest.mark.parametrize("size", [1, 5])
 def test_of_too_many_n_grams_the_most_frequent_are_kept(size, monkeypatch):
-    monkeypatch.setattr("sgmft.nn.experts.MAX_VOCABULARY", size)
+    monkeypatch.setattr("sgmft.models.experts.MAX_VOCABULARY", size)
     x, labels = grams()
     made = fitted(x, labels)
     posts = {g: sum(g in row for row in x.tolist()) for g in {*x.flatten().tolist()} - {-1}}

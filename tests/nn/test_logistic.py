@@ -11,7 +11,7 @@ from regressions import D, K, dense, scikit
 from regressions import tight as tight
 from scipy.sparse import csr_matrix
 
-from sgmft.nn.logistic import ABSENT, Part, log_frequencies, logistic_paths
+from sgmft.models.logistic import ABSENT, Part, log_frequencies, logistic_paths
 
 PENALTIES = (3.0, 0.3, 0.03)
 
@@ -91,7 +91,7 @@ def test_of_one_class_only_its_name_is_learned():
 
 
 def test_the_solver_stopping_early_warns_nobody(monkeypatch):
-    monkeypatch.setattr("sgmft.nn.logistic.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("sgmft.models.logistic.MAX_ITERATIONS", 1)
     x, labels = dense()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -133,7 +133,7 @@ def folds(x, count=4):
 
 @pytest.mark.parametrize("most", [2**22, 60, 1], ids=["together", "in groups", "one by one"])
 def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
-    monkeypatch.setattr("sgmft.nn.logistic.MOST", most * K)
+    monkeypatch.setattr("sgmft.models.logistic.MOST", most * K)
     x, labels = dense()
     parts = folds(x)
     parts[1] = Part(parts[1].rows & (labels != 0), *parts[1][1:])  # one that lacks a class

@@ -9,7 +9,7 @@ from small_model import SMALL, configs, fresh, post, random_batch, randomised, v
 from torch import nn
 
 from sgmft.errors import SgmftError
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
 
 # --- the whole model against loops ---
 

@@ -7,8 +7,7 @@ from small_model import SMALL
 from torch import nn
 
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, ModelConfig
-from sgmft.nn.model import own_width
+from sgmft.models.sgmft import SGMFT, ModelConfig, own_width
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from small_model import SMALL, configs, fresh, post, random_batch, randomised, views
 from torch.nn.functional import cross_entropy
 
-from sgmft.nn import Batch
+from sgmft.features.batch import Batch
 
 
 def take(batch, rows):

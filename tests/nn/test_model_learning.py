@@ -10,7 +10,8 @@ import torch
 from small_model import SMALL, configs, fresh, random_batch, randomised, views
 from torch.nn.functional import cross_entropy
 
-from sgmft.nn import SGMFT, Batch, ModelConfig
+from sgmft.features.batch import Batch
+from sgmft.models.sgmft import SGMFT, ModelConfig
 
 
 def gradients(model, batch):

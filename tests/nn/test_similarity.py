@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from sgmft.nn.similarity import (
+from sgmft.models.similarity import (
     Temperature,
     element_entropy,
     element_probabilities,

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from sgmft import Abstention, Post, SemanticLocator, read_posts
-from sgmft.cli import app
+from sgmft.cli.main import app
 from sgmft.errors import SgmftError
-from sgmft.export.folder import export_model
-from sgmft.runtime import OnnxLocator
+from sgmft.locator.onnx.export import export_model
+from sgmft.locator.onnx.locator import OnnxLocator
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_command_line_runs_it_without_torch(exported, plain, sample, tmp_pat
         "import sys\n"
         "for name in ('torch', 'transformers', 'sklearn', 'scipy', 'pyarrow', 'huggingface_hub'):\n"
         "    sys.modules[name] = None\n"
-        "from sgmft.cli import main\n"
+        "from sgmft.cli.main import main\n"
         "sys.argv = ['sgmft', 'predict', *sys.argv[1:]]\n"
         "main()\n"
     )
@@ -178,7 +178,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(trained, copy, monkeypatch)
         raise OSError(28, "No space left on device")
 
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    monkeypatch.setattr("sgmft.export.folder.write_head", full)
+    monkeypatch.setattr("sgmft.locator.onnx.export.write_head", full)
     with pytest.raises(SgmftError, match="No space left"):
         export_model(SemanticLocator.from_pretrained(trained), copy)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before

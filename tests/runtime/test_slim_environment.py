@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sgmft import SemanticLocator, read_posts
-from sgmft.export.folder import export_model
+from sgmft.locator.onnx.export import export_model
 
 ROOT = Path(__file__).parents[2]
 

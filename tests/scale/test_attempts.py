@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
-from sgmft.scale.attempts import MOST, Attempts
-from sgmft.scale.pieces import Piece
+from sgmft.jobs.cluster.pieces import MOST, Attempts, Piece
 
 POSTS = [Post("a", place="0.jsonl, row 41"), Post("b", place="0.jsonl, row 42")]
 

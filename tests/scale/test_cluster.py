@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sgmft.data.source import Source, Told
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, Told, encode_table, predict_table
-from sgmft.scale.pieces import Piece, Work, cut
+from sgmft.jobs.cluster.pieces import Piece, Work, cut
+from sgmft.jobs.encode import encode_table
+from sgmft.jobs.predict import predict_table
 
 ray = pytest.importorskip("ray", reason="needs the extra sgmft[scale]")
 
@@ -55,7 +57,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def engine(cluster: Any) -> Iterator[Any]:
-    from sgmft.scale.cluster import OnRay
+    from sgmft.jobs.cluster.ray import OnRay
 
     engine = OnRay(cluster.address, workers=1)
     yield engine
@@ -128,7 +130,7 @@ def test_features_encoded_on_a_cluster_are_those_encoded_here(
     parts: Path, engine: Any, tmp_path: Path
 ) -> None:
     from sgmft import SemanticLocator, read_posts
-    from sgmft.scale.encoding import encode_pieces
+    from sgmft.jobs.encode import encode_pieces
 
     source = Source(str(parts))
     here, there = (SemanticLocator(features=tmp_path / name) for name in ("here", "there"))

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft.abstention import Abstention
+from sgmft.data.source import Source, Told
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.jobs import Source, Told, predict_table
-from sgmft.scale.pieces import Task, run_here
-from sgmft.scale.predicting import ModelAt, predict_shards
+from sgmft.jobs.cluster.pieces import Task, run_here
+from sgmft.jobs.predict import ModelAt, predict_shards, predict_table
+from sgmft.locator.abstention import Abstention
 
 ROWS = 10
 

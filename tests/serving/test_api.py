@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from sgmft import Abstention, Post, SemanticLocator, read_posts
-from sgmft.posts import Attachment
+from sgmft.data.posts import Attachment
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 
@@ -185,7 +185,7 @@ def test_metrics_count_requests_posts_and_batches(server):
 
 @pytest.mark.slow
 def test_an_exported_model_gives_the_same_but_no_reasons(serving, locator, posts, tmp_path):
-    from sgmft.export.folder import export_model
+    from sgmft.locator.onnx.export import export_model
 
     export_model(locator, tmp_path / "onnx")
     exported = serving(tmp_path / "onnx", "--no-page")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from picture_files import encoded, plain
-from sgmft.posts import Attachment, Post
+from sgmft.data.posts import Attachment, Post
 from sgmft.serving.engine import Engine
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from sgmft.posts import Post
+from sgmft.data.posts import Post
 from sgmft.serving.engine import Engine
 from sgmft.serving.guard import Guard
 from sgmft.serving.limits import Limits

@@ -16,10 +16,10 @@ from toy_engine import ToyEngine, label_table
 
 from picture_files import encoded, plain
 from sgmft import Post, read_posts
-from sgmft.abstention import Abstention
-from sgmft.encoding import prepare
+from sgmft.data.posts import count_errors
 from sgmft.errors import SgmftError
-from sgmft.posts import count_errors
+from sgmft.features.encode import prepare
+from sgmft.locator.abstention import Abstention
 from sgmft.serving.limits import Limits
 from sgmft.serving.page.asking import OFF, answers
 from sgmft.serving.page.chinese import CHINESE

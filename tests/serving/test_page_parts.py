@@ -17,9 +17,9 @@ pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[
 
 from toy_engine import ToyEngine, label_table
 
-from sgmft.abstention import Abstention
-from sgmft.posts import Post
-from sgmft.prediction import Prediction
+from sgmft.data.posts import Post
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.limits import Limits
 from sgmft.serving.page import _language
 from sgmft.serving.page.asking import OFF, Refusal, answers

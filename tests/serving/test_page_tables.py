@@ -50,7 +50,8 @@ def test_a_table_with_a_zip_comes_back_labelled(
     visit: Any, trained: Path, posts: list[dict[str, Any]], sample: Path, tmp_path: Path
 ) -> None:
     from sgmft import SemanticLocator
-    from sgmft.jobs import Source, predict_table
+    from sgmft.data.source import Source
+    from sgmft.jobs.predict import predict_table
 
     table = write_table(sample.parent / "few.csv", posts)
     names = [name for post in posts for name in post["images"]]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sgmft.abstention import Abstention
 from sgmft.errors import SgmftError
+from sgmft.locator.abstention import Abstention
 from sgmft.serving.limits import Limits
 from sgmft.serving.server import serve_model
 

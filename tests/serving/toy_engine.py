@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.abstention import Abstention
-from sgmft.posts import Post
-from sgmft.prediction import Prediction
+from sgmft.data.posts import Post
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.limits import Limits
 from sgmft.serving.page.remote import RemotePredictor
 from sgmft.serving.page.tables import Labelled, TableJob

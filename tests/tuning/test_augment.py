@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from picture_files import scene
-from sgmft.tuning.augment import augmentation
+from sgmft.training.finetune.augment import augmentation
 
 PICTURES = torch.from_numpy(np.stack([np.asarray(scene((84, 84)))] * 6))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from sgmft.cli.options import tuning_of
 from sgmft.errors import SgmftError
-from sgmft.options import tuning_of
-from sgmft.presets import TrainConfig
-from sgmft.tuning import Tuning
+from sgmft.models.presets import TrainConfig
+from sgmft.training.finetune.settings import Tuning
 
 
 def test_nothing_is_tuned_by_default():

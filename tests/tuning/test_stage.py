@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
 from sgmft import SemanticLocator
-from sgmft.encoders import load_encoder
 from sgmft.errors import SgmftError
-from sgmft.tuning import Tuning
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.training.finetune.settings import Tuning
 from tiny_clip import save_tiny_clip
 
 QUICK = Tuning(

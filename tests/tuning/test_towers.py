@@ -10,16 +10,17 @@ import torch
 
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
-from sgmft.encoders import load_encoder
-from sgmft.encoding import Encodings, encode_all
-from sgmft.nn import Batch
-from sgmft.nn.network import Network, NetworkConfig, Output
-from sgmft.presets import TrainConfig
-from sgmft.training import LabelledFeatures, train
-from sgmft.tuning import Tuning
-from sgmft.tuning.network import Tuned
-from sgmft.tuning.raw import RawPosts
-from sgmft.tuning.towers import open_towers
+from sgmft.features.batch import Batch
+from sgmft.features.encode import Encodings, encode_all
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import Network, NetworkConfig, Output
+from sgmft.models.presets import TrainConfig
+from sgmft.training.finetune.batches import RawPosts
+from sgmft.training.finetune.network import Tuned
+from sgmft.training.finetune.settings import Tuning
+from sgmft.training.finetune.towers import open_towers
+from sgmft.training.trainer import train
 
 PLAIN = Tuning(augment=False, rank=2, encoder_learning_rate=1e-2)
 FULL = replace(PLAIN, kind="full")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
-from sgmft.posts import Post
+from sgmft.data.posts import Post
 from test_processes import launched
 
 

@@ -14,12 +14,12 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sgmft.serving import asked
+from sgmft.serving import requests as asked
 from sgmft.serving.engine import Engine
 from sgmft.serving.guard import OPEN, Guard, as_response
 from sgmft.serving.metrics import Metrics
 from sgmft.serving.problems import KINDS, MEDIA_TYPE, Problem
-from sgmft.serving.told import (
+from sgmft.serving.responses import (
     ToldExplanation,
     ToldModel,
     ToldPrediction,
@@ -29,7 +29,9 @@ from sgmft.serving.told import (
 )
 
 Answer = TypeVar("Answer")
+
 _SCHEMAS = "#/components/schemas/"
+
 _KEYS: dict[str, dict[str, str]] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -101,7 +103,7 @@ def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
             said, why = await _while_there(request, asking)
         metrics.posts([said])
         if "text/html" in request.headers.get("accept", ""):
-            from sgmft.explain.page import explanation_page
+            from sgmft.evaluation.explain.page import explanation_page
 
             return HTMLResponse(explanation_page([why], title="Why this label"))
         told = ToldPrediction.of(said, labels)

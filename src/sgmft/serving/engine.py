@@ -15,17 +15,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sgmft.abstention import Abstention
+from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.posts import Post
-from sgmft.prediction import Prediction
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 from sgmft.serving import worker
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem
 from sgmft.serving.worker import About, Asked
 
 if TYPE_CHECKING:
-    from sgmft.explain.explanation import Explanation
+    from sgmft.evaluation.explain.explanation import Explanation
 
 _log = logging.getLogger("sgmft")
 
@@ -55,7 +55,7 @@ class Engine:
     Args:
         model: a folder that `sgmft train` or `sgmft export` wrote.
         rules: when a label is kept back, where a request does not say.
-        runtime, device: as in `sgmft.loading.load_predictor`.
+        runtime, device: as in `sgmft.locator.loading.load_predictor`.
 
     Attributes:
         about: the model; set by `start`.

@@ -10,11 +10,12 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from sgmft.posts import Attachment
+from sgmft.data.posts import Attachment
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem
 
 MAX_FIELDS = 16
+
 _BOUNDARY = re.compile(r"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]", re.ASCII)  # RFC 2046
 
 

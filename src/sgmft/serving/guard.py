@@ -20,6 +20,7 @@ from sgmft.serving.metrics import Metrics
 from sgmft.serving.problems import MEDIA_TYPE, Problem
 
 _log = logging.getLogger("sgmft")
+
 OPEN = ("/health", "/ready")  # whoever looks after servers has no key
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sgmft.encoding import MAX_PICTURES
+from sgmft.data.preprocessing.images import MAX_PIXELS
 from sgmft.errors import SgmftError
-from sgmft.images import MAX_PIXELS
+from sgmft.features.encode import MAX_PICTURES
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sgmft.prediction import Prediction
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import Engine
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
 _POSTS = (1, 2, 4, 8, 16, 32, 64)
 
 

@@ -57,6 +57,7 @@ KINDS = {
     ),
     "busy": Kind(503, "The server is busy", "Send the request again after `Retry-After` seconds."),
 }
+
 MEDIA_TYPE = "application/problem+json"
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import uvicorn
 
-from sgmft.abstention import Abstention
 from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.locator.abstention import Abstention
 from sgmft.serving.app import create_app
 from sgmft.serving.connection import Connection
 from sgmft.serving.engine import Engine

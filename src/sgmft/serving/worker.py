@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from sgmft.abstention import Abstention
+from sgmft.data.posts import Attachment, Post
 from sgmft.errors import SgmftError
-from sgmft.posts import Attachment, Post
-from sgmft.prediction import Prediction
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 
 if TYPE_CHECKING:
-    from sgmft.explain.explanation import Explanation
-    from sgmft.prediction import Predictor
+    from sgmft.evaluation.explain.explanation import Explanation
+    from sgmft.locator.prediction import Predictor
 
 _predictor: Predictor | None = None
 
@@ -80,7 +80,7 @@ def load(model: str, runtime: str | None, device: str | None, rules: Abstention)
         SgmftError: there is no such model, it is damaged, or has too few held-out posts for
             `rules`.
     """
-    from sgmft.loading import load_predictor
+    from sgmft.locator.loading import load_predictor
 
     global _predictor
     found = load_predictor(model, runtime, None, device)
@@ -97,7 +97,7 @@ def _grey() -> Attachment:
 
 
 def _about(found: Any) -> About:
-    from sgmft.runtime.locator import OnnxLocator
+    from sgmft.locator.onnx.locator import OnnxLocator
 
     exported = isinstance(found, OnnxLocator)
     record = {} if exported else found.record
@@ -134,7 +134,7 @@ def predict(batch: Sequence[Asked]) -> list[list[Prediction] | str]:
 
 def explain(post: Post, label: str | None, rules: Abstention) -> tuple[Prediction, Explanation]:
     """What the model says of a post, and why; raises SgmftError where it cannot say."""
-    from sgmft.locator import SemanticLocator
+    from sgmft.locator.locator import SemanticLocator
 
     if not isinstance(_predictor, SemanticLocator):
         raise SgmftError("An exported model cannot explain: serve the one it was made of.")

@@ -11,9 +11,9 @@ from bad_input.watch import watched
 
 import picture_files as made
 import video_files as film
-from sgmft.frames import MAX_FRAMES, holds_several, pictures_of
-from sgmft.images import PictureError
-from sgmft.timed import MAX_SECONDS
+from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, pictures_of
+from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.videos import MAX_SECONDS
 
 SIZE = 16
 

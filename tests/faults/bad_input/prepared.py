@@ -11,9 +11,9 @@ from bad_input.target import Outcome, Target, one_line, promise
 from bad_input.texts import text_of
 from bad_input.watch import watched
 
-from sgmft.encoding import MAX_PICTURES, encode_contents, prepare
-from sgmft.posts import Attachment, Post
-from sgmft.timed import MAX_SECONDS
+from sgmft.data.posts import Attachment, Post
+from sgmft.data.preprocessing.videos import MAX_SECONDS
+from sgmft.features.encode import MAX_PICTURES, encode_contents, prepare
 from tiny_encoder import TinyEncoder
 
 BETWEEN = b"\n--next--\n"

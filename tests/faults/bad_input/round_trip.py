@@ -11,8 +11,8 @@ from typing import Any
 from bad_input.target import promise
 from bad_input.watch import watched
 
-from sgmft.tables import open_table, open_writer
-from sgmft.tables.plain import as_json, plain
+from sgmft.data.tables import open_table, open_writer
+from sgmft.data.tables.cells import as_json, plain
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 Rows = Sequence[Mapping[str, Any]]

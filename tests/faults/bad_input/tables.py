@@ -16,9 +16,9 @@ from bad_input.round_trip import written_and_read
 from bad_input.target import Outcome, Target, one_line, promise
 from bad_input.watch import watched
 
+from sgmft.data.posts import Attachment, Post
+from sgmft.data.tables import iter_posts
 from sgmft.errors import SgmftError
-from sgmft.posts import Attachment, Post
-from sgmft.tables import iter_posts
 
 MOST = 2000  # posts of one table: a few bytes of Parquet may say that there are a billion
 

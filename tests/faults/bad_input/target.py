@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sgmft.posts import Post, count_errors
+from sgmft.data.posts import Post, count_errors
 
 
 class BrokenPromiseError(AssertionError):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bad_input.target import Outcome, Target, promise
 from bad_input.watch import watched
 
-from sgmft.text import CLEANINGS, MAX_CHARACTERS, Cleaning, clean, words
+from sgmft.data.preprocessing.text import CLEANINGS, MAX_CHARACTERS, Cleaning, clean, words
 
 _STEPS = list(Cleaning.__dataclass_fields__)
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, ModelConfig
-from sgmft.nn.fusions import FUSIONS
-from sgmft.nn.fusions.asymmetric_co_attention import AsymmetricCoAttention
-from sgmft.nn.heads import Heads
+from sgmft.models.attention import Heads
+from sgmft.models.fusions import FUSIONS, AsymmetricCoAttention
+from sgmft.models.sgmft import SGMFT, ModelConfig
 from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, posts, randomised, same, size
 
 

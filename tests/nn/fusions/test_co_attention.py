@@ -8,11 +8,11 @@ from transformers import BridgeTowerTextConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
 
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, Batch, ModelConfig
-from sgmft.nn.cross_modal import CrossModalLayer, additive_mask
-from sgmft.nn.fusions import FUSIONS
-from sgmft.nn.fusions.co_attention import CoAttention
-from sgmft.nn.heads import Heads
+from sgmft.features.batch import Batch
+from sgmft.models.attention import Heads
+from sgmft.models.fusions import FUSIONS, CoAttention
+from sgmft.models.layers import CrossModalLayer, additive_mask
+from sgmft.models.sgmft import SGMFT, ModelConfig
 from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, normal, posts, randomised, same, size
 
 

@@ -5,10 +5,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
-from sgmft.nn import SGMFT, Batch, ModelConfig
-from sgmft.nn.fusions import FUSIONS
-from sgmft.nn.fusions.merge_attention import MergeAttention
-from sgmft.nn.heads import Heads
+from sgmft.features.batch import Batch
+from sgmft.models.attention import Heads
+from sgmft.models.fusions import FUSIONS, MergeAttention
+from sgmft.models.sgmft import SGMFT, ModelConfig
 from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, normal, posts, randomised, same, size
 
 ATTENTION = ["asymmetric-co-attention", "merge-attention"]

@@ -17,7 +17,7 @@ from starlette.routing import Mount
 
 from sgmft.serving.engine import Engine
 from sgmft.serving.page.wording import Wording
-from sgmft.templates import render
+from sgmft.utils.templates import render
 
 _FOREIGN = re.compile(
     r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>',
@@ -109,8 +109,8 @@ def _language(accepted: str) -> str:
 
 def _changed(words: Wording) -> Callable[[str], str]:
     """Makes our page of the framework's: its language, title, look, and nothing from elsewhere."""
-    head = render("serving_head.html", w=words)
-    body = render("serving_body.html", w=words)
+    head = render("serving/templates/serving_head.html", w=words)
+    body = render("serving/templates/serving_body.html", w=words)
 
     def changed(html: str) -> str:
         start, body_tag, rest = html.partition("<body")

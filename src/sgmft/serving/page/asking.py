@@ -8,13 +8,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from sgmft.posts import Attachment, Post
-from sgmft.serving.asked import check_pixels
+from sgmft.data.posts import Attachment, Post
 from sgmft.serving.engine import Engine
 from sgmft.serving.guard import log_mistake
 from sgmft.serving.page.result import problem_html, result_html
 from sgmft.serving.page.wording import Wording
 from sgmft.serving.problems import Problem
+from sgmft.serving.requests import check_pixels
 
 OFF = "off"
 

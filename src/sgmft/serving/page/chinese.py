@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sgmft.explain.explanation import Explanation, Part
-from sgmft.explain.wording import dissenting, farthest, main_parts, main_words
+from sgmft.evaluation.explain.explanation import Explanation, Part
+from sgmft.evaluation.explain.page import dissenting, farthest, main_parts, main_words
 from sgmft.serving.page.chinese_reasons import reason
 from sgmft.serving.page.wording import Wording
 

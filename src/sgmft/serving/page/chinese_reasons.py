@@ -56,8 +56,11 @@ REASONS = {
     "{name}, line {line}, is neither UTF-8 nor GB18030: save the file as UTF-8": "{name} 第 {line} "
     "行既不是 UTF-8 也不是 GB18030 编码，请另存为 UTF-8",
 }
+
 _ANYTHING = ("name", "kinds", "columns")
+
 _LONGEST = 500  # characters; what is longer holds more of a table than of a reason
+
 _BLANK = re.compile(r"\{(\w+)\}")
 
 

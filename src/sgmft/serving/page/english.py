@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgmft.explain.wording import percent, strongest, summary
+from sgmft.evaluation.explain.page import percent, strongest, summary
 from sgmft.serving.page.wording import Wording
 
 

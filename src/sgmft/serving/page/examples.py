@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgmft.sample.scenes import draw
+from sgmft.data.synthetic.scenes import draw
 
 
 class Example(NamedTuple):

@@ -18,19 +18,24 @@ _NEEDED = re.compile(
     r"/(config|theme\.css|favicon\.ico|(assets|static)/.+|gradio_api/(info|startup-events|app_id"
     r"|heartbeat/\w+|queue/(join|data)|upload|upload_progress|cancel|reset|file=/.+))?/?"
 )
+
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
     "font-src 'self' data:; connect-src 'self' data: blob:; object-src 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
+
 _HEADERS = (
     (b"content-security-policy", _POLICY.encode()),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+
 _UPLOAD = "/gradio_api/upload"
+
 _UPLOADS = 16  # at a time; a visitor's browser sends one after the other
+
 _MOST = 4 * 1024 * 1024  # bytes of a request that is no upload
 
 

@@ -19,13 +19,18 @@ from sgmft.serving.page.remote import RemotePredictor, Stopped
 from sgmft.serving.page.result import problem_html
 from sgmft.serving.page.tables import TableJob
 from sgmft.serving.page.wording import Wording
-from sgmft.templates import render
+from sgmft.utils.templates import render
 
 COVERAGES = (0.8, 0.9, 0.95)
+
 TABLES = 2  # that are labelled at the same time
+
 KEPT = (300, 3600)  # seconds between looking for files, and of their age when they are removed
+
 UPLOAD = 8  # times the server's limit of a request: of a table or its zip
+
 UNPACKED = 2  # times that
+
 _HIDDEN: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -48,7 +53,7 @@ class Page:
         w = self._words
         blocks: gr.Blocks
         with gr.Blocks(analytics_enabled=False, title=w.title, delete_cache=KEPT) as blocks:
-            self._html(render("serving_top.html", w=w))
+            self._html(render("serving/templates/serving_top.html", w=w))
             with gr.Tabs():
                 with gr.Tab(w.post_tab, id="post"):
                     self._one_post()
@@ -80,7 +85,9 @@ class Page:
                         for name, paths in zip(w.example_names, self._pictures, strict=True)
                     ]
             with gr.Column(scale=3, min_width=300):
-                result = self._html(render("serving_hint.html", w=w, told=w.empty), "result")
+                result = self._html(
+                    render("serving/templates/serving_hint.html", w=w, told=w.empty), "result"
+                )
 
         async def asked(text: str, files: list[str], coverage: str) -> AsyncIterator[str]:
             async for html in answers(self._engine, w, text, files, coverage):
@@ -118,7 +125,7 @@ class Page:
                     start = gr.Button(w.label_table, variant="primary", min_width=120)
                     stop = gr.Button(w.stop, min_width=90, scale=0)
             with gr.Column(scale=3, min_width=300):
-                hint = render("serving_hint.html", w=w, told=w.table_empty)
+                hint = render("serving/templates/serving_hint.html", w=w, told=w.table_empty)
                 result = self._html(hint, "table-result")
                 download = gr.DownloadButton(
                     w.download, variant="primary", visible=False, elem_id="download"

@@ -9,10 +9,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from sgmft.abstention import Abstention
-from sgmft.images import pixel_count
-from sgmft.posts import Post
-from sgmft.prediction import Prediction
+from sgmft.data.posts import Post
+from sgmft.data.preprocessing.images import pixel_count
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import Engine
 from sgmft.serving.problems import Problem
 

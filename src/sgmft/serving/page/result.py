@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sgmft.abstention import Abstention
-from sgmft.explain.explanation import Explanation
-from sgmft.explain.page import MOST_CLASSES, shown
-from sgmft.prediction import Prediction
+from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.page import MOST_CLASSES, shown
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.page.wording import Wording
-from sgmft.templates import render
+from sgmft.utils.templates import render
 
 
 def result_html(
@@ -35,7 +35,7 @@ def result_html(
     best, chance = chances[0]
     members = said.label_set
     return render(
-        "serving_result.html",
+        "serving/templates/serving_result.html",
         w=words,
         label=said.label,
         percent=words.percent(chance),
@@ -55,7 +55,7 @@ def result_html(
 
 def problem_html(words: Wording, sentence: str) -> str:
     """Why there is no result."""
-    return render("serving_problem.html", w=words, sentence=sentence)
+    return render("serving/templates/serving_problem.html", w=words, sentence=sentence)
 
 
 def _reason(words: Wording, said: Prediction, rules: Abstention) -> str:

@@ -12,18 +12,21 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.abstention import Abstention
+from sgmft.data.source import Source, Told
+from sgmft.data.tables import open_table
 from sgmft.errors import SgmftError
-from sgmft.jobs import Source, Told, predict_table
+from sgmft.jobs.predict import predict_table
+from sgmft.locator.abstention import Abstention
 from sgmft.serving.page.asking import Refusal
 from sgmft.serving.page.remote import RemotePredictor
 from sgmft.serving.page.unpack import UnsafeZipError, unpack
 from sgmft.serving.page.wording import Wording
-from sgmft.tables import open_table
-from sgmft.templates import render
+from sgmft.utils.templates import render
 
 SHOWN = 8  # rows
+
 CELL = 120  # characters
+
 FIRST = ("label", "probability", "set", "abstained", "error", "text")  # columns
 
 
@@ -104,7 +107,7 @@ def _html(words: Wording, told: Told, labelled: Path) -> str:
         columns = [x for x in FIRST if x in columns] + [x for x in columns if x not in FIRST]
         first = [[_cell(words, x, row.get(x)) for x in columns] for row in islice(rows, SHOWN)]
     return render(
-        "serving_table.html",
+        "serving/templates/serving_table.html",
         w=words,
         done=words.done.format(labelled=told.posts - unusable - withheld, posts=told.posts),
         withheld=words.withheld.format(count=withheld) if withheld else "",

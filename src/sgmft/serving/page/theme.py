@@ -6,7 +6,9 @@ import gradio as gr
 from gradio.themes.utils.fonts import Font
 
 _FONTS = ("system-ui", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "sans-serif")
+
 _FIXED = ("ui-monospace", "Consolas", "monospace")
+
 _COLOURS = {
     "body_background_fill": "#f6f8fa",
     "body_text_color_subdued": "#57606a",

@@ -12,9 +12,13 @@ from stat import S_ISLNK
 from sgmft.errors import SgmftError
 
 FILES = 20_000
+
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
+
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
+
 _PART = 1024 * 1024
+
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sgmft.explain.explanation import Explanation
+from sgmft.evaluation.explain.explanation import Explanation
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""`make demo`: the whole job on generated posts, with the commands that do the same by hand."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sgmft.cli.console import TrainingProgress, counter, print_errors
+from sgmft.cli.evaluate import print_evaluation
+from sgmft.data.source import Source
+from sgmft.data.synthetic.sample import write_sample
+from sgmft.evaluation.report import write_demo_report
+from sgmft.jobs.evaluate import about, evaluate_table, examples
+from sgmft.jobs.predict import predict_table
+from sgmft.jobs.train import train_table
+from sgmft.locator.locator import SemanticLocator
+from sgmft.locator.prediction import Prediction
+
+POSTS, DAMAGED = 1400, 16
+
+NOTICE = (
+    "These posts are synthetic: sgmft generated their texts and drew their pictures. The figures "
+    "show that everything works, not how well it does on real posts."
+)
+
+screen = Console()
+
+
+def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
+    """Sample posts, train, evaluate, predict and report; returns the report's path."""
+    start = time.monotonic()
+    table, model, features = folder / "posts" / "posts.jsonl", folder / "model", folder / "features"
+    _step(f"sgmft sample {folder}/posts --posts {posts} --damaged {DAMAGED}")
+    with counter("Generating", posts) as done:
+        write_sample(folder / "posts", posts, seed, DAMAGED, on_written=done)
+
+    _step(f"sgmft train {table} -o {model} --where split=train")
+    locator = SemanticLocator(seed=seed, features=features)
+    with TrainingProgress() as progress:
+        told = train_table(
+            Source(str(table), where={"split": "train"}),
+            model,
+            locator,
+            on_encoded=progress.encoded,
+            on_epoch=progress.epoch,
+        )
+    print_errors(told)
+
+    _step(
+        f"sgmft evaluate {model} {table} -o {folder}/evaluation --where split=test --by informative"
+    )
+    locator = SemanticLocator.from_pretrained(model, features=features)
+    test = Source(str(table), where={"split": "test"})
+    with counter("Predicting") as done:
+        told, evaluation = evaluate_table(
+            test, folder / "evaluation", locator, by=["informative"], on_predicted=done
+        )
+    print_errors(told)
+    print_evaluation(evaluation)
+
+    _step(f"sgmft predict {model} {table} -o {folder}/predictions.csv")
+    with counter("Predicting") as done:
+        told = predict_table(
+            Source(str(table)), folder / "predictions.csv", locator, on_predicted=done
+        )
+    predictions = list(locator.predictions(test.posts()))
+    report = write_demo_report(
+        folder / "report.html",
+        evaluation=evaluation,
+        history=locator.record["history"],
+        examples=examples([p for p in predictions if p.label is not None], locator.labels),
+        about=about(locator),
+        notice=NOTICE,
+        errors=told.errors,
+    )
+    screen.print(_table(predictions))
+    screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")
+    return report
+
+
+def _step(command: str) -> None:
+    screen.print(f"\n[bold]$ {command}[/bold]", soft_wrap=True)
+
+
+def _table(predictions: list[Prediction], rows: int = 10) -> Table:
+    table = Table(title="Some test posts (synthetic)", expand=True)
+    table.add_column("post", no_wrap=True, ratio=1)
+    for name, width in (("pictures", 8), ("predicted", 15), ("p", 4), ("truth", 15)):
+        table.add_column(name, min_width=width)
+    good = [p for p in predictions if p.probability is not None]
+    for p in good[:: max(1, len(good) // rows)][:rows]:
+        table.add_row(
+            " ".join(p.post.text.split()) or "(no text)",
+            str(len(p.post.images)),
+            p.label,
+            f"{p.probability:.2f}",
+            p.post.label or "",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where posts, model and report go")
+    parser.add_argument("--posts", type=int, default=POSTS)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    run(arguments.folder, arguments.posts, arguments.seed)

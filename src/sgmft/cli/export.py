@@ -1,0 +1,42 @@
+"""The command `sgmft export`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sgmft.cli.options import AllowOutside, Column, Model, Output, source_of
+
+
+def export(
+    model: Model,
+    output: Output,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Posts such as the model will see: compact's picture networks are written in 8 "
+            "bits, smaller and faster, with ranges taken from these posts' pictures.",
+        ),
+    ] = None,
+    column: Column = None,
+    allow_outside: AllowOutside = False,
+) -> None:
+    """Write a model as ONNX, for `sgmft predict` without PyTorch or for any other runtime."""
+    from sgmft.locator.locator import SemanticLocator
+    from sgmft.locator.onnx.export import export_model
+    from sgmft.locator.onnx.locator import OnnxLocator
+    from sgmft.locator.onnx.quantize import agreement
+
+    posts = None
+    if int8 is not None:
+        posts = source_of(int8, None, column, allow_outside, False).all_posts()
+    locator = SemanticLocator.from_pretrained(model)
+    files = export_model(locator, output, int8=posts)
+    for path in files:
+        print(f"{path.stat().st_size / 1e6:8.1f} MB  {path}", file=sys.stderr)
+    if posts:
+        same, asked = agreement(locator, OnnxLocator.load(output), posts)
+        print(f"In 8 bits {same} of {asked} other posts keep their label.", file=sys.stderr)

@@ -1,0 +1,126 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sgmft.cli.align import align
+from sgmft.cli.compare import compare
+from sgmft.cli.encode import encode
+from sgmft.cli.evaluate import evaluate
+from sgmft.cli.explain import explain
+from sgmft.cli.export import export
+from sgmft.cli.predict import predict
+from sgmft.cli.sample import sample
+from sgmft.cli.serve import serve
+from sgmft.cli.suggest import suggest
+from sgmft.cli.train import train
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.utils.distributed import count, is_main, number
+from sgmft.utils.signals import Stopped, stoppable
+
+
+class _Group(TyperGroup):
+    """Ends what typer would end in its own way: signals with a word, a closed pipe without one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with stoppable(), one_line_warnings():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            again = shlex.join(["sgmft", *sys.argv[1:]])
+            _say(f"sgmft: stopped; to continue with what is done so far: {again}")
+            raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
+        except BrokenPipeError:  # whoever read our output has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+app = typer.Typer(
+    name="sgmft",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Predict the semantic location of social-media posts from their text and pictures "
+    "(SG-MFT, arXiv 2405.05760).",
+)
+
+
+@app.callback()
+def plugins(
+    command: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Python file that registers a fusion module or method; repeat."),
+    ] = None,
+) -> None:
+    """Load a user's own files before the command."""
+    if count() > 1 and command.invoked_subcommand != "train":
+        raise SgmftError(
+            f"sgmft {command.invoked_subcommand} runs in one process: start it without torchrun or "
+            "accelerate launch, which are for sgmft train."
+        )
+    if plugin:
+        from sgmft.models.plugins import load_plugin
+
+        for path in plugin:
+            load_plugin(path)
+
+
+for command in (
+    sample,
+    train,
+    evaluate,
+    predict,
+    explain,
+    encode,
+    suggest,
+    compare,
+    align,
+    export,
+    serve,
+):
+    app.command()(command)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; exit codes 0 success, 2 a user's mistake, 130 or 143 stopped."""
+    try:
+        app()
+    except SgmftError as error:
+        _say(f"sgmft: {error}" if is_main() else f"sgmft, process {number()}: {error}")
+        sys.exit(2)
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show our own warnings as one line, without the place in the code."""
+    from sgmft.cli.console import screen
+
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not is_main():
+            return
+        if issubclass(category, SgmftWarning):
+            screen.print(f"Warning: {message}", markup=False, highlight=False)
+        else:
+            usual(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

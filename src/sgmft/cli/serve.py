@@ -1,0 +1,87 @@
+"""The command `sgmft serve`: parse, call, print."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Annotated
+
+import typer
+
+from sgmft.cli.options import Device, Model
+
+
+def serve(
+    model: Model,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes one that is free.", min=0, max=65535)] = 8000,
+    coverage: Annotated[
+        float | None, typer.Option(help="As for predict, where a request does not say.")
+    ] = None,
+    min_probability: Annotated[float | None, typer.Option(help="As for predict.")] = None,
+    reject: Annotated[float | None, typer.Option(help="As for predict.")] = None,
+    page: Annotated[bool, typer.Option(help="With a page for people beside the API.")] = True,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SGMFT_API_KEY",
+            help="What requests must show; better given as the variable than on the command line.",
+        ),
+    ] = None,
+    max_body: Annotated[float, typer.Option(help="MiB of one request.")] = 32,
+    max_posts: Annotated[int, typer.Option(help="Posts of one request.")] = 64,
+    max_pictures: Annotated[int, typer.Option(help="Pictures of one post.")] = 16,
+    max_pixels: Annotated[float, typer.Option(help="Millions of one picture.")] = 50,
+    max_seconds: Annotated[float, typer.Option(help="To send headers; a body; to answer it.")] = 30,
+    max_requests: Annotated[int, typer.Option(help="At a time; more are refused.")] = 64,
+    max_connections: Annotated[int, typer.Option(help="At a time; more are refused.")] = 500,
+    batch: Annotated[int, typer.Option(help="Posts that the model sees together.")] = 32,
+    runtime: Annotated[str | None, typer.Option(help="torch or onnx, as for predict.")] = None,
+    device: Device = None,
+) -> None:
+    """Answer requests over HTTP, with a page for people. Ctrl-C and SIGTERM finish what is begun.
+
+    MODEL may also be a folder that `sgmft export` wrote.
+    """
+    from sgmft.errors import SgmftError
+    from sgmft.locator.abstention import Abstention
+    from sgmft.locator.loading import check_model
+
+    check_model(model, runtime)  # before seconds are spent on what it takes to serve it
+    try:
+        from sgmft.serving.limits import Limits
+        from sgmft.serving.server import serve_model
+    except ImportError as error:
+        raise SgmftError(
+            f"Serving needs more packages: pip install 'sgmft[serve]' ({error})."
+        ) from error
+
+    limits = Limits(
+        body=_whole(max_body, 2**20),
+        posts=max_posts,
+        pictures=max_pictures,
+        pixels=_whole(max_pixels, 10**6),
+        seconds=max_seconds,
+        requests=max_requests,
+        connections=max_connections,
+        batch=batch,
+    )
+    serve_model(
+        model,
+        host,
+        port,
+        limits=limits,
+        rules=Abstention(coverage, min_probability, reject),
+        page=page,
+        key=api_key or None,
+        runtime=runtime,
+        device=device,
+        on_start=lambda address: print(f"sgmft serves {model} at {address}", file=sys.stderr),
+    )
+
+
+def _whole(value: float, unit: int) -> int:
+    """So many units; 0, which no limit may be, for what is no number of them."""
+    return int(value * unit) if math.isfinite(value) else 0

@@ -1,0 +1,94 @@
+"""The command `sgmft suggest`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sgmft.cli.options import (
+    AllowOutside,
+    Cleaning,
+    Column,
+    Device,
+    Encoder,
+    Features,
+    PostsTable,
+    Strict,
+    Where,
+    locator_of,
+    source_of,
+)
+from sgmft.errors import SgmftError
+
+
+def suggest(
+    table: PostsTable,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="Label Studio tasks (.json), or a table (.csv, .jsonl, ...)."
+        ),
+    ],
+    number: Annotated[int, typer.Option("-n", help="How many posts to suggest.", min=1)] = 200,
+    model: Annotated[
+        str | None, typer.Option(help="A folder that `sgmft train` wrote; weighs by its doubts.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Choices for the annotators: Home,School,...")
+    ] = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option(help="Table of posts labelled already; repeat.")
+    ] = None,
+    encoder: Encoder = None,
+    cleaning: Cleaning = None,
+    features: Features = None,
+    where: Where = None,
+    column: Column = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(help="Decides what is looked at of a large table.")] = 0,
+) -> None:
+    """Choose the posts most worth labelling, as Label Studio tasks or a table to fill in."""
+    from sgmft.cli import console
+    from sgmft.jobs.suggest import folder_of, read_alike, suggest_table
+    from sgmft.locator.locator import SemanticLocator
+
+    folder = console.feature_folder(features)
+    if model is None:
+        locator = SemanticLocator(encoder, cleaning=cleaning, features=folder, device=device)
+    elif encoder or cleaning:
+        raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
+    else:
+        locator = locator_of(model, features, device)
+    source = source_of(table, where, column, allow_outside, strict)
+    with console.counter("Encoding") as done:
+        found = suggest_table(
+            source,
+            output,
+            locator,
+            number,
+            labels=[name for part in (labels or "").split(",") if (name := part.strip())],
+            labelled=[read_alike(other, source) for other in labelled or ()],
+            seed=seed,
+            on_encoded=done,
+        )
+    console.print_errors(found.told)
+    if output != "-":
+        _say(f"Wrote {found.posts} posts to {output}")
+    if found.config is None and output != "-" and folder_of(output) != found.folder:
+        _say(f"Picture paths in it are relative to {found.folder}: move it there to train on it")
+    if found.config is not None:
+        _say(f"Labelling configuration: {found.config}")
+        _say(
+            f"Start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
+            f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={found.folder}; "
+            "in the project, add the pictures' folder as a source storage of the kind Local files; "
+            "save the JSON export (not JSON-MIN) beside the table"
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

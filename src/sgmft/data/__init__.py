@@ -1,0 +1,1 @@
+"""Posts, tables, preprocessing and synthetic data."""

@@ -1,0 +1,153 @@
+"""One listed file to its pictures: a still, frames of an animation or video, a motion photo."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageFile
+
+from sgmft.data.posts import Attachment, PictureFile
+from sgmft.data.preprocessing.images import (
+    PictureError,
+    Pixels,
+    check_size,
+    decode_picture,
+    open_picture,
+    read_picture,
+    square,
+)
+from sgmft.data.preprocessing.images import squash as squash_picture
+from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, is_video, video_frames
+
+MAX_FRAMES = 4
+"""Pictures of one file."""
+
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
+
+
+def read_file(file: PictureFile) -> bytes:
+    """Return the bytes of a picture or video file, or of one in memory.
+
+    Raises:
+        PictureError: as `read_picture` does, but only over `MAX_VIDEO_BYTES`; pictures over
+            `MAX_BYTES` are refused when they are decoded.
+    """
+    if isinstance(file, Attachment):
+        check_size(file.data, file.name, MAX_VIDEO_BYTES)
+        return file.data
+    return read_picture(file, MAX_VIDEO_BYTES)
+
+
+def name_of(file: PictureFile) -> str:
+    """What messages call a file."""
+    return file.name if isinstance(file, Attachment) else Path(file).name
+
+
+def holds_several(data: bytes) -> bool:
+    """Whether a file may give several pictures; of all others `decode_picture` gives the one."""
+    if is_video(data) or _film_behind(data) is not None:
+        return True
+    with suppress(PictureError), open_picture(data, "") as picture:
+        return picture.format in _ANIMATED and getattr(picture, "is_animated", False) is True
+    return False
+
+
+def pictures_of(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES) -> list[Pixels]:
+    """Decode the pictures of one file, in order; the same bytes give the same pictures.
+
+    A still gives one, as `decode_picture` does. A video gives frames sampled evenly over its
+    length, see `video_frames`; an animation those in the middles of `most` equal parts of its
+    frames. A motion photo (a JPEG with an MP4 behind it) gives the still and `most` - 1 frames of
+    the MP4, or the still alone where that cannot be read. What a file is, is told from its bytes.
+    One full-size frame is held at a time. Safe to call from several threads.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for messages.
+        size: side of the squares in pixels; 224 in the paper.
+        most: how many pictures at most, 1 or more.
+
+    Returns:
+        1 to `most` arrays (size, size, 3), uint8, RGB.
+
+    Raises:
+        PictureError: the file is damaged, too large, takes too long, or is neither picture nor
+            video; see `decode_picture` and `video_frames`.
+    """
+    if is_video(data):
+        return _video(data, name, size, most)
+    start = _film_behind(data)
+    if start is not None:
+        pictures = [decode_picture(data[:start], name, size)]
+        if most > 1:
+            with suppress(PictureError):  # the photo is what was posted; its motion is an extra
+                pictures += _video(data[start:], name, size, most - 1)
+        return pictures
+    return _animation(data, name, size, most)
+
+
+def _video(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
+    frames = video_frames(data, name, most)
+    return [np.array(squash_picture(frame, size), dtype=np.uint8) for frame in frames]
+
+
+def _animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
+    """A picture that may move: every frame up to the last one taken is built on those before."""
+    file = TimedFile(data, name)
+    pictures: list[Pixels] = []
+    try:
+        with open_picture(data, name, file) as picture:
+            count = _count(picture)
+            taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
+            for number in range(taken[-1] + 1 if count > most else count):
+                if number:
+                    file.check()
+                    picture.seek(number)
+                    picture.load()  # some decode only now, and then all the frames left out
+                if count <= most or number in taken:
+                    pictures.append(square(picture, size))
+    except PictureError:
+        file.check()  # the file that ended with its time looks cut off
+        raise
+    return pictures
+
+
+def _count(picture: ImageFile.ImageFile) -> int:
+    return int(getattr(picture, "n_frames", 1)) if picture.format in _ANIMATED else 1
+
+
+def _film_behind(data: bytes) -> int | None:
+    """Where the MP4 of a motion photo begins; None for all other files.
+
+    Looked for behind the JPEG's end, past a second JPEG with a wider range of brightness, if any.
+    The lengths in the XMP of Google's format are not needed for that, and programs that copy
+    pictures leave wrong ones behind.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    found = data.find(b"ftyp")
+    if found < 0:
+        return None
+    end = _jpeg_end(data)
+    while found >= 0:
+        if found - 4 >= end and is_video(data[found - 4 : found + 8]):
+            return found - 4
+        found = data.find(b"ftyp", found + 4)
+    return None
+
+
+def _jpeg_end(data: bytes) -> int:
+    """Where the first JPEG ends, from marker to marker; the file's end where none says so."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        at, kind = found.end(), found[0][1]
+        if kind == 0xD9:
+            return at
+        if kind not in (0x01, 0xD8):
+            at += int.from_bytes(data[at : at + 2])
+    return len(data)

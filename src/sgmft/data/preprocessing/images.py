@@ -1,0 +1,302 @@
+"""Image preparation: any picture file to a square of RGB pixels (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from sgmft.errors import SgmftError, printable
+
+_lock = Lock()
+
+_threads = 0
+
+_filters = warnings.catch_warnings()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow's warnings about odd metadata.
+
+    The filters belong to the whole process: the first thread in changes them and the last one
+    out restores them, so that threads do not undo each other's.
+    """
+    global _threads, _filters
+    with _lock:
+        _threads += 1
+        if _threads == 1:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        yield
+    finally:
+        with _lock:
+            _threads -= 1
+            if _threads == 0:
+                _filters.__exit__(None, None, None)
+
+
+MAX_PIXELS = 89_478_485
+"""Larger pictures are refused from their header; Pillow warns from the same number on."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Larger files are refused unread (64 MiB)."""
+
+Pixels = npt.NDArray[np.uint8]
+
+# The plugins are called by the file's first bytes, not through Image.open: it would warn of a
+# large picture before we can refuse it, and try each of some forty formats on hostile bytes.
+_SIGNATURES: list[tuple[int, bytes, type[ImageFile.ImageFile]]] = [
+    (0, b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (0, b"GIF87a", GifImagePlugin.GifImageFile),
+    (0, b"GIF89a", GifImagePlugin.GifImageFile),
+    (8, b"WEBP", WebPImagePlugin.WebPImageFile),
+    (0, b"BM", BmpImagePlugin.BmpImageFile),
+    (0, b"II*\x00", TiffImagePlugin.TiffImageFile),
+    (0, b"MM\x00*", TiffImagePlugin.TiffImageFile),
+]
+
+_NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF"
+
+with suppress(ImportError):  # Pillow reads AVIF since 11.3, where it was built with it
+    from PIL import AvifImagePlugin
+
+    if AvifImagePlugin.SUPPORTED:
+        _SIGNATURES += [
+            (4, b"ftypavif", AvifImagePlugin.AvifImageFile),
+            (4, b"ftypavis", AvifImagePlugin.AvifImageFile),
+        ]
+        _NAMES += ", AVIF"
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(SgmftError):
+    """Why one picture cannot be used: one sentence with the file's name; the caller adds where."""
+
+
+def load_picture(path: str | Path, size: int = 224) -> Pixels:
+    """Read a picture file as (size, size, 3) RGB; see `decode_picture`.
+
+    Raises:
+        PictureError: the file is missing, empty, too large, damaged or not a picture.
+    """
+    return decode_picture(read_picture(path), Path(path).name, size)
+
+
+def read_picture(path: str | Path, most: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a picture file, at most so many.
+
+    Only a regular file is opened, so that a pipe or a device cannot stop or fill the program.
+
+    Raises:
+        PictureError: no such file, not a regular file, no permission, empty, or more than
+            `most` bytes.
+    """
+    path = Path(path)
+    name = printable(path.name or str(path))
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a device or pipe"
+            raise PictureError(f"{name} is {kind}, not a file")
+        if about.st_size > most:
+            raise PictureError(_too_many_bytes(name, about.st_size, most))
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise PictureError(f"there is no file {name}") from None
+    except OSError as error:
+        raise PictureError(f"{name} cannot be read: {error.strerror or error}") from None
+    except ValueError:  # a NUL, or a character the file system cannot hold
+        raise PictureError(f"{name} is not a possible file name") from None
+    check_size(data, name, most)
+    return data
+
+
+def check_size(data: bytes, name: str, most: int) -> None:
+    """Raise PictureError unless there are from 1 to `most` bytes."""
+    name = printable(name)
+    if not data:
+        raise PictureError(f"{name} is empty (0 bytes)")
+    if len(data) > most:
+        raise PictureError(_too_many_bytes(name, len(data), most))
+
+
+def decode_picture(data: bytes, name: str, size: int = 224) -> Pixels:
+    """Decode the bytes of a picture to (size, size, 3) RGB, uint8.
+
+    The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
+    interpolation, as Chinese-CLIP does. The format is told from the bytes, never from the name.
+    Of an animation the first frame is read; transparent parts become white; grey of more than 8
+    bits is scaled to 8. Safe to call from several threads.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for messages.
+        size: side of the square in pixels; 224 in the paper.
+
+    Raises:
+        PictureError: the bytes are empty, damaged, not a picture, or hold over `MAX_PIXELS`.
+        SgmftError: `size` is less than 1.
+    """
+    if size < 1:
+        raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")
+    with open_picture(data, name) as picture:
+        return square(picture, size)
+
+
+@contextmanager
+def open_picture(
+    data: bytes, name: str, file: io.BytesIO | None = None
+) -> Iterator[ImageFile.ImageFile]:
+    """Open the bytes of a picture for `square`; whatever goes wrong inside is a PictureError.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for messages.
+        file: the same bytes, where they are to be read in another way than plainly.
+
+    Raises:
+        PictureError: as `decode_picture` does.
+    """
+    name = printable(name)
+    check_size(data, name, MAX_BYTES)
+    plugin = _plugin(data)
+    if plugin is None:
+        raise PictureError(
+            f"{name} is not a picture ({_NAMES} are read, and MP4, MOV and WebM videos)"
+        )
+    try:
+        with quiet(), plugin(file or io.BytesIO(data)) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise PictureError(
+                    f"{name} has {width} x {height} pixels; "
+                    f"at most {MAX_PIXELS // 10**6} million are read"
+                )
+            yield picture
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(
+            f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are read"
+        ) from None
+    except MemoryError:
+        raise PictureError(f"{name} needs more memory than there is, or is damaged") from None
+    except Exception:  # hostile bytes make the plugins raise nearly every exception there is
+        raise PictureError(f"{name} is cut off or damaged") from None
+
+
+def pixel_count(data: bytes, name: str) -> int | None:
+    """How many pixels a picture has by its header, decoding none; None for what is no picture.
+
+    The number itself is not held against it, however large.
+    """
+    plugin = _plugin(data)
+    if plugin is None or len(data) > MAX_BYTES:
+        return None
+    with suppress(Exception), quiet(), plugin(io.BytesIO(data)) as picture:
+        return picture.width * picture.height
+    return None
+
+
+def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
+    for start, signature, plugin in _SIGNATURES:
+        if data.startswith(signature, start):
+            return plugin
+    return None
+
+
+def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
+    """Decode an opened picture, or the frame it stands at, to (size, size, 3) RGB, uint8.
+
+    Squashed to the square first, and only then turned upright, which on a square is the same.
+    """
+    # JPEG alone can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
+    picture.draft(None, (2 * size, 2 * size))
+    picture.load()
+    small = _to_rgb(picture, size)
+    # TIFF turns itself while loading and then forgets its orientation, so this comes after.
+    turn = _turn(picture)
+    if turn is not None:
+        small = small.transpose(turn)
+    return np.array(small, dtype=np.uint8)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    with suppress(Exception):  # damaged metadata must not cost a good picture
+        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return None
+
+
+def _to_rgb(picture: Image.Image, size: int) -> Image.Image:
+    """Squash to (size, size) and convert to RGB, in the order that keeps colours right."""
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        grey = np.asarray(picture)
+        if picture.format == "PNG":  # 16 bits, whichever mode this version of Pillow gives them
+            grey = grey.astype(np.uint16)
+        picture = Image.fromarray(_to_8_bits(grey))
+    if picture.has_transparency_data:
+        seen = squash(picture.convert("RGBA"), size)
+        white = Image.new("RGBA", seen.size, "white")
+        return Image.alpha_composite(white, seen).convert("RGB")
+    return squash(picture.convert("RGB"), size)
+
+
+def squash(picture: Image.Image, size: int) -> Image.Image:
+    """Bring a picture to (size, size), whatever its proportions."""
+    return picture.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
+    """Scale grey values of 16-bit, 32-bit or float pixels to 0..255.
+
+    Unsigned 16-bit values are taken as the full range 0..65535. Others do not say what white is:
+    it is 1, 255 or 65535 for values from 0 up to there (1 for floats only), and the largest value
+    otherwise, the smallest being black. NaN becomes black.
+    """
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return (values // np.asarray(257, values.dtype)).astype(np.uint8)
+    with np.errstate(all="ignore"):
+        grey = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+        low, high = float(grey.min()), float(grey.max())
+        whites = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+        white = next((white for white in whites if high <= white), 0.0)
+        if low < 0 or not white:
+            grey, white = grey - low, max(high - low, 1e-30)
+        scaled: Pixels = np.clip(grey * (255 / white) + 0.5, 0, 255).astype(np.uint8)
+    return scaled
+
+
+def _too_many_bytes(name: str, count: int, most: int) -> str:
+    return f"{name} has at least {count:,} bytes; at most {most >> 20} MiB are read"

@@ -1,0 +1,277 @@
+"""Text preparation: what is taken out of a post before an encoder reads it (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from threading import Lock
+from typing import Any
+
+from sgmft.errors import SgmftError
+
+MAX_CHARACTERS = 5000
+"""Longer texts are cut to this many characters before any work; Weibo's own limit is 2000."""
+
+PLACE_WORDS = frozenset({"home", "room", "rooms", "work", "worked", "working", "works"})
+"""Words of the English stop list that are kept: they say where an author is."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Which steps `clean` and `words` take; all of them by default, which is the paper's cleaning.
+
+    Whatever the steps, a text is cut to `MAX_CHARACTERS`, brought to Unicode NFKC (full-width
+    letters and marks become ordinary ones), freed of control and zero-width characters (the
+    joiners inside an emoji stay with it), and its white space becomes single spaces.
+
+    Attributes:
+        urls: remove links, also short ones without a scheme ("t.cn/A6xYz").
+        retweets: remove "//", "//@name:", "RT @name:" and a bare "转发微博".
+        mentions: remove "@name", "@name:" and "回复@name:"; an e-mail address is no mention.
+        hashtags: remove the marks of "#…#" and "#…"; the words stay.
+        emoticons: remove Weibo's "[二哈]", "[doge]"; "[2020]" and long clauses stay.
+        emoji: remove emoji.
+        punctuation: replace every punctuation mark and symbol, emoji among them, by a space.
+        segment: find words with jieba; otherwise words are what spaces separate.
+        stop_words: drop Chinese and English stop words (stopwords-iso, except `PLACE_WORDS`).
+    """
+
+    urls: bool = True
+    retweets: bool = True
+    mentions: bool = True
+    hashtags: bool = True
+    emoticons: bool = True
+    emoji: bool = True
+    punctuation: bool = True
+    segment: bool = True
+    stop_words: bool = True
+
+
+CLEANINGS: dict[str, Cleaning] = {
+    "paper": Cleaning(),
+    "light": Cleaning(emoticons=False, emoji=False, punctuation=False, stop_words=False),
+    "none": Cleaning(
+        urls=False,
+        retweets=False,
+        mentions=False,
+        hashtags=False,
+        emoticons=False,
+        emoji=False,
+        punctuation=False,
+        stop_words=False,
+    ),
+}
+"""The named cleanings; "light" and "none" leave sentences whole, for pre-trained encoders."""
+
+_NAME = r"[\w-]{1,30}(?:\.[A-Za-z0-9_]+){0,5}"
+
+_URL_CHARACTER = r"(?!//@|#[^#\s]+#)(?:[A-Za-z0-9\-._~:/?#!$&'()*+,;=%]|(?<=[^/]/)@(?=\w))"
+
+_URL_TAIL = rf"(?:(?:{_URL_CHARACTER})*(?<![.,;:!?'()]))?"
+
+_TLD = (
+    "app|be|cc|cn|club|co|com|edu|fm|gl|gov|hk|im|info|io|jp|la|link|ltd|ly|me|mobi|net|org"
+    "|sh|shop|site|so|to|top|tv|tw|uk|us|vip|xyz"
+)
+
+_URL = re.compile(
+    rf"(?:https?|ftp)://{_URL_TAIL}"
+    rf"|(?<![A-Za-z0-9@._-])(?:www\.[a-z0-9-]+\.|(?:[a-z0-9-]+\.)+(?:{_TLD})/){_URL_TAIL}",
+    re.IGNORECASE | re.ASCII,
+)
+
+_BARE_REPOST = re.compile(r"(?:^|(?<=//))\s*(?:转发微博|轉發微博|Repost)\s*(?=//|$)")
+
+_RETWEET = re.compile(
+    rf"(?<!/)/{{2,}}\s*@{_NAME}\s*:?|(?<![A-Za-z]:)(?<!/)/{{2,}}|\bRT\s*@{_NAME}\s*:?"
+)
+
+_MENTION = re.compile(
+    r"(?:回[复覆復]\s*)?"
+    r"(?:(?<![A-Za-z0-9._%+-])@|@(?!(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}))"
+    rf"{_NAME}(?:\s*:)?"
+)
+
+_HASH = re.compile("#(?!\ufe0f?\u20e3)")  # not the key cap, which is an emoji
+
+_EMOTICON = re.compile(r"\[[^\W\d_][\w-]{0,7}\]")
+
+_HAN = re.compile(
+    "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+# Letters jieba does not know, which it would return one by one: accented Latin, Cyrillic, kana, ...
+_LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u1fff\u3041-\u30fa\u30fc-\u30ff\uac00-\ud7af"
+
+_UNKNOWN_WORD = re.compile(rf"((?<![A-Za-z0-9])[A-Za-z0-9]*[{_LETTERS}][A-Za-z0-9{_LETTERS}]*)")
+
+_JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
+
+_BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
+    chr(code) for code in (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))
+}
+
+
+def get_cleaning(name_or_steps: str | Cleaning) -> Cleaning:
+    """Return the cleaning of that name, or the given one.
+
+    Raises:
+        SgmftError: no cleaning has that name.
+    """
+    if isinstance(name_or_steps, Cleaning):
+        return name_or_steps
+    if name_or_steps not in CLEANINGS:
+        names = ", ".join(repr(name) for name in CLEANINGS)
+        raise SgmftError(f"there is no cleaning {name_or_steps!r}; choose one of {names}")
+    return CLEANINGS[name_or_steps]
+
+
+def clean(text: str, cleaning: Cleaning) -> str:
+    """Return the text as one string for a sentence encoder; "" when nothing is left.
+
+    With `stop_words` the result is the kept words, joined without a space between two Chinese
+    words and with one space otherwise. Without it, cleaning twice gives the same as once.
+    """
+    if not cleaning.stop_words:
+        return _scrub(text, cleaning)
+    joined = ""
+    for word in _kept_words(text, cleaning):
+        together = not joined or (_HAN.match(joined[-1]) and _HAN.match(word))
+        joined += word if together else f" {word}"
+    return joined
+
+
+def words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
+    """Return the words of the cleaned text, in order, for an encoder that takes words.
+
+    Chinese is segmented by jieba (paper, section 4.2); an emoji and a word of another script are
+    one word each. No word is empty or white space.
+
+    Args:
+        text: the post as its author wrote it.
+        cleaning: the steps to take.
+        limit: the most words to return; all of them by default.
+
+    Raises:
+        SgmftError: `limit` is negative.
+    """
+    if limit is not None and limit < 0:
+        raise SgmftError(f"the limit of words is {limit}; give 0 or more, or None for all")
+    return list(islice(_kept_words(text, cleaning), limit))
+
+
+def _scrub(text: str, cleaning: Cleaning) -> str:
+    """Take every step that works on characters, until none finds anything more to do."""
+    text, before = text[:MAX_CHARACTERS], None
+    while text != before:
+        text, before = _scrub_once(text, cleaning), text
+    return text
+
+
+def _scrub_once(text: str, cleaning: Cleaning) -> str:
+    text = _visible(text)
+    # Links and emoji go first: NFKC turns "，" into a comma, which a link may hold, and 🈚 into 無.
+    if cleaning.urls:
+        text = _URL.sub(" ", text)
+    if cleaning.emoji:
+        text = _emoji().replace_emoji(text, " ")
+    text = unicodedata.normalize("NFKC", text)
+    if cleaning.urls:
+        text = _URL.sub(" ", text)
+    if cleaning.retweets:
+        text = _RETWEET.sub(" ", _BARE_REPOST.sub(" ", text))
+    if cleaning.mentions:
+        text = _MENTION.sub(" ", text)
+    if cleaning.hashtags:
+        text = _HASH.sub(" ", text)
+    if cleaning.emoticons:
+        text = _EMOTICON.sub(" ", text)
+    if cleaning.punctuation:
+        text = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
+    return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
+
+
+def _visible(text: str) -> str:
+    """Remove control, zero-width and lone surrogate characters; keep joiners inside an emoji."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = "".join(c for c in text if c in _JOINERS or c.isspace() or not _is_invisible(c))
+    if _JOINERS.isdisjoint(text):
+        return text
+    return "".join(
+        piece if is_emoji else "".join(c for c in piece if c not in _JOINERS)
+        for piece, is_emoji in _split_at_emoji(text)
+    )
+
+
+def _is_invisible(character: str) -> bool:
+    return character in _BLANKS or unicodedata.category(character) in ("Cc", "Cf", "Cs")
+
+
+def _split_at_emoji(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the pieces of a text in order, each with whether it is one emoji."""
+    start = 0
+    for found in _emoji().emoji_list(text):
+        yield text[start : found["match_start"]], False
+        yield found["emoji"], True
+        start = found["match_end"]
+    yield text[start:], False
+
+
+def _kept_words(text: str, cleaning: Cleaning) -> Iterator[str]:
+    text = _scrub(text, cleaning)
+    for word in _segment(text) if cleaning.segment else text.split():
+        if not (cleaning.stop_words and word.casefold() in _stop_words()):
+            yield word
+
+
+def _segment(text: str) -> Iterator[str]:
+    for piece, is_emoji in _split_at_emoji(text):
+        if is_emoji:
+            yield piece
+            continue
+        for index, part in enumerate(_UNKNOWN_WORD.split(piece)):
+            found = [part] if index % 2 else _jieba().cut(part)
+            yield from (word for word in found if word and not word.isspace())
+
+
+# The libraries below take long to load, so they are loaded at first use, by one thread.
+_LOADING = Lock()
+
+
+def _emoji() -> Any:
+    import emoji
+
+    return emoji
+
+
+def _jieba() -> Any:
+    with _LOADING:
+        return _load_jieba()
+
+
+@cache
+def _load_jieba() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import jieba
+
+        tokenizer = jieba.Tokenizer()
+        # What `initialize` does, without its messages and its cache file in the shared /tmp.
+        tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+        tokenizer.initialized = True
+    return tokenizer
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    import stopwordsiso
+
+    listed = (unicodedata.normalize("NFKC", w) for w in stopwordsiso.stopwords(["zh", "en"]))
+    # The list holds punctuation marks too; those are another step's business.
+    return frozenset(w.casefold() for w in listed if any(map(str.isalnum, w))) - PLACE_WORDS

@@ -1,0 +1,56 @@
+"""Pictures small enough to live inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from contextlib import suppress
+
+from PIL import ExifTags, Image
+
+from sgmft.data.posts import PictureFile
+from sgmft.data.preprocessing.frames import MAX_FRAMES, name_of, read_file
+from sgmft.data.preprocessing.images import decode_picture, squash
+from sgmft.data.preprocessing.videos import is_video, video_frames
+
+SIDE = 280
+"""The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
+
+
+def thumbnail(file: PictureFile) -> str:
+    """Return a picture file as a `data:` address of a small JPEG, upright and in its proportions.
+
+    Of an animation it is the first frame, of a video the first one that a model sees.
+
+    Raises:
+        PictureError: the file is missing, empty, too large, damaged or not a picture or video.
+    """
+    data, name = read_file(file), name_of(file)
+    if is_video(data):
+        frame = next(video_frames(data, name, MAX_FRAMES))
+        square, (width, height) = squash(frame, SIDE), frame.size
+    else:
+        square = Image.fromarray(decode_picture(data, name, SIDE))
+        width, height = _proportions(data)
+    scale = SIDE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return data_address(square.resize(size, Image.Resampling.BICUBIC))
+
+
+def data_address(picture: Image.Image) -> str:
+    """An RGB picture as a `data:` address of a JPEG."""
+    out = io.BytesIO()
+    picture.save(out, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def _proportions(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture that has been decoded before, as it is seen upright."""
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (height, width) if lying else (width, height)
+    return SIDE, SIDE

@@ -1,0 +1,258 @@
+"""Frames of a video, sampled evenly over its length."""
+
+from __future__ import annotations
+
+import io
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from sgmft.data.preprocessing.images import PictureError
+from sgmft.errors import printable
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+MAX_SECONDS = 20.0
+"""Of one processor, for one file: waiting for a busy machine does not count."""
+
+
+class TimedFile(io.BytesIO):
+    """The bytes of a file, and a clock that starts now.
+
+    Once the time is over the file seems to end, which stops a decoder at its next read, and
+    `check` says why. To be used in one thread.
+
+    Args:
+        data: the whole file.
+        name: its name, for messages.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self._name = printable(name)
+        self._end = time.thread_time() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As `io.BytesIO.read`; nothing once the time is over."""
+        return b"" if time.thread_time() > self._end else super().read(size)
+
+    def check(self) -> None:
+        """Raise a PictureError once the time is over."""
+        if time.thread_time() > self._end:
+            raise PictureError(
+                f"{self._name} takes more than {MAX_SECONDS:g} seconds to read; "
+                "give a shorter or a smaller copy"
+            )
+
+
+MAX_VIDEO_BYTES = 256 * 1024 * 1024
+"""Larger files are refused unread (256 MiB)."""
+
+MAX_VIDEO_PIXELS = 16_000_000
+"""Of one frame, about 5300 x 3000; a decoder keeps up to 17 frames of this size in memory."""
+
+MAX_TIMES = 1_000_000
+"""Frames of one video: nine hours at 30 a second."""
+
+MAX_BOXES = 100_000
+"""Parts of an MP4 that are looked at for its end."""
+
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof")  # of MP4 and MOV
+
+_STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+_MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+
+_TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
+
+
+def is_video(data: bytes) -> bool:
+    """Whether a file's first bytes say MP4, MOV (and their kin 3GP and M4V), WebM or Matroska."""
+    return _format(data) is not None
+
+
+def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
+    """Decode frames of a video, evenly over its length, upright, in order, one at a time.
+
+    The length is cut into `most` equal spans, and the frame on show in the middle of each is
+    taken, so a short video may give fewer. Times are those of the packets: a header that tells
+    another length, or none, and a changing frame rate do no harm. Nothing but these bytes is
+    read: only the two containers are ever opened, from memory, and a reference in one to another
+    file is not followed. Safe to call from several threads.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for messages.
+        most: how many frames at most, 1 or more.
+
+    Yields:
+        RGB pictures of the video's size, at least one.
+
+    Raises:
+        PictureError: the bytes are damaged, not a video, hold no frames or a format that cannot
+            be decoded, frames over `MAX_VIDEO_PIXELS` or more than `MAX_TIMES` of them, or take
+            more than `MAX_SECONDS` of processor time.
+    """
+    import av
+
+    name, file, format = printable(name), TimedFile(data, name), _format(data)
+    damaged = f"{name} is cut off or damaged"
+    limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
+    if format is None:
+        raise PictureError(f"{name} is not a video (MP4, MOV, WebM are read)")
+    if _is_cut_off(data):
+        raise PictureError(damaged)
+    try:
+        with av.open(file, "r", format, options=limits, metadata_errors="ignore") as film:
+            stream = _stream(film, name)
+            stream.codec_context.options = limits
+            stream.codec_context.thread_count = 1  # pictures are prepared in several threads
+            times, keys = _times(film, stream, file, name)
+            if not times:
+                raise PictureError(f"{name} is a video without a frame, or is cut off or damaged")
+            for frame in _decoded(film, stream, file, keys, _evenly(times, most)):
+                if frame.width * frame.height > MAX_VIDEO_PIXELS:
+                    raise PictureError(_too_many_pixels(name, frame.width, frame.height))
+                picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
+                turn = _TURNS.get(frame.rotation % 360)
+                yield picture if turn is None else picture.transpose(turn)
+    except PictureError:
+        file.check()  # a file that ended with its time may look as if it held nothing
+        raise
+    except MemoryError:
+        raise PictureError(f"{name} needs more memory than there is, or is damaged") from None
+    except Exception:  # FFmpeg's errors, and those of numbers that hostile bytes make absurd
+        file.check()
+        raise PictureError(damaged) from None
+
+
+def _format(data: bytes) -> str | None:
+    """FFmpeg's name of the container. Anything else, above all lists of files, is not tried."""
+    if data.startswith(_MATROSKA):
+        return "matroska"
+    if data[4:8] in _BOXES and data[0] < 32 and data[8:12] not in _STILLS:  # 32 and up: a text
+        return "mov"
+    return None
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a file says that it is longer. FFmpeg itself takes what there is, or blames it."""
+    if data.startswith(_MATROSKA):
+        return _segment_end(data) > len(data)
+    at = 0
+    for _ in range(MAX_BOXES):  # one after another; what else follows is none of ours
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if size == 1:  # the size is too large for 4 bytes
+            size = int.from_bytes(data[at + 8 : at + 16])
+        if kind not in _BOXES or size < 8:
+            return False
+        at += size
+        if at >= len(data):
+            return at > len(data)
+    return False
+
+
+def _segment_end(data: bytes) -> int:
+    """Where a Matroska file says that it ends; 0 where it does not."""
+    start = data.find(_SEGMENT, 0, 4096) + len(_SEGMENT)
+    if start < len(_SEGMENT) or start >= len(data):
+        return 0
+    width = 9 - data[start].bit_length()  # of the number that follows, in bytes
+    unknown = (1 << 7 * width) - 1  # of a live recording
+    size = int.from_bytes(data[start : start + width]) & unknown
+    return 0 if size == unknown else start + width + size
+
+
+def _stream(film: InputContainer, name: str) -> VideoStream:
+    from av.stream import Disposition
+
+    stream = film.streams.best("video")
+    if stream is None or stream.disposition & Disposition.attached_pic:  # the cover of a song
+        raise PictureError(f"{name} has no video in it, only sound or data")
+    video: VideoStream = film.streams.video[film.streams.video.index(stream)]
+    if video.codec_context is None:
+        raise PictureError(f"{name} cannot be decoded; save the video in another format")
+    width, height = video.codec_context.width, video.codec_context.height
+    if width * height > MAX_VIDEO_PIXELS:
+        raise PictureError(_too_many_pixels(name, width, height))
+    return video
+
+
+def _times(
+    film: InputContainer, stream: VideoStream, file: TimedFile, name: str
+) -> tuple[list[int], list[int]]:
+    """When each frame, and each that can be decoded by itself, is shown; nothing is decoded."""
+    times: set[int] = set()
+    keys: set[int] = set()
+    for packet in film.demux(stream):
+        file.check()
+        if packet.is_corrupt:
+            raise ValueError("a packet is cut off")
+        if packet.pts is None or packet.is_discard:
+            continue
+        times.add(packet.pts)
+        if packet.is_keyframe:
+            keys.add(packet.pts)
+        if len(times) > MAX_TIMES:
+            raise PictureError(f"{name} has more than {MAX_TIMES:,} frames; give a shorter copy")
+    file.check()
+    return sorted(times), sorted(keys)
+
+
+def _evenly(times: Sequence[int], most: int) -> list[int]:
+    """Of `most` equal spans of the whole length, the times of the frames shown in their middles."""
+    first, count = times[0], len(times)
+    if count == 1:
+        return [first]
+    length = (times[-1] - first) * count  # in units of 1 / (count - 1): the last frame stays, too
+    middles = [
+        first + length * (2 * i + 1) // (2 * most * (count - 1))  # whole numbers of any size
+        for i in range(most)
+    ]
+    return sorted({times[bisect_right(times, middle) - 1] for middle in middles})
+
+
+def _decoded(
+    film: InputContainer,
+    stream: VideoStream,
+    file: TimedFile,
+    keys: Sequence[int],
+    times: Sequence[int],
+) -> Iterator[VideoFrame]:
+    """The frames shown at these rising times, decoding only from the key frame before each."""
+    frames: Iterator[VideoFrame] = iter(())
+    last: int | None = None
+    for moment in times:
+        if last is not None and last >= moment:
+            continue
+        before = bisect_right(keys, moment)
+        key = keys[before - 1] if before else times[0]
+        if last is None or key > last:
+            film.seek(key, stream=stream)
+            frames = film.decode(stream)
+        frame = None
+        for frame in frames:
+            file.check()
+            last = frame.pts if frame.pts is not None else last
+            if last is not None and last >= moment:
+                break
+        if frame is None:
+            raise ValueError("the frames end too early")
+        yield frame
+
+
+def _too_many_pixels(name: str, width: int, height: int) -> str:
+    return (
+        f"{name} has frames of {width} x {height} pixels; "
+        f"at most {MAX_VIDEO_PIXELS // 10**6} million are read"
+    )

@@ -1,0 +1,144 @@
+"""Splitting posts for training and testing, and the fingerprint of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from random import Random
+
+from sgmft.data.posts import Post
+from sgmft.errors import SgmftError
+
+_TRIES = 32
+
+_MAX_STEPS = 2_000_000
+
+
+def split_posts(
+    posts: Sequence[Post], size: float | int, seed: int = 0, by: str = "label"
+) -> tuple[list[int], list[int]]:
+    """Split posts into a part to train on and a part to hold out.
+
+    Args:
+        posts: two or more.
+        size: of the held-out part: a fraction between 0 and 1 (at least one post is held out), or
+            a number of posts between 1 and ``len(posts) - 1``.
+        seed: the same seed gives the same split.
+        by: "label" draws from each label in proportion. Every label keeps a post in the training
+            part, so that the held-out part can be smaller than asked for, even empty when every
+            label has one post. "user" puts all posts of a user on one side, comes as near to
+            `size` as some random tries can, and prefers the try whose labels are most balanced;
+            a post without a user is on its own.
+
+    Returns:
+        Two sorted lists of indices, of the training part and of the held-out part. Each post is in
+        one of them.
+
+    Raises:
+        SgmftError: when `size` does not fit, `by` is unknown, or fewer than two users are known.
+    """
+    count = _held_out_count(len(posts), size)
+    random = Random(f"{seed}")
+    if by == "label":
+        held = _by_label(posts, count, random)
+    elif by == "user":
+        held = _by_user(posts, count, random)
+    else:
+        raise SgmftError(f"Posts cannot be split by {by!r}: use 'label' or 'user'.")
+    return [i for i in range(len(posts)) if i not in held], sorted(held)
+
+
+def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
+    """Tell data sets apart by 16 hexadecimal digits that do not depend on the order of the rows.
+
+    Args:
+        keys_and_labels: for each post a key that stands for its content, and its label. Posts that
+            come twice count twice.
+
+    Returns:
+        The first 16 digits of a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
+    """
+    total = 0
+    for key, label in keys_and_labels:
+        row = json.dumps([key, label]).encode()
+        total += int.from_bytes(hashlib.sha256(row).digest(), "big")
+    return hashlib.sha256((total % 2**256).to_bytes(32, "big")).hexdigest()[:16]
+
+
+def _held_out_count(total: int, size: float | int) -> int:
+    if total < 2:
+        raise SgmftError(f"{total} posts cannot be split: two or more are needed.")
+    if isinstance(size, int) and not isinstance(size, bool) and 0 < size < total:
+        return size
+    if isinstance(size, float) and 0 < size < 1:
+        return min(max(round(size * total), 1), total - 1)
+    raise SgmftError(
+        f"The size {size!r} of the held-out part does not fit {total} posts: "
+        f"use a fraction between 0 and 1, or a number from 1 to {total - 1}."
+    )
+
+
+def _by_label(posts: Sequence[Post], count: int, random: Random) -> set[int]:
+    members: dict[str | None, list[int]] = {}
+    for i, post in enumerate(posts):
+        members.setdefault(post.label, []).append(i)
+    # Only posts without a label may all be held out.
+    room = {label: len(some) - (label is not None) for label, some in members.items()}
+    count = min(count, sum(room.values()))
+    shares = {label: len(some) * count / len(posts) for label, some in members.items()}
+    quota = {label: min(int(shares[label]), room[label]) for label in members}
+    order = list(members)
+    random.shuffle(order)
+    while (missing := count - sum(quota.values())) > 0:
+        order.sort(key=lambda label: quota[label] - shares[label])
+        open_labels = [label for label in order if quota[label] < room[label]]
+        for label in open_labels[:missing]:
+            quota[label] += 1
+    return {i for label, some in members.items() for i in random.sample(some, quota[label])}
+
+
+def _by_user(posts: Sequence[Post], count: int, random: Random) -> set[int]:
+    members: dict[Hashable, list[int]] = {}
+    for i, post in enumerate(posts):
+        members.setdefault(i if post.user is None else post.user, []).append(i)
+    users = sum(isinstance(key, str) for key in members)
+    if users < 2:
+        raise SgmftError(
+            f"A split by user needs two users or more, and the posts name {users}: "
+            "say which column holds the user, or split by label."
+        )
+    groups = list(members.values())
+    fraction = count / len(posts)
+    expected = {label: n * fraction for label, n in Counter(post.label for post in posts).items()}
+    best: set[int] = set()
+    best_score = (float("inf"), float("inf"))
+    for _ in range(min(_TRIES, _MAX_STEPS // len(posts) + 1)):
+        random.shuffle(groups)
+        held = {i for group in _fill(groups, count, len(posts)) for i in group}
+        labels = Counter(posts[i].label for i in held)
+        unbalance = sum(abs(labels[label] - n) for label, n in expected.items())
+        score = (abs(len(held) - count), unbalance)
+        if score < best_score:
+            best, best_score = held, score
+    return best
+
+
+def _fill(groups: Sequence[list[int]], count: int, total: int) -> list[list[int]]:
+    """Take the groups that fit in `count`, in order, and one more if that comes nearer."""
+    taken: list[list[int]] = []
+    left: list[list[int]] = []
+    missing = count
+    for group in groups:
+        if len(group) <= missing:
+            taken.append(group)
+            missing -= len(group)
+        else:
+            left.append(group)
+    if left and missing:
+        extra = min(left, key=len)
+        stays = total - (count - missing) - len(extra) > 0
+        if not taken or (stays and len(extra) - missing < missing):
+            taken.append(extra)
+    return taken

@@ -1,0 +1,1 @@
+"""A seeded set of synthetic posts, for trying the package and testing it; never a benchmark."""

@@ -1,0 +1,124 @@
+"""One cell of a table as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+MAX_DEPTH = 100
+"""Of the lists and objects in a record: what is deeper could be read, but not written again."""
+
+
+def mend(text: str) -> str:
+    """Replace what is no character by U+FFFD, so that the text can be encoded.
+
+    Lone surrogates come from JSON (``"\\ud800"``) and from bytes that could not be decoded;
+    the two halves of a pair are joined.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a cell is empty: None, "", an empty list, or a NaN."""
+    if value is None or (isinstance(value, (str, list, tuple)) and not value):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
+    """Tell whether lists and objects stand in one another more than `most` deep."""
+    if not isinstance(value, (dict, list, tuple)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return not most or any(is_deep(cell, most - 1) for cell in inner)
+
+
+def as_text(value: Any) -> str:
+    """Give a cell as its author would write it; "" when it is empty.
+
+    A whole float loses its ".0" (Parquet turns an integer column with gaps into floats), and
+    truth values are written as in JSON.
+
+    Raises:
+        ValueError: with a reason fit for a message, when the cell is no single value.
+    """
+    if is_missing(value):
+        return ""
+    match value:
+        case str():
+            return mend(value)
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return str(int(value))
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                raise ValueError("bytes that are not UTF-8") from None
+        case list() | tuple():
+            raise ValueError("a list where one value is needed")
+        case dict():
+            raise ValueError("an object where one value is needed")
+        case _:
+            return str(value)
+
+
+def as_label(value: Any) -> str:
+    """Give a label cell as text; a list of one label counts as that label.
+
+    Raises:
+        ValueError: with a reason fit for a message, when there are several labels or none fits.
+    """
+    if not isinstance(value, (list, tuple)):
+        return as_text(value)
+    labels = [label for label in map(as_text, value) if label]
+    if len(labels) > 1:
+        raise ValueError(f"several labels ({', '.join(labels)}) where one is needed")
+    return labels[0] if labels else ""
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into None, bool, int, float, str, date, datetime, or lists and dicts of these.
+
+    NaN becomes None, arrays become lists, a lone surrogate U+FFFD, and whatever is left (paths,
+    decimals) its text; of bytes those that are no UTF-8 are written as in \\xff.
+    """
+    if value is None or isinstance(value, (bool, int, date)):
+        return value
+    if isinstance(value, str):
+        return mend(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, Mapping):
+        return {mend(str(key)): plain(cell) for key, cell in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(cell) for cell in value]
+    if hasattr(value, "tolist"):  # NumPy and PyTorch
+        return plain(value.tolist())
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return mend(str(value))
+
+
+def as_json(value: Any) -> str:
+    """Write a plain value as JSON, Chinese as it is, and dates and infinity as text."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:  # JSON has no word for infinity
+        return json.dumps(_told(value), ensure_ascii=False, default=str)
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _told(cell) for key, cell in value.items()}
+    if isinstance(value, list):
+        return [_told(cell) for cell in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value

@@ -1,0 +1,261 @@
+"""Posts from the rows of a table."""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sgmft.data.posts import Attachment, PictureFile, Post
+from sgmft.data.tables.cells import as_label, as_text, is_missing
+from sgmft.data.tables.folder import tables_in
+from sgmft.data.tables.label_studio import local_path
+from sgmft.data.tables.pictures import IMAGES, Locator, named, split_cell
+from sgmft.data.tables.raw import RawRow, RawTable
+from sgmft.data.tables.reading import open_table
+from sgmft.errors import SgmftError, printable
+
+
+class SeenIds:
+    """The row in which each id came first.
+
+    In a private database that SQLite keeps in memory while it is small and on disk beyond that
+    (a file name of "" asks for one; sqlite.org/inmemorydb.html).
+    """
+
+    def __init__(self) -> None:
+        # A generator may be taken up by another thread than began it, though never by two at once.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._rows.execute("PRAGMA journal_mode = OFF")
+        self._rows.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+        self._rows.execute("BEGIN")
+
+    def first(self, key: str, row: int) -> int:
+        """The row that had this id first: `row`, if none had it before."""
+        coded = key.encode("utf-8", "surrogatepass")
+        new = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (coded, row))
+        if new.rowcount:
+            return row
+        found = self._rows.execute("SELECT row FROM seen WHERE id = ?", (coded,)).fetchone()
+        return int(found[0])
+
+
+LOOK_AHEAD = 1000
+"""How many JSON lines may pass before a column that was asked for must have been seen."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what; None finds it under its usual name, in any case.
+
+    Usual names: ``text``; ``image``, ``images`` or ``file_name`` (the first that is not empty);
+    ``id``; ``label``; ``user``.
+    """
+
+    text: str | None = None
+    image: str | None = None
+    id: str | None = None
+    label: str | None = None
+    user: str | None = None
+
+
+USUAL_COLUMNS = Columns()
+
+
+def read_posts(
+    table: str | Path,
+    *,
+    columns: Columns = USUAL_COLUMNS,
+    where: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    strict: bool = False,
+) -> list[Post]:
+    """Read a whole table of posts; see `iter_posts`."""
+    return list(
+        iter_posts(table, columns=columns, where=where, allow_outside=allow_outside, strict=strict)
+    )
+
+
+def iter_posts(
+    table: str | Path,
+    *,
+    columns: Columns = USUAL_COLUMNS,
+    where: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    strict: bool = False,
+) -> Iterator[Post]:
+    """Read posts one at a time, in constant memory.
+
+    Args:
+        table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
+            records, or one record), a folder with ``metadata.csv|jsonl|parquet``, a folder of
+            tables that are read one after another (see `tables.folder`), or "-": JSON lines
+            on standard input, with pictures relative to the current folder.
+        columns: which column holds what, when they have other names than the usual.
+        where: keep only rows whose columns equal these values as text. A row too damaged to have
+            the column is kept, as a bad row.
+        allow_outside: accept pictures outside the table's folder.
+        strict: raise at the first bad row.
+
+    Yields:
+        One post per row, in order. A row that cannot be used has `error` set, and whatever could
+        be read of it; so has one whose id an earlier row of the same file has. Whether the pictures
+        can be opened is not looked at here. Pictures stored in the table come as `Attachment`s,
+        and `Post.row` has their names in their place.
+
+    Raises:
+        SgmftError: when the table cannot be read, has no text and no image column, or lacks a
+            column that was named; with `strict`, for the first bad row.
+    """
+    for part in tables_in(table):
+        for post in _posts_of(open_table(part), columns, dict(where or {}), allow_outside):
+            if strict and post.error is not None:
+                raise SgmftError(f"{post.place}: {post.error}.")
+            yield post
+
+
+def _posts_of(
+    raw: RawTable, columns: Columns, where: Mapping[str, str], allow_outside: bool
+) -> Iterator[Post]:
+    rows = _with_columns(raw, columns, where)
+    finder = _Finder(raw, columns)
+    locate = Locator(
+        raw.folder,
+        allow_outside=allow_outside,
+        translate=local_path if raw.label_studio else None,
+    )
+    seen = SeenIds()
+    for row in rows:
+        if _matches(row, where):
+            yield _to_post(row, raw.name, finder, locate, seen)
+
+
+class _Finder:
+    """Looks up the cells of a row by what they mean."""
+
+    def __init__(self, raw: RawTable, columns: Columns) -> None:
+        usual = {"image": IMAGES, "label": raw.label_columns or ("label",)}
+        self._roles = {
+            field.name: (named, usual.get(field.name, (field.name,)))
+            for field in fields(Columns)
+            for named in [getattr(columns, field.name)]
+        }
+        self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
+
+    def names(self, columns: Iterable[str], role: str) -> list[str]:
+        """List those of `columns` that can hold `role`, best first."""
+        return self._names(tuple(columns), role)
+
+    def cell(self, values: Mapping[str, Any], role: str) -> Any:
+        """Return the first cell of `role` that is not empty, or None."""
+        cells = (values[name] for name in self.names(values, role))
+        return next((cell for cell in cells if not is_missing(cell)), None)
+
+    def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
+        named, usual = self._roles[role]
+        if named is not None:
+            return [named] if named in columns else []
+        folded = {name.strip().casefold(): name for name in reversed(columns)}
+        found = [name if name in columns else folded.get(name) for name in usual]
+        return [name for name in found if name is not None]
+
+
+def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: SeenIds) -> Post:
+    errors = [] if row.error is None else [row.error]
+    texts = dict.fromkeys(("text", "id", "label", "user"), "")
+    for role in texts:
+        try:
+            cell = finder.cell(row.values, role)
+            texts[role] = as_label(cell) if role == "label" else as_text(cell)
+        except ValueError as error:
+            errors.append(f"{role}: {error}")
+    holders = finder.names(row.values, "image")
+    images: list[PictureFile] = []
+    pictures: list[str | Attachment] = []
+    try:
+        pictures = split_cell(finder.cell(row.values, "image"))
+    except ValueError as error:
+        errors.append(str(error))
+    for picture in pictures:
+        try:
+            images.append(picture if isinstance(picture, Attachment) else locate(picture))
+        except ValueError as error:
+            errors.append(str(error))
+    key = texts["id"]
+    if key and (first := seen.first(key, row.number)) != row.number:
+        errors.append(f"the id {key!r} is already that of row {first}")
+    if not errors and not images and not texts["text"].strip():
+        errors.append("nothing to go on: no text and no picture")
+    return Post(
+        text=texts["text"],
+        images=images,
+        id=key or None,
+        label=texts["label"] if texts["label"].strip() else None,
+        user=texts["user"] if texts["user"].strip() else None,
+        error=printable("; ".join(errors)) or None,
+        place=f"{table}, row {row.number}",
+        row=row.values | {name: named(row.values[name]) for name in holders},
+    )
+
+
+def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
+    for name, wanted in where.items():
+        if row.error is not None and name not in row.values:
+            continue
+        try:
+            if as_text(row.values.get(name)) != wanted:
+                return False
+        except ValueError:
+            return False
+    return True
+
+
+def _with_columns(raw: RawTable, columns: Columns, where: Mapping[str, str]) -> Iterator[RawRow]:
+    """Check that the columns asked for are there, and return all rows.
+
+    A table without a header is read ahead until they have been seen.
+    """
+    finder = _Finder(raw, columns)
+    chosen = (getattr(columns, field.name) for field in fields(Columns))
+    needed = [name for name in chosen if name is not None] + list(where)
+    if raw.columns is not None:
+        if raw.columns or needed:
+            _check_columns(raw.name, raw.columns, needed, finder)
+        return raw.rows
+    seen: dict[str, None] = {}
+    ahead: list[RawRow] = []
+    for row in raw.rows:
+        ahead.append(row)
+        if row.error is None:
+            seen.update(dict.fromkeys(row.values))
+        if len(ahead) >= LOOK_AHEAD or _complaint(raw.name, list(seen), needed, finder) is None:
+            break
+    if any(row.error is None for row in ahead):
+        _check_columns(raw.name, list(seen), needed, finder)
+    return chain(ahead, raw.rows)
+
+
+def _check_columns(table: str, columns: list[str], needed: list[str], finder: _Finder) -> None:
+    complaint = _complaint(table, columns, needed, finder)
+    if complaint is not None:
+        raise SgmftError(printable(complaint))
+
+
+def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finder) -> str | None:
+    there = ", ".join(columns) or "none"
+    for name in needed:
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            return f"{table} has no column {name!r}; its columns are {there}.{hint}"
+    if not finder.names(columns, "text") and not finder.names(columns, "image"):
+        return (
+            f"{table} has neither a text nor an image column: "
+            f"say which of its columns holds them, as in --column text=NAME: {there}."
+        )
+    return None

@@ -1,0 +1,1 @@
+"""Metrics, calibration and reports; comparisons and explanations."""

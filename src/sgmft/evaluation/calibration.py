@@ -1,0 +1,110 @@
+"""Whether probabilities mean what they say, and a temperature that mends them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+BINS = 15
+"""Bins of the expected calibration error, as Guo et al. (2017) have them."""
+
+LARGEST = 20.0  # a temperature lies between its inverse and it
+
+_Numbers = npt.NDArray[np.float64]
+
+_Cells = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The posts whose most probable label has a probability above `low` and up to `high`."""
+
+    low: float
+    high: float
+    posts: int
+    probability: float  # its mean over the posts; 0 without posts
+    accuracy: float  # share of the posts whose most probable label is the true one
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities mean what they say.
+
+    Attributes:
+        error: expected calibration error, in 0..1: the mean over posts of their bin's distance
+            between accuracy and mean probability (Guo et al. 2017, eq. 3).
+        brier: mean over posts of sum_k (p_k - y_k)^2, in 0..2, y 1 for the true label and 0 for
+            the others (Brier 1950).
+        bins: of equal width.
+    """
+
+    error: float
+    brier: float
+    bins: list[Bin]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Calibration:
+        """Read what `dataclasses.asdict` made of one; KeyError or TypeError for anything else."""
+        return cls(**{**data, "bins": [Bin(**each) for each in data["bins"]]})
+
+
+def calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Calibration:
+    """Judge probabilities (N, K), whose rows sum to 1, of posts whose classes (N,) are known."""
+    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    place = bin_of(top, bins)
+    posts = np.bincount(place, minlength=bins)
+    known = np.maximum(posts, 1)
+    mean = np.bincount(place, top, bins) / known
+    accuracy = np.bincount(place, right, bins) / known
+    truth = np.zeros_like(probabilities)
+    truth[np.arange(len(true)), true] = 1
+    return Calibration(
+        error=float(posts @ np.abs(accuracy - mean) / len(true)),
+        brier=float(np.square(probabilities - truth).sum(axis=1).mean()),
+        bins=[
+            Bin(k / bins, (k + 1) / bins, int(posts[k]), float(mean[k]), float(accuracy[k]))
+            for k in range(bins)
+        ],
+    )
+
+
+def bin_of(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
+    """The bin of each probability (N,), 0 to bins - 1; an upper edge belongs to its bin."""
+    return np.searchsorted(np.arange(1, bins) / bins, top)
+
+
+def rescaled(probabilities: _Numbers, temperature: float) -> _Numbers:
+    """softmax(z / T) of logits z whose softmax is given, (N, K)."""
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scaled: _Numbers = powers / powers.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
+
+    T is between 1/20 and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
+
+    Args:
+        logits: (N, K), of posts that they were not learned from.
+        labels: (N,).
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(labels):
+        return 1.0
+    wide = logits.double()
+
+    def loss(log: float) -> float:
+        return float(cross_entropy(wide / math.exp(log), labels)) + log * log / len(labels)
+
+    limit = math.log(LARGEST)
+    return math.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)

@@ -1,0 +1,300 @@
+"""The rows a comparison knows: of the paper's tables and figures, and of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sgmft.errors import SgmftError
+from sgmft.models.fusions import FUSIONS
+from sgmft.models.registry import METHODS
+
+REFERENCE = "sgmft"  # the row that systems are tested against
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system or variant, as every table that shows it runs it.
+
+    Attributes:
+        key: its name, as `--methods` takes it.
+        title: as tables show it.
+        method, preset, settings, cleaning, patch_grid: as `SemanticLocator` takes them.
+        like: the row whose chosen hyper-parameter it uses; by default it has trials of its own.
+        note: what a reader must know.
+    """
+
+    key: str
+    title: str
+    method: str = "sgmft"
+    preset: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cleaning: str | None = None
+    patch_grid: int | None = None
+    like: str | None = None
+    note: str = ""
+
+
+class TablePlan(NamedTuple):
+    """A table.
+
+    Attributes:
+        rows: their keys, each with the paper's accuracy in percent where it prints one.
+        reference: the row that the others are tested against.
+    """
+
+    number: str
+    title: str
+    about: str
+    rows: Mapping[str, float | None]
+    reference: str = REFERENCE
+
+
+class FigurePlan(NamedTuple):
+    """A figure: the rows whose fused representations its panels show."""
+
+    number: str
+    title: str
+    rows: Sequence[str]
+
+
+PAPER_TABLE_1 = {
+    "mplug": 84.56,
+    "unis-mmc": 86.62,
+    "bridgetower": 86.59,
+    "balance-mla": 85.24,
+    "feature-level-cnn": 86.25,
+    "sgmft-paper": 87.29,
+}
+
+FUSION_ROWS = {
+    "asymmetric-co-attention": ("Asymmetric co-attention", 86.32),
+    "merge-attention": ("Merge-attention", 86.35),
+    "co-attention": ("Co-attention", 86.47),
+}
+
+FIGURES = {
+    "6": FigurePlan(
+        "6",
+        "Fused representations in the module ablation",
+        ("word-average", "clip", "clip-sfm", "clip-sim", "sgmft-tokens"),
+    ),
+    "8": FigurePlan("8", "Fused representations by fusion module", (*FUSION_ROWS, "sgmft-tokens")),
+    "9": FigurePlan("9", "Fused representations by guided side", ("image-wise", "sgmft-tokens")),
+}
+
+_SAME = "like the full model's"
+
+_TOKENS: dict[str, Any] = {"preset": "tokens", "like": "sgmft-tokens"}
+
+_ELEMENTS: dict[str, Any] = {"preset": "elements"}
+
+_INSIDE = "No trials: chooses its penalties by cross-validation of the training posts."
+
+
+def rows() -> dict[str, Row]:
+    """Every row by key; systems and fusion modules that a user registered among them."""
+    found = [
+        Row("sgmft", "SG-MFT (default)", note=_INSIDE),
+        Row("sgmft-tokens", "SG-MFT (tokens)", preset="tokens"),
+        Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="No trials: as printed."),
+        *(
+            Row(method.name, method.title, method.name, note=method.note)
+            for method in METHODS.values()
+            if method.name != "sgmft"
+        ),
+        Row("clip", "Encoder", settings={"sim": False, "fusion": "sum"}, **_TOKENS),
+        Row("clip-sfm", "Encoder + SFM", settings={"sim": False}, **_TOKENS),
+        Row("clip-sim", "Encoder + SIM", settings={"fusion": "sum"}, **_TOKENS),
+        *(
+            Row(
+                name,
+                FUSION_ROWS[name][0] if name in FUSION_ROWS else name,
+                preset="tokens",
+                settings={"fusion": name},
+            )
+            for name in FUSIONS
+            if name not in ("sfm", "sum")
+        ),
+        Row("image-wise", "Image-wise", settings={"guided": "image"}, **_TOKENS),
+        *(
+            Row(key, title, settings=settings, note=_INSIDE)
+            for key, title, settings in (
+                ("default-gate", "… one gate for all posts", {"gate": "constant"}),
+                ("default-power", "… a product of the sides", {"power": 0.0}),
+                ("default-joint", "… no joint expert", {"joint": False}),
+                ("default-lexical", "… no n-grams", {"lexical": False}),
+            )
+        ),
+        Row("elements", "SG-MFT (elements)", **_ELEMENTS),
+        *(
+            Row(key, title, settings=settings, like="elements", **_ELEMENTS)
+            for key, title, settings in (
+                ("elements-tokens", "… tokens view", {"view": "tokens"}),
+                ("elements-w4", "… elements 4 wide", {"element_width": 4}),
+                ("elements-w16", "… elements 16 wide", {"element_width": 16}),
+                ("elements-softmax", "… softmax gate", {"gate": "softmax"}),
+                ("elements-temperature-1", "… temperature 1", {"temperature": 1.0}),
+                ("elements-unscaled", "… features as encoded", {"scale": "none"}),
+            )
+        ),
+        Row("cleaning-paper", "Default, the paper's cleaning", cleaning="paper", like="sgmft"),
+        Row("cleaning-none", "Default, no cleaning", cleaning="none", like="sgmft"),
+        Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
+        Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
+    ]
+    return {row.key: row for row in found}
+
+
+def tables() -> dict[str, TablePlan]:
+    """The tables by number: the paper's four, and ours."""
+    apart = {"word-average", "sgmft", "sgmft-tokens", "sgmft-paper", *PAPER_TABLE_1}
+    others = [name for name in METHODS if name not in apart]
+    compared = [key for key in PAPER_TABLE_1 if key != "sgmft-paper"]
+    return {
+        plan.number: plan
+        for plan in (
+            TablePlan(
+                "1",
+                "Systems",
+                "The compared systems, and what practitioners try first.",
+                {
+                    **{key: PAPER_TABLE_1[key] for key in compared},
+                    **dict.fromkeys(others),
+                    "sgmft-tokens": None,
+                    "sgmft-paper": PAPER_TABLE_1["sgmft-paper"],
+                    REFERENCE: None,
+                },
+            ),
+            TablePlan(
+                "2",
+                "Modules",
+                "SG-MFT (tokens) with and without its modules; settings " + _SAME + ". The "
+                "encoder stands where the paper has CLIP.",
+                {
+                    "word-average": 78.23,
+                    "clip": 84.91,
+                    "clip-sfm": 85.74,
+                    "clip-sim": 86.94,
+                    "sgmft-tokens": 87.29,
+                },
+                "sgmft-tokens",
+            ),
+            TablePlan(
+                "3",
+                "Fusion modules",
+                "SG-MFT (tokens) with another fusion module in the place of its SFM, each with "
+                "trials of its own.",
+                {
+                    **{
+                        name: FUSION_ROWS[name][1] if name in FUSION_ROWS else None
+                        for name in FUSIONS
+                        if name not in ("sfm", "sum")
+                    },
+                    "sgmft-tokens": 87.29,
+                },
+                "sgmft-tokens",
+            ),
+            TablePlan(
+                "4",
+                "Guided side",
+                "Which side's feed-forward block is guided, in SG-MFT (tokens); settings "
+                + _SAME
+                + ".",
+                {"image-wise": 86.88, "sgmft-tokens": 87.29},
+                "sgmft-tokens",
+            ),
+            TablePlan(
+                "5",
+                "Our choices",
+                "SG-MFT (default) without single parts, and with other text cleaning; SG-MFT "
+                "(elements), the paper's network with our settings, and single choices changed in "
+                "it; the number of regions in SG-MFT (tokens).",
+                {
+                    REFERENCE: None,
+                    **{key: None for key in rows() if key.startswith("default-")},
+                    "cleaning-paper": None,
+                    "cleaning-none": None,
+                    **{key: None for key in rows() if key.startswith("elements")},
+                    "grid-2": None,
+                    "sgmft-tokens": None,
+                    "grid-7": None,
+                },
+            ),
+        )
+    }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and how thoroughly.
+
+    Attributes:
+        tables, figures: what the report shows.
+        encoder: whose features the systems work on.
+        seeds: S; runs use seeds 0 to S - 1, trials seed 0.
+        trials: values of its tuned setting that each system tries on held-out posts.
+        epochs: at most, whatever a preset says; None leaves the presets'.
+        workers: processes.
+        device: as in `sgmft.training.trainer.train`.
+        finished_only: run nothing, and show what is finished.
+    """
+
+    tables: Sequence[TablePlan]
+    figures: Sequence[FigurePlan]
+    encoder: str = "compact"
+    seeds: int = 5
+    trials: int = 3
+    epochs: int | None = None
+    workers: int = 1
+    device: str | None = None
+    finished_only: bool = False
+
+    def rows(self) -> list[Row]:
+        """Every row that must run, in the order of the tables: those that a table or figure shows,
+        a table's reference, and those that another row takes its setting from.
+        """
+        known = rows()
+        keys = [key for table in self.tables for key in (*table.rows, table.reference)]
+        keys += [key for figure in self.figures for key in figure.rows]
+        keys += [like for key in keys if (like := known[key].like) is not None]
+        return [known[key] for key in dict.fromkeys(keys)]
+
+
+def make_plan(table: str, figure: str, methods: str | None = None, **options: Any) -> Plan:
+    """A plan from what is typed on the command line.
+
+    Args:
+        table, figure: numbers with commas between.
+        methods: keys of rows, to show only those; None for all. The reference always runs.
+        options: other fields of `Plan`.
+
+    Raises:
+        SgmftError: no such table, figure or row, or nothing is left to show.
+    """
+    keys = None if methods is None else _names(methods, rows(), "method to compare")
+    plans = []
+    for number in _names(table, tables(), "table"):
+        plan = tables()[number]
+        if keys is not None:
+            plan = plan._replace(rows={key: plan.rows[key] for key in plan.rows if key in keys})
+        if plan.rows:
+            plans.append(plan)
+    if not plans:
+        raise SgmftError(f"Table {table} has none of the rows {methods}: choose other tables.")
+    figures = [FIGURES[number] for number in _names(figure, FIGURES, "figure")]
+    if keys is not None:
+        figures = [
+            f._replace(rows=kept) for f in figures if (kept := [k for k in f.rows if k in keys])
+        ]
+    return Plan(plans, figures, **options)
+
+
+def _names(text: str, known: Sequence[str] | dict[str, Any], what: str) -> list[str]:
+    """Names separated by commas, each of them known."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in known:
+            raise SgmftError(f"There is no {what} {name!r}: use {', '.join(known)}.")
+    return names

@@ -1,0 +1,275 @@
+"""Figures 6, 8 and 9: maps of the fused representations, and how well each keeps labels apart."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgmft.errors import SgmftError
+from sgmft.evaluation.compare.statistics import Panel
+from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
+from sgmft.utils.files import make_whole, why, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_Numbers = npt.NDArray[np.float64]
+
+# Okabe and Ito's colours for every kind of colour vision, without black and yellow, which are lost
+# on dark and on white. As 7 and 8 have no common divisor, 56 labels look each their own way.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
+
+MARKERS = ("o", "^", "s", "P", "v", "D", "X", "p")
+
+_SIDE, _GAP, _LINE = 2.2, 0.12, 0.165  # inches: a panel's side, between panels, a line of text
+
+_POINT = 0.6 / 72  # inches a point of font size takes in one column of text
+
+
+def embed(
+    key: str, title: str, fused: npt.ArrayLike, labels: Sequence[str], seed: int = 0
+) -> Panel:
+    """Return the map of one row's fused representations, and how well they keep labels apart.
+
+    The map is t-SNE (van der Maaten and Hinton, 2008) from the two principal components, with
+    perplexity min(30, (N - 1) / 3); for 4 posts or fewer, the principal components themselves. The
+    mean silhouette (Rousseeuw, 1987) and the separation, trace(S_b) / trace(S_w) of Fisher's
+    scatter matrices, are measured on the D numbers, not on the map. Everything uses Euclidean
+    distances of the features as the classifier gets them, not standardised, so that noise is not
+    blown up; shifting, turning or scaling them all alike changes neither measure.
+
+    Args:
+        fused: (N, D) numbers.
+        labels: the N true labels.
+        seed: the same for all panels of a figure.
+
+    Returns:
+        the panel; the silhouette is NaN unless there are 2 to N - 1 labels, the separation is NaN
+        where all posts are alike and infinite where all posts of each label are.
+
+    Raises:
+        SgmftError: there is no post, shapes do not fit, or a number is not finite.
+    """
+    from threadpoolctl import threadpool_limits
+
+    features = np.asarray(fused, dtype=np.float64)
+    if features.ndim != 2 or features.shape[1] == 0 or not 0 < len(features) == len(labels):
+        raise SgmftError(
+            f"a map of {title} needs one row of features for each of its {len(labels)} labels, "
+            f"not an array of shape {features.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise SgmftError(f"fused features of {title} are not finite: its training has diverged")
+    _, classes = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
+    with threadpool_limits(1):  # sums of several threads differ in their last digits every time
+        points = _map(features, seed)
+        silhouette = _silhouette(features, classes)
+    separation = _separation(features, classes)
+    return Panel(key, title, points.tolist(), list(labels), silhouette, separation)
+
+
+def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    posts = len(features)
+    features = features - features.mean(axis=0)
+    spread = float(np.abs(features).max())
+    if spread <= 1e-12:
+        return np.zeros((posts, 2))
+    features = np.pad(features / spread, ((0, 0), (0, max(0, 2 - features.shape[1]))))
+    if posts <= 4:
+        points = PCA(2, svd_solver="full").fit_transform(features)
+    else:
+        perplexity = min(30.0, (posts - 1) / 3)
+        points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
+    return np.asarray(points, dtype=np.float64)
+
+
+def _silhouette(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
+    from sklearn.metrics import silhouette_score
+
+    if not 2 <= classes.max() + 1 < len(features):
+        return math.nan
+    return float(silhouette_score(features, classes, metric="euclidean"))
+
+
+def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
+    """Return trace(S_b) / trace(S_w), the scatter between labels over the scatter within them."""
+    counts = np.bincount(classes)  # (K,)
+    sums = np.zeros((len(counts), features.shape[1]))
+    np.add.at(sums, classes, features)
+    means = sums / counts[:, None]  # (K, D)
+    within = float(np.square(features - means[classes]).sum())
+    between = float((counts[:, None] * np.square(means - features.mean(axis=0))).sum())
+    nothing = 1e-24 * len(features) * float(np.square(features).max())  # what rounding leaves
+    if within > nothing:
+        return between / within
+    return math.inf if between > nothing else math.nan
+
+
+def draw(panels: Sequence[Panel], columns: int = 5) -> str:
+    """Return the panels as SVG text, `columns` in a row, with one legend for all of them.
+
+    A label has its own marker and colour, the same in every panel. Text stays text, in the
+    reader's fonts and colour; the ground is transparent.
+
+    Raises:
+        SgmftError: there is no panel, or the panels are not of the same posts.
+    """
+    from matplotlib import rc_context
+
+    salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
+    with drawing_style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
+        svg = svg_text(_figure(panels, columns))
+    return re.sub(r"<g>((?:\s*<use [^>]*/>)+)", _lighter, svg)
+
+
+def _lighter(group: re.Match[str]) -> str:
+    """Say the style of a label's points once, and their places to a hundredth: a third of it."""
+    style = re.search(r' style="[^"]*"', group[1])
+    points = re.sub(r' style="[^"]*"|(?<=\.\d\d)\d+(?=")|(?<=\n) +', "", group[1])
+    return f"<g{style[0] if style else ''}>{points}"
+
+
+def save_figure(
+    panels: Sequence[Panel], folder: str | Path, name: str, columns: int = 5
+) -> tuple[Path, Path]:
+    """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
+
+    Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
+
+    Raises:
+        SgmftError: as `draw`, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    text = draw(panels, columns)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(svg, text.encode(errors="replace"))
+        with drawing_style(cjk_fonts()):
+            drawn = _figure(panels, columns)
+            make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
+    except OSError as error:
+        raise SgmftError(f"Figures cannot be written to {folder}: {why(error)}.") from error
+    return svg, png
+
+
+def _figure(panels: Sequence[Panel], columns: int) -> Figure:
+    """Lay the panels out by hand, with text measured in columns: a reader's fonts are unknown."""
+    from matplotlib.figure import Figure
+
+    if not panels:
+        raise SgmftError("there is no panel to draw")
+    if any(list(panel.labels) != list(panels[0].labels) for panel in panels):
+        raise SgmftError("the panels of a figure must show the same posts in the same order")
+    columns = max(1, min(columns, len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    captions = [_caption(place, panel) for place, panel in enumerate(panels)]
+    labels = sorted(set(panels[0].labels))
+    width = columns * (_SIDE + _GAP) + _GAP
+    caption = _LINE * (max(map(len, captions)) + 0.6)
+    places = _legend_columns(labels, width)
+    legend = _LINE * (math.ceil(len(labels) / len(places)) * 1.15 + 0.5)
+    height = rows * (_GAP + _SIDE + caption) + legend
+    figure = Figure(figsize=(width, height))
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        left = _GAP + column * (_SIDE + _GAP)
+        top = height - _GAP - row * (_GAP + _SIDE + caption)
+        box = (left / width, (top - _SIDE) / height, _SIDE / width, _SIDE / height)
+        _points(figure.add_axes(box), panel, labels)
+        for line, text in enumerate(captions[place]):
+            at = ((left + _SIDE / 2) / width, (top - _SIDE - (line + 0.4) * _LINE) / height)
+            last = line == len(captions[place]) - 1
+            style: dict[str, Any] = {"fontsize": 8} if last else {"fontweight": "bold"}
+            figure.text(*at, text, ha="center", va="top", **style)
+    _legend(figure, labels, places, legend)
+    return figure
+
+
+def _caption(place: int, panel: Panel) -> list[str]:
+    letter = chr(ord("a") + place) if place < 26 else str(place + 1)
+    figures = f"silhouette {_number(panel.silhouette)}, separation {_number(panel.separation)}"
+    return [*_wrapped(f"({letter}) {panel.title}", int(_SIDE / (9.5 * _POINT))), figures]
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "undefined"
+    return "∞" if math.isinf(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Break text into lines of at most `width` columns, in a word only where it is too long."""
+    line = ""
+    for word in " ".join(text.split()).split(" "):
+        for part in [word] if text_columns(word) <= width else word:
+            joined = f"{line} {part}" if line and part is word else line + part
+            if line and text_columns(joined) > width:
+                yield line
+                joined = part
+            line = joined
+    yield line
+
+
+def _points(axes: Axes, panel: Panel, labels: Iterable[str]) -> None:
+    points = np.asarray(panel.points, dtype=np.float64).reshape(-1, 2)
+    truth = np.asarray(panel.labels, dtype=object)
+    size = float(np.clip(75 / math.sqrt(len(points)), 1.6, 5.0))  # points of 1/72 inch
+    for place, label in enumerate(labels):
+        own = points[truth == label]
+        axes.plot(*own.T, linestyle="", clip_on=False, **_look(place, size))
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, reach = (low + high) / 2, 0.54 * float((high - low).max()) or 1.0
+    axes.set_xlim(middle[0] - reach, middle[0] + reach)
+    axes.set_ylim(middle[1] - reach, middle[1] + reach)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(alpha=0.3, linewidth=0.6)
+
+
+def _look(place: int, size: float) -> dict[str, Any]:
+    marker = MARKERS[place % len(MARKERS)]
+    heavy = {"o": 0.95, "s": 0.85, "D": 0.8, "P": 1.1, "X": 1.1}.get(marker, 1.0)  # by area
+    colour = COLOURS[place % len(COLOURS)]
+    return {
+        "marker": marker,
+        "color": colour,
+        "markersize": size * heavy,
+        "markeredgewidth": 0,
+        "alpha": 0.8,
+    }
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> list[float]:
+    """Return the widths of the legend's columns, in inches: as many as `width` has room for."""
+    needs = [0.3 + text_columns(shorten(label)) * 8.5 * _POINT for label in labels]
+    for count in range(len(needs), 1, -1):
+        widths = [max(needs[column::count]) for column in range(count)]
+        if sum(widths) <= width - 2 * _GAP:
+            return widths
+    return [max(needs)]
+
+
+def _legend(figure: Figure, labels: Sequence[str], columns: Sequence[float], height: float) -> None:
+    width = float(figure.get_figwidth())
+    axes = figure.add_axes((0, 0, 1, height / float(figure.get_figheight())))
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    left = max(_GAP, (width - sum(columns)) / 2) + 0.08
+    for place, label in enumerate(labels):
+        row, column = divmod(place, len(columns))
+        x, y = left + sum(columns[:column]), _LINE * (0.55 + 1.15 * row)
+        axes.plot([x], [y], linestyle="", clip_on=False, **_look(place, 5.0))
+        axes.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")

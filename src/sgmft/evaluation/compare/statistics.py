@@ -1,0 +1,364 @@
+"""Statistics of a comparison: figures over seeds with intervals, and differences with p-values.
+
+Intervals and p-values speak of other posts of the same kind, with the trained models as they are;
+how much training itself varies is the standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import BINS, bin_of, calibration
+from sgmft.evaluation.metrics import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
+
+
+class Spread(NamedTuple):
+    """A figure over S seeds: mean and standard deviation (n - 1; NaN for one seed) over seeds, and
+    the 95 % bootstrap interval of the mean over posts.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """Accuracy of a row minus that of the reference, on the same posts."""
+
+    value: float
+    low: float  # 95 % paired bootstrap interval, over posts
+    high: float
+    p: float  # two-sided, of the paired test
+    p_holm: float  # corrected for the number of rows compared with the reference
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one row.
+
+    Attributes:
+        seeds: S, how many runs are behind them.
+        posts: N, how many test posts.
+        accuracy, macro_f1, calibration_error: in 0..1; the last is the expected calibration error.
+        per_class: means over seeds, one entry a label.
+        groups: column -> value -> (posts, mean accuracy).
+    """
+
+    seeds: int
+    posts: int
+    accuracy: Spread
+    macro_f1: Spread
+    calibration_error: Spread
+    per_class: Sequence[ClassScore]
+    groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table.
+
+    Attributes:
+        key: the row's name, as `--methods` takes it.
+        title: as the table shows it.
+        paper: accuracy the paper prints for it, in percent, on its own data; None without one.
+        summary: None where every run failed or none is finished.
+        against: None for the reference itself.
+        parameters: trainable ones.
+        seconds: median training time of one run, trials not counted.
+        setting: what the trials chose, as text ("learning_rate=0.001"); "" for nothing to choose.
+        note: what a reader must know of this row.
+        failed: reasons of failed runs, empty when all finished.
+    """
+
+    key: str
+    title: str
+    paper: float | None = None
+    summary: Summary | None = None
+    against: Difference | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    setting: str = ""
+    note: str = ""
+    failed: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the report.
+
+    Attributes:
+        number: "1" to "4" as in the paper, or "5" for ours.
+        about: one or two sentences: what is compared, and what differs from the paper.
+        reference: title of the row that the others are tested against.
+    """
+
+    number: str
+    title: str
+    about: str
+    lines: Sequence[Line]
+    reference: str = "SG-MFT (default)"
+
+
+class Panel(NamedTuple):
+    """One panel of a figure: the fused representations of one row on the test posts."""
+
+    key: str
+    title: str
+    points: Sequence[Sequence[float]]  # (N, 2)
+    labels: Sequence[str]  # N true labels
+    silhouette: float
+    separation: float
+
+
+@dataclass(frozen=True)
+class FigurePart:
+    """One figure of the report.
+
+    Attributes:
+        number: "6", "8" or "9" as in the paper.
+        svg: the drawing, as text to put into a page.
+        files: names of the files written beside the report, relative to it.
+    """
+
+    number: str
+    title: str
+    about: str
+    svg: str
+    files: Sequence[str] = ()
+
+
+FLIPS = 10_000
+"""Random sign flips behind each p-value, beside the observed signs."""
+
+_CHUNK = 4_000_000  # resampled posts held at once: 32 MB
+
+_Cells = npt.NDArray[np.int64]
+
+_Numbers = npt.NDArray[np.float64]
+
+_Given = npt.NDArray[np.floating[Any]]
+
+_Truth = npt.NDArray[np.integer[Any]]
+
+
+def summarise(
+    probabilities: _Given,
+    truth: _Truth,
+    labels: Sequence[str],
+    groups: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> Summary:
+    """Judge S runs of one method on the same N posts.
+
+    Accuracy, macro-F1 and per-class figures are those of `sgmft.evaluation.metrics.evaluate`. Each
+    interval is the 95 % percentile bootstrap (Efron, 1979) of the mean over seeds, from 2,000
+    resamples of the posts, each the same for all seeds. Resampling raises the calibration error,
+    since chance differences within bins add up, so that its interval may lie above its mean.
+
+    Args:
+        probabilities: (S, N, K), rows sum to 1, columns in the order of `labels`.
+        truth: (N,) numbers of the true labels, 0 to K - 1.
+        labels: K names.
+        groups: columns of N values each, for accuracy by value, the largest group first.
+        seed: of the bootstrap; the same seed gives the same intervals.
+
+    Raises:
+        SgmftError: no posts, shapes that do not fit, or numbers that are not probabilities.
+    """
+    chances, true = _checked(probabilities, truth)
+    runs, posts, classes = chances.shape
+    if len(labels) != classes:
+        raise SgmftError(f"{len(labels)} labels were given for probabilities of {classes} classes")
+    predicted = chances.argmax(axis=2)  # (S, N)
+    judged = [(run, _gaps(each, true, BINS)) for run, each in zip(predicted, chances, strict=True)]
+
+    def figures(counts: _Cells) -> _Numbers:
+        """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
+        weights = counts.astype(np.float64)
+        return np.array(
+            [
+                (
+                    *accuracy_and_f1(counts, true, run, classes),
+                    np.abs(weights @ gaps).sum(axis=1) / posts,
+                )
+                for run, gaps in judged
+            ]
+        )
+
+    found = figures(np.ones((1, posts), dtype=np.int64))[:, :, 0]  # (S, 3)
+    drawn = [figures(counts).mean(axis=0) for counts in _resamples(posts, seed)]
+    low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
+    sd = found.std(axis=0, ddof=1) if runs > 1 else np.full(3, np.nan)
+    table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
+    accuracy, macro_f1, error = (Spread(*map(float, row)) for row in table)
+    right = (predicted == true).mean(axis=0)  # (N,)
+    return Summary(
+        seeds=runs,
+        posts=posts,
+        accuracy=accuracy,
+        macro_f1=macro_f1,
+        calibration_error=error,
+        per_class=_mean_per_class(predicted, true, labels),
+        groups={name: _by_value(name, values, right) for name, values in (groups or {}).items()},
+    )
+
+
+def calibration_error(probabilities: _Given, truth: _Truth, bins: int = BINS) -> float:
+    """Return the expected calibration error, in 0..1 (Guo et al., 2017, eq. 3).
+
+    Posts are put into bins of equal width by the probability of their most probable label, the
+    upper edge included; the error is the sum over bins of |accuracy - mean probability|, weighted
+    by the share of posts in the bin.
+
+    Args:
+        probabilities: (N, K), rows sum to 1.
+        truth: (N,) numbers of the true labels, 0 to K - 1.
+        bins: how many, 1 or more.
+
+    Raises:
+        SgmftError: as for `summarise`, or no bins.
+    """
+    if bins < 1:
+        raise SgmftError(f"the calibration error needs 1 bin or more, not {bins}")
+    chances, true = _checked(np.asarray(probabilities)[None], truth)
+    return calibration(chances[0], true, bins).error
+
+
+def difference(
+    probabilities: _Given, reference: _Given, truth: _Truth, seed: int = 0
+) -> Difference:
+    """Compare the accuracy of one method with that of a reference on the same posts.
+
+    The value is the mean over posts of the share of runs that are right, minus the same of the
+    reference. Its interval is the 95 % paired percentile bootstrap over posts. The p-value is of
+    the two-sided paired randomisation test (Fisher, 1935): how often random signs of the posts'
+    differences make a mean as far from 0 as the observed one, which is counted too, so that p is
+    at least 1/10,001. `p_holm` is p until `corrected` fills it.
+
+    Args:
+        probabilities: (S, N, K), rows sum to 1.
+        reference: (S', N, K).
+        truth: (N,) numbers of the true labels, 0 to K - 1.
+        seed: of the resamples and signs.
+
+    Raises:
+        SgmftError: as for `summarise`.
+    """
+    chances, true = _checked(probabilities, truth)
+    others, _ = _checked(reference, truth)
+    if chances.shape[2] != others.shape[2]:
+        raise SgmftError(
+            f"the row has {chances.shape[2]} classes and the reference {others.shape[2]}; "
+            "compare methods trained on the same labels"
+        )
+    hits, other_hits = ((each.argmax(axis=2) == true).sum(axis=0) for each in (chances, others))
+    scale = len(chances) * len(others) * len(true)
+    whole = hits * len(others) - other_hits * len(chances)  # (N,), whole so that ties are exact
+    # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
+    values, posts = np.unique(whole, return_counts=True)
+    dice = np.random.default_rng([seed, 0])
+    draws = dice.multinomial(len(true), posts / len(true), size=RESAMPLES) @ values
+    low, high = np.percentile(draws / scale, [2.5, 97.5])
+    kept = np.random.default_rng([seed, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
+    flipped = (2 * kept - posts) @ values  # (FLIPS,)
+    p = (1 + (np.abs(flipped) >= abs(whole.sum())).sum()) / (1 + FLIPS)
+    return Difference(float(whole.sum() / scale), float(low), float(high), float(p), float(p))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number (Holm, 1979, step-down), in the given order.
+
+    Raises:
+        SgmftError: a value that is not in 0..1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():  # NaN fails it
+        raise SgmftError("p-values must lie between 0 and 1")
+    order = np.argsort(p)
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return [float(value) for value in adjusted]
+
+
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """Return the differences with `p_holm` corrected for how many there are."""
+    adjusted = holm([each.p for each in differences])
+    return [each._replace(p_holm=p) for each, p in zip(differences, adjusted, strict=True)]
+
+
+def _checked(probabilities: _Given, truth: _Truth) -> tuple[_Numbers, _Cells]:
+    """Return both as (S, N, K) and (N,); raise SgmftError for what cannot be judged."""
+    chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(truth)
+    if true.size == 0:
+        raise SgmftError("there are no posts to compare on")
+    if chances.ndim != 3 or true.ndim != 1 or chances.shape[1] != len(true) or not chances.size:
+        raise SgmftError(
+            f"probabilities of shape {chances.shape} do not fit true labels of shape "
+            f"{true.shape}; give (runs, posts, classes) and (posts,), at least one of each"
+        )
+    classes = chances.shape[2]
+    if true.dtype.kind not in "iu" or true.min() < 0 or true.max() >= classes:
+        raise SgmftError(f"true labels must be whole numbers from 0 to {classes - 1}")
+    sums_to_1 = np.allclose(chances.sum(axis=2), 1, atol=1e-2)
+    if not sums_to_1 or chances.min() < 0:  # NaN fails the first test
+        raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
+    return chances, true.astype(np.int64)
+
+
+def _gaps(chances: _Numbers, true: _Cells, bins: int) -> _Numbers:
+    """(N, bins): right (0 or 1) minus top probability, in the column of the post's bin.
+
+    The sum of a column is the number of posts in the bin times (accuracy - mean probability).
+    """
+    top = chances.max(axis=1)  # (N,)
+    gaps = np.zeros((len(top), bins))
+    gaps[np.arange(len(top)), bin_of(top, bins)] = (chances.argmax(axis=1) == true) - top
+    return gaps
+
+
+def _resamples(posts: int, seed: int) -> Iterator[_Cells]:
+    """Yield RESAMPLES samples with replacement: how often each post is drawn, (B, N) at a time."""
+    dice = np.random.default_rng([seed, 0])
+    size = max(1, _CHUNK // posts)
+    for start in range(0, RESAMPLES, size):
+        some = min(size, RESAMPLES - start)
+        yield dice.multinomial(posts, np.full(posts, 1 / posts), size=some)
+
+
+def _mean_per_class(predicted: _Cells, true: _Cells, labels: Sequence[str]) -> list[ClassScore]:
+    """One mean over the runs of `predicted` (S, N) for each label."""
+    runs = []
+    for run in predicted:
+        confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+        np.add.at(confusion, (true, run), 1)
+        runs.append(class_scores(confusion, list(labels)))
+    return [
+        ClassScore(
+            label,
+            precision=float(np.mean([score.precision for score in scores])),
+            recall=float(np.mean([score.recall for score in scores])),
+            f1=float(np.mean([score.f1 for score in scores])),
+            support=scores[0].support,
+        )
+        for label, *scores in zip(labels, *runs, strict=True)
+    ]
+
+
+def _by_value(name: str, column: Sequence[str], right: _Numbers) -> dict[str, tuple[int, float]]:
+    """Posts and accuracy of each value of one column; `right` (N,) is the share of runs."""
+    if len(column) != len(right):
+        raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
+    names = np.array([str(value) for value in column], dtype=object)
+    values, which = np.unique(names, return_inverse=True)
+    posts = np.bincount(which)
+    shares = np.bincount(which, weights=right) / posts
+    largest_first = np.argsort(-posts, kind="stable")
+    return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}

@@ -1,0 +1,135 @@
+"""Why a model says what it says of one post, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from sgmft.data.posts import Post
+from sgmft.utils.files import finite
+
+
+@dataclass(frozen=True)
+class Part:
+    """The text or a picture.
+
+    Attributes:
+        name: "text", "picture", or "picture 1", "picture 2", ... where there are several.
+        contribution: to the label's probability; a Shapley value.
+        alone: the label that the model gives to this part on its own.
+    """
+
+    name: str
+    contribution: float
+    alone: str
+
+
+@dataclass(frozen=True)
+class WordShare:
+    """A word, or words in a row where a text is long.
+
+    Attributes:
+        text: as the encoder reads it.
+        start, end: where it stands in the text as its author wrote it; equal where it is not found.
+        contribution: what the label's probability loses when the word is deleted.
+    """
+
+    text: str
+    start: int
+    end: int
+    contribution: float
+
+
+@dataclass(frozen=True)
+class PictureShare:
+    """The regions of one picture.
+
+    Attributes:
+        file: its path as the post has it, or its name where it is in memory.
+        frame: which picture of a video or animation it is, counted from 1; None for a still.
+        seen: a frame as the model sees it, or a still that is in memory, as a `data:` address; ""
+            for a still that `file` shows. Not in `to_dict`.
+        grid: g; the picture is cut into g by g regions.
+        contributions: what the label's probability loses when one of the g² regions has the
+            picture's mean colour; row by row from the top.
+    """
+
+    file: str
+    frame: int | None
+    seen: str = field(repr=False)
+    grid: int
+    contributions: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SimilarityMap:
+    """How similar the model finds words and picture regions.
+
+    Attributes:
+        kind: "P^e": the network's own guidance (equations 2, 4 and 5; each guided element's values
+            sum to 1); "cosine": of features in the encoder's shared space.
+        words: n of them.
+        grid: each picture has grid² regions.
+        values: n rows of m numbers, picture after picture.
+    """
+
+    kind: Literal["P^e", "cosine"]
+    words: tuple[str, ...]
+    grid: int
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why the model gives `label` its probability.
+
+    Attributes:
+        post: what was explained.
+        label: the label explained.
+        predicted: the most probable label.
+        probabilities: label -> probability, as `SemanticLocator.predict_proba` gives them.
+        base: the label's probability for a post with neither text nor picture; for the default
+            method its frequency among the training posts, to the power of 1/T of the calibration.
+        parts: text and pictures; their contributions sum to the label's probability less `base`.
+        exact: whether the contributions of the parts are exact, or sampled (over ten parts).
+        words: at most 64; of a longer text, words in a row are taken together.
+        pictures: one for each picture.
+        similarity: None where the model has no similarity between words and regions.
+        gate: P^m, the text's weight against the picture's; None where the model has no such number.
+        guidance: entropies of P^m and P^e relative to their largest values, 1 meaning that they say
+            nothing; NaN or None where there is no such guidance.
+    """
+
+    post: Post
+    label: str
+    predicted: str
+    probabilities: Mapping[str, float]
+    base: float
+    parts: tuple[Part, ...]
+    exact: bool
+    words: tuple[WordShare, ...]
+    pictures: tuple[PictureShare, ...]
+    similarity: SimilarityMap | None
+    gate: float | None
+    guidance: tuple[float, float] | None
+
+    @property
+    def probability(self) -> float:
+        """Of the explained label."""
+        return self.probabilities[self.label]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the same after a round trip; None where there is no number."""
+        found = asdict(self)
+        found["post"] = {
+            "id": self.post.id,
+            "place": self.post.place,
+            "text": self.post.text,
+            "images": [str(file) for file in self.post.images],
+        }
+        found["probabilities"] = dict(self.probabilities)
+        for picture in found["pictures"]:
+            del picture["seen"]
+        plain: dict[str, Any] = finite(found)
+        return plain

@@ -1,0 +1,74 @@
+"""The similarity of words and picture regions, where a model or its encoder has one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sgmft.data.preprocessing.text import words
+from sgmft.evaluation.explain.explanation import SimilarityMap
+from sgmft.evaluation.explain.masked_model import PostReader
+from sgmft.evaluation.explain.words import SEGMENTED, is_word
+from sgmft.models.sgmft import SGMFT
+
+
+def similarity_map(reader: PostReader) -> SimilarityMap | None:
+    """P^e of SG-MFT in the tokens view, else cosines in a shared space, else None.
+
+    None also for a post without text or without pictures.
+    """
+    if not reader.text or not reader.pictures:
+        return None
+    spoken = words(reader.text, SEGMENTED)
+    values = _guidance(reader, spoken)
+    kind: str = "P^e"
+    if values is None and reader.model.encoder.info.shared_space:
+        values, kind = _cosines(reader, spoken), "cosine"
+    if values is None:
+        return None
+    rows = [i for i in range(len(values)) if is_word(spoken[i])]
+    return SimilarityMap(
+        "P^e" if kind == "P^e" else "cosine",
+        tuple(spoken[i] for i in rows),
+        math.isqrt(values.shape[1] // len(reader.pictures)),
+        tuple(tuple(map(float, values[i])) for i in rows),
+    )
+
+
+def _guidance(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32] | None:
+    """P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
+
+    None where the network has none, or tokens cannot be told to belong to words.
+    """
+    network = reader.model.network
+    if not isinstance(network, SGMFT):
+        return None
+    batch = reader.features([reader.whole]).batch(torch.tensor([0]))
+    device = next(network.parameters()).device
+    found = network.element_map(batch.to(device)) if batch.text_tokens is not None else None
+    if found is None:
+        return None
+    rows = found[0].float().cpu().numpy()  # (tokens, m)
+    alone = reader.model.encoder.encode_texts(spoken, True).tokens
+    ends = np.cumsum([0, *(len(tokens) for tokens in alone or ())])
+    read = int(np.searchsorted(ends, len(rows), "right")) - 1  # a long text is read in part
+    if read < len(spoken) and ends[-1] < len(rows):
+        return None
+    return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
+
+
+def _cosines(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32]:
+    """Cosines (n, m) of each word, encoded alone, and each region."""
+    encoder = reader.model.encoder
+    said = encoder.encode_texts(spoken, False).pooled
+    seen = np.concatenate(encoder.encode_images(np.stack(reader.pictures), True).tokens or [])
+    return np.asarray(_unit(said) @ _unit(seen).T)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

@@ -1,0 +1,103 @@
+"""The words of a post: where they stand in its text, and the text without some of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.data.preprocessing.text import CLEANINGS, words
+
+SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word stays
+
+
+class Word(NamedTuple):
+    """A word of a cleaned text, or several in a row.
+
+    A word owns the marks and the space that follow it, the first also what stands before, so that
+    the owned stretches make up the whole text.
+    """
+
+    text: str
+    start: int  # of what it owns in the cleaned text
+    end: int
+    shown: tuple[int, int]  # where the word is in the original text; empty where it is not found
+
+
+def find_words(original: str, cleaned: str, most: int) -> list[Word]:
+    """The words of a text, in order; at most `most`, neighbours being taken together if need be.
+
+    Marks and symbols other than emoji are no words; a text of nothing else is one.
+
+    Args:
+        original: as its author wrote it.
+        cleaned: what `sgmft.data.preprocessing.text.clean` made of it.
+    """
+    inside = _inside(cleaned)
+    if not inside:
+        return []
+    per_word = -(-len(inside) // most)
+    groups = [inside[i : i + per_word] for i in range(0, len(inside), per_word)]
+    bounds = [0, *(group[0][0] for group in groups[1:]), len(cleaned)]
+    place = _places(original, cleaned)
+    found = []
+    for group, (start, end) in zip(groups, pairwise(bounds), strict=True):
+        first, last = group[0][0], group[-1][1]
+        at = [place[i] for i in range(first, last) if i in place]
+        shown = (min(at), max(at) + 1) if at else (0, 0)
+        found.append(Word(cleaned[first:last], start, end, shown))
+    return found
+
+
+def without(cleaned: str, found: Sequence[Word], kept: NDArray[np.bool_]) -> str:
+    """The cleaned text with the words for which `kept` (n,) says so; a space where others were."""
+    text, gap = "", False
+    for word, stays in zip(found, kept, strict=True):
+        if stays:
+            text += (" " if gap else "") + cleaned[word.start : word.end]
+        gap = not stays
+    return " ".join(text.split())
+
+
+def is_word(piece: str) -> bool:
+    """Whether there is a letter, a digit or an emoji in it, and not marks only."""
+    kinds = map(unicodedata.category, piece)
+    return any(kind[0] in "LN" or kind == "So" for kind in kinds)
+
+
+def _inside(cleaned: str) -> list[tuple[int, int]]:
+    """Start and end of each word in the cleaned text."""
+    found, at = [], 0
+    for word in words(cleaned, SEGMENTED):
+        start = cleaned.find(word, at)
+        if start >= 0:
+            at = start + len(word)
+            found.append((start, at))
+    spoken = [(i, j) for i, j in found if is_word(cleaned[i:j])]
+    return spoken or ([(0, len(cleaned))] if cleaned else [])
+
+
+def _places(original: str, cleaned: str) -> dict[int, int]:
+    """Position in the cleaned text -> position in the original.
+
+    Cleaning takes characters out and changes single ones (NFKC), so the longest common stretches
+    are looked for, without white space (Ratcliff & Metzener 1988).
+    """
+    source = [
+        (new, i)
+        for i, character in enumerate(original)
+        for new in unicodedata.normalize("NFKC", character)
+        if not new.isspace()
+    ]
+    target = [(character, i) for i, character in enumerate(cleaned) if not character.isspace()]
+    matcher = SequenceMatcher(None, [c for c, _ in source], [c for c, _ in target])
+    return {
+        target[block.b + k][1]: source[block.a + k][1]
+        for block in matcher.get_matching_blocks()
+        for k in range(block.size)
+    }

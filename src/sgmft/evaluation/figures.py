@@ -1,0 +1,335 @@
+"""Figures of an evaluation and of a training run, as SVG text or PNG files."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import Calibration
+from sgmft.evaluation.metrics import Evaluation
+from sgmft.evaluation.selective import CurvePoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
+
+LONGEST_LABEL = 24  # in columns of a terminal: a Chinese character takes two
+
+
+_CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Heiti SC",
+    "SimHei",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Noto Sans CJK JP",
+    "Arial Unicode MS",
+)
+
+
+def text_columns(text: str) -> int:
+    """Width of a text in columns of a terminal: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def shorten(label: str) -> str:
+    """Cut a long label in its middle, so that labels with a common start stay apart."""
+    label = "".join(c if c.isprintable() else " " for c in label)
+    if text_columns(label) <= LONGEST_LABEL:
+        return label
+    head, tail = label, label
+    while text_columns(head) > LONGEST_LABEL * 0.55:
+        head = head[:-1]
+    while text_columns(tail) > LONGEST_LABEL * 0.4:
+        tail = tail[1:]
+    return f"{head.rstrip()}…{tail.lstrip()}"
+
+
+def cjk_fonts() -> list[str]:
+    """Fonts on this machine that have Chinese characters, best first."""
+    from matplotlib.font_manager import fontManager
+
+    known = set(fontManager.get_font_names())
+    return [font for font in _CJK_FONTS if font in known]
+
+
+@contextmanager
+def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
+    """Settings of our figures; what has no glyph in any font here is drawn as a box, quietly.
+
+    Args:
+        fonts: beside DejaVu Sans.
+        salt: of the identifiers in SVG text; figures on one page need one each.
+    """
+    from matplotlib import rc_context
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
+    settings: dict[Any, Any] = {
+        **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),
+        "axes.facecolor": "none",
+        "font.family": ["DejaVu Sans", *fonts],
+        "font.size": 9,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.parse_math": False,
+    }
+    fonts_log = logging.getLogger("matplotlib.font_manager")  # notes each weight a font lacks
+    level = fonts_log.level
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        fonts_log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            fonts_log.setLevel(level)
+
+
+def svg_text(figure: Figure) -> str:
+    """Render to an <svg> element that can stand in a page beside others: the same every time."""
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    text = out.getvalue()
+    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # nothing refers to these
+    text = text.replace("*{stroke-linejoin", "svg *{stroke-linejoin")
+    text = text.replace("font-family: 'DejaVu Sans'", "font-family: system-ui, sans-serif")
+    return re.sub(f"(fill|stroke): {INK}", r"\1: currentColor", text)
+
+
+CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
+
+TRAINING, VALIDATION = "#2b7bba", "#d55e00"
+
+
+def confusion_figure(evaluation: Evaluation) -> str:
+    """Return the confusion matrix as SVG text: posts and row percentages, true labels as rows.
+
+    Text stays text, in the reader's fonts and colour; the ground is transparent.
+    """
+    with drawing_style([]):
+        return svg_text(_confusion(evaluation))
+
+
+def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
+    """Write the confusion matrix as a .png (on white) or .svg file.
+
+    Chinese, Japanese and Korean labels in a PNG need a font that has them on this machine.
+
+    Raises:
+        SgmftError: the name ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".svg":
+        path.write_text(confusion_figure(evaluation), encoding="utf-8")
+    elif path.suffix.lower() == ".png":
+        with drawing_style(cjk_fonts()):
+            _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
+    else:
+        raise SgmftError(f"{path.name}: a figure is saved as .png or .svg")
+
+
+def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
+    """Return accuracy against the probability of the most probable label, as SVG text.
+
+    A dot is a bin of posts, its area the share of them; on the diagonal probabilities mean what
+    they say. `before` is drawn as crosses.
+    """
+    from matplotlib.figure import Figure
+
+    with drawing_style([], "reliability"):
+        figure = Figure(figsize=(4.2, 3.7), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, lw=0.8, ls=":")
+        for judged, colour, marker, word in (
+            (before, VALIDATION, "x", "as the network gave them"),
+            (after, TRAINING, "o", "told" if before is None else "after temperature scaling"),
+        ):
+            if judged is not None:
+                bins = [each for each in judged.bins if each.posts]
+                posts = np.array([each.posts for each in bins])
+                x = [each.probability for each in bins]
+                y = [each.accuracy for each in bins]
+                sizes = 8 + 160 * posts / posts.sum()
+                axes.plot(x, y, color=colour, lw=1, alpha=0.6)
+                axes.scatter(x, y, s=sizes, color=colour, marker=marker, label=word, zorder=3)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("probability of the most probable label")
+        axes.set_ylabel("share of posts where it is right")
+        axes.grid(alpha=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+        if before is not None:
+            figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=2)
+        return svg_text(figure)
+
+
+def selective_figure(curve: Sequence[CurvePoint]) -> str:
+    """Accuracy of the answered posts against their share, as an <svg> element."""
+    with drawing_style([], salt="selective"):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        shares = [point.answered for point in curve]
+        axes.plot(shares, [point.accuracy for point in curve], "o-", color=TRAINING, markersize=4)
+        marked = len(curve)
+        for point in curve[:: max(1, marked // 5)]:
+            at = (point.answered, point.accuracy)
+            axes.annotate(
+                f"p ≥ {point.min_probability:.2f}",
+                at,
+                textcoords="offset points",
+                xytext=(2, 7),
+                fontsize=8,
+                rotation=20,
+            )
+        axes.set_xlabel("share of posts that are answered")
+        axes.set_ylabel("of these right")
+        axes.set_xlim(0, 1.12)
+        axes.set_ylim(min([0.5, *(point.accuracy for point in curve)]) - 0.03, 1.06)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if x <= 1 else "")
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1 else "")
+        axes.grid(alpha=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+        return svg_text(figure)
+
+
+def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
+    """Return curves of loss, accuracy and guidance by epoch as SVG text.
+
+    Args:
+        epochs: the fields of `Epoch`, one mapping an epoch. A curve without any
+            number (missing, None, NaN) is left out, and so is a panel without curves.
+
+    Raises:
+        SgmftError: there is no epoch.
+    """
+    if not epochs:
+        raise SgmftError("there is no epoch to draw")
+    panels = {
+        "Loss": {"loss": "training", "val_loss": "validation"},
+        "Accuracy": {"accuracy": "training", "val_accuracy": "validation"},
+        "Guidance, relative entropy": {"gate_entropy": "gate", "element_entropy": "elements"},
+    }
+    drawn = [title for title, names in panels.items() if any(_curves(epochs, names))]
+    with drawing_style([]):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(3.5 * max(len(drawn), 1), 2.7), layout="constrained")
+        for place, title in enumerate(drawn, 1):
+            axes = figure.add_subplot(1, len(drawn), place)
+            _panel(axes, title, epochs, panels[title])
+        return svg_text(figure)
+
+
+def _curves(
+    epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield (word, values) of every curve that has a number."""
+    for name, word in names.items():
+        found = [epoch.get(name) for epoch in epochs]
+        values = [math.nan if value is None else float(value) for value in found]
+        if any(map(math.isfinite, values)):
+            yield word, values
+
+
+def _panel(
+    axes: Axes, title: str, epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    at = [epoch.get("epoch") or count for count, epoch in enumerate(epochs, 1)]
+    looks = [(TRAINING, "-", "o"), (VALIDATION, "--", "s")]  # never told by colour alone
+    first = next(iter(names.values()))
+    for word, values in _curves(epochs, names):
+        colour, line, marker = looks[word != first]
+        marker = marker if len(epochs) <= 15 else ""
+        axes.plot(at, values, line, color=colour, marker=marker, markersize=4, label=word)
+    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if title == "Loss":
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylim(0, 1.03)
+    axes.grid(axis="y", alpha=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8.5)
+
+
+def _confusion(evaluation: Evaluation) -> Figure:
+    """Draw the matrix; its size follows the number of labels and the length of their names."""
+    from matplotlib.figure import Figure
+
+    counts = np.array(evaluation.confusion, dtype=np.int64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [shorten(label) for label in evaluation.labels]
+    classes = len(names)
+    cell = 0.78 if classes <= 10 else 0.5  # inches
+    size = 10.0 if classes <= 10 else 7.5  # points
+    longest = max(10, *map(text_columns, names))  # at least the corner's words
+    room = longest * 0.62 * 9.5 / 72  # inches
+    left, top = 0.3 + room, 0.4 + 0.65 * room
+    right = max(0.1, 0.15 + 0.77 * room - cell / 2)  # the last name leans out
+    width, height = left + classes * cell + right, top + classes * cell + 0.1
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes(
+        (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
+    )
+    axes.set_xlim(0, classes)
+    axes.set_ylim(classes, 0)
+    _cells(axes, counts, shares, size)
+    middles = np.arange(classes) + 0.5
+    axes.xaxis.tick_top()
+    turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
+    axes.set_xticks(middles, names, fontsize=9.5, **turned)
+    axes.set_yticks(middles, names, fontsize=9.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for line, text in enumerate(("true ↓", "predicted →")):
+        at = ((left - 0.08) / width, 1 - (top - 0.1 - 0.17 * line) / height)
+        figure.text(*at, text, ha="right", fontsize=8.5, alpha=0.75)
+    return figure
+
+
+def _cells(
+    axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], size: float
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    for (row, column), count in np.ndenumerate(counts):
+        share = float(shares[row, column])
+        box = Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, linewidth=0, clip_on=False)
+        box.set(facecolor=CELL if count else INK, alpha=0.08 + 0.92 * share if count else 0.04)
+        axes.add_patch(box)
+        if not count:
+            continue
+        colour = "white" if share > 0.65 else INK
+        texts: dict[str, Any] = {"ha": "center", "color": colour}
+        bold = "bold" if row == column else "normal"
+        x = column + 0.5
+        axes.text(x, row + 0.5, f"{count}", fontsize=size, va="bottom", fontweight=bold, **texts)
+        axes.text(x, row + 0.56, _percent(share), fontsize=0.8 * size, va="top", **texts)
+
+
+def _percent(share: float) -> str:
+    return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")

@@ -1,0 +1,286 @@
+"""How good predictions are: accuracy and macro-F1 with intervals, per class, and by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import Calibration, calibration, rescaled
+from sgmft.evaluation.selective import LEVELS, Selective, SetScore, accuracy_curve, set_score
+
+RESAMPLES = 2000
+"""Bootstrap resamples behind each interval."""
+
+_Cells = npt.NDArray[np.int64]
+
+_Numbers = npt.NDArray[np.float64]
+
+_Chances = npt.NDArray[np.floating[Any]]
+
+_Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % percentile bootstrap interval (Efron, 1979), over posts.
+
+    It says how much the figure would move with other posts of the same kind, not with another
+    training run. It has no width where every post of a group is right, however few there are.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One label: of the posts given it, the share that are it (precision); of those that are it,
+    the share that were given it (recall); their harmonic mean (F1). 0 where there are none.
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int  # posts that truly are it
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Accuracy on the posts that share one value of a column."""
+
+    posts: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model on one set of posts.
+
+    Attributes:
+        labels: the K classes, in the order of every table here.
+        posts: how many posts were judged.
+        accuracy: the share of posts whose most probable label is the true one.
+        macro_f1: mean F1 of the classes that occur in the truth or in the predictions.
+        log_loss: mean of -log(probability of the true label), in nats.
+        temperature: that the probabilities were scaled by; 1 is as the network gave them.
+        calibration: whether the probabilities mean what they say.
+        uncalibrated: the same before they were scaled.
+        selective: what prediction sets and a least probability bring.
+        per_class: one entry for each label.
+        confusion: (K, K) posts; rows are true labels, columns are predicted ones.
+        groups: column -> value -> figures, the largest group first.
+    """
+
+    labels: list[str]
+    posts: int
+    accuracy: Interval
+    macro_f1: Interval
+    log_loss: float
+    temperature: float
+    calibration: Calibration
+    uncalibrated: Calibration
+    selective: Selective
+    per_class: list[ClassScore]
+    confusion: list[list[int]]
+    groups: dict[str, dict[str, GroupScore]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return lists, dicts, strings and finite numbers only, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
+        """Read what `to_dict` returned.
+
+        Raises:
+            SgmftError: something is missing or of another kind.
+        """
+        try:
+            known = {
+                **data,
+                "accuracy": Interval(**data["accuracy"]),
+                "macro_f1": Interval(**data["macro_f1"]),
+                "calibration": Calibration.from_dict(data["calibration"]),
+                "uncalibrated": Calibration.from_dict(data["uncalibrated"]),
+                "selective": Selective.from_dict(data["selective"]),
+                "per_class": [ClassScore(**score) for score in data["per_class"]],
+                "groups": {
+                    column: {
+                        value: GroupScore(score["posts"], Interval(**score["accuracy"]))
+                        for value, score in values.items()
+                    }
+                    for column, values in data["groups"].items()
+                },
+            }
+            return cls(**known)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise SgmftError(f"this is not a saved evaluation: {error!r}") from None
+
+
+def evaluate(
+    probabilities: _Chances,
+    truth: Sequence[str],
+    labels: Sequence[str],
+    *,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    temperature: float = 1.0,
+    sets: Callable[[_Chances, float], _Flags] | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Compare predicted probabilities with the true labels.
+
+    Definitions agree with scikit-learn's: macro-F1 as `f1_score(average="macro",
+    zero_division=0)`, over the classes that occur in the truth or in the predictions; log loss as
+    `log_loss`, with probabilities kept 2.2e-16 away from 0 and 1. A tie goes to the first label.
+
+    Args:
+        probabilities: (N, K), rows sum to 1, columns in the order of `labels`.
+        truth: N labels.
+        labels: K different labels.
+        groups: columns of N values each, for accuracy by value.
+        temperature: that the probabilities were scaled by, to tell what scaling brought.
+        sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
+            SgmftError for a coverage that it cannot promise; see `HeldOut.sets`.
+        seed: of the bootstrap; the same seed gives the same intervals.
+
+    Raises:
+        SgmftError: no posts, a true label that is not among `labels`, a label twice, lengths that
+            differ, or numbers that are not probabilities.
+    """
+    labels, truth = list(labels), list(truth)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    true = _check(chances, truth, labels)
+    predicted = chances.argmax(axis=1)  # (N,)
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(confusion, (true, predicted), 1)
+    accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
+    eps = np.finfo(np.float64).eps
+    likely = np.clip(chances[np.arange(len(truth)), true], eps, 1 - eps)
+    before = chances if temperature == 1 else rescaled(chances, 1 / temperature)
+    columns = {name: [str(value) for value in column] for name, column in (groups or {}).items()}
+    return Evaluation(
+        labels=labels,
+        posts=len(truth),
+        accuracy=accuracy,
+        macro_f1=macro_f1,
+        log_loss=float(-np.log(likely).mean()),
+        temperature=temperature,
+        calibration=calibration(chances, true),
+        uncalibrated=calibration(before, true),
+        selective=Selective(
+            [] if sets is None else list(_set_scores(sets, probabilities, true, labels)),
+            accuracy_curve(chances, true),
+        ),
+        per_class=class_scores(confusion, labels),
+        confusion=confusion.tolist(),
+        groups={
+            name: _by_value(name, column, true == predicted, np.random.default_rng([seed, 1]))
+            for name, column in columns.items()
+        },
+    )
+
+
+def _set_scores(
+    sets: Callable[[_Chances, float], _Flags],
+    probabilities: _Chances,
+    true: _Cells,
+    labels: list[str],
+) -> Iterator[SetScore]:
+    """Yield one for each of `LEVELS` that can be promised."""
+    for level in LEVELS:
+        with suppress(SgmftError):
+            yield set_score(sets(probabilities, level), true, labels, level)
+
+
+def _check(chances: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
+    """Return the true classes (N,) as numbers; raise SgmftError for what cannot be judged."""
+    if not truth:
+        raise SgmftError("there are no posts with a label to evaluate on")
+    if len(set(labels)) < len(labels):
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        raise SgmftError(f"labels given twice: {', '.join(twice)}")
+    unknown = sorted(set(map(str, truth)) - set(labels))
+    if unknown:
+        named = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
+        raise SgmftError(
+            f"the model does not know these labels: {named}; it knows {', '.join(labels)}"
+        )
+    if chances.shape != (len(truth), len(labels)):
+        raise SgmftError(
+            f"probabilities have shape {chances.shape}; {len(truth)} posts and {len(labels)} "
+            f"labels need ({len(truth)}, {len(labels)})"
+        )
+    sums_to_1 = np.allclose(chances.sum(axis=1), 1, atol=1e-2)
+    if not sums_to_1 or chances.min() < 0:  # NaN fails the first test
+        raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
+    number = {label: index for index, label in enumerate(labels)}
+    return np.array([number[label] for label in truth], dtype=np.int64)
+
+
+def _intervals(confusion: _Cells, dice: np.random.Generator) -> tuple[Interval, Interval]:
+    """Accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
+
+    Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
+    cells' counts from a multinomial distribution.
+    """
+    rows, columns = np.nonzero(confusion)
+    counts = confusion[rows, columns]  # (cells,)
+    drawn = dice.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
+    figures = [
+        accuracy_and_f1(each, rows, columns, len(confusion)) for each in (counts[None], drawn)
+    ]
+    (accuracy, f1), (accuracies, f1s) = figures
+    return _interval(accuracy[0], accuracies), _interval(f1[0], f1s)
+
+
+def accuracy_and_f1(
+    counts: _Cells, rows: _Cells, columns: _Cells, classes: int
+) -> tuple[_Numbers, _Numbers]:
+    """Accuracy (B,) and macro-F1 (B,) of B matrices, given as their counts (B, cells)."""
+    weights = counts.astype(np.float64)
+    kinds = np.arange(classes)
+    of_row, of_column = rows[:, None] == kinds, columns[:, None] == kinds  # (cells, K)
+    hits = weights @ (of_row & of_column)  # (B, K)
+    either = weights @ of_row + weights @ of_column  # true + predicted; 0: occurs in neither
+    f1 = 2 * hits / np.maximum(either, 1)
+    return hits.sum(axis=1) / weights.sum(axis=1), f1.sum(axis=1) / (either > 0).sum(axis=1)
+
+
+def _interval(value: float, draws: _Numbers) -> Interval:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
+
+
+def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
+    """Precision, recall and F1 of each of the K labels from their confusion matrix (K, K)."""
+    hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = hits / np.maximum(given, 1), hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(given + support, 1)
+    return [
+        ClassScore(label, float(precision[k]), float(recall[k]), float(f1[k]), int(support[k]))
+        for k, label in enumerate(labels)
+    ]
+
+
+def _by_value(
+    name: str, column: list[str], right: npt.NDArray[np.bool_], dice: np.random.Generator
+) -> dict[str, GroupScore]:
+    """Accuracy of the posts of each value of one column."""
+    if len(column) != len(right):
+        raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
+    values, which = np.unique(np.array(column, dtype=object), return_inverse=True)
+    posts, hits = np.bincount(which), np.bincount(which, weights=right)
+    scores = {}
+    for k in np.argsort(-posts, kind="stable"):
+        share = hits[k] / posts[k]
+        draws = dice.binomial(posts[k], share, size=RESAMPLES) / posts[k]  # cells: right, wrong
+        scores[str(values[k])] = GroupScore(int(posts[k]), _interval(share, draws))
+    return scores

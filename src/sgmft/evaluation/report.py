@@ -1,0 +1,257 @@
+"""Reports of an evaluation: one page that needs nothing beside it, a figure, and the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from sgmft.data.posts import PictureFile
+from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.thumbnails import thumbnail
+from sgmft.errors import SgmftError
+from sgmft.evaluation.figures import (
+    confusion_figure,
+    history_figure,
+    reliability_figure,
+    save_confusion,
+    selective_figure,
+)
+from sgmft.evaluation.metrics import Evaluation
+from sgmft.utils.files import why, write_whole
+from sgmft.utils.templates import render
+
+_WORDS: dict[str, dict[str, Any]] = {
+    "en": {
+        "title": "SG-MFT: the text and the picture of a post are encoded, interact under the "
+        "guidance of their similarity, are fused, and give a probability for each place",
+        "post": "A post",
+        "said": ["Lights down,", "popcorn ready!"],
+        "text_encoder": ["text", "encoder"],
+        "picture_encoder": ["picture", "encoder"],
+        "sim": ["Similarity-guided", "interaction (SIM)"],
+        "alike": "how alike?",
+        "sim_does": ["similarity decides how", "much each side counts"],
+        "sfm": ["Similarity-aware", "fusion (SFM)"],
+        "sfm_does": ["what both say", "becomes one answer"],
+        "where": "Where was it?",
+        "places": [("Cinema", 86), ("Home", 8), ("Restaurant", 4), ("Work", 2)],
+    },
+    "zh": {
+        "title": "SG-MFT：分别编码帖子的文字与图片，在相似度引导下交互，再融合，得出每类地点的概率",
+        "post": "一条帖子",
+        "said": ["灯光暗下来，", "爆米花准备好了！"],
+        "text_encoder": ["文本", "编码器"],
+        "picture_encoder": ["图像", "编码器"],
+        "sim": ["相似度引导的", "交互模块（SIM）"],
+        "alike": "有多相似？",
+        "sim_does": ["相似度决定", "各方信息的权重"],
+        "sfm": ["相似度感知的", "融合模块（SFM）"],
+        "sfm_does": ["两种信息合成", "一个判断"],
+        "where": "在哪里？",
+        "places": [("电影院", 86), ("家", 8), ("餐厅", 4), ("工作场所", 2)],
+    },
+}
+
+
+def overview_figure(language: str = "en") -> str:
+    """Return the drawing as SVG text; it reads on light and on dark pages.
+
+    The probabilities in it are an illustration, not a result. `docs/overview.svg` and
+    `docs/overview.zh.svg` hold what this returns.
+
+    Args:
+        language: "en" or "zh".
+
+    Raises:
+        SgmftError: another language.
+    """
+    if language not in _WORDS:
+        raise SgmftError(f"the overview speaks {' and '.join(_WORDS)}, not {language!r}")
+    return render("evaluation/templates/overview.svg", words=_WORDS[language])
+
+
+MOST_VALUES = 40
+"""Rows of a group table on the page; `metrics.json` has all of them."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A post to show, with what was predicted for it.
+
+    Attributes:
+        text: as its author wrote it.
+        pictures: files; one that cannot be read is shown as a grey box with the reason.
+        truth: the true label, when known.
+        probabilities: label -> probability; empty when the post could not be predicted.
+        note: anything to say about it.
+    """
+
+    text: str
+    pictures: Sequence[PictureFile] = ()
+    truth: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def write_evaluation(
+    folder: str | Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    about: Mapping[str, str],
+    examples: Sequence[Example] = (),
+    notice: str = "",
+) -> Path:
+    """Write `metrics.json`, `confusion.png` and `report.html`, and return the page's path.
+
+    Args:
+        folder: made if need be; files of these names are replaced.
+        about: settings and versions, name -> value.
+        notice: stands out at the top, for what a reader must not miss ("synthetic data").
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    page = _page(evaluation, title=title, about=about, examples=examples, notice=notice)
+    numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
+        save_confusion(evaluation, folder / "confusion.png")
+        write_whole(folder / "report.html", page.encode(errors="replace"))
+    except OSError as error:
+        raise SgmftError(f"The report cannot be written to {folder}: {why(error)}.") from error
+    return folder / "report.html"
+
+
+def write_demo_report(
+    path: str | Path,
+    *,
+    evaluation: Evaluation,
+    history: Sequence[Mapping[str, float | None]],
+    examples: Sequence[Example],
+    about: Mapping[str, str],
+    notice: str,
+    errors: Mapping[str, int],
+) -> Path:
+    """Write the page of a whole demonstration: what SG-MFT does, its training and its figures.
+
+    Args:
+        path: of the page; its folder is made if need be.
+        history: as for `history_figure`; fewer than two epochs leave the curves out.
+        errors: why rows of the table could not be used -> how many.
+
+    Raises:
+        SgmftError: the page cannot be written.
+    """
+    path = Path(path)
+    page = _page(
+        evaluation,
+        title="SG-MFT: where was this post written?",
+        about=about,
+        examples=examples,
+        notice=notice,
+        overview=Markup(overview_figure()),
+        history=Markup(history_figure(history)) if len(history) > 1 else "",
+        errors=errors,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, page.encode(errors="replace"))
+    except OSError as error:
+        raise SgmftError(f"The report cannot be written to {path}: {why(error)}.") from error
+    return path
+
+
+def _page(
+    evaluation: Evaluation,
+    *,
+    examples: Iterable[Example],
+    overview: str = "",
+    history: str = "",
+    errors: Mapping[str, int] | None = None,
+    **words: Any,
+) -> str:
+    return render(
+        "evaluation/templates/report.html",
+        evaluation=evaluation,
+        summary=_summary(evaluation),
+        confusion=Markup(confusion_figure(evaluation)),
+        reliability=Markup(_reliability(evaluation)),
+        selective=Markup(selective_figure(evaluation.selective.curve)),
+        examples=[_shown(example) for example in examples],
+        overview=overview,
+        history=history,
+        errors=errors or {},
+        most_values=MOST_VALUES,
+        **words,
+    )
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the figures are to be compared with, and the three most frequent mistakes."""
+    commonest = max(evaluation.per_class, key=lambda score: score.support)
+    wrong = np.array(evaluation.confusion)
+    np.fill_diagonal(wrong, 0)
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:3]
+    labels = evaluation.labels
+    return {
+        "commonest": commonest.label,
+        "commonest_share": commonest.support / evaluation.posts,
+        "blind_loss": math.log(len(labels)),
+        "confusions": [
+            (int(wrong[row, column]), labels[row], labels[column])
+            for row, column in zip(*np.unravel_index(worst, wrong.shape), strict=True)
+            if wrong[row, column]
+        ],
+    }
+
+
+def _reliability(evaluation: Evaluation) -> str:
+    scaled = evaluation.temperature != 1
+    return reliability_figure(evaluation.calibration, evaluation.uncalibrated if scaled else None)
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    """Return an example as the template shows it."""
+    shares = {label: _share(value) for label, value in example.probabilities.items()}
+    top = sorted(shares.items(), key=lambda item: -item[1])[:3]
+    verdict, says = _verdict(top[0][0] if top else None, example.truth)
+    return {
+        "text": example.text.strip(),
+        "pictures": [_picture(file) for file in example.pictures],
+        "note": example.note,
+        "top": top,
+        "verdict": verdict,
+        "says": says,
+    }
+
+
+def _share(value: float) -> float:
+    return min(max(float(value), 0.0), 1.0) if math.isfinite(value) else 0.0
+
+
+def _verdict(predicted: str | None, truth: str | None) -> tuple[str, str]:
+    """Return the kind of verdict and its words, which do not leave the telling to colour."""
+    if predicted is None:
+        return "open", "Not predicted" + (f" (it is {truth})" if truth else "")
+    if truth is None:
+        return "open", f"Predicted {predicted}"
+    if predicted == truth:
+        return "right", f"✓ Right: {truth}"
+    return "wrong", f"✗ Wrong: predicted {predicted}, it is {truth}"
+
+
+def _picture(file: PictureFile) -> dict[str, str]:
+    try:
+        return {"data": thumbnail(file), "reason": ""}
+    except PictureError as error:
+        return {"data": "", "reason": str(error)}

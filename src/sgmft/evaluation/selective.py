@@ -1,0 +1,104 @@
+"""How good answers are when a model may say "cannot tell"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = (0.8, 0.9, 0.95)  # coverages that an evaluation shows
+
+POINTS = 20  # of a curve
+
+_Chances = NDArray[np.floating[Any]]
+
+_Cells = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """Prediction sets of one promised coverage on N posts.
+
+    Attributes:
+        promised: the coverage asked for, in 0..1.
+        achieved: share of posts whose true label is in their set.
+        per_class: the same over the posts of each true label; None for a label without posts.
+        size: mean number of labels in a set.
+        answered: share of sets with exactly one label.
+        accuracy: share of those whose one label is the true one; None where there are none.
+    """
+
+    promised: float
+    achieved: float
+    per_class: dict[str, float | None]
+    size: float
+    answered: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The posts whose probability is at least `min_probability`: their share, and accuracy."""
+
+    min_probability: float
+    answered: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Selective:
+    """Both ways to abstain.
+
+    Attributes:
+        sets: by promised coverage, ascending; none without held-out posts.
+        curve: from all posts to the surest twentieth.
+    """
+
+    sets: list[SetScore]
+    curve: list[CurvePoint]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Selective:
+        """Read what `dataclasses.asdict` made of one; KeyError or TypeError for anything else."""
+        return cls(
+            [SetScore(**each) for each in data["sets"]],
+            [CurvePoint(**each) for each in data["curve"]],
+        )
+
+
+def set_score(
+    members: NDArray[np.bool_], true: _Cells, labels: Sequence[str], promised: float
+) -> SetScore:
+    """Judge prediction sets (N, K) of posts whose classes (N,) are known."""
+    hit = members[np.arange(len(true)), true]
+    single = members.sum(1) == 1
+    of_class = [hit[true == k] for k in range(len(labels))]
+    return SetScore(
+        promised=promised,
+        achieved=float(hit.mean()),
+        per_class={
+            label: float(hits.mean()) if len(hits) else None
+            for label, hits in zip(labels, of_class, strict=True)
+        },
+        size=float(members.sum(1).mean()),
+        answered=float(single.mean()),
+        accuracy=float(hit[single].mean()) if single.any() else None,
+    )
+
+
+def accuracy_curve(probabilities: _Chances, true: _Cells) -> list[CurvePoint]:
+    """Accuracy of the surest posts, for `POINTS` shares of N; probabilities (N, K), classes (N,).
+
+    Posts of equal probability stand or fall together.
+    """
+    top, right = probabilities.max(1), probabilities.argmax(1) == true
+    sure = np.sort(top)
+    limits = sure[(np.arange(POINTS) * len(sure)) // POINTS]
+    points = []
+    for limit in dict.fromkeys(map(float, limits)):
+        kept = top >= limit
+        points.append(CurvePoint(limit, float(kept.mean()), float(right[kept].mean())))
+    return points

@@ -1,0 +1,1 @@
+"""Encoders, batches of features and the feature store."""

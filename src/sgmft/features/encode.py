@@ -1,0 +1,305 @@
+"""Posts to features: read and decode pictures, clean texts, encode what the store does not have."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sgmft.data.posts import PictureFile, Post
+from sgmft.data.preprocessing.frames import (
+    MAX_FRAMES,
+    holds_several,
+    name_of,
+    pictures_of,
+    read_file,
+)
+from sgmft.data.preprocessing.images import PictureError, Pixels
+from sgmft.data.preprocessing.ngrams import ngrams
+from sgmft.data.preprocessing.text import clean, get_cleaning
+from sgmft.errors import SgmftWarning
+from sgmft.features.encoders.base import Encoder, EncoderInfo
+from sgmft.features.post_features import PostFeatures
+
+if TYPE_CHECKING:
+    from sgmft.features.features import Features
+    from sgmft.features.memmap import FeatureFiles
+    from sgmft.features.store import FeatureStore
+
+CHUNK = 256  # posts encoded together, and written as one shard
+
+MAX_PICTURES = 32  # of one post, frames of its videos counted
+
+MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory together
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive posts and their features.
+
+    Attributes:
+        posts: all posts of the chunk, `error` set on those that could not be encoded.
+        good: positions in `posts` of those that could.
+        keys: content key of each good post.
+        rows: features of each good post; none where only the store was to have them.
+    """
+
+    posts: list[Post]
+    good: list[int]
+    keys: list[str]
+    rows: list[PostFeatures]
+
+
+class Encodings(NamedTuple):
+    """Posts that could be encoded, those that could not, and the features of the former."""
+
+    posts: list[Post]
+    refused: list[Post]  # each with its `error`
+    keys: list[str]  # content keys of `posts`
+    features: Features
+    files: FeatureFiles | None = None  # that the features are in, to be removed after use
+
+
+class Content(NamedTuple):
+    """What is to be encoded of one post."""
+
+    key: str  # content digest of the text as written, its files' bytes, and frames taken of them
+    text: str  # cleaned
+    pictures: list[Pixels]  # decoded; left out where a store has them
+    files: Sequence[int] = ()  # which of the post's files each picture is of
+    decoded: bool = True  # whether the pictures are there
+
+
+def encode_posts(
+    posts: Iterable[Post],
+    encoder: Encoder,
+    *,
+    tokens: bool = False,
+    store: FeatureStore | None = None,
+    pictures: FeatureStore | None = None,
+    chunk: int = CHUNK,
+    rows: bool = True,
+) -> Iterator[Chunk]:
+    """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the pictures of
+    the next one are decoded while the network computes.
+
+    Posts that the store has are not encoded again; new ones are written to it as one shard a
+    chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
+    the same batches, and so the same values to the last bit, as one that was not. Posts of a shard
+    that turns out to be damaged are encoded anew.
+
+    With `pictures`, the store of an encoder with the same `image_key` (and with region features,
+    where `tokens` asks for them), only the texts of the posts it has are encoded.
+
+    Without `rows` the features are left in the store.
+
+    A post that already carries an error, or whose picture cannot be read, or that has neither
+    words nor a picture, comes back with its reason and without features.
+    """
+    iterator = iter(posts)
+    known = [some for some in (store, pictures) if some is not None]
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+
+    def ahead() -> list[tuple[Post, Future[Content | str]]]:
+        piece = islice(iterator, chunk)
+        return [(post, pool.submit(prepare, post, encoder.info, known)) for post in piece]
+
+    try:
+        coming = ahead()
+        while coming:
+            piece, coming = coming, ahead()
+            yield _encode_chunk(piece, encoder, tokens, (store, pictures), rows)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def encode_all(
+    posts: Iterable[Post],
+    encoder: Encoder,
+    *,
+    tokens: bool = False,
+    store: FeatureStore | None = None,
+    on_encoded: Callable[[int], None] | None = None,
+    on_disk: bool = False,
+) -> Encodings:
+    """All posts at once.
+
+    Args:
+        on_encoded: called with the number done so far.
+        on_disk: leave the features in files, see `sgmft.features.memmap`, where there is a store.
+            One that cannot be written to is read into memory, with a warning.
+    """
+    mapped = store is not None and on_disk
+    if store is not None and on_disk and not os.access(store.folder, os.W_OK):
+        warnings.warn(
+            f"The feature store {store.folder} cannot be written to, so its features of all posts "
+            "are read into memory.",
+            SgmftWarning,
+            stacklevel=2,
+        )
+        mapped = False
+    good: list[Post] = []
+    refused: list[Post] = []
+    keys: list[str] = []
+    rows: list[PostFeatures] = []
+    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=not mapped):
+        good += [chunk.posts[i] for i in chunk.good]
+        refused += [post for post in chunk.posts if post.error is not None]
+        keys += chunk.keys
+        rows += chunk.rows
+        if on_encoded:
+            on_encoded(len(good) + len(refused))
+    if store is None or not mapped:
+        return Encodings(good, refused, keys, stack(rows, encoder, tokens))
+    from sgmft.features.memmap import FeatureFiles  # torch, which not every runtime has
+
+    files = FeatureFiles(store, keys)
+    return Encodings(good, refused, keys, files.features(), files)
+
+
+def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
+    """Features of posts as tensors, of the encoder's widths even when there are none."""
+    from sgmft.features.features import Features  # torch, which not every runtime has
+
+    return Features.of(rows, encoder.info, tokens)
+
+
+def _encode_chunk(
+    piece: Sequence[tuple[Post, Future[Content | str]]],
+    encoder: Encoder,
+    tokens: bool,
+    stores: tuple[FeatureStore | None, FeatureStore | None],
+    rows: bool,
+) -> Chunk:
+    store, pictures = stores
+    posts = [post for post, _ in piece]
+    contents = [prepared.result() for _, prepared in piece]
+    there = {content.key for content in contents if isinstance(content, Content)}
+    found = {} if store is None else store.find(sorted(there))
+    seen = {} if pictures is None else pictures.find(sorted(there - found.keys()))
+    known = found.keys() | seen.keys()
+    good: list[int] = []
+    keys: list[str] = []
+    new: dict[str, Content] = {}
+    for i, content in enumerate(contents):
+        if isinstance(content, Content) and not content.decoded and content.key not in known:
+            content = prepare(
+                posts[i], encoder.info
+            )  # a store had it when it was prepared, damaged
+        if isinstance(content, str):
+            posts[i] = replace(posts[i], error=content)
+            continue
+        good.append(i)
+        keys.append(content.key)
+        if content.key not in found:
+            new.setdefault(content.key, content)
+    encoded = encode_contents(list(new.values()), encoder, tokens, seen)
+    if store is not None:
+        store.write(encoded)
+    if not rows:
+        return Chunk(posts, good, keys, [])
+    features = found | encoded
+    return Chunk(posts, good, keys, [features[key] for key in keys])
+
+
+def prepare(post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()) -> Content | str:
+    """What to encode of a post, or the reason why it cannot be. Runs in several threads.
+
+    Pictures of a post that one of `stores` has are read, not decoded.
+    """
+    if post.error is not None:
+        return post.error
+    if len(post.images) > MAX_PICTURES:
+        return f"has {len(post.images)} pictures; at most {MAX_PICTURES} of one post are read"
+    text = clean(post.text, get_cleaning(info.cleaning))
+    if not text and not post.images:
+        return "nothing to go on: no words are left after cleaning and there is no picture"
+    most = min(MAX_FRAMES, MAX_PICTURES // max(1, len(post.images)))  # pictures of one file
+    try:
+        files = _read(post.images)
+        digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
+        for data in files:
+            digest.update(hashlib.sha256(data).digest())
+            if holds_several(data):
+                digest.update(b"%d frames" % most)  # a still's key is as before there were frames
+        key = digest.hexdigest()[:32]
+        if any(key in store for store in stores):
+            return Content(key, text, [], decoded=False)
+        size = info.image_size
+        decoded = [
+            (number, picture)
+            for number, (data, file) in enumerate(zip(files, post.images, strict=True))
+            for picture in pictures_of(data, name_of(file), size, most)
+        ]
+    except PictureError as error:
+        return str(error)
+    return Content(key, text, [x for _, x in decoded], [number for number, _ in decoded])
+
+
+def _read(given: Sequence[PictureFile]) -> list[bytes]:
+    files: list[bytes] = []
+    for file in given:
+        files.append(read_file(file))
+        if sum(map(len, files)) > MAX_POST_BYTES:
+            raise PictureError(
+                f"has files of more than {MAX_POST_BYTES >> 20} MiB together; give fewer or "
+                "smaller copies"
+            )
+    return files
+
+
+def encode_contents(
+    new: Sequence[Content], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
+) -> dict[str, PostFeatures]:
+    """Features by key of prepared posts; the pictures of those `seen` are known.
+
+    A text or a picture that several of them have is encoded once.
+    """
+    texts = list(dict.fromkeys(content.text for content in new if content.text))
+    digests = [[_digest(picture) for picture in content.pictures] for content in new]
+    different = {
+        digest: picture
+        for content, own in zip(new, digests, strict=True)
+        for digest, picture in zip(own, content.pictures, strict=True)
+    }
+    size = encoder.info.image_size
+    pictures = np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), "u1")
+    if encoder.info.texts_apart:
+        with ThreadPoolExecutor(1) as beside:
+            said = beside.submit(encoder.encode_texts, texts, tokens)
+            image = encoder.encode_images(pictures, tokens)
+        text = said.result()
+    else:
+        text = encoder.encode_texts(texts, tokens)
+        image = encoder.encode_images(pictures, tokens)
+    at_text = {said: i for i, said in enumerate(texts)}
+    at_image = {digest: i for i, digest in enumerate(different)}
+    rows: dict[str, PostFeatures] = {}
+    for content, own in zip(new, digests, strict=True):
+        sentence = words = images = regions = grams = None
+        if content.text:
+            at = at_text[content.text]
+            sentence = text.pooled[at]
+            words = None if text.tokens is None else text.tokens[at].astype(np.float16)
+            grams = ngrams(content.text)
+        if content.key in seen:
+            images = seen[content.key].images
+            regions = seen[content.key].regions if tokens else None
+        elif own:
+            shown = [at_image[digest] for digest in own]
+            images = image.pooled[shown]
+            if image.tokens is not None:
+                regions = np.concatenate([image.tokens[i] for i in shown]).astype(np.float16)
+        rows[content.key] = PostFeatures(sentence, words, images, regions, grams)
+    return rows
+
+
+def _digest(picture: Pixels) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(picture).data).digest()

@@ -1,0 +1,112 @@
+"""What has an encoder: which it is, perhaps a fine-tuned one, and the store of its features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.store import FeatureStore
+
+
+class WithEncoder:
+    """A part of `SemanticLocator`.
+
+    Args:
+        encoder: as `sgmft.features.encoders.registry.load_encoder` takes it.
+        cleaning, patch_grid, features, device: as in `SemanticLocator`.
+
+    Attributes:
+        encoder_settings: arguments of `load_encoder`, but for the device.
+        features_folder: of the feature store; None keeps nothing.
+        tuned: where the fine-tuned encoder is, if there is one.
+        weights: which the encoder must have (`EncoderInfo.weights`); "" for any.
+
+    Raises:
+        SgmftError: `patch_grid` makes no sense.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        cleaning: str = "light",
+        *,
+        patch_grid: int | None = None,
+        features: str | Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        if patch_grid is not None and not 1 <= patch_grid <= 16:
+            raise SgmftError(f"patch_grid must be from 1 to 16, not {patch_grid}.")
+        self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
+        if patch_grid is not None:
+            self.encoder_settings["patch_grid"] = patch_grid
+        self.features_folder, self.device = features, device
+        self.tuned: TunedEncoder | None = None
+        self.weights = ""
+        self._encoder: Encoder | None = None
+        self._asked: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded when first asked for.
+
+        Raises:
+            SgmftError: it cannot be loaded, or has other weights than it must have.
+        """
+        if self._encoder is None:
+            found = load_encoder(**self.encoder_settings, device=self.device)
+            if self.weights and found.info.weights != self.weights:
+                raise SgmftError(
+                    f"The encoder {found.info.name} has other weights than the one that the model "
+                    "was trained with: give that one with encoder=, or train the model anew."
+                )
+            self._encoder = found
+        return self._encoder
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder's name, that of its base if it is fine-tuned."""
+        name = str(self.encoder_settings["name"])
+        return name if self.tuned is None else f"{self.tuned.base}, fine-tuned"
+
+    def use_tuned(self, tuned: TunedEncoder) -> None:
+        """Go on with a fine-tuned encoder."""
+        self.tuned, self.weights = tuned, ""  # it comes with digests of its files
+        self.encoder_settings["name"] = str(tuned.folder)
+        self.forget_encoder()
+
+    def forget_encoder(self) -> None:
+        """Free the encoder's memory; it is loaded again when it is asked for."""
+        self._encoder = None
+
+    def store(self, tokens: bool) -> FeatureStore | None:
+        """The feature store, opened; None where nothing is kept."""
+        if self.features_folder is None:
+            return None
+        return FeatureStore(self.features_folder, self.encoder.info, tokens)
+
+    def kept_store(self, tokens: bool) -> FeatureStore | None:
+        """The store that was asked for last, so that it is not opened for each few posts."""
+        asked = self.features_folder, self.encoder.info, tokens
+        known, store = self._asked
+        if known != asked or store is None or not store.folder.is_dir():
+            self._asked = asked, self.store(tokens)
+        return self._asked[1]
+
+
+class TunedEncoder(NamedTuple):
+    """A fine-tuned encoder on disk.
+
+    Attributes:
+        folder: which `sgmft.features.encoders.registry.load_encoder` takes.
+        base: name of the encoder before.
+        better: whether an epoch was better for the held-out posts; else it is as it was.
+        keeper: of a folder that is deleted with it.
+    """
+
+    folder: Path
+    base: str
+    better: bool = True
+    keeper: Any = None

@@ -1,0 +1,111 @@
+"""What every encoder offers: one small protocol, so that a model never knows which one it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+PICTURE_OUTPUTS = ("pooled", "regions")  # of an encoder's graph of pictures: (N, D), (N, r, D)
+
+
+class Encoded(NamedTuple):
+    """N encoded texts or pictures."""
+
+    pooled: FloatArray  # (N, D)
+    tokens: list[FloatArray] | None  # N arrays (n_i, Dw) of words or regions, if asked for
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What the rest of the program needs to know of an encoder.
+
+    Attributes:
+        name: the name or folder it was asked for by.
+        fingerprint: 16 hex digits that change whenever its features would (weights, precision,
+            settings, cleaning); the feature store is keyed by it.
+        text_width, image_width: feature widths D of the two towers.
+        shared_space: whether a text and a picture of the same thing lie close together.
+        logit_scale: the contrastive temperature the towers were trained with; None without one.
+        image_size: edge in pixels of the square pictures it takes.
+        cleaning: name of the text cleaning (`sgmft.data.preprocessing.text.CLEANINGS`).
+        word_width: of one word's features; 0 for the same as `text_width`. Where a text's are
+            wider, they begin with as many numbers that lie in the words' space: its own vector.
+        image_key: the same for encoders whose picture features are the same, so that one may take
+            another's; "" where nothing is known of that.
+        weights: digest of the weights, the same in every precision; "" where they cannot be others,
+            as those that come inside packages.
+        texts_apart: whether texts and pictures share no network, device or runtime, and can be
+            encoded at the same time.
+    """
+
+    name: str
+    fingerprint: str
+    text_width: int
+    image_width: int
+    shared_space: bool
+    logit_scale: float | None
+    image_size: int
+    cleaning: str
+    image_key: str = ""
+    word_width: int = 0
+    texts_apart: bool = False
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "word_width", self.word_width or self.text_width)
+
+
+class Encoder(Protocol):
+    """Turns cleaned texts and squashed pictures into features; it never sees a label."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Encode cleaned, non-empty texts; the result is in the order given."""
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Encode RGB pictures (N, image_size, image_size, 3)."""
+
+
+class Texts(Protocol):
+    """The text side of an encoder whose sides are independent of each other; it needs no torch.
+
+    Attributes:
+        width, word_width: of a text's pooled feature and of one word's.
+        packages: whose versions decide the features.
+        cleaning: name of the text cleaning, which decides which words are segmented.
+        max_words: bounds a text's tokens.
+    """
+
+    width: int
+    word_width: int
+    packages: tuple[str, ...]
+    cleaning: str
+    max_words: int
+
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Encode cleaned, non-empty texts; the result is in the order given."""
+
+
+class Heads(NamedTuple):
+    """Classification heads of G networks whose pooled features of a picture stand side by side."""
+
+    weight: FloatArray  # (G, C, W); G W is the encoder's `image_width`
+    bias: FloatArray  # (G, C)
+    names: list[str]  # of the C classes
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """An encoder whose pooled picture features also say what is in a picture."""
+
+    def class_heads(self) -> Heads:
+        """The heads of its networks, and the classes' names."""

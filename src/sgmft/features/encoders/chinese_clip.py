@@ -1,0 +1,149 @@
+"""Chinese-CLIP (Yang et al. 2022, arXiv 2211.01335), the paper's encoder.
+
+`chinese-clip-huge` (ViT-H/14 + RoBERTa-wwm-large, D = 1024) is the paper's. Pooled features are the
+projected class tokens of both towers. Only those pass the final norm and projection in the library,
+so the token features are taken through the same two steps here; picture patches are then averaged
+to a grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.features.encoders.batches import encode_numbered_texts, encode_pictures
+from sgmft.features.encoders.clip_adapter import open_checkpoint
+from sgmft.features.encoders.clip_towers import PictureTower, TextTower, fold_quick_gelu
+from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
+
+MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, used where a checkpoint names none
+
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ChineseClipEncoder:
+    """Frozen Chinese-CLIP features.
+
+    Args:
+        name: a key of `MODELS`, a folder with a checkpoint in the
+            published format, or one that `sgmft train --tune` or `sgmft align` wrote.
+        cleaning: the text cleaning, see `sgmft.data.preprocessing.text.CLEANINGS`.
+        patch_grid: picture tokens are averaged to patch_grid x patch_grid regions.
+        batch_size: texts or pictures in one forward pass; by default 16 on a CPU, and on a GPU up
+            to 128, as memory allows.
+        device: a torch device; by default a GPU if there is one.
+        dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
+        base: where the checkpoint of a fine-tuned encoder is now, if it was a folder that moved.
+
+    Raises:
+        SgmftError: the checkpoint is not on this machine and cannot be fetched, or is no
+            Chinese-CLIP checkpoint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cleaning: str = "light",
+        *,
+        patch_grid: int = 4,
+        batch_size: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        base: str | None = None,
+    ) -> None:
+        get_cleaning(cleaning)
+        self._device = pick_device(device)
+        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
+        read = open_checkpoint(name, self._dtype, base)
+        self.tokenizer, self._model, pixels = read.tokenizer, read.model, read.pixels
+        pictures = (patch_grid, pixels, read.changed) if read.changed else (patch_grid, pixels)
+        fold_quick_gelu(self._model)
+        self._model = self._model.eval().to(self._device, self._dtype)
+        mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
+        self.texts = TextTower(self._model)
+        self.pictures = PictureTower(self._model, mean, std, patch_grid).to(self._device)
+        config = self._model.config
+        each = _bytes(config.vision_config, self._dtype)
+        self._batch_size = batch_size or pick_batch(self._device, each, 16)
+        self._info = EncoderInfo(
+            name=name,
+            fingerprint=_fingerprint(self._model, self._dtype, cleaning, *pictures, read.design),
+            text_width=config.projection_dim,
+            image_width=config.projection_dim,
+            shared_space=True,
+            logit_scale=float(self._model.logit_scale.detach().float().exp()),
+            image_size=config.vision_config.image_size,
+            cleaning=cleaning,
+            image_key=_fingerprint(self._model, self._dtype, *pictures),
+            weights=read.digest,
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+        return self._info
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Projected [CLS] features (N, D), and the projected features of the other real tokens.
+
+        Texts beyond 52 tokens are cut, as in training. Batches hold texts of similar length.
+        """
+
+        def run(*batch: NDArray[np.int64]) -> FloatArray:
+            given = (torch.from_numpy(x).to(self._device) for x in batch)
+            return _to_numpy(self.texts(*given, tokens))
+
+        ids, width = numbers(self.tokenizer, texts), self._info.text_width
+        return encode_numbered_texts(ids, self._batch_size, width, tokens, run)
+
+    @torch.inference_mode()
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Projected class-token features (N, D), and a grid of projected patch features."""
+
+        def run(batch: NDArray[np.uint8]) -> list[FloatArray]:
+            said = self.pictures(torch.from_numpy(batch).to(self._device), tokens)
+            return [_to_numpy(x) for x in said]
+
+        width = self._info.image_width
+        return encode_pictures(pictures, self._batch_size, width, tokens, run)
+
+
+def numbers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Numbers of each text's tokens, [CLS] first and [SEP] last; at most 52."""
+    if not texts:
+        return []
+    return list(tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"])
+
+
+def _bytes(config: Any, dtype: torch.dtype) -> int:
+    """What a layer of the picture tower holds of one picture.
+
+    Its input, a norm of it, queries, keys, values, their result, and the widest activations twice.
+    """
+    patches = (config.image_size // config.patch_size) ** 2 + 1
+    numbers = 6 * config.hidden_size + 2 * config.intermediate_size
+    return int(patches * numbers * dtype.itemsize)
+
+
+def _to_numpy(x: Tensor) -> FloatArray:
+    return np.asarray(x.float().cpu().numpy())
+
+
+def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
+    """Digest of the settings and of a fixed sample of every weight: cheap, and enough to differ."""
+    digest = hashlib.sha256(repr(("chinese-clip-2", str(dtype), settings)).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""Chinese-CLIP with LoRA matrices beside its weights (Hu et al. 2021, arXiv 2106.09685), by peft.
+
+A folder holds peft's two files and a description of the checkpoint they belong to, so that it is an
+encoder by itself wherever that checkpoint can be found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, load_checkpoint
+from sgmft.utils.checksums import (
+    FILES,
+    check_file,
+    digest_of,
+    file_digests,
+    read_sealed,
+    write_sealed,
+)
+from sgmft.utils.files import writing
+
+DESCRIPTION = "encoder.json"
+
+MATRICES = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
+
+FORMAT = 1
+
+CURE = "copy or train the fine-tuned encoder again"
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds what `save_adapter` wrote."""
+    return (Path(folder) / DESCRIPTION).is_file()
+
+
+def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
+    """Put LoRA matrices beside linear maps; they begin as no change, and only they are trained.
+
+    Args:
+        model: a `transformers.ChineseCLIPModel`, whose modules are replaced in place.
+        modules: names of the linear maps.
+        rank: r of the two matrices B (out, r) and A (r, in).
+        alpha: the change is alpha / r B A.
+
+    Returns:
+        The `peft.PeftModel` around it.
+    """
+    peft = _peft()
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
+    with _quiet():
+        return peft.get_peft_model(model, config)
+
+
+def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) -> None:
+    """Write LoRA matrices.
+
+    Args:
+        adapted: what `add_adapter` returned.
+        base: name or folder of the checkpoint.
+        read: it, as `open_checkpoint` returned it.
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    with writing(folder):
+        adapted.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's, which says nothing
+        described = {
+            "format": FORMAT,
+            "base": {"name": base, "revision": read.revision, "digest": read.digest},
+            FILES: file_digests(folder / name for name in MATRICES),
+        }
+        write_sealed(folder / DESCRIPTION, described)
+
+
+def open_checkpoint(
+    name: str, dtype: torch.dtype, base: str | None = None, revision: str | None = None
+) -> ClipCheckpoint:
+    """A checkpoint as `load_checkpoint` reads it, or an adapter merged into its checkpoint.
+
+    Args:
+        revision: as in `load_checkpoint`.
+        base: where an adapter's checkpoint is now, if it was a folder that moved.
+
+    Raises:
+        SgmftError: as `load_checkpoint`; the adapter is damaged, or belongs to other weights.
+    """
+    if not is_adapter(name):
+        read = load_checkpoint(name, dtype, revision)
+        return read._replace(digest=_weights_digest(read.model))
+    folder = Path(name)
+    described = _described(folder)
+    known = described["base"]
+    read = open_checkpoint(base or known["name"], dtype, revision=known["revision"])
+    if read.digest != known["digest"]:
+        raise SgmftError(
+            f"The fine-tuned encoder {folder} was made from other weights than those of "
+            f"{base or known['name']}: give the checkpoint it was trained from."
+        )
+    with _quiet():
+        model = _peft().PeftModel.from_pretrained(read.model, str(folder)).merge_and_unload()
+    changed = digest_of(described[FILES] | {"before": read.digest})
+    return read._replace(model=model, changed=changed, digest=changed[:16])
+
+
+def _weights_digest(model: Any) -> str:
+    """Digest of a sample of every weight, the same in both precisions that weights are read in."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        sample = weight.flatten()[:64].to(torch.bfloat16).float()
+        digest.update(sample.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        described = read_sealed(path, FORMAT, CURE)
+        known = described["base"]
+        if known.keys() != {"name", "revision", "digest"} or described[FILES].keys() != {*MATRICES}:
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SgmftError(f"{path} cannot be read, or is of another kind: {CURE}.") from error
+    for name in MATRICES:
+        check_file(folder / name, described, CURE)
+    return described
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Do not tell users that peft asks the library by a name that it has given up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise SgmftError(
+            "LoRA needs peft, which is not installed: pip install 'sgmft[tune]'."
+        ) from error
+    return peft

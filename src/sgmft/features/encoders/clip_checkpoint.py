@@ -1,0 +1,159 @@
+"""Chinese-CLIP checkpoints: from the hub's cache, the hub, or a folder, in the published format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, NamedTuple
+
+import torch
+
+from sgmft.errors import SgmftError
+from sgmft.utils.files import write_whole, writing
+
+MODELS = {
+    "chinese-clip-base": "OFA-Sys/chinese-clip-vit-base-patch16",
+    "chinese-clip-large": "OFA-Sys/chinese-clip-vit-large-patch14",
+    "chinese-clip-large-336px": "OFA-Sys/chinese-clip-vit-large-patch14-336px",
+    "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
+}
+
+HUB_SECONDS = 8.0  # to wait for the first answer when a checkpoint is not on this machine
+
+
+class ClipCheckpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        tokenizer, model: the library's.
+        pixels: how pictures are prepared.
+        design: digest of the vocabulary and the network's design, which do not show in the weights.
+        revision: of the hub's repository it is from; None for a folder.
+        changed: digest of what fine-tuning added to it.
+        digest: by which an adapter knows the checkpoint again that it was trained on.
+    """
+
+    tokenizer: Any
+    model: Any
+    pixels: dict[str, Any]
+    design: str
+    revision: str | None
+    changed: str = ""
+    digest: str = ""
+
+
+def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) -> ClipCheckpoint:
+    """A checkpoint by its public name, a key of `MODELS`, or a folder.
+
+    Args:
+        dtype: weights are read as such, one after another.
+        revision: of the hub's repository; by default the newest that is here, or else there.
+
+    Raises:
+        SgmftError: it is not on this machine and cannot be fetched, or is no Chinese-CLIP
+            checkpoint.
+    """
+    from transformers import AutoTokenizer, ChineseCLIPModel
+    from transformers.utils import logging
+
+    folder = Path(name)
+    source = MODELS.get(name, name)
+    if name not in MODELS and not (folder / "config.json").is_file():
+        raise SgmftError(
+            f"There is no encoder {name!r}: use compact, cnn, {', '.join(MODELS)}, or a folder "
+            "with a Chinese-CLIP checkpoint (config.json, vocab.txt, model.safetensors)."
+        )
+    logging.disable_progress_bar()
+    try:
+        if name in MODELS:
+            source = _local_copy(source, revision)
+        config = json.loads((Path(source) / "config.json").read_text("utf-8"))
+        if config.get("model_type") != "chinese_clip":
+            raise SgmftError(
+                f"{name} holds a {config.get('model_type', 'nameless')} model, not a "
+                "Chinese-CLIP checkpoint (model_type chinese_clip in config.json)."
+            )
+        settings = Path(source) / "preprocessor_config.json"
+        pixels = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        if not _has_any(source, "vocab.txt", "tokenizer.json"):  # the library would go on without
+            raise SgmftError(
+                f"The encoder {name} cannot be read from {source}: there is no vocab.txt, or it is "
+                "empty; copy it from where the checkpoint came from."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        model = ChineseCLIPModel.from_pretrained(source, local_files_only=True, dtype=dtype)
+    except SgmftError:
+        raise
+    except Exception as error:  # a damaged checkpoint makes the library raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SgmftError(f"The encoder {name} cannot be read from {source}: {reason}") from error
+    # Heads, activations and norms do not show in the weights, nor do the words' numbers.
+    towers = [config.get("text_config"), config.get("vision_config")]
+    design = repr((json.dumps(towers, sort_keys=True), sorted(tokenizer.get_vocab().items())))
+    digest = hashlib.sha256(design.encode()).hexdigest()
+    commit = Path(source).name if name in MODELS else None  # the cache's folders are called so
+    return ClipCheckpoint(tokenizer, model, pixels, digest, commit)
+
+
+def save_checkpoint(checkpoint: ClipCheckpoint, folder: Path) -> None:
+    """Write a checkpoint in the published format.
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    with writing(folder):
+        checkpoint.model.save_pretrained(folder)
+        checkpoint.tokenizer.save_pretrained(folder)
+        text = json.dumps(checkpoint.pixels, indent=2)
+        write_whole(folder / "preprocessor_config.json", text.encode())
+
+
+def _has_any(folder: str, *patterns: str) -> bool:
+    found = (path for pattern in patterns for path in Path(folder).glob(pattern))
+    return any(path.is_file() and path.stat().st_size for path in found)
+
+
+def _local_copy(repository: str, revision: str | None) -> str:
+    """Folder of a hub repository, from the local cache or else fetched."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin"]
+    with suppress(OSError):
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=wanted, local_files_only=True
+        )
+        # Programs that asked for the configuration or the vocabulary only leave a part behind.
+        if _has_any(folder, "*.safetensors", "pytorch_model.bin") and _has_any(folder, "vocab.txt"):
+            return folder
+    try:
+        _check_hub()
+        return snapshot_download(repository, revision=revision, allow_patterns=wanted)
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
+        raise SgmftError(
+            f"The weights of {repository} are not on this machine and cannot be fetched. On a "
+            f"machine with a network run `hf download {repository} --local-dir clip/`, copy the "
+            "folder clip/ here and pass it as --encoder clip/; or use --encoder compact, which "
+            "needs no download."
+        ) from error
+
+
+def _check_hub() -> None:
+    """Raise ConnectionError if the hub gives no answer in time; its client retries for minutes."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    answered = Event()
+
+    def ask() -> None:
+        with suppress(Exception):
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+            answered.set()
+
+    asking = Thread(target=ask, daemon=True)  # one time-out for each of the host's addresses
+    asking.start()
+    asking.join(HUB_SECONDS)
+    if not answered.is_set():
+        raise ConnectionError(f"{constants.ENDPOINT} gives no answer")

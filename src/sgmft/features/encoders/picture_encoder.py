@@ -1,0 +1,133 @@
+"""The encoders `compact` and `cnn`: pictures by EfficientNet-Lite, texts by a side of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import adaptive_avg_pool2d
+
+from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Heads, Texts
+from sgmft.features.encoders.batches import encode_pictures, graph_runner
+from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
+from sgmft.features.encoders.efficientnet import (
+    IMAGE_SIZE,
+    IMAGE_WIDTH,
+    NETWORKS,
+    EfficientNetLite,
+    imagenet_names,
+)
+from sgmft.features.encoders.picture_graph import can_run, open_pictures
+from sgmft.utils.checksums import short_digest
+from sgmft.utils.onnx_session import Session
+
+PICTURE_BYTES = 16 << 20  # the widest layers of a picture, in float32
+
+
+class PictureEncoder:
+    """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
+
+    Args:
+        name: of the encoder.
+        texts: the other side.
+        patch_grid: of picture tokens; 4 gives 16 a picture.
+        batch_size: pictures in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
+            memory allows.
+        device: a torch device; by default a GPU if there is one.
+        dtype: "bfloat16" or "float32" for torch; by default ONNX Runtime on a CPU where it is
+            installed, and else whichever the hardware computes natively.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        texts: Texts,
+        *,
+        patch_grid: int = 4,
+        batch_size: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.texts = texts
+        self.patch_grid = patch_grid
+        where = pick_device(device)
+        self._batch_size = batch_size or pick_batch(where, PICTURE_BYTES, 8)
+        self._runs_graph = dtype is None and where.type == "cpu" and can_run()
+        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
+        self._networks = [
+            EfficientNetLite(number, size, where, precision) for number, size in NETWORKS.items()
+        ]
+        keys = [network.key for network in self._networks]
+        computed = "onnxruntime" if self._runs_graph else str(precision)
+        image_key = f"{' + '.join(keys)}, {computed}, {patch_grid}"
+        versions = [version(package) for package in texts.packages]
+        parts = [
+            f"{name}-2",
+            image_key,
+            repr(get_cleaning(texts.cleaning)),
+            texts.max_words,
+            *versions,
+        ]
+        self._info = EncoderInfo(
+            name=name,
+            fingerprint=short_digest(repr(parts).encode()),
+            text_width=texts.width,
+            image_width=IMAGE_WIDTH,
+            shared_space=False,
+            logit_scale=None,
+            image_size=IMAGE_SIZE,
+            cleaning=texts.cleaning,
+            image_key=image_key,
+            word_width=texts.word_width,
+            texts_apart=True,  # they are NumPy's
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+        return self._info
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """As the text side encodes them."""
+        return self.texts.encode(texts, tokens)
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """RGB pictures (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
+
+        Each network's last feature map is averaged over the whole picture, and over each region of
+        a grid of `patch_grid` by `patch_grid`.
+        """
+        run = (
+            graph_runner(self._graph, tokens) if self._runs_graph else self._network_runner(tokens)
+        )
+        return encode_pictures(pictures, self._batch_size, IMAGE_WIDTH, tokens, run)
+
+    @cached_property
+    def _graph(self) -> Session:
+        keys = [network.key for network in self._networks]
+        return open_pictures(self.patch_grid, keys, torch.get_num_threads())
+
+    def _network_runner(self, tokens: bool) -> Callable[[NDArray[np.uint8]], list[FloatArray]]:
+        """What `encode_pictures` runs where torch computes."""
+
+        @torch.inference_mode()
+        def run(pictures: NDArray[np.uint8]) -> list[FloatArray]:
+            maps = [network.maps(pictures) for network in self._networks]  # (b, 1280, h, h)
+            said = [torch.cat([x.mean((2, 3)) for x in maps], -1)]
+            if tokens:
+                grids = [adaptive_avg_pool2d(x, self.patch_grid).flatten(2) for x in maps]
+                said.append(torch.cat(grids, 1).transpose(1, 2))
+            return [x.cpu().numpy() for x in said]
+
+        return run
+
+    def class_heads(self) -> Heads:
+        """The published heads of both networks for the 1,000 classes of ImageNet."""
+        heads = [network.head() for network in self._networks]
+        weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
+        return Heads(weight, bias, imagenet_names())

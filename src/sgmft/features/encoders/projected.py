@@ -1,0 +1,136 @@
+"""An encoder whose features are mapped into a space that its two sides share, as `align` learns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo, FloatArray
+from sgmft.utils.checksums import FILES, check_file, file_digests, read_sealed, write_sealed
+from sgmft.utils.files import make_whole, writing
+
+DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
+
+FORMAT = 1
+
+CURE = "copy the aligned encoder, or align it, again"
+
+
+class Maps(NamedTuple):
+    """x to (x - mean) @ weight.T, for each side; the deviations are in the weights."""
+
+    text_mean: FloatArray  # (Dt,)
+    text_weight: FloatArray  # (D, Dt)
+    image_mean: FloatArray  # (Dv,)
+    image_weight: FloatArray  # (D, Dv)
+
+
+class ProjectedEncoder:
+    """Features of another encoder, each side mapped into one space of width D.
+
+    A word is mapped as the part of a text's features that lies in the words' space.
+
+    Args:
+        base: the other encoder.
+        maps: of its two sides.
+        name: by which it was asked for.
+        logit_scale: of the similarities there.
+    """
+
+    def __init__(self, base: Encoder, maps: Maps, name: str, logit_scale: float) -> None:
+        self._base, self._maps = base, maps
+        digest = hashlib.sha256(base.info.fingerprint.encode())
+        for x in maps:
+            digest.update(np.ascontiguousarray(x).data)
+        width = len(maps.text_weight)
+        self._info = replace(
+            base.info,
+            name=name,
+            fingerprint=digest.hexdigest()[:16],
+            text_width=width,
+            image_width=width,
+            word_width=width,
+            shared_space=True,
+            logit_scale=logit_scale,
+            image_key="",
+        )
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Widths, settings and fingerprint."""
+        return self._info
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Mapped features of texts (N, D), and of their words."""
+        width = self._base.info.word_width
+        mean, weight = self._maps.text_mean, self._maps.text_weight
+        said, words = self._base.encode_texts(texts, tokens), None
+        if said.tokens is not None:
+            words = [_map(x, mean[:width], weight[:, :width]) for x in said.tokens]
+        return Encoded(_map(said.pooled, mean, weight), words)
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Mapped features of pictures (N, D), and of their regions."""
+        mean, weight = self._maps.image_mean, self._maps.image_weight
+        said, regions = self._base.encode_images(pictures, tokens), None
+        if said.tokens is not None:
+            regions = [_map(x, mean, weight) for x in said.tokens]
+        return Encoded(_map(said.pooled, mean, weight), regions)
+
+
+def _map(x: FloatArray, mean: FloatArray, weight: FloatArray) -> FloatArray:
+    return np.asarray((x - mean) @ weight.T, np.float32)
+
+
+def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> None:
+    """Write a folder that `load_encoder` takes.
+
+    Args:
+        base: the other encoder's name.
+
+    Raises:
+        SgmftError: the folder cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        make_whole(folder / WEIGHTS, lambda path: save_file(maps._asdict(), path))
+        described = {
+            "format": FORMAT,
+            "base": base,
+            "logit_scale": logit_scale,
+            FILES: file_digests([folder / WEIGHTS]),
+        }
+        write_sealed(folder / DESCRIPTION, described)
+
+
+def is_projected(folder: str | Path) -> bool:
+    """Whether a folder holds what `save_projected` wrote."""
+    return (Path(folder) / DESCRIPTION).is_file()
+
+
+def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
+    """Name of the base, the maps, and the scale of similarities.
+
+    Raises:
+        SgmftError: it is damaged, or of a newer format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = Path(folder) / DESCRIPTION
+    try:
+        described = read_sealed(path, FORMAT, CURE)
+        check_file(path.with_name(WEIGHTS), described, CURE)
+        maps = Maps(**load_file(path.with_name(WEIGHTS)))
+        return described["base"], maps, float(described["logit_scale"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise SgmftError(f"{folder} cannot be read as an aligned encoder: {CURE}.") from error

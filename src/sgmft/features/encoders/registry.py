@@ -1,0 +1,68 @@
+"""Encoders: one file per family, one protocol, one registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo
+from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
+from sgmft.utils.runtime import keep_freed_memory
+
+
+def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -> Encoder:
+    """The embedded default: small networks whose weights come inside Python packages.
+
+    Texts and pictures do not share a space.
+    """
+    from sgmft.features.encoders.picture_encoder import PictureEncoder
+    from sgmft.features.encoders.sentences import SentenceTexts
+
+    return PictureEncoder("compact", SentenceTexts(cleaning, max_words), **settings)
+
+
+def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
+    """For systems that learn their own word embeddings; pictures as in `compact`."""
+    from sgmft.features.encoders.picture_encoder import PictureEncoder
+    from sgmft.features.encoders.word_numbers import NumberTexts
+
+    return PictureEncoder("cnn", NumberTexts(cleaning, max_words), **settings)
+
+
+def _chinese_clip(name: str, **settings: Any) -> Encoder:
+    from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+
+    return ChineseClipEncoder(name, **settings)
+
+
+CHINESE_CLIP = tuple(f"chinese-clip-{size}" for size in ("base", "large", "large-336px", "huge"))
+
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "compact": _compact,
+    "cnn": _cnn,
+    **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
+}
+
+
+def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
+    """The encoder of that name, or what a folder holds.
+
+    Args:
+        name: a key of `ENCODERS`, or a folder: a Chinese-CLIP checkpoint, or what fine-tuning or
+            `sgmft align` wrote.
+        settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`.
+
+    Raises:
+        SgmftError: no such encoder, or its weights are not on this machine.
+    """
+    keep_freed_memory()
+    if name in ENCODERS:
+        return ENCODERS[name](**settings)
+    if is_projected(name):
+        base, maps, scale = read_projected(name)
+        return ProjectedEncoder(load_encoder(base, **settings), maps, name, scale)
+    return _chinese_clip(name, **settings)
+
+
+__all__ = ["ENCODERS", "Encoded", "Encoder", "EncoderInfo", "load_encoder"]

@@ -1,0 +1,56 @@
+"""Texts for systems that learn their own word embeddings: words as numbers of a vocabulary.
+
+A model sees no text, only features, so each segmented word becomes the first 24 bits of the SHA-256
+of its case-folded form, as three numbers 0..255, which float16 holds exactly;
+`word_embeddings` looks them up. Of 20,000 words about 12 pairs share a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from sgmft.data.preprocessing.text import get_cleaning, words
+from sgmft.features.encoders.base import Encoded, FloatArray
+
+WORD_WIDTH = 3  # bytes of a word's number
+
+
+def word_number(word: str) -> bytes:
+    """The word's number, three bytes; the same for "Home" and "home"."""
+    return hashlib.sha256(word.casefold().encode("utf-8", "surrogatepass")).digest()[:WORD_WIDTH]
+
+
+class NumberTexts:
+    """The texts of the encoder `cnn`; see the module.
+
+    Args:
+        cleaning: decides which words are segmented.
+        max_words: bounds a text's tokens.
+    """
+
+    width = word_width = WORD_WIDTH
+    packages: tuple[str, ...] = ("jieba",)
+
+    def __init__(self, cleaning: str = "light", max_words: int = 64) -> None:
+        self.cleaning, self.max_words = cleaning, max_words
+        self._rules = get_cleaning(cleaning)
+
+    def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """The numbers of each text's words (n, 3); pooled, those of its first word (N, 3).
+
+        A set of words has no pooled feature before their embeddings are learned: the first word
+        stands there for the store, and the networks do not read it.
+        """
+        rows = [self._numbers(text) for text in texts]
+        pooled = np.zeros((len(rows), WORD_WIDTH), np.float32)
+        for i, row in enumerate(rows):
+            pooled[i] = row[0]
+        return Encoded(pooled, rows if tokens else None)
+
+    def _numbers(self, text: str) -> FloatArray:
+        found = words(text, self._rules, self.max_words) or [text]
+        numbers = np.frombuffer(b"".join(map(word_number, found)), np.uint8)
+        return numbers.reshape(-1, WORD_WIDTH).astype(np.float32)

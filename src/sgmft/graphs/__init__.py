@@ -1,1 +1,0 @@
-"""Networks as ONNX files: `writing.py` with torch, `session.py` runs them without."""

@@ -1,0 +1,133 @@
+"""From posts to an adapted encoder in a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.functional import normalize
+
+from sgmft.data.posts import Post
+from sgmft.errors import SgmftError
+from sgmft.features.encode import encode_all
+from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.features.features import LabelledFeatures
+from sgmft.training.align.contrastive import recall
+from sgmft.training.align.encoders import ClipSubject, MappedSubject
+from sgmft.training.align.pairs import pairs_of
+from sgmft.training.align.trainer import embed, train_pairs
+from sgmft.training.finetune.settings import Tuning
+from sgmft.training.trainer import Epoch
+from sgmft.utils.files import check_output, write_whole, writing
+
+RECORD, UNFINISHED = "align.json", "checkpoint"
+
+CLIP = Tuning(batch_size=64)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What came of it.
+
+    Attributes:
+        pairs: how many were learned from.
+        held_out: how many measured it.
+        skipped: why other posts were left out, and how many.
+        before: recall among the held-out pairs with the encoder as it was; None where its sides
+            share no space, so that nothing can be found.
+        after: the same with the adapted one.
+        history: of the training.
+    """
+
+    pairs: int
+    held_out: int
+    skipped: dict[str, int]
+    before: dict[str, float] | None
+    after: dict[str, float]
+    history: list[Epoch]
+
+
+def align(
+    posts: Iterable[Post],
+    output: str | Path,
+    source: WithEncoder,
+    *,
+    tuning: Tuning | None = None,
+    width: int = 256,
+    seed: int = 0,
+    on_encoded: Callable[[int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Aligned:
+    """Adapt an encoder to pairs of text and picture, which need no label.
+
+    Of Chinese-CLIP the towers are trained, as `tuning` says; behind any other encoder a linear map
+    for each side is learned. Both by the contrastive loss: among the pairs of a batch each text is
+    to find its picture, and each picture its text. Pairs that share a text or a picture are not to
+    be told apart, and are all held out or none.
+
+    Args:
+        posts: those with both sides are the pairs.
+        output: folder that `load_encoder` takes; a run that was stopped continues.
+        source: the encoder, and the feature store, if there is one.
+        tuning: of Chinese-CLIP; None is LoRA in batches of 64.
+        width: of the shared space, for other encoders.
+        seed: decides which pairs are held out (a tenth, at most 1,000), initial weights and order.
+        on_encoded, on_epoch: called with the posts encoded so far, and after each epoch.
+
+    Raises:
+        SgmftError: fewer than 20 pairs; `output` holds something else; `tuning` for an encoder that
+            is not trained itself.
+    """
+    folder = Path(output)
+    check_output(folder, _is_ours(folder), "encoder")
+    info, clip = source.encoder.info, isinstance(source.encoder, ChineseClipEncoder)
+    if tuning is not None and not clip:
+        raise SgmftError(
+            f"The encoder {info.name} stays as it is, and maps behind it are learned: leave --tune "
+            "and its settings out."
+        )
+    store = source.store(tokens=False)
+    encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
+    pairs, skipped = pairs_of(encoded)
+    out = pairs.held_out(seed)
+    before = None
+    if info.shared_space:
+        text, image = (normalize(x[out], dim=-1) for x in pairs.features.pooled())
+        before = recall(text, image)
+    torch.manual_seed(seed)
+    subject = (
+        ClipSubject(source, pairs, tuning or CLIP, seed)
+        if clip
+        else MappedSubject(source, pairs, ~out, width, seed)
+    )
+    data = LabelledFeatures(subject.data, pairs.number)
+    seen, watched = data.take(~out), data.take(out)
+    with writing(folder):
+        (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    history = train_pairs(
+        subject.model,
+        seen,
+        watched,
+        subject.config,
+        checkpoint=folder / UNFINISHED,
+        device=source.device,
+        on_epoch=on_epoch,
+    )
+    after = recall(*embed(subject.model, watched))
+    subject.save(folder)
+    found = Aligned(len(seen.labels), len(watched.labels), skipped, before, after, history)
+    values = asdict(found) | {"history": [line._asdict() for line in history]}
+    with writing(folder / RECORD):
+        write_whole(folder / RECORD, json.dumps(values, ensure_ascii=False, indent=2).encode())
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    return found
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds an encoder that was adapted, or an unfinished one."""
+    return (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()

@@ -1,0 +1,160 @@
+"""The pieces of a job done by a pool of actors on a Ray cluster, through Ray Data.
+
+Tables are read by a few tasks that stream pieces into the object store, no faster than the actors
+take them. A piece that was lost with its node is read again and done again; as one done twice is
+there once, nothing is lost or repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from sgmft.data.source import Told
+from sgmft.errors import SgmftError
+from sgmft.jobs.cluster.pieces import Attempts, Piece, Task, Work
+
+ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
+
+PATIENCE = 10.0  # seconds until a cluster must have answered
+
+# Half a processor is reserved for each worker, and there are as many workers as processors: when
+# nodes are lost, those left have room for the lost workers too.
+RESERVED = 0.5
+
+
+class OnRay:
+    """An engine: does the pieces of a task on a Ray cluster.
+
+    Args:
+        address: of the cluster, "auto" for the one this machine belongs to; None begins one on
+            this machine for the time of the job.
+        workers: how many pieces are done at a time; by default one for each processor.
+        gpu: whether each worker is given a GPU.
+
+    Raises:
+        SgmftError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, gpu: bool = False
+    ) -> None:
+        self._ray = _connect(address)
+        resources = self._ray.cluster_resources()
+        self.workers = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
+        self._gpu = gpu
+
+    def __call__(self, task: Task) -> Iterator[Told]:
+        """What is told of each piece, as they end.
+
+        Raises:
+            SgmftError: a piece raised it, or its worker died too often.
+        """
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
+
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised below
+        Attempts(task.folder / ATTEMPTS).forget()
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = 1  # a block is a piece
+        tables = from_items(
+            [{"table": i} for i in range(task.tables)], override_num_blocks=task.tables
+        )
+        pieces = tables.map_batches(
+            _reader(task),
+            batch_size=1,
+            num_cpus=0,
+            compute=TaskPoolStrategy(size=1 + self.workers // 8),
+        )
+        done = pieces.map_batches(
+            _Worker,
+            fn_constructor_args=(task, version("sgmft")),
+            batch_size=1,
+            num_cpus=0 if self._gpu else RESERVED,
+            num_gpus=1 if self._gpu else 0,
+            compute=ActorPoolStrategy(
+                min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2
+            ),
+        )
+        try:
+            for row in done.iter_rows():
+                if isinstance(row["told"], SgmftError):
+                    raise row["told"]
+                yield row["told"]
+        except ray.exceptions.RayError as error:
+            raise SgmftError(
+                f"The job stopped: {str(error).strip().splitlines()[0]} What is done is kept; the "
+                "same command continues."
+            ) from error
+
+    def close(self) -> None:
+        """Leave the cluster; one that was begun for the job ends."""
+        self._ray.shutdown()
+
+
+def _connect(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise SgmftError("--engine ray needs Ray: pip install 'sgmft[scale]'.") from error
+    try:
+        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SgmftError(f"There is no Ray cluster at {address}: {error}.") from error
+    return ray
+
+
+def _reader(task: Task) -> Any:
+    def read(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for table in batch["table"]:
+            try:
+                for piece in task.pieces(int(table)):
+                    yield {"piece": _cell(piece)}
+            except SgmftError as error:  # a row like another, for Ray would hide it in its own
+                yield {"piece": _cell(error)}
+
+    return read
+
+
+class _Worker:
+    """An actor: what a task's work needs is loaded once."""
+
+    def __init__(self, task: Task, wanted: str) -> None:
+        self._task, self._wanted = task, wanted
+        self._attempts = Attempts(task.folder / ATTEMPTS)
+        self._work: Work | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"told": _cell(self._do(batch["piece"][0]))}
+        except SgmftError as error:
+            return {"told": _cell(error)}
+
+    def _do(self, given: Any) -> Told:
+        if isinstance(given, SgmftError):
+            raise given
+        if version("sgmft") != self._wanted:
+            raise SgmftError(
+                f"A worker has sgmft {version('sgmft')}, the machine that began the job "
+                f"{self._wanted}: install the same on all nodes."
+            )
+        self._work = self._work or self._task.start()
+        piece = Piece(*given)
+        with self._attempts.begun(piece):
+            return self._work(piece)
+
+
+def _cell(value: Any) -> Any:
+    """A column of one cell that holds any object."""
+    cell = np.empty(1, object)
+    cell[0] = value
+    return cell

@@ -1,0 +1,241 @@
+"""A table written as a folder of Parquet shards, one for each piece of its input.
+
+Shard `part-00002-000017-<digest>.parquet` has the rows of piece 17 of table 2, so that names in
+order are the input's rows in order. The digest is that of its bytes, so damage is seen; its footer
+says which job wrote it and what is told of its rows. A shard is written under a temporary name and
+then renamed, so one that is there is whole. `_job.json` says what the job was; names that begin
+with "_" or "." are passed over by what reads folders of Parquet.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sgmft.data.source import Told
+from sgmft.data.tables import open_table
+from sgmft.data.tables.cells import plain
+from sgmft.data.tables.parquet import ColumnTypes, array_of, cells_of
+from sgmft.errors import SgmftError
+from sgmft.jobs.output_columns import Layout
+from sgmft.utils.checksums import digest_of, short_digest
+from sgmft.utils.files import leftovers, set_aside, why, write_whole, writing
+
+_BATCH = 4096
+
+
+def input_types(tables: Sequence[str]) -> dict[str, Any]:
+    """The Arrow type of every column that any of the tables has.
+
+    Parquet tables say it themselves; the others are read through.
+    """
+    seen = ColumnTypes()
+    for table in tables:
+        if Path(table).suffix.lower() == ".parquet":
+            seen.join(_said(table))
+            continue
+        raw = open_table(table)
+        seen.take({name: [] for name in raw.columns or ()})
+        rows = (row.values for row in raw.rows)
+        while part := list(islice(rows, _BATCH)):
+            names = dict.fromkeys(name for row in part for name in row)
+            seen.take({name: [plain(row.get(name)) for row in part] for name in names})
+    return seen.types
+
+
+def output_types(layout: Layout, given: dict[str, Any]) -> dict[str, Any]:
+    """The Arrow type of every column of a table of predictions; `given` are the input's."""
+    import pyarrow as pa
+
+    texts = ("label", "abstained", "error")
+    added = {name: pa.string() if name in texts else pa.float64() for name in layout.added}
+    if "set" in added:
+        added["set"] = pa.list_(pa.string())
+    return {layout.renamed[name]: kind for name, kind in given.items()} | added
+
+
+def _said(table: str) -> dict[str, Any]:
+    """What a Parquet table says of its columns, as the types of the plain values they become."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    open_table(table)  # says what is wrong with a damaged one
+    with pq.ParquetFile(table) as file:
+        types = {field.name: _plain_type(field.type) for field in file.schema_arrow}
+        times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
+        for batch in file.iter_batches(columns=times) if times else ():
+            late = [name for name in times if _is_read_as_text(batch[name])]
+            types.update(dict.fromkeys(late, pa.string()))
+    return types
+
+
+def _is_read_as_text(times: Any) -> bool:
+    """Whether Python has no word for some of these times; the first or the last, if any."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = pa.array(pc.min_max(times).values(), times.type)
+    return any(isinstance(cell, str) for cell in cells_of(ends))
+
+
+def _plain_type(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind):
+        return kind
+    if pa.types.is_date(kind):
+        return pa.date32()
+    if pa.types.is_integer(kind) and kind != pa.uint64():
+        return pa.int64()
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    if pa.types.is_timestamp(kind) and kind.unit != "ns":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _plain_type(kind.value_type)
+        return pa.string() if pa.types.is_nested(inner) else pa.list_(inner)
+    return pa.string()
+
+
+JOB, DONE = "_job.json", "_done.json"
+
+_NAME = re.compile(r"part-(\d{5,})-(\d{6,})-([0-9a-f]{16})\.parquet")
+
+_MARK = b"sgmft"
+
+Place = tuple[int, int]  # of a piece: table, number
+
+
+class Shards:
+    """The folder of one job.
+
+    Args:
+        folder: made by `begin`.
+        job: what decides every row, as JSON can hold it.
+    """
+
+    def __init__(self, folder: str | Path, job: Mapping[str, Any]) -> None:
+        self.folder = Path(folder).absolute()
+        self._job = json.loads(json.dumps(job))
+        self._digest = digest_of(self._job)
+
+    def begin(self) -> None:
+        """Make the folder, or go on in it.
+
+        Raises:
+            SgmftError: it cannot be written, or holds another job's shards or other files.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / JOB).is_file():
+                self._compare(json.loads((self.folder / JOB).read_text("utf-8")))
+                for left in leftovers(self.folder):
+                    left.unlink(missing_ok=True)
+                return
+            if any(not file.name.startswith(".") for file in self.folder.iterdir()):
+                raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
+            text = json.dumps(self._job, ensure_ascii=False, indent=2)
+            write_whole(self.folder / JOB, text.encode())
+        except ValueError as error:
+            raise SgmftError(
+                f"{self.folder / JOB} is damaged, so that nothing tells which job the shards "
+                "beside it are of: choose a new folder."
+            ) from error
+        except OSError as error:
+            raise SgmftError(f"{self.folder} cannot be written: {why(error)}.") from error
+
+    def _compare(self, earlier: Mapping[str, Any]) -> None:
+        if earlier == self._job:
+            return
+        names = [*dict.fromkeys([*self._job, *earlier])]
+        changed = [name for name in names if earlier.get(name) != self._job.get(name)]
+        raise SgmftError(
+            f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "
+            "choose a new folder, or delete this one."
+        )
+
+    def finished(self) -> dict[Place, Told]:
+        """The shards that are there, and what is told of each; all their bytes are checked.
+
+        A damaged shard is named in a warning and set aside, so that its piece is done again. Of two
+        of one piece, which it has when a worker that seemed lost was not, one is removed.
+        """
+        found: dict[Place, Told] = {}
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            match = _NAME.fullmatch(path.name)
+            told = _checked(path, self._digest, match[3]) if match else None
+            if match is None or told is None:
+                aside = path.with_name(f"_damaged-{path.name}")
+                set_aside(path, aside, "shard", "it is written again")
+                continue
+            place = int(match[1]), int(match[2])
+            if place in found:
+                path.unlink()
+            found.setdefault(place, told)
+        return found
+
+    def write(
+        self, place: Place, rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any], told: Told
+    ) -> None:
+        """Write the shard of one piece.
+
+        Args:
+            types: Arrow type of each column.
+
+        Raises:
+            SgmftError: the disk is full or read-only.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        mark = json.dumps({"job": self._digest, **asdict(told)}, ensure_ascii=False)
+        arrays = [
+            array_of([plain(row.get(name)) for row in rows], kind) for name, kind in types.items()
+        ]
+        schema = pa.schema(list(types.items()), {_MARK: mark.encode()})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(arrays, schema=schema), sink)
+        data = sink.getvalue()
+        path = self.folder / f"part-{place[0]:05d}-{place[1]:06d}-{short_digest(data)}.parquet"
+        with writing(path):
+            write_whole(path, data)
+
+    def end(self, posts: int) -> Told:
+        """Check that all is whole and say that the job is done; what is told of all rows.
+
+        Args:
+            posts: that were written, by this run and earlier ones.
+
+        Raises:
+            SgmftError: fewer are there, since a shard was damaged or removed meanwhile.
+        """
+        told = sum(self.finished().values(), Told())
+        if told.posts < posts:
+            raise SgmftError(
+                f"{self.folder}: of {posts} rows that were written only {told.posts} are whole: "
+                "run the same command again, which writes the others anew."
+            )
+        text = json.dumps(asdict(told), ensure_ascii=False, indent=2)
+        with writing(self.folder / DONE):
+            write_whole(self.folder / DONE, text.encode())
+        return told
+
+
+def _checked(path: Path, job: str, digest: str) -> Told | None:
+    """What is told of a shard's rows; None if it is damaged or another job's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = path.read_bytes()
+        if short_digest(data) != digest:
+            return None
+        mark = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_MARK])
+        return Told(**mark) if mark.pop("job") == job else None
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return None

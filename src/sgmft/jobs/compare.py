@@ -1,0 +1,184 @@
+"""What `sgmft compare` does, callable from Python: a table of labelled posts in, a report out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from sgmft.data.posts import told_errors
+from sgmft.data.source import Source, Told
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.evaluation.compare.catalogue import Plan
+from sgmft.evaluation.compare.comparison import Comparison, OnProgress
+from sgmft.evaluation.compare.data import Data, load_data, load_features
+from sgmft.evaluation.compare.outcome import make_figures, make_tables, write_predictions
+from sgmft.evaluation.compare.prepare import OnEncoded, Split, prepare
+from sgmft.evaluation.compare.report import write_report
+from sgmft.evaluation.compare.statistics import Table
+from sgmft.utils.files import check_writable, finite, leftovers, read_json, write_json
+from sgmft.utils.runtime import versions
+
+
+def compare_table(
+    source: Source,
+    output: str | Path,
+    plan: Plan,
+    *,
+    split: Split | None = None,
+    by: Sequence[str] = (),
+    features: str | Path | None = None,
+    command: str = "",
+    on_encoded: OnEncoded | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[Told, list[Table], Path]:
+    """Run what is not done yet of a plan on a table of posts, and write the report.
+
+    Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every
+    run's probabilities), and cells/, predictions/, fused/ with what each run found, from which the
+    same command continues.
+
+    Args:
+        split: of the posts; by default a fifth is the test set.
+        by: columns by whose values results are broken down.
+        features: folder of the feature store; by default one inside `output`.
+        command: the command line, for the report.
+        on_encoded: called while posts are encoded.
+        on_progress: called after each trial and run.
+
+    Returns:
+        What could not be used of the table, the tables, and the report's path.
+
+    Raises:
+        SgmftError: the table cannot be used, or `output` holds something else.
+    """
+    folder = Path(output).absolute()
+    _refuse_others(folder)
+    check_writable(folder)
+    path = folder / "data.json"
+    load_data.cache_clear()
+    if plan.finished_only:
+        if not path.is_file():
+            raise SgmftError(f"Nothing is finished in {folder}.")
+        if not _is_ours(read_json(path)):
+            raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
+        data = load_data(path)
+    else:
+        data = prepare(
+            source.all_posts(),
+            plan.rows(),
+            plan.encoder,
+            Path(features) if features is not None else folder / "features",
+            split or Split(),
+            by=by,
+            strict=source.strict,
+            device=plan.device,
+            on_encoded=on_encoded,
+        )
+        data = _with_earlier(data, path)
+        data.save(path)
+        load_data.cache_clear()
+        load_features.cache_clear()
+    comparison = Comparison(folder, plan, data)
+    comparison.run(on_progress)
+    tables = make_tables(comparison)
+    write_predictions(comparison, folder / "predictions.parquet")
+    write_json(folder / "results.json", finite([asdict(table) for table in tables]))
+    page = write_report(
+        folder,
+        title=f"Comparison on {Path(source.table).name}",
+        tables=tables,
+        figures=make_figures(comparison, folder),
+        data=_about(data),
+        commands=[command] if command else [],
+        versions={"machine": _machine(), **versions()},
+        notes=_notes(plan),
+    )
+    return Told(data.read, data.left_out), tables, page
+
+
+def default_workers(device: str | None) -> int:
+    """One process for each processor this one may use; one in all where a GPU does the work."""
+    import torch
+
+    on_gpu = device not in (None, "cpu") or (device is None and torch.cuda.is_available())
+    return 1 if on_gpu else len(os.sched_getaffinity(0))
+
+
+def _refuse_others(folder: Path) -> None:
+    """Keep out of folders that hold something else than a comparison."""
+    if folder.is_file():
+        raise SgmftError(f"{folder} is a file: choose a folder for the report.")
+    if not folder.is_dir() or _is_ours(read_json(folder / "data.json")):
+        return
+    names = {file.name for file in folder.iterdir()}
+    names -= {file.name for file in leftovers(folder, "data.json")}
+    damaged = "cells" in names and read_json(folder / "data.json") is None
+    if names - {"features"} and not damaged:
+        raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
+
+
+def _is_ours(values: object) -> bool:
+    """Whether this is what a comparison's `data.json` holds."""
+    return isinstance(values, dict) and "encoded" in values
+
+
+def _with_earlier(data: Data, path: Path) -> Data:
+    """The same posts under earlier encoder settings too, so that earlier rows can be shown."""
+    if not path.exists():
+        return data
+    try:
+        earlier = load_data(path)
+        same = earlier.fingerprint == data.fingerprint
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        told = f"{path} is damaged: it is written anew, and what is finished is found again."
+        warnings.warn(told, SgmftWarning, stacklevel=2)
+        return data
+    return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
+
+
+def _about(data: Data) -> dict[str, str]:
+    test = np.array(data.test)
+    classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
+    labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
+    return {
+        "posts": f"{data.read:,}, of which {len(test):,} are usable under every encoder setting",
+        "left out": told_errors(data.left_out) or "none",
+        "training posts": f"{(~test).sum():,}; {len(data.held_out):,} of them judge the trials",
+        "test posts": f"{test.sum():,}",
+        "labels": ", ".join(labels),
+        "features": "; ".join(data.encoded),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _notes(plan: Plan) -> list[str]:
+    tried = "1 value" if plan.trials == 1 else f"{plan.trials} values"
+    seeds = "seed 0" if plan.seeds == 1 else f"the seeds 0 to {plan.seeds - 1}"
+    notes = [
+        "All rows learn from the same posts and are judged on the same test posts. Each system "
+        f"tried {tried} of its learning rate, trained without the held-out posts with seed 0; the "
+        "value and the number of epochs with the least loss on "
+        f"those were kept, and {seeds} then trained on all training posts. Probes and SG-MFT "
+        "(default) choose their penalties by 5-fold cross-validation of the training posts "
+        "instead. Where a row only "
+        "changes something in a full model (Tables 2, 4 and 5), it takes that model's value and "
+        "chooses its number of epochs.",
+        "mPLUG, BridgeTower and the attention modules are architectures here, trained from random "
+        "initialisation on frozen features; the published models were pre-trained on English "
+        "pairs.",
+        "The paper's figures are of its own data set, which was never published: they stand beside "
+        "ours for orientation and cannot be compared with them.",
+    ]
+    if plan.epochs is not None:
+        notes.append(f"No run was given more than {plan.epochs} epochs, SG-MFT as printed neither.")
+    return notes
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"

@@ -1,0 +1,144 @@
+"""A model against labelled posts: figures, a report page, and every prediction beside its truth."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sgmft.data.posts import Post, count_errors, refuse, told_errors
+from sgmft.data.source import Source, Told
+from sgmft.data.tables import open_writer
+from sgmft.errors import SgmftError
+from sgmft.evaluation.metrics import Evaluation, evaluate
+from sgmft.evaluation.report import Example, write_evaluation
+from sgmft.jobs.output_columns import answer, chance_columns
+
+if TYPE_CHECKING:
+    from sgmft.locator.locator import SemanticLocator
+    from sgmft.locator.prediction import Prediction
+
+GALLERY = 12  # example posts on a report page
+
+
+def evaluate_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    *,
+    by: Sequence[str] = (),
+    on_predicted: Callable[[int], None] | None = None,
+) -> tuple[Told, Evaluation]:
+    """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
+
+    Rows that cannot be read, have no label, or one the model never learned, are counted and left
+    out of the figures.
+
+    Args:
+        by: columns by whose values accuracy is broken down.
+    """
+    source.spare(Path(output) / "predictions.parquet")
+    known = set(locator.labels)
+    posts = [_judged(post, known) for post in source.all_posts()]
+    if source.strict:
+        refuse(posts)
+    predictions: list[Prediction] = []
+    for prediction in locator.predictions(posts):
+        if source.strict:
+            refuse([prediction.post])
+        predictions.append(prediction)
+        if on_predicted:
+            on_predicted(len(predictions))
+    told = Told(len(posts), count_errors(p.post for p in predictions))
+    good = [p for p in predictions if p.probabilities is not None]
+    if not good:
+        raise SgmftError(f"No row of {source.table} can be judged: {told_errors(told.errors)}")
+    for column in by:
+        if not any(column in p.post.row for p in good):
+            names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
+            raise SgmftError(f"{source.table} has no column {column!r} for --by; it has {names}.")
+    evaluation = evaluate(
+        np.array([p.probabilities for p in good]),
+        [str(p.post.label) for p in good],
+        locator.labels,
+        groups={column: [str(p.post.row.get(column, "")) for p in good] for column in by},
+        temperature=locator.temperature,
+        sets=locator.held_out.sets,
+    )
+    write_evaluation(
+        Path(output),
+        evaluation,
+        title=f"Evaluation on {Path(source.table).name}",
+        about=about(locator),
+        examples=examples(good, locator.labels),
+    )
+    columns = [
+        "id",
+        "place",
+        "true_label",
+        "label",
+        "probability",
+        *chance_columns(locator.labels),
+        "error",
+    ]
+    with open_writer(Path(output) / "predictions.parquet", columns) as writer:
+        writer.write(
+            [
+                {"id": p.post.id, "place": p.post.place, "true_label": p.post.label}
+                | answer(p, locator.labels)
+                for p in predictions
+            ]
+        )
+    return told, evaluation
+
+
+def about(locator: SemanticLocator) -> dict[str, str]:
+    """Settings and versions behind a figure, for a report."""
+    data = locator.record.get("data", {})
+    return {
+        "method": f"{locator.method.title} ({locator.method.source})",
+        "preset": locator.preset.name,
+        "encoder": f"{locator.encoder_name}, cleaning {locator.encoder_settings['cleaning']}",
+        "training posts": str(data.get("train", "")),
+        "data fingerprint": str(data.get("fingerprint", "")),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        **locator.record.get("versions", {}),
+    }
+
+
+def examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[Example]:
+    """A few posts for a report: half right, half wrong where there are as many, spread evenly."""
+    right = [p for p in predictions if p.label == p.post.label]
+    wrong = [p for p in predictions if p.label != p.post.label]
+    chosen = _spread(wrong, GALLERY // 2)
+    chosen = _spread(right, GALLERY - len(chosen)) + chosen
+    return [
+        Example(
+            text=p.post.text,
+            pictures=p.post.images,
+            truth=p.post.label,
+            probabilities=dict(zip(labels, map(float, p.probabilities), strict=True)),
+        )
+        for p in chosen
+        if p.probabilities is not None
+    ]
+
+
+def _spread(items: Sequence[Prediction], count: int) -> list[Prediction]:
+    step = max(1, len(items) // max(1, count))
+    return list(items[::step][:count])
+
+
+def _judged(post: Post, known: set[str]) -> Post:
+    """The post, with an error where its label cannot be compared with a prediction."""
+    if post.error is not None:
+        return post
+    if post.label is None:
+        return replace(post, error="has no label to compare with")
+    if post.label not in known:
+        return replace(post, error=f"the model never learned the label {post.label!r}")
+    return post

@@ -1,0 +1,106 @@
+"""Explain posts of a table, and write a page or the numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgmft.data.posts import Post, count_errors
+from sgmft.data.source import Source, Told
+from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.masked_model import UnreadableError, check_label
+from sgmft.evaluation.explain.page import explanation_page, summary
+from sgmft.utils.files import write_whole
+
+if TYPE_CHECKING:
+    from sgmft.locator.locator import SemanticLocator
+
+
+def explain_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    *,
+    row: int | None = None,
+    most: int = 20,
+    label: str | None = None,
+    on_explained: Callable[[int], None] | None = None,
+) -> tuple[Told, list[str]]:
+    """Explain the first `most` posts of a table, and write `output`.
+
+    Args:
+        output: ends in .html for a page, in .json for a list of what `Explanation.to_dict` gives,
+            with `error` in place of the rest for a post that cannot be explained.
+        row: only the row of this number, as messages and pages count them.
+        label: the label to explain; by default each post's most probable one.
+        on_explained: called with the number of posts done so far.
+
+    Returns:
+        What was read and could not be used, a sentence for each explanation, and one that says so
+        where the table has more posts.
+
+    Raises:
+        SgmftError: the table cannot be read or has no such row, no post can be explained, the model
+            has no such label, or `output` is the table, cannot be written or ends otherwise.
+    """
+    path = Path(output)
+    if path.suffix.lower() not in (".html", ".json"):
+        raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
+    source.spare(path)
+    check_label(label, locator.labels)
+    found: list[Explanation | Post] = []
+    posts = _chosen(source, row, most + 1)
+    for post in posts[:most]:
+        found.append(_explain(post, locator, label, source.strict))
+        if on_explained:
+            on_explained(len(found))
+    explanations = [each for each in found if isinstance(each, Explanation)]
+    refused = [each for each in found if isinstance(each, Post)]
+    if not explanations:
+        raise UnreadableError(refused[0], str(refused[0].error))
+    if path.suffix.lower() == ".html":
+        text = explanation_page(explanations, title="Why this place?", refused=refused)
+    else:
+        rows = [each.to_dict() if isinstance(each, Explanation) else _bad(each) for each in found]
+        text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode(errors="replace"))
+    except OSError as error:
+        raise SgmftError(f"{output} cannot be written: {error.strerror}.") from None
+    told = [summary(each) for each in explanations]
+    if len(posts) > most:
+        told.append(f"Only the first {most} posts are explained: --posts N explains more.")
+    return Told(len(found), count_errors(refused)), told
+
+
+def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
+    if row is None:
+        posts = list(islice(source.posts(), most))
+        return posts or source.all_posts()  # which says why there is none
+    wanted = (post for post in source.posts() if post.place.endswith(f", row {row}"))
+    posts = list(islice(wanted, 1))
+    if not posts:
+        raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")
+    return posts
+
+
+def _explain(
+    post: Post, locator: SemanticLocator, label: str | None, strict: bool
+) -> Explanation | Post:
+    """Its explanation, or the post with the reason why there is none."""
+    try:
+        return locator.explain(post, label=label)
+    except UnreadableError as error:
+        if strict:
+            raise
+        return replace(post, error=error.reason)
+
+
+def _bad(post: Post) -> dict[str, object]:
+    return {"post": {"id": post.id, "place": post.place}, "error": post.error}

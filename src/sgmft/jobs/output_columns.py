@@ -1,0 +1,98 @@
+"""The columns of a table of predictions: the input's as they are, and what the model adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgmft.data.tables import open_table
+from sgmft.data.tables.folder import tables_in
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands in the columns of a table of predictions.
+
+    Attributes:
+        renamed: name of each column of the input, and the name under which it is kept.
+        added: the columns that follow.
+        labels: in the order of the probabilities.
+    """
+
+    renamed: dict[str, str]
+    added: list[str]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Layout:
+        """For an input with these columns, named once or more often each."""
+        added = ["label", "probability", *chance_columns(labels)]
+        added += ["set"] if rules.coverage is not None else []
+        added += ["typicality"] if rules.reject is not None else []
+        added += ["abstained"] if rules != Abstention() else []
+        added.append("error")
+        return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
+
+    @property
+    def columns(self) -> list[str]:
+        """All of them, in order."""
+        return [*self.renamed.values(), *self.added]
+
+    def row(self, prediction: Prediction) -> dict[str, Any]:
+        """The row of one prediction."""
+        return (
+            {self.renamed[key]: value for key, value in prediction.post.row.items()}
+            | answer(prediction, self.labels)
+            | {key: x for key, x in ruling(prediction).items() if key in self.added}
+        )
+
+
+def columns_of(table: str) -> Iterator[str]:
+    """Every column of a table, those that only some rows have among them, some more than once."""
+    for part in tables_in(table):
+        raw = open_table(part)
+        yield from raw.columns or ()
+        for row in raw.rows:
+            yield from row.values
+
+
+def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+    """The name under which each column of the input is kept, none of them twice."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in added or (name != column and name in columns) or name in names.values():
+            name = f"input_{name}"
+        names[column] = name
+    return names
+
+
+def chance_columns(labels: Sequence[str]) -> list[str]:
+    """Names of the columns that hold the probabilities."""
+    return [f"p_{label}" for label in labels]
+
+
+def answer(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """The columns that a prediction adds to a row."""
+    answer: dict[str, Any] = {
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "error": prediction.error,
+    }
+    if prediction.probabilities is not None:
+        chances = prediction.probabilities.tolist()
+        answer |= {f"p_{label}": p for label, p in zip(labels, chances, strict=True)}
+    return answer
+
+
+def ruling(prediction: Prediction) -> dict[str, Any]:
+    """The columns that rules of abstention add to a row."""
+    members = prediction.label_set
+    return {
+        "set": None if members is None else list(members),
+        "typicality": prediction.typicality,
+        "abstained": prediction.abstained,
+    }

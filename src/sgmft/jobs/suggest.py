@@ -1,0 +1,366 @@
+"""What `sgmft suggest` does, callable from Python: a table in, tasks or another table out."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sgmft.data.posts import Post, count_errors, refuse, told_errors
+from sgmft.data.source import Source, Told
+from sgmft.data.tables import Columns, iter_posts, open_writer
+from sgmft.errors import SgmftError
+from sgmft.features.features import Features
+from sgmft.jobs.label_studio_tasks import CONTROL, write_tasks
+from sgmft.jobs.output_columns import columns_of, renamed_columns
+from sgmft.locator.prediction import Prediction
+from sgmft.models.base import Normalizer
+from sgmft.models.inference import answer
+
+if TYPE_CHECKING:
+    from sgmft.locator.locator import SemanticLocator
+
+POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
+
+POWER = 2  # of cosines, with a model
+
+NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
+
+
+def choose_posts(
+    features: Features,
+    count: int,
+    *,
+    uncertainty: NDArray[np.float32] | None = None,
+    covered: Sequence[int] = (),
+    near: float = NEAR,
+    seed: int = 0,
+) -> list[int]:
+    """Positions of the posts most worth labelling, the most worthwhile first.
+
+    Near duplicates of a chosen or covered post are passed over, so fewer than `count` may be found.
+
+    Args:
+        features: of N posts.
+        count: how many to choose, 1 or more.
+        uncertainty: of a model, (N,) in 0..1; without it all posts weigh the same.
+        covered: positions of posts that have a label: they are not chosen, nor what is like them.
+        near: cosine from which two posts are near duplicates.
+        seed: decides which posts are looked at where there are more than `POOL`.
+
+    Raises:
+        SgmftError: count is below 1.
+    """
+    if count < 1:
+        raise SgmftError(f"At least 1 post must be asked for, not {count}.")
+    space = _space(features)  # (N, D)
+    known = np.zeros(len(space), bool)
+    known[list(covered)] = True
+    pool = np.flatnonzero(~known)
+    if len(pool) > POOL:
+        pool = np.sort(np.random.default_rng(seed).choice(pool, POOL, replace=False))
+    if not len(pool):
+        return []
+    open_posts = space[torch.from_numpy(pool)]
+    reached = _nearest(open_posts, space[torch.from_numpy(known)])  # (P,) similarity to a label
+    weights = np.ones(len(pool)) if uncertainty is None else np.asarray(uncertainty)[pool]
+    similarity = (open_posts @ open_posts.T).clamp_(min=0)  # (P, P)
+    if uncertainty is not None:
+        similarity, reached, near = similarity.pow_(POWER), reached**POWER, near**POWER
+    order = _greedy(similarity.numpy(), weights, reached.numpy(), count, near)
+    return [int(pool[i]) for i in order]
+
+
+def _greedy(
+    similarity: NDArray[np.float32],
+    weights: NDArray[np.floating],
+    reached: NDArray[np.float32],
+    count: int,
+    near: float,
+) -> list[int]:
+    """Positions in the order of their gains; lazy, for a gain only falls (Minoux 1978)."""
+    weights, best = weights.astype(np.float32), np.maximum(reached, 0)
+    stopped = reached >= near
+
+    def gain(i: int) -> float:
+        return float(np.maximum(similarity[i] - best, 0) @ weights)
+
+    queue = [(-gain(i), i) for i in range(len(similarity)) if not stopped[i]]
+    heapq.heapify(queue)
+    chosen: list[int] = []
+    while queue and len(chosen) < count:
+        _, i = heapq.heappop(queue)
+        if stopped[i]:
+            continue
+        found = (-gain(i), i)
+        if queue and found > queue[0]:
+            heapq.heappush(queue, found)
+            continue
+        chosen.append(i)
+        best = np.maximum(best, similarity[i])
+        stopped |= similarity[i] >= near
+        stopped[i] = True
+    return chosen
+
+
+def _space(features: Features) -> Tensor:
+    """Posts (N, Dt + Dv) of unit length, whose products are mean cosines of their two sides.
+
+    Between a post with one side and one with both, a product is the side's cosine over sqrt(2).
+    """
+    text, image = features.pooled()
+    sides = [_side(text, features.has_text), _side(image, features.has_image)]
+    return normalize(torch.cat(sides, -1), dim=-1)
+
+
+def _side(x: Tensor, has: Tensor) -> Tensor:
+    """Standardised features of unit length (N, D), zeros where missing."""
+    scale = Normalizer(x.shape[1], "standard")
+    if has.any():
+        scale.fit(x[has])
+    return torch.where(has[:, None], normalize(scale(x), dim=-1), 0.0).float()
+
+
+def _nearest(rows: Tensor, others: Tensor) -> Tensor:
+    """Cosine of each row (P, D) and the nearest of the others (C, D), 0 where there are none."""
+    best = torch.zeros(len(rows))
+    for part in others.split(POOL) if len(others) else ():
+        best = torch.maximum(best, (rows @ part.T).amax(1))
+    return best
+
+
+def uncertainty_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How near the second label comes to the first: 1 less their margin, (N, K) to (N,) in 0..1."""
+    first_two = np.sort(probabilities, axis=1)[:, :-3:-1]  # (N, 2), the larger first
+    return (1 - first_two[:, 0] + first_two[:, 1]).astype(np.float32)
+
+
+RANK, UNCERTAINTY = "suggested_rank", "uncertainty"
+
+
+class Suggestion(NamedTuple):
+    """A post worth labelling, and what a model says of it so far."""
+
+    post: Post
+    uncertainty: float | None  # 0..1; None without a model
+    prediction: Prediction | None
+
+
+class Suggestions(NamedTuple):
+    """The posts most worth labelling, the most worthwhile first, and those that were left out."""
+
+    chosen: list[Suggestion]
+    refused: list[Post]  # each with its `error`
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """What was written.
+
+    Attributes:
+        told: how many posts were read, how many could not be used and why.
+        posts: how many are suggested.
+        labelled: posts that have a label already.
+        folder: of the table, for Label Studio.
+        config: the labelling configuration, where tasks were written.
+    """
+
+    told: Told
+    posts: int
+    labelled: int
+    folder: Path
+    config: Path | None
+
+
+def suggest_posts(
+    posts: Sequence[Post],
+    locator: SemanticLocator,
+    count: int,
+    *,
+    labelled: Sequence[Post] = (),
+    seed: int = 0,
+    strict: bool = False,
+    on_encoded: Callable[[int], None] | None = None,
+) -> Suggestions:
+    """Choose the posts most worth labelling; see `choose_posts`.
+
+    Of posts with the same text and the same pictures one is suggested, and none where one of them
+    has a label. Posts with an error or that cannot be encoded are left out.
+
+    Args:
+        posts: to choose from; those with a label are not suggested, and cover what is like them.
+        locator: a trained one weighs posts by its uncertainty; of one that is not trained only
+            the encoder is used.
+        count: how many, 1 or more; fewer come back where there are no more.
+        labelled: posts from elsewhere that count as labelled too, if they have a label.
+        seed: see `choose_posts`.
+        strict: refuse all posts when one has an error or cannot be encoded.
+        on_encoded: called with the number of posts encoded so far.
+
+    Raises:
+        SgmftError: count is below 1; with `strict`, for the first bad post.
+    """
+    seen = [post for post in labelled if post.label is not None]
+    encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
+    if strict:
+        refuse(encoded.refused)
+    covered: dict[str, int] = {}  # content key to the position of the first post of that content
+    unlabelled: dict[str, int] = {}
+    for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
+        (unlabelled if post.label is None else covered).setdefault(key, i)
+    kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
+    features = encoded.features.take(torch.tensor(kept, dtype=torch.long))
+    predictions: list[Prediction] = []
+    uncertainty = None
+    if locator.network is not None:
+        answers = answer(locator.network, features)
+        chances = (answers.logits / locator.temperature).softmax(-1).numpy()
+        uncertainty = uncertainty_of(chances)
+        predictions = [
+            Prediction(encoded.posts[i], locator.labels[int(row.argmax())], row, None)
+            for i, row in zip(kept, chances, strict=True)
+        ]
+    order = choose_posts(
+        features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
+    )
+    chosen = [
+        Suggestion(
+            encoded.posts[kept[i]],
+            None if uncertainty is None else float(uncertainty[i]),
+            predictions[i] if predictions else None,
+        )
+        for i in order
+    ]
+    return Suggestions(chosen, encoded.refused)
+
+
+def suggest_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    count: int,
+    *,
+    labels: Sequence[str] = (),
+    labelled: Sequence[Source] = (),
+    seed: int = 0,
+    on_encoded: Callable[[int], None] | None = None,
+) -> Suggested:
+    """Write the posts of a table most worth labelling, in that order.
+
+    A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
+    table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
+    empty `label` to fill in where the input has none.
+
+    Args:
+        source: the table.
+        output: where the tasks or the table go.
+        locator, count, seed, on_encoded: see `suggest_posts`.
+        labels: choices for the annotators, in the order shown; the model's and those found in the
+            tables come after them.
+        labelled: tables with posts that are labelled already, such as an export of earlier tasks.
+
+    Raises:
+        SgmftError: a table cannot be read, nothing is left to suggest, or there are no labels to
+            choose among; with `source.strict`, for the first bad row.
+    """
+    for table in (source, *labelled):
+        table.spare(output)
+    if _holds_labels(output):
+        raise SgmftError(
+            f"{output} holds labels already, which would be lost: give the new suggestions another "
+            f"name, and these posts with --labelled {output}."
+        )
+    posts = source.all_posts()
+    seen = [post for table in labelled for post in table.all_posts()]
+    known = [post for post in (*posts, *seen) if post.label is not None]
+    names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
+    tasks = str(output).lower().endswith(".json")
+    if tasks and not names:
+        raise SgmftError(
+            'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
+        )
+    chosen, refused = suggest_posts(
+        posts,
+        locator,
+        count,
+        labelled=seen,
+        seed=seed,
+        strict=source.strict,
+        on_encoded=on_encoded,
+    )
+    if not chosen:
+        bad = told_errors(count_errors(refused))
+        raise SgmftError(
+            f"{source.table} has no post to suggest: all that can be used have a label, or are "
+            "the same as one that has; give a table with other posts."
+            + (f" Not used: {bad}." if bad else "")
+        )
+    config = None
+    if tasks:
+        config = write_tasks(
+            output,
+            [one.post for one in chosen],
+            list(names),
+            folder_of(source.table),
+            predictions=[one.prediction for one in chosen],
+            guessed_by=" ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])),
+        )
+    else:
+        _write_table(output, posts, chosen)
+    told = Told(len(posts) + len(seen), count_errors(refused))
+    return Suggested(told, len(chosen), len(known), folder_of(source.table), config)
+
+
+def read_alike(table: str, source: Source) -> Source:
+    """A table of labelled posts, read as `source` is as far as it has the columns named there.
+
+    A stream, which is read once, has the usual names.
+    """
+    named = {role: name for role, name in asdict(source.columns).items() if name is not None}
+    there = set(columns_of(table)) if named and table != "-" else set()
+    named = {role: name for role, name in named.items() if name in there}
+    return replace(source, table=table, columns=Columns(**named), where={})
+
+
+def _holds_labels(output: str | Path) -> bool:
+    """Whether a file of earlier suggestions is there, with labels that somebody filled in."""
+    if str(output) == "-" or not Path(output).is_file():
+        return False
+    try:
+        posts = iter_posts(output, allow_outside=True)
+        return any(post.label is not None or post.row.get(CONTROL) for post in posts)
+    except SgmftError:  # it is no table
+        return False
+
+
+def folder_of(table: str) -> Path:
+    """What the picture paths of a table are relative to, in full."""
+    path = Path(table)
+    folder = Path() if table == "-" else path if path.is_dir() else path.parent
+    return Path(os.path.abspath(folder))  # noqa: PTH100  no "..", but links as they are
+
+
+def _write_table(output: str | Path, posts: Sequence[Post], chosen: Sequence[Suggestion]) -> None:
+    """The chosen rows with their rank and uncertainty, and a column for the label."""
+    columns = list(dict.fromkeys(key for post in posts for key in post.row))
+    added = [RANK, UNCERTAINTY]
+    if not any(column.strip().casefold() == CONTROL for column in columns):
+        added.append(CONTROL)
+    renamed = renamed_columns(columns, added)
+    with open_writer(output, [*renamed.values(), *added]) as writer:
+        writer.write(
+            [
+                {renamed[key]: value for key, value in one.post.row.items()}
+                | {RANK: rank, UNCERTAINTY: one.uncertainty}
+                for rank, one in enumerate(chosen, 1)
+            ]
+        )

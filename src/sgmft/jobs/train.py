@@ -1,0 +1,74 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgmft.data.source import Source, Told
+from sgmft.errors import SgmftError
+from sgmft.utils import distributed as processes
+from sgmft.utils.files import check_output, why
+
+if TYPE_CHECKING:
+    from sgmft.locator.locator import SemanticLocator
+    from sgmft.training.trainer import Epoch
+
+
+def train_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    *,
+    split_by: str = "label",
+    track: str | Path | None = None,
+    on_encoded: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Told:
+    """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
+
+    With several processes (`utils.distributed`) all of them call this, and the main one writes.
+
+    Raises:
+        SgmftError: the table cannot be read, has fewer than two labels, or `output` holds
+            something else than a model.
+    """
+    folder = Path(output)
+    check_output(folder, not processes.is_main() or _is_ours(folder), "model")
+    posts = source.all_posts()
+    locator.fit(
+        posts,
+        split_by=split_by,
+        strict=source.strict,
+        checkpoint=folder / "checkpoint",
+        track=track,
+        on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
+        on_epoch=on_epoch,
+    )
+    if processes.is_main():
+        from sgmft.locator.persistence import ENCODER
+
+        unfinished = folder / "checkpoint"
+        try:
+            unfinished.mkdir(parents=True, exist_ok=True)  # tells half a model from other files
+        except OSError as error:
+            raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
+        locator.save_pretrained(folder)
+        if locator.tuned is not None:
+            locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))
+        shutil.rmtree(unfinished, ignore_errors=True)
+    processes.wait()
+    return Told(len(posts), locator.record["data"]["skipped"])
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a model of ours, or an unfinished one; others have config.json too."""
+    if (folder / "checkpoint").is_dir():
+        return True
+    try:
+        return "sgmft" in json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

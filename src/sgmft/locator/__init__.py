@@ -1,0 +1,1 @@
+"""The estimator `SemanticLocator`, its state on disk, abstention and zero-shot use."""

@@ -1,0 +1,232 @@
+"""When to answer "cannot tell": prediction sets of a promised coverage, and posts of no class.
+
+Both rest on what the model says of labelled posts that it has not learned from, and on new posts
+being drawn like those (exchangeability): Vovk, Gammerman & Shafer, Algorithmic Learning in a Random
+World, 2005.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sgmft.errors import SgmftError
+from sgmft.utils.files import make_whole
+
+Numbers = NDArray[np.float32]
+
+FILE = "held_out.safetensors"
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """When a prediction keeps its label to itself.
+
+    Attributes:
+        coverage: of prediction sets, in 0..1: so large a share of posts has its true label in its
+            set. No label is given where the set has not exactly one member.
+        min_probability: no label is given below it.
+        reject: share of posts like the training posts, in 0..1, that may be taken for posts of no
+            class at all; no label is given to posts that look it.
+
+    Raises:
+        SgmftError: a value that is not between 0 and 1.
+    """
+
+    coverage: float | None = None
+    min_probability: float | None = None
+    reject: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("coverage", "min_probability", "reject"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise SgmftError(f"{name} must be above 0 and below 1, not {value}.")
+
+
+class Ruling(NamedTuple):
+    """What the rules say of one post."""
+
+    members: NDArray[np.bool_] | None  # (K,) the prediction set; None when none was asked for
+    typicality: float | None  # see `HeldOut.typicality`; None when it was not asked for
+    reason: str | None  # why no label is given
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model says of N labelled posts that it has not learned from.
+
+    Attributes:
+        probabilities: (N, K), calibrated, rows sum to 1.
+        classes: (N,).
+    """
+
+    probabilities: Numbers
+    classes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def sets(self, probabilities: Numbers, coverage: float) -> NDArray[np.bool_]:
+        """Prediction sets (B, K) of posts with these probabilities (B, K).
+
+        The labels whose probability is at least the threshold that this share of the held-out
+        posts' own labels reaches: split conformal prediction with the score 1 - p (Sadinle, Lei &
+        Wasserman 2019), by mapie. A set may be empty.
+
+        Raises:
+            SgmftError: too few held-out posts for this coverage.
+        """
+        try:
+            from mapie.classification import SplitConformalClassifier
+        except ImportError as error:
+            raise SgmftError(
+                "Prediction sets need the package mapie: pip install mapie."
+            ) from error
+        self.check(Abstention(coverage=coverage))
+        if not len(probabilities):
+            return np.zeros(probabilities.shape, np.bool_)
+        rule = SplitConformalClassifier(
+            _given(self.probabilities.shape[1]),
+            confidence_level=coverage,
+            conformity_score="lac",
+            prefit=True,
+        )
+        with warnings.catch_warnings():  # rare labels that no held-out post has are no mistake
+            warnings.simplefilter("ignore")
+            rule.conformalize(_normal(self.probabilities), self.classes)
+            members: NDArray[np.bool_] = rule.predict_set(_normal(probabilities))[1][..., 0]
+        return members
+
+    def typicality(self, probabilities: Numbers) -> NDArray[np.float64]:
+        """How many posts of known classes leave the model as undecided as each post does, (B,).
+
+        The share of held-out posts whose probabilities have at least the entropy of the post's, a
+        conformal p-value: of posts like the held-out ones, a share of at most a has a typicality
+        of at most a. Entropy tells posts of no class apart better than the largest probability,
+        the energy of the logits and the Mahalanobis distance of the fused features
+        (docs/results.md).
+        """
+        ordered = np.sort(entropy(self.probabilities))
+        above = len(ordered) - np.searchsorted(ordered, entropy(probabilities), side="left")
+        share: NDArray[np.float64] = (above + 1) / (len(ordered) + 1)
+        return share
+
+    def check(self, rules: Abstention) -> None:
+        """Raise SgmftError unless there are enough held-out posts for what `rules` ask for."""
+        if rules.coverage is not None:
+            least = 1 / min(rules.coverage, 1 - rules.coverage)
+            self._require(least, f"a coverage of {rules.coverage:g}")
+        if rules.reject is not None:
+            self._require(1 / rules.reject, f"rejecting {rules.reject:g}")
+
+    def judge(self, probabilities: Numbers, rules: Abstention) -> Iterator[Ruling]:
+        """What `rules` say of posts with these probabilities (B, K), one after another."""
+        members = None if rules.coverage is None else self.sets(probabilities, rules.coverage)
+        typical = None if rules.reject is None else self.typicality(probabilities)
+        for i, row in enumerate(probabilities):
+            chosen = None if members is None else members[i]
+            seen = None if typical is None else float(typical[i])
+            yield Ruling(chosen, seen, _reason(row, chosen, seen, rules))
+
+    def _require(self, least: float, what: str) -> None:
+        if len(self) <= least:
+            number = math.floor(min(least, 1e15))  # the smallest floats have no finite inverse
+            raise SgmftError(
+                f"For {what} a model must have been judged on more than {number} posts "
+                f"that it had not learned from, and this one was on {len(self)}: train it on more "
+                "posts, or, where its preset holds none out, with --val-size 0.1."
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write them into a model's folder; where there are none, no file is left there."""
+        if not len(self):
+            (folder / FILE).unlink(missing_ok=True)
+            return
+
+        def write(path: Path) -> None:
+            save_file({"probabilities": self.probabilities, "classes": self.classes}, path)
+            path.chmod(0o644)
+
+        make_whole(folder / FILE, write)
+
+    @classmethod
+    def none(cls, classes: int) -> HeldOut:
+        """Of a model of K classes that had no posts held out."""
+        return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64))
+
+    @classmethod
+    def load(cls, file: Path, classes: int) -> HeldOut:
+        """Read what `save` wrote.
+
+        Args:
+            classes: K, of the model that they belong to.
+
+        Raises:
+            SgmftError: the file is damaged or belongs to another model.
+        """
+        try:
+            found = cls(**load_file(file))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise SgmftError(f"{file} is damaged: save or copy the model again.") from error
+        if found.probabilities.shape != (len(found), classes):
+            raise SgmftError(f"{file} belongs to another model: save or copy the model again.")
+        return found
+
+
+def entropy(probabilities: Numbers) -> NDArray[np.float64]:
+    """In nats, of each row of (N, K): (N,)."""
+    wide = probabilities.astype(np.float64)
+    logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
+    sums: NDArray[np.float64] = -(wide * logs).sum(1)
+    return sums
+
+
+def _reason(
+    probabilities: Numbers,
+    members: NDArray[np.bool_] | None,
+    typicality: float | None,
+    rules: Abstention,
+) -> str | None:
+    if typicality is not None and rules.reject is not None and typicality <= rules.reject:
+        return "seems to be of none of the labels"
+    if members is not None and members.sum() != 1:
+        return "several labels are possible" if members.any() else "no label is probable enough"
+    if rules.min_probability is not None and probabilities.max() < rules.min_probability:
+        return f"no label has a probability of {rules.min_probability:g}"
+    return None
+
+
+def _normal(probabilities: Numbers) -> NDArray[np.float64]:
+    """Rows that sum to 1 to the last digit, which mapie insists on."""
+    wide = probabilities.astype(np.float64)
+    rows: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
+    return rows
+
+
+def _given(classes: int) -> Any:
+    """A classifier, as mapie asks for one, whose inputs are its probabilities."""
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        classes_ = np.arange(classes)
+
+        def __sklearn_is_fitted__(self) -> bool:
+            return True
+
+        def predict_proba(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+            return x
+
+        def predict(self, x: NDArray[np.float64]) -> Any:
+            return x.argmax(1)
+
+    return Given()

@@ -1,0 +1,66 @@
+"""A saved or an exported model, whichever a folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgmft.errors import SgmftError
+from sgmft.locator.onnx.manifest import Manifest, is_exported
+from sgmft.locator.state import REPOSITORY, read_config
+
+if TYPE_CHECKING:
+    from sgmft.locator.prediction import Predictor
+
+
+def load_predictor(
+    model: str,
+    runtime: str | None = None,
+    features: Path | None = None,
+    device: str | None = None,
+) -> Predictor:
+    """What predicts as a folder's model does.
+
+    Args:
+        model: a folder that `sgmft train` or `sgmft export` wrote, or a hub repository.
+        runtime: "torch" or "onnx"; None is what the folder holds.
+        features: folder of a feature store; an exported model keeps none.
+        device: "cpu", "cuda", ...; an exported model runs on the CPU.
+
+    Raises:
+        SgmftError: there is no such model or runtime, or the model is damaged.
+    """
+    if _runtime(model, runtime) == "torch":
+        from sgmft.locator.locator import SemanticLocator
+
+        return SemanticLocator.from_pretrained(model, features=features, device=device)
+    if device is not None:
+        raise SgmftError("An exported model runs on the CPU: leave out --device.")
+    from sgmft.locator.onnx.locator import OnnxLocator
+
+    return OnnxLocator.load(model)
+
+
+def check_model(model: str, runtime: str | None = None) -> None:
+    """Refuse a folder that holds no whole model, without importing what it takes to load one.
+
+    A hub repository is not looked for.
+
+    Args:
+        model, runtime: as in `load_predictor`.
+
+    Raises:
+        SgmftError: there is no such folder or runtime; the model's settings cannot be read, or it
+            differs from the digests in them.
+    """
+    if _runtime(model, runtime) == "onnx":
+        Manifest.read(Path(model))
+    elif Path(model).is_dir() or not REPOSITORY.fullmatch(model):
+        read_config(model, {})
+
+
+def _runtime(model: str, wanted: str | None) -> str:
+    runtime = wanted or ("onnx" if is_exported(model) else "torch")
+    if runtime not in ("torch", "onnx"):
+        raise SgmftError(f"There is no runtime {runtime!r}: use torch or onnx.")
+    return runtime

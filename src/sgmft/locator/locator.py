@@ -1,0 +1,292 @@
+"""The façade: fit, predict, save and load, from posts to labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import PyTorchModelHubMixin
+
+from sgmft.data.posts import Post
+from sgmft.data.splits import split_posts
+from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import fit_temperature
+from sgmft.evaluation.explain.explain import explain_post
+from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.evaluation.explain.masked_model import Model
+from sgmft.features.encode import Chunk, Encodings, encode_all, encode_posts, stack
+from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.features import LabelledFeatures
+from sgmft.locator.abstention import HeldOut
+from sgmft.locator.persistence import load_model, model_card, save_model
+from sgmft.locator.prediction import Answers, Predictor
+from sgmft.locator.zero_shot import adapt_to, describe
+from sgmft.models.base import Network
+from sgmft.models.inference import answer
+from sgmft.models.method import Method
+from sgmft.models.presets import Preset
+from sgmft.models.registry import get_method
+from sgmft.training.dataset import training_set
+from sgmft.training.finetune.settings import Tuning, tuning_of
+from sgmft.training.fit import Task, fit_network, training_record
+from sgmft.training.trainer import Epoch
+from sgmft.utils import distributed as processes
+
+Progress = Callable[[int], None]  # called with the number of posts done so far
+
+
+class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
+    """Predicts where the author of a post was, from its text and its pictures.
+
+    Args:
+        encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
+            or folder that `load_encoder` takes. None is "compact", or the encoder
+            that the method brings along.
+        method: "sgmft", or a system it is compared with; see `sgmft.models.registry.METHODS`.
+        preset: of SG-MFT "default", "elements", "tokens" or "paper"; see `models.presets`. None is
+            the method's default.
+        cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
+            preset's.
+        settings: single settings of the preset to replace, for instance {"epochs": 5}.
+        val_size: share of the training posts held out to choose the epoch; None is the preset's.
+        seed: decides the split, the initial weights, the order of posts and dropout.
+        patch_grid: a picture becomes its square of region features; None is the encoder's (4).
+        tune: "head" trains the network on an encoder that stays as it is; "lora" or "full", or a
+            `Tuning`, goes on to train a Chinese-CLIP encoder with it.
+        features: folder of a feature store that keeps what was encoded; None keeps nothing.
+        device: "cpu", "cuda", ...; by default a GPU if there is one.
+
+    Attributes:
+        labels: the K labels, in the order of the probabilities; set by `fit`.
+        method: the system, with its name, source and settings.
+        network: the trained network, `sgmft.models.sgmft.SGMFT` or the method's; set by `fit`.
+        record: what is known of the training: data, metrics, calibration, history, versions.
+        held_out: what the model says of posts that it has not learned from; perhaps none.
+
+    Raises:
+        SgmftError: no such encoder, method, preset or setting.
+    """
+
+    def __init__(
+        self,
+        encoder: str | None = None,
+        *,
+        method: str = "sgmft",
+        preset: str | None = None,
+        cleaning: str | None = None,
+        settings: dict[str, Any] | None = None,
+        val_size: float | None = None,
+        seed: int = 0,
+        patch_grid: int | None = None,
+        tune: str | Tuning = "head",
+        features: str | Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.method: Method = get_method(method)
+        chosen = self.method.preset(preset, {"seed": seed, **(settings or {})})
+        if val_size is not None:
+            chosen = dataclasses.replace(chosen, val_size=val_size)
+        self.preset: Preset = chosen
+        WithEncoder.__init__(
+            self,
+            self.method.pick_encoder(encoder),
+            cleaning or chosen.cleaning,
+            patch_grid=patch_grid,
+            features=features,
+            device=device,
+        )
+        self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
+        self.labels: list[str] = []
+        self.network: Network | None = None
+        self.record: dict[str, Any] = {}
+        self.held_out = HeldOut.none(0)
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether word and region features are needed beside the pooled ones."""
+        return self.method.uses_tokens(self.preset)
+
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided, so that probabilities mean what they say; set by `fit`."""
+        return float(self.record.get("calibration", {}).get("temperature", 1.0))
+
+    def fit(
+        self,
+        posts: Sequence[Post],
+        *,
+        split_by: str = "label",
+        strict: bool = False,
+        checkpoint: str | Path | None = None,
+        track: str | Path | None = None,
+        on_encoded: Progress | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> Self:
+        """Learn from labelled posts; warns of a label that only one of them has.
+
+        Posts with an error, without a label or that cannot be encoded are left out and counted in
+        `record["data"]["skipped"]`.
+
+        Args:
+            split_by: how the validation posts are drawn: "label" (stratified) or "user" (no user on
+                both sides).
+            strict: refuse all posts when one has an error or cannot be encoded.
+            checkpoint: folder from which an interrupted run continues to the same weights.
+            track: folder for TensorBoard logs; needs `pip install sgmft[track]`.
+            on_encoded: called with the number of posts encoded so far.
+            on_epoch: called after each epoch.
+
+        Raises:
+            SgmftError: fewer than two labels are left, or the training has diverged; with
+                `strict`, for the first bad post.
+        """
+        if self.tuning is not None:
+            from sgmft.training.finetune.stage import (  # heavy, and seldom asked for
+                Stage,
+                check_tunable,
+            )
+
+            check_tunable(self.encoder)
+        processes.join(self.device)
+        keeps = self.features_folder is not None
+        # What the main process encodes the others find in the store; without one each encodes.
+        with processes.main_first() if keeps else nullcontext():
+            known = training_set(
+                posts,
+                lambda some: encode_all(
+                    some,
+                    self.encoder,
+                    tokens=self.uses_tokens,
+                    store=self.store(self.uses_tokens),
+                    on_encoded=on_encoded,
+                    on_disk=True,
+                ),
+                strict,
+            )
+        self.labels = known.labels
+        val_rows: list[int] = []
+        val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
+        if val_size:
+            seed = self.preset.train.seed
+            _, val_rows = split_posts(known.encoded.posts, val_size, seed, split_by)
+        task = Task(
+            LabelledFeatures(known.encoded.features, known.classes),
+            len(self.labels),
+            self.encoder.info,
+            self.method,
+            self.preset,
+            self.method.encode_prompts(self.labels, self.encoder),
+        )
+        run: dict[str, Any] = {"track": track, "device": self.device, "on_epoch": on_epoch}
+        folder = None if checkpoint is None else Path(checkpoint)
+        if self.tuning is None:
+            choice = fit_network(task, val_rows, checkpoint=folder, **run)
+        else:
+            stage = Stage(task, known.encoded, self.encoder_settings, self.tuning)
+            self.forget_encoder()  # its memory is needed
+            choice, tuned = stage.run(val_rows, checkpoint=folder, **run)
+            self.use_tuned(tuned)
+        self.network = choice.network
+        temperature = fit_temperature(*choice.unseen)
+        chances = (choice.unseen.logits / temperature).softmax(-1)
+        self.held_out = HeldOut(chances.numpy(), choice.unseen.labels.numpy())
+        self.record = {
+            "data": known.record(len(val_rows)),
+            **training_record(choice, temperature),
+        }
+        if self.tuning is not None and self.tuned is not None:
+            better = {"better": self.tuned.better}
+            self.record["tuning"] = dataclasses.asdict(self.tuning) | better
+        processes.wait()
+        if known.encoded.files is not None and processes.is_main():
+            known.encoded.files.remove()
+        return self
+
+    @classmethod
+    def zero_shot(
+        cls, descriptions: Mapping[str, Sequence[str]], encoder: str | None = None, **settings: Any
+    ) -> Self:
+        """A locator that knows labels by their descriptions alone; see `zero_shot.describe`.
+
+        Args:
+            descriptions: label to texts, as in {"家": ["在家里", "躺在沙发上"], "学校": [...]}.
+            encoder, settings: as in `SemanticLocator`.
+        """
+        locator = cls(encoder, method="described", **settings)
+        locator.network = describe(locator, descriptions)
+        return locator
+
+    def adapt(self, posts: Iterable[Post]) -> Self:
+        """Standardise a zero-shot locator's scores by these posts too; see `adapt_to`."""
+        chunks = encode_posts(posts, self.encoder, store=self.store(False))
+        adapt_to(self._trained(), chunks, self.encoder)
+        return self
+
+    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
+        network, tokens = self._trained(), self.uses_tokens
+        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
+
+        def say(chunk: Chunk) -> Answers:
+            said = answer(network, stack(chunk.rows, self.encoder, tokens))
+            chances = (said.logits / self.temperature).softmax(-1)
+            return Answers(chunk, chances.numpy(), said.guidance.numpy())
+
+        return map(say, chunks)
+
+    def explain(self, post: Post, *, label: str | None = None) -> Explanation:
+        """Why the model says what it says of one post; see `sgmft.evaluation.explain.explain`.
+
+        Args:
+            label: the label to explain; by default the most probable.
+
+        Raises:
+            SgmftError: the locator is not trained or has no such label, the post has an error or
+                nothing to go on.
+        """
+        network, tokens = self._trained(), self.uses_tokens
+        model = Model(self.encoder, network, tokens, self.labels, self.temperature)
+        return explain_post(post, model, label)
+
+    def encode(
+        self,
+        posts: Sequence[Post],
+        *,
+        tokens: bool | None = None,
+        on_encoded: Progress | None = None,
+    ) -> Encodings:
+        """Features of posts, taken from the store where it has them.
+
+        Args:
+            tokens: whether word and region features are wanted; by default as the preset needs.
+        """
+        tokens = self.uses_tokens if tokens is None else tokens
+        return encode_all(
+            posts, self.encoder, tokens=tokens, store=self.store(tokens), on_encoded=on_encoded
+        )
+
+    def _trained(self) -> Network:
+        if self.network is None:
+            raise SgmftError(
+                "This locator is not trained: call fit(posts) first, or load one with "
+                "SemanticLocator.from_pretrained(folder)."
+            )
+        return self.network
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(self, self._trained(), save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> Self:
+        """A saved locator, from a folder or a hub repository; see `load_model`.
+
+        Raises:
+            SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
+        """
+        return load_model(cls, str(pretrained_model_name_or_path), **settings)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """The README.md of a saved model."""
+        return model_card(self)

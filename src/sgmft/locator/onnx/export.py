@@ -1,0 +1,239 @@
+"""A model's folder for runtimes without torch; `OnnxLocator` reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from sgmft.data.posts import Post
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import PICTURE_OUTPUTS, Encoder, EncoderInfo
+from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.locator.abstention import FILE as HELD_OUT
+from sgmft.locator.onnx.manifest import (
+    FORMAT,
+    HEAD,
+    HEAD_OUTPUTS,
+    MANIFEST,
+    PICTURES,
+    TEXTS,
+    TOKENIZER,
+    is_exported,
+)
+from sgmft.models.base import Network
+from sgmft.utils.checksums import FILES as DIGESTS
+from sgmft.utils.checksums import file_digests, sealed
+from sgmft.utils.files import finite, why, write_whole
+from sgmft.utils.onnx_writer import write_graph
+from sgmft.utils.runtime import versions
+
+if TYPE_CHECKING:
+    from sgmft.locator.locator import SemanticLocator
+
+
+def write_towers(encoder: ChineseClipEncoder, folder: Path) -> None:
+    """Write texts.onnx, pictures.onnx and tokenizer.json.
+
+    Args:
+        encoder: on the CPU, in float32.
+    """
+    numbers = torch.ones(3, 5, dtype=torch.long)
+    inputs = {"input_ids": (numbers, 2), "attention_mask": (numbers, 2)}
+    write_graph(encoder.texts, inputs, ["projected"], folder / TEXTS)
+    size = encoder.info.image_size
+    pictures = torch.zeros(3, size, size, 3, dtype=torch.uint8)
+    given = {"pictures": (pictures, 1)}
+    write_graph(encoder.pictures, given, PICTURE_OUTPUTS, folder / PICTURES)
+    encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+
+
+POSTS, WORDS, REGIONS, NGRAMS = 1_013, 17, 19, 23  # an example's, lengths nothing else has
+
+
+class Head(nn.Module):
+    """A network and its temperature.
+
+    Args:
+        network: reads the fields of a `Batch` named `fields`.
+        temperature: that its logits are divided by.
+    """
+
+    def __init__(self, network: Network, temperature: float, fields: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.temperature, self.fields = network, temperature, fields
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields of a batch to probabilities (B, K) and relative guidance entropies (B, 2)."""
+        output = self.network(Batch(**dict(zip(self.fields, tensors, strict=True))))
+        probabilities = (output.logits / self.temperature).softmax(-1)
+        if output.guidance is None:
+            return probabilities, torch.full_like(probabilities[:, :2], torch.nan)
+        return probabilities, torch.stack(tuple(output.guidance), 1)
+
+
+def write_head(
+    network: Network, temperature: float, info: EncoderInfo, tokens: bool, path: Path
+) -> None:
+    """Write it; the graph's inputs are those fields of `Batch` that the network reads."""
+    inputs = example(network, info, tokens)
+    write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
+
+
+def example(network: Network, info: EncoderInfo, tokens: bool) -> dict[str, tuple[Tensor, int]]:
+    """A batch by field, each with how many of its first axes are of any length."""
+    B, n, m, g = POSTS, WORDS, REGIONS, NGRAMS
+    found = {
+        "text": (torch.rand(B, info.text_width), 1),
+        "image": (torch.rand(B, info.image_width), 1),
+        "has_text": (torch.ones(B, dtype=torch.bool), 1),
+        "has_image": (torch.ones(B, dtype=torch.bool), 1),
+    }
+    if tokens:
+        found |= {
+            "text_tokens": (torch.rand(B, n, info.word_width), 2),
+            "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
+            "image_tokens": (torch.rand(B, m, info.image_width), 2),
+            "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
+            "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
+        }
+    if network.reads_ngrams:
+        numbers = torch.arange(B * g, dtype=torch.int32).reshape(B, g)
+        found |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
+    return found
+
+
+GRAPHS = (HEAD, PICTURES, TEXTS)
+
+FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")
+
+TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
+
+KEPT = ("data", "metrics", "calibration")  # of the locator's record
+
+
+def export_model(
+    locator: SemanticLocator, folder: str | Path, *, int8: Sequence[Post] | None = None
+) -> list[Path]:
+    """Write a trained locator's head and encoder as ONNX, in float32, and all that goes with them.
+
+    The manifest is written last, so that half a folder is none. An earlier export of the same name
+    is replaced.
+
+    Args:
+        locator: trained, or loaded.
+        folder: made if need be; its other files stay.
+        int8: posts such as the model will see; with them the picture networks of `compact` and
+            `cnn` compute in 8 bits, see `sgmft.locator.onnx.quantize`.
+
+    Returns:
+        The files.
+
+    Raises:
+        SgmftError: the locator is not trained or knows its labels by descriptions alone, the folder
+            holds something else or cannot be written, the exporter's packages are missing, or 8
+            bits are asked for with another encoder or without a picture.
+    """
+    network, target = locator.network, Path(folder)
+    if network is None:
+        raise SgmftError("This locator is not trained: there is nothing to export.")
+    if locator.method.name == "described":
+        raise SgmftError("A zero-shot locator is not exported: train one on its answers.")
+    if (target / "config.json").exists():
+        raise SgmftError(f"{target} holds a model: write its export to another folder.")
+    unfinished = list(target.glob(f"{TEMPORARY}*"))  # of a process that was killed
+    ours = is_exported(target) or unfinished
+    if target.is_dir() and any(target.iterdir()) and not ours:
+        raise SgmftError(f"{target} holds other files: write the export to a new folder.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=TEMPORARY) as name:
+            temporary = Path(name)
+            for folder_left in unfinished:
+                shutil.rmtree(folder_left, ignore_errors=True)
+            exact = {"device": "cpu", "dtype": "float32"}
+            encoder = load_encoder(**(locator.encoder_settings | exact))
+            settings = _write_encoder(encoder, temporary)
+            info, tokens = encoder.info, locator.uses_tokens
+            if int8 is not None:
+                info = _in_8_bits(encoder, temporary, int8)
+            write_head(deepcopy(network).cpu(), locator.temperature, info, tokens, temporary / HEAD)
+            locator.held_out.save(temporary)
+            (temporary / "README.md").write_text(_readme(locator), "utf-8")
+            (target / MANIFEST).unlink(missing_ok=True)
+            for file in FILES:
+                (target / file).unlink(missing_ok=True)
+            for path in temporary.iterdir():
+                shutil.move(path, target / path.name)
+            manifest = {
+                "format": FORMAT,
+                "labels": locator.labels,
+                "tokens": tokens,
+                "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
+                "method": locator.method.name,
+                "preset": locator.preset.name,
+                **{key: locator.record[key] for key in KEPT if key in locator.record},
+                "versions": versions(),
+            }
+            manifest[DIGESTS] = file_digests(target / name for name in FILES if name != "README.md")
+            values = {"sgmft": sealed(finite(manifest))}
+            write_whole(
+                target / MANIFEST, json.dumps(values, ensure_ascii=False, indent=2).encode()
+            )
+    except (OSError, SafetensorError) as error:
+        raise SgmftError(f"The export cannot be written to {target}: {why(error)}.") from error
+    return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
+
+
+def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
+    """Write its networks; what the runtime must know of its texts."""
+    from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
+    from sgmft.features.encoders.picture_encoder import PictureEncoder
+    from sgmft.features.encoders.picture_graph import write_pictures
+
+    if isinstance(encoder, PictureEncoder):
+        write_pictures(encoder.patch_grid, folder / PICTURES)
+        return {"texts": encoder.info.name, "max_words": encoder.texts.max_words}
+    if isinstance(encoder, ChineseClipEncoder):
+        write_towers(encoder, folder)
+        return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
+    raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
+
+
+def _in_8_bits(encoder: Encoder, folder: Path, posts: Sequence[Post]) -> EncoderInfo:
+    from sgmft.features.encoders.picture_encoder import PictureEncoder
+    from sgmft.locator.onnx.quantize import quantize_pictures
+
+    if not isinstance(encoder, PictureEncoder):
+        raise SgmftError(
+            f"The networks of compact and cnn can be exported in 8 bits, those of "
+            f"{encoder.info.name} cannot: leave --int8 out."
+        )
+    return quantize_pictures(folder / PICTURES, posts, encoder.info)
+
+
+def _readme(locator: SemanticLocator) -> str:
+    return f"""# An exported semantic-location model
+
+Written by `sgmft export`; `sgmft predict THIS_FOLDER posts.csv -o out.csv` runs it without PyTorch.
+
+- Labels: {", ".join(locator.labels)}
+- `{HEAD}`: features of a batch of posts to `probabilities` (calibrated, in the labels' order) and
+  `guidance`. Its inputs' names and shapes are in the file.
+- `{PICTURES}`: RGB pictures, squashed to a square, uint8, to `pooled` and `regions` features.
+- `{MANIFEST}`: labels, how posts are prepared, and what the model was trained on.
+- `held_out.safetensors`, where there is one: what prediction sets are made from.
+
+The labels are guesses from what a post says and shows, not a record of where anyone was.
+"""

@@ -1,0 +1,64 @@
+"""An exported model behind the façade's own methods: the same predictions, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.data.posts import Post
+from sgmft.features.encode import encode_posts
+from sgmft.features.post_features import PostFeatures
+from sgmft.locator.abstention import FILE as HELD_OUT
+from sgmft.locator.abstention import HeldOut
+from sgmft.locator.onnx.encoder import OnnxEncoder
+from sgmft.locator.onnx.inputs import inputs_of
+from sgmft.locator.onnx.manifest import HEAD, HEAD_OUTPUTS, Manifest
+from sgmft.locator.prediction import Answers, Predictor
+from sgmft.utils.onnx_session import Session
+
+BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
+
+
+class OnnxLocator(Predictor):
+    """Predicts as the `SemanticLocator` that was exported; see `OnnxLocator.load`.
+
+    Attributes:
+        labels: the K labels, in the order of the probabilities.
+        held_out: what the model says of posts that it has not learned from; perhaps none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._manifest = Manifest.read(folder)
+        self.labels = self._manifest.labels
+        self.encoder = OnnxEncoder(folder, self._manifest)
+        self._head = Session(folder / HEAD)
+        kept = folder / HELD_OUT
+        classes = len(self.labels)
+        self.held_out = HeldOut.load(kept, classes) if kept.is_file() else HeldOut.none(classes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A model that `sgmft export` wrote.
+
+        Raises:
+            SgmftError: the folder holds none, or one that is damaged or of a newer format, or a
+                package that it needs is not installed.
+        """
+        return cls(Path(folder))
+
+    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
+        for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
+            yield Answers(chunk, *self._say(chunk.rows))
+
+    def _say(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
+        """Probabilities (N, K) and guidance (N, 2)."""
+        parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
+        for start in range(0, len(rows), BATCH):
+            given = inputs_of(rows[start : start + BATCH], self.encoder.info, self._manifest.tokens)
+            for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, given), strict=True):
+                part.append(x)
+        return tuple(np.concatenate(part) for part in parts)

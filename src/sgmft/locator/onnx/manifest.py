@@ -1,0 +1,82 @@
+"""The folder of an exported model: its files, and what its manifest says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.utils.checksums import FILES, check_file, check_seal
+
+FORMAT = 1  # raised when an older sgmft could not read it
+
+MANIFEST = "onnx.json"
+
+CURE = "export the model again"
+
+HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
+
+HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Whether a folder holds an exported model. Raises SgmftError where nobody may look."""
+    try:
+        return (Path(folder) / MANIFEST).is_file()
+    except OSError as error:
+        raise SgmftError(f"{folder} cannot be read ({error.strerror}).") from error
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What must be known of an exported model.
+
+    Attributes:
+        labels: K, in the order of the probabilities.
+        tokens: whether the head reads word and region features.
+        info: of the encoder.
+        texts: which text side: "compact", "cnn" or "chinese-clip".
+        max_words: bounds a text's tokens.
+    """
+
+    labels: list[str]
+    tokens: bool
+    info: EncoderInfo
+    texts: str
+    max_words: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Of a folder whose files are as they were exported.
+
+        Raises:
+            SgmftError: it holds no exported model, or one that is damaged or of a newer format.
+        """
+        if not is_exported(folder):
+            raise SgmftError(
+                f"{folder} is not a model exported by sgmft: it has no {MANIFEST}. "
+                "Write one with: sgmft export MODEL -o FOLDER."
+            )
+        try:
+            found: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["sgmft"]
+            if found["format"] > FORMAT:
+                raise SgmftError(
+                    f"{folder} was written by sgmft {found['versions']['sgmft']}, in a newer "
+                    "format than this one reads: pip install --upgrade sgmft."
+                )
+            check_seal(found, folder / MANIFEST, CURE)
+            for name in found.get(FILES, ()):
+                check_file(folder / name, found, CURE)
+            encoder = found["encoder"]
+            return cls(
+                [str(label) for label in found["labels"]],
+                bool(found["tokens"]),
+                EncoderInfo(**encoder["info"]),
+                str(encoder["texts"]),
+                int(encoder["max_words"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SgmftError(f"{folder / MANIFEST} is damaged: {CURE}.") from error

@@ -1,0 +1,147 @@
+"""The picture networks of an exported model in 8 bits, for a user's own pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgmft.data.posts import Post
+from sgmft.data.preprocessing.images import Pixels
+from sgmft.errors import SgmftError
+from sgmft.features.encode import prepare
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.utils.checksums import short_digest
+
+if TYPE_CHECKING:
+    from sgmft.locator.prediction import Predictor
+
+KINDS = ("Conv", "Clip", "Add")  # with ReLU6, a convolution's range is that of what it clips to
+
+PIXELS = 3  # channels of what the first convolution reads
+
+
+def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], out: Path) -> None:
+    """Write a graph again, its convolutions in integers.
+
+    Activations are unsigned 8-bit integers, over the range that they take in `batches`; weights are
+    integers of 7 bits with a scale for each channel, since two products of 8 bits overflow on
+    processors without instructions for them (VNNI). Convolutions that read pixels, and whatever is
+    no convolution, stay in float32.
+
+    Args:
+        path: of the graph.
+        batches: what the graph is to be run on, by input.
+        out: perhaps the same file.
+    """
+    from onnx import load
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = iter(batches)
+
+        def get_next(self) -> Mapping[str, NDArray[Any]] | None:
+            return next(self._batches, None)
+
+    graph = load(path).graph
+    shapes = {weight.name: weight.dims for weight in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    first = [node.name for node in convolutions if shapes[node.input[1]][1] == PIXELS]
+    with TemporaryDirectory(dir=out.parent, prefix=".") as folder, _quiet():
+        whole = Path(folder) / out.name
+        quantize_static(
+            path,
+            whole,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(KINDS),
+            nodes_to_exclude=first,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+        whole.replace(out)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer's advice goes to the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+SEEN, BATCH = 128, 8  # pictures that ranges are taken from, and of one run
+
+COMPARED = 128  # posts
+
+
+def quantize_pictures(path: Path, posts: Sequence[Post], info: EncoderInfo) -> EncoderInfo:
+    """Write the graph of the picture networks again in 8 bits.
+
+    Args:
+        path: of the graph.
+        posts: such as the model will see. Ranges are taken from up to 128 pictures of a half of
+            them, drawn at random but always the same.
+        info: of the encoder in float32.
+
+    Returns:
+        The encoder's, with a fingerprint of its own.
+
+    Raises:
+        SgmftError: none of those posts has a picture that can be read.
+    """
+    pictures = list(pictures_of(_halves(posts)[0], info))
+    if not pictures:
+        raise SgmftError(
+            "8 bits need pictures such as the model will see, and none of the posts that --int8 "
+            "named has one that can be read."
+        )
+    stacked = np.stack(pictures)
+    batches = ({"pictures": stacked[i : i + BATCH]} for i in range(0, len(stacked), BATCH))
+    quantize_graph(path, batches, path)
+    digest = short_digest(path.read_bytes())
+    fingerprint = short_digest(f"{info.fingerprint} {digest}".encode())
+    return replace(info, fingerprint=fingerprint, image_key=f"{info.image_key}, int8 {digest}")
+
+
+def agreement(one: Predictor, other: Predictor, posts: Sequence[Post]) -> tuple[int, int]:
+    """On how many posts two models have one label, and of how many.
+
+    Args:
+        posts: as `quantize_pictures` was given them; up to 128 of the other half are asked.
+    """
+    asked = [post for post in _halves(posts)[1] if post.images][:COMPARED]
+    labels = zip(one.predict(asked), other.predict(asked), strict=True)
+    answered = [a == b for a, b in labels if a is not None]
+    return sum(answered), len(answered)
+
+
+def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
+    order = np.random.default_rng(0).permutation(len(posts))
+    half = (len(posts) + 1) // 2
+    return [posts[i] for i in order[:half]], [posts[i] for i in order[half:]]
+
+
+def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
+    """One of each post that has one which can be read, up to SEEN."""
+    prepared = (prepare(post, info) for post in posts if post.images)
+    return islice((post.pictures[0] for post in prepared if not isinstance(post, str)), SEEN)

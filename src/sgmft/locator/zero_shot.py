@@ -1,0 +1,131 @@
+"""Locators without training: labels described in words, from a mapping or a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sgmft.data.preprocessing.text import clean, get_cleaning
+from sgmft.errors import SgmftError
+from sgmft.features.encode import Chunk, stack
+from sgmft.features.encoders.base import Encoder, Recognizer
+from sgmft.features.encoders.efficientnet import imagenet_names
+from sgmft.models.base import Network
+from sgmft.models.baselines.described import Described, DescribedConfig
+
+if TYPE_CHECKING:
+    from sgmft.locator.locator import SemanticLocator
+
+
+def parse_descriptions(words: str) -> dict[str, list[str]]:
+    """Labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
+
+    A label without "=" describes itself. The wide forms ；＝｜ of the marks serve as well.
+
+    Raises:
+        SgmftError: fewer than two labels, one of them twice or without a name or a description.
+    """
+    found: dict[str, list[str]] = {}
+    for part in words.translate(str.maketrans("；＝｜", ";=|")).split(";"):
+        if not part.strip():
+            continue
+        label, equals, told = (piece.strip() for piece in part.partition("="))
+        descriptions = [text for piece in told.split("|") if (text := piece.strip())]
+        if not label or (equals and not descriptions):
+            raise SgmftError(
+                f"--zero-shot: {part.strip()!r} lacks a label or a description: write "
+                "LABEL=DESCRIPTION, with | between several descriptions."
+            )
+        if label in found:
+            raise SgmftError(f"--zero-shot names {label!r} twice: put | between its descriptions.")
+        found[label] = descriptions or [label]
+    return found
+
+
+def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]) -> Described:
+    """The network that knows labels by their descriptions; sets the locator's labels and record.
+
+    Args:
+        locator: of the method "described".
+        descriptions: texts that a post of a label could contain, or that say what it is about, by
+            label; at least two labels, in the order of the probabilities.
+
+    Raises:
+        SgmftError: fewer than two labels, or one without words to describe it.
+    """
+    if len(descriptions) < 2:
+        raise SgmftError(
+            f"Zero-shot needs at least two labels to choose between, not {len(descriptions)}: "
+            "put ; between them."
+        )
+    encoder = locator.encoder
+    info = encoder.info
+    config: dict[str, Any] = {}
+    heads = encoder.class_heads() if isinstance(encoder, Recognizer) else None
+    if heads is not None:
+        config = {"heads": len(heads.weight), "picture_classes": len(heads.names)}
+    network = Described(
+        DescribedConfig(
+            len(descriptions),
+            info.text_width,
+            info.image_width,
+            shared_space=info.shared_space,
+            word_width=info.word_width,
+            **config,
+        )
+    )
+    prompts = [_centre(encoder, label, texts) for label, texts in descriptions.items()]
+    network.prompts.copy_(torch.stack(prompts))
+    vectors = _encode(encoder, imagenet_names() if heads is None else heads.names)
+    if heads is not None:
+        network.names.copy_(vectors)
+        network.weight.copy_(torch.from_numpy(heads.weight))
+        network.bias.copy_(torch.from_numpy(heads.bias))
+    network.refer(vectors)
+    locator.labels = list(descriptions)
+    locator.record = {
+        "data": {"posts": 0, "train": 0, "validation": 0, "skipped": {}},
+        "metrics": {},
+        "calibration": {"temperature": 1.0},
+        "history": [],
+        "descriptions": {label: list(texts) for label, texts in descriptions.items()},
+    }
+    return network.eval()
+
+
+def adapt_to(network: Network, chunks: Iterable[Chunk], encoder: Encoder) -> None:
+    """Add posts to those by which a network standardises its scores, in constant memory.
+
+    Predictions then depend on all posts it was adapted to (transductive); none of their labels is
+    looked at. Without any, the names of ImageNet's classes stand in for them.
+
+    Raises:
+        SgmftError: the network is not of the method "described".
+    """
+    if not isinstance(network, Described):
+        raise SgmftError("Only a zero-shot locator adapts to posts: others learn with fit(posts).")
+    for chunk in chunks:
+        if chunk.rows:
+            features = stack(chunk.rows, encoder, False)
+            network.adapt(features.batch(torch.arange(len(features))).to(network.prompts.device))
+
+
+def _centre(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
+    """Unit vector (Dw) in the middle of a label's descriptions."""
+    cleaning = get_cleaning(encoder.info.cleaning)
+    cleaned = [words for text in texts if (words := clean(text, cleaning))]
+    if isinstance(texts, str) or not cleaned:
+        raise SgmftError(
+            f"The label {label!r} has no words to describe it: give a list of descriptions."
+        )
+    return normalize(_encode(encoder, cleaned).mean(0), dim=-1)
+
+
+def _encode(encoder: Encoder, texts: Sequence[str]) -> Tensor:
+    """Unit vectors (N, Dw) of texts."""
+    pooled = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
+    return normalize(pooled[:, : encoder.info.word_width], dim=-1)

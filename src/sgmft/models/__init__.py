@@ -1,0 +1,8 @@
+"""The network: one idea per file, each equation named where it is computed."""
+
+from sgmft.features.batch import Batch
+from sgmft.models.base import Network, NetworkConfig, Output
+from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.similarity import Guidance
+
+__all__ = ["SGMFT", "Batch", "Guidance", "ModelConfig", "Network", "NetworkConfig", "Output"]

@@ -1,0 +1,166 @@
+"""Similarity-aware feature interpolation attention (eq. 6 to 13), and plain cross-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from sgmft.errors import SgmftError
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise SgmftError unless a width can be cut into heads."""
+    if width % heads:
+        raise SgmftError(
+            f"width {width} cannot be cut into {heads} heads: choose a multiple of {heads}."
+        )
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Number of heads h, and the element width w (None in the tokens view)."""
+
+    count: int
+    element_width: int | None = None
+
+    @property
+    def own_queries(self) -> bool:
+        """Whether cross-attention asks with its own queries (tokens) or the other's (eq. 9)."""
+        return self.element_width is None
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, n, D) -> (B, h, n, D/h), or (B, D) -> (B, h, D/(h w), w)."""
+        if self.element_width is None:
+            return x.unflatten(-1, (self.count, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.count, -1, self.element_width))
+
+    def merge(self, x: Tensor) -> Tensor:
+        """The inverse of `split`: heads concatenated."""
+        return x.flatten(1) if self.element_width is not None else x.transpose(1, 2).flatten(2)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Equations 8 and 9 for all heads: softmax(Q K^T / sqrt(d_K)) V, heads concatenated.
+
+        Args:
+            q, k, v: features as `split` takes them.
+            key_mask: True where a key is real, (B, m); None when all are.
+        """
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        heads = scaled_dot_product_attention(
+            self.split(q), self.split(k), self.split(v), attn_mask=mask
+        )
+        return self.merge(heads)
+
+
+class Projections(nn.Module):
+    """Equations 6 and 7: one modality's W^Q, W^K, W^V, without bias as printed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, K, V, each of x's shape."""
+        return self.query(x), self.key(x), self.value(x)
+
+
+def cross_heads(
+    heads: Heads,
+    text: tuple[Tensor, Tensor, Tensor],
+    image: tuple[Tensor, Tensor, Tensor],
+    text_mask: Tensor | None = None,
+    image_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Equation 9 for both sides, heads concatenated, before W^c.
+
+    As printed in the elements view: the other side's query reads this side's keys and values. In
+    the tokens view, where the lengths differ, each side asks with its own queries.
+
+    Args:
+        text, image: Q, K, V of each side.
+        text_mask, image_mask: True where a token is real, tokens view only.
+    """
+    (q_t, k_t, v_t), (q_i, k_i, v_i) = text, image
+    if heads.own_queries:
+        return heads.attend(q_t, k_i, v_i, image_mask), heads.attend(q_i, k_t, v_t, text_mask)
+    return heads.attend(q_i, k_t, v_t), heads.attend(q_t, k_i, v_i)
+
+
+class InterpolationAttention(nn.Module):
+    """Self- and cross-attention of both modalities, mixed feature by feature by the gate P^m.
+
+    Text and image run through the same steps with their own weights; `heads` decides the view.
+    """
+
+    def __init__(self, width: int, heads: Heads, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.heads = heads
+        self.text, self.image = Projections(width), Projections(width)
+        self.text_self, self.image_self = _output(width), _output(width)  # W^s
+        self.text_cross, self.image_cross = _output(width), _output(width)  # W^c
+        self.text_norm, self.image_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        gate: Tensor,
+        text_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Equations 6 to 13.
+
+        Args:
+            text, image: (B, D) in the elements view, (B, n, D) and (B, m, D) in the tokens view.
+            gate: P^m (B, D).
+            text_mask, image_mask: True where a token is real, tokens view only.
+
+        Returns:
+            X^C of text and of image, in the shapes given.
+        """
+        projected_t: tuple[Tensor, Tensor, Tensor] = self.text(text)
+        projected_i: tuple[Tensor, Tensor, Tensor] = self.image(image)
+        cross_t, cross_i = cross_heads(self.heads, projected_t, projected_i, text_mask, image_mask)
+        if self.heads.own_queries:
+            gate = gate[:, None, :]  # the same for every token
+        attend = self.heads.attend
+        self_t = self.text_self(attend(*projected_t, text_mask))  # eq. 10
+        self_i = self.image_self(attend(*projected_i, image_mask))
+        mixed_t = self.text_cross(cross_t) * gate + self_t * (1 - gate)  # eq. 11, 12
+        mixed_i = self.image_cross(cross_i) * gate + self_i * (1 - gate)
+        return (
+            self.text_norm(self.dropout(mixed_t) + text),  # eq. 13
+            self.image_norm(self.dropout(mixed_i) + image),
+        )
+
+
+class CrossAttention(nn.Module):
+    """One layer of multi-head cross-attention for each modality: equation 11 with eq. 9's heads."""
+
+    def __init__(self, width: int, heads: Heads) -> None:
+        super().__init__()
+        self.heads = heads
+        self.text, self.image = Projections(width), Projections(width)
+        self.text_cross, self.image_cross = _output(width), _output(width)
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        text_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """CA of text and of image; arguments and shapes as in `InterpolationAttention`."""
+        cross_t, cross_i = cross_heads(
+            self.heads, self.text(text), self.image(image), text_mask, image_mask
+        )
+        return self.text_cross(cross_t), self.image_cross(cross_i)
+
+
+def _output(width: int) -> nn.Linear:
+    return nn.Linear(width, width, bias=False)

@@ -1,0 +1,119 @@
+"""BridgeTower (Xu et al. 2023): bridges from two towers' layers into a cross-modal encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.features.batch import Batch
+from sgmft.models.base import Output, TwoSided
+from sgmft.models.baselines.transformer_config import TransformerConfig
+from sgmft.models.layers import CrossModalLayer, additive_mask, layer_config
+from sgmft.models.method import Method
+
+
+@dataclass(frozen=True)
+class BridgeTowerConfig(TransformerConfig):
+    """The shape of BridgeTower; published are width 768, 12 heads and 6 layers.
+
+    Attributes:
+        layers: cross-modal layers; all but the first are bridged to a tower's layer.
+    """
+
+    layers: int = 3
+
+
+class Tower(nn.Module):
+    """One modality's way up: its learned class token, uni-modal layers, and bridges to the side.
+
+    Args:
+        config: of the whole network.
+    """
+
+    def __init__(self, config: BridgeTowerConfig) -> None:
+        from transformers.models.bridgetower import modeling_bridgetower as published
+
+        super().__init__()
+        D, above = config.width, range(config.layers - 1)
+        shape = layer_config(D, config.heads, config.hidden, config.dropout)
+        self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
+        self.type_embedding = nn.Parameter(0.02 * torch.randn(D))
+        self.norm = nn.LayerNorm(D)
+        self.layers = nn.ModuleList(published.BridgeTowerTextLayer(shape) for _ in above)
+        self.bridges = nn.ModuleList(published.BridgeTowerLinkTower(shape) for _ in above)
+        self.pooler = published.BridgeTowerPooler(shape)
+
+    def first(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token before the tokens: T_1 and its mask, (B, 1 + n, D) and (B, 1 + n)."""
+        cls = self.class_token.expand(len(tokens), 1, -1)
+        return torch.cat([cls, tokens], 1), nn.functional.pad(mask, (1, 0), value=True)
+
+    def climb(self, k: int, tokens: Tensor, mask: Tensor) -> Tensor:
+        """T_k from T_{k-1}, both (B, 1 + n, D); k counts from 2."""
+        out = self.layers[k - 2](tokens, additive_mask(mask, tokens.dtype))
+        return out if isinstance(out, Tensor) else out[0]  # a tuple up to transformers 4
+
+    def bridge(self, k: int, tokens: Tensor, stream: Tensor | None) -> Tensor:
+        """What level k's cross-modal layer reads: LN(T_1) first, then LN(T_k + x)."""
+        x: Tensor = tokens + self.type_embedding
+        x = self.norm(x) if stream is None else self.bridges[k - 2](x, stream, None)
+        return x
+
+
+class BridgeTower(TwoSided):
+    """A cross-modal encoder that every level of both towers is bridged into.
+
+    The published model bridges the last six layers of its own, trained encoders. Here the encoders
+    are frozen and only their last layer's tokens are cached, so that the towers are `layers - 1`
+    trainable uni-modal transformer layers on top of those: T_1 are the projected tokens after a
+    learned class token, and T_{k+1} = layer_k(T_k). The vision tower's layers are post-norm like
+    the text's, so that its shared post-norm is not needed. All layers are those of `transformers`,
+    newly initialised.
+    """
+
+    config: BridgeTowerConfig
+
+    def __init__(self, config: BridgeTowerConfig) -> None:
+        D, c = config.width, config
+        super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images, pooled=False)
+        self.text_tower, self.image_tower = Tower(c), Tower(c)
+        self.cross_modal = nn.ModuleList(
+            CrossModalLayer(D, c.heads, c.hidden, c.dropout) for _ in range(c.layers)
+        )
+        self.classifier = nn.Sequential(
+            nn.Linear(2 * D, 2 * D), nn.LayerNorm(2 * D), nn.GELU(), nn.Linear(2 * D, c.classes)
+        )
+
+    def forward(self, batch: Batch) -> Output:
+        """Word and region features of B posts to logits (B, K); `fused` is cls (B, 2 D).
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        text, image, text_mask, image_mask = self.token_inputs(batch)  # (B, n, D), (B, m, D)
+        t, text_mask = self.text_tower.first(text, text_mask)  # T_1 (B, 1 + n, D)
+        v, image_mask = self.image_tower.first(image, image_mask)  # V_1 (B, 1 + m, D)
+        x = y = None
+        for k, layer in enumerate(self.cross_modal, 1):
+            if k > 1:
+                t = self.text_tower.climb(k, t, text_mask)  # T_k
+                v = self.image_tower.climb(k, v, image_mask)
+            x, y = self.text_tower.bridge(k, t, x), self.image_tower.bridge(k, v, y)
+            x, y = layer(x, y, text_mask, image_mask)
+        cls = torch.cat([self.text_tower.pooler(x), self.image_tower.pooler(y)], 1)  # (B, 2 D)
+        return Output(self.classifier(cls), cls)
+
+
+METHOD = Method(
+    name="bridgetower",
+    title="BridgeTower",
+    source="Xu et al. 2023",
+    network=BridgeTower,
+    config=BridgeTowerConfig,
+    tokens=True,
+    note="Architecture only, trained from random initialisation: the published model is "
+    "pre-trained on English pairs and bridges six layers of its encoders; the three levels here "
+    "are cached final-layer features and two new uni-modal layers on top of them.",
+)

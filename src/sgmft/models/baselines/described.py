@@ -1,0 +1,169 @@
+"""Zero-shot classification by descriptions of the labels, of texts and of pictures.
+
+A post's text and picture each get a vector in the space of the descriptions. Where the encoder's
+towers share no space, a picture's is that of ConSE (Norouzi et al. 2014, "Zero-shot learning by
+convex combination of semantic embeddings"): the mean of the class names' vectors, weighted by a
+classifier's probabilities of the most probable classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.models.base import NetworkConfig, Output, Solved, Vectors
+from sgmft.models.method import Method
+
+PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
+
+SIDES = 2  # text and picture
+
+
+@dataclass(frozen=True)
+class DescribedConfig(NetworkConfig):
+    """Settings of zero-shot classification by descriptions.
+
+    Attributes:
+        heads: G, how many classifiers there are of a picture; 0 for none.
+        picture_classes: C, the classes they know.
+        top: how many of the most probable classes make a picture's vector (ConSE's T).
+        scale_factor: on the sum of both sides' standardised cosines, before the softmax; it
+            changes no label, only how sure the probabilities are.
+
+    Raises:
+        SgmftError: a whole number that is too small, or scale_factor is not positive.
+    """
+
+    heads: int = 0
+    picture_classes: int = 0
+    top: int = 10
+    scale_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("scale_factor")
+
+    def _least(self, name: str) -> int:
+        return 0 if name in ("heads", "picture_classes") else 1
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether a picture has a vector in the descriptions' space."""
+        return self.heads > 0 or (self.shared_space and self.word_width == self.image_width)
+
+
+class Described(Solved):
+    """Logits are the sums of both sides' standardised cosines with the labels' descriptions.
+
+    Some descriptions are near to everything, so each label's cosines are standardised, for texts
+    and pictures apart: by mean and variance over the posts it was adapted to, and over the
+    reference texts, which count as `PRIOR` posts; of one post alone, by the latter only. A missing
+    side adds 0.
+    """
+
+    config: DescribedConfig
+    prompts: Tensor  # (K, Dw) the labels' descriptions, unit length
+    names: Tensor  # (C, Dw) the classes' names, unit length
+    weight: Tensor  # (G, C, W)
+    bias: Tensor  # (G, C)
+    reference: Tensor  # (2, K) mean and variance of the reference's cosines
+    count: Tensor  # (2,) posts adapted to that have a text, a picture
+    total: Tensor  # (2, K) sums of their cosines
+    squares: Tensor  # (2, K) sums of their squares
+
+    def __init__(self, config: DescribedConfig) -> None:
+        super().__init__(config)
+        K, Dw, G, C = config.classes, config.word_width, config.heads, config.picture_classes
+        shapes = {
+            "prompts": (K, Dw),
+            "names": (C, Dw),
+            "weight": (G, C, config.image_width // max(1, G)),
+            "bias": (G, C),
+            "reference": (2, K),
+            "count": (SIDES,),
+            "total": (SIDES, K),
+            "squares": (SIDES, K),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def prepare(
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+    ) -> None:
+        """Nothing is trained: raises SgmftError."""
+        raise SgmftError(
+            "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "
+            "adapt(posts) and predict(posts)."
+        )
+
+    def solve(self, batch: Batch, labels: Tensor) -> None:
+        """Nothing; see `prepare`."""
+
+    @torch.no_grad()
+    def refer(self, reference: Tensor) -> None:
+        """Take the cosines' mean and variance over reference texts (R, Dw), R >= 2."""
+        cosines = normalize(reference, dim=-1) @ self.prompts.T
+        self.reference.copy_(torch.stack([cosines.mean(0), cosines.var(0, correction=0)]))
+
+    @torch.no_grad()
+    def adapt(self, batch: Batch) -> None:
+        """Add the cosines of these posts to those that standardise."""
+        for side, (cosines, has) in enumerate(self._cosines(batch)):
+            seen = cosines[has]
+            self.count[side] += len(seen)
+            self.total[side] += seen.sum(0)
+            self.squares[side] += seen.square().sum(0)
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K)."""
+        mean, variance = self._moments()
+        scores = torch.zeros(len(batch.text), self.config.classes).to(self.prompts)
+        for side, (cosines, has) in enumerate(self._cosines(batch)):
+            standard = (cosines - mean[side]) / variance[side].clamp(min=1e-8).sqrt()
+            scores = scores + torch.where(has[:, None], standard, 0.0)
+        return Output(self.config.scale_factor * scores, scores)
+
+    def picture_vectors(self, image: Tensor) -> Tensor:
+        """Pooled picture features (B, Dv) to unit vectors (B, Dw) in the descriptions' space."""
+        c = self.config
+        if not c.heads:
+            return normalize(image, dim=-1)
+        parts = image.reshape(len(image), c.heads, -1)
+        logits = torch.einsum("bgw,gcw->bgc", parts, self.weight) + self.bias
+        chances = logits.softmax(-1).mean(1)  # (B, C) over the classifiers
+        best, where = chances.topk(min(c.top, c.picture_classes), dim=-1)  # (B, T)
+        return normalize((best[..., None] * self.names[where]).sum(1), dim=-1)
+
+    def _cosines(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Of each side that is read, cosines (B, K) and whether it is there (B,)."""
+        text = torch.where(batch.has_text[:, None], batch.text[:, : self.config.word_width], 0.0)
+        sides = [(normalize(text, dim=-1) @ self.prompts.T, batch.has_text)]
+        if self.config.reads_images:
+            image = torch.where(batch.has_image[:, None], batch.image, 0.0)
+            sides.append((self.picture_vectors(image) @ self.prompts.T, batch.has_image))
+        return sides
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the cosines, (2, K) each, of posts and reference together."""
+        before, spread = self.reference
+        several = (self.count > 1).to(self.count)[:, None]  # a post is no measure of itself
+        posts = several * self.count[:, None] + PRIOR
+        mean = (several * self.total + PRIOR * before) / posts
+        squares = several * self.squares + PRIOR * (spread + before.square())
+        return mean, squares / posts - mean.square()
+
+
+METHOD = Method(
+    name="described",
+    title="Zero-shot",
+    source="descriptions of the labels",
+    network=Described,
+    config=DescribedConfig,
+    note="No training.",
+    tuned="",
+)

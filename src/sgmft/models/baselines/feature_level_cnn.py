@@ -1,0 +1,118 @@
+"""Feature-level fusion CNNs (Meng et al. 2017): TextCNN beside a picture's CNN feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.models.base import ModalityInput, Output
+from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
+from sgmft.models.method import Method
+
+
+@dataclass(frozen=True)
+class TextCNNConfig(WordConfig):
+    """The shape of a network with a TextCNN.
+
+    Attributes:
+        windows: words in one window, one convolution each.
+        filters: of each convolution.
+    """
+
+    windows: tuple[int, ...] = (3, 4, 5)
+    filters: int = 128
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "windows", tuple(self.windows))
+        super().__post_init__()
+        if min(self.windows, default=0) < 1:
+            raise SgmftError(
+                f"windows must be one or more numbers of words, not {list(self.windows)}."
+            )
+
+    @property
+    def text_features(self) -> int:
+        """Width of a text's vector."""
+        return len(self.windows) * self.filters
+
+
+class TextCNN(nn.Module):
+    """Convolutions over word embeddings, ReLU, maximum over the text (Kim 2014).
+
+    A window lies within the text; a text shorter than the window is padded with zeros to it.
+
+    Args:
+        width: E of the embeddings.
+        windows, filters: see `TextCNNConfig`.
+    """
+
+    def __init__(self, width: int, windows: Sequence[int], filters: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, k) for k in windows)
+        self.windows = tuple(windows)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, n, E), zeros at padding, and mask (B, n) -> (B, windows x filters)."""
+        length = mask.sum(1, keepdim=True)  # (B, 1)
+        lacking = max(0, max(self.windows) - words.shape[1])
+        x = nn.functional.pad(words, (0, 0, 0, lacking)).transpose(1, 2)  # (B, E, n)
+        found = []
+        for window, convolution in zip(self.windows, self.convolutions, strict=True):
+            y = convolution(x)  # (B, filters, n - window + 1)
+            start = torch.arange(y.shape[2], device=y.device)
+            inside = start <= (length - window).clamp(min=0)  # (B, n - window + 1)
+            found.append(y.masked_fill(~inside[:, None], -torch.inf).amax(2).relu())
+        return torch.cat(found, 1)
+
+
+def text_cnn(config: TextCNNConfig) -> WordInput:
+    """The text side of a network with a TextCNN."""
+    size, width = config.vocabulary_size, config.embedding_width
+    pool = TextCNN(width, config.windows, config.filters)
+    return WordInput(size, width, pool, config.text_features)
+
+
+class FeatureLevelCNN(WordNetwork):
+    """The two features side by side, dropout, one linear layer.
+
+    The picture feature is projected to the text vector's width, so that both weigh alike.
+    """
+
+    config: TextCNNConfig
+
+    def __init__(self, config: TextCNNConfig) -> None:
+        super().__init__(config)
+        D, c = config.text_features, config
+        self.text = text_cnn(c)
+        self.image = ModalityInput(c.image_width, D, True, c.scale, False)
+        self.dropout = nn.Dropout(c.dropout)
+        self.classifier = nn.Linear(2 * D, c.classes)
+
+    def forward(self, batch: Batch) -> Output:
+        """Word features and pooled picture features of B posts to logits (B, K).
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        image = self.image.pooled(batch.image, batch.has_image)  # (B, D)
+        fused = torch.cat([self.text(batch), image], 1)  # (B, 2 D)
+        return Output(self.classifier(self.dropout(fused)), fused)
+
+
+METHOD = Method(
+    name="feature-level-cnn",
+    title="Feature-level fusion CNNs",
+    source="Meng et al. 2017",
+    network=FeatureLevelCNN,
+    config=TextCNNConfig,
+    tokens=True,
+    encoder="cnn",
+    presets=PRESETS,
+    note="TextCNN from memory; EfficientNet-Lite in place of CaffeNet, whose weights are not "
+    "distributed.",
+)

@@ -1,0 +1,106 @@
+"""Linear probes: logistic regression on pooled features of both sides, of the text, of the image.
+
+What every practitioner tries first: a logistic regression on frozen features, its penalty chosen by
+cross-validation.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sgmft.features.batch import Batch
+from sgmft.models.base import NetworkConfig, Output, Solved
+from sgmft.models.experts import DenseExpert, draw_folds
+from sgmft.models.logistic import log_frequencies
+from sgmft.models.method import Method
+from sgmft.models.presets import Preset
+
+FOLDS = 5  # of the training posts
+
+
+class LinearProbe(Solved):
+    """Multinomial logistic regression on the standardised pooled features [t; v].
+
+    A missing side is zeros. A post without any side that the probe reads gets the class
+    frequencies of the training posts, and teaches nothing else. See `sgmft.models.experts` for how
+    features are standardised and the penalty is chosen.
+    """
+
+    sides: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
+    prior: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        widths = {"text": config.text_width, "image": config.image_width}
+        self.expert = DenseExpert(sum(widths[side] for side in self.sides), config.classes)
+        self.register_buffer("prior", torch.zeros(config.classes))  # logarithms
+
+    @torch.no_grad()
+    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
+        """Fit the regression to the posts that have a side to read; see `Solved.solve`."""
+        x, known = self._inputs(batch)
+        self.prior.copy_(log_frequencies(labels, self.config.classes))
+        logits = self.prior.repeat(len(labels), 1)
+        fold = draw_folds(labels, FOLDS)
+        if known.any():
+            logits[known] = self.expert.fit(x[known], labels[known], fold[known])
+        return logits
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K)."""
+        x, known = self._inputs(batch)
+        return Output(torch.where(known[:, None], self.expert(x), self.prior), x)
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), zeros where missing, and whether there are any (B,)."""
+        given = {"text": (batch.text, batch.has_text), "image": (batch.image, batch.has_image)}
+        parts = [given[side] for side in self.sides]
+        x = torch.cat([torch.where(has[:, None], x, 0.0) for x, has in parts], -1)
+        return x, torch.stack([has for _, has in parts]).any(0)
+
+
+class TextOnly(LinearProbe):
+    """Logistic regression on the standardised text; class frequencies for posts without one."""
+
+    sides = ("text",)
+
+
+class ImageOnly(LinearProbe):
+    """Logistic regression on the standardised image; class frequencies for posts without one."""
+
+    sides = ("image",)
+
+
+PROBE = {"default": Preset("default", refit=True)}
+
+METHODS = (
+    Method(
+        name="linear-probe",
+        title="Linear probe",
+        source="logistic regression",
+        network=LinearProbe,
+        config=NetworkConfig,
+        presets=PROBE,
+    ),
+    Method(
+        name="text-only",
+        title="Text only",
+        source="logistic regression",
+        network=TextOnly,
+        config=NetworkConfig,
+        note="Posts without text get the class frequencies of the training posts.",
+        presets=PROBE,
+    ),
+    Method(
+        name="image-only",
+        title="Image only",
+        source="logistic regression",
+        network=ImageOnly,
+        config=NetworkConfig,
+        note="Posts without pictures get the class frequencies of the training posts.",
+        presets=PROBE,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Low-rank fusion (Wang et al. 2021): a bilinear product of text and picture, of low rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sgmft.features.batch import Batch
+from sgmft.models.base import ModalityInput, Output
+from sgmft.models.baselines.feature_level_cnn import TextCNNConfig, text_cnn
+from sgmft.models.baselines.word_embeddings import PRESETS, WordNetwork
+from sgmft.models.method import Method
+
+
+@dataclass(frozen=True)
+class LowRankConfig(TextCNNConfig):
+    """The shape of the network.
+
+    Attributes:
+        rank: R, products that are summed.
+        width: D, of the fused feature (ours).
+    """
+
+    rank: int = 4
+    width: int = 256
+
+
+class LowRankFusion(nn.Module):
+    """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]); the bias is the last column of W.
+
+    Weights start such that inputs of unit variance give a sum of unit variance, of which the
+    product of both sides and each side alone have equal shares.
+
+    Args:
+        text_width, image_width: of t and v.
+        width: D.
+        rank: R.
+    """
+
+    def __init__(self, text_width: int, image_width: int, width: int, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.text = nn.Linear(text_width, rank * width)
+        self.image = nn.Linear(image_width, rank * width)
+        for side in (self.text, self.image):
+            variance = 0.5 * rank**-0.5
+            nn.init.normal_(side.weight, std=(variance / side.in_features) ** 0.5)
+            nn.init.normal_(side.bias, std=variance**0.5)
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        """t (B, Dt) and v (B, Dv) -> h (B, D)."""
+        factors = self.text(text) * self.image(image)  # (B, R D)
+        fused: Tensor = factors.unflatten(1, (self.rank, -1)).sum(1)
+        return fused
+
+
+class LowRank(WordNetwork):
+    """TextCNN and the picture feature, fused by products; dropout, one linear layer."""
+
+    config: LowRankConfig
+
+    def __init__(self, config: LowRankConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.text = text_cnn(c)
+        self.image = ModalityInput(c.image_width, c.image_width, False, c.scale, False)
+        self.fusion = LowRankFusion(c.text_features, c.image_width, c.width, c.rank)
+        self.dropout = nn.Dropout(c.dropout)
+        self.classifier = nn.Linear(c.width, c.classes)
+
+    def forward(self, batch: Batch) -> Output:
+        """Word features and pooled picture features of B posts to logits (B, K).
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        image = self.image.pooled(batch.image, batch.has_image)  # (B, Dv)
+        fused = self.fusion(self.text(batch), image)  # (B, D)
+        return Output(self.classifier(self.dropout(fused)), fused)
+
+
+METHOD = Method(
+    name="low-rank",
+    title="Low-rank fusion",
+    source="Wang et al. 2021",
+    network=LowRank,
+    config=LowRankConfig,
+    tokens=True,
+    encoder="cnn",
+    presets=PRESETS,
+    note="Without the user attributes, which our features do not have; TextCNN from memory; "
+    "EfficientNet-Lite in place of PlacesCNN.",
+)

@@ -1,0 +1,147 @@
+"""UniS-MMC (Zou et al. 2023): contrast that pulls the wrong modality towards the right one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from sgmft.features.batch import Batch
+from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.method import Method
+from sgmft.utils.distributed_loss import Criterion
+
+
+@dataclass(frozen=True)
+class UniSMMCConfig(NetworkConfig):
+    """What decides the network's shape and objective.
+
+    Attributes:
+        width: D of the representations r_t and r_v, and of the heads' hidden layers.
+        contrast: lambda, the weight of the contrastive loss; 0 leaves it out.
+        contrast_temperature: tau, by which cosines are divided.
+        dropout: between the two hidden layers of each head.
+    """
+
+    width: int = 256
+    contrast: float = 0.1
+    contrast_temperature: float = 0.07
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("contrast", "0 or more")
+        self._require("contrast_temperature")
+
+
+def multimodal_contrast(
+    text: Tensor,
+    image: Tensor,
+    text_correct: Tensor,
+    image_correct: Tensor,
+    paired: Tensor,
+    temperature: float = 0.07,
+) -> Tensor:
+    """The contrastive loss of UniS-MMC (Zou et al. 2023), a scalar.
+
+    L_mmc = -log[ sum over P and S of exp(cos(r_t, r_v) / tau)
+                  / sum over all pairs of exp(cos(r_t, r_v) / tau) ]
+
+    A post is in P where the predictions from text alone and from image alone are both right, in S
+    where exactly one is, and in N where neither is. In S the right modality is detached, so that
+    only the wrong one moves; in P and N both move, closer in P and apart in N. Without a post in P
+    or S the loss is 0; without one in N it is 0 too, as the formula says.
+
+    Args:
+        text, image: r_t and r_v (B, D).
+        text_correct, image_correct: (B,) bool, whether the unimodal prediction is right.
+        paired: (B,) bool, whether a post has both sides; the others take no part.
+        temperature: tau.
+    """
+    text, image = text[paired], image[paired]  # (pairs, D)
+    text_correct, image_correct = text_correct[paired], image_correct[paired]
+    text = torch.where((text_correct & ~image_correct)[:, None], text.detach(), text)
+    image = torch.where((image_correct & ~text_correct)[:, None], image.detach(), image)
+    similarity = cosine_similarity(text, image) / temperature  # (pairs,)
+    positive = similarity[text_correct | image_correct]
+    if len(positive) == 0:
+        return similarity.sum() * 0  # still a function of r_t and r_v
+    return similarity.logsumexp(0) - positive.logsumexp(0)
+
+
+class UniSMMC(TwoSided):
+    """Two unimodal heads and a multimodal one on projected features; the latter predicts."""
+
+    config: UniSMMCConfig
+
+    def __init__(self, config: UniSMMCConfig) -> None:
+        D, c = config.width, config
+        super().__init__(c, D)
+        self.text_head = _Head(D, D, c.classes, c.dropout)
+        self.image_head = _Head(D, D, c.classes, c.dropout)
+        self.head = _Head(2 * D, D, c.classes, c.dropout)
+
+    def forward(self, batch: Batch) -> Output:
+        """Pooled features of B posts to the multimodal head's logits (B, K)."""
+        t, v = self.pooled_inputs(batch)  # (B, D)
+        _, text_logits = self.text_head(t)  # (B, K)
+        _, image_logits = self.image_head(v)
+        fused, logits = self.head(torch.cat([t, v], -1))  # (B, D), (B, K)
+        parts = {
+            "text": t,
+            "image": v,
+            "text_logits": text_logits,
+            "image_logits": image_logits,
+            "paired": batch.has_text & batch.has_image,
+        }
+        return Output(logits, fused, parts=parts)
+
+    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+        """L_text + L_image + L_multi + lambda L_mmc."""
+        assert output.parts is not None
+        parts, whole = output.parts, criterion.whole  # the contrast is of all posts of the step
+        text_logits, image_logits = parts["text_logits"], parts["image_logits"]
+        contrast = multimodal_contrast(
+            whole(parts["text"]),
+            whole(parts["image"]),
+            whole(text_logits.argmax(-1) == labels),
+            whole(image_logits.argmax(-1) == labels),
+            whole(parts["paired"]),
+            self.config.contrast_temperature,
+        )
+        supervised = sum(criterion(x, labels) for x in (text_logits, image_logits, output.logits))
+        return supervised + self.config.contrast * contrast
+
+
+class _Head(nn.Module):
+    """Two hidden layers with dropout between, then logits; gives the last hidden layer too."""
+
+    def __init__(self, source: int, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(
+            nn.Linear(source, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.ReLU(),
+        )
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(x)  # (B, width)
+        return hidden, self.output(hidden)
+
+
+METHOD = Method(
+    name="unis-mmc",
+    title="UniS-MMC",
+    source="Zou et al. 2023",
+    network=UniSMMC,
+    config=UniSMMCConfig,
+    note=(
+        "On frozen pooled features with a learned projection of each; the contrastive loss is the "
+        "paper's formula, on each post's own text and image."
+    ),
+)

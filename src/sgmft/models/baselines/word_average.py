@@ -1,0 +1,91 @@
+"""The Baseline of SG-MFT's Table 2: word embeddings, a picture's CNN feature, the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sgmft.features.batch import Batch
+from sgmft.models.base import ModalityInput, Output
+from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
+from sgmft.models.layers import check_widths, classifier
+from sgmft.models.method import Method
+
+
+@dataclass(frozen=True)
+class WordAverageConfig(WordConfig):
+    """The shape of the network.
+
+    Attributes:
+        width: D.
+        classifier_widths: the classifier's hidden widths; four make five layers.
+    """
+
+    dropout: float = 0.1
+    width: int = 256
+    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
+        super().__post_init__()
+        check_widths(self.classifier_widths)
+
+
+class ProjectedMean(nn.Module):
+    """The mean of a text's word embeddings, mapped to D.
+
+    Args:
+        width: E of the embeddings.
+        pooled_width: D.
+    """
+
+    def __init__(self, width: int, pooled_width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, pooled_width)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, n, E), zeros at padding, and their mask (B, n) -> (B, D)."""
+        mean = words.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, E)
+        projected: Tensor = self.project(mean)
+        return projected
+
+
+class WordAverage(WordNetwork):
+    """The sum of both sides, as in Table 2's other rows, and SG-MFT's own classifier (eq. 18)."""
+
+    config: WordAverageConfig
+
+    def __init__(self, config: WordAverageConfig) -> None:
+        super().__init__(config)
+        D, c = config.width, config
+        mean = ProjectedMean(c.embedding_width, D)
+        self.text = WordInput(c.vocabulary_size, c.embedding_width, mean, D)
+        self.image = ModalityInput(c.image_width, D, True, c.scale, False)
+        self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
+        for layer in self.classifier:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, batch: Batch) -> Output:
+        """Word features and pooled picture features of B posts to logits (B, K).
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        fused = self.text(batch) + self.image.pooled(batch.image, batch.has_image)  # (B, D)
+        return Output(self.classifier(fused), fused)
+
+
+METHOD = Method(
+    name="word-average",
+    title="Baseline (word embeddings + CNN)",
+    source="arXiv 2405.05760, Table 2",
+    network=WordAverage,
+    config=WordAverageConfig,
+    tokens=True,
+    encoder="cnn",
+    presets=PRESETS,
+    note="The mean of learned word embeddings; EfficientNet-Lite0 and -Lite2 as the CNN.",
+)

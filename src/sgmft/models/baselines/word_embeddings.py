@@ -1,0 +1,160 @@
+"""Word embeddings learned with the rest of a network, from the words the encoder `cnn` numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.word_numbers import WORD_WIDTH
+from sgmft.models.base import ModalityInput, Network, NetworkConfig, Scale, Vectors
+from sgmft.models.layers import find
+from sgmft.models.method import BUDGET
+from sgmft.models.presets import Preset
+
+PRESETS = {  # embeddings, which start from nothing, need the higher rate
+    "default": Preset("default", {}, replace(BUDGET, learning_rate=1e-3), 0.1, refit=True)
+}
+
+NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
+
+
+@dataclass(frozen=True)
+class WordConfig(NetworkConfig):
+    """What all networks with learned word embeddings have in common.
+
+    Attributes:
+        vocabulary_size: V, different words; the training posts decide it.
+        embedding_width: E, numbers in one word's embedding.
+        dropout: share of the classifier's inputs dropped in training.
+        scale: of the picture features; "unit" by default, since 1280 standardised numbers are
+            learned, and overfitted, in an epoch or two, before any word embedding is.
+    """
+
+    vocabulary_size: int = 1
+    embedding_width: int = 128
+    dropout: float = 0.5
+    scale: Scale = "unit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text_width != WORD_WIDTH:
+            raise SgmftError(
+                f"Word embeddings are learned from words of {WORD_WIDTH} numbers, and this "
+                f"encoder gives {self.text_width}: use the encoder cnn."
+            )
+
+
+def word_ids(words: Tensor) -> Tensor:
+    """Word features (..., 3), bytes as floats, to the numbers (...) in 0..2^24 they stand for."""
+    first, second, third = words.round().long().clamp(0, 255).unbind(-1)
+    ids: Tensor = (first * 256 + second) * 256 + third
+    return ids
+
+
+def vocabulary(words: Vectors | None) -> Tensor:
+    """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
+    parts = () if words is None else words.split(1 << 20)
+    none = torch.empty(0, dtype=torch.long)
+    different = [torch.unique(word_ids(part)) for part in parts]
+    found: Tensor = torch.unique(torch.cat([none, *different]))
+    return found
+
+
+class WordEmbeddings(nn.Module):
+    """Word features to learned embeddings.
+
+    Words outside the vocabulary share one, <unk>. No training post has such a word, so that it
+    stays what it starts as, zero: a word never seen says nothing.
+
+    Args:
+        size: V, words of the vocabulary.
+        width: E.
+    """
+
+    vocabulary: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("vocabulary", torch.full((size,), NO_WORD))  # (V,) ascending
+        self.embedding = nn.Embedding(size + 1, width)  # the last one is <unk>
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        nn.init.zeros_(self.embedding.weight[-1])
+
+    def fit(self, words: Vectors) -> None:
+        """Take the vocabulary from the words of the training posts (M, 3).
+
+        Raises:
+            ValueError: it is not of the size this module was built for.
+        """
+        found = vocabulary(words)
+        if max(1, len(found)) != len(self.vocabulary):
+            raise ValueError(f"built for {len(self.vocabulary)} words, not for {len(found)}")
+        if len(found):
+            self.vocabulary.copy_(found)
+
+    def rows(self, words: Tensor) -> Tensor:
+        """Which embedding each word (..., 3) has: its place in the vocabulary, or V."""
+        place, known = find(self.vocabulary, word_ids(words))
+        return torch.where(known, place, len(self.vocabulary))
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(B, n, 3) and its mask (B, n) -> (B, n, E), zeros where no word is."""
+        embedded: Tensor = self.embedding(self.rows(words)) * mask[..., None]
+        return embedded
+
+
+class WordInput(nn.Module):
+    """The text's way in: embeddings, what makes one vector of them, a null vector for no text.
+
+    Args:
+        size: V.
+        width: E.
+        pool: from embeddings (B, n, E), zeros at padding, and their mask (B, n) to (B, D).
+        pooled_width: D.
+    """
+
+    def __init__(self, size: int, width: int, pool: nn.Module, pooled_width: int) -> None:
+        super().__init__()
+        self.embeddings = WordEmbeddings(size, width)
+        self.pool = pool
+        self.null = nn.Parameter(torch.randn(pooled_width) * pooled_width**-0.5)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The texts of B posts, (B, D).
+
+        Raises:
+            SgmftError: the batch holds pooled features only.
+        """
+        if batch.text_tokens is None or batch.text_mask is None:
+            raise SgmftError(
+                "This model learns word embeddings, and these features hold no words: encode the "
+                "posts again with tokens."
+            )
+        mask = batch.text_mask & batch.has_text[:, None]
+        pooled = self.pool(self.embeddings(batch.text_tokens, mask), mask)
+        return torch.where(mask.any(1)[:, None], pooled, self.null)
+
+
+class WordNetwork(Network):
+    """A network of learned word embeddings and a pooled feature of the pictures."""
+
+    config: WordConfig
+    text: WordInput
+    image: ModalityInput
+
+    @classmethod
+    def measure(cls, words: Vectors | None) -> dict[str, int]:
+        """How many words the vocabulary holds; at least 1, which is no word without any text."""
+        return {"vocabulary_size": max(1, len(vocabulary(words)))}
+
+    def prepare(
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+    ) -> None:
+        """Take the scale of the picture features, and the vocabulary from all words (M, 3)."""
+        self.image.fit(image, regions)
+        if words is not None:
+            self.text.embeddings.fit(words)

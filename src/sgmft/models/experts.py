@@ -1,0 +1,226 @@
+"""What one kind of feature says of the label: logistic regressions whose penalty is chosen by
+cross-fitting, and their predictions for training posts that they were not fitted to."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, nll_loss, normalize
+
+from sgmft.models.base import Normalizer
+from sgmft.models.layers import find
+from sgmft.models.logistic import Part, Solution, logistic_paths
+
+FLOOR = math.log(1e-4)  # no expert rules a label out
+
+MIN_POSTS = 2  # that must hold an n-gram for it to count
+
+MAX_VOCABULARY = 50_000  # n-grams, the most frequent
+
+
+def draw_folds(labels: Tensor, folds: int) -> Tensor:
+    """A fold 0..folds-1 for each of N posts (N,), each class spread over all of them evenly."""
+    order = torch.randperm(len(labels))
+    order = order[labels[order].argsort(stable=True)]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(order)) % folds
+    return fold
+
+
+def evidence(log_probabilities: Tensor, prior: Tensor) -> Tensor:
+    """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K).
+
+    No log-probability counts as less than log 1e-4, and no log p(y), (K,).
+    """
+    return log_probabilities.clamp(min=FLOOR) - prior.clamp(min=FLOOR)
+
+
+class CrossFitted(NamedTuple):
+    """Regressions with one penalty: of all posts, and what those without its fold say of each."""
+
+    solution: Solution
+    said: Tensor  # (N, K) log-probabilities
+
+
+class Expert(nn.Module, ABC):
+    """log p(y | x) by a penalised logistic regression."""
+
+    penalties: ClassVar[tuple[float, ...]]
+    weight: nn.Parameter  # (K, D)
+    bias: nn.Parameter  # (K,)
+
+    @abstractmethod
+    def rows(self, x: Tensor) -> Any:
+        """Take from N posts how inputs are scaled or counted, and return theirs: (N, D), a tensor
+        or a sparse matrix of SciPy.
+        """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logarithms of the K probabilities of B posts, (B, K)."""
+
+    def path(self, x: Tensor, labels: Tensor) -> Iterator[Solution]:
+        """Be the solution for each of `penalties` in turn, from strong to weak."""
+        everything = Part(torch.ones_like(labels, dtype=torch.bool))
+        paths = logistic_paths(self.rows(x), labels, len(self.bias), self.penalties, [everything])
+        for (solution,) in paths:
+            self._be(solution)
+            yield solution
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
+        """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
+
+        Args:
+            x: what `forward` takes, of N posts.
+            labels: their classes (N,).
+            fold: the fold of each post (N,); with one fold only, the strongest penalty is taken.
+
+        Returns:
+            What the chosen regression without the post's fold says of each post, log-probabilities
+            (N, K) of at least log 1e-4; with one fold only, of the posts it was fitted to.
+        """
+        if len(fold.unique()) < 2:
+            next(self.path(x, labels))
+            return self(x).clamp(min=FLOOR)
+        found = self.cross_fit(x, labels, fold)
+        losses = [float(nll_loss(one.said.clamp(min=FLOOR), labels)) for one in found]
+        best = found[losses.index(min(losses))]
+        self._be(best.solution)
+        return best.said.clamp(min=FLOOR)
+
+    @abstractmethod
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+        """The regressions of each of `penalties`; inputs are scaled or counted as in all posts."""
+
+    def _be(self, solution: Solution) -> None:
+        self.weight.copy_(solution.weight)
+        self.bias.copy_(solution.bias)
+
+
+class DenseExpert(Expert):
+    """On standardised features (N, width)."""
+
+    penalties = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.scale = Normalizer(width, "standard")
+        self.weight = nn.Parameter(torch.zeros(classes, width))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def rows(self, x: Tensor) -> Any:
+        """See `Expert`; mean and deviation are those of these posts."""
+        self.scale.fit(x)
+        return self.scale(x)
+
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+        """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
+        rows, parts = self.rows(x), [Part(torch.ones_like(labels, dtype=torch.bool))]
+        for left_out in fold.unique():
+            scale = Normalizer(rows.shape[1], "standard").to(rows)
+            scale.fit(rows[fold != left_out])
+            parts.append(Part(fold != left_out, scale.mean, scale.deviation))
+        found = []
+        for whole, *others in logistic_paths(rows, labels, len(self.bias), self.penalties, parts):
+            said = rows.new_zeros(len(rows), len(self.bias))
+            for part, (weight, bias) in zip(parts[1:], others, strict=True):
+                out = ~part.rows
+                said[out] = linear(rows[out], weight.to(rows), bias.to(rows)).log_softmax(-1)
+            found.append(CrossFitted(whole, said))
+        return found
+
+    def unscaled(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, width) and bias (K,) for features as they are, which are many more numbers."""
+        weight = self.weight / self.scale.deviation
+        return weight, self.bias - weight @ self.scale.mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, width) to log-probabilities (B, K)."""
+        return linear(x, *self.unscaled()).log_softmax(-1)
+
+
+class LexicalExpert(Expert):
+    """On TF-IDF of n-grams: (1 + log count) (1 + log((1 + N) / (1 + n))), rows of unit length.
+
+    N is the number of training posts, n that of those with the n-gram (Salton & Buckley 1988, with
+    scikit-learn's smoothing). N-grams of fewer than two training posts are not counted.
+    """
+
+    penalties = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+    vocabulary: Tensor  # (V,) sorted int32
+    idf: Tensor  # (V,)
+
+    def __init__(self, vocabulary_size: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("vocabulary", torch.zeros(vocabulary_size, dtype=torch.int32))
+        self.register_buffer("idf", torch.zeros(vocabulary_size))
+        self.weight = nn.Parameter(torch.zeros(classes, vocabulary_size))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def rows(self, x: Tensor) -> Any:
+        """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
+        from scipy.sparse import csr_matrix
+
+        row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)[x >= 0]
+        pairs = torch.stack([x[x >= 0].long(), row]).unique(dim=1)
+        ids, posts = pairs[0].unique_consecutive(return_counts=True)
+        enough = posts >= MIN_POSTS
+        ids, posts = ids[enough], posts[enough]
+        kept = posts.argsort(descending=True, stable=True)[:MAX_VOCABULARY].sort().values
+        self.vocabulary = ids[kept].int()
+        self.idf = 1 + torch.log((1 + len(x)) / (1 + posts[kept].float()))
+        self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(kept)))
+        rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
+        return csr_matrix((values, (rows, columns)), shape=(len(x), len(kept)))
+
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+        """See `Expert`. Fold by fold, for each has a vocabulary of its own."""
+        said = [self.weight.new_zeros(len(x), len(self.bias)) for _ in self.penalties]
+        for left_out in fold.unique():
+            out = fold == left_out
+            for answers, _ in zip(said, self.path(x[~out], labels[~out]), strict=True):
+                answers[out] = self(x[out]).to(answers)
+        return [CrossFitted(*pair) for pair in zip(self.path(x, labels), said, strict=True)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
+        row, column, value = self._weights(x)
+        logits = self.bias.expand(len(x), -1).clone()
+        logits.index_add_(0, row, value[:, None] * self.weight.T[column])
+        return logits.log_softmax(-1)
+
+    def counted(self, x: Tensor, counts: Tensor) -> Tensor:
+        """As `forward`, of n-grams (B, g) that are all different, and how often each is there.
+
+        Padding counts as nothing. This form can be exported, and is slower on many posts.
+        """
+        if not len(self.vocabulary):
+            return self.bias.log_softmax(-1).expand(len(x), -1)
+        column, known = find(self.vocabulary, x)
+        value = normalize(self._tf_idf(counts.clamp(min=1), column) * known, dim=-1)
+        logits = self.bias + (value[:, None] @ self.weight.T[column])[:, 0]
+        return logits.log_softmax(-1)
+
+    def _weights(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
+        if not len(self.vocabulary):
+            none = torch.zeros(0, dtype=torch.long, device=x.device)
+            return none, none, self.idf.new_zeros(0)
+        column, known = find(self.vocabulary, x)  # padding is no n-gram's number
+        row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
+        both = row[known] * len(self.vocabulary) + column[known]
+        cell, count = both.unique(return_counts=True)
+        row, column = cell // len(self.vocabulary), cell % len(self.vocabulary)
+        value = self._tf_idf(count, column)
+        length = value.new_zeros(len(x)).index_add_(0, row, value.square()).sqrt()
+        return row, column, value / length[row]
+
+    def _tf_idf(self, count: Tensor, column: Tensor) -> Tensor:
+        """Weights of n-grams, before rows are brought to unit length."""
+        return (1 + count.to(self.idf).log()) * self.idf[column]

@@ -1,0 +1,172 @@
+"""Fusion modules (Table 3): one file each, one signature, exchangeable by name.
+
+A fusion module is built as `Module(width, heads, layers)` and called as
+`module(text, image, text_mask, image_mask)`: in the tokens view features (B, n, D) and (B, m, D)
+with masks that are True where a token is real, in the elements view (B, D) each and no masks. It
+returns M_fuse (B, D). A module of your own takes one line, `FUSIONS["mine"] = Mine`, and is then
+asked for as `fusion="mine"`; docs/compare.md has a worked example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.models.attention import CrossAttention, Heads
+from sgmft.models.layers import (
+    CrossModalLayer,
+    asymmetric_layer,
+    require_tokens,
+    self_attention_layer,
+)
+
+
+def pool(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over real tokens: (B, n, D) -> (B, D); a pooled feature (B, D) stays as it is."""
+    if x.dim() == 2:
+        return x
+    if mask is None:
+        return x.mean(1)
+    weight = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class AsymmetricCoAttention(nn.Module):
+    """The text attends to itself and to the image, which stays untouched; tokens view only.
+
+    A block has 16 D^2 weights, as many as two layers of the SFM, so that there is one block for
+    every two `layers`, and at least one.
+
+    Args:
+        width: D.
+        heads: h, of the tokens view.
+        layers: the SFM's layers, 8 D^2 weights each, whose size is to be matched.
+
+    Raises:
+        SgmftError: the heads are those of the elements view.
+    """
+
+    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+        super().__init__()
+        require_tokens(heads, "asymmetric-co-attention")
+        self.blocks = nn.ModuleList(
+            asymmetric_layer(width, heads.count, 4 * width) for _ in range(max(1, layers // 2))
+        )
+
+    def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
+        """M_fuse (B, D), the mean over the text tokens, of (B, n, D), (B, m, D) and their masks."""
+        for block in self.blocks:
+            text = block(  # (B, n, D)
+                text, image, tgt_key_padding_mask=~text_mask, memory_key_padding_mask=~image_mask
+            )
+        return pool(text, text_mask)
+
+
+class CoAttention(nn.Module):
+    """Words and regions attend to themselves and to each other; tokens view only.
+
+    BridgeTower's cross-modal layer without bridges. With a feed-forward width of D/2 it has 18 D^2
+    weights, about as many as two layers of the SFM, so that there is one for every two `layers`,
+    and at least one.
+
+    Args:
+        width: D.
+        heads: h, of the tokens view.
+        layers: the SFM's layers, 8 D^2 weights each, whose size is to be matched.
+
+    Raises:
+        SgmftError: the heads are those of the elements view.
+    """
+
+    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+        super().__init__()
+        require_tokens(heads, "co-attention")
+        hidden = max(1, width // 2)
+        self.blocks = nn.ModuleList(
+            CrossModalLayer(width, heads.count, hidden) for _ in range(max(1, layers // 2))
+        )
+
+    def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
+        """M_fuse (B, D), the streams' means added, of (B, n, D), (B, m, D) and their masks."""
+        for block in self.blocks:
+            text, image = block(text, image, text_mask, image_mask)
+        return pool(text, text_mask) + pool(image, image_mask)
+
+
+class MergeAttention(nn.Module):
+    """One transformer over [T + e0; V + e1], words and regions as one sequence; tokens view only.
+
+    A layer has 8 D^2 weights, as many as a layer of the SFM, with a feed-forward width of 2 D.
+
+    Args:
+        width: D.
+        heads: h, of the tokens view.
+        layers: transformer layers.
+
+    Raises:
+        SgmftError: the heads are those of the elements view.
+    """
+
+    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+        super().__init__()
+        require_tokens(heads, "merge-attention")
+        self.types = nn.Parameter(0.02 * torch.randn(2, width))  # e0, e1
+        self.layers = nn.ModuleList(
+            self_attention_layer(width, heads.count, 2 * width) for _ in range(layers)
+        )
+
+    def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
+        """M_fuse (B, D), the mean over all tokens, of (B, n, D), (B, m, D) and their masks."""
+        x = torch.cat([text + self.types[0], image + self.types[1]], 1)  # (B, n + m, D)
+        mask = torch.cat([text_mask, image_mask], 1)  # (B, n + m)
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=~mask)
+        return pool(x, mask)
+
+
+class SimilarityAwareFusion(nn.Module):
+    """M_fuse = CA(X_text) + CA(X_image), after `layers` layers for each modality."""
+
+    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrossAttention(width, heads) for _ in range(layers))
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        text_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
+        """M_fuse (B, D) of features in either view, tokens pooled under their masks."""
+        for layer in self.layers:
+            text, image = layer(text, image, text_mask, image_mask)
+        return pool(text, text_mask) + pool(image, image_mask)
+
+
+class SumFusion(nn.Module):
+    """The pooled features of both sides are added; nothing is learned."""
+
+    def __init__(self, width: int, heads: Heads, layers: int = 0) -> None:
+        super().__init__()
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        text_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
+        """M_fuse (B, D)."""
+        return pool(text, text_mask) + pool(image, image_mask)
+
+
+FUSIONS: dict[str, Callable[[int, Heads, int], nn.Module]] = {
+    "sfm": SimilarityAwareFusion,
+    "sum": SumFusion,
+    "asymmetric-co-attention": AsymmetricCoAttention,
+    "merge-attention": MergeAttention,
+    "co-attention": CoAttention,
+}

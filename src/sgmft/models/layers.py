@@ -1,0 +1,164 @@
+"""The multimodal classifier: five fully connected layers (equation 18)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.models.attention import Heads
+
+
+def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> Any:
+    """The shape of BridgeTower layers, as their constructors in `transformers` take it.
+
+    Returns:
+        A `BridgeTowerTextConfig`: post-norm, GELU, bridges that add, eager attention, which is the
+        one kind that every supported version of `transformers` has for these layers.
+    """
+    from transformers import BridgeTowerTextConfig  # takes seconds: only who needs it waits
+
+    kinds: dict[str, Any] = {"attn_implementation": "eager", "link_tower_type": "add"}
+    return BridgeTowerTextConfig(
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=hidden,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        **kinds,
+    )
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores (B, h, n, m) so that only real keys count: (B, 1, 1, m).
+
+    Args:
+        mask: (B, m) True where a key is real; at least one in each row.
+        dtype: of the features.
+    """
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+
+
+class CrossModalLayer(nn.Module):
+    """BridgeTower's cross-modal layer (Xu et al. 2023), one set of weights for each stream.
+
+    Self-attention, cross-attention to the other stream, feed-forward block, each followed by
+    residual and LayerNorm. Both streams are updated from the same inputs.
+
+    Args:
+        width: D.
+        heads: h.
+        hidden: width of the feed-forward block.
+        dropout: on attention weights and after each of the three parts.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.1) -> None:
+        from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
+
+        super().__init__()
+        config = layer_config(width, heads, hidden, dropout)
+        self.text = BridgeTowerBertCrossLayer(config)
+        self.image = BridgeTowerBertCrossLayer(config)
+
+    def forward(
+        self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both streams, (B, n, D) and (B, m, D); masks are True where a token is real."""
+        words = additive_mask(text_mask, text.dtype)
+        regions = additive_mask(image_mask, image.dtype)
+        return (
+            self.text(text, image, attention_mask=words, encoder_attention_mask=regions)[0],
+            self.image(image, text, attention_mask=regions, encoder_attention_mask=words)[0],
+        )
+
+
+def find(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the vocabulary's numbers each x is, and whether it is one of them.
+
+    Args:
+        vocabulary: (V,), ascending, all different, V >= 1.
+        x: of any shape and the vocabulary's type.
+
+    Returns:
+        Places 0..V-1 in x's shape, int64, and True where the number is known; the place of one
+        that is not means nothing.
+    """
+    search = _bisect if torch.compiler.is_exporting() else _searchsorted
+    place = search(vocabulary, x)
+    return place, vocabulary[place] == x
+
+
+def _searchsorted(vocabulary: Tensor, x: Tensor) -> Tensor:
+    return torch.searchsorted(vocabulary, x).clamp(max=len(vocabulary) - 1)
+
+
+def _bisect(vocabulary: Tensor, x: Tensor) -> Tensor:
+    """The last place whose number is at most x, or 0: log2 V gathers, since ONNX has no search."""
+    size = len(vocabulary)
+    place = torch.zeros_like(x, dtype=torch.long)
+    step = 1 << (size - 1).bit_length()
+    while step := step // 2:
+        ahead = place + step
+        reached = (ahead < size) & (vocabulary[ahead.clamp(max=size - 1)] <= x)
+        place = torch.where(reached, ahead, place)
+    return place
+
+
+def self_attention_layer(
+    width: int, heads: int, hidden: int, dropout: float = 0.1
+) -> nn.TransformerEncoderLayer:
+    """x = LN(x + SA(x)); x = LN(x + FFN(x)), FFN = GELU(x W1 + b1) W2 + b2.
+
+    It is called with x (B, n, D) and `src_key_padding_mask`, which is True where there is no token.
+    """
+    return nn.TransformerEncoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
+
+
+def asymmetric_layer(
+    width: int, heads: int, hidden: int, dropout: float = 0.1
+) -> nn.TransformerDecoderLayer:
+    """x = LN(x + SA(x)); x = LN(x + CA(x, V)); x = LN(x + FFN(x)): mPLUG's asymmetric co-attention.
+
+    It is called with x (B, n, D), V (B, m, D), and `tgt_key_padding_mask` and
+    `memory_key_padding_mask`, which are True where there is no token. V is read only.
+    """
+    return nn.TransformerDecoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
+
+
+def require_tokens(heads: Heads, name: str) -> None:
+    """Refuse the elements view.
+
+    Raises:
+        SgmftError: `heads` are those of the elements view.
+    """
+    if heads.element_width is not None:
+        raise SgmftError(
+            f"The fusion module {name} attends over words and regions, which the elements view "
+            "does not have: use view=tokens."
+        )
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Raise SgmftError unless all hidden widths of a classifier are at least 1."""
+    if min(widths, default=1) < 1:
+        raise SgmftError(f"classifier_widths must be at least 1, not {list(widths)}.")
+
+
+def classifier(
+    width: int, classes: int, hidden: Sequence[int] = (512, 256, 128, 64), dropout: float = 0.1
+) -> nn.Sequential:
+    """Fully connected layers with ReLU and dropout between: (B, width) -> logits (B, classes).
+
+    The softmax of equation 18 is left to the loss and to `predict_proba`. The paper does not state
+    the hidden widths; ours make five layers.
+    """
+    sizes = (width, *hidden)
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))

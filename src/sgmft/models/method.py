@@ -1,0 +1,154 @@
+"""A method: a network, its settings, and what a table of results must say of it."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.base import Encoder
+from sgmft.models.base import Network, NetworkConfig, Solved
+from sgmft.models.presets import Preset, TrainConfig, with_settings
+
+BUDGET = TrainConfig(
+    epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
+)
+"""How a compared system is trained unless its card says otherwise: the same epochs for all."""
+
+
+class Architecture(NamedTuple):
+    """A kind of network, built from a `config`."""
+
+    network: type[Network]
+    config: type[NetworkConfig]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One system, usable as `SemanticLocator(method=name)`.
+
+    Attributes:
+        name: how it is asked for.
+        title: how tables name it.
+        source: where it comes from.
+        network: built from a `config`.
+        config: a dataclass; its fields beyond `NetworkConfig`'s are the method's settings.
+        presets: named settings; the first is the default.
+        variants: what a preset of that name trains, where it is not `network`.
+        note: what a reader of its figures must know.
+        tokens: whether it needs word and region features.
+        encoder: the encoder it brings along, where it cannot work on any other's features.
+        prompts: texts with {} for a label, where the method needs the labels encoded.
+        tuned: the setting that a comparison tries several values of; "" for none.
+    """
+
+    name: str
+    title: str
+    source: str
+    network: type[Network]
+    config: type[NetworkConfig]
+    presets: Mapping[str, Preset] = field(
+        default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
+    )
+    variants: Mapping[str, Architecture] = field(default_factory=dict)
+    note: str = ""
+    tokens: bool = False
+    encoder: str | None = None
+    prompts: Sequence[str] = ()
+    tuned: str = "learning_rate"
+
+    def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:
+        """The preset of that name, or the first, with single settings replaced.
+
+        Raises:
+            SgmftError: no such preset or setting, or a value of the wrong kind.
+        """
+        name = name or next(iter(self.presets))
+        if name not in self.presets:
+            raise SgmftError(
+                f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
+            )
+        known = self.setting_kinds(name)
+        solved = issubclass(self.architecture(name).network, Solved)
+        if solved:  # it has no epochs to set anything for
+            for key in settings or {}:
+                if key not in (*known, "seed"):
+                    raise SgmftError(
+                        f"{self._told(name)} has no setting {key!r}: "
+                        + (f"use {', '.join(known)}." if known else "it has none.")
+                    )
+        preset = with_settings(self.presets[name], settings or {}, known)
+        self._check(preset)
+        return preset
+
+    def _told(self, preset: str) -> str:
+        return f"The preset {preset!r} of {self.name}" if self.variants else self.name
+
+    def _check(self, preset: Preset) -> None:
+        """Raise what a network of these settings would raise, before any post is encoded."""
+        parts = [preset.model.get(name, 1) for name in ("heads", "element_width")]
+        width = 3 if self.encoder == "cnn" else 8 * math.prod(max(1, part) for part in parts)
+        config = self.architecture(preset.name).config
+        config(2, width, width, shared_space=True, **preset.model)
+
+    def architecture(self, preset: str) -> Architecture:
+        """What a preset of that name trains."""
+        return self.variants.get(preset, Architecture(self.network, self.config))
+
+    def load_config(self, preset: str, values: Mapping[str, Any]) -> NetworkConfig:
+        """The config of a saved network; unknown names raise SgmftError (a newer version's)."""
+        config = self.architecture(preset).config
+        unknown = values.keys() - {f.name for f in fields(config)}
+        if unknown:
+            raise SgmftError(
+                f"The model's settings {', '.join(sorted(unknown))} are not known here."
+            )
+        return config(**values)
+
+    def setting_kinds(self, preset: str) -> dict[str, Any]:
+        """Name and type of every setting of a preset's network."""
+        fixed = {f.name for f in fields(NetworkConfig)} | {"initial_temperature", "vocabulary_size"}
+        kinds = typing.get_type_hints(self.architecture(preset).config)
+        return {name: kind for name, kind in kinds.items() if name not in fixed}
+
+    def pick_encoder(self, name: str | None) -> str:
+        """The encoder asked for, or the one this method works on.
+
+        Raises:
+            SgmftError: the two do not fit.
+        """
+        if self.encoder is not None and name not in (None, self.encoder):
+            raise SgmftError(
+                f"{self.name} learns its own word embeddings and works on the encoder "
+                f"{self.encoder!r} only: leave {name!r} out."
+            )
+        if self.encoder is None and name == "cnn":
+            raise SgmftError(
+                f"The encoder 'cnn' gives words as numbers of a vocabulary, which {self.name} "
+                "cannot read: use another encoder, such as compact."
+            )
+        return name or self.encoder or "compact"
+
+    def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> Tensor | None:
+        """The labels as encoded texts (K, Dt), the mean of their prompts' unit vectors.
+
+        None where the method needs none.
+        """
+        if not self.prompts:
+            return None
+        names = [label.replace("_", " ") for label in labels]
+        texts = [prompt.format(name) for name in names for prompt in self.prompts]
+        encoded: Tensor = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
+        pooled: Tensor = normalize(encoded, dim=-1)
+        return pooled.reshape(len(labels), len(self.prompts), -1).mean(1)
+
+    def uses_tokens(self, preset: Preset) -> bool:
+        """Whether this preset of the method needs word and region features."""
+        return self.tokens or preset.model.get("view") == "tokens"

@@ -1,0 +1,179 @@
+"""Named settings: the paper's, the tokens view, and the default; and `--set name=value` on top."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sgmft.errors import SgmftError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Defaults are the paper's (section 4.3), or chosen by us (*).
+
+    Attributes:
+        epochs: passes over the training posts, at most.
+        batch_size: posts in one step, over all processes.
+        learning_rate, beta1, beta2: Adam's.
+        weight_decay: decoupled, as in AdamW; 0 makes it Adam (*).
+        schedule: of the learning rate over all steps (*).
+        warmup: share of all steps over which the learning rate rises to its value (*).
+        patience: epochs without a better validation loss after which training stops, and the best
+            epoch's weights are kept; 0 trains all epochs and keeps the last (*).
+        class_weights: weigh each class by its inverse frequency (*).
+        label_smoothing: share of the target spread over all classes (*).
+        modality_dropout: share of the training posts with text and picture that are shown without
+            one of them, drawn anew in each epoch (*).
+        seed: decides initial weights, order and dropout.
+    """
+
+    epochs: int = 30
+    batch_size: int = 20
+    learning_rate: float = 1e-5
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    schedule: Literal["none", "cosine"] = "none"
+    warmup: float = 0.0
+    patience: int = 0
+    class_weights: bool = False
+    label_smoothing: float = 0.0
+    modality_dropout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
+        if self.schedule not in ("none", "cosine"):
+            raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
+        for name in ("label_smoothing", "modality_dropout", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
+        for name in ("patience", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SgmftError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of settings.
+
+    Attributes:
+        name: how it is asked for.
+        model: fields of `sgmft.models.sgmft.ModelConfig` that differ from the paper's.
+        train: how it is trained.
+        val_size: share of the training posts held out to choose the epoch; 0 holds out none.
+        refit: after the held-out posts have chosen the epoch, train anew on all posts.
+        cleaning: of the texts, see `sgmft.data.preprocessing.text.CLEANINGS`.
+    """
+
+    name: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    val_size: float = 0.0
+    refit: bool = False
+    cleaning: str = "light"
+
+
+_OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
+
+PRESETS = {  # of SG-MFT; the first is the default
+    preset.name: preset
+    for preset in (
+        Preset("default", refit=True),
+        Preset(
+            "elements",
+            _OURS,
+            TrainConfig(
+                epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3
+            ),
+            val_size=0.1,
+            refit=True,
+        ),
+        Preset(
+            "tokens",
+            {"view": "tokens", "hidden_ratio": 1.0, **_OURS},
+            TrainConfig(
+                epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
+            ),
+            val_size=0.1,
+        ),
+        Preset("paper", cleaning="paper"),
+    )
+}
+
+
+def with_settings(
+    preset: Preset, settings: Mapping[str, Any], model_kinds: Mapping[str, Any]
+) -> Preset:
+    """A preset with single settings replaced.
+
+    Args:
+        settings: values, or their text as typed after `--set`, by name of a `TrainConfig` field or
+            of a setting of the network.
+        model_kinds: name and type of the network's settings.
+
+    Raises:
+        SgmftError: no such setting, or a value of the wrong kind.
+    """
+    train_kinds = typing.get_type_hints(TrainConfig)
+    model, train = dict(preset.model), {}
+    for key, value in settings.items():
+        if key in train_kinds:
+            train[key] = parse_setting(key, value, train_kinds[key])
+        elif key in model_kinds:
+            model[key] = parse_setting(key, value, model_kinds[key])
+        else:
+            names = sorted({*train_kinds, *model_kinds})
+            raise SgmftError(f"There is no setting {key!r}: use one of {', '.join(names)}.")
+    return dataclasses.replace(
+        preset, model=model, train=dataclasses.replace(preset.train, **train)
+    )
+
+
+def parse_setting(name: str, value: Any, kind: Any) -> Any:
+    """A setting's value from its text: the kinds that the two configs have, and no others."""
+    if not isinstance(value, str):
+        return value
+    choices = [kind]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        choices = list(typing.get_args(kind))
+    for choice in choices:
+        if typing.get_origin(choice) is Literal:
+            if value in typing.get_args(choice):
+                return value
+        elif choice is bool:
+            if value.lower() in ("true", "false"):
+                return value.lower() == "true"
+        elif choice in (int, float, str):
+            try:
+                return choice(value)
+            except ValueError:
+                continue
+        elif typing.get_origin(choice) is tuple:
+            try:
+                return tuple(int(part) for part in value.split(",") if part)
+            except ValueError:
+                continue
+    expected = " or ".join(_told(choice) for choice in choices)
+    raise SgmftError(f"--set {name}={value}: expected {expected}.")
+
+
+def _told(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return "whole numbers separated by commas"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, str(kind))

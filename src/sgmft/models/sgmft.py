@@ -1,0 +1,250 @@
+"""SG-MFT (arXiv 2405.05760), from features to logits; read with docs/method.md beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.models.attention import Heads, InterpolationAttention
+from sgmft.models.base import NetworkConfig, Output, Scale, TwoSided
+from sgmft.models.fusions import FUSIONS
+from sgmft.models.layers import check_widths, classifier
+from sgmft.models.rank_one import rank_one_attention
+from sgmft.models.similarity import (
+    Gate,
+    Guidance,
+    Temperature,
+    element_entropy,
+    element_probabilities,
+    gate_entropy,
+    modality_gate,
+)
+
+
+def interaction(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    temperature: Tensor,
+    key_mask: Tensor | None = None,
+) -> Tensor:
+    """Equation 14: X_inter = P^e X of the other side.
+
+    Args:
+        queries: features of the guided side, which ask: (B, D) or tokens (B, n, D).
+        keys: features of the other side, which are compared: (B, D) or (B, m, D).
+        values: X^C of the other side, in the shape of `keys`.
+        key_mask: True where a token of the other side is real, tokens view only.
+
+    Returns:
+        X_inter, in the shape of `queries`.
+    """
+    if queries.dim() == 2:
+        return rank_one_attention(queries, keys, values, temperature)
+    return element_probabilities(queries, keys, temperature, key_mask) @ values
+
+
+class FeedForward(nn.Module):
+    """LayerNorm(ReLU(x W1 + X_inter W3 + b1) W2 + b2 + x); without W3 it is the conventional block.
+
+    Args:
+        width: D.
+        hidden: d_h, 4 D by default in the model.
+        guided: whether X_inter comes in.
+    """
+
+    def __init__(self, width: int, hidden: int, guided: bool, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(width, hidden)  # carries b1
+        self.w3 = nn.Linear(width, hidden, bias=False) if guided else None
+        self.w2 = nn.Linear(hidden, width)  # carries b2
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, inter: Tensor | None = None) -> Tensor:
+        """Equations 15 and 16, on x = X^C; `inter` is required exactly when the block is guided."""
+        hidden = self.w1(x)
+        if self.w3 is not None:
+            if inter is None:
+                raise ValueError("a guided feed-forward block needs X_inter")
+            hidden = hidden + self.w3(inter)
+        elif inter is not None:
+            raise ValueError("this feed-forward block is not guided and takes no X_inter")
+        output: Tensor = self.norm(self.dropout(self.w2(hidden.relu())) + x)
+        return output
+
+
+@dataclass(frozen=True)
+class ModelConfig(NetworkConfig):
+    """Everything that decides the network's shape. Defaults are the paper's, or chosen by us (*).
+
+    In a shared space as wide as D no projection is learned.
+
+    Attributes:
+        width: D; 0 takes the width of the space that the encoder's towers share, as printed, or
+            512 where they share none: see `own_width` (*).
+        view: pooled features as D scalar elements, or word and region tokens.
+        element_width: w, numbers in one element of a head; elements view only.
+        heads: h.
+        gate: how P^m comes from S^m.
+        temperature: factor on both similarities; "learned" starts at `initial_temperature`.
+        guided: which side's feed-forward block is guided by the other's features (Table 4).
+        sim: whether there is similarity-guided interaction; Table 2 leaves it out.
+        fusion: "sfm", or another module of `sgmft.models.fusions.FUSIONS` in its place (Table 3).
+        fusion_layers: cross-attention layers of each modality in the SFM.
+        hidden_ratio: feed-forward width over D (*).
+        classifier_widths: the classifier's hidden widths; four make five layers (*).
+        dropout: after attention, in the feed-forward block and in the classifier (*).
+        scale: of the features that come in (*).
+        max_images: pictures of one post told apart in the tokens view.
+    """
+
+    width: int = 0
+    view: Literal["elements", "tokens"] = "elements"
+    element_width: int = 1
+    heads: int = 8
+    gate: Gate = "softmax"
+    temperature: float | Literal["learned"] = 1.0
+    initial_temperature: float = 1.0
+    guided: Literal["text", "image"] = "text"
+    sim: bool = True
+    fusion: str = "sfm"
+    fusion_layers: int = 2
+    hidden_ratio: float = 4.0
+    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
+    dropout: float = 0.1
+    scale: Scale = "none"
+    max_images: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
+        if self.width == 0:
+            D = own_width(self.text_width, self.image_width, self.shared_space)
+            object.__setattr__(self, "width", D)
+        super().__post_init__()
+        check_widths(self.classifier_widths)
+        for name in ("initial_temperature", "hidden_ratio"):
+            self._require(name)
+        if self.temperature != "learned":
+            self._require("temperature", "positive or 'learned'")
+        if self.fusion not in FUSIONS:
+            raise SgmftError(
+                f"There is no fusion module {self.fusion!r}: use {', '.join(FUSIONS)}, or register "
+                "your own with FUSIONS[name] = YourModule before (docs/compare.md)."
+            )
+        parts = self.heads * (self.element_width if self.view == "elements" else 1)
+        if self.width % parts:
+            raise SgmftError(
+                f"width {self.width} cannot be cut into {self.heads} heads"
+                + (f" of elements {self.element_width} wide" if self.view == "elements" else "")
+                + f": choose a multiple of {parts}."
+            )
+
+    @property
+    def projected(self) -> bool:
+        """Whether each modality gets a learned linear map to D."""
+        return not (self.shared_space and self.text_width == self.image_width == self.width)
+
+
+def own_width(text_width: int, image_width: int, shared_space: bool) -> int:
+    """D where none is asked for: a shared space's width, or 512 where the towers share none."""
+    return text_width if shared_space and text_width == image_width else 512
+
+
+class SGMFT(TwoSided):
+    """Similarity-guided interaction (SIM), similarity-aware fusion (SFM), classifier."""
+
+    config: ModelConfig
+
+    def __init__(self, config: ModelConfig) -> None:
+        D, c = config.width, config
+        tokens = c.view == "tokens"
+        super().__init__(
+            c,
+            D,
+            scale=c.scale,
+            tokens=tokens,
+            projected=c.projected,
+            pictures=c.max_images,
+            pooled=c.sim or not tokens,
+        )
+        heads = Heads(c.heads, None if tokens else c.element_width)
+        if c.sim:
+            hidden = round(c.hidden_ratio * D)
+            self.temperature = Temperature(c.temperature, c.initial_temperature)
+            self.attention = InterpolationAttention(D, heads, c.dropout)
+            self.text_ffn = FeedForward(D, hidden, c.guided == "text", c.dropout)
+            self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
+        self.fusion = FUSIONS[c.fusion](D, heads, c.fusion_layers)
+        self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier for linear maps, He for those that a ReLU follows, zero biases."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                if name.startswith("classifier") or name.endswith(("w1", "w3")):
+                    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+                else:
+                    nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K); the softmax of eq. 18 is the caller's."""
+        tokens, text_mask, image_mask, guidance = self.config.view == "tokens", None, None, None
+        if tokens:
+            text, image, text_mask, image_mask = self.token_inputs(batch)
+        else:
+            text, image = self.pooled_inputs(batch)  # (B, D)
+        if self.config.sim:
+            t, v = self.pooled_inputs(batch) if tokens else (text, image)  # (B, D)
+            tau = self.temperature()
+            gate = modality_gate(t, v, tau, self.config.gate)  # eq. 1, 3
+            guidance = self._guidance(gate, text, image, text_mask, image_mask)
+            x_t, x_i = self.attention(text, image, gate, text_mask, image_mask)  # eq. 6-13
+            inter_t = inter_i = None
+            if self.config.guided == "text":  # eq. 2, 4, 5, 14
+                inter_t = interaction(text, image, x_i, tau, image_mask)
+            else:
+                inter_i = interaction(image, text, x_t, tau, text_mask)
+            text, image = self.text_ffn(x_t, inter_t), self.image_ffn(x_i, inter_i)  # eq. 15, 16
+        fused = self.fusion(text, image, text_mask, image_mask)  # eq. 17
+        logits = self.classifier(fused)  # eq. 18
+        return Output(logits, fused, guidance)
+
+    @torch.no_grad()
+    def element_map(self, batch: Batch) -> Tensor | None:
+        """P^e of B posts (eq. 2, 4, 5), words by regions (B, n, m), in the tokens view.
+
+        Each row sums to 1 where the text is guided, each column where the picture is. None in the
+        elements view, which has no words, and without similarity guidance.
+        """
+        if not self.config.sim or self.config.view == "elements":
+            return None
+        text, image, text_mask, image_mask = self.token_inputs(batch)
+        if self.config.guided == "text":
+            return element_probabilities(text, image, self.temperature(), image_mask)
+        by_region = element_probabilities(image, text, self.temperature(), text_mask)
+        return by_region.transpose(1, 2)
+
+    @torch.no_grad()
+    def _guidance(
+        self,
+        gate: Tensor,
+        text: Tensor,
+        image: Tensor,
+        text_mask: Tensor | None,
+        image_mask: Tensor | None,
+    ) -> Guidance:
+        sides = (text, image, self.temperature(), text_mask, image_mask)
+        if self.config.guided == "image":
+            sides = (image, text, self.temperature(), image_mask, text_mask)
+        if self.config.view == "elements":
+            sides = (sides[0][..., None], sides[1][..., None], *sides[2:])
+        return Guidance(gate_entropy(gate, self.config.gate), element_entropy(*sides))

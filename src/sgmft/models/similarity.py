@@ -1,0 +1,112 @@
+"""The similarity-aware feature polymerizer: equations 1 to 5, and how alive its guidance is."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.models.rank_one import rank_one_entropy
+
+Gate = Literal["softmax", "sigmoid"]
+
+
+class Guidance(NamedTuple):
+    """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
+
+    1 means that the guidance says nothing: uniform weights (softmax) or a gate at one half
+    everywhere (sigmoid). With unit features and temperature 1 both are close to 1.
+    """
+
+    gate: Tensor  # (B,) of P^m
+    elements: Tensor  # (B,) of P^e, mean over the guided side's real elements
+
+
+class Temperature(nn.Module):
+    """The factor on both similarities: a fixed number (1 in the paper), or learned.
+
+    Args:
+        value: a positive number, or "learned".
+        initial: where a learned one starts; an encoder's logit scale is a good place.
+    """
+
+    def __init__(self, value: float | Literal["learned"] = 1.0, initial: float = 1.0) -> None:
+        super().__init__()
+        learned = value == "learned"
+        log = torch.tensor(math.log(initial if value == "learned" else value))
+        self.log_value = nn.Parameter(log, requires_grad=learned)
+
+    def forward(self) -> Tensor:
+        """The factor, a scalar tensor."""
+        return self.log_value.exp()
+
+
+def modality_gate(text: Tensor, image: Tensor, temperature: Tensor, kind: Gate) -> Tensor:
+    """Equations 1 and 3: P^m = softmax(tau t * v) over the D features, or its sigmoid.
+
+    Args:
+        text, image: pooled features (B, D).
+        temperature: the scalar tau.
+        kind: "softmax" as printed, or "sigmoid", which can open every feature at once.
+
+    Returns:
+        P^m, (B, D), each entry in 0..1.
+    """
+    similarity = temperature * text * image  # S^m, (B, D)
+    return similarity.softmax(-1) if kind == "softmax" else similarity.sigmoid()
+
+
+def element_probabilities(
+    queries: Tensor, keys: Tensor, temperature: Tensor, key_mask: Tensor | None = None
+) -> Tensor:
+    """Equations 2, 4 and 5: P^e, the softmax of each row of S^e = tau Q K^T.
+
+    Args:
+        queries: tokens of the guided side (B, n, D); in the elements view (B, D, 1).
+        keys: tokens of the other side (B, m, D); in the elements view (B, D, 1).
+        key_mask: True where a key is real, (B, m); None when all are.
+
+    Returns:
+        P^e, (B, n, m); rows sum to 1 and padding gets 0.
+    """
+    similarity = temperature * queries @ keys.transpose(1, 2)
+    if key_mask is not None:
+        similarity = similarity.masked_fill(~key_mask[:, None, :], -torch.inf)
+    return similarity.softmax(-1)
+
+
+def gate_entropy(gate: Tensor, kind: Gate) -> Tensor:
+    """Relative entropy of P^m (B, D) -> (B,): see `Guidance`."""
+    if kind == "softmax":
+        return (torch.special.entr(gate).sum(-1) / math.log(max(2, gate.shape[-1]))).clamp(0, 1)
+    binary = torch.special.entr(gate) + torch.special.entr(1 - gate)
+    return (binary.mean(-1) / math.log(2)).clamp(0, 1)
+
+
+def element_entropy(
+    queries: Tensor,
+    keys: Tensor,
+    temperature: Tensor,
+    query_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+) -> Tensor:
+    """Relative entropy of P^e, mean over real rows: (B,). Shapes as in `element_probabilities`.
+
+    A row over a single key has no choice to make and counts as uniform.
+    """
+    if queries.shape[-1] == 1:
+        rows = rank_one_entropy(queries[..., 0], keys[..., 0], temperature)  # (B, n)
+    else:
+        rows = torch.special.entr(element_probabilities(queries, keys, temperature, key_mask)).sum(
+            -1
+        )
+    if key_mask is None:
+        key_mask = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+    count = key_mask.sum(-1, keepdim=True)
+    rows = torch.where(count > 1, rows / count.clamp(min=2).log(), torch.ones_like(rows))
+    rows = rows.clamp(0, 1)  # rounding
+    if query_mask is None:
+        return rows.mean(-1)
+    return (rows * query_mask).sum(-1) / query_mask.sum(-1).clamp(min=1)

@@ -1,5 +1,0 @@
-"""Exported models, run by ONNX Runtime: no file here imports torch."""
-
-from sgmft.runtime.locator import OnnxLocator
-
-__all__ = ["OnnxLocator"]

@@ -1,1 +1,0 @@
-"""The same jobs on tables of any size: cut into pieces, done here or on a Ray cluster."""

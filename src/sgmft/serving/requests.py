@@ -1,0 +1,249 @@
+"""The body of a request, as posts: JSON with base64, or a form with files, within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from sgmft.data.posts import Attachment, Post
+from sgmft.data.preprocessing.images import pixel_count
+from sgmft.locator.abstention import Abstention
+from sgmft.serving.form import Form, read_form
+from sgmft.serving.limits import Limits
+from sgmft.serving.problems import Problem
+
+Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+MAX_MEMBERS = 16  # of one JSON object; ours have fewer
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AskedPicture(_Strict):
+    """A picture or video file and its name."""
+
+    data: str = Field(description="the file's bytes in base64")
+    name: str = Field("", description="what messages call it")
+
+
+class AskedPost(_Strict):
+    """A post: text, pictures, or both."""
+
+    id: str | None = Field(None, description="comes back with the prediction")
+    text: str = Field("", description="as its author wrote it")
+    images: list[str | AskedPicture] = Field(
+        [],
+        description="picture and video files, each in base64 (a data: address is one, too); in a "
+        "form, the names of the parts that hold them",
+    )
+
+
+class Rules(_Strict):
+    """When the label is kept back; by default as the server was started."""
+
+    coverage: Share | None = Field(
+        None,
+        description="adds the set of labels that holds the true "
+        "one for this share of posts; no label unless it has one",
+    )
+    min_probability: Share | None = Field(None, description="no label below it")
+    reject: Share | None = Field(
+        None,
+        description="no label for posts that seem to be of none of "
+        "the labels, at the cost of this share of those that are",
+    )
+
+
+class OnePost(Rules, AskedPost):
+    """One post, and when its label is kept back."""
+
+
+class ManyPosts(Rules):
+    """Posts, and when their labels are kept back."""
+
+    posts: list[AskedPost] = Field(min_length=1)
+
+
+class Explained(OnePost):
+    """One post to be explained."""
+
+    label: str | None = Field(None, description="to explain; by default the most probable")
+
+
+class Asked(NamedTuple):
+    """What a request asks for."""
+
+    posts: list[Post]
+    rules: Abstention | None  # None: as the server has them
+    label: str | None = None
+
+
+async def read_posts(request: Request, limits: Limits) -> Asked:
+    """One post or a list, from JSON or a form. Raises Problem."""
+    return await _read(request, limits, OnePost)
+
+
+async def read_explained(request: Request, limits: Limits) -> Asked:
+    """One post, and which label is to be explained. Raises Problem."""
+    return await _read(request, limits, Explained)
+
+
+async def _read(request: Request, limits: Limits, single: type[OnePost]) -> Asked:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("application/json", "multipart/form-data"):
+        raise Problem("unknown-media-type", f"The type is {kind[:80]!r}." if kind else "")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem("unknown-media-type", "The body is compressed.")
+    if kind == "application/json":
+        body = await request.body()
+        return await asyncio.to_thread(_from_json, body, limits, single)
+    form = await read_form(request, limits)
+    return await asyncio.to_thread(_from_form, form, limits, single)
+
+
+def _from_json(body: bytes, limits: Limits, single: type[OnePost]) -> Asked:
+    return _posts(_parsed(body, limits), limits, single, {})
+
+
+def _parsed(body: bytes, limits: Limits, where: str = "") -> Any:
+    marks = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
+    most = limits.posts * (limits.text + 1000)  # all its texts could be marks
+    if marks > most:  # reading millions of tiny values would take all the server's time
+        told = f"{where or 'The body'} has {marks:,} brackets, commas and colons; at most {most:,}."
+        raise Problem("invalid-request", told)
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem("not-json", f"{where}: {error}" if where else f"{error}") from None
+
+
+def _from_form(form: Form, limits: Limits, single: type[OnePost]) -> Asked:
+    said: dict[str, Any] = {**form.fields}
+    files: Mapping[str, Sequence[Attachment]] = form.files
+    for name in ("coverage", "min_probability", "reject"):
+        if name in said:
+            try:
+                said[name] = float(said[name])
+            except ValueError:
+                raise Problem("invalid-request", f"The field {name!r} is not a number.") from None
+    if "posts" in said:
+        said["posts"] = _parsed(said["posts"].encode(), limits, "The field 'posts'")
+    else:
+        if unknown := files.keys() - {"image", "images"}:
+            told = f"There is no field {min(unknown)[:80]!r} for files."
+            raise Problem("invalid-request", told)
+        if "images" in said:
+            raise Problem("invalid-request", "The field 'images' is not a file.")
+        numbered = [part for parts in files.values() for part in parts]
+        files = {str(i): [part] for i, part in enumerate(numbered)}
+        said["images"] = [*files]
+    return _posts(said, limits, single, files)
+
+
+def _posts(
+    found: Any, limits: Limits, single: type[OnePost], files: Mapping[str, Sequence[Attachment]]
+) -> Asked:
+    _check_counts(found, limits)
+    many = isinstance(found, dict) and "posts" in found and single is OnePost
+    try:
+        asked: ManyPosts | OnePost = (ManyPosts if many else single).model_validate(found)
+    except ValidationError as error:
+        told = error.errors(include_url=False, include_context=False, include_input=False)
+        places = [{"at": _pointer(x["loc"]), "message": x["msg"]} for x in told[:20]]
+        first = f"{places[0]['at'] or 'The body'}: {places[0]['message']}."
+        raise Problem("invalid-request", first, errors=places) from None
+    items = asked.posts if isinstance(asked, ManyPosts) else [asked]
+    if left := files.keys() - {x for item in items for x in item.images if isinstance(x, str)}:
+        raise Problem("invalid-request", f"No post has the file {min(left)[:80]!r}.")
+    posts = [_post(item, i if many else None, limits, files) for i, item in enumerate(items)]
+    given = {name: getattr(asked, name) for name in ("coverage", "min_probability", "reject")}
+    rules = Abstention(**given) if any(x is not None for x in given.values()) else None
+    return Asked(posts, rules, getattr(asked, "label", None))
+
+
+def _check_counts(found: Any, limits: Limits) -> None:
+    """Refuse what would be a mistake a million times over, before each is written down."""
+    _check_members(found)
+    many = isinstance(found, dict) and isinstance(found.get("posts"), list)
+    posts = found["posts"] if many else [found]
+    if len(posts) > limits.posts:
+        raise Problem("too-many-posts", f"{len(posts)} posts; at most {limits.posts} at a time.")
+    for i, post in enumerate(posts):
+        _check_members(post)
+        pictures = post.get("images") if isinstance(post, dict) else None
+        if not isinstance(pictures, list):
+            continue
+        if len(pictures) > limits.pictures:
+            told = f"{_where(i if many else None)} has {len(pictures)} pictures"
+            raise Problem("too-many-pictures", f"{told}; at most {limits.pictures}.")
+        for picture in pictures:
+            _check_members(picture)
+
+
+def _check_members(found: Any) -> None:
+    if isinstance(found, dict) and len(found) > MAX_MEMBERS:
+        raise Problem("invalid-request", f"An object has {len(found)} members; none needs so many.")
+
+
+def _where(number: int | None) -> str:
+    return "The post" if number is None else f"posts[{number}]"
+
+
+def _post(
+    item: AskedPost, number: int | None, limits: Limits, files: Mapping[str, Sequence[Attachment]]
+) -> Post:
+    where = _where(number)
+    if len(item.text) > limits.text:
+        told = f"{where} has {len(item.text):,} characters; at most {limits.text:,}."
+        raise Problem("text-too-long", told)
+    pictures = [_picture(x, i, where, files) for i, x in enumerate(item.images)]
+    for picture in pictures:
+        check_pixels(picture, limits, where)
+    return Post(item.text, pictures, id=item.id)
+
+
+def _picture(
+    image: str | AskedPicture, number: int, where: str, files: Mapping[str, Sequence[Attachment]]
+) -> Attachment:
+    name = f"picture {number + 1}"
+    if isinstance(image, str) and files:
+        parts = files.get(image, ())
+        if len(parts) != 1:
+            told = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
+            raise Problem("invalid-request", told)
+        return Attachment(parts[0].data, parts[0].name or name)
+    data = image.data if isinstance(image, AskedPicture) else image
+    if isinstance(image, AskedPicture):
+        name = image.name[:100] or name
+    try:
+        head, comma, rest = data.partition(",")
+        data = rest if comma and head.startswith("data:") and head.endswith(";base64") else data
+        return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
+    except (binascii.Error, ValueError):
+        raise Problem(
+            "invalid-request",
+            f"{where}: {name} is not the base64 of a file; paths and addresses are not followed.",
+        ) from None
+
+
+def check_pixels(picture: Attachment, limits: Limits, where: str = "The post") -> None:
+    """Raise Problem for a still of more pixels than the limit; what cannot be read passes."""
+    pixels = pixel_count(picture.data, picture.name)
+    if pixels is not None and pixels > limits.pixels:
+        told = f"{where}: {picture.name} has {pixels:,} pixels; at most {limits.pixels:,}."
+        raise Problem("too-many-pixels", told)
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """A place in the body, as RFC 6901 writes it."""
+    parts = (str(part)[:200].replace("~", "~0").replace("/", "~1") for part in location)
+    return "".join(f"/{part}" for part in parts)

@@ -1,1 +1,0 @@
-"""Which posts are most worth labelling: choosing them, and writing them out for annotators."""

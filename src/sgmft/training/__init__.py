@@ -1,0 +1,1 @@
+"""The training loop, checkpoints, fine-tuning and contrastive alignment."""

@@ -1,0 +1,89 @@
+"""What is adapted: the towers of Chinese-CLIP, or a linear map for each side of another encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.encoders.projected import Maps, save_projected
+from sgmft.models.base import NetworkConfig
+from sgmft.models.presets import TrainConfig
+from sgmft.training.align.contrastive import Contrast, ProjectionConfig, Projections
+from sgmft.training.align.pairs import Pairs
+from sgmft.training.finetune.batches import RawPosts
+from sgmft.training.finetune.network import Tuned
+from sgmft.training.finetune.settings import Tuning
+from sgmft.training.finetune.towers import open_towers
+
+MAPPED = TrainConfig(
+    epochs=60,
+    batch_size=64,
+    learning_rate=3e-4,
+    weight_decay=1.0,
+    schedule="cosine",
+    patience=8,
+)
+
+
+class ClipSubject:
+    """Chinese-CLIP: its towers are trained.
+
+    Attributes:
+        model: gives both sides of a batch in `parts`.
+        data: of all pairs, as the model reads them.
+        config: how it is trained.
+    """
+
+    def __init__(self, source: WithEncoder, pairs: Pairs, tuning: Tuning, seed: int) -> None:
+        info = source.encoder.info
+        source.forget_encoder()  # its memory is needed
+        towers = open_towers(source.encoder_settings, tuning, source.device)
+        head = Contrast(NetworkConfig(*_widths(info)), info.logit_scale or 1.0)
+        self.model = Tuned(head, towers, tokens=False, encoder=info.fingerprint)
+        self.data: Any = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.numbers)
+        self.config = tuning.config(TrainConfig(seed=seed))
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder."""
+        self.model.towers.save(folder)
+
+
+class MappedSubject:
+    """Another encoder, which stays as it is: a linear map behind each of its sides is learned.
+
+    Args:
+        fitted: which pairs (N,) give the scales of the features.
+        width: D of the space.
+    """
+
+    def __init__(
+        self, source: WithEncoder, pairs: Pairs, fitted: Tensor, width: int, seed: int
+    ) -> None:
+        info = source.encoder.info
+        self._name = str(source.encoder_settings["name"])
+        self.model = Projections(ProjectionConfig(*_widths(info), width))
+        known = pairs.features.take(fitted.nonzero()[:, 0])
+        self.model.prepare(known.texts, known.images, None, None)
+        self.data: Any = pairs.features
+        self.config = replace(MAPPED, seed=seed)
+
+    @torch.no_grad()
+    def save(self, folder: Path) -> None:
+        """Write the encoder."""
+        m = self.model
+        given = (
+            *(m.text_scale.mean, m.text.weight / m.text_scale.deviation),
+            *(m.image_scale.mean, m.image.weight / m.image_scale.deviation),
+        )
+        maps = Maps(*(x.cpu().numpy() for x in given))
+        save_projected(folder, self._name, maps, float(m.scale))
+
+
+def _widths(info: EncoderInfo) -> tuple[int, int, int, bool, int]:
+    return (1, info.text_width, info.image_width, info.shared_space, info.word_width)

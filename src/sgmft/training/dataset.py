@@ -1,0 +1,78 @@
+"""The posts that a model learns from, and why the others cannot be learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgmft.data.posts import Post, count_errors, refuse, told_errors, warn_of_single_posts
+from sgmft.data.splits import fingerprint
+from sgmft.errors import SgmftError
+from sgmft.features.encode import Encodings
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """N posts with features and labels.
+
+    Attributes:
+        encoded: the posts and their features.
+        names: the label of each.
+        labels: the K different labels, sorted.
+        skipped: why other posts were left out, and how many.
+    """
+
+    encoded: Encodings
+    names: list[str]
+    labels: list[str]
+    skipped: dict[str, int]
+
+    @property
+    def classes(self) -> Tensor:
+        """The place of each post's label among `labels`, (N,)."""
+        number = {label: k for k, label in enumerate(self.labels)}
+        return torch.tensor([number[name] for name in self.names])
+
+    def record(self, held_out: int) -> dict[str, Any]:
+        """What a saved model remembers of them; `held_out` of them chose the epoch."""
+        return {
+            "fingerprint": fingerprint(zip(self.encoded.keys, self.names, strict=True)),
+            "posts": len(self.names),
+            "train": len(self.names) - held_out,
+            "validation": held_out,
+            "skipped": self.skipped,
+        }
+
+
+def training_set(
+    posts: Sequence[Post], encode: Callable[[Sequence[Post]], Encodings], strict: bool = False
+) -> TrainingSet:
+    """The labelled posts that can be encoded; warns of a label that only one of them has.
+
+    Args:
+        strict: refuse all posts when one has an error or cannot be encoded.
+
+    Raises:
+        SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
+    """
+    unlabelled = sum(post.error is None and post.label is None for post in posts)
+    encoded = encode([post for post in posts if post.label is not None or post.error is not None])
+    if strict:
+        refuse(encoded.refused)
+    skipped = count_errors(encoded.refused)
+    if unlabelled:
+        skipped["no label"] = unlabelled
+    names = [str(post.label) for post in encoded.posts]
+    labels = sorted(set(names))
+    if len(labels) < 2:
+        told = told_errors(skipped)
+        raise SgmftError(
+            f"Training needs posts of at least two labels; {len(names)} usable posts have "
+            f"{len(labels)}" + (f", and were left out: {told}." if told else ".")
+        )
+    warn_of_single_posts(names)
+    return TrainingSet(encoded, names, labels, skipped)

@@ -1,0 +1,118 @@
+"""Posts as an encoder's towers take them: numbers of tokens and pixels, read when needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from sgmft.data.posts import Post, refuse
+from sgmft.features.batch import sides_left
+from sgmft.features.encode import Content, prepare
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Features
+
+Numbers = Callable[[Sequence[str]], list[list[int]]]
+
+
+class RawBatch(NamedTuple):
+    """B posts, T of them with a text and P pictures among them. A missing side is not encoded."""
+
+    ids: Tensor  # (T, n) numbers of tokens, [CLS] first, padded with 0
+    mask: Tensor  # (T, n) 1 where real
+    pictures: Tensor  # (P, s, s, 3) uint8, those of a post one after another
+    text_of: Tensor  # (T,) whose text it is
+    picture_of: Tensor  # (P,) whose picture it is
+    has_text: Tensor  # (B,) bool
+    has_image: Tensor  # (B,)
+    ngrams: Tensor | None = None  # (B, g) of the text, padded with -1
+
+    def without_sides(self, share: float, lots: Tensor) -> RawBatch:
+        """Modality dropout, as `sgmft.features.batch.Batch.without_sides`."""
+        has_text, has_image = sides_left(self.has_text, self.has_image, share, lots)
+        return self._replace(has_text=has_text, has_image=has_image)
+
+    def to(self, device: torch.device) -> RawBatch:
+        """The same batch on another device."""
+        return RawBatch._make(None if x is None else x.to(device) for x in self)
+
+
+@dataclass(frozen=True)
+class RawPosts:
+    """N posts whose texts and pictures are read batch by batch; in the place of `Features`.
+
+    Args:
+        posts: that could be encoded.
+        keys: content key of each.
+        features: what the encoder made of them before it is tuned: what a post has, and n-grams.
+        info: of the encoder: how texts and pictures are prepared.
+        numbers: from cleaned texts to numbers of tokens.
+    """
+
+    posts: Sequence[Post]
+    keys: Sequence[str]
+    features: Features
+    info: EncoderInfo
+    numbers: Numbers
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def take(self, rows: Tensor) -> RawPosts:
+        """The posts at these positions, in that order."""
+        chosen = rows.tolist()
+        posts, keys = ([x[i] for i in chosen] for x in (self.posts, self.keys))
+        return RawPosts(posts, keys, self.features.take(rows), self.info, self.numbers)
+
+    def contents(self) -> Iterator[Tensor]:
+        """What tells these posts from others."""
+        digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
+        yield torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+
+    def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> RawBatch:
+        """The posts at these positions (B,), or all, decoded by several threads.
+
+        Raises:
+            SgmftError: a picture cannot be read any more.
+        """
+        if not isinstance(rows, Tensor):
+            rows = torch.arange(len(self))[rows or slice(None)]
+        posts = [self.posts[i] for i in rows.tolist()]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            contents = list(pool.map(lambda post: prepare(post, self.info), posts))
+        texts: list[str] = []
+        pictures, text_of, picture_of = [], [], []
+        for i, content in enumerate(contents):
+            if not isinstance(content, Content):
+                refuse([replace(posts[i], error=content)])
+                continue
+            if content.text:
+                texts.append(content.text)
+                text_of.append(i)
+            pictures += content.pictures
+            picture_of += [i] * len(content.pictures)
+        numbers = [torch.tensor(x) for x in self.numbers(texts)]
+        ids = pad_sequence(numbers, batch_first=True) if texts else torch.zeros(0, 1).long()
+        length = torch.tensor([len(x) for x in numbers], dtype=torch.long)
+        size = self.info.image_size
+        pixels = np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
+        chosen = self.features.take(rows)
+        grams = chosen.ngrams if ngrams else None
+        return RawBatch(
+            ids,
+            (torch.arange(ids.shape[1]) < length[:, None]).long(),
+            torch.from_numpy(pixels),
+            torch.tensor(text_of, dtype=torch.long),
+            torch.tensor(picture_of, dtype=torch.long),
+            chosen.has_text,
+            chosen.has_image,
+            None if grams is None else grams.pad(None, -1)[0],
+        )

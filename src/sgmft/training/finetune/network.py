@@ -1,0 +1,130 @@
+"""An encoder and the network behind it as one, so that `sgmft.training.trainer` trains both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgmft.features.batch import Batch
+from sgmft.features.ragged import Ragged
+from sgmft.models.base import Network, NetworkConfig, Output
+from sgmft.training.finetune.batches import RawBatch
+from sgmft.training.finetune.towers import Towers
+from sgmft.utils.distributed_loss import Criterion
+
+
+@dataclass(frozen=True)
+class TunedConfig(NetworkConfig):
+    """Of the network, and what decides the encoder's training beside it.
+
+    Attributes:
+        head: the network's own.
+        tuning: `Tuning`'s values.
+        encoder: fingerprint of the encoder before.
+    """
+
+    head: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
+    encoder: str = ""
+
+
+class Tuned(Network):
+    """Texts and pictures to logits.
+
+    Its state, which is saved and restored, is what training changes: the network, and of the
+    towers the weights that move.
+
+    Args:
+        head: from features to logits.
+        towers: from texts and pictures to features.
+        tokens: whether the head reads words and regions.
+        encoder: fingerprint of the encoder before.
+    """
+
+    def __init__(self, head: Network, towers: Towers, tokens: bool, encoder: str) -> None:
+        c = head.config
+        widths = (c.classes, c.text_width, c.image_width, c.shared_space, c.word_width)
+        super().__init__(TunedConfig(*widths, asdict(c), asdict(towers.tuning), encoder))
+        self.head, self.towers, self._tokens = head, towers, tokens
+        self.reads_ngrams = head.reads_ngrams
+
+    def forward(self, batch: RawBatch) -> Output:  # type: ignore[override]
+        """B posts to logits (B, K)."""
+        said: Output = self.head(self.encode(batch))
+        return said
+
+    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+        """The head's own objective."""
+        return self.head.loss(output, labels, criterion)
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The head with this rate, the towers with theirs."""
+        moving = [x for x in self.towers.parameters() if x.requires_grad]
+        towers = {"params": moving, "lr": self.towers.tuning.encoder_rate}
+        return [*self.head.groups(learning_rate), towers]
+
+    def encode(self, batch: RawBatch) -> Batch:
+        """Features of B posts, as the encoder in use would give them but for rounding."""
+        posts, device = len(batch.has_text), batch.has_text.device
+        text = torch.zeros(posts, self.config.text_width, device=device)
+        image = torch.zeros(posts, self.config.image_width, device=device)
+        words, regions = text.new_zeros(0, self.config.word_width), image.new_zeros(0, len(image.T))
+        word_counts, region_counts = (torch.zeros(posts, dtype=torch.long) for _ in range(2))
+        per_picture = 0
+        if len(batch.ids):
+            read = self.towers.read(batch.ids, batch.mask, self._tokens)
+            text = text.index_copy(0, batch.text_of, read[:, 0])
+            if self._tokens:
+                kept = _words(batch.mask)
+                words = read[kept]
+                word_counts[batch.text_of.cpu()] = kept.sum(1).cpu()
+        if len(batch.pictures):
+            whole, *rest = self.towers.look(batch.pictures, self._tokens)
+            shown = torch.bincount(batch.picture_of, minlength=posts)
+            image = image.index_add(0, batch.picture_of, whole) / shown.clamp(min=1)[:, None]
+            if self._tokens:
+                per_picture = rest[0].shape[1]
+                regions = rest[0].flatten(0, 1)
+                region_counts = shown.cpu() * per_picture
+        known = Batch(text, image, batch.has_text, batch.has_image, ngrams=batch.ngrams)
+        if not self._tokens:
+            return known
+        text_tokens, text_mask = Ragged.packed(words, word_counts).pad()
+        image_tokens, image_mask = Ragged.packed(regions, region_counts).pad()
+        index = torch.arange(image_tokens.shape[1]) // max(1, per_picture)
+        return known._replace(
+            text_tokens=text_tokens,
+            text_mask=text_mask.to(device),
+            image_tokens=image_tokens,
+            image_mask=image_mask.to(device),
+            image_index=index.expand(posts, -1).to(device),
+        )
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What training changes."""
+        kept = {name for name, x in self.named_parameters() if x.requires_grad}
+        return {
+            name: x
+            for name, x in super().state_dict(*args, **kwargs).items()
+            if name in kept or name.startswith("head.")
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], **more: Any) -> Any:  # type: ignore[override]
+        """Restore what `state_dict` gave; the rest stays."""
+        if state_dict.keys() != self.state_dict().keys():
+            raise KeyError("the state is of another model")
+        return super().load_state_dict(state_dict, strict=False, **more)
+
+
+def _words(mask: Tensor) -> Tensor:
+    """Which of the tokens (T, n) are between [CLS] and [SEP]; of a text that is those two, [SEP].
+
+    The same as `sgmft.features.encoders.batches.encode_numbered_texts` keeps.
+    """
+    length = mask.sum(1, keepdim=True)
+    at = torch.arange(mask.shape[1], device=mask.device)
+    return (at >= 1) & (at < (length - 1).clamp(min=2))

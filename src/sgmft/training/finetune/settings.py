@@ -1,0 +1,128 @@
+"""How an encoder is fine-tuned."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sgmft.errors import SgmftError
+from sgmft.models.presets import TrainConfig, parse_setting
+
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # of the encoder; the second is the paper's
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How training goes on through both towers of an encoder, once its head is trained.
+
+    Attributes:
+        kind: "lora" adds small matrices to linear maps and trains those (Hu et al. 2021), "full"
+            trains the towers' own weights.
+        rank, alpha: of LoRA; a map W becomes W + alpha / rank B A.
+        maps: which linear maps LoRA changes: those of "attention", or "all" in a layer.
+        last: layers of each tower that are trained, counted from its end; None trains all, and
+            with "full" the embeddings too.
+        epochs: at most.
+        patience: epochs without a better validation loss after which it stops.
+        batch_size: posts in one step, over all processes.
+        micro_batch: texts or pictures whose activations are in memory together, so that a step's
+            memory is theirs; the result is the same, for one more forward pass. None: all.
+        encoder_learning_rate: None is 1e-4 for "lora" and 1e-5 for "full".
+        head_learning_rate: of the network behind the encoder.
+        warmup: share of all steps over which the rates rise; after it they fall as a cosine.
+        weight_decay: decoupled, as in AdamW.
+        gradient_checkpointing: keep the input of each layer only, and compute it again when going
+            back.
+        precision: "bfloat16" computes the towers in it, weights that are trained stay float32;
+            "auto" is bfloat16 where the hardware computes it natively.
+        augment: show training pictures mirrored, cropped and in other colours at random.
+        val_size: share of the training posts held out, where the head's preset holds out none: they
+            choose the epoch, and calibrate.
+        merge: write the encoder as a whole checkpoint, also with "lora".
+
+    Raises:
+        SgmftError: a value that makes no sense.
+    """
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    maps: Literal["attention", "all"] = "attention"
+    last: int | None = None
+    epochs: int = 5
+    patience: int = 2
+    batch_size: int = 20
+    micro_batch: int | None = None
+    encoder_learning_rate: float | None = None
+    head_learning_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    augment: bool = True
+    val_size: float = 0.1
+    merge: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+                choices = " or ".join(typing.get_args(kind))
+                raise SgmftError(f"tune.{name}={value!r} is not known: use {choices}.")
+        for name in ("rank", "last", "micro_batch", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SgmftError(f"tune.{name} must be at least 1, not {value}.")
+        for name in ("alpha", "encoder_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise SgmftError(f"tune.{name} must be positive, not {value}.")
+        if not 0 < self.val_size < 1:
+            raise SgmftError(f"tune.val_size must be in 0..1, not {self.val_size}.")
+        self.config(TrainConfig())
+
+    @property
+    def encoder_rate(self) -> float:
+        """The learning rate of the encoder."""
+        return self.encoder_learning_rate or LEARNING_RATES[self.kind]
+
+    def config(self, head: TrainConfig) -> TrainConfig:
+        """How the joint training goes, given how the head was trained."""
+        return dataclasses.replace(
+            head,
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            learning_rate=self.head_learning_rate,
+            warmup=self.warmup,
+            schedule="cosine",
+            weight_decay=self.weight_decay,
+        )
+
+
+def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
+    """What was asked for; None where the encoder stays as it is.
+
+    Args:
+        kind: "head", "lora" or "full".
+        settings: values of `Tuning`, or their text as typed after `--set tune.`.
+
+    Raises:
+        SgmftError: no such kind or setting, or a value that makes no sense.
+    """
+    if kind == "head":
+        if settings:
+            name = next(iter(settings))
+            raise SgmftError(f"tune.{name} is for --tune lora or --tune full.")
+        return None
+    kinds = {k: v for k, v in typing.get_type_hints(Tuning).items() if k != "kind"}
+    if unknown := settings.keys() - kinds:
+        names = ", ".join(sorted(kinds))
+        raise SgmftError(f"There is no setting tune.{unknown.pop()}: use one of {names}.")
+    if kind not in LEARNING_RATES:
+        raise SgmftError(f"--tune {kind}: use head, lora or full.")
+    values = {name: parse_setting(name, value, kinds[name]) for name, value in settings.items()}
+    return Tuning(kind, **values)  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""Both towers of a Chinese-CLIP checkpoint in training: what of them moves, and how it is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sgmft.features.encoders.chinese_clip import MEAN, STD, numbers
+from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
+from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
+from sgmft.features.encoders.clip_towers import PictureTower, TextTower
+from sgmft.features.encoders.device import pick_device, pick_dtype
+from sgmft.training.finetune.augment import augmentation
+from sgmft.training.finetune.settings import Tuning
+
+LAYER = re.compile(r"(text|vision)_model\.encoder\.layers?\.(\d+)\.")
+
+ATTENTION = (
+    *("query", "key", "value", "attention.output.dense"),  # of the text tower
+    *("q_proj", "k_proj", "v_proj", "out_proj"),
+)
+
+EVALUATED = 16  # texts or pictures at a time where nothing is trained
+
+
+class Towers(nn.Module):
+    """Texts and pictures to projected features, with gradients.
+
+    Args:
+        read: the checkpoint; its model is changed in place.
+        tuning: what is trained, and how.
+        name: by which an adapter names the checkpoint.
+        patch_grid: as in `ChineseClipEncoder`.
+        dtype: in which the towers compute.
+
+    Raises:
+        SgmftError: a package is missing.
+    """
+
+    def __init__(
+        self,
+        read: ClipCheckpoint,
+        tuning: Tuning,
+        name: str,
+        patch_grid: int = 4,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.tuning, self._name, self._low = tuning, name, dtype
+        self._read = read
+        model, lora = read.model.requires_grad_(False), tuning.kind == "lora"
+        chosen = _layers(model, tuning.last)
+        if lora:
+            maps = [n for n in chosen if _is_map(model.get_submodule(n), n, tuning.maps)]
+            self.adapted = add_adapter(model, maps, tuning.rank, tuning.alpha)
+        else:
+            parts = [model.text_model, model.vision_model] if tuning.last is None else []
+            parts += [model.get_submodule(n) for n in chosen]
+            parts += [model.text_projection, model.visual_projection]
+            for part in [*parts, model.vision_model.post_layernorm]:
+                part.requires_grad_(True)
+            self.adapted = model
+        if tuning.gradient_checkpointing:
+            _checkpoint_layers(model)
+        mean, std = read.pixels.get("image_mean", MEAN), read.pixels.get("image_std", STD)
+        self.texts = TextTower(model)
+        self.pictures = PictureTower(model, mean, std, patch_grid)
+        size = model.config.vision_config.image_size
+        self._augment = augmentation(size) if tuning.augment else None
+
+    def read(self, ids: Tensor, mask: Tensor, words: bool) -> Tensor:
+        """Token numbers and mask (T, n) to projected tokens (T, n, D), or [CLS] alone (T, 1, D)."""
+        (said,) = self._in_parts(lambda *part: (self.texts(*part, words),), ids, mask)
+        return said
+
+    def look(self, pictures: Tensor, regions: bool) -> tuple[Tensor, ...]:
+        """Pictures (P, s, s, 3), uint8, to projected class tokens (P, D), and regions (P, r, D)."""
+        if self.training and self._augment is not None:
+            pictures = self._augment(pictures)
+        return self._in_parts(lambda part: self.pictures(part, regions), pictures)
+
+    def numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Numbers of each text's tokens, as the encoder has them."""
+        return numbers(self._read.tokenizer, texts)
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder as it is now; LoRA as its matrices only, unless they are to be merged.
+
+        Merged towers are not to be used any more.
+
+        Raises:
+            SgmftError: the folder cannot be written.
+        """
+        if self.tuning.kind == "lora" and not self.tuning.merge:
+            save_adapter(self.adapted, folder, self._name, self._read)
+            return
+        model = self.adapted.merge_and_unload() if self.tuning.kind == "lora" else self.adapted
+        save_checkpoint(self._read._replace(model=model), folder)
+
+    def _in_parts(
+        self, run: Callable[..., tuple[Tensor, ...]], *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Run on a few rows at a time; in training their activations are computed again later."""
+        size = self.tuning.micro_batch or (len(given[0]) if self.training else EVALUATED)
+        parts = [*zip(*(x.split(size) for x in given), strict=True)]
+        again = self.training and len(parts) > 1
+        low, kind = self._low == torch.bfloat16, given[0].device.type
+        with torch.autocast(kind, torch.bfloat16) if low else nullcontext():
+            said = [
+                checkpoint(run, *part, use_reentrant=False) if again else run(*part)
+                for part in parts
+            ]
+        return tuple(torch.cat(x).float() for x in zip(*said, strict=True))
+
+
+def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
+    """The towers of an encoder as it is.
+
+    Args:
+        settings: arguments of `load_encoder`.
+        tuning: what is trained, and how.
+        device: decides the precision where `tuning` does not.
+
+    Raises:
+        SgmftError: the encoder cannot be read, or a package is missing.
+    """
+    name, low = str(settings["name"]), pick_dtype(pick_device(device))
+    if tuning.precision != "auto":
+        low = getattr(torch, tuning.precision)
+    kept = low if tuning.kind == "lora" else torch.float32  # what is trained is float32
+    read = open_checkpoint(name, kept, settings.get("base"))
+    return Towers(read, tuning, name, settings.get("patch_grid", 4), low)
+
+
+def _checkpoint_layers(model: Any) -> None:
+    """The library's own switch, which it renamed."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
+def _layers(model: Any, last: int | None) -> list[str]:
+    """Names of the modules inside the layers that are trained, those of both towers."""
+    config = model.config
+    counts = {
+        "text": config.text_config.num_hidden_layers,
+        "vision": config.vision_config.num_hidden_layers,
+    }
+    matches = ((name, LAYER.match(name + ".")) for name, _ in model.named_modules())
+    return [
+        name
+        for name, found in matches
+        if found and (last is None or int(found[2]) >= counts[found[1]] - last)
+    ]
+
+
+def _is_map(module: nn.Module, name: str, maps: str) -> bool:
+    return isinstance(module, nn.Linear) and (maps == "all" or name.endswith(ATTENTION))

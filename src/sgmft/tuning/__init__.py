@@ -1,5 +1,0 @@
-"""Fine-tuning: training goes on through the encoder, by LoRA or in all its weights."""
-
-from sgmft.tuning.settings import Tuning
-
-__all__ = ["Tuning"]

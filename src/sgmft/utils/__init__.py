@@ -1,0 +1,1 @@
+"""Files, checksums, several processes, ONNX sessions, signals."""

@@ -1,0 +1,185 @@
+"""Files that are written whole or not at all, and the sentence where they cannot be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import secrets
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgmft.errors import SgmftError, SgmftWarning
+
+if TYPE_CHECKING:
+    pass
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Write bytes under a temporary name beside `path`, then rename: readers see no half a file."""
+    make_whole(path, lambda temporary: temporary.write_bytes(data))
+
+
+def make_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` write a temporary file beside `path`, then rename it.
+
+    A process that clears leftovers away, and whose clock says that this file is old, may take it:
+    then it is written again.
+
+    Args:
+        write: given the temporary path, in the same folder.
+    """
+    for attempt in range(3):
+        temporary = temporary_of(path)
+        try:
+            write(temporary)
+            temporary.replace(path)
+            return
+        except FileNotFoundError:
+            if attempt == 2 or not path.parent.is_dir():
+                raise
+        finally:
+            with suppress(OSError):  # of a disk that has become read-only meanwhile
+                temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, hidden, and known by `leftovers`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def leftovers(folder: Path, name: str = "*") -> list[Path]:
+    """What processes that were killed while they wrote files of this name have left behind."""
+    return list(folder.glob(f".{name}.*.tmp"))
+
+
+def why(error: Exception) -> str:
+    """What the system says, and the cure; to be put into a sentence of its own.
+
+    Args:
+        error: an OSError, or what a library made of one.
+    """
+    number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"os error (\d+)", str(error))):  # safetensors
+        number = int(found[1])
+    said = str(error) if number is None else os.strerror(number)
+    if number in _FULL:
+        return f"{said}: make room and run the same command again"
+    if number in _REFUSED:
+        return f"{said}: allow it, or choose another folder"
+    return said
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the refusal to write a file, by the system or by safetensors, into a sentence.
+
+    Raises:
+        SgmftError: naming the file, and the cure.
+    """
+    try:
+        yield
+    except Exception as error:
+        from safetensors import SafetensorError  # not at the start of every command
+
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
+
+
+def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
+    """Give a damaged file another name, and name it in an `SgmftWarning`; nothing is deleted.
+
+    Args:
+        aside: the name, which no reader takes for such a file.
+        what: the file is, in the message.
+        again: what is done to have it again, in the message.
+
+    Raises:
+        SgmftError: it cannot be renamed. That another process has done it is no mistake.
+    """
+    try:
+        path.replace(aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SgmftError(
+            f"The {what} {path} is damaged and cannot be set aside ({error.strerror}): "
+            f"delete it and run again; only {again}."
+        ) from error
+    warnings.warn(
+        f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.",
+        SgmftWarning,
+        stacklevel=3,
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise SgmftError where a folder, which need not be there yet, cannot be written.
+
+    So that it is told before the work and not after it.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise SgmftError(f"{folder} cannot be written: {why(error)}.") from error
+
+
+def check_output(folder: Path, ours: bool, what: str) -> None:
+    """Raise SgmftError where a result cannot go into a folder, which need not be there yet.
+
+    Args:
+        ours: whether what it holds may be replaced.
+        what: the result is, in the message.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
+        raise SgmftError(f"{folder} holds other files: choose a new folder for the {what}.")
+    if folder.is_file():
+        raise SgmftError(f"{folder} is a file: choose a folder for the {what}.")
+    check_writable(folder)
+
+
+def cache_folder() -> Path:
+    """Where sgmft keeps what it can make again; not made here."""
+    cache = os.environ.get("SGMFT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "sgmft"
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as JSON; the folder is made if need be.
+
+    Raises:
+        SgmftError: the file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(values, ensure_ascii=False).encode())
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None where there is no such file, or half of one."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN, and other readers of config.json stumble over one: null instead."""
+    if isinstance(value, dict):
+        return {key: finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

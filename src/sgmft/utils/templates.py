@@ -1,0 +1,40 @@
+"""Jinja templates of pages and drawings, and the one way to fill them in."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of this package; every value is escaped unless it is `Markup`."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sgmft", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(percent=_percent, count_of=_count_of)
+    return environment
+
+
+def _percent(share: float) -> str:
+    """0.1234 -> "12.3 %", with a space that does not break."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def _count_of(number: int, thing: str) -> str:
+    """1, "post" -> "1 post"; 1200, "post" -> "1,200 posts"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
