@@ -16,7 +16,7 @@ import numpy as np
 from trained import halves
 
 from sgmft import SemanticLocator
-from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.jobs.align import align
 
 WAYS = ("text to picture", "picture to text")
@@ -34,7 +34,7 @@ def main() -> None:
         name, table = item.split("=", 1)
         train, test = halves(table)
         folder = options.runs / name / "aligned"
-        source = WithEncoder("compact", features=options.features)
+        source = EncoderHandle("compact", features=options.features)
         found = align(train, folder, source)
         recalls = [
             " / ".join(f"{100 * found.after[f'{way} R@{k}']:.0f}" for way in WAYS)

@@ -14,9 +14,9 @@ from measuring import in_turns, print_row
 from sklearn.linear_model import LogisticRegression
 from training import CLASSES, COMPACT, POSTS, made
 
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.models.registry import get_method
-from sgmft.training.fit import Task
+from sgmft.training.fit import TrainingTask
 from sgmft.training.trainer import train
 
 
@@ -27,12 +27,12 @@ def main() -> None:
     regression = LogisticRegression(tol=1e-2).fit(x[:2000], some.labels.numpy())
     for name in ("linear-probe", "sgmft"):
         method = get_method(name)
-        task = Task(some, CLASSES, COMPACT, method, method.preset())
+        task = TrainingTask(some, CLASSES, COMPACT, method, method.preset())
         network = task.network(some.features)
         train(network, some, None, task.preset.train)
 
         def ours(network: torch.nn.Module = network) -> np.ndarray:
-            return answer(network, data.features).logits.softmax(-1).numpy()
+            return predict_logits(network, data.features).logits.softmax(-1).numpy()
 
         found = in_turns(lambda: regression.predict_proba(x), ours, 5)
         right = [

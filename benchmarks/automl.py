@@ -87,9 +87,9 @@ def automl(
         made = TabularPredictor(label="label", path=folder, verbosity=0)
         made.fit(train, time_limit=seconds, presets=quality)
         took = time.monotonic() - start
-        chances = made.predict_proba(test.drop(columns="label"))[table.labels].to_numpy()
+        probs = made.predict_proba(test.drop(columns="label"))[table.labels].to_numpy()
         size = size_of(Path(folder))
-        return {"chances": chances.tolist(), "seconds": took, "size": size}
+        return {"probs": probs.tolist(), "seconds": took, "size": size}
 
 
 def ours(table: Table, sides: list[list[int]], features: Path) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def ours(table: Table, sides: list[list[int]], features: Path) -> dict[str, Any]
     with TemporaryDirectory() as folder:
         locator.save_pretrained(folder)
         size = size_of(Path(folder))
-    return {"chances": locator.predict_proba(test).tolist(), "seconds": took, "size": size}
+    return {"probs": locator.predict_proba(test).tolist(), "seconds": took, "size": size}
 
 
 def size_of(folder: Path) -> int:
@@ -111,15 +111,15 @@ def size_of(folder: Path) -> int:
 
 def report(name: str, table: Table, test: list[int], found: dict[str, Any]) -> None:
     truth = table.data.labels[test].numpy()
-    chances = {key: np.array([one["chances"]]) for key, one in found.items()}
+    probs = {key: np.array([one["probs"]]) for key, one in found.items()}
     for key, one in found.items():
-        told = summarise(chances[key], truth, table.labels)
+        told = summarise(probs[key], truth, table.labels)
         error = f"{100 * told.calibration_error.mean:.1f}"
         cells = [interval(told.accuracy), interval(told.macro_f1), error]
         if key == "default":
             cells += ["—", "—"]
         else:
-            apart = difference(chances[key], chances["default"], truth)
+            apart = difference(probs[key], probs["default"], truth)
             ends = f"[{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"
             cells += [f"{100 * apart.value:+.1f} {ends}", f"{apart.p:.4f}"]
         cells += [f"{one['seconds']:.0f} s", f"{one['size'] / 1e6:.0f} MB"]

@@ -49,9 +49,9 @@ def save(folder: Path) -> None:
 
 def inputs() -> tuple[list[str], np.ndarray]:
     """Texts of 8 to 40 characters, and pictures."""
-    dice = np.random.default_rng(0)
-    texts = ["".join(dice.choice(CHARACTERS, dice.integers(8, 41))) for _ in range(POSTS)]
-    return texts, dice.integers(0, 256, (POSTS, 224, 224, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(CHARACTERS, rng.integers(8, 41))) for _ in range(POSTS)]
+    return texts, rng.integers(0, 256, (POSTS, 224, 224, 3), np.uint8)
 
 
 def own_memory() -> int:

@@ -22,10 +22,10 @@ from compact_features import posts_in
 from export import sample
 from sgmft import SemanticLocator
 from sgmft.data.source import Source
-from sgmft.features.encode import Content, encode_all, prepare
+from sgmft.features.encode import Content, encode_all, prepare_posts
 from sgmft.features.store import FeatureStore
 from sgmft.jobs.predict import ModelAt, predict_shards
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 
 ROUNDS = 5
 
@@ -53,7 +53,7 @@ def main() -> None:
         posts = posts_in(folder / "photographs")
         locator = SemanticLocator.from_pretrained(model)
         encoder = locator.encoder
-        contents = [prepare(post, encoder.info) for post in posts]
+        contents = [prepare_posts(post, encoder.info) for post in posts]
         good = [x for x in contents if isinstance(x, Content)]
         count = len(good)
         texts = [x.text for x in good]
@@ -62,13 +62,13 @@ def main() -> None:
         assert locator.network is not None
         network = locator.network
         print("| stage | a post |\n|---|---|")
-        decoding = cost(lambda: [prepare(x, encoder.info) for x in posts], count)
+        decoding = cost(lambda: [prepare_posts(x, encoder.info) for x in posts], count)
         print(f"| read and decode | {decoding} |")
         print(f"| text network | {cost(lambda: encoder.encode_texts(texts, False), count)} |")
         print(
             f"| picture network | {cost(lambda: encoder.encode_images(pictures, False), count)} |"
         )
-        print(f"| answer | {cost(lambda: answer(network, features), count)} |")
+        print(f"| answer | {cost(lambda: predict_logits(network, features), count)} |")
         print("| on disk | |")
         bytes_read = sum(Path(str(post.images[0])).stat().st_size for post in posts)
         print(f"| pictures | {bytes_read / count:,.0f} bytes |")

@@ -29,9 +29,9 @@ from sgmft.data.splits import split_posts
 from sgmft.evaluation.compare.cells import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.models.registry import get_method
-from sgmft.training.fit import Task, choose, refit
+from sgmft.training.fit import TrainingTask, choose, refit
 from sgmft.utils.files import write_whole
 
 FOLDS, TRIALS, HELD_OUT = 5, 3, 0.1
@@ -167,10 +167,10 @@ def run(
     labels = sorted({str(post.label) for post in posts})
     prompts = method.encode_prompts(labels, locator.encoder)
 
-    def task(settings: dict[str, float]) -> Task:
+    def task(settings: dict[str, float]) -> TrainingTask:
         chosen = method.preset(preset.name, {**given, **settings})
         seen = data.take(torch.tensor(train))
-        return Task(seen, len(labels), locator.encoder.info, method, chosen, prompts)
+        return TrainingTask(seen, len(labels), locator.encoder.info, method, chosen, prompts)
 
     settings, epochs = {}, preset.train.epochs
     if preset.val_size:
@@ -182,7 +182,9 @@ def run(
             tried.append((choice.kept.val_loss, setting, choice.kept.epoch))
         _, settings, epochs = min(tried, key=lambda one: one[0])
     network = refit(task(settings), epochs)
-    return answer(network, data.features.take(torch.tensor(test))).logits.softmax(-1).numpy()
+    return (
+        predict_logits(network, data.features.take(torch.tensor(test))).logits.softmax(-1).numpy()
+    )
 
 
 def to_bytes(values: np.ndarray) -> bytes:

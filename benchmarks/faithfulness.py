@@ -47,14 +47,14 @@ def main() -> None:
     chosen = np.random.default_rng(0).permutation(len(posts))[: options.posts]
     words: list[Drops] = []
     regions: list[Drops] = []
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for i in sorted(chosen):
         reader = PostReader(posts[i], model)
         label = int(reader.probabilities([reader.whole])[0].argmax())
         if reader.text:
-            words.append(word_drops(reader, posts[i].text, label, dice))
+            words.append(word_drops(reader, posts[i].text, label, rng))
         if reader.pictures:
-            regions.append(region_drops(reader, label, dice))
+            regions.append(region_drops(reader, label, rng))
     print("| deleted | posts | the top-ranked | at random | difference |")
     print("|---|---|---|---|---|")
     for what, counts, found in (("word", WORDS, words), ("region", REGIONS, regions)):
@@ -73,7 +73,7 @@ def trained(folder: Path, table: str, features: Path) -> Model:
     return Model(found.encoder, found.network, found.uses_tokens, found.labels, found.temperature)
 
 
-def word_drops(reader: PostReader, text: str, label: int, dice: np.random.Generator) -> Drops:
+def word_drops(reader: PostReader, text: str, label: int, rng: np.random.Generator) -> Drops:
     """Top-ranked and random drop for each of `WORDS`, (2, counts)."""
     words = find_words(text, reader.text, MOST_WORDS)
 
@@ -81,17 +81,17 @@ def word_drops(reader: PostReader, text: str, label: int, dice: np.random.Genera
         texts = [without(reader.text, words, row) for row in kept]
         return reader.probabilities(reader.with_texts(texts))[:, label]
 
-    return drops(ask, word_losses(reader, words, label), WORDS, WORD_DRAWS, dice)
+    return drops(ask, word_losses(reader, words, label), WORDS, WORD_DRAWS, rng)
 
 
-def region_drops(reader: PostReader, label: int, dice: np.random.Generator) -> Drops:
+def region_drops(reader: PostReader, label: int, rng: np.random.Generator) -> Drops:
     """Top-ranked and random drop for each of `REGIONS`, (2, counts)."""
 
     def ask(kept: NDArray[np.bool_]) -> Drops:
         pictures = [blank_regions(reader.pictures[0], row) for row in kept]
-        return reader.probabilities(reader.with_pictures(0, pictures))[:, label]
+        return reader.probabilities(reader.with_images(0, pictures))[:, label]
 
-    return drops(ask, region_losses(reader, 0, label), REGIONS, REGION_DRAWS, dice)
+    return drops(ask, region_losses(reader, 0, label), REGIONS, REGION_DRAWS, rng)
 
 
 def drops(
@@ -99,13 +99,13 @@ def drops(
     losses: Drops,
     counts: Sequence[int],
     draws: int,
-    dice: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Drops:
     """(2, counts); NaN where there are not more players than are deleted."""
     players = len(losses)
     orders = [
         np.argsort(-losses, kind="stable"),
-        *(dice.permutation(players) for _ in range(draws)),
+        *(rng.permutation(players) for _ in range(draws)),
     ]
     rows = [np.ones(players, bool)]
     for order in orders:
@@ -123,8 +123,8 @@ def line(found: Drops) -> str:
     """The figures of posts (N, 2), in percentage points."""
     kept = 100 * found[~np.isnan(found).any(1)]
     columns = [kept[:, 0], kept[:, 1], kept[:, 0] - kept[:, 1]]
-    dice = np.random.default_rng(0)
-    rows = dice.integers(0, len(kept), (RESAMPLES, len(kept)))
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, len(kept), (RESAMPLES, len(kept)))
     told = []
     for values in columns:
         low, high = np.percentile(values[rows].mean(1), (2.5, 97.5))

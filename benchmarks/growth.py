@@ -32,8 +32,8 @@ def table(path: Path, posts: int) -> Path:
     """So many posts of a text."""
     with path.open("w", encoding="utf-8") as out:
         for i in range(posts):
-            dice = np.random.default_rng(i)
-            text = write(dice, PLACES[i % len(PLACES)], "", 0.3)
+            rng = np.random.default_rng(i)
+            text = write(rng, PLACES[i % len(PLACES)], "", 0.3)
             out.write(json.dumps({"text": f"{text} {i}"}, ensure_ascii=False) + "\n")
     return path
 

@@ -38,10 +38,10 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network, NetworkConfig, Normalizer, Output
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.registry import get_method
-from sgmft.training.fit import Task, fit_network
+from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class MLP(Network):
 OWN = {"mlp": Method("mlp", "MLP", "one hidden layer", MLP, NetworkConfig)}
 
 
-def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> Task:
+def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> TrainingTask:
     """What a method, or a preset of SG-MFT and single settings, learns from these posts."""
     kind, preset, settings = parse(name)
     method = OWN.get(kind) or get_method(kind)
@@ -155,10 +155,10 @@ def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> Task:
         longer = {"epochs": round(more * train.epochs), "patience": round(more * train.patience)}
         chosen = dataclasses.replace(chosen, train=dataclasses.replace(train, **longer))
     seen = table.data.take(torch.tensor(rows))
-    return Task(seen, len(table.labels), table.info, method, chosen)
+    return TrainingTask(seen, len(table.labels), table.info, method, chosen)
 
 
-def learn(task: Task, posts: Sequence[Post]) -> Network:
+def learn(task: TrainingTask, posts: Sequence[Post]) -> Network:
     """Train on the task's posts as `SemanticLocator.fit` does."""
     held = split_posts(posts, HELD_OUT)[1] if task.preset.val_size else []
     return fit_network(task, held).network
@@ -174,13 +174,13 @@ def run(table: Table, name: str, train: list[int], size: int, seed: int) -> dict
     test = [i for i, post in enumerate(table.posts) if post.row["split"] == "test"]
     unseen = table.data.take(torch.tensor(test))
     network = learn(task, [table.posts[i] for i in drawn])
-    answers = answer(network, unseen.features)
+    answers = predict_logits(network, unseen.features)
     found: dict[str, Any] = {
         "test": accuracy(answers.logits, unseen.labels),
-        "train": accuracy(answer(network, task.data.features).logits, task.data.labels),
+        "train": accuracy(predict_logits(network, task.data.features).logits, task.data.labels),
     }
     if answers.guidance.isfinite().all():  # both P^m and P^e
-        start = answer(task.network(task.data.features), unseen.features)
+        start = predict_logits(task.network(task.data.features), unseen.features)
         found["before"] = start.guidance.mean(0).tolist()
         found["after"] = answers.guidance.mean(0).tolist()
     return found

@@ -41,7 +41,7 @@ from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 
 POSTS, REFERENCE, RESAMPLES = 560, "default", 2000
 SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -118,12 +118,12 @@ def select(table: Table, rows: list[int]) -> Table:
 
 def mismatch(table: Table, noisy: int) -> Table:
     """The same posts, of which some have the text or the picture of a post with another label."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     labels, posts = table.data.labels.numpy(), list(table.posts)
     source = {"text": np.arange(len(posts)), "image": np.arange(len(posts))}
-    for count, row in enumerate(dice.permutation(len(posts))[:noisy]):
+    for count, row in enumerate(rng.permutation(len(posts))[:noisy]):
         replaced, tells = (("text", "image"), ("image", "text"))[count % 2]
-        source[replaced][row] = dice.choice(np.flatnonzero(labels != labels[row]))
+        source[replaced][row] = rng.choice(np.flatnonzero(labels != labels[row]))
         told = {**posts[row].row, "informative": tells}
         posts[row] = dataclasses.replace(posts[row], row=told)
     features = paired(table.data.features, *(torch.from_numpy(x) for x in source.values()))
@@ -163,7 +163,7 @@ def run(table: Table, method: str, test: list[int], fold: int) -> dict[str, Any]
     train = [i for i in range(len(table.posts)) if i not in unseen]
     network = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])
     features = table.data.features.take(torch.tensor(test))
-    cell = {"probabilities": answer(network, features).logits.softmax(-1).tolist()}
+    cell = {"probabilities": predict_logits(network, features).logits.softmax(-1).tolist()}
     if method == REFERENCE:
         batch = features.batch(torch.arange(len(test)), network.reads_ngrams)
         with torch.no_grad():
@@ -180,11 +180,11 @@ def print_accuracies(
 ) -> dict[str, list[float]]:
     """Print a table; accuracies in percent at each level by method."""
     truths = [table.data.labels.numpy() for table in tables]
-    chances = {method: [told[method]["probabilities"] for told in found] for method in found[0]}
-    cells = [(method, i) for method in chances if method != REFERENCE for i in range(len(levels))]
+    probs = {method: [told[method]["probabilities"] for told in found] for method in found[0]}
+    cells = [(method, i) for method in probs if method != REFERENCE for i in range(len(levels))]
     differences = corrected(
         [
-            difference(chances[method][i][None], chances[REFERENCE][i][None], truths[i])
+            difference(probs[method][i][None], probs[REFERENCE][i][None], truths[i])
             for method, i in cells
         ]
     )
@@ -196,7 +196,7 @@ def print_accuracies(
             100 * float((p.argmax(1) == truth).mean())
             for p, truth in zip(each, truths, strict=True)
         ]
-        for method, each in chances.items()
+        for method, each in probs.items()
     }
     for method, values in accuracies.items():
         line = [f"{x:.1f}{marks.get((method, i), '')}" for i, x in enumerate(values)]
@@ -212,10 +212,10 @@ def gate_line(name: str, table: Table, gate: np.ndarray) -> str:
     there = np.isfinite(gate)
     gate, code = gate[there], codes_of(table)[there]
     means = [f"{gate[code == c].mean():.2f}" if (code == c).any() else "–" for c in (1, 0, -1)]
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     drawn = [
         spearmanr(gate[rows], code[rows]).statistic
-        for rows in dice.integers(len(gate), size=(RESAMPLES, len(gate)))
+        for rows in rng.integers(len(gate), size=(RESAMPLES, len(gate)))
     ]
     low, high = np.percentile(drawn, [2.5, 97.5])
     rho = f"{spearmanr(gate, code).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.locator.abstention import entropy
-from sgmft.models.inference import Answers, answer
+from sgmft.models.inference import NetworkOutputs, predict_logits
 
 COMPONENTS, RESAMPLES = 256, 500
 
@@ -83,11 +83,11 @@ def scores_of(locator: SemanticLocator, train: list[Post]):
     def scores(posts: list[Post]) -> dict[str, np.ndarray]:
         encoded, said = answers(locator, posts)
         logits = said.logits / locator.temperature
-        chances = logits.softmax(-1).numpy()
+        probs = logits.softmax(-1).numpy()
         features = pca.transform((features_of(encoded) - centre) / scale)
         return {
-            "largest probability": 1 - chances.max(1),
-            "entropy": entropy(chances),
+            "largest probability": 1 - probs.max(1),
+            "entropy": entropy(probs),
             "energy": -logits.logsumexp(-1).numpy(),
             "Mahalanobis, fused": fused(said.fused.numpy()),
             f"Mahalanobis, encodings ({COMPONENTS} components)": encodings(features),
@@ -96,10 +96,10 @@ def scores_of(locator: SemanticLocator, train: list[Post]):
     return scores
 
 
-def answers(locator: SemanticLocator, posts: list[Post]) -> tuple[object, Answers]:
+def answers(locator: SemanticLocator, posts: list[Post]) -> tuple[object, NetworkOutputs]:
     encoded = locator.encode(posts)
     assert locator.network is not None
-    return encoded, answer(locator.network, encoded.features)
+    return encoded, predict_logits(locator.network, encoded.features)
 
 
 def features_of(encoded) -> np.ndarray:
@@ -107,13 +107,13 @@ def features_of(encoded) -> np.ndarray:
 
 
 def auroc(known: np.ndarray, strange: np.ndarray) -> str:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def once(a: np.ndarray, b: np.ndarray) -> float:
         return 100 * roc_auc_score(np.repeat([0, 1], [len(a), len(b)]), np.concatenate([a, b]))
 
     draws = [
-        once(dice.choice(known, len(known)), dice.choice(strange, len(strange)))
+        once(rng.choice(known, len(known)), rng.choice(strange, len(strange)))
         for _ in range(RESAMPLES)
     ]
     low, high = np.percentile(draws, [2.5, 97.5])

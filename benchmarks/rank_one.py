@@ -30,8 +30,8 @@ def exact(queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor) ->
 
 def inputs(temperature: float, width: int, dtype: torch.dtype) -> list[Tensor]:
     """Unit features t and v, values x as a LayerNorm gives them, and the temperature."""
-    dice = torch.Generator().manual_seed(0)
-    t, v, x = torch.randn(3, POSTS, width, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    t, v, x = torch.randn(3, POSTS, width, generator=rng)
     sides = [t / t.norm(dim=-1, keepdim=True), v / v.norm(dim=-1, keepdim=True), x]
     sides.append(torch.tensor(temperature))
     return [side.to(dtype).requires_grad_() for side in sides]

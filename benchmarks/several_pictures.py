@@ -28,7 +28,7 @@ from sgmft.features.encode import MAX_PICTURES, encode_posts, stack
 from sgmft.features.features import LabelledFeatures
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 
 KEPT = {"1": 1, "2": 2, "4": 4, "all": MAX_PICTURES}
 
@@ -110,7 +110,7 @@ def predicted(table: Table, method: str) -> np.ndarray:
         train = [i for i in range(len(table.posts)) if i not in unseen]
         network = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])
         features = table.data.features.take(torch.tensor(test))
-        found[test] = answer(network, features).logits.softmax(-1).numpy()
+        found[test] = predict_logits(network, features).logits.softmax(-1).numpy()
     return found
 
 

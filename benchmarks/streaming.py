@@ -33,11 +33,11 @@ def table(folder: Path, posts: int, different: int) -> Path:
     (folder / "pictures").mkdir(parents=True)
     contents = []
     for i in range(different):
-        dice = np.random.default_rng(i)
-        row = {"text": f"{write(dice, PLACES[i % len(PLACES)], '', 0.3)} {i}"}
+        rng = np.random.default_rng(i)
+        row = {"text": f"{write(rng, PLACES[i % len(PLACES)], '', 0.3)} {i}"}
         if i % 2:
             row["image"] = f"pictures/{i}.jpg"
-            shades = dice.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+            shades = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
             Image.fromarray(shades).resize((64, 48)).save(folder / row["image"])
         contents.append(row)
     order = np.random.default_rng(0).integers(0, different, posts)

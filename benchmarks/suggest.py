@@ -26,7 +26,7 @@ from learning_curves import SYSTEMS, Table, kept, read_table, spread, task_of
 
 from sgmft.evaluation.calibration import fit_temperature
 from sgmft.jobs.suggest import choose_posts, uncertainty_of
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.training.fit import fit_network
 
 SIZES = (50, 100, 200, 400)
@@ -61,10 +61,10 @@ def main() -> None:
 
 def run(table: Table, method: str, way: str, seed: int) -> dict[str, Any]:
     """Whether each test post is right, after each number of labels."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     train = [i for i, post in enumerate(table.posts) if post.row["split"] == "train"]
     test = torch.tensor([i for i, post in enumerate(table.posts) if post.row["split"] == "test"])
-    order = [train[i] for i in dice.permutation(len(train))]
+    order = [train[i] for i in rng.permutation(len(train))]
     pool = sorted(order[: len(order) * 9 // 10])
     features = table.data.features.take(torch.tensor(pool))
     drawn: list[int] = []  # positions in `pool`
@@ -79,11 +79,13 @@ def run(table: Table, method: str, way: str, seed: int) -> dict[str, Any]:
         task = task_of(table, method, [pool[i] for i in drawn], seed)
         network, _, left_out, _ = fit_network(task, [])
         unseen = table.data.take(test)
-        logits = answer(network, unseen.features).logits
+        logits = predict_logits(network, unseen.features).logits
         right.append((logits.argmax(-1) == unseen.labels).int().tolist())
         if way == "suggest":
-            chances = (answer(network, features).logits / fit_temperature(*left_out)).softmax(-1)
-            doubts = uncertainty_of(chances.numpy())
+            probs = (predict_logits(network, features).logits / fit_temperature(*left_out)).softmax(
+                -1
+            )
+            doubts = uncertainty_of(probs.numpy())
         print(way, seed, size, f"{np.mean(right[-1]):.3f}", flush=True)
     return {"right": right}
 
@@ -103,10 +105,10 @@ def report(name: str, method: str, right: dict[str, Any]) -> None:
 
 def interval(gain: Any) -> str:
     """Percentage points: the mean of (seeds, posts), and its 95 % interval."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     seeds, posts = gain.shape
     means: Sequence[float] = [
-        gain[dice.integers(seeds, size=seeds)][:, dice.integers(posts, size=posts)].mean()
+        gain[rng.integers(seeds, size=seeds)][:, rng.integers(posts, size=posts)].mean()
         for _ in range(RESAMPLES)
     ]
     low, high = 100 * np.quantile(means, [0.025, 0.975])

@@ -30,7 +30,7 @@ from sgmft.models import sgmft as feed_forward
 from sgmft.models.base import Network
 from sgmft.models.experts import DenseExpert, draw_folds
 from sgmft.models.registry import get_method
-from sgmft.training.fit import Task
+from sgmft.training.fit import TrainingTask
 from sgmft.training.trainer import train
 
 POSTS, CLASSES = 17_000, 7
@@ -42,21 +42,21 @@ SGMFT = get_method("sgmft")
 
 def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeatures:
     """Features of which three in four say something of the label; n-grams of Zipf's frequencies."""
-    dice = torch.Generator().manual_seed(0)
-    labels = torch.randint(CLASSES, (posts,), generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(CLASSES, (posts,), generator=rng)
 
     def side(width: int) -> Tensor:
         size = torch.arange(1, width + 1).pow(-0.5)
-        centre = 0.35 * size * torch.randn(CLASSES, width, generator=dice)
-        tells = torch.rand(posts, 1, generator=dice) < 0.75
-        return size * torch.randn(posts, width, generator=dice) + centre[labels] * tells
+        centre = 0.35 * size * torch.randn(CLASSES, width, generator=rng)
+        tells = torch.rand(posts, 1, generator=rng) < 0.75
+        return size * torch.randn(posts, width, generator=rng) + centre[labels] * tells
 
     numpy = np.random.default_rng(0)
     chance = 1 / np.arange(1, 200_001)
     grams = numpy.choice(len(chance), (posts, 60), p=chance / chance.sum()).astype(np.int32)
 
     def several(count: int, width: int) -> Ragged:
-        values = torch.randn(posts * count, width, generator=dice).half()
+        values = torch.randn(posts * count, width, generator=rng).half()
         return Ragged(values, torch.arange(posts + 1) * count)
 
     there = torch.ones(posts, dtype=torch.bool)
@@ -76,7 +76,7 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
 def default() -> None:
     """The whole run, and one expert's regressions against scikit-learn's."""
     data = made(POSTS, COMPACT)
-    task = Task(data, CLASSES, COMPACT, SGMFT, SGMFT.preset("default"))
+    task = TrainingTask(data, CLASSES, COMPACT, SGMFT, SGMFT.preset("default"))
     network = task.network(data.features)
     began = time.perf_counter()
     (line,) = train(network, data, None, task.preset.train)
@@ -143,7 +143,7 @@ def epochs(title: str, preset: str, info: EncoderInfo, posts: int, wanted: str) 
     data = made(posts, info, tokens=preset == "tokens")
     settings = {"epochs": 1, "dropout": 0.0, "weight_decay": 0.0, "width": info.text_width}
     chosen = SGMFT.preset(preset, settings)
-    task = Task(data, CLASSES, info, SGMFT, chosen)
+    task = TrainingTask(data, CLASSES, info, SGMFT, chosen)
     order = torch.randperm(posts, generator=torch.Generator().manual_seed(0))
     networks = [task.network(data.features) for _ in range(2)]
     networks[0]._guidance = lambda *_: None  # is for our log only

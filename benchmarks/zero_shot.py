@@ -25,7 +25,7 @@ from sgmft import SemanticLocator
 from sgmft.features.features import Features
 from sgmft.locator.zero_shot import parse_descriptions
 from sgmft.models.baselines.described import Described
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 
 DESCRIPTIONS = (
     "Home=在家里|宅在家不出门|躺在床上|卧室、客厅和厨房;"
@@ -67,10 +67,10 @@ def report(name: str, network: Described, posts: Features, classes: Tensor, side
         none if sides == "picture" else posts.has_text,
         none if sides == "text" else posts.has_image,
     )
-    alone = (answer(network, read).logits.argmax(-1) == classes).float().mean()
+    alone = (predict_logits(network, read).logits.argmax(-1) == classes).float().mean()
     right = _adapted(network, read).argmax(-1) == classes
-    dice, hits = np.random.default_rng(0), right.numpy()
-    means = [hits[dice.integers(len(hits), size=len(hits))].mean() for _ in range(RESAMPLES)]
+    rng, hits = np.random.default_rng(0), right.numpy()
+    means = [hits[rng.integers(len(hits), size=len(hits))].mean() for _ in range(RESAMPLES)]
     low, high = 100 * np.quantile(means, [0.025, 0.975])
     print(
         f"| {name} | {sides} | {100 * alone:.1f} | {100 * hits.mean():.1f} "
@@ -82,7 +82,7 @@ def report(name: str, network: Described, posts: Features, classes: Tensor, side
 def _adapted(network: Described, posts: Features) -> Tensor:
     network = copy.deepcopy(network)
     network.adapt(posts.batch(torch.arange(len(posts))))
-    return answer(network, posts).logits
+    return predict_logits(network, posts).logits
 
 
 if __name__ == "__main__":

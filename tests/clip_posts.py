@@ -22,12 +22,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def clip_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
     """36 posts of three labels: some without a text, some with no picture, some with two."""
-    folder, dice, posts = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0), []
+    folder, rng, posts = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0), []
     for i in range(36):
         label = list(TEXTS)[i % 3]
         files = [folder / f"{i} {k}.png" for k in range((1, 1, 0, 2)[i % 4])]
         for file in files:
-            noise = dice.integers(-55, 55, (40, 40, 3)) + np.array(COLOURS[label])
+            noise = rng.integers(-55, 55, (40, 40, 3)) + np.array(COLOURS[label])
             Image.fromarray(noise.astype(np.uint8)).save(file)
         text = "" if i in (0, 9, 27) else TEXTS[label][: 3 + i % 5] + "的" * (i % 7)
         posts.append(Post(text, files, id=str(i), label=label))

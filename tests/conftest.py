@@ -57,12 +57,12 @@ def tiny() -> Any:
 @pytest.fixture(scope="session")
 def toy_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
     """36 easy posts of three labels and six users; some lack text, most lack a picture."""
-    folder, dice, posts = tmp_path_factory.mktemp("toy"), np.random.default_rng(0), []
+    folder, rng, posts = tmp_path_factory.mktemp("toy"), np.random.default_rng(0), []
     for i in range(36):
         label = list(WORDS)[i % 3]
-        text, images = " ".join([*dice.choice(WORDS[label].split(), 3), f"day{i}"]), []
+        text, images = " ".join([*rng.choice(WORDS[label].split(), 3), f"day{i}"]), []
         if i % 4 == 0:
-            noise = dice.integers(-20, 20, (16, 16, 3))
+            noise = rng.integers(-20, 20, (16, 16, 3))
             colour = np.asarray(Image.new("RGB", (16, 16), COLOURS[label]), int)
             images = [folder / f"{i}.png"]
             Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8)).save(images[0])

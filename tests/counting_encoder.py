@@ -19,7 +19,7 @@ TEXT, WORD, IMAGE, SIZE = 8, 5, 6, 32
 
 
 class CountingEncoder:
-    """Features are dice thrown by what a text or picture holds; remembers what it was given."""
+    """Features are random numbers seeded by the content; remembers what it was given."""
 
     def __init__(self, fingerprint: str = "c" * 16, cleaning: str = "paper") -> None:
         self.info = EncoderInfo(
@@ -31,24 +31,24 @@ class CountingEncoder:
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         assert all(texts), "an empty text must not reach an encoder"
         self.texts += texts
-        rows = [self._dice(text.encode()) for text in texts]
-        pooled = np.array([dice.normal(size=TEXT) for dice in rows], np.float32)
+        rows = [self._rng(text.encode()) for text in texts]
+        pooled = np.array([rng.normal(size=TEXT) for rng in rows], np.float32)
         words = [
-            dice.normal(size=(len(text), WORD)).astype(np.float32)
-            for text, dice in zip(texts, rows, strict=True)
+            rng.normal(size=(len(text), WORD)).astype(np.float32)
+            for text, rng in zip(texts, rows, strict=True)
         ]
         return Encoded(pooled.reshape(-1, TEXT), words if tokens else None)
 
     def encode_images(self, pictures: np.ndarray, tokens: bool) -> Encoded:
         assert pictures.shape[1:] == (SIZE, SIZE, 3) and pictures.dtype == np.uint8
         self.pictures += [picture.tobytes() for picture in pictures]
-        rows = [self._dice(picture.tobytes()) for picture in pictures]
-        pooled = np.array([dice.normal(size=IMAGE) for dice in rows], np.float32)
-        regions = [dice.normal(size=(4, IMAGE)).astype(np.float32) for dice in rows]
+        rows = [self._rng(picture.tobytes()) for picture in pictures]
+        pooled = np.array([rng.normal(size=IMAGE) for rng in rows], np.float32)
+        regions = [rng.normal(size=(4, IMAGE)).astype(np.float32) for rng in rows]
         return Encoded(pooled.reshape(-1, IMAGE), regions if tokens else None)
 
     @staticmethod
-    def _dice(content: bytes) -> np.random.Generator:
+    def _rng(content: bytes) -> np.random.Generator:
         return np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:8]))
 
 

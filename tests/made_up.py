@@ -10,7 +10,7 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.post_features import PostFeatures
-from sgmft.models.base import NetworkConfig, Output, Solved
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
 
 INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "light")
 
@@ -21,12 +21,12 @@ def posts(
     """Posts whose class shows in both sides; `lacking` "text" or "image" leaves that side out."""
     centres = np.random.default_rng(1)
     text, image = centres.standard_normal((classes, 12)), centres.standard_normal((classes, 10))
-    dice = np.random.default_rng([seed, 7])
+    rng = np.random.default_rng([seed, 7])
     rows, labels = [], []
     for i in range(count):
         k = i % classes
-        words = (text[k] + noise * dice.standard_normal((1 + i % 3, 12))).astype(np.float32)
-        regions = (image[k] + noise * dice.standard_normal((4, 10))).astype(np.float32)
+        words = (text[k] + noise * rng.standard_normal((1 + i % 3, 12))).astype(np.float32)
+        regions = (image[k] + noise * rng.standard_normal((4, 10))).astype(np.float32)
         rows.append(
             PostFeatures(
                 None if lacking == "text" else words.mean(0),
@@ -40,7 +40,7 @@ def posts(
     return LabelledFeatures(Features.of(rows, INFO, True), torch.tensor(labels))
 
 
-class Centres(Solved):
+class Centres(ClosedFormNetwork):
     """The nearest class mean of the texts."""
 
     def __init__(self, config: NetworkConfig) -> None:

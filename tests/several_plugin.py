@@ -13,14 +13,14 @@ from typing import Any
 
 import sgmft.training.trainer as training
 from sgmft.features.encoders.registry import ENCODERS
-from sgmft.utils import distributed as processes
+from sgmft.utils import distributed
 from tiny_encoder import TinyEncoder
 
 ENCODERS["tiny"] = TinyEncoder
 
 CHECKPOINTS = 2
 killed, called = os.environ.get("SGMFT_TEST_KILL"), 0
-gathered, save = processes.gathered, training.save_checkpoint
+gathered, save = distributed.gathered, training.save_checkpoint
 
 
 def watched_gathered(*given: Any) -> Any:
@@ -40,7 +40,7 @@ def watched_save(*given: Any) -> None:
         time.sleep(3600)
 
 
-if killed == "process" and not processes.is_main():
-    processes.gathered = watched_gathered
-if killed == "launcher" and processes.is_main():
+if killed == "process" and not distributed.is_main():
+    distributed.gathered = watched_gathered
+if killed == "launcher" and distributed.is_main():
     training.save_checkpoint = watched_save

@@ -17,7 +17,7 @@ from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig
 from sgmft.models.presets import TrainConfig
 from sgmft.training.trainer import train
-from sgmft.utils import distributed as processes
+from sgmft.utils import distributed
 from small_runs import FAST, SMALL, fresh, mislabelled, weights_of
 
 WIDTHS = {"classes": 3, "text_width": 12, "image_width": 10}
@@ -57,5 +57,5 @@ def run(name: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
 if __name__ == "__main__":
     for name in trainings():
         weights, history = run(name)
-        path = Path(sys.argv[1]) / f"{name} {processes.number()} of {processes.count()}"
+        path = Path(sys.argv[1]) / f"{name} {distributed.number()} of {distributed.count()}"
         save_file(weights, path, {"history": json.dumps(history)})

@@ -13,27 +13,27 @@ K = 4
 
 def drawn(n, seed=0, sure=2.0, classes=K):
     """Probabilities (n, K) that mean what they say, and labels drawn by them."""
-    dice = np.random.default_rng(seed)
-    powers = np.exp(sure * dice.normal(size=(n, classes)))
-    chances = powers / powers.sum(1, keepdims=True)
-    labels = np.array([dice.choice(classes, p=row) for row in chances])
-    return chances.astype(np.float32), labels
+    rng = np.random.default_rng(seed)
+    powers = np.exp(sure * rng.normal(size=(n, classes)))
+    probs = powers / powers.sum(1, keepdims=True)
+    labels = np.array([rng.choice(classes, p=row) for row in probs])
+    return probs.astype(np.float32), labels
 
 
-def slow_sets(held_out, chances, coverage):
+def slow_sets(held_out, probs, coverage):
     """The labels no more improbable than the held-out posts' own, but for the least probable."""
     scores = sorted(
         1 - float(row[k]) for row, k in zip(held_out.probabilities, held_out.classes, strict=True)
     )
     place = int(np.ceil((len(scores) + 1) * coverage))
     limit = scores[min(place, len(scores)) - 1]
-    return [[1 - float(p) <= limit + 1e-9 for p in row] for row in chances]
+    return [[1 - float(p) <= limit + 1e-9 for p in row] for row in probs]
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
 def test_sets_hold_what_a_slow_loop_says(coverage):
-    held_out, (chances, _) = HeldOut(*drawn(137)), drawn(50, seed=1)
-    assert held_out.sets(chances, coverage).tolist() == slow_sets(held_out, chances, coverage)
+    held_out, (probs, _) = HeldOut(*drawn(137)), drawn(50, seed=1)
+    assert held_out.sets(probs, coverage).tolist() == slow_sets(held_out, probs, coverage)
 
 
 @pytest.mark.parametrize("sure", [0.5, 3.0])
@@ -41,15 +41,15 @@ def test_sets_hold_what_a_slow_loop_says(coverage):
 def test_the_promised_coverage_is_kept(coverage, sure):
     kept = []
     for seed in range(40):
-        held_out, (chances, labels) = HeldOut(*drawn(200, seed, sure)), drawn(200, 99 - seed, sure)
-        kept.append(held_out.sets(chances, coverage)[np.arange(200), labels].mean())
+        held_out, (probs, labels) = HeldOut(*drawn(200, seed, sure)), drawn(200, 99 - seed, sure)
+        kept.append(held_out.sets(probs, coverage)[np.arange(200), labels].mean())
     error = np.std(kept) / np.sqrt(len(kept))
     assert abs(np.mean(kept) - coverage) < 4 * error + 1 / 201
 
 
 def test_a_larger_coverage_takes_no_label_out():
-    held_out, (chances, _) = HeldOut(*drawn(300)), drawn(80, seed=1)
-    small, large = (held_out.sets(chances, c) for c in (0.6, 0.95))
+    held_out, (probs, _) = HeldOut(*drawn(300)), drawn(80, seed=1)
+    small, large = (held_out.sets(probs, c) for c in (0.6, 0.95))
     assert (large >= small).all() and large.sum() > small.sum()
 
 
@@ -58,9 +58,9 @@ def test_sets_of_no_posts():
 
 
 def test_typicality_is_the_share_that_is_at_least_as_undecided():
-    held_out, (chances, _) = HeldOut(*drawn(60)), drawn(9, seed=2)
+    held_out, (probs, _) = HeldOut(*drawn(60)), drawn(9, seed=2)
     spread = [-sum(p * np.log(p) for p in row if p) for row in held_out.probabilities.tolist()]
-    for row, found in zip(chances.tolist(), held_out.typicality(chances), strict=True):
+    for row, found in zip(probs.tolist(), held_out.typicality(probs), strict=True):
         own = -sum(p * np.log(p) for p in row if p)
         assert found == (1 + sum(other >= own for other in spread)) / 61
     assert held_out.typicality(np.eye(K, dtype=np.float32)) == pytest.approx(1)
@@ -78,17 +78,17 @@ def test_posts_like_the_held_out_ones_are_rejected_as_often_as_asked():
 
 def test_each_rule_keeps_its_own_labels_back():
     held_out = HeldOut(*drawn(200))
-    chances = np.array([[0.97, 0.01, 0.01, 0.01], [0.45, 0.45, 0.05, 0.05], [0.25] * 4], np.float32)
+    probs = np.array([[0.97, 0.01, 0.01, 0.01], [0.45, 0.45, 0.05, 0.05], [0.25] * 4], np.float32)
 
     def reasons(**rules):
-        return [ruling.reason for ruling in held_out.judge(chances, Abstention(**rules))]
+        return [ruling.reason for ruling in held_out.apply(probs, Abstention(**rules))]
 
     assert reasons() == [None] * 3
     assert reasons(min_probability=0.4) == [None, None, "no label has a probability of 0.4"]
     assert reasons(coverage=0.9) == [None, *["several labels are possible"] * 2]
     assert reasons(reject=0.05) == [None, None, "seems to be of none of the labels"]
     assert reasons(coverage=0.3)[2] == "no label is probable enough"
-    both = list(held_out.judge(chances, Abstention(0.9, reject=0.05)))
+    both = list(held_out.apply(probs, Abstention(0.9, reject=0.05)))
     assert [ruling.reason for ruling in both][1:] == [
         "several labels are possible",
         "seems to be of none of the labels",
@@ -141,12 +141,12 @@ def test_what_was_saved_is_read_again(tmp_path):
     st.floats(0.15, 0.85),
 )
 def test_any_probabilities_are_judged(rows, coverage):
-    chances = np.array(rows, np.float32)
-    chances /= chances.sum(1, keepdims=True)
-    held_out = HeldOut(chances, np.arange(len(chances)) % 3)
+    probs = np.array(rows, np.float32)
+    probs /= probs.sum(1, keepdims=True)
+    held_out = HeldOut(probs, np.arange(len(probs)) % 3)
     rules = Abstention(coverage, 0.5, 0.2)
-    for row, ruling in zip(chances, held_out.judge(chances, rules), strict=True):
+    for row, ruling in zip(probs, held_out.apply(probs, rules), strict=True):
         assert 0 < ruling.typicality <= 1
         if ruling.reason is None:
             assert ruling.members.sum() == 1 and ruling.members[row.argmax()]
-    assert (entropy(chances) >= 0).all() and (entropy(chances) <= np.log(3) + 1e-6).all()
+    assert (entropy(probs) >= 0).all() and (entropy(probs) <= np.log(3) + 1e-6).all()

@@ -12,7 +12,7 @@ from PIL import Image
 
 import picture_files as made
 from sgmft.data.preprocessing import images
-from sgmft.data.preprocessing.images import PictureError, decode_picture, load_picture, read_picture
+from sgmft.data.preprocessing.images import ImageError, decode_image, load_image, read_image
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -29,22 +29,22 @@ pytestmark = pytest.mark.filterwarnings("error")
 )
 def test_too_many_pixels_are_refused_from_the_header(data):
     before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
-    with pytest.raises(PictureError, match=r"^a\.png has .* pixels; at most 89 million are read$"):
-        decode_picture(data, "a.png")
+    with pytest.raises(ImageError, match=r"^a\.png has .* pixels; at most 89 million are read$"):
+        decode_image(data, "a.png")
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 
 def test_the_message_tells_the_size():
-    with pytest.raises(PictureError, match=r"a\.jpg has 40000 x 40000 pixels; at most 89 million"):
-        decode_picture(made.bomb(), "a.jpg")
+    with pytest.raises(ImageError, match=r"a\.jpg has 40000 x 40000 pixels; at most 89 million"):
+        decode_image(made.bomb(), "a.jpg")
 
 
 # --- bad files -------------------------------------------------------------------------------
 
 
 def reason(path) -> str:
-    with pytest.raises(PictureError) as caught:
-        load_picture(path)
+    with pytest.raises(ImageError) as caught:
+        load_image(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -66,14 +66,14 @@ def test_reasons(tmp_path):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 def test_truncated(format):
     data = made.truncated(made.encoded(made.scene((80, 60)), format))
-    with pytest.raises(PictureError, match="cut off or damaged"):
-        decode_picture(data, "a")
+    with pytest.raises(ImageError, match="cut off or damaged"):
+        decode_image(data, "a")
 
 
 def test_other_formats_are_not_tried():
     for format in ("PPM", "ICO", "PCX", "TGA", "EPS"):
-        with pytest.raises(PictureError, match="is not a picture"):
-            decode_picture(made.encoded(made.plain(), format), "a")
+        with pytest.raises(ImageError, match="is not a picture"):
+            decode_image(made.encoded(made.plain(), format), "a")
 
 
 def test_pipes_and_devices_are_not_opened(tmp_path):
@@ -86,8 +86,8 @@ def test_too_large_a_file_is_not_read(tmp_path):
     with (tmp_path / "big.jpg").open("wb") as file:
         file.truncate(images.MAX_BYTES + 1)
     assert "at most 64 MiB are read" in reason(tmp_path / "big.jpg")
-    with pytest.raises(PictureError, match="at most 64 MiB"):
-        decode_picture(bytes(images.MAX_BYTES + 1), "big.jpg")
+    with pytest.raises(ImageError, match="at most 64 MiB"):
+        decode_image(bytes(images.MAX_BYTES + 1), "big.jpg")
 
 
 def test_impossible_names(tmp_path):
@@ -100,7 +100,7 @@ def test_impossible_names(tmp_path):
 
 def test_read_picture_returns_the_bytes(tmp_path):
     data = made.encoded(made.plain())
-    assert read_picture(str(made.write_picture(tmp_path / "ä 图.png", data))) == data
+    assert read_image(str(made.write_picture(tmp_path / "ä 图.png", data))) == data
 
 
 VALID = [
@@ -128,8 +128,8 @@ def test_hostile_bytes_give_a_picture_or_a_reason(data, changes, cut, tail):
     for position, value in changes:
         hostile[position % len(hostile)] = value
     try:
-        pixels = decode_picture(bytes(hostile[:cut]) + tail, "a", 16)
-    except PictureError as error:
+        pixels = decode_image(bytes(hostile[:cut]) + tail, "a", 16)
+    except ImageError as error:
         assert str(error).startswith("a ")
     else:
         assert pixels.shape == (16, 16, 3)
@@ -143,6 +143,6 @@ def test_threads_leave_the_warning_filters_as_they_were():
     good = made.encoded(made.plain())
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda data: decode_picture(data, "a", 8), [noisy, good] * 100))
+        results = list(pool.map(lambda data: decode_image(data, "a", 8), [noisy, good] * 100))
     assert all(result.shape == (8, 8, 3) for result in results)
     assert list(warnings.filters) == before

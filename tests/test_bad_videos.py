@@ -13,16 +13,16 @@ import picture_files as made
 import video_files as film
 from sgmft.data.preprocessing import frames, images, videos
 from sgmft.data.preprocessing import videos as timed
-from sgmft.data.preprocessing.frames import holds_several, pictures_of, read_file
-from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.frames import holds_several, images_of, read_file
+from sgmft.data.preprocessing.images import ImageError
 
 MP4 = film.video(film.coloured(16))
 WEBM = film.video(film.coloured(16), "webm")
 
 
 def reason(data: bytes, name: str = "a.mp4") -> str:
-    with pytest.raises(PictureError) as caught:
-        pictures_of(data, name, 16)
+    with pytest.raises(ImageError) as caught:
+        images_of(data, name, 16)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -79,7 +79,7 @@ def test_lists_of_files_are_not_followed(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     for name in ("a.m3u8", "a.mp4", "a%d.jpg"):
         assert "is not a picture" in reason(text, name)
-    with pytest.raises(PictureError, match="a is not a video"):
+    with pytest.raises(ImageError, match="a is not a video"):
         next(videos.video_frames(text, "a", 1))
 
 
@@ -90,7 +90,7 @@ def test_too_many_pixels(monkeypatch):
     monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
     assert "pixels; at most" in reason(data)
     monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48)
-    assert len(pictures_of(data, "a", 16)) == 3
+    assert len(images_of(data, "a", 16)) == 3
     monkeypatch.undo()
     if "pixels" not in (found := outcome(claimed)):  # the codec's own header counts
         assert found == "3 pictures"
@@ -98,8 +98,8 @@ def test_too_many_pixels(monkeypatch):
 
 def outcome(data: bytes) -> str:
     try:
-        return f"{len(pictures_of(data, 'a', 16))} pictures"
-    except PictureError as error:
+        return f"{len(images_of(data, 'a', 16))} pictures"
+    except ImageError as error:
         return str(error)
 
 
@@ -126,13 +126,13 @@ def test_too_slow_half_way(monkeypatch):
 def test_too_large_a_file_is_not_read(tmp_path):
     with (tmp_path / "big.mp4").open("wb") as file:
         file.truncate(videos.MAX_VIDEO_BYTES + 1)
-    with pytest.raises(PictureError, match=r"^big\.mp4 has at least .* at most 256 MiB are read$"):
+    with pytest.raises(ImageError, match=r"^big\.mp4 has at least .* at most 256 MiB are read$"):
         read_file(tmp_path / "big.mp4")
 
 
 def test_a_picture_may_not_be_as_large_as_a_video(monkeypatch):
     monkeypatch.setattr(images, "MAX_BYTES", 1000)
-    assert len(MP4) > 1000 and len(pictures_of(MP4, "a", 16)) == 4
+    assert len(MP4) > 1000 and len(images_of(MP4, "a", 16)) == 4
     assert "bytes; at most" in reason(made.encoded(made.scene((60, 40)), "BMP"))
 
 
@@ -172,8 +172,8 @@ def test_hostile_bytes_give_pictures_or_a_reason(data, changes, cut):
         patch.setattr(images, "MAX_PIXELS", 100_000)  # so that large frames cost no time here
         patch.setattr(videos, "MAX_VIDEO_PIXELS", 100_000)
         try:
-            pictures = pictures_of(bytes(hostile[:cut]), "a", 16)
-        except PictureError as error:
+            pictures = images_of(bytes(hostile[:cut]), "a", 16)
+        except ImageError as error:
             assert str(error).startswith("a ")
         else:
             assert 1 <= len(pictures) <= frames.MAX_FRAMES

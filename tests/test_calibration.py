@@ -15,9 +15,9 @@ from sgmft.evaluation.metrics import Evaluation, evaluate
 
 def posts(n=300, classes=4, seed=0, temperature=1.0):
     """Logits (n, K) and labels drawn from softmax(logits / temperature)."""
-    dice = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(n, classes, generator=dice)
-    labels = (logits / temperature).softmax(-1).multinomial(1, generator=dice)[:, 0]
+    rng = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, classes, generator=rng)
+    labels = (logits / temperature).softmax(-1).multinomial(1, generator=rng)[:, 0]
     return logits, labels
 
 

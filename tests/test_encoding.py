@@ -53,10 +53,10 @@ def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> Non
 def test_features_belong_to_their_posts(posts, files) -> None:
     encoder = CountingEncoder()
     found = by_id(list(encode_posts(posts, encoder, tokens=True, chunk=6)))
-    from sgmft.data.preprocessing.images import load_picture  # what a post's picture is by itself
+    from sgmft.data.preprocessing.images import load_image  # what a post's picture is by itself
 
     def picture(name: str) -> Encoded:
-        return encoder.encode_images(load_picture(files[name], SIZE)[None], True)
+        return encoder.encode_images(load_image(files[name], SIZE)[None], True)
 
     both, three, swapped = found["both"], found["three"], found["three, other order"]
     home = encoder.encode_texts(["在家看书"], True)

@@ -17,8 +17,8 @@ import video_files as film
 from counting_encoder import IMAGE, SIZE, CountingEncoder, by_id
 from sgmft import read_posts
 from sgmft.data.posts import Post, count_errors
-from sgmft.data.preprocessing.frames import MAX_FRAMES, pictures_of
-from sgmft.data.preprocessing.images import PictureError, decode_picture
+from sgmft.data.preprocessing.frames import MAX_FRAMES, images_of
+from sgmft.data.preprocessing.images import ImageError, decode_image
 from sgmft.data.preprocessing.thumbnails import SIDE, thumbnail
 from sgmft.features.encode import MAX_PICTURES, encode_posts
 from sgmft.features.post_features import PostFeatures
@@ -65,7 +65,7 @@ def test_a_post_has_the_frames_of_its_files_in_order(files):
     names = ["still.jpg", "film.mp4", "red.png", "moving.gif", "wrong_name.jpg", "motion.jpg"]
     found = encode([Post("在家", [files[name] for name in names], id="mixed")], tokens=True)
     encoder = CountingEncoder()
-    pictures = [p for name in names for p in pictures_of(files[name].read_bytes(), name, SIZE)]
+    pictures = [p for name in names for p in images_of(files[name].read_bytes(), name, SIZE)]
     assert len(pictures) == 1 + 4 + 1 + 4 + 4 + 4
     expected = encoder.encode_images(np.stack(pictures), True)
     np.testing.assert_array_equal(found["mixed"].images, expected.pooled)
@@ -118,7 +118,7 @@ def test_a_store_made_before_does_not_answer_with_a_first_frame(files, tmp_path)
     post = Post("在家", [files["moving.gif"]], id="moving")
     encoder = CountingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, False)
-    first = decode_picture(files["moving.gif"].read_bytes(), "a", SIZE)
+    first = decode_image(files["moving.gif"].read_bytes(), "a", SIZE)
     row = encoder.encode_images(first[None], False).pooled
     store.write({old_key(post): PostFeatures(None, None, row, None)})
     found = encode([post], store=store)
@@ -180,5 +180,5 @@ def test_thumbnails(files):
     assert film.number_of(np.asarray(shown("film.mp4"))) == 2  # the first that is taken
     assert film.number_of(np.asarray(shown("moving.gif"))) == 0
     assert shown("motion.jpg").size == (SIDE, SIDE * 3 // 4)
-    with pytest.raises(PictureError, match=r"cut\.mp4 is cut off"):
+    with pytest.raises(ImageError, match=r"cut\.mp4 is cut off"):
         thumbnail(files["cut.mp4"])

@@ -19,12 +19,11 @@ PLACES = ["Home", "School", "电影院"]
 
 
 def random_case(seed, posts, classes):
-    dice = np.random.default_rng(seed)
-    labels = [f"label {k}" for k in dice.permutation(classes)]
-    probabilities = dice.dirichlet(np.full(classes, 0.5), size=posts)
+    rng = np.random.default_rng(seed)
+    labels = [f"label {k}" for k in rng.permutation(classes)]
+    probabilities = rng.dirichlet(np.full(classes, 0.5), size=posts)
     truth = [
-        labels[dice.choice(classes, p=0.5 * row + 0.5 * np.eye(classes)[0])]
-        for row in probabilities
+        labels[rng.choice(classes, p=0.5 * row + 0.5 * np.eye(classes)[0])] for row in probabilities
     ]
     return probabilities, truth, labels
 
@@ -54,10 +53,10 @@ def test_intervals_agree_with_resampling_posts_one_by_one():
     result = evaluate(probabilities, truth, labels)
     true = np.array([labels.index(label) for label in truth])
     predicted = probabilities.argmax(axis=1)
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     draws = []
     for _ in range(600):
-        some = dice.integers(0, len(true), len(true))
+        some = rng.integers(0, len(true), len(true))
         macro = f1_score(true[some], predicted[some], average="macro", zero_division=0)
         draws.append((np.mean(true[some] == predicted[some]), macro))
     for interval, naive in zip(
@@ -70,10 +69,10 @@ def test_intervals_agree_with_resampling_posts_one_by_one():
 
 
 def test_intervals_cover_the_true_accuracy_about_95_times_in_100():
-    dice = np.random.default_rng(2)
+    rng = np.random.default_rng(2)
     covered = 0
     for _ in range(200):
-        right = dice.random(300) < 0.8
+        right = rng.random(300) < 0.8
         result = evaluate(np.eye(2)[np.where(right, 0, 1)], ["a"] * 300, ["a", "b"])
         covered += result.accuracy.low <= 0.8 <= result.accuracy.high
     assert 180 <= covered <= 199

@@ -27,14 +27,14 @@ from small_runs import FAST, SMALL, figures, fresh, same, weights_of
 
 def made(seed: int) -> PostFeatures:
     """A post of 0 to 3 words and 0 to 2 pictures; some have no text."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     words, pictures = seed % 5 - 1, seed % 3
     return PostFeatures(
-        dice.normal(size=12).astype(np.float32) if words >= 0 else None,
-        dice.normal(size=(words, 12)).astype(np.float16) if words >= 0 else None,
-        dice.normal(size=(pictures, 10)).astype(np.float32) if pictures else None,
-        dice.normal(size=(4 * pictures, 10)).astype(np.float16) if pictures else None,
-        dice.integers(0, 99, 2 * words, np.int32) if words >= 0 else None,
+        rng.normal(size=12).astype(np.float32) if words >= 0 else None,
+        rng.normal(size=(words, 12)).astype(np.float16) if words >= 0 else None,
+        rng.normal(size=(pictures, 10)).astype(np.float32) if pictures else None,
+        rng.normal(size=(4 * pictures, 10)).astype(np.float16) if pictures else None,
+        rng.integers(0, 99, 2 * words, np.int32) if words >= 0 else None,
     )
 
 
@@ -228,9 +228,9 @@ from sgmft.post_features import PostFeatures
 from sgmft.store import FeatureStore
 
 keep_freed_memory()  # so that what was needed once is counted
-info, dice = EncoderInfo("x", "0" * 16, 8, 128, False, None, 8, "light"), np.random.default_rng(0)
+info, rng = EncoderInfo("x", "0" * 16, 8, 128, False, None, 8, "light"), np.random.default_rng(0)
 store = FeatureStore(sys.argv[1], info, True)
-regions = dice.standard_normal((100, 128), np.float32).astype(np.float16)
+regions = rng.standard_normal((100, 128), np.float32).astype(np.float16)
 keys = [str(i) for i in range(6144)]  # 157 MB of regions
 for first in range(0, 6144, 256):
     row = PostFeatures(None, None, regions[:1].astype(np.float32), regions, None)

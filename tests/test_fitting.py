@@ -22,21 +22,28 @@ from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
 from sgmft.models.sgmft import SGMFT
-from sgmft.training.fit import Task, choose, fit_network, kept_epoch, refit, validation_metrics
+from sgmft.training.fit import (
+    TrainingTask,
+    choose,
+    fit_network,
+    kept_epoch,
+    refit,
+    validation_metrics,
+)
 
 HELD = [0, 4, 8, 15, 20, 25]  # two of each class
 SETTINGS = {"width": 16, "heads": 2, "classifier_widths": (12,), "epochs": 8, "seed": 3}
 
 
-def solved(refit: bool) -> Task:
+def solved(refit: bool) -> TrainingTask:
     preset = Preset("default", {}, TrainConfig(epochs=9, patience=2), 0.1, refit)
     method = Method("centres", "Centres", "nowhere", network=Centres, config=NetworkConfig)
-    return Task(posts(), 3, INFO, method, preset)
+    return TrainingTask(posts(), 3, INFO, method, preset)
 
 
-def elements(**settings: Any) -> Task:
+def elements(**settings: Any) -> TrainingTask:
     method = get_method("sgmft")
-    return Task(posts(), 3, INFO, method, method.preset("elements", SETTINGS | settings))
+    return TrainingTask(posts(), 3, INFO, method, method.preset("elements", SETTINGS | settings))
 
 
 def centres(data: LabelledFeatures, without: list[int]) -> torch.Tensor:
@@ -89,7 +96,7 @@ def trained(monkeypatch):
     return runs
 
 
-def misled(**settings: Any) -> Task:
+def misled(**settings: Any) -> TrainingTask:
     """Held-out posts have wrong labels: the less is learned, the better for them."""
     task, wrong = elements(learning_rate=1e-2, patience=2, **settings), posts()
     labels = wrong.labels.clone()
@@ -186,7 +193,7 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
     data = posts()
     data.features.has_text[:10] = False
     data.features.has_image[40:] = False
-    task = Task(data, 3, INFO, method, preset, prompts)
+    task = TrainingTask(data, 3, INFO, method, preset, prompts)
     made = task.network(data.features)
     count = len(data.features.words.values)
     assert made.config == Measured(3, 12, 10, rank=2, vocabulary_size=count)
@@ -229,14 +236,14 @@ def test_a_preset_trains_the_network_of_its_own():
         ("default", {}, EvidenceNetwork),
         ("elements", SETTINGS, SGMFT),
     ):
-        task = Task(posts(), 3, INFO, method, method.preset(name, settings))
+        task = TrainingTask(posts(), 3, INFO, method, method.preset(name, settings))
         assert type(task.network(task.data.features)) is kind
 
 
 def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged():
     method = get_method("sgmft")
     preset = method.preset("default", {"lexical": False})
-    task = Task(posts(noise=4.0), 3, INFO, method, preset)
+    task = TrainingTask(posts(noise=4.0), 3, INFO, method, preset)
     choice = fit_network(task, [])
     (line,) = choice.history
     assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well

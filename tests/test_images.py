@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import picture_files as made
-from sgmft.data.preprocessing.images import decode_picture, load_picture
+from sgmft.data.preprocessing.images import decode_image, load_image
 from sgmft.errors import SgmftError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -16,7 +16,7 @@ LOSSY = {"JPEG": 4, "WEBP": 6, "AVIF": 6}
 
 
 def middle(data: bytes, size: int = 8) -> list[int]:
-    return [int(value) for value in decode_picture(data, "a", size)[size // 2, size // 2]]
+    return [int(value) for value in decode_image(data, "a", size)[size // 2, size // 2]]
 
 
 def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
@@ -38,25 +38,25 @@ def test_every_format_gives_the_same_square(tmp_path, format):
     path = made.write_picture(
         tmp_path / "any.name", made.encoded(made.plain((200, 80, 40)), format)
     )
-    pixels = load_picture(path)
+    pixels = load_image(path)
     assert pixels.shape == (224, 224, 3)
     assert pixels.dtype == np.uint8
     assert_close(pixels, (200, 80, 40), LOSSY.get(format, 0))
 
 
 def test_the_result_can_be_written_to():
-    pixels = decode_picture(made.encoded(made.plain()), "a")
+    pixels = decode_image(made.encoded(made.plain()), "a")
     pixels[0, 0, 0] = 7
     assert pixels.flags.c_contiguous
 
 
 def test_format_is_told_by_content_not_by_name(tmp_path):
     path = made.write_picture(tmp_path / "really_a_png.jpg", made.encoded(made.plain(), "PNG"))
-    assert_close(load_picture(path, 4), made.RED, 0)
+    assert_close(load_image(path, 4), made.RED, 0)
 
 
 def test_squashed_not_cropped():
-    assert corners(decode_picture(made.encoded(made.quarters((300, 40))), "a", 64)) == [
+    assert corners(decode_image(made.encoded(made.quarters((300, 40))), "a", 64)) == [
         made.RED,
         made.GREEN,
         made.BLUE,
@@ -67,20 +67,20 @@ def test_squashed_not_cropped():
 def test_bicubic():
     picture = made.scene((300, 200))
     expected = picture.resize((224, 224), Image.Resampling.BICUBIC)
-    assert_close(decode_picture(made.encoded(picture), "a"), expected, 0)
+    assert_close(decode_image(made.encoded(picture), "a"), expected, 0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3)])
 @pytest.mark.parametrize("format", made.FORMATS)
 def test_tiny_and_thin(size, format):
-    pixels = decode_picture(made.encoded(made.plain(size=size), format), "a")
+    pixels = decode_image(made.encoded(made.plain(size=size), format), "a")
     assert_close(pixels, made.RED, LOSSY.get(format, 0))
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_size_must_be_positive(size):
     with pytest.raises(SgmftError, match="1 pixel or more"):
-        decode_picture(made.encoded(made.plain()), "a", size)
+        decode_image(made.encoded(made.plain()), "a", size)
 
 
 # --- odd but good files ----------------------------------------------------------------------
@@ -102,85 +102,85 @@ COLORS = {"R": made.RED, "G": made.GREEN, "B": made.BLUE, "W": made.WHITE}
 @pytest.mark.parametrize("orientation", TURNED)
 def test_exif_orientation(orientation, format):
     data = made.turned(made.quarters((900, 600)), orientation, format)
-    found = corners(decode_picture(data, "a", 32))
+    found = corners(decode_image(data, "a", 32))
     assert found == [COLORS[letter] for letter in TURNED[orientation]]
 
 
 def test_nonsense_orientation_is_ignored():
     data = made.turned(made.quarters(), 77)
-    assert corners(decode_picture(data, "a", 32))[0] == made.RED
+    assert corners(decode_image(data, "a", 32))[0] == made.RED
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
 def test_animation_gives_its_first_frame(format):
-    assert_close(decode_picture(made.animated(format), "a", 4), made.RED, 6)
+    assert_close(decode_image(made.animated(format), "a", 4), made.RED, 6)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
 def test_transparent_becomes_white(format):
     half = made.encoded(made.plain((255, 0, 0, 128), mode="RGBA"), format)
-    assert_close(decode_picture(half, "a", 4), (255, 127, 127), 4)
+    assert_close(decode_image(half, "a", 4), (255, 127, 127), 4)
 
 
 def test_hidden_colour_of_transparent_pixels_never_shows():
     picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     picture.paste((255, 255, 255, 255), (0, 0, 10, 20))
-    assert decode_picture(made.encoded(picture), "a", 7).min() >= 254
+    assert decode_image(made.encoded(picture), "a", 7).min() >= 254
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
 def test_transparent_colour_of_a_palette_or_a_key(mode):
     picture = made.plain("black", mode="RGB").convert(mode)
     key = (0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))
-    assert_close(decode_picture(made.encoded(picture, transparency=key), "a", 4), 255, 0)
+    assert_close(decode_image(made.encoded(picture, transparency=key), "a", 4), 255, 0)
 
 
 def test_transparent_gif():
     data = made.encoded(made.plain(3, mode="P"), "GIF", transparency=3)
-    assert_close(decode_picture(data, "a", 4), 255, 0)
+    assert_close(decode_image(data, "a", 4), 255, 0)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
 def test_cmyk(format):
     data = made.encoded(made.plain(mode="CMYK", color=(0, 255, 255, 0)), format)
-    assert_close(decode_picture(data, "a", 4), made.RED, 4)
+    assert_close(decode_image(data, "a", 4), made.RED, 4)
 
 
 def test_lab():
     data = made.encoded(made.plain(mode="LAB", color=(255, 128, 128)), "TIFF")
-    assert_close(decode_picture(data, "a", 4), 255, 3)
+    assert_close(decode_image(data, "a", 4), 255, 3)
     red, green, blue = middle(made.encoded(made.plain(mode="LAB", color=(136, 200, 190)), "TIFF"))
     assert red > 200 > 60 > max(green, blue)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_grey(format):
-    assert_close(decode_picture(made.encoded(made.plain(90, mode="L"), format), "a", 4), 90, 2)
+    assert_close(decode_image(made.encoded(made.plain(90, mode="L"), format), "a", 4), 90, 2)
 
 
 def test_grey_with_alpha():
     data = made.encoded(made.plain((0, 128), mode="LA"))
-    assert_close(decode_picture(data, "a", 4), 127, 1)
+    assert_close(decode_image(data, "a", 4), 127, 1)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
 def test_one_bit(format):
     picture = Image.new("1", (20, 20), 0)
     picture.paste(1, (0, 0, 20, 10))
-    pixels = decode_picture(made.encoded(picture, format), "a", 20)
+    pixels = decode_image(made.encoded(picture, format), "a", 20)
     assert pixels[2].min() == 255
     assert pixels[17].max() == 0
 
 
 @pytest.mark.parametrize("value", [0, 128, 255, 256, 20_000, 40_000, 65_535])
 def test_16_bit_grey_png_is_scaled_not_clipped(value):
-    assert_close(decode_picture(made.grey16(np.full((9, 9), value)), "a", 4), value // 257, 1)
+    assert_close(decode_image(made.grey16(np.full((9, 9), value)), "a", 4), value // 257, 1)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
 def test_16_bit_tiff(dtype):
     values = np.tile(np.array([0, 65535], dtype=dtype).repeat(8), (8, 1))
-    pixels = decode_picture(made.encoded(Image.fromarray(values), "TIFF"), "a", 16)
+    pixels = decode_image(made.encoded(Image.fromarray(values), "TIFF"), "a", 16)
     assert pixels[8, 1].max() == 0
     assert pixels[8, 14].min() == 255
 
@@ -201,13 +201,13 @@ def test_16_bit_tiff(dtype):
 )
 def test_float_tiff(values, expected):
     rows = np.tile(np.array(values, dtype=np.float32).repeat(16), (48, 1))
-    pixels = decode_picture(made.encoded(Image.fromarray(rows), "TIFF"), "a", 48)
+    pixels = decode_image(made.encoded(Image.fromarray(rows), "TIFF"), "a", 48)
     assert_close(pixels[24, [4, 24, 43]], np.array(expected)[:, None], 1)
 
 
 def test_32_bit_integer_tiff():
     rows = np.tile(np.array([0, 1_000_000], dtype=np.int32).repeat(16), (32, 1))
-    pixels = decode_picture(made.encoded(Image.fromarray(rows), "TIFF"), "a", 32)
+    pixels = decode_image(made.encoded(Image.fromarray(rows), "TIFF"), "a", 32)
     assert [int(pixels[16, 3, 0]), int(pixels[16, 28, 0])] == [0, 255]
 
 
@@ -226,11 +226,11 @@ def test_draft_changes_a_large_jpeg_by_a_few_grey_levels():
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.resize((224, 224), Image.Resampling.BICUBIC))
 
-    assert_close(decode_picture(data, "a"), full(), 4)
+    assert_close(decode_image(data, "a"), full(), 4)
 
 
 def test_damaged_metadata_does_not_cost_a_good_picture():
     data = made.turned(made.quarters(), 6)
     start = data.index(b"Exif\0\0") + 6
     data = data[:start] + b"\xff" * 12 + data[start + 12 :]
-    assert corners(decode_picture(data, "a", 32))[0] == made.RED
+    assert corners(decode_image(data, "a", 32))[0] == made.RED

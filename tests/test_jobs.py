@@ -42,10 +42,10 @@ def test_every_row_and_column_comes_back_in_order(rows, toy_posts, toy_model, tm
     good = [row for row in found if row["error"] is None]
     assert len(good) == 11
     posts = [post for i, post in enumerate(toy_posts[:12]) if i != 3]
-    chances = [[float(row[f"p_{place}"]) for place in PLACES] for row in good]
-    np.testing.assert_allclose(chances, toy_model.predict_proba(posts), rtol=1e-6)
+    probs = [[float(row[f"p_{place}"]) for place in PLACES] for row in good]
+    np.testing.assert_allclose(probs, toy_model.predict_proba(posts), rtol=1e-6)
     assert [row["label"] for row in good] == toy_model.predict(posts)
-    assert [float(row["probability"]) for row in good] == [max(chance) for chance in chances]
+    assert [float(row["probability"]) for row in good] == [max(chance) for chance in probs]
 
 
 def test_damaged_rows_come_back_with_a_reason(toy_model, tmp_path):

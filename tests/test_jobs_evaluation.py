@@ -19,7 +19,7 @@ from toys import PLACES
 
 
 @pytest.fixture
-def judged(rows, toy_posts, toy_model, tmp_path):
+def reapply(rows, toy_posts, toy_model, tmp_path):
     """An evaluation of the table, with two labels made wrong and one never learned."""
     rows = [dict(row) for row in rows]
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
@@ -40,15 +40,15 @@ def test_evaluation_files_hold_the_right_figures(judged):
     assert [row["true_label"] or "" for row in found] == [row["label"] for row in rows]
     good = [row for row in found if row["error"] is None]
     truth, guess = ([row[name] for row in good] for name in ("true_label", "label"))
-    chances = np.array([[row[f"p_{place}"] for place in PLACES] for row in good])
-    chances /= chances.sum(1, keepdims=True)  # they were float32
+    probs = np.array([[row[f"p_{place}"] for place in PLACES] for row in good])
+    probs /= probs.sum(1, keepdims=True)  # they were float32
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     right = np.equal(truth, guess)
     assert 0 < right.mean() < 1  # or the comparisons below say little
     assert metrics["posts"] == len(good) == 9
     assert metrics["accuracy"]["value"] == pytest.approx(right.mean())
     assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(truth, guess, average="macro"))
-    assert metrics["log_loss"] == pytest.approx(log_loss(truth, chances, labels=PLACES), rel=1e-5)
+    assert metrics["log_loss"] == pytest.approx(log_loss(truth, probs, labels=PLACES), rel=1e-5)
     assert metrics["confusion"] == confusion_matrix(truth, guess, labels=PLACES).tolist()
     cities = [rows[i]["城市"] for i, row in enumerate(found) if row["error"] is None]
     for city, group in metrics["groups"]["城市"].items():

@@ -51,9 +51,9 @@ def test_two_hundred_labels_from_fifty_posts_down_to_one(options):
     with pytest.warns(SgmftWarning, match="Only one post has the label label 199: it is learned"):
         locator = SemanticLocator("tiny", **options).fit(given)
     assert len(locator.labels) == 200
-    chances = locator.predict_proba(given)
-    assert chances.shape == (len(given), 200) and np.isfinite(chances).all()
-    np.testing.assert_allclose(chances.sum(1), 1, atol=1e-4)
+    probs = locator.predict_proba(given)
+    assert probs.shape == (len(given), 200) and np.isfinite(probs).all()
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-4)
     for prediction in locator.predictions(given[:9], Abstention(coverage=0.9)):
         assert prediction.label_set is not None
 

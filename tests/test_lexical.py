@@ -21,7 +21,7 @@ from sgmft.data.preprocessing.ngrams import BUCKETS, MAX_CHARACTERS, ngrams
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network, NetworkConfig, Output
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.models.presets import TrainConfig
 from sgmft.training.trainer import train
 
@@ -124,10 +124,10 @@ def test_of_any_text(text: str) -> None:
 
 
 @given(st.lists(st.text(st.characters(), max_size=20), max_size=4), st.randoms())
-def test_what_stands_on_the_two_sides_of_a_space_is_apart(parts: list[str], dice) -> None:
+def test_what_stands_on_the_two_sides_of_a_space_is_apart(parts: list[str], rng) -> None:
     together = counts(" ".join(parts))
     assert together == sum((counts(part) for part in parts), Counter())
-    dice.shuffle(parts)
+    rng.shuffle(parts)
     assert counts("\n".join(parts)) == together
 
 
@@ -207,7 +207,7 @@ def test_a_network_that_reads_them_is_given_them_in_training_and_after() -> None
     network = bag()
     history = train(network, data, held_out, FAST)
     assert history[-1].accuracy > 0.9 and history[-1].val_accuracy > 0.9
-    said = answer(network, data.features).logits
+    said = predict_logits(network, data.features).logits
     weight = network.text.weight.detach()
     for i in range(45):
         grams = data.features.ngrams.take(torch.tensor([i])).pad()[0][0]
@@ -218,7 +218,7 @@ def test_a_network_that_reads_them_is_given_them_in_training_and_after() -> None
 def test_another_network_is_not() -> None:
     network = Deaf(CONFIG)
     train(network, posts(9), posts(6), FAST)
-    answer(network, posts(6).features)
+    predict_logits(network, posts(6).features)
 
 
 def test_a_checkpoint_of_other_n_grams_is_not_continued(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded
-from sgmft.models.base import Network, NetworkConfig, Solved
+from sgmft.models.base import ClosedFormNetwork, Network, NetworkConfig
 from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
 from sgmft.models.method import BUDGET, Architecture, Method
 from sgmft.models.presets import PRESETS, Preset
@@ -115,7 +115,7 @@ def test_sgmfts_presets_train_two_networks():
 
 def test_settings_are_those_of_the_presets_network():
     presets = {name: Preset(name) for name in ("default", "ranked")}
-    own = {"default": Architecture(Solved, Folds)}
+    own = {"default": Architecture(ClosedFormNetwork, Folds)}
     made = method(presets=presets, variants=own)
     assert made.preset("default", {"folds": "3", "seed": "4"}).model == {"folds": 3}
     assert made.preset("ranked", {"rank": "3", "epochs": "2"}).model == {"rank": 3}

@@ -14,7 +14,7 @@ from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
 from sgmft.models.presets import PRESETS, Preset, TrainConfig
 from sgmft.models.registry import get_method
 from sgmft.models.sgmft import SGMFT, ModelConfig
-from sgmft.training.fit import Task
+from sgmft.training.fit import TrainingTask
 
 WIDTHS = {"classes": 7, "text_width": 24, "image_width": 40}
 METHOD = get_method("sgmft")
@@ -25,10 +25,10 @@ def config_of(preset: Preset, **changes) -> ModelConfig:
 
 
 def batch_of(posts: int, config: ModelConfig) -> Batch:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
-        return torch.randn(shape, generator=dice)
+        return torch.randn(shape, generator=generator)
 
     has = torch.ones(posts, dtype=torch.bool)
     pooled = (normal(posts, config.text_width), normal(posts, config.image_width), has, has)
@@ -230,7 +230,7 @@ def test_guidance_begins_neither_flat_nor_one_hot(name, logit_scale):
     features = Features.of(posts, info, tokens=True)
     preset = METHOD.preset(name, {"width": 64})
     data = LabelledFeatures(features, torch.arange(12) % 3)
-    network = Task(data, 3, info, METHOD, preset).network(features)
+    network = TrainingTask(data, 3, info, METHOD, preset).network(features)
     guidance = network(features.batch(torch.arange(12))).guidance
     assert 0.3 < float(guidance.elements.mean()) < 0.99 or name == "paper"
     assert float(guidance.gate.mean()) > 0.3

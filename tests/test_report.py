@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.thumbnails import SIDE, thumbnail
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
@@ -28,10 +28,10 @@ EPOCHS = [
 
 
 def evaluation_of(labels, posts=90, **options):
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     true = np.arange(posts) % len(labels)
-    chances = dice.dirichlet(np.ones(len(labels)), posts) + 2 * np.eye(len(labels))[true]
-    return evaluate(chances / 3, [labels[k] for k in true], labels, **options)
+    probs = rng.dirichlet(np.ones(len(labels)), posts) + 2 * np.eye(len(labels))[true]
+    return evaluate(probs / 3, [labels[k] for k in true], labels, **options)
 
 
 def words_of(svg):
@@ -160,7 +160,7 @@ def test_thumbnail_is_small_upright_and_in_proportion(tmp_path, picture):
     assert size(tmp_path / "turned.jpg") == (SIDE // 2, SIDE)
     Image.new("RGB", (2000, 1)).save(tmp_path / "line.png")
     assert size(tmp_path / "line.png") == (SIDE, 1)
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         thumbnail(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_without_noise_both_sides_tell(tmp_path: Path) -> None:
 
 def test_noise_decorates_texts() -> None:
     crowd = Crowd(seed=0, users=1)
-    texts = "".join(write(crowd.dice("t", i), PLACES[i % 7], "就酱", 0.35) for i in range(200))
+    texts = "".join(write(crowd.make_rng("t", i), PLACES[i % 7], "就酱", 0.35) for i in range(200))
     for mark in (r"http://t\.cn/\w+", r"//@", r" @", r"\[二哈\]", r"#.+#", "😂", "mood", "滴"):
         assert re.search(mark, texts), mark
 

@@ -12,14 +12,14 @@ LABELS = ["a", "b", "c"]
 
 
 def drawn(n=90, seed=0):
-    dice = np.random.default_rng(seed)
-    powers = np.exp(2 * dice.normal(size=(n, 3)))
-    return powers / powers.sum(1, keepdims=True), dice.integers(0, 2, n)  # no post is c
+    rng = np.random.default_rng(seed)
+    powers = np.exp(2 * rng.normal(size=(n, 3)))
+    return powers / powers.sum(1, keepdims=True), rng.integers(0, 2, n)  # no post is c
 
 
 def test_sets_are_judged_as_a_loop_does():
-    chances, true = drawn()
-    members = chances > 0.3
+    probs, true = drawn()
+    members = probs > 0.3
     score = set_score(members, true, LABELS, 0.9)
     hits = [bool(row[k]) for row, k in zip(members, true, strict=True)]
     assert score.promised == 0.9
@@ -40,13 +40,13 @@ def test_without_a_set_of_one_label_there_is_no_accuracy():
 
 
 def test_the_curve_runs_from_all_posts_to_the_surest():
-    chances, true = drawn(400)
-    curve = accuracy_curve(chances, true)
+    probs, true = drawn(400)
+    curve = accuracy_curve(probs, true)
     assert len(curve) == POINTS and curve[0].answered == 1
     assert [p.answered for p in curve] == sorted((p.answered for p in curve), reverse=True)
     for point in curve:
-        kept = [i for i in range(400) if chances[i].max() >= point.min_probability]
-        right = [chances[i].argmax() == true[i] for i in kept]
+        kept = [i for i in range(400) if probs[i].max() >= point.min_probability]
+        right = [probs[i].argmax() == true[i] for i in kept]
         assert point.answered == pytest.approx(len(kept) / 400)
         assert point.accuracy == pytest.approx(sum(right) / len(kept))
 
@@ -57,13 +57,13 @@ def test_posts_of_one_probability_are_one_point():
 
 
 def test_an_evaluation_has_them_and_keeps_them():
-    chances, true = drawn()
+    probs, true = drawn()
 
     def sets(probabilities, coverage):
         return probabilities >= 1 - coverage
 
-    found = evaluate(chances, [LABELS[k] for k in true], LABELS, sets=sets)
+    found = evaluate(probs, [LABELS[k] for k in true], LABELS, sets=sets)
     assert [score.promised for score in found.selective.sets] == list(LEVELS)
     assert Evaluation.from_dict(found.to_dict()) == found
     assert Selective.from_dict(asdict(found.selective)) == found.selective
-    assert evaluate(chances, [LABELS[k] for k in true], LABELS).selective.sets == []
+    assert evaluate(probs, [LABELS[k] for k in true], LABELS).selective.sets == []

@@ -28,15 +28,15 @@ INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light", w
 
 def row(seed: int) -> PostFeatures:
     """Features of a post; every third has no text, every third no picture, lengths vary."""
-    dice = np.random.default_rng(seed)
-    n, k = dice.integers(1, 5, 2)
+    rng = np.random.default_rng(seed)
+    n, k = rng.integers(1, 5, 2)
     has_text, has_image = seed % 3 != 1, seed % 3 != 2
     return PostFeatures(
-        dice.normal(size=8).astype(np.float32) if has_text else None,
-        dice.normal(size=(n, 5)).astype(np.float16) if has_text else None,
-        dice.normal(size=(k, 6)).astype(np.float32) if has_image else None,
-        dice.normal(size=(4 * k, 6)).astype(np.float16) if has_image else None,
-        dice.integers(0, 2**24, 7 * n, np.int32) if has_text else None,
+        rng.normal(size=8).astype(np.float32) if has_text else None,
+        rng.normal(size=(n, 5)).astype(np.float16) if has_text else None,
+        rng.normal(size=(k, 6)).astype(np.float32) if has_image else None,
+        rng.normal(size=(4 * k, 6)).astype(np.float16) if has_image else None,
+        rng.integers(0, 2**24, 7 * n, np.int32) if has_text else None,
     )
 
 

@@ -10,12 +10,12 @@ from sgmft.features.store import StoreIndex
 
 
 def test_it_finds_what_a_dictionary_finds():
-    dice = random.Random(0)
+    rng = random.Random(0)
     index, known = StoreIndex(), {}
-    drawn = [f"{dice.getrandbits(128):032x}" for _ in range(3000)]
+    drawn = [f"{rng.getrandbits(128):032x}" for _ in range(3000)]
     drawn += ["0" * 32, "0" * 30 + "01", "01" + "0" * 30, "f" * 32]  # numpy drops final zeros
     for shard in range(40):
-        keys = dice.choices(drawn, k=dice.randrange(60))  # some twice, some of earlier shards
+        keys = rng.choices(drawn, k=rng.randrange(60))  # some twice, some of earlier shards
         index.add(keys, shard)
         for row, key in enumerate(keys):
             known.setdefault(key, (shard, row))
@@ -48,10 +48,10 @@ def test_keys_of_any_kind_are_apart():
 
 
 def test_it_takes_little_memory():
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     index = StoreIndex()
     for shard in range(16):
-        index.add([dice.bytes(16).hex() for _ in range(256)], shard)
+        index.add([rng.bytes(16).hex() for _ in range(256)], shard)
     parts = index._parts
     assert sum(column.nbytes for part in parts for column in part) == 24 * 16 * 256
     assert len(parts) < 6

@@ -28,9 +28,9 @@ from toy_tables import read, table_of
 
 
 def made(N=40, seed=0, clusters=4, spread=0.3):
-    dice = np.random.default_rng(seed)
-    centre = np.repeat(dice.normal(size=(clusters, 14)), N // clusters, 0)
-    x = torch.from_numpy(centre + spread * dice.normal(size=(N, 14))).float()
+    rng = np.random.default_rng(seed)
+    centre = np.repeat(rng.normal(size=(clusters, 14)), N // clusters, 0)
+    x = torch.from_numpy(centre + spread * rng.normal(size=(N, 14))).float()
     has = torch.ones(N, dtype=torch.bool)
     return Features(x[:, :8], x[:, 8:], has, has.clone())
 
@@ -104,8 +104,8 @@ def test_missing_sides_and_few_posts():
 
 
 def test_uncertainty_is_one_less_the_margin():
-    chances = np.array([[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.7, 0.1]], np.float32)
-    np.testing.assert_allclose(uncertainty_of(chances), [1, 0, 0.5], atol=1e-6)
+    probs = np.array([[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.7, 0.1]], np.float32)
+    np.testing.assert_allclose(uncertainty_of(probs), [1, 0, 0.5], atol=1e-6)
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_posts_with_a_label_and_bad_posts_are_left_out(toy_posts, unlabelled, to
     assert {one.post.id for one in found.chosen} <= {p.id for p in unlabelled[10:20]}
     assert found.chosen and len(found.refused) == 2
     for one in found.chosen:
-        chances = np.sort(toy_model.predict_proba([one.post])[0])
-        assert one.uncertainty == pytest.approx(1 - chances[-1] + chances[-2], abs=1e-5)
+        probs = np.sort(toy_model.predict_proba([one.post])[0])
+        assert one.uncertainty == pytest.approx(1 - probs[-1] + probs[-2], abs=1e-5)
         assert one.prediction.label == toy_model.predict([one.post])[0]
     elsewhere = suggest_posts(unlabelled[:20], toy_model, 50, labelled=toy_posts[:10])
     assert [one.post.id for one in elsewhere.chosen] == [one.post.id for one in found.chosen]

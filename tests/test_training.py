@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from made_up import INFO, posts
 from sgmft.features.features import Features
-from sgmft.models.inference import EVALUATION_BATCH, answer
+from sgmft.models.inference import EVALUATION_BATCH, predict_logits
 from sgmft.training.trainer import train
 from small_runs import FAST, SMALL, fresh, mislabelled, same, weights_of
 from small_runs import steps as steps
@@ -27,7 +27,7 @@ def test_loss_falls_and_the_classes_are_learned(view):
     assert [epoch.epoch for epoch in history] == list(range(1, 13))
     assert history[-1].loss < history[0].loss / 2
     assert history[-1].accuracy > 0.95 and history[-1].val_accuracy > 0.9
-    logits, _, guidance = answer(model, data.features)
+    logits, _, guidance = predict_logits(model, data.features)
     assert (logits.argmax(-1) == data.labels).float().mean() > 0.95
     assert not model.training
     assert guidance.isfinite().all() and (guidance > 0).all() and (guidance <= 1 + 1e-5).all()
@@ -51,8 +51,8 @@ def test_a_side_that_every_post_lacks(view, lacking):
     model, data = fresh(replace(SMALL, view=view)), posts(lacking=lacking)
     history = train(model, data, None, FAST)
     assert history[-1].loss < history[0].loss
-    assert answer(model, data.features).logits.isfinite().all()
-    assert answer(model, posts(5, seed=2).features).logits.isfinite().all()
+    assert predict_logits(model, data.features).logits.isfinite().all()
+    assert predict_logits(model, posts(5, seed=2).features).logits.isfinite().all()
 
 
 def test_two_classes():
@@ -66,7 +66,7 @@ def test_one_post_per_class_and_a_last_batch_of_one(count):
     model, data = fresh(), posts(count)
     history = train(model, data, None, replace(FAST, epochs=30))
     assert history[-1].loss < history[0].loss
-    assert answer(model, data.features).logits.isfinite().all()
+    assert predict_logits(model, data.features).logits.isfinite().all()
 
 
 # --- answers
@@ -79,7 +79,7 @@ def test_answers_are_the_networks_in_the_order_of_the_posts(view):
     model = fresh(replace(SMALL, view=view)).eval()
     with torch.no_grad():
         output = model(features.batch(torch.arange(count)))
-    found = answer(model.train(), features)
+    found = predict_logits(model.train(), features)
     assert not model.training
     expected = output.logits, output.fused, torch.stack(tuple(output.guidance), 1)
     for one, other in zip(found, expected, strict=True):
@@ -87,14 +87,14 @@ def test_answers_are_the_networks_in_the_order_of_the_posts(view):
 
 
 def test_answers_without_guidance_are_nan_there():
-    found = answer(fresh(replace(SMALL, sim=False)), posts(4).features)
+    found = predict_logits(fresh(replace(SMALL, sim=False)), posts(4).features)
     assert found.guidance.shape == (4, 2) and found.guidance.isnan().all()
     assert found.logits.isfinite().all()
 
 
 @pytest.mark.parametrize("view", ["elements", "tokens"])
 def test_no_posts_no_answers(view):
-    found = answer(fresh(replace(SMALL, view=view)), Features.of([], INFO, True))
+    found = predict_logits(fresh(replace(SMALL, view=view)), Features.of([], INFO, True))
     assert found.logits.shape == (0, 3)
     assert found.guidance.shape == (0, 2) and len(found.fused) == 0
 
@@ -125,7 +125,7 @@ def test_early_stopping_keeps_the_best_epochs_weights():
     losses = [epoch.val_loss for epoch in history]
     best = losses.index(min(losses))
     assert len(history) == best + 1 + 3 < 60
-    logits = answer(model, held.features).logits
+    logits = predict_logits(model, held.features).logits
     assert float(cross_entropy(logits, held.labels)) == pytest.approx(min(losses), rel=1e-6)
     accuracy = float((logits.argmax(-1) == held.labels).float().mean())
     assert accuracy == pytest.approx(history[best].val_accuracy)
@@ -135,7 +135,7 @@ def test_early_stopping_keeps_the_best_epochs_weights():
 def test_without_patience_all_epochs_are_trained_and_the_last_is_kept():
     model, held = fresh(), mislabelled(posts(15, seed=1))
     history = train(model, posts(), held, replace(FAST, epochs=15, learning_rate=1e-2))
-    logits = answer(model, held.features).logits
+    logits = predict_logits(model, held.features).logits
     loss = float(cross_entropy(logits, held.labels))
     assert len(history) == 15
     assert loss == pytest.approx(history[-1].val_loss, rel=1e-6)

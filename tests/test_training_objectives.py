@@ -16,7 +16,7 @@ from made_up import Centres, posts
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import NetworkConfig, Output, TwoSided
-from sgmft.models.inference import EVALUATION_BATCH, answer
+from sgmft.models.inference import EVALUATION_BATCH, predict_logits
 from sgmft.training.trainer import Epoch, train
 from small_runs import FAST, figures, fresh, mislabelled, weights_of
 
@@ -26,7 +26,7 @@ from small_runs import FAST, figures, fresh, mislabelled, weights_of
 def first_loss(data: LabelledFeatures, **settings: Any) -> tuple[float, torch.Tensor]:
     """The reported loss of the first step, all posts in one batch, and the logits it is of."""
     model = fresh()
-    logits = answer(copy.deepcopy(model), data.features).logits
+    logits = predict_logits(copy.deepcopy(model), data.features).logits
     size = len(data.labels)
     history = train(model, data, None, replace(FAST, epochs=1, batch_size=size, **settings))
     return history[0].loss, logits.double()
@@ -127,7 +127,7 @@ def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
         if of is held and not watched:
             assert math.isnan(line.val_loss) and math.isnan(line.val_accuracy)
             continue
-        logits = answer(model, of.features).logits
+        logits = predict_logits(model, of.features).logits
         loss, right = cross_entropy(logits, of.labels), logits.argmax(-1) == of.labels
         assert getattr(line, f"{name}loss") == pytest.approx(float(loss))
         assert getattr(line, f"{name}accuracy") == pytest.approx(float(right.float().mean()))
@@ -174,7 +174,7 @@ def test_n_grams_reach_the_networks_that_read_them_and_no_others():
         model.reads_ngrams = reads
         seen.clear()
         train(model, data, posts(15, seed=1), replace(FAST, epochs=1, batch_size=100))
-        answer(model, data.features)
+        predict_logits(model, data.features)
         assert len(seen) == 3 + 1 + 2 and all((x is not None) is reads for x in seen)
     assert seen[-1][:, 0].tolist() == [100 + i % 3 for i in range(EVALUATION_BATCH, len(data[1]))]
 
@@ -215,7 +215,7 @@ def test_each_epoch_draws_anew_and_each_run_the_same():
 def test_a_post_with_one_side_keeps_it():
     batch = posts(9).features.batch(torch.arange(9))
     alone = batch._replace(has_text=torch.arange(9) % 3 > 0, has_image=torch.arange(9) % 3 < 2)
-    lost = alone.without_sides(0.99, torch.zeros(2, 9))
+    lost = alone.drop_modalities(0.99, torch.zeros(2, 9))
     both = alone.has_text & alone.has_image
     assert torch.equal(lost.has_text, alone.has_text & ~both)
     assert torch.equal(lost.has_image, alone.has_image)

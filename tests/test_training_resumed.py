@@ -19,7 +19,7 @@ from sgmft.errors import SgmftWarning
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.presets import TrainConfig
 from sgmft.models.sgmft import ModelConfig
-from sgmft.training.checkpoint import load_checkpoint
+from sgmft.training.checkpoint import load_training_state
 from sgmft.training.trainer import Epoch, train
 from small_runs import FAST, SMALL, figures, fresh, mislabelled, same, weights_of
 from small_runs import steps as steps
@@ -253,7 +253,7 @@ def test_a_process_that_was_not_there_has_dropout_of_its_own(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    assert load_checkpoint(tmp_path, identity, model, optimizer, process=1) is not None
+    assert load_training_state(tmp_path, identity, model, optimizer, process=1) is not None
     assert torch.equal(torch.get_rng_state(), before)
-    assert load_checkpoint(tmp_path, identity, model, optimizer) is not None
+    assert load_training_state(tmp_path, identity, model, optimizer) is not None
     assert not torch.equal(torch.get_rng_state(), before)

@@ -15,7 +15,7 @@ from sgmft import SemanticLocator
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
-from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.jobs.align import align
 from sgmft.training.finetune.settings import Tuning
@@ -28,13 +28,13 @@ HANZI = "的一是了我不在人有他这中大来上个国到说们为子和�
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
     """240 pictures, each with a text that says how much of which colour is where, and two alone."""
-    folder, dice, posts = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0), []
+    folder, rng, posts = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0), []
     for i in range(240):
-        corners = dice.integers(0, 3, 4)
+        corners = rng.integers(0, 3, 4)
         picture = np.zeros((16, 16, 3), np.uint8)
         for k, colour in enumerate(corners):
             at = slice(8 * (k // 2), 8 * (k // 2) + 8), slice(8 * (k % 2), 8 * (k % 2) + 8)
-            picture[(*at, colour)] = dice.integers(150, 255)
+            picture[(*at, colour)] = rng.integers(150, 255)
         Image.fromarray(picture).save(folder / f"{i}.png")
         words = " ".join(f"{WORDS[c]}{k}" for k, c in enumerate(corners))
         posts.append(Post(words, folder / f"{i}.png", label=WORDS[corners[0]]))
@@ -43,7 +43,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
 
 @pytest.fixture(scope="module")
 def source(tiny: Any) -> Any:
-    return lambda: WithEncoder("tiny", device="cpu")
+    return lambda: EncoderHandle("tiny", device="cpu")
 
 
 def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, tmp_path):
@@ -125,7 +125,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
 
     hanzi = [Post(written(pair.text), pair.images) for pair in pairs[:120]]
     tuning = Tuning(**{**vars(LEARNING), "kind": kind, "augment": False})
-    encoder = WithEncoder(clip, device="cpu")
+    encoder = EncoderHandle(clip, device="cpu")
     found = align(hanzi, tmp_path / "a", encoder, tuning=tuning)
     assert found.history[-1].loss < found.history[0].loss
     assert found.before.keys() == found.after.keys()
@@ -133,7 +133,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
     assert adapted.info.fingerprint != load_encoder(clip).info.fingerprint
     kept = {x.name for x in (tmp_path / "a").iterdir()}
     assert ("adapter_model.safetensors" in kept) == (kind == "lora")
-    further = WithEncoder(str(tmp_path / "a"), device="cpu")
+    further = EncoderHandle(str(tmp_path / "a"), device="cpu")
     again = align(hanzi, tmp_path / "b", further, tuning=tuning)
     assert again.before == pytest.approx(found.after), "the same pairs measure"
 

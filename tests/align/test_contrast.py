@@ -20,8 +20,8 @@ from sgmft.training.align.pairs import Pairs, pairs_of
 
 
 def sides(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    dice = torch.Generator().manual_seed(seed)
-    return tuple(normalize(torch.randn(count, 5, generator=dice).double()) for _ in range(2))
+    rng = torch.Generator().manual_seed(seed)
+    return tuple(normalize(torch.randn(count, 5, generator=rng).double()) for _ in range(2))
 
 
 @settings(max_examples=40, deadline=None)

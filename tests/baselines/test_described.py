@@ -44,7 +44,7 @@ def made(**settings):
 
 def slow_picture(network, image):
     """ConSE, one post, one classifier and one class at a time."""
-    chances = [0.0] * C
+    probs = [0.0] * C
     for g in range(G):
         logits = [
             sum(float(network.weight[g, c, w] * image[g * W + w]) for w in range(W))
@@ -53,9 +53,9 @@ def slow_picture(network, image):
         ]
         total = sum(math.exp(x) for x in logits)
         for c in range(C):
-            chances[c] += math.exp(logits[c]) / total / G
-    best = sorted(range(C), key=lambda c: -chances[c])[: network.config.top]
-    vector = [sum(chances[c] * float(network.names[c, d]) for c in best) for d in range(D)]
+            probs[c] += math.exp(logits[c]) / total / G
+    best = sorted(range(C), key=lambda c: -probs[c])[: network.config.top]
+    vector = [sum(probs[c] * float(network.names[c, d]) for c in best) for d in range(D)]
     length = math.sqrt(sum(x * x for x in vector))
     return [x / length for x in vector]
 
@@ -85,7 +85,7 @@ def slow_logits(network, batch, seen):
 def test_a_picture_is_the_mean_of_the_names_it_may_be(top):
     network, image = made(top=top), posts().image
     expected = torch.tensor([slow_picture(network, row.tolist()) for row in image])
-    torch.testing.assert_close(network.picture_vectors(image), expected.double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(network.image_vectors(image), expected.double(), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("seen", [[], [4], [2, 3, 5], list(range(N))])

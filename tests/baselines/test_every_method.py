@@ -15,10 +15,10 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.models.base import Network, Solved
-from sgmft.models.inference import answer
+from sgmft.models.base import ClosedFormNetwork, Network
+from sgmft.models.inference import predict_logits
 from sgmft.models.registry import METHODS
-from sgmft.training.fit import Task, fit_network
+from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.utils.distributed_loss import Criterion
 
 CLASSES, POSTS = 3, 32
@@ -31,7 +31,7 @@ SYSTEMS = {  # as printed, SG-MFT learns too slowly for these tests; its network
 SOLVED = [
     name
     for name, (method, preset) in SYSTEMS.items()
-    if issubclass(method.architecture(preset).network, Solved)
+    if issubclass(method.architecture(preset).network, ClosedFormNetwork)
 ]
 TRAINED = [name for name in SYSTEMS if name not in SOLVED]
 SMALL = {"width": 32, "heads": 4, "hidden_ratio": 2.0, "dropout": 0.0}
@@ -39,24 +39,24 @@ SMALL = {"width": 32, "heads": 4, "hidden_ratio": 2.0, "dropout": 0.0}
 
 def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
     """Random posts, some without a text or a picture, some with two pictures."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     hashed = SYSTEMS[name][0].encoder == "cnn"
     text_width, word_width, image_width, regions = (*((3, 3) if hashed else (12, 7)), 20, 4)
     has_text, has_image = torch.ones(posts, dtype=torch.bool), torch.ones(posts, dtype=torch.bool)
     has_text[::7], has_image[3::7] = False, False
-    words = torch.randint(1, 6, (posts,), generator=dice) * has_text
-    pictures = torch.randint(1, 3, (posts,), generator=dice) * has_image
-    numbers = torch.randint(0, 9, (int(words.sum()), 3), generator=dice)
-    tokens = numbers if hashed else torch.randn(int(words.sum()), word_width, generator=dice)
-    image = torch.randn(posts, image_width, generator=dice) * has_image[:, None]
-    patches = torch.randn(int(pictures.sum()) * regions, image_width, generator=dice)
+    words = torch.randint(1, 6, (posts,), generator=rng) * has_text
+    pictures = torch.randint(1, 3, (posts,), generator=rng) * has_image
+    numbers = torch.randint(0, 9, (int(words.sum()), 3), generator=rng)
+    tokens = numbers if hashed else torch.randn(int(words.sum()), word_width, generator=rng)
+    image = torch.randn(posts, image_width, generator=rng) * has_image[:, None]
+    patches = torch.randn(int(pictures.sum()) * regions, image_width, generator=rng)
 
-    grams = torch.randint(0, 12, (3 * int(words.sum()),), generator=dice, dtype=torch.int32)
+    grams = torch.randint(0, 12, (3 * int(words.sum()),), generator=rng, dtype=torch.int32)
 
     def ragged(values: torch.Tensor, lengths: torch.Tensor) -> Ragged:
         return Ragged.packed(values, lengths)
 
-    text = torch.randn(posts, text_width, generator=dice) * has_text[:, None]
+    text = torch.randn(posts, text_width, generator=rng) * has_text[:, None]
     return Features(
         text,
         image,
@@ -69,7 +69,7 @@ def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
     )
 
 
-def task(name: str, posts: int = POSTS, **train: Any) -> Task:
+def task(name: str, posts: int = POSTS, **train: Any) -> TrainingTask:
     (method, preset_name), found = SYSTEMS[name], features(name, posts)
     words = found.words.values.shape[1]
     info = EncoderInfo(
@@ -82,7 +82,7 @@ def task(name: str, posts: int = POSTS, **train: Any) -> Task:
     preset = method.preset(preset_name, known)
     labels = torch.arange(posts) % CLASSES
     prompts = torch.eye(CLASSES, 12) if method.prompts else None
-    return Task(LabelledFeatures(found, labels), CLASSES, info, method, preset, prompts)
+    return TrainingTask(LabelledFeatures(found, labels), CLASSES, info, method, preset, prompts)
 
 
 def everything(network: Network, found: Features) -> Batch:
@@ -92,7 +92,7 @@ def everything(network: Network, found: Features) -> Batch:
 def fresh(name: str) -> Network:
     work = task(name)
     network = work.network(work.data.features)
-    if isinstance(network, Solved):
+    if isinstance(network, ClosedFormNetwork):
         network.solve(everything(network, work.data.features), work.data.labels)
     return network
 
@@ -113,7 +113,7 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
         optimizer.zero_grad()
         network.loss(network(batch), work.data.labels, Criterion()).backward()
         optimizer.step()
-    right = answer(network, work.data.features).logits.argmax(-1) == work.data.labels
+    right = predict_logits(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.float().mean() >= 0.97
 
 
@@ -190,8 +190,10 @@ def _spoiled(batch: Batch) -> Batch:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_an_answer_does_not_depend_on_the_other_posts(name):
     network, found = fresh(name), features(name)
-    together = answer(network, found).logits
-    alone = torch.cat([answer(network, found.take(torch.tensor([i]))).logits for i in range(POSTS)])
+    together = predict_logits(network, found).logits
+    alone = torch.cat(
+        [predict_logits(network, found.take(torch.tensor([i]))).logits for i in range(POSTS)]
+    )
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
 
 
@@ -203,13 +205,15 @@ def test_settings_and_weights_make_the_same_network_again(name):
     again = method.architecture(preset).network(method.load_config(preset, values))
     again.load_state_dict(network.state_dict(), strict=True)
     found = features(name)
-    assert torch.equal(answer(again, found).logits, answer(network, found).logits)
+    assert torch.equal(predict_logits(again, found).logits, predict_logits(network, found).logits)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_same_seed_trains_the_same_network(name):
     logits = [
-        answer(fit_network(task(name, epochs=2), range(0, 32, 5)).network, features(name)).logits
+        predict_logits(
+            fit_network(task(name, epochs=2), range(0, 32, 5)).network, features(name)
+        ).logits
         for _ in range(2)
     ]
     assert torch.equal(*logits)
@@ -230,9 +234,9 @@ def test_every_method_is_a_locator_saved_and_loaded(name, tiny, toy_posts, tmp_p
     again = SemanticLocator.from_pretrained(tmp_path / "model")
     assert again.method is method and again.preset == locator.preset
     assert type(again.network) is type(locator.network) and again.labels == locator.labels
-    chances = locator.predict_proba(toy_posts)
-    assert (again.predict_proba(toy_posts) == chances).all()
-    assert abs(chances.sum(1) - 1).max() < 1e-5
+    probs = locator.predict_proba(toy_posts)
+    assert (again.predict_proba(toy_posts) == probs).all()
+    assert abs(probs.sum(1) - 1).max() < 1e-5
 
 
 def test_a_method_that_learns_its_own_words_brings_its_encoder():

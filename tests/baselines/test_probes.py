@@ -17,8 +17,8 @@ from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.baselines.late_average import METHOD as LATE_AVERAGE
 from sgmft.models.baselines.linear_probe import METHODS
 from sgmft.models.experts import draw_folds
-from sgmft.models.inference import answer
-from sgmft.training.fit import Task, fit_network, validation_metrics
+from sgmft.models.inference import predict_logits
+from sgmft.training.fit import TrainingTask, fit_network, validation_metrics
 
 N, K, DT, DV = 60, 4, 7, 5
 LINEAR, TEXT, IMAGE = METHODS
@@ -35,10 +35,10 @@ def _exact(monkeypatch):
 
 def features(n=N, classes=K, seed=0, missing=True):
     """Posts whose sides both tell something of the label; every fifth lacks one of them."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
     text, image = (
-        3 * torch.randn(n, width, generator=dice, dtype=torch.float64) + labels[:, None] * slope + 2
+        3 * torch.randn(n, width, generator=rng, dtype=torch.float64) + labels[:, None] * slope + 2
         for width, slope in ((DT, torch.linspace(-1, 1, DT)), (DV, torch.linspace(2, -1, DV)))
     )
     has_text, has_image = torch.ones(2, n, dtype=torch.bool)
@@ -265,11 +265,11 @@ def test_training_is_one_line_of_log_on_all_posts(method):
     info = EncoderInfo("made-up", "0" * 16, DT, DV, False, None, 8, "light")
     preset = method.preset()
     assert preset.val_size == 0  # what is chosen is chosen inside the training posts
-    choice = fit_network(Task(data, K, info, method, preset), [], on_epoch=told.append)
+    choice = fit_network(TrainingTask(data, K, info, method, preset), [], on_epoch=told.append)
     assert len(told) == 1 and repr(choice.history) == repr(told)
     (line,) = choice.history
     assert line.accuracy > 1.5 / K
-    right = answer(choice.network, rows).logits.argmax(-1) == labels
+    right = predict_logits(choice.network, rows).logits.argmax(-1) == labels
     assert line.accuracy == pytest.approx(float(right.float().mean()))
     if method is not LATE_AVERAGE:
         assert line.loss < line.val_loss < math.log(K)  # of posts left out in turn

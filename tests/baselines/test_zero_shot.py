@@ -14,8 +14,8 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig
-from sgmft.models.inference import answer
-from sgmft.training.fit import Task, fit_network
+from sgmft.models.inference import predict_logits
+from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.training.trainer import train
 
 N, K, D = 12, 3, 6
@@ -124,11 +124,13 @@ def test_training_fills_the_prompts_and_ignores_the_labels():
     prompts = normal(K, D, seed=2).float()
     found = []
     for labels in (torch.arange(N) % K, (torch.arange(N) + 1) % K):
-        task = Task(LabelledFeatures(rows, labels), K, info, METHOD, METHOD.preset(), prompts)
+        task = TrainingTask(
+            LabelledFeatures(rows, labels), K, info, METHOD, METHOD.preset(), prompts
+        )
         choice = fit_network(task, [0, 5])
         assert len(choice.history) == 1 and math.isfinite(choice.history[0].val_loss)
         assert torch.equal(choice.network.prompts, prompts)
-        found.append(answer(choice.network, rows).logits)
+        found.append(predict_logits(choice.network, rows).logits)
         assert len(train(task.network(rows), task.data, None, METHOD.preset().train)) == 1
     assert torch.equal(*found)
     expected = slow(batch, prompts.double(), 20.0, images=True)

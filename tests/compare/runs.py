@@ -5,10 +5,10 @@ import numpy as np
 
 def random_runs(seed, runs, posts, classes):
     """Probabilities (S, N, K) that know a little, and the truth (N,)."""
-    dice = np.random.default_rng(seed)
-    truth = dice.integers(classes, size=posts)
-    chances = dice.dirichlet(np.full(classes, 0.5), size=(runs, posts))
-    return (chances + 0.4 * np.eye(classes)[truth]) / 1.4, truth
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(classes, size=posts)
+    probs = rng.dirichlet(np.full(classes, 0.5), size=(runs, posts))
+    return (probs + 0.4 * np.eye(classes)[truth]) / 1.4, truth
 
 
 def runs_right_at(right):

@@ -85,11 +85,11 @@ def test_a_clear_difference_has_the_smallest_p():
 
 
 def test_without_a_difference_p_is_uniform_and_the_interval_covers_0():
-    dice = np.random.default_rng(17)
+    rng = np.random.default_rng(17)
     found = []
     for _ in range(250):
-        hard = dice.random(60)  # the same for both sides
-        row, reference = (runs_right_at(dice.random((3, 60)) < hard) for _ in range(2))
+        hard = rng.random(60)  # the same for both sides
+        row, reference = (runs_right_at(rng.random((3, 60)) < hard) for _ in range(2))
         found.append(difference(row, reference, np.zeros(60, dtype=int)))
     p = np.array([each.p for each in found])
     for level in (0.05, 0.25, 0.5, 0.75):

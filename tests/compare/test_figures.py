@@ -17,10 +17,10 @@ EVIL = "<script>alert('&')</script>"
 
 def clouds(labels, posts=60, width=6, spread=1.0, seed=0):
     """Posts (N, D) around one random middle for each label, and their labels."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     classes = np.arange(posts) % len(labels)
-    middles = 3 * dice.normal(size=(len(labels), width))
-    features = middles[classes] + spread * dice.normal(size=(posts, width))
+    middles = 3 * rng.normal(size=(len(labels), width))
+    features = middles[classes] + spread * rng.normal(size=(posts, width))
     return features, [labels[k] for k in classes]
 
 
@@ -92,12 +92,12 @@ def test_one_seed_gives_one_map():
 @pytest.mark.parametrize("posts", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("kind", ["random", "constant", "one feature", "one line"])
 def test_few_posts_and_dull_features(posts, kind):
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     features = {
-        "random": dice.normal(size=(posts, 3)),
+        "random": rng.normal(size=(posts, 3)),
         "constant": np.full((posts, 3), 0.1),
-        "one feature": dice.normal(size=(posts, 1)),
-        "one line": np.outer(dice.normal(size=posts), [1.0, 2.0, 3.0]),
+        "one feature": rng.normal(size=(posts, 1)),
+        "one line": np.outer(rng.normal(size=posts), [1.0, 2.0, 3.0]),
     }[kind]
     labels = [f"{k % 2}" for k in range(posts)]
     with warnings.catch_warnings():

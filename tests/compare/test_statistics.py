@@ -84,10 +84,10 @@ def test_class_scores_are_means_over_seeds():
 def test_intervals_agree_with_resampling_posts_one_by_one():
     probabilities, truth = random_runs(4, runs=2, posts=120, classes=4)
     summary = summarise(probabilities, truth, names(4))
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     draws = []
     for _ in range(200):
-        some = dice.integers(0, len(truth), len(truth))
+        some = rng.integers(0, len(truth), len(truth))
         seeds = []
         for run in probabilities:
             predicted = run[some].argmax(axis=1)

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import BertTokenizer, ChineseCLIPImageProcessor, ChineseCLIPModel
 
 from picture_files import encoded
-from sgmft.data.preprocessing.images import decode_picture
+from sgmft.data.preprocessing.images import decode_image
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
 
@@ -154,7 +154,7 @@ def test_pictures_are_squashed_not_cropped(encoder, model, folder) -> None:
     wide = Image.new("RGB", (300, 100), "gray")
     wide.paste("red", (0, 0, 60, 100))  # a crop to the middle square would lose both
     wide.paste("blue", (240, 0, 300, 100))
-    ours = decode_picture(encoded(wide), "wide.png", encoder.info.image_size)
+    ours = decode_image(encoded(wide), "wide.png", encoder.info.image_size)
     assert ours[40, 2].tolist() == [255, 0, 0] and ours[40, -3].tolist() == [0, 0, 255]
     processor = ChineseCLIPImageProcessor.from_pretrained(folder)
     assert not processor.do_center_crop

@@ -49,7 +49,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(pictures, tmp_path, monk
 
 
 def test_without_the_runtime_torch_computes(pictures, monkeypatch):
-    monkeypatch.setattr("sgmft.features.encoders.picture_encoder.can_run", lambda: False)
+    monkeypatch.setattr("sgmft.features.encoders.image_encoder.can_run", lambda: False)
     plain = load_encoder(device="cpu")
     assert "onnxruntime" not in plain.info.image_key
     assert plain.encode_images(pictures[:1], False).pooled.shape == (1, 2560)

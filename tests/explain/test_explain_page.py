@@ -10,8 +10,8 @@ import pytest
 from sgmft import Post
 from sgmft.evaluation.explain.explanation import (
     Explanation,
+    ImageShare,
     Part,
-    PictureShare,
     SimilarityMap,
     WordShare,
 )
@@ -32,7 +32,7 @@ def found(toy_posts):
         parts=(Part("text", 0.72, "Restaurant"), Part("picture", -0.05, "Home")),
         exact=True,
         words=(WordShare("火锅", 0, 2, 0.4), WordShare("desk", 12, 16, -0.1)),
-        pictures=(PictureShare(str(picture), None, "", 2, (0.1, -0.05, 0.0, 0.02)),),
+        pictures=(ImageShare(str(picture), None, "", 2, (0.1, -0.05, 0.0, 0.02)),),
         similarity=None,
         gate=0.83,
         guidance=(0.65, float("nan")),
@@ -93,7 +93,7 @@ def test_it_escapes_everything_and_fetches_nothing(found, tmp_path):
         probabilities={EVIL: 1.0},
         parts=(Part("text", 0.8, EVIL),),
         words=(WordShare(EVIL, 0, len(EVIL), 0.4),),
-        pictures=(PictureShare(str(post.images[0]), None, "", 1, (0.1,)),),
+        pictures=(ImageShare(str(post.images[0]), None, "", 1, (0.1,)),),
         similarity=SimilarityMap("cosine", (EVIL,), 1, ((0.5,),)),
     )
     bad = Post(EVIL, id=EVIL, error=EVIL, place=EVIL)

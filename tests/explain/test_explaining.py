@@ -104,15 +104,15 @@ def test_the_gate_is_the_texts_weight(default, toy_model, pictures):
 
 def test_deleting_top_words_hurts_more_than_deleting_others(default):
     """On average over posts; benchmarks/faithfulness.py measures it on real ones."""
-    dice, top, other = np.random.default_rng(0), [], []
+    rng, top, other = np.random.default_rng(0), [], []
     for telling in ("sofa bed", "exam desk", "boss office", "kitchen sofa", "office meeting"):
-        words = dice.permutation(
+        words = rng.permutation(
             [*telling.split(), *["day7", "day9", "and", "then", "green", "tea"]]
         )
         found = default.explain(Post(" ".join(words)))
         k = PLACES.index(found.label)
         ranked = sorted(range(len(words)), key=lambda i: -found.words[i].contribution)
-        for chosen, drops in ((ranked[:2], top), (dice.permutation(len(words))[:2], other)):
+        for chosen, drops in ((ranked[:2], top), (rng.permutation(len(words))[:2], other)):
             left = Post(" ".join(w for i, w in enumerate(words) if i not in chosen))
             drops.append(found.probability - default.predict_proba([left])[0][k])
     assert np.mean(top) > np.mean(other) + 0.05

@@ -34,7 +34,7 @@ def test_parts_left_out_or_replaced(tiny, toy_posts, colours, preset):
         "text only": (reader.with_parts(True, [0, 0, 0]), ("the boss", "")),
         "another text": (reader.with_texts(["exam"])[0], ("exam", "red green blue")),
         "no text": (reader.with_texts([""])[0], ("", "red green blue")),
-        "another picture": (reader.with_pictures(0, [green])[0], ("the boss", "green green blue")),
+        "another picture": (reader.with_images(0, [green])[0], ("the boss", "green green blue")),
     }
     said = reader.probabilities([row for row, _ in cases.values()])
     posts = [Post(text, colours(*names.split())) for _, (text, names) in cases.values()]

@@ -62,8 +62,8 @@ def test_axioms():
 
 
 def test_sampling_comes_near_keeps_to_its_budget_and_to_its_seed():
-    dice = np.random.default_rng(0)
-    weights, pairs = dice.normal(size=12), np.triu(dice.normal(size=(12, 12)), 1) / 4
+    rng = np.random.default_rng(0)
+    weights, pairs = rng.normal(size=12), np.triu(rng.normal(size=(12, 12)), 1) / 4
     asked = []
 
     def game(c):

@@ -46,8 +46,8 @@ class Small(nn.Module):
 
 
 def batches(count: int = 4) -> list[dict[str, np.ndarray]]:
-    dice = np.random.default_rng(1)
-    return [{"pictures": dice.normal(size=(5, 3, 12, 12)).astype(np.float32)} for _ in range(count)]
+    rng = np.random.default_rng(1)
+    return [{"pictures": rng.normal(size=(5, 3, 12, 12)).astype(np.float32)} for _ in range(count)]
 
 
 def weights(path: Path) -> dict[str, onnx.TensorProto]:

@@ -11,7 +11,7 @@ import torch
 import tiny_clip
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.efficientnet import IMAGE_SIZE, NETWORKS
-from sgmft.features.encoders.picture_graph import pooling, scaling
+from sgmft.features.encoders.image_graph import pooling, scaling
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.onnx.encoder import OnnxEncoder
 from sgmft.locator.onnx.export import _write_encoder

@@ -61,9 +61,9 @@ def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
         found = features(name, posts, seed=posts)
         with torch.inference_mode():
             output = network(found.batch(torch.arange(posts), network.reads_ngrams))
-        chances, guidance = graph.run(HEAD_OUTPUTS, inputs_of(rows_of(found), info, tokens))
+        probs, guidance = graph.run(HEAD_OUTPUTS, inputs_of(rows_of(found), info, tokens))
         wanted = (output.logits / TEMPERATURE).softmax(-1).numpy()
-        np.testing.assert_allclose(chances, wanted, atol=2e-6)
+        np.testing.assert_allclose(probs, wanted, atol=2e-6)
         if output.guidance is None:
             assert np.isnan(guidance).all()
         else:
@@ -72,8 +72,8 @@ def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 100])
 def test_the_search_that_can_be_exported_finds_the_same(size):
-    dice = torch.Generator().manual_seed(size)
-    vocabulary = torch.randperm(3 * size, generator=dice)[:size].sort().values
+    rng = torch.Generator().manual_seed(size)
+    vocabulary = torch.randperm(3 * size, generator=rng)[:size].sort().values
     asked = torch.arange(-2, 3 * size + 2).reshape(1, -1)
     place, known = find(vocabulary, asked)
     other = _bisect(vocabulary, asked)

@@ -3,7 +3,7 @@
     python tests/faults/fuzz.py [--cases 100000] [--seed 0] [--only NAME] [--keep FOLDER]
 
 The same numbers give the same cases. Ends with 1 on a finding, whose bytes are in FOLDER. atheris
-is used where it is installed (Linux: pip install atheris); without it dice take its cases.
+is used where it is installed (Linux: pip install atheris); without it rng take its cases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 RUN = Path(__file__).parent / "bad_input" / "run.py"
 PART = 5000  # cases of one process, at most
-SHARES = {  # of all cases, in thousandths: dice, hypothesis, atheris
+SHARES = {  # of all cases, in thousandths: rng, hypothesis, atheris
     "tables .csv": (100, 20, 60),
     "tables .tsv": (40, 10, 0),
     "tables .jsonl": (70, 20, 40),
@@ -38,7 +38,7 @@ SHARES = {  # of all cases, in thousandths: dice, hypothesis, atheris
     "whole posts": (90, 10, 0),
 }
 ENGINES = ("mutation", "hypothesis", "atheris")
-NO_ATHERIS = "atheris is not installed (Linux: pip install atheris): dice take its cases"
+NO_ATHERIS = "atheris is not installed (Linux: pip install atheris): rng take its cases"
 
 
 @dataclass

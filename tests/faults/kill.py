@@ -196,13 +196,13 @@ def kill_often(
     name: str, given: Path, folder: Path, kills: int, seed: int, start: Callable[..., int]
 ) -> list[Any]:
     """The line of a command: see `HEADER`."""
-    dice = random.Random(f"{seed} {name}")
+    rng = random.Random(f"{seed} {name}")
     trial = Trial(name, given, folder, start)
     found: list[Ended] = []
     number = 0
     while len(found) < kills:
         number += 1
-        if (ended := trial.kill(number, dice.random())) is not None:
+        if (ended := trial.kill(number, rng.random())) is not None:
             found.append(ended)
             print(f"{name} {len(found)}/{kills}: {ended}", file=sys.stderr, flush=True)
     return [

@@ -23,7 +23,7 @@ import numpy as np
 
 import sgmft.locator.locator as locator_module
 from sgmft import Post, SemanticLocator
-from sgmft.features.encode import Content, encode_all, prepare
+from sgmft.features.encode import Content, encode_all, prepare_posts
 from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.features.post_features import PostFeatures
@@ -53,19 +53,19 @@ class Unasked:
 
 def fill(folder: Path, posts: Sequence[Post]) -> int:
     """Write the features of posts to a store; how many bytes they are."""
-    encoder, dice, size = Unasked(), np.random.default_rng(0), 0
+    encoder, rng, size = Unasked(), np.random.default_rng(0), 0
     info = encoder.info
     store = FeatureStore(folder, info, tokens=True)
     for first in range(0, len(posts), 256):
         rows = {}
         for post in posts[first : first + 256]:
-            content = prepare(post, encoder.info)
+            content = prepare_posts(post, encoder.info)
             assert isinstance(content, Content)
             row = PostFeatures(
-                dice.standard_normal(info.text_width, np.float32),
-                dice.standard_normal((WORDS, info.word_width), np.float32).astype(np.float16),
-                dice.standard_normal((1, info.image_width), np.float32),
-                dice.standard_normal((REGIONS, info.image_width), np.float32).astype(np.float16),
+                rng.standard_normal(info.text_width, np.float32),
+                rng.standard_normal((WORDS, info.word_width), np.float32).astype(np.float16),
+                rng.standard_normal((1, info.image_width), np.float32),
+                rng.standard_normal((REGIONS, info.image_width), np.float32).astype(np.float16),
                 np.arange(2 * WORDS, dtype=np.int32),
             )
             rows[content.key] = row

@@ -18,7 +18,7 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.jobs.train import train_table
 from sgmft.locator.abstention import HeldOut
 from sgmft.locator.onnx.manifest import MANIFEST, Manifest
-from sgmft.utils.checksums import file_digests, is_whole, sealed
+from sgmft.utils.checksums import file_digests, is_whole, with_checksum
 from toy_tables import names
 from toy_tables import rows as rows
 from toy_tables import table as table
@@ -42,10 +42,10 @@ def model(saved, tmp_path) -> Path:
 def test_a_flipped_bit_or_a_cut_is_named(model, name):
     path = model / name
     whole = path.read_bytes()
-    dice = random.Random(name)
-    for position in dice.sample(range(len(whole)), 25):
+    rng = random.Random(name)
+    for position in rng.sample(range(len(whole)), 25):
         data = bytearray(whole)
-        data[position] ^= 1 << dice.randrange(8)
+        data[position] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         if name == "config.json" and is_same_json(data, whole):
             continue  # one kind of white space for another
@@ -117,7 +117,7 @@ def exported(tmp_path) -> Path:
     values = {"format": 1, "labels": ["a", "b"], "tokens": False, "files": {}}
     values |= {"encoder": {"info": info, "texts": "compact", "max_words": 9}}
     values["files"] = file_digests(folder.iterdir())
-    (folder / MANIFEST).write_text(json.dumps({"sgmft": sealed(values)}), "utf-8")
+    (folder / MANIFEST).write_text(json.dumps({"sgmft": with_checksum(values)}), "utf-8")
     return folder
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_file_of_an_export_is_named(exported, name):
 
 def test_a_seal_is_of_what_json_reads_back():
     values = {"b": (1, 2.5), "a": {2: "x", 10: None}, "ü": "\ud800"}
-    read = json.loads(json.dumps(sealed(values)))
+    read = json.loads(json.dumps(with_checksum(values)))
     assert is_whole(read) and next(iter(read)) == "digest"
-    assert sealed(read) == read
+    assert with_checksum(read) == read
     assert not is_whole({**read, "b": [1, 2.25]}) and is_whole({"b": 1})

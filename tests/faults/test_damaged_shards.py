@@ -90,10 +90,10 @@ def test_a_flipped_bit_anywhere_changes_nothing_that_is_read(tmp_path, posts):
     before = shards(tmp_path)
     name = max(before, key=lambda name: len(before[name]))
     (path,) = tmp_path.glob(f"*/{name}")
-    dice = random.Random(0)
-    for position in sorted(dice.sample(range(len(before[name])), 40)):
+    rng = random.Random(0)
+    for position in sorted(rng.sample(range(len(before[name])), 40)):
         data = bytearray(before[name])
-        data[position] ^= 1 << dice.randrange(8)
+        data[position] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         with pytest.warns(SgmftWarning, match=name):
             assert alike(encode(posts, tmp_path), clean), f"byte {position}"

@@ -26,23 +26,23 @@ def made(n=120, seed=0, missing=True, **sides):
     With `missing`, every tenth has no text, every tenth no picture, every twentieth none of both;
     `text` and `image` False leave that side out everywhere.
     """
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     centres = torch.Generator().manual_seed(99)
-    labels = torch.randint(0, K, (n,), generator=dice)
-    by_text = torch.rand(n, generator=dice) < 0.5
+    labels = torch.randint(0, K, (n,), generator=rng)
+    by_text = torch.rand(n, generator=rng) < 0.5
     pooled = []
     for width, good in ((DT, by_text), (DV, ~by_text)):
         centre = 3 * torch.randn(K, width, generator=centres)[labels]
-        pooled.append(centre * good[:, None] + torch.randn(n, width, generator=dice) + 1)
+        pooled.append(centre * good[:, None] + torch.randn(n, width, generator=rng) + 1)
     has_text, has_image = torch.ones(2, n, dtype=torch.bool)
     if missing:
         has_text[3::10], has_image[6::10] = False, False
         has_text[9::20], has_image[9::20] = False, False
     has_text &= sides.get("text", True)
     has_image &= sides.get("image", True)
-    grams = torch.randint(0, 30, (n, 4), generator=dice)
+    grams = torch.randint(0, 30, (n, 4), generator=rng)
     grams[:, 0] = 100 + labels * by_text + K * ~by_text
-    grams[torch.rand(n, 4, generator=dice) < 0.2] = -1
+    grams[torch.rand(n, 4, generator=rng) < 0.2] = -1
     grams = torch.where(has_text[:, None], grams, -1).int()
     text, image = pooled[0] * has_text[:, None], pooled[1] * has_image[:, None]
     return Batch(text, image, has_text, has_image, ngrams=grams), labels

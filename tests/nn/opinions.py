@@ -70,26 +70,26 @@ def mean_loss(rows, labels):
 
 def opinions(n=40, seed=0, sure=(1.0, 1.0)):
     """Evidence of one expert for each entry of `sure` (n, K), float64, and labels."""
-    dice = torch.Generator().manual_seed(seed)
-    labels = PRIOR.exp().multinomial(n, replacement=True, generator=dice)
-    return [opinion(labels, a, 1.0, dice) for a in sure], labels
+    rng = torch.Generator().manual_seed(seed)
+    labels = PRIOR.exp().multinomial(n, replacement=True, generator=rng)
+    return [opinion(labels, a, 1.0, rng) for a in sure], labels
 
 
-def opinion(labels, sure, noise, dice):
+def opinion(labels, sure, noise, rng):
     """`sure` and `noise` are numbers, or one for each post (n, 1)."""
     right = torch.eye(K, dtype=torch.float64)[labels]
-    normal = torch.randn(len(labels), K, generator=dice, dtype=torch.float64)
+    normal = torch.randn(len(labels), K, generator=rng, dtype=torch.float64)
     return (PRIOR + sure * right + noise * normal).log_softmax(-1) - PRIOR
 
 
 def pool(guided=True, joint=True, seed=None, power="learned"):
     made = SimilarityGatedPool(guided, joint, power).double()
     if seed is not None:
-        dice = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for x in (*made.parameters(), made.mean):
-                x.copy_(torch.randn(x.shape, generator=dice))
-            made.deviation.copy_(torch.rand(3, generator=dice) + 0.5)
+                x.copy_(torch.randn(x.shape, generator=rng))
+            made.deviation.copy_(torch.rand(3, generator=rng) + 0.5)
     return made
 
 

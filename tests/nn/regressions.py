@@ -20,24 +20,24 @@ def tight(monkeypatch):
 
 def dense(n=60, classes=K, seed=0, slope=1.0, width=D):
     """Features (n, width) that say a little of the labels (n,), float64."""
-    dice = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, classes, (n,), generator=dice)
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (n,), generator=rng)
     labels[:classes] = torch.arange(classes)
-    centres = torch.randn(classes, width, generator=dice, dtype=torch.float64)
-    noise = torch.randn(n, width, generator=dice, dtype=torch.float64)
+    centres = torch.randn(classes, width, generator=rng, dtype=torch.float64)
+    noise = torch.randn(n, width, generator=rng, dtype=torch.float64)
     return 3 * (slope * centres[labels] + noise) + 2, labels
 
 
 def grams(n=60, seed=0, clear=0.5, longest=9):
     """Posts of n-grams (n, g), padded with -1, and labels: some n-grams belong to a label."""
-    dice = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(K), dice.integers(0, K, n - K)])
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(K), rng.integers(0, K, n - K)])
     x = np.full((n, longest + 1), -1, np.int32)
     for i, k in enumerate(labels):
-        length = dice.integers(1, longest + 1)
-        own = dice.random(length) < clear
+        length = rng.integers(1, longest + 1)
+        own = rng.random(length) < clear
         x[i, :length] = np.where(
-            own, 10 * k + dice.integers(0, 4, length), dice.integers(0, 60, length)
+            own, 10 * k + rng.integers(0, 4, length), rng.integers(0, 60, length)
         )
     x[x == 12] = BUCKETS - 1
     return torch.from_numpy(x), torch.from_numpy(labels)

@@ -121,12 +121,12 @@ def test_of_a_post_or_two_everything_stays_finite(count, lexical):
 @pytest.mark.parametrize("each", [1, 2, 5])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_few_posts_of_each_class_teach_what_is_plain(each, classes):
-    dice = torch.Generator().manual_seed(0)
-    centres = 4 * torch.randn(classes, DT + DV, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    centres = 4 * torch.randn(classes, DT + DV, generator=rng)
 
     def plain(count):
         labels = torch.arange(classes).repeat(count)
-        x = centres[labels] + 0.5 * torch.randn(len(labels), DT + DV, generator=dice)
+        x = centres[labels] + 0.5 * torch.randn(len(labels), DT + DV, generator=rng)
         there = torch.ones(len(labels), dtype=torch.bool)
         words = torch.stack([100 + labels, 100 + labels, 0 * labels], 1).int()
         return Batch(x[:, :DT], x[:, DT:], there, there, ngrams=words), labels

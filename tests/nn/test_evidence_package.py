@@ -19,7 +19,7 @@ from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
 from sgmft.models.presets import TrainConfig
 from sgmft.models.registry import get_method
-from sgmft.training.fit import Task, fit_network
+from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.training.trainer import train
 from tiny_encoder import TinyEncoder
 
@@ -47,7 +47,7 @@ def test_fitting_needs_no_held_out_posts_to_tell_how_good_it_is():
     preset = method.preset("default")
     assert preset.val_size == 0
     told = []
-    choice = fit_network(Task(data, 3, INFO, method, preset), [], on_epoch=told.append)
+    choice = fit_network(TrainingTask(data, 3, INFO, method, preset), [], on_epoch=told.append)
     (line,) = choice.history
     assert isinstance(choice.network, EvidenceNetwork) and len(told) == 1
     assert 0 < line.loss < line.val_loss < np.log(3) and 0.6 < line.val_accuracy <= 1

@@ -119,11 +119,11 @@ def test_its_parameters_are_the_most_likely_ones(guided, joint):
 
 def half_noise(n=400, seed=0):
     """Each post's text or picture is right and sure, the other one noise: said, labels, which."""
-    dice = torch.Generator().manual_seed(seed)
-    labels = PRIOR.exp().multinomial(n, replacement=True, generator=dice)
-    by_text = torch.rand(n, generator=dice) < 0.5
+    rng = torch.Generator().manual_seed(seed)
+    labels = PRIOR.exp().multinomial(n, replacement=True, generator=rng)
+    by_text = torch.rand(n, generator=rng) < 0.5
     good = by_text[:, None], ~by_text[:, None]
-    said = [opinion(labels, 4.0 * g, torch.where(g, 0.5, 2.0), dice) for g in good]
+    said = [opinion(labels, 4.0 * g, torch.where(g, 0.5, 2.0), rng) for g in good]
     return said, labels, by_text
 
 

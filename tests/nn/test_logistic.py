@@ -11,14 +11,14 @@ from regressions import D, K, dense, scikit
 from regressions import tight as tight
 from scipy.sparse import csr_matrix
 
-from sgmft.models.logistic import ABSENT, Part, log_frequencies, logistic_paths
+from sgmft.models.logistic import ABSENT, Block, log_frequencies, logistic_paths
 
 PENALTIES = (3.0, 0.3, 0.03)
 
 
 def logistic_path(x, labels, classes, penalties):
     """Of all rows."""
-    whole = Part(torch.ones_like(labels, dtype=torch.bool))
+    whole = Block(torch.ones_like(labels, dtype=torch.bool))
     return (found for (found,) in logistic_paths(x, labels, classes, penalties, [whole]))
 
 
@@ -128,7 +128,7 @@ def folds(x, count=4):
     """Parts that each leave a fold out, with means and deviations of their own."""
     fold = torch.arange(len(x)) % count
     kept = [fold != f for f in range(count)]
-    return [Part(rows, x[rows].mean(0), x[rows].std(0)) for rows in kept]
+    return [Block(rows, x[rows].mean(0), x[rows].std(0)) for rows in kept]
 
 
 @pytest.mark.parametrize("most", [2**22, 60, 1], ids=["together", "in groups", "one by one"])
@@ -136,7 +136,7 @@ def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
     monkeypatch.setattr("sgmft.models.logistic.MOST", most * K)
     x, labels = dense()
     parts = folds(x)
-    parts[1] = Part(parts[1].rows & (labels != 0), *parts[1][1:])  # one that lacks a class
+    parts[1] = Block(parts[1].rows & (labels != 0), *parts[1][1:])  # one that lacks a class
     for penalty, found in zip(
         PENALTIES, logistic_paths(x, labels, K, PENALTIES, parts), strict=True
     ):

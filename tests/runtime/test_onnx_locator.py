@@ -64,9 +64,9 @@ def test_the_same_answers(exported, plain, posts):
         if one.probabilities is not None:
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
             np.testing.assert_allclose(one.guidance, other.guidance, atol=1e-5)
-    chances = locator.predict_proba(posts)
-    assert np.isnan(chances[-1]).all() and np.isnan(chances[-3]).all()
-    np.testing.assert_allclose(np.nansum(chances, 1), [1] * 28 + [0, 1, 0], atol=1e-5)
+    probs = locator.predict_proba(posts)
+    assert np.isnan(probs[-1]).all() and np.isnan(probs[-3]).all()
+    np.testing.assert_allclose(np.nansum(probs, 1), [1] * 28 + [0, 1, 0], atol=1e-5)
     assert locator.predict(posts[:3]) == plain.predict(posts[:3])
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import Piece, Work, cut
 from sgmft.jobs.encode import encode_table
@@ -89,7 +89,7 @@ class Counting:
         return cut(self.source, table, 10)
 
     def start(self) -> Work:
-        return lambda piece: Told(len(piece.posts))
+        return lambda piece: JobSummary(len(piece.posts))
 
 
 def test_no_cluster_at_an_address(trained: Path, parts: Path, run: Any, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.jobs.cluster.pieces import Task, run_here
+from sgmft.jobs.cluster.pieces import PieceTask, run_here
 from sgmft.jobs.predict import ModelAt, predict_shards, predict_table
 from sgmft.locator.abstention import Abstention
 
@@ -49,14 +49,14 @@ def read(folder: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(x) for x in sorted(folder.glob("part-*.parquet"))])
 
 
-def predict(parts: Path, output: Path, model: ModelAt, **more: Any) -> Told:
+def predict(parts: Path, output: Path, model: ModelAt, **more: Any) -> JobSummary:
     return predict_shards(Source(str(parts)), output, model, **{"rows": ROWS} | more)
 
 
-def stopping_after(count: int) -> Callable[[Task], Iterator[Told]]:
+def stopping_after(count: int) -> Callable[[PieceTask], Iterator[JobSummary]]:
     """An engine that is stopped after so many pieces."""
 
-    def engine(task: Task) -> Iterator[Told]:
+    def engine(task: PieceTask) -> Iterator[JobSummary]:
         for number, told in enumerate(run_here(task), 1):
             yield told
             if number == count:
@@ -117,7 +117,7 @@ def test_a_stopped_job_goes_on_and_ends_as_one_that_was_not(
 
 
 def test_a_finished_job_is_not_done_again(parts: Path, model: ModelAt, tmp_path: Path) -> None:
-    def refusing(task: Task) -> Iterator[Told]:
+    def refusing(task: PieceTask) -> Iterator[JobSummary]:
         assert [piece for table in range(task.tables) for piece in task.pieces(table)] == []
         yield from ()
 
@@ -151,7 +151,7 @@ def test_a_damaged_shard_is_named_set_aside_and_written_again(
 def test_a_shard_damaged_before_the_end_is_not_called_done(
     parts: Path, model: ModelAt, tmp_path: Path
 ) -> None:
-    def damaging(task: Task) -> Iterator[Told]:
+    def damaging(task: PieceTask) -> Iterator[JobSummary]:
         for told in run_here(task):
             yield told
             for shard in (tmp_path / "out").glob("part-00001-000001-*"):

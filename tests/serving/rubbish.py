@@ -1,4 +1,4 @@
-"""Malformed requests, made of dice: bytes as a client sends them."""
+"""Malformed requests, made of rng: bytes as a client sends them."""
 
 from __future__ import annotations
 
@@ -89,138 +89,132 @@ PATHS = (
 METHODS = ("GET", "PUT", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT", "PATCH", "get", "POST")
 
 
-def place(dice: Dice) -> str:
+def place(rng: Dice) -> str:
     """Now and then where an explanation is asked for: most of these are refused before that."""
-    return dice.choice(("/v1/predict",) * 9 + ("/v1/explain",))
+    return rng.choice(("/v1/predict",) * 9 + ("/v1/explain",))
 
 
-def damaged(data: bytes, dice: Dice) -> bytes:
+def damaged(data: bytes, rng: Dice) -> bytes:
     """With some bytes changed, cut out, doubled or cut off."""
     found = bytearray(data)
-    for _ in range(dice.randint(1, 6)):
-        at = dice.randrange(len(found)) if found else 0
-        what = dice.randrange(5)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(found)) if found else 0
+        what = rng.randrange(5)
         if what == 0 and found:
-            found[at] = dice.randrange(256)
+            found[at] = rng.randrange(256)
         elif what == 1:
-            found[at:at] = dice.randbytes(dice.randint(1, 4))
+            found[at:at] = rng.randbytes(rng.randint(1, 4))
         elif what == 2:
-            del found[at : at + dice.randint(1, 8)]
+            del found[at : at + rng.randint(1, 8)]
         elif what == 3:
             found[at:at] = found[at : at + 20]
-        elif dice.random() < 0.3:
+        elif rng.random() < 0.3:
             del found[at:]
     return bytes(found)
 
 
-def broken_http(dice: Dice) -> Case:
+def broken_http(rng: Dice) -> Case:
     """Bytes that are hardly HTTP, or that lie about their length."""
     good = request(b'{"text": "at home"}')
     chunked = request(b"", "application/json", "/v1/predict", "Transfer-Encoding: chunked")
     chunked = chunked.replace(b"Content-Length: 0\r\n", b"")
     return Case(
-        dice.choice(
+        rng.choice(
             (
-                lambda: dice.randbytes(dice.randint(1, 300)),
-                lambda: damaged(good, dice),
-                lambda: good[: dice.randrange(len(good))],
-                lambda: request(
-                    b"{}", length=dice.choice((3, 999, -1, "1 1", "9" * 30, "", "1e3"))
-                ),
+                lambda: rng.randbytes(rng.randint(1, 300)),
+                lambda: damaged(good, rng),
+                lambda: good[: rng.randrange(len(good))],
+                lambda: request(b"{}", length=rng.choice((3, 999, -1, "1 1", "9" * 30, "", "1e3"))),
                 lambda: (
-                    chunked + dice.choice((b"zz\r\n{}\r\n", b"ffffffffffffffff\r\n", b"2\r\n{}"))
+                    chunked + rng.choice((b"zz\r\n{}\r\n", b"ffffffffffffffff\r\n", b"2\r\n{}"))
                 ),
-                lambda: chunked + b"2\r\n{}\r\n" * dice.randint(1, 50),
-                lambda: chunked + b"2;" + b"x" * dice.randint(1, 5000) + b"\r\n{}\r\n0\r\n\r\n",
+                lambda: chunked + b"2\r\n{}\r\n" * rng.randint(1, 50),
+                lambda: chunked + b"2;" + b"x" * rng.randint(1, 5000) + b"\r\n{}\r\n0\r\n\r\n",
                 lambda: request(b"{}", "application/json", "/health", "Content-Length: 5"),
                 lambda: request(b"{}", "a", "/", "Transfer-Encoding: gzip, chunked"),
                 lambda: good.replace(
-                    b"HTTP/1.1", dice.choice((b"HTTP/9.9", b"HTTP", b"", b"X/1.1"))
+                    b"HTTP/1.1", rng.choice((b"HTTP/9.9", b"HTTP", b"", b"X/1.1"))
                 ),
-                lambda: good.replace(b"\r\n", dice.choice((b"\n", b"\r", b"\r\n "))),
-                lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * dice.randint(1, 3000),
-                lambda: b"GET /" + b"a" * dice.randint(1, 70_000),
-                lambda: (
-                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + dice.randbytes(200)
-                ),  # TLS
-                lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + dice.randbytes(50),
-                lambda: good + damaged(good, dice),  # one behind another
+                lambda: good.replace(b"\r\n", rng.choice((b"\n", b"\r", b"\r\n "))),
+                lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * rng.randint(1, 3000),
+                lambda: b"GET /" + b"a" * rng.randint(1, 70_000),
+                lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(200),  # TLS
+                lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(50),
+                lambda: good + damaged(good, rng),  # one behind another
             )
         )(),
         whole=False,
     )
 
 
-def odd_http(dice: Dice) -> Case:
+def odd_http(rng: Dice) -> Case:
     """HTTP as it may be, of methods, paths and headers that nobody expects."""
-    extra = dice.sample(HEADERS, dice.choice((0, 0, 1, 2)))
-    known = dice.random() < 0.3
-    path = dice.choice(("/v1/predict", "/health", "/problems/x") if known else PATHS)
-    method = dice.choice(METHODS) if dice.random() < 0.9 else "".join(dice.choices("AZ-!~", k=9))
+    extra = rng.sample(HEADERS, rng.choice((0, 0, 1, 2)))
+    known = rng.random() < 0.3
+    path = rng.choice(("/v1/predict", "/health", "/problems/x") if known else PATHS)
+    method = rng.choice(METHODS) if rng.random() < 0.9 else "".join(rng.choices("AZ-!~", k=9))
     return Case(request(b'{"text": ""}', "application/json", path, *extra, method=method))
 
 
-def value(dice: Dice, depth: int = 0) -> str:
+def value(rng: Dice, depth: int = 0) -> str:
     """Some JSON or what looks like it."""
-    kind = dice.randrange(9 if depth < 3 else 6)
+    kind = rng.randrange(9 if depth < 3 else 6)
     if kind == 0:
-        return dice.choice(NUMBERS)
+        return rng.choice(NUMBERS)
     if kind == 1:
-        return dice.choice(("null", "true", "false", r'"\u0000"'))
+        return rng.choice(("null", "true", "false", r'"\u0000"'))
     if kind == 2:
-        return json.dumps("".join(chr(dice.randrange(0x3000)) for _ in range(dice.randrange(20))))
+        return json.dumps("".join(chr(rng.randrange(0x3000)) for _ in range(rng.randrange(20))))
     if kind == 3:
-        return dice.choice(
-            NOT_JSON if dice.random() < 0.3 else ("0.25", '"home"', '[{"text": "a"}]')
-        )
+        return rng.choice(NOT_JSON if rng.random() < 0.3 else ("0.25", '"home"', '[{"text": "a"}]'))
     if kind == 4:
-        return json.dumps(dice.choice(PLACES))
+        return json.dumps(rng.choice(PLACES))
     if kind == 5:
-        return json.dumps(base64.b64encode(dice.randbytes(dice.randrange(40))).decode()[1:])
+        return json.dumps(base64.b64encode(rng.randbytes(rng.randrange(40))).decode()[1:])
     if kind == 6:
-        return "{" + ", ".join(f'"a{i}": {value(dice, depth + 1)}' for i in range(3)) + "}"
-    return "[" + ", ".join(value(dice, depth + 1) for _ in range(dice.randrange(4))) + "]"
+        return "{" + ", ".join(f'"a{i}": {value(rng, depth + 1)}' for i in range(3)) + "}"
+    return "[" + ", ".join(value(rng, depth + 1) for _ in range(rng.randrange(4))) + "]"
 
 
-def wrong_json(dice: Dice) -> Case:
+def wrong_json(rng: Dice) -> Case:
     """Of the right members, mostly, and the wrong values; or no JSON."""
     names = ("text", "id", "images", "posts", "coverage", "min_probability", "reject", "label", "x")
-    chosen = dice.sample(names, dice.randint(1, 3))
-    text = "{" + ", ".join(f'"{name}": {value(dice)}' for name in chosen) + "}"
+    chosen = rng.sample(names, rng.randint(1, 3))
+    text = "{" + ", ".join(f'"{name}": {value(rng)}' for name in chosen) + "}"
     body = text.encode("utf-8", "surrogateescape")
-    odd = dice.randrange(20)
+    odd = rng.randrange(20)
     if odd == 0:
-        body = damaged(body, dice)
+        body = damaged(body, rng)
     elif odd == 1:
-        body = dice.choice((b"[", b'{"text":', b'{"posts":[', b'[{"a":')) * dice.randint(1, 20_000)
+        body = rng.choice((b"[", b'{"text":', b'{"posts":[', b'[{"a":')) * rng.randint(1, 20_000)
     elif odd == 2:
-        body = b'{"posts": [' + b"1," * dice.randint(1, 50_000) + b"1]}"
+        body = b'{"posts": [' + b"1," * rng.randint(1, 50_000) + b"1]}"
     elif odd == 3:
-        body = text.encode(dice.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace")
+        body = text.encode(rng.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace")
     elif odd == 4:
-        body = b'{"text": "' + dice.choice(("a", "#", "@a", "[", "//", "\u200d")).encode() * 25_000
+        body = b'{"text": "' + rng.choice(("a", "#", "@a", "[", "//", "\u200d")).encode() * 25_000
         body += b'"}'
     elif odd == 5:
-        body = json.dumps({f"a{i}": i for i in range(dice.randint(17, 5000))}).encode()
-    return Case(request(body, "application/json", place(dice)))
+        body = json.dumps({f"a{i}": i for i in range(rng.randint(17, 5000))}).encode()
+    return Case(request(body, "application/json", place(rng)))
 
 
-def other_type(dice: Dice) -> Case:
+def other_type(rng: Dice) -> Case:
     """A body of a type that is not read, or squeezed."""
-    kind = dice.choice(
+    kind = rng.choice(
         ("", "text/plain", "application/x-www-form-urlencoded", "json", "a/\udce4", ";")
     )
-    if dice.random() < 0.5:
-        return Case(request(b"text=home", kind, place(dice)))
-    body, name = dice.choice(
+    if rng.random() < 0.5:
+        return Case(request(b"text=home", kind, place(rng)))
+    body, name = rng.choice(
         (
             (bomb(), "gzip"),
             (gzip.compress(b'{"text": "a"}'), "gzip, gzip"),
             (zlib.compress(b"{}"), "deflate"),
-            (b"{}", dice.choice(("br", "zstd", "identity, gzip", "\udcff", "GZIP"))),
+            (b"{}", rng.choice(("br", "zstd", "identity, gzip", "\udcff", "GZIP"))),
         )
     )
-    return Case(request(body, "application/json", place(dice), f"Content-Encoding: {name}"))
+    return Case(request(body, "application/json", place(rng), f"Content-Encoding: {name}"))
 
 
 @cache
@@ -229,28 +223,28 @@ def bomb() -> bytes:
     return gzip.compress(b"[" * 2**24)
 
 
-def wrong_form(dice: Dice) -> Case:
+def wrong_form(rng: Dice) -> Case:
     """A form that is none, or holds what it should not."""
     names = ("text", "id", "image", "images", "posts", "coverage", "reject", "x", "", "t\udce4")
     parts = []
-    for _ in range(dice.choice((0,) + (1, 2, 3) * 5 + (20, 1100))):
-        name = dice.choice(names)
-        file = dice.choice(
+    for _ in range(rng.choice((0,) + (1, 2, 3) * 5 + (20, 1100))):
+        name = rng.choice(names)
+        file = rng.choice(
             ("", '; filename="a.png"', "; filename*=utf-8''%ff", '; filename="\udcff"')
         )
-        type_ = dice.choice(("", "Content-Type: image/png\r\n", "Content-Transfer-Encoding: x\r\n"))
-        held = dice.choice((value(dice), "0.5", "nan", "-" * 80, "--x", "\r\n--", "\udcff"))
+        type_ = rng.choice(("", "Content-Type: image/png\r\n", "Content-Transfer-Encoding: x\r\n"))
+        held = rng.choice((value(rng), "0.5", "nan", "-" * 80, "--x", "\r\n--", "\udcff"))
         parts.append(
             f'--x\r\nContent-Disposition: form-data; name="{name}"{file}\r\n{type_}\r\n{held}\r\n'
         )
     body = ("".join(parts) + "--x--\r\n").encode("utf-8", "surrogateescape")
-    edge = dice.choice(("x",) * 16 + ("y", "", '"x', "\udce4", "x" * 500))
-    charset = dice.choice(
+    edge = rng.choice(("x",) * 16 + ("y", "", '"x', "\udce4", "x" * 500))
+    charset = rng.choice(
         ("",) * 6 + ("undefined", "unicode_escape", "punycode", "utf-16", "rot13", "a" * 999)
     )
-    body = damaged(body, dice) if dice.random() < 0.25 else body
+    body = damaged(body, rng) if rng.random() < 0.25 else body
     kind = f"multipart/form-data; boundary={edge}" + (f"; charset={charset}" if charset else "")
-    return Case(request(body, kind, place(dice)))
+    return Case(request(body, kind, place(rng)))
 
 
 @cache
@@ -270,10 +264,10 @@ def files() -> tuple[bytes, ...]:
     return (*still, *moving, *films, *others)
 
 
-def damaged_pictures(dice: Dice) -> Case:
+def damaged_pictures(rng: Dice) -> Case:
     """A post of good form whose files are not."""
-    sent = [damaged(dice.choice(files()), dice) for _ in range(dice.randint(1, 2))]
-    if dice.random() < 0.5:
+    sent = [damaged(rng.choice(files()), rng) for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.5:
         images = [base64.b64encode(x).decode() for x in sent]
         return Case(request(json.dumps({"text": "at home", "images": images}).encode()))
     head = 'Content-Disposition: form-data; name="image"; filename="../../etc/passwd\u2028.exe"'
@@ -293,6 +287,6 @@ KINDS: dict[Callable[[Dice], Case], int] = {  # of a hundred
 
 def case(seed: str, port: int) -> Case:
     """The same for the same seed; `port` is the listener's and takes as many bytes as its name."""
-    dice = Dice(seed)
-    made = dice.choices(list(KINDS), list(KINDS.values()))[0](dice)
+    rng = Dice(seed)
+    made = rng.choices(list(KINDS), list(KINDS.values()))[0](rng)
     return made._replace(sent=made.sent.replace(b"{port}", b"%06d" % port))

@@ -69,7 +69,7 @@ def test_every_address_is_in_the_document(described: Any) -> None:
 def test_every_reference_leads_somewhere(bare: Any) -> None:
     document = bare.get("/openapi.json").json()
     references = _references(document)
-    assert any("AskedPicture" in place for place in references)
+    assert any("ImageRequest" in place for place in references)
     for place in references:
         found = document
         for part in place.removeprefix("#/").split("/"):

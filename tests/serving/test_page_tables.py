@@ -70,7 +70,7 @@ def test_a_table_with_a_zip_comes_back_labelled(
     for row, other in zip(rows, wanted, strict=True):
         assert list(row) == list(other)
         for name, value in other.items():
-            if name.startswith("p"):  # chances, of batches that are cut otherwise
+            if name.startswith("p"):  # probs, of batches that are cut otherwise
                 assert row[name] == value or float(row[name]) == pytest.approx(
                     float(value), abs=1e-3
                 )

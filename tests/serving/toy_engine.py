@@ -51,8 +51,8 @@ class ToyEngine:
     def _said(self, post: Post) -> Prediction:
         if post.error is not None:
             return Prediction(post, None, None, None)
-        chances = np.array([0.75, 0.25] if post.text[0] == "a" else [0.25, 0.75], np.float32)
-        return Prediction(post, post.text[0], chances, None)
+        probs = np.array([0.75, 0.25] if post.text[0] == "a" else [0.25, 0.75], np.float32)
+        return Prediction(post, post.text[0], probs, None)
 
 
 def label_table(job: TableJob) -> Labelled:

@@ -56,7 +56,7 @@ def align(
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
     from sgmft.cli import console
     from sgmft.errors import SgmftError
-    from sgmft.features.encoder_handle import WithEncoder
+    from sgmft.features.encoder_handle import EncoderHandle
     from sgmft.jobs.align import CLIP
     from sgmft.jobs.align import align as align_posts
 
@@ -67,7 +67,7 @@ def align(
     if asked is not None:
         named = {f"{PREFIX}batch_size": str(CLIP.batch_size), **named}
     tuning = None if asked is None else tuning_of(asked, tune_last, merge, named)
-    source = WithEncoder(
+    source = EncoderHandle(
         encoder or "compact",
         cleaning or "light",
         features=console.feature_folder(features),

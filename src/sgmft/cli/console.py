@@ -22,7 +22,7 @@ from sgmft.utils.distributed import is_main
 from sgmft.utils.files import cache_folder
 
 if TYPE_CHECKING:
-    from sgmft.data.source import Told
+    from sgmft.data.source import JobSummary
     from sgmft.training.trainer import Epoch
 
 # Standard output is for results. Of several processes of one training the main one speaks.
@@ -90,7 +90,7 @@ class TrainingProgress:
         )
 
 
-def print_errors(told: Told) -> None:
+def print_errors(told: JobSummary) -> None:
     """How many rows could not be used, or were given no label, and why."""
     for reasons, what in ((told.errors, "could not be used"), (told.abstained, "have no label")):
         if reasons:

@@ -25,7 +25,7 @@ from sgmft.cli.serve import serve
 from sgmft.cli.suggest import suggest
 from sgmft.cli.train import train
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.utils.distributed import count, is_main, number
+from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.signals import Stopped, stoppable
 
 
@@ -65,7 +65,7 @@ def plugins(
     ] = None,
 ) -> None:
     """Load a user's own files before the command."""
-    if count() > 1 and command.invoked_subcommand != "train":
+    if world_size() > 1 and command.invoked_subcommand != "train":
         raise SgmftError(
             f"sgmft {command.invoked_subcommand} runs in one process: start it without torchrun or "
             "accelerate launch, which are for sgmft train."
@@ -102,7 +102,7 @@ def main() -> None:
     try:
         app()
     except SgmftError as error:
-        _say(f"sgmft: {error}" if is_main() else f"sgmft, process {number()}: {error}")
+        _say(f"sgmft: {error}" if is_main() else f"sgmft, process {rank()}: {error}")
         sys.exit(2)
 
 

@@ -77,7 +77,7 @@ def count_errors(posts: Iterable[Post]) -> dict[str, int]:
     return dict(kinds.most_common())
 
 
-def told_errors(errors: Mapping[str, int]) -> str:
+def describe_errors(errors: Mapping[str, int]) -> str:
     """What `count_errors` found in one line; empty where there are none."""
     return "; ".join(f"{count} x {reason}" for reason, count in errors.items())
 

@@ -33,7 +33,7 @@ class Source:
             strict=self.strict,
         )
 
-    def spare(self, output: str | Path) -> None:
+    def refuse_overwriting(self, output: str | Path) -> None:
         """Raise SgmftError where writing this file would replace what is read."""
         path = Path(output)
         if "-" in (str(output), str(self.table)) or not path.exists():
@@ -52,7 +52,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Told:
+class JobSummary:
     """What a job has to say.
 
     Attributes:
@@ -65,8 +65,8 @@ class Told:
     errors: dict[str, int] = field(default_factory=dict)
     abstained: dict[str, int] = field(default_factory=dict)
 
-    def __add__(self, other: Told) -> Told:
-        return Told(
+    def __add__(self, other: JobSummary) -> JobSummary:
+        return JobSummary(
             self.posts + other.posts,
             dict(Counter(self.errors) + Counter(other.errors)),
             dict(Counter(self.abstained) + Counter(other.abstained)),

@@ -156,15 +156,15 @@ def evaluate(
             differ, or numbers that are not probabilities.
     """
     labels, truth = list(labels), list(truth)
-    chances = np.asarray(probabilities, dtype=np.float64)
-    true = _check(chances, truth, labels)
-    predicted = chances.argmax(axis=1)  # (N,)
+    probs = np.asarray(probabilities, dtype=np.float64)
+    true = _check(probs, truth, labels)
+    predicted = probs.argmax(axis=1)  # (N,)
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
-    likely = np.clip(chances[np.arange(len(truth)), true], eps, 1 - eps)
-    before = chances if temperature == 1 else rescaled(chances, 1 / temperature)
+    likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
+    before = probs if temperature == 1 else rescaled(probs, 1 / temperature)
     columns = {name: [str(value) for value in column] for name, column in (groups or {}).items()}
     return Evaluation(
         labels=labels,
@@ -173,11 +173,11 @@ def evaluate(
         macro_f1=macro_f1,
         log_loss=float(-np.log(likely).mean()),
         temperature=temperature,
-        calibration=calibration(chances, true),
+        calibration=calibration(probs, true),
         uncalibrated=calibration(before, true),
         selective=Selective(
             [] if sets is None else list(_set_scores(sets, probabilities, true, labels)),
-            accuracy_curve(chances, true),
+            accuracy_curve(probs, true),
         ),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
@@ -200,7 +200,7 @@ def _set_scores(
             yield set_score(sets(probabilities, level), true, labels, level)
 
 
-def _check(chances: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
+def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
     """Return the true classes (N,) as numbers; raise SgmftError for what cannot be judged."""
     if not truth:
         raise SgmftError("there are no posts with a label to evaluate on")
@@ -213,19 +213,19 @@ def _check(chances: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
         raise SgmftError(
             f"the model does not know these labels: {named}; it knows {', '.join(labels)}"
         )
-    if chances.shape != (len(truth), len(labels)):
+    if probs.shape != (len(truth), len(labels)):
         raise SgmftError(
-            f"probabilities have shape {chances.shape}; {len(truth)} posts and {len(labels)} "
+            f"probabilities have shape {probs.shape}; {len(truth)} posts and {len(labels)} "
             f"labels need ({len(truth)}, {len(labels)})"
         )
-    sums_to_1 = np.allclose(chances.sum(axis=1), 1, atol=1e-2)
-    if not sums_to_1 or chances.min() < 0:  # NaN fails the first test
+    sums_to_1 = np.allclose(probs.sum(axis=1), 1, atol=1e-2)
+    if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[label] for label in truth], dtype=np.int64)
 
 
-def _intervals(confusion: _Cells, dice: np.random.Generator) -> tuple[Interval, Interval]:
+def _intervals(confusion: _Cells, rng: np.random.Generator) -> tuple[Interval, Interval]:
     """Accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
 
     Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
@@ -233,7 +233,7 @@ def _intervals(confusion: _Cells, dice: np.random.Generator) -> tuple[Interval, 
     """
     rows, columns = np.nonzero(confusion)
     counts = confusion[rows, columns]  # (cells,)
-    drawn = dice.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
+    drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
     figures = [
         accuracy_and_f1(each, rows, columns, len(confusion)) for each in (counts[None], drawn)
     ]
@@ -271,7 +271,7 @@ def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
 
 
 def _by_value(
-    name: str, column: list[str], right: npt.NDArray[np.bool_], dice: np.random.Generator
+    name: str, column: list[str], right: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> dict[str, GroupScore]:
     """Accuracy of the posts of each value of one column."""
     if len(column) != len(right):
@@ -281,6 +281,6 @@ def _by_value(
     scores = {}
     for k in np.argsort(-posts, kind="stable"):
         share = hits[k] / posts[k]
-        draws = dice.binomial(posts[k], share, size=RESAMPLES) / posts[k]  # cells: right, wrong
+        draws = rng.binomial(posts[k], share, size=RESAMPLES) / posts[k]  # cells: right, wrong
         scores[str(values[k])] = GroupScore(int(posts[k]), _interval(share, draws))
     return scores

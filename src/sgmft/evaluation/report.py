@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from sgmft.data.posts import PictureFile
-from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.thumbnails import thumbnail
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import (
@@ -34,7 +34,7 @@ _WORDS: dict[str, dict[str, Any]] = {
         "post": "A post",
         "said": ["Lights down,", "popcorn ready!"],
         "text_encoder": ["text", "encoder"],
-        "picture_encoder": ["picture", "encoder"],
+        "image_encoder": ["picture", "encoder"],
         "sim": ["Similarity-guided", "interaction (SIM)"],
         "alike": "how alike?",
         "sim_does": ["similarity decides how", "much each side counts"],
@@ -48,7 +48,7 @@ _WORDS: dict[str, dict[str, Any]] = {
         "post": "一条帖子",
         "said": ["灯光暗下来，", "爆米花准备好了！"],
         "text_encoder": ["文本", "编码器"],
-        "picture_encoder": ["图像", "编码器"],
+        "image_encoder": ["图像", "编码器"],
         "sim": ["相似度引导的", "交互模块（SIM）"],
         "alike": "有多相似？",
         "sim_does": ["相似度决定", "各方信息的权重"],
@@ -253,5 +253,5 @@ def _verdict(predicted: str | None, truth: str | None) -> tuple[str, str]:
 def _picture(file: PictureFile) -> dict[str, str]:
     try:
         return {"data": thumbnail(file), "reason": ""}
-    except PictureError as error:
+    except ImageError as error:
         return {"data": "", "reason": str(error)}

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 
-def sides_left(
-    has_text: Tensor, has_image: Tensor, share: float, lots: Tensor
+def modalities_left(
+    has_text: Tensor, has_image: Tensor, share: float, draws: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which sides posts have (B,) after modality dropout; see `Batch.without_sides`."""
-    lost, text = has_text & has_image & (lots[0] < share), lots[1] < 0.5
+    """Which sides posts have (B,) after modality dropout; see `Batch.drop_modalities`."""
+    lost, text = has_text & has_image & (draws[0] < share), draws[1] < 0.5
     return has_text & ~(lost & text), has_image & ~(lost & ~text)
 
 
@@ -31,14 +31,14 @@ class Batch(NamedTuple):
     ngrams: Tensor | None = None  # (B, g) of the text, int32, padded with -1
     ngram_counts: Tensor | None = None  # (B, g); given, a post's n-grams are all different
 
-    def without_sides(self, share: float, lots: Tensor) -> Batch:
+    def drop_modalities(self, share: float, draws: Tensor) -> Batch:
         """Modality dropout: of the posts with both sides, a share loses one of them.
 
         Args:
             share: in 0..1.
-            lots: (2, B), uniform in 0..1; the first decides whether, the second which.
+            draws: (2, B), uniform in 0..1; the first decides whether, the second which.
         """
-        has_text, has_image = sides_left(self.has_text, self.has_image, share, lots)
+        has_text, has_image = modalities_left(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> Batch:

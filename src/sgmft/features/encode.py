@@ -17,11 +17,11 @@ from sgmft.data.posts import PictureFile, Post
 from sgmft.data.preprocessing.frames import (
     MAX_FRAMES,
     holds_several,
+    images_of,
     name_of,
-    pictures_of,
     read_file,
 )
-from sgmft.data.preprocessing.images import PictureError, Pixels
+from sgmft.data.preprocessing.images import ImageError, Pixels
 from sgmft.data.preprocessing.ngrams import ngrams
 from sgmft.data.preprocessing.text import clean, get_cleaning
 from sgmft.errors import SgmftWarning
@@ -109,7 +109,7 @@ def encode_posts(
 
     def ahead() -> list[tuple[Post, Future[Content | str]]]:
         piece = islice(iterator, chunk)
-        return [(post, pool.submit(prepare, post, encoder.info, known)) for post in piece]
+        return [(post, pool.submit(prepare_posts, post, encoder.info, known)) for post in piece]
 
     try:
         coming = ahead()
@@ -190,7 +190,7 @@ def _encode_chunk(
     new: dict[str, Content] = {}
     for i, content in enumerate(contents):
         if isinstance(content, Content) and not content.decoded and content.key not in known:
-            content = prepare(
+            content = prepare_posts(
                 posts[i], encoder.info
             )  # a store had it when it was prepared, damaged
         if isinstance(content, str):
@@ -209,7 +209,9 @@ def _encode_chunk(
     return Chunk(posts, good, keys, [features[key] for key in keys])
 
 
-def prepare(post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()) -> Content | str:
+def prepare_posts(
+    post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()
+) -> Content | str:
     """What to encode of a post, or the reason why it cannot be. Runs in several threads.
 
     Pictures of a post that one of `stores` has are read, not decoded.
@@ -236,9 +238,9 @@ def prepare(post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()) 
         decoded = [
             (number, picture)
             for number, (data, file) in enumerate(zip(files, post.images, strict=True))
-            for picture in pictures_of(data, name_of(file), size, most)
+            for picture in images_of(data, name_of(file), size, most)
         ]
-    except PictureError as error:
+    except ImageError as error:
         return str(error)
     return Content(key, text, [x for _, x in decoded], [number for number, _ in decoded])
 
@@ -248,7 +250,7 @@ def _read(given: Sequence[PictureFile]) -> list[bytes]:
     for file in given:
         files.append(read_file(file))
         if sum(map(len, files)) > MAX_POST_BYTES:
-            raise PictureError(
+            raise ImageError(
                 f"has files of more than {MAX_POST_BYTES >> 20} MiB together; give fewer or "
                 "smaller copies"
             )

@@ -11,7 +11,7 @@ from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
 
 
-class WithEncoder:
+class EncoderHandle:
     """A part of `SemanticLocator`.
 
     Args:

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
-from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.features import LabelledFeatures
 from sgmft.training.align.contrastive import recall
@@ -55,7 +55,7 @@ class Aligned:
 def align(
     posts: Iterable[Post],
     output: str | Path,
-    source: WithEncoder,
+    source: EncoderHandle,
     *,
     tuning: Tuning | None = None,
     width: int = 256,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import told_errors
-from sgmft.data.source import Source, Told
+from sgmft.data.posts import describe_errors
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.evaluation.compare.catalogue import Plan
+from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.comparison import Comparison, OnProgress
-from sgmft.evaluation.compare.data import Data, load_data, load_features
+from sgmft.evaluation.compare.data import ComparisonData, load_data, load_features
 from sgmft.evaluation.compare.outcome import make_figures, make_tables, write_predictions
 from sgmft.evaluation.compare.prepare import OnEncoded, Split, prepare
 from sgmft.evaluation.compare.report import write_report
@@ -28,7 +28,7 @@ from sgmft.utils.runtime import versions
 def compare_table(
     source: Source,
     output: str | Path,
-    plan: Plan,
+    plan: ComparisonPlan,
     *,
     split: Split | None = None,
     by: Sequence[str] = (),
@@ -36,7 +36,7 @@ def compare_table(
     command: str = "",
     on_encoded: OnEncoded | None = None,
     on_progress: OnProgress | None = None,
-) -> tuple[Told, list[Table], Path]:
+) -> tuple[JobSummary, list[Table], Path]:
     """Run what is not done yet of a plan on a table of posts, and write the report.
 
     Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every
@@ -99,7 +99,7 @@ def compare_table(
         versions={"machine": _machine(), **versions()},
         notes=_notes(plan),
     )
-    return Told(data.read, data.left_out), tables, page
+    return JobSummary(data.read, data.left_out), tables, page
 
 
 def default_workers(device: str | None) -> int:
@@ -128,7 +128,7 @@ def _is_ours(values: object) -> bool:
     return isinstance(values, dict) and "encoded" in values
 
 
-def _with_earlier(data: Data, path: Path) -> Data:
+def _with_earlier(data: ComparisonData, path: Path) -> ComparisonData:
     """The same posts under earlier encoder settings too, so that earlier rows can be shown."""
     if not path.exists():
         return data
@@ -142,13 +142,13 @@ def _with_earlier(data: Data, path: Path) -> Data:
     return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
 
 
-def _about(data: Data) -> dict[str, str]:
+def _about(data: ComparisonData) -> dict[str, str]:
     test = np.array(data.test)
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
     return {
         "posts": f"{data.read:,}, of which {len(test):,} are usable under every encoder setting",
-        "left out": told_errors(data.left_out) or "none",
+        "left out": describe_errors(data.left_out) or "none",
         "training posts": f"{(~test).sum():,}; {len(data.held_out):,} of them judge the trials",
         "test posts": f"{test.sum():,}",
         "labels": ", ".join(labels),
@@ -157,7 +157,7 @@ def _about(data: Data) -> dict[str, str]:
     }
 
 
-def _notes(plan: Plan) -> list[str]:
+def _notes(plan: ComparisonPlan) -> list[str]:
     tried = "1 value" if plan.trials == 1 else f"{plan.trials} values"
     seeds = "seed 0" if plan.seeds == 1 else f"the seeds 0 to {plan.seeds - 1}"
     notes = [

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgmft.data.posts import Post, count_errors, refuse
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
-from sgmft.jobs.cluster.pieces import ROWS, Piece, Task, Work, cut, single_tables
+from sgmft.jobs.cluster.pieces import ROWS, Piece, PieceTask, Work, cut, single_tables
 from sgmft.locator.locator import SemanticLocator
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """A `Task`: encode what the store does not have.
+class EncodeTask:
+    """A `PieceTask`: encode what the store does not have.
 
     Attributes:
         encoder: arguments of `load_encoder`.
@@ -53,9 +53,9 @@ class Encoding:
         encoder = load_encoder(**self.encoder)
         store = FeatureStore(self.store, encoder.info, self.tokens)
 
-        def work(piece: Piece) -> Told:
+        def work(piece: Piece) -> JobSummary:
             strict = self.sources[piece.table].strict
-            return sum(encode_into(store, piece.posts, encoder, strict=strict), Told())
+            return sum(encode_into(store, piece.posts, encoder, strict=strict), JobSummary())
 
         return work
 
@@ -63,11 +63,11 @@ class Encoding:
 def encode_pieces(
     source: Source,
     locator: SemanticLocator,
-    engine: Callable[[Task], Iterator[Told]],
+    engine: Callable[[PieceTask], Iterator[JobSummary]],
     *,
     tokens: bool = True,
     on_encoded: Callable[[int], None] | None = None,
-) -> tuple[Told, Path]:
+) -> tuple[JobSummary, Path]:
     """Encode tables into the locator's feature store, as `sgmft.jobs.encode.encode_table` does.
 
     Posts that the store has are not encoded again. Two pieces with the same post, done at one
@@ -81,8 +81,8 @@ def encode_pieces(
     folder = Path(locator.features_folder).absolute()
     store = FeatureStore(folder, locator.encoder.info, tokens)
     settings = {**locator.encoder_settings, "device": locator.device}
-    told = Told()
-    for part in engine(Encoding(single_tables(source), settings, folder, tokens)):
+    told = JobSummary()
+    for part in engine(EncodeTask(single_tables(source), settings, folder, tokens)):
         told += part
         if on_encoded:
             on_encoded(told.posts)
@@ -95,7 +95,7 @@ def encode_table(
     *,
     tokens: bool = True,
     on_encoded: Callable[[int], None] | None = None,
-) -> tuple[Told, Path]:
+) -> tuple[JobSummary, Path]:
     """Encode a table into the locator's feature store, in constant memory.
 
     Returns:
@@ -103,7 +103,7 @@ def encode_table(
     """
     if (store := locator.store(tokens)) is None:
         raise SgmftError("Encoding needs a folder for the features.")
-    told = Told()
+    told = JobSummary()
     for part in encode_into(store, source.posts(), locator.encoder, strict=source.strict):
         told += part
         if on_encoded:
@@ -113,7 +113,7 @@ def encode_table(
 
 def encode_into(
     store: FeatureStore, posts: Iterable[Post], encoder: Encoder, *, strict: bool = False
-) -> Iterator[Told]:
+) -> Iterator[JobSummary]:
     """Encode what a store does not have; yields what is told of each chunk of posts.
 
     Args:
@@ -124,4 +124,4 @@ def encode_into(
     for chunk in encode_posts(posts, encoder, tokens=store.tokens, store=store):
         if strict:
             refuse(chunk.posts)
-        yield Told(len(chunk.posts), count_errors(chunk.posts))
+        yield JobSummary(len(chunk.posts), count_errors(chunk.posts))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgmft.data.posts import Post, count_errors, refuse, told_errors
-from sgmft.data.source import Source, Told
+from sgmft.data.posts import Post, count_errors, describe_errors, refuse
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import Example, write_evaluation
-from sgmft.jobs.output_columns import answer, chance_columns
+from sgmft.jobs.output_columns import prediction_columns, probability_columns
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
@@ -32,7 +32,7 @@ def evaluate_table(
     *,
     by: Sequence[str] = (),
     on_predicted: Callable[[int], None] | None = None,
-) -> tuple[Told, Evaluation]:
+) -> tuple[JobSummary, Evaluation]:
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
 
     Rows that cannot be read, have no label, or one the model never learned, are counted and left
@@ -41,7 +41,7 @@ def evaluate_table(
     Args:
         by: columns by whose values accuracy is broken down.
     """
-    source.spare(Path(output) / "predictions.parquet")
+    source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
     posts = [_judged(post, known) for post in source.all_posts()]
     if source.strict:
@@ -53,10 +53,10 @@ def evaluate_table(
         predictions.append(prediction)
         if on_predicted:
             on_predicted(len(predictions))
-    told = Told(len(posts), count_errors(p.post for p in predictions))
+    told = JobSummary(len(posts), count_errors(p.post for p in predictions))
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
-        raise SgmftError(f"No row of {source.table} can be judged: {told_errors(told.errors)}")
+        raise SgmftError(f"No row of {source.table} can be judged: {describe_errors(told.errors)}")
     for column in by:
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
@@ -82,14 +82,14 @@ def evaluate_table(
         "true_label",
         "label",
         "probability",
-        *chance_columns(locator.labels),
+        *probability_columns(locator.labels),
         "error",
     ]
     with open_writer(Path(output) / "predictions.parquet", columns) as writer:
         writer.write(
             [
                 {"id": p.post.id, "place": p.post.place, "true_label": p.post.label}
-                | answer(p, locator.labels)
+                | prediction_columns(p, locator.labels)
                 for p in predictions
             ]
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgmft.data.posts import Post, count_errors
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import UnreadableError, check_label
@@ -30,7 +30,7 @@ def explain_table(
     most: int = 20,
     label: str | None = None,
     on_explained: Callable[[int], None] | None = None,
-) -> tuple[Told, list[str]]:
+) -> tuple[JobSummary, list[str]]:
     """Explain the first `most` posts of a table, and write `output`.
 
     Args:
@@ -51,7 +51,7 @@ def explain_table(
     path = Path(output)
     if path.suffix.lower() not in (".html", ".json"):
         raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
-    source.spare(path)
+    source.refuse_overwriting(path)
     check_label(label, locator.labels)
     found: list[Explanation | Post] = []
     posts = _chosen(source, row, most + 1)
@@ -76,7 +76,7 @@ def explain_table(
     told = [summary(each) for each in explanations]
     if len(posts) > most:
         told.append(f"Only the first {most} posts are explained: --posts N explains more.")
-    return Told(len(found), count_errors(refused)), told
+    return JobSummary(len(found), count_errors(refused)), told
 
 
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:

@@ -13,7 +13,7 @@ from sgmft.locator.prediction import Prediction
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputColumns:
     """What stands in the columns of a table of predictions.
 
     Attributes:
@@ -27,9 +27,9 @@ class Layout:
     labels: list[str]
 
     @classmethod
-    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Layout:
+    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> OutputColumns:
         """For an input with these columns, named once or more often each."""
-        added = ["label", "probability", *chance_columns(labels)]
+        added = ["label", "probability", *probability_columns(labels)]
         added += ["set"] if rules.coverage is not None else []
         added += ["typicality"] if rules.reject is not None else []
         added += ["abstained"] if rules != Abstention() else []
@@ -45,8 +45,8 @@ class Layout:
         """The row of one prediction."""
         return (
             {self.renamed[key]: value for key, value in prediction.post.row.items()}
-            | answer(prediction, self.labels)
-            | {key: x for key, x in ruling(prediction).items() if key in self.added}
+            | prediction_columns(prediction, self.labels)
+            | {key: x for key, x in abstention_columns(prediction).items() if key in self.added}
         )
 
 
@@ -70,25 +70,25 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
     return names
 
 
-def chance_columns(labels: Sequence[str]) -> list[str]:
+def probability_columns(labels: Sequence[str]) -> list[str]:
     """Names of the columns that hold the probabilities."""
     return [f"p_{label}" for label in labels]
 
 
-def answer(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+def prediction_columns(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """The columns that a prediction adds to a row."""
-    answer: dict[str, Any] = {
+    prediction_columns: dict[str, Any] = {
         "label": prediction.label,
         "probability": prediction.probability,
         "error": prediction.error,
     }
     if prediction.probabilities is not None:
-        chances = prediction.probabilities.tolist()
-        answer |= {f"p_{label}": p for label, p in zip(labels, chances, strict=True)}
-    return answer
+        probs = prediction.probabilities.tolist()
+        prediction_columns |= {f"p_{label}": p for label, p in zip(labels, probs, strict=True)}
+    return prediction_columns
 
 
-def ruling(prediction: Prediction) -> dict[str, Any]:
+def abstention_columns(prediction: Prediction) -> dict[str, Any]:
     """The columns that rules of abstention add to a row."""
     members = prediction.label_set
     return {

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgmft.data.posts import Post, refuse
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import open_writer
-from sgmft.jobs.cluster.pieces import ROWS, Piece, Task, Work, cut, run_here, single_tables
+from sgmft.jobs.cluster.pieces import ROWS, Piece, PieceTask, Work, cut, run_here, single_tables
 from sgmft.jobs.cluster.shards import Place, Shards, input_types, output_types
-from sgmft.jobs.output_columns import Layout, columns_of
+from sgmft.jobs.output_columns import OutputColumns, columns_of
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
-from sgmft.locator.prediction import Predictor, summary_of
+from sgmft.locator.prediction import Predictor, summarize
 from sgmft.utils.checksums import digest_of, file_digests
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def predict_table(
     abstain: Abstention | None = None,
     adapt: Callable[[Iterable[Post]], object] | None = None,
     on_predicted: Callable[[int], None] | None = None,
-) -> Told:
+) -> JobSummary:
     """Write the table again with a label for each row, in order and in constant memory.
 
     The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
@@ -46,7 +46,7 @@ def predict_table(
         SgmftError: `output` is the table itself, or one of the two cannot be read or written; with
             `source.strict`, for the first bad row.
     """
-    source.spare(output)
+    source.refuse_overwriting(output)
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
         posts: Iterable[Post] = source.all_posts()
         keys: Iterable[str] = (key for post in posts for key in post.row)
@@ -55,21 +55,21 @@ def predict_table(
         keys = columns_of(source.table)
     if adapt:
         adapt(posts if isinstance(posts, list) else source.posts())
-    layout = Layout.of(keys, locator.labels, abstain or Abstention())
-    told = Told()
+    layout = OutputColumns.of(keys, locator.labels, abstain or Abstention())
+    told = JobSummary()
     with open_writer(output, layout.columns) as writer:
         predictions = locator.predictions(posts, abstain)
         while part := list(islice(predictions, 256)):
             if source.strict:
                 refuse([prediction.post for prediction in part])
             writer.write([layout.row(prediction) for prediction in part])
-            told += summary_of(part)
+            told += summarize(part)
             if on_predicted:
                 on_predicted(told.posts)
     return told
 
 
-Engine = Callable[[Task], Iterator[Told]]
+Engine = Callable[[PieceTask], Iterator[JobSummary]]
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class ModelAt:
 
 
 @dataclass(frozen=True)
-class Predicting:
-    """A `Task`: predict what has not been predicted yet.
+class PredictTask:
+    """A `PieceTask`: predict what has not been predicted yet.
 
     Attributes:
         predictor: the model, loaded; it is not sent to other machines, which load it themselves.
@@ -105,7 +105,7 @@ class Predicting:
     sources: list[Source]
     model: ModelAt
     rules: Abstention
-    layout: Layout
+    layout: OutputColumns
     types: dict[str, Any]
     shards: Shards
     rows: int
@@ -135,11 +135,11 @@ class Predicting:
         """Load the model, where it is not."""
         predictor = self.predictor or self.model.load()
 
-        def work(piece: Piece) -> Told:
+        def work(piece: Piece) -> JobSummary:
             predictions = list(predictor.predictions(piece.posts, self.rules))
             if self.sources[piece.table].strict:
                 refuse([prediction.post for prediction in predictions])
-            told = summary_of(predictions)
+            told = summarize(predictions)
             rows = [self.layout.row(prediction) for prediction in predictions]
             self.shards.write((piece.table, piece.number), rows, self.types, told)
             return told
@@ -156,7 +156,7 @@ def predict_shards(
     rows: int = ROWS,
     engine: Engine = run_here,
     on_predicted: Callable[[int], None] | None = None,
-) -> Told:
+) -> JobSummary:
     """Write the tables of `source` again as Parquet shards, with a label for each row.
 
     The columns are those of `predict_table`, of one type in all shards. A job that was
@@ -192,10 +192,10 @@ def predict_shards(
     )
     shards.begin()
     finished = shards.finished()
-    layout = Layout.of(given, predictor.labels, rules)
+    layout = OutputColumns.of(given, predictor.labels, rules)
     types = output_types(layout, given)
     done_before = frozenset(finished)
-    task = Predicting(sources, model, rules, layout, types, shards, rows, done_before, predictor)
+    task = PredictTask(sources, model, rules, layout, types, shards, rows, done_before, predictor)
     done = 0
     for told in chain(finished.values(), engine(task)):
         done += told.posts

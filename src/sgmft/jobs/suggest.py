@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sgmft.data.posts import Post, count_errors, refuse, told_errors
-from sgmft.data.source import Source, Told
+from sgmft.data.posts import Post, count_errors, describe_errors, refuse
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
@@ -24,7 +24,7 @@ from sgmft.jobs.label_studio_tasks import CONTROL, write_tasks
 from sgmft.jobs.output_columns import columns_of, renamed_columns
 from sgmft.locator.prediction import Prediction
 from sgmft.models.base import Normalizer
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
@@ -174,7 +174,7 @@ class Suggested:
         config: the labelling configuration, where tasks were written.
     """
 
-    told: Told
+    told: JobSummary
     posts: int
     labelled: int
     folder: Path
@@ -222,12 +222,12 @@ def suggest_posts(
     predictions: list[Prediction] = []
     uncertainty = None
     if locator.network is not None:
-        answers = answer(locator.network, features)
-        chances = (answers.logits / locator.temperature).softmax(-1).numpy()
-        uncertainty = uncertainty_of(chances)
+        answers = predict_logits(locator.network, features)
+        probs = (answers.logits / locator.temperature).softmax(-1).numpy()
+        uncertainty = uncertainty_of(probs)
         predictions = [
             Prediction(encoded.posts[i], locator.labels[int(row.argmax())], row, None)
-            for i, row in zip(kept, chances, strict=True)
+            for i, row in zip(kept, probs, strict=True)
         ]
     order = choose_posts(
         features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
@@ -273,7 +273,7 @@ def suggest_table(
             choose among; with `source.strict`, for the first bad row.
     """
     for table in (source, *labelled):
-        table.spare(output)
+        table.refuse_overwriting(output)
     if _holds_labels(output):
         raise SgmftError(
             f"{output} holds labels already, which would be lost: give the new suggestions another "
@@ -298,7 +298,7 @@ def suggest_table(
         on_encoded=on_encoded,
     )
     if not chosen:
-        bad = told_errors(count_errors(refused))
+        bad = describe_errors(count_errors(refused))
         raise SgmftError(
             f"{source.table} has no post to suggest: all that can be used have a label, or are "
             "the same as one that has; give a table with other posts."
@@ -316,7 +316,7 @@ def suggest_table(
         )
     else:
         _write_table(output, posts, chosen)
-    told = Told(len(posts) + len(seen), count_errors(refused))
+    told = JobSummary(len(posts) + len(seen), count_errors(refused))
     return Suggested(told, len(chosen), len(known), folder_of(source.table), config)
 
 

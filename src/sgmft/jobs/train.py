@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.errors import SgmftError
-from sgmft.utils import distributed as processes
+from sgmft.utils import distributed
 from sgmft.utils.files import check_output, why
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def train_table(
     track: str | Path | None = None,
     on_encoded: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Told:
+) -> JobSummary:
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
     With several processes (`utils.distributed`) all of them call this, and the main one writes.
@@ -37,7 +37,7 @@ def train_table(
             something else than a model.
     """
     folder = Path(output)
-    check_output(folder, not processes.is_main() or _is_ours(folder), "model")
+    check_output(folder, not distributed.is_main() or _is_ours(folder), "model")
     posts = source.all_posts()
     locator.fit(
         posts,
@@ -48,7 +48,7 @@ def train_table(
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
         on_epoch=on_epoch,
     )
-    if processes.is_main():
+    if distributed.is_main():
         from sgmft.locator.persistence import ENCODER
 
         unfinished = folder / "checkpoint"
@@ -60,8 +60,8 @@ def train_table(
         if locator.tuned is not None:
             locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))
         shutil.rmtree(unfinished, ignore_errors=True)
-    processes.wait()
-    return Told(len(posts), locator.record["data"]["skipped"])
+    distributed.wait()
+    return JobSummary(len(posts), locator.record["data"]["skipped"])
 
 
 def _is_ours(folder: Path) -> bool:

@@ -53,7 +53,7 @@ class Abstention:
                 raise SgmftError(f"{name} must be above 0 and below 1, not {value}.")
 
 
-class Ruling(NamedTuple):
+class AbstentionDecision(NamedTuple):
     """What the rules say of one post."""
 
     members: NDArray[np.bool_] | None  # (K,) the prediction set; None when none was asked for
@@ -129,14 +129,14 @@ class HeldOut:
         if rules.reject is not None:
             self._require(1 / rules.reject, f"rejecting {rules.reject:g}")
 
-    def judge(self, probabilities: Numbers, rules: Abstention) -> Iterator[Ruling]:
+    def apply(self, probabilities: Numbers, rules: Abstention) -> Iterator[AbstentionDecision]:
         """What `rules` say of posts with these probabilities (B, K), one after another."""
         members = None if rules.coverage is None else self.sets(probabilities, rules.coverage)
         typical = None if rules.reject is None else self.typicality(probabilities)
         for i, row in enumerate(probabilities):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])
-            yield Ruling(chosen, seen, _reason(row, chosen, seen, rules))
+            yield AbstentionDecision(chosen, seen, _reason(row, chosen, seen, rules))
 
     def _require(self, least: float, what: str) -> None:
         if len(self) <= least:

@@ -18,27 +18,27 @@ from sgmft.evaluation.explain.explain import explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import Model
 from sgmft.features.encode import Chunk, Encodings, encode_all, encode_posts, stack
-from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.features import LabelledFeatures
 from sgmft.locator.abstention import HeldOut
 from sgmft.locator.persistence import load_model, model_card, save_model
-from sgmft.locator.prediction import Answers, Predictor
+from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.zero_shot import adapt_to, describe
 from sgmft.models.base import Network
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import get_method
 from sgmft.training.dataset import training_set
 from sgmft.training.finetune.settings import Tuning, tuning_of
-from sgmft.training.fit import Task, fit_network, training_record
+from sgmft.training.fit import TrainingTask, fit_network, training_record
 from sgmft.training.trainer import Epoch
-from sgmft.utils import distributed as processes
+from sgmft.utils import distributed
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
 
 
-class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
+class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
     """Predicts where the author of a post was, from its text and its pictures.
 
     Args:
@@ -90,7 +90,7 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
-        WithEncoder.__init__(
+        EncoderHandle.__init__(
             self,
             self.method.pick_encoder(encoder),
             cleaning or chosen.cleaning,
@@ -150,10 +150,10 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
             )
 
             check_tunable(self.encoder)
-        processes.join(self.device)
+        distributed.join(self.device)
         keeps = self.features_folder is not None
         # What the main process encodes the others find in the store; without one each encodes.
-        with processes.main_first() if keeps else nullcontext():
+        with distributed.main_first() if keeps else nullcontext():
             known = training_set(
                 posts,
                 lambda some: encode_all(
@@ -172,7 +172,7 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         if val_size:
             seed = self.preset.train.seed
             _, val_rows = split_posts(known.encoded.posts, val_size, seed, split_by)
-        task = Task(
+        task = TrainingTask(
             LabelledFeatures(known.encoded.features, known.classes),
             len(self.labels),
             self.encoder.info,
@@ -191,8 +191,8 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
             self.use_tuned(tuned)
         self.network = choice.network
         temperature = fit_temperature(*choice.unseen)
-        chances = (choice.unseen.logits / temperature).softmax(-1)
-        self.held_out = HeldOut(chances.numpy(), choice.unseen.labels.numpy())
+        probs = (choice.unseen.logits / temperature).softmax(-1)
+        self.held_out = HeldOut(probs.numpy(), choice.unseen.labels.numpy())
         self.record = {
             "data": known.record(len(val_rows)),
             **training_record(choice, temperature),
@@ -200,8 +200,8 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         if self.tuning is not None and self.tuned is not None:
             better = {"better": self.tuned.better}
             self.record["tuning"] = dataclasses.asdict(self.tuning) | better
-        processes.wait()
-        if known.encoded.files is not None and processes.is_main():
+        distributed.wait()
+        if known.encoded.files is not None and distributed.is_main():
             known.encoded.files.remove()
         return self
 
@@ -225,14 +225,14 @@ class SemanticLocator(WithEncoder, Predictor, PyTorchModelHubMixin):
         adapt_to(self._trained(), chunks, self.encoder)
         return self
 
-    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
+    def _prediction_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         network, tokens = self._trained(), self.uses_tokens
         chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
 
-        def say(chunk: Chunk) -> Answers:
-            said = answer(network, stack(chunk.rows, self.encoder, tokens))
-            chances = (said.logits / self.temperature).softmax(-1)
-            return Answers(chunk, chances.numpy(), said.guidance.numpy())
+        def say(chunk: Chunk) -> PredictionBatch:
+            said = predict_logits(network, stack(chunk.rows, self.encoder, tokens))
+            probs = (said.logits / self.temperature).softmax(-1)
+            return PredictionBatch(chunk, probs.numpy(), said.guidance.numpy())
 
         return map(say, chunks)
 

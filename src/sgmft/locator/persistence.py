@@ -18,11 +18,11 @@ from sgmft.features.encoder_handle import TunedEncoder
 from sgmft.features.encoders.device import pick_device
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOut
-from sgmft.locator.state import CONFIG, CURE, FORMAT, WEIGHTS, model_file, no_model, read_config
+from sgmft.locator.state import CONFIG, FIX, FORMAT, WEIGHTS, model_file, no_model, read_config
 from sgmft.models.base import Network
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
-from sgmft.utils.checksums import FILES, check_file, file_digests, sealed
+from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
 from sgmft.utils.files import finite, leftovers, make_whole, why, write_whole
 from sgmft.utils.runtime import versions
 
@@ -82,7 +82,7 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
         config[FILES] = file_digests(folder / name for name in (WEIGHTS, HELD_OUT))
         if locator.tuned is not None:
             config["encoder"][FILES] = file_digests((folder / ENCODER).iterdir())
-        values = {"sgmft": sealed(finite(config))}
+        values = {"sgmft": with_checksum(finite(config))}
         text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
         write_whole(folder / CONFIG, text.encode())
     except (OSError, SafetensorError) as error:
@@ -143,7 +143,7 @@ def load_model(
     if tuned is not None:
         files = [model_file(model_id, f"{ENCODER}/{name}", hub) for name in tuned]
         for file in files:
-            check_file(file, config["encoder"], CURE)
+            check_file(file, config["encoder"], FIX)
         locator.use_tuned(TunedEncoder(files[0].parent, config["encoder"]["name"]))
         if encoder is not None:
             locator.encoder_settings["base"] = encoder
@@ -216,5 +216,5 @@ def _held_out(model_id: str, hub: dict[str, Any], config: dict[str, Any], classe
         file = model_file(model_id, HELD_OUT, hub)
     except SgmftError:
         return HeldOut.none(classes)
-    check_file(file, config, CURE)
+    check_file(file, config, FIX)
     return HeldOut.load(file, classes)

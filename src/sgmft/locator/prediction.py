@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.data.posts import Post, count_errors
-from sgmft.data.source import Told
-from sgmft.locator.abstention import Abstention, HeldOut, Ruling
+from sgmft.data.source import JobSummary
+from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOut
 
 if TYPE_CHECKING:
     from sgmft.features.encode import Chunk
 
 
-class Answers(NamedTuple):
+class PredictionBatch(NamedTuple):
     """What a model says of a chunk's B posts that could be encoded."""
 
     chunk: Chunk
@@ -50,14 +50,14 @@ class Prediction(NamedTuple):
         return None if self.probabilities is None else float(self.probabilities.max())
 
 
-def summary_of(predictions: Sequence[Prediction]) -> Told:
+def summarize(predictions: Sequence[Prediction]) -> JobSummary:
     """Count the posts, the errors and the posts without a label among predictions."""
     abstained = Counter(p.abstained for p in predictions if p.abstained is not None)
-    return Told(len(predictions), count_errors(p.post for p in predictions), dict(abstained))
+    return JobSummary(len(predictions), count_errors(p.post for p in predictions), dict(abstained))
 
 
 def predictions_of(
-    answers: Answers, labels: Sequence[str], held_out: HeldOut, rules: Abstention
+    answers: PredictionBatch, labels: Sequence[str], held_out: HeldOut, rules: Abstention
 ) -> Iterator[Prediction]:
     """What a model says of a chunk's posts, in their order; those with an error carry it.
 
@@ -65,8 +65,8 @@ def predictions_of(
         labels: K, in the order of the probabilities.
         held_out, rules: by which labels are kept back.
     """
-    chunk, chances, guidance = answers
-    rulings = iter(held_out.judge(chances, rules))
+    chunk, probs, guidance = answers
+    rulings = iter(held_out.apply(probs, rules))
     row_of = {position: row for row, position in enumerate(chunk.good)}
     for position, post in enumerate(chunk.posts):
         if position not in row_of:
@@ -74,15 +74,15 @@ def predictions_of(
             continue
         row = row_of[position]
         gate, elements = guidance[row].tolist()
-        yield _ruled(Prediction(post, None, chances[row], (gate, elements)), next(rulings), labels)
+        yield _ruled(Prediction(post, None, probs[row], (gate, elements)), next(rulings), labels)
 
 
-def _ruled(said: Prediction, ruling: Ruling, labels: Sequence[str]) -> Prediction:
+def _ruled(said: Prediction, ruling: AbstentionDecision, labels: Sequence[str]) -> Prediction:
     """What the rules leave of what a model says of a post."""
-    chances, members = said.probabilities, ruling.members
-    assert chances is not None
+    probs, members = said.probabilities, ruling.members
+    assert probs is not None
     return said._replace(
-        label=None if ruling.reason else labels[int(chances.argmax())],
+        label=None if ruling.reason else labels[int(probs.argmax())],
         label_set=None
         if members is None
         else tuple(labels[k] for k in members.nonzero()[0].tolist()),
@@ -114,7 +114,7 @@ class Predictor(ABC):
     held_out: HeldOut
 
     @abstractmethod
-    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
+    def _prediction_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         """What the model says of the posts, chunk by chunk; raises what is wrong with itself."""
 
     def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
@@ -142,12 +142,12 @@ class Predictor(ABC):
             SgmftError: there is no model yet, or not enough held-out posts for `abstain`.
         """
         rules = abstain or Abstention()
-        answers = self._answers(posts)
+        answers = self._prediction_batches(posts)
         self.held_out.check(rules)
         for answer in answers:
             yield from predictions_of(answer, self.labels, self.held_out, rules)
 
-    def judged(
+    def reapply(
         self, predictions: Iterable[Prediction], abstain: Abstention | None
     ) -> list[Prediction]:
         """The same predictions under other rules, without asking the model again.
@@ -157,7 +157,7 @@ class Predictor(ABC):
         """
         said, rules = list(predictions), abstain or Abstention()
         self.held_out.check(rules)
-        chances = [p.probabilities for p in said if p.probabilities is not None]
-        table = np.array(chances, np.float32).reshape(len(chances), len(self.labels))
-        rulings = iter(self.held_out.judge(table, rules))
+        probs = [p.probabilities for p in said if p.probabilities is not None]
+        table = np.array(probs, np.float32).reshape(len(probs), len(self.labels))
+        rulings = iter(self.held_out.apply(table, rules))
         return [p if p.error else _ruled(p, next(rulings), self.labels) for p in said]

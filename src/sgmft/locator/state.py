@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError
-from sgmft.utils.checksums import check_file, check_seal
+from sgmft.utils.checksums import check_file, verify_checksum
 
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-CURE = "save or copy the model again"
+FIX = "save or copy the model again"
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
@@ -39,10 +39,10 @@ def read_config(model_id: str, hub: Mapping[str, Any]) -> tuple[dict[str, Any], 
                 f"{model_id} was written by sgmft {config['versions']['sgmft']}, in a newer format "
                 f"than sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
             )
-        check_seal(config, config_file, CURE)
+        verify_checksum(config, config_file, FIX)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise no_model(model_id, error) from error
-    check_file(weights_file, config, CURE)
+    check_file(weights_file, config, FIX)
     return config, weights_file
 
 
@@ -75,5 +75,5 @@ def no_model(model_id: str, error: Exception) -> SgmftError:
     return SgmftError(
         f"{model_id} is not a model saved by sgmft: its {CONFIG} is "
         f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}; "
-        f"if it was one, {CURE}."
+        f"if it was one, {FIX}."
     )

@@ -257,7 +257,7 @@ class Network(nn.Module, ABC):
         return [{"params": [x for x in self.parameters() if x.requires_grad], "lr": learning_rate}]
 
 
-class Solved(Network):
+class ClosedFormNetwork(Network):
     """A network without epochs: its weights are the solution of a convex problem, or are given.
 
     Attributes:

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, linear, logsigmoid
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.base import NetworkConfig, Output, Solved, divisor
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output, divisor
 from sgmft.models.experts import DenseExpert, LexicalExpert, draw_folds, evidence
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.similarity import Guidance, gate_entropy
@@ -200,7 +200,7 @@ class EvidenceConfig(NetworkConfig):
         return 0 if name == "vocabulary_size" else super()._least(name)
 
 
-class EvidenceNetwork(Solved):
+class EvidenceNetwork(ClosedFormNetwork):
     """Experts on the text, the picture and both; a gate between the sides by their similarity.
 
     Features of text and picture share no space, but what each says of the label does: there, their

@@ -14,7 +14,7 @@ from torch.nn.functional import linear, nll_loss, normalize
 
 from sgmft.models.base import Normalizer
 from sgmft.models.layers import find
-from sgmft.models.logistic import Part, Solution, logistic_paths
+from sgmft.models.logistic import Block, Solution, logistic_paths
 
 FLOOR = math.log(1e-4)  # no expert rules a label out
 
@@ -66,7 +66,7 @@ class Expert(nn.Module, ABC):
 
     def path(self, x: Tensor, labels: Tensor) -> Iterator[Solution]:
         """Be the solution for each of `penalties` in turn, from strong to weak."""
-        everything = Part(torch.ones_like(labels, dtype=torch.bool))
+        everything = Block(torch.ones_like(labels, dtype=torch.bool))
         paths = logistic_paths(self.rows(x), labels, len(self.bias), self.penalties, [everything])
         for (solution,) in paths:
             self._be(solution)
@@ -121,11 +121,11 @@ class DenseExpert(Expert):
 
     def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
-        rows, parts = self.rows(x), [Part(torch.ones_like(labels, dtype=torch.bool))]
+        rows, parts = self.rows(x), [Block(torch.ones_like(labels, dtype=torch.bool))]
         for left_out in fold.unique():
             scale = Normalizer(rows.shape[1], "standard").to(rows)
             scale.fit(rows[fold != left_out])
-            parts.append(Part(fold != left_out, scale.mean, scale.deviation))
+            parts.append(Block(fold != left_out, scale.mean, scale.deviation))
         found = []
         for whole, *others in logistic_paths(rows, labels, len(self.bias), self.penalties, parts):
             said = rows.new_zeros(len(rows), len(self.bias))

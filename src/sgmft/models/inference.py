@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from sgmft.features.features import Features
-from sgmft.models.base import Network, Output, Solved
+from sgmft.models.base import ClosedFormNetwork, Network, Output
 
 EVALUATION_BATCH = 256  # posts; networks may compare every feature of one with every other
 
 SOLVED_BATCH = 1024  # of networks without layers, which otherwise spend their time between steps
 
 
-class Answers(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """What a network says of N posts, on the CPU."""
 
     logits: Tensor  # (N, K)
@@ -25,20 +25,22 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def answer(model: Network, features: Features) -> Answers:
+def predict_logits(model: Network, features: Features) -> NetworkOutputs:
     """Run a network on all posts, batch by batch."""
     model.eval()
     if not len(features):
         none = torch.zeros(0, model.config.classes)
-        return Answers(none, none, torch.zeros(0, 2))
+        return NetworkOutputs(none, none, torch.zeros(0, 2))
     device = next(iter(model.state_dict().values())).device
-    parts: list[Answers] = []
-    size = SOLVED_BATCH if isinstance(model, Solved) else EVALUATION_BATCH
+    parts: list[NetworkOutputs] = []
+    size = SOLVED_BATCH if isinstance(model, ClosedFormNetwork) else EVALUATION_BATCH
     for start in range(0, len(features), size):
         batch = features.batch(slice(start, start + size), model.reads_ngrams).to(device)
         output: Output = model(batch)
         guidance = torch.full((len(output.logits), 2), math.nan)
         if output.guidance is not None:
             guidance = torch.stack(tuple(output.guidance), 1)
-        parts.append(Answers(*(x.float().cpu() for x in (output.logits, output.fused, guidance))))
-    return Answers(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        parts.append(
+            NetworkOutputs(*(x.float().cpu() for x in (output.logits, output.fused, guidance)))
+        )
+    return NetworkOutputs(*(torch.cat(part) for part in zip(*parts, strict=True)))

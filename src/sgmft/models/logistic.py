@@ -31,7 +31,7 @@ class Solution(NamedTuple):
     bias: Tensor  # (K,)
 
 
-class Part(NamedTuple):
+class Block(NamedTuple):
     """The rows that one regression learns from, and how it scales them: (x - mean) / deviation."""
 
     rows: Tensor  # (N,) bool
@@ -49,7 +49,7 @@ def log_frequencies(labels: Tensor, classes: int) -> Tensor:
 
 
 def logistic_paths(
-    x: Any, labels: Tensor, classes: int, penalties: Sequence[float], parts: Sequence[Part]
+    x: Any, labels: Tensor, classes: int, penalties: Sequence[float], parts: Sequence[Block]
 ) -> Iterator[list[Solution]]:
     """Solutions of every part for one L2 penalty after another, each search starting from the last.
 
@@ -71,7 +71,7 @@ def logistic_paths(
 
 
 def _path(
-    x: Any, labels: Tensor, classes: int, penalties: Sequence[float], parts: Sequence[Part]
+    x: Any, labels: Tensor, classes: int, penalties: Sequence[float], parts: Sequence[Block]
 ) -> Iterator[list[Solution]]:
     """As `logistic_paths`, of parts that are solved together."""
     from scipy.optimize import minimize
@@ -100,7 +100,7 @@ class _Problem:
     and its intercept.
     """
 
-    def __init__(self, x: Any, labels: Tensor, classes: int, parts: Sequence[Part]) -> None:
+    def __init__(self, x: Any, labels: Tensor, classes: int, parts: Sequence[Block]) -> None:
         self.labels, self.classes, self.width = labels, classes, x.shape[1]
         self.forward, self.backward = _products(x)
         kept = torch.stack([part.rows for part in parts], 1)  # (N, F)

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder
-from sgmft.models.base import Network, NetworkConfig, Solved
+from sgmft.models.base import ClosedFormNetwork, Network, NetworkConfig
 from sgmft.models.presets import Preset, TrainConfig, with_settings
 
 BUDGET = TrainConfig(
@@ -76,7 +76,7 @@ class Method:
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
         known = self.setting_kinds(name)
-        solved = issubclass(self.architecture(name).network, Solved)
+        solved = issubclass(self.architecture(name).network, ClosedFormNetwork)
         if solved:  # it has no epochs to set anything for
             for key in settings or {}:
                 if key not in (*known, "seed"):

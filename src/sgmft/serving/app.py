@@ -20,12 +20,12 @@ from sgmft.serving.guard import OPEN, Guard, as_response
 from sgmft.serving.metrics import Metrics
 from sgmft.serving.problems import KINDS, MEDIA_TYPE, Problem
 from sgmft.serving.responses import (
-    ToldExplanation,
-    ToldModel,
-    ToldPrediction,
-    ToldPredictions,
-    ToldProblem,
-    ToldState,
+    ExplanationResponse,
+    ModelResponse,
+    PredictionResponse,
+    PredictionsResponse,
+    ProblemResponse,
+    StateResponse,
 )
 
 Answer = TypeVar("Answer")
@@ -76,21 +76,21 @@ def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
 
     @app.post(
         "/v1/predict",
-        response_model=ToldPredictions,
+        response_model=PredictionsResponse,
         responses=_problems(400, 408, 413, 415, 422, 500, 503),
         openapi_extra=_body("OnePost", "ManyPosts"),
     )
-    async def predict(request: Request) -> ToldPredictions:
+    async def predict(request: Request) -> PredictionsResponse:
         """Label one post or several; a post that cannot be used comes back with its `error`."""
         with engine.place():
             given = await asked.read_posts(request, engine.limits)
             said = await _while_there(request, engine.predict(given.posts, given.rules))
         metrics.posts(said)
-        return ToldPredictions(predictions=[ToldPrediction.of(x, labels) for x in said])
+        return PredictionsResponse(predictions=[PredictionResponse.of(x, labels) for x in said])
 
     @app.post(
         "/v1/explain",
-        response_model=ToldExplanation,
+        response_model=ExplanationResponse,
         responses=_problems(400, 408, 413, 415, 422, 500, 503)
         | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
         openapi_extra=_body("Explained"),
@@ -106,27 +106,27 @@ def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
             from sgmft.evaluation.explain.page import explanation_page
 
             return HTMLResponse(explanation_page([why], title="Why this label"))
-        told = ToldPrediction.of(said, labels)
-        return ToldExplanation(prediction=told, explanation=why.to_dict())
+        told = PredictionResponse.of(said, labels)
+        return ExplanationResponse(prediction=told, explanation=why.to_dict())
 
 
 def _add_looking(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
-    @app.get("/v1/model", response_model=ToldModel)
-    async def model() -> ToldModel:
+    @app.get("/v1/model", response_model=ModelResponse)
+    async def model() -> ModelResponse:
         """The model that answers, and the limits of requests."""
-        return ToldModel.of(engine.about, version("sgmft"), dict(vars(engine.limits)))
+        return ModelResponse.of(engine.about, version("sgmft"), dict(vars(engine.limits)))
 
-    @app.get("/health", response_model=ToldState)
-    async def health() -> ToldState:
+    @app.get("/health", response_model=StateResponse)
+    async def health() -> StateResponse:
         """Whether the server runs."""
-        return ToldState(status="ok")
+        return StateResponse(status="ok")
 
-    @app.get("/ready", response_model=ToldState, responses=_problems(503))
-    async def ready() -> ToldState:
+    @app.get("/ready", response_model=StateResponse, responses=_problems(503))
+    async def ready() -> StateResponse:
         """Whether the model can be asked; not while its worker is started again."""
         if not engine.ready:
             raise Problem("worker-stopped", retry=5)
-        return ToldState(status="ready")
+        return StateResponse(status="ready")
 
     @app.get("/metrics", response_class=Response)
     async def counted() -> Response:
@@ -171,7 +171,7 @@ def _no_route(request: Request, error: Exception) -> Response:
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problem documents that an address may answer with."""
-    schema = {"schema": ToldProblem.model_json_schema()}
+    schema = {"schema": ProblemResponse.model_json_schema()}
     return {
         status: {
             "description": "; ".join(x.title for x in KINDS.values() if x.status == status),

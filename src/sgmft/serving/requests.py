@@ -28,19 +28,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AskedPicture(_Strict):
+class ImageRequest(_Strict):
     """A picture or video file and its name."""
 
     data: str = Field(description="the file's bytes in base64")
     name: str = Field("", description="what messages call it")
 
 
-class AskedPost(_Strict):
+class PostRequest(_Strict):
     """A post: text, pictures, or both."""
 
     id: str | None = Field(None, description="comes back with the prediction")
     text: str = Field("", description="as its author wrote it")
-    images: list[str | AskedPicture] = Field(
+    images: list[str | ImageRequest] = Field(
         [],
         description="picture and video files, each in base64 (a data: address is one, too); in a "
         "form, the names of the parts that hold them",
@@ -63,14 +63,14 @@ class Rules(_Strict):
     )
 
 
-class OnePost(Rules, AskedPost):
+class OnePost(Rules, PostRequest):
     """One post, and when its label is kept back."""
 
 
 class ManyPosts(Rules):
     """Posts, and when their labels are kept back."""
 
-    posts: list[AskedPost] = Field(min_length=1)
+    posts: list[PostRequest] = Field(min_length=1)
 
 
 class Explained(OnePost):
@@ -199,7 +199,7 @@ def _where(number: int | None) -> str:
 
 
 def _post(
-    item: AskedPost, number: int | None, limits: Limits, files: Mapping[str, Sequence[Attachment]]
+    item: PostRequest, number: int | None, limits: Limits, files: Mapping[str, Sequence[Attachment]]
 ) -> Post:
     where = _where(number)
     if len(item.text) > limits.text:
@@ -212,7 +212,7 @@ def _post(
 
 
 def _picture(
-    image: str | AskedPicture, number: int, where: str, files: Mapping[str, Sequence[Attachment]]
+    image: str | ImageRequest, number: int, where: str, files: Mapping[str, Sequence[Attachment]]
 ) -> Attachment:
     name = f"picture {number + 1}"
     if isinstance(image, str) and files:
@@ -221,8 +221,8 @@ def _picture(
             told = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
             raise Problem("invalid-request", told)
         return Attachment(parts[0].data, parts[0].name or name)
-    data = image.data if isinstance(image, AskedPicture) else image
-    if isinstance(image, AskedPicture):
+    data = image.data if isinstance(image, ImageRequest) else image
+    if isinstance(image, ImageRequest):
         name = image.name[:100] or name
     try:
         head, comma, rest = data.partition(",")

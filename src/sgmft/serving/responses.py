@@ -6,12 +6,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgmft.jobs.output_columns import ruling
+from sgmft.jobs.output_columns import abstention_columns
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.worker import About
 
 
-class ToldPrediction(BaseModel):
+class PredictionResponse(BaseModel):
     """What the model says of one post."""
 
     id: str | None = Field(description="as the request gave it")
@@ -26,33 +26,31 @@ class ToldPrediction(BaseModel):
     @classmethod
     def of(cls, said: Prediction, labels: tuple[str, ...]) -> Self:
         """A prediction as JSON has it."""
-        chances = said.probabilities
+        probs = said.probabilities
         return cls(
             id=said.post.id,
             label=said.label,
             probability=said.probability,
-            probabilities=None
-            if chances is None
-            else dict(zip(labels, chances.tolist(), strict=True)),
+            probabilities=None if probs is None else dict(zip(labels, probs.tolist(), strict=True)),
             error=said.error,
-            **ruling(said),
+            **abstention_columns(said),
         )
 
 
-class ToldPredictions(BaseModel):
+class PredictionsResponse(BaseModel):
     """One prediction for each post, in their order."""
 
-    predictions: list[ToldPrediction]
+    predictions: list[PredictionResponse]
 
 
-class ToldExplanation(BaseModel):
+class ExplanationResponse(BaseModel):
     """What the model says of one post, and why; the fields of `Explanation`."""
 
-    prediction: ToldPrediction
+    prediction: PredictionResponse
     explanation: dict[str, Any]
 
 
-class ToldModel(BaseModel):
+class ModelResponse(BaseModel):
     """What there is to know of the model."""
 
     labels: list[str] = Field(description="in the order of `probabilities`")
@@ -76,13 +74,13 @@ class ToldModel(BaseModel):
         return cls(**known, version=version, limits=limits)
 
 
-class ToldState(BaseModel):
+class StateResponse(BaseModel):
     """Whether the server can be asked."""
 
     status: str
 
 
-class ToldProblem(BaseModel):
+class ProblemResponse(BaseModel):
     """RFC 9457: why there is no answer."""
 
     model_config = ConfigDict(extra="allow")

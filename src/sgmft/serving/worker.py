@@ -126,7 +126,7 @@ def predict(batch: Sequence[Asked]) -> list[list[Prediction] | str]:
         own = said[start : start + len(asked.posts)]
         start += len(asked.posts)
         try:
-            answers.append(_predictor.judged(own, asked.rules))
+            answers.append(_predictor.reapply(own, asked.rules))
         except SgmftError as error:
             answers.append(str(error))
     return answers

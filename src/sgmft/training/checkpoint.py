@@ -45,7 +45,7 @@ def identity_of(
     return digest.hexdigest()
 
 
-def save_checkpoint(
+def save_training_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -76,14 +76,14 @@ def save_checkpoint(
         make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=kept))
 
 
-def load_checkpoint(
+def load_training_state(
     folder: Path,
     identity: str,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     process: int = 0,
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
-    """Restore what `save_checkpoint` wrote; None if there is none, or it is of another run.
+    """Restore what `save_training_state` wrote; None if there is none, or it is of another run.
 
     One that is damaged is named in an `SgmftWarning`, and none is restored.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmft.data.posts import Post, count_errors, refuse, told_errors, warn_of_single_posts
+from sgmft.data.posts import Post, count_errors, describe_errors, refuse, warn_of_single_posts
 from sgmft.data.splits import fingerprint
 from sgmft.errors import SgmftError
 from sgmft.features.encode import Encodings
@@ -69,7 +69,7 @@ def training_set(
     names = [str(post.label) for post in encoded.posts]
     labels = sorted(set(names))
     if len(labels) < 2:
-        told = told_errors(skipped)
+        told = describe_errors(skipped)
         raise SgmftError(
             f"Training needs posts of at least two labels; {len(names)} usable posts have "
             f"{len(labels)}" + (f", and were left out: {told}." if told else ".")

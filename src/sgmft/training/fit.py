@@ -14,8 +14,8 @@ import torch
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.models.base import Network, Solved
-from sgmft.models.inference import answer
+from sgmft.models.base import ClosedFormNetwork, Network
+from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.sgmft import own_width
@@ -23,7 +23,7 @@ from sgmft.training.trainer import Epoch, train
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is to be learned: all the training posts, and how.
 
     Attributes:
@@ -66,14 +66,14 @@ class Task:
         return network
 
 
-class Unseen(NamedTuple):
+class HeldOutLogits(NamedTuple):
     """What a network says of N labelled posts that it has not learned from."""
 
     logits: torch.Tensor  # (N, K)
     labels: torch.Tensor  # (N,)
 
 
-class Choice(NamedTuple):
+class FitResult(NamedTuple):
     """What held-out posts chose: the network, and the log of its training.
 
     Attributes:
@@ -83,11 +83,11 @@ class Choice(NamedTuple):
 
     network: Network
     history: list[Epoch]
-    unseen: Unseen
+    unseen: HeldOutLogits
     kept: Epoch
 
 
-def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
+def choose(task: TrainingTask, held_out: Sequence[int], **run: Any) -> FitResult:
     """Train on the posts that are not held out; those that are decide which epoch is kept.
 
     Args:
@@ -106,10 +106,10 @@ def choose(task: Task, held_out: Sequence[int], **run: Any) -> Choice:
     history = train(network, seen, watched, task.preset.train, **run)
     _check(network, task)
     kept = kept_epoch(history, task.preset.train.patience)
-    return Choice(network, history, _unseen(network, task, watched), kept)
+    return FitResult(network, history, _unseen(network, task, watched), kept)
 
 
-def refit(task: Task, epochs: int, **run: Any) -> Network:
+def refit(task: TrainingTask, epochs: int, **run: Any) -> Network:
     """Train anew on all posts, for as many epochs as held-out posts chose.
 
     Args:
@@ -125,10 +125,10 @@ def refit(task: Task, epochs: int, **run: Any) -> Network:
     return network
 
 
-def _check(network: Network, task: Task) -> None:
+def _check(network: Network, task: TrainingTask) -> None:
     """Refuse a network that says of some training posts what are no numbers."""
     some = task.data.features.take(torch.arange(min(len(task.data.labels), 32)))
-    if not answer(network, some).logits.isfinite().all():
+    if not predict_logits(network, some).logits.isfinite().all():
         raise SgmftError(
             f"The training of {task.method.title} has diverged: its answers are no numbers. A "
             f"lower learning rate than {task.preset.train.learning_rate:g} may help."
@@ -136,13 +136,13 @@ def _check(network: Network, task: Task) -> None:
 
 
 def fit_network(
-    task: Task,
+    task: TrainingTask,
     held_out: Sequence[int],
     *,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     **run: Any,
-) -> Choice:
+) -> FitResult:
     """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
 
     Args:
@@ -163,13 +163,15 @@ def fit_network(
     return choice._replace(network=network)
 
 
-def _unseen(network: Network, task: Task, watched: LabelledFeatures | None) -> Unseen:
+def _unseen(
+    network: Network, task: TrainingTask, watched: LabelledFeatures | None
+) -> HeldOutLogits:
     """Answers for posts that it has not learned from: those held out, or left out of its folds."""
     if watched is not None:
-        return Unseen(answer(network, watched.features).logits, watched.labels)
-    if isinstance(network, Solved) and network.held_out is not None:
-        return Unseen(network.held_out, task.data.labels)
-    return Unseen(torch.zeros(0, task.classes), task.data.labels[:0])
+        return HeldOutLogits(predict_logits(network, watched.features).logits, watched.labels)
+    if isinstance(network, ClosedFormNetwork) and network.held_out is not None:
+        return HeldOutLogits(network.held_out, task.data.labels)
+    return HeldOutLogits(torch.zeros(0, task.classes), task.data.labels[:0])
 
 
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
@@ -205,7 +207,7 @@ def validation_metrics(kept: Epoch) -> dict[str, float]:
     return {"validation accuracy": kept.val_accuracy, "validation loss": kept.val_loss}
 
 
-def training_record(choice: Choice, temperature: float) -> dict[str, Any]:
+def training_record(choice: FitResult, temperature: float) -> dict[str, Any]:
     """What a saved model remembers of its training, for `SemanticLocator.record`."""
     return {
         "metrics": validation_metrics(choice.kept),

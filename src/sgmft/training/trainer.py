@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.base import Network, Output, Solved
-from sgmft.models.inference import answer
+from sgmft.models.base import ClosedFormNetwork, Network, Output
+from sgmft.models.inference import predict_logits
 from sgmft.models.presets import TrainConfig
-from sgmft.training.checkpoint import identity_of, load_checkpoint, save_checkpoint
-from sgmft.utils import distributed as processes
+from sgmft.training.checkpoint import identity_of, load_training_state, save_training_state
+from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import Criterion, Share
 from sgmft.utils.runtime import keep_freed_memory
 
@@ -69,11 +69,11 @@ def train(
     from accelerate import Accelerator
 
     keep_freed_memory()
-    if isinstance(model, Solved):
+    if isinstance(model, ClosedFormNetwork):
         return [_solve(model, data, validation, on_epoch)]
-    processes.join(device)
+    distributed.join(device)
     accelerator = Accelerator(
-        cpu=processes.on_cpu(device), log_with="tensorboard" if track else None, project_dir=track
+        cpu=distributed.on_cpu(device), log_with="tensorboard" if track else None, project_dir=track
     )
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
@@ -85,13 +85,13 @@ def train(
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     model.to(accelerator.device)
-    if processes.number():  # each process has dropout of its own; the main one's is as if alone
-        torch.manual_seed((torch.initial_seed() + processes.number() * 1_000_003) % 2**63)
+    if distributed.rank():  # each process has dropout of its own; the main one's is as if alone
+        torch.manual_seed((torch.initial_seed() + distributed.rank() * 1_000_003) % 2**63)
     history: list[Epoch] = []
     best: dict[str, Tensor] | None = None
     identity = identity_of(model, (data, validation), config) if checkpoint else ""
     if checkpoint and (
-        found := load_checkpoint(checkpoint, identity, model, optimizer, processes.number())
+        found := load_training_state(checkpoint, identity, model, optimizer, distributed.rank())
     ):
         best = found[0]
         history = [Epoch(*line) for line in found[1]["history"]]
@@ -99,8 +99,8 @@ def train(
             for line in history:
                 on_epoch(line)
     told = f"{config} {len(history)}".encode() + data.labels.numpy().tobytes()
-    processes.agree(told, accelerator.device)
-    processes.spread(model)
+    distributed.require_agreement(told, accelerator.device)
+    distributed.broadcast_weights(model)
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients: see processes.py
     optimizer = accelerator.prepare_optimizer(optimizer)
     criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
@@ -117,11 +117,11 @@ def train(
         history.append(Epoch(len(history) + 1, config.epochs, *figures))
         accelerator.log(history[-1]._asdict(), step=len(history))
         if checkpoint:
-            random = processes.gathered(torch.get_rng_state(), accelerator.device)
-            if processes.is_main():
+            random = distributed.gathered(torch.get_rng_state(), accelerator.device)
+            if distributed.is_main():
                 progress = {"identity": identity, "history": history}
                 kept = best if config.patience else None
-                save_checkpoint(checkpoint, model, optimizer, kept, random, progress)
+                save_training_state(checkpoint, model, optimizer, kept, random, progress)
         if on_epoch:
             on_epoch(history[-1])
     if config.patience and best is not None:
@@ -149,26 +149,26 @@ def _train_epoch(
     model, wrapped = models
     optimizer, rates = optimizing
     wrapped.train()
-    dice = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(data.labels), generator=dice)
+    rng = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(data.labels), generator=rng)
     steps = math.ceil(len(order) / config.batch_size)
     total = correct = 0.0
     entropies = torch.zeros(2)
     for step, rows in enumerate(order.split(config.batch_size)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * schedule(epoch * steps + step, steps, config)
-        share = Share(len(rows), processes.number(), processes.count())
+        share = Share(len(rows), distributed.rank(), distributed.world_size())
         criterion = replace(criterion, share=share)
         own = share.of(rows)
         labels = data.labels[own].to(accelerator.device)
         batch = data.features.batch(own, model.reads_ngrams)
         if config.modality_dropout:
-            lots = torch.rand(2, len(rows), generator=dice)
-            batch = batch.without_sides(config.modality_dropout, share.of(lots.T).T)
+            draws = torch.rand(2, len(rows), generator=rng)
+            batch = batch.drop_modalities(config.modality_dropout, share.of(draws.T).T)
         output: Output = wrapped(batch.to(accelerator.device))
         optimizer.zero_grad()
         accelerator.backward(model.loss(output, labels, criterion))
-        processes.average_gradients(model)
+        distributed.average_gradients(model)
         optimizer.step()
         logits = output.logits.detach()
         total += float(criterion(logits, labels)) * len(rows)
@@ -195,14 +195,14 @@ def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
 
 def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
     """Loss and accuracy on posts, as this process finds them."""
-    return _judge(answer(model, data.features).logits, data.labels)
+    return _judge(predict_logits(model, data.features).logits, data.labels)
 
 
 def _watch(model: Network, data: LabelledFeatures, device: torch.device) -> tuple[float, float]:
     """Loss and accuracy on held-out posts, the same in all processes: each answers its share."""
-    share = Share(len(data.labels), processes.number(), processes.count())
+    share = Share(len(data.labels), distributed.rank(), distributed.world_size())
     own = share.of(torch.arange(len(data.labels)))
-    logits = answer(model, data.features.take(own)).logits
+    logits = predict_logits(model, data.features.take(own)).logits
     return _judge(share.whole(logits.to(device)).cpu(), data.labels)
 
 
@@ -212,7 +212,7 @@ def _judge(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def _solve(
-    model: Solved,
+    model: ClosedFormNetwork,
     data: LabelledFeatures,
     validation: LabelledFeatures | None,
     on_epoch: Callable[[Epoch], None] | None,

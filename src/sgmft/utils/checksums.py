@@ -11,7 +11,9 @@ from typing import Any
 from sgmft.errors import SgmftError
 from sgmft.utils.files import write_whole
 
-SEAL = "digest"  # its key in what is sealed; the first, so that its line can be deleted by hand
+CHECKSUM = (
+    "digest"  # its key in checksummed values; the first, so that its line can be deleted by hand
+)
 
 FILES = "files"  # key of the digests of the files that belong to it
 
@@ -23,7 +25,7 @@ def short_digest(data: Any) -> str:
 
 def digest_of(values: Mapping[str, Any]) -> str:
     """SHA-256 of what JSON can hold, but for its seal."""
-    bare = {key: value for key, value in values.items() if key != SEAL}
+    bare = {key: value for key, value in values.items() if key != CHECKSUM}
     read = json.loads(json.dumps(bare))  # as a reader finds it: keys are texts, tuples are lists
     text = json.dumps(read, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -44,50 +46,50 @@ def file_digests(paths: Iterable[Path]) -> dict[str, str]:
     return {path.name: file_digest(path) for path in paths if path.is_file()}
 
 
-def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     """What JSON can hold, with its digest."""
-    bare = {key: value for key, value in values.items() if key != SEAL}
-    return {SEAL: digest_of(values), **bare}
+    bare = {key: value for key, value in values.items() if key != CHECKSUM}
+    return {CHECKSUM: digest_of(values), **bare}
 
 
 def is_whole(values: Mapping[str, Any]) -> bool:
-    """Whether sealed values are as they were; values without a seal are taken to be."""
-    return values.get(SEAL) in (None, digest_of(values))
+    """Whether values are as they were; values without a checksum are taken to be."""
+    return values.get(CHECKSUM) in (None, digest_of(values))
 
 
-def check_seal(values: Mapping[str, Any], path: Path, cure: str) -> None:
-    """Raise SgmftError, with `cure`, where sealed values that were read from `path` are changed."""
+def verify_checksum(values: Mapping[str, Any], path: Path, fix: str) -> None:
+    """Raise SgmftError, with `fix`, where the values that were read from `path` are changed."""
     if not is_whole(values):
         raise SgmftError(
-            f"{path} is damaged or was changed by hand: {cure}, or, if you changed it and mean it, "
-            f'delete its line "{SEAL}".'
+            f"{path} is damaged or was changed by hand: {fix}, or, if you changed it and mean it, "
+            f'delete its line "{CHECKSUM}".'
         )
 
 
-def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+def write_with_checksum(path: Path, values: Mapping[str, Any]) -> None:
     """Write what JSON can hold, with its digest, whole or not at all."""
-    write_whole(path, json.dumps(sealed(values), indent=2).encode())
+    write_whole(path, json.dumps(with_checksum(values), indent=2).encode())
 
 
-def read_sealed(path: Path, newest: int, cure: str) -> dict[str, Any]:
-    """What `write_sealed` wrote, its "format" at most `newest`.
+def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
+    """What `write_with_checksum` wrote, its "format" at most `newest`.
 
     Raises:
         SgmftError: it was changed, or is of a newer format.
         OSError, ValueError, KeyError, TypeError: it cannot be read, or is something else.
     """
     values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    check_seal(values, path, cure)
+    verify_checksum(values, path, fix)
     if values["format"] > newest:
         raise SgmftError(f"{path} was written by a newer sgmft: pip install --upgrade sgmft.")
     return values
 
 
-def check_file(path: Path, known: Mapping[str, Any], cure: str) -> None:
-    """Raise SgmftError, with `cure`, where a file is not the one whose digest is known.
+def check_file(path: Path, known: Mapping[str, Any], fix: str) -> None:
+    """Raise SgmftError, with `fix`, where a file is not the one whose digest is known.
 
     Args:
-        known: what was sealed; without digests of files, written by an earlier sgmft, nothing is
+        known: the checksummed values; an earlier sgmft wrote no digests of files, then nothing is
             checked.
     """
     wanted = known.get(FILES, {}).get(path.name)
@@ -96,8 +98,8 @@ def check_file(path: Path, known: Mapping[str, Any], cure: str) -> None:
     try:
         found = file_digest(path)
     except FileNotFoundError as error:
-        raise SgmftError(f"{path} is missing: {cure}.") from error
+        raise SgmftError(f"{path} is missing: {fix}.") from error
     except OSError as error:
-        raise SgmftError(f"{path} cannot be read ({error.strerror}): {cure}.") from error
+        raise SgmftError(f"{path} cannot be read ({error.strerror}): {fix}.") from error
     if found != wanted:
-        raise SgmftError(f"{path} is damaged or belongs to another model: {cure}.")
+        raise SgmftError(f"{path} is damaged or belongs to another model: {fix}.")

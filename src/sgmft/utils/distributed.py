@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(days=7)  # for the main process, which may have many posts to encode
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
-def number() -> int:
+def rank() -> int:
     """Which of them this is, from 0."""
-    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
 def is_main() -> bool:
     """Whether this process is the one that writes and prints."""
-    return number() == 0
+    return rank() == 0
 
 
 def on_cpu(device: str | None) -> bool:
     """Whether accelerate must be told to stay on the CPU: asked for, or several find no GPU."""
-    if device == "cpu" or count() == 1:
+    if device == "cpu" or world_size() == 1:
         return device == "cpu"
     import torch
 
@@ -56,7 +56,7 @@ def join(device: str | None) -> None:
     Args:
         device: as in `sgmft.training.trainer.train`.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch
 
@@ -78,7 +78,7 @@ def _end_with(launcher: int) -> None:
 
 def wait() -> None:
     """Wait until all have come here."""
-    if count() > 1:
+    if world_size() > 1:
         import torch
 
         torch.distributed.barrier()
@@ -105,10 +105,10 @@ def gathered(x: Tensor, device: torch.device) -> Tensor:
     """
     from sgmft.utils.distributed_loss import Share
 
-    return Share(count(), number(), count()).whole(x[None].to(device)).cpu()
+    return Share(world_size(), rank(), world_size()).whole(x[None].to(device)).cpu()
 
 
-def agree(told: bytes, device: torch.device) -> None:
+def require_agreement(told: bytes, device: torch.device) -> None:
     """See to it that all processes do the same, since one that does not lets the others wait.
 
     Args:
@@ -128,9 +128,9 @@ def agree(told: bytes, device: torch.device) -> None:
         )
 
 
-def spread(module: torch.nn.Module) -> None:
+def broadcast_weights(module: torch.nn.Module) -> None:
     """Give all processes the main one's weights and buffers."""
-    if count() > 1:
+    if world_size() > 1:
         import torch
 
         for x in module.state_dict().values():
@@ -139,7 +139,7 @@ def spread(module: torch.nn.Module) -> None:
 
 def average_gradients(module: torch.nn.Module) -> None:
     """Replace each gradient by its mean over all processes; it stays None where none has one."""
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch
 
@@ -150,4 +150,4 @@ def average_gradients(module: torch.nn.Module) -> None:
     torch.distributed.all_reduce(flat)
     has, *means = flat.split([len(has), *(x.numel() for x in weights)])
     for x, known, mean in zip(weights, has.tolist(), means, strict=True):
-        x.grad = (mean / count()).view_as(x) if known else None
+        x.grad = (mean / world_size()).view_as(x) if known else None

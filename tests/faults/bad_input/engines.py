@@ -1,4 +1,4 @@
-"""Where cases come from: dice that spoil good input, hypothesis, atheris."""
+"""Where cases come from: rng that spoil good input, hypothesis, atheris."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Case(Protocol):
 
 
 def mutation(target: Target, case: Case, cases: int, seed: int, first: int = 0) -> None:
-    """Case by case, each with dice of its own: the same bytes, whoever throws them."""
+    """Case by case, each with rng of its own: the same bytes, whoever throws them."""
     seeds = target.seeds()
     for number in range(first, first + cases):
-        dice = random.Random(f"{seed} {target.name} {number}")
-        case(spoilt(seeds, target.words, dice))
+        rng = random.Random(f"{seed} {target.name} {number}")
+        case(spoilt(seeds, target.words, rng))
 
 
 def hypothesis(target: Target, case: Case, cases: int, seed: int, first: int = 0) -> None:

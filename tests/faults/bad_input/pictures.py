@@ -11,8 +11,8 @@ from bad_input.watch import watched
 
 import picture_files as made
 import video_files as film
-from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, pictures_of
-from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, images_of
+from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.videos import MAX_SECONDS
 
 SIZE = 16
@@ -23,8 +23,8 @@ def check_file(data: bytes) -> Outcome:
     with watched(None):
         several = holds_several(data)
         try:
-            pictures = pictures_of(data, "a.jpg", SIZE)
-        except PictureError as error:
+            pictures = images_of(data, "a.jpg", SIZE)
+        except ImageError as error:
             promise("a.jpg" in str(error), f"a reason names no file: {error}")
             return Outcome(refused=Counter([one_line(str(error))]))
     promise(1 <= len(pictures) <= MAX_FRAMES, f"{len(pictures)} pictures")

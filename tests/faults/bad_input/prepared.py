@@ -13,7 +13,7 @@ from bad_input.watch import watched
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.videos import MAX_SECONDS
-from sgmft.features.encode import MAX_PICTURES, encode_contents, prepare
+from sgmft.features.encode import MAX_PICTURES, encode_contents, prepare_posts
 from tiny_encoder import TinyEncoder
 
 BETWEEN = b"\n--next--\n"
@@ -25,10 +25,10 @@ def check_post(data: bytes) -> Outcome:
     post = Post(text_of(written), [Attachment(file, "a.jpg") for file in files])
     encoder = _encoder()
     with watched(None):
-        content = prepare(post, encoder.info)
+        content = prepare_posts(post, encoder.info)
         if isinstance(content, str):
             return Outcome(refused=Counter([one_line(content)]))
-        again = prepare(post, encoder.info)
+        again = prepare_posts(post, encoder.info)
         rows = encode_contents([content], encoder, True, {})
     promise(not isinstance(again, str) and again.key == content.key, "another key, the second time")
     promise(len(content.pictures) == len(content.files) <= MAX_PICTURES, "pictures without a file")

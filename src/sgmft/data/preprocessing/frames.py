@@ -11,12 +11,12 @@ from PIL import ImageFile
 
 from sgmft.data.posts import Attachment, PictureFile
 from sgmft.data.preprocessing.images import (
-    PictureError,
+    ImageError,
     Pixels,
     check_size,
-    decode_picture,
-    open_picture,
-    read_picture,
+    decode_image,
+    open_image,
+    read_image,
     square,
 )
 from sgmft.data.preprocessing.images import squash as squash_picture
@@ -34,13 +34,13 @@ def read_file(file: PictureFile) -> bytes:
     """Return the bytes of a picture or video file, or of one in memory.
 
     Raises:
-        PictureError: as `read_picture` does, but only over `MAX_VIDEO_BYTES`; pictures over
+        ImageError: as `read_image` does, but only over `MAX_VIDEO_BYTES`; pictures over
             `MAX_BYTES` are refused when they are decoded.
     """
     if isinstance(file, Attachment):
         check_size(file.data, file.name, MAX_VIDEO_BYTES)
         return file.data
-    return read_picture(file, MAX_VIDEO_BYTES)
+    return read_image(file, MAX_VIDEO_BYTES)
 
 
 def name_of(file: PictureFile) -> str:
@@ -49,18 +49,18 @@ def name_of(file: PictureFile) -> str:
 
 
 def holds_several(data: bytes) -> bool:
-    """Whether a file may give several pictures; of all others `decode_picture` gives the one."""
+    """Whether a file may give several pictures; of all others `decode_image` gives the one."""
     if is_video(data) or _film_behind(data) is not None:
         return True
-    with suppress(PictureError), open_picture(data, "") as picture:
+    with suppress(ImageError), open_image(data, "") as picture:
         return picture.format in _ANIMATED and getattr(picture, "is_animated", False) is True
     return False
 
 
-def pictures_of(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES) -> list[Pixels]:
+def images_of(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES) -> list[Pixels]:
     """Decode the pictures of one file, in order; the same bytes give the same pictures.
 
-    A still gives one, as `decode_picture` does. A video gives frames sampled evenly over its
+    A still gives one, as `decode_image` does. A video gives frames sampled evenly over its
     length, see `video_frames`; an animation those in the middles of `most` equal parts of its
     frames. A motion photo (a JPEG with an MP4 behind it) gives the still and `most` - 1 frames of
     the MP4, or the still alone where that cannot be read. What a file is, is told from its bytes.
@@ -76,16 +76,16 @@ def pictures_of(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES)
         1 to `most` arrays (size, size, 3), uint8, RGB.
 
     Raises:
-        PictureError: the file is damaged, too large, takes too long, or is neither picture nor
-            video; see `decode_picture` and `video_frames`.
+        ImageError: the file is damaged, too large, takes too long, or is neither picture nor
+            video; see `decode_image` and `video_frames`.
     """
     if is_video(data):
         return _video(data, name, size, most)
     start = _film_behind(data)
     if start is not None:
-        pictures = [decode_picture(data[:start], name, size)]
+        pictures = [decode_image(data[:start], name, size)]
         if most > 1:
-            with suppress(PictureError):  # the photo is what was posted; its motion is an extra
+            with suppress(ImageError):  # the photo is what was posted; its motion is an extra
                 pictures += _video(data[start:], name, size, most - 1)
         return pictures
     return _animation(data, name, size, most)
@@ -101,7 +101,7 @@ def _animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
     file = TimedFile(data, name)
     pictures: list[Pixels] = []
     try:
-        with open_picture(data, name, file) as picture:
+        with open_image(data, name, file) as picture:
             count = _count(picture)
             taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
             for number in range(taken[-1] + 1 if count > most else count):
@@ -111,7 +111,7 @@ def _animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
                     picture.load()  # some decode only now, and then all the frames left out
                 if count <= most or number in taken:
                     pictures.append(square(picture, size))
-    except PictureError:
+    except ImageError:
         file.check()  # the file that ended with its time looks cut off
         raise
     return pictures

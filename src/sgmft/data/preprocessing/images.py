@@ -100,26 +100,26 @@ _UPRIGHT = {
 }
 
 
-class PictureError(SgmftError):
+class ImageError(SgmftError):
     """Why one picture cannot be used: one sentence with the file's name; the caller adds where."""
 
 
-def load_picture(path: str | Path, size: int = 224) -> Pixels:
-    """Read a picture file as (size, size, 3) RGB; see `decode_picture`.
+def load_image(path: str | Path, size: int = 224) -> Pixels:
+    """Read a picture file as (size, size, 3) RGB; see `decode_image`.
 
     Raises:
-        PictureError: the file is missing, empty, too large, damaged or not a picture.
+        ImageError: the file is missing, empty, too large, damaged or not a picture.
     """
-    return decode_picture(read_picture(path), Path(path).name, size)
+    return decode_image(read_image(path), Path(path).name, size)
 
 
-def read_picture(path: str | Path, most: int = MAX_BYTES) -> bytes:
+def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
     """Return the bytes of a picture file, at most so many.
 
     Only a regular file is opened, so that a pipe or a device cannot stop or fill the program.
 
     Raises:
-        PictureError: no such file, not a regular file, no permission, empty, or more than
+        ImageError: no such file, not a regular file, no permission, empty, or more than
             `most` bytes.
     """
     path = Path(path)
@@ -128,31 +128,31 @@ def read_picture(path: str | Path, most: int = MAX_BYTES) -> bytes:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a device or pipe"
-            raise PictureError(f"{name} is {kind}, not a file")
+            raise ImageError(f"{name} is {kind}, not a file")
         if about.st_size > most:
-            raise PictureError(_too_many_bytes(name, about.st_size, most))
+            raise ImageError(_too_many_bytes(name, about.st_size, most))
         with path.open("rb") as file:
             data = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise PictureError(f"there is no file {name}") from None
+        raise ImageError(f"there is no file {name}") from None
     except OSError as error:
-        raise PictureError(f"{name} cannot be read: {error.strerror or error}") from None
+        raise ImageError(f"{name} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL, or a character the file system cannot hold
-        raise PictureError(f"{name} is not a possible file name") from None
+        raise ImageError(f"{name} is not a possible file name") from None
     check_size(data, name, most)
     return data
 
 
 def check_size(data: bytes, name: str, most: int) -> None:
-    """Raise PictureError unless there are from 1 to `most` bytes."""
+    """Raise ImageError unless there are from 1 to `most` bytes."""
     name = printable(name)
     if not data:
-        raise PictureError(f"{name} is empty (0 bytes)")
+        raise ImageError(f"{name} is empty (0 bytes)")
     if len(data) > most:
-        raise PictureError(_too_many_bytes(name, len(data), most))
+        raise ImageError(_too_many_bytes(name, len(data), most))
 
 
-def decode_picture(data: bytes, name: str, size: int = 224) -> Pixels:
+def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
     """Decode the bytes of a picture to (size, size, 3) RGB, uint8.
 
     The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
@@ -166,20 +166,20 @@ def decode_picture(data: bytes, name: str, size: int = 224) -> Pixels:
         size: side of the square in pixels; 224 in the paper.
 
     Raises:
-        PictureError: the bytes are empty, damaged, not a picture, or hold over `MAX_PIXELS`.
+        ImageError: the bytes are empty, damaged, not a picture, or hold over `MAX_PIXELS`.
         SgmftError: `size` is less than 1.
     """
     if size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")
-    with open_picture(data, name) as picture:
+    with open_image(data, name) as picture:
         return square(picture, size)
 
 
 @contextmanager
-def open_picture(
+def open_image(
     data: bytes, name: str, file: io.BytesIO | None = None
 ) -> Iterator[ImageFile.ImageFile]:
-    """Open the bytes of a picture for `square`; whatever goes wrong inside is a PictureError.
+    """Open the bytes of a picture for `square`; whatever goes wrong inside is a ImageError.
 
     Args:
         data: the whole file.
@@ -187,34 +187,34 @@ def open_picture(
         file: the same bytes, where they are to be read in another way than plainly.
 
     Raises:
-        PictureError: as `decode_picture` does.
+        ImageError: as `decode_image` does.
     """
     name = printable(name)
     check_size(data, name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
-        raise PictureError(
+        raise ImageError(
             f"{name} is not a picture ({_NAMES} are read, and MP4, MOV and WebM videos)"
         )
     try:
         with quiet(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
-                raise PictureError(
+                raise ImageError(
                     f"{name} has {width} x {height} pixels; "
                     f"at most {MAX_PIXELS // 10**6} million are read"
                 )
             yield picture
-    except PictureError:
+    except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(
+        raise ImageError(
             f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are read"
         ) from None
     except MemoryError:
-        raise PictureError(f"{name} needs more memory than there is, or is damaged") from None
+        raise ImageError(f"{name} needs more memory than there is, or is damaged") from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is
-        raise PictureError(f"{name} is cut off or damaged") from None
+        raise ImageError(f"{name} is cut off or damaged") from None
 
 
 def pixel_count(data: bytes, name: str) -> int | None:

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from sgmft.data.posts import PictureFile
 from sgmft.data.preprocessing.frames import MAX_FRAMES, name_of, read_file
-from sgmft.data.preprocessing.images import decode_picture, squash
+from sgmft.data.preprocessing.images import decode_image, squash
 from sgmft.data.preprocessing.videos import is_video, video_frames
 
 SIDE = 280
@@ -24,14 +24,14 @@ def thumbnail(file: PictureFile) -> str:
     Of an animation it is the first frame, of a video the first one that a model sees.
 
     Raises:
-        PictureError: the file is missing, empty, too large, damaged or not a picture or video.
+        ImageError: the file is missing, empty, too large, damaged or not a picture or video.
     """
     data, name = read_file(file), name_of(file)
     if is_video(data):
         frame = next(video_frames(data, name, MAX_FRAMES))
         square, (width, height) = squash(frame, SIDE), frame.size
     else:
-        square = Image.fromarray(decode_picture(data, name, SIDE))
+        square = Image.fromarray(decode_image(data, name, SIDE))
         width, height = _proportions(data)
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.images import ImageError
 from sgmft.errors import printable
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class TimedFile(io.BytesIO):
         return b"" if time.thread_time() > self._end else super().read(size)
 
     def check(self) -> None:
-        """Raise a PictureError once the time is over."""
+        """Raise a ImageError once the time is over."""
         if time.thread_time() > self._end:
-            raise PictureError(
+            raise ImageError(
                 f"{self._name} takes more than {MAX_SECONDS:g} seconds to read; "
                 "give a shorter or a smaller copy"
             )
@@ -99,7 +99,7 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
         RGB pictures of the video's size, at least one.
 
     Raises:
-        PictureError: the bytes are damaged, not a video, hold no frames or a format that cannot
+        ImageError: the bytes are damaged, not a video, hold no frames or a format that cannot
             be decoded, frames over `MAX_VIDEO_PIXELS` or more than `MAX_TIMES` of them, or take
             more than `MAX_SECONDS` of processor time.
     """
@@ -109,9 +109,9 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     damaged = f"{name} is cut off or damaged"
     limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
     if format is None:
-        raise PictureError(f"{name} is not a video (MP4, MOV, WebM are read)")
+        raise ImageError(f"{name} is not a video (MP4, MOV, WebM are read)")
     if _is_cut_off(data):
-        raise PictureError(damaged)
+        raise ImageError(damaged)
     try:
         with av.open(file, "r", format, options=limits, metadata_errors="ignore") as film:
             stream = _stream(film, name)
@@ -119,21 +119,21 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
             times, keys = _times(film, stream, file, name)
             if not times:
-                raise PictureError(f"{name} is a video without a frame, or is cut off or damaged")
+                raise ImageError(f"{name} is a video without a frame, or is cut off or damaged")
             for frame in _decoded(film, stream, file, keys, _evenly(times, most)):
                 if frame.width * frame.height > MAX_VIDEO_PIXELS:
-                    raise PictureError(_too_many_pixels(name, frame.width, frame.height))
+                    raise ImageError(_too_many_pixels(name, frame.width, frame.height))
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
                 turn = _TURNS.get(frame.rotation % 360)
                 yield picture if turn is None else picture.transpose(turn)
-    except PictureError:
+    except ImageError:
         file.check()  # a file that ended with its time may look as if it held nothing
         raise
     except MemoryError:
-        raise PictureError(f"{name} needs more memory than there is, or is damaged") from None
+        raise ImageError(f"{name} needs more memory than there is, or is damaged") from None
     except Exception:  # FFmpeg's errors, and those of numbers that hostile bytes make absurd
         file.check()
-        raise PictureError(damaged) from None
+        raise ImageError(damaged) from None
 
 
 def _format(data: bytes) -> str | None:
@@ -178,13 +178,13 @@ def _stream(film: InputContainer, name: str) -> VideoStream:
 
     stream = film.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:  # the cover of a song
-        raise PictureError(f"{name} has no video in it, only sound or data")
+        raise ImageError(f"{name} has no video in it, only sound or data")
     video: VideoStream = film.streams.video[film.streams.video.index(stream)]
     if video.codec_context is None:
-        raise PictureError(f"{name} cannot be decoded; save the video in another format")
+        raise ImageError(f"{name} cannot be decoded; save the video in another format")
     width, height = video.codec_context.width, video.codec_context.height
     if width * height > MAX_VIDEO_PIXELS:
-        raise PictureError(_too_many_pixels(name, width, height))
+        raise ImageError(_too_many_pixels(name, width, height))
     return video
 
 
@@ -204,7 +204,7 @@ def _times(
         if packet.is_keyframe:
             keys.add(packet.pts)
         if len(times) > MAX_TIMES:
-            raise PictureError(f"{name} has more than {MAX_TIMES:,} frames; give a shorter copy")
+            raise ImageError(f"{name} has more than {MAX_TIMES:,} frames; give a shorter copy")
     file.check()
     return sorted(times), sorted(keys)
 

@@ -14,7 +14,7 @@ FOLD = 5  # blocks in which each label is a test post once
 
 
 @dataclass(frozen=True)
-class Plan:
+class PostPlan:
     """What is settled about a post before it is written."""
 
     label: str
@@ -34,24 +34,24 @@ class Crowd:
 
     def __init__(self, seed: int, users: int) -> None:
         self.seed = seed
-        dice = [self.dice("user", user) for user in range(users)]
-        self._taste = np.stack([rng.dirichlet(np.full(BLOCK, 2.0)) for rng in dice])
+        generator = [self.make_rng("user", user) for user in range(users)]
+        self._taste = np.stack([rng.dirichlet(np.full(BLOCK, 2.0)) for rng in generator])
         signs = phrases("anywhere")["signs"]
-        self._signs = [signs[int(rng.integers(len(signs)))] for rng in dice]
+        self._signs = [signs[int(rng.integers(len(signs)))] for rng in generator]
 
-    def dice(self, purpose: str, index: int) -> np.random.Generator:
+    def make_rng(self, purpose: str, index: int) -> np.random.Generator:
         """Return the generator that serves one purpose for one post, user or block."""
         return np.random.default_rng((self.seed, *purpose.encode(), index))
 
-    def plan(self, index: int, noise: float) -> Plan:
+    def plan(self, index: int, noise: float) -> PostPlan:
         """Settle post number `index`; any order of calls gives the same posts."""
         block, place = divmod(index, BLOCK)
-        label = int(self.dice("labels", block).permutation(BLOCK)[place])
-        fold = self.dice("split", block // FOLD).permutation(BLOCK)
+        label = int(self.make_rng("labels", block).permutation(BLOCK)[place])
+        fold = self.make_rng("split", block // FOLD).permutation(BLOCK)
         split = "test" if fold[label] % FOLD == block % FOLD else "train"
-        rng = self.dice("plan", index)
+        rng = self.make_rng("plan", index)
         shares = np.array([max(0.0, 1 - 1.43 * noise), 0.8 * noise, 0.63 * noise])
         informative = ("both", "text", "image")[int(rng.choice(3, p=shares / shares.sum()))]
         liking = self._taste[:, label] + 1e-6
         user = int(rng.choice(len(liking), p=liking / liking.sum()))
-        return Plan(PLACES[label], informative, split, f"user{user:03d}", self._signs[user])
+        return PostPlan(PLACES[label], informative, split, f"user{user:03d}", self._signs[user])

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sgmft.data.synthetic import scenes, texts
-from sgmft.data.synthetic.plan import Crowd, Plan
+from sgmft.data.synthetic.plan import Crowd, PostPlan
 
 NO_PICTURE = 0.285  # of the posts whose text tells the place
 
@@ -25,7 +25,7 @@ def name(index: int) -> str:
     return f"post-{index:05d}"
 
 
-def row(index: int, plan: Plan, text: str, images: list[str]) -> dict[str, Any]:
+def row(index: int, plan: PostPlan, text: str, images: list[str]) -> dict[str, Any]:
     """Return a row of the table."""
     return {
         "id": name(index),
@@ -43,11 +43,11 @@ def write_post(
     folder: Path, index: int, crowd: Crowd, noise: float, several: float
 ) -> dict[str, Any]:
     """Write the pictures of post number `index` and return its row."""
-    plan, rng = crowd.plan(index, noise), crowd.dice("text", index)
+    plan, rng = crowd.plan(index, noise), crowd.make_rng("text", index)
     silent = plan.informative == "image" and rng.random() < NO_TEXT
     place = None if plan.informative == "image" else plan.label
     text = "" if silent else texts.write(rng, place, plan.sign, noise)
-    rng, images = crowd.dice("image", index), []
+    rng, images = crowd.make_rng("image", index), []
     for number, shown in enumerate(_shown(rng, plan, noise, several)):
         suffix = str(rng.choice([kind for kind, _ in FORMATS], p=[share for _, share in FORMATS]))
         images.append(f"images/{index:05d}_{number}.{suffix}")
@@ -55,7 +55,9 @@ def write_post(
     return row(index, plan, text, images)
 
 
-def _shown(rng: np.random.Generator, plan: Plan, noise: float, several: float) -> list[str | None]:
+def _shown(
+    rng: np.random.Generator, plan: PostPlan, noise: float, several: float
+) -> list[str | None]:
     """Return what each picture of a post shows: a place, or None for something unrelated."""
     number = int(rng.integers(2, 10)) if rng.random() < several else 1
     if plan.informative == "text":

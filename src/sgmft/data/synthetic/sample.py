@@ -30,7 +30,7 @@ def write_sample(
 ) -> Path:
     """Write `posts.jsonl`, its pictures under `images/`, and a README that says what they are.
 
-    The same arguments give the same table and the same pixels. Every post has its own dice, so
+    The same arguments give the same table and the same pixels. Every post has its own rng, so
     the first posts of a larger set are the posts of a smaller one.
 
     Args:

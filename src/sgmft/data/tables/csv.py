@@ -20,7 +20,7 @@ _ESCAPED = re.compile("[\udc80-\udcff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")  # what Big5 or Shift-JIS often is in GB18030, and no text
 
 
-class Encoding(NamedTuple):
+class TextEncoding(NamedTuple):
     """How to open a text file: ``path.open(encoding=..., errors=...)``."""
 
     encoding: str
@@ -37,7 +37,7 @@ def has_utf16_bom(start: bytes) -> bool:
     return start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
-def detect_encoding(path: Path) -> Encoding:
+def detect_encoding(path: Path) -> TextEncoding:
     """Find the encoding of a file: UTF-16 with its mark, UTF-8 with or without one, or GB18030.
 
     The last is told in an `SgmftWarning`, for much of what is in other encodings fits it.
@@ -52,15 +52,15 @@ def detect_encoding(path: Path) -> Encoding:
     """
     with path.open("rb") as file:
         if has_utf16_bom(file.read(2)):
-            return Encoding("utf-16", "strict")
+            return TextEncoding("utf-16", "strict")
     utf8 = _count(path, "utf-8")
     if utf8.fits:
-        return Encoding("utf-8-sig", utf8.errors)
+        return TextEncoding("utf-8-sig", utf8.errors)
     gb18030 = _count(path, "gb18030", _PRIVATE)
     if gb18030.fits:
         told = f"{path} is not UTF-8 and is read as GB18030. If texts look wrong, save it as UTF-8."
         warnings.warn(told, SgmftWarning, stacklevel=2)
-        return Encoding("gb18030", gb18030.errors)
+        return TextEncoding("gb18030", gb18030.errors)
     raise SgmftError(
         f"{path}, line {utf8.first_bad}, is neither UTF-8 nor GB18030: save the file as UTF-8."
     )
@@ -137,7 +137,7 @@ def open_delimited(path: Path, delimiter: str | None = None) -> RawTable:
     return RawTable(path.name, path.parent, columns, rows)
 
 
-def _header(path: Path, encoding: Encoding, delimiter: str) -> _Record:
+def _header(path: Path, encoding: TextEncoding, delimiter: str) -> _Record:
     """Return the first record that is not a blank line."""
     for record in _records(path, encoding, delimiter):
         if record.unclosed:
@@ -150,7 +150,7 @@ def _header(path: Path, encoding: Encoding, delimiter: str) -> _Record:
     raise SgmftError(f"{path} is empty: a table needs at least a header.")
 
 
-def _records(path: Path, encoding: Encoding, delimiter: str) -> Iterator[_Record]:
+def _records(path: Path, encoding: TextEncoding, delimiter: str) -> Iterator[_Record]:
     number, ended = 0, False
 
     def lines(file: TextIO) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _surplus(index: int, columns: list[str]) -> str:
 
 
 def _rows(
-    path: Path, encoding: Encoding, delimiter: str, columns: list[str], header: int
+    path: Path, encoding: TextEncoding, delimiter: str, columns: list[str], header: int
 ) -> Iterator[RawRow]:
     width = len(columns)
     for number, cells, unclosed in _records(path, encoding, delimiter):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from sgmft.data.tables.pictures import IMAGES
+from sgmft.data.tables.images import IMAGES
 
 LOCAL_FILES = "/data/local-files/?d="
 

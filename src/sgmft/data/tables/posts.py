@@ -14,8 +14,8 @@ from typing import Any
 from sgmft.data.posts import Attachment, PictureFile, Post
 from sgmft.data.tables.cells import as_label, as_text, is_missing
 from sgmft.data.tables.folder import tables_in
+from sgmft.data.tables.images import IMAGES, Locator, named, split_cell
 from sgmft.data.tables.label_studio import local_path
-from sgmft.data.tables.pictures import IMAGES, Locator, named, split_cell
 from sgmft.data.tables.raw import RawRow, RawTable
 from sgmft.data.tables.reading import open_table
 from sgmft.errors import SgmftError, printable

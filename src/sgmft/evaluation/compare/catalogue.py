@@ -227,7 +227,7 @@ def tables() -> dict[str, TablePlan]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What is compared, and how thoroughly.
 
     Attributes:
@@ -262,13 +262,15 @@ class Plan:
         return [known[key] for key in dict.fromkeys(keys)]
 
 
-def make_plan(table: str, figure: str, methods: str | None = None, **options: Any) -> Plan:
+def make_plan(
+    table: str, figure: str, methods: str | None = None, **options: Any
+) -> ComparisonPlan:
     """A plan from what is typed on the command line.
 
     Args:
         table, figure: numbers with commas between.
         methods: keys of rows, to show only those; None for all. The reference always runs.
-        options: other fields of `Plan`.
+        options: other fields of `ComparisonPlan`.
 
     Raises:
         SgmftError: no such table, figure or row, or nothing is left to show.
@@ -288,7 +290,7 @@ def make_plan(table: str, figure: str, methods: str | None = None, **options: An
         figures = [
             f._replace(rows=kept) for f in figures if (kept := [k for k in f.rows if k in keys])
         ]
-    return Plan(plans, figures, **options)
+    return ComparisonPlan(plans, figures, **options)
 
 
 def _names(text: str, known: Sequence[str] | dict[str, Any], what: str) -> list[str]:

@@ -21,22 +21,22 @@ from safetensors.numpy import save_file
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare.catalogue import Row
-from sgmft.evaluation.compare.data import Data, load_data, load_features
+from sgmft.evaluation.compare.data import ComparisonData, load_data, load_features
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.models.plugins import load_plugin
 from sgmft.models.presets import Preset
 from sgmft.models.registry import get_method
-from sgmft.training.fit import Task, choose, refit
-from sgmft.utils.checksums import FILES, file_digest, file_digests, is_whole, sealed
+from sgmft.training.fit import TrainingTask, choose, refit
+from sgmft.utils.checksums import FILES, file_digest, file_digests, is_whole, with_checksum
 from sgmft.utils.files import make_whole, read_json, write_json, writing
 
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrialChoice:
     """What trials chose for a row.
 
     Attributes:
@@ -71,7 +71,7 @@ class Work:
     epochs: int | None = None
     seed: int = 0
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    choice: Choice | None = None
+    choice: TrialChoice | None = None
     keep_fused: bool = False
     plugins: tuple[str, ...] = ()
     device: str | None = None
@@ -89,7 +89,7 @@ class Work:
             preset = dataclasses.replace(preset, train=train)
         return preset
 
-    def name(self, data: Data) -> str:
+    def name(self, data: ComparisonData) -> str:
         """Of its files; changes with anything that decides the result."""
         preset, encoded = self.preset, data.encoded[self.features]
         parts = [
@@ -105,7 +105,7 @@ class Work:
         return f"{re.sub(r'[^A-Za-z0-9-]', '_', self.row.key)}-{kind}-{digest}"
 
 
-def finished(work: Work, data: Data) -> dict[str, Any] | None:
+def finished(work: Work, data: ComparisonData) -> dict[str, Any] | None:
     """What was found, if this work was done before and its files are as they were written.
 
     Files that are not are named in an `SgmftWarning`.
@@ -155,11 +155,11 @@ def perform(work: Work) -> dict[str, Any]:
         if isinstance(error, SgmftError) and isinstance(error.__cause__, OSError | SafetensorError):
             raise  # but not on a disk that is full
         record = {"failed": f"{type(error).__name__}: {error}"}
-    write_json(_path(work, data, "cells", "json"), sealed(record))
+    write_json(_path(work, data, "cells", "json"), with_checksum(record))
     return record
 
 
-def _trial(work: Work, data: Data) -> dict[str, Any]:
+def _trial(work: Work, data: ComparisonData) -> dict[str, Any]:
     task, train, _ = _task(work, data)
     places = {int(row): i for i, row in enumerate(train)}
     choice = choose(task, [places[i] for i in data.held_out], device=work.device)
@@ -171,11 +171,11 @@ def _trial(work: Work, data: Data) -> dict[str, Any]:
     }
 
 
-def _run(work: Work, data: Data) -> dict[str, Any]:
+def _run(work: Work, data: ComparisonData) -> dict[str, Any]:
     assert work.choice is not None
     task, _, test = _task(work, data)
     network = refit(task, work.choice.epochs, device=work.device)
-    answers = answer(network, load_features(_data_file(work), work.features).take(test))
+    answers = predict_logits(network, load_features(_data_file(work), work.features).take(test))
     probabilities = answers.logits.softmax(-1).numpy()
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
     written = [_path(work, data, "predictions", "parquet")]
@@ -203,14 +203,14 @@ def _run(work: Work, data: Data) -> dict[str, Any]:
     }
 
 
-def _task(work: Work, data: Data) -> tuple[Task, torch.Tensor, torch.Tensor]:
+def _task(work: Work, data: ComparisonData) -> tuple[TrainingTask, torch.Tensor, torch.Tensor]:
     """The task on all training posts; positions of training and of test posts."""
     encoded, method = data.encoded[work.features], get_method(work.row.method)
     features = load_features(_data_file(work), work.features)
     is_test = torch.tensor(data.test)
     train, test = (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
     vectors = encoded.prompts.get(method.name)
-    task = Task(
+    task = TrainingTask(
         LabelledFeatures(features, torch.tensor(data.classes)).take(train),
         len(data.labels),
         EncoderInfo(**encoded.info),
@@ -225,5 +225,5 @@ def _data_file(work: Work) -> Path:
     return Path(work.folder) / "data.json"
 
 
-def _path(work: Work, data: Data, kind: str, ending: str) -> Path:
+def _path(work: Work, data: ComparisonData, kind: str, ending: str) -> Path:
     return Path(work.folder) / kind / f"{work.name(data)}.{ending}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgmft.evaluation.compare.catalogue import Plan, Row
-from sgmft.evaluation.compare.cells import FACTORS, Choice, Work, finished
-from sgmft.evaluation.compare.data import Data
+from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
+from sgmft.evaluation.compare.cells import FACTORS, TrialChoice, Work, finished
+from sgmft.evaluation.compare.data import ComparisonData
 from sgmft.evaluation.compare.prepare import encoder_setting
 from sgmft.evaluation.compare.workers import Record, run_works
 from sgmft.models.plugins import LOADED
@@ -25,7 +25,7 @@ class Found:
     """Records of a row: its trials, what they chose, and its runs by seed."""
 
     trials: list[Record] = field(default_factory=list)
-    choice: Choice | None = None
+    choice: TrialChoice | None = None
     runs: dict[int, Record] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
@@ -33,7 +33,7 @@ class Found:
 class Comparison:
     """The work of a plan in a folder; `shown` are the rows of tables, and the reference."""
 
-    def __init__(self, folder: Path, plan: Plan, data: Data) -> None:
+    def __init__(self, folder: Path, plan: ComparisonPlan, data: ComparisonData) -> None:
         self.folder, self.plan, self.data = folder, plan, data
         self.rows = plan.rows()
         self.found = {row.key: Found() for row in self.rows}
@@ -79,7 +79,7 @@ class Comparison:
         first = []
         for row in self.rows:
             if not self._tuned(row):
-                self.found[row.key].choice = Choice({}, self._work(row).preset.train.epochs)
+                self.found[row.key].choice = TrialChoice({}, self._work(row).preset.train.epochs)
                 first += self._runs(row)
             elif row.like is None:
                 first += trials[row.key]
@@ -114,7 +114,7 @@ class Comparison:
         tried = [trial.settings for trial in self._trials(row)]
         found.trials.sort(key=lambda record: tried.index(record["settings"]))
         best = min(found.trials, key=lambda record: float(record["val_loss"]))
-        found.choice = Choice(best["settings"], best["epochs"])
+        found.choice = TrialChoice(best["settings"], best["epochs"])
         return self._runs(row) + [work for other in followers for work in self._trials(other)]
 
     def _runs(self, row: Row) -> list[Work]:

@@ -16,7 +16,7 @@ from sgmft.utils.files import write_json
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedSetting:
     """Where the features of one encoder setting are.
 
     Attributes:
@@ -31,7 +31,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Data:
+class ComparisonData:
     """The posts of a comparison, as workers read them from `data.json`.
 
     Attributes:
@@ -56,7 +56,7 @@ class Data:
     places: list[tuple[str, str]]
     groups: dict[str, list[str]]
     store: str
-    encoded: dict[str, Encoded]
+    encoded: dict[str, EncodedSetting]
     read: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -82,12 +82,12 @@ class Data:
 
 
 @lru_cache(maxsize=1)
-def load_data(path: Path) -> Data:
+def load_data(path: Path) -> ComparisonData:
     """What `Data.save` wrote."""
     values = json.loads(path.read_text("utf-8"))
-    encoded = {key: Encoded(**value) for key, value in values.pop("encoded").items()}
+    encoded = {key: EncodedSetting(**value) for key, value in values.pop("encoded").items()}
     places = [(place, name) for place, name in values.pop("places")]
-    return Data(**values, encoded=encoded, places=places)
+    return ComparisonData(**values, encoded=encoded, places=places)
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from sgmft.data.posts import Post, count_errors, refuse
 from sgmft.data.splits import split_posts
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import Row
-from sgmft.evaluation.compare.data import Data, Encoded
+from sgmft.evaluation.compare.data import ComparisonData, EncodedSetting
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
@@ -70,7 +70,7 @@ def prepare(
     strict: bool = False,
     device: str | None = None,
     on_encoded: OnEncoded | None = None,
-) -> Data:
+) -> ComparisonData:
     """Encode posts under every encoder setting that the rows need, and split them.
 
     A post that one setting cannot use (no word is left after cleaning, say) is left out for all,
@@ -98,7 +98,7 @@ def prepare(
     users: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
         users.setdefault(encoder_setting(row, encoder), []).append(row)
-    encoded: dict[str, Encoded] = {}
+    encoded: dict[str, EncodedSetting] = {}
     keys: dict[int, str] = {}
     stores: list[FeatureStore] = []
     for setting, some in users.items():
@@ -118,7 +118,7 @@ def prepare(
             f"A comparison needs training posts of at least two labels; the {len(train)} usable "
             f"ones have {len(labels)}."
         )
-    return Data(
+    return ComparisonData(
         labels=labels,
         keys=[keys[i] for i in good],
         classes=[labels.index(str(post.label)) for post in usable],
@@ -142,7 +142,7 @@ def _encode(
     keys: dict[int, str],
     stores: list[FeatureStore],
     on_encoded: OnEncoded | None,
-) -> Encoded:
+) -> EncodedSetting:
     """Fill the store; note content keys, and the errors of posts that cannot be used.
 
     Pictures that another setting's encoder has seen in the same way are not encoded again.
@@ -172,7 +172,7 @@ def _encode(
         vectors = method.encode_prompts(labels, model)
         if vectors is not None:
             prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
-    return Encoded(asdict(model.info), tokens, prompts)
+    return EncodedSetting(asdict(model.info), tokens, prompts)
 
 
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:

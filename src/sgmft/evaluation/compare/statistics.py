@@ -172,12 +172,12 @@ def summarise(
     Raises:
         SgmftError: no posts, shapes that do not fit, or numbers that are not probabilities.
     """
-    chances, true = _checked(probabilities, truth)
-    runs, posts, classes = chances.shape
+    probs, true = _checked(probabilities, truth)
+    runs, posts, classes = probs.shape
     if len(labels) != classes:
         raise SgmftError(f"{len(labels)} labels were given for probabilities of {classes} classes")
-    predicted = chances.argmax(axis=2)  # (S, N)
-    judged = [(run, _gaps(each, true, BINS)) for run, each in zip(predicted, chances, strict=True)]
+    predicted = probs.argmax(axis=2)  # (S, N)
+    judged = [(run, _gaps(each, true, BINS)) for run, each in zip(predicted, probs, strict=True)]
 
     def figures(counts: _Cells) -> _Numbers:
         """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
@@ -227,8 +227,8 @@ def calibration_error(probabilities: _Given, truth: _Truth, bins: int = BINS) ->
     """
     if bins < 1:
         raise SgmftError(f"the calibration error needs 1 bin or more, not {bins}")
-    chances, true = _checked(np.asarray(probabilities)[None], truth)
-    return calibration(chances[0], true, bins).error
+    probs, true = _checked(np.asarray(probabilities)[None], truth)
+    return calibration(probs[0], true, bins).error
 
 
 def difference(
@@ -251,20 +251,20 @@ def difference(
     Raises:
         SgmftError: as for `summarise`.
     """
-    chances, true = _checked(probabilities, truth)
+    probs, true = _checked(probabilities, truth)
     others, _ = _checked(reference, truth)
-    if chances.shape[2] != others.shape[2]:
+    if probs.shape[2] != others.shape[2]:
         raise SgmftError(
-            f"the row has {chances.shape[2]} classes and the reference {others.shape[2]}; "
+            f"the row has {probs.shape[2]} classes and the reference {others.shape[2]}; "
             "compare methods trained on the same labels"
         )
-    hits, other_hits = ((each.argmax(axis=2) == true).sum(axis=0) for each in (chances, others))
-    scale = len(chances) * len(others) * len(true)
-    whole = hits * len(others) - other_hits * len(chances)  # (N,), whole so that ties are exact
+    hits, other_hits = ((each.argmax(axis=2) == true).sum(axis=0) for each in (probs, others))
+    scale = len(probs) * len(others) * len(true)
+    whole = hits * len(others) - other_hits * len(probs)  # (N,), whole so that ties are exact
     # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
     values, posts = np.unique(whole, return_counts=True)
-    dice = np.random.default_rng([seed, 0])
-    draws = dice.multinomial(len(true), posts / len(true), size=RESAMPLES) @ values
+    rng = np.random.default_rng([seed, 0])
+    draws = rng.multinomial(len(true), posts / len(true), size=RESAMPLES) @ values
     low, high = np.percentile(draws / scale, [2.5, 97.5])
     kept = np.random.default_rng([seed, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
     flipped = (2 * kept - posts) @ values  # (FLIPS,)
@@ -296,41 +296,41 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
 
 def _checked(probabilities: _Given, truth: _Truth) -> tuple[_Numbers, _Cells]:
     """Return both as (S, N, K) and (N,); raise SgmftError for what cannot be judged."""
-    chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(truth)
+    probs, true = np.asarray(probabilities, dtype=np.float64), np.asarray(truth)
     if true.size == 0:
         raise SgmftError("there are no posts to compare on")
-    if chances.ndim != 3 or true.ndim != 1 or chances.shape[1] != len(true) or not chances.size:
+    if probs.ndim != 3 or true.ndim != 1 or probs.shape[1] != len(true) or not probs.size:
         raise SgmftError(
-            f"probabilities of shape {chances.shape} do not fit true labels of shape "
+            f"probabilities of shape {probs.shape} do not fit true labels of shape "
             f"{true.shape}; give (runs, posts, classes) and (posts,), at least one of each"
         )
-    classes = chances.shape[2]
+    classes = probs.shape[2]
     if true.dtype.kind not in "iu" or true.min() < 0 or true.max() >= classes:
         raise SgmftError(f"true labels must be whole numbers from 0 to {classes - 1}")
-    sums_to_1 = np.allclose(chances.sum(axis=2), 1, atol=1e-2)
-    if not sums_to_1 or chances.min() < 0:  # NaN fails the first test
+    sums_to_1 = np.allclose(probs.sum(axis=2), 1, atol=1e-2)
+    if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
-    return chances, true.astype(np.int64)
+    return probs, true.astype(np.int64)
 
 
-def _gaps(chances: _Numbers, true: _Cells, bins: int) -> _Numbers:
+def _gaps(probs: _Numbers, true: _Cells, bins: int) -> _Numbers:
     """(N, bins): right (0 or 1) minus top probability, in the column of the post's bin.
 
     The sum of a column is the number of posts in the bin times (accuracy - mean probability).
     """
-    top = chances.max(axis=1)  # (N,)
+    top = probs.max(axis=1)  # (N,)
     gaps = np.zeros((len(top), bins))
-    gaps[np.arange(len(top)), bin_of(top, bins)] = (chances.argmax(axis=1) == true) - top
+    gaps[np.arange(len(top)), bin_of(top, bins)] = (probs.argmax(axis=1) == true) - top
     return gaps
 
 
 def _resamples(posts: int, seed: int) -> Iterator[_Cells]:
     """Yield RESAMPLES samples with replacement: how often each post is drawn, (B, N) at a time."""
-    dice = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, 0])
     size = max(1, _CHUNK // posts)
     for start in range(0, RESAMPLES, size):
         some = min(size, RESAMPLES - start)
-        yield dice.multinomial(posts, np.full(posts, 1 / posts), size=some)
+        yield rng.multinomial(posts, np.full(posts, 1 / posts), size=some)
 
 
 def _mean_per_class(predicted: _Cells, true: _Cells, labels: Sequence[str]) -> list[ClassScore]:

@@ -124,7 +124,7 @@ def region_losses(reader: PostReader, number: int, label: int) -> NDArray[np.flo
 
     def game(coalitions: Coalitions) -> Chances:
         changed = [blank_regions(picture, row) for row in coalitions]
-        return reader.probabilities(reader.with_pictures(number, changed))[:, label]
+        return reader.probabilities(reader.with_images(number, changed))[:, label]
 
     return _losses(game, GRID**2)
 

@@ -14,7 +14,7 @@ from sgmft.evaluation.explain.attribution import (
     region_losses,
     word_losses,
 )
-from sgmft.evaluation.explain.explanation import Explanation, Part, PictureShare, WordShare
+from sgmft.evaluation.explain.explanation import Explanation, ImageShare, Part, WordShare
 from sgmft.evaluation.explain.masked_model import Model, PostReader, check_label
 from sgmft.evaluation.explain.similarity import similarity_map
 from sgmft.evaluation.explain.words import find_words
@@ -36,8 +36,8 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
     labels = list(model.labels)
     check_label(label, labels)
     reader = PostReader(post, model)
-    chances = reader.probabilities([reader.whole])[0]
-    predicted = labels[int(chances.argmax())]
+    probs = reader.probabilities([reader.whole])[0]
+    predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
     k = labels.index(label)
     shares = part_shares(reader, k)
@@ -48,7 +48,7 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
         post=post,
         label=label,
         predicted=predicted,
-        probabilities=dict(zip(labels, chances.tolist(), strict=True)),
+        probabilities=dict(zip(labels, probs.tolist(), strict=True)),
         base=float(reader.probabilities([reader.with_parts(False, [])])[0, k]),
         parts=_parts(reader, shares.values.tolist()),
         exact=shares.exact,
@@ -63,7 +63,7 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
     )
 
 
-def _picture(reader: PostReader, post: Post, number: int, k: int) -> PictureShare:
+def _picture(reader: PostReader, post: Post, number: int, k: int) -> ImageShare:
     """What the regions of picture `number` bring to class k."""
     file = reader.files[number]
     frame, seen = None, ""
@@ -73,7 +73,7 @@ def _picture(reader: PostReader, post: Post, number: int, k: int) -> PictureShar
     elif isinstance(shown := post.images[file], Attachment):
         seen = thumbnail(shown)
     losses = tuple(region_losses(reader, number, k).tolist())
-    return PictureShare(str(post.images[file]), frame, seen, GRID, losses)
+    return ImageShare(str(post.images[file]), frame, seen, GRID, losses)
 
 
 def _parts(reader: PostReader, shares: list[float]) -> tuple[Part, ...]:

@@ -42,7 +42,7 @@ class WordShare:
 
 
 @dataclass(frozen=True)
-class PictureShare:
+class ImageShare:
     """The regions of one picture.
 
     Attributes:
@@ -109,7 +109,7 @@ class Explanation:
     parts: tuple[Part, ...]
     exact: bool
     words: tuple[WordShare, ...]
-    pictures: tuple[PictureShare, ...]
+    pictures: tuple[ImageShare, ...]
     similarity: SimilarityMap | None
     gate: float | None
     guidance: tuple[float, float] | None

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Content, encode_contents, prepare, stack
+from sgmft.features.encode import Content, encode_contents, prepare_posts, stack
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 from sgmft.models.base import Network
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 
 Chances = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class PostReader:
     """
 
     def __init__(self, post: Post, model: Model) -> None:
-        content = prepare(post, model.encoder.info)
+        content = prepare_posts(post, model.encoder.info)
         if isinstance(content, str):
             raise UnreadableError(post, content)
         self.model = model
@@ -79,7 +79,7 @@ class PostReader:
         new = self._encode([Content(str(i), text, []) for i, text in enumerate(texts)])
         return [self.whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in new]
 
-    def with_pictures(self, number: int, pictures: Sequence[Pixels]) -> list[PostFeatures]:
+    def with_images(self, number: int, pictures: Sequence[Pixels]) -> list[PostFeatures]:
         """The post with each of these in place of its picture `number`, counted from 0."""
         images = self.whole.images
         assert images is not None
@@ -119,7 +119,7 @@ class PostReader:
     @torch.no_grad()
     def probabilities(self, rows: Sequence[PostFeatures]) -> Chances:
         """Of each of N changed posts, (N, K) in the order of the labels."""
-        logits = answer(self.model.network, self.features(rows)).logits
+        logits = predict_logits(self.model.network, self.features(rows)).logits
         return (logits / self.model.temperature).softmax(-1).double().numpy()
 
     def _encode(self, contents: Sequence[Content]) -> list[PostFeatures]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.images import PictureError
+from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.thumbnails import thumbnail
-from sgmft.evaluation.explain.explanation import Explanation, Part, PictureShare, SimilarityMap
+from sgmft.evaluation.explain.explanation import Explanation, ImageShare, Part, SimilarityMap
 from sgmft.utils.templates import render
 
 MOSTLY = 2 / 3  # of what speaks for a label
@@ -149,7 +149,7 @@ def explanation_page(
 def shown(found: Explanation) -> dict[str, Any]:
     """An explanation as templates show it."""
     both = {part.name == "text" for part in found.parts} == {True, False}  # text and picture
-    chances = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    probs = sorted(found.probabilities.items(), key=lambda item: -item[1])
     return {
         "id": found.post.id or found.post.place,
         "summary": summary(found),
@@ -157,8 +157,8 @@ def shown(found: Explanation) -> dict[str, Any]:
         "truth": found.post.label,
         "text": _pieces(found),
         "pictures": [_picture(found, share) for share in found.pictures],
-        "chances": [(name, chance, percent(chance)) for name, chance in chances[:MOST_CLASSES]],
-        "more": max(0, len(chances) - MOST_CLASSES),
+        "probs": [(name, chance, percent(chance)) for name, chance in probs[:MOST_CLASSES]],
+        "more": max(0, len(probs) - MOST_CLASSES),
         "steps": _steps(found),
         "exact": found.exact,
         "strongest": strongest(found),
@@ -192,17 +192,17 @@ def _shade(contribution: float, scale: float) -> dict[str, Any]:
     return {"kind": kind, "strength": round(strength, 2), "points": number}
 
 
-def _picture(found: Explanation, share: PictureShare) -> dict[str, Any]:
+def _picture(found: Explanation, share: ImageShare) -> dict[str, Any]:
     largest = (abs(x) for picture in found.pictures for x in picture.contributions)
     scale = max([LEAST, *largest])
     cells = [_shade(x, scale) for x in share.contributions]
     return {**_image(share), "grid": share.grid, "cells": cells}
 
 
-def _image(share: PictureShare) -> dict[str, str]:
+def _image(share: ImageShare) -> dict[str, str]:
     try:
         return {"data": share.seen or thumbnail(Path(share.file)), "reason": ""}
-    except PictureError as error:  # it was there a moment ago
+    except ImageError as error:  # it was there a moment ago
         return {"data": "", "reason": str(error)}
 
 

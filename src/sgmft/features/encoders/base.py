@@ -95,7 +95,7 @@ class Texts(Protocol):
         """Encode cleaned, non-empty texts; the result is in the order given."""
 
 
-class Heads(NamedTuple):
+class ClassifierHeads(NamedTuple):
     """Classification heads of G networks whose pooled features of a picture stand side by side."""
 
     weight: FloatArray  # (G, C, W); G W is the encoder's `image_width`
@@ -107,5 +107,5 @@ class Heads(NamedTuple):
 class Recognizer(Protocol):
     """An encoder whose pooled picture features also say what is in a picture."""
 
-    def class_heads(self) -> Heads:
+    def class_heads(self) -> ClassifierHeads:
         """The heads of its networks, and the classes' names."""

@@ -13,7 +13,7 @@ from sgmft.utils.onnx_session import Session
 Numbers = NDArray[np.int64]
 
 
-def encode_pictures(
+def encode_image_batches(
     pictures: NDArray[np.uint8],
     batch_size: int,
     width: int,
@@ -41,7 +41,7 @@ def encode_pictures(
 def graph_runner(
     graph: Session, tokens: bool
 ) -> Callable[[NDArray[np.uint8]], Sequence[FloatArray]]:
-    """What `encode_pictures` runs where a graph computes."""
+    """What `encode_image_batches` runs where a graph computes."""
     wanted = PICTURE_OUTPUTS if tokens else PICTURE_OUTPUTS[:1]
     return lambda pictures: graph.run(wanted, {"pictures": pictures})
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
-from sgmft.features.encoders.batches import encode_numbered_texts, encode_pictures
+from sgmft.features.encoders.batches import encode_image_batches, encode_numbered_texts
 from sgmft.features.encoders.clip_adapter import open_checkpoint
-from sgmft.features.encoders.clip_towers import PictureTower, TextTower, fold_quick_gelu
+from sgmft.features.encoders.clip_towers import ImageTower, TextTower, fold_quick_gelu
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 
 MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
@@ -71,7 +71,7 @@ class ChineseClipEncoder:
         self._model = self._model.eval().to(self._device, self._dtype)
         mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
         self.texts = TextTower(self._model)
-        self.pictures = PictureTower(self._model, mean, std, patch_grid).to(self._device)
+        self.pictures = ImageTower(self._model, mean, std, patch_grid).to(self._device)
         config = self._model.config
         each = _bytes(config.vision_config, self._dtype)
         self._batch_size = batch_size or pick_batch(self._device, each, 16)
@@ -116,7 +116,7 @@ class ChineseClipEncoder:
             return [_to_numpy(x) for x in said]
 
         width = self._info.image_width
-        return encode_pictures(pictures, self._batch_size, width, tokens, run)
+        return encode_image_batches(pictures, self._batch_size, width, tokens, run)
 
 
 def numbers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -22,8 +22,8 @@ from sgmft.utils.checksums import (
     check_file,
     digest_of,
     file_digests,
-    read_sealed,
-    write_sealed,
+    read_with_checksum,
+    write_with_checksum,
 )
 from sgmft.utils.files import writing
 
@@ -33,7 +33,7 @@ MATRICES = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
 
 FORMAT = 1
 
-CURE = "copy or train the fine-tuned encoder again"
+FIX = "copy or train the fine-tuned encoder again"
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -78,7 +78,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) ->
             "base": {"name": base, "revision": read.revision, "digest": read.digest},
             FILES: file_digests(folder / name for name in MATRICES),
         }
-        write_sealed(folder / DESCRIPTION, described)
+        write_with_checksum(folder / DESCRIPTION, described)
 
 
 def open_checkpoint(
@@ -124,14 +124,14 @@ def _weights_digest(model: Any) -> str:
 def _described(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        described = read_sealed(path, FORMAT, CURE)
+        described = read_with_checksum(path, FORMAT, FIX)
         known = described["base"]
         if known.keys() != {"name", "revision", "digest"} or described[FILES].keys() != {*MATRICES}:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SgmftError(f"{path} cannot be read, or is of another kind: {CURE}.") from error
+        raise SgmftError(f"{path} cannot be read, or is of another kind: {FIX}.") from error
     for name in MATRICES:
-        check_file(folder / name, described, CURE)
+        check_file(folder / name, described, FIX)
     return described
 
 

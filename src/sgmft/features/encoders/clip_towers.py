@@ -48,7 +48,7 @@ class TextTower(nn.Module):
         return self.projection(read if words else read[:, :1])
 
 
-class PictureTower(nn.Module):
+class ImageTower(nn.Module):
     """Of a `transformers.ChineseCLIPModel`.
 
     Args:

@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo, FloatArray
-from sgmft.utils.checksums import FILES, check_file, file_digests, read_sealed, write_sealed
+from sgmft.utils.checksums import (
+    FILES,
+    check_file,
+    file_digests,
+    read_with_checksum,
+    write_with_checksum,
+)
 from sgmft.utils.files import make_whole, writing
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
 
 FORMAT = 1
 
-CURE = "copy the aligned encoder, or align it, again"
+FIX = "copy the aligned encoder, or align it, again"
 
 
 class Maps(NamedTuple):
@@ -109,7 +115,7 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
             "logit_scale": logit_scale,
             FILES: file_digests([folder / WEIGHTS]),
         }
-        write_sealed(folder / DESCRIPTION, described)
+        write_with_checksum(folder / DESCRIPTION, described)
 
 
 def is_projected(folder: str | Path) -> bool:
@@ -128,9 +134,9 @@ def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
 
     path = Path(folder) / DESCRIPTION
     try:
-        described = read_sealed(path, FORMAT, CURE)
-        check_file(path.with_name(WEIGHTS), described, CURE)
+        described = read_with_checksum(path, FORMAT, FIX)
+        check_file(path.with_name(WEIGHTS), described, FIX)
         maps = Maps(**load_file(path.with_name(WEIGHTS)))
         return described["base"], maps, float(described["logit_scale"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise SgmftError(f"{folder} cannot be read as an aligned encoder: {CURE}.") from error
+        raise SgmftError(f"{folder} cannot be read as an aligned encoder: {FIX}.") from error

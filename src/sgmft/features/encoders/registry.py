@@ -16,18 +16,18 @@ def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -
 
     Texts and pictures do not share a space.
     """
-    from sgmft.features.encoders.picture_encoder import PictureEncoder
+    from sgmft.features.encoders.image_encoder import ImageEncoder
     from sgmft.features.encoders.sentences import SentenceTexts
 
-    return PictureEncoder("compact", SentenceTexts(cleaning, max_words), **settings)
+    return ImageEncoder("compact", SentenceTexts(cleaning, max_words), **settings)
 
 
 def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
     """For systems that learn their own word embeddings; pictures as in `compact`."""
-    from sgmft.features.encoders.picture_encoder import PictureEncoder
+    from sgmft.features.encoders.image_encoder import ImageEncoder
     from sgmft.features.encoders.word_numbers import NumberTexts
 
-    return PictureEncoder("cnn", NumberTexts(cleaning, max_words), **settings)
+    return ImageEncoder("cnn", NumberTexts(cleaning, max_words), **settings)
 
 
 def _chinese_clip(name: str, **settings: Any) -> Encoder:

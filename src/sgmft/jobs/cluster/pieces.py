@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sgmft.data.posts import Post
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables.folder import tables_in
 from sgmft.errors import SgmftError
 
@@ -26,10 +26,12 @@ class Piece(NamedTuple):
     posts: list[Post]
 
 
-Work = Callable[[Piece], Told]  # does a piece; a piece done twice leaves what it leaves done once
+Work = Callable[
+    [Piece], JobSummary
+]  # does a piece; a piece done twice leaves what it leaves done once
 
 
-class Task(Protocol):
+class PieceTask(Protocol):
     """What an engine must know of a job; it can be sent to other machines."""
 
     @property
@@ -69,7 +71,7 @@ def cut(source: Source, table: int, rows: int) -> Iterator[Piece]:
         number += 1
 
 
-def run_here(task: Task) -> Iterator[Told]:
+def run_here(task: PieceTask) -> Iterator[JobSummary]:
     """Do all pieces in this process, in order; yields what is told of each."""
     work: Work | None = None
     for table in range(task.tables):

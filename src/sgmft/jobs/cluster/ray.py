@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.source import Told
+from sgmft.data.source import JobSummary
 from sgmft.errors import SgmftError
-from sgmft.jobs.cluster.pieces import Attempts, Piece, Task, Work
+from sgmft.jobs.cluster.pieces import Attempts, Piece, PieceTask, Work
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
 
@@ -49,7 +49,7 @@ class OnRay:
         self.workers = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
         self._gpu = gpu
 
-    def __call__(self, task: Task) -> Iterator[Told]:
+    def __call__(self, task: PieceTask) -> Iterator[JobSummary]:
         """What is told of each piece, as they end.
 
         Raises:
@@ -113,7 +113,7 @@ def _connect(address: str | None) -> Any:
     return ray
 
 
-def _reader(task: Task) -> Any:
+def _reader(task: PieceTask) -> Any:
     def read(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for table in batch["table"]:
             try:
@@ -128,7 +128,7 @@ def _reader(task: Task) -> Any:
 class _Worker:
     """An actor: what a task's work needs is loaded once."""
 
-    def __init__(self, task: Task, wanted: str) -> None:
+    def __init__(self, task: PieceTask, wanted: str) -> None:
         self._task, self._wanted = task, wanted
         self._attempts = Attempts(task.folder / ATTEMPTS)
         self._work: Work | None = None
@@ -139,7 +139,7 @@ class _Worker:
         except SgmftError as error:
             return {"told": _cell(error)}
 
-    def _do(self, given: Any) -> Told:
+    def _do(self, given: Any) -> JobSummary:
         if isinstance(given, SgmftError):
             raise given
         if version("sgmft") != self._wanted:

@@ -17,12 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.source import Told
+from sgmft.data.source import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import plain
 from sgmft.data.tables.parquet import ColumnTypes, array_of, cells_of
 from sgmft.errors import SgmftError
-from sgmft.jobs.output_columns import Layout
+from sgmft.jobs.output_columns import OutputColumns
 from sgmft.utils.checksums import digest_of, short_digest
 from sgmft.utils.files import leftovers, set_aside, why, write_whole, writing
 
@@ -48,7 +48,7 @@ def input_types(tables: Sequence[str]) -> dict[str, Any]:
     return seen.types
 
 
-def output_types(layout: Layout, given: dict[str, Any]) -> dict[str, Any]:
+def output_types(layout: OutputColumns, given: dict[str, Any]) -> dict[str, Any]:
     """The Arrow type of every column of a table of predictions; `given` are the input's."""
     import pyarrow as pa
 
@@ -159,13 +159,13 @@ class Shards:
             "choose a new folder, or delete this one."
         )
 
-    def finished(self) -> dict[Place, Told]:
+    def finished(self) -> dict[Place, JobSummary]:
         """The shards that are there, and what is told of each; all their bytes are checked.
 
         A damaged shard is named in a warning and set aside, so that its piece is done again. Of two
         of one piece, which it has when a worker that seemed lost was not, one is removed.
         """
-        found: dict[Place, Told] = {}
+        found: dict[Place, JobSummary] = {}
         for path in sorted(self.folder.glob("part-*.parquet")):
             match = _NAME.fullmatch(path.name)
             told = _checked(path, self._digest, match[3]) if match else None
@@ -180,7 +180,11 @@ class Shards:
         return found
 
     def write(
-        self, place: Place, rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any], told: Told
+        self,
+        place: Place,
+        rows: Sequence[Mapping[str, Any]],
+        types: Mapping[str, Any],
+        told: JobSummary,
     ) -> None:
         """Write the shard of one piece.
 
@@ -205,7 +209,7 @@ class Shards:
         with writing(path):
             write_whole(path, data)
 
-    def end(self, posts: int) -> Told:
+    def end(self, posts: int) -> JobSummary:
         """Check that all is whole and say that the job is done; what is told of all rows.
 
         Args:
@@ -214,7 +218,7 @@ class Shards:
         Raises:
             SgmftError: fewer are there, since a shard was damaged or removed meanwhile.
         """
-        told = sum(self.finished().values(), Told())
+        told = sum(self.finished().values(), JobSummary())
         if told.posts < posts:
             raise SgmftError(
                 f"{self.folder}: of {posts} rows that were written only {told.posts} are whole: "
@@ -226,7 +230,7 @@ class Shards:
         return told
 
 
-def _checked(path: Path, job: str, digest: str) -> Told | None:
+def _checked(path: Path, job: str, digest: str) -> JobSummary | None:
     """What is told of a shard's rows; None if it is damaged or another job's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -236,6 +240,6 @@ def _checked(path: Path, job: str, digest: str) -> Told | None:
         if short_digest(data) != digest:
             return None
         mark = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_MARK])
-        return Told(**mark) if mark.pop("job") == job else None
+        return JobSummary(**mark) if mark.pop("job") == job else None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
         return None

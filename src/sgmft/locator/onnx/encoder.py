@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
-from sgmft.features.encoders.batches import encode_numbered_texts, encode_pictures, graph_runner
+from sgmft.features.encoders.batches import (
+    encode_image_batches,
+    encode_numbered_texts,
+    graph_runner,
+)
 from sgmft.features.encoders.sentences import SentenceTexts
 from sgmft.features.encoders.word_numbers import NumberTexts
 from sgmft.locator.onnx.manifest import PICTURES, TEXTS, TOKENIZER, Manifest
@@ -49,7 +53,7 @@ class OnnxEncoder:
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """As the encoder that was exported, to rounding."""
         run = graph_runner(self._pictures, tokens)
-        return encode_pictures(pictures, BATCH, self._info.image_width, tokens, run)
+        return encode_image_batches(pictures, BATCH, self._info.image_width, tokens, run)
 
 
 def _text_side(folder: Path, manifest: Manifest) -> TextSide:

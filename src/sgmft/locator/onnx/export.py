@@ -34,7 +34,7 @@ from sgmft.locator.onnx.manifest import (
 )
 from sgmft.models.base import Network
 from sgmft.utils.checksums import FILES as DIGESTS
-from sgmft.utils.checksums import file_digests, sealed
+from sgmft.utils.checksums import file_digests, with_checksum
 from sgmft.utils.files import finite, why, write_whole
 from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import versions
@@ -187,7 +187,7 @@ def export_model(
                 "versions": versions(),
             }
             manifest[DIGESTS] = file_digests(target / name for name in FILES if name != "README.md")
-            values = {"sgmft": sealed(finite(manifest))}
+            values = {"sgmft": with_checksum(finite(manifest))}
             write_whole(
                 target / MANIFEST, json.dumps(values, ensure_ascii=False, indent=2).encode()
             )
@@ -199,11 +199,11 @@ def export_model(
 def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     """Write its networks; what the runtime must know of its texts."""
     from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
-    from sgmft.features.encoders.picture_encoder import PictureEncoder
-    from sgmft.features.encoders.picture_graph import write_pictures
+    from sgmft.features.encoders.image_encoder import ImageEncoder
+    from sgmft.features.encoders.image_graph import write_image_network
 
-    if isinstance(encoder, PictureEncoder):
-        write_pictures(encoder.patch_grid, folder / PICTURES)
+    if isinstance(encoder, ImageEncoder):
+        write_image_network(encoder.patch_grid, folder / PICTURES)
         return {"texts": encoder.info.name, "max_words": encoder.texts.max_words}
     if isinstance(encoder, ChineseClipEncoder):
         write_towers(encoder, folder)
@@ -212,15 +212,15 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
 
 
 def _in_8_bits(encoder: Encoder, folder: Path, posts: Sequence[Post]) -> EncoderInfo:
-    from sgmft.features.encoders.picture_encoder import PictureEncoder
-    from sgmft.locator.onnx.quantize import quantize_pictures
+    from sgmft.features.encoders.image_encoder import ImageEncoder
+    from sgmft.locator.onnx.quantize import quantize_image_network
 
-    if not isinstance(encoder, PictureEncoder):
+    if not isinstance(encoder, ImageEncoder):
         raise SgmftError(
             f"The networks of compact and cnn can be exported in 8 bits, those of "
             f"{encoder.info.name} cannot: leave --int8 out."
         )
-    return quantize_pictures(folder / PICTURES, posts, encoder.info)
+    return quantize_image_network(folder / PICTURES, posts, encoder.info)
 
 
 def _readme(locator: SemanticLocator) -> str:

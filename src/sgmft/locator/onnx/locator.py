@@ -17,7 +17,7 @@ from sgmft.locator.abstention import HeldOut
 from sgmft.locator.onnx.encoder import OnnxEncoder
 from sgmft.locator.onnx.inputs import inputs_of
 from sgmft.locator.onnx.manifest import HEAD, HEAD_OUTPUTS, Manifest
-from sgmft.locator.prediction import Answers, Predictor
+from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.utils.onnx_session import Session
 
 BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
@@ -50,9 +50,9 @@ class OnnxLocator(Predictor):
         """
         return cls(Path(folder))
 
-    def _answers(self, posts: Iterable[Post]) -> Iterator[Answers]:
+    def _prediction_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
-            yield Answers(chunk, *self._say(chunk.rows))
+            yield PredictionBatch(chunk, *self._say(chunk.rows))
 
     def _say(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
         """Probabilities (N, K) and guidance (N, 2)."""

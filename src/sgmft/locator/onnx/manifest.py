@@ -9,13 +9,13 @@ from typing import Any
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.utils.checksums import FILES, check_file, check_seal
+from sgmft.utils.checksums import FILES, check_file, verify_checksum
 
 FORMAT = 1  # raised when an older sgmft could not read it
 
 MANIFEST = "onnx.json"
 
-CURE = "export the model again"
+FIX = "export the model again"
 
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
 
@@ -67,9 +67,9 @@ class Manifest:
                     f"{folder} was written by sgmft {found['versions']['sgmft']}, in a newer "
                     "format than this one reads: pip install --upgrade sgmft."
                 )
-            check_seal(found, folder / MANIFEST, CURE)
+            verify_checksum(found, folder / MANIFEST, FIX)
             for name in found.get(FILES, ()):
-                check_file(folder / name, found, CURE)
+                check_file(folder / name, found, FIX)
             encoder = found["encoder"]
             return cls(
                 [str(label) for label in found["labels"]],
@@ -79,4 +79,4 @@ class Manifest:
                 int(encoder["max_words"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SgmftError(f"{folder / MANIFEST} is damaged: {CURE}.") from error
+            raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error

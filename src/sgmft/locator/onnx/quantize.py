@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
-from sgmft.features.encode import prepare
+from sgmft.features.encode import prepare_posts
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.utils.checksums import short_digest
 
@@ -94,7 +94,7 @@ SEEN, BATCH = 128, 8  # pictures that ranges are taken from, and of one run
 COMPARED = 128  # posts
 
 
-def quantize_pictures(path: Path, posts: Sequence[Post], info: EncoderInfo) -> EncoderInfo:
+def quantize_image_network(path: Path, posts: Sequence[Post], info: EncoderInfo) -> EncoderInfo:
     """Write the graph of the picture networks again in 8 bits.
 
     Args:
@@ -127,7 +127,7 @@ def agreement(one: Predictor, other: Predictor, posts: Sequence[Post]) -> tuple[
     """On how many posts two models have one label, and of how many.
 
     Args:
-        posts: as `quantize_pictures` was given them; up to 128 of the other half are asked.
+        posts: as `quantize_image_network` was given them; up to 128 of the other half are asked.
     """
     asked = [post for post in _halves(posts)[1] if post.images][:COMPARED]
     labels = zip(one.predict(asked), other.predict(asked), strict=True)
@@ -143,5 +143,5 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
 
 def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
     """One of each post that has one which can be read, up to SEEN."""
-    prepared = (prepare(post, info) for post in posts if post.images)
+    prepared = (prepare_posts(post, info) for post in posts if post.images)
     return islice((post.pictures[0] for post in prepared if not isinstance(post, str)), SEEN)

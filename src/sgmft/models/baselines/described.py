@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.base import NetworkConfig, Output, Solved, Vectors
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output, Vectors
 from sgmft.models.method import Method
 
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
@@ -57,7 +57,7 @@ class DescribedConfig(NetworkConfig):
         return self.heads > 0 or (self.shared_space and self.word_width == self.image_width)
 
 
-class Described(Solved):
+class Described(ClosedFormNetwork):
     """Logits are the sums of both sides' standardised cosines with the labels' descriptions.
 
     Some descriptions are near to everything, so each label's cosines are standardised, for texts
@@ -128,15 +128,15 @@ class Described(Solved):
             scores = scores + torch.where(has[:, None], standard, 0.0)
         return Output(self.config.scale_factor * scores, scores)
 
-    def picture_vectors(self, image: Tensor) -> Tensor:
+    def image_vectors(self, image: Tensor) -> Tensor:
         """Pooled picture features (B, Dv) to unit vectors (B, Dw) in the descriptions' space."""
         c = self.config
         if not c.heads:
             return normalize(image, dim=-1)
         parts = image.reshape(len(image), c.heads, -1)
         logits = torch.einsum("bgw,gcw->bgc", parts, self.weight) + self.bias
-        chances = logits.softmax(-1).mean(1)  # (B, C) over the classifiers
-        best, where = chances.topk(min(c.top, c.picture_classes), dim=-1)  # (B, T)
+        probs = logits.softmax(-1).mean(1)  # (B, C) over the classifiers
+        best, where = probs.topk(min(c.top, c.picture_classes), dim=-1)  # (B, T)
         return normalize((best[..., None] * self.names[where]).sum(1), dim=-1)
 
     def _cosines(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
@@ -145,7 +145,7 @@ class Described(Solved):
         sides = [(normalize(text, dim=-1) @ self.prompts.T, batch.has_text)]
         if self.config.reads_images:
             image = torch.where(batch.has_image[:, None], batch.image, 0.0)
-            sides.append((self.picture_vectors(image) @ self.prompts.T, batch.has_image))
+            sides.append((self.image_vectors(image) @ self.prompts.T, batch.has_image))
         return sides
 
     def _moments(self) -> tuple[Tensor, Tensor]:

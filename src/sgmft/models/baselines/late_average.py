@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import NetworkConfig, Output, Solved
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
 from sgmft.models.baselines.linear_probe import PROBE, ImageOnly, TextOnly
 from sgmft.models.method import Method
 
 
-class LateAverage(Solved):
+class LateAverage(ClosedFormNetwork):
     """The mean of the two unimodal probes' probabilities; one side's alone without the other.
 
     Each probe is fitted to the training posts that have its side.
@@ -27,7 +27,7 @@ class LateAverage(Solved):
         self.text, self.image = TextOnly(config), ImageOnly(config)
 
     def solve(self, batch: Batch, labels: Tensor) -> Tensor:
-        """Fit both probes; see `Solved.solve`."""
+        """Fit both probes; see `ClosedFormNetwork.solve`."""
         return _average(batch, self.text.solve(batch, labels), self.image.solve(batch, labels))
 
     def forward(self, batch: Batch) -> Output:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import NetworkConfig, Output, Solved
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, draw_folds
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
@@ -21,7 +21,7 @@ from sgmft.models.presets import Preset
 FOLDS = 5  # of the training posts
 
 
-class LinearProbe(Solved):
+class LinearProbe(ClosedFormNetwork):
     """Multinomial logistic regression on the standardised pooled features [t; v].
 
     A missing side is zeros. A post without any side that the probe reads gets the class
@@ -40,7 +40,7 @@ class LinearProbe(Solved):
 
     @torch.no_grad()
     def solve(self, batch: Batch, labels: Tensor) -> Tensor:
-        """Fit the regression to the posts that have a side to read; see `Solved.solve`."""
+        """Fit the regression to the posts with this modality; see `ClosedFormNetwork.solve`."""
         x, known = self._inputs(batch)
         self.prior.copy_(log_frequencies(labels, self.config.classes))
         logits = self.prior.repeat(len(labels), 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import NetworkConfig, Output, Solved
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
 from sgmft.models.method import Method
 
 PROMPTS = (  # a label is any text in any language: a kind of place, or something else
@@ -52,7 +52,7 @@ class ZeroShotConfig(NetworkConfig):
         return self.shared_space and self.text_width == self.image_width
 
 
-class ZeroShot(Solved):
+class ZeroShot(ClosedFormNetwork):
     """Logits are the cosines of text and label, in a shared space the mean with image and label's.
 
     Compared are the first `word_width` numbers of a text, its own vector: what summarises its words

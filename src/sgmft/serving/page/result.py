@@ -29,10 +29,8 @@ def result_html(
         note: stands in the place of an explanation.
     """
     assert said.probabilities is not None
-    chances = sorted(
-        zip(labels, said.probabilities.tolist(), strict=True), key=lambda item: -item[1]
-    )
-    best, chance = chances[0]
+    probs = sorted(zip(labels, said.probabilities.tolist(), strict=True), key=lambda item: -item[1])
+    best, chance = probs[0]
     members = said.label_set
     return render(
         "serving/templates/serving_result.html",
@@ -46,8 +44,8 @@ def result_html(
             coverage=words.percent(rules.coverage or 0),
             labels=", ".join(members or ()) or words.none,
         ),
-        chances=[(name, x, words.percent(x)) for name, x in chances[:MOST_CLASSES]],
-        more=max(0, len(chances) - MOST_CLASSES),
+        probs=[(name, x, words.percent(x)) for name, x in probs[:MOST_CLASSES]],
+        more=max(0, len(probs) - MOST_CLASSES),
         note=note,
         e=None if why is None else _explained(words, why, said.label),
     )

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.data.source import Source, Told
+from sgmft.data.source import JobSummary, Source
 from sgmft.data.tables import open_table
 from sgmft.errors import SgmftError
 from sgmft.jobs.predict import predict_table
@@ -87,7 +87,7 @@ class TableJob:
 
     def _label(
         self, folder: Path, done: Path, predictor: RemotePredictor, on_total: Callable[[int], None]
-    ) -> Told:
+    ) -> JobSummary:
         folder.mkdir()
         if self.pictures is not None:
             unpack(self.pictures, folder, self.unpacked)
@@ -98,7 +98,7 @@ class TableJob:
         return predict_table(Source(str(source)), done, predictor, abstain=self.rules)
 
 
-def _html(words: Wording, told: Told, labelled: Path) -> str:
+def _html(words: Wording, told: JobSummary, labelled: Path) -> str:
     """What there is to say, and the first rows."""
     unusable, withheld = sum(told.errors.values()), sum(told.abstained.values())
     with labelled.open(encoding="utf-8-sig", newline="") as file:

@@ -61,7 +61,7 @@ class Contrast(Network):
 
 @dataclass(frozen=True)
 class ProjectionConfig(NetworkConfig):
-    """Of `Projections`.
+    """Of `ContrastiveProjections`.
 
     Attributes:
         width: D of the shared space.
@@ -72,7 +72,7 @@ class ProjectionConfig(NetworkConfig):
     dropout: float = 0.5
 
 
-class Projections(Contrast):
+class ContrastiveProjections(Contrast):
     """A linear map from each side's standardised features into one space, learned from pairs."""
 
     config: ProjectionConfig

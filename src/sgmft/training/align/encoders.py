@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmft.features.encoder_handle import WithEncoder
+from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.encoders.projected import Maps, save_projected
 from sgmft.models.base import NetworkConfig
 from sgmft.models.presets import TrainConfig
-from sgmft.training.align.contrastive import Contrast, ProjectionConfig, Projections
+from sgmft.training.align.contrastive import Contrast, ContrastiveProjections, ProjectionConfig
 from sgmft.training.align.pairs import Pairs
 from sgmft.training.finetune.batches import RawPosts
 from sgmft.training.finetune.network import Tuned
@@ -40,7 +40,7 @@ class ClipSubject:
         config: how it is trained.
     """
 
-    def __init__(self, source: WithEncoder, pairs: Pairs, tuning: Tuning, seed: int) -> None:
+    def __init__(self, source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> None:
         info = source.encoder.info
         source.forget_encoder()  # its memory is needed
         towers = open_towers(source.encoder_settings, tuning, source.device)
@@ -63,11 +63,11 @@ class MappedSubject:
     """
 
     def __init__(
-        self, source: WithEncoder, pairs: Pairs, fitted: Tensor, width: int, seed: int
+        self, source: EncoderHandle, pairs: Pairs, fitted: Tensor, width: int, seed: int
     ) -> None:
         info = source.encoder.info
         self._name = str(source.encoder_settings["name"])
-        self.model = Projections(ProjectionConfig(*_widths(info), width))
+        self.model = ContrastiveProjections(ProjectionConfig(*_widths(info), width))
         known = pairs.features.take(fitted.nonzero()[:, 0])
         self.model.prepare(known.texts, known.images, None, None)
         self.data: Any = pairs.features

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgmft.data.posts import Post, count_errors, told_errors
+from sgmft.data.posts import Post, count_errors, describe_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import Encodings
 from sgmft.features.features import Features
@@ -40,8 +40,8 @@ class Pairs(NamedTuple):
             SgmftError: all share a text or a picture.
         """
         numbers = self.number.unique()
-        dice = torch.Generator().manual_seed(seed)
-        order = numbers[torch.randperm(len(numbers), generator=dice)]
+        rng = torch.Generator().manual_seed(seed)
+        order = numbers[torch.randperm(len(numbers), generator=rng)]
         size = self.number.bincount(minlength=len(numbers))[order].cumsum(0)
         wanted = min(MOST_HELD_OUT, max(2, round(HELD_OUT * len(self.number))))
         out = torch.isin(self.number, order[: int((size < wanted).sum()) + 1])
@@ -62,7 +62,7 @@ def pairs_of(encoded: Encodings) -> tuple[Pairs, dict[str, int]]:
     if alone := len(encoded.posts) - len(rows):
         skipped["has no text or no picture"] = alone
     if len(rows) < LEAST:
-        told = f", and were left out: {told_errors(skipped)}" if skipped else ""
+        told = f", and were left out: {describe_errors(skipped)}" if skipped else ""
         raise SgmftError(
             f"Aligning needs {LEAST} posts with text and picture, not {len(rows)}{told}."
         )

@@ -15,7 +15,7 @@ from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network
 from sgmft.models.presets import TrainConfig
 from sgmft.training.align.contrastive import info_nce, recall
-from sgmft.training.checkpoint import identity_of, load_checkpoint, save_checkpoint
+from sgmft.training.checkpoint import identity_of, load_training_state, save_training_state
 from sgmft.training.trainer import Epoch, schedule, stopped
 from sgmft.utils.distributed_loss import Criterion
 
@@ -75,7 +75,7 @@ def train_pairs(
     identity = identity_of(model, (pairs, held_out), config) if checkpoint else ""
     best, least = _copied(model), _watch(model, held_out)[0]
     history: list[Epoch] = []
-    found = checkpoint and load_checkpoint(checkpoint, identity, model, optimizer)
+    found = checkpoint and load_training_state(checkpoint, identity, model, optimizer)
     if found:
         best = found[0] or best
         history = [Epoch(*line) for line in found[1]["history"]]
@@ -92,7 +92,7 @@ def train_pairs(
         if checkpoint:
             progress = {"identity": identity, "history": history}
             random = torch.get_rng_state()[None]
-            save_checkpoint(checkpoint, model, optimizer, best, random, progress)
+            save_training_state(checkpoint, model, optimizer, best, random, progress)
         if on_epoch:
             on_epoch(history[-1])
     model.load_state_dict(best)
@@ -111,8 +111,8 @@ def _train_epoch(
     """One pass: loss, and share of texts that find their picture in the batch."""
     model.train()
     device = next(iter(model.state_dict().values())).device
-    dice = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    batches = torch.randperm(len(pairs.labels), generator=dice).split(config.batch_size)
+    rng = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    batches = torch.randperm(len(pairs.labels), generator=rng).split(config.batch_size)
     total = found = 0.0
     for step, rows in enumerate(batches):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sgmft.data.posts import Post, refuse
-from sgmft.features.batch import sides_left
-from sgmft.features.encode import Content, prepare
+from sgmft.features.batch import modalities_left
+from sgmft.features.encode import Content, prepare_posts
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features
 
@@ -35,9 +35,9 @@ class RawBatch(NamedTuple):
     has_image: Tensor  # (B,)
     ngrams: Tensor | None = None  # (B, g) of the text, padded with -1
 
-    def without_sides(self, share: float, lots: Tensor) -> RawBatch:
-        """Modality dropout, as `sgmft.features.batch.Batch.without_sides`."""
-        has_text, has_image = sides_left(self.has_text, self.has_image, share, lots)
+    def drop_modalities(self, share: float, draws: Tensor) -> RawBatch:
+        """Modality dropout, as `sgmft.features.batch.Batch.drop_modalities`."""
+        has_text, has_image = modalities_left(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> RawBatch:
@@ -87,7 +87,7 @@ class RawPosts:
             rows = torch.arange(len(self))[rows or slice(None)]
         posts = [self.posts[i] for i in rows.tolist()]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            contents = list(pool.map(lambda post: prepare(post, self.info), posts))
+            contents = list(pool.map(lambda post: prepare_posts(post, self.info), posts))
         texts: list[str] = []
         pictures, text_of, picture_of = [], [], []
         for i, content in enumerate(contents):

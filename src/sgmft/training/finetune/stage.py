@@ -22,14 +22,14 @@ from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network
-from sgmft.models.inference import answer
+from sgmft.models.inference import predict_logits
 from sgmft.training.finetune.batches import Numbers, RawPosts
 from sgmft.training.finetune.network import Tuned
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import open_towers
-from sgmft.training.fit import Choice, Task, Unseen, choose, kept_epoch
+from sgmft.training.fit import FitResult, HeldOutLogits, TrainingTask, choose, kept_epoch
 from sgmft.training.trainer import Epoch, train
-from sgmft.utils import distributed as processes
+from sgmft.utils import distributed
 
 
 def check_tunable(encoder: Encoder) -> None:
@@ -52,7 +52,7 @@ class Stage:
         tuning: how.
     """
 
-    task: Task
+    task: TrainingTask
     encoded: Encodings
     settings: Mapping[str, Any]
     tuning: Tuning
@@ -64,7 +64,7 @@ class Stage:
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         **run: Any,
-    ) -> tuple[Choice, TunedEncoder]:
+    ) -> tuple[FitResult, TunedEncoder]:
         """The head alone, then both, which stay as they were where no epoch is better.
 
         Args:
@@ -94,14 +94,14 @@ class Stage:
         better = kept.val_loss < least  # NaN is less than nothing
         if not better:
             model.load_state_dict(before)
-        unseen = Unseen(answer(model, watched.features).logits, watched.labels)
-        if keeper is not None or processes.is_main():
+        unseen = HeldOutLogits(predict_logits(model, watched.features).logits, watched.labels)
+        if keeper is not None or distributed.is_main():
             model.towers.save(folder / "encoder")
-        processes.wait()
+        distributed.wait()
         base = str(self.settings["name"])
         tuned = TunedEncoder(folder / "encoder", base, better, keeper)
         kept = kept if better else choice.kept
-        return Choice(model.head, [*choice.history, *history], unseen, kept), tuned
+        return FitResult(model.head, [*choice.history, *history], unseen, kept), tuned
 
     def _model(self, head: Network, device: str | None) -> Tuned:
         torch.manual_seed(self.task.preset.train.seed)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from sgmft.features.encoders.chinese_clip import MEAN, STD, numbers
 from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
 from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
-from sgmft.features.encoders.clip_towers import PictureTower, TextTower
+from sgmft.features.encoders.clip_towers import ImageTower, TextTower
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.training.finetune.augment import augmentation
 from sgmft.training.finetune.settings import Tuning
@@ -71,7 +71,7 @@ class Towers(nn.Module):
             _checkpoint_layers(model)
         mean, std = read.pixels.get("image_mean", MEAN), read.pixels.get("image_std", STD)
         self.texts = TextTower(model)
-        self.pictures = PictureTower(model, mean, std, patch_grid)
+        self.pictures = ImageTower(model, mean, std, patch_grid)
         size = model.config.vision_config.image_size
         self._augment = augmentation(size) if tuning.augment else None
 

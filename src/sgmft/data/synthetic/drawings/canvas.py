@@ -39,7 +39,7 @@ def _spot() -> Image.Image:
 
 
 class Canvas:
-    """An RGB picture whose x runs from 0 to `w` and y from 0 (top) to 1, with its own dice.
+    """An RGB picture whose x runs from 0 to `w` and y from 0 (top) to 1, with its own rng.
 
     Attributes:
         w: width divided by height.

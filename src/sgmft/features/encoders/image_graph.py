@@ -76,7 +76,7 @@ def pooling(side: int, grid: int) -> Tensor:
     return adaptive_avg_pool2d(unit, grid).flatten(1).T.contiguous()
 
 
-def write_pictures(patch_grid: int, path: Path) -> None:
+def write_image_network(patch_grid: int, path: Path) -> None:
     """Write the graph."""
     example = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     inputs = {"pictures": (example, 1)}
@@ -88,7 +88,7 @@ def can_run() -> bool:
     return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
-def open_pictures(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
+def open_image_network(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
     """The graph, from the user's cache or else written there; made in ten seconds or so.
 
     Args:
@@ -104,11 +104,11 @@ def open_pictures(patch_grid: int, keys: Sequence[str], threads: int) -> Session
             return Session(path, threads)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_pictures(patch_grid, path)
+        write_image_network(patch_grid, path)
         write_whole(digest, file_digest(path).encode())
         return Session(path, threads)
     except OSError:  # the cache cannot be written: for this process only
         with TemporaryDirectory() as folder:
             path = Path(folder) / name
-            write_pictures(patch_grid, path)
+            write_image_network(patch_grid, path)
             return Session(path, threads)

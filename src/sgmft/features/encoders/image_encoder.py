@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Heads, Texts
-from sgmft.features.encoders.batches import encode_pictures, graph_runner
+from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, FloatArray, Texts
+from sgmft.features.encoders.batches import encode_image_batches, graph_runner
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 from sgmft.features.encoders.efficientnet import (
     IMAGE_SIZE,
@@ -22,14 +22,14 @@ from sgmft.features.encoders.efficientnet import (
     EfficientNetLite,
     imagenet_names,
 )
-from sgmft.features.encoders.picture_graph import can_run, open_pictures
+from sgmft.features.encoders.image_graph import can_run, open_image_network
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
 
 PICTURE_BYTES = 16 << 20  # the widest layers of a picture, in float32
 
 
-class PictureEncoder:
+class ImageEncoder:
     """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
 
     Args:
@@ -105,15 +105,15 @@ class PictureEncoder:
         run = (
             graph_runner(self._graph, tokens) if self._runs_graph else self._network_runner(tokens)
         )
-        return encode_pictures(pictures, self._batch_size, IMAGE_WIDTH, tokens, run)
+        return encode_image_batches(pictures, self._batch_size, IMAGE_WIDTH, tokens, run)
 
     @cached_property
     def _graph(self) -> Session:
         keys = [network.key for network in self._networks]
-        return open_pictures(self.patch_grid, keys, torch.get_num_threads())
+        return open_image_network(self.patch_grid, keys, torch.get_num_threads())
 
     def _network_runner(self, tokens: bool) -> Callable[[NDArray[np.uint8]], list[FloatArray]]:
-        """What `encode_pictures` runs where torch computes."""
+        """What `encode_image_batches` runs where torch computes."""
 
         @torch.inference_mode()
         def run(pictures: NDArray[np.uint8]) -> list[FloatArray]:
@@ -126,8 +126,8 @@ class PictureEncoder:
 
         return run
 
-    def class_heads(self) -> Heads:
+    def class_heads(self) -> ClassifierHeads:
         """The published heads of both networks for the 1,000 classes of ImageNet."""
         heads = [network.head() for network in self._networks]
         weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
-        return Heads(weight, bias, imagenet_names())
+        return ClassifierHeads(weight, bias, imagenet_names())
