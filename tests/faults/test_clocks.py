@@ -63,8 +63,8 @@ SCRIPT = """
 import sys, time
 from counting_encoder import CountingEncoder
 from test_clocks import POSTS
-from sgmft.encoding import encode_posts
-from sgmft.store import FeatureStore
+from sgmft.features.encode import encode_posts
+from sgmft.features.store import FeatureStore
 encoder = CountingEncoder()
 store = FeatureStore(sys.argv[1], encoder.info, tokens=True)
 for chunk in encode_posts(POSTS, encoder, tokens=True, store=store, chunk=2):

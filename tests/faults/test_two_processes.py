@@ -21,8 +21,8 @@ SCRIPT = """
 import sys
 from counting_encoder import CountingEncoder
 from test_two_processes import POSTS
-from sgmft.encoding import encode_posts
-from sgmft.store import FeatureStore
+from sgmft.features.encode import encode_posts
+from sgmft.features.store import FeatureStore
 first, last = int(sys.argv[2]), int(sys.argv[3])
 encoder = CountingEncoder()
 print("ready", flush=True)

@@ -22,7 +22,7 @@ def phrases(place: str) -> Phrases:
     """Return the phrases of a place, or of "anywhere", by kind."""
     name = place.lower().replace(" ", "_") + ".toml"
     source = tomllib.loads(
-        files("sgmft.data.synthetic.sample").joinpath("phrases", name).read_text("utf-8")
+        files("sgmft.data.synthetic").joinpath("phrases", name).read_text("utf-8")
     )
     return {
         kind: tuple(text.strip().split("\n") if "\n" in text else text.split())

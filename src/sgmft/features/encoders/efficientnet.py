@@ -30,9 +30,7 @@ MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0
 
 def imagenet_names() -> list[str]:
     """Names of the 1,000 classes of ImageNet, in the order of the published networks."""
-    text = (
-        files("sgmft.features.encoders.registry").joinpath("imagenet_names.txt").read_text("utf-8")
-    )
+    text = files("sgmft.features.encoders").joinpath("imagenet_names.txt").read_text("utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 

@@ -216,8 +216,8 @@ def test_a_run_that_diverged_is_a_failed_one(compare, monkeypatch):
 PLUGIN = """
 import os
 from dataclasses import replace
-from sgmft.baselines.linear_probe import METHODS as PROBES
-from sgmft.methods import METHODS
+from sgmft.models.baselines.linear_probe import METHODS as PROBES
+from sgmft.models.registry import METHODS
 
 class Deadly(PROBES[0].network):
     def solve(self, batch, labels):

@@ -13,7 +13,7 @@ import pytest
 from sgmft import SemanticLocator, read_posts
 from sgmft.locator.onnx.export import export_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import Example, overview_figure, write_demo_report, write_evaluation
 
 EVIL = "<script>alert('&')</script>"
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 EPOCHS = [
     {"epoch": k, "loss": 1 / k, "accuracy": 1 - 1 / k, "val_loss": math.nan, "gate_entropy": 0.9}
     for k in range(1, 4)

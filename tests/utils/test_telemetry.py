@@ -15,7 +15,7 @@ RUN = """
 import sys
 from pathlib import Path
 import numpy as np
-from sgmft.graphs.session import Session
+from sgmft.utils.onnx_session import Session
 Session(Path(sys.argv[1])).run(["y"], {"x": np.zeros((2, 3), np.float32)})
 """
 

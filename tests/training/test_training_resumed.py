@@ -90,7 +90,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-import sgmft.checkpoint as checkpoint
+import sgmft.training.checkpoint as checkpoint
 import test_training_resumed as t
 
 written, write = 0, checkpoint.save_file
@@ -108,7 +108,7 @@ t.run(checkpoint=Path(sys.argv[1]))
 
 
 def test_killed_while_writing_a_checkpoint(tmp_path):
-    script = KILLED.format(tests=str(Path(__file__).parent))
+    script = KILLED.format(tests=str(Path(__file__).parents[1]))
     ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
     assert ended.returncode == -9, ended.stderr
     with safe_open(tmp_path / FILE, "pt") as file:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from several_trainings import run, trainings
 from small_runs import same
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 

@@ -29,9 +29,9 @@ import json, os, signal, sys, time
 from multiprocessing import get_context
 from pathlib import Path
 from test_encoding_killed import sample_table
-from sgmft.encoders import load_encoder
-from sgmft.encoding import encode_posts
-from sgmft.store import FeatureStore
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encode import encode_posts
+from sgmft.features.store import FeatureStore
 
 encoder = load_encoder()
 encoder.encode_texts(["家"], True)
@@ -65,7 +65,7 @@ def sample_table(table: Path) -> list[Post]:
 
 
 def drive(table: Path, folder: Path, moments: list[tuple[int | None, float]]) -> list[list[int]]:
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(table), str(folder), json.dumps(moments)],
         env={**os.environ, "PYTHONPATH": path},

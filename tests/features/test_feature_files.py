@@ -219,13 +219,13 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np, torch
-from sgmft.encoders import EncoderInfo
-from sgmft.feature_files import FeatureFiles
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.memmap import FeatureFiles
 from sgmft.features import Features
-from sgmft.memory import keep_freed_memory
-from sgmft.nn.inputs import Normalizer
-from sgmft.post_features import PostFeatures
-from sgmft.store import FeatureStore
+from sgmft.utils.runtime import keep_freed_memory
+from sgmft.models.base import Normalizer
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.store import FeatureStore
 
 keep_freed_memory()  # so that what was needed once is counted
 info, rng = EncoderInfo("x", "0" * 16, 8, 128, False, None, 8, "light"), np.random.default_rng(0)
