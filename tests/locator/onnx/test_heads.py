@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from baselines.test_every_method import SMALL, SYSTEMS, features, fresh, task
 
+from models.baselines.test_every_method import SMALL, SYSTEMS, features, fresh, task
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_processes import launched
 
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
 from sgmft.data.posts import Post
+from training.test_processes import launched
 
 
 def table(folder: Path, posts: list[Post]) -> Path:
