@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from measuring import in_turns, print_row
 from sklearn.linear_model import LogisticRegression
-from training import CLASSES, COMPACT, POSTS, made
 
 from sgmft.models.inference import predict_logits
 from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask
 from sgmft.training.trainer import train
+from training import CLASSES, COMPACT, POSTS, made
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from statistics import median
 import numpy as np
 import torch
 from compact_features import posts_in
-
 from export import sample
+
 from sgmft import SemanticLocator
 from sgmft.data.source import Source
 from sgmft.features.encode import Content, encode_all, prepare_posts

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from export import SGMFT, sample
 from matplotlib.figure import Figure
 from measuring import print_row
 
-from export import SGMFT, sample
 from sgmft.data.synthetic.texts import PLACES, write
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 

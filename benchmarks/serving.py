@@ -26,10 +26,10 @@ from statistics import median
 
 import httpx
 import numpy as np
+from export import SGMFT, sample
 from matplotlib.figure import Figure
 from measuring import spread
 
-from export import SGMFT, sample
 from sgmft import Post, read_posts
 from sgmft.evaluation.figures import drawing_style, svg_text
 

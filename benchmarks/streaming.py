@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from export import SGMFT, sample
 from matplotlib.figure import Figure
 from PIL import Image
 
-from export import SGMFT, sample
 from sgmft.data.synthetic.texts import PLACES, write
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from sgmft.data.posts import Post
 from tiny_encoder import TinyEncoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, as by nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
@@ -55,7 +60,7 @@ def tiny() -> Any:
 
 
 @pytest.fixture(scope="session")
-def toy_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
+def small_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
     """36 easy posts of three labels and six users; some lack text, most lack a picture."""
     folder, rng, posts = tmp_path_factory.mktemp("toy"), np.random.default_rng(0), []
     for i in range(36):
@@ -72,10 +77,10 @@ def toy_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
 
 
 @pytest.fixture(scope="session")
-def toy_model(tiny: Callable[..., Any], toy_posts: list[Post]) -> Any:
+def small_model(tiny: Callable[..., Any], small_posts: list[Post]) -> Any:
     """A locator trained on the toy posts in twelve epochs, good at them."""
     settings = {"epochs": 12, "dropout": 0.0, "patience": 0}
-    return tiny(settings, val_size=0.0).fit(toy_posts)
+    return tiny(settings, val_size=0.0).fit(small_posts)
 
 
 @pytest.fixture(scope="session")
@@ -104,26 +109,75 @@ def trained(sample: Path, store: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def start() -> Callable[..., subprocess.Popen[str]]:
-    """Starts `sgmft` and does not wait; the pipes are text."""
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `sgmft` in this process, which costs no start of Python and torch.
 
-    def start(*words: Any) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also in the background
-        return subprocess.Popen([SGMFT, *map(str, words)], text=True, preexec_fn=hear, **pipes)
+    The answer is that of `subprocess.run`; `cwd` and `input` as there. Plugins are forgotten
+    afterwards. Not for threads, and not for what ends the process: see `run_process`.
+    """
 
-    return start
+    def run(
+        *words: Any, input: str = "", cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        from sgmft.cli.main import main
+
+        command = [str(SGMFT), *map(str, words)]
+        with ExitStack() as stack:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            files = {x: stack.enter_context(TemporaryFile()) for x in ("stdout", "stderr")}
+            for name, file in files.items():
+                patch.setattr(sys, name, io.TextIOWrapper(file, "utf-8", write_through=True))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode()), "utf-8"))
+            patch.setattr(sys, "argv", command)
+            patch.setenv("COLUMNS", "200")
+            if cwd is not None:
+                patch.chdir(cwd)
+            if "--plugin" in command:
+                for registry in registries():
+                    stack.enter_context(mock.patch.dict(registry))
+            try:
+                main()
+                code = 0
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+            found = {}
+            for name, file in files.items():
+                file.seek(0)
+                found[name] = file.read().decode().replace("\r\n", "\n")
+        return subprocess.CompletedProcess(command, code, **found)
+
+    return run
+
+
+def registries() -> list[dict[str, Any]]:
+    """What a plugin can add to."""
+    from sgmft.features.encoders.registry import ENCODERS
+    from sgmft.models.fusions import FUSIONS
+    from sgmft.models.registry import METHODS
+
+    return [ENCODERS, FUSIONS, METHODS]
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `sgmft` as a user does; `cwd` and `input` as in `subprocess.run`."""
 
-    def run(*words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run_process(*words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [SGMFT, *map(str, words)]
         environment = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"}
         return subprocess.run(
             command, capture_output=True, text=True, timeout=300, env=environment, **options
         )
 
-    return run
+    return run_process
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `sgmft` and does not wait; the pipes are text."""
+
+    def start(*words: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([SGMFT, *map(str, words)], text=True, **pipes)
+
+    return start

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from picture_files import encoded, quarters
+from image_files import encoded, quarters
 
 CODECS = {"mp4": "libx264", "mov": "mpeg4", "webm": "libvpx"}
 COLOURS = 64  # told apart: 4 levels of red, green and blue each

@@ -1,39 +1,17 @@
-"""The commands, started as a user starts them; users' mistakes, told in one line."""
+"""The commands, and the one line that answers a user's mistake."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import signal
-import sys
 import time
 
 import pyarrow.parquet as pq
 import pytest
 
-from sgmft.cli.main import main
-
 COMMANDS = ["sample", "train", "evaluate", "predict", "explain", "encode"]
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
-
-
-@pytest.fixture
-def told(monkeypatch, capfd):
-    """What a command that fails says: its exit code and the lines on standard error.
-
-    In this process, for starting one anew takes seconds; `main` is all that the script calls.
-    """
-
-    def told(*words):
-        monkeypatch.setattr(sys, "argv", ["sgmft", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        assert out == ""
-        return ended.value.code, [line for line in err.splitlines() if line.strip()]
-
-    return told
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
@@ -144,11 +122,8 @@ def test_ctrl_c(start, sample, store, tmp_path):
     assert "Traceback" not in errors
 
 
-# --- mistakes
-
-
-def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
-    ended = run("train", tmp_path / "nope.csv", "-o", tmp_path / "m")
+def test_a_mistake_in_a_process_of_its_own(run_process, tmp_path):
+    ended = run_process("train", tmp_path / "nope.csv", "-o", tmp_path / "m")
     assert ended.returncode == 2 and ended.stdout == ""
     (line,) = filter(None, ended.stderr.splitlines())
     assert line.startswith("sgmft: There is no file") and "nope.csv" in line
@@ -199,31 +174,32 @@ def test_a_mistake_in_a_process_of_its_own(run, tmp_path):
         ("sample {out} --posts 3", "at least 7"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(told, sample, trained, tmp_path, words, expected):
+def test_a_mistake_is_answered_in_one_line(run, sample, trained, tmp_path, words, expected):
     places = {"table": sample, "model": trained, "images": sample.parent / "images"}
     places |= {"out": tmp_path / "out", "gone": tmp_path / "gone"}
-    code, lines = told(*(word.format(**places) for word in words.split()))
-    assert code == 2
-    assert len(lines) == 1 and lines[0].startswith("sgmft: ") and expected in lines[0]
-    assert len(lines[0]) < 500
+    ended = run(*(word.format(**places) for word in words.split()))
+    assert ended.returncode == 2 and ended.stdout == ""
+    (line,) = filter(None, ended.stderr.splitlines())
+    assert line.startswith("sgmft: ") and expected in line and len(line) < 500
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert left in ([], ["_encoder.json"])  # a feature store without features
 
 
-def test_a_wrong_column_names_those_there_are(told, sample, tmp_path):
-    _, (line,) = told("train", sample, "-o", tmp_path / "m", "--column", "label=place")
-    assert f"{', '.join(COLUMNS)}" in line
+def test_a_wrong_column_names_those_there_are(run, sample, tmp_path):
+    ended = run("train", sample, "-o", tmp_path / "m", "--column", "label=place")
+    assert ended.returncode == 2 and ", ".join(COLUMNS) in ended.stderr
 
 
-def test_strict_stops_with_the_row(told, trained, tmp_path):
+def test_strict_stops_with_the_row(run, trained, tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("text,image\nhello,gone.jpg\n")
     for words in (
         ("predict", trained, table, "-o", tmp_path / "out.csv", "--features", "none"),
         ("encode", table, "-o", tmp_path / "f"),
     ):
-        code, lines = told(*words, "--strict")
-        assert code == 2 and lines[-1] == "sgmft: t.csv, row 2: there is no file gone.jpg."
+        ended = run(*words, "--strict")
+        last = ended.stderr.splitlines()[-1]
+        assert ended.returncode == 2 and last == "sgmft: t.csv, row 2: there is no file gone.jpg."
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -231,7 +207,6 @@ def test_strict_stops_with_the_row(told, trained, tmp_path):
     "words",
     [["train"], ["train", "posts.csv"], ["fly"], ["train", "t", "--epochs", "3"]],
 )
-def test_words_that_are_no_command(told, words):
-    code, lines = told(*words)
-    assert code == 2 and any("Usage: " in line for line in lines)
-    assert not any("Traceback" in line for line in lines)
+def test_words_that_are_no_command(run, words):
+    ended = run(*words)
+    assert ended.returncode == 2 and "Usage: " in ended.stderr and "Traceback" not in ended.stderr

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from sgmft import Post, SemanticLocator
-from sgmft.cli.main import app
 from sgmft.errors import SgmftWarning
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.locator.abstention import Abstention
@@ -76,12 +75,11 @@ def test_of_many_such_labels_ten_are_named():
         SemanticLocator("tiny", method="text-only").fit(posts([*labels, "other", "other"]))
 
 
-def test_the_command_warns_in_one_line(tmp_path, capfd):
+def test_the_command_warns_in_one_line(run, tmp_path):
     table = tmp_path / "posts.jsonl"
     rows = [{"text": p.text, "label": p.label} for p in posts([*["a", "b"] * 6, "单独"])]
     table.write_text("\n".join(map(json.dumps, rows)))
-    command = ["train", str(table), "-o", str(tmp_path / "model"), "--encoder", "tiny"]
-    app([*command, "--features", "none"], standalone_mode=False)
-    told = " ".join(capfd.readouterr().err.split())
-    assert "Warning: Only one post has the label 单独: it is learned from" in told
-    assert "UserWarning" not in told and ".py:" not in told
+    words = ["--encoder", "tiny", "--features", "none"]
+    output = " ".join(run("train", table, "-o", tmp_path / "model", *words).stderr.split())
+    assert "Warning: Only one post has the label 单独: it is learned from" in output
+    assert "UserWarning" not in output and ".py:" not in output

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from counting_encoder import CountingEncoder, same
+from recording_encoder import RecordingEncoder, equal_features
 from sgmft.data.posts import Post
 from sgmft.features.encode import encode_posts
 from sgmft.features.store import FeatureStore
@@ -42,7 +42,7 @@ def test_a_folder_that_is_gone_is_told(tmp_path):
 
 @pytest.mark.parametrize("days", [-400, 400])
 def test_a_store_opened_under_another_clock_while_one_writes(tmp_path, monkeypatch, days):
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path, encoder.info, tokens=True)
     now, replace = time.time, Path.replace
 
@@ -56,16 +56,16 @@ def test_a_store_opened_under_another_clock_while_one_writes(tmp_path, monkeypat
     (chunk,) = encode_posts(POSTS, encoder, tokens=True, store=store)
     again = FeatureStore(tmp_path, encoder.info, tokens=True)
     assert len(again) == len(POSTS)
-    assert all(map(same, again.read(chunk.keys), chunk.rows))
+    assert all(map(equal_features, again.read(chunk.keys), chunk.rows))
 
 
 SCRIPT = """
 import sys, time
-from counting_encoder import CountingEncoder
+from recording_encoder import RecordingEncoder
 from test_clocks import POSTS
 from sgmft.features.encode import encode_posts
 from sgmft.features.store import FeatureStore
-encoder = CountingEncoder()
+encoder = RecordingEncoder()
 store = FeatureStore(sys.argv[1], encoder.info, tokens=True)
 for chunk in encode_posts(POSTS, encoder, tokens=True, store=store, chunk=2):
     pass
@@ -89,7 +89,7 @@ def test_a_process_whose_clock_is_wrong_loses_nothing(tmp_path):
         assert abs(float(ended.stdout) - time.time()) > 2 * 86_400
         seen.append({x: x.stat().st_ino for x in tmp_path.rglob("*") if x.is_file()})
     assert seen[0] == seen[1] and len(seen[0]) == 1 + len(POSTS) // 2
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path, encoder.info, tokens=True)
     list(encode_posts(POSTS, encoder, tokens=True, store=store))
     assert not encoder.texts

@@ -19,17 +19,17 @@ from sgmft.jobs.train import train_table
 from sgmft.locator.abstention import HeldOut
 from sgmft.locator.onnx.manifest import MANIFEST, Manifest
 from sgmft.utils.checksums import file_digests, is_whole, with_checksum
-from toy_tables import names
-from toy_tables import rows as rows
-from toy_tables import table as table
+from small_tables import file_names
+from small_tables import rows as rows
+from small_tables import table as table
 
 FILES = ("config.json", "model.safetensors", "held_out.safetensors")
 
 
 @pytest.fixture(scope="module")
-def saved(tiny, toy_posts, tmp_path_factory) -> Path:
+def saved(tiny, small_posts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("damaged") / "model"
-    tiny(preset="default").fit(toy_posts).save_pretrained(folder)
+    tiny(preset="default").fit(small_posts).save_pretrained(folder)
     return folder
 
 
@@ -77,13 +77,13 @@ def test_a_change_by_hand_is_refused_until_its_line_is_deleted(model):
     assert "Heim" in SemanticLocator.from_pretrained(model).labels
 
 
-def test_a_model_from_before_there_were_digests(model, toy_posts):
-    said = SemanticLocator.from_pretrained(model).predict(toy_posts)
+def test_a_model_from_before_there_were_digests(model, small_posts):
+    said = SemanticLocator.from_pretrained(model).predict(small_posts)
     path = model / "config.json"
     config = json.loads(path.read_text("utf-8"))
     del config["sgmft"]["digest"], config["sgmft"]["files"]
     path.write_text(json.dumps(config), "utf-8")
-    assert SemanticLocator.from_pretrained(model).predict(toy_posts) == said
+    assert SemanticLocator.from_pretrained(model).predict(small_posts) == said
 
 
 def test_killed_between_the_files_of_a_model_and_run_again(table, tiny, tmp_path, monkeypatch):
@@ -102,7 +102,7 @@ def test_killed_between_the_files_of_a_model_and_run_again(table, tiny, tmp_path
         assert not (tmp_path / "m" / "config.json").exists()
     (tmp_path / "m" / ".model.safetensors.0123.tmp").write_bytes(b"half")
     train_table(Source(str(table)), tmp_path / "m", tiny(preset="default"))
-    assert names(tmp_path / "m") == ["README.md", *FILES[:1], *FILES[:0:-1]]
+    assert file_names(tmp_path / "m") == ["README.md", *FILES[:1], *FILES[:0:-1]]
     SemanticLocator.from_pretrained(tmp_path / "m")
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from counting_encoder import CountingEncoder, same
-from counting_encoder import files as files
-from counting_encoder import posts as posts
+from recording_encoder import RecordingEncoder, equal_features
+from recording_encoder import files as files
+from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features import store as module
@@ -24,9 +24,9 @@ CHUNK = 5  # three shards of the posts
 
 
 def encode(
-    posts: list[Post], folder: Path, encoder: CountingEncoder | None = None, **options: object
+    posts: list[Post], folder: Path, encoder: RecordingEncoder | None = None, **options: object
 ) -> list[Chunk]:
-    encoder = encoder or CountingEncoder()
+    encoder = encoder or RecordingEncoder()
     store = FeatureStore(folder, encoder.info, tokens=True)
     return list(encode_posts(posts, encoder, tokens=True, store=store, chunk=CHUNK, **options))
 
@@ -37,7 +37,7 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 def alike(one: list[Chunk], other: list[Chunk]) -> bool:
     return all(
-        a.posts == b.posts and a.keys == b.keys and all(map(same, a.rows, b.rows))
+        a.posts == b.posts and a.keys == b.keys and all(map(equal_features, a.rows, b.rows))
         for a, b in zip(one, other, strict=True)
     )
 
@@ -65,7 +65,7 @@ def test_a_damaged_shard_is_set_aside_and_written_anew(tmp_path, posts, how):
     path = sorted(tmp_path.glob("*/part-*.parquet"))[1]
     damage(path, how)
     found = path.read_bytes()
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     with pytest.warns(SgmftWarning) as told:
         again = encode(posts, tmp_path, encoder)
     assert [str(path) in str(one.message) for one in told] == [True]
@@ -107,7 +107,7 @@ def test_damage_that_is_found_while_a_chunk_is_read(tmp_path, posts):
     """Its posts were prepared without their pictures: the store had them a moment ago."""
     clean = encode(posts, tmp_path)
     before = shards(tmp_path)
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path, encoder.info, tokens=True)
     chunks = encode_posts(posts, encoder, tokens=True, store=store, chunk=CHUNK)
     again = [next(chunks)]
@@ -124,7 +124,7 @@ def test_damage_that_is_found_while_a_chunk_is_read(tmp_path, posts):
 
 def test_a_picture_that_changed_meanwhile_is_what_is_encoded(tmp_path, posts, files):
     clean = encode(posts[:1], tmp_path)
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path, encoder.info, tokens=True)
     (path,) = tmp_path.glob("*/part-*.parquet")
     path.write_bytes(b"")
@@ -142,7 +142,7 @@ def test_a_picture_that_changed_meanwhile_is_what_is_encoded(tmp_path, posts, fi
 
 def test_damage_in_the_store_that_pictures_are_taken_from(tmp_path, posts):
     clean = encode(posts, tmp_path / "own")
-    other = CountingEncoder(fingerprint="d" * 16)
+    other = RecordingEncoder(fingerprint="d" * 16)
     encode(posts, tmp_path / "pictures", other)
     pictures = FeatureStore(tmp_path / "pictures", other.info, tokens=True)
     path = sorted((tmp_path / "pictures").glob("*/part-*.parquet"))[0]
@@ -154,7 +154,7 @@ def test_damage_in_the_store_that_pictures_are_taken_from(tmp_path, posts):
 
 def test_a_shard_that_another_process_has_set_aside(tmp_path, posts):
     clean = encode(posts, tmp_path)
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path, encoder.info, tokens=True)
     for path in tmp_path.glob("*/part-*.parquet"):
         path.rename(path.with_name(f"_{path.name}.damaged1"))
@@ -164,7 +164,7 @@ def test_a_shard_that_another_process_has_set_aside(tmp_path, posts):
 
 def test_what_only_reads_is_told_to_run_again(tmp_path, posts):
     chunks = encode(posts, tmp_path)
-    store = FeatureStore(tmp_path, CountingEncoder().info, tokens=True)
+    store = FeatureStore(tmp_path, RecordingEncoder().info, tokens=True)
     for path in tmp_path.glob("*/part-*.parquet"):
         path.write_bytes(path.read_bytes()[:-1])
     with (
@@ -178,7 +178,7 @@ def test_what_only_reads_is_told_to_run_again(tmp_path, posts):
 
 def test_where_nothing_can_be_renamed_the_shard_is_named_and_stays(tmp_path, posts, monkeypatch):
     chunks = encode(posts, tmp_path)
-    store = FeatureStore(tmp_path, CountingEncoder().info, tokens=True)
+    store = FeatureStore(tmp_path, RecordingEncoder().info, tokens=True)
     (path, *_) = sorted(tmp_path.glob("*/part-*.parquet"))
     path.write_bytes(b"")
 

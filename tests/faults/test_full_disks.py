@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from faults import COMPARE, command, comparison_of, fill, model_of, mounted, shards_of
-from toy_tables import rows as rows
-from toy_tables import table as table
+from small_tables import rows as rows
+from small_tables import table as table
 
 pytestmark = pytest.mark.usefixtures("tiny")
 EPOCHS = ("--preset", "elements", "--set", "epochs=3", "--set", "width=16", "--set", "heads=2")
 
 
 @pytest.fixture
-def jobs(table, toy_model, tmp_path) -> dict[str, tuple[Callable[..., tuple[Any, ...]], Any]]:
+def jobs(table, small_model, tmp_path) -> dict[str, tuple[Callable[..., tuple[Any, ...]], Any]]:
     """Each command with its output in a folder, and what it leaves there."""
-    toy_model.save_pretrained(tmp_path / "given")
+    small_model.save_pretrained(tmp_path / "given")
     store = ("--features", tmp_path / "store")
     tiny = ("--encoder", "tiny")
     return {

@@ -12,10 +12,10 @@ import pytest
 
 from faults import COMPARE, command
 from sgmft.utils.signals import Stopped, stoppable
+from small_tables import file_names
+from small_tables import rows as rows
+from small_tables import table as table
 from tiny_encoder import TinyEncoder
-from toy_tables import names
-from toy_tables import rows as rows
-from toy_tables import table as table
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -24,9 +24,9 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 @pytest.mark.parametrize("job", ["encode", "train", "predict"])
 @pytest.mark.usefixtures("tiny")
 def test_a_signal_within_the_work(
-    job, number, table, toy_model, tmp_path, monkeypatch, capsys, request
+    job, number, table, small_model, tmp_path, monkeypatch, capsys, request
 ):
-    toy_model.save_pretrained(tmp_path / "given")
+    small_model.save_pretrained(tmp_path / "given")
     out = tmp_path / "out put"
     words = {
         "encode": ("encode", table, "-o", out / "f", "--encoder", "tiny"),
@@ -84,7 +84,7 @@ def test_compare_ends_with_its_processes(start, sample, store, tmp_path):
     assert "Traceback" not in errors
     psutil.wait_procs(children, 30)
     assert not [child for child in children if child.is_running()]
-    assert not [name for name in names(tmp_path / "c") if name.startswith(".")]
+    assert not [name for name in file_names(tmp_path / "c") if name.startswith(".")]
 
 
 def wait_for_workers(process, folder: Path) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from counting_encoder import CountingEncoder, same
+from recording_encoder import RecordingEncoder, equal_features
 from sgmft.data.posts import Post
 from sgmft.features.encode import encode_posts
 from sgmft.features.store import FeatureStore
@@ -19,12 +19,12 @@ POSTS = [Post(f"第{i}天在家") for i in range(90)]
 # Tells that it is ready, and begins when it is told to.
 SCRIPT = """
 import sys
-from counting_encoder import CountingEncoder
+from recording_encoder import RecordingEncoder
 from test_two_processes import POSTS
 from sgmft.features.encode import encode_posts
 from sgmft.features.store import FeatureStore
 first, last = int(sys.argv[2]), int(sys.argv[3])
-encoder = CountingEncoder()
+encoder = RecordingEncoder()
 print("ready", flush=True)
 sys.stdin.readline()
 store = FeatureStore(sys.argv[1], encoder.info, tokens=True)
@@ -54,13 +54,13 @@ def test_the_store_is_as_one_process_would_have_written_it(tmp_path, shares):
     for process in started:
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0 and not errors
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     alone = FeatureStore(tmp_path / "alone", encoder.info, tokens=True)
     chunks = list(encode_posts(POSTS, encoder, tokens=True, store=alone, chunk=5))
     keys = [key for chunk in chunks for key in chunk.keys]
     both = FeatureStore(tmp_path / "both", encoder.info, tokens=True)
     assert len(both) == len(alone) == len(POSTS)
-    assert all(map(same, both.read(keys), alone.read(keys)))
+    assert all(map(equal_features, both.read(keys), alone.read(keys)))
     assert not list(both.folder.glob(".*"))
     if shares[0] == shares[1]:
         files = [{x.name for x in store.folder.iterdir()} for store in (alone, both)]

@@ -8,9 +8,9 @@ from threading import Event
 import numpy as np
 import pytest
 
-from counting_encoder import IMAGE, SIZE, TEXT, WORD, CountingEncoder, by_id, same
-from counting_encoder import files as files
-from counting_encoder import posts as posts
+from recording_encoder import IMAGE, SIZE, TEXT, WORD, RecordingEncoder, by_id, equal_features
+from recording_encoder import files as files
+from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.ngrams import ngrams
 from sgmft.features.encode import MAX_PICTURES, encode_posts, stack
@@ -31,7 +31,7 @@ REASONS = {
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize("with_store", [False, True])
 def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> None:
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True) if with_store else None
     before = list(posts)
     chunks = list(encode_posts(iter(posts), encoder, tokens=True, store=store, chunk=chunk))
@@ -51,7 +51,7 @@ def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> Non
 
 
 def test_features_belong_to_their_posts(posts, files) -> None:
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     found = by_id(list(encode_posts(posts, encoder, tokens=True, chunk=6)))
     from sgmft.data.preprocessing.images import load_image  # what a post's picture is by itself
 
@@ -74,13 +74,13 @@ def test_features_belong_to_their_posts(posts, files) -> None:
     assert found["text"].images is found["text"].regions is None
     assert found["picture"].text is found["picture"].words is None
     assert found["emoji with a picture"].text is None
-    assert same(found["both"], found["both again"])
+    assert equal_features(found["both"], found["both again"])
 
 
 @pytest.mark.parametrize("tokens", [True, False])
 def test_every_post_with_a_text_has_its_n_grams(posts, tokens: bool) -> None:
     written = Post("@小明 在家 看书 http://t.cn/A6 😂", id="written")
-    found = by_id(list(encode_posts([*posts, written], CountingEncoder(), tokens=tokens)))
+    found = by_id(list(encode_posts([*posts, written], RecordingEncoder(), tokens=tokens)))
     np.testing.assert_array_equal(found["both"].ngrams, ngrams("在家看书"))
     np.testing.assert_array_equal(found["three"].ngrams, ngrams("电影院"))
     np.testing.assert_array_equal(found["written"].ngrams, ngrams("在家看书"))  # as it is cleaned
@@ -90,12 +90,12 @@ def test_every_post_with_a_text_has_its_n_grams(posts, tokens: bool) -> None:
 
 
 def test_tokens_only_where_asked_for(posts) -> None:
-    for row in by_id(list(encode_posts(posts, CountingEncoder()))).values():
+    for row in by_id(list(encode_posts(posts, RecordingEncoder()))).values():
         assert row.words is None and row.regions is None
 
 
 def test_no_posts_and_only_bad_ones(tmp_path) -> None:
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path, encoder.info, True)
     assert list(encode_posts([], encoder, store=store)) == []
     (chunk,) = encode_posts([Post("")] * 3, encoder, tokens=True, store=store)
@@ -114,7 +114,7 @@ def test_posts_are_taken_one_chunk_ahead() -> None:
             taken += 1
             yield Post(f"第{taken}条")
 
-    stream = encode_posts(endless(), CountingEncoder(), chunk=5)
+    stream = encode_posts(endless(), RecordingEncoder(), chunk=5)
     for expected in (10, 15, 20):
         next(stream)
         assert taken == expected
@@ -122,7 +122,7 @@ def test_posts_are_taken_one_chunk_ahead() -> None:
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_texts_are_encoded_beside_pictures_where_they_can_be(posts, apart: bool) -> None:
-    class Meeting(CountingEncoder):
+    class Meeting(RecordingEncoder):
         """Waits, before a picture is encoded, for texts to be under way."""
 
         def __init__(self) -> None:
@@ -140,9 +140,9 @@ def test_texts_are_encoded_beside_pictures_where_they_can_be(posts, apart: bool)
             self.seen.set()
             return super().encode_images(pictures, tokens)
 
-    encoder, plain = Meeting(), CountingEncoder()
+    encoder, plain = Meeting(), RecordingEncoder()
     found, wanted = (list(encode_posts(posts, x, tokens=True)) for x in (encoder, plain))
     assert encoder.beside == [apart]
     for one, other in zip(found, wanted, strict=True):
         assert one.keys == other.keys
-        assert all(same(a, b) for a, b in zip(one.rows, other.rows, strict=True))
+        assert all(equal_features(a, b) for a, b in zip(one.rows, other.rows, strict=True))

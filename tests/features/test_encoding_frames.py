@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import picture_files as made
+import image_files as made
 import video_files as film
-from counting_encoder import IMAGE, SIZE, CountingEncoder, by_id
+from recording_encoder import IMAGE, SIZE, RecordingEncoder, by_id
 from sgmft import read_posts
 from sgmft.data.posts import Post, count_errors
 from sgmft.data.preprocessing.frames import MAX_FRAMES, images_of
@@ -45,11 +45,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def encode(posts: list[Post], **options) -> dict[str, PostFeatures]:
-    return by_id(list(encode_posts(posts, CountingEncoder(), **options)))
+    return by_id(list(encode_posts(posts, RecordingEncoder(), **options)))
 
 
 def key_of(post: Post) -> str:
-    ((key,),) = [chunk.keys for chunk in encode_posts([post], CountingEncoder())]
+    ((key,),) = [chunk.keys for chunk in encode_posts([post], RecordingEncoder())]
     return key
 
 
@@ -64,7 +64,7 @@ def old_key(post: Post) -> str:
 def test_a_post_has_the_frames_of_its_files_in_order(files):
     names = ["still.jpg", "film.mp4", "red.png", "moving.gif", "wrong_name.jpg", "motion.jpg"]
     found = encode([Post("在家", [files[name] for name in names], id="mixed")], tokens=True)
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     pictures = [p for name in names for p in images_of(files[name].read_bytes(), name, SIZE)]
     assert len(pictures) == 1 + 4 + 1 + 4 + 4 + 4
     expected = encoder.encode_images(np.stack(pictures), True)
@@ -88,7 +88,7 @@ def test_no_post_has_more_pictures_than_are_read(files, count, each):
         found = encode([Post("在家", [files[name]] * count, id="many")])
         assert found["many"].images.shape == (count * each, IMAGE)
         assert count * each <= MAX_PICTURES
-    (chunk,) = encode_posts([Post("", [files["film.mp4"]] * 33)], CountingEncoder())
+    (chunk,) = encode_posts([Post("", [files["film.mp4"]] * 33)], RecordingEncoder())
     assert chunk.posts[0].error == "has 33 pictures; at most 32 of one post are read"
 
 
@@ -116,7 +116,7 @@ def old_key_with_frames(post: Post, most: int) -> str:
 
 def test_a_store_made_before_does_not_answer_with_a_first_frame(files, tmp_path):
     post = Post("在家", [files["moving.gif"]], id="moving")
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, False)
     first = decode_image(files["moving.gif"].read_bytes(), "a", SIZE)
     row = encoder.encode_images(first[None], False).pooled
@@ -136,7 +136,7 @@ def test_a_bad_video_in_a_table_is_a_row_with_a_reason(files, tmp_path):
         for name in ("cut.mp4", "sound.mp4", "missing.mp4"):
             writer.writerow([name, "在家", f"still.jpg|{name}"])
     posts = read_posts(tmp_path / "posts.csv")
-    (chunk,) = encode_posts(posts, CountingEncoder())
+    (chunk,) = encode_posts(posts, RecordingEncoder())
     assert [post.error for post in chunk.posts] == [
         None,
         "cut.mp4 is cut off or damaged",
@@ -152,19 +152,19 @@ def test_files_that_are_too_large_together(files, monkeypatch):
     size = files["still.jpg"].stat().st_size
     monkeypatch.setattr("sgmft.features.encode.MAX_POST_BYTES", 2 * size)
     posts = [Post("", [files["still.jpg"]] * count) for count in (2, 3)]
-    (chunk,) = encode_posts(posts, CountingEncoder())
+    (chunk,) = encode_posts(posts, RecordingEncoder())
     assert chunk.posts[0].error is None
     assert "has files of more than 0 MiB together" in chunk.posts[1].error
 
 
-def test_a_model_predicts_posts_with_videos(toy_model, tmp_path):
+def test_a_model_predicts_posts_with_videos(small_model, tmp_path):
     """A video of one colour is to a model what a still of that colour is."""
     for colour in ("red", "green", "blue"):
         still = Image.new("RGB", (32, 32), colour)
         (tmp_path / "a.webm").write_bytes(film.video([still] * 12, "webm"))
         still.save(tmp_path / "a.png")
         posts = [Post(images=tmp_path / name) for name in ("a.webm", "a.png", "nothing.webm")]
-        moving, expected, missing = toy_model.predictions(posts)
+        moving, expected, missing = small_model.predictions(posts)
         assert moving.error is None and moving.label == expected.label
         np.testing.assert_allclose(moving.probabilities, expected.probabilities, atol=0.05)
         assert missing.label is None and missing.error == "there is no file nothing.webm"

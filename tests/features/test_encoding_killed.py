@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counting_encoder import CountingEncoder, same
+from recording_encoder import RecordingEncoder, equal_features
 from sgmft.data.posts import Post
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.features.encode import encode_posts
@@ -99,7 +99,7 @@ def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
     )
     assert len(expected) == total and files == expected
 
-    class Refusing(CountingEncoder):
+    class Refusing(RecordingEncoder):
         """Everything must come from the store."""
 
         def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -125,5 +125,5 @@ def test_killed_at_any_moment_and_run_again(tmp_path) -> None:
         for folder in (calm, rough)
     )
     for one, other in zip(a, b, strict=True):
-        assert one.keys == other.keys and all(map(same, one.rows, other.rows))
+        assert one.keys == other.keys and all(map(equal_features, one.rows, other.rows))
     assert sum(len(chunk.good) for chunk in a) == POSTS

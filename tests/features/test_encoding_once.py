@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counting_encoder import CountingEncoder, by_id, same
-from counting_encoder import files as files
-from counting_encoder import posts as posts
-from picture_files import encoded, plain
+from image_files import encoded, plain
+from recording_encoder import RecordingEncoder, by_id, equal_features
+from recording_encoder import files as files
+from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.features.encode import encode_posts, stack
@@ -21,26 +21,26 @@ from sgmft.features.store import FeatureStore
 
 def test_with_and_without_store_give_the_same(posts, tmp_path) -> None:
     for tokens in (True, False):
-        encoder = CountingEncoder()
+        encoder = RecordingEncoder()
         bare = by_id(list(encode_posts(posts, encoder, tokens=tokens, chunk=4)))
         for _ in range(2):  # encoding, then only reading
             store = FeatureStore(tmp_path, encoder.info, tokens)
             kept = by_id(list(encode_posts(posts, encoder, tokens=tokens, store=store, chunk=4)))
             assert kept.keys() == bare.keys()
-            assert all(same(kept[id_], bare[id_]) for id_ in bare)
+            assert all(equal_features(kept[id_], bare[id_]) for id_ in bare)
 
 
 def test_what_is_encoded_once_for_several_posts_is_as_if_each_were_alone(posts) -> None:
-    alone = by_id(list(encode_posts(posts, CountingEncoder(), tokens=True, chunk=1)))
-    together = by_id(list(encode_posts(posts, CountingEncoder(), tokens=True, chunk=100)))
+    alone = by_id(list(encode_posts(posts, RecordingEncoder(), tokens=True, chunk=1)))
+    together = by_id(list(encode_posts(posts, RecordingEncoder(), tokens=True, chunk=100)))
     assert alone.keys() == together.keys()
-    assert all(same(alone[id_], together[id_]) for id_ in alone)
+    assert all(equal_features(alone[id_], together[id_]) for id_ in alone)
 
 
 @pytest.mark.parametrize("chunk", [3, 100])
 def test_nothing_is_encoded_twice(posts, tmp_path, chunk: int) -> None:
-    def run(some: list[Post], **settings: str) -> CountingEncoder:
-        encoder = CountingEncoder(**settings)
+    def run(some: list[Post], **settings: str) -> RecordingEncoder:
+        encoder = RecordingEncoder(**settings)
         store = FeatureStore(tmp_path / "f", encoder.info, True)
         list(encode_posts(some, encoder, tokens=True, store=store, chunk=chunk))
         return encoder
@@ -59,7 +59,7 @@ def test_nothing_is_encoded_twice(posts, tmp_path, chunk: int) -> None:
 
 
 def test_a_renamed_picture_is_the_same_and_a_changed_one_is_not(files, tmp_path) -> None:
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True)
 
     def key(post: Post) -> str:
@@ -85,7 +85,7 @@ def test_a_renamed_picture_is_the_same_and_a_changed_one_is_not(files, tmp_path)
 
 
 def test_a_picture_that_was_mended_is_encoded_on_the_next_run(files, tmp_path) -> None:
-    encoder = CountingEncoder()
+    encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True)
     post = Post("家", [files["cut.jpg"]])
     assert not next(encode_posts([post], encoder, tokens=True, store=store)).good
@@ -104,7 +104,7 @@ def test_the_compact_encoder_with_a_store(tmp_path) -> None:
     for other in (kept, again):
         for a, b in zip(bare, other, strict=True):
             assert a.posts == b.posts and a.good == b.good and a.keys == b.keys
-            assert all(map(same, a.rows, b.rows))
+            assert all(map(equal_features, a.rows, b.rows))
     good = [row for chunk in kept for row in chunk.rows]
     assert len(good) >= 30
     features = stack(good, encoder, True)
@@ -131,18 +131,18 @@ def sample_posts(folder: Path, count: int, damaged: int = 0) -> list[Post]:
 
 
 def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
-    tiny, toy_posts, tmp_path, monkeypatch
+    tiny, small_posts, tmp_path, monkeypatch
 ):
     """Another cleaning changes texts only: the same features as encoding anew, without decoding."""
     first = tiny(cleaning="light").encoder
     second = tiny(cleaning="none").encoder
     light = FeatureStore(tmp_path / "light", first.info, True)
-    list(encode_posts(toy_posts, first, tokens=True, store=light))
-    (expected,) = encode_posts(toy_posts, second, tokens=True)
+    list(encode_posts(small_posts, first, tokens=True, store=light))
+    (expected,) = encode_posts(small_posts, second, tokens=True)
     monkeypatch.setattr("sgmft.features.encode.pictures_of", None)
     for tokens in (True, False):
         none = FeatureStore(tmp_path / "none", second.info, tokens)
-        (chunk,) = encode_posts(toy_posts, second, tokens=tokens, store=none, pictures=light)
+        (chunk,) = encode_posts(small_posts, second, tokens=tokens, store=none, pictures=light)
         assert chunk.keys == expected.keys
         for got, wanted in zip(chunk.rows, expected.rows, strict=True):
             assert got.ngrams is not None or got.text is None

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from made_up import INFO
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.memmap import CHUNK, UNUSED, FeatureFiles
@@ -22,7 +21,8 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
 from sgmft.training.trainer import train
-from small_runs import FAST, SMALL, figures, fresh, same, weights_of
+from small_networks import FAST, SMALL, equal_weights, history_text, make_network, weights_of
+from synthetic_features import INFO
 
 
 def made(seed: int) -> PostFeatures:
@@ -106,18 +106,18 @@ def test_a_training_on_them_reaches_the_same_weights(store):
     def run(features: Features) -> tuple[dict[str, torch.Tensor], str]:
         data = LabelledFeatures(features, labels)
         seen, held = data.take(torch.arange(250)), data.take(torch.arange(250, 281))
-        model = fresh(replace(SMALL, view="tokens"))
+        model = make_network(replace(SMALL, view="tokens"))
         assert seen.features.words is not None and seen.features.regions is not None
         tokens = seen.features.words.flat(), seen.features.regions.flat()
         model.prepare(seen.features.texts, seen.features.images, *tokens)
         history = train(model, seen, held, replace(FAST, epochs=2, batch_size=64))
-        return weights_of(model), figures(history)
+        return weights_of(model), history_text(history)
 
     mapped, in_memory = (
         run(FeatureFiles(store, chosen()).features()),
         run(Features.of(store.read(chosen()), INFO, True)),
     )
-    assert same(mapped[0], in_memory[0]) and mapped[1] == in_memory[1]
+    assert equal_weights(mapped[0], in_memory[0]) and mapped[1] == in_memory[1]
 
 
 def test_written_once_for_the_same_posts_in_any_order(store, monkeypatch):
@@ -277,18 +277,18 @@ def kept(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("preset", ["tokens", "elements", "default"])
-def test_a_training_with_a_store_is_the_same_as_without(tiny, toy_posts, tmp_path, preset):
+def test_a_training_with_a_store_is_the_same_as_without(tiny, small_posts, tmp_path, preset):
     settings = {} if preset == "default" else {"dropout": 0.2}
-    plain = tiny(settings, preset).fit(toy_posts)
-    stored = tiny(settings, preset, features=tmp_path).fit(toy_posts)
-    again = tiny(settings, preset, features=tmp_path).fit(toy_posts[::-1])
+    plain = tiny(settings, preset).fit(small_posts)
+    stored = tiny(settings, preset, features=tmp_path).fit(small_posts)
+    again = tiny(settings, preset, features=tmp_path).fit(small_posts[::-1])
     assert repr(plain.record) == repr(stored.record)
-    assert same(plain.network.state_dict(), stored.network.state_dict())
+    assert equal_weights(plain.network.state_dict(), stored.network.state_dict())
     assert again.record["data"]["fingerprint"] == plain.record["data"]["fingerprint"]
     assert not kept(tmp_path), "the files are gone"
 
 
-def test_an_interrupted_training_finds_its_files_again(tiny, toy_posts, tmp_path, monkeypatch):
+def test_an_interrupted_training_finds_its_files_again(tiny, small_posts, tmp_path, monkeypatch):
     class StopHereError(Exception):
         pass
 
@@ -296,19 +296,19 @@ def test_an_interrupted_training_finds_its_files_again(tiny, toy_posts, tmp_path
         raise StopHereError
 
     with pytest.raises(StopHereError):
-        tiny(preset="tokens", features=tmp_path).fit(toy_posts, on_epoch=stop)
+        tiny(preset="tokens", features=tmp_path).fit(small_posts, on_epoch=stop)
     assert kept(tmp_path)
     monkeypatch.setattr(FeatureFiles, "_write", lambda self: pytest.fail("they are there"))
-    tiny(preset="tokens", features=tmp_path).fit(toy_posts)
+    tiny(preset="tokens", features=tmp_path).fit(small_posts)
     assert not kept(tmp_path)
 
 
 def test_a_store_that_cannot_be_written_to_is_read_into_memory(
-    tiny, toy_posts, tmp_path, monkeypatch
+    tiny, small_posts, tmp_path, monkeypatch
 ):
-    expected = tiny(preset="tokens", features=tmp_path).fit(toy_posts)
+    expected = tiny(preset="tokens", features=tmp_path).fit(small_posts)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     monkeypatch.setattr(FeatureFiles, "_write", lambda self: pytest.fail("it cannot be"))
     with pytest.warns(SgmftWarning, match="cannot be written to"):
-        found = tiny(preset="tokens", features=tmp_path).fit(toy_posts)
-    assert same(found.network.state_dict(), expected.network.state_dict())
+        found = tiny(preset="tokens", features=tmp_path).fit(small_posts)
+    assert equal_weights(found.network.state_dict(), expected.network.state_dict())

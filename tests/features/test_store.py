@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 import sgmft.features.store
-from counting_encoder import same
+from recording_encoder import equal_features
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.post_features import PostFeatures
@@ -65,9 +65,9 @@ def test_round_trip_is_exact_in_any_order(store: FeatureStore) -> None:
         assert len(opened) == 14 and len(shards(opened)) == 2
         wanted = rows(21, 3, 0, 20, 3, 5, 11)
         for key, found in zip(wanted, opened.read(list(wanted)), strict=True):
-            assert key in opened and same(found, wanted[key])
+            assert key in opened and equal_features(found, wanted[key])
         twice = opened.read([f"{3:032x}", f"{3:032x}"])
-        assert same(*twice)
+        assert equal_features(*twice)
 
 
 def test_special_numbers_come_back(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_special_numbers_come_back(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, INFO, tokens=True)
     nothing = PostFeatures(None, None, None, None, np.zeros(0, np.int32))
     store.write({"odd": odd, "nothing": nothing})
-    assert all(map(same, reopen_in(tmp_path).read(["odd", "nothing"]), (odd, nothing)))
+    assert all(map(equal_features, reopen_in(tmp_path).read(["odd", "nothing"]), (odd, nothing)))
 
 
 def reopen_in(folder: Path) -> FeatureStore:
@@ -92,7 +92,7 @@ def test_what_is_read_can_be_changed_and_does_not_change_the_store(store: Featur
     key = f"{0:032x}"
     for array in store.read([key])[0]:
         array[:] = 0
-    assert same(store.read([key])[0], row(0))
+    assert equal_features(store.read([key])[0], row(0))
 
 
 def test_shards_that_were_asked_for_last_are_read_once(tmp_path: Path, monkeypatch: Any) -> None:
@@ -106,7 +106,7 @@ def test_shards_that_were_asked_for_last_are_read_once(tmp_path: Path, monkeypat
     original = sgmft.features.store._read
     monkeypatch.setattr("sgmft.features.store._read", lambda x: read.append(x) or original(x))
     for i in (0, 1, 0, 1, 2, 0):
-        assert same(store.read([keys[i]])[0], row(3 * i))
+        assert equal_features(store.read([keys[i]])[0], row(3 * i))
     assert len(read) == 3
     store.read([keys[3]])  # the fourth takes the place of the one longest not asked for
     store.read([keys[0]])
@@ -120,7 +120,7 @@ def test_pooled_only(tmp_path: Path) -> None:
     bare = {key: r._replace(words=None, regions=None) for key, r in rows(*range(6)).items()}
     store.write(bare)
     again = FeatureStore(tmp_path, INFO, tokens=False)
-    assert all(map(same, again.read(list(bare)), bare.values()))
+    assert all(map(equal_features, again.read(list(bare)), bare.values()))
     assert len(FeatureStore(tmp_path, INFO, tokens=True)) == 0
 
 
@@ -179,7 +179,9 @@ def test_two_encoders_never_mix(store: FeatureStore) -> None:
     key = f"{0:032x}"
     assert len(other) == 0 and key not in other
     other.write({key: row(3)})
-    assert same(other.read([key])[0], row(3)) and same(reopen(store).read([key])[0], row(0))
+    assert equal_features(other.read([key])[0], row(3)) and equal_features(
+        reopen(store).read([key])[0], row(0)
+    )
 
 
 def test_a_store_made_before_there_were_n_grams_is_not_taken_for_complete(tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_leftovers_of_killed_processes_are_no_shards(store: FeatureStore) -> Non
     days_ago = time.time() - 3 * 86_400
     os.utime(stale, (days_ago, days_ago))
     wanted = rows(*range(12))
-    assert all(map(same, reopen(store).read(list(wanted)), wanted.values()))
+    assert all(map(equal_features, reopen(store).read(list(wanted)), wanted.values()))
     assert len(pd.read_parquet(store.folder)) == 12
     assert fresh.exists(), "another process may be writing it"
     assert not stale.exists()

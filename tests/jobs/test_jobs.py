@@ -13,10 +13,10 @@ from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.jobs.predict import predict_table
-from toy_tables import names, read, table_of
-from toy_tables import rows as rows
-from toy_tables import table as table
-from toys import PLACES
+from small_posts import LABELS
+from small_tables import file_names, read_rows, write_rows
+from small_tables import rows as rows
+from small_tables import table as table
 
 ADDED = ["label", "probability", "p_Home", "p_School", "p_Work", "error"]
 SUFFIXES = ["csv", "jsonl", "parquet"]
@@ -24,12 +24,14 @@ SUFFIXES = ["csv", "jsonl", "parquet"]
 
 @pytest.mark.parametrize("end", SUFFIXES)
 @pytest.mark.parametrize("start", SUFFIXES)
-def test_every_row_and_column_comes_back_in_order(rows, toy_posts, toy_model, tmp_path, start, end):
-    table = table_of(rows, toy_posts[0].images[0].parent / f"posts.{start}")
+def test_every_row_and_column_comes_back_in_order(
+    rows, small_posts, small_model, tmp_path, start, end
+):
+    table = write_rows(rows, small_posts[0].images[0].parent / f"posts.{start}")
     output = tmp_path / "new" / f"out.{end}"
     seen = []
-    told = predict_table(Source(str(table)), output, toy_model, on_predicted=seen.append)
-    found = read(output)
+    told = predict_table(Source(str(table)), output, small_model, on_predicted=seen.append)
+    found = read_rows(output)
     kept = ["id", "text", "image", "input_label", "城市", "likes"]
     assert list(found[0]) == [*kept, *ADDED]
     assert len(found) == told.posts == seen[-1] == 12
@@ -41,17 +43,17 @@ def test_every_row_and_column_comes_back_in_order(rows, toy_posts, toy_model, tm
     assert told.errors == {"there is no file …": 1}
     good = [row for row in found if row["error"] is None]
     assert len(good) == 11
-    posts = [post for i, post in enumerate(toy_posts[:12]) if i != 3]
-    probs = [[float(row[f"p_{place}"]) for place in PLACES] for row in good]
-    np.testing.assert_allclose(probs, toy_model.predict_proba(posts), rtol=1e-6)
-    assert [row["label"] for row in good] == toy_model.predict(posts)
+    posts = [post for i, post in enumerate(small_posts[:12]) if i != 3]
+    probs = [[float(row[f"p_{place}"]) for place in LABELS] for row in good]
+    np.testing.assert_allclose(probs, small_model.predict_proba(posts), rtol=1e-6)
+    assert [row["label"] for row in good] == small_model.predict(posts)
     assert [float(row["probability"]) for row in good] == [max(chance) for chance in probs]
 
 
-def test_damaged_rows_come_back_with_a_reason(toy_model, tmp_path):
+def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
     table = write_sample(tmp_path / "posts", posts=7, damaged=16)
-    told = predict_table(Source(str(table)), tmp_path / "out.jsonl", toy_model)
-    found = read(tmp_path / "out.jsonl")
+    told = predict_table(Source(str(table)), tmp_path / "out.jsonl", small_model)
+    found = read_rows(tmp_path / "out.jsonl")
     assert len(found) == told.posts == 23
     lines = table.read_text("utf-8").splitlines()
     assert [row["id"] or row["line"] for row in found] == [
@@ -80,70 +82,70 @@ def test_damaged_rows_come_back_with_a_reason(toy_model, tmp_path):
         assert (row["label"] is None) == (row["error"] is not None) == (row["p_Work"] is None)
     assert sum(told.errors.values()) == sum(row["error"] is not None for row in found) == 9
     with pytest.raises(SgmftError, match=r"posts\.jsonl, row \d+: .+"):
-        predict_table(Source(str(table), strict=True), tmp_path / "strict.csv", toy_model)
+        predict_table(Source(str(table), strict=True), tmp_path / "strict.csv", small_model)
     assert not (tmp_path / "strict.csv").exists()
 
 
-def test_a_table_of_bad_rows_only(toy_model, tmp_path):
-    table = table_of([{"text": "", "image": f"{i}.jpg"} for i in range(300)], tmp_path / "t.csv")
-    told = predict_table(Source(str(table)), tmp_path / "o.csv", toy_model)
+def test_a_table_of_bad_rows_only(small_model, tmp_path):
+    table = write_rows([{"text": "", "image": f"{i}.jpg"} for i in range(300)], tmp_path / "t.csv")
+    told = predict_table(Source(str(table)), tmp_path / "o.csv", small_model)
     assert (told.posts, told.errors) == (300, {"there is no file …": 300})
-    assert {row["label"] for row in read(tmp_path / "o.csv")} == {None}
+    assert {row["label"] for row in read_rows(tmp_path / "o.csv")} == {None}
 
 
-def test_an_output_can_be_predicted_again(table, toy_model, tmp_path):
+def test_an_output_can_be_predicted_again(table, small_model, tmp_path):
     first, second = table.with_name("first.csv"), table.with_name("second.csv")
-    predict_table(Source(str(table)), first, toy_model)
-    predict_table(Source(str(first)), second, toy_model)
-    found = read(second)
+    predict_table(Source(str(table)), first, small_model)
+    predict_table(Source(str(first)), second, small_model)
+    found = read_rows(second)
     assert len(set(found[0])) == len(found[0])
-    once, original = read(first), read(table)
+    once, original = read_rows(first), read_rows(table)
     for row, one, zero in zip(found, once, original, strict=True):
         assert row["input_input_label"] == one["label"] == row["label"]
         assert row["input_label"] == one["input_label"] == (zero["label"] or None)
         assert row["input_probability"] == one["probability"]
 
 
-def test_only_the_rows_asked_for(table, toy_model, tmp_path):
+def test_only_the_rows_asked_for(table, small_model, tmp_path):
     source = Source(str(table), where={"城市": "北京"})
-    assert predict_table(source, tmp_path / "out.jsonl", toy_model).posts == 6
-    assert [row["likes"] for row in read(tmp_path / "out.jsonl")] == [
+    assert predict_table(source, tmp_path / "out.jsonl", small_model).posts == 6
+    assert [row["likes"] for row in read_rows(tmp_path / "out.jsonl")] == [
         str(likes) for likes in range(10, 120, 20)
     ]
 
 
 @pytest.mark.parametrize("end", SUFFIXES)
-def test_an_output_is_whole_or_not_there(table, toy_model, tmp_path, end):
+def test_an_output_is_whole_or_not_there(table, small_model, tmp_path, end):
     def stop(done):
         raise KeyboardInterrupt
 
     path = tmp_path / f"out.{end}"
     with pytest.raises(KeyboardInterrupt):
-        predict_table(Source(str(table)), path, toy_model, on_predicted=stop)
-    assert names(tmp_path) == []
+        predict_table(Source(str(table)), path, small_model, on_predicted=stop)
+    assert file_names(tmp_path) == []
     path.write_text("an earlier one")
     with pytest.raises(KeyboardInterrupt):
-        predict_table(Source(str(table)), path, toy_model, on_predicted=stop)
-    assert names(tmp_path) == [path.name] and path.read_text() == "an earlier one"
-    predict_table(Source(str(table)), path, toy_model)
-    assert names(tmp_path) == [path.name] and len(read(path)) == 12
+        predict_table(Source(str(table)), path, small_model, on_predicted=stop)
+    assert file_names(tmp_path) == [path.name] and path.read_text() == "an earlier one"
+    predict_table(Source(str(table)), path, small_model)
+    assert file_names(tmp_path) == [path.name] and len(read_rows(path)) == 12
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["a file", "a folder of parts"])
-def test_a_table_is_not_replaced_by_its_own_output(rows, toy_model, tmp_path, whole):
-    table = table_of(rows, tmp_path / "parts" / "own.csv")
+def test_a_table_is_not_replaced_by_its_own_output(rows, small_model, tmp_path, whole):
+    table = write_rows(rows, tmp_path / "parts" / "own.csv")
     before = table.read_bytes()
     (tmp_path / "link.csv").symlink_to(table)
     for output in (table, tmp_path / "link.csv"):
         with pytest.raises(SgmftError, match=r"csv is the table that is read: give .* a new name"):
-            predict_table(Source(str(table if whole else table.parent)), output, toy_model)
+            predict_table(Source(str(table if whole else table.parent)), output, small_model)
     assert table.read_bytes() == before
 
 
-def test_memory_holds_a_chunk_whatever_the_table(toy_model, tmp_path, monkeypatch):
+def test_memory_holds_a_chunk_whatever_the_table(small_model, tmp_path, monkeypatch):
     """Rows are written while others are not yet read: at most two chunks lie between."""
     count = 1500
-    table = table_of([{"text": f"sofa bed {i}"} for i in range(count)], tmp_path / "big.jsonl")
+    table = write_rows([{"text": f"sofa bed {i}"} for i in range(count)], tmp_path / "big.jsonl")
     taken, written, lags = 0, 0, []
 
     class Watched(Source):
@@ -167,19 +169,19 @@ def test_memory_holds_a_chunk_whatever_the_table(toy_model, tmp_path, monkeypatc
         return writer
 
     monkeypatch.setattr(sgmft.jobs.predict, "open_writer", watched)
-    predict_table(Watched(str(table)), tmp_path / "out.csv", toy_model)
+    predict_table(Watched(str(table)), tmp_path / "out.csv", small_model)
     assert taken == written == count
     assert len(lags) >= 5 and max(lags) <= 512
-    assert [row["text"] for row in read(tmp_path / "out.csv")] == [
+    assert [row["text"] for row in read_rows(tmp_path / "out.csv")] == [
         f"sofa bed {i}" for i in range(count)
     ]
 
 
-def test_outputs_that_cannot_be(table, toy_model, tmp_path):
+def test_outputs_that_cannot_be(table, small_model, tmp_path):
     for path, told in ((tmp_path / "out.xlsx", "end its name in"), (tmp_path, "end its name in")):
         with pytest.raises(SgmftError, match=told):
-            predict_table(Source(str(table)), path, toy_model)
+            predict_table(Source(str(table)), path, small_model)
     with pytest.raises(SgmftError, match=r"has no column 'txt'.* id, text, image, label"):
         source = Source(str(table), columns=sgmft.jobs.predict.Columns(text="txt"))
-        predict_table(source, tmp_path / "out.csv", toy_model)
-    assert names(tmp_path) == []
+        predict_table(source, tmp_path / "out.csv", small_model)
+    assert file_names(tmp_path) == []

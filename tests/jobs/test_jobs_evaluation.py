@@ -12,21 +12,21 @@ from sklearn.metrics import confusion_matrix, f1_score, log_loss
 from sgmft.data.source import Source
 from sgmft.errors import SgmftError
 from sgmft.jobs.evaluate import evaluate_table
-from toy_tables import names, read, table_of
-from toy_tables import rows as rows
-from toy_tables import table as table
-from toys import PLACES
+from small_posts import LABELS
+from small_tables import file_names, read_rows, write_rows
+from small_tables import rows as rows
+from small_tables import table as table
 
 
 @pytest.fixture
-def reapply(rows, toy_posts, toy_model, tmp_path):
+def reapply(rows, small_posts, small_model, tmp_path):
     """An evaluation of the table, with two labels made wrong and one never learned."""
     rows = [dict(row) for row in rows]
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
-    table = table_of(rows, toy_posts[0].images[0].parent / "truth.csv")
+    table = write_rows(rows, small_posts[0].images[0].parent / "truth.csv")
     seen = []
     told, evaluation = evaluate_table(
-        Source(str(table)), tmp_path / "e", toy_model, by=["城市"], on_predicted=seen.append
+        Source(str(table)), tmp_path / "e", small_model, by=["城市"], on_predicted=seen.append
     )
     assert seen[-1] == 12
     return rows, told, evaluation, tmp_path / "e"
@@ -34,13 +34,18 @@ def reapply(rows, toy_posts, toy_model, tmp_path):
 
 def test_evaluation_files_hold_the_right_figures(judged):
     rows, _, evaluation, folder = judged
-    assert names(folder) == ["confusion.png", "metrics.json", "predictions.parquet", "report.html"]
-    found = read(folder / "predictions.parquet")
+    assert file_names(folder) == [
+        "confusion.png",
+        "metrics.json",
+        "predictions.parquet",
+        "report.html",
+    ]
+    found = read_rows(folder / "predictions.parquet")
     assert [row["id"] for row in found] == [row["id"] for row in rows]
     assert [row["true_label"] or "" for row in found] == [row["label"] for row in rows]
     good = [row for row in found if row["error"] is None]
     truth, guess = ([row[name] for row in good] for name in ("true_label", "label"))
-    probs = np.array([[row[f"p_{place}"] for place in PLACES] for row in good])
+    probs = np.array([[row[f"p_{place}"] for place in LABELS] for row in good])
     probs /= probs.sum(1, keepdims=True)  # they were float32
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     right = np.equal(truth, guess)
@@ -48,8 +53,8 @@ def test_evaluation_files_hold_the_right_figures(judged):
     assert metrics["posts"] == len(good) == 9
     assert metrics["accuracy"]["value"] == pytest.approx(right.mean())
     assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(truth, guess, average="macro"))
-    assert metrics["log_loss"] == pytest.approx(log_loss(truth, probs, labels=PLACES), rel=1e-5)
-    assert metrics["confusion"] == confusion_matrix(truth, guess, labels=PLACES).tolist()
+    assert metrics["log_loss"] == pytest.approx(log_loss(truth, probs, labels=LABELS), rel=1e-5)
+    assert metrics["confusion"] == confusion_matrix(truth, guess, labels=LABELS).tolist()
     cities = [rows[i]["城市"] for i, row in enumerate(found) if row["error"] is None]
     for city, group in metrics["groups"]["城市"].items():
         of_city = [r for r, other in zip(right, cities, strict=True) if other == city]
@@ -70,24 +75,24 @@ def test_rows_that_cannot_be_judged_are_counted(judged):
         "there is no file …": 1,
         "has no label to compare with": 1,
     }
-    errors = [row["error"] for row in read(folder / "predictions.parquet")]
+    errors = [row["error"] for row in read_rows(folder / "predictions.parquet")]
     assert errors[2] == "the model never learned the label 'Moon'"
     assert "no file" in errors[3] and "no label" in errors[11]
 
 
-def test_by_a_column_that_is_not_there(table, toy_model, tmp_path):
+def test_by_a_column_that_is_not_there(table, small_model, tmp_path):
     with pytest.raises(SgmftError, match=r"no column 'city' for --by; it has id, text, .*城市"):
-        evaluate_table(Source(str(table)), tmp_path / "e", toy_model, by=["城市", "city"])
-    assert names(tmp_path) == []
+        evaluate_table(Source(str(table)), tmp_path / "e", small_model, by=["城市", "city"])
+    assert file_names(tmp_path) == []
 
 
-def test_nothing_to_judge(rows, toy_posts, toy_model, tmp_path):
+def test_nothing_to_judge(rows, small_posts, small_model, tmp_path):
     moons = [row | {"label": "Moon"} for row in rows[:2]]
-    table = table_of(moons, toy_posts[0].images[0].parent / "moons.csv")
+    table = write_rows(moons, small_posts[0].images[0].parent / "moons.csv")
     with pytest.raises(SgmftError, match=r"can be judged: 2 x the model never learned"):
-        evaluate_table(Source(str(table)), tmp_path / "e", toy_model)
+        evaluate_table(Source(str(table)), tmp_path / "e", small_model)
     with pytest.raises(SgmftError, match="has no rows with id=x"):
-        evaluate_table(Source(str(table), where={"id": "x"}), tmp_path / "e", toy_model)
+        evaluate_table(Source(str(table), where={"id": "x"}), tmp_path / "e", small_model)
     with pytest.raises(SgmftError, match=r"moons\.csv, row 2: the model never learned"):
-        evaluate_table(Source(str(table), strict=True), tmp_path / "e", toy_model)
-    assert names(tmp_path) == []
+        evaluate_table(Source(str(table), strict=True), tmp_path / "e", small_model)
+    assert file_names(tmp_path) == []

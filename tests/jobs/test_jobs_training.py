@@ -18,9 +18,9 @@ from sgmft.jobs.encode import encode_table
 from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.train import train_table
 from sgmft.locator.locator import SemanticLocator
-from toy_tables import names
-from toy_tables import rows as rows
-from toy_tables import table as table
+from small_tables import file_names
+from small_tables import rows as rows
+from small_tables import table as table
 
 JUDGED = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
 
@@ -40,7 +40,7 @@ def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path
     assert told.errors == {"there is no file …": 1, "no label": 1}
     assert steps[-1][1] == 12 and len(epochs) == 3
     folder = tmp_path / "runs" / "m"
-    assert names(folder) == ["README.md", "config.json", "model.safetensors"]
+    assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
     posts = read_posts(table)
     assert SemanticLocator.from_pretrained(folder).predict(posts)[3] is None
     again = train_table(Source(str(table)), folder, tiny(val_size=0.0))  # over an earlier model
@@ -62,16 +62,16 @@ def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
     assert not (folder / "config.json").exists()
     told = train_table(Source(str(table)), folder, tiny(preset="default"))
     assert told.posts == 12
-    assert names(folder) == JUDGED
+    assert file_names(folder) == JUDGED
 
 
-def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, toy_model, tmp_path):
+def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, small_model, tmp_path):
     source = Source(str(table), strict=True, where={"likes": "30"})
     with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
         train_table(replace(source, where={}), tmp_path / "m", tiny())
     with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
-        evaluate_table(source, tmp_path / "e", toy_model)
-    assert names(tmp_path) == []
+        evaluate_table(source, tmp_path / "e", small_model)
+    assert file_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("files", [["thesis.docx"], ["config.json", "model.safetensors"]])
@@ -80,7 +80,7 @@ def test_a_folder_of_other_files_is_left_alone(table, tiny, tmp_path, files):
         (tmp_path / name).write_text('{"model_type": "chinese_clip"}')
     with pytest.raises(SgmftError, match="holds other files: choose a new folder"):
         train_table(Source(str(table)), tmp_path, tiny())
-    assert names(tmp_path) == sorted(files)
+    assert file_names(tmp_path) == sorted(files)
     assert {(tmp_path / name).read_text() for name in files} == {'{"model_type": "chinese_clip"}'}
     with pytest.raises(SgmftError, match="is a file: choose a folder"):
         train_table(Source(str(table)), tmp_path / files[0], tiny())
@@ -107,7 +107,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
     calls = []
     monkeypatch.setattr("sgmft.training.trainer._train_epoch", lambda *_: calls.append(1))
     assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
-    assert names(tmp_path / "m") == JUDGED
+    assert file_names(tmp_path / "m") == JUDGED
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     whole = tmp_path / "whole"
     locator = SemanticLocator(preset="elements", settings=settings, features=store)
     train_table(Source(str(sample)), whole, locator)
-    assert names(killed) == names(whole) == JUDGED
+    assert file_names(killed) == file_names(whole) == JUDGED
     one, other = (load_file(folder / "model.safetensors") for folder in (killed, whole))
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)

@@ -24,7 +24,7 @@ from sgmft.jobs.suggest import (
     suggest_table,
     uncertainty_of,
 )
-from toy_tables import read, table_of
+from small_tables import read_rows, write_rows
 
 
 def made(N=40, seed=0, clusters=4, spread=0.3):
@@ -109,24 +109,26 @@ def test_uncertainty_is_one_less_the_margin():
 
 
 @pytest.fixture
-def unlabelled(toy_posts):
-    return [Post(p.text, p.images, id=p.id, user=p.user, place=f"t, row {p.id}") for p in toy_posts]
+def unlabelled(small_posts):
+    return [
+        Post(p.text, p.images, id=p.id, user=p.user, place=f"t, row {p.id}") for p in small_posts
+    ]
 
 
-def test_posts_with_a_label_and_bad_posts_are_left_out(toy_posts, unlabelled, toy_model):
+def test_posts_with_a_label_and_bad_posts_are_left_out(small_posts, unlabelled, small_model):
     bad = [Post("kitchen", images="nowhere.jpg"), Post("x", error="broken")]
-    posts = [*toy_posts[:10], *unlabelled[:20], *bad]
-    found = suggest_posts(posts, toy_model, 50)
+    posts = [*small_posts[:10], *unlabelled[:20], *bad]
+    found = suggest_posts(posts, small_model, 50)
     assert {one.post.id for one in found.chosen} <= {p.id for p in unlabelled[10:20]}
     assert found.chosen and len(found.refused) == 2
     for one in found.chosen:
-        probs = np.sort(toy_model.predict_proba([one.post])[0])
+        probs = np.sort(small_model.predict_proba([one.post])[0])
         assert one.uncertainty == pytest.approx(1 - probs[-1] + probs[-2], abs=1e-5)
-        assert one.prediction.label == toy_model.predict([one.post])[0]
-    elsewhere = suggest_posts(unlabelled[:20], toy_model, 50, labelled=toy_posts[:10])
+        assert one.prediction.label == small_model.predict([one.post])[0]
+    elsewhere = suggest_posts(unlabelled[:20], small_model, 50, labelled=small_posts[:10])
     assert [one.post.id for one in elsewhere.chosen] == [one.post.id for one in found.chosen]
     with pytest.raises(SgmftError, match="nowhere"):
-        suggest_posts(posts, toy_model, 5, strict=True)
+        suggest_posts(posts, small_model, 5, strict=True)
 
 
 def test_without_a_model_there_is_no_uncertainty(tiny, unlabelled):
@@ -137,18 +139,18 @@ def test_without_a_model_there_is_no_uncertainty(tiny, unlabelled):
 
 
 @pytest.fixture
-def posts_table(toy_posts, tmp_path):
+def posts_table(small_posts, tmp_path):
     """A table beside its pictures, one with a name that must be quoted; the last row is bad."""
     folder = tmp_path / "posts"
     (folder / "图 片").mkdir(parents=True)
     rows = []
-    for post in toy_posts:
+    for post in small_posts:
         images = [f"图 片/{image.name}" for image in post.images]
         for image in post.images:
             shutil.copy(image, folder / "图 片" / image.name)
         rows.append({"id": post.id, "text": post.text, "image": "|".join(images), "城市": "北京"})
     rows.append({"id": "bad", "text": "kitchen", "image": "gone.jpg", "城市": ""})
-    return table_of(rows, folder / "posts.csv")
+    return write_rows(rows, folder / "posts.csv")
 
 
 def annotated(tasks, folder, labels):
@@ -180,16 +182,18 @@ def annotated(tasks, folder, labels):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_tasks_come_back_as_labelled_posts(toy_posts, toy_model, posts_table, tmp_path, several):
+def test_tasks_come_back_as_labelled_posts(
+    small_posts, small_model, posts_table, tmp_path, several
+):
     if several:
-        table = read(posts_table)
-        shutil.copy(toy_posts[0].images[0], posts_table.parent / "b.png")
+        table = read_rows(posts_table)
+        shutil.copy(small_posts[0].images[0], posts_table.parent / "b.png")
         table[4]["image"] += "|b.png"
-        posts_table = table_of(table, posts_table.with_suffix(".jsonl"))
+        posts_table = write_rows(table, posts_table.with_suffix(".jsonl"))
     output, places = tmp_path / "new" / "tasks.json", ["Cinema", "Home & <garden>"]
     roundabout = posts_table.parent / ".." / posts_table.parent.name / posts_table.name
     with pytest.warns(SgmftWarning, match=r"like b\.png: move") if several else nullcontext():
-        found = suggest_table(Source(str(roundabout)), output, toy_model, 30, labels=places)
+        found = suggest_table(Source(str(roundabout)), output, small_model, 30, labels=places)
     assert found.folder == posts_table.parent  # Label Studio takes no ".."
     assert found.told.errors == {"there is no file …": 1} and found.told.posts == 37
     tasks = json.loads(output.read_text("utf-8"))
@@ -208,7 +212,7 @@ def test_tasks_come_back_as_labelled_posts(toy_posts, toy_model, posts_table, tm
         assert result["from_name"] == choices.get("name") and result["to_name"] in names
         assert 0 < guess["score"] <= 1 and guess["model_version"].startswith("sgmft")
     before = {post.id: post for post in read_posts(posts_table)}
-    labels = {post.id: post.label for post in toy_posts}
+    labels = {post.id: post.label for post in small_posts}
     back = read_posts(annotated(tasks, posts_table.parent, labels))
     assert len(back) == len(tasks)
     for post in back:
@@ -218,18 +222,18 @@ def test_tasks_come_back_as_labelled_posts(toy_posts, toy_model, posts_table, tm
     again = suggest_table(
         Source(str(posts_table)),
         tmp_path / "more.jsonl",
-        toy_model,
+        small_model,
         30,
         labelled=[Source(str(posts_table.parent / "export.json"))],
     )
-    more = read(tmp_path / "more.jsonl")
+    more = read_rows(tmp_path / "more.jsonl")
     assert again.labelled == len(back) and not {r["id"] for r in more} & {p.id for p in back}
 
 
-def test_a_table_to_fill_in(toy_model, posts_table, tmp_path):
+def test_a_table_to_fill_in(small_model, posts_table, tmp_path):
     output = tmp_path / "suggestions.csv"
-    suggest_table(Source(str(posts_table)), output, toy_model, 5)
-    rows = read(output)
+    suggest_table(Source(str(posts_table)), output, small_model, 5)
+    rows = read_rows(output)
     columns = ["id", "text", "image", "城市", "suggested_rank", "uncertainty", "label"]
     assert list(rows[0]) == columns and [row["suggested_rank"] for row in rows] == list("12345")
     assert all(0 <= float(row["uncertainty"]) <= 1 and row["label"] is None for row in rows)
@@ -244,52 +248,54 @@ def test_a_table_to_fill_in(toy_model, posts_table, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["filled.csv", "export.json"])
-def test_labels_that_were_filled_in_are_not_replaced(toy_model, posts_table, tmp_path, name):
+def test_labels_that_were_filled_in_are_not_replaced(small_model, posts_table, tmp_path, name):
     table, output = Source(str(posts_table)), tmp_path / name
-    suggest_table(table, output, toy_model, 5)
-    suggest_table(table, output, toy_model, 4)  # as long as nobody has worked on them
+    suggest_table(table, output, small_model, 5)
+    suggest_table(table, output, small_model, 4)  # as long as nobody has worked on them
     if name.endswith(".csv"):
-        rows = read(output)
-        table_of([row | {"label": "Home"} if i == 2 else row for i, row in enumerate(rows)], output)
+        rows = read_rows(output)
+        write_rows(
+            [row | {"label": "Home"} if i == 2 else row for i, row in enumerate(rows)], output
+        )
     else:
         tasks = json.loads(output.read_text("utf-8"))
         annotated(tasks, tmp_path, {task["data"]["id"]: "Home" for task in tasks})
     before = output.read_bytes()
     with pytest.raises(SgmftError, match=r"holds labels already, which would be lost: .* another"):
-        suggest_table(table, output, toy_model, 5)
-    other = Source(str(table_of([{"text": "sofa"}], tmp_path / "other.csv")))
+        suggest_table(table, output, small_model, 5)
+    other = Source(str(write_rows([{"text": "sofa"}], tmp_path / "other.csv")))
     for source, labelled in ((table, []), (other, [table])):
         with pytest.raises(SgmftError, match="is the table that is read"):
-            suggest_table(source, posts_table, toy_model, 5, labelled=labelled)
+            suggest_table(source, posts_table, small_model, 5, labelled=labelled)
     assert output.read_bytes() == before
 
 
 def test_labelled_tables_are_read_like_the_posts(tmp_path):
     own = Source("posts.csv", Columns(text="words", label="place"), {"split": "train"}, True, True)
-    alike = table_of([{"words": "sofa", "place": "Home"}], tmp_path / "mine.csv")
+    alike = write_rows([{"words": "sofa", "place": "Home"}], tmp_path / "mine.csv")
     assert read_alike(str(alike), own) == Source(str(alike), own.columns, {}, True, True)
-    back = table_of([{"text": "sofa", "place": "Home"}], tmp_path / "back.csv")
+    back = write_rows([{"text": "sofa", "place": "Home"}], tmp_path / "back.csv")
     assert read_alike(str(back), own).columns == Columns(label="place")
     assert read_alike("-", own).columns == Columns()  # a stream is read once
     (post,) = read_alike(str(back), own).all_posts()
     assert (post.text, post.label) == ("sofa", "Home")
 
 
-def test_a_label_column_of_its_own_is_kept(toy_model, tmp_path):
+def test_a_label_column_of_its_own_is_kept(small_model, tmp_path):
     rows = [
         {"text": "sofa bed", "label": "Home", "uncertainty": "x"},
         {"text": "boss desk", "label": "", "uncertainty": "y"},
     ]
-    table, output = table_of(rows, tmp_path / "p.jsonl"), tmp_path / "out.jsonl"
-    suggest_table(Source(str(table)), output, toy_model, 5)
-    (row,) = read(output)
+    table, output = write_rows(rows, tmp_path / "p.jsonl"), tmp_path / "out.jsonl"
+    suggest_table(Source(str(table)), output, small_model, 5)
+    (row,) = read_rows(output)
     assert list(row) == ["text", "label", "input_uncertainty", "suggested_rank", "uncertainty"]
     assert row["text"] == "boss desk" and row["label"] == "" and row["input_uncertainty"] == "y"
 
 
-def test_what_cannot_be_suggested(tiny, toy_model, tmp_path):
+def test_what_cannot_be_suggested(tiny, small_model, tmp_path):
     cold, output = SemanticLocator("tiny"), tmp_path / "tasks.json"
-    table = table_of([{"text": "sofa bed", "place": "Home"}], tmp_path / "p.jsonl")
+    table = write_rows([{"text": "sofa bed", "place": "Home"}], tmp_path / "p.jsonl")
     with pytest.raises(SgmftError, match="Label Studio needs labels"):
         suggest_table(Source(str(table)), output, cold, 5)
     named = Source(str(table), Columns(label="place"))
@@ -301,10 +307,10 @@ def test_what_cannot_be_suggested(tiny, toy_model, tmp_path):
     from PIL import Image
 
     Image.fromarray(quarter).save(tmp_path / "a.png")
-    table = table_of(outside, tmp_path / "in" / "p.jsonl")
+    table = write_rows(outside, tmp_path / "in" / "p.jsonl")
     source = Source(str(table), allow_outside=True)
     with pytest.raises(SgmftError, match=r"row 1: Label Studio cannot be shown .* lies outside"):
         suggest_table(source, output, cold, 5, labels=["Home"])
     assert not output.exists()
     suggest_table(source, tmp_path / "s.csv", cold, 5)
-    assert len(read(tmp_path / "s.csv")) == 1
+    assert len(read_rows(tmp_path / "s.csv")) == 1

@@ -19,11 +19,11 @@ RULES = Abstention(coverage=0.8, reject=0.2)
 
 
 @pytest.fixture
-def fitted(monkeypatch, toy_posts):
+def fitted(monkeypatch, small_posts):
     monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
 
     def fit(**options):
-        return SemanticLocator("tiny", **options).fit(toy_posts)
+        return SemanticLocator("tiny", **options).fit(small_posts)
 
     return fit
 
@@ -40,47 +40,47 @@ def table(tmp_path, posts):
     [{}, {"method": "late-average"}, {"preset": "tokens", "settings": {"epochs": 1}}],
     ids=str,
 )
-def test_rules_take_labels_away_and_change_nothing_else(fitted, toy_posts, options):
+def test_rules_take_labels_away_and_change_nothing_else(fitted, small_posts, options):
     locator = fitted(val_size=0.4, **options) if options.get("preset") else fitted(**options)
-    plain = list(locator.predictions(toy_posts))
-    ruled = list(locator.predictions(toy_posts, RULES))
+    plain = list(locator.predictions(small_posts))
+    ruled = list(locator.predictions(small_posts, RULES))
     assert all(p.label_set is p.typicality is p.abstained is None for p in plain)
     for one, other in zip(plain, ruled, strict=True):
         assert np.array_equal(one.probabilities, other.probabilities)
         assert other.label == (one.label if other.abstained is None else None)
         assert other.abstained is not None or other.label_set == (other.label,)
         assert other.abstained is None or len(other.label_set) != 1 or other.typicality <= 0.2
-    assert locator.predict(toy_posts, RULES) == [p.label for p in ruled]
+    assert locator.predict(small_posts, RULES) == [p.label for p in ruled]
     nothing = Post(text="", images=["nowhere.png"])
     (bad,) = locator.predictions([nothing], RULES)
     assert bad.error and bad.label is bad.label_set is bad.abstained is None
 
 
-def test_a_saved_model_keeps_its_promises(fitted, toy_posts, tmp_path):
+def test_a_saved_model_keeps_its_promises(fitted, small_posts, tmp_path):
     locator = fitted()
-    assert len(locator.held_out) == len([p for p in toy_posts if p.label and not p.error])
+    assert len(locator.held_out) == len([p for p in small_posts if p.label and not p.error])
     locator.save_pretrained(tmp_path)
     loaded = SemanticLocator.from_pretrained(tmp_path)
     for one, other in zip(
-        locator.predictions(toy_posts, RULES), loaded.predictions(toy_posts, RULES), strict=True
+        locator.predictions(small_posts, RULES), loaded.predictions(small_posts, RULES), strict=True
     ):
         assert one[1:2] + one[4:] == other[1:2] + other[4:]
     (tmp_path / FILE).unlink()  # of a model saved before there was one
     old = SemanticLocator.from_pretrained(tmp_path)
-    assert old.predict(toy_posts) == locator.predict(toy_posts)
+    assert old.predict(small_posts) == locator.predict(small_posts)
     with pytest.raises(SgmftError, match=r"For a coverage of 0\.8 a model must have been judged"):
-        old.predict(toy_posts, RULES)
+        old.predict(small_posts, RULES)
 
 
-def test_without_held_out_posts_no_coverage_is_promised(fitted, toy_posts):
+def test_without_held_out_posts_no_coverage_is_promised(fitted, small_posts):
     locator = fitted(preset="paper", settings={"epochs": 1})
     with pytest.raises(SgmftError, match="--val-size"):
-        locator.predict(toy_posts, Abstention(coverage=0.8))
-    assert None in locator.predict(toy_posts, Abstention(min_probability=0.999))
+        locator.predict(small_posts, Abstention(coverage=0.8))
+    assert None in locator.predict(small_posts, Abstention(min_probability=0.999))
 
 
-def test_a_table_gets_what_the_rules_look_at(fitted, toy_posts, tmp_path):
-    locator, source = fitted(), table(tmp_path, toy_posts)
+def test_a_table_gets_what_the_rules_look_at(fitted, small_posts, tmp_path):
+    locator, source = fitted(), table(tmp_path, small_posts)
     told = predict_table(source, tmp_path / "out.csv", locator, abstain=RULES)
     with (tmp_path / "out.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
@@ -98,8 +98,8 @@ def test_a_table_gets_what_the_rules_look_at(fitted, toy_posts, tmp_path):
         }
 
 
-def test_an_evaluation_tells_what_abstaining_brings(fitted, toy_posts, tmp_path):
-    _, found = evaluate_table(table(tmp_path, toy_posts), tmp_path / "eval", fitted())
+def test_an_evaluation_tells_what_abstaining_brings(fitted, small_posts, tmp_path):
+    _, found = evaluate_table(table(tmp_path, small_posts), tmp_path / "eval", fitted())
     assert found.selective.sets and found.selective.curve[0].answered == 1
     page = (tmp_path / "eval" / "report.html").read_text("utf-8")
     assert "cannot tell" in page and "True label in the set" in page

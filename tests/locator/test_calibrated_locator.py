@@ -12,11 +12,11 @@ from tiny_encoder import TinyEncoder
 
 
 @pytest.fixture
-def fitted(monkeypatch, toy_posts):
+def fitted(monkeypatch, small_posts):
     monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
 
     def fit(**options):
-        return SemanticLocator("tiny", **options).fit(toy_posts)
+        return SemanticLocator("tiny", **options).fit(small_posts)
 
     return fit
 
@@ -26,16 +26,16 @@ def fitted(monkeypatch, toy_posts):
     [{}, {"method": "late-average"}, {"preset": "elements", "settings": {"epochs": 2}}],
     ids=str,
 )
-def test_fit_finds_a_temperature_that_only_scales(fitted, toy_posts, options):
+def test_fit_finds_a_temperature_that_only_scales(fitted, small_posts, options):
     locator = fitted(**options)
     temperature = locator.temperature
     assert temperature != 1 and 0.05 <= temperature <= 20
     assert locator.record["calibration"] == {"temperature": temperature}
-    scaled, labels = locator.predict_proba(toy_posts), locator.predict(toy_posts)
+    scaled, labels = locator.predict_proba(small_posts), locator.predict(small_posts)
     locator.record["calibration"]["temperature"] = 1.0
-    raw = locator.predict_proba(toy_posts)
+    raw = locator.predict_proba(small_posts)
     np.testing.assert_allclose(rescaled(raw.astype(float), temperature), scaled, atol=1e-5)
-    assert locator.predict(toy_posts) == labels
+    assert locator.predict(small_posts) == labels
 
 
 def test_without_held_out_posts_probabilities_are_the_networks(fitted):
@@ -43,12 +43,12 @@ def test_without_held_out_posts_probabilities_are_the_networks(fitted):
     assert fitted(method="text-only", settings={}).temperature != 1  # held out in turn
 
 
-def test_a_saved_model_keeps_its_temperature(fitted, toy_posts, tmp_path):
+def test_a_saved_model_keeps_its_temperature(fitted, small_posts, tmp_path):
     locator = fitted(method="late-average")
     locator.save_pretrained(tmp_path)
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert loaded.temperature == locator.temperature
-    assert np.array_equal(loaded.predict_proba(toy_posts), locator.predict_proba(toy_posts))
+    assert np.array_equal(loaded.predict_proba(small_posts), locator.predict_proba(small_posts))
     config = json.loads((tmp_path / "config.json").read_text())
     del config["sgmft"]["digest"]
     del config["sgmft"]["calibration"]  # of a model saved before there was one

@@ -17,8 +17,8 @@ LARGE = ("torch", "transformers", "uvicorn", "fastapi", "gradio")
 
 
 @pytest.fixture
-def saved(toy_model: Any, tmp_path: Path) -> Path:
-    toy_model.save_pretrained(tmp_path / "model")
+def saved(small_model: Any, tmp_path: Path) -> Path:
+    small_model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -11,40 +11,40 @@ from scipy.special import softmax
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.models.presets import PRESETS
-from toys import BAD, PLACES, config_of
+from small_posts import LABELS, UNUSABLE, saved_config
 
 # --- fit and predict
 
 
-def test_it_learns(toy_model, toy_posts):
-    assert toy_model.labels == PLACES
-    predicted = toy_model.predict(toy_posts)
-    assert np.mean([a == post.label for a, post in zip(predicted, toy_posts, strict=True)]) > 0.9
+def test_it_learns(small_model, small_posts):
+    assert small_model.labels == LABELS
+    predicted = small_model.predict(small_posts)
+    assert np.mean([a == post.label for a, post in zip(predicted, small_posts, strict=True)]) > 0.9
 
 
-def test_posts_made_by_hand(toy_model, toy_posts):
-    picture = toy_posts[0].images[0]
+def test_posts_made_by_hand(small_model, small_posts):
+    picture = small_posts[0].images[0]
     text = Post(text="exam desk teacher")
-    assert toy_model.predict([text]) == ["School"]
+    assert small_model.predict([text]) == ["School"]
     as_text, as_path = Post(images=str(picture)), Post(images=picture)
     assert as_text == as_path == Post(images=[picture])
-    assert toy_model.predict([as_text]) == [toy_posts[0].label]
+    assert small_model.predict([as_text]) == [small_posts[0].label]
     both = Post(text="sofa bed", images=[picture, str(picture)])
-    assert toy_model.predict_proba([both]).shape == (1, 3)
+    assert small_model.predict_proba([both]).shape == (1, 3)
 
 
-def test_probabilities_are_rows_in_the_order_of_labels(toy_model, toy_posts):
-    found = toy_model.predict_proba(toy_posts)
+def test_probabilities_are_rows_in_the_order_of_labels(small_model, small_posts):
+    found = small_model.predict_proba(small_posts)
     assert found.shape == (36, 3) and found.dtype == np.float32
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     assert (found >= 0).all()
-    assert [PLACES[k] for k in found.argmax(1)] == toy_model.predict(toy_posts)
+    assert [LABELS[k] for k in found.argmax(1)] == small_model.predict(small_posts)
 
 
-def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(toy_model, toy_posts):
-    good = toy_posts[:4]
-    mixed = [BAD[0], good[0], good[1], BAD[1], BAD[2], good[2], BAD[3], good[3]]
-    answers = list(toy_model.predictions(mixed))
+def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(small_model, small_posts):
+    good = small_posts[:4]
+    mixed = [UNUSABLE[0], good[0], good[1], UNUSABLE[1], UNUSABLE[2], good[2], UNUSABLE[3], good[3]]
+    answers = list(small_model.predictions(mixed))
     assert [a.post.text for a in answers] == [post.text for post in mixed]
     assert [a.error is None for a in answers] == [post in good for post in mixed]
     errors = [a.error for a in answers if a.error is not None]
@@ -56,23 +56,23 @@ def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(toy_model, toy
             assert answer.guidance is None
         else:
             assert answer.probability == answer.probabilities.max()
-    assert toy_model.predict(mixed) == [a.label for a in answers]
-    found = toy_model.predict_proba(mixed)
+    assert small_model.predict(mixed) == [a.label for a in answers]
+    found = small_model.predict_proba(mixed)
     bad = [i for i, answer in enumerate(answers) if answer.error is not None]
     assert np.isnan(found[bad]).all() and len(bad) == 4
     np.testing.assert_allclose(
-        found[~np.isnan(found[:, 0])], toy_model.predict_proba(good), atol=1e-6
+        found[~np.isnan(found[:, 0])], small_model.predict_proba(good), atol=1e-6
     )
 
 
-def test_no_posts(toy_model):
-    assert toy_model.predict([]) == []
-    assert toy_model.predict_proba([]).shape == (0, 3)
-    assert np.isnan(toy_model.predict_proba([BAD[0]])).all()
-    assert toy_model.predict([BAD[0]]) == [None]
+def test_no_posts(small_model):
+    assert small_model.predict([]) == []
+    assert small_model.predict_proba([]).shape == (0, 3)
+    assert np.isnan(small_model.predict_proba([UNUSABLE[0]])).all()
+    assert small_model.predict([UNUSABLE[0]]) == [None]
 
 
-def test_posts_are_taken_one_chunk_ahead(toy_model):
+def test_posts_are_taken_one_chunk_ahead(small_model):
     taken = 0
 
     def endless():
@@ -81,7 +81,7 @@ def test_posts_are_taken_one_chunk_ahead(toy_model):
             taken += 1
             yield Post("sofa bed")
 
-    predictions = toy_model.predictions(endless())
+    predictions = small_model.predictions(endless())
     assert next(predictions).label == "Home" and taken <= 512
     for _ in range(300):
         next(predictions)
@@ -100,35 +100,35 @@ def test_untrained(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_the_seed_decides_everything(tiny, toy_posts, seed):
-    one, other = (tiny(seed=seed).fit(toy_posts).predict_proba(toy_posts) for _ in "ab")
+def test_the_seed_decides_everything(tiny, small_posts, seed):
+    one, other = (tiny(seed=seed).fit(small_posts).predict_proba(small_posts) for _ in "ab")
     assert np.array_equal(one, other)
-    different = tiny(seed=seed + 1).fit(toy_posts).predict_proba(toy_posts)
+    different = tiny(seed=seed + 1).fit(small_posts).predict_proba(small_posts)
     assert not np.array_equal(one, different)
-    through_settings = tiny({"seed": seed + 1}).fit(toy_posts).predict_proba(toy_posts)
+    through_settings = tiny({"seed": seed + 1}).fit(small_posts).predict_proba(small_posts)
     assert np.array_equal(different, through_settings)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_from_posts_to_a_loaded_model(tiny, toy_posts, tmp_path, preset):
+def test_every_preset_from_posts_to_a_loaded_model(tiny, small_posts, tmp_path, preset):
     locator = tiny(preset=preset, features=tmp_path / "f")
-    locator.fit(toy_posts)
-    found = locator.predict_proba(toy_posts)
+    locator.fit(small_posts)
+    found = locator.predict_proba(small_posts)
     assert np.isfinite(found).all()
     locator.save_pretrained(tmp_path / "m")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
-    assert loaded.preset.name == preset and loaded.labels == PLACES
+    assert loaded.preset.name == preset and loaded.labels == LABELS
     assert loaded.uses_tokens == (preset == "tokens")
-    assert np.array_equal(loaded.predict_proba(toy_posts), found)
+    assert np.array_equal(loaded.predict_proba(small_posts), found)
 
 
 @pytest.mark.parametrize("preset", ["tokens", "elements", "default"])
-def test_a_feature_store_changes_no_figure(tiny, toy_posts, tmp_path, preset):
-    plain = tiny(preset=preset).fit(toy_posts)
-    expected = plain.predict_proba(toy_posts)
+def test_a_feature_store_changes_no_figure(tiny, small_posts, tmp_path, preset):
+    plain = tiny(preset=preset).fit(small_posts)
+    expected = plain.predict_proba(small_posts)
     for _ in ("empty", "full"):
-        kept = tiny(preset=preset, features=tmp_path).fit(toy_posts)
-        assert np.array_equal(kept.predict_proba(toy_posts), expected)
+        kept = tiny(preset=preset, features=tmp_path).fit(small_posts)
+        assert np.array_equal(kept.predict_proba(small_posts), expected)
         assert kept.record == plain.record or repr(kept.record) == repr(plain.record)
     assert list(tmp_path.rglob("part-*.parquet"))
 
@@ -155,15 +155,15 @@ def test_wrong_names_are_told_at_once(tiny):
 
 
 @pytest.fixture(scope="module")
-def default(tiny, toy_posts):
-    return tiny(preset="default").fit(toy_posts)
+def default(tiny, small_posts):
+    return tiny(preset="default").fit(small_posts)
 
 
 def test_the_default_learns_from_all_posts_and_tells_how_it_judged_those_left_out(
-    default, toy_posts
+    default, small_posts
 ):
-    found = default.predict(toy_posts)
-    assert np.mean([a == post.label for a, post in zip(found, toy_posts, strict=True)]) > 0.9
+    found = default.predict(small_posts)
+    assert np.mean([a == post.label for a, post in zip(found, small_posts, strict=True)]) > 0.9
     data, metrics = default.record["data"], default.record["metrics"]
     assert (data["posts"], data["train"], data["validation"]) == (36, 36, 0)
     (line,) = default.record["history"]
@@ -174,9 +174,9 @@ def test_the_default_learns_from_all_posts_and_tells_how_it_judged_those_left_ou
     assert line["loss"] < metrics["validation loss"] < math.log(3)
 
 
-def test_the_default_says_how_far_the_gate_is_open(default, toy_posts):
+def test_the_default_says_how_far_the_gate_is_open(default, small_posts):
     """In a post without one of its sides there is nothing to weigh."""
-    for post, answer in zip(toy_posts, default.predictions(toy_posts), strict=True):
+    for post, answer in zip(small_posts, default.predictions(small_posts), strict=True):
         gate, elements = answer.guidance
         assert (0 < gate <= 1) if post.text and post.images else gate == 0
         assert math.isnan(elements)
@@ -199,32 +199,32 @@ def test_texts_that_have_nothing_in_common_are_learned_from_too(tiny):
     np.testing.assert_allclose(locator.predict_proba(posts).sum(1), 1, atol=1e-5)
 
 
-def test_a_saved_default_says_the_same_and_learns_anew(default, toy_posts, tmp_path):
+def test_a_saved_default_says_the_same_and_learns_anew(default, small_posts, tmp_path):
     default.save_pretrained(tmp_path)
-    config = config_of(tmp_path)
+    config = saved_config(tmp_path)
     assert (config["method"], config["preset"]) == ("sgmft", "default")
     assert config["model"]["vocabulary_size"] == len(default.network.lexical.vocabulary) > 10
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert type(loaded.network) is type(default.network) and loaded.preset == default.preset
-    expected = default.predict_proba(toy_posts)
-    assert np.array_equal(loaded.predict_proba(toy_posts), expected)
-    assert np.array_equal(loaded.fit(toy_posts).predict_proba(toy_posts), expected)
+    expected = default.predict_proba(small_posts)
+    assert np.array_equal(loaded.predict_proba(small_posts), expected)
+    assert np.array_equal(loaded.fit(small_posts).predict_proba(small_posts), expected)
 
 
-def test_the_defaults_seed_decides_its_folds(tiny, toy_posts, default):
-    one, other = (tiny(preset="default", seed=seed).fit(toy_posts) for seed in (0, 1))
-    expected = default.predict_proba(toy_posts)
-    assert np.array_equal(one.predict_proba(toy_posts), expected)
-    assert not np.array_equal(other.predict_proba(toy_posts), expected)
+def test_the_defaults_seed_decides_its_folds(tiny, small_posts, default):
+    one, other = (tiny(preset="default", seed=seed).fit(small_posts) for seed in (0, 1))
+    expected = default.predict_proba(small_posts)
+    assert np.array_equal(one.predict_proba(small_posts), expected)
+    assert not np.array_equal(other.predict_proba(small_posts), expected)
 
 
-def test_posts_held_out_from_the_default_are_learned_from_in_the_end(tiny, toy_posts, default):
-    locator = tiny(preset="default", val_size=0.25).fit(toy_posts)
+def test_posts_held_out_from_the_default_are_learned_from_in_the_end(tiny, small_posts, default):
+    locator = tiny(preset="default", val_size=0.25).fit(small_posts)
     data, metrics = locator.record["data"], locator.record["metrics"]
     assert (data["train"], data["validation"]) == (27, 9)
     assert metrics["validation accuracy"] * 9 == pytest.approx(
         round(metrics["validation accuracy"] * 9)
     )
-    logits = np.log(default.predict_proba(toy_posts)) * default.temperature
+    logits = np.log(default.predict_proba(small_posts)) * default.temperature
     expected = softmax(logits / locator.temperature, axis=1)
-    np.testing.assert_allclose(locator.predict_proba(toy_posts), expected, atol=1e-5)
+    np.testing.assert_allclose(locator.predict_proba(small_posts), expected, atol=1e-5)

@@ -17,7 +17,7 @@ from sgmft.models.fusions import FUSIONS
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import METHODS
-from toys import PLACES, config_of
+from small_posts import LABELS, saved_config
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,26 @@ def linear(monkeypatch):
 
 @pytest.mark.parametrize("preset", [None, "wide"])
 def test_another_method_is_learned_saved_and_loaded_as_that(
-    tiny, linear, toy_posts, tmp_path, preset
+    tiny, linear, small_posts, tmp_path, preset
 ):
-    locator = SemanticLocator("tiny", method="linear", preset=preset).fit(toy_posts)
-    found = locator.predict_proba(toy_posts)
-    assert [PLACES[k] for k in found.argmax(1)] == [post.label for post in toy_posts]
-    assert all(math.isnan(x) for x in next(locator.predictions(toy_posts)).guidance)
+    locator = SemanticLocator("tiny", method="linear", preset=preset).fit(small_posts)
+    found = locator.predict_proba(small_posts)
+    assert [LABELS[k] for k in found.argmax(1)] == [post.label for post in small_posts]
+    assert all(math.isnan(x) for x in next(locator.predictions(small_posts)).guidance)
     locator.save_pretrained(tmp_path)
-    config = config_of(tmp_path)
+    config = saved_config(tmp_path)
     assert (config["method"], config["preset"]) == ("linear", preset or "narrow")
     assert "with A line (by hand)" in (tmp_path / "README.md").read_text("utf-8")
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert loaded.method is linear and type(loaded.network) is Linear
     assert loaded.preset == locator.preset and loaded.network.config == locator.network.config
-    assert np.array_equal(loaded.predict_proba(toy_posts), found)
-    assert np.array_equal(loaded.fit(toy_posts).predict_proba(toy_posts), found)
+    assert np.array_equal(loaded.predict_proba(small_posts), found)
+    assert np.array_equal(loaded.fit(small_posts).predict_proba(small_posts), found)
 
 
-def test_a_model_of_a_method_that_is_not_there(linear, tiny, toy_posts, tmp_path, monkeypatch):
+def test_a_model_of_a_method_that_is_not_there(linear, tiny, small_posts, tmp_path, monkeypatch):
     settings = {"epochs": 1}
-    locator = SemanticLocator("tiny", method="linear", settings=settings).fit(toy_posts)
+    locator = SemanticLocator("tiny", method="linear", settings=settings).fit(small_posts)
     locator.save_pretrained(tmp_path)
     monkeypatch.delitem(METHODS, "linear")
     with pytest.raises(SgmftError, match="no method 'linear': use sgmft"):
@@ -96,23 +96,23 @@ class Largest(nn.Module):
         return tokens.masked_fill(~mask[..., None], -torch.inf).amax(1) * self.gain.sum(0)
 
 
-def test_a_fusion_module_of_the_users_own(tiny, toy_posts, tmp_path, monkeypatch):
+def test_a_fusion_module_of_the_users_own(tiny, small_posts, tmp_path, monkeypatch):
     monkeypatch.setitem(FUSIONS, "mine", Largest)
     settings = {"fusion": "mine", "fusion_layers": 3, "epochs": 15, "dropout": 0.0}
-    locator = tiny(settings, preset="tokens", val_size=0.0).fit(toy_posts)
+    locator = tiny(settings, preset="tokens", val_size=0.0).fit(small_posts)
     fusion = locator.network.fusion
     assert isinstance(fusion, Largest) and fusion.gain.shape == (3, 16)
     assert not torch.equal(fusion.gain, torch.ones(3, 16))  # it has learned
-    found = locator.predict_proba(toy_posts)
-    right = [PLACES[k] == post.label for k, post in zip(found.argmax(1), toy_posts, strict=True)]
+    found = locator.predict_proba(small_posts)
+    right = [LABELS[k] == post.label for k, post in zip(found.argmax(1), small_posts, strict=True)]
     assert np.mean(right) > 0.9
     locator.save_pretrained(tmp_path)
-    assert config_of(tmp_path)["model"]["fusion"] == "mine"
+    assert saved_config(tmp_path)["model"]["fusion"] == "mine"
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert isinstance(loaded.network.fusion, Largest)
-    assert np.array_equal(loaded.predict_proba(toy_posts), found)
+    assert np.array_equal(loaded.predict_proba(small_posts), found)
     monkeypatch.delitem(FUSIONS, "mine")
     with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, .* register your own"):
         SemanticLocator.from_pretrained(tmp_path)
     with pytest.raises(SgmftError, match="no fusion module 'mine'"):
-        tiny(settings, preset="tokens").fit(toy_posts)
+        tiny(settings, preset="tokens").fit(small_posts)

@@ -16,32 +16,32 @@ from clip_posts import clip_posts as clip_posts
 from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.utils.runtime import versions
+from small_posts import LABELS, saved_config
 from tiny_clip import save_tiny_clip
-from toys import PLACES, config_of
 
 
 @pytest.fixture
-def saved(toy_model, tmp_path):
-    toy_model.save_pretrained(tmp_path / "model")
+def saved(small_model, tmp_path):
+    small_model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
 # --- saving
 
 
-def test_a_loaded_locator_learns_anew_as_the_saved_one_did(toy_model, toy_posts, saved):
+def test_a_loaded_locator_learns_anew_as_the_saved_one_did(small_model, small_posts, saved):
     again = SemanticLocator.from_pretrained(saved)
-    assert again.preset == toy_model.preset
+    assert again.preset == small_model.preset
     assert np.array_equal(
-        again.fit(toy_posts).predict_proba(toy_posts), toy_model.predict_proba(toy_posts)
+        again.fit(small_posts).predict_proba(small_posts), small_model.predict_proba(small_posts)
     )
 
 
-def test_config_says_what_it_is_of(toy_model, saved):
-    config = config_of(saved)
+def test_config_says_what_it_is_of(small_model, saved):
+    config = saved_config(saved)
     assert config["format"] == 1
-    assert config["labels"] == PLACES
-    info = toy_model.encoder.info
+    assert config["labels"] == LABELS
+    info = small_model.encoder.info
     assert config["encoder"] == {"name": "tiny", "cleaning": "light"} | {
         "fingerprint": info.fingerprint,
         "weights": "",
@@ -50,7 +50,7 @@ def test_config_says_what_it_is_of(toy_model, saved):
     assert config["train"]["epochs"] == 12 and config["train"]["seed"] == 0
     assert config["model"]["width"] == 16 and config["model"]["classes"] == 3
     assert config["model"]["fusion"] == "sfm" and "sfm" not in config["model"]
-    assert config["data"]["fingerprint"] == toy_model.record["data"]["fingerprint"]
+    assert config["data"]["fingerprint"] == small_model.record["data"]["fingerprint"]
     assert config["metrics"] == {} and len(config["history"]) == 12
     assert config["versions"] == versions() and {"sgmft", "torch"} <= set(versions())
     assert sorted(x.name for x in saved.iterdir()) == [
@@ -60,59 +60,59 @@ def test_config_says_what_it_is_of(toy_model, saved):
     ]
 
 
-def test_config_is_json_that_any_reader_takes(toy_model, saved):
+def test_config_is_json_that_any_reader_takes(small_model, saved):
     # NaN, as the history has it without held-out posts, is no JSON.
-    assert math.isnan(toy_model.record["history"][0]["val_loss"])
-    assert config_of(saved)["history"][0]["val_loss"] is None
+    assert math.isnan(small_model.record["history"][0]["val_loss"])
+    assert saved_config(saved)["history"][0]["val_loss"] is None
 
 
-def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, toy_posts, tmp_path):
+def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, small_posts, tmp_path):
     def make(**options):
         return tiny(preset="tokens", features=tmp_path / "features", **options)
 
     coarse, fine = make(), make(patch_grid=4)
-    assert coarse.encode(toy_posts).features.regions_per_picture == 4  # the encoder's default
-    assert fine.encode(toy_posts).features.regions_per_picture == 16
+    assert coarse.encode(small_posts).features.regions_per_picture == 4  # the encoder's default
+    assert fine.encode(small_posts).features.regions_per_picture == 16
     assert coarse.encoder.info.fingerprint != fine.encoder.info.fingerprint
-    fine.fit(toy_posts).save_pretrained(tmp_path / "fine")
-    coarse.fit(toy_posts).save_pretrained(tmp_path / "coarse")
-    assert config_of(tmp_path / "fine")["encoder"]["patch_grid"] == 4
-    assert "patch_grid" not in config_of(tmp_path / "coarse")["encoder"]
+    fine.fit(small_posts).save_pretrained(tmp_path / "fine")
+    coarse.fit(small_posts).save_pretrained(tmp_path / "coarse")
+    assert saved_config(tmp_path / "fine")["encoder"]["patch_grid"] == 4
+    assert "patch_grid" not in saved_config(tmp_path / "coarse")["encoder"]
     for name, locator, regions in (("fine", fine, 16), ("coarse", coarse, 4)):
         loaded = SemanticLocator.from_pretrained(tmp_path / name)
         assert loaded.encoder.info == locator.encoder.info
-        assert loaded.encode(toy_posts).features.regions_per_picture == regions
-        found = loaded.predict_proba(toy_posts)
-        assert np.array_equal(found, locator.predict_proba(toy_posts))
+        assert loaded.encode(small_posts).features.regions_per_picture == regions
+        found = loaded.predict_proba(small_posts)
+        assert np.array_equal(found, locator.predict_proba(small_posts))
     coarse, fine = (
-        SemanticLocator.from_pretrained(tmp_path / name).predict_proba(toy_posts)
+        SemanticLocator.from_pretrained(tmp_path / name).predict_proba(small_posts)
         for name in ("coarse", "fine")
     )
     assert not np.array_equal(coarse, fine)
 
 
-def test_labels_of_any_language_survive(tiny, toy_posts, tmp_path):
+def test_labels_of_any_language_survive(tiny, small_posts, tmp_path):
     names = {"Home": "家", "School": 'a "school"', "Work": "工 作"}
-    posts = [replace(post, label=names[post.label]) for post in toy_posts]
+    posts = [replace(post, label=names[post.label]) for post in small_posts]
     tiny().fit(posts).save_pretrained(tmp_path)
     assert "家" in (tmp_path / "config.json").read_text("utf-8")
     assert SemanticLocator.from_pretrained(tmp_path).labels == sorted(names.values())
 
 
-def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, toy_posts, tmp_path):
-    locator, card = tiny().fit(toy_posts), tmp_path / "README.md"
+def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, small_posts, tmp_path):
+    locator, card = tiny().fit(small_posts), tmp_path / "README.md"
     locator.save_pretrained(tmp_path)
     first = card.read_text("utf-8")
     assert "Labels: Home, School, Work" in first and "library_name: sgmft" in first
     assert locator.record["data"]["fingerprint"] in first
     assert "validation accuracy" in first and "from_pretrained" in first
-    renamed = [replace(post, label=f"{post.label}!") for post in toy_posts]
+    renamed = [replace(post, label=f"{post.label}!") for post in small_posts]
     tiny().fit(renamed).save_pretrained(tmp_path)
     assert "Labels: Home!, School!, Work!" in card.read_text("utf-8")
     card.write_text("# By hand\n", "utf-8")
     locator.save_pretrained(tmp_path)
     assert card.read_text("utf-8") == "# By hand\n"
-    assert config_of(tmp_path)["labels"] == PLACES
+    assert saved_config(tmp_path)["labels"] == LABELS
 
 
 FRESH = """
@@ -216,10 +216,10 @@ def test_a_model_from_before_methods_had_names(saved):
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "text", "other"])
-def test_damaged_weights(saved, tiny, toy_posts, tmp_path, how):
+def test_damaged_weights(saved, tiny, small_posts, tmp_path, how):
     path = saved / "model.safetensors"
     if how == "other":
-        tiny({"width": 32, "epochs": 1}).fit(toy_posts).save_pretrained(tmp_path / "wide")
+        tiny({"width": 32, "epochs": 1}).fit(small_posts).save_pretrained(tmp_path / "wide")
         shutil.copy(tmp_path / "wide" / "model.safetensors", path)
     else:
         half = path.read_bytes()[: path.stat().st_size // 2]
@@ -228,12 +228,12 @@ def test_damaged_weights(saved, tiny, toy_posts, tmp_path, how):
         SemanticLocator.from_pretrained(saved)
 
 
-def test_an_encoder_that_moved(saved, toy_posts, toy_model):
+def test_an_encoder_that_moved(saved, small_posts, small_model):
     edited(saved, lambda config: config["sgmft"]["encoder"].update(name="/gone/encoder"))
     with pytest.raises(SgmftError, match="/gone/encoder"):
-        SemanticLocator.from_pretrained(saved).predict(toy_posts)
+        SemanticLocator.from_pretrained(saved).predict(small_posts)
     loaded = SemanticLocator.from_pretrained(saved, encoder="tiny")
-    assert loaded.predict(toy_posts) == toy_model.predict(toy_posts)
+    assert loaded.predict(small_posts) == small_model.predict(small_posts)
 
 
 def test_another_encoder_of_the_same_widths_is_refused(tmp_path, clip_posts):

@@ -10,13 +10,13 @@ import torch
 
 from sgmft import Post
 from sgmft.errors import SgmftError
-from toys import BAD, PLACES
+from small_posts import LABELS, UNUSABLE
 
 
-def test_posts_left_out_are_counted(tiny, toy_posts):
-    unlabelled = [replace(post, label=None) for post in toy_posts[:3]]
-    broken = [replace(post, label="Home") for post in BAD]
-    record = tiny().fit([*toy_posts, *unlabelled, *broken]).record["data"]
+def test_posts_left_out_are_counted(tiny, small_posts):
+    unlabelled = [replace(post, label=None) for post in small_posts[:3]]
+    broken = [replace(post, label="Home") for post in UNUSABLE]
+    record = tiny().fit([*small_posts, *unlabelled, *broken]).record["data"]
     assert record["posts"] == 36 == record["train"] + record["validation"]
     assert record["validation"] > 0
     assert record["skipped"].pop("no label") == 3
@@ -25,22 +25,24 @@ def test_posts_left_out_are_counted(tiny, toy_posts):
     assert record["skipped"]["there is no file …"] == 1
 
 
-def test_the_fingerprint_is_of_posts_and_labels_not_of_their_order(tiny, toy_posts):
+def test_the_fingerprint_is_of_posts_and_labels_not_of_their_order(tiny, small_posts):
     def fingerprint(posts):
         return tiny({"epochs": 1}).fit(posts).record["data"]["fingerprint"]
 
-    relabelled = [replace(toy_posts[0], label="Work"), *toy_posts[1:]]
-    assert fingerprint(toy_posts) == fingerprint(toy_posts[::-1])
-    assert len({fingerprint(toy_posts), fingerprint(relabelled), fingerprint(toy_posts[1:])}) == 3
+    relabelled = [replace(small_posts[0], label="Work"), *small_posts[1:]]
+    assert fingerprint(small_posts) == fingerprint(small_posts[::-1])
+    assert (
+        len({fingerprint(small_posts), fingerprint(relabelled), fingerprint(small_posts[1:])}) == 3
+    )
 
 
 @pytest.fixture
-def confused(toy_posts):
+def confused(small_posts):
     """Posts of which every fourth has a wrong label: learning them by heart does not pay."""
-    wrong = dict(zip(PLACES, [*PLACES[1:], PLACES[0]], strict=True))
+    wrong = dict(zip(LABELS, [*LABELS[1:], LABELS[0]], strict=True))
     return [
         replace(post, label=wrong[post.label]) if i % 4 == 1 else post
-        for i, post in enumerate(toy_posts)
+        for i, post in enumerate(small_posts)
     ]
 
 
@@ -99,7 +101,7 @@ def test_fewer_than_two_labels_tells_why(tiny, posts, told):
     assert str(caught.value) == f"Training needs posts of at least two labels; {told}"
 
 
-def test_split_by_user_puts_no_user_on_both_sides(tiny, toy_posts, monkeypatch):
+def test_split_by_user_puts_no_user_on_both_sides(tiny, small_posts, monkeypatch):
     import sgmft.locator.locator as module
 
     seen = {}
@@ -110,23 +112,23 @@ def test_split_by_user_puts_no_user_on_both_sides(tiny, toy_posts, monkeypatch):
 
     fit = module.fit_network
     monkeypatch.setattr(module, "fit_network", watched)
-    tiny(val_size=0.3).fit(toy_posts, split_by="user")
-    held = {toy_posts[i].user for i in seen["held"]}
-    kept = {post.user for i, post in enumerate(toy_posts) if i not in seen["held"]}
+    tiny(val_size=0.3).fit(small_posts, split_by="user")
+    held = {small_posts[i].user for i in seen["held"]}
+    kept = {post.user for i, post in enumerate(small_posts) if i not in seen["held"]}
     assert held and kept and not held & kept
     with pytest.raises(SgmftError, match="two users or more"):
-        tiny().fit([replace(post, user=None) for post in toy_posts], split_by="user")
+        tiny().fit([replace(post, user=None) for post in small_posts], split_by="user")
     with pytest.raises(SgmftError, match="'label' or 'user'"):
-        tiny().fit(toy_posts, split_by="city")
+        tiny().fit(small_posts, split_by="city")
 
 
 @pytest.mark.parametrize("size", [1.0, -0.1, math.nan])
-def test_a_held_out_share_that_does_not_fit(tiny, toy_posts, size):
+def test_a_held_out_share_that_does_not_fit(tiny, small_posts, size):
     with pytest.raises(SgmftError, match="does not fit 36 posts"):
-        tiny(val_size=size).fit(toy_posts)
+        tiny(val_size=size).fit(small_posts)
 
 
-def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_path):
+def test_interrupted_training_continues_to_the_same_model(tiny, small_posts, tmp_path):
     class StopHereError(Exception):
         pass
 
@@ -140,14 +142,14 @@ def test_interrupted_training_continues_to_the_same_model(tiny, toy_posts, tmp_p
         return on_epoch
 
     settings = {"epochs": 4, "patience": 2, "dropout": 0.3}
-    expected = tiny(settings).fit(toy_posts)
+    expected = tiny(settings).fit(small_posts)
     for at in (1, 3, 6):  # in the choice of the epoch, and in what follows it
         try:
-            tiny(settings).fit(toy_posts, checkpoint=tmp_path, on_epoch=stopping(at))
+            tiny(settings).fit(small_posts, checkpoint=tmp_path, on_epoch=stopping(at))
         except StopHereError:
             continue
         assert at == 6
-    resumed = tiny(settings).fit(toy_posts, checkpoint=tmp_path)
+    resumed = tiny(settings).fit(small_posts, checkpoint=tmp_path)
     assert repr(resumed.record) == repr(expected.record)
     state = expected.network.state_dict()
     assert all(torch.equal(x, state[name]) for name, x in resumed.network.state_dict().items())

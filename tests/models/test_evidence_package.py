@@ -10,8 +10,6 @@ from evidence_posts import SETTINGS, logits, made, solved
 from evidence_posts import _fewer_penalties as _fewer_penalties
 from safetensors.torch import load_model, save_model
 
-from made_up import INFO
-from made_up import posts as easy_posts
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import ENCODERS
@@ -21,6 +19,8 @@ from sgmft.models.presets import TrainConfig
 from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.training.trainer import train
+from synthetic_features import INFO
+from synthetic_features import make_features as easy_posts
 from tiny_encoder import TinyEncoder
 
 
@@ -68,18 +68,18 @@ def locator(monkeypatch):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_a_locator_is_fitted_saved_and_loaded(locator, toy_posts, tmp_path, settings):
-    fitted = locator(**settings).fit(toy_posts)
+def test_a_locator_is_fitted_saved_and_loaded(locator, small_posts, tmp_path, settings):
+    fitted = locator(**settings).fit(small_posts)
     assert isinstance(fitted.network, EvidenceNetwork)
-    assert fitted.predict(toy_posts) == [post.label for post in toy_posts]
+    assert fitted.predict(small_posts) == [post.label for post in small_posts]
     assert 0.6 < fitted.record["metrics"]["validation accuracy"] <= 1
     fitted.save_pretrained(tmp_path / "model")
     loaded = SemanticLocator.from_pretrained(tmp_path / "model")
     assert loaded.network.config == fitted.network.config
     assert dict(loaded.preset.model) == settings
-    assert np.array_equal(loaded.predict_proba(toy_posts), fitted.predict_proba(toy_posts))
-    gates = [prediction.guidance[0] for prediction in loaded.predictions(toy_posts)]
-    single = [not post.text or not post.images for post in toy_posts]
+    assert np.array_equal(loaded.predict_proba(small_posts), fitted.predict_proba(small_posts))
+    gates = [prediction.guidance[0] for prediction in loaded.predictions(small_posts)]
+    single = [not post.text or not post.images for post in small_posts]
     assert all(gate == 0 for gate, one in zip(gates, single, strict=True) if one)
 
 

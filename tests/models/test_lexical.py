@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
-from made_up import Centres, posts
 from sgmft.data.preprocessing.ngrams import BUCKETS, MAX_CHARACTERS, ngrams
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
@@ -24,6 +23,7 @@ from sgmft.models.base import Network, NetworkConfig, Output
 from sgmft.models.inference import predict_logits
 from sgmft.models.presets import TrainConfig
 from sgmft.training.trainer import train
+from synthetic_features import NearestMean, make_features
 
 UNSPACED = "在家看书。、ひらカナー々不不ไทยລາວမြန်ខ្មែរ𠀀"
 SPACED = "abcXYZ019.,!#ßİſçдЖΣλ한국العअ😂"
@@ -181,7 +181,7 @@ class Bag(Network):
         return Output(logits, logits)
 
 
-class Deaf(Centres):
+class Deaf(NearestMean):
     """Must be given none."""
 
     def solve(self, batch: Batch, labels: torch.Tensor) -> None:
@@ -203,7 +203,7 @@ def bag() -> Bag:
 
 
 def test_a_network_that_reads_them_is_given_them_in_training_and_after() -> None:
-    data, held_out = posts(45), posts(9)
+    data, held_out = make_features(45), make_features(9)
     network = bag()
     history = train(network, data, held_out, FAST)
     assert history[-1].accuracy > 0.9 and history[-1].val_accuracy > 0.9
@@ -217,12 +217,12 @@ def test_a_network_that_reads_them_is_given_them_in_training_and_after() -> None
 
 def test_another_network_is_not() -> None:
     network = Deaf(CONFIG)
-    train(network, posts(9), posts(6), FAST)
-    predict_logits(network, posts(6).features)
+    train(network, make_features(9), make_features(6), FAST)
+    predict_logits(network, make_features(6).features)
 
 
 def test_a_checkpoint_of_other_n_grams_is_not_continued(tmp_path: Path) -> None:
-    data = posts(20)
+    data = make_features(20)
     grams = data.features.ngrams
     other = replace(data.features, ngrams=replace(grams, values=grams.values.flip(0)))
     changed = LabelledFeatures(other, data.labels)

@@ -12,7 +12,7 @@ from functools import cache
 
 from loopback import Case, request
 
-import picture_files
+import image_files
 import video_files
 
 Dice = random.Random
@@ -250,16 +250,16 @@ def wrong_form(rng: Dice) -> Case:
 @cache
 def files() -> tuple[bytes, ...]:
     """Small pictures and videos of every kind."""
-    still = [picture_files.encoded(picture_files.quarters(), x) for x in picture_files.FORMATS]
-    moving = [picture_files.animated(x) for x in ("GIF", "WEBP", "PNG")]
+    still = [image_files.encoded(image_files.quarters(), x) for x in image_files.FORMATS]
+    moving = [image_files.animated(x) for x in ("GIF", "WEBP", "PNG")]
     films = [video_files.video(video_files.coloured(4), x) for x in video_files.CODECS]
     others = [
         video_files.motion_photo(),
-        picture_files.turned(picture_files.quarters(), 6),
-        picture_files.bomb(),
-        picture_files.bomb(8_000, 8_000),
-        picture_files.grey16([[0, 65535]]),
-        picture_files.truncated(),
+        image_files.turned(image_files.quarters(), 6),
+        image_files.bomb(),
+        image_files.bomb(8_000, 8_000),
+        image_files.grey16([[0, 65535]]),
+        image_files.truncated(),
     ]
     return (*still, *moving, *films, *others)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from picture_files import encoded, plain
+from image_files import encoded, plain
 from sgmft.data.posts import Attachment, Post
 from sgmft.serving.engine import Engine
 from sgmft.serving.limits import Limits

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from loopback import SOON, address_of, counted, document, request, status, until
 
-from picture_files import encoded, plain
+from image_files import encoded, plain
 
 POST = {"text": "at home on the sofa"}
 
@@ -246,10 +246,10 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def refusals(broken: dict[str, Path], run: Callable[..., Any]) -> dict[str, Any]:
+def refusals(broken: dict[str, Path], run_process: Callable[..., Any]) -> dict[str, Any]:
     with ThreadPoolExecutor(2) as pool:
         words = {name: ("serve", broken[name], "--port", 0, *REFUSED[name][1]) for name in REFUSED}
-        ended = pool.map(lambda x: run(*x), words.values())
+        ended = pool.map(lambda x: run_process(*x), words.values())
         return dict(zip(words, ended, strict=True))
 
 

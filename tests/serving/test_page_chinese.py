@@ -14,7 +14,7 @@ pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[
 
 from toy_engine import ToyEngine, label_table
 
-from picture_files import encoded, plain
+from image_files import encoded, plain
 from sgmft import Post, read_posts
 from sgmft.data.posts import count_errors
 from sgmft.errors import SgmftError

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from loopback import Case, address_of, answer, request
 
-from picture_files import encoded, plain
+from image_files import encoded, plain
 
 SECRET = "xyzzyplugh"  # stands for whatever nobody but the client may know
 KEY = "schlüssel-鍵"
@@ -217,7 +217,7 @@ def test_onnxruntime_keeps_nothing_to_tell_its_makers(
 
 
 def test_pickles_are_never_read(
-    keyed: Any, run: Callable[..., Any], trained: Path, mark: Path, tmp_path: Path
+    keyed: Any, run_process: Callable[..., Any], trained: Path, mark: Path, tmp_path: Path
 ) -> None:
     """Neither beside a model, as above, nor in the place of its files."""
     models = [tmp_path / name for name in ("alone", "disguised")]
@@ -231,7 +231,7 @@ def test_pickles_are_never_read(
     ):
         place.write_bytes(pickle.dumps(Trap(mark)))
     with ThreadPoolExecutor(2) as pool:
-        for ended in pool.map(lambda x: run("serve", x, "--port", 0, "--no-page"), models):
+        for ended in pool.map(lambda x: run_process("serve", x, "--port", 0, "--no-page"), models):
             assert ended.returncode == 2
             assert ended.stderr.startswith("sgmft: ")
     assert not mark.exists()

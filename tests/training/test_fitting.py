@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import sgmft.training.fit
-from made_up import INFO, Centres, posts
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
@@ -30,6 +29,7 @@ from sgmft.training.fit import (
     refit,
     validation_metrics,
 )
+from synthetic_features import INFO, NearestMean, make_features
 
 HELD = [0, 4, 8, 15, 20, 25]  # two of each class
 SETTINGS = {"width": 16, "heads": 2, "classifier_widths": (12,), "epochs": 8, "seed": 3}
@@ -37,13 +37,15 @@ SETTINGS = {"width": 16, "heads": 2, "classifier_widths": (12,), "epochs": 8, "s
 
 def solved(refit: bool) -> TrainingTask:
     preset = Preset("default", {}, TrainConfig(epochs=9, patience=2), 0.1, refit)
-    method = Method("centres", "Centres", "nowhere", network=Centres, config=NetworkConfig)
-    return TrainingTask(posts(), 3, INFO, method, preset)
+    method = Method("centres", "Centres", "nowhere", network=NearestMean, config=NetworkConfig)
+    return TrainingTask(make_features(), 3, INFO, method, preset)
 
 
 def elements(**settings: Any) -> TrainingTask:
     method = get_method("sgmft")
-    return TrainingTask(posts(), 3, INFO, method, method.preset("elements", SETTINGS | settings))
+    return TrainingTask(
+        make_features(), 3, INFO, method, method.preset("elements", SETTINGS | settings)
+    )
 
 
 def centres(data: LabelledFeatures, without: list[int]) -> torch.Tensor:
@@ -98,7 +100,7 @@ def trained(monkeypatch):
 
 def misled(**settings: Any) -> TrainingTask:
     """Held-out posts have wrong labels: the less is learned, the better for them."""
-    task, wrong = elements(learning_rate=1e-2, patience=2, **settings), posts()
+    task, wrong = elements(learning_rate=1e-2, patience=2, **settings), make_features()
     labels = wrong.labels.clone()
     labels[HELD] = (labels[HELD] + 1) % 3
     return replace(task, data=LabelledFeatures(wrong.features, labels))
@@ -190,7 +192,7 @@ class Watching(Network):
 def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings():
     method = Method("watching", "", "", network=Watching, config=Measured)
     preset, prompts = method.preset(None, {"rank": 2, "seed": 5}), torch.randn(3, 12)
-    data = posts()
+    data = make_features()
     data.features.has_text[:10] = False
     data.features.has_image[40:] = False
     task = TrainingTask(data, 3, INFO, method, preset, prompts)
@@ -218,7 +220,7 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
 
 def test_scales_are_those_of_the_posts_that_are_learned_from():
     chosen = choose(elements(scale="standard", epochs=1), HELD).network
-    data = posts()
+    data = make_features()
     kept = [i for i in range(45) if i not in HELD]
     mean = data.features.text[kept].mean(0)
     torch.testing.assert_close(chosen.text.pooled_scale.mean, mean)
@@ -236,14 +238,14 @@ def test_a_preset_trains_the_network_of_its_own():
         ("default", {}, EvidenceNetwork),
         ("elements", SETTINGS, SGMFT),
     ):
-        task = TrainingTask(posts(), 3, INFO, method, method.preset(name, settings))
+        task = TrainingTask(make_features(), 3, INFO, method, method.preset(name, settings))
         assert type(task.network(task.data.features)) is kind
 
 
 def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged():
     method = get_method("sgmft")
     preset = method.preset("default", {"lexical": False})
-    task = TrainingTask(posts(noise=4.0), 3, INFO, method, preset)
+    task = TrainingTask(make_features(noise=4.0), 3, INFO, method, preset)
     choice = fit_network(task, [])
     (line,) = choice.history
     assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well

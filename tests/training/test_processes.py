@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from several_trainings import run, trainings
-from small_runs import same
+from multiprocess_trainings import run, trainings
+from small_networks import equal_weights
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -38,7 +38,7 @@ def launched(*words: Any, **environment: str) -> subprocess.CompletedProcess[str
 def together(tmp_path_factory) -> Path:
     """What each of two processes has of each training."""
     folder = tmp_path_factory.mktemp("together")
-    ended = launched(TESTS / "several_trainings.py", folder)
+    ended = launched(TESTS / "multiprocess_trainings.py", folder)
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -48,7 +48,7 @@ def together(tmp_path_factory) -> Path:
 def test_two_processes_reach_what_one_reaches(together, name):
     paths = [together / f"{name} {i} of 2" for i in range(2)]
     found, other = map(load_file, paths)
-    assert same(found, other), "every process has the same weights to the last bit"
+    assert equal_weights(found, other), "every process has the same weights to the last bit"
     logs = []
     for path in paths:
         with safe_open(path, "pt") as file:
@@ -87,7 +87,16 @@ def trained(
     """`sgmft train` by two processes, with dropout, its features in a store beside the model."""
     settings = {"epochs": 6, "patience": 6, "dropout": 0.3, "width": 16, "heads": 2}
     words = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
-    command = ["-m", "sgmft", "--plugin", TESTS / "several_plugin.py", "train", table, "-o", output]
+    command = [
+        "-m",
+        "sgmft",
+        "--plugin",
+        TESTS / "multiprocess_plugin.py",
+        "train",
+        table,
+        "-o",
+        output,
+    ]
     words += ["--preset", "tokens", "--encoder", "tiny", "--features", output.parent / "store"]
     return launched(*command, *words, *more, **environment)
 
@@ -124,7 +133,7 @@ def test_killed_twice_and_started_again(table, model, tmp_path):
     ended = trained(table, folder)
     assert ended.returncode == 0, ended.stderr
     one, other = (load_file(path / "model.safetensors") for path in (folder, model[0]))
-    assert same(one, other)
+    assert equal_weights(one, other)
     assert (folder / "config.json").read_text() == (model[0] / "config.json").read_text()
 
 

@@ -12,20 +12,20 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from made_up import Centres, posts
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import NetworkConfig, Output, TwoSided
 from sgmft.models.inference import EVALUATION_BATCH, predict_logits
 from sgmft.training.trainer import Epoch, train
-from small_runs import FAST, figures, fresh, mislabelled, weights_of
+from small_networks import FAST, history_text, make_network, mislabelled, weights_of
+from synthetic_features import NearestMean, make_features
 
 # --- the loss
 
 
 def first_loss(data: LabelledFeatures, **settings: Any) -> tuple[float, torch.Tensor]:
     """The reported loss of the first step, all posts in one batch, and the logits it is of."""
-    model = fresh()
+    model = make_network()
     logits = predict_logits(copy.deepcopy(model), data.features).logits
     size = len(data.labels)
     history = train(model, data, None, replace(FAST, epochs=1, batch_size=size, **settings))
@@ -33,7 +33,10 @@ def first_loss(data: LabelledFeatures, **settings: Any) -> tuple[float, torch.Te
 
 
 def uneven() -> LabelledFeatures:
-    data, rows = posts(), torch.tensor([0, 3, 6, 9, 12, 1, 4, 2])  # five, two and one of a class
+    data, rows = (
+        make_features(),
+        torch.tensor([0, 3, 6, 9, 12, 1, 4, 2]),
+    )  # five, two and one of a class
     return LabelledFeatures(data.features.take(rows), data.labels[rows])
 
 
@@ -83,7 +86,7 @@ class SideBySide(TwoSided):
 
 def test_a_networks_own_objective_is_minimised_and_the_cross_entropy_told():
     torch.manual_seed(0)
-    model, data = SideBySide(NetworkConfig(3, 12, 10)), posts()
+    model, data = SideBySide(NetworkConfig(3, 12, 10)), make_features()
     model.prepare(data.features.text, data.features.image, None, None)
     before = weights_of(model)
     everything = data.features.batch(torch.arange(45))
@@ -106,7 +109,11 @@ def test_a_networks_own_objective_is_minimised_and_the_cross_entropy_told():
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
-    model, data, held = Centres(NetworkConfig(3, 12, 10)), posts(), mislabelled(posts(15, seed=1))
+    model, data, held = (
+        NearestMean(NetworkConfig(3, 12, 10)),
+        make_features(),
+        mislabelled(make_features(15, seed=1)),
+    )
     told: list[Epoch] = []
     history = train(
         model,
@@ -117,7 +124,7 @@ def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
         on_epoch=told.append,
     )
     (line,) = history
-    assert figures(told) == figures(history)
+    assert history_text(told) == history_text(history)
     assert (line.epoch, line.epochs) == (1, 1)
     assert not model.training
     for k in range(3):
@@ -134,7 +141,7 @@ def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
     assert math.isnan(line.gate_entropy) and math.isnan(line.element_entropy)
 
 
-class LeavingOut(Centres):
+class LeavingOut(NearestMean):
     """Says of each post what is far from the truth when it is left out; reads n-grams."""
 
     reads_ngrams = True
@@ -152,7 +159,7 @@ class LeavingOut(Centres):
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_without_validation_posts_what_is_said_of_posts_left_out_stands_for_them(watched):
-    data, held = posts(), posts(15, seed=1)
+    data, held = make_features(), make_features(15, seed=1)
     model = LeavingOut(NetworkConfig(3, 12, 10))
     (line,) = train(model, data, held if watched else None, FAST)
     assert line.accuracy == 1 and line.loss == pytest.approx(math.log1p(2 * math.exp(-10)), rel=0.1)
@@ -162,7 +169,7 @@ def test_without_validation_posts_what_is_said_of_posts_left_out_stands_for_them
 
 
 def test_n_grams_reach_the_networks_that_read_them_and_no_others():
-    data, seen = posts(EVALUATION_BATCH + 3), []
+    data, seen = make_features(EVALUATION_BATCH + 3), []
 
     class Reading(SideBySide):
         def forward(self, batch: Batch) -> Output:
@@ -173,7 +180,7 @@ def test_n_grams_reach_the_networks_that_read_them_and_no_others():
         model = Reading(NetworkConfig(3, 12, 10))
         model.reads_ngrams = reads
         seen.clear()
-        train(model, data, posts(15, seed=1), replace(FAST, epochs=1, batch_size=100))
+        train(model, data, make_features(15, seed=1), replace(FAST, epochs=1, batch_size=100))
         predict_logits(model, data.features)
         assert len(seen) == 3 + 1 + 2 and all((x is not None) is reads for x in seen)
     assert seen[-1][:, 0].tolist() == [100 + i % 3 for i in range(EVALUATION_BATCH, len(data[1]))]
@@ -184,10 +191,10 @@ def test_n_grams_reach_the_networks_that_read_them_and_no_others():
 
 def shown(share: float, epochs: int = 1) -> list[Batch]:
     """The batches that a training of so many epochs shows."""
-    model, seen = fresh(), []
+    model, seen = make_network(), []
     forward = model.forward
     model.forward = lambda batch: (seen.append(batch), forward(batch))[1]  # type: ignore[method-assign]
-    train(model, posts(200), None, replace(FAST, epochs=epochs, modality_dropout=share))
+    train(model, make_features(200), None, replace(FAST, epochs=epochs, modality_dropout=share))
     return seen
 
 
@@ -213,7 +220,7 @@ def test_each_epoch_draws_anew_and_each_run_the_same():
 
 
 def test_a_post_with_one_side_keeps_it():
-    batch = posts(9).features.batch(torch.arange(9))
+    batch = make_features(9).features.batch(torch.arange(9))
     alone = batch._replace(has_text=torch.arange(9) % 3 > 0, has_image=torch.arange(9) % 3 < 2)
     lost = alone.drop_modalities(0.99, torch.zeros(2, 9))
     both = alone.has_text & alone.has_image

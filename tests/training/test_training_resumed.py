@@ -14,15 +14,23 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from made_up import posts
 from sgmft.errors import SgmftWarning
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.presets import TrainConfig
 from sgmft.models.sgmft import ModelConfig
 from sgmft.training.checkpoint import load_training_state
 from sgmft.training.trainer import Epoch, train
-from small_runs import FAST, SMALL, figures, fresh, mislabelled, same, weights_of
-from small_runs import steps as steps
+from small_networks import (
+    FAST,
+    SMALL,
+    equal_weights,
+    history_text,
+    make_network,
+    mislabelled,
+    weights_of,
+)
+from small_networks import steps as steps
+from synthetic_features import make_features
 
 FILE = "checkpoint.safetensors"
 
@@ -46,7 +54,7 @@ def run(
     seed: int = 0,
 ) -> tuple[dict[str, torch.Tensor], list[Epoch], list[Epoch]]:
     """Weights, history, and the epochs that were really trained; `stop` raises after that epoch."""
-    network = fresh(model, seed)
+    network = make_network(model, seed)
     told: list[Epoch] = []
 
     def on_epoch(epoch: Epoch) -> None:
@@ -55,7 +63,7 @@ def run(
             raise StopHereError
 
     history = train(
-        network, data or posts(24), held, config, checkpoint=checkpoint, on_epoch=on_epoch
+        network, data or make_features(24), held, config, checkpoint=checkpoint, on_epoch=on_epoch
     )
     return weights_of(network), history, told
 
@@ -65,7 +73,7 @@ def run(
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, stop):
     model = replace(DROPPING, view=view)
-    held = mislabelled(posts(15, seed=1)) if patience else None
+    held = mislabelled(make_features(15, seed=1)) if patience else None
     config = replace(STOPPED, epochs=7, patience=patience)
     weights, history, _ = run(config, model, held=held)
     assert len(history) > stop
@@ -73,8 +81,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, view, patience, 
         run(config, model, held=held, checkpoint=tmp_path / "c", stop=stop)
     torch.rand(7)  # whatever else the process drew
     resumed, again, told = run(config, model, held=held, checkpoint=tmp_path / "c")
-    assert same(weights, resumed)
-    assert figures(again) == figures(history) == figures(told)
+    assert equal_weights(weights, resumed)
+    assert history_text(again) == history_text(history) == history_text(told)
 
 
 def test_interrupted_after_every_epoch(tmp_path):
@@ -83,7 +91,7 @@ def test_interrupted_after_every_epoch(tmp_path):
         with pytest.raises(StopHereError):
             run(checkpoint=tmp_path, stop=stop)
     resumed, again, _ = run(checkpoint=tmp_path)
-    assert same(weights, resumed) and figures(again) == figures(history)
+    assert equal_weights(weights, resumed) and history_text(again) == history_text(history)
 
 
 KILLED = """
@@ -115,7 +123,7 @@ def test_killed_while_writing_a_checkpoint(tmp_path):
         assert len(json.loads(file.metadata()["progress"])["history"]) == 2
     weights, history, _ = run()
     resumed, again, _ = run(checkpoint=tmp_path)
-    assert same(weights, resumed) and figures(again) == figures(history)
+    assert equal_weights(weights, resumed) and history_text(again) == history_text(history)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, steps):
@@ -124,17 +132,17 @@ def test_a_finished_run_is_not_run_again(tmp_path, steps):
     steps.clear()
     resumed, again, _ = run(checkpoint=tmp_path)
     assert not steps
-    assert same(weights, resumed) and figures(again) == figures(history)
+    assert equal_weights(weights, resumed) and history_text(again) == history_text(history)
 
 
 def test_the_random_state_is_part_of_it():
     dropping, _, _ = run()
     plain, _, _ = run(model=SMALL)
-    assert not same(dropping, plain)  # so that the tests above do test dropout
+    assert not equal_weights(dropping, plain)  # so that the tests above do test dropout
 
 
 def changed(part: str) -> dict[str, Any]:
-    data = posts(24)
+    data = make_features(24)
     features = data.features
     return {
         "rate": {"config": replace(STOPPED, learning_rate=2e-2)},
@@ -154,8 +162,8 @@ def changed(part: str) -> dict[str, Any]:
                 data.labels,
             )
         },
-        "fewer posts": {"data": posts(23)},
-        "validation": {"held": posts(9, seed=3)},
+        "fewer posts": {"data": make_features(23)},
+        "validation": {"held": make_features(9, seed=3)},
     }[part]
 
 
@@ -182,7 +190,9 @@ def test_a_checkpoint_of_another_run_is_ignored(tmp_path, part, steps):
     taken = len(steps) - taken
     steps.clear()
     expected, clean, _ = run(**options)
-    assert same(found, expected) and figures(history) == figures(clean) == figures(told)
+    assert equal_weights(found, expected) and history_text(history) == history_text(
+        clean
+    ) == history_text(told)
     assert len(steps) == taken  # from the first epoch on
 
 
@@ -212,11 +222,11 @@ def test_a_damaged_checkpoint_is_named_and_ignored(tmp_path, how):
     with pytest.warns(SgmftWarning, match=f"{tmp_path / FILE} is damaged"):
         found, history, _ = run(checkpoint=tmp_path)
     expected, clean, _ = run()
-    assert same(found, expected) and figures(history) == figures(clean)
+    assert equal_weights(found, expected) and history_text(history) == history_text(clean)
 
 
 def test_a_checkpoint_is_one_safetensors_file_without_pickle(tmp_path):
-    held = mislabelled(posts(15, seed=1))
+    held = mislabelled(make_features(15, seed=1))
     with pytest.raises(StopHereError):
         run(replace(STOPPED, patience=5), held=held, checkpoint=tmp_path / "a" / "b", stop=2)
     (path,) = (tmp_path / "a" / "b").iterdir()
@@ -241,7 +251,7 @@ def test_a_checkpoint_from_before_there_were_several_processes(tmp_path):
     save_file(tensors, path, told)
     weights, history, _ = run()
     resumed, again, _ = run(checkpoint=tmp_path)
-    assert same(weights, resumed) and figures(again) == figures(history)
+    assert equal_weights(weights, resumed) and history_text(again) == history_text(history)
 
 
 def test_a_process_that_was_not_there_has_dropout_of_its_own(tmp_path):
@@ -249,7 +259,7 @@ def test_a_process_that_was_not_there_has_dropout_of_its_own(tmp_path):
         run(checkpoint=tmp_path, stop=2)
     with safe_open(tmp_path / FILE, "pt") as file:
         identity = json.loads(file.metadata()["progress"])["identity"]
-    model = fresh(DROPPING)
+    model = make_network(DROPPING)
     optimizer = torch.optim.AdamW(model.parameters())
     torch.manual_seed(1)
     before = torch.get_rng_state()

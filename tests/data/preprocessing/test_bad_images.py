@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import picture_files as made
+import image_files as made
 from sgmft.data.preprocessing import images
 from sgmft.data.preprocessing.images import ImageError, decode_image, load_image, read_image
 

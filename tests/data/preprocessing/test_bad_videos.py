@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import picture_files as made
+import image_files as made
 import video_files as film
 from sgmft.data.preprocessing import frames, images, videos
 from sgmft.data.preprocessing import videos as timed

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import picture_files as made
+import image_files as made
 import video_files as film
 from sgmft.data.preprocessing import frames
 from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, images_of

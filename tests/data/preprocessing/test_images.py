@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import picture_files as made
+import image_files as made
 from sgmft.data.preprocessing.images import decode_image, load_image
 from sgmft.errors import SgmftError
 

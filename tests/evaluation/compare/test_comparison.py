@@ -33,7 +33,7 @@ FAST = "linear-probe,text-only,late-average,unis-mmc"
 
 
 @pytest.fixture
-def compare(tiny, toy_posts, tmp_path, monkeypatch):
+def compare(tiny, small_posts, tmp_path, monkeypatch):
     """Makes a comparison on the toy posts; the same folder each time."""
 
     def make(
@@ -44,7 +44,7 @@ def compare(tiny, toy_posts, tmp_path, monkeypatch):
         plan = make_plan(tables, figures, methods, encoder="tiny", **chosen)
         folder = tmp_path / "comparison"
         data = prepare(
-            toy_posts if posts is None else posts,
+            small_posts if posts is None else posts,
             plan.rows(),
             "tiny",
             tmp_path / "features",
@@ -142,18 +142,18 @@ def test_what_is_finished_can_be_looked_at_before_the_rest(compare, monkeypatch)
     assert done == []
 
 
-def test_other_posts_are_other_work(compare, toy_posts, monkeypatch):
+def test_other_posts_are_other_work(compare, small_posts, monkeypatch):
     compare("linear-probe").run()
     done = count_works(monkeypatch)
-    changed = [replace(toy_posts[0], label="Work"), *toy_posts[1:]]
+    changed = [replace(small_posts[0], label="Work"), *small_posts[1:]]
     compare("linear-probe", posts=changed).run()
     assert len(done) == 2 * 2  # two rows, the reference among them, and two seeds
 
 
-def test_the_same_posts_in_another_order_are_other_work(compare, toy_posts):
+def test_the_same_posts_in_another_order_are_other_work(compare, small_posts):
     """Predictions are paired row by row: those of another order would be of other posts."""
-    test = [replace(post, row={"part": "test"}) for post in toy_posts[:12]]
-    train = [replace(post, row={"part": "train"}) for post in toy_posts[12:]]
+    test = [replace(post, row={"part": "test"}) for post in small_posts[:12]]
+    train = [replace(post, row={"part": "train"}) for post in small_posts[12:]]
     found = {}
     for name, posts in (("first", [*train, *test]), ("second", [*train, *test[::-1]])):
         comparison = compare("text-only", posts=posts, seeds=1, split=Split(test=("part", "test")))
@@ -247,12 +247,12 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
         assert (chances(together, key) == value).all()
 
 
-def test_a_run_is_what_the_locator_itself_trains(compare, toy_posts):
+def test_a_run_is_what_the_locator_itself_trains(compare, small_posts):
     """SG-MFT as printed, which chooses nothing: the same probabilities to the last bit."""
     comparison = compare("sgmft-paper", seeds=1)
     comparison.run()
     data = comparison.data
-    places = {(post.place, post.id or ""): post for post in toy_posts}
+    places = {(post.place, post.id or ""): post for post in small_posts}
     posts = [places[place] for place in data.places]
     train = [post for post, test in zip(posts, data.test, strict=True) if not test]
     test = [post for post, test in zip(posts, data.test, strict=True) if test]
@@ -264,7 +264,7 @@ def test_a_run_is_what_the_locator_itself_trains(compare, toy_posts):
     assert comparison.found["sgmft-paper"].trials == []
 
 
-def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, toy_posts):
+def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, small_posts):
     """No trials; a part is what the locator trains with that setting, before its calibration."""
     comparison = compare("default-gate,default-joint,default-lexical", tables="5", seeds=1)
     found = comparison.run()
@@ -274,7 +274,7 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, toy
     for key in ("default-joint", "default-lexical"):
         assert not np.array_equal(all_chances[key], all_chances["sgmft"])
     data = comparison.data
-    places = {(post.place, post.id or ""): post for post in toy_posts}
+    places = {(post.place, post.id or ""): post for post in small_posts}
     sides: dict[bool, list[Post]] = {True: [], False: []}
     for place, test in zip(data.places, data.test, strict=True):
         sides[test].append(places[place])

@@ -21,9 +21,9 @@ def data_of(posts: list[Post], tmp_path: Path, split: Split, **options: Any) -> 
     return prepare(posts, plan.rows(), "tiny", tmp_path / "features", split, **options)
 
 
-def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, toy_posts, tmp_path):
-    data = data_of(toy_posts, tmp_path, Split())
-    users = {post.id: post.user for post in toy_posts}
+def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, small_posts, tmp_path):
+    data = data_of(small_posts, tmp_path, Split())
+    users = {post.id: post.user for post in small_posts}
     sides: dict[bool, set[Any]] = {True: set(), False: set()}
     for (_, name), test in zip(data.places, data.test, strict=True):
         sides[test].add(users[name])
@@ -32,9 +32,9 @@ def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, toy_p
     json.dumps(data.encoded["tiny/light"].info)
 
 
-def test_two_users_are_divided_once(tiny, toy_posts, tmp_path):
+def test_two_users_are_divided_once(tiny, small_posts, tmp_path):
     """One of them is left to train on, whose posts are then divided by label."""
-    posts = [replace(post, user="ab"[i % 2]) for i, post in enumerate(toy_posts)]
+    posts = [replace(post, user="ab"[i % 2]) for i, post in enumerate(small_posts)]
     data = data_of(posts, tmp_path, Split())
     users = {post.id: post.user for post in posts}
     assert len({users[name] for (_, name), t in zip(data.places, data.test, strict=True) if t}) == 1
@@ -43,10 +43,10 @@ def test_two_users_are_divided_once(tiny, toy_posts, tmp_path):
         data_of(posts, tmp_path, Split(by="user"))
 
 
-def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
+def test_a_column_can_hold_the_split(tiny, small_posts, tmp_path):
     posts = [
         replace(post, row={"part": "test" if i % 5 == 0 else "train"})
-        for i, post in enumerate(toy_posts)
+        for i, post in enumerate(small_posts)
     ]
     data = data_of(posts, tmp_path, Split(test=("part", "test")), by=["part"])
     assert data.groups["part"] == ["test" if test else "train" for test in data.test]
@@ -60,24 +60,24 @@ def test_a_column_can_hold_the_split(tiny, toy_posts, tmp_path):
         (Split(by="label"), {"by": ["season"]}, "no column 'season' for --by"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_encoded(tiny, toy_posts, tmp_path, split, options,
+def test_mistakes_are_told_before_anything_is_encoded(tiny, small_posts, tmp_path, split, options,
                                                       told, monkeypatch):  # fmt: skip
     monkeypatch.setattr("sgmft.evaluation.compare.prepare.load_encoder", None)
     with pytest.raises(SgmftError, match=told):
-        data_of(toy_posts, tmp_path, split, **options)
+        data_of(small_posts, tmp_path, split, **options)
 
 
-def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, toy_posts, tmp_path):
+def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, small_posts, tmp_path):
     only_stop_words = Post("the of", [], id="stop", label="Home", user="u0")
     unlabelled = Post("sofa", [], id="none")
     plan = make_plan("1,5", "", "text-only,cleaning-paper", encoder="tiny")
-    posts = [*toy_posts, only_stop_words, unlabelled]
+    posts = [*small_posts, only_stop_words, unlabelled]
     data = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
     assert set(data.encoded) == {"tiny/light", "tiny/paper"}
-    assert len(data.keys) == len(toy_posts) and sum(data.left_out.values()) == 2
+    assert len(data.keys) == len(small_posts) and sum(data.left_out.values()) == 2
 
 
-def test_a_picture_is_encoded_once_for_all_cleanings(tiny, toy_posts, tmp_path, monkeypatch):
+def test_a_picture_is_encoded_once_for_all_cleanings(tiny, small_posts, tmp_path, monkeypatch):
     seen: list[tuple[str, int]] = []
     real = ENCODERS["tiny"].encode_images
 
@@ -87,6 +87,6 @@ def test_a_picture_is_encoded_once_for_all_cleanings(tiny, toy_posts, tmp_path, 
 
     monkeypatch.setattr(ENCODERS["tiny"], "encode_images", watched)
     rows = make_plan("1,5", "", "sgmft-tokens,cleaning-paper,cleaning-none").rows()
-    data = prepare(toy_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
+    data = prepare(small_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
     assert len(data.encoded) == 3
     assert seen == [("light", 9), ("paper", 0), ("none", 0)]

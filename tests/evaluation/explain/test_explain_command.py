@@ -12,9 +12,9 @@ from sgmft.cli.main import main
 
 
 @pytest.fixture(scope="module")
-def model(tiny, toy_posts, tmp_path_factory):
+def model(tiny, small_posts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "model"
-    tiny(preset="default").fit(toy_posts).save_pretrained(folder)
+    tiny(preset="default").fit(small_posts).save_pretrained(folder)
     return folder
 
 
@@ -35,8 +35,8 @@ def tool(monkeypatch, capfd, model):
 
 
 @pytest.fixture
-def table(toy_posts, tmp_path):
-    shutil.copy(toy_posts[0].images[0], tmp_path / "a.png")
+def table(small_posts, tmp_path):
+    shutil.copy(small_posts[0].images[0], tmp_path / "a.png")
     rows = [
         {"id": "one", "text": "the boss again", "image": "a.png"},
         {"id": "two", "text": "exam", "image": "gone.png"},

@@ -21,8 +21,8 @@ EVIL = "<script>alert('http://x.y')</script>"
 
 
 @pytest.fixture
-def found(toy_posts):
-    picture = toy_posts[0].images[0]
+def found(small_posts):
+    picture = small_posts[0].images[0]
     return Explanation(
         post=Post("火锅 is not a desk", [picture], id="p1", label="Restaurant"),
         label="Restaurant",

@@ -12,13 +12,13 @@ from PIL import Image
 from sgmft import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.page import explanation_page
-from toys import BAD, PLACES
+from small_posts import LABELS, UNUSABLE
 from video_files import coloured, video
 
 
 @pytest.fixture(scope="module")
-def default(tiny, toy_posts):
-    return tiny(preset="default").fit(toy_posts)
+def default(tiny, small_posts):
+    return tiny(preset="default").fit(small_posts)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,14 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("model", ["default", "toy_model"])
-def test_probabilities_are_the_locators_and_parts_sum_to_them(model, request, pictures, toy_posts):
+@pytest.mark.parametrize("model", ["default", "small_model"])
+def test_probabilities_are_the_locators_and_parts_sum_to_them(
+    model, request, pictures, small_posts
+):
     locator = request.getfixturevalue(model)
     both = Post("the boss called @bob", [pictures / "blue.png"])
     many = Post("sofa", [pictures / "red.png", pictures / "blue.png"])
-    posts = [both, many, Post("exam desk"), Post(images=pictures / "half.png"), toy_posts[4]]
+    posts = [both, many, Post("exam desk"), Post(images=pictures / "half.png"), small_posts[4]]
     for post, expected in zip(posts, locator.predict_proba(posts), strict=True):
         found = locator.explain(post)
         np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-5)
@@ -55,14 +57,14 @@ def test_probabilities_are_the_locators_and_parts_sum_to_them(model, request, pi
         assert again["post"]["text"] == post.text
 
 
-def test_of_nothing_the_default_says_the_class_frequencies_calibrated(tiny, toy_posts):
-    wrong = [replace(p, label="Work") if i % 5 == 0 else p for i, p in enumerate(toy_posts)]
+def test_of_nothing_the_default_says_the_class_frequencies_calibrated(tiny, small_posts):
+    wrong = [replace(p, label="Work") if i % 5 == 0 else p for i, p in enumerate(small_posts)]
     learned = [post for post in wrong if post.label == "Work" or post.id < "p2"]
     unequal = tiny(preset="default").fit(learned)
     labels = [post.label for post in learned]
-    counts = np.array([labels.count(name) for name in PLACES]) ** (1 / unequal.temperature)
+    counts = np.array([labels.count(name) for name in LABELS]) ** (1 / unequal.temperature)
     assert unequal.temperature != pytest.approx(1, abs=0.05) and len(set(counts)) > 1
-    for label, share in zip(PLACES, counts / counts.sum(), strict=True):
+    for label, share in zip(LABELS, counts / counts.sum(), strict=True):
         found = unequal.explain(Post("boss"), label=label)
         assert found.base == pytest.approx(share, abs=1e-6) and found.label == label
 
@@ -72,7 +74,7 @@ def test_the_word_that_decides_comes_first(default):
     best = max(found.words, key=lambda word: word.contribution)
     assert best.text == "boss" and (best.start, best.end) == (13, 17)
     without = default.predict_proba([Post("and the today")])[0]
-    lost = found.probability - without[PLACES.index("Work")]
+    lost = found.probability - without[LABELS.index("Work")]
     assert best.contribution == pytest.approx(lost, abs=1e-5)
 
 
@@ -90,15 +92,15 @@ def test_what_each_part_says_alone(default, pictures):
     assert alone == {"text": "Work", "picture 1": "Home", "picture 2": "Work"}
 
 
-def test_the_gate_is_the_texts_weight(default, toy_model, pictures):
+def test_the_gate_is_the_texts_weight(default, small_model, pictures):
     post = Post("boss", [pictures / "blue.png"])
     found = default.explain(post)
     assert found.gate is not None and 0 < found.gate < 1
     assert default.explain(Post("boss")).gate == 1
     assert found.to_dict()["guidance"][1] is None  # there is no P^e
-    other = toy_model.explain(post)
+    other = small_model.explain(post)
     assert other.gate is None and other.guidance is not None
-    guidance = next(iter(toy_model.predictions([post]))).guidance
+    guidance = next(iter(small_model.predictions([post]))).guidance
     assert other.guidance == pytest.approx(guidance)
 
 
@@ -110,7 +112,7 @@ def test_deleting_top_words_hurts_more_than_deleting_others(default):
             [*telling.split(), *["day7", "day9", "and", "then", "green", "tea"]]
         )
         found = default.explain(Post(" ".join(words)))
-        k = PLACES.index(found.label)
+        k = LABELS.index(found.label)
         ranked = sorted(range(len(words)), key=lambda i: -found.words[i].contribution)
         for chosen, drops in ((ranked[:2], top), (rng.permutation(len(words))[:2], other)):
             left = Post(" ".join(w for i, w in enumerate(words) if i not in chosen))
@@ -118,7 +120,7 @@ def test_deleting_top_words_hurts_more_than_deleting_others(default):
     assert np.mean(top) > np.mean(other) + 0.05
 
 
-@pytest.mark.parametrize("post", BAD)
+@pytest.mark.parametrize("post", UNUSABLE)
 def test_posts_of_which_nothing_can_be_said(default, post):
     with pytest.raises(SgmftError, match="cannot be explained: "):
         default.explain(post)

@@ -20,8 +20,8 @@ def colours(tmp_path_factory):
 
 
 @pytest.mark.parametrize("preset", ["default", "elements", "tokens"])
-def test_parts_left_out_or_replaced(tiny, toy_posts, colours, preset):
-    locator = tiny(preset=preset, val_size=0.0).fit(toy_posts)
+def test_parts_left_out_or_replaced(tiny, small_posts, colours, preset):
+    locator = tiny(preset=preset, val_size=0.0).fit(small_posts)
     model = Model(
         locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
     )
@@ -41,8 +41,8 @@ def test_parts_left_out_or_replaced(tiny, toy_posts, colours, preset):
     np.testing.assert_allclose(said, locator.predict_proba(posts), atol=1e-5)
 
 
-def test_over_ten_parts_are_sampled(tiny, toy_posts, colours):
-    locator = tiny(preset="default").fit(toy_posts)
+def test_over_ten_parts_are_sampled(tiny, small_posts, colours):
+    locator = tiny(preset="default").fit(small_posts)
     found = locator.explain(Post("the boss", colours(*["red", "blue"] * 5)))
     assert len(found.parts) == 11 and not found.exact
     total = found.base + sum(part.contribution for part in found.parts)

@@ -11,14 +11,14 @@ from tiny_clip import save_tiny_clip
 
 
 @pytest.fixture
-def post(toy_posts):
-    return Post("sofa, kitchen bed!", toy_posts[0].images)
+def post(small_posts):
+    return Post("sofa, kitchen bed!", small_posts[0].images)
 
 
 @pytest.mark.parametrize("guided", ["text", "image"])
-def test_the_networks_own_guidance(tiny, toy_posts, post, guided):
+def test_the_networks_own_guidance(tiny, small_posts, post, guided):
     settings = {"guided": guided, "epochs": 1, "width": 16, "heads": 2}
-    locator = tiny(settings, preset="tokens", val_size=0.0, cleaning="paper").fit(toy_posts)
+    locator = tiny(settings, preset="tokens", val_size=0.0, cleaning="paper").fit(small_posts)
     found = locator.explain(post).similarity
     assert found is not None and found.kind == "P^e" and found.grid == 2
     assert found.words == ("sofa", "kitchen", "bed")
@@ -32,16 +32,16 @@ def test_the_networks_own_guidance(tiny, toy_posts, post, guided):
     assert locator.explain(Post("sofa")).similarity is None
 
 
-def test_none_without_a_shared_space(toy_model, post):
-    assert toy_model.explain(post).similarity is None
+def test_none_without_a_shared_space(small_model, post):
+    assert small_model.explain(post).similarity is None
 
 
-def test_cosines_in_a_shared_space(tmp_path, toy_posts, post):
+def test_cosines_in_a_shared_space(tmp_path, small_posts, post):
     from sgmft import SemanticLocator
 
     folder = str(save_tiny_clip(tmp_path / "clip"))
     assert folder not in ENCODERS
-    locator = SemanticLocator(folder, patch_grid=2).fit(toy_posts)
+    locator = SemanticLocator(folder, patch_grid=2).fit(small_posts)
     found = locator.explain(post).similarity
     assert found is not None and found.kind == "cosine" and found.grid == 2
     values = np.array(found.values)

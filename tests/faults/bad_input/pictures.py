@@ -9,7 +9,7 @@ import numpy as np
 from bad_input.target import Outcome, Target, one_line, promise
 from bad_input.watch import watched
 
-import picture_files as made
+import image_files as made
 import video_files as film
 from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, images_of
 from sgmft.data.preprocessing.images import ImageError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from picture_files import quarters, scene
+from image_files import quarters, scene
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
 from tiny_clip import save_tiny_clip

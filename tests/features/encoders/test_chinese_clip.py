@@ -14,7 +14,7 @@ from checkpoints import pictures as pictures
 from PIL import Image
 from transformers import BertTokenizer, ChineseCLIPImageProcessor, ChineseCLIPModel
 
-from picture_files import encoded
+from image_files import encoded
 from sgmft.data.preprocessing.images import decode_image
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder

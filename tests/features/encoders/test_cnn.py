@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from picture_files import quarters, scene
+from image_files import quarters, scene
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import CLEANINGS, words
 from sgmft.errors import SgmftError

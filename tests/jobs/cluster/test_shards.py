@@ -23,9 +23,9 @@ ROWS = 10
 
 
 @pytest.fixture(scope="module")
-def model(toy_model: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelAt:
+def model(small_model: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelAt:
     folder = tmp_path_factory.mktemp("model")
-    toy_model.save_pretrained(folder)
+    small_model.save_pretrained(folder)
     return ModelAt(str(folder))
 
 
@@ -66,12 +66,12 @@ def stopping_after(count: int) -> Callable[[PieceTask], Iterator[JobSummary]]:
 
 
 def test_shards_in_order_are_the_table_that_is_written_as_one(
-    parts: Path, model: ModelAt, toy_model: Any, tmp_path: Path
+    parts: Path, model: ModelAt, small_model: Any, tmp_path: Path
 ) -> None:
     rules = Abstention(min_probability=0.4)
     told = predict(parts, tmp_path / "out", model, abstain=rules)
     source = Source(str(parts))
-    assert told == predict_table(source, tmp_path / "one.parquet", toy_model, abstain=rules)
+    assert told == predict_table(source, tmp_path / "one.parquet", small_model, abstain=rules)
     one, many = pq.read_table(tmp_path / "one.parquet"), read(tmp_path / "out")
     assert many.column_names == one.column_names
     assert many.schema.types == one.schema.types

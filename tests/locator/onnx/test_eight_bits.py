@@ -77,21 +77,21 @@ def test_convolutions_are_integers_and_the_result_nearly_the_same(tmp_path):
     ]
 
 
-def test_one_picture_of_each_of_enough_posts(toy_posts, tiny):
+def test_one_picture_of_each_of_enough_posts(small_posts, tiny):
     info = tiny().encoder.info
     bad = [Post("words"), Post(images="nowhere.jpg")]
-    shown = [post for post in toy_posts if post.images]
+    shown = [post for post in small_posts if post.images]
     assert len(list(pictures_of([*bad, *shown], info))) == len(shown)
     assert len(list(pictures_of(shown * 40, info))) == SEEN
 
 
-def test_ranges_are_taken_from_one_half_and_answers_compared_on_the_other(toy_posts):
-    one, other = _halves(toy_posts)
-    assert sorted(post.id for post in [*one, *other]) == sorted(post.id for post in toy_posts)
-    assert (one, other) == _halves(toy_posts) and len(one) == len(other)
+def test_ranges_are_taken_from_one_half_and_answers_compared_on_the_other(small_posts):
+    one, other = _halves(small_posts)
+    assert sorted(post.id for post in [*one, *other]) == sorted(post.id for post in small_posts)
+    assert (one, other) == _halves(small_posts) and len(one) == len(other)
 
 
-def test_agreement_counts_what_both_can_answer(toy_posts):
+def test_agreement_counts_what_both_can_answer(small_posts):
     class Says:
         def __init__(self, *labels):
             self.labels = labels

@@ -3,7 +3,7 @@
 import torch
 
 from sgmft.models.baselines.bridgetower import BridgeTower, BridgeTowerConfig
-from token_posts import randomised
+from token_batches import randomize
 
 SMALL = BridgeTowerConfig(
     classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
@@ -12,4 +12,4 @@ SMALL = BridgeTowerConfig(
 
 def made(config, seed=0):
     torch.manual_seed(seed)
-    return randomised(BridgeTower(config), seed)
+    return randomize(BridgeTower(config), seed)

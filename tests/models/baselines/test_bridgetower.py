@@ -15,7 +15,7 @@ from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerText
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.bridgetower import METHOD, BridgeTower, BridgeTowerConfig
-from token_posts import random_batch, same
+from token_batches import assert_close, random_batch
 
 # --- the card, one post and one head at a time, with matrix products only ---
 
@@ -116,8 +116,8 @@ def test_the_network_is_the_card(layers, mode):
         real = batch.image_mask[i]
         regions, index = batch.image_tokens[i, real], batch.image_index[i, real]
         cls, logits = slow_bridgetower(w, config, words, regions, index)
-        same(out.fused[i], cls)
-        same(out.logits[i], logits)
+        assert_close(out.fused[i], cls)
+        assert_close(out.logits[i], logits)
 
 
 def test_a_towers_layer_is_that_of_transformers():
@@ -134,7 +134,7 @@ def test_a_towers_layer_is_that_of_transformers():
             theirs.load_state_dict(tower.layers[k - 2].state_dict(), strict=True)
             expected = theirs(x, added)
             expected = expected if isinstance(expected, torch.Tensor) else expected[0]
-            same(tower.climb(k, x, mask), expected)
+            assert_close(tower.climb(k, x, mask), expected)
 
 
 # --- levels and bridges ---

@@ -9,7 +9,7 @@ from safetensors.torch import load_model, save_model
 from torch.nn.functional import cross_entropy
 
 from sgmft.features.batch import Batch
-from token_posts import random_batch, same
+from token_batches import assert_close, random_batch
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
@@ -25,9 +25,9 @@ def test_padding_missing_sides_and_other_posts_do_not_count(mode):
     longer.text_tokens[~longer.text_mask], longer.image_tokens[~longer.image_mask] = 99.0, -99.0
     with mode():
         expected = model(batch).logits
-        same(model(longer).logits, expected)
+        assert_close(model(longer).logits, expected)
         for i in range(4):
-            same(
+            assert_close(
                 model(Batch._make(None if x is None else x[i : i + 1] for x in longer)).logits,
                 expected[i : i + 1],
             )
@@ -43,7 +43,7 @@ def test_order_of_words_and_of_a_pictures_regions_does_not_count():
         image_mask=batch.image_mask[:, regions],
         image_index=batch.image_index[:, regions],
     )
-    same(model(moved).logits[:2], model(batch).logits[:2])  # posts with both sides
+    assert_close(model(moved).logits[:2], model(batch).logits[:2])  # posts with both sides
 
 
 def test_both_sides_count():
@@ -67,7 +67,7 @@ def test_dropout_works_in_training_only():
 def test_training_without_dropout_computes_what_evaluation_does():
     model, batch = made(replace(SMALL, dropout=0.0)), random_batch()
     evaluated = model(batch).logits
-    same(model.train()(batch).logits, evaluated)
+    assert_close(model.train()(batch).logits, evaluated)
 
 
 def test_gradients_reach_both_towers_and_all_levels():

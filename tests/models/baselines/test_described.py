@@ -132,27 +132,29 @@ def test_pictures_in_a_shared_space_and_in_none():
     assert (alone(batch).logits[~batch.has_text] == 0).all()
 
 
-def test_settings_are_checked_and_nothing_is_trained(tiny, toy_posts):
+def test_settings_are_checked_and_nothing_is_trained(tiny, small_posts):
     with pytest.raises(SgmftError, match="scale_factor must be positive"):
         DescribedConfig(K, D, D, scale_factor=0.0)
     with pytest.raises(SgmftError, match="top must be at least 1"):
         DescribedConfig(K, D, D, top=0)
     with pytest.raises(SgmftError, match="need no training"):
-        SemanticLocator("tiny", method="described").fit(toy_posts)
+        SemanticLocator("tiny", method="described").fit(small_posts)
 
 
 PLACES = {"Home": ["sofa bed", "kitchen"], "School": ["teacher desk"], "Work": ["boss office"]}
 
 
-def test_descriptions_find_places_and_are_kept(tiny, toy_posts, tmp_path):
-    locator = SemanticLocator.zero_shot(PLACES, "tiny").adapt(toy_posts)
-    told = [post for post in toy_posts if post.text]
+def test_descriptions_find_places_and_are_kept(tiny, small_posts, tmp_path):
+    locator = SemanticLocator.zero_shot(PLACES, "tiny").adapt(small_posts)
+    told = [post for post in small_posts if post.text]
     right = [locator.predict([post])[0] == post.label for post in told]
     assert np.mean(right) > 0.9 and locator.labels == list(PLACES)
     locator.save_pretrained(tmp_path / "m")
     again = SemanticLocator.from_pretrained(tmp_path / "m")
     assert again.labels == locator.labels and again.record["descriptions"] == PLACES
-    np.testing.assert_array_equal(again.predict_proba(toy_posts), locator.predict_proba(toy_posts))
+    np.testing.assert_array_equal(
+        again.predict_proba(small_posts), locator.predict_proba(small_posts)
+    )
     assert (tmp_path / "m" / "README.md").is_file()
 
 
@@ -162,9 +164,9 @@ def test_one_post_alone(tiny):
     assert locator.predict(post) == locator.adapt(post).predict(post) == ["School"]
 
 
-def test_only_a_zero_shot_locator_adapts(toy_model, toy_posts):
+def test_only_a_zero_shot_locator_adapts(small_model, small_posts):
     with pytest.raises(SgmftError, match="Only a zero-shot locator adapts"):
-        toy_model.adapt(toy_posts)
+        small_model.adapt(small_posts)
 
 
 @pytest.mark.parametrize("wrong", [{"Home": ["sofa"]}, {"Home": [], "Work": ["boss"]}])

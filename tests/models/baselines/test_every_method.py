@@ -221,7 +221,7 @@ def test_the_same_seed_trains_the_same_network(name):
 
 
 @pytest.mark.parametrize("name", [n for n in SYSTEMS if SYSTEMS[n][0].encoder is None])
-def test_every_method_is_a_locator_saved_and_loaded(name, tiny, toy_posts, tmp_path):
+def test_every_method_is_a_locator_saved_and_loaded(name, tiny, small_posts, tmp_path):
     method, preset = SYSTEMS[name]
     known = method.setting_kinds(preset)
     sizes = {"width": 16, "heads": 2, "classifier_widths": (12,)}
@@ -229,13 +229,13 @@ def test_every_method_is_a_locator_saved_and_loaded(name, tiny, toy_posts, tmp_p
     if name in TRAINED:
         settings["epochs"] = 2
     locator = SemanticLocator("tiny", method=method.name, preset=preset, settings=settings)
-    locator.fit(toy_posts)
+    locator.fit(small_posts)
     locator.save_pretrained(tmp_path / "model")
     again = SemanticLocator.from_pretrained(tmp_path / "model")
     assert again.method is method and again.preset == locator.preset
     assert type(again.network) is type(locator.network) and again.labels == locator.labels
-    probs = locator.predict_proba(toy_posts)
-    assert (again.predict_proba(toy_posts) == probs).all()
+    probs = locator.predict_proba(small_posts)
+    assert (again.predict_proba(small_posts) == probs).all()
     assert abs(probs.sum(1) - 1).max() < 1e-5
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.mplug import METHOD, MPLUG, MPLUGConfig
-from token_posts import random_batch, randomised
+from token_batches import random_batch, randomize
 
 SMALL = MPLUGConfig(
     classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
@@ -18,7 +18,7 @@ SMALL = MPLUGConfig(
 
 def made(config, seed=0):
     torch.manual_seed(seed)
-    return randomised(MPLUG(config), seed)
+    return randomize(MPLUG(config), seed)
 
 
 # --- the card, one post and one head at a time, with matrix products only ---

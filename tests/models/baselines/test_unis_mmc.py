@@ -13,7 +13,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.unis_mmc import METHOD, UniSMMC, UniSMMCConfig
 from sgmft.utils.distributed_loss import Criterion
-from token_posts import normal
+from token_batches import normal
 
 SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)
 HAS_TEXT = torch.tensor([True, True, False, True, True, False, True, True])

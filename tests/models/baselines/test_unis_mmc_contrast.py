@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity
 
 from sgmft.models.baselines.unis_mmc import multimodal_contrast
-from token_posts import normal
+from token_batches import normal
 
 CASES = {
     "all correct": ("11111", "11111", "11111"),

@@ -7,12 +7,21 @@ from sgmft.errors import SgmftError
 from sgmft.models.attention import Heads
 from sgmft.models.fusions import FUSIONS, AsymmetricCoAttention
 from sgmft.models.sgmft import SGMFT, ModelConfig
-from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, posts, randomised, same, size
+from token_batches import (
+    HEADS,
+    IMAGE_MASK,
+    TEXT_MASK,
+    D,
+    assert_close,
+    count_parameters,
+    randomize,
+    words_and_regions,
+)
 
 
 def made(layers=2):
     torch.manual_seed(0)
-    return randomised(AsymmetricCoAttention(D, Heads(HEADS), layers))
+    return randomize(AsymmetricCoAttention(D, Heads(HEADS), layers))
 
 
 # --- one post and one head at a time ---
@@ -53,11 +62,11 @@ def slow(module, x, image):
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_the_text_attends_to_itself_and_then_to_the_image(layers, mode):
-    module, (text, image) = made(layers), posts()
+    module, (text, image) = made(layers), words_and_regions()
     with mode():
         fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     for i in range(2):
-        same(fused[i], slow(module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]]))
+        assert_close(fused[i], slow(module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]]))
 
 
 @pytest.mark.parametrize(("layers", "blocks"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3)])
@@ -67,12 +76,12 @@ def test_a_block_for_every_two_layers(layers, blocks):
 
 @pytest.mark.parametrize("layers", [2, 4, 6])
 def test_it_is_as_large_as_the_sfm(layers):
-    ours = size(AsymmetricCoAttention(64, Heads(8), layers))
-    assert ours == pytest.approx(size(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
+    ours = count_parameters(AsymmetricCoAttention(64, Heads(8), layers))
+    assert ours == pytest.approx(count_parameters(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
 
 
 def test_every_block_reads_the_image_as_it_came():
-    module, (text, image) = made(6), posts()
+    module, (text, image) = made(6), words_and_regions()
     before, read = image.clone(), []
     for block in module.blocks:
         block.register_forward_pre_hook(lambda _, args: read.append(args[1]))
@@ -83,16 +92,16 @@ def test_every_block_reads_the_image_as_it_came():
 
 
 def test_the_order_of_regions_and_of_words_does_not_count():
-    module, (text, image) = made(4), posts()
+    module, (text, image) = made(4), words_and_regions()
     fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     p = [3, 1, 4, 0, 2]
-    same(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
+    assert_close(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
     p = [2, 0, 3, 1]
-    same(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
+    assert_close(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
 
 
 def test_the_sides_are_not_interchangeable():
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     assert not torch.isclose(
         module(text, image, TEXT_MASK, IMAGE_MASK), module(image, text, IMAGE_MASK, TEXT_MASK)
     ).any()
@@ -100,13 +109,15 @@ def test_the_sides_are_not_interchangeable():
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_padding_does_not_leak(mode):
-    module, (text, image) = made(4), posts()
+    module, (text, image) = made(4), words_and_regions()
     with mode():
         fused = module(text, image, TEXT_MASK, IMAGE_MASK)
         text, image = text.clone(), image.clone()
         text[~TEXT_MASK], image[~IMAGE_MASK] = 50.0, -50.0
-        same(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
-        same(module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:])
+        assert_close(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
+        assert_close(
+            module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:]
+        )
 
 
 def test_the_elements_view_is_refused():

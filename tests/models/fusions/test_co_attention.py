@@ -13,12 +13,22 @@ from sgmft.models.attention import Heads
 from sgmft.models.fusions import FUSIONS, CoAttention
 from sgmft.models.layers import CrossModalLayer, additive_mask
 from sgmft.models.sgmft import SGMFT, ModelConfig
-from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, normal, posts, randomised, same, size
+from token_batches import (
+    HEADS,
+    IMAGE_MASK,
+    TEXT_MASK,
+    D,
+    assert_close,
+    count_parameters,
+    normal,
+    randomize,
+    words_and_regions,
+)
 
 
 def made(layers=2):
     torch.manual_seed(0)
-    return randomised(CoAttention(D, Heads(HEADS), layers))
+    return randomize(CoAttention(D, Heads(HEADS), layers))
 
 
 # --- one post and one head at a time ---
@@ -59,15 +69,15 @@ def slow(module, text, image):
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 @pytest.mark.parametrize("layers", [1, 2, 4, 6])
 def test_each_stream_attends_to_itself_and_then_to_the_other(layers, mode):
-    module, (text, image) = made(layers), posts()
+    module, (text, image) = made(layers), words_and_regions()
     with mode():
         fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     for i in range(2):
-        same(fused[i], slow(module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]]))
+        assert_close(fused[i], slow(module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]]))
 
 
 def test_the_layer_is_that_of_transformers():
-    layer, (text, image) = randomised(CrossModalLayer(D, HEADS, 12)), posts()
+    layer, (text, image) = randomize(CrossModalLayer(D, HEADS, 12)), words_and_regions()
     config = BridgeTowerTextConfig(
         hidden_size=D, num_attention_heads=HEADS, intermediate_size=12, attn_implementation="eager"
     )
@@ -82,15 +92,15 @@ def test_the_layer_is_that_of_transformers():
     for ours, (weights, x, y, no_x, no_y) in zip(out, ways, strict=True):
         theirs = BridgeTowerBertCrossLayer(config).double().eval()
         theirs.load_state_dict(weights.state_dict(), strict=True)
-        same(ours, theirs(x, y, attention_mask=no_x, encoder_attention_mask=no_y)[0])
+        assert_close(ours, theirs(x, y, attention_mask=no_x, encoder_attention_mask=no_y)[0])
 
 
 def test_both_streams_are_updated_from_the_same_inputs():
     """Exchanging the streams and their weights exchanges the results: neither goes first."""
-    layer, other = (randomised(CrossModalLayer(D, HEADS, 12), seed) for seed in (1, 2))
+    layer, other = (randomize(CrossModalLayer(D, HEADS, 12), seed) for seed in (1, 2))
     other.text.load_state_dict(layer.image.state_dict())
     other.image.load_state_dict(layer.text.state_dict())
-    text, image = posts()
+    text, image = words_and_regions()
     a, b = layer(text, image, TEXT_MASK, IMAGE_MASK)
     d, c = other(image, text, IMAGE_MASK, TEXT_MASK)
     assert torch.equal(a, c) and torch.equal(b, d)
@@ -119,25 +129,25 @@ def test_it_is_about_as_large_as_the_sfm(layers):
     """18 D² for 16 D², and biases and norms, which the SFM has none of."""
     for width in (64, 256):
         module = CoAttention(width, Heads(8), layers)
-        sfm = size(FUSIONS["sfm"](width, Heads(8), layers))
+        sfm = count_parameters(FUSIONS["sfm"](width, Heads(8), layers))
         assert sum(p.numel() for p in module.parameters() if p.dim() == 2) == sfm * 18 / 16
-        assert size(module) == pytest.approx(sfm, rel=0.16 if width == 64 else 0.135)
+        assert count_parameters(module) == pytest.approx(sfm, rel=0.16 if width == 64 else 0.135)
 
 
 # --- what it depends on ---
 
 
 def test_the_order_of_regions_and_of_words_does_not_count():
-    module, (text, image) = made(4), posts()
+    module, (text, image) = made(4), words_and_regions()
     fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     p = [3, 1, 4, 0, 2]
-    same(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
+    assert_close(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
     p = [2, 0, 3, 1]  # a causal self-attention would notice
-    same(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
+    assert_close(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
 
 
 def test_the_sides_are_not_interchangeable():
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     assert not torch.isclose(
         module(text, image, TEXT_MASK, IMAGE_MASK), module(image, text, IMAGE_MASK, TEXT_MASK)
     ).any()
@@ -145,17 +155,19 @@ def test_the_sides_are_not_interchangeable():
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_padding_does_not_leak(mode):
-    module, (text, image) = made(4), posts()
+    module, (text, image) = made(4), words_and_regions()
     with mode():
         fused = module(text, image, TEXT_MASK, IMAGE_MASK)
         text, image = text.clone(), image.clone()
         text[~TEXT_MASK], image[~IMAGE_MASK] = 50.0, -50.0
-        same(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
-        same(module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:])
+        assert_close(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
+        assert_close(
+            module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:]
+        )
 
 
 def test_dropout_works_in_training_only():
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     inputs = (text, image, TEXT_MASK, IMAGE_MASK)
     assert torch.equal(module(*inputs), module(*inputs))
     module.train()

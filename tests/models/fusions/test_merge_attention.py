@@ -9,14 +9,24 @@ from sgmft.features.batch import Batch
 from sgmft.models.attention import Heads
 from sgmft.models.fusions import FUSIONS, MergeAttention
 from sgmft.models.sgmft import SGMFT, ModelConfig
-from token_posts import HEADS, IMAGE_MASK, TEXT_MASK, D, normal, posts, randomised, same, size
+from token_batches import (
+    HEADS,
+    IMAGE_MASK,
+    TEXT_MASK,
+    D,
+    assert_close,
+    count_parameters,
+    normal,
+    randomize,
+    words_and_regions,
+)
 
 ATTENTION = ["asymmetric-co-attention", "merge-attention"]
 
 
 def made(layers=2):
     torch.manual_seed(0)
-    return randomised(MergeAttention(D, Heads(HEADS), layers))
+    return randomize(MergeAttention(D, Heads(HEADS), layers))
 
 
 # --- one post and one head at a time ---
@@ -54,59 +64,61 @@ def slow(module, text, image):
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_words_and_regions_are_one_sequence(layers, mode):
-    module, (text, image) = made(layers), posts()
+    module, (text, image) = made(layers), words_and_regions()
     with mode():
         fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     assert len(module.layers) == layers
     for i in range(2):
-        same(fused[i], slow(module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]]))
+        assert_close(fused[i], slow(module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]]))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_it_is_as_large_as_the_sfm(layers):
-    ours = size(MergeAttention(64, Heads(8), layers))
-    assert ours == pytest.approx(size(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
+    ours = count_parameters(MergeAttention(64, Heads(8), layers))
+    assert ours == pytest.approx(count_parameters(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
 
 
 def test_the_order_within_a_side_does_not_count():
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     p = [2, 0, 3, 1]
-    same(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
+    assert_close(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
     p = [3, 1, 4, 0, 2]
-    same(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
+    assert_close(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
 
 
 def test_a_layer_moves_with_its_tokens():
     layer, x, p = made().layers[0], normal(2, 5, D), [3, 1, 4, 0, 2]
     out = layer(x, src_key_padding_mask=~IMAGE_MASK)
     moved = layer(x[:, p], src_key_padding_mask=~IMAGE_MASK[:, p])
-    same(moved, out[:, p])
+    assert_close(moved, out[:, p])
 
 
 def test_the_type_embeddings_alone_tell_the_sides_apart():
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     fused = module(text, image, TEXT_MASK, IMAGE_MASK)
     assert not torch.isclose(module(image, text, IMAGE_MASK, TEXT_MASK), fused).any()
     with torch.no_grad():
         module.types.copy_(module.types.flip(0))
-    same(module(image, text, IMAGE_MASK, TEXT_MASK), fused)
+    assert_close(module(image, text, IMAGE_MASK, TEXT_MASK), fused)
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_padding_does_not_leak(mode):
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     with mode():
         fused = module(text, image, TEXT_MASK, IMAGE_MASK)
         text, image = text.clone(), image.clone()
         text[~TEXT_MASK], image[~IMAGE_MASK] = 50.0, -50.0
-        same(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
-        same(module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:])
+        assert_close(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
+        assert_close(
+            module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:]
+        )
 
 
 def test_training_without_dropout_computes_what_evaluation_does():
     """Torch computes a layer by another kernel in evaluation."""
-    module, (text, image) = made(), posts()
+    module, (text, image) = made(), words_and_regions()
     for part in module.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
@@ -114,7 +126,7 @@ def test_training_without_dropout_computes_what_evaluation_does():
             part.dropout = 0.0
     with torch.inference_mode():
         evaluated = module(text, image, TEXT_MASK, IMAGE_MASK)
-    same(module.train()(text, image, TEXT_MASK, IMAGE_MASK), evaluated)
+    assert_close(module.train()(text, image, TEXT_MASK, IMAGE_MASK), evaluated)
 
 
 def test_the_elements_view_is_refused():

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from made_up import posts
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.encode import Encodings
 from sgmft.features.features import Features
 from sgmft.training.align.contrastive import info_nce, recall
 from sgmft.training.align.pairs import Pairs, pairs_of
+from synthetic_features import make_features
 
 
 def sides(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +96,7 @@ def test_pairs_that_all_share_a_text_are_refused():
 
 
 def test_too_few_pairs_are_told_with_what_was_left_out():
-    data = posts(18).features
+    data = make_features(18).features
     refused = [Post(error="is empty")] * 2
     with pytest.raises(SgmftError, match=r"20 posts with text and picture, not \d+, and were left"):
         pairs_of(Encodings([Post(str(i)) for i in range(18)], refused, ["k"] * 18, data))

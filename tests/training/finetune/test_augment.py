@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from picture_files import scene
+from image_files import scene
 from sgmft.training.finetune.augment import augmentation
 
 PICTURES = torch.from_numpy(np.stack([np.asarray(scene((84, 84)))] * 6))

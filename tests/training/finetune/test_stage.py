@@ -135,9 +135,9 @@ def test_from_the_hub_with_all_its_files(clip_posts, tuned, monkeypatch):
     assert {f"encoder/{x.name}" for x in (tuned / "encoder").iterdir()} <= set(asked)
 
 
-def test_other_encoders_are_refused(tiny, toy_posts):
+def test_other_encoders_are_refused(tiny, small_posts):
     with pytest.raises(SgmftError, match="tiny cannot be fine-tuned: use --tune head"):
-        tiny(tune="lora").fit(toy_posts)
+        tiny(tune="lora").fit(small_posts)
 
 
 @pytest.mark.parametrize(

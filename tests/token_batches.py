@@ -24,7 +24,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def posts() -> tuple[Tensor, Tensor]:
+def words_and_regions() -> tuple[Tensor, Tensor]:
     """Words (2, 4, D) and regions (2, 5, D)."""
     return normal(2, 4, D), normal(2, 5, D, seed=1)
 
@@ -46,7 +46,7 @@ def random_batch(seed: int = 0) -> Batch:
     )
 
 
-def randomised(module: Any, seed: int = 0) -> Any:
+def randomize(module: Any, seed: int = 0) -> Any:
     """The same module in float64 and for evaluation, every weight and scale moved at random."""
     torch.manual_seed(seed)
     module.double().eval()
@@ -58,11 +58,11 @@ def randomised(module: Any, seed: int = 0) -> Any:
     return module
 
 
-def size(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     """How many weights it has."""
     return sum(p.numel() for p in module.parameters())
 
 
-def same(a: Tensor, b: Tensor) -> None:
+def assert_close(a: Tensor, b: Tensor) -> None:
     """Equal but for rounding in float64."""
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

@@ -15,7 +15,7 @@ from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
 INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "light")
 
 
-def posts(
+def make_features(
     count: int = 45, classes: int = 3, seed: int = 0, *, noise: float = 0.3, lacking: str = ""
 ) -> LabelledFeatures:
     """Posts whose class shows in both sides; `lacking` "text" or "image" leaves that side out."""
@@ -40,7 +40,7 @@ def posts(
     return LabelledFeatures(Features.of(rows, INFO, True), torch.tensor(labels))
 
 
-class Centres(ClosedFormNetwork):
+class NearestMean(ClosedFormNetwork):
     """The nearest class mean of the texts."""
 
     def __init__(self, config: NetworkConfig) -> None:

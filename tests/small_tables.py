@@ -11,7 +11,7 @@ import pytest
 from sgmft.data.tables import open_writer
 
 
-def read(path):
+def read_rows(path):
     """Rows as lists of name and value; an empty CSV cell is None, as null is."""
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
@@ -22,9 +22,9 @@ def read(path):
 
 
 @pytest.fixture(scope="module")
-def rows(toy_posts):
+def rows(small_posts):
     """Twelve toy posts as rows of a table; the fourth is broken and the last has no label."""
-    folder = toy_posts[0].images[0].parent
+    folder = small_posts[0].images[0].parent
     rows = [
         {
             "id": post.id,
@@ -34,23 +34,23 @@ def rows(toy_posts):
             "城市": "北京" if i % 2 else "=1+1",
             "likes": str(i * 10),
         }
-        for i, post in enumerate(toy_posts[:12])
+        for i, post in enumerate(small_posts[:12])
     ]
     rows[3] |= {"image": "gone.jpg"}
     rows[11] |= {"label": ""}
     return rows
 
 
-def table_of(rows, path):
+def write_rows(rows, path):
     with open_writer(path, list(rows[0])) as writer:
         writer.write(rows)
     return path
 
 
 @pytest.fixture
-def table(rows, toy_posts):
-    return table_of(rows, toy_posts[0].images[0].parent / "posts.jsonl")
+def table(rows, small_posts):
+    return write_rows(rows, small_posts[0].images[0].parent / "posts.jsonl")
 
 
-def names(folder):
+def file_names(folder):
     return sorted(path.name for path in folder.rglob("*"))

@@ -33,7 +33,7 @@ def mislabelled(data: LabelledFeatures) -> LabelledFeatures:
     return LabelledFeatures(data.features, labels)
 
 
-def fresh(config: ModelConfig = SMALL, seed: int = 0) -> SGMFT:
+def make_network(config: ModelConfig = SMALL, seed: int = 0) -> SGMFT:
     torch.manual_seed(seed)
     return SGMFT(config)
 
@@ -42,11 +42,11 @@ def weights_of(model: Network) -> dict[str, torch.Tensor]:
     return {name: x.clone() for name, x in model.state_dict().items()}
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+def equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(x, other[n]) for n, x in one.items())
 
 
-def figures(history: list[Epoch]) -> str:
+def history_text(history: list[Epoch]) -> str:
     return repr([tuple(epoch) for epoch in history])  # NaN equals NaN as a word
 
 

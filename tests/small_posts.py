@@ -6,8 +6,8 @@ import json
 
 from sgmft import Post
 
-PLACES = ["Home", "School", "Work"]
-BAD = [
+LABELS = ["Home", "School", "Work"]
+UNUSABLE = [
     Post("kitchen", error="already broken", place="row 2"),
     Post("kitchen", images="nowhere.jpg"),
     Post("@bob http://t.cn/x"),
@@ -15,12 +15,12 @@ BAD = [
 ]
 
 
-def without_nan(text):
+def parse_json(text):
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")
 
     return json.loads(text, parse_constant=refuse)
 
 
-def config_of(folder):
-    return without_nan((folder / "config.json").read_text("utf-8"))["sgmft"]
+def saved_config(folder):
+    return parse_json((folder / "config.json").read_text("utf-8"))["sgmft"]

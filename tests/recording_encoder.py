@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from picture_files import encoded, plain, quarters, scene, truncated
+from image_files import encoded, plain, quarters, scene, truncated
 from sgmft.data.posts import Post
 from sgmft.features.encode import MAX_PICTURES, Chunk
 from sgmft.features.encoders.base import Encoded, EncoderInfo
@@ -18,7 +18,7 @@ from sgmft.features.post_features import PostFeatures
 TEXT, WORD, IMAGE, SIZE = 8, 5, 6, 32
 
 
-class CountingEncoder:
+class RecordingEncoder:
     """Features are random numbers seeded by the content; remembers what it was given."""
 
     def __init__(self, fingerprint: str = "c" * 16, cleaning: str = "paper") -> None:
@@ -96,7 +96,7 @@ def by_id(chunks: list[Chunk]) -> dict[str, PostFeatures]:
     }
 
 
-def same(a: PostFeatures, b: PostFeatures) -> bool:
+def equal_features(a: PostFeatures, b: PostFeatures) -> bool:
     return all(
         x is y is None
         if x is None or y is None
