@@ -30,7 +30,7 @@ import pandas as pd
 from learning_curves import PARTS, Table, kept, read_table
 
 from sgmft import SemanticLocator
-from sgmft.data.preprocessing.text import get_cleaning, words
+from sgmft.data.preprocessing.text import get_cleaning, split_words
 from sgmft.evaluation.compare.statistics import Spread, difference, summarise
 
 TITLES = {
@@ -71,7 +71,7 @@ def automl(
     from autogluon.tabular import TabularPredictor
 
     rules = get_cleaning("light")
-    texts = [" ".join(words(post.text, rules)) for post in table.posts]
+    texts = [" ".join(split_words(post.text, rules)) for post in table.posts]
     frame = pd.DataFrame({"text": texts})
     if features:
         data = table.data.features

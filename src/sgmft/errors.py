@@ -8,7 +8,7 @@ class SgmftError(Exception):
     """
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """What a file holds, as a message may show it: one line that does nothing to a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 

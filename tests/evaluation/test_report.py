@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.thumbnails import SIDE, thumbnail
+from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
 from sgmft.evaluation.metrics import Evaluation, evaluate
@@ -148,7 +148,7 @@ def test_thumbnail_is_small_upright_and_in_proportion(tmp_path, picture):
     import base64
 
     def size(path):
-        kind, data = thumbnail(path).split(",")
+        kind, data = make_thumbnail(path).split(",")
         assert kind == "data:image/jpeg;base64"
         with Image.open(BytesIO(base64.b64decode(data))) as small:
             return small.size
@@ -161,7 +161,7 @@ def test_thumbnail_is_small_upright_and_in_proportion(tmp_path, picture):
     Image.new("RGB", (2000, 1)).save(tmp_path / "line.png")
     assert size(tmp_path / "line.png") == (SIDE, 1)
     with pytest.raises(ImageError):
-        thumbnail(tmp_path)
+        make_thumbnail(tmp_path)
 
 
 def test_evaluation_report(tmp_path, picture, broken):

@@ -16,10 +16,11 @@ import image_files as made
 import video_files as film
 from recording_encoder import IMAGE, SIZE, RecordingEncoder, by_id
 from sgmft import read_posts
-from sgmft.data.posts import Post, count_errors
-from sgmft.data.preprocessing.frames import MAX_FRAMES, images_of
+from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError, decode_image
-from sgmft.data.preprocessing.thumbnails import SIDE, thumbnail
+from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media
+from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
+from sgmft.data.summary import count_errors
 from sgmft.features.encode import MAX_PICTURES, encode_posts
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
@@ -65,7 +66,7 @@ def test_a_post_has_the_frames_of_its_files_in_order(files):
     names = ["still.jpg", "film.mp4", "red.png", "moving.gif", "wrong_name.jpg", "motion.jpg"]
     found = encode([Post("在家", [files[name] for name in names], id="mixed")], tokens=True)
     encoder = RecordingEncoder()
-    pictures = [p for name in names for p in images_of(files[name].read_bytes(), name, SIZE)]
+    pictures = [p for name in names for p in decode_media(files[name].read_bytes(), name, SIZE)]
     assert len(pictures) == 1 + 4 + 1 + 4 + 4 + 4
     expected = encoder.encode_images(np.stack(pictures), True)
     np.testing.assert_array_equal(found["mixed"].images, expected.pooled)
@@ -172,7 +173,7 @@ def test_a_model_predicts_posts_with_videos(small_model, tmp_path):
 
 def test_thumbnails(files):
     def shown(name: str) -> Image.Image:
-        data = thumbnail(files[name]).removeprefix("data:image/jpeg;base64,")
+        data = make_thumbnail(files[name]).removeprefix("data:image/jpeg;base64,")
         return Image.open(BytesIO(base64.b64decode(data)))
 
     assert shown("film.mp4").size == (SIDE, SIDE * 3 // 4)
@@ -181,4 +182,4 @@ def test_thumbnails(files):
     assert film.number_of(np.asarray(shown("moving.gif"))) == 0
     assert shown("motion.jpg").size == (SIDE, SIDE * 3 // 4)
     with pytest.raises(ImageError, match=r"cut\.mp4 is cut off"):
-        thumbnail(files["cut.mp4"])
+        make_thumbnail(files["cut.mp4"])

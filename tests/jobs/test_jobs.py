@@ -151,7 +151,7 @@ def test_memory_holds_a_chunk_whatever_the_table(small_model, tmp_path, monkeypa
     class Watched(Source):
         def posts(self):
             nonlocal taken
-            for post in super().posts():
+            for post in super().iter_posts():
                 taken += 1
                 yield post
 

@@ -277,7 +277,7 @@ def test_labelled_tables_are_read_like_the_posts(tmp_path):
     back = write_rows([{"text": "sofa", "place": "Home"}], tmp_path / "back.csv")
     assert read_alike(str(back), own).columns == Columns(label="place")
     assert read_alike("-", own).columns == Columns()  # a stream is read once
-    (post,) = read_alike(str(back), own).all_posts()
+    (post,) = read_alike(str(back), own).read_posts()
     assert (post.text, post.label) == ("sofa", "Home")
 
 

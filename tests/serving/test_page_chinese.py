@@ -16,7 +16,7 @@ from toy_engine import ToyEngine, label_table
 
 from image_files import encoded, plain
 from sgmft import Post, read_posts
-from sgmft.data.posts import count_errors
+from sgmft.data.summary import count_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import prepare_posts
 from sgmft.locator.abstention import Abstention

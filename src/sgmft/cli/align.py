@@ -73,7 +73,7 @@ def align(
         features=console.feature_folder(features),
         device=device,
     )
-    posts = source_of(table, where, column, allow_outside, strict).all_posts()
+    posts = source_of(table, where, column, allow_outside, strict).read_posts()
     with console.TrainingProgress() as progress:
         found = align_posts(
             posts,

@@ -22,7 +22,7 @@ from sgmft.utils.distributed import is_main
 from sgmft.utils.files import cache_folder
 
 if TYPE_CHECKING:
-    from sgmft.data.source import JobSummary
+    from sgmft.data.summary import JobSummary
     from sgmft.training.trainer import Epoch
 
 # Standard output is for results. Of several processes of one training the main one speaks.

@@ -67,7 +67,7 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
         told = predict_table(
             Source(str(table)), folder / "predictions.csv", locator, on_predicted=done
         )
-    predictions = list(locator.predictions(test.posts()))
+    predictions = list(locator.predictions(test.iter_posts()))
     report = write_demo_report(
         folder / "report.html",
         evaluation=evaluation,

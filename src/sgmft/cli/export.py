@@ -32,7 +32,7 @@ def export(
 
     posts = None
     if int8 is not None:
-        posts = source_of(int8, None, column, allow_outside, False).all_posts()
+        posts = source_of(int8, None, column, allow_outside, False).read_posts()
     locator = SemanticLocator.from_pretrained(model)
     files = export_model(locator, output, int8=posts)
     for path in files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +11,14 @@ from typing import Any
 
 from sgmft.errors import SgmftError, SgmftWarning
 
-_NAMES = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
-
 
 @dataclass(frozen=True)
 class Attachment:
-    """A picture or video that is in memory and on no disk; a post may have it in place of a path.
+    """A picture or video held in memory; a post may have it in place of a path.
 
     Attributes:
-        data: the whole file's bytes.
-        name: what messages call it.
+        data: the bytes of the whole file.
+        name: its name in messages.
     """
 
     data: bytes = field(repr=False)
@@ -31,7 +28,7 @@ class Attachment:
         return self.name
 
 
-PictureFile = str | Path | Attachment
+MediaFile = str | Path | Attachment
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Post:
     """
 
     text: str = ""
-    images: Sequence[PictureFile] = ()
+    images: Sequence[MediaFile] = ()
     id: str | None = None
     label: str | None = None
     user: str | None = None
@@ -67,25 +64,17 @@ class Post:
         object.__setattr__(self, "images", kept)
 
 
-def count_errors(posts: Iterable[Post]) -> dict[str, int]:
-    """How many posts carry each kind of error, the most frequent first.
-
-    File names, quoted words and numbers are left out of the kinds, so that equal mistakes count
-    together: "a.jpg is empty" and "b.jpg is empty" are both "… is empty".
-    """
-    kinds = Counter(_NAMES.sub("…", post.error) for post in posts if post.error is not None)
-    return dict(kinds.most_common())
+def raise_first_error(posts: Iterable[Post]) -> None:
+    """Raise SgmftError for the first post that carries an error, if any does."""
+    for post in posts:
+        if post.error is not None:
+            raise SgmftError(f"{post.place}: {post.error}." if post.place else f"{post.error}.")
 
 
-def describe_errors(errors: Mapping[str, int]) -> str:
-    """What `count_errors` found in one line; empty where there are none."""
-    return "; ".join(f"{count} x {reason}" for reason, count in errors.items())
+def warn_about_singleton_labels(labels: Iterable[str]) -> None:
+    """Warn of labels that only one post has, naming them; `labels` has one entry per post.
 
-
-def warn_of_single_posts(labels: Iterable[str]) -> None:
-    """Warn of labels that one post alone has, naming them; `labels` has one for each post.
-
-    Such a label is learned from its post, but with no other post to judge it by.
+    Such a label is learned from its post, but no other post is left to test it on.
     """
     single = sorted(label for label, count in Counter(labels).items() if count == 1)
     if single:
@@ -96,10 +85,3 @@ def warn_of_single_posts(labels: Iterable[str]) -> None:
             SgmftWarning,
             stacklevel=4,  # whoever called fit, which calls training_set, which calls this
         )
-
-
-def refuse(posts: Iterable[Post]) -> None:
-    """Raise SgmftError at the first post that carries an error."""
-    for post in posts:
-        if post.error is not None:
-            raise SgmftError(f"{post.place}: {post.error}." if post.place else f"{post.error}.")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from sgmft.data.posts import PictureFile
+from sgmft.data.posts import MediaFile
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.thumbnails import thumbnail
+from sgmft.data.preprocessing.thumbnails import make_thumbnail
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import (
     confusion_figure,
@@ -94,7 +94,7 @@ class Example:
     """
 
     text: str
-    pictures: Sequence[PictureFile] = ()
+    pictures: Sequence[MediaFile] = ()
     truth: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
@@ -250,8 +250,8 @@ def _verdict(predicted: str | None, truth: str | None) -> tuple[str, str]:
     return "wrong", f"✗ Wrong: predicted {predicted}, it is {truth}"
 
 
-def _picture(file: PictureFile) -> dict[str, str]:
+def _picture(file: MediaFile) -> dict[str, str]:
     try:
-        return {"data": thumbnail(file), "reason": ""}
+        return {"data": make_thumbnail(file), "reason": ""}
     except ImageError as error:
         return {"data": "", "reason": str(error)}

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sgmft.data.posts import PictureFile, Post
-from sgmft.data.preprocessing.frames import (
-    MAX_FRAMES,
-    holds_several,
-    images_of,
-    name_of,
-    read_file,
-)
+from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import ImageError, Pixels
-from sgmft.data.preprocessing.ngrams import ngrams
-from sgmft.data.preprocessing.text import clean, get_cleaning
+from sgmft.data.preprocessing.media import (
+    MAX_FRAMES,
+    decode_media,
+    is_multi_image,
+    media_name,
+    read_media,
+)
+from sgmft.data.preprocessing.ngrams import hash_ngrams
+from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import SgmftWarning
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.post_features import PostFeatures
@@ -220,7 +220,7 @@ def prepare_posts(
         return post.error
     if len(post.images) > MAX_PICTURES:
         return f"has {len(post.images)} pictures; at most {MAX_PICTURES} of one post are read"
-    text = clean(post.text, get_cleaning(info.cleaning))
+    text = clean_text(post.text, get_cleaning(info.cleaning))
     if not text and not post.images:
         return "nothing to go on: no words are left after cleaning and there is no picture"
     most = min(MAX_FRAMES, MAX_PICTURES // max(1, len(post.images)))  # pictures of one file
@@ -229,7 +229,7 @@ def prepare_posts(
         digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
         for data in files:
             digest.update(hashlib.sha256(data).digest())
-            if holds_several(data):
+            if is_multi_image(data):
                 digest.update(b"%d frames" % most)  # a still's key is as before there were frames
         key = digest.hexdigest()[:32]
         if any(key in store for store in stores):
@@ -238,17 +238,17 @@ def prepare_posts(
         decoded = [
             (number, picture)
             for number, (data, file) in enumerate(zip(files, post.images, strict=True))
-            for picture in images_of(data, name_of(file), size, most)
+            for picture in decode_media(data, media_name(file), size, most)
         ]
     except ImageError as error:
         return str(error)
     return Content(key, text, [x for _, x in decoded], [number for number, _ in decoded])
 
 
-def _read(given: Sequence[PictureFile]) -> list[bytes]:
+def _read(given: Sequence[MediaFile]) -> list[bytes]:
     files: list[bytes] = []
     for file in given:
-        files.append(read_file(file))
+        files.append(read_media(file))
         if sum(map(len, files)) > MAX_POST_BYTES:
             raise ImageError(
                 f"has files of more than {MAX_POST_BYTES >> 20} MiB together; give fewer or "
@@ -290,7 +290,7 @@ def encode_contents(
             at = at_text[content.text]
             sentence = text.pooled[at]
             words = None if text.tokens is None else text.tokens[at].astype(np.float16)
-            grams = ngrams(content.text)
+            grams = hash_ngrams(content.text)
         if content.key in seen:
             images = seen[content.key].images
             regions = seen[content.key].regions if tokens else None

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import describe_errors
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.comparison import Comparison, OnProgress
@@ -70,7 +70,7 @@ def compare_table(
         data = load_data(path)
     else:
         data = prepare(
-            source.all_posts(),
+            source.read_posts(),
             plan.rows(),
             plan.encoder,
             Path(features) if features is not None else folder / "features",

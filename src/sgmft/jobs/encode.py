@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgmft.data.posts import Post, count_errors, refuse
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
@@ -104,7 +105,7 @@ def encode_table(
     if (store := locator.store(tokens)) is None:
         raise SgmftError("Encoding needs a folder for the features.")
     told = JobSummary()
-    for part in encode_into(store, source.posts(), locator.encoder, strict=source.strict):
+    for part in encode_into(store, source.iter_posts(), locator.encoder, strict=source.strict):
         told += part
         if on_encoded:
             on_encoded(told.posts)
@@ -123,5 +124,5 @@ def encode_into(
 
     for chunk in encode_posts(posts, encoder, tokens=store.tokens, store=store):
         if strict:
-            refuse(chunk.posts)
+            raise_first_error(chunk.posts)
         yield JobSummary(len(chunk.posts), count_errors(chunk.posts))

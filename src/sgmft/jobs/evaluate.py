@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgmft.data.posts import Post, count_errors, describe_errors, refuse
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, count_errors, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
@@ -43,13 +44,13 @@ def evaluate_table(
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
-    posts = [_judged(post, known) for post in source.all_posts()]
+    posts = [_judged(post, known) for post in source.read_posts()]
     if source.strict:
-        refuse(posts)
+        raise_first_error(posts)
     predictions: list[Prediction] = []
     for prediction in locator.predictions(posts):
         if source.strict:
-            refuse([prediction.post])
+            raise_first_error([prediction.post])
         predictions.append(prediction)
         if on_predicted:
             on_predicted(len(predictions))

@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgmft.data.posts import Post, count_errors
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.posts import Post
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import UnreadableError, check_label
@@ -81,9 +82,9 @@ def explain_table(
 
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
     if row is None:
-        posts = list(islice(source.posts(), most))
-        return posts or source.all_posts()  # which says why there is none
-    wanted = (post for post in source.posts() if post.place.endswith(f", row {row}"))
+        posts = list(islice(source.iter_posts(), most))
+        return posts or source.read_posts()  # which says why there is none
+    wanted = (post for post in source.iter_posts() if post.place.endswith(f", row {row}"))
     posts = list(islice(wanted, 1))
     if not posts:
         raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from sgmft.data.posts import Attachment, Post
-from sgmft.data.tables.cells import mend
+from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.label_studio import LOCAL_FILES
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.locator.prediction import Prediction
@@ -75,7 +75,7 @@ def write_tasks(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(config, _config(posts, labels, several, shown).encode())
-        write_whole(path, mend(text).encode())
+        write_whole(path, replace_surrogates(text).encode())
     except OSError as error:
         raise SgmftError(f"{path} cannot be written: {error.strerror or error}.") from error
     return config
@@ -107,7 +107,7 @@ def _relative(post: Post, image: Path, folder: Path) -> str:
             f"{post.place or 'A post'}: Label Studio cannot be shown {image}, which lies outside "
             f"the table's folder: copy it there, or write a table with -o suggestions.csv."
         )
-    return mend(Path(path).as_posix())
+    return replace_surrogates(Path(path).as_posix())
 
 
 def _prediction(guess: Prediction, shown: str, guessed_by: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _config(posts: Sequence[Post], labels: Sequence[str], several: bool, shown: 
     options = {"name": CONTROL, "toName": shown, "choice": "single", "showInline": "true"}
     choices = ElementTree.SubElement(view, "Choices", {**options, "required": "true"})
     for label in labels:
-        ElementTree.SubElement(choices, "Choice", value=mend(label))
+        ElementTree.SubElement(choices, "Choice", value=replace_surrogates(label))
     if any(post.images for post in posts):  # last: a tall one would push the choices out of sight
         value = {"valueList" if several else "value": "$image"}
         ElementTree.SubElement(view, "Image", {"name": "image", **value})

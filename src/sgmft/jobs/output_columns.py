@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgmft.data.tables import open_table
-from sgmft.data.tables.folder import tables_in
+from sgmft.data.tables.folder import list_tables
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 
@@ -52,7 +52,7 @@ class OutputColumns:
 
 def columns_of(table: str) -> Iterator[str]:
     """Every column of a table, those that only some rows have among them, some more than once."""
-    for part in tables_in(table):
+    for part in list_tables(table):
         raw = open_table(part)
         yield from raw.columns or ()
         for row in raw.rows:

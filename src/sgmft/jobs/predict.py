@@ -8,8 +8,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgmft.data.posts import Post, refuse
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.jobs.cluster.pieces import ROWS, Piece, PieceTask, Work, cut, run_here, single_tables
 from sgmft.jobs.cluster.shards import Place, Shards, input_types, output_types
@@ -48,20 +49,20 @@ def predict_table(
     """
     source.refuse_overwriting(output)
     if str(source.table) == "-":  # a stream is read once: its columns are known at its end
-        posts: Iterable[Post] = source.all_posts()
+        posts: Iterable[Post] = source.read_posts()
         keys: Iterable[str] = (key for post in posts for key in post.row)
     else:
-        posts = source.posts()
+        posts = source.iter_posts()
         keys = columns_of(source.table)
     if adapt:
-        adapt(posts if isinstance(posts, list) else source.posts())
+        adapt(posts if isinstance(posts, list) else source.iter_posts())
     layout = OutputColumns.of(keys, locator.labels, abstain or Abstention())
     told = JobSummary()
     with open_writer(output, layout.columns) as writer:
         predictions = locator.predictions(posts, abstain)
         while part := list(islice(predictions, 256)):
             if source.strict:
-                refuse([prediction.post for prediction in part])
+                raise_first_error([prediction.post for prediction in part])
             writer.write([layout.row(prediction) for prediction in part])
             told += summarize(part)
             if on_predicted:
@@ -138,7 +139,7 @@ class PredictTask:
         def work(piece: Piece) -> JobSummary:
             predictions = list(predictor.predictions(piece.posts, self.rules))
             if self.sources[piece.table].strict:
-                refuse([prediction.post for prediction in predictions])
+                raise_first_error([prediction.post for prediction in predictions])
             told = summarize(predictions)
             rows = [self.layout.row(prediction) for prediction in predictions]
             self.shards.write((piece.table, piece.number), rows, self.types, told)

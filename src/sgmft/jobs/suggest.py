@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sgmft.data.posts import Post, count_errors, describe_errors, refuse
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, count_errors, describe_errors
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
@@ -212,7 +213,7 @@ def suggest_posts(
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
     if strict:
-        refuse(encoded.refused)
+        raise_first_error(encoded.refused)
     covered: dict[str, int] = {}  # content key to the position of the first post of that content
     unlabelled: dict[str, int] = {}
     for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
@@ -279,8 +280,8 @@ def suggest_table(
             f"{output} holds labels already, which would be lost: give the new suggestions another "
             f"name, and these posts with --labelled {output}."
         )
-    posts = source.all_posts()
-    seen = [post for table in labelled for post in table.all_posts()]
+    posts = source.read_posts()
+    seen = [post for table in labelled for post in table.read_posts()]
     known = [post for post in (*posts, *seen) if post.label is not None]
     names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
     tasks = str(output).lower().endswith(".json")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.utils import distributed
 from sgmft.utils.files import check_output, why
@@ -38,7 +39,7 @@ def train_table(
     """
     folder = Path(output)
     check_output(folder, not distributed.is_main() or _is_ours(folder), "model")
-    posts = source.all_posts()
+    posts = source.read_posts()
     locator.fit(
         posts,
         split_by=split_by,

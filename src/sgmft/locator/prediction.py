@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.data.posts import Post, count_errors
-from sgmft.data.source import JobSummary
+from sgmft.data.posts import Post
+from sgmft.data.summary import JobSummary, count_errors
 from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOut
 
 if TYPE_CHECKING:

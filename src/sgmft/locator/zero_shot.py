@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sgmft.data.preprocessing.text import clean, get_cleaning
+from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import SgmftError
 from sgmft.features.encode import Chunk, stack
 from sgmft.features.encoders.base import Encoder, Recognizer
@@ -117,7 +117,7 @@ def adapt_to(network: Network, chunks: Iterable[Chunk], encoder: Encoder) -> Non
 def _centre(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
     """Unit vector (Dw) in the middle of a label's descriptions."""
     cleaning = get_cleaning(encoder.info.cleaning)
-    cleaned = [words for text in texts if (words := clean(text, cleaning))]
+    cleaned = [words for text in texts if (words := clean_text(text, cleaning))]
     if isinstance(texts, str) or not cleaned:
         raise SgmftError(
             f"The label {label!r} has no words to describe it: give a list of descriptions."

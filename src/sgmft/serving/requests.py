@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from sgmft.data.posts import Attachment, Post
-from sgmft.data.preprocessing.images import pixel_count
+from sgmft.data.preprocessing.images import count_pixels
 from sgmft.locator.abstention import Abstention
 from sgmft.serving.form import Form, read_form
 from sgmft.serving.limits import Limits
@@ -237,7 +237,7 @@ def _picture(
 
 def check_pixels(picture: Attachment, limits: Limits, where: str = "The post") -> None:
     """Raise Problem for a still of more pixels than the limit; what cannot be read passes."""
-    pixels = pixel_count(picture.data, picture.name)
+    pixels = count_pixels(picture.data, picture.name)
     if pixels is not None and pixels > limits.pixels:
         told = f"{where}: {picture.name} has {pixels:,} pixels; at most {limits.pixels:,}."
         raise Problem("too-many-pixels", told)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmft.data.posts import Post, count_errors, describe_errors, refuse, warn_of_single_posts
+from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
 from sgmft.data.splits import fingerprint
+from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import Encodings
 
@@ -62,7 +63,7 @@ def training_set(
     unlabelled = sum(post.error is None and post.label is None for post in posts)
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])
     if strict:
-        refuse(encoded.refused)
+        raise_first_error(encoded.refused)
     skipped = count_errors(encoded.refused)
     if unlabelled:
         skipped["no label"] = unlabelled
@@ -74,5 +75,5 @@ def training_set(
             f"Training needs posts of at least two labels; {len(names)} usable posts have "
             f"{len(labels)}" + (f", and were left out: {told}." if told else ".")
         )
-    warn_of_single_posts(names)
+    warn_about_singleton_labels(names)
     return TrainingSet(encoded, names, labels, skipped)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import image_files as made
 import video_files as film
-from sgmft.data.preprocessing import frames, images, videos
+from sgmft.data.preprocessing import images, media, videos
 from sgmft.data.preprocessing import videos as timed
-from sgmft.data.preprocessing.frames import holds_several, images_of, read_file
 from sgmft.data.preprocessing.images import ImageError
+from sgmft.data.preprocessing.media import decode_media, is_multi_image, read_media
 
 MP4 = film.video(film.coloured(16))
 WEBM = film.video(film.coloured(16), "webm")
@@ -22,7 +22,7 @@ WEBM = film.video(film.coloured(16), "webm")
 
 def reason(data: bytes, name: str = "a.mp4") -> str:
     with pytest.raises(ImageError) as caught:
-        images_of(data, name, 16)
+        decode_media(data, name, 16)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -90,7 +90,7 @@ def test_too_many_pixels(monkeypatch):
     monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
     assert "pixels; at most" in reason(data)
     monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48)
-    assert len(images_of(data, "a", 16)) == 3
+    assert len(decode_media(data, "a", 16)) == 3
     monkeypatch.undo()
     if "pixels" not in (found := outcome(claimed)):  # the codec's own header counts
         assert found == "3 pictures"
@@ -98,7 +98,7 @@ def test_too_many_pixels(monkeypatch):
 
 def outcome(data: bytes) -> str:
     try:
-        return f"{len(images_of(data, 'a', 16))} pictures"
+        return f"{len(decode_media(data, 'a', 16))} pictures"
     except ImageError as error:
         return str(error)
 
@@ -127,12 +127,12 @@ def test_too_large_a_file_is_not_read(tmp_path):
     with (tmp_path / "big.mp4").open("wb") as file:
         file.truncate(videos.MAX_VIDEO_BYTES + 1)
     with pytest.raises(ImageError, match=r"^big\.mp4 has at least .* at most 256 MiB are read$"):
-        read_file(tmp_path / "big.mp4")
+        read_media(tmp_path / "big.mp4")
 
 
 def test_a_picture_may_not_be_as_large_as_a_video(monkeypatch):
     monkeypatch.setattr(images, "MAX_BYTES", 1000)
-    assert len(MP4) > 1000 and len(images_of(MP4, "a", 16)) == 4
+    assert len(MP4) > 1000 and len(decode_media(MP4, "a", 16)) == 4
     assert "bytes; at most" in reason(made.encoded(made.scene((60, 40)), "BMP"))
 
 
@@ -172,10 +172,10 @@ def test_hostile_bytes_give_pictures_or_a_reason(data, changes, cut):
         patch.setattr(images, "MAX_PIXELS", 100_000)  # so that large frames cost no time here
         patch.setattr(videos, "MAX_VIDEO_PIXELS", 100_000)
         try:
-            pictures = images_of(bytes(hostile[:cut]), "a", 16)
+            pictures = decode_media(bytes(hostile[:cut]), "a", 16)
         except ImageError as error:
             assert str(error).startswith("a ")
         else:
-            assert 1 <= len(pictures) <= frames.MAX_FRAMES
+            assert 1 <= len(pictures) <= media.MAX_FRAMES
             assert {picture.shape for picture in pictures} == {(16, 16, 3)}
-        holds_several(bytes(hostile[:cut]))
+        is_multi_image(bytes(hostile[:cut]))

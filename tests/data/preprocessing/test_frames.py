@@ -9,9 +9,9 @@ import pytest
 
 import image_files as made
 import video_files as film
-from sgmft.data.preprocessing import frames
-from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, images_of
+from sgmft.data.preprocessing import media
 from sgmft.data.preprocessing.images import decode_image
+from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image
 from sgmft.data.preprocessing.videos import video_frames
 
 VIDEOS = [
@@ -28,7 +28,7 @@ ANIMATIONS = ["GIF", "PNG", "WEBP", *(["AVIF"] if made.HAS_AVIF else [])]
 
 def numbers(data: bytes, most: int = MAX_FRAMES) -> list[int]:
     """The numbers of the frames that were taken."""
-    return [film.number_of(picture) for picture in images_of(data, "a", 16, most)]
+    return [film.number_of(picture) for picture in decode_media(data, "a", 16, most)]
 
 
 # --- videos ----------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_how_many(format, count, most, taken):
 
 
 def test_shape_and_type():
-    pictures = images_of(film.video(film.coloured(8)), "a.mp4")
+    pictures = decode_media(film.video(film.coloured(8)), "a.mp4")
     assert len(pictures) == MAX_FRAMES
     for picture in pictures:
         assert picture.shape == (224, 224, 3) and picture.dtype == np.uint8
@@ -107,7 +107,7 @@ def test_titles_in_an_unknown_encoding_do_no_harm():
 @pytest.mark.parametrize("quarter", range(4))
 def test_shown_as_the_telephone_was_held(format, quarter):
     data = film.rotated(film.video([made.quarters((64, 48))] * 2, format, "libx264"), quarter)
-    picture = images_of(data, "a", 32)[0]
+    picture = decode_media(data, "a", 32)[0]
     clockwise = np.rot90(decode_image(made.encoded(made.quarters()), "a", 32), -quarter)
     assert np.abs(picture.astype(int) - clockwise)[4:12, 4:12].max() < 12
     assert np.abs(picture.astype(int) - clockwise)[20:28, 20:28].max() < 12
@@ -117,7 +117,7 @@ def test_shown_as_the_telephone_was_held(format, quarter):
 
 def test_squashed_like_pictures():
     scene = made.scene((96, 40))
-    picture = images_of(film.video([scene] * 3, crf="1"), "a", 24)[0]
+    picture = decode_media(film.video([scene] * 3, crf="1"), "a", 24)[0]
     still = decode_image(made.encoded(scene), "a", 24)
     assert np.abs(picture.astype(int) - still).mean() < 4
 
@@ -136,14 +136,14 @@ def test_frames_that_hold_only_what_changed():
     first, second = made.quarters(), made.quarters()
     second.paste((0, 0, 0), (0, 0, 8, 6))
     data = made.encoded(first, "GIF", save_all=True, append_images=[second], duration=100)
-    one, two = images_of(data, "a", 64)
+    one, two = decode_media(data, "a", 64)
     assert (one[40, 40] == two[40, 40]).all() and (one[1, 1] != two[1, 1]).any()
 
 
 def test_pages_are_not_frames():
     first, *rest = film.coloured(5)
     data = made.encoded(first, "TIFF", save_all=True, append_images=rest)
-    assert numbers(data) == [0] and not holds_several(data)
+    assert numbers(data) == [0] and not is_multi_image(data)
 
 
 # --- motion photos ---------------------------------------------------------------------------
@@ -154,17 +154,17 @@ def test_pages_are_not_frames():
 )
 def test_motion_photo_gives_the_still_and_its_motion(between):
     data = film.motion_photo(between=between)
-    still, *motion = images_of(data, "a.jpg", 32)
+    still, *motion = decode_media(data, "a.jpg", 32)
     alone = decode_image(data, "a.jpg", 32)
     np.testing.assert_array_equal(still, alone)
     assert [film.number_of(picture) for picture in motion] == [2, 8, 13]
-    assert len(images_of(data, "a.jpg", 32, 1)) == 1
-    np.testing.assert_array_equal(images_of(data, "a.jpg", 32, 1)[0], alone)
+    assert len(decode_media(data, "a.jpg", 32, 1)) == 1
+    np.testing.assert_array_equal(decode_media(data, "a.jpg", 32, 1)[0], alone)
 
 
 def test_motion_photo_whose_motion_is_damaged_is_the_still():
     data = film.motion_photo()[:-300]
-    (still,) = images_of(data, "a.jpg", 32)
+    (still,) = decode_media(data, "a.jpg", 32)
     np.testing.assert_array_equal(still, decode_image(data, "a.jpg", 32))
 
 
@@ -172,10 +172,10 @@ def test_a_box_inside_the_jpeg_is_not_its_motion():
     box = film.video(film.coloured(4))[:200]
     assert b"ftyp" in box
     jpeg = made.encoded(made.quarters(), "JPEG", comment=box)
-    assert b"ftyp" in jpeg and not holds_several(jpeg)
-    assert len(images_of(jpeg, "a", 16)) == 1
+    assert b"ftyp" in jpeg and not is_multi_image(jpeg)
+    assert len(decode_media(jpeg, "a", 16)) == 1
     unended = made.encoded(made.quarters(), "JPEG")[:-2] + film.video(film.coloured(4))
-    assert not holds_several(unended)
+    assert not is_multi_image(unended)
 
 
 # --- what is asked of all files --------------------------------------------------------------
@@ -195,19 +195,19 @@ STILLS = {
 
 @pytest.mark.parametrize("name", STILLS)
 def test_stills_are_as_they_were(name):
-    (picture,) = images_of(STILLS[name], "a", 32)
+    (picture,) = decode_media(STILLS[name], "a", 32)
     np.testing.assert_array_equal(picture, decode_image(STILLS[name], "a", 32))
-    assert not holds_several(STILLS[name])
+    assert not is_multi_image(STILLS[name])
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_files_of_several_pictures_are_known_before_they_are_decoded(name):
-    assert holds_several(ALL[name])
+    assert is_multi_image(ALL[name])
 
 
 def test_the_same_bytes_give_the_same_frames_in_any_thread():
     def digest(data: bytes) -> bytes:
-        return np.stack(images_of(data, "a", 32)).tobytes()
+        return np.stack(decode_media(data, "a", 32)).tobytes()
 
     expected = [digest(data) for data in ALL.values()]
     with ThreadPoolExecutor(4) as pool:
@@ -231,7 +231,7 @@ def test_one_frame_is_held_at_a_time(name, monkeypatch):
             order.append("decoded")
             yield frame
 
-    monkeypatch.setattr(frames, "video_frames", watched)
-    monkeypatch.setattr(frames, "squash_picture", note("squashed", frames.squash_picture))
-    images_of(ALL[name], "a", 16)
+    monkeypatch.setattr(media, "video_frames", watched)
+    monkeypatch.setattr(media, "squash_picture", note("squashed", media.squash_picture))
+    decode_media(ALL[name], "a", 16)
     assert order and order == ["decoded", "squashed"] * (len(order) // 2)

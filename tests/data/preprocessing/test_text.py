@@ -14,9 +14,9 @@ from sgmft.data.preprocessing.text import (
     CLEANINGS,
     MAX_CHARACTERS,
     Cleaning,
-    clean,
+    clean_text,
     get_cleaning,
-    words,
+    split_words,
 )
 from sgmft.errors import SgmftError
 
@@ -61,13 +61,13 @@ def test_get_cleaning():
     ],
 )
 def test_always(text, expected, cleaning):
-    assert clean(text, cleaning) == expected
+    assert clean_text(text, cleaning) == expected
 
 
 @pytest.mark.parametrize("emoji", [e for e in EMOJI if e not in ("🈚", "㊙️")])
 def test_light_keeps_an_emoji_whole_and_as_one_word(emoji):
-    assert clean(f"吃{emoji}饭", LIGHT) == f"吃{emoji}饭"
-    assert words(f"吃{emoji}饭", LIGHT) == ["吃", emoji, "饭"]
+    assert clean_text(f"吃{emoji}饭", LIGHT) == f"吃{emoji}饭"
+    assert split_words(f"吃{emoji}饭", LIGHT) == ["吃", emoji, "饭"]
 
 
 # --- one step at a time ----------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_light_keeps_an_emoji_whole_and_as_one_word(emoji):
     ],
 )
 def test_urls(text, expected):
-    assert clean(text, only(urls=True)) == expected
+    assert clean_text(text, only(urls=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_urls(text, expected):
     ],
 )
 def test_retweets(text, expected):
-    assert clean(text, only(retweets=True)) == expected
+    assert clean_text(text, only(retweets=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_retweets(text, expected):
     ],
 )
 def test_mentions(text, expected):
-    assert clean(text, only(mentions=True)) == expected
+    assert clean_text(text, only(mentions=True)) == expected
 
 
 def test_hashtags_keep_their_words():
-    assert clean("#北京美食#好吃 #旅行 ＃家＃", only(hashtags=True)) == "北京美食 好吃 旅行 家"
-    assert clean("#️⃣", only(hashtags=True)) == "#️⃣"
+    assert clean_text("#北京美食#好吃 #旅行 ＃家＃", only(hashtags=True)) == "北京美食 好吃 旅行 家"
+    assert clean_text("#️⃣", only(hashtags=True)) == "#️⃣"
 
 
 @pytest.mark.parametrize(
@@ -151,23 +151,23 @@ def test_hashtags_keep_their_words():
     ],
 )
 def test_emoticons(text, expected):
-    assert clean(text, only(emoticons=True)) == expected
+    assert clean_text(text, only(emoticons=True)) == expected
 
 
 @pytest.mark.parametrize("emoji", EMOJI)
 def test_emoji(emoji):
-    assert clean(f"吃{emoji}饭", only(emoji=True)) == "吃 饭"
-    assert clean(emoji * 3, PAPER) == ""
-    assert words(emoji, PAPER) == []
+    assert clean_text(f"吃{emoji}饭", only(emoji=True)) == "吃 饭"
+    assert clean_text(emoji * 3, PAPER) == ""
+    assert split_words(emoji, PAPER) == []
 
 
 def test_punctuation():
-    assert clean("好！？，。~$+《书》a_b-c'd", only(punctuation=True)) == "好 书 a b c d"
-    assert clean("हिन्दी café 3½", only(punctuation=True)).split()[:2] == ["हिन्दी", "café"]
+    assert clean_text("好！？，。~$+《书》a_b-c'd", only(punctuation=True)) == "好 书 a b c d"
+    assert clean_text("हिन्दी café 3½", only(punctuation=True)).split()[:2] == ["हिन्दी", "café"]
 
 
 def test_stop_words():
-    assert words("我在家和他们的the学校 And THE cinema", only(stop_words=True)) == [
+    assert split_words("我在家和他们的the学校 And THE cinema", only(stop_words=True)) == [
         "在家",
         "学校",
         "cinema",
@@ -175,11 +175,11 @@ def test_stop_words():
 
 
 def test_places_are_not_stop_words():
-    assert clean("I am working at home in the room", PAPER) == "working home room"
+    assert clean_text("I am working at home in the room", PAPER) == "working home room"
 
 
 def test_segment_off_splits_at_spaces():
-    assert words("去电影院 看 a movie", only(segment=False, stop_words=True)) == [
+    assert split_words("去电影院 看 a movie", only(segment=False, stop_words=True)) == [
         "去电影院",
         "movie",
     ]
@@ -189,12 +189,15 @@ def test_segment_off_splits_at_spaces():
 def test_every_step_can_be_switched_by_itself(step):
     text = "我们//去#话题# @王五 t.cn/x [doge] 😂 。"
     off = replace(NONE, segment=False)
-    assert words(text, replace(off, **{step: True})) != words(text, off) or step == "stop_words"
-    assert words("the cinema", replace(off, stop_words=True)) == ["cinema"]
+    assert (
+        split_words(text, replace(off, **{step: True})) != split_words(text, off)
+        or step == "stop_words"
+    )
+    assert split_words("the cinema", replace(off, stop_words=True)) == ["cinema"]
 
 
 def test_without_the_punctuation_step_marks_stay():
-    assert words("学校，家！", replace(PAPER, punctuation=False)) == ["学校", ",", "家", "!"]
+    assert split_words("学校，家！", replace(PAPER, punctuation=False)) == ["学校", ",", "家", "!"]
 
 
 # --- whole posts -----------------------------------------------------------------------------
@@ -203,32 +206,32 @@ CHAIN = "转发微博//@小明:电影院[二哈]//@user_2：学校 http://t.cn/A
 
 
 def test_retweet_chain():
-    assert words(CHAIN, PAPER) == ["电影院", "学校", "回家"]
-    assert clean(CHAIN, PAPER) == "电影院学校回家"
-    assert clean(CHAIN, LIGHT) == "电影院[二哈] 学校 回家"
-    assert clean(CHAIN, NONE) == CHAIN.replace("：", ":")
+    assert split_words(CHAIN, PAPER) == ["电影院", "学校", "回家"]
+    assert clean_text(CHAIN, PAPER) == "电影院学校回家"
+    assert clean_text(CHAIN, LIGHT) == "电影院[二哈] 学校 回家"
+    assert clean_text(CHAIN, NONE) == CHAIN.replace("：", ":")
 
 
 def test_spaces_between_words():
-    assert clean("去星巴克喝coffee time写作业", PAPER) == "星巴克喝 coffee time 写作业"
+    assert clean_text("去星巴克喝coffee time写作业", PAPER) == "星巴克喝 coffee time 写作业"
 
 
 def test_other_scripts_are_not_cut_into_letters():
     text = "Привет café 한국어 ありがとう हिन्दी ไทย"
-    assert words(text, LIGHT) == text.split()
+    assert split_words(text, LIGHT) == text.split()
 
 
 def test_words_under_light_keep_marks_and_lose_spaces():
-    assert words("好吃, 走 吧!", LIGHT) == ["好吃", ",", "走", "吧", "!"]
+    assert split_words("好吃, 走 吧!", LIGHT) == ["好吃", ",", "走", "吧", "!"]
 
 
 def test_limit():
     text = "电影院 学校 餐厅 商场"
-    assert words(text, PAPER, 2) == ["电影院", "学校"]
-    assert words(text, PAPER, 0) == []
-    assert len(words(text, PAPER, 99)) == 4
+    assert split_words(text, PAPER, 2) == ["电影院", "学校"]
+    assert split_words(text, PAPER, 0) == []
+    assert len(split_words(text, PAPER, 99)) == 4
     with pytest.raises(SgmftError, match="limit of words is -1"):
-        words(text, PAPER, -1)
+        split_words(text, PAPER, -1)
 
 
 HEAVY = "今天吃饭 a 龘 @ //转发微博 #a http:// a. [a / ﷺ aé :// www."
@@ -240,14 +243,14 @@ HEAVY = "今天吃饭 a 龘 @ //转发微博 #a http:// a. [a / ﷺ aé :// www.
 )
 @pytest.mark.parametrize("cleaning", [PAPER, LIGHT])
 def test_a_million_characters(unit, cleaning):
-    words("学校", PAPER)  # loads the dictionary
+    split_words("学校", PAPER)  # loads the dictionary
     text = unit * (1_000_000 // len(unit))
-    assert len(clean(text, cleaning)) <= 2 * MAX_CHARACTERS
-    words(text, cleaning)
+    assert len(clean_text(text, cleaning)) <= 2 * MAX_CHARACTERS
+    split_words(text, cleaning)
 
 
 def test_the_cut_is_where_it_is_documented():
-    assert clean("好" * MAX_CHARACTERS + "吃", NONE) == "好" * MAX_CHARACTERS
+    assert clean_text("好" * MAX_CHARACTERS + "吃", NONE) == "好" * MAX_CHARACTERS
 
 
 MARKS = "// @ 小明 : ： 转发微博 回复 http:// t.cn/ [ ] # . - RT www. a 1 家 ， / b.com 🏽 🇨 ﷺ"
@@ -259,19 +262,19 @@ TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=14).map("".joi
 @settings(max_examples=400, deadline=None, database=None)
 @given(text=TEXTS, cleaning=st.sampled_from([LIGHT, NONE, replace(PAPER, stop_words=False)]))
 def test_cleaning_twice_is_cleaning_once(text, cleaning):
-    once = clean(text, cleaning)
-    assert clean(once, cleaning) == once
+    once = clean_text(text, cleaning)
+    assert clean_text(once, cleaning) == once
 
 
 @settings(max_examples=400, deadline=None, database=None)
 @given(text=TEXTS, steps=st.tuples(*[st.booleans()] * len(fields(Cleaning))))
 def test_any_text_any_steps(text, steps):
     cleaning = Cleaning(*steps)
-    cleaned = clean(text, cleaning)
+    cleaned = clean_text(text, cleaning)
     cleaned.encode()
     assert cleaned == " ".join(cleaned.split())
     assert len(cleaned) <= 2 * 18 * max(len(text), 1)
-    found = words(text, cleaning)
+    found = split_words(text, cleaning)
     assert all(word and not any(character.isspace() for character in word) for word in found)
     assert "".join(found) == cleaned.replace(" ", "")
 
@@ -283,7 +286,7 @@ def test_import_is_light_and_first_use_is_silent():
     code = (
         "import sys, sgmft.data.preprocessing.text as t\n"
         "assert not {'jieba', 'emoji', 'stopwordsiso'} & set(sys.modules), 'loaded too early'\n"
-        "print(t.words('我们在电影院😂', t.CLEANINGS['paper']))"
+        "print(t.split_words('我们在电影院😂', t.CLEANINGS['paper']))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
@@ -295,6 +298,6 @@ def test_import_is_light_and_first_use_is_silent():
 def test_threads_load_the_dictionary_once_and_agree():
     text_module._load_jieba.cache_clear()
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: tuple(words(CHAIN, PAPER)), range(50)))
+        results = list(pool.map(lambda _: tuple(split_words(CHAIN, PAPER)), range(50)))
     assert set(results) == {("电影院", "学校", "回家")}
     assert text_module._load_jieba.cache_info().misses == 1

@@ -109,5 +109,5 @@ def test_a_folder_without_paths_outside_refuses_what_a_part_names_there(tmp_path
     (tmp_path / "a.png").write_bytes(jpeg(1))
     with open_writer(tmp_path / "parts" / "a.csv", ["text", "image"]) as writer:
         writer.write([{"text": "家", "image": "../a.png"}])
-    [post] = Source(str(tmp_path / "parts")).all_posts()
+    [post] = Source(str(tmp_path / "parts")).read_posts()
     assert "outside the table's folder" in str(post.error)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import iter_posts, open_table, read_posts
-from sgmft.data.tables.cells import as_text, mend
+from sgmft.data.tables.cells import replace_surrogates, to_text
 from sgmft.errors import SgmftError, SgmftWarning
 
 CHINESE = "text,label\n在电影院看电影，爆米花真香,Cinema\n上课中,School\n"
@@ -339,12 +339,12 @@ def test_every_record_comes_back(tmp_path, records):
 
 @given(st.text(st.characters(), max_size=20))
 def test_mend_gives_text_that_can_be_encoded(text):
-    mend(text).encode()
+    replace_surrogates(text).encode()
 
 
 def test_mend():
-    assert mend("a\ud800b\udc00c\ud800") == "a�b�c�"
-    assert mend("\ud83d\ude00") == "😀"
+    assert replace_surrogates("a\ud800b\udc00c\ud800") == "a�b�c�"
+    assert replace_surrogates("\ud83d\ude00") == "😀"
 
 
 @pytest.mark.parametrize(
@@ -352,4 +352,4 @@ def test_mend():
     [(7, "7"), (7.0, "7"), (0.1, "0.1"), (1e300, "1e+300"), (float("nan"), ""), (b"x", "x")],
 )
 def test_as_text(value, text):
-    assert as_text(value) == text
+    assert to_text(value) == text

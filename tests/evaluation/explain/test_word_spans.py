@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft.data.preprocessing.text import CLEANINGS, clean
+from sgmft.data.preprocessing.text import CLEANINGS, clean_text
 from sgmft.evaluation.explain.words import find_words, without
 
 POST = "@小王 今晚去吃火锅，味道ｇｏｏｄ！ http://t.cn/good #周末# 真的好吃🍲"
 
 
 def found_in(text, cleaning="light", most=64):
-    cleaned = clean(text, CLEANINGS[cleaning])
+    cleaned = clean_text(text, CLEANINGS[cleaning])
     return cleaned, find_words(text, cleaned, most)
 
 

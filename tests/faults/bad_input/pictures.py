@@ -11,8 +11,8 @@ from bad_input.watch import watched
 
 import image_files as made
 import video_files as film
-from sgmft.data.preprocessing.frames import MAX_FRAMES, holds_several, images_of
 from sgmft.data.preprocessing.images import ImageError
+from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image
 from sgmft.data.preprocessing.videos import MAX_SECONDS
 
 SIZE = 16
@@ -21,9 +21,9 @@ SIZE = 16
 def check_file(data: bytes) -> Outcome:
     """Decode the pictures of a file."""
     with watched(None):
-        several = holds_several(data)
+        several = is_multi_image(data)
         try:
-            pictures = images_of(data, "a.jpg", SIZE)
+            pictures = decode_media(data, "a.jpg", SIZE)
         except ImageError as error:
             promise("a.jpg" in str(error), f"a reason names no file: {error}")
             return Outcome(refused=Counter([one_line(str(error))]))

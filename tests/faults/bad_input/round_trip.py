@@ -12,7 +12,7 @@ from bad_input.target import promise
 from bad_input.watch import watched
 
 from sgmft.data.tables import open_table, open_writer
-from sgmft.data.tables.cells import as_json, plain
+from sgmft.data.tables.cells import to_json, to_plain
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 Rows = Sequence[Mapping[str, Any]]
@@ -32,7 +32,7 @@ def written_and_read(rows: Rows, data: bytes, folder: Path) -> None:
     for before, after in zip(given, read, strict=True):
         promise(len(after) == len(columns), f"{suffix}: {len(columns)} columns, {len(after)} read")
         for name, cell in zip(columns, after.values(), strict=True):
-            held = plain(before.get(name))
+            held = to_plain(before.get(name))
             promise(
                 _same(held, cell, suffix), f"{suffix}: {name!r} was {held!r:.200}, is {cell!r:.200}"
             )
@@ -42,13 +42,13 @@ def _same(held: Any, read: Any, suffix: str) -> bool:
     if suffix in (".csv", ".tsv"):
         return (read or "") == ("" if held is None else _as_text(held))
     if suffix == ".jsonl":
-        return as_json(read) == as_json(held)
+        return to_json(read) == to_json(held)
     return read == held or read == _as_text(held) or _is_same_number(held, read)
 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, (bool, list, dict)):
-        return as_json(value)
+        return to_json(value)
     return value if isinstance(value, str) else str(value)
 
 

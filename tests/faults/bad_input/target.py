@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sgmft.data.posts import Post, count_errors
+from sgmft.data.posts import Post
+from sgmft.data.summary import count_errors
 
 
 class BrokenPromiseError(AssertionError):

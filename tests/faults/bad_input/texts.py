@@ -8,7 +8,13 @@ from dataclasses import replace
 from bad_input.target import Outcome, Target, promise
 from bad_input.watch import watched
 
-from sgmft.data.preprocessing.text import CLEANINGS, MAX_CHARACTERS, Cleaning, clean, words
+from sgmft.data.preprocessing.text import (
+    CLEANINGS,
+    MAX_CHARACTERS,
+    Cleaning,
+    clean_text,
+    split_words,
+)
 
 _STEPS = list(Cleaning.__dataclass_fields__)
 
@@ -37,11 +43,11 @@ def check_text(data: bytes) -> Outcome:
     """Clean the text of all bytes but two, which say how."""
     text, cleaning = text_of(data[2:]), cleaning_of(data)
     with watched(None):
-        cleaned = clean(text, cleaning)
+        cleaned = clean_text(text, cleaning)
         whole = replace(cleaning, stop_words=False)
-        once = clean(text, whole)
-        again = clean(once, whole)
-        found = words(text, cleaning, 50)
+        once = clean_text(text, whole)
+        again = clean_text(once, whole)
+        found = split_words(text, cleaning, 50)
     for part in (cleaned, *found):
         part.encode()
     promise(once == again, f"cleaning twice: {once!r:.200} became {again!r:.200}")

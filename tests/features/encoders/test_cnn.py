@@ -14,7 +14,7 @@ from PIL import Image
 
 from image_files import quarters, scene
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.text import CLEANINGS, words
+from sgmft.data.preprocessing.text import CLEANINGS, split_words
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoders.base import Encoder
@@ -49,7 +49,7 @@ def test_info_says_what_it_gives(encoder) -> None:
 def test_a_token_is_a_words_digest(encoder) -> None:
     found = encoder.encode_texts(TEXTS, tokens=True)
     for text, pooled, tokens in zip(TEXTS, found.pooled, found.tokens, strict=True):
-        segmented = words(text, CLEANINGS["light"])
+        segmented = split_words(text, CLEANINGS["light"])
         assert len(segmented) > 0 and tokens.dtype == np.float32
         assert tokens.tolist() == [digest(word.lower()) for word in segmented]
         assert pooled.tolist() == tokens[0].tolist()

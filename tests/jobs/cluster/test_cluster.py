@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import Piece, Work, cut
 from sgmft.jobs.encode import encode_table

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.jobs.cluster.pieces import PieceTask, run_here
 from sgmft.jobs.predict import ModelAt, predict_shards, predict_table

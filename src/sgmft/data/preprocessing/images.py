@@ -24,7 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from sgmft.errors import SgmftError, printable
+from sgmft.errors import SgmftError, make_printable
 
 _lock = Lock()
 
@@ -123,7 +123,7 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
             `most` bytes.
     """
     path = Path(path)
-    name = printable(path.name or str(path))
+    name = make_printable(path.name or str(path))
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -145,7 +145,7 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
 
 def check_size(data: bytes, name: str, most: int) -> None:
     """Raise ImageError unless there are from 1 to `most` bytes."""
-    name = printable(name)
+    name = make_printable(name)
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     if len(data) > most:
@@ -189,7 +189,7 @@ def open_image(
     Raises:
         ImageError: as `decode_image` does.
     """
-    name = printable(name)
+    name = make_printable(name)
     check_size(data, name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
@@ -217,7 +217,7 @@ def open_image(
         raise ImageError(f"{name} is cut off or damaged") from None
 
 
-def pixel_count(data: bytes, name: str) -> int | None:
+def count_pixels(data: bytes, name: str) -> int | None:
     """How many pixels a picture has by its header, decoding none; None for what is no picture.
 
     The number itself is not held against it, however large.

@@ -22,7 +22,7 @@ _UNSPACED = re.compile(
 )
 
 
-def ngrams(text: str) -> NDArray[np.int32]:
+def hash_ngrams(text: str) -> NDArray[np.int32]:
     """The numbers 0..2^24-1 of a text's n-grams, in order, repeats kept: (g,).
 
     Case does not count. Runs of scripts without spaces give every 1 to 3 characters; of other

@@ -23,7 +23,7 @@ PLACE_WORDS = frozenset({"home", "room", "rooms", "work", "worked", "working", "
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Which steps `clean` and `words` take; all of them by default, which is the paper's cleaning.
+    """The steps that `clean_text` and `split_words` take; by default all, the paper's cleaning.
 
     Whatever the steps, a text is cut to `MAX_CHARACTERS`, brought to Unicode NFKC (full-width
     letters and marks become ordinary ones), freed of control and zero-width characters (the
@@ -131,7 +131,7 @@ def get_cleaning(name_or_steps: str | Cleaning) -> Cleaning:
     return CLEANINGS[name_or_steps]
 
 
-def clean(text: str, cleaning: Cleaning) -> str:
+def clean_text(text: str, cleaning: Cleaning) -> str:
     """Return the text as one string for a sentence encoder; "" when nothing is left.
 
     With `stop_words` the result is the kept words, joined without a space between two Chinese
@@ -146,7 +146,7 @@ def clean(text: str, cleaning: Cleaning) -> str:
     return joined
 
 
-def words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
+def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
     """Return the words of the cleaned text, in order, for an encoder that takes words.
 
     Chinese is segmented by jieba (paper, section 4.2); an emoji and a word of another script are

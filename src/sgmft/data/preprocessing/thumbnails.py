@@ -9,16 +9,16 @@ from contextlib import suppress
 
 from PIL import ExifTags, Image
 
-from sgmft.data.posts import PictureFile
-from sgmft.data.preprocessing.frames import MAX_FRAMES, name_of, read_file
+from sgmft.data.posts import MediaFile
 from sgmft.data.preprocessing.images import decode_image, squash
+from sgmft.data.preprocessing.media import MAX_FRAMES, media_name, read_media
 from sgmft.data.preprocessing.videos import is_video, video_frames
 
 SIDE = 280
 """The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
 
 
-def thumbnail(file: PictureFile) -> str:
+def make_thumbnail(file: MediaFile) -> str:
     """Return a picture file as a `data:` address of a small JPEG, upright and in its proportions.
 
     Of an animation it is the first frame, of a video the first one that a model sees.
@@ -26,7 +26,7 @@ def thumbnail(file: PictureFile) -> str:
     Raises:
         ImageError: the file is missing, empty, too large, damaged or not a picture or video.
     """
-    data, name = read_file(file), name_of(file)
+    data, name = read_media(file), media_name(file)
     if is_video(data):
         frame = next(video_frames(data, name, MAX_FRAMES))
         square, (width, height) = squash(frame, SIDE), frame.size
@@ -35,10 +35,10 @@ def thumbnail(file: PictureFile) -> str:
         width, height = _proportions(data)
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return data_address(square.resize(size, Image.Resampling.BICUBIC))
+    return to_data_url(square.resize(size, Image.Resampling.BICUBIC))
 
 
-def data_address(picture: Image.Image) -> str:
+def to_data_url(picture: Image.Image) -> str:
     """An RGB picture as a `data:` address of a JPEG."""
     out = io.BytesIO()
     picture.save(out, format="JPEG", quality=80)

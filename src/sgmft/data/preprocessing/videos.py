@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.errors import printable
+from sgmft.errors import make_printable
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -35,7 +35,7 @@ class TimedFile(io.BytesIO):
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
-        self._name = printable(name)
+        self._name = make_printable(name)
         self._end = time.thread_time() + MAX_SECONDS
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -105,7 +105,7 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     """
     import av
 
-    name, file, format = printable(name), TimedFile(data, name), _format(data)
+    name, file, format = make_printable(name), TimedFile(data, name), _format(data)
     damaged = f"{name} is cut off or damaged"
     limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
     if format is None:

@@ -143,7 +143,7 @@ def damaged_line(folder: Path, index: int, number: int, crowd: Crowd) -> str:
     kind = tuple(KINDS)[number % len(KINDS)]
     plan, rng = crowd.plan(index, 0.0), crowd.make_rng("damage", index)
     picture = folder / "images" / f"{index:05d}_0.jpg"
-    save(scenes.draw(rng, plan.label, 0.0), picture)
+    save(scenes.draw_scene(rng, plan.label, 0.0), picture)
     text = texts.write(rng, plan.label, plan.sign, 0.0)
     post = row(index, plan, text, [f"images/{picture.name}"])
     spoil, informative = KINDS[kind]

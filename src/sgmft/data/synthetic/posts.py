@@ -51,7 +51,7 @@ def write_post(
     for number, shown in enumerate(_shown(rng, plan, noise, several)):
         suffix = str(rng.choice([kind for kind, _ in FORMATS], p=[share for _, share in FORMATS]))
         images.append(f"images/{index:05d}_{number}.{suffix}")
-        save(scenes.draw(rng, shown, noise), folder / images[-1])
+        save(scenes.draw_scene(rng, shown, noise), folder / images[-1])
     return row(index, plan, text, images)
 
 

@@ -53,7 +53,7 @@ SHAPES = (
 )
 
 
-def draw(rng: np.random.Generator, place: str | None, noise: float) -> Image.Image:
+def draw_scene(rng: np.random.Generator, place: str | None, noise: float) -> Image.Image:
     """Draw one RGB picture.
 
     Args:

@@ -12,7 +12,7 @@ MAX_DEPTH = 100
 """Of the lists and objects in a record: what is deeper could be read, but not written again."""
 
 
-def mend(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Replace what is no character by U+FFFD, so that the text can be encoded.
 
     Lone surrogates come from JSON (``"\\ud800"``) and from bytes that could not be decoded;
@@ -40,7 +40,7 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
     return not most or any(is_deep(cell, most - 1) for cell in inner)
 
 
-def as_text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """Give a cell as its author would write it; "" when it is empty.
 
     A whole float loses its ".0" (Parquet turns an integer column with gaps into floats), and
@@ -53,7 +53,7 @@ def as_text(value: Any) -> str:
         return ""
     match value:
         case str():
-            return mend(value)
+            return replace_surrogates(value)
         case bool():
             return "true" if value else "false"
         case float() if value.is_integer() and abs(value) < 2**53:
@@ -71,21 +71,21 @@ def as_text(value: Any) -> str:
             return str(value)
 
 
-def as_label(value: Any) -> str:
+def to_label(value: Any) -> str:
     """Give a label cell as text; a list of one label counts as that label.
 
     Raises:
         ValueError: with a reason fit for a message, when there are several labels or none fits.
     """
     if not isinstance(value, (list, tuple)):
-        return as_text(value)
-    labels = [label for label in map(as_text, value) if label]
+        return to_text(value)
+    labels = [label for label in map(to_text, value) if label]
     if len(labels) > 1:
         raise ValueError(f"several labels ({', '.join(labels)}) where one is needed")
     return labels[0] if labels else ""
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Turn a value into None, bool, int, float, str, date, datetime, or lists and dicts of these.
 
     NaN becomes None, arrays become lists, a lone surrogate U+FFFD, and whatever is left (paths,
@@ -94,21 +94,21 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, date)):
         return value
     if isinstance(value, str):
-        return mend(value)
+        return replace_surrogates(value)
     if isinstance(value, float):
         return None if math.isnan(value) else float(value)
     if isinstance(value, Mapping):
-        return {mend(str(key)): plain(cell) for key, cell in value.items()}
+        return {replace_surrogates(str(key)): to_plain(cell) for key, cell in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(cell) for cell in value]
+        return [to_plain(cell) for cell in value]
     if hasattr(value, "tolist"):  # NumPy and PyTorch
-        return plain(value.tolist())
+        return to_plain(value.tolist())
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
-    return mend(str(value))
+    return replace_surrogates(str(value))
 
 
-def as_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """Write a plain value as JSON, Chinese as it is, and dates and infinity as text."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from sgmft.data.tables.cells import mend
+from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.label_studio import is_annotation_table
 from sgmft.data.tables.raw import DAMAGED, RawRow, RawTable, check_header
 from sgmft.errors import SgmftError, SgmftWarning
@@ -126,7 +126,9 @@ def open_delimited(path: Path, delimiter: str | None = None) -> RawTable:
     headers = {mark: _header(path, encoding, mark) for mark in marks}
     mark = max(marks, key=lambda mark: len(headers[mark].cells))
     header = headers[mark]
-    columns = [name or f"column {i}" for i, name in enumerate(map(mend, header.cells), 1)]
+    columns = [
+        name or f"column {i}" for i, name in enumerate(map(replace_surrogates, header.cells), 1)
+    ]
     check_header(path, columns)
     if is_annotation_table(columns):
         raise SgmftError(
@@ -203,6 +205,6 @@ def _rows(
                 "put a text that holds the delimiter between quotation marks"
             )
         elif encoding.errors != "strict" and any(map(has_undecoded, cells)):
-            values = {name: value and mend(value) for name, value in values.items()}
+            values = {name: value and replace_surrogates(value) for name, value in values.items()}
             error = DAMAGED
         yield RawRow(number, values, error)

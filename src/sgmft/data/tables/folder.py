@@ -12,7 +12,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 PARTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
-def tables_in(table: str | Path) -> list[str | Path]:
+def list_tables(table: str | Path) -> list[str | Path]:
     """The tables of a path, in order.
 
     A folder with ``metadata.csv|jsonl|parquet`` is an ImageFolder: that file is its table. Any

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Attachment
-from sgmft.data.tables.cells import is_missing, mend
+from sgmft.data.tables.cells import is_missing, replace_surrogates
 
 IMAGES = ("image", "images", "file_name")
 """The usual names of columns that hold pictures; the first that is not empty does."""
@@ -86,7 +86,7 @@ class Locator:
     def _found(self, path: str) -> Path:
         if self._translate is not None:
             path = self._translate(path, self._folder)
-        if "\0" in path or mend(path) != path:
+        if "\0" in path or replace_surrogates(path) != path:
             raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
         if _ADDRESS.match(path):
             raise ValueError(

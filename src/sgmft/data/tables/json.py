@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from sgmft.data.tables.cells import MAX_DEPTH, is_deep, mend
+from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates
 from sgmft.data.tables.csv import detect_encoding, has_undecoded, has_utf16_bom
 from sgmft.data.tables.label_studio import flatten, post_of
 from sgmft.data.tables.raw import DAMAGED, RawRow, RawTable
@@ -62,7 +62,7 @@ def _parse_line(number: int, line: str) -> RawRow:
             if reason is None:
                 return RawRow(number, value)
             error = f"JSON, but {reason}"
-    return RawRow(number, {"line": mend(line[:500])}, error)
+    return RawRow(number, {"line": replace_surrogates(line[:500])}, error)
 
 
 def _unfit(record: Any) -> str | None:
@@ -93,7 +93,9 @@ def _open_json(path: Path) -> RawTable:
         reason = _unfit(records[0])
         if reason is not None:
             pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
-            line = mend("".join(islice(pieces, MAX_DEPTH))[:500])  # its beginning, however deep
+            line = replace_surrogates(
+                "".join(islice(pieces, MAX_DEPTH))[:500]
+            )  # its beginning, however deep
             rows.append(RawRow(number, {"line": line}, reason))
             continue
         values, names = flatten(records)

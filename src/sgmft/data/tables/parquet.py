@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.tables.cells import as_json
+from sgmft.data.tables.cells import to_json
 from sgmft.data.tables.raw import RawRow, RawTable, check_header, first_line
 from sgmft.errors import SgmftError
 
@@ -56,7 +56,7 @@ class ColumnTypes:
         }
 
 
-def array_of(values: Sequence[Any], kind: Any) -> Any:
+def to_arrow(values: Sequence[Any], kind: Any) -> Any:
     """Plain values as an Arrow array; in a column of text, what is no text is JSON."""
     import pyarrow as pa
 
@@ -115,7 +115,7 @@ def _is_double(kind: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return str(value) if _is_day(value) else as_json(value)
+    return str(value) if _is_day(value) else to_json(value)
 
 
 def _is_day(value: Any) -> bool:
@@ -200,7 +200,7 @@ class ParquetSink:
     def _table(self, cells: Sequence[list[Any]]) -> Any:
         import pyarrow as pa
 
-        arrays = [array_of(values, kind) for values, kind in zip(cells, self._types, strict=True)]
+        arrays = [to_arrow(values, kind) for values, kind in zip(cells, self._types, strict=True)]
         return pa.table(arrays, schema=self._writer.schema)
 
 
@@ -243,7 +243,7 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_rows_at_once(file)):
-                for cells in zip(*map(cells_of, batch.columns), strict=True):
+                for cells in zip(*map(to_python, batch.columns), strict=True):
                     number += 1
                     yield RawRow(number, dict(zip(columns, cells, strict=True)))
     except Exception as error:  # as above; a time zone that nobody knows is a KeyError
@@ -258,7 +258,7 @@ def _rows_at_once(file: Any) -> int:
     return max(1, min(_BATCH, _BATCH_BYTES * rows // max(1, size)))
 
 
-def cells_of(column: Any) -> list[Any]:
+def to_python(column: Any) -> list[Any]:
     """Turn a column into Python values; a text that is not UTF-8 stays bytes."""
     import pyarrow
 

@@ -11,14 +11,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.posts import Attachment, PictureFile, Post
-from sgmft.data.tables.cells import as_label, as_text, is_missing
-from sgmft.data.tables.folder import tables_in
+from sgmft.data.posts import Attachment, MediaFile, Post
+from sgmft.data.tables.cells import is_missing, to_label, to_text
+from sgmft.data.tables.folder import list_tables
 from sgmft.data.tables.images import IMAGES, Locator, named, split_cell
 from sgmft.data.tables.label_studio import local_path
 from sgmft.data.tables.raw import RawRow, RawTable
 from sgmft.data.tables.reading import open_table
-from sgmft.errors import SgmftError, printable
+from sgmft.errors import SgmftError, make_printable
 
 
 class SeenIds:
@@ -112,7 +112,7 @@ def iter_posts(
         SgmftError: when the table cannot be read, has no text and no image column, or lacks a
             column that was named; with `strict`, for the first bad row.
     """
-    for part in tables_in(table):
+    for part in list_tables(table):
         for post in _posts_of(open_table(part), columns, dict(where or {}), allow_outside):
             if strict and post.error is not None:
                 raise SgmftError(f"{post.place}: {post.error}.")
@@ -171,11 +171,11 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
     for role in texts:
         try:
             cell = finder.cell(row.values, role)
-            texts[role] = as_label(cell) if role == "label" else as_text(cell)
+            texts[role] = to_label(cell) if role == "label" else to_text(cell)
         except ValueError as error:
             errors.append(f"{role}: {error}")
     holders = finder.names(row.values, "image")
-    images: list[PictureFile] = []
+    images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
     try:
         pictures = split_cell(finder.cell(row.values, "image"))
@@ -197,7 +197,7 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
         id=key or None,
         label=texts["label"] if texts["label"].strip() else None,
         user=texts["user"] if texts["user"].strip() else None,
-        error=printable("; ".join(errors)) or None,
+        error=make_printable("; ".join(errors)) or None,
         place=f"{table}, row {row.number}",
         row=row.values | {name: named(row.values[name]) for name in holders},
     )
@@ -208,7 +208,7 @@ def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
         if row.error is not None and name not in row.values:
             continue
         try:
-            if as_text(row.values.get(name)) != wanted:
+            if to_text(row.values.get(name)) != wanted:
                 return False
         except ValueError:
             return False
@@ -243,7 +243,7 @@ def _with_columns(raw: RawTable, columns: Columns, where: Mapping[str, str]) -> 
 def _check_columns(table: str, columns: list[str], needed: list[str], finder: _Finder) -> None:
     complaint = _complaint(table, columns, needed, finder)
     if complaint is not None:
-        raise SgmftError(printable(complaint))
+        raise SgmftError(make_printable(complaint))
 
 
 def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finder) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, printable
+from sgmft.errors import SgmftError, make_printable
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"
 """The reason given for a damaged row of a table that is otherwise UTF-8 or GB18030."""
@@ -78,4 +78,4 @@ def reading(path: str | Path) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """What a library says, which may be long, or nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0][:300]).rstrip(".")
+    return make_printable(lines[0][:300]).rstrip(".")

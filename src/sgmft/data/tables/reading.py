@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgmft.data.tables.csv import open_delimited
-from sgmft.data.tables.folder import tables_in
+from sgmft.data.tables.folder import list_tables
 from sgmft.data.tables.json import _jsonl_rows, _open_json
 from sgmft.data.tables.parquet import _open_parquet
 from sgmft.data.tables.raw import RawRow, RawTable, reading
@@ -25,7 +25,7 @@ def open_table(table: str | Path) -> RawTable:
     """
     if str(table) == "-":
         return RawTable("standard input", Path(), None, _jsonl_rows(None, "standard input"))
-    parts = tables_in(table)
+    parts = list_tables(table)
     if len(parts) > 1:
         raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
     path = Path(parts[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from sgmft.data.tables.cells import as_json, plain
+from sgmft.data.tables.cells import to_json, to_plain
 from sgmft.data.tables.parquet import ParquetSink
 from sgmft.errors import SgmftError
 from sgmft.utils.files import leftovers, writing
@@ -43,7 +43,7 @@ class TableWriter:
     def __init__(
         self, path: Path | None, columns: Sequence[str], sink: Callable[[Path, list[str]], Sink]
     ) -> None:
-        self.columns = _told_apart(str(plain(name)) for name in columns)
+        self.columns = _told_apart(str(to_plain(name)) for name in columns)
         if len(set(columns)) != len(columns):
             raise ValueError(f"a column is named twice in {list(columns)}")
         self._keys = list(columns)
@@ -78,7 +78,7 @@ class TableWriter:
             if unknown := row.keys() - known:
                 raise ValueError(f"{sorted(unknown)} are none of the columns {self._keys}")
         with _told(self._path):
-            self._sink.write([[plain(row.get(key)) for key in self._keys] for row in rows])
+            self._sink.write([[to_plain(row.get(key)) for key in self._keys] for row in rows])
 
     def __exit__(
         self,
@@ -162,11 +162,11 @@ class _Delimited:
 
     @staticmethod
     def _cell(value: Any) -> Any:
-        return as_json(value) if isinstance(value, (bool, list, dict)) else value
+        return to_json(value) if isinstance(value, (bool, list, dict)) else value
 
 
 def _json_line(columns: list[str], row: Sequence[Any]) -> str:
-    return as_json(dict(zip(columns, row, strict=True))) + "\n"
+    return to_json(dict(zip(columns, row, strict=True))) + "\n"
 
 
 class _JsonLines:

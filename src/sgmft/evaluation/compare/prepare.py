@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.data.posts import Post, count_errors, refuse
+from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.splits import split_posts
+from sgmft.data.summary import count_errors
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.data import ComparisonData, EncodedSetting
@@ -106,7 +107,7 @@ def prepare(
             posts, setting, some, store, device, keys, stores, on_encoded
         )
     if strict:
-        refuse(posts)
+        raise_first_error(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
     usable = [posts[i] for i in good]
     train, test, held_out = _split(usable, split)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
-from sgmft.data.preprocessing.thumbnails import data_address, thumbnail
+from sgmft.data.preprocessing.thumbnails import make_thumbnail, to_data_url
 from sgmft.evaluation.explain.attribution import (
     GRID,
     MOST_WORDS,
@@ -69,9 +69,9 @@ def _picture(reader: PostReader, post: Post, number: int, k: int) -> ImageShare:
     frame, seen = None, ""
     if reader.files.count(file) > 1:
         frame = number - reader.files.index(file) + 1
-        seen = data_address(Image.fromarray(reader.pictures[number]))
+        seen = to_data_url(Image.fromarray(reader.pictures[number]))
     elif isinstance(shown := post.images[file], Attachment):
-        seen = thumbnail(shown)
+        seen = make_thumbnail(shown)
     losses = tuple(region_losses(reader, number, k).tolist())
     return ImageShare(str(post.images[file]), frame, seen, GRID, losses)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.thumbnails import thumbnail
+from sgmft.data.preprocessing.thumbnails import make_thumbnail
 from sgmft.evaluation.explain.explanation import Explanation, ImageShare, Part, SimilarityMap
 from sgmft.utils.templates import render
 
@@ -201,7 +201,7 @@ def _picture(found: Explanation, share: ImageShare) -> dict[str, Any]:
 
 def _image(share: ImageShare) -> dict[str, str]:
     try:
-        return {"data": share.seen or thumbnail(Path(share.file)), "reason": ""}
+        return {"data": share.seen or make_thumbnail(Path(share.file)), "reason": ""}
     except ImageError as error:  # it was there a moment ago
         return {"data": "", "reason": str(error)}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sgmft.data.preprocessing.text import words
+from sgmft.data.preprocessing.text import split_words
 from sgmft.evaluation.explain.explanation import SimilarityMap
 from sgmft.evaluation.explain.masked_model import PostReader
 from sgmft.evaluation.explain.words import SEGMENTED, is_word
@@ -24,7 +24,7 @@ def similarity_map(reader: PostReader) -> SimilarityMap | None:
     """
     if not reader.text or not reader.pictures:
         return None
-    spoken = words(reader.text, SEGMENTED)
+    spoken = split_words(reader.text, SEGMENTED)
     values = _guidance(reader, spoken)
     kind: str = "P^e"
     if values is None and reader.model.encoder.info.shared_space:

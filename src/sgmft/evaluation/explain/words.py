@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.data.preprocessing.text import CLEANINGS, words
+from sgmft.data.preprocessing.text import CLEANINGS, split_words
 
 SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word stays
 
@@ -36,7 +36,7 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
 
     Args:
         original: as its author wrote it.
-        cleaned: what `sgmft.data.preprocessing.text.clean` made of it.
+        cleaned: what `sgmft.data.preprocessing.text.clean_text` made of it.
     """
     inside = _inside(cleaned)
     if not inside:
@@ -73,7 +73,7 @@ def is_word(piece: str) -> bool:
 def _inside(cleaned: str) -> list[tuple[int, int]]:
     """Start and end of each word in the cleaned text."""
     found, at = [], 0
-    for word in words(cleaned, SEGMENTED):
+    for word in split_words(cleaned, SEGMENTED):
         start = cleaned.find(word, at)
         if start >= 0:
             at = start + len(word)

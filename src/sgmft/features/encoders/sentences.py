@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.preprocessing.text import get_cleaning, words
+from sgmft.data.preprocessing.text import get_cleaning, split_words
 from sgmft.features.encoders.base import Encoded
 from sgmft.utils.runtime import PARSING
 
@@ -52,7 +52,7 @@ class SentenceTexts:
         """
         if not texts:
             return Encoded(np.zeros((0, TEXT_WIDTH), np.float32), [] if tokens else None)
-        segmented = [words(text, self._rules, self.max_words) or [text] for text in texts]
+        segmented = [split_words(text, self._rules, self.max_words) or [text] for text in texts]
         # Encoded anew in each call: its last bits depend on what a word is encoded together with,
         # so vectors kept from earlier calls would make a run that was resumed differ.
         vocabulary = sorted({word for row in segmented for word in row})

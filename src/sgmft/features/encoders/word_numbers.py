@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgmft.data.preprocessing.text import get_cleaning, words
+from sgmft.data.preprocessing.text import get_cleaning, split_words
 from sgmft.features.encoders.base import Encoded, FloatArray
 
 WORD_WIDTH = 3  # bytes of a word's number
@@ -51,6 +51,6 @@ class NumberTexts:
         return Encoded(pooled, rows if tokens else None)
 
     def _numbers(self, text: str) -> FloatArray:
-        found = words(text, self._rules, self.max_words) or [text]
+        found = split_words(text, self._rules, self.max_words) or [text]
         numbers = np.frombuffer(b"".join(map(word_number, found)), np.uint8)
         return numbers.reshape(-1, WORD_WIDTH).astype(np.float32)

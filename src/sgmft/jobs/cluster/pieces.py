@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sgmft.data.posts import Post
-from sgmft.data.source import JobSummary, Source
-from sgmft.data.tables.folder import tables_in
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary
+from sgmft.data.tables.folder import list_tables
 from sgmft.errors import SgmftError
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
@@ -59,12 +60,12 @@ def single_tables(source: Source) -> list[Source]:
         raise SgmftError(
             "Standard input can be read once only, and so not in pieces: save it as a file."
         )
-    return [replace(source, table=str(Path(x).absolute())) for x in tables_in(source.table)]
+    return [replace(source, table=str(Path(x).absolute())) for x in list_tables(source.table)]
 
 
 def cut(source: Source, table: int, rows: int) -> Iterator[Piece]:
     """The posts of one table in pieces of so many rows; the last may be shorter."""
-    posts = source.posts()
+    posts = source.iter_posts()
     number = 0
     while part := list(islice(posts, rows)):
         yield Piece(table, number, part)

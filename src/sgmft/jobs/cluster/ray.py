@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.source import JobSummary
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import Attempts, Piece, PieceTask, Work
 

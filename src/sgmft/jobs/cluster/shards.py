@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.source import JobSummary
+from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
-from sgmft.data.tables.cells import plain
-from sgmft.data.tables.parquet import ColumnTypes, array_of, cells_of
+from sgmft.data.tables.cells import to_plain
+from sgmft.data.tables.parquet import ColumnTypes, to_arrow, to_python
 from sgmft.errors import SgmftError
 from sgmft.jobs.output_columns import OutputColumns
 from sgmft.utils.checksums import digest_of, short_digest
@@ -44,7 +44,7 @@ def input_types(tables: Sequence[str]) -> dict[str, Any]:
         rows = (row.values for row in raw.rows)
         while part := list(islice(rows, _BATCH)):
             names = dict.fromkeys(name for row in part for name in row)
-            seen.take({name: [plain(row.get(name)) for row in part] for name in names})
+            seen.take({name: [to_plain(row.get(name)) for row in part] for name in names})
     return seen.types
 
 
@@ -80,7 +80,7 @@ def _is_read_as_text(times: Any) -> bool:
     import pyarrow.compute as pc
 
     ends = pa.array(pc.min_max(times).values(), times.type)
-    return any(isinstance(cell, str) for cell in cells_of(ends))
+    return any(isinstance(cell, str) for cell in to_python(ends))
 
 
 def _plain_type(kind: Any) -> Any:
@@ -199,7 +199,8 @@ class Shards:
 
         mark = json.dumps({"job": self._digest, **asdict(told)}, ensure_ascii=False)
         arrays = [
-            array_of([plain(row.get(name)) for row in rows], kind) for name, kind in types.items()
+            to_arrow([to_plain(row.get(name)) for row in rows], kind)
+            for name, kind in types.items()
         ]
         schema = pa.schema(list(types.items()), {_MARK: mark.encode()})
         sink = pa.BufferOutputStream()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgmft.data.synthetic.scenes import draw
+from sgmft.data.synthetic.scenes import draw_scene
 
 
 class Example(NamedTuple):
@@ -32,6 +32,6 @@ def draw_examples(folder: Path) -> list[list[str]]:
         paths.append([])
         for i, place in enumerate(example.places):
             path = folder / f"{place.lower()}-{i + 1}.jpg"
-            draw(np.random.default_rng((7, number, i)), place, 0.1).save(path, quality=88)
+            draw_scene(np.random.default_rng((7, number, i)), place, 0.1).save(path, quality=88)
             paths[-1].append(str(path))
     return paths

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.images import pixel_count
+from sgmft.data.preprocessing.images import count_pixels
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import Engine
@@ -72,7 +72,7 @@ class RemotePredictor:
             return replace(post, error=f"there are more than {limits.pictures} pictures")
         for image in post.images:
             if isinstance(image, Path) and image.is_file():
-                pixels = pixel_count(image.read_bytes(), image.name)
+                pixels = count_pixels(image.read_bytes(), image.name)
                 if pixels is not None and pixels > limits.pixels:
                     told = f"{image.name} has {pixels:,} pixels; at most {limits.pixels:,}"
                     return replace(post, error=told)

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.data.source import JobSummary, Source
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.errors import SgmftError
 from sgmft.jobs.predict import predict_table

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgmft.data.posts import Post, count_errors, describe_errors
+from sgmft.data.posts import Post
+from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import Encodings
 from sgmft.features.features import Features

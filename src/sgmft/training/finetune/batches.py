@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sgmft.data.posts import Post, refuse
+from sgmft.data.posts import Post, raise_first_error
 from sgmft.features.batch import modalities_left
 from sgmft.features.encode import Content, prepare_posts
 from sgmft.features.encoders.base import EncoderInfo
@@ -92,7 +92,7 @@ class RawPosts:
         pictures, text_of, picture_of = [], [], []
         for i, content in enumerate(contents):
             if not isinstance(content, Content):
-                refuse([replace(posts[i], error=content)])
+                raise_first_error([replace(posts[i], error=content)])
                 continue
             if content.text:
                 texts.append(content.text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageFile
 
-from sgmft.data.posts import Attachment, PictureFile
+from sgmft.data.posts import Attachment, MediaFile
 from sgmft.data.preprocessing.images import (
     ImageError,
     Pixels,
@@ -30,7 +30,7 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
 
-def read_file(file: PictureFile) -> bytes:
+def read_media(file: MediaFile) -> bytes:
     """Return the bytes of a picture or video file, or of one in memory.
 
     Raises:
@@ -43,12 +43,12 @@ def read_file(file: PictureFile) -> bytes:
     return read_image(file, MAX_VIDEO_BYTES)
 
 
-def name_of(file: PictureFile) -> str:
+def media_name(file: MediaFile) -> str:
     """What messages call a file."""
     return file.name if isinstance(file, Attachment) else Path(file).name
 
 
-def holds_several(data: bytes) -> bool:
+def is_multi_image(data: bytes) -> bool:
     """Whether a file may give several pictures; of all others `decode_image` gives the one."""
     if is_video(data) or _film_behind(data) is not None:
         return True
@@ -57,7 +57,7 @@ def holds_several(data: bytes) -> bool:
     return False
 
 
-def images_of(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES) -> list[Pixels]:
+def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES) -> list[Pixels]:
     """Decode the pictures of one file, in order; the same bytes give the same pictures.
 
     A still gives one, as `decode_image` does. A video gives frames sampled evenly over its
