@@ -22,7 +22,7 @@ from export import sample
 
 from sgmft import SemanticLocator
 from sgmft.data.source import Source
-from sgmft.features.encode import Content, encode_all, prepare_posts
+from sgmft.features.encode import PreparedPost, encode_all, prepare_post
 from sgmft.features.store import FeatureStore
 from sgmft.jobs.predict import ModelAt, predict_shards
 from sgmft.models.inference import predict_logits
@@ -53,8 +53,8 @@ def main() -> None:
         posts = posts_in(folder / "photographs")
         locator = SemanticLocator.from_pretrained(model)
         encoder = locator.encoder
-        contents = [prepare_posts(post, encoder.info) for post in posts]
-        good = [x for x in contents if isinstance(x, Content)]
+        contents = [prepare_post(post, encoder.info) for post in posts]
+        good = [x for x in contents if isinstance(x, PreparedPost)]
         count = len(good)
         texts = [x.text for x in good]
         pictures = np.stack([x.pictures[0] for x in good])
@@ -62,7 +62,7 @@ def main() -> None:
         assert locator.network is not None
         network = locator.network
         print("| stage | a post |\n|---|---|")
-        decoding = cost(lambda: [prepare_posts(x, encoder.info) for x in posts], count)
+        decoding = cost(lambda: [prepare_post(x, encoder.info) for x in posts], count)
         print(f"| read and decode | {decoding} |")
         print(f"| text network | {cost(lambda: encoder.encode_texts(texts, False), count)} |")
         print(

@@ -24,13 +24,13 @@ from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.compare.statistics import corrected, difference
-from sgmft.features.encode import MAX_PICTURES, encode_posts, stack
-from sgmft.features.features import LabelledFeatures
+from sgmft.features.encode import MAX_IMAGES, encode_posts
+from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
 from sgmft.models.inference import predict_logits
 
-KEPT = {"1": 1, "2": 2, "4": 4, "all": MAX_PICTURES}
+KEPT = {"1": 1, "2": 2, "4": 4, "all": MAX_IMAGES}
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def tables_of(posts: list[Post], features: Path) -> dict[str, Table]:
     tables = {}
     for name, most in KEPT.items():
         fewer = [row if row.images is None else cut(row, most) for row in rows]
-        data = LabelledFeatures(stack(fewer, encoder, tokens=False), classes)
+        data = LabelledFeatures(Features.of(fewer, encoder.info, False), classes)
         tables[name] = Table(posts, labels, data, encoder.info)
     return tables
 

@@ -20,15 +20,15 @@ ENCODERS["tiny"] = TinyEncoder
 
 CHECKPOINTS = 2
 killed, called = os.environ.get("SGMFT_TEST_KILL"), 0
-gathered, save = distributed.gathered, training.save_checkpoint
+gather, save = distributed.gather, training.save_checkpoint
 
 
-def watched_gathered(*given: Any) -> Any:
+def watched_gather(*given: Any) -> Any:
     global called
     called += 1
     if called > 1 + CHECKPOINTS:  # the first is the agreement before training
         os.kill(os.getpid(), signal.SIGKILL)
-    return gathered(*given)
+    return gather(*given)
 
 
 def watched_save(*given: Any) -> None:
@@ -41,6 +41,6 @@ def watched_save(*given: Any) -> None:
 
 
 if killed == "process" and not distributed.is_main():
-    distributed.gathered = watched_gathered
+    distributed.gather = watched_gather
 if killed == "launcher" and distributed.is_main():
     training.save_checkpoint = watched_save

@@ -57,5 +57,5 @@ def run(name: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
 if __name__ == "__main__":
     for name in trainings():
         weights, history = run(name)
-        path = Path(sys.argv[1]) / f"{name} {distributed.number()} of {distributed.count()}"
+        path = Path(sys.argv[1]) / f"{name} {distributed.rank()} of {distributed.world_size()}"
         save_file(weights, path, {"history": json.dumps(history)})

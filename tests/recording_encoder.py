@@ -11,7 +11,7 @@ import pytest
 
 from image_files import encoded, plain, quarters, scene, truncated
 from sgmft.data.posts import Post
-from sgmft.features.encode import MAX_PICTURES, Chunk
+from sgmft.features.encode import MAX_IMAGES, Chunk
 from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.post_features import PostFeatures
 
@@ -77,14 +77,14 @@ def posts(files: dict[str, Path]) -> list[Post]:
         Post("在家", [red, files["cut.jpg"]], id="cut"),
         Post("😂😂", id="emoji"),
         Post("😂😂", [four], id="emoji with a picture"),
-        Post("多图", [red] * (MAX_PICTURES + 1), id="many"),
+        Post("多图", [red] * (MAX_IMAGES + 1), id="many"),
         Post("在家看书", [red], id="both again"),
         Post("电影院", [red, four, photo], id="three"),
         Post("电影院", [four, red, photo], id="three, other order"),
         Post("坏行", error="row 7 has no columns", id="carried"),
         Post("在家", [files["empty.jpg"]], id="empty"),
         Post("", id="nothing"),
-        Post("满员", [red] * MAX_PICTURES, id="just enough"),
+        Post("满员", [red] * MAX_IMAGES, id="just enough"),
     ]
 
 

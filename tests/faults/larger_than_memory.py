@@ -23,7 +23,7 @@ import numpy as np
 
 import sgmft.locator.locator as locator_module
 from sgmft import Post, SemanticLocator
-from sgmft.features.encode import Content, encode_all, prepare_posts
+from sgmft.features.encode import PreparedPost, encode_all, prepare_post
 from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.features.post_features import PostFeatures
@@ -59,8 +59,8 @@ def fill(folder: Path, posts: Sequence[Post]) -> int:
     for first in range(0, len(posts), 256):
         rows = {}
         for post in posts[first : first + 256]:
-            content = prepare_posts(post, encoder.info)
-            assert isinstance(content, Content)
+            content = prepare_post(post, encoder.info)
+            assert isinstance(content, PreparedPost)
             row = PostFeatures(
                 rng.standard_normal(info.text_width, np.float32),
                 rng.standard_normal((WORDS, info.word_width), np.float32).astype(np.float16),

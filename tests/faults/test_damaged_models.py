@@ -18,7 +18,7 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.jobs.train import train_table
 from sgmft.locator.abstention import HeldOut
 from sgmft.locator.onnx.manifest import MANIFEST, Manifest
-from sgmft.utils.checksums import file_digests, is_whole, with_checksum
+from sgmft.utils.checksums import checksum_matches, file_digests, with_checksum
 from small_tables import file_names
 from small_tables import rows as rows
 from small_tables import table as table
@@ -141,6 +141,6 @@ def test_a_damaged_file_of_an_export_is_named(exported, name):
 def test_a_seal_is_of_what_json_reads_back():
     values = {"b": (1, 2.5), "a": {2: "x", 10: None}, "ü": "\ud800"}
     read = json.loads(json.dumps(with_checksum(values)))
-    assert is_whole(read) and next(iter(read)) == "digest"
+    assert checksum_matches(read) and next(iter(read)) == "digest"
     assert with_checksum(read) == read
-    assert not is_whole({**read, "b": [1, 2.25]}) and is_whole({"b": 1})
+    assert not checksum_matches({**read, "b": [1, 2.25]}) and checksum_matches({"b": 1})

@@ -13,15 +13,16 @@ from recording_encoder import files as files
 from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.ngrams import hash_ngrams
-from sgmft.features.encode import MAX_PICTURES, encode_posts, stack
+from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.encoders.base import Encoded
+from sgmft.features.features import Features
 from sgmft.features.store import FeatureStore
 
 REASONS = {
     "missing": "there is no file missing.jpg",
     "cut": "cut.jpg",
     "emoji": "nothing to go on",
-    "many": f"{MAX_PICTURES + 1} pictures",
+    "many": f"{MAX_IMAGES + 1} pictures",
     "carried": "row 7 has no columns",
     "empty": "empty.jpg",
     "nothing": "nothing to go on",
@@ -70,7 +71,7 @@ def test_features_belong_to_their_posts(posts, files) -> None:
     np.testing.assert_array_equal(three.images[[1, 0, 2]], swapped.images)
     assert three.text.dtype == three.images.dtype == np.float32
     assert three.words.dtype == three.regions.dtype == np.float16
-    assert found["just enough"].images.shape == (MAX_PICTURES, IMAGE)
+    assert found["just enough"].images.shape == (MAX_IMAGES, IMAGE)
     assert found["text"].images is found["text"].regions is None
     assert found["picture"].text is found["picture"].words is None
     assert found["emoji with a picture"].text is None
@@ -102,7 +103,7 @@ def test_no_posts_and_only_bad_ones(tmp_path) -> None:
     assert list(encode_posts([], encoder, store=store)) == []
     (chunk,) = encode_posts([Post("")] * 3, encoder, tokens=True, store=store)
     assert chunk.good == chunk.keys == chunk.rows == [] and len(chunk.posts) == 3
-    features = stack(chunk.rows, encoder, True)
+    features = Features.of(chunk.rows, encoder.info, True)
     assert features.text.shape == (0, TEXT) and features.image.shape == (0, IMAGE)
     assert features.words.values.shape == (0, WORD) and features.ngrams.values.shape == (0,)
 

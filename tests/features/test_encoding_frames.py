@@ -21,7 +21,7 @@ from sgmft.data.preprocessing.images import ImageError, decode_image
 from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media
 from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
 from sgmft.data.summary import count_errors
-from sgmft.features.encode import MAX_PICTURES, encode_posts
+from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
 
@@ -88,7 +88,7 @@ def test_no_post_has_more_pictures_than_are_read(files, count, each):
     for name in ("film.mp4", "moving.gif", "motion.jpg"):
         found = encode([Post("在家", [files[name]] * count, id="many")])
         assert found["many"].images.shape == (count * each, IMAGE)
-        assert count * each <= MAX_PICTURES
+        assert count * each <= MAX_IMAGES
     (chunk,) = encode_posts([Post("", [files["film.mp4"]] * 33)], RecordingEncoder())
     assert chunk.posts[0].error == "has 33 pictures; at most 32 of one post are read"
 

@@ -14,8 +14,9 @@ from recording_encoder import files as files
 from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.data.synthetic.sample import write_sample
-from sgmft.features.encode import encode_posts, stack
+from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.features import Features
 from sgmft.features.store import FeatureStore
 
 
@@ -107,12 +108,12 @@ def test_the_compact_encoder_with_a_store(tmp_path) -> None:
             assert all(map(equal_features, a.rows, b.rows))
     good = [row for chunk in kept for row in chunk.rows]
     assert len(good) >= 30
-    features = stack(good, encoder, True)
+    features = Features.of(good, encoder.info, True)
     info = encoder.info
     assert features.text.shape == (len(good), info.text_width)
     assert features.image.shape == (len(good), info.image_width)
     assert features.words.values.shape[1] == info.word_width
-    assert features.regions_per_picture == 16
+    assert features.regions_per_image == 16
 
 
 def sample_posts(folder: Path, count: int, damaged: int = 0) -> list[Post]:
@@ -139,7 +140,7 @@ def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
     light = FeatureStore(tmp_path / "light", first.info, True)
     list(encode_posts(small_posts, first, tokens=True, store=light))
     (expected,) = encode_posts(small_posts, second, tokens=True)
-    monkeypatch.setattr("sgmft.features.encode.pictures_of", None)
+    monkeypatch.setattr("sgmft.features.encode.decode_media", None)
     for tokens in (True, False):
         none = FeatureStore(tmp_path / "none", second.info, tokens)
         (chunk,) = encode_posts(small_posts, second, tokens=tokens, store=none, pictures=light)

@@ -16,7 +16,7 @@ import torch
 
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.features.memmap import CHUNK, UNUSED, FeatureFiles
+from sgmft.features.memmap import CHUNK, UNUSED, MappedFeatures
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
@@ -78,17 +78,17 @@ def equal(one: Features, other: Features) -> bool:
 
 @pytest.mark.parametrize("keys", [chosen(), sorted(POSTS), list(POSTS), list(POSTS)[:1], []])
 def test_they_are_the_features_in_memory(store, keys):
-    found = FeatureFiles(store, keys).features()
+    found = MappedFeatures(store, keys).features()
     expected = Features.of(store.read(keys), INFO, store.tokens)
     assert equal(found, expected)
-    assert found.regions_per_picture == (4 * store.tokens if len(keys) > 1 else 0)
+    assert found.regions_per_image == (4 * store.tokens if len(keys) > 1 else 0)
     some = torch.randperm(len(keys))[: len(keys) // 2]
     assert equal(found.take(some), expected.take(some))
     assert equal(found.take(some).take(some.argsort()), expected.take(some[some.argsort()]))
 
 
 def test_choosing_posts_copies_no_values(store):
-    found = FeatureFiles(store, chosen()).features()
+    found = MappedFeatures(store, chosen()).features()
     taken = found.take(torch.arange(200).flip(0)).take(torch.arange(100))
     for field in fields(Features):
         before, after = getattr(found, field.name), getattr(taken, field.name)
@@ -114,28 +114,28 @@ def test_a_training_on_them_reaches_the_same_weights(store):
         return weights_of(model), history_text(history)
 
     mapped, in_memory = (
-        run(FeatureFiles(store, chosen()).features()),
+        run(MappedFeatures(store, chosen()).features()),
         run(Features.of(store.read(chosen()), INFO, True)),
     )
     assert equal_weights(mapped[0], in_memory[0]) and mapped[1] == in_memory[1]
 
 
 def test_written_once_for_the_same_posts_in_any_order(store, monkeypatch):
-    first = FeatureFiles(store, chosen())
+    first = MappedFeatures(store, chosen())
     first.features()
     calls = []
     monkeypatch.setattr(FeatureStore, "read", lambda *_: calls.append(1))
-    again = FeatureFiles(store, chosen()[::-1])
+    again = MappedFeatures(store, chosen()[::-1])
     assert again.folder == first.folder
     again.features()
     assert not calls
-    assert FeatureFiles(store, chosen()[:-1]).folder == first.folder, "one is there twice"
-    assert FeatureFiles(store, chosen()[:-2]).folder != first.folder
+    assert MappedFeatures(store, chosen()[:-1]).folder == first.folder, "one is there twice"
+    assert MappedFeatures(store, chosen()[:-2]).folder != first.folder
 
 
 @pytest.mark.parametrize("how", ["cut", "longer", "gone", "no index", "other index"])
 def test_files_that_are_not_whole_are_written_again(store, how):
-    files = FeatureFiles(store, chosen())
+    files = MappedFeatures(store, chosen())
     expected = files.features().batch(None).text.clone()
     path = files.folder / "image.bin"
     if how == "cut":
@@ -153,7 +153,7 @@ def test_files_that_are_not_whole_are_written_again(store, how):
 
 
 def test_killed_while_writing(store, monkeypatch):
-    files = FeatureFiles(store, chosen())
+    files = MappedFeatures(store, chosen())
     read, calls = FeatureStore.read, []
 
     class KilledError(BaseException):
@@ -175,13 +175,13 @@ def test_killed_while_writing(store, monkeypatch):
     assert equal(files.features(), Features.of(store.read(chosen()), INFO, store.tokens))
     old = time.time() - UNUSED - 60
     os.utime(half, (old, old))
-    FeatureFiles(store, chosen()[:-2]).features()
+    MappedFeatures(store, chosen()[:-2]).features()
     assert not half.exists(), "what nobody has used for long is removed"
     assert files.folder.exists()
 
 
 def test_removed_files_can_still_be_read_by_who_has_them(store):
-    files = FeatureFiles(store, chosen())
+    files = MappedFeatures(store, chosen())
     found = files.features()
     files.remove()
     assert not any(files.folder.parent.iterdir())
@@ -190,7 +190,7 @@ def test_removed_files_can_still_be_read_by_who_has_them(store):
 
 
 def test_another_process_that_was_faster(store, monkeypatch):
-    files, other = (FeatureFiles(store, chosen()) for _ in range(2))
+    files, other = (MappedFeatures(store, chosen()) for _ in range(2))
     rmtree = shutil.rmtree
 
     def late(folder, **options):  # the other's files appear after any damaged ones were removed
@@ -209,7 +209,7 @@ def test_a_full_disk_is_told(store, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sgmft.features.memmap._to_disk", full)
-    files = FeatureFiles(store, chosen())
+    files = MappedFeatures(store, chosen())
     with pytest.raises(SgmftError, match=r"cannot be laid out in .*No space left.*--features"):
         files.features()
     assert not any(files.folder.parent.iterdir())
@@ -220,7 +220,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.memmap import FeatureFiles
+from sgmft.features.memmap import MappedFeatures
 from sgmft.features import Features
 from sgmft.utils.runtime import keep_freed_memory
 from sgmft.models.base import Normalizer
@@ -237,7 +237,7 @@ for first in range(0, 6144, 256):
     store.write({key: row for key in keys[first : first + 256]})
 
 def read(keys):
-    features = FeatureFiles(store, keys).features()
+    features = MappedFeatures(store, keys).features()
     scale = Normalizer(128, "standard")
     scale.fit(features.take(torch.arange(len(keys)).flip(0)).regions.flat())
     for rows in torch.randperm(len(keys)).split(64):
@@ -298,7 +298,7 @@ def test_an_interrupted_training_finds_its_files_again(tiny, small_posts, tmp_pa
     with pytest.raises(StopHereError):
         tiny(preset="tokens", features=tmp_path).fit(small_posts, on_epoch=stop)
     assert kept(tmp_path)
-    monkeypatch.setattr(FeatureFiles, "_write", lambda self: pytest.fail("they are there"))
+    monkeypatch.setattr(MappedFeatures, "_write", lambda self: pytest.fail("they are there"))
     tiny(preset="tokens", features=tmp_path).fit(small_posts)
     assert not kept(tmp_path)
 
@@ -308,7 +308,7 @@ def test_a_store_that_cannot_be_written_to_is_read_into_memory(
 ):
     expected = tiny(preset="tokens", features=tmp_path).fit(small_posts)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    monkeypatch.setattr(FeatureFiles, "_write", lambda self: pytest.fail("it cannot be"))
+    monkeypatch.setattr(MappedFeatures, "_write", lambda self: pytest.fail("it cannot be"))
     with pytest.warns(SgmftWarning, match="cannot be written to"):
         found = tiny(preset="tokens", features=tmp_path).fit(small_posts)
     assert equal_weights(found.network.state_dict(), expected.network.state_dict())

@@ -71,8 +71,8 @@ def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, small_posts, tmp_p
         return tiny(preset="tokens", features=tmp_path / "features", **options)
 
     coarse, fine = make(), make(patch_grid=4)
-    assert coarse.encode(small_posts).features.regions_per_picture == 4  # the encoder's default
-    assert fine.encode(small_posts).features.regions_per_picture == 16
+    assert coarse.encode(small_posts).features.regions_per_image == 4  # the encoder's default
+    assert fine.encode(small_posts).features.regions_per_image == 16
     assert coarse.encoder.info.fingerprint != fine.encoder.info.fingerprint
     fine.fit(small_posts).save_pretrained(tmp_path / "fine")
     coarse.fit(small_posts).save_pretrained(tmp_path / "coarse")
@@ -81,7 +81,7 @@ def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, small_posts, tmp_p
     for name, locator, regions in (("fine", fine, 16), ("coarse", coarse, 4)):
         loaded = SemanticLocator.from_pretrained(tmp_path / name)
         assert loaded.encoder.info == locator.encoder.info
-        assert loaded.encode(small_posts).features.regions_per_picture == regions
+        assert loaded.encode(small_posts).features.regions_per_image == regions
         found = loaded.predict_proba(small_posts)
         assert np.array_equal(found, locator.predict_proba(small_posts))
     coarse, fine = (

@@ -96,7 +96,7 @@ def test_a_batch_is_the_posts_asked_for_in_their_order(posts):
 
 def test_regions_know_their_picture(posts):
     features = Features.of(posts, INFO, tokens=True)
-    assert features.regions_per_picture == REGIONS
+    assert features.regions_per_image == REGIONS
     batch = features.batch(torch.tensor([0, 1]))
     assert batch.image_index.tolist() == [[0, 0, 1, 1, 2, 2]] * 2
     assert batch.image_index[0][batch.image_mask[0]].tolist() == [0, 0]

@@ -18,7 +18,7 @@ from image_files import encoded, plain
 from sgmft import Post, read_posts
 from sgmft.data.summary import count_errors
 from sgmft.errors import SgmftError
-from sgmft.features.encode import prepare_posts
+from sgmft.features.encode import prepare_post
 from sgmft.locator.abstention import Abstention
 from sgmft.serving.limits import Limits
 from sgmft.serving.page.asking import OFF, answers
@@ -62,7 +62,7 @@ def refused(folder: Path) -> list[str]:
     posts.append(Post("", folder / "a.bytes"))
     (folder / "a.csv").write_text(ROWS)
     rows = list(read_posts(folder / "a.csv"))
-    return [str(prepare_posts(post, info)) for post in posts] + [str(post.error) for post in rows]
+    return [str(prepare_post(post, info)) for post in posts] + [str(post.error) for post in rows]
 
 
 def test_what_the_library_says_is_told_in_chinese(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import ast
 
 import torch
 
-from sgmft.features.encoders.sentences import SentenceTexts
+from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import PARSING
 
@@ -22,7 +22,7 @@ def test_reading_weights_and_writing_a_graph_exclude_each_other(tmp_path, monkey
         return call
 
     monkeypatch.setattr(ast, "parse", watched(parse))
-    SentenceTexts().encode(["家"], False)
+    SentenceEncoder().encode(["家"], False)
     assert alone and all(locked for _, locked in alone)
     monkeypatch.setattr(torch.onnx, "export", watched(export))
     inputs = {"x": (torch.rand(3, 5), 1)}

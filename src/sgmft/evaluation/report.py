@@ -24,7 +24,7 @@ from sgmft.evaluation.figures import (
     selective_figure,
 )
 from sgmft.evaluation.metrics import Evaluation
-from sgmft.utils.files import why, write_whole
+from sgmft.utils.files import error_reason, write_whole
 from sgmft.utils.templates import render
 
 _WORDS: dict[str, dict[str, Any]] = {
@@ -128,7 +128,9 @@ def write_evaluation(
         save_confusion(evaluation, folder / "confusion.png")
         write_whole(folder / "report.html", page.encode(errors="replace"))
     except OSError as error:
-        raise SgmftError(f"The report cannot be written to {folder}: {why(error)}.") from error
+        raise SgmftError(
+            f"The report cannot be written to {folder}: {error_reason(error)}."
+        ) from error
     return folder / "report.html"
 
 
@@ -167,7 +169,9 @@ def write_demo_report(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page.encode(errors="replace"))
     except OSError as error:
-        raise SgmftError(f"The report cannot be written to {path}: {why(error)}.") from error
+        raise SgmftError(
+            f"The report cannot be written to {path}: {error_reason(error)}."
+        ) from error
     return path
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def modalities_left(
+def remaining_modalities(
     has_text: Tensor, has_image: Tensor, share: float, draws: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Which sides posts have (B,) after modality dropout; see `Batch.drop_modalities`."""
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
             share: in 0..1.
             draws: (2, B), uniform in 0..1; the first decides whether, the second which.
         """
-        has_text, has_image = modalities_left(self.has_text, self.has_image, share, draws)
+        has_text, has_image = remaining_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> Batch:

@@ -30,12 +30,12 @@ from sgmft.features.post_features import PostFeatures
 
 if TYPE_CHECKING:
     from sgmft.features.features import Features
-    from sgmft.features.memmap import FeatureFiles
+    from sgmft.features.memmap import MappedFeatures
     from sgmft.features.store import FeatureStore
 
 CHUNK = 256  # posts encoded together, and written as one shard
 
-MAX_PICTURES = 32  # of one post, frames of its videos counted
+MAX_IMAGES = 32  # of one post, frames of its videos counted
 
 MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory together
 
@@ -57,17 +57,17 @@ class Chunk:
     rows: list[PostFeatures]
 
 
-class Encodings(NamedTuple):
+class EncodedPosts(NamedTuple):
     """Posts that could be encoded, those that could not, and the features of the former."""
 
     posts: list[Post]
     refused: list[Post]  # each with its `error`
     keys: list[str]  # content keys of `posts`
     features: Features
-    files: FeatureFiles | None = None  # that the features are in, to be removed after use
+    files: MappedFeatures | None = None  # that the features are in, to be removed after use
 
 
-class Content(NamedTuple):
+class PreparedPost(NamedTuple):
     """What is to be encoded of one post."""
 
     key: str  # content digest of the text as written, its files' bytes, and frames taken of them
@@ -107,9 +107,9 @@ def encode_posts(
     known = [some for some in (store, pictures) if some is not None]
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
 
-    def ahead() -> list[tuple[Post, Future[Content | str]]]:
+    def ahead() -> list[tuple[Post, Future[PreparedPost | str]]]:
         piece = islice(iterator, chunk)
-        return [(post, pool.submit(prepare_posts, post, encoder.info, known)) for post in piece]
+        return [(post, pool.submit(prepare_post, post, encoder.info, known)) for post in piece]
 
     try:
         coming = ahead()
@@ -128,7 +128,7 @@ def encode_all(
     store: FeatureStore | None = None,
     on_encoded: Callable[[int], None] | None = None,
     on_disk: bool = False,
-) -> Encodings:
+) -> EncodedPosts:
     """All posts at once.
 
     Args:
@@ -157,22 +157,17 @@ def encode_all(
         if on_encoded:
             on_encoded(len(good) + len(refused))
     if store is None or not mapped:
-        return Encodings(good, refused, keys, stack(rows, encoder, tokens))
-    from sgmft.features.memmap import FeatureFiles  # torch, which not every runtime has
+        from sgmft.features.features import Features  # torch, which not every runtime has
 
-    files = FeatureFiles(store, keys)
-    return Encodings(good, refused, keys, files.features(), files)
+        return EncodedPosts(good, refused, keys, Features.of(rows, encoder.info, tokens))
+    from sgmft.features.memmap import MappedFeatures  # torch, which not every runtime has
 
-
-def stack(rows: Sequence[PostFeatures], encoder: Encoder, tokens: bool) -> Features:
-    """Features of posts as tensors, of the encoder's widths even when there are none."""
-    from sgmft.features.features import Features  # torch, which not every runtime has
-
-    return Features.of(rows, encoder.info, tokens)
+    files = MappedFeatures(store, keys)
+    return EncodedPosts(good, refused, keys, files.features(), files)
 
 
 def _encode_chunk(
-    piece: Sequence[tuple[Post, Future[Content | str]]],
+    piece: Sequence[tuple[Post, Future[PreparedPost | str]]],
     encoder: Encoder,
     tokens: bool,
     stores: tuple[FeatureStore | None, FeatureStore | None],
@@ -181,16 +176,16 @@ def _encode_chunk(
     store, pictures = stores
     posts = [post for post, _ in piece]
     contents = [prepared.result() for _, prepared in piece]
-    there = {content.key for content in contents if isinstance(content, Content)}
+    there = {content.key for content in contents if isinstance(content, PreparedPost)}
     found = {} if store is None else store.find(sorted(there))
     seen = {} if pictures is None else pictures.find(sorted(there - found.keys()))
     known = found.keys() | seen.keys()
     good: list[int] = []
     keys: list[str] = []
-    new: dict[str, Content] = {}
+    new: dict[str, PreparedPost] = {}
     for i, content in enumerate(contents):
-        if isinstance(content, Content) and not content.decoded and content.key not in known:
-            content = prepare_posts(
+        if isinstance(content, PreparedPost) and not content.decoded and content.key not in known:
+            content = prepare_post(
                 posts[i], encoder.info
             )  # a store had it when it was prepared, damaged
         if isinstance(content, str):
@@ -200,7 +195,7 @@ def _encode_chunk(
         keys.append(content.key)
         if content.key not in found:
             new.setdefault(content.key, content)
-    encoded = encode_contents(list(new.values()), encoder, tokens, seen)
+    encoded = encode_prepared(list(new.values()), encoder, tokens, seen)
     if store is not None:
         store.write(encoded)
     if not rows:
@@ -209,21 +204,21 @@ def _encode_chunk(
     return Chunk(posts, good, keys, [features[key] for key in keys])
 
 
-def prepare_posts(
+def prepare_post(
     post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()
-) -> Content | str:
+) -> PreparedPost | str:
     """What to encode of a post, or the reason why it cannot be. Runs in several threads.
 
     Pictures of a post that one of `stores` has are read, not decoded.
     """
     if post.error is not None:
         return post.error
-    if len(post.images) > MAX_PICTURES:
-        return f"has {len(post.images)} pictures; at most {MAX_PICTURES} of one post are read"
+    if len(post.images) > MAX_IMAGES:
+        return f"has {len(post.images)} pictures; at most {MAX_IMAGES} of one post are read"
     text = clean_text(post.text, get_cleaning(info.cleaning))
     if not text and not post.images:
         return "nothing to go on: no words are left after cleaning and there is no picture"
-    most = min(MAX_FRAMES, MAX_PICTURES // max(1, len(post.images)))  # pictures of one file
+    most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(post.images)))  # pictures of one file
     try:
         files = _read(post.images)
         digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
@@ -233,7 +228,7 @@ def prepare_posts(
                 digest.update(b"%d frames" % most)  # a still's key is as before there were frames
         key = digest.hexdigest()[:32]
         if any(key in store for store in stores):
-            return Content(key, text, [], decoded=False)
+            return PreparedPost(key, text, [], decoded=False)
         size = info.image_size
         decoded = [
             (number, picture)
@@ -242,7 +237,7 @@ def prepare_posts(
         ]
     except ImageError as error:
         return str(error)
-    return Content(key, text, [x for _, x in decoded], [number for number, _ in decoded])
+    return PreparedPost(key, text, [x for _, x in decoded], [number for number, _ in decoded])
 
 
 def _read(given: Sequence[MediaFile]) -> list[bytes]:
@@ -257,8 +252,8 @@ def _read(given: Sequence[MediaFile]) -> list[bytes]:
     return files
 
 
-def encode_contents(
-    new: Sequence[Content], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
+def encode_prepared(
+    new: Sequence[PreparedPost], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
 ) -> dict[str, PostFeatures]:
     """Features by key of prepared posts; the pictures of those `seen` are known.
 

@@ -33,7 +33,7 @@ class Features:
     has_image: Tensor  # (N,) bool
     words: Ragged | None = None  # N sequences, as of the regions and n-grams
     regions: Ragged | None = None
-    regions_per_picture: int = 0
+    regions_per_image: int = 0
     ngrams: Ragged | None = None
     rows: Tensor | None = None  # (N,) of `text` and `image`; None where they are all, in order
 
@@ -75,7 +75,7 @@ class Features:
             self.has_image[rows],
             None if self.words is None else self.words.take(rows),
             None if self.regions is None else self.regions.take(rows),
-            self.regions_per_picture,
+            self.regions_per_image,
             None if self.ngrams is None else self.ngrams.take(rows),
             rows if self.rows is None else self.rows[rows],
         )
@@ -127,7 +127,7 @@ class Features:
             return batch
         words, text_mask = self.words.pad(rows)
         regions, image_mask = self.regions.pad(rows)
-        index = torch.arange(regions.shape[1]) // max(1, self.regions_per_picture)
+        index = torch.arange(regions.shape[1]) // max(1, self.regions_per_image)
         return batch._replace(
             text_tokens=words.float(),
             text_mask=text_mask,

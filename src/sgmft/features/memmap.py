@@ -32,7 +32,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.features import Features
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
-from sgmft.utils.files import why
+from sgmft.utils.files import error_reason
 
 CHUNK = 256  # posts in memory at once while the files are written
 
@@ -43,7 +43,7 @@ INDEX = "index.safetensors"
 UNUSED = 7 * 86_400  # seconds after which files of a training that was never resumed are removed
 
 
-class FeatureFiles:
+class MappedFeatures:
     """The files of the features of some posts.
 
     Args:
@@ -143,7 +143,7 @@ class FeatureFiles:
         except (OSError, SafetensorError) as error:
             raise SgmftError(
                 f"The features of {len(self._different)} posts cannot be laid out in {above}: "
-                f"{why(error)}, or choose another folder with --features."
+                f"{error_reason(error)}, or choose another folder with --features."
             ) from error
 
     def _write_into(self, folder: Path) -> None:
@@ -159,7 +159,7 @@ class FeatureFiles:
             for first in range(0, max(1, len(keys)), CHUNK):
                 rows = self._store.read(keys[first : first + CHUNK])
                 part = Features.of(rows, self._store.info, self._store.tokens)
-                per_picture = part.regions_per_picture or per_picture
+                per_picture = part.regions_per_image or per_picture
                 for name, file in files.items():
                     column = getattr(part, name)
                     if isinstance(column, Ragged):

@@ -30,7 +30,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.post_features import PostFeatures
 from sgmft.utils.checksums import short_digest
-from sgmft.utils.files import leftovers, set_aside, why, write_whole
+from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole
 
 Keys = NDArray[np.bytes_]
 
@@ -215,7 +215,7 @@ class FeatureStore:
             write_whole(shard, data)
         except OSError as error:
             raise SgmftError(
-                f"The feature shard {shard} cannot be written: {why(error)}."
+                f"The feature shard {shard} cannot be written: {error_reason(error)}."
             ) from error
         self._register(shard, list(rows))
 
@@ -340,7 +340,7 @@ def _read_keys(shard: Path) -> list[str]:
 def _refused(shard: Path, what: str, error: OSError) -> Exception:
     if isinstance(error, FileNotFoundError) and what == "read":
         return error
-    return SgmftError(f"The feature shard {shard} cannot be {what}: {why(error)}.")
+    return SgmftError(f"The feature shard {shard} cannot be {what}: {error_reason(error)}.")
 
 
 def _set_aside(shard: Path) -> None:

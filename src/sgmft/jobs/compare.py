@@ -21,7 +21,7 @@ from sgmft.evaluation.compare.outcome import make_figures, make_tables, write_pr
 from sgmft.evaluation.compare.prepare import OnEncoded, Split, prepare
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.statistics import Table
-from sgmft.utils.files import check_writable, finite, leftovers, read_json, write_json
+from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
 
 
@@ -88,7 +88,7 @@ def compare_table(
     comparison.run(on_progress)
     tables = make_tables(comparison)
     write_predictions(comparison, folder / "predictions.parquet")
-    write_json(folder / "results.json", finite([asdict(table) for table in tables]))
+    write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
     page = write_report(
         folder,
         title=f"Comparison on {Path(source.table).name}",

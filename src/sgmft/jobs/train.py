@@ -12,7 +12,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.utils import distributed
-from sgmft.utils.files import check_output, why
+from sgmft.utils.files import check_output, error_reason
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
@@ -56,7 +56,9 @@ def train_table(
         try:
             unfinished.mkdir(parents=True, exist_ok=True)  # tells half a model from other files
         except OSError as error:
-            raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
+            raise SgmftError(
+                f"The model cannot be written to {folder}: {error_reason(error)}."
+            ) from error
         locator.save_pretrained(folder)
         if locator.tuned is not None:
             locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))

@@ -17,9 +17,9 @@ from sgmft.evaluation.calibration import fit_temperature
 from sgmft.evaluation.explain.explain import explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import Model
-from sgmft.features.encode import Chunk, Encodings, encode_all, encode_posts, stack
+from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.features.features import LabelledFeatures
+from sgmft.features.features import Features, LabelledFeatures
 from sgmft.locator.abstention import HeldOut
 from sgmft.locator.persistence import load_model, model_card, save_model
 from sgmft.locator.prediction import PredictionBatch, Predictor
@@ -230,7 +230,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
 
         def say(chunk: Chunk) -> PredictionBatch:
-            said = predict_logits(network, stack(chunk.rows, self.encoder, tokens))
+            said = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))
             probs = (said.logits / self.temperature).softmax(-1)
             return PredictionBatch(chunk, probs.numpy(), said.guidance.numpy())
 
@@ -256,7 +256,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         *,
         tokens: bool | None = None,
         on_encoded: Progress | None = None,
-    ) -> Encodings:
+    ) -> EncodedPosts:
         """Features of posts, taken from the store where it has them.
 
         Args:

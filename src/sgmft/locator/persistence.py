@@ -23,7 +23,7 @@ from sgmft.models.base import Network
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
-from sgmft.utils.files import finite, leftovers, make_whole, why, write_whole
+from sgmft.utils.files import error_reason, leftovers, make_whole, nan_to_none, write_whole
 from sgmft.utils.runtime import versions
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ def save_model(locator: SemanticLocator, network: Network, folder: Path) -> None
         config[FILES] = file_digests(folder / name for name in (WEIGHTS, HELD_OUT))
         if locator.tuned is not None:
             config["encoder"][FILES] = file_digests((folder / ENCODER).iterdir())
-        values = {"sgmft": with_checksum(finite(config))}
+        values = {"sgmft": with_checksum(nan_to_none(config))}
         text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
         write_whole(folder / CONFIG, text.encode())
     except (OSError, SafetensorError) as error:
-        raise SgmftError(f"The model cannot be written to {folder}: {why(error)}.") from error
+        raise SgmftError(
+            f"The model cannot be written to {folder}: {error_reason(error)}."
+        ) from error
 
 
 def load_model(

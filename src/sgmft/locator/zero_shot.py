@@ -11,9 +11,10 @@ from torch.nn.functional import normalize
 
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Chunk, stack
+from sgmft.features.encode import Chunk
 from sgmft.features.encoders.base import Encoder, Recognizer
 from sgmft.features.encoders.efficientnet import imagenet_names
+from sgmft.features.features import Features
 from sgmft.models.base import Network
 from sgmft.models.baselines.described import Described, DescribedConfig
 
@@ -110,7 +111,7 @@ def adapt_to(network: Network, chunks: Iterable[Chunk], encoder: Encoder) -> Non
         raise SgmftError("Only a zero-shot locator adapts to posts: others learn with fit(posts).")
     for chunk in chunks:
         if chunk.rows:
-            features = stack(chunk.rows, encoder, False)
+            features = Features.of(chunk.rows, encoder.info, False)
             network.adapt(features.batch(torch.arange(len(features))).to(network.prompts.device))
 
 

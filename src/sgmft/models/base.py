@@ -248,7 +248,7 @@ class Network(nn.Module, ABC):
         """What training minimises, a scalar; `criterion` is the cross-entropy of equation 19.
 
         With several processes, output and labels are those of this one's posts. The criterion is
-        of all processes' posts; whatever else compares posts asks `criterion.whole` for them.
+        of all processes' posts; whatever else compares posts asks `criterion.gather` for them.
         """
         return criterion(output.logits, labels)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sgmft.data.preprocessing.images import MAX_PIXELS
 from sgmft.errors import SgmftError
-from sgmft.features.encode import MAX_PICTURES
+from sgmft.features.encode import MAX_IMAGES
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Limits:
             if not 1 <= value <= 10**12:  # NaN is neither
                 raise SgmftError(f"The limit of {name} must be from 1 to 10^12, not {value:g}.")
         for name, value, most in (
-            ("pictures", self.pictures, MAX_PICTURES),
+            ("pictures", self.pictures, MAX_IMAGES),
             ("pixels", self.pixels, MAX_PIXELS),
         ):
             if value > most:

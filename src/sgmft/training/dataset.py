@@ -13,7 +13,7 @@ from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_label
 from sgmft.data.splits import fingerprint
 from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Encodings
+from sgmft.features.encode import EncodedPosts
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrainingSet:
         skipped: why other posts were left out, and how many.
     """
 
-    encoded: Encodings
+    encoded: EncodedPosts
     names: list[str]
     labels: list[str]
     skipped: dict[str, int]
@@ -50,7 +50,7 @@ class TrainingSet:
 
 
 def training_set(
-    posts: Sequence[Post], encode: Callable[[Sequence[Post]], Encodings], strict: bool = False
+    posts: Sequence[Post], encode: Callable[[Sequence[Post]], EncodedPosts], strict: bool = False
 ) -> TrainingSet:
     """The labelled posts that can be encoded; warns of a label that only one of them has.
 

@@ -18,7 +18,7 @@ from sgmft.models.inference import predict_logits
 from sgmft.models.presets import TrainConfig
 from sgmft.training.checkpoint import identity_of, load_training_state, save_training_state
 from sgmft.utils import distributed
-from sgmft.utils.distributed_loss import Criterion, Share
+from sgmft.utils.distributed_loss import BatchShard, Criterion
 from sgmft.utils.runtime import keep_freed_memory
 
 
@@ -117,7 +117,7 @@ def train(
         history.append(Epoch(len(history) + 1, config.epochs, *figures))
         accelerator.log(history[-1]._asdict(), step=len(history))
         if checkpoint:
-            random = distributed.gathered(torch.get_rng_state(), accelerator.device)
+            random = distributed.gather(torch.get_rng_state(), accelerator.device)
             if distributed.is_main():
                 progress = {"identity": identity, "history": history}
                 kept = best if config.patience else None
@@ -157,14 +157,14 @@ def _train_epoch(
     for step, rows in enumerate(order.split(config.batch_size)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * schedule(epoch * steps + step, steps, config)
-        share = Share(len(rows), distributed.rank(), distributed.world_size())
-        criterion = replace(criterion, share=share)
-        own = share.of(rows)
+        shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
+        criterion = replace(criterion, shard=shard)
+        own = shard.take(rows)
         labels = data.labels[own].to(accelerator.device)
         batch = data.features.batch(own, model.reads_ngrams)
         if config.modality_dropout:
             draws = torch.rand(2, len(rows), generator=rng)
-            batch = batch.drop_modalities(config.modality_dropout, share.of(draws.T).T)
+            batch = batch.drop_modalities(config.modality_dropout, shard.take(draws.T).T)
         output: Output = wrapped(batch.to(accelerator.device))
         optimizer.zero_grad()
         accelerator.backward(model.loss(output, labels, criterion))
@@ -172,9 +172,9 @@ def _train_epoch(
         optimizer.step()
         logits = output.logits.detach()
         total += float(criterion(logits, labels)) * len(rows)
-        correct += float(share.whole(logits.argmax(-1) == labels).sum())
+        correct += float(shard.gather(logits.argmax(-1) == labels).sum())
         if output.guidance is not None:
-            whole = [share.whole(x.detach()) for x in output.guidance]
+            whole = [shard.gather(x.detach()) for x in output.guidance]
             entropies += torch.stack([x.sum() for x in whole]).cpu()
         else:
             entropies += math.nan
@@ -199,11 +199,11 @@ def _validate(model: Network, data: LabelledFeatures) -> tuple[float, float]:
 
 
 def _watch(model: Network, data: LabelledFeatures, device: torch.device) -> tuple[float, float]:
-    """Loss and accuracy on held-out posts, the same in all processes: each answers its share."""
-    share = Share(len(data.labels), distributed.rank(), distributed.world_size())
-    own = share.of(torch.arange(len(data.labels)))
+    """Loss and accuracy on held-out posts, the same in all processes: each predicts its shard."""
+    shard = BatchShard(len(data.labels), distributed.rank(), distributed.world_size())
+    own = shard.take(torch.arange(len(data.labels)))
     logits = predict_logits(model, data.features.take(own)).logits
-    return _judge(share.whole(logits.to(device)).cpu(), data.labels)
+    return _judge(shard.gather(logits.to(device)).cpu(), data.labels)
 
 
 def _judge(logits: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -52,14 +52,14 @@ def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     return {CHECKSUM: digest_of(values), **bare}
 
 
-def is_whole(values: Mapping[str, Any]) -> bool:
+def checksum_matches(values: Mapping[str, Any]) -> bool:
     """Whether values are as they were; values without a checksum are taken to be."""
     return values.get(CHECKSUM) in (None, digest_of(values))
 
 
 def verify_checksum(values: Mapping[str, Any], path: Path, fix: str) -> None:
     """Raise SgmftError, with `fix`, where the values that were read from `path` are changed."""
-    if not is_whole(values):
+    if not checksum_matches(values):
         raise SgmftError(
             f"{path} is damaged or was changed by hand: {fix}, or, if you changed it and mean it, "
             f'delete its line "{CHECKSUM}".'

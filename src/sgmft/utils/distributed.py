@@ -97,15 +97,15 @@ def main_first() -> Iterator[None]:
         wait()
 
 
-def gathered(x: Tensor, device: torch.device) -> Tensor:
+def gather(x: Tensor, device: torch.device) -> Tensor:
     """x (...) of every process, (P, ...) in their order, on the CPU.
 
     Args:
         device: on which the processes talk to one another.
     """
-    from sgmft.utils.distributed_loss import Share
+    from sgmft.utils.distributed_loss import BatchShard
 
-    return Share(world_size(), rank(), world_size()).whole(x[None].to(device)).cpu()
+    return BatchShard(world_size(), rank(), world_size()).gather(x[None].to(device)).cpu()
 
 
 def require_agreement(told: bytes, device: torch.device) -> None:
@@ -113,7 +113,7 @@ def require_agreement(told: bytes, device: torch.device) -> None:
 
     Args:
         told: what must be the same: settings, posts, what is done already.
-        device: as in `gathered`.
+        device: as in `gather`.
 
     Raises:
         SgmftError: it is not.
@@ -121,7 +121,7 @@ def require_agreement(told: bytes, device: torch.device) -> None:
     import torch
 
     digest = torch.frombuffer(bytearray(hashlib.sha256(told).digest()), dtype=torch.uint8)
-    if not (gathered(digest, device) == digest).all():
+    if not (gather(digest, device) == digest).all():
         raise SgmftError(
             "The processes of this training found different posts, settings or checkpoints: give "
             "all of them the same table, feature store and output folder."

@@ -1,4 +1,4 @@
-"""One process's share of the posts of a step, and what all processes say of all of them."""
+"""The shard of a batch that each process has, and a loss that is the mean over the whole batch."""
 
 from __future__ import annotations
 
@@ -10,59 +10,58 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 
-class Share(NamedTuple):
-    """Which of a step's posts a process has: its own number's, and every `processes`-th after it.
+class BatchShard(NamedTuple):
+    """The posts of a batch that one rank has: that of its own number, and every n-th after it.
 
     Attributes:
-        posts: B, of all processes.
-        process: 0 .. processes - 1.
-        processes: how many there are.
+        batch_size: B, over all ranks.
+        rank: 0 .. world_size - 1.
+        world_size: n.
     """
 
-    posts: int
-    process: int = 0
-    processes: int = 1
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
 
-    def of(self, x: Tensor) -> Tensor:
-        """This process's rows of x (B, ...).
+    def take(self, x: Tensor) -> Tensor:
+        """Return this rank's rows of x (B, ...).
 
-        A process without a post gets the first one, so that every network has something to
-        compute; `whole` leaves it out.
+        A rank without a post gets the first one, so that every network has something to compute;
+        `gather` leaves it out.
         """
-        own = x[self.process :: self.processes]
+        own = x[self.rank :: self.world_size]
         return own if len(own) else x[:1]
 
-    def whole(self, x: Tensor) -> Tensor:
-        """Rows (B, ...) of all processes in the order of the step, from the own ones.
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the rows (B, ...) of all ranks in the order of the batch, given the own ones.
 
-        All processes must ask for it together, and compute the same from it. Its gradient reaches
-        each process's own rows alone, times the number of processes, since gradients are averaged
-        over them.
+        All ranks must call it together, and compute the same from it. Its gradient reaches each
+        rank's own rows alone, times the number of ranks, since gradients are averaged over them.
         """
-        if self.processes == 1:
+        if self.world_size == 1:
             return x
         if x.dtype == torch.bool:
-            return self.whole(x.byte()).bool()
-        whole: Tensor = _Whole.apply(x, self)  # type: ignore[no-untyped-call]
+            return self.gather(x.byte()).bool()
+        whole: Tensor = _Gather.apply(x, self)  # type: ignore[no-untyped-call]
         return whole
 
 
-class _Whole(torch.autograd.Function):
-    """Each process fills in its rows, zeros elsewhere; the sum over processes is the whole."""
+class _Gather(torch.autograd.Function):
+    """Each rank fills in its rows, zeros elsewhere; the sum over ranks is the whole batch."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: Share) -> Tensor:
-        ctx.share, ctx.shape = share, x.shape
-        rows = range(share.process, share.posts, share.processes)
-        whole = x.new_zeros(share.posts, *x.shape[1:])
-        whole[rows.start :: share.processes] = x[: len(rows)]
+    def forward(ctx: Any, x: Tensor, shard: BatchShard) -> Tensor:
+        ctx.shard, ctx.shape = shard, x.shape
+        rows = range(shard.rank, shard.batch_size, shard.world_size)
+        whole = x.new_zeros(shard.batch_size, *x.shape[1:])
+        whole[rows.start :: shard.world_size] = x[: len(rows)]
         torch.distributed.all_reduce(whole)
         return whole
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        share: Share = ctx.share
-        own = gradients[0][share.process :: share.processes] * share.processes
+        shard: BatchShard = ctx.shard
+        own = gradients[0][shard.rank :: shard.world_size] * shard.world_size
         gradient = own.new_zeros(ctx.shape)
         gradient[: len(own)] = own
         return gradient, None
@@ -70,27 +69,27 @@ class _Whole(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Criterion:
-    """The cross-entropy of equation 19: the mean over all posts of a step, whoever has them.
+    """The cross-entropy of equation 19: the mean over the whole batch, whichever rank has a post.
 
     Attributes:
         weight: of each class (K,); the mean is then a weighted one.
         label_smoothing: share of the target spread over all classes.
-        share: the posts that this process has; None where it has all.
+        shard: the posts that this rank has; None where it has all.
     """
 
     weight: Tensor | None = None
     label_smoothing: float = 0.0
-    share: Share | None = None
+    shard: BatchShard | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """From logits (B, K) and labels (B,) of the own posts to a scalar, the same everywhere."""
+        """Map logits (B, K) and labels (B,) of the own posts to a scalar, equal on all ranks."""
         return cross_entropy(
-            self.whole(logits),
-            self.whole(labels),
+            self.gather(logits),
+            self.gather(labels),
             weight=self.weight,
             label_smoothing=self.label_smoothing,
         )
 
-    def whole(self, x: Tensor) -> Tensor:
-        """What an objective must ask for that compares posts with one another; `Share.whole`."""
-        return x if self.share is None else self.share.whole(x)
+    def gather(self, x: Tensor) -> Tensor:
+        """Gather x from all ranks, for an objective that compares posts; see `BatchShard`."""
+        return x if self.shard is None else self.shard.gather(x)

@@ -63,7 +63,7 @@ def leftovers(folder: Path, name: str = "*") -> list[Path]:
     return list(folder.glob(f".{name}.*.tmp"))
 
 
-def why(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """What the system says, and the cure; to be put into a sentence of its own.
 
     Args:
@@ -94,7 +94,7 @@ def writing(path: Path) -> Iterator[None]:
 
         if not isinstance(error, OSError | SafetensorError):
             raise
-        raise SgmftError(f"{path} cannot be written: {why(error)}.") from error
+        raise SgmftError(f"{path} cannot be written: {error_reason(error)}.") from error
 
 
 def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
@@ -134,7 +134,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise SgmftError(f"{folder} cannot be written: {why(error)}.") from error
+        raise SgmftError(f"{folder} cannot be written: {error_reason(error)}.") from error
 
 
 def check_output(folder: Path, ours: bool, what: str) -> None:
@@ -176,10 +176,10 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def finite(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """JSON has no NaN, and other readers of config.json stumble over one: null instead."""
     if isinstance(value, dict):
-        return {key: finite(x) for key, x in value.items()}
+        return {key: nan_to_none(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(x) for x in value]
+        return [nan_to_none(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,7 +13,7 @@ from bad_input.watch import watched
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.videos import MAX_SECONDS
-from sgmft.features.encode import MAX_PICTURES, encode_contents, prepare_posts
+from sgmft.features.encode import MAX_IMAGES, encode_prepared, prepare_post
 from tiny_encoder import TinyEncoder
 
 BETWEEN = b"\n--next--\n"
@@ -25,13 +25,13 @@ def check_post(data: bytes) -> Outcome:
     post = Post(text_of(written), [Attachment(file, "a.jpg") for file in files])
     encoder = _encoder()
     with watched(None):
-        content = prepare_posts(post, encoder.info)
+        content = prepare_post(post, encoder.info)
         if isinstance(content, str):
             return Outcome(refused=Counter([one_line(content)]))
-        again = prepare_posts(post, encoder.info)
-        rows = encode_contents([content], encoder, True, {})
+        again = prepare_post(post, encoder.info)
+        rows = encode_prepared([content], encoder, True, {})
     promise(not isinstance(again, str) and again.key == content.key, "another key, the second time")
-    promise(len(content.pictures) == len(content.files) <= MAX_PICTURES, "pictures without a file")
+    promise(len(content.pictures) == len(content.files) <= MAX_IMAGES, "pictures without a file")
     promise(bool(content.text or content.pictures), "nothing to encode")
     row = rows[content.key]
     for values in (row.text, row.images):

@@ -30,7 +30,7 @@ def rows_of(found: Features) -> list[PostFeatures]:
             part.take(torch.tensor([i])).pad()[0][0, : part.length[i]].numpy()
             for part in (found.words, found.regions, found.ngrams)
         )
-        pictures = len(regions) // found.regions_per_picture
+        pictures = len(regions) // found.regions_per_image
         image = found.image[i].numpy()[None].repeat(max(1, pictures), 0)
         text, seen = bool(found.has_text[i]), bool(found.has_image[i])
         rows.append(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.features.encoders.word_numbers import word_number
+from sgmft.features.encoders.word_hashes import hash_word
 from sgmft.models.baselines import feature_level_cnn, low_rank, word_average
 from sgmft.models.baselines.word_embeddings import WordConfig, WordEmbeddings, vocabulary, word_ids
 from sgmft.models.method import BUDGET
@@ -24,7 +24,7 @@ WORDS = st.lists(st.text(min_size=1), min_size=1, max_size=20)
 
 def features(*words):
     """What a store keeps of these words, as a network sees it (n, 3)."""
-    numbers = np.frombuffer(b"".join(map(word_number, words)), np.uint8).reshape(-1, 3)
+    numbers = np.frombuffer(b"".join(map(hash_word, words)), np.uint8).reshape(-1, 3)
     return torch.from_numpy(numbers.astype(np.float16)).float()
 
 
@@ -43,7 +43,7 @@ def place(module, word):
 
 @given(st.text(min_size=1))
 def test_a_number_survives_the_store(word):
-    assert int(word_ids(features(word))) == int.from_bytes(word_number(word), "big")
+    assert int(word_ids(features(word))) == int.from_bytes(hash_word(word), "big")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -70,10 +70,10 @@ def test_each_word_has_its_row_and_all_others_the_last(known, other):
     size = len(module.vocabulary)
     by_number = {}
     for word in known:
-        by_number.setdefault(word_number(word), set()).add(place(module, word))
+        by_number.setdefault(hash_word(word), set()).add(place(module, word))
     assert all(len(rows) == 1 for rows in by_number.values())
     assert {row for rows in by_number.values() for row in rows} == set(range(size))
-    if word_number(other) not in by_number:
+    if hash_word(other) not in by_number:
         assert place(module, other) == size
 
 

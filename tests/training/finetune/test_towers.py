@@ -11,7 +11,7 @@ import torch
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
 from sgmft.features.batch import Batch
-from sgmft.features.encode import Encodings, encode_all
+from sgmft.features.encode import EncodedPosts, encode_all
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network, NetworkConfig, Output
@@ -43,7 +43,7 @@ class Linear(Network):
 
 
 @pytest.fixture(scope="module")
-def encoded(clip, clip_posts) -> tuple[Any, Encodings]:
+def encoded(clip, clip_posts) -> tuple[Any, EncodedPosts]:
     encoder = load_encoder(clip, dtype="float32")
     return encoder, encode_all(clip_posts, encoder, tokens=True)
 

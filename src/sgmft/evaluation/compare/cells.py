@@ -29,7 +29,7 @@ from sgmft.models.plugins import load_plugin
 from sgmft.models.presets import Preset
 from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, choose, refit
-from sgmft.utils.checksums import FILES, file_digest, file_digests, is_whole, with_checksum
+from sgmft.utils.checksums import FILES, checksum_matches, file_digest, file_digests, with_checksum
 from sgmft.utils.files import make_whole, read_json, write_json, writing
 
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
@@ -116,7 +116,7 @@ def finished(work: Work, data: ComparisonData) -> dict[str, Any] | None:
     record = read_json(path)
     if record is None and not path.exists():
         return None
-    damaged = [path] if not isinstance(record, dict) or not is_whole(record) else []
+    damaged = [path] if not isinstance(record, dict) or not checksum_matches(record) else []
     if not damaged and "failed" in record:
         return None
     fused = _path(work, data, "fused", "safetensors")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.statistics import Panel
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
-from sgmft.utils.files import make_whole, why, write_whole
+from sgmft.utils.files import error_reason, make_whole, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +159,9 @@ def save_figure(
             drawn = _figure(panels, columns)
             make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
     except OSError as error:
-        raise SgmftError(f"Figures cannot be written to {folder}: {why(error)}.") from error
+        raise SgmftError(
+            f"Figures cannot be written to {folder}: {error_reason(error)}."
+        ) from error
     return svg, png
 
 

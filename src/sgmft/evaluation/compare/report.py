@@ -28,7 +28,7 @@ from sgmft.evaluation.compare.wording import (
     percent,
     show,
 )
-from sgmft.utils.files import why, write_whole
+from sgmft.utils.files import error_reason, write_whole
 from sgmft.utils.templates import render
 
 
@@ -193,7 +193,9 @@ def write_report(
         write_whole(folder / "report.html", page.encode(errors="replace"))
         write_whole(folder / "report.md", text.encode(errors="replace"))
     except OSError as error:
-        raise SgmftError(f"The report cannot be written to {folder}: {why(error)}.") from error
+        raise SgmftError(
+            f"The report cannot be written to {folder}: {error_reason(error)}."
+        ) from error
     return folder / "report.html"
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sgmft.data.posts import Post
-from sgmft.utils.files import finite
+from sgmft.utils.files import nan_to_none
 
 
 @dataclass(frozen=True)
@@ -131,5 +131,5 @@ class Explanation:
         found["probabilities"] = dict(self.probabilities)
         for picture in found["pictures"]:
             del picture["seen"]
-        plain: dict[str, Any] = finite(found)
+        plain: dict[str, Any] = nan_to_none(found)
         return plain

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Content, encode_contents, prepare_posts, stack
+from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
@@ -65,7 +65,7 @@ class PostReader:
     """
 
     def __init__(self, post: Post, model: Model) -> None:
-        content = prepare_posts(post, model.encoder.info)
+        content = prepare_post(post, model.encoder.info)
         if isinstance(content, str):
             raise UnreadableError(post, content)
         self.model = model
@@ -76,7 +76,7 @@ class PostReader:
 
     def with_texts(self, texts: Sequence[str]) -> list[PostFeatures]:
         """The post with each of these cleaned texts in place of its own; "" leaves it out."""
-        new = self._encode([Content(str(i), text, []) for i, text in enumerate(texts)])
+        new = self._encode([PreparedPost(str(i), text, []) for i, text in enumerate(texts)])
         return [self.whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in new]
 
     def with_images(self, number: int, pictures: Sequence[Pixels]) -> list[PostFeatures]:
@@ -84,7 +84,7 @@ class PostReader:
         images = self.whole.images
         assert images is not None
         rows = []
-        for new in self._encode([Content(str(i), "", [x]) for i, x in enumerate(pictures)]):
+        for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(pictures)]):
             assert new.images is not None
             changed = images.copy()
             changed[number] = new.images[0]
@@ -114,7 +114,7 @@ class PostReader:
 
     def features(self, rows: Sequence[PostFeatures]) -> Features:
         """What the network takes."""
-        return stack(rows, self.model.encoder, self.model.tokens)
+        return Features.of(rows, self.model.encoder.info, self.model.tokens)
 
     @torch.no_grad()
     def probabilities(self, rows: Sequence[PostFeatures]) -> Chances:
@@ -122,8 +122,8 @@ class PostReader:
         logits = predict_logits(self.model.network, self.features(rows)).logits
         return (logits / self.model.temperature).softmax(-1).double().numpy()
 
-    def _encode(self, contents: Sequence[Content]) -> list[PostFeatures]:
-        found = encode_contents(contents, self.model.encoder, self.model.tokens, {})
+    def _encode(self, contents: Sequence[PreparedPost]) -> list[PostFeatures]:
+        found = encode_prepared(contents, self.model.encoder, self.model.tokens, {})
         return [found[content.key] for content in contents]
 
 

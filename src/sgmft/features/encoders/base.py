@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
-PICTURE_OUTPUTS = ("pooled", "regions")  # of an encoder's graph of pictures: (N, D), (N, r, D)
+IMAGE_OUTPUTS = ("pooled", "regions")  # of an encoder's graph of pictures: (N, D), (N, r, D)
 
 
 class Encoded(NamedTuple):
@@ -75,7 +75,7 @@ class Encoder(Protocol):
         """Encode RGB pictures (N, image_size, image_size, 3)."""
 
 
-class Texts(Protocol):
+class TextEncoder(Protocol):
     """The text side of an encoder whose sides are independent of each other; it needs no torch.
 
     Attributes:

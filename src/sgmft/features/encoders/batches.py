@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.features.encoders.base import PICTURE_OUTPUTS, Encoded, FloatArray
+from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoded, FloatArray
 from sgmft.utils.onnx_session import Session
 
 Numbers = NDArray[np.int64]
@@ -42,11 +42,11 @@ def graph_runner(
     graph: Session, tokens: bool
 ) -> Callable[[NDArray[np.uint8]], Sequence[FloatArray]]:
     """What `encode_image_batches` runs where a graph computes."""
-    wanted = PICTURE_OUTPUTS if tokens else PICTURE_OUTPUTS[:1]
+    wanted = IMAGE_OUTPUTS if tokens else IMAGE_OUTPUTS[:1]
     return lambda pictures: graph.run(wanted, {"pictures": pictures})
 
 
-def encode_numbered_texts(
+def encode_token_ids(
     ids: Sequence[Sequence[int]],
     batch_size: int,
     width: int,

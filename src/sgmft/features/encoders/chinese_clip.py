@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
-from sgmft.features.encoders.batches import encode_image_batches, encode_numbered_texts
+from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids
 from sgmft.features.encoders.clip_adapter import open_checkpoint
 from sgmft.features.encoders.clip_towers import ImageTower, TextTower, fold_quick_gelu
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
@@ -70,8 +70,8 @@ class ChineseClipEncoder:
         fold_quick_gelu(self._model)
         self._model = self._model.eval().to(self._device, self._dtype)
         mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
-        self.texts = TextTower(self._model)
-        self.pictures = ImageTower(self._model, mean, std, patch_grid).to(self._device)
+        self.text_tower = TextTower(self._model)
+        self.image_tower = ImageTower(self._model, mean, std, patch_grid).to(self._device)
         config = self._model.config
         each = _bytes(config.vision_config, self._dtype)
         self._batch_size = batch_size or pick_batch(self._device, each, 16)
@@ -102,24 +102,24 @@ class ChineseClipEncoder:
 
         def run(*batch: NDArray[np.int64]) -> FloatArray:
             given = (torch.from_numpy(x).to(self._device) for x in batch)
-            return _to_numpy(self.texts(*given, tokens))
+            return _to_numpy(self.text_tower(*given, tokens))
 
-        ids, width = numbers(self.tokenizer, texts), self._info.text_width
-        return encode_numbered_texts(ids, self._batch_size, width, tokens, run)
+        ids, width = tokenize(self.tokenizer, texts), self._info.text_width
+        return encode_token_ids(ids, self._batch_size, width, tokens, run)
 
     @torch.inference_mode()
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """Projected class-token features (N, D), and a grid of projected patch features."""
 
         def run(batch: NDArray[np.uint8]) -> list[FloatArray]:
-            said = self.pictures(torch.from_numpy(batch).to(self._device), tokens)
+            said = self.image_tower(torch.from_numpy(batch).to(self._device), tokens)
             return [_to_numpy(x) for x in said]
 
         width = self._info.image_width
         return encode_image_batches(pictures, self._batch_size, width, tokens, run)
 
 
-def numbers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Numbers of each text's tokens, [CLS] first and [SEP] last; at most 52."""
     if not texts:
         return []

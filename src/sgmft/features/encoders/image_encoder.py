@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, FloatArray, Texts
+from sgmft.features.encoders.base import (
+    ClassifierHeads,
+    Encoded,
+    EncoderInfo,
+    FloatArray,
+    TextEncoder,
+)
 from sgmft.features.encoders.batches import encode_image_batches, graph_runner
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 from sgmft.features.encoders.efficientnet import (
@@ -22,7 +28,7 @@ from sgmft.features.encoders.efficientnet import (
     EfficientNetLite,
     imagenet_names,
 )
-from sgmft.features.encoders.image_graph import can_run, open_image_network
+from sgmft.features.encoders.image_graph import can_run, open_image_graph
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
 
@@ -30,11 +36,11 @@ PICTURE_BYTES = 16 << 20  # the widest layers of a picture, in float32
 
 
 class ImageEncoder:
-    """An encoder whose pictures go through EfficientNet-Lite, and whose texts through `texts`.
+    """An encoder of images by EfficientNet-Lite, and of texts by `text_encoder`.
 
     Args:
         name: of the encoder.
-        texts: the other side.
+        text_encoder: of its texts.
         patch_grid: of picture tokens; 4 gives 16 a picture.
         batch_size: pictures in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
             memory allows.
@@ -46,14 +52,14 @@ class ImageEncoder:
     def __init__(
         self,
         name: str,
-        texts: Texts,
+        text_encoder: TextEncoder,
         *,
         patch_grid: int = 4,
         batch_size: int | None = None,
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        self.texts = texts
+        self.text_encoder = text_encoder
         self.patch_grid = patch_grid
         where = pick_device(device)
         self._batch_size = batch_size or pick_batch(where, PICTURE_BYTES, 8)
@@ -65,25 +71,25 @@ class ImageEncoder:
         keys = [network.key for network in self._networks]
         computed = "onnxruntime" if self._runs_graph else str(precision)
         image_key = f"{' + '.join(keys)}, {computed}, {patch_grid}"
-        versions = [version(package) for package in texts.packages]
+        versions = [version(package) for package in text_encoder.packages]
         parts = [
             f"{name}-2",
             image_key,
-            repr(get_cleaning(texts.cleaning)),
-            texts.max_words,
+            repr(get_cleaning(text_encoder.cleaning)),
+            text_encoder.max_words,
             *versions,
         ]
         self._info = EncoderInfo(
             name=name,
             fingerprint=short_digest(repr(parts).encode()),
-            text_width=texts.width,
+            text_width=text_encoder.width,
             image_width=IMAGE_WIDTH,
             shared_space=False,
             logit_scale=None,
             image_size=IMAGE_SIZE,
-            cleaning=texts.cleaning,
+            cleaning=text_encoder.cleaning,
             image_key=image_key,
-            word_width=texts.word_width,
+            word_width=text_encoder.word_width,
             texts_apart=True,  # they are NumPy's
         )
 
@@ -94,7 +100,7 @@ class ImageEncoder:
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """As the text side encodes them."""
-        return self.texts.encode(texts, tokens)
+        return self.text_encoder.encode(texts, tokens)
 
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """RGB pictures (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
@@ -110,7 +116,7 @@ class ImageEncoder:
     @cached_property
     def _graph(self) -> Session:
         keys = [network.key for network in self._networks]
-        return open_image_network(self.patch_grid, keys, torch.get_num_threads())
+        return open_image_graph(self.patch_grid, keys, torch.get_num_threads())
 
     def _network_runner(self, tokens: bool) -> Callable[[NDArray[np.uint8]], list[FloatArray]]:
         """What `encode_image_batches` runs where torch computes."""

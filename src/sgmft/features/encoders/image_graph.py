@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import PICTURE_OUTPUTS
+from sgmft.features.encoders.base import IMAGE_OUTPUTS
 from sgmft.features.encoders.efficientnet import IMAGE_SIZE, MEAN, NETWORKS, STD, EfficientNetLite
 from sgmft.utils.checksums import file_digest, short_digest
 from sgmft.utils.files import cache_folder, write_whole
@@ -30,7 +30,7 @@ from sgmft.utils.onnx_session import Session
 from sgmft.utils.onnx_writer import write_graph
 
 
-class Pictures(nn.Module):
+class ImageGraph(nn.Module):
     """See the module; `patch_grid` as the encoder's."""
 
     def __init__(self, patch_grid: int) -> None:
@@ -76,11 +76,11 @@ def pooling(side: int, grid: int) -> Tensor:
     return adaptive_avg_pool2d(unit, grid).flatten(1).T.contiguous()
 
 
-def write_image_network(patch_grid: int, path: Path) -> None:
+def write_image_graph(patch_grid: int, path: Path) -> None:
     """Write the graph."""
     example = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     inputs = {"pictures": (example, 1)}
-    write_graph(Pictures(patch_grid).eval(), inputs, PICTURE_OUTPUTS, path)
+    write_graph(ImageGraph(patch_grid).eval(), inputs, IMAGE_OUTPUTS, path)
 
 
 def can_run() -> bool:
@@ -88,7 +88,7 @@ def can_run() -> bool:
     return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
-def open_image_network(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
+def open_image_graph(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
     """The graph, from the user's cache or else written there; made in ten seconds or so.
 
     Args:
@@ -104,11 +104,11 @@ def open_image_network(patch_grid: int, keys: Sequence[str], threads: int) -> Se
             return Session(path, threads)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_image_network(patch_grid, path)
+        write_image_graph(patch_grid, path)
         write_whole(digest, file_digest(path).encode())
         return Session(path, threads)
     except OSError:  # the cache cannot be written: for this process only
         with TemporaryDirectory() as folder:
             path = Path(folder) / name
-            write_image_network(patch_grid, path)
+            write_image_graph(patch_grid, path)
             return Session(path, threads)

@@ -17,17 +17,17 @@ def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -
     Texts and pictures do not share a space.
     """
     from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.features.encoders.sentences import SentenceTexts
+    from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 
-    return ImageEncoder("compact", SentenceTexts(cleaning, max_words), **settings)
+    return ImageEncoder("compact", SentenceEncoder(cleaning, max_words), **settings)
 
 
 def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
     """For systems that learn their own word embeddings; pictures as in `compact`."""
     from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.features.encoders.word_numbers import NumberTexts
+    from sgmft.features.encoders.word_hashes import WordHashEncoder
 
-    return ImageEncoder("cnn", NumberTexts(cleaning, max_words), **settings)
+    return ImageEncoder("cnn", WordHashEncoder(cleaning, max_words), **settings)
 
 
 def _chinese_clip(name: str, **settings: Any) -> Encoder:

@@ -24,7 +24,7 @@ from sgmft.data.tables.parquet import ColumnTypes, to_arrow, to_python
 from sgmft.errors import SgmftError
 from sgmft.jobs.output_columns import OutputColumns
 from sgmft.utils.checksums import digest_of, short_digest
-from sgmft.utils.files import leftovers, set_aside, why, write_whole, writing
+from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
 _BATCH = 4096
 
@@ -147,7 +147,7 @@ class Shards:
                 "beside it are of: choose a new folder."
             ) from error
         except OSError as error:
-            raise SgmftError(f"{self.folder} cannot be written: {why(error)}.") from error
+            raise SgmftError(f"{self.folder} cannot be written: {error_reason(error)}.") from error
 
     def _compare(self, earlier: Mapping[str, Any]) -> None:
         if earlier == self._job:

@@ -12,11 +12,11 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.features.encoders.batches import (
     encode_image_batches,
-    encode_numbered_texts,
+    encode_token_ids,
     graph_runner,
 )
-from sgmft.features.encoders.sentences import SentenceTexts
-from sgmft.features.encoders.word_numbers import NumberTexts
+from sgmft.features.encoders.sentence_encoder import SentenceEncoder
+from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.locator.onnx.manifest import PICTURES, TEXTS, TOKENIZER, Manifest
 from sgmft.utils.onnx_session import Session
 
@@ -59,9 +59,9 @@ class OnnxEncoder:
 def _text_side(folder: Path, manifest: Manifest) -> TextSide:
     cleaning = manifest.info.cleaning
     if manifest.texts == "compact":
-        return SentenceTexts(cleaning, manifest.max_words).encode
+        return SentenceEncoder(cleaning, manifest.max_words).encode
     if manifest.texts == "cnn":
-        return NumberTexts(cleaning, manifest.max_words).encode
+        return WordHashEncoder(cleaning, manifest.max_words).encode
     if manifest.texts == "chinese-clip":
         return ClipTexts(folder, manifest).encode
     raise SgmftError(f"{folder} has texts of an unknown kind, {manifest.texts}: update sgmft.")
@@ -98,4 +98,4 @@ class ClipTexts:
             given = {"input_ids": numbers, "attention_mask": mask}
             return self._tower.run(["projected"], given)[0]
 
-        return encode_numbered_texts(ids, BATCH, self._width, tokens, run)
+        return encode_token_ids(ids, BATCH, self._width, tokens, run)

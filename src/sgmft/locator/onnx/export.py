@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.features.encoders.base import PICTURE_OUTPUTS, Encoder, EncoderInfo
+from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
@@ -35,7 +35,7 @@ from sgmft.locator.onnx.manifest import (
 from sgmft.models.base import Network
 from sgmft.utils.checksums import FILES as DIGESTS
 from sgmft.utils.checksums import file_digests, with_checksum
-from sgmft.utils.files import finite, why, write_whole
+from sgmft.utils.files import error_reason, nan_to_none, write_whole
 from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import versions
 
@@ -51,11 +51,11 @@ def write_towers(encoder: ChineseClipEncoder, folder: Path) -> None:
     """
     numbers = torch.ones(3, 5, dtype=torch.long)
     inputs = {"input_ids": (numbers, 2), "attention_mask": (numbers, 2)}
-    write_graph(encoder.texts, inputs, ["projected"], folder / TEXTS)
+    write_graph(encoder.text_tower, inputs, ["projected"], folder / TEXTS)
     size = encoder.info.image_size
     pictures = torch.zeros(3, size, size, 3, dtype=torch.uint8)
     given = {"pictures": (pictures, 1)}
-    write_graph(encoder.pictures, given, PICTURE_OUTPUTS, folder / PICTURES)
+    write_graph(encoder.image_tower, given, IMAGE_OUTPUTS, folder / PICTURES)
     encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
 
 
@@ -187,12 +187,14 @@ def export_model(
                 "versions": versions(),
             }
             manifest[DIGESTS] = file_digests(target / name for name in FILES if name != "README.md")
-            values = {"sgmft": with_checksum(finite(manifest))}
+            values = {"sgmft": with_checksum(nan_to_none(manifest))}
             write_whole(
                 target / MANIFEST, json.dumps(values, ensure_ascii=False, indent=2).encode()
             )
     except (OSError, SafetensorError) as error:
-        raise SgmftError(f"The export cannot be written to {target}: {why(error)}.") from error
+        raise SgmftError(
+            f"The export cannot be written to {target}: {error_reason(error)}."
+        ) from error
     return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
 
 
@@ -200,11 +202,11 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     """Write its networks; what the runtime must know of its texts."""
     from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
     from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.features.encoders.image_graph import write_image_network
+    from sgmft.features.encoders.image_graph import write_image_graph
 
     if isinstance(encoder, ImageEncoder):
-        write_image_network(encoder.patch_grid, folder / PICTURES)
-        return {"texts": encoder.info.name, "max_words": encoder.texts.max_words}
+        write_image_graph(encoder.patch_grid, folder / PICTURES)
+        return {"texts": encoder.info.name, "max_words": encoder.text_encoder.max_words}
     if isinstance(encoder, ChineseClipEncoder):
         write_towers(encoder, folder)
         return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}

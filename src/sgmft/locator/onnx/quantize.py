@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
-from sgmft.features.encode import prepare_posts
+from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.utils.checksums import short_digest
 
@@ -143,5 +143,5 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
 
 def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
     """One of each post that has one which can be read, up to SEEN."""
-    prepared = (prepare_posts(post, info) for post in posts if post.images)
+    prepared = (prepare_post(post, info) for post in posts if post.images)
     return islice((post.pictures[0] for post in prepared if not isinstance(post, str)), SEEN)

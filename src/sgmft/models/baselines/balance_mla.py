@@ -99,7 +99,7 @@ class BalanceMLA(TwoSided):
         assert output.parts is not None
         sides = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
-        whole, modulation = criterion.whole, self.config.modulation  # of all posts of the step
+        whole, modulation = criterion.gather, self.config.modulation  # of all posts of the step
         seen = whole(alone[0]), whole(alone[1]), whole(labels)
         coefficients = branch_coefficients(*seen, modulation)
         for side, coefficient in zip(sides, coefficients, strict=True):

@@ -101,7 +101,7 @@ class UniSMMC(TwoSided):
     def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
         assert output.parts is not None
-        parts, whole = output.parts, criterion.whole  # the contrast is of all posts of the step
+        parts, whole = output.parts, criterion.gather  # the contrast is of all posts of the step
         text_logits, image_logits = parts["text_logits"], parts["image_logits"]
         contrast = multimodal_contrast(
             whole(parts["text"]),

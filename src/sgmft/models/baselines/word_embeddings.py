@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.features.encoders.word_numbers import WORD_WIDTH
+from sgmft.features.encoders.word_hashes import WORD_WIDTH
 from sgmft.models.base import ModalityInput, Network, NetworkConfig, Scale, Vectors
 from sgmft.models.layers import find
 from sgmft.models.method import BUDGET

@@ -50,8 +50,8 @@ class Contrast(Network):
         `labels` (B,) number different posts: pairs of the same number are not told apart.
         """
         assert output.parts is not None
-        text, image = (criterion.whole(output.parts[side]) for side in ("text", "image"))
-        return info_nce(text, image, self.scale, criterion.whole(labels))
+        text, image = (criterion.gather(output.parts[side]) for side in ("text", "image"))
+        return info_nce(text, image, self.scale, criterion.gather(labels))
 
     @property
     def scale(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sgmft.data.posts import Post
 from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Encodings
+from sgmft.features.encode import EncodedPosts
 from sgmft.features.features import Features
 
 LEAST = 20
@@ -25,7 +25,7 @@ class Pairs(NamedTuple):
     """N posts with both sides.
 
     Attributes:
-        posts, keys, features: of each, as in `Encodings`.
+        posts, keys, features: of each, as in `EncodedPosts`.
         number: (N,) the same for pairs that share a text or a picture, directly or through others.
     """
 
@@ -51,7 +51,7 @@ class Pairs(NamedTuple):
         return out
 
 
-def pairs_of(encoded: Encodings) -> tuple[Pairs, dict[str, int]]:
+def pairs_of(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
     """The pairs, and why other posts are none, and how many.
 
     Raises:

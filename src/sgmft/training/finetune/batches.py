@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sgmft.data.posts import Post, raise_first_error
-from sgmft.features.batch import modalities_left
-from sgmft.features.encode import Content, prepare_posts
+from sgmft.features.batch import remaining_modalities
+from sgmft.features.encode import PreparedPost, prepare_post
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features
 
@@ -37,7 +37,7 @@ class RawBatch(NamedTuple):
 
     def drop_modalities(self, share: float, draws: Tensor) -> RawBatch:
         """Modality dropout, as `sgmft.features.batch.Batch.drop_modalities`."""
-        has_text, has_image = modalities_left(self.has_text, self.has_image, share, draws)
+        has_text, has_image = remaining_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> RawBatch:
@@ -87,11 +87,11 @@ class RawPosts:
             rows = torch.arange(len(self))[rows or slice(None)]
         posts = [self.posts[i] for i in rows.tolist()]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            contents = list(pool.map(lambda post: prepare_posts(post, self.info), posts))
+            contents = list(pool.map(lambda post: prepare_post(post, self.info), posts))
         texts: list[str] = []
         pictures, text_of, picture_of = [], [], []
         for i, content in enumerate(contents):
-            if not isinstance(content, Content):
+            if not isinstance(content, PreparedPost):
                 raise_first_error([replace(posts[i], error=content)])
                 continue
             if content.text:

@@ -123,7 +123,7 @@ class Tuned(Network):
 def _words(mask: Tensor) -> Tensor:
     """Which of the tokens (T, n) are between [CLS] and [SEP]; of a text that is those two, [SEP].
 
-    The same as `sgmft.features.encoders.batches.encode_numbered_texts` keeps.
+    The same as `sgmft.features.encoders.batches.encode_token_ids` keeps.
     """
     length = mask.sum(1, keepdim=True)
     at = torch.arange(mask.shape[1], device=mask.device)

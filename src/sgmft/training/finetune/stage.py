@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Encodings
+from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import TunedEncoder
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
@@ -53,7 +53,7 @@ class Stage:
     """
 
     task: TrainingTask
-    encoded: Encodings
+    encoded: EncodedPosts
     settings: Mapping[str, Any]
     tuning: Tuning
 

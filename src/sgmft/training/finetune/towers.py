@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgmft.features.encoders.chinese_clip import MEAN, STD, numbers
+from sgmft.features.encoders.chinese_clip import MEAN, STD, tokenize
 from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
 from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
 from sgmft.features.encoders.clip_towers import ImageTower, TextTower
@@ -88,7 +88,7 @@ class Towers(nn.Module):
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Numbers of each text's tokens, as the encoder has them."""
-        return numbers(self._read.tokenizer, texts)
+        return tokenize(self._read.tokenizer, texts)
 
     def save(self, folder: Path) -> None:
         """Write the encoder as it is now; LoRA as its matrices only, unless they are to be merged.

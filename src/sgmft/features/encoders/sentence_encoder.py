@@ -21,7 +21,7 @@ WORD_WIDTH = 512
 TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 
 
-class SentenceTexts:
+class SentenceEncoder:
     """The texts of the encoder `compact`; see the module.
 
     Args:

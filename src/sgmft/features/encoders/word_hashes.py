@@ -18,12 +18,12 @@ from sgmft.features.encoders.base import Encoded, FloatArray
 WORD_WIDTH = 3  # bytes of a word's number
 
 
-def word_number(word: str) -> bytes:
+def hash_word(word: str) -> bytes:
     """The word's number, three bytes; the same for "Home" and "home"."""
     return hashlib.sha256(word.casefold().encode("utf-8", "surrogatepass")).digest()[:WORD_WIDTH]
 
 
-class NumberTexts:
+class WordHashEncoder:
     """The texts of the encoder `cnn`; see the module.
 
     Args:
@@ -52,5 +52,5 @@ class NumberTexts:
 
     def _numbers(self, text: str) -> FloatArray:
         found = split_words(text, self._rules, self.max_words) or [text]
-        numbers = np.frombuffer(b"".join(map(word_number, found)), np.uint8)
+        numbers = np.frombuffer(b"".join(map(hash_word, found)), np.uint8)
         return numbers.reshape(-1, WORD_WIDTH).astype(np.float32)
