@@ -1,11 +1,12 @@
-# make demo: set up and run the main job on generated posts; make test: set up and pass every check;
-# make bench: measure speed against what one would otherwise run, into docs/results.md.
+# make demo: set up and run the main job on generated posts; make test: set up and check every behaviour;
+# make test-all: also what breaks things for long; make bench: measure speed, into docs/results.md.
+unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode: each import writes its own, once
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test test-all lint format bench wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,9 +21,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PYTEST)  # one thread for each worker; a file's fixtures are made once
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(PYTEST)  # a file's fixtures are made once
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PYTEST)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

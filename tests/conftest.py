@@ -39,6 +39,18 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _float32() -> Any:
+    """Compute as processors without bfloat16 do, so that no test depends on the hardware."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            if hasattr(torch.cpu, probe):
+                patch.setattr(torch.cpu, probe, lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Any:
     """Makes locators with the tiny encoder: `tiny(preset=..., settings=..., seed=...)`.
