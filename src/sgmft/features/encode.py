@@ -24,7 +24,7 @@ from sgmft.data.preprocessing.media import (
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
-from sgmft.errors import SgmftWarning
+from sgmft.errors import Message, SgmftWarning
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.post_features import PostFeatures
 
@@ -214,7 +214,11 @@ def prepare_post(
     if post.error is not None:
         return post.error
     if len(post.images) > MAX_IMAGES:
-        return f"has {len(post.images)} pictures; at most {MAX_IMAGES} of one post are read"
+        return Message(
+            "has {count} pictures; at most {most} of one post are read",
+            count=len(post.images),
+            most=MAX_IMAGES,
+        )
     text = clean_text(post.text, get_cleaning(info.cleaning))
     if not text and not post.images:
         return "nothing to go on: no words are left after cleaning and there is no picture"
@@ -246,8 +250,10 @@ def _read(given: Sequence[MediaFile]) -> list[bytes]:
         files.append(read_media(file))
         if sum(map(len, files)) > MAX_POST_BYTES:
             raise ImageError(
-                f"has files of more than {MAX_POST_BYTES >> 20} MiB together; give fewer or "
-                "smaller copies"
+                Message(
+                    "has files of more than {most} MiB together; give fewer or smaller copies",
+                    most=MAX_POST_BYTES >> 20,
+                )
             )
     return files
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from sgmft.errors import SgmftError
+from sgmft.errors import Message, SgmftError
 from sgmft.utils.files import make_whole
 
 Numbers = NDArray[np.float32]
@@ -202,7 +202,7 @@ def _reason(
     if members is not None and members.sum() != 1:
         return "several labels are possible" if members.any() else "no label is probable enough"
     if rules.min_probability is not None and probabilities.max() < rules.min_probability:
-        return f"no label has a probability of {rules.min_probability:g}"
+        return Message("no label has a probability of {least:g}", least=rules.min_probability)
     return None
 
 

@@ -24,7 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from sgmft.errors import SgmftError, make_printable
+from sgmft.errors import Message, SgmftError, make_printable
 
 _lock = Lock()
 
@@ -134,7 +134,7 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
         with path.open("rb") as file:
             data = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"there is no file {name}") from None
+        raise ImageError(Message("there is no file {name}", name=name)) from None
     except OSError as error:
         raise ImageError(f"{name} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL, or a character the file system cannot hold
@@ -147,7 +147,7 @@ def check_size(data: bytes, name: str, most: int) -> None:
     """Raise ImageError unless there are from 1 to `most` bytes."""
     name = make_printable(name)
     if not data:
-        raise ImageError(f"{name} is empty (0 bytes)")
+        raise ImageError(Message("{name} is empty (0 bytes)", name=name))
     if len(data) > most:
         raise ImageError(_too_many_bytes(name, len(data), most))
 
@@ -194,27 +194,42 @@ def open_image(
     plugin = _plugin(data)
     if plugin is None:
         raise ImageError(
-            f"{name} is not a picture ({_NAMES} are read, and MP4, MOV and WebM videos)"
+            Message(
+                "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)",
+                name=name,
+                kinds=_NAMES,
+            )
         )
     try:
         with quiet(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
-                    f"{name} has {width} x {height} pixels; "
-                    f"at most {MAX_PIXELS // 10**6} million are read"
+                    Message(
+                        "{name} has {width} x {height} pixels; at most {most} million are read",
+                        name=name,
+                        width=width,
+                        height=height,
+                        most=MAX_PIXELS // 10**6,
+                    )
                 )
             yield picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(
-            f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are read"
+            Message(
+                "{name} has too many pixels; at most {most} million are read",
+                name=name,
+                most=MAX_PIXELS // 10**6,
+            )
         ) from None
     except MemoryError:
-        raise ImageError(f"{name} needs more memory than there is, or is damaged") from None
+        raise ImageError(
+            Message("{name} needs more memory than there is, or is damaged", name=name)
+        ) from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is
-        raise ImageError(f"{name} is cut off or damaged") from None
+        raise ImageError(Message("{name} is cut off or damaged", name=name)) from None
 
 
 def count_pixels(data: bytes, name: str) -> int | None:
@@ -299,4 +314,9 @@ def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
 
 
 def _too_many_bytes(name: str, count: int, most: int) -> str:
-    return f"{name} has at least {count:,} bytes; at most {most >> 20} MiB are read"
+    return Message(
+        "{name} has at least {count:,} bytes; at most {most} MiB are read",
+        name=name,
+        count=count,
+        most=most >> 20,
+    )

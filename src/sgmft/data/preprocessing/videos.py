@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.errors import make_printable
+from sgmft.errors import Message, make_printable
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -46,8 +46,12 @@ class TimedFile(io.BytesIO):
         """Raise a ImageError once the time is over."""
         if time.thread_time() > self._end:
             raise ImageError(
-                f"{self._name} takes more than {MAX_SECONDS:g} seconds to read; "
-                "give a shorter or a smaller copy"
+                Message(
+                    "{name} takes more than {most:g} seconds to read; "
+                    "give a shorter or a smaller copy",
+                    name=self._name,
+                    most=MAX_SECONDS,
+                )
             )
 
 
@@ -106,7 +110,7 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     import av
 
     name, file, format = make_printable(name), TimedFile(data, name), _format(data)
-    damaged = f"{name} is cut off or damaged"
+    damaged = Message("{name} is cut off or damaged", name=name)
     limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
     if format is None:
         raise ImageError(f"{name} is not a video (MP4, MOV, WebM are read)")
@@ -119,7 +123,11 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
             times, keys = _times(film, stream, file, name)
             if not times:
-                raise ImageError(f"{name} is a video without a frame, or is cut off or damaged")
+                raise ImageError(
+                    Message(
+                        "{name} is a video without a frame, or is cut off or damaged", name=name
+                    )
+                )
             for frame in _decoded(film, stream, file, keys, _evenly(times, most)):
                 if frame.width * frame.height > MAX_VIDEO_PIXELS:
                     raise ImageError(_too_many_pixels(name, frame.width, frame.height))
@@ -130,7 +138,9 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
         file.check()  # a file that ended with its time may look as if it held nothing
         raise
     except MemoryError:
-        raise ImageError(f"{name} needs more memory than there is, or is damaged") from None
+        raise ImageError(
+            Message("{name} needs more memory than there is, or is damaged", name=name)
+        ) from None
     except Exception:  # FFmpeg's errors, and those of numbers that hostile bytes make absurd
         file.check()
         raise ImageError(damaged) from None
@@ -178,10 +188,12 @@ def _stream(film: InputContainer, name: str) -> VideoStream:
 
     stream = film.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:  # the cover of a song
-        raise ImageError(f"{name} has no video in it, only sound or data")
+        raise ImageError(Message("{name} has no video in it, only sound or data", name=name))
     video: VideoStream = film.streams.video[film.streams.video.index(stream)]
     if video.codec_context is None:
-        raise ImageError(f"{name} cannot be decoded; save the video in another format")
+        raise ImageError(
+            Message("{name} cannot be decoded; save the video in another format", name=name)
+        )
     width, height = video.codec_context.width, video.codec_context.height
     if width * height > MAX_VIDEO_PIXELS:
         raise ImageError(_too_many_pixels(name, width, height))
@@ -204,7 +216,13 @@ def _times(
         if packet.is_keyframe:
             keys.add(packet.pts)
         if len(times) > MAX_TIMES:
-            raise ImageError(f"{name} has more than {MAX_TIMES:,} frames; give a shorter copy")
+            raise ImageError(
+                Message(
+                    "{name} has more than {most:,} frames; give a shorter copy",
+                    name=name,
+                    most=MAX_TIMES,
+                )
+            )
     file.check()
     return sorted(times), sorted(keys)
 
@@ -252,7 +270,10 @@ def _decoded(
 
 
 def _too_many_pixels(name: str, width: int, height: int) -> str:
-    return (
-        f"{name} has frames of {width} x {height} pixels; "
-        f"at most {MAX_VIDEO_PIXELS // 10**6} million are read"
+    return Message(
+        "{name} has frames of {width} x {height} pixels; at most {most} million are read",
+        name=name,
+        width=width,
+        height=height,
+        most=MAX_VIDEO_PIXELS // 10**6,
     )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TextIO
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.label_studio import is_annotation_table
 from sgmft.data.tables.raw import DAMAGED, RawRow, RawTable, check_header
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import Message, SgmftError, SgmftWarning
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
@@ -62,7 +62,11 @@ def detect_encoding(path: Path) -> TextEncoding:
         warnings.warn(told, SgmftWarning, stacklevel=2)
         return TextEncoding("gb18030", gb18030.errors)
     raise SgmftError(
-        f"{path}, line {utf8.first_bad}, is neither UTF-8 nor GB18030: save the file as UTF-8."
+        Message(
+            "{name}, line {line}, is neither UTF-8 nor GB18030: save the file as UTF-8.",
+            name=path,
+            line=utf8.first_bad,
+        )
     )
 
 
@@ -149,7 +153,7 @@ def _header(path: Path, encoding: TextEncoding, delimiter: str) -> _Record:
             )
         if record.cells:
             return record
-    raise SgmftError(f"{path} is empty: a table needs at least a header.")
+    raise SgmftError(Message("{name} is empty: a table needs at least a header.", name=path))
 
 
 def _records(path: Path, encoding: TextEncoding, delimiter: str) -> Iterator[_Record]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sgmft.data.posts import Attachment
 from sgmft.data.tables.cells import is_missing, replace_surrogates
+from sgmft.errors import Message
 
 IMAGES = ("image", "images", "file_name")
 """The usual names of columns that hold pictures; the first that is not empty does."""
@@ -90,15 +91,21 @@ class Locator:
             raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
         if _ADDRESS.match(path):
             raise ValueError(
-                f"pictures on the web are not fetched: {path[:200]} "
-                "(download the picture and give its path)"
+                Message(
+                    "pictures on the web are not fetched: {name} "
+                    "(download the picture and give its path)",
+                    name=path[:200],
+                )
             )
         if "\\" in path and not os.path.lexists(self._folder / path):
             path = path.replace("\\", "/")
         file = self._folder / path
         if not self._allow_outside and not self._is_inside(file):
             raise ValueError(
-                f"{path[:200]} lies outside the table's folder; allow it with --allow-outside"
+                Message(
+                    "{name} lies outside the table's folder; allow it with --allow-outside",
+                    name=path[:200],
+                )
             )
         return file
 

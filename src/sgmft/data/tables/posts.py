@@ -18,7 +18,7 @@ from sgmft.data.tables.images import IMAGES, Locator, named, split_cell
 from sgmft.data.tables.label_studio import local_path
 from sgmft.data.tables.raw import RawRow, RawTable
 from sgmft.data.tables.reading import open_table
-from sgmft.errors import SgmftError, make_printable
+from sgmft.errors import Message, SgmftError, join_messages, make_printable
 
 
 class SeenIds:
@@ -188,7 +188,7 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
             errors.append(str(error))
     key = texts["id"]
     if key and (first := seen.first(key, row.number)) != row.number:
-        errors.append(f"the id {key!r} is already that of row {first}")
+        errors.append(Message("the id {id!r} is already that of row {row}", id=key, row=first))
     if not errors and not images and not texts["text"].strip():
         errors.append("nothing to go on: no text and no picture")
     return Post(
@@ -197,7 +197,7 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
         id=key or None,
         label=texts["label"] if texts["label"].strip() else None,
         user=texts["user"] if texts["user"].strip() else None,
-        error=make_printable("; ".join(errors)) or None,
+        error=make_printable(join_messages(errors)) or None,
         place=f"{table}, row {row.number}",
         row=row.values | {name: named(row.values[name]) for name in holders},
     )
@@ -254,8 +254,10 @@ def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finde
             hint = f" Did you mean {close[0]!r}?" if close else ""
             return f"{table} has no column {name!r}; its columns are {there}.{hint}"
     if not finder.names(columns, "text") and not finder.names(columns, "image"):
-        return (
-            f"{table} has neither a text nor an image column: "
-            f"say which of its columns holds them, as in --column text=NAME: {there}."
+        return Message(
+            "{name} has neither a text nor an image column: say which of its columns holds them, "
+            "as in --column text=NAME: {columns}.",
+            name=table,
+            columns=there,
         )
     return None

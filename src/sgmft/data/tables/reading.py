@@ -11,7 +11,7 @@ from sgmft.data.tables.folder import list_tables
 from sgmft.data.tables.json import _jsonl_rows, _open_json
 from sgmft.data.tables.parquet import _open_parquet
 from sgmft.data.tables.raw import RawRow, RawTable, reading
-from sgmft.errors import SgmftError
+from sgmft.errors import Message, SgmftError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
 
@@ -37,7 +37,9 @@ def open_table(table: str | Path) -> RawTable:
         )
     with reading(path):
         if path.stat().st_size == 0:
-            raise SgmftError(f"{path} is empty: a table needs at least a header.")
+            raise SgmftError(
+                Message("{name} is empty: a table needs at least a header.", name=path)
+            )
         if suffix in (".csv", ".tsv"):
             raw = open_delimited(path, "\t" if suffix == ".tsv" else None)
         elif suffix == ".parquet":
