@@ -31,7 +31,7 @@ from learning_curves import PARTS, Table, kept, read_table
 
 from sgmft import SemanticLocator
 from sgmft.data.preprocessing.text import get_cleaning, split_words
-from sgmft.evaluation.compare.statistics import Spread, difference, summarise
+from sgmft.evaluation.compare.statistics import Estimate, difference, summarise
 
 TITLES = {
     "text": "AutoGluon, text",
@@ -126,7 +126,7 @@ def report(name: str, table: Table, test: list[int], found: dict[str, Any]) -> N
         print(f"| {name} | {TITLES[key]} | {' | '.join(cells)} |", flush=True)
 
 
-def interval(told: Spread) -> str:
+def interval(told: Estimate) -> str:
     return f"{100 * told.mean:.1f} [{100 * told.low:.1f}, {100 * told.high:.1f}]"
 
 

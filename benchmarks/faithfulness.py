@@ -26,7 +26,7 @@ from sgmft.evaluation.explain.attribution import (
     region_losses,
     word_losses,
 )
-from sgmft.evaluation.explain.masked_model import Model, PostReader
+from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor
 from sgmft.evaluation.explain.words import find_words, without
 
 WORDS, REGIONS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 6, 8)  # how many are deleted
@@ -49,7 +49,7 @@ def main() -> None:
     regions: list[Drops] = []
     rng = np.random.default_rng(1)
     for i in sorted(chosen):
-        reader = PostReader(posts[i], model)
+        reader = MaskedPredictor(posts[i], model)
         label = int(reader.probabilities([reader.whole])[0].argmax())
         if reader.text:
             words.append(word_drops(reader, posts[i].text, label, rng))
@@ -63,17 +63,19 @@ def main() -> None:
             print(f"| {name} {line(np.array([drops[:, j] for drops in found]))}")
 
 
-def trained(folder: Path, table: str, features: Path) -> Model:
+def trained(folder: Path, table: str, features: Path) -> ExplainedModel:
     """The model in `folder`, trained first if it is not there."""
     if not (folder / "config.json").is_file():
         posts = read_posts(table, where={"split": "train"})
         SemanticLocator(features=features).fit(posts).save_pretrained(folder)
     found = SemanticLocator.from_pretrained(folder)
     assert found.network is not None
-    return Model(found.encoder, found.network, found.uses_tokens, found.labels, found.temperature)
+    return ExplainedModel(
+        found.encoder, found.network, found.uses_tokens, found.labels, found.temperature
+    )
 
 
-def word_drops(reader: PostReader, text: str, label: int, rng: np.random.Generator) -> Drops:
+def word_drops(reader: MaskedPredictor, text: str, label: int, rng: np.random.Generator) -> Drops:
     """Top-ranked and random drop for each of `WORDS`, (2, counts)."""
     words = find_words(text, reader.text, MOST_WORDS)
 
@@ -84,7 +86,7 @@ def word_drops(reader: PostReader, text: str, label: int, rng: np.random.Generat
     return drops(ask, word_losses(reader, words, label), WORDS, WORD_DRAWS, rng)
 
 
-def region_drops(reader: PostReader, label: int, rng: np.random.Generator) -> Drops:
+def region_drops(reader: MaskedPredictor, label: int, rng: np.random.Generator) -> Drops:
     """Top-ranked and random drop for each of `REGIONS`, (2, counts)."""
 
     def ask(kept: NDArray[np.bool_]) -> Drops:

@@ -25,7 +25,7 @@ import torch
 from learning_curves import SYSTEMS, Table, kept, read_table, spread, task_of
 
 from sgmft.evaluation.calibration import fit_temperature
-from sgmft.jobs.suggest import choose_posts, uncertainty_of
+from sgmft.jobs.suggest import choose_posts, margin_uncertainty
 from sgmft.models.inference import predict_logits
 from sgmft.training.fit import fit_network
 
@@ -85,7 +85,7 @@ def run(table: Table, method: str, way: str, seed: int) -> dict[str, Any]:
             probs = (predict_logits(network, features).logits / fit_temperature(*left_out)).softmax(
                 -1
             )
-            doubts = uncertainty_of(probs.numpy())
+            doubts = margin_uncertainty(probs.numpy())
         print(way, seed, size, f"{np.mean(right[-1]):.3f}", flush=True)
     return {"right": right}
 

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from sgmft.evaluation.calibration import Calibration, calibration, fit_temperature, rescaled
+from sgmft.evaluation.calibration import (
+    Calibration,
+    fit_temperature,
+    measure_calibration,
+    rescale_probabilities,
+)
 from sgmft.evaluation.metrics import Evaluation, evaluate
 
 
@@ -44,7 +49,7 @@ def slow(probabilities, true, bins):
 def test_figures_are_those_of_a_slow_loop(seed, n, classes, bins):
     logits, labels = posts(n, classes, seed)
     p, true = logits.double().softmax(-1).numpy(), labels.numpy()
-    found = calibration(p, true, bins)
+    found = measure_calibration(p, true, bins)
     error, brier, counts = slow(p, true, bins)
     assert found.error == pytest.approx(error) and found.brier == pytest.approx(brier)
     assert [each.posts for each in found.bins] == counts
@@ -56,7 +61,10 @@ def test_figures_are_those_of_a_slow_loop(seed, n, classes, bins):
 
 def test_sure_and_right_is_perfect_and_sure_and_wrong_the_worst():
     p = np.eye(3)[[0, 1, 2, 0]]
-    right, wrong = calibration(p, np.array([0, 1, 2, 0])), calibration(p, np.array([1, 2, 0, 1]))
+    right, wrong = (
+        measure_calibration(p, np.array([0, 1, 2, 0])),
+        measure_calibration(p, np.array([1, 2, 0, 1])),
+    )
     assert (right.error, right.brier) == (0, 0) and (wrong.error, wrong.brier) == (1, 2)
 
 
@@ -90,11 +98,11 @@ def test_a_temperature_stays_near_one_without_posts_to_tell():
 def test_rescaling_is_dividing_logits_and_can_be_undone(temperature):
     logits, _ = posts(50)
     p = logits.double().softmax(-1).numpy()
-    scaled = rescaled(p, temperature)
+    scaled = rescale_probabilities(p, temperature)
     np.testing.assert_allclose(scaled, (logits.double() / temperature).softmax(-1), atol=1e-12)
-    np.testing.assert_allclose(rescaled(scaled, 1 / temperature), p, atol=1e-12)
+    np.testing.assert_allclose(rescale_probabilities(scaled, 1 / temperature), p, atol=1e-12)
     sure = np.array([[1.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(rescaled(sure, temperature), sure)
+    np.testing.assert_array_equal(rescale_probabilities(sure, temperature), sure)
 
 
 def test_an_evaluation_tells_what_scaling_brought():
@@ -102,7 +110,7 @@ def test_an_evaluation_tells_what_scaling_brought():
     names = ["a", "b", "c", "d"]
     truth = [names[k] for k in labels]
     raw = logits.double().softmax(-1).numpy()
-    result = evaluate(rescaled(raw, 3.0), truth, names, temperature=3.0)
+    result = evaluate(rescale_probabilities(raw, 3.0), truth, names, temperature=3.0)
     plain = evaluate(raw, truth, names)
     assert isinstance(result.calibration, Calibration)
     assert result.uncalibrated.error == pytest.approx(plain.calibration.error)

@@ -17,7 +17,12 @@ from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
 from sgmft.evaluation.metrics import Evaluation, evaluate
-from sgmft.evaluation.report import Example, overview_figure, write_demo_report, write_evaluation
+from sgmft.evaluation.report import (
+    ExamplePost,
+    overview_figure,
+    write_demo_report,
+    write_evaluation,
+)
 
 EVIL = "<script>alert('&')</script>"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -168,11 +173,11 @@ def test_evaluation_report(tmp_path, picture, broken):
     evaluation = evaluation_of(["Home", "School"], groups={"user": [f"u{k}" for k in range(90)]})
     sure = {"Home": 0.9, "School": 0.1}
     examples = [
-        Example("good morning", [picture, broken, tmp_path / "nothing.png"], "Home", sure),
-        Example("late again", [], "School", sure, note="a note"),
-        Example("", [picture], None, sure),
-        Example("no chance", [], "Home", {}),
-        Example("odd numbers \ud83d", [], None, {"Home": math.nan, "School": 7.0}),
+        ExamplePost("good morning", [picture, broken, tmp_path / "nothing.png"], "Home", sure),
+        ExamplePost("late again", [], "School", sure, note="a note"),
+        ExamplePost("", [picture], None, sure),
+        ExamplePost("no chance", [], "Home", {}),
+        ExamplePost("odd numbers \ud83d", [], None, {"Home": math.nan, "School": 7.0}),
     ]
     folder = tmp_path / "new" / "folder"
     path = write_evaluation(
@@ -207,7 +212,7 @@ def test_demo_report(tmp_path, picture):
         tmp_path / "demo" / "index.html",
         evaluation=evaluation_of(["Home", "School"]),
         history=EPOCHS,
-        examples=[Example("hello", [picture], "Home", {"Home": 1.0})],
+        examples=[ExamplePost("hello", [picture], "Home", {"Home": 1.0})],
         about={},
         notice="Synthetic data",
         errors={"no text": 1200},
@@ -226,7 +231,9 @@ def test_pages_escape_everything_and_fetch_nothing(tmp_path, picture):
             tmp_path / "page.html",
             evaluation=evaluation_of([EVIL, "b"], groups={EVIL: [EVIL] * 90}),
             history=[],
-            examples=[Example(EVIL, [picture, tmp_path / f"{EVIL}.png"], EVIL, {EVIL: 1.0}, EVIL)],
+            examples=[
+                ExamplePost(EVIL, [picture, tmp_path / f"{EVIL}.png"], EVIL, {EVIL: 1.0}, EVIL)
+            ],
             about={EVIL: EVIL},
             notice=EVIL,
             errors={EVIL: 1},

@@ -19,10 +19,10 @@ from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.features import Features
 from sgmft.jobs.suggest import (
     choose_posts,
-    read_alike,
+    labelled_source,
+    margin_uncertainty,
     suggest_posts,
     suggest_table,
-    uncertainty_of,
 )
 from small_tables import read_rows, write_rows
 
@@ -105,7 +105,7 @@ def test_missing_sides_and_few_posts():
 
 def test_uncertainty_is_one_less_the_margin():
     probs = np.array([[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.7, 0.1]], np.float32)
-    np.testing.assert_allclose(uncertainty_of(probs), [1, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(margin_uncertainty(probs), [1, 0, 0.5], atol=1e-6)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_tasks_come_back_as_labelled_posts(
     with pytest.warns(SgmftWarning, match=r"like b\.png: move") if several else nullcontext():
         found = suggest_table(Source(str(roundabout)), output, small_model, 30, labels=places)
     assert found.folder == posts_table.parent  # Label Studio takes no ".."
-    assert found.told.errors == {"there is no file …": 1} and found.told.posts == 37
+    assert found.summary.errors == {"there is no file …": 1} and found.summary.posts == 37
     tasks = json.loads(output.read_text("utf-8"))
     assert len(tasks) == found.posts <= 30
     view = ElementTree.parse(found.config).getroot()
@@ -273,11 +273,11 @@ def test_labels_that_were_filled_in_are_not_replaced(small_model, posts_table, t
 def test_labelled_tables_are_read_like_the_posts(tmp_path):
     own = Source("posts.csv", Columns(text="words", label="place"), {"split": "train"}, True, True)
     alike = write_rows([{"words": "sofa", "place": "Home"}], tmp_path / "mine.csv")
-    assert read_alike(str(alike), own) == Source(str(alike), own.columns, {}, True, True)
+    assert labelled_source(str(alike), own) == Source(str(alike), own.columns, {}, True, True)
     back = write_rows([{"text": "sofa", "place": "Home"}], tmp_path / "back.csv")
-    assert read_alike(str(back), own).columns == Columns(label="place")
-    assert read_alike("-", own).columns == Columns()  # a stream is read once
-    (post,) = read_alike(str(back), own).read_posts()
+    assert labelled_source(str(back), own).columns == Columns(label="place")
+    assert labelled_source("-", own).columns == Columns()  # a stream is read once
+    (post,) = labelled_source(str(back), own).read_posts()
     assert (post.text, post.label) == ("sofa", "Home")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sgmft import SemanticLocator
-from sgmft.evaluation.calibration import rescaled
+from sgmft.evaluation.calibration import rescale_probabilities
 from sgmft.features.encoders.registry import ENCODERS
 from tiny_encoder import TinyEncoder
 
@@ -34,7 +34,9 @@ def test_fit_finds_a_temperature_that_only_scales(fitted, small_posts, options):
     scaled, labels = locator.predict_proba(small_posts), locator.predict(small_posts)
     locator.record["calibration"]["temperature"] = 1.0
     raw = locator.predict_proba(small_posts)
-    np.testing.assert_allclose(rescaled(raw.astype(float), temperature), scaled, atol=1e-5)
+    np.testing.assert_allclose(
+        rescale_probabilities(raw.astype(float), temperature), scaled, atol=1e-5
+    )
     assert locator.predict(small_posts) == labels
 
 

@@ -26,7 +26,7 @@ from sgmft.cli.options import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from sgmft.evaluation.compare.statistics import Spread
+    from sgmft.evaluation.compare.statistics import Estimate
     from sgmft.evaluation.compare.statistics import Table as ComparisonTable
 
 
@@ -165,6 +165,6 @@ def print_comparison(tables: Sequence[ComparisonTable]) -> None:
         console.screen.print(table)
 
 
-def _over_seeds(figure: Spread) -> str:
+def _over_seeds(figure: Estimate) -> str:
     sd = "" if math.isnan(figure.sd) else f" ± {100 * figure.sd:.1f}"
     return f"{100 * figure.mean:.1f}{sd}"

@@ -14,7 +14,7 @@ from sgmft.cli.evaluate import print_evaluation
 from sgmft.data.source import Source
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.report import write_demo_report
-from sgmft.jobs.evaluate import about, evaluate_table, examples
+from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
 from sgmft.jobs.predict import predict_table
 from sgmft.jobs.train import train_table
 from sgmft.locator.locator import SemanticLocator
@@ -72,8 +72,8 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
         folder / "report.html",
         evaluation=evaluation,
         history=locator.record["history"],
-        examples=examples([p for p in predictions if p.label is not None], locator.labels),
-        about=about(locator),
+        examples=choose_examples([p for p in predictions if p.label is not None], locator.labels),
+        about=describe_locator(locator),
         notice=NOTICE,
         errors=told.errors,
     )

@@ -53,7 +53,7 @@ def suggest(
 ) -> None:
     """Choose the posts most worth labelling, as Label Studio tasks or a table to fill in."""
     from sgmft.cli import console
-    from sgmft.jobs.suggest import folder_of, read_alike, suggest_table
+    from sgmft.jobs.suggest import labelled_source, suggest_table, table_folder
     from sgmft.locator.locator import SemanticLocator
 
     folder = console.feature_folder(features)
@@ -71,14 +71,14 @@ def suggest(
             locator,
             number,
             labels=[name for part in (labels or "").split(",") if (name := part.strip())],
-            labelled=[read_alike(other, source) for other in labelled or ()],
+            labelled=[labelled_source(other, source) for other in labelled or ()],
             seed=seed,
             on_encoded=done,
         )
-    console.print_errors(found.told)
+    console.print_errors(found.summary)
     if output != "-":
         _say(f"Wrote {found.posts} posts to {output}")
-    if found.config is None and output != "-" and folder_of(output) != found.folder:
+    if found.config is None and output != "-" and table_folder(output) != found.folder:
         _say(f"Picture paths in it are relative to {found.folder}: move it there to train on it")
     if found.config is not None:
         _say(f"Labelling configuration: {found.config}")

@@ -54,10 +54,10 @@ class Calibration:
         return cls(**{**data, "bins": [Bin(**each) for each in data["bins"]]})
 
 
-def calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Calibration:
+def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Calibration:
     """Judge probabilities (N, K), whose rows sum to 1, of posts whose classes (N,) are known."""
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
-    place = bin_of(top, bins)
+    place = bin_index(top, bins)
     posts = np.bincount(place, minlength=bins)
     known = np.maximum(posts, 1)
     mean = np.bincount(place, top, bins) / known
@@ -74,12 +74,12 @@ def calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Cali
     )
 
 
-def bin_of(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
+def bin_index(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
     """The bin of each probability (N,), 0 to bins - 1; an upper edge belongs to its bin."""
     return np.searchsorted(np.arange(1, bins) / bins, top)
 
 
-def rescaled(probabilities: _Numbers, temperature: float) -> _Numbers:
+def rescale_probabilities(probabilities: _Numbers, temperature: float) -> _Numbers:
     """softmax(z / T) of logits z whose softmax is given, (N, K)."""
     with np.errstate(divide="ignore"):
         logits = np.log(probabilities) / temperature

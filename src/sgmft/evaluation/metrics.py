@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.calibration import Calibration, calibration, rescaled
+from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
 from sgmft.evaluation.selective import LEVELS, Selective, SetScore, accuracy_curve, set_score
 
 RESAMPLES = 2000
@@ -164,7 +164,7 @@ def evaluate(
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
-    before = probs if temperature == 1 else rescaled(probs, 1 / temperature)
+    before = probs if temperature == 1 else rescale_probabilities(probs, 1 / temperature)
     columns = {name: [str(value) for value in column] for name, column in (groups or {}).items()}
     return Evaluation(
         labels=labels,
@@ -173,8 +173,8 @@ def evaluate(
         macro_f1=macro_f1,
         log_loss=float(-np.log(likely).mean()),
         temperature=temperature,
-        calibration=calibration(probs, true),
-        uncalibrated=calibration(before, true),
+        calibration=measure_calibration(probs, true),
+        uncalibrated=measure_calibration(before, true),
         selective=Selective(
             [] if sets is None else list(_set_scores(sets, probabilities, true, labels)),
             accuracy_curve(probs, true),

@@ -82,7 +82,7 @@ MOST_VALUES = 40
 
 
 @dataclass(frozen=True)
-class Example:
+class ExamplePost:
     """A post to show, with what was predicted for it.
 
     Attributes:
@@ -106,7 +106,7 @@ def write_evaluation(
     *,
     title: str,
     about: Mapping[str, str],
-    examples: Sequence[Example] = (),
+    examples: Sequence[ExamplePost] = (),
     notice: str = "",
 ) -> Path:
     """Write `metrics.json`, `confusion.png` and `report.html`, and return the page's path.
@@ -139,7 +139,7 @@ def write_demo_report(
     *,
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float | None]],
-    examples: Sequence[Example],
+    examples: Sequence[ExamplePost],
     about: Mapping[str, str],
     notice: str,
     errors: Mapping[str, int],
@@ -178,7 +178,7 @@ def write_demo_report(
 def _page(
     evaluation: Evaluation,
     *,
-    examples: Iterable[Example],
+    examples: Iterable[ExamplePost],
     overview: str = "",
     history: str = "",
     errors: Mapping[str, int] | None = None,
@@ -224,7 +224,7 @@ def _reliability(evaluation: Evaluation) -> str:
     return reliability_figure(evaluation.calibration, evaluation.uncalibrated if scaled else None)
 
 
-def _shown(example: Example) -> dict[str, Any]:
+def _shown(example: ExamplePost) -> dict[str, Any]:
     """Return an example as the template shows it."""
     shares = {label: _share(value) for label, value in example.probabilities.items()}
     top = sorted(shares.items(), key=lambda item: -item[1])[:3]

@@ -18,7 +18,7 @@ from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.comparison import Comparison, OnProgress
 from sgmft.evaluation.compare.data import ComparisonData, load_data, load_features
 from sgmft.evaluation.compare.outcome import make_figures, make_tables, write_predictions
-from sgmft.evaluation.compare.prepare import OnEncoded, Split, prepare
+from sgmft.evaluation.compare.prepare import OnEncoded, Split, prepare_comparison
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.statistics import Table
 from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
@@ -69,7 +69,7 @@ def compare_table(
             raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
         data = load_data(path)
     else:
-        data = prepare(
+        data = prepare_comparison(
             source.read_posts(),
             plan.rows(),
             plan.encoder,

@@ -16,7 +16,7 @@ from sgmft.data.summary import JobSummary, count_errors, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
-from sgmft.evaluation.report import Example, write_evaluation
+from sgmft.evaluation.report import ExamplePost, write_evaluation
 from sgmft.jobs.output_columns import prediction_columns, probability_columns
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def evaluate_table(
         Path(output),
         evaluation,
         title=f"Evaluation on {Path(source.table).name}",
-        about=about(locator),
-        examples=examples(good, locator.labels),
+        about=describe_locator(locator),
+        examples=choose_examples(good, locator.labels),
     )
     columns = [
         "id",
@@ -97,7 +97,7 @@ def evaluate_table(
     return told, evaluation
 
 
-def about(locator: SemanticLocator) -> dict[str, str]:
+def describe_locator(locator: SemanticLocator) -> dict[str, str]:
     """Settings and versions behind a figure, for a report."""
     data = locator.record.get("data", {})
     return {
@@ -111,14 +111,14 @@ def about(locator: SemanticLocator) -> dict[str, str]:
     }
 
 
-def examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[Example]:
+def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[ExamplePost]:
     """A few posts for a report: half right, half wrong where there are as many, spread evenly."""
     right = [p for p in predictions if p.label == p.post.label]
     wrong = [p for p in predictions if p.label != p.post.label]
     chosen = _spread(wrong, GALLERY // 2)
     chosen = _spread(right, GALLERY - len(chosen)) + chosen
     return [
-        Example(
+        ExamplePost(
             text=p.post.text,
             pictures=p.post.images,
             truth=p.post.label,

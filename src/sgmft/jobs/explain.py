@@ -14,8 +14,8 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.evaluation.explain.masked_model import UnreadableError, check_label
-from sgmft.evaluation.explain.page import explanation_page, summary
+from sgmft.evaluation.explain.masked_model import UnexplainableError, check_label
+from sgmft.evaluation.explain.page import explanation_page, summarize_explanation
 from sgmft.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def explain_table(
     explanations = [each for each in found if isinstance(each, Explanation)]
     refused = [each for each in found if isinstance(each, Post)]
     if not explanations:
-        raise UnreadableError(refused[0], str(refused[0].error))
+        raise UnexplainableError(refused[0], str(refused[0].error))
     if path.suffix.lower() == ".html":
         text = explanation_page(explanations, title="Why this place?", refused=refused)
     else:
@@ -74,7 +74,7 @@ def explain_table(
         write_whole(path, text.encode(errors="replace"))
     except OSError as error:
         raise SgmftError(f"{output} cannot be written: {error.strerror}.") from None
-    told = [summary(each) for each in explanations]
+    told = [summarize_explanation(each) for each in explanations]
     if len(posts) > most:
         told.append(f"Only the first {most} posts are explained: --posts N explains more.")
     return JobSummary(len(found), count_errors(refused)), told
@@ -97,7 +97,7 @@ def _explain(
     """Its explanation, or the post with the reason why there is none."""
     try:
         return locator.explain(post, label=label)
-    except UnreadableError as error:
+    except UnexplainableError as error:
         if strict:
             raise
         return replace(post, error=error.reason)

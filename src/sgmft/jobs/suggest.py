@@ -139,7 +139,7 @@ def _nearest(rows: Tensor, others: Tensor) -> Tensor:
     return best
 
 
-def uncertainty_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """How near the second label comes to the first: 1 less their margin, (N, K) to (N,) in 0..1."""
     first_two = np.sort(probabilities, axis=1)[:, :-3:-1]  # (N, 2), the larger first
     return (1 - first_two[:, 0] + first_two[:, 1]).astype(np.float32)
@@ -164,18 +164,18 @@ class Suggestions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Suggested:
+class SuggestResult:
     """What was written.
 
     Attributes:
-        told: how many posts were read, how many could not be used and why.
+        summary: how many posts were read, how many could not be used and why.
         posts: how many are suggested.
         labelled: posts that have a label already.
         folder: of the table, for Label Studio.
         config: the labelling configuration, where tasks were written.
     """
 
-    told: JobSummary
+    summary: JobSummary
     posts: int
     labelled: int
     folder: Path
@@ -225,7 +225,7 @@ def suggest_posts(
     if locator.network is not None:
         answers = predict_logits(locator.network, features)
         probs = (answers.logits / locator.temperature).softmax(-1).numpy()
-        uncertainty = uncertainty_of(probs)
+        uncertainty = margin_uncertainty(probs)
         predictions = [
             Prediction(encoded.posts[i], locator.labels[int(row.argmax())], row, None)
             for i, row in zip(kept, probs, strict=True)
@@ -254,7 +254,7 @@ def suggest_table(
     labelled: Sequence[Source] = (),
     seed: int = 0,
     on_encoded: Callable[[int], None] | None = None,
-) -> Suggested:
+) -> SuggestResult:
     """Write the posts of a table most worth labelling, in that order.
 
     A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
@@ -311,17 +311,17 @@ def suggest_table(
             output,
             [one.post for one in chosen],
             list(names),
-            folder_of(source.table),
+            table_folder(source.table),
             predictions=[one.prediction for one in chosen],
             guessed_by=" ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])),
         )
     else:
         _write_table(output, posts, chosen)
-    told = JobSummary(len(posts) + len(seen), count_errors(refused))
-    return Suggested(told, len(chosen), len(known), folder_of(source.table), config)
+    summary = JobSummary(len(posts) + len(seen), count_errors(refused))
+    return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
 
 
-def read_alike(table: str, source: Source) -> Source:
+def labelled_source(table: str, source: Source) -> Source:
     """A table of labelled posts, read as `source` is as far as it has the columns named there.
 
     A stream, which is read once, has the usual names.
@@ -343,7 +343,7 @@ def _holds_labels(output: str | Path) -> bool:
         return False
 
 
-def folder_of(table: str) -> Path:
+def table_folder(table: str) -> Path:
     """What the picture paths of a table are relative to, in full."""
     path = Path(table)
     folder = Path() if table == "-" else path if path.is_dir() else path.parent

@@ -16,7 +16,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import fit_temperature
 from sgmft.evaluation.explain.explain import explain_post
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.evaluation.explain.masked_model import Model
+from sgmft.evaluation.explain.masked_model import ExplainedModel
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.features import Features, LabelledFeatures
@@ -247,7 +247,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
                 nothing to go on.
         """
         network, tokens = self._trained(), self.uses_tokens
-        model = Model(self.encoder, network, tokens, self.labels, self.temperature)
+        model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperature)
         return explain_post(post, model, label)
 
     def encode(

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.figures import draw, save_figure
+from sgmft.evaluation.compare.figures import render_panels, save_figure
 from sgmft.evaluation.compare.report import _paragraph, _ticks, escape, write_report
 from sgmft.evaluation.compare.statistics import (
     Difference,
-    FigurePart,
+    Estimate,
     Line,
-    Panel,
-    Spread,
+    ReportFigure,
     Summary,
     Table,
+    TsnePanel,
 )
 from sgmft.evaluation.metrics import ClassScore
 
@@ -58,13 +58,13 @@ class Page(HTMLParser):
 
 
 def summary(accuracy, sd=0.01, seeds=3, label="家"):
-    spread = Spread(accuracy, sd, accuracy - 0.03, accuracy + 0.02)
+    spread = Estimate(accuracy, sd, accuracy - 0.03, accuracy + 0.02)
     return Summary(
         seeds,
         680,
         spread,
         spread,
-        Spread(0.05, sd, 0.04, 0.06),
+        Estimate(0.05, sd, 0.04, 0.06),
         [ClassScore(label, 1.0, 0.5, 0.66, 12), ClassScore("学校", 1.0, 0.5, 0.7, 3)],
         {"user": {label: (12, accuracy), "": (3, 0.5)}},
     )
@@ -84,8 +84,10 @@ def comparison(word="one word", number="1"):
 
 
 def figure(number="6", word="Image-wise"):
-    panels = [Panel(f"{k}{number}", word, [[0, 1], [1, k]], ["家", word], 0.5, 2) for k in (2, 3)]
-    return panels, FigurePart(number, word, word, draw(panels), [f"figure-{number}.png"])
+    panels = [
+        TsnePanel(f"{k}{number}", word, [[0, 1], [1, k]], ["家", word], 0.5, 2) for k in (2, 3)
+    ]
+    return panels, ReportFigure(number, word, word, render_panels(panels), [f"figure-{number}.png"])
 
 
 def written(folder, word="one word", **options):
@@ -211,7 +213,7 @@ def test_identifiers_are_unique_and_links_lead_somewhere(tmp_path):
 def test_markdown_links_figures_by_their_png(tmp_path):
     panels, part = figure()
     files = save_figure(panels, tmp_path, "figure 6")
-    part = FigurePart("6", "t", "a", part.svg, [file.name for file in files])
+    part = ReportFigure("6", "t", "a", part.svg, [file.name for file in files])
     write_report(tmp_path, title="t", tables=[], figures=[part], data={}, versions={})
     text = (tmp_path / "report.md").read_text("utf-8")
     images = [

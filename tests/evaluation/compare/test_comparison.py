@@ -24,7 +24,7 @@ from sgmft.evaluation.compare.outcome import (
     read_predictions,
     write_predictions,
 )
-from sgmft.evaluation.compare.prepare import Split, prepare
+from sgmft.evaluation.compare.prepare import Split, prepare_comparison
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.method import Method
 from sgmft.models.registry import METHODS
@@ -43,7 +43,7 @@ def compare(tiny, small_posts, tmp_path, monkeypatch):
         tables, figures = chosen.pop("tables"), chosen.pop("figures")
         plan = make_plan(tables, figures, methods, encoder="tiny", **chosen)
         folder = tmp_path / "comparison"
-        data = prepare(
+        data = prepare_comparison(
             small_posts if posts is None else posts,
             plan.rows(),
             "tiny",

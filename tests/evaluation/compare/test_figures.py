@@ -9,8 +9,8 @@ from PIL import Image
 from sklearn.metrics import silhouette_score
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.figures import draw, embed, save_figure
-from sgmft.evaluation.compare.statistics import Panel
+from sgmft.evaluation.compare.figures import project_representations, render_panels, save_figure
+from sgmft.evaluation.compare.statistics import TsnePanel
 
 EVIL = "<script>alert('&')</script>"
 
@@ -28,7 +28,7 @@ def scattered(key, labels, posts=60, seed=0, title=None):
     """A panel without t-SNE's work."""
     points = np.random.default_rng(seed).normal(size=(posts, 2))
     truth = [labels[k % len(labels)] for k in range(posts)]
-    return Panel(key, title or key, points.tolist(), truth, 0.125, 1.5)
+    return TsnePanel(key, title or key, points.tolist(), truth, 0.125, 1.5)
 
 
 def words_of(svg):
@@ -51,7 +51,7 @@ def slow_separation(features, labels):
 
 def test_measures_are_those_of_the_features_not_of_the_map():
     features, labels = clouds(["家", "学校", "Work"])
-    panel = embed("sgmft", "SG-MFT", features, labels)
+    panel = project_representations("sgmft", "SG-MFT", features, labels)
     assert (panel.key, panel.title, panel.labels) == ("sgmft", "SG-MFT", labels)
     assert panel.silhouette == pytest.approx(silhouette_score(features, labels), abs=1e-12)
     assert panel.separation == pytest.approx(slow_separation(features, labels), rel=1e-12)
@@ -61,17 +61,17 @@ def test_measures_are_those_of_the_features_not_of_the_map():
 def test_measures_do_not_follow_shift_turn_or_scale():
     features, labels = clouds(["a", "b"], posts=20)
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))
-    one = embed("k", "t", features, labels)
-    other = embed("k", "t", 1e3 * features @ turn + 7, labels)
+    one = project_representations("k", "t", features, labels)
+    other = project_representations("k", "t", 1e3 * features @ turn + 7, labels)
     assert other.silhouette == pytest.approx(one.silhouette, rel=1e-9)
     assert other.separation == pytest.approx(one.separation, rel=1e-9)
-    stretched = embed("k", "t", features * [100, 1, 1, 1, 1, 1], labels)
+    stretched = project_representations("k", "t", features * [100, 1, 1, 1, 1, 1], labels)
     assert stretched.separation != pytest.approx(one.separation, rel=0.05)  # not standardised
 
 
 def test_tighter_labels_measure_higher_and_lie_apart_on_the_map():
-    loose = embed("k", "t", *clouds(["a", "b", "c"], spread=4.0))
-    tight = embed("k", "t", *clouds(["a", "b", "c"], spread=0.3))
+    loose = project_representations("k", "t", *clouds(["a", "b", "c"], spread=4.0))
+    tight = project_representations("k", "t", *clouds(["a", "b", "c"], spread=0.3))
     assert tight.silhouette > loose.silhouette
     assert tight.separation > loose.separation
     points, truth = np.array(tight.points), np.array(tight.labels)
@@ -84,9 +84,13 @@ def test_tighter_labels_measure_higher_and_lie_apart_on_the_map():
 
 def test_one_seed_gives_one_map():
     features, labels = clouds(["a", "b"], posts=30)
-    assert embed("k", "t", features, labels, seed=3) == embed("k", "t", features, labels, seed=3)
-    narrow = embed("k", "t", features.astype(np.float32).astype(np.float64), labels, seed=3)
-    assert embed("k", "t", features.astype(np.float32), labels, seed=3) == narrow
+    assert project_representations("k", "t", features, labels, seed=3) == project_representations(
+        "k", "t", features, labels, seed=3
+    )
+    narrow = project_representations(
+        "k", "t", features.astype(np.float32).astype(np.float64), labels, seed=3
+    )
+    assert project_representations("k", "t", features.astype(np.float32), labels, seed=3) == narrow
 
 
 @pytest.mark.parametrize("posts", [1, 2, 3, 4, 5, 6])
@@ -102,8 +106,8 @@ def test_few_posts_and_dull_features(posts, kind):
     labels = [f"{k % 2}" for k in range(posts)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        panel = embed("k", "t", features, labels)
-        svg = draw([panel])
+        panel = project_representations("k", "t", features, labels)
+        svg = render_panels([panel])
     points = np.array(panel.points)
     assert points.shape == (posts, 2) and np.isfinite(points).all()
     assert math.isnan(panel.silhouette) == (posts < 3)
@@ -115,27 +119,29 @@ def test_few_posts_and_dull_features(posts, kind):
 
 def test_measures_that_do_not_exist():
     features, _ = clouds(["a"], posts=8)
-    assert math.isnan(embed("k", "t", features, ["a"] * 8).silhouette)
-    assert embed("k", "t", features, ["a"] * 8).separation == pytest.approx(0, abs=1e-12)
-    alone = embed("k", "t", features, list("abcdefgh"))
+    assert math.isnan(project_representations("k", "t", features, ["a"] * 8).silhouette)
+    assert project_representations("k", "t", features, ["a"] * 8).separation == pytest.approx(
+        0, abs=1e-12
+    )
+    alone = project_representations("k", "t", features, list("abcdefgh"))
     assert math.isnan(alone.silhouette) and alone.separation == math.inf
-    assert math.isnan(embed("k", "t", np.ones((8, 2)), ["a", "b"] * 4).separation)
+    assert math.isnan(project_representations("k", "t", np.ones((8, 2)), ["a", "b"] * 4).separation)
 
 
 def test_what_cannot_be_embedded():
     with pytest.raises(SgmftError, match=r"SG-MFT.*2 labels.*\(3, 4\)"):
-        embed("k", "SG-MFT", np.zeros((3, 4)), ["a", "b"])
+        project_representations("k", "SG-MFT", np.zeros((3, 4)), ["a", "b"])
     for shape in ((0, 4), (3, 0), (3,), (3, 1, 1)):
         with pytest.raises(SgmftError, match="one row of features"):
-            embed("k", "t", np.zeros(shape), ["a"] * shape[0])
+            project_representations("k", "t", np.zeros(shape), ["a"] * shape[0])
     with pytest.raises(SgmftError, match="SG-MFT are not finite"):
-        embed("k", "SG-MFT", [[0.0], [math.nan]], ["a", "b"])
+        project_representations("k", "SG-MFT", [[0.0], [math.nan]], ["a", "b"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 23, 56])
 def test_every_label_has_a_look_of_its_own_in_every_panel(count):
     labels = [f"地点 {k:02}" for k in range(count)]
-    svg = draw([scattered(key, labels, posts=112) for key in ("one", "two")])
+    svg = render_panels([scattered(key, labels, posts=112) for key in ("one", "two")])
     assert set(labels) <= set(words_of(svg))
     looks = re.findall(r'<g style="([^"]*)">((?:\s*<use [^>]*/>)+)', svg)
     shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]*)"', svg))
@@ -151,7 +157,7 @@ def test_every_label_has_a_look_of_its_own_in_every_panel(count):
 
 def test_captions_have_the_measures_and_long_titles_wrap():
     title = "Baseline + CLIP + SIM + SFM, a title of many words"
-    svg = draw([scattered("one", ["a"]), scattered("two", ["a"], title=title)])
+    svg = render_panels([scattered("one", ["a"]), scattered("two", ["a"], title=title)])
     words = words_of(svg)
     assert "(a) one" in words and words.count("silhouette 0.12, separation 1.50") == 2
     lines = words[words.index("silhouette 0.12, separation 1.50") + 1 : -1]
@@ -159,17 +165,17 @@ def test_captions_have_the_measures_and_long_titles_wrap():
     assert " ".join(wrapped).startswith(f"(b) {title}")
     assert len(wrapped) > 1 and max(map(len, wrapped)) < 30
     below_zero = scattered("one", ["a"])._replace(silhouette=-0.2)
-    assert "silhouette −0.20, separation 1.50" in words_of(draw([below_zero]))
+    assert "silhouette −0.20, separation 1.50" in words_of(render_panels([below_zero]))
 
 
 def test_figures_are_the_same_every_time_and_follow_the_page():
     panels = [scattered(key, ["a", EVIL, "$x_1$", "a\x00b"]) for key in ("one", "two")]
-    svg = draw(panels)
-    assert svg == draw(panels)
+    svg = render_panels(panels)
+    assert svg == render_panels(panels)
     assert svg.startswith("<svg") and "currentColor" in svg
     assert "<image" not in svg and "<script" not in svg and "dc:date" not in svg
     assert EVIL[:8] in " ".join(words_of(svg)) and "$x_1$" in words_of(svg)
-    others = draw([scattered("three", ["a", "b"])])
+    others = render_panels([scattered("three", ["a", "b"])])
     names = [set(re.findall(r' id="(\w+)"', figure)) for figure in (svg, others)]
     assert names[0] and names[1] and not names[0] & names[1]  # they stand on one page
 
@@ -181,16 +187,19 @@ def test_panels_fill_rows_of_the_width_asked_for():
         root = ElementTree.fromstring(svg)
         return float(root.get("width")[:-2]), float(root.get("height")[:-2])
 
-    (wide, low), (narrow, high) = size(draw(panels)), size(draw(panels, columns=2))
+    (wide, low), (narrow, high) = (
+        size(render_panels(panels)),
+        size(render_panels(panels, columns=2)),
+    )
     assert wide > 2 * narrow and high > 2 * low
-    assert size(draw(panels, columns=9)) == (wide, low)
+    assert size(render_panels(panels, columns=9)) == (wide, low)
 
 
 def test_panels_that_do_not_belong_together():
     with pytest.raises(SgmftError, match="no panel"):
-        draw([])
+        render_panels([])
     with pytest.raises(SgmftError, match="same posts"):
-        draw([scattered("one", ["a", "b"]), scattered("two", ["b", "a"])])
+        render_panels([scattered("one", ["a", "b"]), scattered("two", ["b", "a"])])
 
 
 @pytest.mark.parametrize("fonts", [True, False])
@@ -202,7 +211,7 @@ def test_save_figure(tmp_path, monkeypatch, fonts):
         warnings.simplefilter("error")
         svg, png = save_figure(panels, tmp_path / "new" / "folder", "figure-6")
     assert (svg.name, png.name) == ("figure-6.svg", "figure-6.png")
-    assert svg.read_text("utf-8") == draw(panels)
+    assert svg.read_text("utf-8") == render_panels(panels)
     with Image.open(png) as picture:
         assert picture.format == "PNG" and min(picture.size) > 400
         pixels = np.asarray(picture.convert("RGB"))

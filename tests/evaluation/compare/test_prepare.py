@@ -12,13 +12,13 @@ import pytest
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import make_plan
-from sgmft.evaluation.compare.prepare import Split, prepare
+from sgmft.evaluation.compare.prepare import Split, prepare_comparison
 from sgmft.features.encoders.registry import ENCODERS
 
 
 def data_of(posts: list[Post], tmp_path: Path, split: Split, **options: Any) -> Any:
     plan = make_plan("1", "", "text-only", encoder="tiny")
-    return prepare(posts, plan.rows(), "tiny", tmp_path / "features", split, **options)
+    return prepare_comparison(posts, plan.rows(), "tiny", tmp_path / "features", split, **options)
 
 
 def test_auto_splits_by_user_and_validation_posts_are_training_posts(tiny, small_posts, tmp_path):
@@ -72,7 +72,7 @@ def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(tiny, small_post
     unlabelled = Post("sofa", [], id="none")
     plan = make_plan("1,5", "", "text-only,cleaning-paper", encoder="tiny")
     posts = [*small_posts, only_stop_words, unlabelled]
-    data = prepare(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
+    data = prepare_comparison(posts, plan.rows(), "tiny", tmp_path / "features", Split(by="label"))
     assert set(data.encoded) == {"tiny/light", "tiny/paper"}
     assert len(data.keys) == len(small_posts) and sum(data.left_out.values()) == 2
 
@@ -87,6 +87,6 @@ def test_a_picture_is_encoded_once_for_all_cleanings(tiny, small_posts, tmp_path
 
     monkeypatch.setattr(ENCODERS["tiny"], "encode_images", watched)
     rows = make_plan("1,5", "", "sgmft-tokens,cleaning-paper,cleaning-none").rows()
-    data = prepare(small_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
+    data = prepare_comparison(small_posts, rows, "tiny", tmp_path / "features", Split(by="label"))
     assert len(data.encoded) == 3
     assert seen == [("light", 9), ("paper", 0), ("none", 0)]

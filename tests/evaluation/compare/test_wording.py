@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sgmft.evaluation.compare.statistics import Difference, Line, Spread, Summary, Table
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Line, Summary, Table
 from sgmft.evaluation.compare.wording import (
     count,
     duration,
@@ -18,9 +18,9 @@ REFERENCE = "SG-MFT (default)"
 
 
 def summary(accuracy=0.8, sd=0.01, seeds=3, **options):
-    spread = Spread(accuracy, sd, accuracy - 0.03, accuracy + 0.03)
+    spread = Estimate(accuracy, sd, accuracy - 0.03, accuracy + 0.03)
     options = {"per_class": [ClassScore("家", 1.0, 0.5, accuracy - 0.1, 12)], **options}
-    return Summary(seeds, 1680, spread, spread, Spread(1 - accuracy, sd, 0.0, 1.0), **options)
+    return Summary(seeds, 1680, spread, spread, Estimate(1 - accuracy, sd, 0.0, 1.0), **options)
 
 
 def line(title, accuracy=0.8, gap=None, p=0.5, **options):

@@ -10,12 +10,17 @@ import pytest
 from sgmft import Post
 from sgmft.evaluation.explain.explanation import (
     Explanation,
-    ImageShare,
-    Part,
+    ImageAttribution,
+    PartAttribution,
     SimilarityMap,
-    WordShare,
+    WordAttribution,
 )
-from sgmft.evaluation.explain.page import explanation_page, percent, points, summary
+from sgmft.evaluation.explain.page import (
+    explanation_page,
+    format_points,
+    format_probability,
+    summarize_explanation,
+)
 
 EVIL = "<script>alert('http://x.y')</script>"
 
@@ -29,10 +34,13 @@ def found(small_posts):
         predicted="Restaurant",
         probabilities={"Home": 0.1, "Restaurant": 0.87, "Work": 0.03},
         base=0.2,
-        parts=(Part("text", 0.72, "Restaurant"), Part("picture", -0.05, "Home")),
+        parts=(
+            PartAttribution("text", 0.72, "Restaurant"),
+            PartAttribution("picture", -0.05, "Home"),
+        ),
         exact=True,
-        words=(WordShare("火锅", 0, 2, 0.4), WordShare("desk", 12, 16, -0.1)),
-        pictures=(ImageShare(str(picture), None, "", 2, (0.1, -0.05, 0.0, 0.02)),),
+        words=(WordAttribution("火锅", 0, 2, 0.4), WordAttribution("desk", 12, 16, -0.1)),
+        pictures=(ImageAttribution(str(picture), None, "", 2, (0.1, -0.05, 0.0, 0.02)),),
         similarity=None,
         gate=0.83,
         guidance=(0.65, float("nan")),
@@ -40,33 +48,40 @@ def found(small_posts):
 
 
 def test_the_sentence(found):
-    assert summary(found) == (
+    assert summarize_explanation(found) == (
         "Restaurant, 87\u00a0%: mostly because of the word “火锅”; "
         "the picture alone would say Home."
     )
-    other = replace(found, label="Work", parts=(Part("text", -0.1, "Home"),))
-    assert summary(other) == (
+    other = replace(found, label="Work", parts=(PartAttribution("text", -0.1, "Home"),))
+    assert summarize_explanation(other) == (
         "Work, 3\u00a0%: nothing in the post speaks for it. "
         "The model's own answer is Restaurant, 87\u00a0%."
     )
-    parts = tuple(Part(f"picture {i}", 0.2, "Restaurant") for i in (1, 2))
-    assert "because of picture 1 and picture 2." in summary(replace(found, parts=parts))
+    parts = tuple(PartAttribution(f"picture {i}", 0.2, "Restaurant") for i in (1, 2))
+    assert "because of picture 1 and picture 2." in summarize_explanation(
+        replace(found, parts=parts)
+    )
 
 
 def test_numbers():
-    assert [percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == [
+    assert [format_probability(x) for x in (0, 0.001, 0.5, 0.999, 1)] == [
         "0\u00a0%",
         "under 1\u00a0%",
         "50\u00a0%",
         "over 99\u00a0%",
         "100\u00a0%",
     ]
-    assert [points(x) for x in (0.1234, -0.02, -0.00001, 0.0)] == ["+12.3", "−2.0", "+0.0", "+0.0"]
+    assert [format_points(x) for x in (0.1234, -0.02, -0.00001, 0.0)] == [
+        "+12.3",
+        "−2.0",
+        "+0.0",
+        "+0.0",
+    ]
 
 
 def test_the_page_says_it_all(found):
     page = explanation_page([found], title="Why?")
-    assert summary(found) in page
+    assert summarize_explanation(found) in page
     assert re.search(r'class="w for" style="--s: 1.0" title="\+40.0 points">火锅<', page)
     assert re.search(r'class="w against" style="--s: 0.25" title="−10.0 points">desk<', page)
     assert page.count('src="data:image/jpeg;base64,') == 2
@@ -91,9 +106,9 @@ def test_it_escapes_everything_and_fetches_nothing(found, tmp_path):
         label=EVIL,
         predicted=EVIL,
         probabilities={EVIL: 1.0},
-        parts=(Part("text", 0.8, EVIL),),
-        words=(WordShare(EVIL, 0, len(EVIL), 0.4),),
-        pictures=(ImageShare(str(post.images[0]), None, "", 1, (0.1,)),),
+        parts=(PartAttribution("text", 0.8, EVIL),),
+        words=(WordAttribution(EVIL, 0, len(EVIL), 0.4),),
+        pictures=(ImageAttribution(str(post.images[0]), None, "", 1, (0.1,)),),
         similarity=SimilarityMap("cosine", (EVIL,), 1, ((0.5,),)),
     )
     bad = Post(EVIL, id=EVIL, error=EVIL, place=EVIL)
@@ -104,7 +119,7 @@ def test_it_escapes_everything_and_fetches_nothing(found, tmp_path):
 
 
 def test_odd_spans_lose_no_text(found):
-    words = tuple(WordShare("x", a, b, 0.1) for a, b in ((0, 2), (1, 3), (0, 0), (4, 6)))
+    words = tuple(WordAttribution("x", a, b, 0.1) for a, b in ((0, 2), (1, 3), (0, 0), (4, 6)))
     page = explanation_page([replace(found, words=words)], title="Why?")
     quote = re.search(r"<blockquote>(.*)</blockquote>", page, re.S).group(1)
     assert re.sub(r"<[^>]*>", "", quote) == found.post.text

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sgmft import Post
 from sgmft.evaluation.explain.attribution import blank_regions
-from sgmft.evaluation.explain.masked_model import Model, PostReader
+from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,10 @@ def colours(tmp_path_factory):
 @pytest.mark.parametrize("preset", ["default", "elements", "tokens"])
 def test_parts_left_out_or_replaced(tiny, small_posts, colours, preset):
     locator = tiny(preset=preset, val_size=0.0).fit(small_posts)
-    model = Model(
+    model = ExplainedModel(
         locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
     )
-    reader = PostReader(Post("the boss", colours("red", "green", "blue")), model)
+    reader = MaskedPredictor(Post("the boss", colours("red", "green", "blue")), model)
     green = reader.pictures[1]
     cases = {
         "without the text": (reader.with_parts(False, [1, 1, 1]), ("", "red green blue")),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.statistics import Panel
+from sgmft.evaluation.compare.statistics import TsnePanel
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.utils.files import error_reason, make_whole, write_whole
 
@@ -33,9 +33,9 @@ _SIDE, _GAP, _LINE = 2.2, 0.12, 0.165  # inches: a panel's side, between panels,
 _POINT = 0.6 / 72  # inches a point of font size takes in one column of text
 
 
-def embed(
+def project_representations(
     key: str, title: str, fused: npt.ArrayLike, labels: Sequence[str], seed: int = 0
-) -> Panel:
+) -> TsnePanel:
     """Return the map of one row's fused representations, and how well they keep labels apart.
 
     The map is t-SNE (van der Maaten and Hinton, 2008) from the two principal components, with
@@ -72,7 +72,7 @@ def embed(
         points = _map(features, seed)
         silhouette = _silhouette(features, classes)
     separation = _separation(features, classes)
-    return Panel(key, title, points.tolist(), list(labels), silhouette, separation)
+    return TsnePanel(key, title, points.tolist(), list(labels), silhouette, separation)
 
 
 def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
@@ -115,7 +115,7 @@ def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
     return math.inf if between > nothing else math.nan
 
 
-def draw(panels: Sequence[Panel], columns: int = 5) -> str:
+def render_panels(panels: Sequence[TsnePanel], columns: int = 5) -> str:
     """Return the panels as SVG text, `columns` in a row, with one legend for all of them.
 
     A label has its own marker and colour, the same in every panel. Text stays text, in the
@@ -140,7 +140,7 @@ def _lighter(group: re.Match[str]) -> str:
 
 
 def save_figure(
-    panels: Sequence[Panel], folder: str | Path, name: str, columns: int = 5
+    panels: Sequence[TsnePanel], folder: str | Path, name: str, columns: int = 5
 ) -> tuple[Path, Path]:
     """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
 
@@ -151,7 +151,7 @@ def save_figure(
     """
     folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    text = draw(panels, columns)
+    text = render_panels(panels, columns)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(svg, text.encode(errors="replace"))
@@ -165,7 +165,7 @@ def save_figure(
     return svg, png
 
 
-def _figure(panels: Sequence[Panel], columns: int) -> Figure:
+def _figure(panels: Sequence[TsnePanel], columns: int) -> Figure:
     """Lay the panels out by hand, with text measured in columns: a reader's fonts are unknown."""
     from matplotlib.figure import Figure
 
@@ -198,7 +198,7 @@ def _figure(panels: Sequence[Panel], columns: int) -> Figure:
     return figure
 
 
-def _caption(place: int, panel: Panel) -> list[str]:
+def _caption(place: int, panel: TsnePanel) -> list[str]:
     letter = chr(ord("a") + place) if place < 26 else str(place + 1)
     figures = f"silhouette {_number(panel.silhouette)}, separation {_number(panel.separation)}"
     return [*_wrapped(f"({letter}) {panel.title}", int(_SIDE / (9.5 * _POINT))), figures]
@@ -223,7 +223,7 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
     yield line
 
 
-def _points(axes: Axes, panel: Panel, labels: Iterable[str]) -> None:
+def _points(axes: Axes, panel: TsnePanel, labels: Iterable[str]) -> None:
     points = np.asarray(panel.points, dtype=np.float64).reshape(-1, 2)
     truth = np.asarray(panel.labels, dtype=object)
     size = float(np.clip(75 / math.sqrt(len(points)), 1.6, 5.0))  # points of 1/72 inch

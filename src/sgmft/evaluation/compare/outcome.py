@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 
 from sgmft.evaluation.compare.catalogue import FigurePlan, Row, TablePlan, rows
 from sgmft.evaluation.compare.comparison import Comparison, Found
-from sgmft.evaluation.compare.figures import embed, save_figure
+from sgmft.evaluation.compare.figures import project_representations, save_figure
 from sgmft.evaluation.compare.statistics import (
     Difference,
-    FigurePart,
     Line,
+    ReportFigure,
     Summary,
     Table,
     corrected,
@@ -103,13 +103,13 @@ def _line(
     )
 
 
-def make_figures(comparison: Comparison, folder: Path) -> list[FigurePart]:
+def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
     """Every figure of the plan as far as its rows ran; SVG and PNG files go to `folder`."""
     data, parts = comparison.data, []
     truth = [data.labels[data.classes[i]] for i, is_test in enumerate(data.test) if is_test]
     for plan in comparison.plan.figures:
         panels = [
-            embed(key, rows()[key].title, _fused(comparison, key), truth)
+            project_representations(key, rows()[key].title, _fused(comparison, key), truth)
             for key in plan.rows
             if 0 in comparison.found[key].runs
         ]
@@ -118,14 +118,14 @@ def make_figures(comparison: Comparison, folder: Path) -> list[FigurePart]:
     return parts
 
 
-def _figure(plan: FigurePlan, files: tuple[Path, Path]) -> FigurePart:
+def _figure(plan: FigurePlan, files: tuple[Path, Path]) -> ReportFigure:
     about = (
         "t-SNE of the test posts' fused representations, the same posts, seed and initialisation "
         "in every panel. Silhouette and separation are of the representations themselves, not of "
         "the drawing."
     )
     svg = files[0].read_text("utf-8")
-    return FigurePart(plan.number, plan.title, about, svg, [file.name for file in files])
+    return ReportFigure(plan.number, plan.title, about, svg, [file.name for file in files])
 
 
 def _fused(comparison: Comparison, key: str) -> npt.NDArray[np.float32]:

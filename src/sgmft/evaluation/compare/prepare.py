@@ -60,7 +60,7 @@ def encoder_setting(row: Row, encoder: str) -> EncoderSetting:
     return EncoderSetting(method.encoder or encoder, cleaning, row.patch_grid)
 
 
-def prepare(
+def prepare_comparison(
     posts: Sequence[Post],
     rows: Sequence[Row],
     encoder: str,

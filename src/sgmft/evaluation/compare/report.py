@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.statistics import FigurePart, Table
+from sgmft.evaluation.compare.statistics import ReportFigure, Table
 from sgmft.evaluation.compare.wording import (
     GUIDE,
     MAP_GUIDE,
@@ -36,7 +36,7 @@ def to_markdown(
     *,
     title: str,
     tables: Sequence[Shown],
-    figures: Sequence[FigurePart],
+    figures: Sequence[ReportFigure],
     data: Mapping[str, str],
     commands: Sequence[str],
     versions: Mapping[str, str],
@@ -83,7 +83,7 @@ def _table(table: Shown) -> Iterator[str]:
         yield "</details>"
 
 
-def _figure(figure: FigurePart) -> Iterator[str]:
+def _figure(figure: ReportFigure) -> Iterator[str]:
     heading = escape(f"Figure {figure.number}. {figure.title}")
     yield f"## {heading}"
     yield _paragraph(figure.about)
@@ -145,7 +145,7 @@ def write_report(
     *,
     title: str,
     tables: Sequence[Table],
-    figures: Sequence[FigurePart] = (),
+    figures: Sequence[ReportFigure] = (),
     data: Mapping[str, str],
     commands: Sequence[str] = (),
     versions: Mapping[str, str],

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.calibration import BINS, bin_of, calibration
+from sgmft.evaluation.calibration import BINS, bin_index, measure_calibration
 from sgmft.evaluation.metrics import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
 
 
-class Spread(NamedTuple):
+class Estimate(NamedTuple):
     """A figure over S seeds: mean and standard deviation (n - 1; NaN for one seed) over seeds, and
     the 95 % bootstrap interval of the mean over posts.
     """
@@ -53,9 +53,9 @@ class Summary:
 
     seeds: int
     posts: int
-    accuracy: Spread
-    macro_f1: Spread
-    calibration_error: Spread
+    accuracy: Estimate
+    macro_f1: Estimate
+    calibration_error: Estimate
     per_class: Sequence[ClassScore]
     groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ class Table:
     reference: str = "SG-MFT (default)"
 
 
-class Panel(NamedTuple):
+class TsnePanel(NamedTuple):
     """One panel of a figure: the fused representations of one row on the test posts."""
 
     key: str
@@ -118,7 +118,7 @@ class Panel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FigurePart:
+class ReportFigure:
     """One figure of the report.
 
     Attributes:
@@ -197,7 +197,7 @@ def summarise(
     low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
     sd = found.std(axis=0, ddof=1) if runs > 1 else np.full(3, np.nan)
     table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
-    accuracy, macro_f1, error = (Spread(*map(float, row)) for row in table)
+    accuracy, macro_f1, error = (Estimate(*map(float, row)) for row in table)
     right = (predicted == true).mean(axis=0)  # (N,)
     return Summary(
         seeds=runs,
@@ -228,7 +228,7 @@ def calibration_error(probabilities: _Given, truth: _Truth, bins: int = BINS) ->
     if bins < 1:
         raise SgmftError(f"the calibration error needs 1 bin or more, not {bins}")
     probs, true = _checked(np.asarray(probabilities)[None], truth)
-    return calibration(probs[0], true, bins).error
+    return measure_calibration(probs[0], true, bins).error
 
 
 def difference(
@@ -320,7 +320,7 @@ def _gaps(probs: _Numbers, true: _Cells, bins: int) -> _Numbers:
     """
     top = probs.max(axis=1)  # (N,)
     gaps = np.zeros((len(top), bins))
-    gaps[np.arange(len(top)), bin_of(top, bins)] = (probs.argmax(axis=1) == true) - top
+    gaps[np.arange(len(top)), bin_index(top, bins)] = (probs.argmax(axis=1) == true) - top
     return gaps
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sgmft.evaluation.compare.statistics import Difference, Line, Spread, Summary, Table
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Line, Summary, Table
 from sgmft.evaluation.report import MOST_VALUES
 
 NOTHING = "–"
@@ -215,7 +215,7 @@ def _columns(table: Table) -> dict[str, list[Cell]]:
     }
 
 
-def _scores(spreads: Sequence[Spread | None], lowest: bool = False) -> list[Cell]:
+def _scores(spreads: Sequence[Estimate | None], lowest: bool = False) -> list[Cell]:
     means = [spread.mean for spread in spreads if spread and math.isfinite(spread.mean)]
     best = (min(means) if lowest else max(means)) if len(means) > 1 else math.nan
     cells = []
@@ -320,7 +320,7 @@ def _share(value: float | None, best: float, among: Sequence[object]) -> Cell:
     return Cell(percent(value), strong=value == best and len(among) > 1)
 
 
-def _interval(spread: Spread) -> str:
+def _interval(spread: Estimate) -> str:
     return f"{percent(spread.low)}{SPACE}to{SPACE}{percent(spread.high)}"
 
 

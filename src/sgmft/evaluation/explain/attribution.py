@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmft.data.preprocessing.images import Pixels
-from sgmft.evaluation.explain.masked_model import Chances, PostReader
+from sgmft.evaluation.explain.masked_model import Chances, MaskedPredictor
 from sgmft.evaluation.explain.words import Word, without
 
 Coalitions = NDArray[np.bool_]  # (N, n), True where a player takes part
@@ -89,7 +89,7 @@ MOST_WORDS = 64  # told apart in one text
 GRID = 4  # a picture is judged by its GRID x GRID regions
 
 
-def part_shares(reader: PostReader, label: int) -> Shares:
+def part_values(reader: MaskedPredictor, label: int) -> Shares:
     """Of the text, if there is one, and of each picture: from a post with nothing to this one.
 
     What is left out is missing, not blank.
@@ -105,7 +105,7 @@ def part_shares(reader: PostReader, label: int) -> Shares:
     return shapley_values(game, has_text + len(reader.pictures))
 
 
-def word_losses(reader: PostReader, words: Sequence[Word], label: int) -> NDArray[np.float64]:
+def word_losses(reader: MaskedPredictor, words: Sequence[Word], label: int) -> NDArray[np.float64]:
     """What the probability loses when a word is deleted, everything else staying: (n,)."""
 
     def game(coalitions: Coalitions) -> Chances:
@@ -115,7 +115,7 @@ def word_losses(reader: PostReader, words: Sequence[Word], label: int) -> NDArra
     return _losses(game, len(words))
 
 
-def region_losses(reader: PostReader, number: int, label: int) -> NDArray[np.float64]:
+def region_losses(reader: MaskedPredictor, number: int, label: int) -> NDArray[np.float64]:
     """What it loses when a region of picture `number` is blanked: (GRID²,), row by row.
 
     A blanked region has the picture's mean colour.

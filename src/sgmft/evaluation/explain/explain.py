@@ -10,17 +10,22 @@ from sgmft.data.preprocessing.thumbnails import make_thumbnail, to_data_url
 from sgmft.evaluation.explain.attribution import (
     GRID,
     MOST_WORDS,
-    part_shares,
+    part_values,
     region_losses,
     word_losses,
 )
-from sgmft.evaluation.explain.explanation import Explanation, ImageShare, Part, WordShare
-from sgmft.evaluation.explain.masked_model import Model, PostReader, check_label
+from sgmft.evaluation.explain.explanation import (
+    Explanation,
+    ImageAttribution,
+    PartAttribution,
+    WordAttribution,
+)
+from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor, check_label
 from sgmft.evaluation.explain.similarity import similarity_map
 from sgmft.evaluation.explain.words import find_words
 
 
-def explain_post(post: Post, model: Model, label: str | None = None) -> Explanation:
+def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
     """What text and pictures, words and regions bring to the probability of a label.
 
     The contributions of text and pictures are Shapley values; those of words and regions what the
@@ -35,12 +40,12 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
     """
     labels = list(model.labels)
     check_label(label, labels)
-    reader = PostReader(post, model)
+    reader = MaskedPredictor(post, model)
     probs = reader.probabilities([reader.whole])[0]
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
     k = labels.index(label)
-    shares = part_shares(reader, k)
+    shares = part_values(reader, k)
     words = find_words(post.text, reader.text, MOST_WORDS)
     word_values = word_losses(reader, words, k)
     gate, guidance = _guidance(reader)
@@ -53,7 +58,7 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
         parts=_parts(reader, shares.values.tolist()),
         exact=shares.exact,
         words=tuple(
-            WordShare(word.text, *word.shown, float(value))
+            WordAttribution(word.text, *word.shown, float(value))
             for word, value in zip(words, word_values, strict=True)
         ),
         pictures=tuple(_picture(reader, post, i, k) for i in range(len(reader.pictures))),
@@ -63,7 +68,7 @@ def explain_post(post: Post, model: Model, label: str | None = None) -> Explanat
     )
 
 
-def _picture(reader: PostReader, post: Post, number: int, k: int) -> ImageShare:
+def _picture(reader: MaskedPredictor, post: Post, number: int, k: int) -> ImageAttribution:
     """What the regions of picture `number` bring to class k."""
     file = reader.files[number]
     frame, seen = None, ""
@@ -73,10 +78,10 @@ def _picture(reader: PostReader, post: Post, number: int, k: int) -> ImageShare:
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)
     losses = tuple(region_losses(reader, number, k).tolist())
-    return ImageShare(str(post.images[file]), frame, seen, GRID, losses)
+    return ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
 
 
-def _parts(reader: PostReader, shares: list[float]) -> tuple[Part, ...]:
+def _parts(reader: MaskedPredictor, shares: list[float]) -> tuple[PartAttribution, ...]:
     """Names, contributions, and what each part says alone."""
     count = len(reader.pictures)
     pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
@@ -87,13 +92,13 @@ def _parts(reader: PostReader, shares: list[float]) -> tuple[Part, ...]:
     alone = reader.probabilities(rows).argmax(1).tolist()
     labels = reader.model.labels
     return tuple(
-        Part(name, share, labels[best])
+        PartAttribution(name, share, labels[best])
         for name, share, best in zip(names, shares, alone, strict=True)
     )
 
 
 @torch.no_grad()
-def _guidance(reader: PostReader) -> tuple[float | None, tuple[float, float] | None]:
+def _guidance(reader: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
     """P^m as the text's weight, and the entropies of P^m and P^e."""
     network = reader.model.network
     batch = reader.features([reader.whole]).batch(torch.tensor([0]), network.reads_ngrams)

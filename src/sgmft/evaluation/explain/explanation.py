@@ -11,7 +11,7 @@ from sgmft.utils.files import nan_to_none
 
 
 @dataclass(frozen=True)
-class Part:
+class PartAttribution:
     """The text or a picture.
 
     Attributes:
@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class WordShare:
+class WordAttribution:
     """A word, or words in a row where a text is long.
 
     Attributes:
@@ -42,7 +42,7 @@ class WordShare:
 
 
 @dataclass(frozen=True)
-class ImageShare:
+class ImageAttribution:
     """The regions of one picture.
 
     Attributes:
@@ -106,10 +106,10 @@ class Explanation:
     predicted: str
     probabilities: Mapping[str, float]
     base: float
-    parts: tuple[Part, ...]
+    parts: tuple[PartAttribution, ...]
     exact: bool
-    words: tuple[WordShare, ...]
-    pictures: tuple[ImageShare, ...]
+    words: tuple[WordAttribution, ...]
+    pictures: tuple[ImageAttribution, ...]
     similarity: SimilarityMap | None
     gate: float | None
     guidance: tuple[float, float] | None

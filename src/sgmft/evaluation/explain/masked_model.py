@@ -22,7 +22,7 @@ from sgmft.models.inference import predict_logits
 Chances = NDArray[np.float64]
 
 
-class UnreadableError(SgmftError):
+class UnexplainableError(SgmftError):
     """A post of which a model can say nothing, and why."""
 
     def __init__(self, post: Post, reason: str) -> None:
@@ -31,7 +31,7 @@ class UnreadableError(SgmftError):
 
 
 @dataclass(frozen=True)
-class Model:
+class ExplainedModel:
     """What explaining needs of a trained locator.
 
     Attributes:
@@ -48,7 +48,7 @@ class Model:
     temperature: float
 
 
-class PostReader:
+class MaskedPredictor:
     """Asks a model about one post and about what is left of it.
 
     A side that is left out is missing, as in a post that never had it: the model's own way with
@@ -61,13 +61,13 @@ class PostReader:
         whole: the post's features.
 
     Raises:
-        UnreadableError: it has an error or nothing to go on, or a picture cannot be read.
+        UnexplainableError: it has an error or nothing to go on, or a picture cannot be read.
     """
 
-    def __init__(self, post: Post, model: Model) -> None:
+    def __init__(self, post: Post, model: ExplainedModel) -> None:
         content = prepare_post(post, model.encoder.info)
         if isinstance(content, str):
-            raise UnreadableError(post, content)
+            raise UnexplainableError(post, content)
         self.model = model
         self.text = content.text
         self.pictures = content.pictures

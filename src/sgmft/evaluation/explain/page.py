@@ -11,7 +11,12 @@ from typing import Any
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.thumbnails import make_thumbnail
-from sgmft.evaluation.explain.explanation import Explanation, ImageShare, Part, SimilarityMap
+from sgmft.evaluation.explain.explanation import (
+    Explanation,
+    ImageAttribution,
+    PartAttribution,
+    SimilarityMap,
+)
 from sgmft.utils.templates import render
 
 MOSTLY = 2 / 3  # of what speaks for a label
@@ -21,20 +26,20 @@ NOTHING = 0.005  # half a percentage point
 MOST_NAMED = 3  # words
 
 
-def summary(found: Explanation) -> str:
+def summarize_explanation(found: Explanation) -> str:
     """For instance "Restaurant, 87 %: mostly because of the words “火锅” and “好吃”." """
-    told = f"{found.label}, {percent(found.probability)}: {_because(found)}"
-    if others := dissenting(found):
+    told = f"{found.label}, {format_probability(found.probability)}: {_because(found)}"
+    if others := dissenting_parts(found):
         said = [f"{the(part)} alone would say {part.alone}" for part in others]
-        told += f"; {joined(said)}"
+        told += f"; {join_words(said)}"
     told += "."
     if found.label != found.predicted:
-        chance = percent(found.probabilities[found.predicted])
+        chance = format_probability(found.probabilities[found.predicted])
         told += f" The model's own answer is {found.predicted}, {chance}."
     return told
 
 
-def percent(share: float) -> str:
+def format_probability(share: float) -> str:
     """0.874 -> "87 %", with a space that does not break."""
     if 0 < share < 0.005:
         return "under 1\u00a0%"
@@ -43,27 +48,27 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%"
 
 
-def points(share: float) -> str:
+def format_points(share: float) -> str:
     """A signed difference in percentage points: 0.123 -> "+12.3", -0.02 -> "−2.0"."""
     rounded = round(100 * share, 1)
     return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
 
 
-def joined(items: Sequence[str]) -> str:
+def join_words(items: Sequence[str]) -> str:
     """["a", "b", "c"] -> "a, b and c"."""
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def strongest(found: Explanation) -> str:
+def describe_strongest(found: Explanation) -> str:
     """How far single words and regions move the probability, which shades cannot tell."""
     names = {"words": "word", "regions": "region"}
-    told = [f"the strongest {names[what]} by {x:.1f}" for what, x in farthest(found).items()]
-    return f"How far they move the probability: {joined(told)} points."
+    told = [f"the strongest {names[what]} by {x:.1f}" for what, x in largest_effects(found).items()]
+    return f"How far they move the probability: {join_words(told)} points."
 
 
-def farthest(found: Explanation) -> dict[str, float]:
+def largest_effects(found: Explanation) -> dict[str, float]:
     """By how many points the strongest of the "words" and "regions", as far as there are any."""
     words = [abs(word.contribution) for word in found.words]
     regions = [abs(x) for picture in found.pictures for x in picture.contributions]
@@ -71,7 +76,7 @@ def farthest(found: Explanation) -> dict[str, float]:
     return {what: 100 * max(each) for what, each in values.items() if each}
 
 
-def main_parts(found: Explanation) -> list[Part]:
+def main_parts(found: Explanation) -> list[PartAttribution]:
     """Of the parts that speak for the label, the first few that together are most of it."""
     speaking = [part for part in found.parts if part.contribution > NOTHING]
     speaking.sort(key=lambda part: -part.contribution)
@@ -96,7 +101,7 @@ def main_words(found: Explanation) -> list[str]:
     return best
 
 
-def dissenting(found: Explanation) -> list[Part]:
+def dissenting_parts(found: Explanation) -> list[PartAttribution]:
     """The first few of several parts that alone would say another label."""
     others = [part for part in found.parts if part.alone != found.label]
     return others[:MOST_NAMED] if len(found.parts) > 1 else []
@@ -107,20 +112,20 @@ def _because(found: Explanation) -> str:
     if not main:
         return "nothing in the post speaks for it"
     alone = len(main) == 1 and len(found.parts) > 1
-    return f"{'mostly ' if alone else ''}because of {joined([_named(found, x) for x in main])}"
+    return f"{'mostly ' if alone else ''}because of {join_words([_named(found, x) for x in main])}"
 
 
-def _named(found: Explanation, part: Part) -> str:
+def _named(found: Explanation, part: PartAttribution) -> str:
     """The picture, or the text by its words."""
     if part.name != "text":
         return the(part)
     best = main_words(found)
     if not best:
         return "the text as a whole"
-    return f"the word{'s' if len(best) > 1 else ''} {joined([f'“{word}”' for word in best])}"
+    return f"the word{'s' if len(best) > 1 else ''} {join_words([f'“{word}”' for word in best])}"
 
 
-def the(part: Part) -> str:
+def the(part: PartAttribution) -> str:
     """ "the text", "the picture", "picture 2"."""
     return part.name if part.name[-1].isdigit() else f"the {part.name}"
 
@@ -140,32 +145,34 @@ def explanation_page(
     Args:
         refused: posts that could not be explained, each with its `error`.
     """
-    rows = [shown(found) for found in explanations]
+    rows = [explanation_view(found) for found in explanations]
     return render(
         "evaluation/templates/explain.html", title=title, explanations=rows, refused=refused
     )
 
 
-def shown(found: Explanation) -> dict[str, Any]:
+def explanation_view(found: Explanation) -> dict[str, Any]:
     """An explanation as templates show it."""
     both = {part.name == "text" for part in found.parts} == {True, False}  # text and picture
     probs = sorted(found.probabilities.items(), key=lambda item: -item[1])
     return {
         "id": found.post.id or found.post.place,
-        "summary": summary(found),
+        "summary": summarize_explanation(found),
         "label": found.label,
         "truth": found.post.label,
         "text": _pieces(found),
         "pictures": [_picture(found, share) for share in found.pictures],
-        "probs": [(name, chance, percent(chance)) for name, chance in probs[:MOST_CLASSES]],
+        "probs": [
+            (name, chance, format_probability(chance)) for name, chance in probs[:MOST_CLASSES]
+        ],
         "more": max(0, len(probs) - MOST_CLASSES),
         "steps": _steps(found),
         "exact": found.exact,
-        "strongest": strongest(found),
+        "strongest": describe_strongest(found),
         "alone": [(the(part), part.alone) for part in found.parts],
         "both": both,
         "similarity": None if found.similarity is None else _maps(found, found.similarity),
-        "gate": percent(found.gate) if both and found.gate is not None else "",
+        "gate": format_probability(found.gate) if both and found.gate is not None else "",
         "guidance": _guidance(found) if both else [],
     }
 
@@ -188,18 +195,18 @@ def _shade(contribution: float, scale: float) -> dict[str, Any]:
     """How strongly and in which manner something is shaded, and its number."""
     strength = abs(contribution) / scale
     kind = "" if strength < 0.05 else "for" if contribution > 0 else "against"
-    number = points(contribution)
+    number = format_points(contribution)
     return {"kind": kind, "strength": round(strength, 2), "points": number}
 
 
-def _picture(found: Explanation, share: ImageShare) -> dict[str, Any]:
+def _picture(found: Explanation, share: ImageAttribution) -> dict[str, Any]:
     largest = (abs(x) for picture in found.pictures for x in picture.contributions)
     scale = max([LEAST, *largest])
     cells = [_shade(x, scale) for x in share.contributions]
     return {**_image(share), "grid": share.grid, "cells": cells}
 
 
-def _image(share: ImageShare) -> dict[str, str]:
+def _image(share: ImageAttribution) -> dict[str, str]:
     try:
         return {"data": share.seen or make_thumbnail(Path(share.file)), "reason": ""}
     except ImageError as error:  # it was there a moment ago
@@ -223,11 +230,14 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
             "number": number,
         }
 
-    bars = [bar("with nothing", 0, found.base, "level", percent(found.base))]
+    bars = [bar("with nothing", 0, found.base, "level", format_probability(found.base))]
     for part, start, end in zip(found.parts, sums, sums[1:], strict=False):
         kind = "for" if part.contribution >= 0 else "against"
-        bars.append(bar(part.name, start, end, kind, points(part.contribution)))
-    return [*bars, bar("this post", 0, found.probability, "level", percent(found.probability))]
+        bars.append(bar(part.name, start, end, kind, format_points(part.contribution)))
+    return [
+        *bars,
+        bar("this post", 0, found.probability, "level", format_probability(found.probability)),
+    ]
 
 
 def _maps(found: Explanation, similarity: SimilarityMap) -> dict[str, Any]:

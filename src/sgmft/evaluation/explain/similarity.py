@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from sgmft.data.preprocessing.text import split_words
 from sgmft.evaluation.explain.explanation import SimilarityMap
-from sgmft.evaluation.explain.masked_model import PostReader
+from sgmft.evaluation.explain.masked_model import MaskedPredictor
 from sgmft.evaluation.explain.words import SEGMENTED, is_word
 from sgmft.models.sgmft import SGMFT
 
 
-def similarity_map(reader: PostReader) -> SimilarityMap | None:
+def similarity_map(reader: MaskedPredictor) -> SimilarityMap | None:
     """P^e of SG-MFT in the tokens view, else cosines in a shared space, else None.
 
     None also for a post without text or without pictures.
@@ -40,7 +40,7 @@ def similarity_map(reader: PostReader) -> SimilarityMap | None:
     )
 
 
-def _guidance(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32] | None:
+def _guidance(reader: MaskedPredictor, spoken: Sequence[str]) -> NDArray[np.float32] | None:
     """P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
 
     None where the network has none, or tokens cannot be told to belong to words.
@@ -62,7 +62,7 @@ def _guidance(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32] 
     return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
 
 
-def _cosines(reader: PostReader, spoken: Sequence[str]) -> NDArray[np.float32]:
+def _cosines(reader: MaskedPredictor, spoken: Sequence[str]) -> NDArray[np.float32]:
     """Cosines (n, m) of each word, encoded alone, and each region."""
     encoder = reader.model.encoder
     said = encoder.encode_texts(spoken, False).pooled

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sgmft.evaluation.explain.explanation import Explanation, Part
-from sgmft.evaluation.explain.page import dissenting, farthest, main_parts, main_words
+from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
+from sgmft.evaluation.explain.page import dissenting_parts, largest_effects, main_parts, main_words
 from sgmft.serving.page.chinese_reasons import reason
 from sgmft.serving.page.wording import Wording
 
@@ -25,7 +25,7 @@ def percent(share: float) -> str:
 def summary(found: Explanation) -> str:
     """For instance "Restaurant，87%：主要因为“火锅”“好吃”这些词。" """
     told = f"{found.label}，{percent(found.probability)}：{_because(found)}"
-    if others := dissenting(found):
+    if others := dissenting_parts(found):
         said = [f"单看{part_name(part.name)}会判断为 {part.alone}" for part in others]
         told += "；" + "，".join(said)
     return told + "。"
@@ -34,7 +34,7 @@ def summary(found: Explanation) -> str:
 def strongest(found: Explanation) -> str:
     """How far single words and regions move the probability."""
     names = {"words": "词", "regions": "区域"}
-    told = [f"影响最大的{names[what]}为 {x:.1f}" for what, x in farthest(found).items()]
+    told = [f"影响最大的{names[what]}为 {x:.1f}" for what, x in largest_effects(found).items()]
     return f"对概率的影响（百分点）：{'，'.join(told)}。"
 
 
@@ -46,7 +46,7 @@ def _because(found: Explanation) -> str:
     return f"{'主要' if alone else ''}因为{'、'.join(_named(found, part) for part in main)}"
 
 
-def _named(found: Explanation, part: Part) -> str:
+def _named(found: Explanation, part: PartAttribution) -> str:
     if part.name != "text":
         return part_name(part.name)
     best = main_words(found)

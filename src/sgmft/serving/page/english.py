@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sgmft.evaluation.explain.page import percent, strongest, summary
+from sgmft.evaluation.explain.page import (
+    describe_strongest,
+    format_probability,
+    summarize_explanation,
+)
 from sgmft.serving.page.wording import Wording
 
 
@@ -68,10 +72,10 @@ ENGLISH = Wording(
     "pictures could come in. Words and regions: what the probability loses when one is taken "
     "away. Where several words say the same, none of them alone loses much. All this says what "
     "moved the model, not what is true, nor where anyone was.",
-    percent=percent,
+    percent=format_probability,
     summary_start="{label}, {percent}: ",
-    summary=summary,
-    strongest=strongest,
+    summary=summarize_explanation,
+    strongest=describe_strongest,
     table_tab="A table",
     table="Table of posts",
     table_hint="CSV, TSV, JSON lines or Parquet with a column “text”, and “image” or “images” "

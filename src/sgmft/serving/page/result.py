@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.evaluation.explain.page import MOST_CLASSES, shown
+from sgmft.evaluation.explain.page import MOST_CLASSES, explanation_view
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.page.wording import Wording
@@ -69,7 +69,7 @@ def _explained(words: Wording, why: Explanation, label: str | None) -> dict[str,
     Args:
         label: that is said already.
     """
-    page = shown(why)
+    page = explanation_view(why)
     first, *parts, last = page["steps"]
     steps = [
         first | {"name": words.part("nothing"), "number": words.percent(why.base)},
