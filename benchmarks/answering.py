@@ -25,7 +25,7 @@ def main() -> None:
     some = data.take(torch.arange(2000))
     x = torch.cat([data.features.text, data.features.image], 1).numpy()
     regression = LogisticRegression(tol=1e-2).fit(x[:2000], some.labels.numpy())
-    for name in ("linear-probe", "sgmft"):
+    for name in ("linear-probe", "gated-experts"):
         method = get_method(name)
         task = TrainingTask(some, CLASSES, COMPACT, method, method.preset())
         network = task.network(some.features)

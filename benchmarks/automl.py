@@ -36,7 +36,7 @@ from sgmft.evaluation.compare.statistics import Estimate, difference, summarise
 TITLES = {
     "text": "AutoGluon, text",
     "features": "AutoGluon, text and features",
-    "default": "SG-MFT (default)",
+    "default": "Similarity-gated experts",
 }
 
 

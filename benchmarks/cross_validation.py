@@ -30,7 +30,8 @@ from sgmft.evaluation.compare.cells import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.inference import predict_logits
-from sgmft.models.registry import get_method
+from sgmft.models.method import Method
+from sgmft.models.registry import METHODS, find_method
 from sgmft.training.fit import TrainingTask, choose, refit
 from sgmft.utils.files import write_whole
 
@@ -106,17 +107,18 @@ def folds_of(posts: Sequence[Post]) -> list[list[int]]:
     return [*folds, rest]
 
 
-def parse(name: str) -> tuple[str, str | None, dict[str, str]]:
+def parse(name: str) -> tuple[Method, str | None, dict[str, str]]:
     """The method, preset and single settings of "unis-mmc", or of "default gate=constant"."""
     kind, *pairs = name.split()
-    preset = kind if kind in get_method("sgmft").presets else None
-    return "sgmft" if preset else kind, preset, dict(pair.split("=", 1) for pair in pairs)
+    preset = None if kind in METHODS else kind
+    method = find_method(None if preset else kind, preset)
+    return method, preset, dict(pair.split("=", 1) for pair in pairs)
 
 
 def title(name: str) -> str:
     """As tables show it; the reference in bold."""
     method, preset, settings = parse(name)
-    words = [get_method(method).title, *([f"({preset})"] if preset else [])]
+    words = [method.title, *([f"({preset})"] if len(method.presets) > 1 else [])]
     words += [f"{key}={value}" for key, value in settings.items()]
     return f"**{' '.join(words)}**" if name == REFERENCE else " ".join(words)
 
@@ -127,11 +129,11 @@ def cross_validate(
     """Probabilities (N, K) of every post by the run that has not seen it.
 
     Args:
-        name: a method or a preset of SG-MFT, and single settings: "default gate=constant".
+        name: a method, or a preset that names one, and single settings: "default gate=constant".
     """
     method, preset, settings = parse(name)
     locator = SemanticLocator(
-        method=method, preset=preset, settings=settings, features=options.features
+        method=method.name, preset=preset, settings=settings, features=options.features
     )
     folds = folds_of(posts)
     files = [folder / f"fold-{i}.npy" for i in range(FOLDS)]

@@ -2,7 +2,7 @@
 
     python benchmarks/faithfulness.py runs/ place/index_masked.jsonl --posts 60 --features features/
 
-A model of the `default` preset learns from the rows with split=train (kept in runs/model, and not
+A model of the default method learns from the rows with split=train (kept in runs/model, and not
 trained again). Of test posts drawn with seed 0, the words, and then the regions of the first
 picture, that matter most for the predicted label are deleted, 1, 2, 3, ... of them; beside that,
 as many drawn at random (mean over five draws for words, two for regions). Prints the mean drop of

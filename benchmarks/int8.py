@@ -38,7 +38,9 @@ def main() -> None:
         name, table = item.split("=", 1)
         train, test = halves(table)
         asked = [post for post in test if post.images]
-        model = trained("sgmft", train, options.runs / name / "sgmft", options.features)
+        model = trained(
+            "gated-experts", train, options.runs / name / "gated-experts", options.features
+        )
         with tempfile.TemporaryDirectory() as folder:
             paths = Path(folder) / "float32", Path(folder) / "int8"
             export_model(model, paths[0])

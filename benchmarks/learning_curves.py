@@ -40,7 +40,7 @@ from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network, NetworkConfig, Normalizer, Output
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
-from sgmft.models.registry import get_method
+from sgmft.models.registry import METHODS
 from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.utils.files import write_whole
 
@@ -60,7 +60,7 @@ SYSTEMS = {  # what is trained, its title, and how it is drawn: colour, marker, 
     "elements sim=False": ("Elements, no guidance", COLOURS[6], "p", "-"),
     "elements": ("SG-MFT (elements)", COLOURS[2], "^", "-"),
     "default gate=constant": ("Default, one gate", COLOURS[2], "^", "-"),
-    "default": ("SG-MFT (default)", COLOURS[0], "o", "-"),
+    "default": ("Similarity-gated experts", COLOURS[0], "o", "-"),
 }
 CURVES = "text-only,image-only,linear-probe,mlp,elements sim=False,elements,default"
 
@@ -140,13 +140,12 @@ class MLP(Network):
         return Output(self.output(hidden), hidden)
 
 
-OWN = {"mlp": Method("mlp", "MLP", "one hidden layer", MLP, NetworkConfig)}
+METHODS["mlp"] = Method("mlp", "MLP", "one hidden layer", MLP, NetworkConfig)
 
 
 def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> TrainingTask:
-    """What a method, or a preset of SG-MFT and single settings, learns from these posts."""
-    kind, preset, settings = parse(name)
-    method = OWN.get(kind) or get_method(kind)
+    """What a method, or a preset that names one, and single settings, learns from these posts."""
+    method, preset, settings = parse(name)
     chosen = method.preset(preset, {"seed": seed, **settings})
     if chosen.val_size:
         train = chosen.train

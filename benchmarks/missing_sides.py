@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
-    parser.add_argument("--methods", default="text-only,image-only,linear-probe,late-average,sgmft")
+    parser.add_argument(
+        "--methods", default="text-only,image-only,linear-probe,late-average,gated-experts"
+    )
     parser.add_argument("--features", type=Path, required=True)
     options = parser.parse_args()
     print(

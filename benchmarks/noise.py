@@ -165,7 +165,7 @@ def run(table: Table, method: str, test: list[int], fold: int) -> dict[str, Any]
     features = table.data.features.take(torch.tensor(test))
     cell = {"probabilities": predict_logits(network, features).logits.softmax(-1).tolist()}
     if method == REFERENCE:
-        batch = features.batch(torch.arange(len(test)), network.reads_ngrams)
+        batch = features.batch(torch.arange(len(test)), network.uses_ngrams)
         with torch.no_grad():
             gate = (network(batch).parts or {})["gate"]
         cell["gate"] = torch.where(batch.has_text & batch.has_image, gate, torch.nan).tolist()

@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table")
     parser.add_argument("others")
-    parser.add_argument("--methods", default="sgmft,unis-mmc")
+    parser.add_argument("--methods", default="gated-experts,unis-mmc")
     parser.add_argument("--features", type=Path, required=True)
     options = parser.parse_args()
     posts = read_posts(options.table)

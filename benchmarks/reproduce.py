@@ -27,8 +27,10 @@ from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 
 EPOCHS = 2
+RENAMED = {"gated-experts-default": "sgmft-default"}  # what a record of sgmft 0.1 calls it
 METHODS = {  # presets of each
-    "sgmft": ("default", "elements", "tokens", "paper"),
+    "gated-experts": ("default",),
+    "sgmft": ("elements", "tokens", "paper"),
     **dict.fromkeys(
         (
             "mplug",
@@ -120,13 +122,15 @@ def main() -> int:
             record[name] = recorded(locator, folder, test)
             if options.against:
                 old = options.against / name
+                if not old.is_dir():
+                    old = options.against / RENAMED[name]
                 loaded = SemanticLocator.from_pretrained(old, features=features)
                 kept = np.load(old.with_suffix(".npy"))
                 record[name]["loaded"] = bool((loaded.predict_proba(test) == kept).all())
                 difference = np.abs(np.load(folder.with_suffix(".npy")) - kept).max()
                 print(f"  largest difference {difference:g}, loaded {record[name]['loaded']}")
     record["commands"] = run_commands(
-        options.output, options.table, options.output / "sgmft-default", features
+        options.output, options.table, options.output / "gated-experts-default", features
     )
     (options.output / "record.json").write_text(json.dumps(record, indent=2))
     if not options.against:
@@ -135,6 +139,8 @@ def main() -> int:
         print("the earlier features were not used")
     earlier = json.loads((options.against / "record.json").read_text())
     changed = 0
+    for new, old_name in RENAMED.items():
+        earlier[new] = earlier.pop(old_name, None) or earlier[new]
     for name, values in earlier.items():
         for key, value in values.items():
             if record[name].get(key) != value:

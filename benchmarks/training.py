@@ -37,7 +37,7 @@ POSTS, CLASSES = 17_000, 7
 COMPACT = EncoderInfo("compact", "0" * 16, 1536, 2560, False, None, 260, "light", word_width=512)
 CLIP = EncoderInfo("clip", "0" * 16, 1024, 1024, True, 100.0, 224, "light")
 NARROW = EncoderInfo("clip", "0" * 16, 512, 512, True, 100.0, 224, "light")
-SGMFT = get_method("sgmft")
+SGMFT, EXPERTS = get_method("sgmft"), get_method("gated-experts")
 
 
 def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeatures:
@@ -76,7 +76,7 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
 def default() -> None:
     """The whole run, and one expert's regressions against scikit-learn's."""
     data = made(POSTS, COMPACT)
-    task = TrainingTask(data, CLASSES, COMPACT, SGMFT, SGMFT.preset("default"))
+    task = TrainingTask(data, CLASSES, COMPACT, EXPERTS, EXPERTS.preset())
     network = task.network(data.features)
     began = time.perf_counter()
     (line,) = train(network, data, None, task.preset.train)

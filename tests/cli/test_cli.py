@@ -136,7 +136,7 @@ def test_a_mistake_in_a_process_of_its_own(run_process, tmp_path):
         ("train {table} -o {out} --column text=txt", "no column 'txt'"),
         ("train {table} -o {out} --column words=text", "the fields are text, image, id, label"),
         ("train {table} -o {out} --column text", "--column text: write it as NAME=VALUE"),
-        ("train {table} -o {out} --preset best", "no preset 'best' of sgmft: use default"),
+        ("train {table} -o {out} --preset best", "no preset 'best': use tokens, elements"),
         ("train {table} -o {out} --encoder nonsense", "no encoder 'nonsense': use compact"),
         ("train {table} -o {out} --cleaning hard", "no cleaning 'hard'"),
         ("train {table} -o {out} --device quantum", "no device 'quantum' here"),
@@ -152,7 +152,7 @@ def test_a_mistake_in_a_process_of_its_own(run_process, tmp_path):
         ("train {table} -o {out} --set folds=1", "folds must be at least 2, not 1"),
         (
             "train {table} -o {out} --set epochs=3",
-            "'default' of sgmft has no setting 'epochs': use",
+            "gated-experts has no setting 'epochs': use",
         ),
         ("train {table} -o {out} --preset paper --set epoch=3", "no setting 'epoch': use one of"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,8 @@ from scipy.special import softmax
 
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.models.presets import PRESETS
+from sgmft.models.sgmft import PRESETS
+from sgmft.utils.checksums import with_checksum
 from small_posts import LABELS, UNUSABLE, saved_config
 
 # --- fit and predict
@@ -109,7 +111,7 @@ def test_the_seed_decides_everything(tiny, small_posts, seed):
     assert np.array_equal(different, through_settings)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["default", *PRESETS])
 def test_every_preset_from_posts_to_a_loaded_model(tiny, small_posts, tmp_path, preset):
     locator = tiny(preset=preset, features=tmp_path / "f")
     locator.fit(small_posts)
@@ -135,8 +137,8 @@ def test_a_feature_store_changes_no_figure(tiny, small_posts, tmp_path, preset):
 
 def test_wrong_names_are_told_at_once(tiny):
     for options, told in (
-        ({"method": "clip"}, "no method 'clip': use sgmft"),
-        ({"preset": "best"}, "no preset 'best' of sgmft: use default"),
+        ({"method": "clip"}, "no method 'clip': use gated-experts, sgmft"),
+        ({"preset": "best"}, "no preset 'best': use tokens, elements"),
         ({"encoder": "cnn"}, "The encoder 'cnn' gives words as numbers of a vocabulary"),
         ({"settings": {"sfm": False}}, "no setting 'sfm'"),
         ({"settings": {"epoch": 1}}, "no setting 'epoch'"),
@@ -202,13 +204,22 @@ def test_texts_that_have_nothing_in_common_are_learned_from_too(tiny):
 def test_a_saved_default_says_the_same_and_learns_anew(default, small_posts, tmp_path):
     default.save_pretrained(tmp_path)
     config = saved_config(tmp_path)
-    assert (config["method"], config["preset"]) == ("sgmft", "default")
+    assert (config["method"], config["preset"]) == ("gated-experts", "default")
     assert config["model"]["vocabulary_size"] == len(default.network.lexical.vocabulary) > 10
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert type(loaded.network) is type(default.network) and loaded.preset == default.preset
     expected = default.predict_proba(small_posts)
     assert np.array_equal(loaded.predict_proba(small_posts), expected)
     assert np.array_equal(loaded.fit(small_posts).predict_proba(small_posts), expected)
+
+
+def test_a_default_that_sgmft_0_1_saved_is_the_same_model(default, small_posts, tmp_path):
+    default.save_pretrained(tmp_path)
+    config = with_checksum({**saved_config(tmp_path), "method": "sgmft", "preset": "default"})
+    (tmp_path / "config.json").write_text(json.dumps({"sgmft": config}), "utf-8")
+    loaded = SemanticLocator.from_pretrained(tmp_path)
+    assert loaded.method is default.method and loaded.preset == default.preset
+    assert np.array_equal(loaded.predict_proba(small_posts), default.predict_proba(small_posts))
 
 
 def test_the_defaults_seed_decides_its_folds(tiny, small_posts, default):

@@ -12,7 +12,7 @@ from torch import nn
 
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
-from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
@@ -29,7 +29,7 @@ class LinearConfig(NetworkConfig):
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
-class Linear(TwoSided):
+class Linear(BimodalNetwork):
     """Pooled features added: a method that a user might bring."""
 
     def __init__(self, config):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sgmft.features.batch import Batch
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
-from sgmft.models.experts import DenseExpert, LexicalExpert
+from sgmft.models.experts import DenseExpert, NgramExpert
+from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
 
 K, DT, DV = 3, 6, 5
 SETTINGS = [{}, {"gate": "constant"}, {"power": 0.0}, {"joint": False}, {"lexical": False}]
@@ -16,7 +16,7 @@ def _fewer_penalties():
     """Less to search through."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DenseExpert, "penalties", (3.0, 0.3, 0.1))
-        patch.setattr(LexicalExpert, "penalties", (1e-3, 1e-4))
+        patch.setattr(NgramExpert, "penalties", (1e-3, 1e-4))
         yield
 
 
@@ -50,7 +50,7 @@ def made(n=120, seed=0, missing=True, **sides):
 
 def solved(batch, labels, classes=K, **settings):
     torch.manual_seed(0)
-    network = EvidenceNetwork(EvidenceConfig(classes, DT, DV, **settings))
+    network = GatedExperts(GatedExpertsConfig(classes, DT, DV, **settings))
     network.solve(batch, labels)
     return network.eval()
 

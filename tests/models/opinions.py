@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from sgmft.models.expert_pool import SimilarityGatedPool
+from sgmft.models.gated_experts import SimilarityGatedPool
 
 K = 4
 PRIOR = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()

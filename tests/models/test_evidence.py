@@ -10,7 +10,7 @@ from opinions import gated, numbers, product
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
 from sgmft.models.registry import get_method
 
 FLOOR = np.log(1e-4)
@@ -106,7 +106,7 @@ def test_n_grams_count_where_they_say_something():
     right = []
     for lexical in (True, False):
         network = solved(batch, labels, lexical=lexical)
-        assert network.reads_ngrams is lexical
+        assert network.uses_ngrams is lexical
         found = logits(network, only(new, True, False)).argmax(-1)
         right.append(float((found == truth).float().mean()))
     assert right[0] > right[1] + 0.1
@@ -119,7 +119,7 @@ def test_what_it_says_of_training_posts_comes_from_experts_that_had_not_seen_the
     chance = -(frequencies * frequencies.log()).sum()
     for y, learned in ((noise, False), (labels, True)):
         torch.manual_seed(0)
-        network = EvidenceNetwork(EvidenceConfig(K, DT, DV))
+        network = GatedExperts(GatedExpertsConfig(K, DT, DV))
         held_out = cross_entropy(said := network.solve(batch, y), y)
         assert said.shape == (300, K)
         if learned:
@@ -137,7 +137,7 @@ def test_the_order_of_the_posts_does_not_matter(monkeypatch):
     found = []
     for chosen in (torch.arange(120), order):
         folds = fold[chosen]
-        monkeypatch.setattr("sgmft.models.expert_pool.draw_folds", lambda *_, folds=folds: folds)
+        monkeypatch.setattr("sgmft.models.gated_experts.draw_folds", lambda *_, folds=folds: folds)
         found.append(probabilities(solved(rows(batch, chosen), labels[chosen]), new))
     torch.testing.assert_close(*found, atol=0.01, rtol=0)
 
@@ -172,19 +172,17 @@ def test_features_without_n_grams_are_refused(network):
 )
 def test_settings_that_cannot_be(wrong, told):
     with pytest.raises(SgmftError, match=told):
-        EvidenceConfig(**{"classes": K, "text_width": DT, "image_width": DV, **wrong})
+        GatedExpertsConfig(**{"classes": K, "text_width": DT, "image_width": DV, **wrong})
 
 
 def test_settings_by_name():
-    method = get_method("sgmft")
-    assert next(iter(method.presets)) == "default"
-    assert method.architecture("default") == (EvidenceNetwork, EvidenceConfig)
+    method = get_method("gated-experts")
     typed = {"gate": "constant", "joint": "false", "lexical": "False", "folds": "3", "power": "0.5"}
     preset = method.preset("default", {**typed, "seed": "4"})
     given = {"gate": "constant", "joint": False, "lexical": False, "folds": 3, "power": 0.5}
     assert preset.model == given
     assert preset.train.seed == 4
-    assert {*method.setting_kinds("default")} == {"gate", "power", "joint", "lexical", "folds"}
+    assert {*method.setting_kinds()} == {"gate", "power", "joint", "lexical", "folds"}
     for key in ("epochs", "vocabulary_size", "heads", "strength"):
         with pytest.raises(SgmftError, match=rf"no setting '{key}': use gate, power, joint"):
             method.preset("default", {key: "3"})

@@ -8,7 +8,7 @@ from evidence_posts import network as network
 from torch.nn.functional import cross_entropy
 
 from sgmft.features.batch import Batch
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
 
 # --- what is not read
 
@@ -154,7 +154,7 @@ def test_a_class_that_only_one_fold_has():
     labels[labels == 2] = 0
     labels[5] = 2
     torch.manual_seed(0)
-    network = EvidenceNetwork(EvidenceConfig(K, DT, DV))
+    network = GatedExperts(GatedExpertsConfig(K, DT, DV))
     held_out = network.solve(batch, labels)
     assert held_out.isfinite().all() and logits(network, batch).isfinite().all()
     right = held_out.argmax(-1) == labels

@@ -14,7 +14,7 @@ from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
+from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
 from sgmft.models.presets import TrainConfig
 from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, fit_network
@@ -32,31 +32,31 @@ def test_saved_and_loaded_it_says_the_same(settings, sides, tmp_path):
     known = 0 if network.lexical is None else len(network.lexical.vocabulary)
     assert network.config.vocabulary_size == known
     values = json.loads(json.dumps(asdict(network.config)))
-    config = get_method("sgmft").load_config("default", values)
+    config = get_method("gated-experts").load_config(values)
     assert config == network.config
     save_model(network, str(tmp_path / "m.safetensors"))
     torch.manual_seed(77)
-    loaded = EvidenceNetwork(config)
+    loaded = GatedExperts(config)
     load_model(loaded, str(tmp_path / "m.safetensors"), strict=True)
     new, _ = made(30, seed=1)
     assert torch.equal(logits(loaded, new), logits(network, new))
 
 
 def test_fitting_needs_no_held_out_posts_to_tell_how_good_it_is():
-    data, method = easy_posts(60, noise=1.5), get_method("sgmft")
-    preset = method.preset("default")
+    data, method = easy_posts(60, noise=1.5), get_method("gated-experts")
+    preset = method.preset()
     assert preset.val_size == 0
     told = []
     choice = fit_network(TrainingTask(data, 3, INFO, method, preset), [], on_epoch=told.append)
     (line,) = choice.history
-    assert isinstance(choice.network, EvidenceNetwork) and len(told) == 1
+    assert isinstance(choice.network, GatedExperts) and len(told) == 1
     assert 0 < line.loss < line.val_loss < np.log(3) and 0.6 < line.val_accuracy <= 1
 
 
 def test_without_n_grams_in_the_features_training_says_what_to_do():
     data = easy_posts(12)
     old = Features(*(getattr(data.features, n) for n in ("text", "image", "has_text", "has_image")))
-    network = EvidenceNetwork(EvidenceConfig(3, 12, 10))
+    network = GatedExperts(GatedExpertsConfig(3, 12, 10))
     with pytest.raises(SgmftError, match="encode the posts again"):
         train(network, LabelledFeatures(old, data.labels), None, TrainConfig())
 
@@ -70,7 +70,7 @@ def locator(monkeypatch):
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_locator_is_fitted_saved_and_loaded(locator, small_posts, tmp_path, settings):
     fitted = locator(**settings).fit(small_posts)
-    assert isinstance(fitted.network, EvidenceNetwork)
+    assert isinstance(fitted.network, GatedExperts)
     assert fitted.predict(small_posts) == [post.label for post in small_posts]
     assert 0.6 < fitted.record["metrics"]["validation accuracy"] <= 1
     fitted.save_pretrained(tmp_path / "model")
@@ -84,5 +84,5 @@ def test_a_locator_is_fitted_saved_and_loaded(locator, small_posts, tmp_path, se
 
 
 def test_a_setting_that_is_not_there(locator):
-    with pytest.raises(SgmftError, match="preset 'default' of sgmft has no setting 'width'"):
+    with pytest.raises(SgmftError, match="gated-experts has no setting 'width'"):
         locator(width=16)

@@ -6,7 +6,7 @@ import torch
 from regressions import D, K, dense, grams, scikit, vectorizer
 from regressions import tight as tight
 
-from sgmft.models.experts import DenseExpert, LexicalExpert, draw_folds
+from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds
 
 # --- folds
 
@@ -67,7 +67,7 @@ def lexical_reference(x, labels, penalty):
 
 KINDS = {
     "dense": (DenseExpert, dense, dense_reference, (10.0, 1.0, 0.1, 0.01)),
-    "lexical": (LexicalExpert, grams, lexical_reference, (0.1, 0.03, 0.01, 1e-3)),
+    "lexical": (NgramExpert, grams, lexical_reference, (0.1, 0.03, 0.01, 1e-3)),
 }
 
 
@@ -152,7 +152,7 @@ def test_of_a_post_or_two_everything_stays_finite(name, count, monkeypatch):
 def test_the_order_of_the_posts_does_not_matter(tight):
     for made, (x, labels) in (
         (DenseExpert(D, K).double(), dense()),
-        (LexicalExpert(0, K), grams()),
+        (NgramExpert(0, K), grams()),
     ):
         fold = draw_folds(labels, 5)
         order = torch.randperm(60, generator=torch.Generator().manual_seed(5))

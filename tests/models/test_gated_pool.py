@@ -19,8 +19,8 @@ from opinions import (
 from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
-from sgmft.models.expert_pool import ProductPool, SimilarityGatedPool
 from sgmft.models.experts import evidence
+from sgmft.models.gated_experts import ProductPool, SimilarityGatedPool
 
 
 @pytest.mark.parametrize("joint", [True, False])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_model, save_model
 
-from sgmft.models.base import ModalityInput, NetworkConfig, TwoSided
+from sgmft.models.base import BimodalNetwork, ModalityInput, NetworkConfig
 from sgmft.models.sgmft import SGMFT, ModelConfig
 
 SOURCE, WORD, D = 9, 4, 6
@@ -93,7 +93,7 @@ def test_words_as_wide_as_d_keep_a_map_of_their_own_where_texts_need_none():
     assert isinstance(side.project, torch.nn.Identity) and side.project_tokens.in_features == WORD
 
 
-class Sides(TwoSided):
+class Sides(BimodalNetwork):
     def forward(self, batch):
         raise AssertionError("only its ways in are looked at")
 

@@ -168,7 +168,7 @@ def test_numbers_stay_as_they_are_or_stored_features_mean_something_else() -> No
 class Bag(Network):
     """Adds up the weights of a post's n-grams, which must come with every batch."""
 
-    reads_ngrams = True
+    uses_ngrams = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

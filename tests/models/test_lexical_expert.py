@@ -10,11 +10,11 @@ from regressions import K, grams, scikit, vectorizer
 from regressions import tight as tight
 
 from sgmft.data.preprocessing.ngrams import BUCKETS
-from sgmft.models.experts import LexicalExpert
+from sgmft.models.experts import NgramExpert
 
 
 def fitted(x, labels):
-    made = LexicalExpert(0, K)
+    made = NgramExpert(0, K)
     made.fit(x, labels, torch.arange(len(x)) % 5)
     return made
 
@@ -22,7 +22,7 @@ def fitted(x, labels):
 def test_every_penalty_is_scikit_learns_on_tf_idf(tight):
     x, labels = grams()
     new, _ = grams(seed=1, longest=30)
-    made, cut = LexicalExpert(0, K), vectorizer()
+    made, cut = NgramExpert(0, K), vectorizer()
     matrix = cut.fit_transform(x.numpy())
     answers = []
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_neither_padding_nor_order_nor_other_posts_matter():
 
 def test_an_n_gram_of_one_post_does_not_count_however_often_it_stands_there():
     x = torch.tensor([[1, 9, 9], [1, 2, -1], [2, 1, 3], [3, -1, -1]]).int()
-    made = LexicalExpert(0, K)
+    made = NgramExpert(0, K)
     made.fit(x, torch.tensor([0, 1, 0, 1]), torch.zeros(4))
     assert made.vocabulary.tolist() == [1, 2, 3]
     expected = [1 + math.log(5 / (1 + n)) for n in (3, 2, 2)]
@@ -89,7 +89,7 @@ def test_of_too_many_n_grams_the_most_frequent_are_kept(size, monkeypatch):
 
 def test_without_any_shared_n_gram_the_class_frequencies_are_left():
     x, labels = torch.arange(20).int()[:, None], torch.tensor([0, 1, 2, 2] * 5)
-    made = LexicalExpert(0, K)
+    made = NgramExpert(0, K)
     said = made.fit(x, labels, torch.arange(20) // 4)
     assert not len(made.vocabulary)
     expected = torch.tensor([0.25, 0.25, 0.5]).expand(20, -1)

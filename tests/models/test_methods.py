@@ -13,12 +13,12 @@ import pytest
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded
-from sgmft.models.base import ClosedFormNetwork, Network, NetworkConfig
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
-from sgmft.models.method import BUDGET, Architecture, Method
-from sgmft.models.presets import PRESETS, Preset
-from sgmft.models.registry import METHODS, get_method
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.base import Network, NetworkConfig
+from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
+from sgmft.models.method import BUDGET, Method
+from sgmft.models.presets import Preset
+from sgmft.models.registry import METHODS, find_method, get_method
+from sgmft.models.sgmft import PRESETS, SGMFT, ModelConfig
 
 SMALL = ModelConfig(classes=3, text_width=12, image_width=10, width=16, heads=2)
 
@@ -42,7 +42,8 @@ def method(**changes: Any) -> Method:
 
 
 def test_every_method_is_asked_for_by_its_own_name():
-    assert next(iter(METHODS)) == "sgmft" and get_method("sgmft").title == "SG-MFT"
+    assert list(METHODS)[:2] == ["gated-experts", "sgmft"]
+    assert (METHODS["gated-experts"].network, METHODS["sgmft"].network) == (GatedExperts, SGMFT)
     for name, found in METHODS.items():
         assert found.name == name and get_method(name) is found
         assert found.title and found.source
@@ -51,9 +52,9 @@ def test_every_method_is_asked_for_by_its_own_name():
 
 def test_an_unknown_method_names_those_there_are(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", method())
-    with pytest.raises(SgmftError, match=r"no method 'sgmtf': use sgmft, .*mine"):
+    with pytest.raises(SgmftError, match=r"no method 'sgmtf': use gated-experts, sgmft, .*mine"):
         get_method("sgmtf")
-    with pytest.raises(SgmftError, match=r"no method 'sgmtf': use sgmft, .*mine"):
+    with pytest.raises(SgmftError, match=r"no method 'sgmtf': use gated-experts, sgmft, .*mine"):
         SemanticLocator(method="sgmtf")
     assert SemanticLocator(method="mine").method.title == "Mine"
 
@@ -62,9 +63,9 @@ def test_an_unknown_method_names_those_there_are(monkeypatch):
 
 
 def test_the_first_preset_is_the_default():
-    assert get_method("sgmft").preset() == PRESETS["default"] == next(iter(PRESETS.values()))
+    assert list(get_method("sgmft").presets) == ["tokens", "elements", "paper"]
+    assert get_method("sgmft").preset() == PRESETS["tokens"]
     assert get_method("sgmft").preset("paper") == PRESETS["paper"]
-    assert SemanticLocator().preset.name == "default"
     presets = {name: Preset(name) for name in ("b", "a")}
     assert method(presets=presets).preset().name == "b"
     assert method(presets=presets).preset("a").name == "a"
@@ -77,7 +78,7 @@ def test_without_presets_of_its_own_a_method_is_trained_within_the_common_budget
 
 
 def test_an_unknown_preset_names_those_of_the_method():
-    told = "no preset 'papr' of sgmft: use default, elements, tokens, paper"
+    told = "no preset 'papr' of sgmft: use tokens, elements, paper"
     with pytest.raises(SgmftError, match=told):
         get_method("sgmft").preset("papr")
     with pytest.raises(SgmftError, match="no preset 'tokens' of mine: use default"):
@@ -87,44 +88,51 @@ def test_an_unknown_preset_names_those_of_the_method():
 def test_settings_are_those_of_the_methods_config():
     preset = method().preset(None, {"rank": "8", "epochs": "2"})
     assert preset.model == {"rank": 8} and preset.train == replace(BUDGET, epochs=2)
-    assert method().setting_kinds("default") == {"rank": int, "view": str}
+    assert method().setting_kinds() == {"rank": int, "view": str}
     fixed = ("classes", "shared_space", "word_width", "initial_temperature", "vocabulary_size")
     for name in ("heads", *fixed):
         with pytest.raises(SgmftError, match=f"no setting '{name}': use one of .*rank"):
             method().preset(None, {name: 2})
 
 
-# --- presets with a network of their own
+# --- the default, and the paper's network
 
 
-@dataclass(frozen=True)
-class Folds(NetworkConfig):
-    """Of a network that is solved at once."""
+@pytest.mark.parametrize(
+    ("name", "preset", "expected"),
+    [
+        (None, None, ("gated-experts", "default")),
+        (None, "default", ("gated-experts", "default")),
+        ("gated-experts", "default", ("gated-experts", "default")),
+        ("sgmft", None, ("sgmft", "tokens")),
+        *((None, preset, ("sgmft", preset)) for preset in PRESETS),
+        ("sgmft", "paper", ("sgmft", "paper")),
+        ("linear-probe", "default", ("linear-probe", "default")),
+    ],
+)
+def test_without_a_method_the_preset_names_it(name, preset, expected):
+    locator = SemanticLocator(method=name, preset=preset)
+    assert (locator.method.name, locator.preset.name) == expected
+    assert find_method(name, preset) is locator.method
 
-    folds: int = 5
+
+def test_titles_tell_the_default_from_the_papers_network():
+    assert get_method("gated-experts").title_with("default").startswith("Similarity-gated experts")
+    assert get_method("sgmft").title_with("paper") == "SG-MFT (arXiv 2405.05760), preset paper"
 
 
-def test_sgmfts_presets_train_two_networks():
-    sgmft = get_method("sgmft")
-    assert sgmft.architecture("default") == (EvidenceNetwork, EvidenceConfig)
-    for preset in ("elements", "tokens", "paper"):
-        assert sgmft.architecture(preset) == (SGMFT, ModelConfig)
-    assert set(sgmft.setting_kinds("default")) == {"gate", "power", "joint", "lexical", "folds"}
-    assert {"gate", "view", "heads"} < set(sgmft.setting_kinds("elements"))
-
-
-def test_settings_are_those_of_the_presets_network():
-    presets = {name: Preset(name) for name in ("default", "ranked")}
-    own = {"default": Architecture(ClosedFormNetwork, Folds)}
-    made = method(presets=presets, variants=own)
-    assert made.preset("default", {"folds": "3", "seed": "4"}).model == {"folds": 3}
-    assert made.preset("ranked", {"rank": "3", "epochs": "2"}).model == {"rank": 3}
-    for name in ("epochs", "rank", "view", "learning_rate"):
-        told = f"The preset 'default' of mine has no setting '{name}': use folds"
-        with pytest.raises(SgmftError, match=told):
-            made.preset("default", {name: 1})
-    with pytest.raises(SgmftError, match=r"no setting 'folds': use one of .*rank"):
-        made.preset("ranked", {"folds": 3})
+@pytest.mark.parametrize(
+    ("name", "preset", "message"),
+    [
+        ("sgmft", "default", "'default' of sgmft is a method of its own: use --method gated-exp"),
+        ("sgmft", "papr", "no preset 'papr' of sgmft: use tokens, elements, paper"),
+        ("gated-experts", "paper", "no preset 'paper' of gated-experts: use default"),
+        (None, "best", "no preset 'best': use tokens, elements, paper, which are of sgmft"),
+    ],
+)
+def test_presets_that_are_not_there(name, preset, message):
+    with pytest.raises(SgmftError, match=message):
+        SemanticLocator(method=name, preset=preset)
 
 
 def test_a_method_that_is_solved_at_once_has_no_settings_of_training():
@@ -132,11 +140,9 @@ def test_a_method_that_is_solved_at_once_has_no_settings_of_training():
         SemanticLocator(method="linear-probe", settings={"epochs": 3})
     with pytest.raises(SgmftError, match="zero-shot has no setting 'epochs': use scale_factor"):
         SemanticLocator(method="zero-shot", settings={"epochs": 3})
-    with pytest.raises(
-        SgmftError, match="preset 'default' of sgmft has no setting 'epochs': use ga"
-    ):
+    with pytest.raises(SgmftError, match="gated-experts has no setting 'epochs': use gate, po"):
         SemanticLocator(settings={"epochs": 3})
-    for name in ("linear-probe", "zero-shot", "sgmft"):
+    for name in ("linear-probe", "zero-shot", "gated-experts"):
         assert SemanticLocator(method=name, seed=7).preset.train.seed == 7
 
 
@@ -229,23 +235,20 @@ def test_a_config_survives_json():
     config = replace(SMALL, view="tokens", temperature="learned", fusion="sum")
     values = json.loads(json.dumps(asdict(config)))
     assert isinstance(values["classifier_widths"], list)
-    for preset in ("elements", "tokens", "paper"):
-        assert get_method("sgmft").load_config(preset, values) == config
-    own = EvidenceConfig(3, 12, 10, word_width=5, gate="constant", vocabulary_size=40)
-    assert get_method("sgmft").load_config("default", json.loads(json.dumps(asdict(own)))) == own
-    assert method().load_config("any", asdict(Settings(2, 3, 4, rank=5))) == Settings(
-        2, 3, 4, rank=5
-    )
+    assert get_method("sgmft").load_config(values) == config
+    own = GatedExpertsConfig(3, 12, 10, word_width=5, gate="constant", vocabulary_size=40)
+    assert get_method("gated-experts").load_config(json.loads(json.dumps(asdict(own)))) == own
+    assert method().load_config(asdict(Settings(2, 3, 4, rank=5))) == Settings(2, 3, 4, rank=5)
 
 
 @pytest.mark.parametrize("old", ["sfm", "shape"])
 def test_settings_that_are_not_known_are_refused(old):
     with pytest.raises(SgmftError, match=f"settings colour, {old} are not known here"):
-        get_method("sgmft").load_config("tokens", {**vars(SMALL), old: True, "colour": 2})
+        get_method("sgmft").load_config({**vars(SMALL), old: True, "colour": 2})
 
 
-def test_a_config_belongs_to_the_network_of_its_preset():
+def test_a_config_belongs_to_its_network():
     with pytest.raises(SgmftError, match=r"settings .*folds.* are not known here"):
-        get_method("sgmft").load_config("elements", asdict(EvidenceConfig(3, 12, 10)))
+        get_method("sgmft").load_config(asdict(GatedExpertsConfig(3, 12, 10)))
     with pytest.raises(SgmftError, match=r"settings .*fusion.* are not known here"):
-        get_method("sgmft").load_config("default", asdict(SMALL))
+        get_method("gated-experts").load_config(asdict(SMALL))

@@ -10,14 +10,14 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.post_features import PostFeatures
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
-from sgmft.models.presets import PRESETS, Preset, TrainConfig
+from sgmft.models.gated_experts import GatedExpertsConfig
+from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import PRESETS, SGMFT, ModelConfig
 from sgmft.training.fit import TrainingTask
 
 WIDTHS = {"classes": 7, "text_width": 24, "image_width": 40}
-METHOD = get_method("sgmft")
+METHOD, EXPERTS = get_method("sgmft"), get_method("gated-experts")
 
 
 def config_of(preset: Preset, **changes) -> ModelConfig:
@@ -54,23 +54,18 @@ def test_paper_preset_is_the_papers_section_4_3():
 
 
 def test_presets_are_those_promised():
-    assert set(PRESETS) >= {"paper", "tokens", "elements", "default"}
+    assert list(PRESETS) == ["tokens", "elements", "paper"]
     assert all(preset.name == name for name, preset in PRESETS.items())
-    assert next(iter(PRESETS)) == "default"
     assert PRESETS["tokens"].model["view"] == "tokens"
     assert METHOD.presets is PRESETS
 
 
 def test_the_default_chooses_inside_the_training_posts():
-    default = PRESETS["default"]
+    default = EXPERTS.preset()
     assert default.val_size == 0 and default.model == {} and default.cleaning == "light"
-    assert METHOD.architecture("default").network is EvidenceNetwork
 
 
-TRAINED = [name for name in PRESETS if METHOD.architecture(name).network is SGMFT]
-
-
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", PRESETS)
 def test_every_trained_preset_builds_a_model_that_learns(name):
     config = config_of(METHOD.preset(name, {"width": "16"}))
     model, batch = SGMFT(config), batch_of(3, config)
@@ -129,9 +124,9 @@ def test_model_settings_from_text(name, text, value):
     ],
 )
 def test_the_defaults_settings_from_text(name, text, value):
-    preset = METHOD.preset("default", {name: text})
+    preset = EXPERTS.preset(None, {name: text})
     assert preset.model == {name: value} and type(preset.model[name]) is type(value)
-    assert getattr(EvidenceConfig(**WIDTHS, **preset.model), name) == value
+    assert getattr(GatedExpertsConfig(**WIDTHS, **preset.model), name) == value
 
 
 def test_settings_change_nothing_else():
@@ -216,7 +211,7 @@ def test_unknown_words_in_python_too():
 
 
 @pytest.mark.parametrize("logit_scale", [None, 100.0])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", PRESETS)
 def test_guidance_begins_neither_flat_nor_one_hot(name, logit_scale):
     info = EncoderInfo("x", "0" * 16, 64, 96, False, logit_scale, 8, "light")
     generator = torch.Generator().manual_seed(0)

@@ -7,8 +7,8 @@ import torch
 from opinions import PRIOR, K, close, distance, mean_loss, opinions, product
 from scipy.optimize import minimize
 
-from sgmft.models.expert_pool import ProductPool
 from sgmft.models.experts import evidence
+from sgmft.models.gated_experts import ProductPool
 
 
 def test_evidence_is_what_an_opinion_adds_to_the_class_frequencies():

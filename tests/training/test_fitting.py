@@ -16,11 +16,9 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network, NetworkConfig, Output, Vectors
-from sgmft.models.expert_pool import EvidenceNetwork
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
-from sgmft.models.sgmft import SGMFT
 from sgmft.training.fit import (
     TrainingTask,
     choose,
@@ -229,22 +227,12 @@ def test_scales_are_those_of_the_posts_that_are_learned_from():
     torch.testing.assert_close(fitted.text.pooled_scale.mean, data.features.text.mean(0))
 
 
-# --- the preset that is solved at once
-
-
-def test_a_preset_trains_the_network_of_its_own():
-    method = get_method("sgmft")
-    for name, settings, kind in (
-        ("default", {}, EvidenceNetwork),
-        ("elements", SETTINGS, SGMFT),
-    ):
-        task = TrainingTask(make_features(), 3, INFO, method, method.preset(name, settings))
-        assert type(task.network(task.data.features)) is kind
+# --- a network that is solved at once
 
 
 def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged():
-    method = get_method("sgmft")
-    preset = method.preset("default", {"lexical": False})
+    method = get_method("gated-experts")
+    preset = method.preset(None, {"lexical": False})
     task = TrainingTask(make_features(noise=4.0), 3, INFO, method, preset)
     choice = fit_network(task, [])
     (line,) = choice.history

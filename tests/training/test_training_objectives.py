@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.inference import EVALUATION_BATCH, predict_logits
 from sgmft.training.trainer import Epoch, train
 from small_networks import FAST, history_text, make_network, mislabelled, weights_of
@@ -68,7 +68,7 @@ def test_label_smoothing_spreads_a_share_of_the_target():
     assert loss == pytest.approx(float(expected), rel=1e-5)
 
 
-class SideBySide(TwoSided):
+class SideBySide(BimodalNetwork):
     """The text's classes and the picture's, each with a head; only the text's is the answer."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -144,7 +144,7 @@ def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
 class LeavingOut(NearestMean):
     """Says of each post what is far from the truth when it is left out; reads n-grams."""
 
-    reads_ngrams = True
+    uses_ngrams = True
 
     def solve(self, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
         super().solve(batch, labels)
@@ -178,7 +178,7 @@ def test_n_grams_reach_the_networks_that_read_them_and_no_others():
 
     for reads in (False, True):
         model = Reading(NetworkConfig(3, 12, 10))
-        model.reads_ngrams = reads
+        model.uses_ngrams = reads
         seen.clear()
         train(model, data, make_features(15, seed=1), replace(FAST, epochs=1, batch_size=100))
         predict_logits(model, data.features)

@@ -42,7 +42,7 @@ def compare(
     ] = "1,2,3,4,5",
     figures: Annotated[str, typer.Option(help="Of the paper; empty for none.")] = "6,8,9",
     methods: Annotated[
-        str | None, typer.Option(help="Only these rows of the tables: sgmft,mplug,...")
+        str | None, typer.Option(help="Only these rows of the tables: sgmft-tokens,mplug,...")
     ] = None,
     test: Annotated[
         str | None, typer.Option(help="COLUMN=VALUE of the test posts; else a fifth is drawn.")

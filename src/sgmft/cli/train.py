@@ -36,10 +36,14 @@ def train(
     output: Output,
     encoder: Encoder = None,
     method: Annotated[
-        str, typer.Option(help="sgmft, or a compared system: mplug, unis-mmc, linear-probe, ...")
-    ] = "sgmft",
+        str | None,
+        typer.Option(
+            help="gated-experts (the default, our own), sgmft (the paper's network), or a compared "
+            "system: mplug, unis-mmc, linear-probe, ..."
+        ),
+    ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Of sgmft: default, elements, tokens or paper.")
+        str | None, typer.Option(help="Of sgmft, which need not be named: tokens, elements, paper.")
     ] = None,
     cleaning: Cleaning = None,
     tune: Tune = "head",
@@ -95,7 +99,7 @@ def train(
 
 
 def print_trained(locator: SemanticLocator, output: str) -> None:
-    """Print where the model is and how it did on held-out posts."""
+    """Print what was trained, how it did on held-out posts, and where the model is."""
     from sgmft.cli import console
 
     data, metrics = locator.record["data"], locator.record["metrics"]
@@ -117,4 +121,5 @@ def print_trained(locator: SemanticLocator, output: str) -> None:
             f"  guidance (1 = none): P^m {last['gate_entropy']:.4f}, "
             f"P^e {last['element_entropy']:.4f}"
         )
+    console.screen.print(f"Method: {locator.method.title_with(locator.preset.name)}")
     console.screen.print(f"Model: {output}")

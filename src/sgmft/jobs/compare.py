@@ -164,14 +164,15 @@ def _notes(plan: ComparisonPlan) -> list[str]:
         "All rows learn from the same posts and are judged on the same test posts. Each system "
         f"tried {tried} of its learning rate, trained without the held-out posts with seed 0; the "
         "value and the number of epochs with the least loss on "
-        f"those were kept, and {seeds} then trained on all training posts. Probes and SG-MFT "
-        "(default) choose their penalties by 5-fold cross-validation of the training posts "
-        "instead. Where a row only "
+        f"those were kept, and {seeds} then trained on all training posts. Probes and the "
+        "similarity-gated experts choose their penalties by 5-fold cross-validation of the "
+        "training posts instead. Where a row only "
         "changes something in a full model (Tables 2, 4 and 5), it takes that model's value and "
         "chooses its number of epochs.",
         "mPLUG, BridgeTower and the attention modules are architectures here, trained from random "
         "initialisation on frozen features; the published models were pre-trained on English "
         "pairs.",
+        "Similarity-gated experts are our default and not the paper's network, which is SG-MFT.",
         "The paper's figures are of its own data set, which was never published: they stand beside "
         "ours for orientation and cannot be compared with them.",
     ]

@@ -28,7 +28,7 @@ from sgmft.models.base import Network
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
-from sgmft.models.registry import get_method
+from sgmft.models.registry import find_method
 from sgmft.training.dataset import training_set
 from sgmft.training.finetune.settings import Tuning, tuning_of
 from sgmft.training.fit import TrainingTask, fit_network, training_record
@@ -45,9 +45,10 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
             or folder that `load_encoder` takes. None is "compact", or the encoder
             that the method brings along.
-        method: "sgmft", or a system it is compared with; see `sgmft.models.registry.METHODS`.
-        preset: of SG-MFT "default", "elements", "tokens" or "paper"; see `models.presets`. None is
-            the method's default.
+        method: "gated-experts", our own; "sgmft", the paper's network; or a system they are
+            compared with, see `sgmft.models.registry.METHODS`. None is "gated-experts", or "sgmft"
+            where a preset of its is named.
+        preset: of sgmft "tokens", "elements" or "paper". None is the method's first.
         cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
             preset's.
         settings: single settings of the preset to replace, for instance {"epochs": 5}.
@@ -62,7 +63,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
     Attributes:
         labels: the K labels, in the order of the probabilities; set by `fit`.
         method: the system, with its name, source and settings.
-        network: the trained network, `sgmft.models.sgmft.SGMFT` or the method's; set by `fit`.
+        network: the trained network, of the class `method.network`; set by `fit`.
         record: what is known of the training: data, metrics, calibration, history, versions.
         held_out: what the model says of posts that it has not learned from; perhaps none.
 
@@ -74,7 +75,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         self,
         encoder: str | None = None,
         *,
-        method: str = "sgmft",
+        method: str | None = None,
         preset: str | None = None,
         cleaning: str | None = None,
         settings: dict[str, Any] | None = None,
@@ -85,7 +86,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         features: str | Path | None = None,
         device: str | None = None,
     ) -> None:
-        self.method: Method = get_method(method)
+        self.method: Method = find_method(method, preset)
         chosen = self.method.preset(preset, {"seed": seed, **(settings or {})})
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)

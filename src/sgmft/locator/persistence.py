@@ -115,20 +115,20 @@ def load_model(
     """
     config, weights_file = read_config(model_id, hub)
     try:
+        if (config["method"], config["preset"]) == ("sgmft", "default"):
+            config["method"] = "gated-experts"  # sgmft 0.1 called it a preset of sgmft
+        method = get_method(config["method"])
         locator = kind(
             encoder or config["encoder"]["name"],
-            method=config["method"],
+            method=method.name,
             cleaning=config["encoder"]["cleaning"],
             patch_grid=config["encoder"].get("patch_grid"),
             features=features,
             device=device,
         )
         locator.weights = str(config["encoder"].get("weights", ""))
-        method = get_method(config["method"])
         tuned = config["encoder"].get(FILES)
-        network = method.architecture(config["preset"]).network(
-            method.load_config(config["preset"], config["model"])
-        )
+        network = method.network(method.load_config(config["model"]))
         locator.preset = Preset(
             config["preset"],
             {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()},
@@ -171,7 +171,7 @@ def model_card(locator: SemanticLocator) -> ModelCard:
         "# A semantic-location model",
         "",
         "Predicts the kind of place the author of a social-media post was at, from its text and "
-        f"pictures, with {locator.method.title} ({locator.method.source}).",
+        f"pictures, with {locator.method.title_with(locator.preset.name)}. {locator.method.note}",
         "",
         f"- Labels: {', '.join(locator.labels)}",
         f"- Encoder: `{locator.encoder_name}`, cleaning `{locator.encoder_settings['cleaning']}`",

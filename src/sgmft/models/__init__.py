@@ -1,4 +1,4 @@
-"""The network: one idea per file, each equation named where it is computed."""
+"""The networks: the default, SG-MFT, the systems they are compared with, and their registry."""
 
 from sgmft.features.batch import Batch
 from sgmft.models.base import Network, NetworkConfig, Output

@@ -217,7 +217,7 @@ class Network(nn.Module, ABC):
     """
 
     config: NetworkConfig
-    reads_ngrams: bool = False  # whether its batches must have them
+    uses_ngrams: bool = False  # whether its batches must have them
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ class ClosedFormNetwork(Network):
         """
 
 
-class TwoSided(Network):
+class BimodalNetwork(Network):
     """A network both of whose sides come in through a `ModalityInput` of width D.
 
     Args:

@@ -145,7 +145,7 @@ class DenseExpert(Expert):
         return linear(x, *self.unscaled()).log_softmax(-1)
 
 
-class LexicalExpert(Expert):
+class NgramExpert(Expert):
     """On TF-IDF of n-grams: (1 + log count) (1 + log((1 + N) / (1 + n))), rows of unit length.
 
     N is the number of training posts, n that of those with the n-gram (Salton & Buckley 1988, with

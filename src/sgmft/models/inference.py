@@ -35,7 +35,7 @@ def predict_logits(model: Network, features: Features) -> NetworkOutputs:
     parts: list[NetworkOutputs] = []
     size = SOLVED_BATCH if isinstance(model, ClosedFormNetwork) else EVALUATION_BATCH
     for start in range(0, len(features), size):
-        batch = features.batch(slice(start, start + size), model.reads_ngrams).to(device)
+        batch = features.batch(slice(start, start + size), model.uses_ngrams).to(device)
         output: Output = model(batch)
         guidance = torch.full((len(output.logits), 2), math.nan)
         if output.guidance is not None:

@@ -1,4 +1,4 @@
-"""A method: a network, its settings, and what a table of results must say of it."""
+"""A method: a network, its settings, and what a reader of its results must know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,25 +23,17 @@ BUDGET = TrainConfig(
 """How a compared system is trained unless its card says otherwise: the same epochs for all."""
 
 
-class Architecture(NamedTuple):
-    """A kind of network, built from a `config`."""
-
-    network: type[Network]
-    config: type[NetworkConfig]
-
-
 @dataclass(frozen=True)
 class Method:
     """One system, usable as `SemanticLocator(method=name)`.
 
     Attributes:
-        name: how it is asked for.
+        name: as users type it.
         title: how tables name it.
         source: where it comes from.
         network: built from a `config`.
         config: a dataclass; its fields beyond `NetworkConfig`'s are the method's settings.
         presets: named settings; the first is the default.
-        variants: what a preset of that name trains, where it is not `network`.
         note: what a reader of its figures must know.
         tokens: whether it needs word and region features.
         encoder: the encoder it brings along, where it cannot work on any other's features.
@@ -57,7 +49,6 @@ class Method:
     presets: Mapping[str, Preset] = field(
         default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
     )
-    variants: Mapping[str, Architecture] = field(default_factory=dict)
     note: str = ""
     tokens: bool = False
     encoder: str | None = None
@@ -75,47 +66,42 @@ class Method:
             raise SgmftError(
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
-        known = self.setting_kinds(name)
-        solved = issubclass(self.architecture(name).network, ClosedFormNetwork)
-        if solved:  # it has no epochs to set anything for
+        known = self.setting_kinds()
+        if issubclass(self.network, ClosedFormNetwork):  # it has no epochs to set anything for
             for key in settings or {}:
                 if key not in (*known, "seed"):
                     raise SgmftError(
-                        f"{self._told(name)} has no setting {key!r}: "
+                        f"{self.name} has no setting {key!r}: "
                         + (f"use {', '.join(known)}." if known else "it has none.")
                     )
         preset = with_settings(self.presets[name], settings or {}, known)
         self._check(preset)
         return preset
 
-    def _told(self, preset: str) -> str:
-        return f"The preset {preset!r} of {self.name}" if self.variants else self.name
-
     def _check(self, preset: Preset) -> None:
         """Raise what a network of these settings would raise, before any post is encoded."""
         parts = [preset.model.get(name, 1) for name in ("heads", "element_width")]
         width = 3 if self.encoder == "cnn" else 8 * math.prod(max(1, part) for part in parts)
-        config = self.architecture(preset.name).config
-        config(2, width, width, shared_space=True, **preset.model)
+        self.config(2, width, width, shared_space=True, **preset.model)
 
-    def architecture(self, preset: str) -> Architecture:
-        """What a preset of that name trains."""
-        return self.variants.get(preset, Architecture(self.network, self.config))
-
-    def load_config(self, preset: str, values: Mapping[str, Any]) -> NetworkConfig:
+    def load_config(self, values: Mapping[str, Any]) -> NetworkConfig:
         """The config of a saved network; unknown names raise SgmftError (a newer version's)."""
-        config = self.architecture(preset).config
-        unknown = values.keys() - {f.name for f in fields(config)}
+        unknown = values.keys() - {f.name for f in fields(self.config)}
         if unknown:
             raise SgmftError(
                 f"The model's settings {', '.join(sorted(unknown))} are not known here."
             )
-        return config(**values)
+        return self.config(**values)
 
-    def setting_kinds(self, preset: str) -> dict[str, Any]:
-        """Name and type of every setting of a preset's network."""
+    def title_with(self, preset: str) -> str:
+        """Title and source for a reader of figures, with the preset where there are several."""
+        chosen = f", preset {preset}" if len(self.presets) > 1 else ""
+        return f"{self.title} ({self.source}){chosen}"
+
+    def setting_kinds(self) -> dict[str, Any]:
+        """Name and type of every setting of the network."""
         fixed = {f.name for f in fields(NetworkConfig)} | {"initial_temperature", "vocabulary_size"}
-        kinds = typing.get_type_hints(self.architecture(preset).config)
+        kinds = typing.get_type_hints(self.config)
         return {name: kind for name, kind in kinds.items() if name not in fixed}
 
     def pick_encoder(self, name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Named settings: the paper's, the tokens view, and the default; and `--set name=value` on top."""
+"""Presets, named settings of a method and of its training; and `--set name=value` on top."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Preset:
     """A named choice of settings.
 
     Attributes:
-        name: how it is asked for.
-        model: fields of `sgmft.models.sgmft.ModelConfig` that differ from the paper's.
+        name: as users type it.
+        model: fields of the network's config that differ from its defaults.
         train: how it is trained.
         val_size: share of the training posts held out to choose the epoch; 0 holds out none.
         refit: after the held-out posts have chosen the epoch, train anew on all posts.
@@ -85,34 +85,6 @@ class Preset:
     val_size: float = 0.0
     refit: bool = False
     cleaning: str = "light"
-
-
-_OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
-
-PRESETS = {  # of SG-MFT; the first is the default
-    preset.name: preset
-    for preset in (
-        Preset("default", refit=True),
-        Preset(
-            "elements",
-            _OURS,
-            TrainConfig(
-                epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3
-            ),
-            val_size=0.1,
-            refit=True,
-        ),
-        Preset(
-            "tokens",
-            {"view": "tokens", "hidden_ratio": 1.0, **_OURS},
-            TrainConfig(
-                epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
-            ),
-            val_size=0.1,
-        ),
-        Preset("paper", cleaning="paper"),
-    )
-}
 
 
 def with_settings(

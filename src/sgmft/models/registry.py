@@ -1,26 +1,17 @@
-"""Every method by name: SG-MFT and the systems it is compared with."""
+"""Every method by name: the default, SG-MFT and the systems it is compared with."""
 
 from __future__ import annotations
 
 from sgmft.errors import SgmftError
+from sgmft.models import gated_experts, sgmft
 from sgmft.models.baselines import BASELINES, described
-from sgmft.models.expert_pool import EvidenceConfig, EvidenceNetwork
-from sgmft.models.method import Architecture, Method
-from sgmft.models.presets import PRESETS
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.method import Method
 
 METHODS: dict[str, Method] = {
-    "sgmft": Method(
-        "sgmft",
-        "SG-MFT",
-        "arXiv 2405.05760",
-        network=SGMFT,
-        config=ModelConfig,
-        presets=PRESETS,
-        variants={"default": Architecture(EvidenceNetwork, EvidenceConfig)},
-    ),
-    **{method.name: method for method in BASELINES},
+    method.name: method for method in (gated_experts.METHOD, sgmft.METHOD, *BASELINES)
 }
+
+DEFAULT = gated_experts.METHOD.name
 
 
 def get_method(name: str) -> Method:
@@ -34,3 +25,26 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise SgmftError(f"There is no method {name!r}: use {', '.join(METHODS)}.")
     return METHODS[name]
+
+
+def find_method(name: str | None = None, preset: str | None = None) -> Method:
+    """The method of that name; of none the default, or SG-MFT for a preset of its.
+
+    Raises:
+        SgmftError: there is no such method, or the preset is not one of SG-MFT's any more.
+    """
+    if name is not None:
+        if name == sgmft.METHOD.name and preset == "default":
+            raise SgmftError(
+                f"The preset 'default' of sgmft is a method of its own: use --method {DEFAULT} "
+                f"(method={DEFAULT!r}), or a preset of sgmft: {', '.join(sgmft.PRESETS)}."
+            )
+        return get_method(name)
+    if preset is None or preset in METHODS[DEFAULT].presets:
+        return METHODS[DEFAULT]
+    if preset in sgmft.PRESETS:
+        return sgmft.METHOD
+    raise SgmftError(
+        f"There is no preset {preset!r}: use {', '.join(sgmft.PRESETS)}, which are of sgmft, or "
+        "name the method too."
+    )

@@ -45,7 +45,6 @@ class TrainingTask:
     def network(self, features: Features) -> Network:
         """A new network: weights decided by the seed, scales taken from these posts."""
         torch.manual_seed(self.preset.train.seed)
-        kind = self.method.architecture(self.preset.name)
         words = None if features.words is None else features.words.flat()
         regions = None if features.regions is None else features.regions.flat()
         values = {
@@ -55,11 +54,11 @@ class TrainingTask:
             "shared_space": self.info.shared_space,
             "word_width": self.info.word_width,
             **self.preset.model,
-            **kind.network.measure(words),
+            **self.method.network.measure(words),
         }
-        if "initial_temperature" in {f.name for f in dataclasses.fields(kind.config)}:
+        if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
-        network = kind.network(kind.config(**values))
+        network = self.method.network(self.method.config(**values))
         network.prepare(features.texts, features.images, words, regions)
         if self.prompts is not None:
             network.get_buffer("prompts").copy_(self.prompts)

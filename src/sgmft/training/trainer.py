@@ -161,7 +161,7 @@ def _train_epoch(
         criterion = replace(criterion, shard=shard)
         own = shard.take(rows)
         labels = data.labels[own].to(accelerator.device)
-        batch = data.features.batch(own, model.reads_ngrams)
+        batch = data.features.batch(own, model.uses_ngrams)
         if config.modality_dropout:
             draws = torch.rand(2, len(rows), generator=rng)
             batch = batch.drop_modalities(config.modality_dropout, shard.take(draws.T).T)
@@ -221,7 +221,7 @@ def _solve(
 
     Without validation posts, what it says of training posts that it left out stands for them.
     """
-    model.held_out = model.solve(data.features.batch(None, model.reads_ngrams), data.labels)
+    model.held_out = model.solve(data.features.batch(None, model.uses_ngrams), data.labels)
     loss, accuracy = _validate(model, data)
     watched = (math.nan, math.nan)
     if validation is not None:

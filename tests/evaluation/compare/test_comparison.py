@@ -268,17 +268,17 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
     """No trials; a part is what the locator trains with that setting, before its calibration."""
     comparison = compare("default-gate,default-joint,default-lexical", tables="5", seeds=1)
     found = comparison.run()
-    assert set(found) == {"sgmft", "default-gate", "default-joint", "default-lexical"}
+    assert set(found) == {"gated-experts", "default-gate", "default-joint", "default-lexical"}
     assert all(x.trials == [] and not x.failed and len(x.runs) == 1 for x in found.values())
     all_chances = {key: chances(comparison, key)[0] for key in found}
     for key in ("default-joint", "default-lexical"):
-        assert not np.array_equal(all_chances[key], all_chances["sgmft"])
+        assert not np.array_equal(all_chances[key], all_chances["gated-experts"])
     data = comparison.data
     places = {(post.place, post.id or ""): post for post in small_posts}
     sides: dict[bool, list[Post]] = {True: [], False: []}
     for place, test in zip(data.places, data.test, strict=True):
         sides[test].append(places[place])
-    for key, settings in (("sgmft", {}), ("default-lexical", {"lexical": False})):
+    for key, settings in (("gated-experts", {}), ("default-lexical", {"lexical": False})):
         locator = SemanticLocator("tiny", settings=settings).fit(sides[False])
         locator.record["calibration"]["temperature"] = 1.0
         expected = locator.predict_proba(sides[True])
@@ -317,7 +317,7 @@ def test_raw_predictions_hold_every_run(compare):
     rows = pq.read_table(comparison.folder / "all.parquet").to_pylist()
     test = sum(comparison.data.test)
     assert len(rows) == 3 * 2 * test
-    assert {row["row"] for row in rows} == {"linear-probe", "text-only", "sgmft"}
+    assert {row["row"] for row in rows} == {"linear-probe", "text-only", "gated-experts"}
     some = [row for row in rows if (row["row"], row["seed"]) == ("text-only", 1)]
     got = [[row[f"p_{label}"] for label in comparison.data.labels] for row in some]
     np.testing.assert_array_equal(got, chances(comparison, "text-only")[1])

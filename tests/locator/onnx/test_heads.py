@@ -13,7 +13,7 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.locator.onnx.export import write_head
 from sgmft.locator.onnx.inputs import inputs_of
 from sgmft.locator.onnx.manifest import HEAD_OUTPUTS
-from sgmft.models.experts import LexicalExpert
+from sgmft.models.experts import NgramExpert
 from sgmft.models.layers import _bisect, find
 from sgmft.utils.onnx_session import Session
 from sgmft.utils.onnx_writer import write_graph
@@ -47,7 +47,10 @@ def rows_of(found: Features) -> list[PostFeatures]:
 
 @pytest.mark.parametrize(
     "name",
-    [name if "sgmft" in name else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS],
+    [
+        name if name.startswith(("sgmft", "gated")) else pytest.param(name, marks=pytest.mark.slow)
+        for name in SYSTEMS
+    ],
 )
 def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
     if name in LAYERS:
@@ -60,7 +63,7 @@ def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
     for posts in (1, 9):
         found = features(name, posts, seed=posts)
         with torch.inference_mode():
-            output = network(found.batch(torch.arange(posts), network.reads_ngrams))
+            output = network(found.batch(torch.arange(posts), network.uses_ngrams))
         probs, guidance = graph.run(HEAD_OUTPUTS, inputs_of(rows_of(found), info, tokens))
         wanted = (output.logits / TEMPERATURE).softmax(-1).numpy()
         np.testing.assert_allclose(probs, wanted, atol=2e-6)
@@ -83,7 +86,7 @@ def test_the_search_that_can_be_exported_finds_the_same(size):
 
 
 def test_counted_ngrams_weigh_as_ngrams_that_are_not():
-    expert = LexicalExpert(0, 2)
+    expert = NgramExpert(0, 2)
     grams = torch.tensor([[4, 4, 9, 5], [9, 4, 2, -1], [5, 5, 5, 2], [-1] * 4], dtype=torch.int32)
     expert.rows(grams)
     torch.nn.init.normal_(expert.weight)

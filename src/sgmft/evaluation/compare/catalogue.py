@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from sgmft.errors import SgmftError
 from sgmft.models.fusions import FUSIONS
-from sgmft.models.registry import METHODS
+from sgmft.models.registry import DEFAULT, METHODS
 
-REFERENCE = "sgmft"  # the row that systems are tested against
+REFERENCE = DEFAULT  # the row that systems are tested against
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,15 @@ _INSIDE = "No trials: chooses its penalties by cross-validation of the training 
 def rows() -> dict[str, Row]:
     """Every row by key; systems and fusion modules that a user registered among them."""
     found = [
-        Row("sgmft", "SG-MFT (default)", note=_INSIDE),
         Row("sgmft-tokens", "SG-MFT (tokens)", preset="tokens"),
         Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="No trials: as printed."),
         *(
-            Row(method.name, method.title, method.name, note=method.note)
+            Row(
+                method.name,
+                method.title,
+                method.name,
+                note=f"{method.note} {_INSIDE}" if method.name == DEFAULT else method.note,
+            )
             for method in METHODS.values()
             if method.name != "sgmft"
         ),
@@ -119,7 +123,7 @@ def rows() -> dict[str, Row]:
         ),
         Row("image-wise", "Image-wise", settings={"guided": "image"}, **_TOKENS),
         *(
-            Row(key, title, settings=settings, note=_INSIDE)
+            Row(key, title, DEFAULT, settings=settings, note=_INSIDE)
             for key, title, settings in (
                 ("default-gate", "… one gate for all posts", {"gate": "constant"}),
                 ("default-power", "… a product of the sides", {"power": 0.0}),
@@ -139,8 +143,13 @@ def rows() -> dict[str, Row]:
                 ("elements-unscaled", "… features as encoded", {"scale": "none"}),
             )
         ),
-        Row("cleaning-paper", "Default, the paper's cleaning", cleaning="paper", like="sgmft"),
-        Row("cleaning-none", "Default, no cleaning", cleaning="none", like="sgmft"),
+        *(
+            Row(key, title, DEFAULT, cleaning=cleaning, like=DEFAULT)
+            for key, title, cleaning in (
+                ("cleaning-paper", "… the paper's cleaning", "paper"),
+                ("cleaning-none", "… no cleaning", "none"),
+            )
+        ),
         Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
         Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
     ]
@@ -149,7 +158,7 @@ def rows() -> dict[str, Row]:
 
 def tables() -> dict[str, TablePlan]:
     """The tables by number: the paper's four, and ours."""
-    apart = {"word-average", "sgmft", "sgmft-tokens", "sgmft-paper", *PAPER_TABLE_1}
+    apart = {"word-average", "sgmft", DEFAULT, "sgmft-tokens", "sgmft-paper", *PAPER_TABLE_1}
     others = [name for name in METHODS if name not in apart]
     compared = [key for key in PAPER_TABLE_1 if key != "sgmft-paper"]
     return {
@@ -208,7 +217,8 @@ def tables() -> dict[str, TablePlan]:
             TablePlan(
                 "5",
                 "Our choices",
-                "SG-MFT (default) without single parts, and with other text cleaning; SG-MFT "
+                "Similarity-gated experts, the default, without single parts, and with other text "
+                "cleaning; SG-MFT "
                 "(elements), the paper's network with our settings, and single choices changed in "
                 "it; the number of regions in SG-MFT (tokens).",
                 {
@@ -297,6 +307,11 @@ def _names(text: str, known: Sequence[str] | dict[str, Any], what: str) -> list[
     """Names separated by commas, each of them known."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
+        if name == "sgmft" and name not in known and DEFAULT in known:
+            raise SgmftError(
+                f"The row 'sgmft' is now called {DEFAULT!r}; the paper's network has the rows "
+                "sgmft-tokens, sgmft-paper and elements."
+            )
         if name not in known:
             raise SgmftError(f"There is no {what} {name!r}: use {', '.join(known)}.")
     return names

@@ -140,8 +140,7 @@ class Comparison:
             return [{}]
         value = getattr(preset.train, method.tuned, None)
         if value is None:
-            config = method.architecture(preset.name).config
-            default = {f.name: f.default for f in dataclasses.fields(config)}
+            default = {f.name: f.default for f in dataclasses.fields(method.config)}
             value = preset.model.get(method.tuned, default[method.tuned])
         return [{method.tuned: value * factor} for factor in FACTORS[: self.plan.trials]]
 

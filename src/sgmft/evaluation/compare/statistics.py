@@ -103,7 +103,7 @@ class Table:
     title: str
     about: str
     lines: Sequence[Line]
-    reference: str = "SG-MFT (default)"
+    reference: str = "Similarity-gated experts"
 
 
 class TsnePanel(NamedTuple):

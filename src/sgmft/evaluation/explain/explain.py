@@ -101,7 +101,7 @@ def _parts(reader: MaskedPredictor, shares: list[float]) -> tuple[PartAttributio
 def _guidance(reader: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
     """P^m as the text's weight, and the entropies of P^m and P^e."""
     network = reader.model.network
-    batch = reader.features([reader.whole]).batch(torch.tensor([0]), network.reads_ngrams)
+    batch = reader.features([reader.whole]).batch(torch.tensor([0]), network.uses_ngrams)
     output = network(batch.to(next(iter(network.state_dict().values())).device))
     gate = (output.parts or {}).get("gate")
     guidance = output.guidance

@@ -108,7 +108,7 @@ def example(network: Network, info: EncoderInfo, tokens: bool) -> dict[str, tupl
             "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
             "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
         }
-    if network.reads_ngrams:
+    if network.uses_ngrams:
         numbers = torch.arange(B * g, dtype=torch.int32).reshape(B, g)
         found |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
     return found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sgmft.features.batch import Batch
 from sgmft.models.attention import check_heads
-from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.fusions import pool
 from sgmft.models.method import Method
 from sgmft.utils.distributed_loss import Criterion
@@ -59,7 +59,7 @@ def branch_coefficients(
     return torch.where(rho > 1, 1 - torch.tanh(modulation * rho), torch.ones_like(rho))
 
 
-class BalanceMLA(TwoSided):
+class BalanceMLA(BimodalNetwork):
     """Each side reads the other and decides; the decisions are mixed class by class."""
 
     config: BalanceMLAConfig

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import Output, TwoSided
+from sgmft.models.base import BimodalNetwork, Output
 from sgmft.models.baselines.transformer_config import TransformerConfig
 from sgmft.models.layers import CrossModalLayer, additive_mask, layer_config
 from sgmft.models.method import Method
@@ -62,7 +62,7 @@ class Tower(nn.Module):
         return x
 
 
-class BridgeTower(TwoSided):
+class BridgeTower(BimodalNetwork):
     """A cross-modal encoder that every level of both towers is bridged into.
 
     The published model bridges the last six layers of its own, trained encoders. Here the encoders

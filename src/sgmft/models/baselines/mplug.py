@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import Output, TwoSided
+from sgmft.models.base import BimodalNetwork, Output
 from sgmft.models.baselines.transformer_config import TransformerConfig
 from sgmft.models.layers import asymmetric_layer, self_attention_layer
 from sgmft.models.method import Method
@@ -32,7 +32,7 @@ class MPLUGConfig(TransformerConfig):
         return tuple(range(self.stride, self.layers, self.stride))
 
 
-class MPLUG(TwoSided):
+class MPLUG(BimodalNetwork):
     """Words attend to regions, which only the connected layers change.
 
     The published text encoder gives a [CLS] token, which the classifier reads. The features here

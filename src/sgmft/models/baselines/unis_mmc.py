@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import NetworkConfig, Output, TwoSided
+from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.utils.distributed_loss import Criterion
 
@@ -71,7 +71,7 @@ def multimodal_contrast(
     return similarity.logsumexp(0) - positive.logsumexp(0)
 
 
-class UniSMMC(TwoSided):
+class UniSMMC(BimodalNetwork):
     """Two unimodal heads and a multimodal one on projected features; the latter predicts."""
 
     config: UniSMMCConfig

@@ -50,7 +50,7 @@ class Tuned(Network):
         widths = (c.classes, c.text_width, c.image_width, c.shared_space, c.word_width)
         super().__init__(TunedConfig(*widths, asdict(c), asdict(towers.tuning), encoder))
         self.head, self.towers, self._tokens = head, towers, tokens
-        self.reads_ngrams = head.reads_ngrams
+        self.uses_ngrams = head.uses_ngrams
 
     def forward(self, batch: RawBatch) -> Output:  # type: ignore[override]
         """B posts to logits (B, K)."""
