@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sgmft.data.posts import Post
 from sgmft.data.tables import Columns, iter_posts
-from sgmft.data.tables.folder import list_tables
+from sgmft.data.tables.reading import list_tables
 from sgmft.errors import SgmftError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgmft.data.tables import open_table
-from sgmft.data.tables.folder import list_tables
+from sgmft.data.tables.reading import list_tables
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 

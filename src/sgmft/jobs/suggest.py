@@ -19,9 +19,9 @@ from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors, describe_errors
 from sgmft.data.tables import Columns, iter_posts, open_writer
+from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
-from sgmft.jobs.label_studio_tasks import CONTROL, write_tasks
 from sgmft.jobs.output_columns import columns_of, renamed_columns
 from sgmft.locator.prediction import Prediction
 from sgmft.models.base import Normalizer
@@ -312,13 +312,21 @@ def suggest_table(
             [one.post for one in chosen],
             list(names),
             table_folder(source.table),
-            predictions=[one.prediction for one in chosen],
-            guessed_by=" ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])),
+            predictions=[_pre_annotation(one.prediction) for one in chosen],
+            model_version=" ".join(
+                dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
+            ),
         )
     else:
         _write_table(output, posts, chosen)
     summary = JobSummary(len(posts) + len(seen), count_errors(refused))
     return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
+
+
+def _pre_annotation(prediction: Prediction | None) -> tuple[str, float] | None:
+    if prediction is None or prediction.label is None or prediction.probability is None:
+        return None
+    return prediction.label, prediction.probability
 
 
 def labelled_source(table: str, source: Source) -> Source:

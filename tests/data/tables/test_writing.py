@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sgmft.data.tables import open_table, open_writer, read_posts
-from sgmft.data.tables import parquet as parquet_sink
+from sgmft.data.tables import open_table, open_writer, parquet, read_posts
 from sgmft.errors import SgmftError
 
 FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]
@@ -75,7 +74,7 @@ def test_jsonl_keeps_every_value(tmp_path, batches):
 def test_parquet_takes_any_values_in_any_order(tmp_path, batches):
     values = [value for batch in batches for value in batch]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet_sink, "GROUP_ROWS", 2)
+        patch.setattr(parquet, "GROUP_ROWS", 2)
         rows = [[{"text": value} for value in batch] for batch in batches]
         read = [row["text"] for row in write(tmp_path / "out.parquet", rows, ["text"])]
     assert len(read) == len(values)
@@ -91,7 +90,7 @@ def test_parquet_takes_any_values_in_any_order(tmp_path, batches):
 
 def parquet_type(tmp_path: Path, *values) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet_sink, "GROUP_ROWS", 1)
+        patch.setattr(parquet, "GROUP_ROWS", 1)
         write(tmp_path / "t.parquet", [[{"text": value} for value in values]], ["text"])
     return str(pq.read_schema(tmp_path / "t.parquet").field("text").type)
 

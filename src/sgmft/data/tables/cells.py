@@ -1,4 +1,4 @@
-"""One cell of a table as text."""
+"""Cells of tables as text, as plain values and as JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import date
 from typing import Any
 
 MAX_DEPTH = 100
-"""Of the lists and objects in a record: what is deeper could be read, but not written again."""
+"""Depth of lists and objects in a record: deeper ones could be read, but not written again."""
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace what is no character by U+FFFD, so that the text can be encoded.
+    """Replace lone surrogates by U+FFFD, so that the text can be encoded.
 
-    Lone surrogates come from JSON (``"\\ud800"``) and from bytes that could not be decoded;
-    the two halves of a pair are joined.
+    They come from JSON (``"\\ud800"``) and from bytes that could not be decoded. Halves of a pair
+    are joined.
     """
     try:
         text.encode()
@@ -26,14 +26,14 @@ def replace_surrogates(text: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a cell is empty: None, "", an empty list, or a NaN."""
+    """Return whether a cell is empty: None, "", an empty list, or a NaN."""
     if value is None or (isinstance(value, (str, list, tuple)) and not value):
         return True
     return isinstance(value, float) and math.isnan(value)
 
 
 def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
-    """Tell whether lists and objects stand in one another more than `most` deep."""
+    """Return whether lists and objects are nested more than `most` deep."""
     if not isinstance(value, (dict, list, tuple)):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -41,7 +41,7 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
 
 
 def to_text(value: Any) -> str:
-    """Give a cell as its author would write it; "" when it is empty.
+    """Convert a cell to text as its author would write it; "" when it is empty.
 
     A whole float loses its ".0" (Parquet turns an integer column with gaps into floats), and
     truth values are written as in JSON.
@@ -72,7 +72,7 @@ def to_text(value: Any) -> str:
 
 
 def to_label(value: Any) -> str:
-    """Give a label cell as text; a list of one label counts as that label.
+    """Convert a label cell to text; a list of one label counts as that label.
 
     Raises:
         ValueError: with a reason fit for a message, when there are several labels or none fits.
@@ -86,7 +86,7 @@ def to_label(value: Any) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a value into None, bool, int, float, str, date, datetime, or lists and dicts of these.
+    """Convert a value to None, bool, int, float, str, date, datetime, or lists and dicts of these.
 
     NaN becomes None, arrays become lists, a lone surrogate U+FFFD, and whatever is left (paths,
     decimals) its text; of bytes those that are no UTF-8 are written as in \\xff.
@@ -112,13 +112,13 @@ def to_json(value: Any) -> str:
     """Write a plain value as JSON, Chinese as it is, and dates and infinity as text."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # JSON has no word for infinity
-        return json.dumps(_told(value), ensure_ascii=False, default=str)
+    except ValueError:  # JSON has no infinity
+        return json.dumps(_spell_infinity(value), ensure_ascii=False, default=str)
 
 
-def _told(value: Any) -> Any:
+def _spell_infinity(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _told(cell) for key, cell in value.items()}
+        return {key: _spell_infinity(cell) for key, cell in value.items()}
     if isinstance(value, list):
-        return [_told(cell) for cell in value]
+        return [_spell_infinity(cell) for cell in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value

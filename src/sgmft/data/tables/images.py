@@ -1,26 +1,26 @@
-"""An image cell as picture files."""
+"""From the image cell of a table to picture files."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Attachment
+from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.cells import is_missing, replace_surrogates
 from sgmft.errors import Message
 
 IMAGES = ("image", "images", "file_name")
-"""The usual names of columns that hold pictures; the first that is not empty does."""
+"""The usual names of the image column; the first that is not empty counts."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
-def split_cell(cell: Any) -> list[str | Attachment]:
+def parse_image_cell(cell: Any) -> list[str | Attachment]:
     """List the pictures in an image cell: paths, or `Attachment`s where they are in the table.
 
     A cell is a path, paths separated by ``|``, a list of paths, or such a list written as JSON; or
@@ -33,18 +33,18 @@ def split_cell(cell: Any) -> list[str | Attachment]:
     if is_missing(cell):
         return []
     if isinstance(cell, str):
-        listed = _json_list(cell)
+        listed = _parse_json_list(cell)
         if listed is None:
             return [path for part in cell.split("|") if (path := part.strip())]
         cell = listed
     members = list(cell) if isinstance(cell, (list, tuple)) else [cell]
-    return [_picture_of(member) for member in members if not is_missing(member)]
+    return [_parse_member(member) for member in members if not is_missing(member)]
 
 
-def named(cell: Any) -> Any:
-    """An image cell without the pictures' bytes: their names, or None, are in their place."""
+def strip_bytes(cell: Any) -> Any:
+    """Return an image cell with names, or None, in the place of the pictures' bytes."""
     if isinstance(cell, (list, tuple)):
-        return [named(member) for member in cell]
+        return [strip_bytes(member) for member in cell]
     if isinstance(cell, bytes):
         return None
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
@@ -52,41 +52,34 @@ def named(cell: Any) -> Any:
     return cell
 
 
-class Locator:
-    """Finds the file a path of a table means; whether it exists is seen when it is decoded.
+class PathResolver:
+    """Resolves the picture paths of a table; whether a file exists is seen when it is decoded.
 
     Args:
-        folder: where the table lies; paths are absolute or relative to it.
-        allow_outside: accept a picture that, symbolic links followed, is not below `folder`.
-        translate: rewrites the addresses of the tool that wrote the table, before anything else.
+        raw: the table; paths are absolute or relative to its folder.
+        allow_outside: accept a picture that, symbolic links followed, is not below the folder.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        allow_outside: bool = False,
-        translate: Callable[[str, Path], str] | None = None,
-    ) -> None:
-        self._folder = folder
+    def __init__(self, raw: RawTable, allow_outside: bool = False) -> None:
+        self._folder = raw.folder
         self._allow_outside = allow_outside
-        self._translate = translate
+        self._to_path = raw.to_path
         self._real_folder = lru_cache(4096)(os.path.realpath)
 
     def __call__(self, path: str) -> Path:
-        """Give the file; backslashes are tried as slashes.
+        """Return the file of a path; backslashes are tried as slashes.
 
         Raises:
             ValueError: with a reason fit for a message, when the picture may not be used.
         """
         try:
-            return self._found(path)
+            return self._resolve(path)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             raise ValueError(f"{path[:200]} cannot be read: {error.strerror or error}") from None
 
-    def _found(self, path: str) -> Path:
-        if self._translate is not None:
-            path = self._translate(path, self._folder)
+    def _resolve(self, path: str) -> Path:
+        if self._to_path is not None:
+            path = self._to_path(path, self._folder)
         if "\0" in path or replace_surrogates(path) != path:
             raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
         if _ADDRESS.match(path):
@@ -117,7 +110,7 @@ class Locator:
         return real.is_relative_to(self._real_folder(self._folder))
 
 
-def _json_list(cell: str) -> list[Any] | None:
+def _parse_json_list(cell: str) -> list[Any] | None:
     if not cell.lstrip().startswith("["):
         return None
     try:
@@ -127,7 +120,7 @@ def _json_list(cell: str) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _picture_of(member: Any) -> str | Attachment:
+def _parse_member(member: Any) -> str | Attachment:
     if isinstance(member, str):
         return member
     if isinstance(member, bytes):

@@ -1,40 +1,126 @@
-"""TODO."""
+"""JSON lines, and JSON lists of records, among them the exports of Label Studio."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates
-from sgmft.data.tables.csv import detect_encoding, has_undecoded, has_utf16_bom
-from sgmft.data.tables.label_studio import flatten, post_of
-from sgmft.data.tables.raw import DAMAGED, RawRow, RawTable
+from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
+from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_json
+from sgmft.data.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
+from sgmft.data.tables.label_studio import find_post, flatten, local_path
 from sgmft.errors import SgmftError
 
-# --- JSON lines
+
+def open_json_lines(path: Path) -> RawTable:
+    """Open a file of JSON lines, in UTF-8 or UTF-16."""
+    return RawTable(path.name, path.parent, None, _iter_file(path))
 
 
-def _jsonl_rows(path: Path | None, name: str) -> Iterator[RawRow]:
-    """Read lines of JSON; None means standard input, which is left open."""
-    if path is None:
-        stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
-        try:
-            yield from _parsed_lines(stream, name)
-        finally:
-            stream.detach()
-        return
+def read_standard_input() -> RawTable:
+    """Open JSON lines on standard input, which is left open; paths start at the current folder."""
+    return RawTable("standard input", Path(), None, _iter_standard_input())
+
+
+def open_json(path: Path) -> RawTable:
+    """Open a list of records, one record, or an export of Label Studio; all in memory.
+
+    Raises:
+        SgmftError: when it is not valid JSON, or holds no records.
+    """
+    encoding = detect_encoding(path)
+    try:
+        text = path.read_text(encoding=encoding.encoding, errors=encoding.errors)
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
+    if isinstance(items, dict):
+        items = [items]
+    if not isinstance(items, list):
+        raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
+    rows: list[RawRow] = []
+    columns: dict[str, None] = {}
+    controls: set[str] = set()
+    for number, records in _group_by_post(items):
+        reason = _reject(records[0])
+        if reason is not None:
+            pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
+            line = "".join(islice(pieces, MAX_DEPTH))[:500]  # the beginning, however deep it is
+            rows.append(RawRow(number, {"line": replace_surrogates(line)}, reason))
+            continue
+        values, names = flatten(records)
+        controls |= names
+        damaged = encoding.errors != "strict" and has_undecoded(
+            json.dumps(values, ensure_ascii=False)
+        )
+        rows.append(RawRow(number, values, DAMAGED if damaged else None))
+        columns.update(dict.fromkeys(values))
+    labels = tuple(controls) if len(controls) == 1 else ("label", "choice", "choices")
+    return RawTable(path.name, path.parent, list(columns), iter(rows), labels, local_path)
+
+
+class JsonLinesWriter:
+    """Writes rows of plain values to a file, one JSON object per line."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self._columns = columns
+        self._file = path.open("xb")
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Write rows."""
+        self._file.writelines(_to_line(self._columns, row) for row in rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class StandardOutputWriter:
+    """Writes rows of plain values to standard output as JSON lines, flushed after each `write`."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self._columns = columns
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Write rows."""
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(_to_line(self._columns, row) for row in rows)
+        sys.stdout.buffer.flush()
+
+    def close(self) -> None:
+        """Leave standard output open."""
+
+
+JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
+
+JSON = TableFormat((".json",), open_json, streamed=False)
+
+
+def _to_line(columns: list[str], row: Sequence[Any]) -> bytes:
+    return to_json(dict(zip(columns, row, strict=True))).encode() + b"\n"
+
+
+def _iter_file(path: Path) -> Iterator[RawRow]:
     with path.open("rb") as file:
-        code = "utf-16" if has_utf16_bom(file.read(2)) else "utf-8-sig"
-    with path.open(encoding=code, errors="surrogateescape") as stream:
-        yield from _parsed_lines(stream, name)
+        encoding = "utf-16" if has_utf16_bom(file.read(2)) else "utf-8-sig"
+    with path.open(encoding=encoding, errors="surrogateescape") as stream:
+        yield from _iter_lines(stream, str(path))
 
 
-def _parsed_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
+def _iter_standard_input() -> Iterator[RawRow]:
+    stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape")
+    try:
+        yield from _iter_lines(stream, "standard input")
+    finally:
+        stream.detach()
+
+
+def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
     empty = True
     try:
         for number, line in enumerate(stream, 1):
@@ -58,61 +144,24 @@ def _parse_line(number: int, line: str) -> RawRow:
         except (ValueError, RecursionError) as problem:
             error = f"not JSON that can be read: {problem}"
         else:
-            reason = _unfit(value)
+            reason = _reject(value)
             if reason is None:
                 return RawRow(number, value)
             error = f"JSON, but {reason}"
     return RawRow(number, {"line": replace_surrogates(line[:500])}, error)
 
 
-def _unfit(record: Any) -> str | None:
-    """Why a JSON value cannot be a row, or None."""
+def _reject(record: Any) -> str | None:
+    """Return why a JSON value cannot be a row, or None."""
     if not isinstance(record, dict):
         return "not an object of columns and values"
     return f"nested more than {MAX_DEPTH} deep" if is_deep(record) else None
 
 
-# --- JSON lists: Label Studio's exports, and plain records
-
-
-def _open_json(path: Path) -> RawTable:
-    encoding = detect_encoding(path)
-    try:
-        text = path.read_text(encoding=encoding.encoding, errors=encoding.errors)
-        items = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
-    if isinstance(items, dict):
-        items = [items]
-    if not isinstance(items, list):
-        raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
-    rows: list[RawRow] = []
-    columns: dict[str, None] = {}
-    controls: set[str] = set()
-    for number, records in _by_post(items):
-        reason = _unfit(records[0])
-        if reason is not None:
-            pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
-            line = replace_surrogates(
-                "".join(islice(pieces, MAX_DEPTH))[:500]
-            )  # its beginning, however deep
-            rows.append(RawRow(number, {"line": line}, reason))
-            continue
-        values, names = flatten(records)
-        controls |= names
-        damaged = encoding.errors != "strict" and has_undecoded(
-            json.dumps(values, ensure_ascii=False)
-        )
-        rows.append(RawRow(number, values, DAMAGED if damaged else None))
-        columns.update(dict.fromkeys(values))
-    labels = tuple(controls) if len(controls) == 1 else ("label", "choice", "choices")
-    return RawTable(path.name, path.parent, list(columns), iter(rows), labels, True)
-
-
-def _by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
-    """Records that belong together, each with the place of the first of them."""
-    places: dict[str | int, tuple[int, list[Any]]] = {}
+def _group_by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the records of each post, with the number of the first of them, from 1."""
+    groups: dict[str | int, tuple[int, list[Any]]] = {}
     for number, item in enumerate(items, 1):
-        post = post_of(item) if _unfit(item) is None else None
-        places.setdefault(number if post is None else post, (number, []))[1].append(item)
-    yield from places.values()
+        post = find_post(item) if _reject(item) is None else None
+        groups.setdefault(number if post is None else post, (number, []))[1].append(item)
+    yield from groups.values()

@@ -1,34 +1,46 @@
-"""Label Studio exports: one flat record for each post, and where the pictures lie."""
+"""Label Studio: its exports as one flat record per post, and tasks to import into it.
+
+Pictures of tasks have addresses of Label Studio's local files, relative to the folder of the posts'
+table; an export that is saved in that folder finds them again.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
+from sgmft.data.posts import Attachment, Post
+from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.images import IMAGES
+from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.utils.files import write_whole
 
-LOCAL_FILES = "/data/local-files/?d="
+CONTROL = "label"
+"""Name of the choice control of the tasks, and so of the column in an export of them."""
 
-_UPLOAD = "/data/upload/"
+_LOCAL_FILES, _UPLOAD = "/data/local-files/?d=", "/data/upload/"
 
 _OF_ANNOTATIONS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
 
 
 def is_task(item: Mapping[str, Any]) -> bool:
-    """Tell a task of the full JSON export from a flat record (JSON-MIN, or any list of rows)."""
+    """Return whether a record is a task of the full JSON export; others are flat (JSON-MIN)."""
     return isinstance(item.get("data"), dict)
 
 
 def is_annotation_table(columns: Sequence[str]) -> bool:
-    """Tell the header of a CSV or TSV export, which has one row for each annotation."""
+    """Return whether a header is that of a CSV or TSV export, with one row per annotation."""
     return {"annotation_id", "annotator", "lead_time"} <= {*columns}
 
 
-def post_of(item: Mapping[str, Any]) -> str | None:
-    """What all records of one post have in common; None where there is no other.
+def find_post(item: Mapping[str, Any]) -> str | None:
+    """Return a key that all records of one post share; None where there is no other.
 
     Tasks of several rounds are of one post when their data have one text, the same pictures and one
     id, or one `row`. JSON-MIN has a record for each annotation of a task, under the task's id in
@@ -37,44 +49,117 @@ def post_of(item: Mapping[str, Any]) -> str | None:
     if is_task(item):
         data = item["data"]
         own = data.get("id") or data.get("row")
-        return repr((own, *_shown(data))) if own else None
+        return repr((own, *_content(data))) if own else None
     own = item.get("row") or item.get("id")
-    return repr((own, *_shown(item))) if "annotation_id" in item and own else None
+    return repr((own, *_content(item))) if "annotation_id" in item and own else None
 
 
-def _shown(record: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-    """A record's text and its pictures, which one round may have as a text, another as a list."""
+def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:
+    """Merge the records of one post; return the one and the names of its choice controls."""
+    first = items[0]
+    if is_task(first):
+        annotations = [x for item in items for x in _objects(item.get("annotations"))]
+        return _flatten_task({**first, "annotations": annotations})
+    return _merge([_flatten_record(item) for item in items]), set()
+
+
+def local_path(path: str, folder: Path) -> str:
+    """Translate the address Label Studio gave a picture to a path relative to the export.
+
+    ``/data/local-files/?d=rel/path`` is ``rel/path``; ``/data/upload/1/name.jpg`` is ``name.jpg``
+    or ``upload/1/name.jpg``, whichever is there (the first when neither is). Any other path comes
+    back as it is.
+    """
+    for mark in (_LOCAL_FILES, _UPLOAD):
+        server, found, rest = path.partition(mark)
+        if not found or (server and "://" not in server):
+            continue
+        if mark == _LOCAL_FILES:
+            return unquote(rest)
+        name = rest.rpartition("/")[2]
+        nested = f"upload/{rest}"
+        return nested if not (folder / name).exists() and (folder / nested).exists() else name
+    return path
+
+
+def write_tasks(
+    path: str | Path,
+    posts: Sequence[Post],
+    labels: Sequence[str],
+    folder: Path,
+    *,
+    predictions: Sequence[tuple[str, float] | None] = (),
+    model_version: str = "sgmft",
+) -> Path:
+    """Write tasks for Label Studio's import, and beside them the labelling configuration.
+
+    Args:
+        path: of the tasks, `NAME.json`.
+        posts: one task each, in this order.
+        labels: the choices, in the order shown.
+        folder: of the posts' table, which Label Studio serves local files from.
+        predictions: label and probability of each post by a model, or None; the pre-annotations.
+        model_version: name of the model, as Label Studio shows it.
+
+    Returns:
+        The path of the configuration, `NAME.config.xml`.
+
+    Raises:
+        SgmftError: a picture lies outside `folder`, or the files cannot be written.
+    """
+    path = Path(path)
+    several = any(len(post.images) > 1 for post in posts)
+    shown = "text" if any(post.text for post in posts) else "image"
+    tasks = []
+    for i, post in enumerate(posts):
+        task: dict[str, Any] = {"data": _data(post, folder, several)}
+        if predictions and (predicted := predictions[i]) is not None:
+            task["predictions"] = [_prediction(*predicted, shown, model_version)]
+        tasks.append(task)
+    beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
+    if beside:
+        warnings.warn(
+            f"Label Studio serves no picture that lies in {folder} itself, like "
+            f"{beside[0].name}: move them into a folder below it, and name them with it in "
+            "the table.",
+            SgmftWarning,
+            stacklevel=2,
+        )
+    config = path.with_suffix(".config.xml")
+    text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(config, _config(posts, labels, several, shown).encode())
+        write_whole(path, replace_surrogates(text).encode())
+    except OSError as error:
+        raise SgmftError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return config
+
+
+def _content(record: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the text and the pictures, which one round may have as a text, another as a list."""
     cells = [cell for name, cell in record.items() if name.strip().casefold() in IMAGES]
     listed = [cell if isinstance(cell, list) else [cell] for cell in cells]
     return record.get("text"), [picture for cell in listed for picture in cell if picture]
 
 
-def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:
-    """Turn all the records of one post into one, and name its choice controls."""
-    first = items[0]
-    if is_task(first):
-        annotations = [x for item in items for x in _objects(item.get("annotations"))]
-        return _flatten_task({**first, "annotations": annotations})
-    return _most_told([_flatten_record(item) for item in items]), set()
-
-
-def _most_told(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first record, with what most say where they differ: a list of all where they are tied."""
-    told = dict(records[0])
+def _merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first record, but of cells that differ the most frequent, or a list of ties."""
+    merged = dict(records[0])
     for name in dict.fromkeys(name for record in records for name in record):
         cells = [record.get(name) for record in records]
         counts = Counter(repr(cell) for cell in cells if cell not in (None, "", []))
         if len(counts) > 1 and name not in _OF_ANNOTATIONS:
             most = [cell for cell in cells if counts[repr(cell)] == max(counts.values())]
             known = {repr(cell): cell for cell in most}
-            told[name] = _one_or_all([known[key] for key in sorted(known)])
+            merged[name] = _one_or_all([known[key] for key in sorted(known)])
         elif counts:
-            told[name] = next(cell for cell in cells if repr(cell) in counts)
-    return told
+            merged[name] = next(cell for cell in cells if repr(cell) in counts)
+    return merged
 
 
 def _flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Turn a task of the full JSON export into a flat record, and name its choice controls.
+    """Flatten a task of the full JSON export; return it and the names of its choice controls.
 
     The record is the task's data, its id (unless the data has an id of its own), and one column
     per choice control, named as in the labelling interface. It holds what most annotators chose:
@@ -111,25 +196,6 @@ def _flatten_record(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def local_path(path: str, folder: Path) -> str:
-    """Translate the address Label Studio gave a picture to a path relative to the export.
-
-    ``/data/local-files/?d=rel/path`` is ``rel/path``; ``/data/upload/1/name.jpg`` is ``name.jpg``
-    or ``upload/1/name.jpg``, whichever is there (the first when neither is). Any other path comes
-    back as it is.
-    """
-    for mark in (LOCAL_FILES, _UPLOAD):
-        server, found, rest = path.partition(mark)
-        if not found or (server and "://" not in server):
-            continue
-        if mark == LOCAL_FILES:
-            return unquote(rest)
-        name = rest.rpartition("/")[2]
-        nested = f"upload/{rest}"
-        return nested if not (folder / name).exists() and (folder / nested).exists() else name
-    return path
-
-
 def _objects(value: Any) -> list[dict[str, Any]]:
     items = value if isinstance(value, list) else []
     return [item for item in items if isinstance(item, dict)]
@@ -137,3 +203,60 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
 def _one_or_all(choices: list[Any]) -> Any:
     return choices[0] if len(choices) == 1 else choices
+
+
+def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
+    """Return what a task shows of a post, and what leads back to its row."""
+    images = [_LOCAL_FILES + quote(_relative(post, image, folder)) for image in _paths(post)]
+    origin = {"id": post.id, "user": post.user, "row": post.place}
+    return {
+        "text": post.text,
+        # Label Studio wants the key in any case, and opens no task with an empty list.
+        "image": (images or "") if several else "".join(images),
+        **{name: value for name, value in origin.items() if value},
+    }
+
+
+def _paths(post: Post) -> list[Path]:
+    if any(isinstance(file, Attachment) for file in post.images):
+        raise SgmftError("Label Studio can be shown files only, not pictures in memory: save them.")
+    return [Path(str(file)) for file in post.images]
+
+
+def _relative(post: Post, image: Path, folder: Path) -> str:
+    """Return the path under which Label Studio finds a picture below the folder it serves."""
+    path = os.path.relpath(image, folder)
+    if path == os.pardir or path.startswith(os.pardir + os.sep):
+        raise SgmftError(
+            f"{post.place or 'A post'}: Label Studio cannot be shown {image}, which lies outside "
+            f"the table's folder: copy it there, or write a table with -o suggestions.csv."
+        )
+    return replace_surrogates(Path(path).as_posix())
+
+
+def _prediction(label: str, probability: float, shown: str, model: str) -> dict[str, Any]:
+    choice = {
+        "from_name": CONTROL,
+        "to_name": shown,
+        "type": "choices",
+        "value": {"choices": [label]},
+    }
+    return {"model_version": model, "score": probability, "result": [choice]}
+
+
+def _config(posts: Sequence[Post], labels: Sequence[str], several: bool, shown: str) -> str:
+    """Return the labelling interface: text, one choice among the labels, pictures."""
+    from xml.etree import ElementTree  # loaded for tasks alone
+
+    view = ElementTree.Element("View")
+    if any(post.text for post in posts):
+        ElementTree.SubElement(view, "Text", name="text", value="$text")
+    options = {"name": CONTROL, "toName": shown, "choice": "single", "showInline": "true"}
+    choices = ElementTree.SubElement(view, "Choices", {**options, "required": "true"})
+    for label in labels:
+        ElementTree.SubElement(choices, "Choice", value=replace_surrogates(label))
+    if any(post.images for post in posts):  # last: a tall one would push the choices out of sight
+        value = {"valueList" if several else "value": "$image"}
+        ElementTree.SubElement(view, "Image", {"name": "image", **value})
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode") + "\n"

@@ -5,48 +5,21 @@ from __future__ import annotations
 import difflib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Attachment, MediaFile, Post
+from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.cells import is_missing, to_label, to_text
-from sgmft.data.tables.folder import list_tables
-from sgmft.data.tables.images import IMAGES, Locator, named, split_cell
-from sgmft.data.tables.label_studio import local_path
-from sgmft.data.tables.raw import RawRow, RawTable
-from sgmft.data.tables.reading import open_table
+from sgmft.data.tables.images import IMAGES, PathResolver, parse_image_cell, strip_bytes
+from sgmft.data.tables.reading import list_tables, open_table
 from sgmft.errors import Message, SgmftError, join_messages, make_printable
 
-
-class SeenIds:
-    """The row in which each id came first.
-
-    In a private database that SQLite keeps in memory while it is small and on disk beyond that
-    (a file name of "" asks for one; sqlite.org/inmemorydb.html).
-    """
-
-    def __init__(self) -> None:
-        # A generator may be taken up by another thread than began it, though never by two at once.
-        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
-        self._rows.execute("BEGIN")
-
-    def first(self, key: str, row: int) -> int:
-        """The row that had this id first: `row`, if none had it before."""
-        coded = key.encode("utf-8", "surrogatepass")
-        new = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (coded, row))
-        if new.rowcount:
-            return row
-        found = self._rows.execute("SELECT row FROM seen WHERE id = ?", (coded,)).fetchone()
-        return int(found[0])
-
-
 LOOK_AHEAD = 1000
-"""How many JSON lines may pass before a column that was asked for must have been seen."""
+"""How many JSON lines may pass before a column that was named must have been seen."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +67,7 @@ def iter_posts(
     Args:
         table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
             records, or one record), a folder with ``metadata.csv|jsonl|parquet``, a folder of
-            tables that are read one after another (see `tables.folder`), or "-": JSON lines
+            tables that are read one after another (see `list_tables`), or "-": JSON lines
             on standard input, with pictures relative to the current folder.
         columns: which column holds what, when they have other names than the usual.
         where: keep only rows whose columns equal these values as text. A row too damaged to have
@@ -105,7 +78,7 @@ def iter_posts(
     Yields:
         One post per row, in order. A row that cannot be used has `error` set, and whatever could
         be read of it; so has one whose id an earlier row of the same file has. Whether the pictures
-        can be opened is not looked at here. Pictures stored in the table come as `Attachment`s,
+        can be opened is not checked here. Pictures stored in the table come as `Attachment`s,
         and `Post.row` has their names in their place.
 
     Raises:
@@ -122,24 +95,20 @@ def iter_posts(
 def _posts_of(
     raw: RawTable, columns: Columns, where: Mapping[str, str], allow_outside: bool
 ) -> Iterator[Post]:
-    rows = _with_columns(raw, columns, where)
-    finder = _Finder(raw, columns)
-    locate = Locator(
-        raw.folder,
-        allow_outside=allow_outside,
-        translate=local_path if raw.label_studio else None,
-    )
+    finder = _ColumnFinder(raw, columns)
+    rows = _check_columns(raw, finder, columns, where)
+    resolve = PathResolver(raw, allow_outside)
     seen = SeenIds()
     for row in rows:
         if _matches(row, where):
-            yield _to_post(row, raw.name, finder, locate, seen)
+            yield _to_post(row, raw.name, finder, resolve, seen)
 
 
-class _Finder:
+class _ColumnFinder:
     """Looks up the cells of a row by what they mean."""
 
     def __init__(self, raw: RawTable, columns: Columns) -> None:
-        usual = {"image": IMAGES, "label": raw.label_columns or ("label",)}
+        usual = {"image": IMAGES, "label": raw.label_columns}
         self._roles = {
             field.name: (named, usual.get(field.name, (field.name,)))
             for field in fields(Columns)
@@ -165,7 +134,33 @@ class _Finder:
         return [name for name in found if name is not None]
 
 
-def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: SeenIds) -> Post:
+class SeenIds:
+    """The row in which each id came first.
+
+    In a private database that SQLite keeps in memory while it is small and on disk beyond that
+    (a file name of "" asks for one; sqlite.org/inmemorydb.html).
+    """
+
+    def __init__(self) -> None:
+        # A generator may be taken up by another thread than began it, though never by two at once.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._rows.execute("PRAGMA journal_mode = OFF")
+        self._rows.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+        self._rows.execute("BEGIN")
+
+    def first(self, key: str, row: int) -> int:
+        """Return the row that had this id first: `row`, if none had it before."""
+        coded = key.encode("utf-8", "surrogatepass")
+        new = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (coded, row))
+        if new.rowcount:
+            return row
+        found = self._rows.execute("SELECT row FROM seen WHERE id = ?", (coded,)).fetchone()
+        return int(found[0])
+
+
+def _to_post(
+    row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: SeenIds
+) -> Post:
     errors = [] if row.error is None else [row.error]
     texts = dict.fromkeys(("text", "id", "label", "user"), "")
     for role in texts:
@@ -178,12 +173,12 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
     try:
-        pictures = split_cell(finder.cell(row.values, "image"))
+        pictures = parse_image_cell(finder.cell(row.values, "image"))
     except ValueError as error:
         errors.append(str(error))
     for picture in pictures:
         try:
-            images.append(picture if isinstance(picture, Attachment) else locate(picture))
+            images.append(picture if isinstance(picture, Attachment) else resolve(picture))
         except ValueError as error:
             errors.append(str(error))
     key = texts["id"]
@@ -199,7 +194,7 @@ def _to_post(row: RawRow, table: str, finder: _Finder, locate: Locator, seen: Se
         user=texts["user"] if texts["user"].strip() else None,
         error=make_printable(join_messages(errors)) or None,
         place=f"{table}, row {row.number}",
-        row=row.values | {name: named(row.values[name]) for name in holders},
+        row=row.values | {name: strip_bytes(row.values[name]) for name in holders},
     )
 
 
@@ -215,38 +210,40 @@ def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
     return True
 
 
-def _with_columns(raw: RawTable, columns: Columns, where: Mapping[str, str]) -> Iterator[RawRow]:
-    """Check that the columns asked for are there, and return all rows.
+def _check_columns(
+    raw: RawTable, finder: _ColumnFinder, columns: Columns, where: Mapping[str, str]
+) -> Iterator[RawRow]:
+    """Return all rows; raise SgmftError where columns that were named are missing.
 
     A table without a header is read ahead until they have been seen.
     """
-    finder = _Finder(raw, columns)
-    chosen = (getattr(columns, field.name) for field in fields(Columns))
-    needed = [name for name in chosen if name is not None] + list(where)
-    if raw.columns is not None:
-        if raw.columns or needed:
-            _check_columns(raw.name, raw.columns, needed, finder)
-        return raw.rows
-    seen: dict[str, None] = {}
-    ahead: list[RawRow] = []
-    for row in raw.rows:
-        ahead.append(row)
-        if row.error is None:
-            seen.update(dict.fromkeys(row.values))
-        if len(ahead) >= LOOK_AHEAD or _complaint(raw.name, list(seen), needed, finder) is None:
-            break
-    if any(row.error is None for row in ahead):
-        _check_columns(raw.name, list(seen), needed, finder)
+    needed = [*(name for name in astuple(columns) if name is not None), *where]
+
+    def explain(names: Iterable[str]) -> str | None:
+        return _explain_missing(raw.name, list(names), needed, finder)
+
+    problem, ahead = None, list[RawRow]()
+    if raw.columns is None:
+        seen: dict[str, None] = {}
+        for row in raw.rows:
+            ahead.append(row)
+            if row.error is None:
+                seen.update(dict.fromkeys(row.values))
+            if len(ahead) >= LOOK_AHEAD or explain(seen) is None:
+                break
+        if any(row.error is None for row in ahead):
+            problem = explain(seen)
+    elif raw.columns or needed:
+        problem = explain(raw.columns)
+    if problem is not None:
+        raise SgmftError(make_printable(problem))
     return chain(ahead, raw.rows)
 
 
-def _check_columns(table: str, columns: list[str], needed: list[str], finder: _Finder) -> None:
-    complaint = _complaint(table, columns, needed, finder)
-    if complaint is not None:
-        raise SgmftError(make_printable(complaint))
-
-
-def _complaint(table: str, columns: list[str], needed: list[str], finder: _Finder) -> str | None:
+def _explain_missing(
+    table: str, columns: list[str], needed: list[str], finder: _ColumnFinder
+) -> str | None:
+    """Return which columns are missing, in a sentence; None where none is."""
     there = ", ".join(columns) or "none"
     for name in needed:
         if name not in columns:

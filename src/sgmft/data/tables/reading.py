@@ -1,4 +1,4 @@
-"""The raw rows of a table, whatever its format. Only a .json file is held in memory whole."""
+"""Which tables a path stands for, and the raw rows of one table, whatever its format."""
 
 from __future__ import annotations
 
@@ -6,33 +6,68 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sgmft.data.tables.csv import open_delimited
-from sgmft.data.tables.folder import list_tables
-from sgmft.data.tables.json import _jsonl_rows, _open_json
-from sgmft.data.tables.parquet import _open_parquet
-from sgmft.data.tables.raw import RawRow, RawTable, reading
+from sgmft.data.tables.base import RawRow, RawTable, reading
+from sgmft.data.tables.formats import READABLE, STREAMED, find_format
+from sgmft.data.tables.json import read_standard_input
 from sgmft.errors import Message, SgmftError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""The table of a Hugging Face ImageFolder, by its convention."""
+
+
+def list_tables(table: str | Path) -> list[str | Path]:
+    """List the tables of a path, in order.
+
+    A folder with ``metadata.csv|jsonl|parquet`` is an ImageFolder: that file is its table. Any
+    other folder is one table in parts: all its files of the `STREAMED` formats by name, except
+    those whose names begin with "." or "_", and those of its sub-folders. Anything else, "-"
+    included, stands for itself.
+
+    Raises:
+        SgmftError: a folder holds none of these or more than one metadata file, or cannot be read.
+    """
+    if str(table) == "-":
+        return [table]
+    folder = Path(table)
+    with reading(folder):
+        if not folder.is_dir():
+            return [table]
+        found = [folder / name for name in METADATA if (folder / name).is_file()]
+        parts = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in STREAMED
+            and not file.name.startswith((".", "_"))
+            and file.is_file()
+        )
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise SgmftError(f"{folder} holds {names}: give the one to read as the table.")
+    if not found and not parts:
+        raise SgmftError(
+            f"{folder} is a folder without any of {', '.join(METADATA)}, and without tables "
+            f"({', '.join(STREAMED)}): add one."
+        )
+    return [*(found or parts)]
 
 
 def open_table(table: str | Path) -> RawTable:
     """Open one table by its suffix, or "-" (JSONL on stdin); of a folder, its only table.
 
     Raises:
-        SgmftError: when it is missing, empty, damaged, of an unknown kind, or has two columns of
+        SgmftError: when it is missing, empty, damaged, of an unknown format, or has two columns of
             one name. Damage further down is raised while the rows are read.
     """
     if str(table) == "-":
-        return RawTable("standard input", Path(), None, _jsonl_rows(None, "standard input"))
+        return read_standard_input()
     parts = list_tables(table)
     if len(parts) > 1:
         raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
     path = Path(parts[0])
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    table_format = find_format(path)
+    if table_format is None:
         raise SgmftError(
-            f"{path} is no table sgmft can read: use one of {', '.join(SUFFIXES)}, "
+            f"{path} is no table sgmft can read: use one of {', '.join(READABLE)}, "
             "or a folder with a metadata file."
         )
     with reading(path):
@@ -40,17 +75,10 @@ def open_table(table: str | Path) -> RawTable:
             raise SgmftError(
                 Message("{name} is empty: a table needs at least a header.", name=path)
             )
-        if suffix in (".csv", ".tsv"):
-            raw = open_delimited(path, "\t" if suffix == ".tsv" else None)
-        elif suffix == ".parquet":
-            raw = _open_parquet(path)
-        elif suffix == ".json":
-            raw = _open_json(path)
-        else:
-            raw = RawTable(path.name, path.parent, None, _jsonl_rows(path, str(path)))
-        return replace(raw, rows=_read(path, raw.rows))
+        raw = table_format.read(path)
+        return replace(raw, rows=_iter_rows(path, raw.rows))
 
 
-def _read(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+def _iter_rows(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
     with reading(path):
         yield from rows

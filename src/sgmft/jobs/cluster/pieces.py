@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables.folder import list_tables
+from sgmft.data.tables.reading import list_tables
 from sgmft.errors import SgmftError
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`

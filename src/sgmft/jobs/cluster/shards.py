@@ -20,7 +20,8 @@ from typing import Any
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_plain
-from sgmft.data.tables.parquet import ColumnTypes, to_arrow, to_python
+from sgmft.data.tables.formats import find_format
+from sgmft.data.tables.parquet import ColumnTypes, to_arrow
 from sgmft.errors import SgmftError
 from sgmft.jobs.output_columns import OutputColumns
 from sgmft.utils.checksums import digest_of, short_digest
@@ -30,21 +31,22 @@ _BATCH = 4096
 
 
 def input_types(tables: Sequence[str]) -> dict[str, Any]:
-    """The Arrow type of every column that any of the tables has.
+    """Return the Arrow type of every column that any of the tables has.
 
-    Parquet tables say it themselves; the others are read through.
+    Some formats declare them; tables of others are read through.
     """
     seen = ColumnTypes()
     for table in tables:
-        if Path(table).suffix.lower() == ".parquet":
-            seen.join(_said(table))
+        table_format = find_format(table)
+        if table_format is not None and table_format.column_types is not None:
+            seen.join(table_format.column_types(Path(table)))
             continue
         raw = open_table(table)
-        seen.take({name: [] for name in raw.columns or ()})
+        seen.update({name: [] for name in raw.columns or ()})
         rows = (row.values for row in raw.rows)
         while part := list(islice(rows, _BATCH)):
             names = dict.fromkeys(name for row in part for name in row)
-            seen.take({name: [to_plain(row.get(name)) for row in part] for name in names})
+            seen.update({name: [to_plain(row.get(name)) for row in part] for name in names})
     return seen.types
 
 
@@ -57,49 +59,6 @@ def output_types(layout: OutputColumns, given: dict[str, Any]) -> dict[str, Any]
     if "set" in added:
         added["set"] = pa.list_(pa.string())
     return {layout.renamed[name]: kind for name, kind in given.items()} | added
-
-
-def _said(table: str) -> dict[str, Any]:
-    """What a Parquet table says of its columns, as the types of the plain values they become."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    open_table(table)  # says what is wrong with a damaged one
-    with pq.ParquetFile(table) as file:
-        types = {field.name: _plain_type(field.type) for field in file.schema_arrow}
-        times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
-        for batch in file.iter_batches(columns=times) if times else ():
-            late = [name for name in times if _is_read_as_text(batch[name])]
-            types.update(dict.fromkeys(late, pa.string()))
-    return types
-
-
-def _is_read_as_text(times: Any) -> bool:
-    """Whether Python has no word for some of these times; the first or the last, if any."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ends = pa.array(pc.min_max(times).values(), times.type)
-    return any(isinstance(cell, str) for cell in to_python(ends))
-
-
-def _plain_type(kind: Any) -> Any:
-    import pyarrow as pa
-
-    if pa.types.is_null(kind) or pa.types.is_boolean(kind):
-        return kind
-    if pa.types.is_date(kind):
-        return pa.date32()
-    if pa.types.is_integer(kind) and kind != pa.uint64():
-        return pa.int64()
-    if pa.types.is_floating(kind):
-        return pa.float64()
-    if pa.types.is_timestamp(kind) and kind.unit != "ns":
-        return pa.timestamp("us", kind.tz)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = _plain_type(kind.value_type)
-        return pa.string() if pa.types.is_nested(inner) else pa.list_(inner)
-    return pa.string()
 
 
 JOB, DONE = "_job.json", "_done.json"

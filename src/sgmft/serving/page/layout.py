@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from sgmft.data.tables.formats import STREAMED
 from sgmft.serving.engine import Engine
 from sgmft.serving.page.asking import OFF, answers, sentence
 from sgmft.serving.page.drop import file_drop
@@ -115,7 +116,7 @@ class Page:
         w = self._words
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                kinds = [".csv", ".tsv", ".jsonl", ".parquet"]
+                kinds = list(STREAMED)
                 table = file_drop(w.gone, kinds, label=w.table, height=130)
                 self._html(f'<p class="told">{w.table_hint}</p>')
                 pictures = file_drop(w.gone, [".zip"], label=w.pictures, height=130)

@@ -1,13 +1,13 @@
-"""What every format is read into."""
+"""What every table format is read into, and what makes a format."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sgmft.errors import SgmftError, make_printable
 
@@ -40,20 +40,51 @@ class RawTable:
         folder: what the picture paths are relative to.
         columns: the header; None for JSON lines, which have none.
         rows: the records, read as they are asked for.
-        label_columns: where the labels are, when the format says so (Label Studio).
-        label_studio: whether picture paths may be addresses of Label Studio.
+        label_columns: the usual names of the label column, best first.
+        to_path: rewrites the picture addresses of the tool that wrote the table, given the folder.
     """
 
     name: str
     folder: Path
     columns: list[str] | None
     rows: Iterator[RawRow]
-    label_columns: tuple[str, ...] = ()
-    label_studio: bool = False
+    label_columns: tuple[str, ...] = ("label",)
+    to_path: Callable[[str, Path], str] | None = None
+
+
+class RowWriter(Protocol):
+    """Writes the rows of one file."""
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Write rows of plain values (see `cells.to_plain`), in the order of the columns."""
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """One kind of table files; `formats.FORMATS` lists all of them.
+
+    Attributes:
+        suffixes: of the files, in lower case.
+        read: opens a file. Damage further down may be raised while the rows are read.
+        write: creates a file for rows of the given columns; None for a format that is only read.
+        column_types: returns the Arrow types that a file declares for its columns, as they are
+            after reading; None for a format that has to be read through to know them.
+        streamed: whether rows are read in constant memory. Files of other formats are no parts of
+            a folder, and not accepted by a server.
+    """
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], RawTable]
+    write: Callable[[Path, list[str]], RowWriter] | None = None
+    column_types: Callable[[Path], dict[str, Any]] | None = None
+    streamed: bool = True
 
 
 def check_header(path: Path, columns: list[str]) -> None:
-    """Refuse a table with two columns of one name: one of them would be lost."""
+    """Raise SgmftError where two columns have one name, of which one would be lost."""
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise SgmftError(f"{path} has more than one column {twice[0]!r}: rename one of them.")
@@ -61,11 +92,7 @@ def check_header(path: Path, columns: list[str]) -> None:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn the system's refusal to read a file or folder into a sentence.
-
-    Raises:
-        SgmftError: naming it, and what the system says.
-    """
+    """Raise SgmftError, with the reason, where the system refuses to read a file or folder."""
     try:
         yield
     except FileNotFoundError:
@@ -76,6 +103,6 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What a library says, which may be long, or nothing."""
+    """Shorten the message of a library, which may be long or empty, to part of a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return make_printable(lines[0][:300]).rstrip(".")

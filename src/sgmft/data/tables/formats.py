@@ -1,0 +1,30 @@
+"""The registry of table formats: a new one is a file beside this one, and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sgmft.data.tables.base import TableFormat
+from sgmft.data.tables.csv import CSV, TSV
+from sgmft.data.tables.json import JSON, JSON_LINES
+from sgmft.data.tables.parquet import PARQUET
+
+FORMATS: tuple[TableFormat, ...] = (
+    CSV,
+    TSV,
+    JSON_LINES,
+    PARQUET,
+    JSON,
+)
+
+READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
+
+WRITABLE = tuple(suffix for kind in FORMATS if kind.write for suffix in kind.suffixes)
+
+STREAMED = tuple(suffix for kind in FORMATS if kind.streamed for suffix in kind.suffixes)
+
+
+def find_format(path: str | Path) -> TableFormat | None:
+    """Return the format that a file's suffix names, or None."""
+    suffix = Path(path).suffix.lower()
+    return next((kind for kind in FORMATS if suffix in kind.suffixes), None)
