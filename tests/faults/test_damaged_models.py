@@ -16,7 +16,7 @@ from sgmft.data.source import Source
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.jobs.train import train_table
-from sgmft.locator.abstention import HeldOut
+from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.onnx.manifest import MANIFEST, Manifest
 from sgmft.utils.checksums import checksum_matches, file_digests, with_checksum
 from small_tables import file_names
@@ -112,7 +112,7 @@ def exported(tmp_path) -> Path:
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "head.onnx").write_bytes(b"not a graph, but nobody runs it here")
-    HeldOut(np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64)).save(folder)
+    HeldOutProbabilities(np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64)).save(folder)
     info = asdict(EncoderInfo("x", "f" * 16, 8, 6, False, None, 32, "light"))
     values = {"format": 1, "labels": ["a", "b"], "tokens": False, "files": {}}
     values |= {"encoder": {"info": info, "texts": "compact", "max_words": 9}}

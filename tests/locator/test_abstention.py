@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgmft.errors import SgmftError
-from sgmft.locator.abstention import FILE, Abstention, HeldOut, entropy
+from sgmft.locator.abstention import FILE, Abstention, HeldOutProbabilities, entropy
 
 K = 4
 
@@ -32,7 +32,7 @@ def slow_sets(held_out, probs, coverage):
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
 def test_sets_hold_what_a_slow_loop_says(coverage):
-    held_out, (probs, _) = HeldOut(*drawn(137)), drawn(50, seed=1)
+    held_out, (probs, _) = HeldOutProbabilities(*drawn(137)), drawn(50, seed=1)
     assert held_out.sets(probs, coverage).tolist() == slow_sets(held_out, probs, coverage)
 
 
@@ -41,24 +41,27 @@ def test_sets_hold_what_a_slow_loop_says(coverage):
 def test_the_promised_coverage_is_kept(coverage, sure):
     kept = []
     for seed in range(40):
-        held_out, (probs, labels) = HeldOut(*drawn(200, seed, sure)), drawn(200, 99 - seed, sure)
+        held_out, (probs, labels) = (
+            HeldOutProbabilities(*drawn(200, seed, sure)),
+            drawn(200, 99 - seed, sure),
+        )
         kept.append(held_out.sets(probs, coverage)[np.arange(200), labels].mean())
     error = np.std(kept) / np.sqrt(len(kept))
     assert abs(np.mean(kept) - coverage) < 4 * error + 1 / 201
 
 
 def test_a_larger_coverage_takes_no_label_out():
-    held_out, (probs, _) = HeldOut(*drawn(300)), drawn(80, seed=1)
+    held_out, (probs, _) = HeldOutProbabilities(*drawn(300)), drawn(80, seed=1)
     small, large = (held_out.sets(probs, c) for c in (0.6, 0.95))
     assert (large >= small).all() and large.sum() > small.sum()
 
 
 def test_sets_of_no_posts():
-    assert HeldOut(*drawn(30)).sets(np.zeros((0, K), np.float32), 0.8).shape == (0, K)
+    assert HeldOutProbabilities(*drawn(30)).sets(np.zeros((0, K), np.float32), 0.8).shape == (0, K)
 
 
 def test_typicality_is_the_share_that_is_at_least_as_undecided():
-    held_out, (probs, _) = HeldOut(*drawn(60)), drawn(9, seed=2)
+    held_out, (probs, _) = HeldOutProbabilities(*drawn(60)), drawn(9, seed=2)
     spread = [-sum(p * np.log(p) for p in row if p) for row in held_out.probabilities.tolist()]
     for row, found in zip(probs.tolist(), held_out.typicality(probs), strict=True):
         own = -sum(p * np.log(p) for p in row if p)
@@ -70,14 +73,14 @@ def test_typicality_is_the_share_that_is_at_least_as_undecided():
 
 def test_posts_like_the_held_out_ones_are_rejected_as_often_as_asked():
     rejected = [
-        (HeldOut(*drawn(200, seed)).typicality(drawn(200, 99 - seed)[0]) <= 0.1).mean()
+        (HeldOutProbabilities(*drawn(200, seed)).typicality(drawn(200, 99 - seed)[0]) <= 0.1).mean()
         for seed in range(40)
     ]
     assert abs(np.mean(rejected) - 0.1) < 4 * np.std(rejected) / np.sqrt(40) + 1 / 201
 
 
 def test_each_rule_keeps_its_own_labels_back():
-    held_out = HeldOut(*drawn(200))
+    held_out = HeldOutProbabilities(*drawn(200))
     probs = np.array([[0.97, 0.01, 0.01, 0.01], [0.45, 0.45, 0.05, 0.05], [0.25] * 4], np.float32)
 
     def reasons(**rules):
@@ -108,27 +111,27 @@ def test_rules_outside_0_to_1_are_refused(name, value):
     ("posts", "rules"), [(9, {"coverage": 0.9}), (10, {"coverage": 0.1}), (20, {"reject": 0.05})]
 )
 def test_too_few_held_out_posts_promise_nothing(posts, rules):
-    held_out = HeldOut(*drawn(posts))
+    held_out = HeldOutProbabilities(*drawn(posts))
     with pytest.raises(SgmftError, match=f"this one was on {posts}: train it on more posts"):
         held_out.check(Abstention(**rules))
-    HeldOut(*drawn(posts + 2)).check(Abstention(**rules))
-    HeldOut.none(K).check(Abstention(min_probability=0.5))  # asks for none
+    HeldOutProbabilities(*drawn(posts + 2)).check(Abstention(**rules))
+    HeldOutProbabilities.none(K).check(Abstention(min_probability=0.5))  # asks for none
 
 
 def test_what_was_saved_is_read_again(tmp_path):
-    HeldOut.none(K).save(tmp_path)
+    HeldOutProbabilities.none(K).save(tmp_path)
     assert not (tmp_path / FILE).exists()
-    held_out = HeldOut(*drawn(12))
+    held_out = HeldOutProbabilities(*drawn(12))
     held_out.save(tmp_path)
-    again = HeldOut.load(tmp_path / FILE, K)
+    again = HeldOutProbabilities.load(tmp_path / FILE, K)
     assert np.array_equal(again.probabilities, held_out.probabilities)
     assert np.array_equal(again.classes, held_out.classes)
     with pytest.raises(SgmftError, match="belongs to another model"):
-        HeldOut.load(tmp_path / FILE, K + 1)
+        HeldOutProbabilities.load(tmp_path / FILE, K + 1)
     data = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(data[:20])
     with pytest.raises(SgmftError, match="is damaged"):
-        HeldOut.load(tmp_path / FILE, K)
+        HeldOutProbabilities.load(tmp_path / FILE, K)
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,7 +146,7 @@ def test_what_was_saved_is_read_again(tmp_path):
 def test_any_probabilities_are_judged(rows, coverage):
     probs = np.array(rows, np.float32)
     probs /= probs.sum(1, keepdims=True)
-    held_out = HeldOut(probs, np.arange(len(probs)) % 3)
+    held_out = HeldOutProbabilities(probs, np.arange(len(probs)) % 3)
     rules = Abstention(coverage, 0.5, 0.2)
     for row, ruling in zip(probs, held_out.apply(probs, rules), strict=True):
         assert 0 < ruling.typicality <= 1

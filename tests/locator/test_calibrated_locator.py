@@ -32,7 +32,7 @@ def test_fit_finds_a_temperature_that_only_scales(fitted, small_posts, options):
     assert temperature != 1 and 0.05 <= temperature <= 20
     assert locator.record["calibration"] == {"temperature": temperature}
     scaled, labels = locator.predict_proba(small_posts), locator.predict(small_posts)
-    locator.record["calibration"]["temperature"] = 1.0
+    locator.training.temperature = 1.0
     raw = locator.predict_proba(small_posts)
     np.testing.assert_allclose(
         rescale_probabilities(raw.astype(float), temperature), scaled, atol=1e-5

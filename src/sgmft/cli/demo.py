@@ -71,7 +71,7 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
     report = write_demo_report(
         folder / "report.html",
         evaluation=evaluation,
-        history=locator.record["history"],
+        history=locator.training.history,
         examples=choose_examples([p for p in predictions if p.label is not None], locator.labels),
         about=describe_locator(locator),
         notice=NOTICE,

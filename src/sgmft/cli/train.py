@@ -102,20 +102,18 @@ def print_trained(locator: SemanticLocator, output: str) -> None:
     """Print what was trained, how it did on held-out posts, and where the model is."""
     from sgmft.cli import console
 
-    data, metrics = locator.record["data"], locator.record["metrics"]
+    data, metrics = locator.training.data, locator.training.metrics
     held_out = ""
-    if data["validation"]:
-        held_out = f"; {data['validation']} posts held out to choose the epoch"
+    if data.validation:
+        held_out = f"; {data.validation} posts held out to choose the epoch"
     elif metrics:
         held_out = "; each of them judged in turn by a fit without it"
-    console.screen.print(
-        f"Trained on {data['train']} posts, {len(locator.labels)} labels{held_out}."
-    )
+    console.screen.print(f"Trained on {data.train} posts, {len(locator.labels)} labels{held_out}.")
     for name, value in metrics.items():
         console.screen.print(f"  {name}: {value:.3f}")
-    if not locator.record.get("tuning", {}).get("better", True):
+    if not (locator.training.tuning or {}).get("better", True):
         console.screen.print("No epoch of fine-tuning was better: the encoder stays as it was.")
-    last = locator.record["history"][-1]
+    last = locator.training.history[-1]
     if not math.isnan(last["gate_entropy"]):
         console.screen.print(
             f"  guidance (1 = none): P^m {last['gate_entropy']:.4f}, "

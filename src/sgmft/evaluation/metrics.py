@@ -148,7 +148,7 @@ def evaluate(
         groups: columns of N values each, for accuracy by value.
         temperature: that the probabilities were scaled by, to tell what scaling brought.
         sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
-            SgmftError for a coverage that it cannot promise; see `HeldOut.sets`.
+            SgmftError for a coverage that it cannot promise; see `HeldOutProbabilities.sets`.
         seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:

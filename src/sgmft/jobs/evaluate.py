@@ -99,15 +99,15 @@ def evaluate_table(
 
 def describe_locator(locator: SemanticLocator) -> dict[str, str]:
     """Settings and versions behind a figure, for a report."""
-    data = locator.record.get("data", {})
+    data = locator.training.data
     return {
         "method": f"{locator.method.title} ({locator.method.source})",
         "preset": locator.preset.name,
         "encoder": f"{locator.encoder_name}, cleaning {locator.encoder_settings['cleaning']}",
-        "training posts": str(data.get("train", "")),
-        "data fingerprint": str(data.get("fingerprint", "")),
+        "training posts": str(data.train),
+        "data fingerprint": data.fingerprint,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        **locator.record.get("versions", {}),
+        **locator.training.versions,
     }
 
 

@@ -21,13 +21,13 @@ from sgmft.locator.prediction import Predictor, summarize
 from sgmft.utils.checksums import digest_of, file_digests
 
 if TYPE_CHECKING:
-    from sgmft.locator.prediction import Predicts
+    from sgmft.locator.prediction import SupportsPredictions
 
 
 def predict_table(
     source: Source,
     output: str | Path,
-    locator: Predicts,
+    locator: SupportsPredictions,
     *,
     abstain: Abstention | None = None,
     adapt: Callable[[Iterable[Post]], object] | None = None,

@@ -64,7 +64,7 @@ def train_table(
             locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))
         shutil.rmtree(unfinished, ignore_errors=True)
     distributed.wait()
-    return JobSummary(len(posts), locator.record["data"]["skipped"])
+    return JobSummary(len(posts), locator.training.data.skipped)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -1,6 +1,6 @@
-"""When to answer "cannot tell": prediction sets of a promised coverage, and posts of no class.
+"""Abstention: prediction sets of a promised coverage, and the rejection of posts of no class.
 
-Both rest on what the model says of labelled posts that it has not learned from, and on new posts
+Both rest on probabilities of labelled posts that the model has not learned from, and on new posts
 being drawn like those (exchangeability): Vovk, Gammerman & Shafer, Algorithmic Learning in a Random
 World, 2005.
 """
@@ -29,7 +29,7 @@ FILE = "held_out.safetensors"
 
 @dataclass(frozen=True)
 class Abstention:
-    """When a prediction keeps its label to itself.
+    """Rules under which a prediction has no label.
 
     Attributes:
         coverage: of prediction sets, in 0..1: so large a share of posts has its true label in its
@@ -54,16 +54,16 @@ class Abstention:
 
 
 class AbstentionDecision(NamedTuple):
-    """What the rules say of one post."""
+    """The outcome of the rules for one post."""
 
-    members: NDArray[np.bool_] | None  # (K,) the prediction set; None when none was asked for
-    typicality: float | None  # see `HeldOut.typicality`; None when it was not asked for
+    members: NDArray[np.bool_] | None  # (K,) the prediction set; None without `coverage`
+    typicality: float | None  # see `typicality`; None without `reject`
     reason: str | None  # why no label is given
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """What a model says of N labelled posts that it has not learned from.
+class HeldOutProbabilities:
+    """Probabilities of N labelled posts that a model has not learned from.
 
     Attributes:
         probabilities: (N, K), calibrated, rows sum to 1.
@@ -77,7 +77,7 @@ class HeldOut:
         return len(self.classes)
 
     def sets(self, probabilities: Numbers, coverage: float) -> NDArray[np.bool_]:
-        """Prediction sets (B, K) of posts with these probabilities (B, K).
+        """Return prediction sets (B, K) of posts with these probabilities (B, K).
 
         The labels whose probability is at least the threshold that this share of the held-out
         posts' own labels reaches: split conformal prediction with the score 1 - p (Sadinle, Lei &
@@ -96,7 +96,7 @@ class HeldOut:
         if not len(probabilities):
             return np.zeros(probabilities.shape, np.bool_)
         rule = SplitConformalClassifier(
-            _given(self.probabilities.shape[1]),
+            _identity_classifier(self.probabilities.shape[1]),
             confidence_level=coverage,
             conformity_score="lac",
             prefit=True,
@@ -108,7 +108,7 @@ class HeldOut:
         return members
 
     def typicality(self, probabilities: Numbers) -> NDArray[np.float64]:
-        """How many posts of known classes leave the model as undecided as each post does, (B,).
+        """Return the share of posts of known classes that leave the model as undecided, (B,).
 
         The share of held-out posts whose probabilities have at least the entropy of the post's, a
         conformal p-value: of posts like the held-out ones, a share of at most a has a typicality
@@ -122,7 +122,7 @@ class HeldOut:
         return share
 
     def check(self, rules: Abstention) -> None:
-        """Raise SgmftError unless there are enough held-out posts for what `rules` ask for."""
+        """Raise SgmftError unless there are enough held-out posts for these rules."""
         if rules.coverage is not None:
             least = 1 / min(rules.coverage, 1 - rules.coverage)
             self._require(least, f"a coverage of {rules.coverage:g}")
@@ -130,7 +130,7 @@ class HeldOut:
             self._require(1 / rules.reject, f"rejecting {rules.reject:g}")
 
     def apply(self, probabilities: Numbers, rules: Abstention) -> Iterator[AbstentionDecision]:
-        """What `rules` say of posts with these probabilities (B, K), one after another."""
+        """Yield the decisions for posts with these probabilities (B, K)."""
         members = None if rules.coverage is None else self.sets(probabilities, rules.coverage)
         typical = None if rules.reject is None else self.typicality(probabilities)
         for i, row in enumerate(probabilities):
@@ -142,13 +142,13 @@ class HeldOut:
         if len(self) <= least:
             number = math.floor(min(least, 1e15))  # the smallest floats have no finite inverse
             raise SgmftError(
-                f"For {what} a model must have been judged on more than {number} posts "
+                f"For {what} a model must have been tested on more than {number} posts "
                 f"that it had not learned from, and this one was on {len(self)}: train it on more "
                 "posts, or, where its preset holds none out, with --val-size 0.1."
             )
 
     def save(self, folder: Path) -> None:
-        """Write them into a model's folder; where there are none, no file is left there."""
+        """Write them into a model's folder; an empty set leaves no file there."""
         if not len(self):
             (folder / FILE).unlink(missing_ok=True)
             return
@@ -160,12 +160,12 @@ class HeldOut:
         make_whole(folder / FILE, write)
 
     @classmethod
-    def none(cls, classes: int) -> HeldOut:
-        """Of a model of K classes that had no posts held out."""
+    def none(cls, classes: int) -> HeldOutProbabilities:
+        """Return the empty set, for a model of K classes that had no posts held out."""
         return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64))
 
     @classmethod
-    def load(cls, file: Path, classes: int) -> HeldOut:
+    def load(cls, file: Path, classes: int) -> HeldOutProbabilities:
         """Read what `save` wrote.
 
         Args:
@@ -184,7 +184,7 @@ class HeldOut:
 
 
 def entropy(probabilities: Numbers) -> NDArray[np.float64]:
-    """In nats, of each row of (N, K): (N,)."""
+    """Return the entropy, in nats, of each row of (N, K): (N,)."""
     wide = probabilities.astype(np.float64)
     logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
     sums: NDArray[np.float64] = -(wide * logs).sum(1)
@@ -207,17 +207,17 @@ def _reason(
 
 
 def _normal(probabilities: Numbers) -> NDArray[np.float64]:
-    """Rows that sum to 1 to the last digit, which mapie insists on."""
+    """Return rows that sum to 1 to the last digit, which mapie insists on."""
     wide = probabilities.astype(np.float64)
     rows: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
     return rows
 
 
-def _given(classes: int) -> Any:
-    """A classifier, as mapie asks for one, whose inputs are its probabilities."""
+def _identity_classifier(classes: int) -> Any:
+    """Return a classifier, as mapie requires one, whose inputs are its probabilities."""
     from sklearn.base import BaseEstimator, ClassifierMixin
 
-    class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    class IdentityClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes_ = np.arange(classes)
 
         def __sklearn_is_fitted__(self) -> bool:
@@ -229,4 +229,4 @@ def _given(classes: int) -> Any:
         def predict(self, x: NDArray[np.float64]) -> Any:
             return x.argmax(1)
 
-    return Given()
+    return IdentityClassifier()

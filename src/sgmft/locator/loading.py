@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sgmft.errors import SgmftError
 from sgmft.locator.onnx.manifest import Manifest, is_exported
-from sgmft.locator.state import REPOSITORY, read_config
+from sgmft.locator.state import REPOSITORY, read_state
 
 if TYPE_CHECKING:
     from sgmft.locator.prediction import Predictor
@@ -56,7 +56,7 @@ def check_model(model: str, runtime: str | None = None) -> None:
     if _runtime(model, runtime) == "onnx":
         Manifest.read(Path(model))
     elif Path(model).is_dir() or not REPOSITORY.fullmatch(model):
-        read_config(model, {})
+        read_state(model, {})
 
 
 def _runtime(model: str, wanted: str | None) -> str:

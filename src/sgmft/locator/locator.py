@@ -1,4 +1,4 @@
-"""The façade: fit, predict, save and load, from posts to labels."""
+"""`SemanticLocator`: fit, predict, explain, save and load, from posts to labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from sgmft.evaluation.explain.explain import explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import ExplainedModel
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
-from sgmft.features.encoder_handle import EncoderHandle
+from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.locator.abstention import HeldOut
-from sgmft.locator.persistence import load_model, model_card, save_model
+from sgmft.locator.abstention import HeldOutProbabilities
+from sgmft.locator.persistence import SavedModel, load, model_card, save
 from sgmft.locator.prediction import PredictionBatch, Predictor
+from sgmft.locator.state import EncoderState, ModelState, TrainingData, TrainingRecord
 from sgmft.locator.zero_shot import adapt_to, describe
 from sgmft.models.base import Network
 from sgmft.models.inference import predict_logits
@@ -31,7 +32,7 @@ from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method
 from sgmft.training.dataset import training_set
 from sgmft.training.finetune.settings import Tuning, tuning_of
-from sgmft.training.fit import TrainingTask, fit_network, training_record
+from sgmft.training.fit import TrainingTask, fit_network, validation_metrics
 from sgmft.training.trainer import Epoch
 from sgmft.utils import distributed
 
@@ -39,7 +40,7 @@ Progress = Callable[[int], None]  # called with the number of posts done so far
 
 
 class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
-    """Predicts where the author of a post was, from its text and its pictures.
+    """Predict where the author of a post was, from its text and its pictures.
 
     Args:
         encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
@@ -64,8 +65,8 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         labels: the K labels, in the order of the probabilities; set by `fit`.
         method: the system, with its name, source and settings.
         network: the trained network, of the class `method.network`; set by `fit`.
-        record: what is known of the training: data, metrics, calibration, history, versions.
-        held_out: what the model says of posts that it has not learned from; perhaps none.
+        training: record of the training: posts, metrics, temperature, history.
+        held_out: probabilities of labelled posts that it has not learned from; perhaps none.
 
     Raises:
         SgmftError: no such encoder, method, preset or setting.
@@ -102,8 +103,8 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
         self.labels: list[str] = []
         self.network: Network | None = None
-        self.record: dict[str, Any] = {}
-        self.held_out = HeldOut.none(0)
+        self.training = TrainingRecord()
+        self.held_out = HeldOutProbabilities.none(0)
 
     @property
     def uses_tokens(self) -> bool:
@@ -112,8 +113,13 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
 
     @property
     def temperature(self) -> float:
-        """By which logits are divided, so that probabilities mean what they say; set by `fit`."""
-        return float(self.record.get("calibration", {}).get("temperature", 1.0))
+        """By which logits are divided, so that probabilities are calibrated; set by `fit`."""
+        return self.training.temperature
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """`training` as plain values, by the names that config.json has for them."""
+        return self.training.to_config()
 
     def fit(
         self,
@@ -193,14 +199,16 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         self.network = choice.network
         temperature = fit_temperature(*choice.unseen)
         probs = (choice.unseen.logits / temperature).softmax(-1)
-        self.held_out = HeldOut(probs.numpy(), choice.unseen.labels.numpy())
-        self.record = {
-            "data": known.record(len(val_rows)),
-            **training_record(choice, temperature),
-        }
+        self.held_out = HeldOutProbabilities(probs.numpy(), choice.unseen.labels.numpy())
+        self.training = TrainingRecord(
+            TrainingData(**known.record(len(val_rows))),
+            validation_metrics(choice.kept),
+            temperature,
+            [epoch._asdict() for epoch in choice.history],
+        )
         if self.tuning is not None and self.tuned is not None:
             better = {"better": self.tuned.better}
-            self.record["tuning"] = dataclasses.asdict(self.tuning) | better
+            self.training.tuning = dataclasses.asdict(self.tuning) | better
         distributed.wait()
         if known.encoded.files is not None and distributed.is_main():
             known.encoded.files.remove()
@@ -210,14 +218,17 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
     def zero_shot(
         cls, descriptions: Mapping[str, Sequence[str]], encoder: str | None = None, **settings: Any
     ) -> Self:
-        """A locator that knows labels by their descriptions alone; see `zero_shot.describe`.
+        """Return a locator that knows labels by their descriptions alone; see `describe`.
 
         Args:
             descriptions: label to texts, as in {"家": ["在家里", "躺在沙发上"], "学校": [...]}.
             encoder, settings: as in `SemanticLocator`.
         """
         locator = cls(encoder, method="described", **settings)
-        locator.network = describe(locator, descriptions)
+        locator.network = describe(locator.encoder, descriptions)
+        locator.labels = list(descriptions)
+        texts = {label: list(some) for label, some in descriptions.items()}
+        locator.training = TrainingRecord(descriptions=texts)
         return locator
 
     def adapt(self, posts: Iterable[Post]) -> Self:
@@ -226,19 +237,19 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         adapt_to(self._trained(), chunks, self.encoder)
         return self
 
-    def _prediction_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
+    def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         network, tokens = self._trained(), self.uses_tokens
         chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
 
-        def say(chunk: Chunk) -> PredictionBatch:
-            said = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))
-            probs = (said.logits / self.temperature).softmax(-1)
-            return PredictionBatch(chunk, probs.numpy(), said.guidance.numpy())
+        def predict(chunk: Chunk) -> PredictionBatch:
+            output = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))
+            probs = (output.logits / self.temperature).softmax(-1)
+            return PredictionBatch(chunk, probs.numpy(), output.guidance.numpy())
 
-        return map(say, chunks)
+        return map(predict, chunks)
 
     def explain(self, post: Post, *, label: str | None = None) -> Explanation:
-        """Why the model says what it says of one post; see `sgmft.evaluation.explain.explain`.
+        """Explain the prediction of one post; see `sgmft.evaluation.explain.explain`.
 
         Args:
             label: the label to explain; by default the most probable.
@@ -258,7 +269,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         tokens: bool | None = None,
         on_encoded: Progress | None = None,
     ) -> EncodedPosts:
-        """Features of posts, taken from the store where it has them.
+        """Encode posts; features that the store has are read from it.
 
         Args:
             tokens: whether word and region features are wanted; by default as the preset needs.
@@ -276,18 +287,74 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             )
         return self.network
 
+    @property
+    def state(self) -> ModelState:
+        """What config.json says of the model.
+
+        Raises:
+            SgmftError: the locator is not trained.
+        """
+        info, settings = self.encoder.info, self.encoder_settings
+        encoder = EncoderState(
+            settings["name"] if self.tuned is None else self.tuned.base,
+            settings["cleaning"],
+            settings.get("patch_grid"),
+            info.fingerprint,
+            info.weights,
+        )
+        network = dataclasses.asdict(self._trained().config)
+        return ModelState(
+            self.labels, encoder, self.method.name, self.preset, network, self.training
+        )
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self, self._trained(), save_directory)
+        tuned = None if self.tuned is None else self.tuned.folder
+        save(SavedModel(self.state, self._trained(), self.held_out, tuned), save_directory)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> Self:
-        """A saved locator, from a folder or a hub repository; see `load_model`.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        encoder: str | None = None,
+        features: str | Path | None = None,
+        device: str | None = None,
+        **hub: Any,
+    ) -> Self:
+        """Return a saved locator, from a folder or a hub repository.
+
+        Args:
+            pretrained_model_name_or_path: the folder or repository.
+            encoder: where the encoder is now, if the model was trained with one from a folder that
+                moved; of a fine-tuned one, where its base is.
+            features, device: as in `SemanticLocator`.
+            hub: revision, token, cache_dir, ... for a repository.
 
         Raises:
             SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
         """
-        return load_model(cls, str(pretrained_model_name_or_path), **settings)
+        state, network, held_out, tuned = load(str(pretrained_model_name_or_path), device, hub)
+        locator = cls(
+            encoder or state.encoder.name,
+            method=state.method,
+            cleaning=state.encoder.cleaning,
+            patch_grid=state.encoder.patch_grid,
+            features=features,
+            device=device,
+        )
+        locator.weights = state.encoder.weights
+        locator.preset, locator.labels, locator.training = (
+            state.preset,
+            state.labels,
+            state.training,
+        )
+        locator.network, locator.held_out = network, held_out
+        if tuned is not None:
+            locator.use_tuned(TunedEncoder(tuned, state.encoder.name))
+            if encoder is not None:
+                locator.encoder_settings["base"] = encoder
+        return locator
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-        """The README.md of a saved model."""
-        return model_card(self)
+        """Return the README.md of a saved model."""
+        return model_card(self.state)

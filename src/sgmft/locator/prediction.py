@@ -1,4 +1,4 @@
-"""What a trained model says of one post."""
+"""Predictions of a trained model, post by post, and what can make them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.data.summary import JobSummary, count_errors
-from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOut
+from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities
 
 if TYPE_CHECKING:
     from sgmft.features.encode import Chunk
 
 
-class PredictionBatch(NamedTuple):
-    """What a model says of a chunk's B posts that could be encoded."""
-
-    chunk: Chunk
-    probabilities: NDArray[np.float32]  # (B, K), calibrated
-    guidance: NDArray[np.float32]  # (B, 2) relative entropies of P^m and P^e; NaN without guidance
-
-
 class Prediction(NamedTuple):
-    """What the model says of one post."""
+    """The prediction for one post.
+
+    Attributes:
+        post: the post, with its `error` where it could not be read.
+        label: None for a post with an error, or where the model abstains.
+        probabilities: (K,) in the order of the model's labels; None for a post with an error.
+        guidance: relative entropies of P^m and P^e; NaN without guidance.
+        label_set: labels of the prediction set; None where no coverage was given.
+        typicality: see `HeldOutProbabilities.typicality`; None where posts are not rejected.
+        abstained: why a post that could be read has no label.
+    """
 
     post: Post
-    label: str | None  # None for a post that carries an error, or where the model abstains
-    probabilities: NDArray[np.float32] | None  # (K,) in the order of `SemanticLocator.labels`
-    guidance: tuple[float, float] | None  # relative entropies of P^m and P^e; NaN without guidance
-    label_set: tuple[str, ...] | None = None  # of the coverage asked for; None where none was
-    typicality: float | None = (
-        None  # see `sgmft.locator.abstention.HeldOut`; None where not asked for
-    )
-    abstained: str | None = None  # why a post that could be read has no label
+    label: str | None
+    probabilities: NDArray[np.float32] | None
+    guidance: tuple[float, float] | None
+    label_set: tuple[str, ...] | None = None
+    typicality: float | None = None
+    abstained: str | None = None
 
     @property
     def error(self) -> str | None:
-        """Why there is no label."""
+        """Why the post could not be read."""
         return self.post.error
 
     @property
@@ -56,42 +56,15 @@ def summarize(predictions: Sequence[Prediction]) -> JobSummary:
     return JobSummary(len(predictions), count_errors(p.post for p in predictions), dict(abstained))
 
 
-def predictions_of(
-    answers: PredictionBatch, labels: Sequence[str], held_out: HeldOut, rules: Abstention
-) -> Iterator[Prediction]:
-    """What a model says of a chunk's posts, in their order; those with an error carry it.
+class PredictionBatch(NamedTuple):
+    """A model's output for a chunk's B posts that could be encoded."""
 
-    Args:
-        labels: K, in the order of the probabilities.
-        held_out, rules: by which labels are kept back.
-    """
-    chunk, probs, guidance = answers
-    rulings = iter(held_out.apply(probs, rules))
-    row_of = {position: row for row, position in enumerate(chunk.good)}
-    for position, post in enumerate(chunk.posts):
-        if position not in row_of:
-            yield Prediction(post, None, None, None)
-            continue
-        row = row_of[position]
-        gate, elements = guidance[row].tolist()
-        yield _ruled(Prediction(post, None, probs[row], (gate, elements)), next(rulings), labels)
+    chunk: Chunk
+    probabilities: NDArray[np.float32]  # (B, K), calibrated
+    guidance: NDArray[np.float32]  # (B, 2) relative entropies of P^m and P^e; NaN without guidance
 
 
-def _ruled(said: Prediction, ruling: AbstentionDecision, labels: Sequence[str]) -> Prediction:
-    """What the rules leave of what a model says of a post."""
-    probs, members = said.probabilities, ruling.members
-    assert probs is not None
-    return said._replace(
-        label=None if ruling.reason else labels[int(probs.argmax())],
-        label_set=None
-        if members is None
-        else tuple(labels[k] for k in members.nonzero()[0].tolist()),
-        typicality=ruling.typicality,
-        abstained=ruling.reason,
-    )
-
-
-class Predicts(Protocol):
+class SupportsPredictions(Protocol):
     """What jobs on tables need of a model, wherever it is."""
 
     labels: list[str]
@@ -99,26 +72,26 @@ class Predicts(Protocol):
     def predictions(
         self, posts: Iterable[Post], abstain: Abstention | None = None
     ) -> Iterator[Prediction]:
-        """Predictions in the order of the posts."""
+        """Yield predictions in the order of the posts."""
 
 
 class Predictor(ABC):
-    """What says something of posts: a `SemanticLocator`, or an exported one.
+    """A trained model: a `SemanticLocator`, or an exported one.
 
     Attributes:
         labels: the K labels, in the order of the probabilities.
-        held_out: what the model says of posts that it has not learned from; perhaps none.
+        held_out: probabilities of labelled posts that it has not learned from; perhaps none.
     """
 
     labels: list[str]
-    held_out: HeldOut
+    held_out: HeldOutProbabilities
 
     @abstractmethod
-    def _prediction_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
-        """What the model says of the posts, chunk by chunk; raises what is wrong with itself."""
+    def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
+        """Predict chunk by chunk; an untrained model raises at once, not at the first chunk."""
 
     def predict(self, posts: Sequence[Post], abstain: Abstention | None = None) -> list[str | None]:
-        """The most probable label of each post; None where a post cannot be read.
+        """Return the most probable label of each post; None where a post cannot be read.
 
         Args:
             abstain: rules under which the label is None too; see `predictions` for why.
@@ -126,7 +99,7 @@ class Predictor(ABC):
         return [prediction.label for prediction in self.predictions(posts, abstain)]
 
     def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
-        """Probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
+        """Return probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
         missing = np.full(len(self.labels), np.nan, np.float32)
         rows = [p.probabilities for p in self.predictions(posts)]
         return np.array([missing if row is None else row for row in rows], np.float32).reshape(
@@ -136,28 +109,52 @@ class Predictor(ABC):
     def predictions(
         self, posts: Iterable[Post], abstain: Abstention | None = None
     ) -> Iterator[Prediction]:
-        """Predictions in the order of the posts, in memory bounded by one chunk of them.
+        """Yield predictions in the order of the posts, in memory bounded by one chunk of them.
 
         Raises:
             SgmftError: there is no model yet, or not enough held-out posts for `abstain`.
         """
         rules = abstain or Abstention()
-        answers = self._prediction_batches(posts)
+        batches = self._predict_batches(posts)
         self.held_out.check(rules)
-        for answer in answers:
-            yield from predictions_of(answer, self.labels, self.held_out, rules)
+        for chunk, probs, guidance in batches:
+            rows = zip(probs, guidance, self.held_out.apply(probs, rules), strict=True)
+            good = set(chunk.good)
+            for position, post in enumerate(chunk.posts):
+                if position not in good:
+                    yield Prediction(post, None, None, None)
+                    continue
+                row, (modality, element), decision = next(rows)
+                prediction = Prediction(post, None, row, (float(modality), float(element)))
+                yield _decide(prediction, decision, self.labels)
 
-    def reapply(
+    def apply_abstention(
         self, predictions: Iterable[Prediction], abstain: Abstention | None
     ) -> list[Prediction]:
-        """The same predictions under other rules, without asking the model again.
+        """Return the same predictions under other rules, without running the model again.
 
         Raises:
             SgmftError: there are not enough held-out posts for `abstain`.
         """
-        said, rules = list(predictions), abstain or Abstention()
+        predictions, rules = list(predictions), abstain or Abstention()
         self.held_out.check(rules)
-        probs = [p.probabilities for p in said if p.probabilities is not None]
+        probs = [p.probabilities for p in predictions if p.probabilities is not None]
         table = np.array(probs, np.float32).reshape(len(probs), len(self.labels))
-        rulings = iter(self.held_out.apply(table, rules))
-        return [p if p.error else _ruled(p, next(rulings), self.labels) for p in said]
+        decisions = iter(self.held_out.apply(table, rules))
+        return [p if p.error else _decide(p, next(decisions), self.labels) for p in predictions]
+
+
+def _decide(
+    prediction: Prediction, decision: AbstentionDecision, labels: Sequence[str]
+) -> Prediction:
+    """Return the prediction with the label, if any, that the decision leaves it."""
+    probs, members = prediction.probabilities, decision.members
+    assert probs is not None
+    return prediction._replace(
+        label=None if decision.reason else labels[int(probs.argmax())],
+        label_set=None
+        if members is None
+        else tuple(labels[k] for k in members.nonzero()[0].tolist()),
+        typicality=decision.typicality,
+        abstained=decision.reason,
+    )

@@ -1,16 +1,19 @@
-"""The files of a saved model, and what its config.json says; read without torch."""
+"""Everything that a saved model's config.json says, typed; read and written without torch."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError
-from sgmft.utils.checksums import check_file, verify_checksum
+from sgmft.models.presets import Preset, TrainConfig
+from sgmft.utils.checksums import FILES, check_file, verify_checksum
+from sgmft.utils.runtime import versions
 
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
 
@@ -21,8 +24,186 @@ FIX = "save or copy the model again"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
 
-def read_config(model_id: str, hub: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
-    """The settings of a saved model whose weights are as they were saved, and the weights' file.
+@dataclass
+class TrainingData:
+    """The posts that a model was trained on.
+
+    Attributes:
+        posts: labelled posts that could be used.
+        train: those of them that the weights were learned from.
+        validation: those held out to choose the epoch.
+        skipped: number of posts left out, by reason.
+        fingerprint: digest of their contents and labels; "" for a zero-shot model.
+    """
+
+    posts: int = 0
+    train: int = 0
+    validation: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the entry "data" of config.json."""
+        values = asdict(self)
+        fingerprint = values.pop("fingerprint")
+        return ({"fingerprint": fingerprint} if fingerprint else {}) | values
+
+
+@dataclass
+class TrainingRecord:
+    """What a model remembers of its training.
+
+    Attributes:
+        data: the posts.
+        metrics: validation figures by name; none where no post was held out.
+        temperature: by which logits are divided, so that probabilities are calibrated.
+        history: loss, accuracy, ... of each epoch.
+        tuning: settings with which the encoder was fine-tuned, and whether an epoch of it was
+            `better`; None where the encoder stayed as it is.
+        descriptions: of the labels of a zero-shot model.
+        versions: of the packages that saved the model; none before it is saved.
+    """
+
+    data: TrainingData = field(default_factory=TrainingData)
+    metrics: dict[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    tuning: dict[str, Any] | None = None
+    descriptions: dict[str, list[str]] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the entries of config.json by their names there."""
+        optional = {
+            "descriptions": self.descriptions,
+            "tuning": self.tuning,
+            "versions": self.versions or None,
+        }
+        return {
+            "data": self.data.to_config(),
+            "metrics": self.metrics,
+            "calibration": {"temperature": self.temperature},
+            "history": self.history,
+            **{key: value for key, value in optional.items() if value is not None},
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrainingRecord:
+        """Read the entries that `to_config` wrote; an earlier sgmft wrote fewer."""
+        return cls(
+            TrainingData(**_known_fields(TrainingData, config.get("data", {}))),
+            config.get("metrics", {}),
+            float(config.get("calibration", {}).get("temperature", 1.0)),
+            config.get("history", []),
+            config.get("tuning"),
+            config.get("descriptions"),
+            config.get("versions", {}),
+        )
+
+
+@dataclass(frozen=True)
+class EncoderState:
+    """The encoder that a model was trained with.
+
+    Attributes:
+        name: as `load_encoder` takes it; of a fine-tuned encoder, that of its base.
+        cleaning, patch_grid: as in `SemanticLocator`.
+        fingerprint, weights: as in `EncoderInfo`; a model saved early has no weights, "".
+        files: digests of the files of a fine-tuned encoder, which is saved beside the model.
+    """
+
+    name: str
+    cleaning: str
+    patch_grid: int | None = None
+    fingerprint: str = ""
+    weights: str = ""
+    files: dict[str, str] | None = None
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the entry "encoder" of config.json."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> EncoderState:
+        """Read the entry that `to_config` wrote."""
+        return cls(**_known_fields(cls, config))
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A saved model but for its weights.
+
+    Attributes:
+        labels: the K labels, in the order of the probabilities.
+        encoder: which it was trained with.
+        method: name of the system.
+        preset: settings of the training, with every replaced one.
+        network: fields of the network's configuration.
+        training: what is known of it.
+        files: digests of the other files, by name; an earlier sgmft wrote none.
+    """
+
+    labels: list[str]
+    encoder: EncoderState
+    method: str
+    preset: Preset
+    network: dict[str, Any]
+    training: TrainingRecord
+    files: dict[str, str] = field(default_factory=dict)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the values of config.json, with the versions of the packages at work."""
+        return {
+            "format": FORMAT,
+            "labels": self.labels,
+            "encoder": self.encoder.to_config(),
+            "model": self.network,
+            "method": self.method,
+            "preset": self.preset.name,
+            "settings": dict(self.preset.model),
+            "refit": self.preset.refit,
+            "train": asdict(self.preset.train),
+            "val_size": self.preset.val_size,
+            **self.training.to_config(),
+            "versions": versions(),
+            FILES: self.files,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelState:
+        """Read values that `to_config` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are something else.
+        """
+        settings, method = config["settings"].items(), config["method"]
+        if (method, config["preset"]) == ("sgmft", "default"):
+            method = "gated-experts"  # sgmft 0.1 called it a preset of sgmft
+        return cls(
+            list(config["labels"]),
+            EncoderState.from_config(config["encoder"]),
+            method,
+            Preset(
+                config["preset"],
+                {key: tuple(x) if isinstance(x, list) else x for key, x in settings},
+                TrainConfig(**config["train"]),
+                config["val_size"],
+                config["refit"],
+                config["encoder"]["cleaning"],
+            ),
+            config["model"],
+            TrainingRecord.from_config(config),
+            config.get(FILES, {}),
+        )
+
+
+def _known_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values that are fields of a dataclass."""
+    return {key: values[key] for key in kind.__annotations__ if key in values}
+
+
+def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]:
+    """Read a saved model's config.json; return it and the weights' file, whose digest is checked.
 
     Args:
         model_id: a folder or a hub repository.
@@ -40,14 +221,18 @@ def read_config(model_id: str, hub: Mapping[str, Any]) -> tuple[dict[str, Any], 
                 f"than sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
             )
         verify_checksum(config, config_file, FIX)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise no_model(model_id, error) from error
-    check_file(weights_file, config, FIX)
-    return config, weights_file
+        check_file(weights_file, config, FIX)
+        return ModelState.from_config(config), weights_file
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unreadable(model_id, error) from error
 
 
 def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
-    """A file of a saved model. Raises SgmftError where there is none, or nobody may look."""
+    """Return a file of a saved model.
+
+    Raises:
+        SgmftError: there is none, or it may not be read.
+    """
     folder = Path(model_id)
     try:
         if folder.is_dir():
@@ -70,8 +255,8 @@ def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
         ) from error
 
 
-def no_model(model_id: str, error: Exception) -> SgmftError:
-    """What is said where reading the settings raised `error`."""
+def unreadable(model_id: str, error: Exception) -> SgmftError:
+    """Return the error for a config.json whose reading raised `error`."""
     return SgmftError(
         f"{model_id} is not a model saved by sgmft: its {CONFIG} is "
         f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}; "

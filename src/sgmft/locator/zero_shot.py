@@ -1,9 +1,9 @@
-"""Locators without training: labels described in words, from a mapping or a command line."""
+"""Zero-shot use: labels that are described in words, and standardisation by unlabelled posts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +18,9 @@ from sgmft.features.features import Features
 from sgmft.models.base import Network
 from sgmft.models.baselines.described import Described, DescribedConfig
 
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
-
 
 def parse_descriptions(words: str) -> dict[str, list[str]]:
-    """Labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
+    """Parse labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
 
     A label without "=" describes itself. The wide forms ；＝｜ of the marks serve as well.
 
@@ -34,8 +31,8 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
     for part in words.translate(str.maketrans("；＝｜", ";=|")).split(";"):
         if not part.strip():
             continue
-        label, equals, told = (piece.strip() for piece in part.partition("="))
-        descriptions = [text for piece in told.split("|") if (text := piece.strip())]
+        label, equals, rest = (piece.strip() for piece in part.partition("="))
+        descriptions = [text for piece in rest.split("|") if (text := piece.strip())]
         if not label or (equals and not descriptions):
             raise SgmftError(
                 f"--zero-shot: {part.strip()!r} lacks a label or a description: write "
@@ -47,11 +44,11 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
     return found
 
 
-def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]) -> Described:
-    """The network that knows labels by their descriptions; sets the locator's labels and record.
+def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Described:
+    """Return the network that knows labels by their descriptions alone.
 
     Args:
-        locator: of the method "described".
+        encoder: whose text features the descriptions become.
         descriptions: texts that a post of a label could contain, or that say what it is about, by
             label; at least two labels, in the order of the probabilities.
 
@@ -63,7 +60,6 @@ def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]
             f"Zero-shot needs at least two labels to choose between, not {len(descriptions)}: "
             "put ; between them."
         )
-    encoder = locator.encoder
     info = encoder.info
     config: dict[str, Any] = {}
     heads = encoder.class_heads() if isinstance(encoder, Recognizer) else None
@@ -79,7 +75,7 @@ def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]
             **config,
         )
     )
-    prompts = [_centre(encoder, label, texts) for label, texts in descriptions.items()]
+    prompts = [_prompt(encoder, label, texts) for label, texts in descriptions.items()]
     network.prompts.copy_(torch.stack(prompts))
     vectors = _encode(encoder, imagenet_names() if heads is None else heads.names)
     if heads is not None:
@@ -87,14 +83,6 @@ def describe(locator: SemanticLocator, descriptions: Mapping[str, Sequence[str]]
         network.weight.copy_(torch.from_numpy(heads.weight))
         network.bias.copy_(torch.from_numpy(heads.bias))
     network.refer(vectors)
-    locator.labels = list(descriptions)
-    locator.record = {
-        "data": {"posts": 0, "train": 0, "validation": 0, "skipped": {}},
-        "metrics": {},
-        "calibration": {"temperature": 1.0},
-        "history": [],
-        "descriptions": {label: list(texts) for label, texts in descriptions.items()},
-    }
     return network.eval()
 
 
@@ -115,8 +103,8 @@ def adapt_to(network: Network, chunks: Iterable[Chunk], encoder: Encoder) -> Non
             network.adapt(features.batch(torch.arange(len(features))).to(network.prompts.device))
 
 
-def _centre(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
-    """Unit vector (Dw) in the middle of a label's descriptions."""
+def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
+    """Return the mean direction of a label's descriptions, a unit vector (Dw)."""
     cleaning = get_cleaning(encoder.info.cleaning)
     cleaned = [words for text in texts if (words := clean_text(text, cleaning))]
     if isinstance(texts, str) or not cleaned:
@@ -127,6 +115,6 @@ def _centre(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
 
 
 def _encode(encoder: Encoder, texts: Sequence[str]) -> Tensor:
-    """Unit vectors (N, Dw) of texts."""
+    """Encode texts as unit vectors (N, Dw)."""
     pooled = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
     return normalize(pooled[:, : encoder.info.word_width], dim=-1)

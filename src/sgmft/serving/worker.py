@@ -100,17 +100,16 @@ def _about(found: Any) -> About:
     from sgmft.locator.onnx.locator import OnnxLocator
 
     exported = isinstance(found, OnnxLocator)
-    record = {} if exported else found.record
     return About(
         labels=tuple(found.labels),
         runtime="onnx" if exported else "torch",
         method=None if exported else found.method.name,
         preset=None if exported else found.preset.name,
         encoder=found.encoder.info.name if exported else found.encoder_name,
-        metrics=dict(record.get("metrics", {})),
+        metrics={} if exported else dict(found.training.metrics),
         held_out=len(found.held_out),
         explains=not exported,
-        versions=dict(record.get("versions", {})),
+        versions={} if exported else dict(found.training.versions),
         pid=os.getpid(),
     )
 
@@ -126,7 +125,7 @@ def predict(batch: Sequence[Asked]) -> list[list[Prediction] | str]:
         own = said[start : start + len(asked.posts)]
         start += len(asked.posts)
         try:
-            answers.append(_predictor.reapply(own, asked.rules))
+            answers.append(_predictor.apply_abstention(own, asked.rules))
         except SgmftError as error:
             answers.append(str(error))
     return answers

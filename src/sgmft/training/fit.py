@@ -204,12 +204,3 @@ def validation_metrics(kept: Epoch) -> dict[str, float]:
     if math.isnan(kept.val_loss):
         return {}
     return {"validation accuracy": kept.val_accuracy, "validation loss": kept.val_loss}
-
-
-def training_record(choice: FitResult, temperature: float) -> dict[str, Any]:
-    """What a saved model remembers of its training, for `SemanticLocator.record`."""
-    return {
-        "metrics": validation_metrics(choice.kept),
-        "calibration": {"temperature": temperature},
-        "history": [epoch._asdict() for epoch in choice.history],
-    }

@@ -280,7 +280,7 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
         sides[test].append(places[place])
     for key, settings in (("gated-experts", {}), ("default-lexical", {"lexical": False})):
         locator = SemanticLocator("tiny", settings=settings).fit(sides[False])
-        locator.record["calibration"]["temperature"] = 1.0
+        locator.training.temperature = 1.0
         expected = locator.predict_proba(sides[True])
         np.testing.assert_array_equal(all_chances[key].astype(np.float32), expected)
 

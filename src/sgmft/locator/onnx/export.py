@@ -183,7 +183,7 @@ def export_model(
                 "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
                 "method": locator.method.name,
                 "preset": locator.preset.name,
-                **{key: locator.record[key] for key in KEPT if key in locator.record},
+                **{key: value for key, value in locator.record.items() if key in KEPT},
                 "versions": versions(),
             }
             manifest[DIGESTS] = file_digests(target / name for name in FILES if name != "README.md")

@@ -13,7 +13,7 @@ from sgmft.data.posts import Post
 from sgmft.features.encode import encode_posts
 from sgmft.features.post_features import PostFeatures
 from sgmft.locator.abstention import FILE as HELD_OUT
-from sgmft.locator.abstention import HeldOut
+from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.onnx.encoder import OnnxEncoder
 from sgmft.locator.onnx.inputs import inputs_of
 from sgmft.locator.onnx.manifest import HEAD, HEAD_OUTPUTS, Manifest
@@ -38,7 +38,11 @@ class OnnxLocator(Predictor):
         self._head = Session(folder / HEAD)
         kept = folder / HELD_OUT
         classes = len(self.labels)
-        self.held_out = HeldOut.load(kept, classes) if kept.is_file() else HeldOut.none(classes)
+        self.held_out = (
+            HeldOutProbabilities.load(kept, classes)
+            if kept.is_file()
+            else HeldOutProbabilities.none(classes)
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -50,7 +54,7 @@ class OnnxLocator(Predictor):
         """
         return cls(Path(folder))
 
-    def _prediction_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
+    def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
             yield PredictionBatch(chunk, *self._say(chunk.rows))
 
