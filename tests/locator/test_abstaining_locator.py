@@ -68,7 +68,7 @@ def test_a_saved_model_keeps_its_promises(fitted, small_posts, tmp_path):
     (tmp_path / FILE).unlink()  # of a model saved before there was one
     old = SemanticLocator.from_pretrained(tmp_path)
     assert old.predict(small_posts) == locator.predict(small_posts)
-    with pytest.raises(SgmftError, match=r"For a coverage of 0\.8 a model must have been judged"):
+    with pytest.raises(SgmftError, match=r"For a coverage of 0\.8 a model must have been tested"):
         old.predict(small_posts, RULES)
 
 

@@ -83,7 +83,7 @@ def test_serving_refuses_a_damaged_model_without_what_it_takes_to_serve_one(save
 import sys
 sys.modules.update(dict.fromkeys({LARGE}))  # none of them can be imported
 from sgmft.errors import SgmftError
-from sgmft.serving.command import serve
+from sgmft.cli.serve import serve
 try:
     serve(sys.argv[1])
 except SgmftError as error:

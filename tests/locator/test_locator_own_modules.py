@@ -80,7 +80,7 @@ def test_a_model_of_a_method_that_is_not_there(linear, tiny, small_posts, tmp_pa
     locator = SemanticLocator("tiny", method="linear", settings=settings).fit(small_posts)
     locator.save_pretrained(tmp_path)
     monkeypatch.delitem(METHODS, "linear")
-    with pytest.raises(SgmftError, match="no method 'linear': use sgmft"):
+    with pytest.raises(SgmftError, match="no method 'linear': use gated-experts"):
         SemanticLocator.from_pretrained(tmp_path)
 
 
