@@ -56,8 +56,8 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
     grams = numpy.choice(len(chance), (posts, 60), p=chance / chance.sum()).astype(np.int32)
 
     def several(count: int, width: int) -> Ragged:
-        values = torch.randn(posts * count, width, generator=rng).half()
-        return Ragged(values, torch.arange(posts + 1) * count)
+        values = torch.randn(posts * count, width, generator=rng).half().numpy()
+        return Ragged.packed(values, np.full(posts, count))
 
     there = torch.ones(posts, dtype=torch.bool)
     features = Features(

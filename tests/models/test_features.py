@@ -45,7 +45,7 @@ def posts():
 def test_padding_takes_sequences_apart_and_fills_with_zeros(posts):
     ragged = Ragged.of([p.words for p in posts], NO_WORDS)
     values, mask = ragged.pad(torch.tensor([2, 0, 3, 0]))
-    assert values.shape == (4, 5, DW) and values.dtype == torch.float16
+    assert values.shape == (4, 5, DW) and values.dtype == np.float16
     assert mask.sum(1).tolist() == [5, 3, 0, 3] and mask[1, :3].all()
     assert np.array_equal(values[0], posts[2].words)
     for row in (1, 3):
@@ -64,7 +64,7 @@ def test_padding_is_as_short_as_the_chosen_sequences_allow(posts):
 
 def test_sequences_that_are_all_missing():
     values, mask = Ragged.of([None, None], NO_WORDS).pad(torch.tensor([0, 1]))
-    assert values.shape == (2, 1, DW) and values.dtype == torch.float16 and not mask.any()
+    assert values.shape == (2, 1, DW) and values.dtype == np.float16 and not mask.any()
 
 
 def test_pooled_features_and_what_is_missing(posts):

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.post_features import PostFeatures, stack_features
 from sgmft.features.ragged import Flat, Ragged
 
 PART = 8192  # rows of a feature that are in memory together where all are looked at
@@ -20,7 +19,7 @@ PART = 8192  # rows of a feature that are in memory together where all are looke
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N posts as tensors, from which batches are cut without a loop over posts.
+    """Features of N posts, from which batches are cut.
 
     The values may be those of more posts, in another order, and in files that are mapped into
     memory (`sgmft.features.memmap`): `take` copies none of them. So `text` and `image` are read
@@ -28,7 +27,7 @@ class Features:
     """
 
     text: Tensor  # (M, Dt), zeros where missing
-    image: Tensor  # (M, Dv), mean over the post's pictures, zeros where missing
+    image: Tensor  # (M, Dv), mean over the post's images, zeros where missing
     has_text: Tensor  # (N,) bool
     has_image: Tensor  # (N,) bool
     words: Ragged | None = None  # N sequences, as of the regions and n-grams
@@ -39,35 +38,24 @@ class Features:
 
     @classmethod
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
-        """Stack the features of posts, in order."""
-        text = np.zeros((len(rows), info.text_width), np.float32)
-        image = np.zeros((len(rows), info.image_width), np.float32)
-        no_words = np.zeros((0, info.word_width), np.float16)
-        no_regions = np.zeros((0, info.image_width), np.float16)
-        per_picture = 0
-        for i, row in enumerate(rows):
-            if row.text is not None:
-                text[i] = row.text
-            if row.images is not None:
-                image[i] = row.images.mean(0)
-                if row.regions is not None:
-                    per_picture = len(row.regions) // len(row.images)
+        """Stack the features of posts, in order; see `stack_features`."""
+        posts = stack_features(rows, info, tokens)
         return cls(
-            torch.from_numpy(text),
-            torch.from_numpy(image),
-            torch.tensor([row.text is not None for row in rows], dtype=torch.bool),
-            torch.tensor([row.images is not None for row in rows], dtype=torch.bool),
-            Ragged.of([row.words for row in rows], no_words) if tokens else None,
-            Ragged.of([row.regions for row in rows], no_regions) if tokens else None,
-            per_picture,
-            Ragged.of([row.ngrams for row in rows], np.zeros(0, np.int32)),
+            torch.from_numpy(posts.text),
+            torch.from_numpy(posts.image),
+            torch.from_numpy(posts.has_text),
+            torch.from_numpy(posts.has_image),
+            posts.words,
+            posts.regions,
+            posts.regions_per_image,
+            posts.ngrams,
         )
 
     def __len__(self) -> int:
         return len(self.has_text)
 
     def take(self, rows: Tensor) -> Features:
-        """The posts at these positions, in that order."""
+        """Choose the posts at these positions, in that order."""
         return Features(
             self.text,
             self.image,
@@ -83,15 +71,15 @@ class Features:
     @property
     def texts(self) -> Flat:
         """Pooled features of the texts there are, part by part."""
-        return self._pooled(self.text, self.has_text).flat()
+        return self._flat(self.text, self.has_text)
 
     @property
     def images(self) -> Flat:
-        """Pooled features of the posts that have pictures, part by part."""
-        return self._pooled(self.image, self.has_image).flat()
+        """Pooled features of the posts that have images, part by part."""
+        return self._flat(self.image, self.has_image)
 
     def pooled(self, rows: Tensor | slice | None = None) -> tuple[Tensor, Tensor]:
-        """Pooled features (B, Dt) and (B, Dv) of the posts at these positions (B,), or of all.
+        """Return pooled features (B, Dt) and (B, Dv) of the posts at these positions, or of all.
 
         Of a slice they are not copied, where the posts are all, in order.
         """
@@ -101,19 +89,19 @@ class Features:
         return (self.text, self.image) if at is None else (self.text[at], self.image[at])
 
     def contents(self) -> Iterator[Tensor]:
-        """All numbers that tell posts from others, part by part: pooled features and n-grams."""
+        """Yield all numbers that tell posts from others: pooled features and n-grams, in parts."""
         everything = torch.ones(len(self), dtype=torch.bool)
         for values in (self.text, self.image):
-            yield from self._pooled(values, everything).flat().split(PART)
+            yield from self._flat(values, everything).split(PART)
         if self.ngrams is not None:
             yield from self.ngrams.flat().split(PART)
 
-    def _pooled(self, values: Tensor, has: Tensor) -> Ragged:
+    def _flat(self, values: Tensor, has: Tensor) -> Flat:
         rows = torch.arange(len(self)) if self.rows is None else self.rows
-        return Ragged(values, rows, has.long())
+        return Ragged(values.numpy(), rows.numpy(), has.long().numpy()).flat()
 
     def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> Batch:
-        """The posts at these positions (B,), or all, as a batch; on request with their n-grams.
+        """Cut the posts at these positions (B,), or all, on request with their n-grams.
 
         See `pooled`.
         """
@@ -122,11 +110,11 @@ class Features:
             has_text, has_image = has_text[rows], has_image[rows]
         batch = Batch(*self.pooled(rows), has_text, has_image)
         if ngrams and self.ngrams is not None:
-            batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
+            batch = batch._replace(ngrams=torch.from_numpy(self.ngrams.pad(rows, -1)[0]))
         if self.words is None or self.regions is None:
             return batch
-        words, text_mask = self.words.pad(rows)
-        regions, image_mask = self.regions.pad(rows)
+        words, text_mask = map(torch.from_numpy, self.words.pad(rows))
+        regions, image_mask = map(torch.from_numpy, self.regions.pad(rows))
         index = torch.arange(regions.shape[1]) // max(1, self.regions_per_image)
         return batch._replace(
             text_tokens=words.float(),
@@ -147,6 +135,6 @@ class LabelledFeatures(NamedTuple):
     labels: Tensor
 
     def take(self, rows: Tensor) -> LabelledFeatures:
-        """The posts at these positions, or where a mask (N,) is True."""
+        """Choose the posts at these positions, or where a mask (N,) is True."""
         rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
         return LabelledFeatures(self.features.take(rows), self.labels[rows])

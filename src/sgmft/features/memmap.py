@@ -2,10 +2,10 @@
 
 The store's shards are compressed, and shared by all trainings. What one training reads again and
 again is laid out beside them in `_mapped/<digest>/`, where the digest is that of the posts: one
-array a feature, post after post, and `index.safetensors` that says where each post lies. The
-folder is written under a temporary name and then renamed, so one that is there is whole. It is
-removed when the training ends; an interrupted training finds it again, and so do all processes of
-one training, which share the pages that the system keeps of it.
+array a feature, post after post, and `index.safetensors` with where each post lies. The folder is
+written under a temporary name and then renamed, so one that is there is whole. It is removed when
+the training ends; an interrupted training finds it again, and so do all processes of one training,
+which share the pages that the system keeps of it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
+from sgmft.features.post_features import stack_features
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
 from sgmft.utils.files import error_reason
@@ -53,14 +54,13 @@ class MappedFeatures:
 
     def __init__(self, store: FeatureStore, keys: Sequence[str]) -> None:
         self._store, self._keys = store, keys
-        self._different = sorted(set(keys))
-        digest = hashlib.sha256(f"mapped {FORMAT}".encode())
-        for key in self._different:
-            digest.update(f"\n{key}".encode())
-        self.folder = store.folder / "_mapped" / digest.hexdigest()[:32]
+        self._unique = sorted(set(keys))
+        listed = "\n".join([f"mapped {FORMAT}", *self._unique])
+        digest = hashlib.sha256(listed.encode()).hexdigest()
+        self.folder = store.folder / "_mapped" / digest[:32]
 
     def features(self) -> Features:
-        """Features of the N posts, in order; the files are written if they are not there.
+        """Open the features of the N posts, in order; write the files if they are not there.
 
         Raises:
             SgmftError: they cannot be written.
@@ -77,26 +77,26 @@ class MappedFeatures:
         """Remove the files; whoever has them mapped can go on reading."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _columns(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Of each array, the type of its numbers and the shape of a row."""
+    def _columns(self) -> dict[str, tuple[DTypeLike, tuple[int, ...]]]:
+        """Name of each array, type of its numbers and shape of a row."""
         info = self._store.info
-        columns = {
-            "text": (torch.float32, (info.text_width,)),
-            "image": (torch.float32, (info.image_width,)),
-            "ngrams": (torch.int32, ()),
+        columns: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
+            "text": (np.float32, (info.text_width,)),
+            "image": (np.float32, (info.image_width,)),
+            "ngrams": (np.int32, ()),
         }
         if self._store.tokens:
-            columns["words"] = (torch.float16, (info.word_width,))
-            columns["regions"] = (torch.float16, (info.image_width,))
+            columns["words"] = (np.float16, (info.word_width,))
+            columns["regions"] = (np.float16, (info.image_width,))
         return columns
 
     def _open(self) -> Features | None:
-        """The files as features; None if they are not there, or one is not as long as it must be:
-        a crash of the machine itself may leave that.
+        """Map the files; None if they are not there, or one is not as long as it must be, which a
+        crash of the machine itself may leave.
         """
         try:
-            with safe_open(self.folder / INDEX, "pt") as file:
-                per_picture = int(file.metadata()["regions_per_picture"])
+            with safe_open(self.folder / INDEX, "np") as file:
+                per_image = int(file.metadata()["regions_per_picture"])
                 index = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             count, values = len(index["place"]), {}
             for name, (dtype, row) in self._columns().items():
@@ -105,22 +105,25 @@ class MappedFeatures:
             os.utime(self.folder)  # in use
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
-        number = {key: i for i, key in enumerate(self._different)}
-        at = index["place"][torch.tensor([number[key] for key in self._keys], dtype=torch.long)]
+        number = {key: i for i, key in enumerate(self._unique)}
+        at = index["place"][np.array([number[key] for key in self._keys], np.int64)]
         ragged = {
             name: Ragged.packed(values[name], index[name]).take(at)
             for name in values.keys() - {"text", "image"}
         }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            text, image = torch.from_numpy(values["text"]), torch.from_numpy(values["image"])
         return Features(
-            values["text"],
-            values["image"],
-            index["has_text"][at],
-            index["has_image"][at],
+            text,
+            image,
+            torch.from_numpy(index["has_text"][at]),
+            torch.from_numpy(index["has_image"][at]),
             ragged.get("words"),
             ragged.get("regions"),
-            per_picture,
+            per_image,
             ragged["ngrams"],
-            None if torch.equal(at, torch.arange(count)) else at,
+            None if np.array_equal(at, np.arange(count)) else torch.from_numpy(at),
         )
 
     def _write(self) -> None:
@@ -142,60 +145,53 @@ class MappedFeatures:
                 shutil.rmtree(temporary, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             raise SgmftError(
-                f"The features of {len(self._different)} posts cannot be laid out in {above}: "
+                f"The features of {len(self._unique)} posts cannot be laid out in {above}: "
                 f"{error_reason(error)}, or choose another folder with --features."
             ) from error
 
     def _write_into(self, folder: Path) -> None:
-        keys = self._store.in_order(self._different)
-        has: dict[str, list[Tensor]] = {"has_text": [], "has_image": []}
-        lengths: dict[str, list[Tensor]] = {}
-        per_picture = 0
+        keys = self._store.in_order(self._unique)
+        columns = self._columns()
+        parts: dict[str, list[NDArray[Any]]] = {
+            name: []
+            for name in ("has_text", "has_image", *columns)
+            if name not in ("text", "image")
+        }
+        per_image = 0
         with ExitStack() as stack:
             files = {
-                name: stack.enter_context((folder / f"{name}.bin").open("wb"))
-                for name in self._columns()
+                name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in columns
             }
             for first in range(0, max(1, len(keys)), CHUNK):
                 rows = self._store.read(keys[first : first + CHUNK])
-                part = Features.of(rows, self._store.info, self._store.tokens)
-                per_picture = part.regions_per_image or per_picture
+                posts = stack_features(rows, self._store.info, self._store.tokens)
+                per_image = posts.regions_per_image or per_image
                 for name, file in files.items():
-                    column = getattr(part, name)
-                    if isinstance(column, Ragged):
-                        lengths.setdefault(name, []).append(column.length)
-                        column = column.values
-                    column.numpy().tofile(file)
-                for name, seen in has.items():
-                    seen.append(getattr(part, name))
-            for file in files.values():
-                _to_disk(file)
-        number = {key: i for i, key in enumerate(keys)}
-        index = {name: torch.cat(parts) for name, parts in (has | lengths).items()}
-        index["place"] = torch.tensor([number[key] for key in self._different], dtype=torch.long)
-        save_file(index, folder / INDEX, {"regions_per_picture": str(per_picture)})
+                    column = getattr(posts, name)
+                    (column.values if isinstance(column, Ragged) else column).tofile(file)
+                for name, lengths in parts.items():
+                    column = getattr(posts, name)
+                    lengths.append(column.length if isinstance(column, Ragged) else column)
+            for file in files.values():  # on the disk before a name says that it is whole
+                file.flush()
+                os.fsync(file.fileno())
+        index = {name: np.concatenate(values) for name, values in parts.items()}
+        place = {key: i for i, key in enumerate(keys)}
+        index["place"] = np.array([place[key] for key in self._unique], np.int64)
+        save_file(index, folder / INDEX, {"regions_per_picture": str(per_image)})
 
 
-def _map(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """A file of numbers as a tensor that nobody may write to.
+def _map(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a file of numbers for reading.
 
     Raises:
-        ValueError: it is not as long as its shape says.
+        ValueError: it is not as long as its shape requires.
     """
-    if path.stat().st_size != prod(shape) * dtype.itemsize:
+    if path.stat().st_size != prod(shape) * np.dtype(dtype).itemsize:
         raise ValueError(f"{path} is damaged")
-    if not prod(shape):
-        return torch.zeros(shape, dtype=dtype)
-    mapped = np.memmap(path, torch.zeros(0, dtype=dtype).numpy().dtype, "r", shape=shape)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(mapped)
-
-
-def _to_disk(file: IO[Any]) -> None:
-    """Before a file's name says that it is whole, all of it is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
+    if not prod(shape):  # nothing to map
+        return np.zeros(shape, dtype)
+    return np.asarray(np.memmap(path, dtype, "r", shape=shape))
 
 
 def _remove_unused(folder: Path) -> None:

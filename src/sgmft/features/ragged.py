@@ -1,15 +1,18 @@
-"""Sequences of unequal length in one array, which may be a file mapped into memory."""
+"""Sequences of unequal length in one array, which may be a file mapped into memory; no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Lengths = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -19,38 +22,38 @@ class Ragged:
     Choosing among them copies none of their values.
     """
 
-    values: Tensor  # (M, ...), perhaps of more sequences than these
-    start: Tensor  # (N,) int64, the row that each begins with
-    length: Tensor  # (N,) int64
+    values: NDArray[Any]  # (M, ...), perhaps of more sequences than these
+    start: Lengths  # (N,) the row that each begins with
+    length: Lengths  # (N,)
 
     @classmethod
-    def packed(cls, values: Tensor, length: Tensor) -> Ragged:
-        """Sequences that lie one after another, of these lengths (N,)."""
-        return cls(values, length.cumsum(0) - length, length)
+    def packed(cls, values: NDArray[Any], length: Lengths) -> Ragged:
+        """Take apart sequences that lie one after another, of these lengths (N,)."""
+        return cls(values, length.cumsum() - length, length)
 
     @classmethod
     def of(cls, rows: Sequence[NDArray[Any] | None], empty: NDArray[Any]) -> Ragged:
-        """Sequences (n_i, ...); None is an `empty` one (0, ...)."""
+        """Concatenate sequences (n_i, ...); None is an `empty` one (0, ...)."""
         lengths = [0 if row is None else len(row) for row in rows]
         values = np.concatenate([empty, *(row for row in rows if row is not None)])
-        return cls.packed(torch.from_numpy(values), torch.tensor(lengths, dtype=torch.long))
+        return cls.packed(values, np.array(lengths, np.int64))
 
-    def take(self, rows: Tensor | slice) -> Ragged:
-        """The chosen sequences, in that order."""
-        return Ragged(self.values, self.start[rows], self.length[rows])
+    def take(self, rows: Any) -> Ragged:
+        """Choose sequences, in that order, by a slice or by positions (an array or a tensor)."""
+        at = rows if isinstance(rows, slice) else np.asarray(rows)
+        return Ragged(self.values, self.start[at], self.length[at])
 
-    def pad(self, rows: Tensor | slice | None = None, fill: int = 0) -> tuple[Tensor, Tensor]:
-        """Chosen sequences (B, n, ...), or all, padded, and their mask (B, n); n >= 1."""
+    def pad(self, rows: Any = None, fill: int = 0) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pad chosen sequences, or all, to (B, n, ...), n >= 1, with their mask (B, n)."""
         chosen = self if rows is None else self.take(rows)
-        length = chosen.length
-        position = torch.arange(max(1, int(length.max()) if len(length) else 1))
-        mask = position < length[:, None]
-        values = self.values.new_full((*mask.shape, *self.values.shape[1:]), fill)
-        values[mask] = chosen.flat().rows(0, int(length.sum()))
+        mask = np.arange(max(1, chosen.length.max(initial=0))) < chosen.length[:, None]
+        values = np.full((*mask.shape, *self.values.shape[1:]), fill, self.values.dtype)
+        for row, first, length in zip(values, chosen.start, chosen.length, strict=True):
+            row[:length] = self.values[first : first + length]
         return values, mask
 
     def flat(self) -> Flat:
-        """The values of all sequences, one after another."""
+        """Return the values of all sequences, one after another."""
         return Flat(self)
 
 
@@ -59,25 +62,24 @@ class Flat:
 
     def __init__(self, sequences: Ragged) -> None:
         self._sequences = sequences
-        self._end = sequences.length.cumsum(0)  # (N,)
+        self._end = sequences.length.cumsum()  # (N,)
 
     def __len__(self) -> int:
         return int(self._end[-1]) if len(self._end) else 0
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Parts (size, ...) in order, the last of them perhaps shorter; one at least."""
-        for first in range(0, max(1, len(self)), size):
-            yield self.rows(first, min(first + size, len(self)))
+        """Yield parts (size, ...) in order, the last of them perhaps shorter; one at least."""
+        import torch
 
-    def rows(self, first: int, last: int) -> Tensor:
-        """A copy of the values from position `first` to before `last`."""
-        if first >= last:
-            return self._sequences.values[:0]
-        ends = self._end.new_tensor([first, last - 1])
-        i, j = torch.searchsorted(self._end, ends, right=True).tolist()
-        end = self._end[i : j + 1]
-        begin = end - self._sequences.length[i : j + 1]
-        inside = end.clamp(max=last) - begin.clamp(min=first)  # how many of each sequence
-        moved = self._sequences.start[i : j + 1] - begin
-        where = torch.arange(first, last) + moved.repeat_interleave(inside)
-        return self._sequences.values[where]
+        for first in range(0, max(1, len(self)), size):
+            yield torch.from_numpy(self.rows(first, min(first + size, len(self))))
+
+    def rows(self, first: int, last: int) -> NDArray[Any]:
+        """Copy the values from position `first` to before `last`."""
+        i = np.searchsorted(self._end, first, side="right")
+        j = np.searchsorted(self._end, last, side="left") + 1
+        end, start = self._end[i:j], self._sequences.start[i:j]
+        begin = end - self._sequences.length[i:j]
+        inside = end.clip(max=last) - begin.clip(min=first)  # how many of each sequence
+        where = np.arange(first, last) + (start - begin).repeat(inside)
+        return self._sequences.values.take(where, axis=0)

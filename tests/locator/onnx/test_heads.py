@@ -27,8 +27,7 @@ def rows_of(found: Features) -> list[PostFeatures]:
     rows = []
     for i in range(len(found)):
         words, regions, grams = (
-            part.take(torch.tensor([i])).pad()[0][0, : part.length[i]].numpy()
-            for part in (found.words, found.regions, found.ngrams)
+            part.take([i]).pad()[0][0] for part in (found.words, found.regions, found.ngrams)
         )
         pictures = len(regions) // found.regions_per_image
         image = found.image[i].numpy()[None].repeat(max(1, pictures), 0)

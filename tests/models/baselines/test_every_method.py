@@ -52,7 +52,7 @@ def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
     grams = torch.randint(0, 12, (3 * int(words.sum()),), generator=rng, dtype=torch.int32)
 
     def ragged(values: torch.Tensor, lengths: torch.Tensor) -> Ragged:
-        return Ragged.packed(values, lengths)
+        return Ragged.packed(values.numpy(), lengths.numpy())
 
     text = torch.randn(posts, text_width, generator=rng) * has_text[:, None]
     return Features(

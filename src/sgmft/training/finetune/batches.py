@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.features.batch import remaining_modalities
 from sgmft.features.encode import PreparedPost, prepare_post
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features
+from sgmft.features.ragged import Ragged
 
 Numbers = Callable[[Sequence[str]], list[list[int]]]
 
@@ -99,20 +99,18 @@ class RawPosts:
                 text_of.append(i)
             pictures += content.pictures
             picture_of += [i] * len(content.pictures)
-        numbers = [torch.tensor(x) for x in self.numbers(texts)]
-        ids = pad_sequence(numbers, batch_first=True) if texts else torch.zeros(0, 1).long()
-        length = torch.tensor([len(x) for x in numbers], dtype=torch.long)
+        ids, mask = Ragged.of(list(map(np.array, self.numbers(texts))), np.zeros(0, np.int64)).pad()
         size = self.info.image_size
         pixels = np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
         chosen = self.features.take(rows)
         grams = chosen.ngrams if ngrams else None
         return RawBatch(
-            ids,
-            (torch.arange(ids.shape[1]) < length[:, None]).long(),
+            torch.from_numpy(ids),
+            torch.from_numpy(mask).long(),
             torch.from_numpy(pixels),
             torch.tensor(text_of, dtype=torch.long),
             torch.tensor(picture_of, dtype=torch.long),
             chosen.has_text,
             chosen.has_image,
-            None if grams is None else grams.pad(None, -1)[0],
+            None if grams is None else torch.from_numpy(grams.pad(fill=-1)[0]),
         )

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sgmft.features.batch import Batch
-from sgmft.features.ragged import Ragged
 from sgmft.models.base import Network, NetworkConfig, Output
 from sgmft.training.finetune.batches import RawBatch
 from sgmft.training.finetune.towers import Towers
@@ -93,14 +92,14 @@ class Tuned(Network):
         known = Batch(text, image, batch.has_text, batch.has_image, ngrams=batch.ngrams)
         if not self._tokens:
             return known
-        text_tokens, text_mask = Ragged.packed(words, word_counts).pad()
-        image_tokens, image_mask = Ragged.packed(regions, region_counts).pad()
+        text_tokens, text_mask = _pad(words, word_counts)
+        image_tokens, image_mask = _pad(regions, region_counts)
         index = torch.arange(image_tokens.shape[1]) // max(1, per_picture)
         return known._replace(
             text_tokens=text_tokens,
-            text_mask=text_mask.to(device),
+            text_mask=text_mask,
             image_tokens=image_tokens,
-            image_mask=image_mask.to(device),
+            image_mask=image_mask,
             image_index=index.expand(posts, -1).to(device),
         )
 
@@ -128,3 +127,12 @@ def _words(mask: Tensor) -> Tensor:
     length = mask.sum(1, keepdim=True)
     at = torch.arange(mask.shape[1], device=mask.device)
     return (at >= 1) & (at < (length - 1).clamp(min=2))
+
+
+def _pad(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Pad sequences that lie one after another, with their gradients; see `Ragged.pad`."""
+    mask = torch.arange(max(1, int(counts.max()))) < counts[:, None]
+    mask = mask.to(values.device)
+    padded = values.new_zeros(*mask.shape, values.shape[1])
+    padded[mask] = values
+    return padded, mask
