@@ -49,12 +49,12 @@ def main() -> None:
     regions: list[Drops] = []
     rng = np.random.default_rng(1)
     for i in sorted(chosen):
-        reader = MaskedPredictor(posts[i], model)
-        label = int(reader.probabilities([reader.whole])[0].argmax())
-        if reader.text:
-            words.append(word_drops(reader, posts[i].text, label, rng))
-        if reader.pictures:
-            regions.append(region_drops(reader, label, rng))
+        predictor = MaskedPredictor(posts[i], model)
+        label = int(predictor.predict_proba([predictor.whole])[0].argmax())
+        if predictor.text:
+            words.append(word_drops(predictor, posts[i].text, label, rng))
+        if predictor.images:
+            regions.append(region_drops(predictor, label, rng))
     print("| deleted | posts | the top-ranked | at random | difference |")
     print("|---|---|---|---|---|")
     for what, counts, found in (("word", WORDS, words), ("region", REGIONS, regions)):
@@ -75,25 +75,27 @@ def trained(folder: Path, table: str, features: Path) -> ExplainedModel:
     )
 
 
-def word_drops(reader: MaskedPredictor, text: str, label: int, rng: np.random.Generator) -> Drops:
+def word_drops(
+    predictor: MaskedPredictor, text: str, label: int, rng: np.random.Generator
+) -> Drops:
     """Top-ranked and random drop for each of `WORDS`, (2, counts)."""
-    words = find_words(text, reader.text, MOST_WORDS)
+    words = find_words(text, predictor.text, MOST_WORDS)
 
     def ask(kept: NDArray[np.bool_]) -> Drops:
-        texts = [without(reader.text, words, row) for row in kept]
-        return reader.probabilities(reader.with_texts(texts))[:, label]
+        texts = [without(predictor.text, words, row) for row in kept]
+        return predictor.predict_proba(predictor.replace_text(texts))[:, label]
 
-    return drops(ask, word_losses(reader, words, label), WORDS, WORD_DRAWS, rng)
+    return drops(ask, word_losses(predictor, words, label), WORDS, WORD_DRAWS, rng)
 
 
-def region_drops(reader: MaskedPredictor, label: int, rng: np.random.Generator) -> Drops:
+def region_drops(predictor: MaskedPredictor, label: int, rng: np.random.Generator) -> Drops:
     """Top-ranked and random drop for each of `REGIONS`, (2, counts)."""
 
     def ask(kept: NDArray[np.bool_]) -> Drops:
-        pictures = [blank_regions(reader.pictures[0], row) for row in kept]
-        return reader.probabilities(reader.with_images(0, pictures))[:, label]
+        pictures = [blank_regions(predictor.images[0], row) for row in kept]
+        return predictor.predict_proba(predictor.replace_image(0, pictures))[:, label]
 
-    return drops(ask, region_losses(reader, 0, label), REGIONS, REGION_DRAWS, rng)
+    return drops(ask, region_losses(predictor, 0, label), REGIONS, REGION_DRAWS, rng)
 
 
 def drops(

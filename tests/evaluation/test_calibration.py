@@ -15,7 +15,7 @@ from sgmft.evaluation.calibration import (
     measure_calibration,
     rescale_probabilities,
 )
-from sgmft.evaluation.metrics import Evaluation, evaluate
+from sgmft.evaluation.metrics import evaluate
 
 
 def posts(n=300, classes=4, seed=0, temperature=1.0):
@@ -119,4 +119,3 @@ def test_an_evaluation_tells_what_scaling_brought():
     assert result.calibration.error < 0.05 < 0.2 < result.uncalibrated.error
     assert result.calibration.brier < result.uncalibrated.brier
     assert result.accuracy == plain.accuracy
-    assert Evaluation.from_dict(result.to_dict()) == result

@@ -16,7 +16,7 @@ from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
-from sgmft.evaluation.metrics import Evaluation, evaluate
+from sgmft.evaluation.metrics import evaluate
 from sgmft.evaluation.report import (
     ExamplePost,
     overview_figure,
@@ -189,7 +189,7 @@ def test_evaluation_report(tmp_path, picture, broken):
         "report.html",
     ]
     saved = json.loads((folder / "metrics.json").read_text("utf-8"))
-    assert Evaluation.from_dict(saved) == evaluation
+    assert saved == evaluation.to_dict()
     page = Page(path)
     for said in (
         f"{100 * evaluation.accuracy.value:.1f}\u00a0%",

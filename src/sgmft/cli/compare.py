@@ -26,8 +26,8 @@ from sgmft.cli.options import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from sgmft.evaluation.compare.results import ResultTable
     from sgmft.evaluation.compare.statistics import Estimate
-    from sgmft.evaluation.compare.statistics import Table as ComparisonTable
 
 
 def compare(
@@ -141,7 +141,7 @@ class ComparisonProgress:
         self._progress.update(self._tasks[name], completed=done, total=total, told=told)
 
 
-def print_comparison(tables: Sequence[ComparisonTable]) -> None:
+def print_comparison(tables: Sequence[ResultTable]) -> None:
     """Print the accuracy of every row, and what failed."""
     from rich.table import Table
 

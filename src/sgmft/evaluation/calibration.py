@@ -1,10 +1,9 @@
-"""Whether probabilities mean what they say, and a temperature that mends them."""
+"""Calibration of probabilities: its error, and temperature scaling."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +33,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities mean what they say.
+    """How far probabilities agree with the share of posts that are right.
 
     Attributes:
         error: expected calibration error, in 0..1: the mean over posts of their bin's distance
@@ -48,14 +47,9 @@ class Calibration:
     brier: float
     bins: list[Bin]
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Calibration:
-        """Read what `dataclasses.asdict` made of one; KeyError or TypeError for anything else."""
-        return cls(**{**data, "bins": [Bin(**each) for each in data["bins"]]})
-
 
 def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Calibration:
-    """Judge probabilities (N, K), whose rows sum to 1, of posts whose classes (N,) are known."""
+    """Measure the calibration of probabilities (N, K) whose rows sum to 1, by true classes (N,)."""
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     place = bin_index(top, bins)
     posts = np.bincount(place, minlength=bins)
@@ -75,12 +69,12 @@ def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS)
 
 
 def bin_index(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
-    """The bin of each probability (N,), 0 to bins - 1; an upper edge belongs to its bin."""
+    """Return the bin of each probability (N,), 0 to bins - 1; an upper edge belongs to its bin."""
     return np.searchsorted(np.arange(1, bins) / bins, top)
 
 
 def rescale_probabilities(probabilities: _Numbers, temperature: float) -> _Numbers:
-    """softmax(z / T) of logits z whose softmax is given, (N, K)."""
+    """Return softmax(z / T) of logits z whose softmax is given, (N, K)."""
     with np.errstate(divide="ignore"):
         logits = np.log(probabilities) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -89,7 +83,7 @@ def rescale_probabilities(probabilities: _Numbers, temperature: float) -> _Numbe
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
+    """Return the T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
 
     T is between 1/20 and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
 

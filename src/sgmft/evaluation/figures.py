@@ -47,7 +47,7 @@ _CJK_FONTS = (
 
 
 def text_columns(text: str) -> int:
-    """Width of a text in columns of a terminal: a Chinese character takes two."""
+    """Return the width of a text in columns of a terminal: a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -65,7 +65,7 @@ def shorten(label: str) -> str:
 
 
 def cjk_fonts() -> list[str]:
-    """Fonts on this machine that have Chinese characters, best first."""
+    """Return fonts on this machine that have Chinese characters, best first."""
     from matplotlib.font_manager import fontManager
 
     known = set(fontManager.get_font_names())
@@ -74,7 +74,7 @@ def cjk_fonts() -> list[str]:
 
 @contextmanager
 def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
-    """Settings of our figures; what has no glyph in any font here is drawn as a box, quietly.
+    """Apply the settings of our figures; characters no font has are drawn as boxes, quietly.
 
     Args:
         fonts: beside DejaVu Sans.
@@ -161,20 +161,16 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, lw=0.8, ls=":")
         for judged, colour, marker, word in (
             (before, VALIDATION, "x", "as the network gave them"),
-            (after, TRAINING, "o", "told" if before is None else "after temperature scaling"),
+            (after, TRAINING, "o", "after temperature scaling"),
         ):
             if judged is not None:
-                bins = [each for each in judged.bins if each.posts]
-                posts = np.array([each.posts for each in bins])
-                x = [each.probability for each in bins]
-                y = [each.accuracy for each in bins]
+                bins = [(b.probability, b.accuracy, b.posts) for b in judged.bins if b.posts]
+                x, y, posts = np.array(bins).T
                 sizes = 8 + 160 * posts / posts.sum()
                 axes.plot(x, y, color=colour, lw=1, alpha=0.6)
                 axes.scatter(x, y, s=sizes, color=colour, marker=marker, label=word, zorder=3)
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share of posts where it is right")
         axes.set_xlabel("probability of the most probable label")
-        axes.set_ylabel("share of posts where it is right")
         axes.grid(alpha=0.12)
         axes.spines[["top", "right"]].set_visible(False)
         if before is not None:
@@ -183,29 +179,20 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
 
 
 def selective_figure(curve: Sequence[CurvePoint]) -> str:
-    """Accuracy of the answered posts against their share, as an <svg> element."""
+    """Return accuracy of the answered posts against their share, as SVG text."""
     with drawing_style([], salt="selective"):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.add_subplot()
-        shares = [point.answered for point in curve]
-        axes.plot(shares, [point.accuracy for point in curve], "o-", color=TRAINING, markersize=4)
-        marked = len(curve)
-        for point in curve[:: max(1, marked // 5)]:
-            at = (point.answered, point.accuracy)
-            axes.annotate(
-                f"p ≥ {point.min_probability:.2f}",
-                at,
-                textcoords="offset points",
-                xytext=(2, 7),
-                fontsize=8,
-                rotation=20,
-            )
-        axes.set_xlabel("share of posts that are answered")
-        axes.set_ylabel("of these right")
-        axes.set_xlim(0, 1.12)
-        axes.set_ylim(min([0.5, *(point.accuracy for point in curve)]) - 0.03, 1.06)
+        shares, accuracies = [x.answered for x in curve], [x.accuracy for x in curve]
+        axes.plot(shares, accuracies, "o-", color=TRAINING, markersize=4)
+        look: dict[str, Any] = {"xytext": (2, 7), "textcoords": "offset points", "rotation": 20}
+        for point in curve[:: max(1, len(curve) // 5)]:
+            text = f"p ≥ {point.min_probability:.2f}"
+            axes.annotate(text, (point.answered, point.accuracy), fontsize=8, **look)
+        axes.set(xlabel="share of posts that are answered", ylabel="of these right")
+        axes.set(xlim=(0, 1.12), ylim=(min([0.5, *accuracies]) - 0.03, 1.06))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if x <= 1 else "")
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1 else "")
         axes.grid(alpha=0.15)
@@ -267,10 +254,7 @@ def _panel(
     axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if title == "Loss":
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_ylim(0, 1.03)
+    axes.set_ylim(0, None if title == "Loss" else 1.03)
     axes.grid(axis="y", alpha=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8.5)
@@ -295,8 +279,7 @@ def _confusion(evaluation: Evaluation) -> Figure:
     axes = figure.add_axes(
         (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
     )
-    axes.set_xlim(0, classes)
-    axes.set_ylim(classes, 0)
+    axes.set(xlim=(0, classes), ylim=(classes, 0))
     _cells(axes, counts, shares, size)
     middles = np.arange(classes) + 0.5
     axes.xaxis.tick_top()

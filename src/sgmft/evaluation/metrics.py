@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy and macro-F1 with intervals, per class, and by group."""
+"""Metrics of predictions: accuracy and macro-F1 with intervals, per class, and by group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
-from sgmft.evaluation.selective import LEVELS, Selective, SetScore, accuracy_curve, set_score
+from sgmft.evaluation.selective import LEVELS, Selective, SetScore, accuracy_curve, score_sets
 
 RESAMPLES = 2000
 """Bootstrap resamples behind each interval."""
@@ -21,7 +21,7 @@ _Cells = npt.NDArray[np.int64]
 
 _Numbers = npt.NDArray[np.float64]
 
-_Chances = npt.NDArray[np.floating[Any]]
+_Probabilities = npt.NDArray[np.floating[Any]]
 
 _Flags = npt.NDArray[np.bool_]
 
@@ -66,14 +66,14 @@ class Evaluation:
 
     Attributes:
         labels: the K classes, in the order of every table here.
-        posts: how many posts were judged.
+        posts: how many posts were evaluated.
         accuracy: the share of posts whose most probable label is the true one.
         macro_f1: mean F1 of the classes that occur in the truth or in the predictions.
         log_loss: mean of -log(probability of the true label), in nats.
         temperature: that the probabilities were scaled by; 1 is as the network gave them.
-        calibration: whether the probabilities mean what they say.
+        calibration: of the probabilities.
         uncalibrated: the same before they were scaled.
-        selective: what prediction sets and a least probability bring.
+        selective: prediction sets, and accuracy above a least probability.
         per_class: one entry for each label.
         confusion: (K, K) posts; rows are true labels, columns are predicted ones.
         groups: column -> value -> figures, the largest group first.
@@ -96,43 +96,15 @@ class Evaluation:
         """Return lists, dicts, strings and finite numbers only, ready for JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
-        """Read what `to_dict` returned.
-
-        Raises:
-            SgmftError: something is missing or of another kind.
-        """
-        try:
-            known = {
-                **data,
-                "accuracy": Interval(**data["accuracy"]),
-                "macro_f1": Interval(**data["macro_f1"]),
-                "calibration": Calibration.from_dict(data["calibration"]),
-                "uncalibrated": Calibration.from_dict(data["uncalibrated"]),
-                "selective": Selective.from_dict(data["selective"]),
-                "per_class": [ClassScore(**score) for score in data["per_class"]],
-                "groups": {
-                    column: {
-                        value: GroupScore(score["posts"], Interval(**score["accuracy"]))
-                        for value, score in values.items()
-                    }
-                    for column, values in data["groups"].items()
-                },
-            }
-            return cls(**known)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise SgmftError(f"this is not a saved evaluation: {error!r}") from None
-
 
 def evaluate(
-    probabilities: _Chances,
+    probabilities: _Probabilities,
     truth: Sequence[str],
     labels: Sequence[str],
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
     temperature: float = 1.0,
-    sets: Callable[[_Chances, float], _Flags] | None = None,
+    sets: Callable[[_Probabilities, float], _Flags] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
@@ -146,7 +118,7 @@ def evaluate(
         truth: N labels.
         labels: K different labels.
         groups: columns of N values each, for accuracy by value.
-        temperature: that the probabilities were scaled by, to tell what scaling brought.
+        temperature: that the probabilities were scaled by, to show what scaling changed.
         sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
             SgmftError for a coverage that it cannot promise; see `HeldOutProbabilities.sets`.
         seed: of the bootstrap; the same seed gives the same intervals.
@@ -176,7 +148,7 @@ def evaluate(
         calibration=measure_calibration(probs, true),
         uncalibrated=measure_calibration(before, true),
         selective=Selective(
-            [] if sets is None else list(_set_scores(sets, probabilities, true, labels)),
+            [] if sets is None else list(_score_levels(sets, probabilities, true, labels)),
             accuracy_curve(probs, true),
         ),
         per_class=class_scores(confusion, labels),
@@ -188,20 +160,20 @@ def evaluate(
     )
 
 
-def _set_scores(
-    sets: Callable[[_Chances, float], _Flags],
-    probabilities: _Chances,
+def _score_levels(
+    sets: Callable[[_Probabilities, float], _Flags],
+    probabilities: _Probabilities,
     true: _Cells,
     labels: list[str],
 ) -> Iterator[SetScore]:
     """Yield one for each of `LEVELS` that can be promised."""
     for level in LEVELS:
         with suppress(SgmftError):
-            yield set_score(sets(probabilities, level), true, labels, level)
+            yield score_sets(sets(probabilities, level), true, labels, level)
 
 
 def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
-    """Return the true classes (N,) as numbers; raise SgmftError for what cannot be judged."""
+    """Return the true classes (N,) as numbers; raise SgmftError for what cannot be evaluated."""
     if not truth:
         raise SgmftError("there are no posts with a label to evaluate on")
     if len(set(labels)) < len(labels):
@@ -226,7 +198,7 @@ def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
 
 
 def _intervals(confusion: _Cells, rng: np.random.Generator) -> tuple[Interval, Interval]:
-    """Accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
+    """Return accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
 
     Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
     cells' counts from a multinomial distribution.
@@ -244,7 +216,7 @@ def _intervals(confusion: _Cells, rng: np.random.Generator) -> tuple[Interval, I
 def accuracy_and_f1(
     counts: _Cells, rows: _Cells, columns: _Cells, classes: int
 ) -> tuple[_Numbers, _Numbers]:
-    """Accuracy (B,) and macro-F1 (B,) of B matrices, given as their counts (B, cells)."""
+    """Return accuracy (B,) and macro-F1 (B,) of B matrices, given as their counts (B, cells)."""
     weights = counts.astype(np.float64)
     kinds = np.arange(classes)
     of_row, of_column = rows[:, None] == kinds, columns[:, None] == kinds  # (cells, K)
@@ -260,7 +232,7 @@ def _interval(value: float, draws: _Numbers) -> Interval:
 
 
 def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
-    """Precision, recall and F1 of each of the K labels from their confusion matrix (K, K)."""
+    """Return precision, recall and F1 of each of K labels from their confusion matrix (K, K)."""
     hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(given, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(given + support, 1)
@@ -273,7 +245,7 @@ def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
 def _by_value(
     name: str, column: list[str], right: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> dict[str, GroupScore]:
-    """Accuracy of the posts of each value of one column."""
+    """Return accuracy of the posts of each value of one column."""
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
     values, which = np.unique(np.array(column, dtype=object), return_inverse=True)

@@ -1,8 +1,8 @@
-"""How good answers are when a model may say "cannot tell"."""
+"""Selective prediction: coverage of prediction sets, accuracy of the surest posts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ LEVELS = (0.8, 0.9, 0.95)  # coverages that an evaluation shows
 
 POINTS = 20  # of a curve
 
-_Chances = NDArray[np.floating[Any]]
+_Probabilities = NDArray[np.floating[Any]]
 
 _Cells = NDArray[np.int64]
 
@@ -60,19 +60,11 @@ class Selective:
     sets: list[SetScore]
     curve: list[CurvePoint]
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Selective:
-        """Read what `dataclasses.asdict` made of one; KeyError or TypeError for anything else."""
-        return cls(
-            [SetScore(**each) for each in data["sets"]],
-            [CurvePoint(**each) for each in data["curve"]],
-        )
 
-
-def set_score(
+def score_sets(
     members: NDArray[np.bool_], true: _Cells, labels: Sequence[str], promised: float
 ) -> SetScore:
-    """Judge prediction sets (N, K) of posts whose classes (N,) are known."""
+    """Evaluate prediction sets (N, K) of posts whose classes (N,) are known."""
     hit = members[np.arange(len(true)), true]
     single = members.sum(1) == 1
     of_class = [hit[true == k] for k in range(len(labels))]
@@ -89,10 +81,10 @@ def set_score(
     )
 
 
-def accuracy_curve(probabilities: _Chances, true: _Cells) -> list[CurvePoint]:
-    """Accuracy of the surest posts, for `POINTS` shares of N; probabilities (N, K), classes (N,).
+def accuracy_curve(probabilities: _Probabilities, true: _Cells) -> list[CurvePoint]:
+    """Return the accuracy of the surest posts, for `POINTS` shares of N.
 
-    Posts of equal probability stand or fall together.
+    From probabilities (N, K) and true classes (N,). Posts of equal probability stay together.
     """
     top, right = probabilities.max(1), probabilities.argmax(1) == true
     sure = np.sort(top)

@@ -15,12 +15,22 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
-from sgmft.evaluation.compare.comparison import Comparison, OnProgress
-from sgmft.evaluation.compare.data import ComparisonData, load_data, load_features
-from sgmft.evaluation.compare.outcome import make_figures, make_tables, write_predictions
-from sgmft.evaluation.compare.prepare import OnEncoded, Split, prepare_comparison
+from sgmft.evaluation.compare.prepare import (
+    ComparisonData,
+    OnEncoded,
+    Split,
+    load_data,
+    load_features,
+    prepare_comparison,
+)
 from sgmft.evaluation.compare.report import write_report
-from sgmft.evaluation.compare.statistics import Table
+from sgmft.evaluation.compare.results import (
+    ResultTable,
+    make_figures,
+    make_tables,
+    write_predictions,
+)
+from sgmft.evaluation.compare.scheduler import Comparison, OnProgress
 from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
 
@@ -36,7 +46,7 @@ def compare_table(
     command: str = "",
     on_encoded: OnEncoded | None = None,
     on_progress: OnProgress | None = None,
-) -> tuple[JobSummary, list[Table], Path]:
+) -> tuple[JobSummary, list[ResultTable], Path]:
     """Run what is not done yet of a plan on a table of posts, and write the report.
 
     Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every

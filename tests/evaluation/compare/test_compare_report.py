@@ -9,17 +9,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.figures import render_panels, save_figure
-from sgmft.evaluation.compare.report import _paragraph, _ticks, escape, write_report
-from sgmft.evaluation.compare.statistics import (
-    Difference,
-    Estimate,
-    Line,
-    ReportFigure,
-    Summary,
-    Table,
-    TsnePanel,
-)
+from sgmft.evaluation.compare.figures import ReportFigure, TsnePanel, render_panels, save_panels
+from sgmft.evaluation.compare.report import _ticks, escape_markdown, escape_paragraph, write_report
+from sgmft.evaluation.compare.results import ResultRow, ResultTable
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
 from sgmft.evaluation.metrics import ClassScore
 
 EVIL = "<script>alert('&')</script>|`*b*` [x](http://evil.example) _i_ $y$"
@@ -74,20 +67,22 @@ def comparison(word="one word", number="1"):
     """A table with every kind of row; `word` stands wherever a user's words can."""
     gap = Difference(-0.042, -0.06, -0.02, 0.0001, 0.0004)
     lines = [
-        Line("a", word, 86.59, summary(0.8, label=word), gap, 1_200_000, 61.0, word, word),
-        Line("b", "Failed", 86.62, failed=[f"seed 0: {word}"]),
-        Line("c", "Missing"),
-        Line("d", "One seed", summary=summary(0.83, math.nan, 1), against=gap._replace(p_holm=0.4)),
-        Line("e", REFERENCE, 87.29, summary(0.842), None, 4_000, 3.2, "", "own", [word]),
+        ResultRow("a", word, 86.59, summary(0.8, label=word), gap, 1_200_000, 61.0, word, word),
+        ResultRow("b", "Failed", 86.62, failed=[f"seed 0: {word}"]),
+        ResultRow("c", "Missing"),
+        ResultRow(
+            "d", "One seed", summary=summary(0.83, math.nan, 1), against=gap._replace(p_holm=0.4)
+        ),
+        ResultRow("e", REFERENCE, 87.29, summary(0.842), None, 4_000, 3.2, "", "own", [word]),
     ]
-    return Table(number, word, word, lines, REFERENCE)
+    return ResultTable(number, word, word, lines, REFERENCE)
 
 
 def figure(number="6", word="Image-wise"):
     panels = [
         TsnePanel(f"{k}{number}", word, [[0, 1], [1, k]], ["家", word], 0.5, 2) for k in (2, 3)
     ]
-    return panels, ReportFigure(number, word, word, render_panels(panels), [f"figure-{number}.png"])
+    return panels, ReportFigure(number, word, render_panels(panels), [f"figure-{number}.png"])
 
 
 def written(folder, word="one word", **options):
@@ -212,8 +207,8 @@ def test_identifiers_are_unique_and_links_lead_somewhere(tmp_path):
 
 def test_markdown_links_figures_by_their_png(tmp_path):
     panels, part = figure()
-    files = save_figure(panels, tmp_path, "figure 6")
-    part = ReportFigure("6", "t", "a", part.svg, [file.name for file in files])
+    files = save_panels(panels, tmp_path, "figure 6")
+    part = ReportFigure("6", "t", part.svg, [file.name for file in files])
     write_report(tmp_path, title="t", tables=[], figures=[part], data={}, versions={})
     text = (tmp_path / "report.md").read_text("utf-8")
     images = [
@@ -235,7 +230,7 @@ def test_chart_places_accuracies_on_one_axis(tmp_path):
     # the axis goes from 76 to 88 %: ends are 77.0 and 86.2 %
     assert [a["cx"] for a in circles[:2]] == ["33.33%", "58.33%"]
     assert next(a["x1"] for a in page.all("line") if a["class"] == "reach") == "8.33%"
-    one = Table("1", "t", "a", [Line("a", "A", summary=summary(0.8))])
+    one = ResultTable("1", "t", "a", [ResultRow("a", "A", summary=summary(0.8))])
     path = write_report(tmp_path, title="t", tables=[one], data={}, versions={})
     assert not Page(path.read_text("utf-8")).all("circle")
 
@@ -251,7 +246,7 @@ def test_ticks_hold_what_they_should_and_are_few(one, other):
 @given(st.text())
 def test_escaped_text_reads_as_it_was(text):
     shown = "".join(c if c.isprintable() or c == "\xa0" else " " for c in text).strip(" ")
-    table = f"| {escape(text)} | x |\n| --- | --- |\n| {escape(text)} | y |"
+    table = f"| {escape_markdown(text)} | x |\n| --- | --- |\n| {escape_markdown(text)} | y |"
     [rows] = parsed_tables(table)
     assert [row[1] for row in rows] == ["x", "y"]
     assert all(row[0].strip() == shown.strip() for row in rows)
@@ -260,7 +255,7 @@ def test_escaped_text_reads_as_it_was(text):
 @given(st.text() | st.from_regex(r"\A\s*([-+*#>=]+|\d+[.)])\s.*\Z"))
 def test_a_paragraph_begins_nothing_else(text):
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    tokens = MARKDOWN.parse(f"- x {escape(text)}\n- {_paragraph(text)}")
+    tokens = MARKDOWN.parse(f"- x {escape_markdown(text)}\n- {escape_paragraph(text)}")
     [_, last] = [" ".join("".join(seen(t)).split()) for t in tokens if t.type == "inline"] + (
         [] if shown else [""]
     )

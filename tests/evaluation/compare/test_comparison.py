@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,22 @@ import pytest
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftWarning
-from sgmft.evaluation.compare import comparison as module
+from sgmft.evaluation.compare import scheduler
 from sgmft.evaluation.compare.catalogue import make_plan
-from sgmft.evaluation.compare.cells import finished
-from sgmft.evaluation.compare.comparison import Comparison
-from sgmft.evaluation.compare.data import load_data, load_features
-from sgmft.evaluation.compare.outcome import (
+from sgmft.evaluation.compare.prepare import (
+    Split,
+    load_data,
+    load_features,
+    prepare_comparison,
+)
+from sgmft.evaluation.compare.results import (
     make_figures,
     make_tables,
     read_predictions,
     write_predictions,
 )
-from sgmft.evaluation.compare.prepare import Split, prepare_comparison
+from sgmft.evaluation.compare.run import load_record
+from sgmft.evaluation.compare.scheduler import Comparison
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.method import Method
 from sgmft.models.registry import METHODS
@@ -58,23 +61,20 @@ def compare(tiny, small_posts, tmp_path, monkeypatch):
     return make
 
 
-def chances(comparison: Comparison, key: str) -> np.ndarray[Any, Any]:
+def probabilities_of(comparison: Comparison, key: str) -> np.ndarray[Any, Any]:
     return read_predictions(comparison.folder, comparison.found[key], comparison.data.labels)
 
 
-def count_works(monkeypatch) -> list[str]:
-    """Notes every piece of work that is really done from now on."""
+def watch_runs(monkeypatch) -> list[str]:
+    """Note the name of every run that is really executed from now on."""
     done: list[str] = []
-    real = module.run_works
+    execute = scheduler.execute_run
 
-    def watched(works, workers, on_done):
-        def note(work, record):
-            done.append(work.name(load_data(Path(work.folder) / "data.json")))
-            return on_done(work, record)
+    def watched(run):
+        done.append(run.name(load_data(run.data_path)))
+        return execute(run)
 
-        real(works, workers, note)
-
-    monkeypatch.setattr(module, "run_works", watched)
+    monkeypatch.setattr(scheduler, "execute_run", watched)
     return done
 
 
@@ -91,7 +91,7 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
         assert line.summary is not None and line.summary.seeds == 2 and not line.failed
         assert line.against is not None and line.parameters and line.seconds is not None
         truth = [comparison.data.classes[i] for i, t in enumerate(comparison.data.test) if t]
-        right = chances(comparison, line.key).argmax(-1) == np.array(truth)
+        right = probabilities_of(comparison, line.key).argmax(-1) == np.array(truth)
         assert line.summary.accuracy.mean == pytest.approx(right.mean())
     assert "learning_rate=" in table.lines[0].setting
     assert [line.setting for line in table.lines[1:]] == ["", "", ""]
@@ -115,8 +115,8 @@ def test_a_variant_takes_the_full_models_setting_and_its_own_epochs(compare):
 def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
     first = compare()
     first.run()
-    before = chances(first, "unis-mmc")
-    done = count_works(monkeypatch)
+    before = probabilities_of(first, "unis-mmc")
+    done = watch_runs(monkeypatch)
     compare().run()
     assert done == []
     lost = first.found["unis-mmc"].runs[1]["name"]
@@ -124,7 +124,7 @@ def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
     again = compare()
     again.run()
     assert done == [lost]
-    assert (chances(again, "unis-mmc") == before).all()
+    assert (probabilities_of(again, "unis-mmc") == before).all()
     more = compare(seeds=3)
     more.run()
     assert len(done) == 1 + 5  # one more seed of each row
@@ -132,7 +132,7 @@ def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
 
 def test_what_is_finished_can_be_looked_at_before_the_rest(compare, monkeypatch):
     compare("text-only", seeds=1).run()
-    done = count_works(monkeypatch)
+    done = watch_runs(monkeypatch)
     early = compare("text-only,unis-mmc", finished_only=True)
     early.run()
     (table,) = make_tables(early)
@@ -144,7 +144,7 @@ def test_what_is_finished_can_be_looked_at_before_the_rest(compare, monkeypatch)
 
 def test_other_posts_are_other_work(compare, small_posts, monkeypatch):
     compare("linear-probe").run()
-    done = count_works(monkeypatch)
+    done = watch_runs(monkeypatch)
     changed = [replace(small_posts[0], label="Work"), *small_posts[1:]]
     compare("linear-probe", posts=changed).run()
     assert len(done) == 2 * 2  # two rows, the reference among them, and two seeds
@@ -171,7 +171,7 @@ def test_half_a_record_counts_as_not_done(compare):
     choice = comparison.found["linear-probe"].choice
     row = next(row for row in comparison.rows if row.key == "linear-probe")
     with pytest.warns(SgmftWarning, match="is damaged: its work is done again"):
-        assert finished(comparison._work(row, seed=0, choice=choice), comparison.data) is None
+        assert load_record(comparison._run(row, seed=0, choice=choice), comparison.data) is None
 
 
 class Broken(PROBES[0].network):
@@ -233,10 +233,10 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
 
     alone = compare("text-only,unis-mmc")
     alone.run()
-    expected = {key: chances(alone, key) for key in ("text-only", "unis-mmc")}
+    expected = {key: probabilities_of(alone, key) for key in ("text-only", "unis-mmc")}
     alone.folder.rename(tmp_path / "alone")
     monkeypatch.setattr(plugins, "LOADED", [])
-    monkeypatch.setattr(module, "LOADED", plugins.LOADED)
+    monkeypatch.setattr(scheduler, "LOADED", plugins.LOADED)
     monkeypatch.setitem(METHODS, "deadly", METHODS["text-only"])  # taken away again at the end
     (tmp_path / "deadly.py").write_text(PLUGIN)
     plugins.load_plugin(tmp_path / "deadly.py")
@@ -244,7 +244,7 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
     found = together.run()
     assert "died" in " ".join(found["deadly"].failed) and not found["deadly"].runs
     for key, value in expected.items():
-        assert (chances(together, key) == value).all()
+        assert (probabilities_of(together, key) == value).all()
 
 
 def test_a_run_is_what_the_locator_itself_trains(compare, small_posts):
@@ -259,7 +259,8 @@ def test_a_run_is_what_the_locator_itself_trains(compare, small_posts):
     locator = SemanticLocator("tiny", preset="paper", settings={"epochs": 2}).fit(train)
     assert locator.labels == data.labels
     np.testing.assert_array_equal(
-        chances(comparison, "sgmft-paper")[0].astype(np.float32), locator.predict_proba(test)
+        probabilities_of(comparison, "sgmft-paper")[0].astype(np.float32),
+        locator.predict_proba(test),
     )
     assert comparison.found["sgmft-paper"].trials == []
 
@@ -270,9 +271,9 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
     found = comparison.run()
     assert set(found) == {"gated-experts", "default-gate", "default-joint", "default-lexical"}
     assert all(x.trials == [] and not x.failed and len(x.runs) == 1 for x in found.values())
-    all_chances = {key: chances(comparison, key)[0] for key in found}
+    probs = {key: probabilities_of(comparison, key)[0] for key in found}
     for key in ("default-joint", "default-lexical"):
-        assert not np.array_equal(all_chances[key], all_chances["gated-experts"])
+        assert not np.array_equal(probs[key], probs["gated-experts"])
     data = comparison.data
     places = {(post.place, post.id or ""): post for post in small_posts}
     sides: dict[bool, list[Post]] = {True: [], False: []}
@@ -282,7 +283,7 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
         locator = SemanticLocator("tiny", settings=settings).fit(sides[False])
         locator.training.temperature = 1.0
         expected = locator.predict_proba(sides[True])
-        np.testing.assert_array_equal(all_chances[key].astype(np.float32), expected)
+        np.testing.assert_array_equal(probs[key].astype(np.float32), expected)
 
 
 def test_progress_ends_where_it_said_it_would(compare):
@@ -320,4 +321,4 @@ def test_raw_predictions_hold_every_run(compare):
     assert {row["row"] for row in rows} == {"linear-probe", "text-only", "gated-experts"}
     some = [row for row in rows if (row["row"], row["seed"]) == ("text-only", 1)]
     got = [[row[f"p_{label}"] for label in comparison.data.labels] for row in some]
-    np.testing.assert_array_equal(got, chances(comparison, "text-only")[1])
+    np.testing.assert_array_equal(got, probabilities_of(comparison, "text-only")[1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import random_runs, runs_right_at
+from random_runs import random_runs, runs_right_at
 
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference, holm
 

@@ -9,8 +9,12 @@ from PIL import Image
 from sklearn.metrics import silhouette_score
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.figures import project_representations, render_panels, save_figure
-from sgmft.evaluation.compare.statistics import TsnePanel
+from sgmft.evaluation.compare.figures import (
+    TsnePanel,
+    project_representations,
+    render_panels,
+    save_panels,
+)
 
 EVIL = "<script>alert('&')</script>"
 
@@ -203,13 +207,13 @@ def test_panels_that_do_not_belong_together():
 
 
 @pytest.mark.parametrize("fonts", [True, False])
-def test_save_figure(tmp_path, monkeypatch, fonts):
+def test_save_panels(tmp_path, monkeypatch, fonts):
     if not fonts:
         monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", ())
     panels = [scattered("one", ["家", "学校", "Shopping Center"], title="图像引导 Image-wise")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg, png = save_figure(panels, tmp_path / "new" / "folder", "figure-6")
+        svg, png = save_panels(panels, tmp_path / "new" / "folder", "figure-6")
     assert (svg.name, png.name) == ("figure-6.svg", "figure-6.png")
     assert svg.read_text("utf-8") == render_panels(panels)
     with Image.open(png) as picture:
@@ -220,4 +224,4 @@ def test_save_figure(tmp_path, monkeypatch, fonts):
     assert coloured.sum() > 500
     (tmp_path / "file").write_text("")
     with pytest.raises(SgmftError, match="cannot be written"):
-        save_figure(panels, tmp_path / "file", "figure-6")
+        save_panels(panels, tmp_path / "file", "figure-6")

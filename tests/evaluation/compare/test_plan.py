@@ -6,7 +6,7 @@ import pytest
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import FIGURES, REFERENCE, make_plan, rows, tables
-from sgmft.evaluation.compare.cells import Work
+from sgmft.evaluation.compare.run import Run
 from sgmft.models.base import Network
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import METHODS
@@ -38,7 +38,7 @@ def test_table_1_has_every_method_and_every_preset():
 @pytest.mark.parametrize("key", rows())
 def test_every_row_has_settings_its_method_knows(key):
     row = rows()[key]
-    preset = Work("folder", row, "compact/light", epochs=3).preset
+    preset = Run("folder", row, "compact/light", epochs=3).preset
     assert preset.train.epochs == 3
     assert row.like is None or rows()[row.like].like is None
     width = 3 if METHODS[row.method].encoder == "cnn" else 64
@@ -55,7 +55,7 @@ def test_every_row_of_a_table_or_figure_exists():
 
 def test_ablation_rows_differ_from_the_full_model_in_one_thing():
     def model(key):
-        return dict(Work("folder", rows()[key], "x").preset.model)
+        return dict(Run("folder", rows()[key], "x").preset.model)
 
     full = model("sgmft-tokens")
     for key, change in {
@@ -96,7 +96,7 @@ def test_table_5_has_every_part_and_choice():
     assert len(parts) == 4
     for row in parts:  # solved as the default is: nothing is tried
         assert (row.method, row.preset, row.like) == (REFERENCE, None, None)
-        assert Work("folder", row, "x").preset.val_size == 0
+        assert Run("folder", row, "x").preset.val_size == 0
     for key in shown:
         if key.startswith("elements-"):
             assert (rows()[key].preset, rows()[key].like) == ("elements", "elements")

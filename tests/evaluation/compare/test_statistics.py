@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import random_runs, runs_right_at
+from random_runs import random_runs, runs_right_at
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import measure_calibration
 from sgmft.evaluation.compare import statistics
-from sgmft.evaluation.compare.statistics import calibration_error, difference, holm, summarise
+from sgmft.evaluation.compare.statistics import difference, summarise
 from sgmft.evaluation.metrics import evaluate
 
 
@@ -92,7 +93,7 @@ def test_intervals_agree_with_resampling_posts_one_by_one():
         for run in probabilities:
             predicted = run[some].argmax(axis=1)
             macro = f1_score(truth[some], predicted, average="macro", zero_division=0)
-            error = calibration_error(run[some], truth[some])
+            error = measure_calibration(run[some], truth[some]).error
             seeds.append((np.mean(predicted == truth[some]), macro, error))
         draws.append(np.mean(seeds, axis=0))
     spreads = (summary.accuracy, summary.macro_f1, summary.calibration_error)
@@ -158,43 +159,6 @@ def test_groups_have_posts_and_mean_accuracy_the_largest_first():
     assert summarise(probabilities, truth, ["Home", "Work"]).groups == {}
 
 
-# Calibration
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 50), st.integers(2, 6), st.integers(1, 20))
-def test_calibration_error_is_that_of_a_slow_loop(seed, posts, classes, bins):
-    (run,), truth = random_runs(seed, 1, posts, classes)
-    expected = slow_calibration_error(run, truth, bins)
-    assert calibration_error(run, truth, bins) == pytest.approx(expected)
-
-
-def test_calibration_error_of_cases_worked_by_hand():
-    sure = np.eye(2)[[0, 0, 0, 0]]
-    assert calibration_error(sure, np.array([0, 0, 0, 0])) == 0
-    assert calibration_error(sure, np.array([0, 0, 1, 1])) == 0.5
-    three_quarters = np.full((4, 2), [0.75, 0.25])
-    assert calibration_error(three_quarters, np.array([0, 0, 0, 1])) == pytest.approx(0)
-    # 2 of 4 posts at 0.9, one right; 2 at 0.6, both right: (2 * 0.4 + 2 * 0.4) / 4
-    mixed = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]])
-    assert calibration_error(mixed, np.array([0, 0, 0, 0])) == pytest.approx(0.4)
-    # in one bin, errors of opposite sign cancel: 3 of 4 right at a mean of 0.75
-    assert calibration_error(mixed, np.array([0, 0, 0, 0]), bins=1) == pytest.approx(0)
-
-
-@pytest.mark.parametrize("m", range(8, 16))
-def test_a_probability_on_an_edge_belongs_to_the_bin_below(m):
-    below, edge = m / 15 - 0.01, m / 15
-    run = np.array([[below, 1 - below], [edge, 1 - edge]])
-    truth = np.array([0, 1])
-    expected = abs(1 - below - edge) / 2  # one bin: the two errors are taken together
-    assert calibration_error(run, truth) == pytest.approx(expected)
-    above = min(edge + 1e-9, 1)
-    run[1] = above, 1 - above
-    apart = ((1 - below) + above) / 2
-    assert calibration_error(run, truth) == pytest.approx(expected if m == 15 else apart)
-
-
 # Mistakes
 
 
@@ -206,27 +170,21 @@ def test_mistakes_are_named():
     for call, words in (
         (lambda: summarise(*empty, names(3)), "no posts"),
         (lambda: difference(empty[0], *empty), "no posts"),
-        (lambda: calibration_error(empty[0][0], empty[1]), "no posts"),
         (lambda: summarise(row[0], truth, names(3)), "do not fit"),
         (lambda: summarise(row[:0], truth, names(3)), "do not fit"),
         (lambda: summarise(row, truth[:5], names(3)), "do not fit"),
         (lambda: summarise(row, truth[:, None], names(3)), "do not fit"),
-        (lambda: calibration_error(row, truth), "do not fit"),
         (lambda: difference(row, row[:, :5], truth), "do not fit"),
         (lambda: difference(row, random_runs(0, 2, 6, 4)[0], truth), "same labels"),
         (lambda: summarise(row, truth, names(4)), "4 labels"),
         (lambda: summarise(row, truth, names(3), {"author": ["a"]}), "group 'author' has 1"),
         (lambda: summarise(broken, truth, names(3)), "not probabilities"),
         (lambda: difference(row, broken, truth), "not probabilities"),
-        (lambda: calibration_error(broken[1], truth), "not probabilities"),
         (lambda: summarise(row + np.array([2, -2, 0]), truth, names(3)), "not probabilities"),
         (lambda: summarise(2 * row, truth, names(3)), "not probabilities"),
         (lambda: summarise(row, truth + 3, names(3)), "whole numbers from 0 to 2"),
         (lambda: summarise(row, truth - 3, names(3)), "whole numbers from 0 to 2"),
         (lambda: summarise(row, truth + 0.5, names(3)), "whole numbers from 0 to 2"),
-        (lambda: calibration_error(row[0], truth, bins=0), "1 bin"),
-        (lambda: holm([0.1, math.nan]), "between 0 and 1"),
-        (lambda: holm([1.1]), "between 0 and 1"),
     ):
         with pytest.raises(SgmftError, match=words):
             call()

@@ -1,4 +1,4 @@
-"""The rows a comparison knows: of the paper's tables and figures, and of ours."""
+"""The rows, tables and figures a comparison knows: the paper's, and ours."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class FigurePlan(NamedTuple):
     rows: Sequence[str]
 
 
+# accuracy in percent, as the paper prints it
 PAPER_TABLE_1 = {
     "mplug": 84.56,
     "unis-mmc": 86.62,
@@ -74,52 +75,41 @@ FUSION_ROWS = {
     "co-attention": ("Co-attention", 86.47),
 }
 
+FULL = "sgmft-tokens"  # the network that the paper's ablations change
+
 FIGURES = {
     "6": FigurePlan(
         "6",
         "Fused representations in the module ablation",
-        ("word-average", "clip", "clip-sfm", "clip-sim", "sgmft-tokens"),
+        ("word-average", "clip", "clip-sfm", "clip-sim", FULL),
     ),
-    "8": FigurePlan("8", "Fused representations by fusion module", (*FUSION_ROWS, "sgmft-tokens")),
-    "9": FigurePlan("9", "Fused representations by guided side", ("image-wise", "sgmft-tokens")),
+    "8": FigurePlan("8", "Fused representations by fusion module", (*FUSION_ROWS, FULL)),
+    "9": FigurePlan("9", "Fused representations by guided side", ("image-wise", FULL)),
 }
 
-_SAME = "like the full model's"
+_TOKENS: dict[str, Any] = {"preset": "tokens", "like": FULL}
 
-_TOKENS: dict[str, Any] = {"preset": "tokens", "like": "sgmft-tokens"}
-
-_ELEMENTS: dict[str, Any] = {"preset": "elements"}
+_ELEMENTS: dict[str, Any] = {"preset": "elements", "like": "elements"}
 
 _INSIDE = "No trials: chooses its penalties by cross-validation of the training posts."
 
 
 def rows() -> dict[str, Row]:
-    """Every row by key; systems and fusion modules that a user registered among them."""
+    """Return every row by key; systems and fusion modules that a user registered among them."""
     found = [
-        Row("sgmft-tokens", "SG-MFT (tokens)", preset="tokens"),
+        Row(FULL, "SG-MFT (tokens)", preset="tokens"),
         Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="No trials: as printed."),
         *(
-            Row(
-                method.name,
-                method.title,
-                method.name,
-                note=f"{method.note} {_INSIDE}" if method.name == DEFAULT else method.note,
-            )
-            for method in METHODS.values()
-            if method.name != "sgmft"
+            Row(name, x.title, name, note=f"{x.note} {_INSIDE}" if name == DEFAULT else x.note)
+            for name, x in METHODS.items()
+            if name != "sgmft"
         ),
         Row("clip", "Encoder", settings={"sim": False, "fusion": "sum"}, **_TOKENS),
         Row("clip-sfm", "Encoder + SFM", settings={"sim": False}, **_TOKENS),
         Row("clip-sim", "Encoder + SIM", settings={"fusion": "sum"}, **_TOKENS),
         *(
-            Row(
-                name,
-                FUSION_ROWS[name][0] if name in FUSION_ROWS else name,
-                preset="tokens",
-                settings={"fusion": name},
-            )
-            for name in FUSIONS
-            if name not in ("sfm", "sum")
+            Row(name, FUSION_ROWS.get(name, (name,))[0], preset="tokens", settings={"fusion": name})
+            for name in _fusions()
         ),
         Row("image-wise", "Image-wise", settings={"guided": "image"}, **_TOKENS),
         *(
@@ -131,9 +121,9 @@ def rows() -> dict[str, Row]:
                 ("default-lexical", "… no n-grams", {"lexical": False}),
             )
         ),
-        Row("elements", "SG-MFT (elements)", **_ELEMENTS),
+        Row("elements", "SG-MFT (elements)", preset="elements"),
         *(
-            Row(key, title, settings=settings, like="elements", **_ELEMENTS)
+            Row(key, title, settings=settings, **_ELEMENTS)
             for key, title, settings in (
                 ("elements-tokens", "… tokens view", {"view": "tokens"}),
                 ("elements-w4", "… elements 4 wide", {"element_width": 4}),
@@ -144,11 +134,8 @@ def rows() -> dict[str, Row]:
             )
         ),
         *(
-            Row(key, title, DEFAULT, cleaning=cleaning, like=DEFAULT)
-            for key, title, cleaning in (
-                ("cleaning-paper", "… the paper's cleaning", "paper"),
-                ("cleaning-none", "… no cleaning", "none"),
-            )
+            Row(f"cleaning-{name}", f"… {what} cleaning", DEFAULT, cleaning=name, like=DEFAULT)
+            for name, what in (("paper", "the paper's"), ("none", "no"))
         ),
         Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
         Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
@@ -157,83 +144,70 @@ def rows() -> dict[str, Row]:
 
 
 def tables() -> dict[str, TablePlan]:
-    """The tables by number: the paper's four, and ours."""
-    apart = {"word-average", "sgmft", DEFAULT, "sgmft-tokens", "sgmft-paper", *PAPER_TABLE_1}
-    others = [name for name in METHODS if name not in apart]
-    compared = [key for key in PAPER_TABLE_1 if key != "sgmft-paper"]
-    return {
-        plan.number: plan
-        for plan in (
-            TablePlan(
-                "1",
-                "Systems",
-                "The compared systems, and what practitioners try first.",
-                {
-                    **{key: PAPER_TABLE_1[key] for key in compared},
-                    **dict.fromkeys(others),
-                    "sgmft-tokens": None,
-                    "sgmft-paper": PAPER_TABLE_1["sgmft-paper"],
-                    REFERENCE: None,
-                },
-            ),
-            TablePlan(
-                "2",
-                "Modules",
-                "SG-MFT (tokens) with and without its modules; settings " + _SAME + ". The "
-                "encoder stands where the paper has CLIP.",
-                {
-                    "word-average": 78.23,
-                    "clip": 84.91,
-                    "clip-sfm": 85.74,
-                    "clip-sim": 86.94,
-                    "sgmft-tokens": 87.29,
-                },
-                "sgmft-tokens",
-            ),
-            TablePlan(
-                "3",
-                "Fusion modules",
-                "SG-MFT (tokens) with another fusion module in the place of its SFM, each with "
-                "trials of its own.",
-                {
-                    **{
-                        name: FUSION_ROWS[name][1] if name in FUSION_ROWS else None
-                        for name in FUSIONS
-                        if name not in ("sfm", "sum")
-                    },
-                    "sgmft-tokens": 87.29,
-                },
-                "sgmft-tokens",
-            ),
-            TablePlan(
-                "4",
-                "Guided side",
-                "Which side's feed-forward block is guided, in SG-MFT (tokens); settings "
-                + _SAME
-                + ".",
-                {"image-wise": 86.88, "sgmft-tokens": 87.29},
-                "sgmft-tokens",
-            ),
-            TablePlan(
-                "5",
-                "Our choices",
-                "Similarity-gated experts, the default, without single parts, and with other text "
-                "cleaning; SG-MFT "
-                "(elements), the paper's network with our settings, and single choices changed in "
-                "it; the number of regions in SG-MFT (tokens).",
-                {
-                    REFERENCE: None,
-                    **{key: None for key in rows() if key.startswith("default-")},
-                    "cleaning-paper": None,
-                    "cleaning-none": None,
-                    **{key: None for key in rows() if key.startswith("elements")},
-                    "grid-2": None,
-                    "sgmft-tokens": None,
-                    "grid-7": None,
-                },
-            ),
-        )
-    }
+    """Return the tables by number: the paper's four, and ours."""
+    apart = {"word-average", "sgmft", DEFAULT, *PAPER_TABLE_1}
+    compared = {key: paper for key, paper in PAPER_TABLE_1.items() if key != "sgmft-paper"}
+    systems = compared | dict.fromkeys(name for name in METHODS if name not in apart)
+    ours = [
+        *(key for key in rows() if key.startswith("default-")),
+        "cleaning-paper",
+        "cleaning-none",
+        *(key for key in rows() if key.startswith("elements")),
+        "grid-2",
+        FULL,
+        "grid-7",
+    ]
+    plans = (
+        TablePlan(
+            "1",
+            "Systems",
+            "The compared systems, and what practitioners try first.",
+            systems | {FULL: None, "sgmft-paper": PAPER_TABLE_1["sgmft-paper"], REFERENCE: None},
+        ),
+        TablePlan(
+            "2",
+            "Modules",
+            "SG-MFT (tokens) with and without its modules; settings like the full model's. The "
+            "encoder stands where the paper has CLIP.",
+            {
+                "word-average": 78.23,
+                "clip": 84.91,
+                "clip-sfm": 85.74,
+                "clip-sim": 86.94,
+                FULL: 87.29,
+            },
+            FULL,
+        ),
+        TablePlan(
+            "3",
+            "Fusion modules",
+            "SG-MFT (tokens) with another fusion module in the place of its SFM, each with "
+            "trials of its own.",
+            {name: FUSION_ROWS.get(name, (name, None))[1] for name in _fusions()} | {FULL: 87.29},
+            FULL,
+        ),
+        TablePlan(
+            "4",
+            "Guided side",
+            "Which side's feed-forward block is guided, in SG-MFT (tokens); settings like the "
+            "full model's.",
+            {"image-wise": 86.88, FULL: 87.29},
+            FULL,
+        ),
+        TablePlan(
+            "5",
+            "Our choices",
+            "Similarity-gated experts, the default, without single parts, and with other text "
+            "cleaning; SG-MFT (elements), the paper's network with our settings, and single "
+            "choices changed in it; the number of regions in SG-MFT (tokens).",
+            dict.fromkeys([REFERENCE, *ours]),
+        ),
+    )
+    return {plan.number: plan for plan in plans}
+
+
+def _fusions() -> list[str]:
+    return [name for name in FUSIONS if name not in ("sfm", "sum")]
 
 
 @dataclass(frozen=True)
@@ -262,8 +236,10 @@ class ComparisonPlan:
     finished_only: bool = False
 
     def rows(self) -> list[Row]:
-        """Every row that must run, in the order of the tables: those that a table or figure shows,
-        a table's reference, and those that another row takes its setting from.
+        """Return every row that must run, in the order of the tables.
+
+        Those that a table or figure shows, a table's reference, and those that another row takes
+        its setting from.
         """
         known = rows()
         keys = [key for table in self.tables for key in (*table.rows, table.reference)]
@@ -275,7 +251,7 @@ class ComparisonPlan:
 def make_plan(
     table: str, figure: str, methods: str | None = None, **options: Any
 ) -> ComparisonPlan:
-    """A plan from what is typed on the command line.
+    """Return a plan from what is typed on the command line.
 
     Args:
         table, figure: numbers with commas between.
@@ -304,7 +280,7 @@ def make_plan(
 
 
 def _names(text: str, known: Sequence[str] | dict[str, Any], what: str) -> list[str]:
-    """Names separated by commas, each of them known."""
+    """Return names separated by commas, each of them known."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name == "sgmft" and name not in known and DEFAULT in known:

@@ -6,13 +6,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.statistics import TsnePanel
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.utils.files import error_reason, make_whole, write_whole
 
@@ -31,6 +30,32 @@ MARKERS = ("o", "^", "s", "P", "v", "D", "X", "p")
 _SIDE, _GAP, _LINE = 2.2, 0.12, 0.165  # inches: a panel's side, between panels, a line of text
 
 _POINT = 0.6 / 72  # inches a point of font size takes in one column of text
+
+
+class TsnePanel(NamedTuple):
+    """One panel of a figure: the fused representations of one row on the test posts."""
+
+    key: str
+    title: str
+    points: Sequence[Sequence[float]]  # (N, 2)
+    labels: Sequence[str]  # N true labels
+    silhouette: float
+    separation: float
+
+
+class ReportFigure(NamedTuple):
+    """One figure of the report.
+
+    Attributes:
+        number: "6", "8" or "9" as in the paper.
+        svg: the drawing, as text to put into a page.
+        files: names of the files written beside the report, relative to it.
+    """
+
+    number: str
+    title: str
+    svg: str
+    files: Sequence[str] = ()
 
 
 def project_representations(
@@ -57,6 +82,7 @@ def project_representations(
     Raises:
         SgmftError: there is no post, shapes do not fit, or a number is not finite.
     """
+    from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
     features = np.asarray(fused, dtype=np.float64)
@@ -70,7 +96,8 @@ def project_representations(
     _, classes = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
     with threadpool_limits(1):  # sums of several threads differ in their last digits every time
         points = _map(features, seed)
-        silhouette = _silhouette(features, classes)
+        apart = 2 <= classes.max() + 1 < len(features)
+        silhouette = float(silhouette_score(features, classes)) if apart else math.nan
     separation = _separation(features, classes)
     return TsnePanel(key, title, points.tolist(), list(labels), silhouette, separation)
 
@@ -91,14 +118,6 @@ def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
         perplexity = min(30.0, (posts - 1) / 3)
         points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
     return np.asarray(points, dtype=np.float64)
-
-
-def _silhouette(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
-    from sklearn.metrics import silhouette_score
-
-    if not 2 <= classes.max() + 1 < len(features):
-        return math.nan
-    return float(silhouette_score(features, classes, metric="euclidean"))
 
 
 def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
@@ -139,7 +158,7 @@ def _lighter(group: re.Match[str]) -> str:
     return f"<g{style[0] if style else ''}>{points}"
 
 
-def save_figure(
+def save_panels(
     panels: Sequence[TsnePanel], folder: str | Path, name: str, columns: int = 5
 ) -> tuple[Path, Path]:
     """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
@@ -147,7 +166,7 @@ def save_figure(
     Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
 
     Raises:
-        SgmftError: as `draw`, or the folder cannot be written.
+        SgmftError: as `render_panels`, or the folder cannot be written.
     """
     folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
@@ -229,28 +248,25 @@ def _points(axes: Axes, panel: TsnePanel, labels: Iterable[str]) -> None:
     size = float(np.clip(75 / math.sqrt(len(points)), 1.6, 5.0))  # points of 1/72 inch
     for place, label in enumerate(labels):
         own = points[truth == label]
-        axes.plot(*own.T, linestyle="", clip_on=False, **_look(place, size))
+        axes.plot(*own.T, **_look(place, size))
     low, high = points.min(axis=0), points.max(axis=0)
     middle, reach = (low + high) / 2, 0.54 * float((high - low).max()) or 1.0
-    axes.set_xlim(middle[0] - reach, middle[0] + reach)
-    axes.set_ylim(middle[1] - reach, middle[1] + reach)
-    axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(
+        xlim=(middle[0] - reach, middle[0] + reach),
+        ylim=(middle[1] - reach, middle[1] + reach),
+        aspect="equal",
+        xticks=[],
+        yticks=[],
+    )
     axes.spines[:].set(alpha=0.3, linewidth=0.6)
 
 
 def _look(place: int, size: float) -> dict[str, Any]:
     marker = MARKERS[place % len(MARKERS)]
     heavy = {"o": 0.95, "s": 0.85, "D": 0.8, "P": 1.1, "X": 1.1}.get(marker, 1.0)  # by area
+    style = {"linestyle": "", "clip_on": False, "markeredgewidth": 0, "alpha": 0.8}
     colour = COLOURS[place % len(COLOURS)]
-    return {
-        "marker": marker,
-        "color": colour,
-        "markersize": size * heavy,
-        "markeredgewidth": 0,
-        "alpha": 0.8,
-    }
+    return {"marker": marker, "color": colour, "markersize": size * heavy, **style}
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> list[float]:
@@ -267,11 +283,10 @@ def _legend(figure: Figure, labels: Sequence[str], columns: Sequence[float], hei
     width = float(figure.get_figwidth())
     axes = figure.add_axes((0, 0, 1, height / float(figure.get_figheight())))
     axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    axes.set(xlim=(0, width), ylim=(height, 0))
     left = max(_GAP, (width - sum(columns)) / 2) + 0.08
     for place, label in enumerate(labels):
         row, column = divmod(place, len(columns))
         x, y = left + sum(columns[:column]), _LINE * (0.55 + 1.15 * row)
-        axes.plot([x], [y], linestyle="", clip_on=False, **_look(place, 5.0))
+        axes.plot([x], [y], **_look(place, 5.0))
         axes.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")

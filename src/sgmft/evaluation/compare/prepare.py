@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.splits import split_posts
 from sgmft.data.summary import count_errors
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import Row
-from sgmft.evaluation.compare.data import ComparisonData, EncodedSetting
 from sgmft.features.encode import encode_posts
+from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.features import Features
 from sgmft.features.store import FeatureStore
 from sgmft.models.registry import get_method
+from sgmft.utils.checksums import short_digest
+from sgmft.utils.files import write_json
 
-VAL_SIZE = 0.1  # of the training posts, on which trials are judged
+VAL_SIZE = 0.1  # of the training posts, held out for trials
 
 OnEncoded = Callable[[str, int], None]  # an encoder setting, and how many posts are encoded
-
-
-class EncoderSetting(NamedTuple):
-    """Which features a row works on."""
-
-    name: str
-    cleaning: str
-    patch_grid: int | None
-
-    @property
-    def key(self) -> str:
-        """As text, to look it up by."""
-        return "/".join(str(part) for part in self if part is not None)
 
 
 @dataclass(frozen=True)
@@ -53,8 +45,97 @@ class Split:
     seed: int = 0
 
 
+class EncoderSetting(NamedTuple):
+    """Which features a row works on."""
+
+    name: str
+    cleaning: str
+    patch_grid: int | None
+
+    @property
+    def key(self) -> str:
+        """As text, to look it up by."""
+        return "/".join(str(part) for part in self if part is not None)
+
+
+@dataclass(frozen=True)
+class EncodedSetting:
+    """Where the features of one encoder setting are.
+
+    Attributes:
+        info: the encoder's `EncoderInfo`, as a mapping.
+        tokens: whether the store holds word and region features.
+        prompts: method -> label -> (Dt,) its encoded prompts, for methods that ask for them.
+    """
+
+    info: dict[str, Any]
+    tokens: bool
+    prompts: dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class ComparisonData:
+    """The posts of a comparison, as workers read them from `data.json`.
+
+    Attributes:
+        labels: K names.
+        keys: content key of each of N posts.
+        classes: class of each.
+        test: whether each is a test post.
+        held_out: positions of the validation posts among all posts; none is a test post.
+        places: where each post stands in its table, and its id.
+        groups: column -> value of each post.
+        store: folder of the feature store.
+        encoded: by `EncoderSetting.key`.
+        read: how many posts the table has.
+        left_out: why posts could not be used, and how many.
+    """
+
+    labels: list[str]
+    keys: list[str]
+    classes: list[int]
+    test: list[bool]
+    held_out: list[int]
+    places: list[tuple[str, str]]
+    groups: dict[str, list[str]]
+    store: str
+    encoded: dict[str, EncodedSetting]
+    read: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any post, label, or side of the split, and with their order.
+
+        Predictions are kept without the posts that they are of, one after the other.
+        """
+        rows = [self.labels, self.keys, self.classes, self.test, self.held_out]
+        return short_digest(json.dumps(rows).encode())
+
+    def save(self, path: Path) -> None:
+        """Write `data.json`, whole or not at all."""
+        write_json(path, asdict(self))
+
+
+@lru_cache(maxsize=1)
+def load_data(path: Path) -> ComparisonData:
+    """Read what `ComparisonData.save` wrote."""
+    values = json.loads(path.read_text("utf-8"))
+    encoded = {key: EncodedSetting(**value) for key, value in values.pop("encoded").items()}
+    places = [(place, name) for place, name in values.pop("places")]
+    return ComparisonData(**values, encoded=encoded, places=places)
+
+
+@lru_cache(maxsize=2)
+def load_features(path: Path, key: str) -> Features:
+    """Return all posts' features under one encoder setting, kept in memory for the next run."""
+    data = load_data(path)
+    info, tokens = EncoderInfo(**data.encoded[key].info), data.encoded[key].tokens
+    return Features.of(FeatureStore(data.store, info, tokens).read(data.keys), info, tokens)
+
+
 def encoder_setting(row: Row, encoder: str) -> EncoderSetting:
-    """The features that a row works on when the others work on those of `encoder`."""
+    """Return which features a row works on when the others work on those of `encoder`."""
     method = get_method(row.method)
     cleaning = row.cleaning or method.preset(row.preset).cleaning
     return EncoderSetting(method.encoder or encoder, cleaning, row.patch_grid)
@@ -75,7 +156,7 @@ def prepare_comparison(
     """Encode posts under every encoder setting that the rows need, and split them.
 
     A post that one setting cannot use (no word is left after cleaning, say) is left out for all,
-    so that every row learns from and is judged on the same posts.
+    so that every row learns from and is tested on the same posts.
 
     Args:
         by: columns by whose values results are broken down.
@@ -85,27 +166,22 @@ def prepare_comparison(
         SgmftError: fewer than two labels, no test posts, or a column that is not there.
     """
     posts = [
-        post
-        if post.error is not None or post.label is not None
-        else replace(post, error="has no label to learn from")
+        replace(post, error="has no label to learn from")
+        if post.error is None and post.label is None
+        else post
         for post in posts
     ]
     readable = [post for post in posts if post.error is None]
-    _split(readable, split)  # a mistake in the split is told now, not after an hour of encoding
+    _split(readable, split)  # a mistake in the split is reported now, not after an hour of encoding
     for column in by:
         if not any(column in post.row for post in readable):
             names = ", ".join(dict.fromkeys(name for post in readable for name in post.row))
             raise SgmftError(f"The posts have no column {column!r} for --by; they have {names}.")
-    users: dict[EncoderSetting, list[Row]] = {}
+    rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
-        users.setdefault(encoder_setting(row, encoder), []).append(row)
-    encoded: dict[str, EncodedSetting] = {}
-    keys: dict[int, str] = {}
-    stores: list[FeatureStore] = []
-    for setting, some in users.items():
-        encoded[setting.key] = _encode(
-            posts, setting, some, store, device, keys, stores, on_encoded
-        )
+        rows_of.setdefault(encoder_setting(row, encoder), []).append(row)
+    encoding = _Encoding(posts, store, device, on_encoded)
+    encoded = {setting.key: encoding.encode(setting, some) for setting, some in rows_of.items()}
     if strict:
         raise_first_error(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
@@ -121,7 +197,7 @@ def prepare_comparison(
         )
     return ComparisonData(
         labels=labels,
-        keys=[keys[i] for i in good],
+        keys=[encoding.keys[i] for i in good],
         classes=[labels.index(str(post.label)) for post in usable],
         test=[i in test for i in range(len(usable))],
         held_out=held_out,
@@ -134,52 +210,53 @@ def prepare_comparison(
     )
 
 
-def _encode(
-    posts: list[Post],
-    setting: EncoderSetting,
-    rows: Sequence[Row],
-    store: Path,
-    device: str | None,
-    keys: dict[int, str],
-    stores: list[FeatureStore],
-    on_encoded: OnEncoded | None,
-) -> EncodedSetting:
-    """Fill the store; note content keys, and the errors of posts that cannot be used.
+class _Encoding:
+    """Fills the store setting by setting; gathers content keys, and posts that have an error.
 
     Pictures that another setting's encoder has seen in the same way are not encoded again.
     """
-    grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
-    model = load_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
-    methods = [get_method(row.method) for row in rows]
-    tokens = any(
-        method.uses_tokens(method.preset(row.preset, row.settings))
-        for method, row in zip(methods, rows, strict=True)
-    )
-    features = FeatureStore(store, model.info, tokens)
-    done = 0
-    image_key = model.info.image_key
-    alike = [store for store in stores if image_key and store.info.image_key == image_key]
-    pictures = next((store for store in alike if store.tokens or not tokens), None)
-    stores.append(features)
-    for chunk in encode_posts(list(posts), model, tokens=tokens, store=features, pictures=pictures):
-        posts[done : done + len(chunk.posts)] = chunk.posts
-        keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
-        done += len(chunk.posts)
-        if on_encoded:
-            on_encoded(setting.key, done)
-    labels = sorted({str(post.label) for post in posts if post.error is None})
-    prompts = {}
-    for method in methods:
-        vectors = method.encode_prompts(labels, model)
-        if vectors is not None:
-            prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
-    return EncodedSetting(asdict(model.info), tokens, prompts)
+
+    def __init__(
+        self, posts: list[Post], store: Path, device: str | None, on_encoded: OnEncoded | None
+    ) -> None:
+        self.posts, self._store, self._device, self._on_encoded = posts, store, device, on_encoded
+        self.keys: dict[int, str] = {}
+        self._stores: list[FeatureStore] = []
+
+    def encode(self, setting: EncoderSetting, rows: Sequence[Row]) -> EncodedSetting:
+        grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
+        model = load_encoder(setting.name, cleaning=setting.cleaning, device=self._device, **grid)
+        methods = [get_method(row.method) for row in rows]
+        tokens = any(
+            method.uses_tokens(method.preset(row.preset, row.settings))
+            for method, row in zip(methods, rows, strict=True)
+        )
+        features = FeatureStore(self._store, model.info, tokens)
+        image_key, done = model.info.image_key, 0
+        alike = [x for x in self._stores if image_key and x.info.image_key == image_key]
+        pictures = next((x for x in alike if x.tokens or not tokens), None)
+        self._stores.append(features)
+        for chunk in encode_posts(
+            list(self.posts), model, tokens=tokens, store=features, pictures=pictures
+        ):
+            self.posts[done : done + len(chunk.posts)] = chunk.posts
+            self.keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
+            done += len(chunk.posts)
+            if self._on_encoded:
+                self._on_encoded(setting.key, done)
+        labels = sorted({str(post.label) for post in self.posts if post.error is None})
+        prompts = {}
+        for method in methods:
+            vectors = method.encode_prompts(labels, model)
+            if vectors is not None:
+                prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
+        return EncodedSetting(asdict(model.info), tokens, prompts)
 
 
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:
-    """Positions of training posts, of test posts, and of the validation posts among the former."""
+    """Return positions of training, test, and validation posts; the last are among the first."""
     if split.test is None:
-        train, drawn = split_posts(posts, split.test_size, split.seed, _way(posts, split))
+        train, drawn = split_posts(posts, split.test_size, split.seed, _split_by(posts, split))
         test = set(drawn)
     else:
         column, value = split.test
@@ -192,11 +269,11 @@ def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], li
             f"{len(test)} to test on{where}: both are needed."
         )
     left = [posts[i] for i in train]
-    _, held = split_posts(left, VAL_SIZE, split.seed, _way(left, split))
+    _, held = split_posts(left, VAL_SIZE, split.seed, _split_by(left, split))
     return train, test, [train[i] for i in held]
 
 
-def _way(posts: Sequence[Post], split: Split) -> str:
+def _split_by(posts: Sequence[Post], split: Split) -> str:
     """By user, unless otherwise asked, where these posts have several."""
     users = {post.user for post in posts if post.user is not None}
     return split.by if split.by != "auto" else "user" if len(users) > 1 else "label"

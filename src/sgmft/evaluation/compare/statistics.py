@@ -6,16 +6,28 @@ how much training itself varies is the standard deviation over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.calibration import BINS, bin_index, measure_calibration
+from sgmft.evaluation.calibration import BINS, bin_index
 from sgmft.evaluation.metrics import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
+
+FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
+
+_CHUNK = 4_000_000  # resampled posts held at once: 32 MB
+
+_Floats = npt.NDArray[np.float64]
+
+_Integers = npt.NDArray[np.int64]
+
+_Probabilities = npt.NDArray[np.floating[Any]]
+
+_Labels = npt.NDArray[np.integer[Any]]
 
 
 class Estimate(NamedTuple):
@@ -48,7 +60,7 @@ class Summary:
         posts: N, how many test posts.
         accuracy, macro_f1, calibration_error: in 0..1; the last is the expected calibration error.
         per_class: means over seeds, one entry a label.
-        groups: column -> value -> (posts, mean accuracy).
+        groups: column -> value -> (posts, mean accuracy), the largest group first.
     """
 
     seeds: int
@@ -60,102 +72,14 @@ class Summary:
     groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of a table.
-
-    Attributes:
-        key: the row's name, as `--methods` takes it.
-        title: as the table shows it.
-        paper: accuracy the paper prints for it, in percent, on its own data; None without one.
-        summary: None where every run failed or none is finished.
-        against: None for the reference itself.
-        parameters: trainable ones.
-        seconds: median training time of one run, trials not counted.
-        setting: what the trials chose, as text ("learning_rate=0.001"); "" for nothing to choose.
-        note: what a reader must know of this row.
-        failed: reasons of failed runs, empty when all finished.
-    """
-
-    key: str
-    title: str
-    paper: float | None = None
-    summary: Summary | None = None
-    against: Difference | None = None
-    parameters: int | None = None
-    seconds: float | None = None
-    setting: str = ""
-    note: str = ""
-    failed: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of the report.
-
-    Attributes:
-        number: "1" to "4" as in the paper, or "5" for ours.
-        about: one or two sentences: what is compared, and what differs from the paper.
-        reference: title of the row that the others are tested against.
-    """
-
-    number: str
-    title: str
-    about: str
-    lines: Sequence[Line]
-    reference: str = "Similarity-gated experts"
-
-
-class TsnePanel(NamedTuple):
-    """One panel of a figure: the fused representations of one row on the test posts."""
-
-    key: str
-    title: str
-    points: Sequence[Sequence[float]]  # (N, 2)
-    labels: Sequence[str]  # N true labels
-    silhouette: float
-    separation: float
-
-
-@dataclass(frozen=True)
-class ReportFigure:
-    """One figure of the report.
-
-    Attributes:
-        number: "6", "8" or "9" as in the paper.
-        svg: the drawing, as text to put into a page.
-        files: names of the files written beside the report, relative to it.
-    """
-
-    number: str
-    title: str
-    about: str
-    svg: str
-    files: Sequence[str] = ()
-
-
-FLIPS = 10_000
-"""Random sign flips behind each p-value, beside the observed signs."""
-
-_CHUNK = 4_000_000  # resampled posts held at once: 32 MB
-
-_Cells = npt.NDArray[np.int64]
-
-_Numbers = npt.NDArray[np.float64]
-
-_Given = npt.NDArray[np.floating[Any]]
-
-_Truth = npt.NDArray[np.integer[Any]]
-
-
 def summarise(
-    probabilities: _Given,
-    truth: _Truth,
+    probabilities: _Probabilities,
+    truth: _Labels,
     labels: Sequence[str],
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> Summary:
-    """Judge S runs of one method on the same N posts.
+    """Evaluate S runs of one method on the same N posts.
 
     Accuracy, macro-F1 and per-class figures are those of `sgmft.evaluation.metrics.evaluate`. Each
     interval is the 95 % percentile bootstrap (Efron, 1979) of the mean over seeds, from 2,000
@@ -166,73 +90,55 @@ def summarise(
         probabilities: (S, N, K), rows sum to 1, columns in the order of `labels`.
         truth: (N,) numbers of the true labels, 0 to K - 1.
         labels: K names.
-        groups: columns of N values each, for accuracy by value, the largest group first.
+        groups: columns of N values each, for accuracy by value.
         seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
         SgmftError: no posts, shapes that do not fit, or numbers that are not probabilities.
     """
-    probs, true = _checked(probabilities, truth)
+    probs, true = _validate(probabilities, truth)
     runs, posts, classes = probs.shape
     if len(labels) != classes:
         raise SgmftError(f"{len(labels)} labels were given for probabilities of {classes} classes")
     predicted = probs.argmax(axis=2)  # (S, N)
-    judged = [(run, _gaps(each, true, BINS)) for run, each in zip(predicted, probs, strict=True)]
+    gaps = [_calibration_gaps(run, true) for run in probs]
 
-    def figures(counts: _Cells) -> _Numbers:
+    def figures(counts: _Integers) -> _Floats:
         """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
         weights = counts.astype(np.float64)
         return np.array(
             [
                 (
                     *accuracy_and_f1(counts, true, run, classes),
-                    np.abs(weights @ gaps).sum(axis=1) / posts,
+                    np.abs(weights @ gap).sum(axis=1) / posts,
                 )
-                for run, gaps in judged
+                for run, gap in zip(predicted, gaps, strict=True)
             ]
         )
 
     found = figures(np.ones((1, posts), dtype=np.int64))[:, :, 0]  # (S, 3)
-    drawn = [figures(counts).mean(axis=0) for counts in _resamples(posts, seed)]
+    rng, size = np.random.default_rng([seed, 0]), max(1, _CHUNK // posts)
+    chunks = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    even = np.full(posts, 1 / posts)
+    drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
     low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
     sd = found.std(axis=0, ddof=1) if runs > 1 else np.full(3, np.nan)
     table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
-    accuracy, macro_f1, error = (Estimate(*map(float, row)) for row in table)
+    accuracy, macro_f1, error = (Estimate(*row) for row in table.tolist())
     right = (predicted == true).mean(axis=0)  # (N,)
     return Summary(
-        seeds=runs,
-        posts=posts,
-        accuracy=accuracy,
-        macro_f1=macro_f1,
-        calibration_error=error,
-        per_class=_mean_per_class(predicted, true, labels),
+        runs,
+        posts,
+        accuracy,
+        macro_f1,
+        error,
+        per_class=_mean_class_scores(predicted, true, labels),
         groups={name: _by_value(name, values, right) for name, values in (groups or {}).items()},
     )
 
 
-def calibration_error(probabilities: _Given, truth: _Truth, bins: int = BINS) -> float:
-    """Return the expected calibration error, in 0..1 (Guo et al., 2017, eq. 3).
-
-    Posts are put into bins of equal width by the probability of their most probable label, the
-    upper edge included; the error is the sum over bins of |accuracy - mean probability|, weighted
-    by the share of posts in the bin.
-
-    Args:
-        probabilities: (N, K), rows sum to 1.
-        truth: (N,) numbers of the true labels, 0 to K - 1.
-        bins: how many, 1 or more.
-
-    Raises:
-        SgmftError: as for `summarise`, or no bins.
-    """
-    if bins < 1:
-        raise SgmftError(f"the calibration error needs 1 bin or more, not {bins}")
-    probs, true = _checked(np.asarray(probabilities)[None], truth)
-    return measure_calibration(probs[0], true, bins).error
-
-
 def difference(
-    probabilities: _Given, reference: _Given, truth: _Truth, seed: int = 0
+    probabilities: _Probabilities, reference: _Probabilities, truth: _Labels, seed: int = 0
 ) -> Difference:
     """Compare the accuracy of one method with that of a reference on the same posts.
 
@@ -251,8 +157,8 @@ def difference(
     Raises:
         SgmftError: as for `summarise`.
     """
-    probs, true = _checked(probabilities, truth)
-    others, _ = _checked(reference, truth)
+    probs, true = _validate(probabilities, truth)
+    others, _ = _validate(reference, truth)
     if probs.shape[2] != others.shape[2]:
         raise SgmftError(
             f"the row has {probs.shape[2]} classes and the reference {others.shape[2]}; "
@@ -273,14 +179,8 @@ def difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number (Holm, 1979, step-down), in the given order.
-
-    Raises:
-        SgmftError: a value that is not in 0..1.
-    """
+    """Return p-values adjusted for their number (Holm, 1979, step-down), in the given order."""
     p = np.asarray(p_values, dtype=np.float64)
-    if not ((p >= 0) & (p <= 1)).all():  # NaN fails it
-        raise SgmftError("p-values must lie between 0 and 1")
     order = np.argsort(p)
     steps = p[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
@@ -294,8 +194,8 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     return [each._replace(p_holm=p) for each, p in zip(differences, adjusted, strict=True)]
 
 
-def _checked(probabilities: _Given, truth: _Truth) -> tuple[_Numbers, _Cells]:
-    """Return both as (S, N, K) and (N,); raise SgmftError for what cannot be judged."""
+def _validate(probabilities: _Probabilities, truth: _Labels) -> tuple[_Floats, _Integers]:
+    """Return both as (S, N, K) and (N,); raise SgmftError for what cannot be evaluated."""
     probs, true = np.asarray(probabilities, dtype=np.float64), np.asarray(truth)
     if true.size == 0:
         raise SgmftError("there are no posts to compare on")
@@ -307,53 +207,40 @@ def _checked(probabilities: _Given, truth: _Truth) -> tuple[_Numbers, _Cells]:
     classes = probs.shape[2]
     if true.dtype.kind not in "iu" or true.min() < 0 or true.max() >= classes:
         raise SgmftError(f"true labels must be whole numbers from 0 to {classes - 1}")
-    sums_to_1 = np.allclose(probs.sum(axis=2), 1, atol=1e-2)
-    if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
+    if not np.allclose(probs.sum(axis=2), 1, atol=1e-2) or probs.min() < 0:  # NaN is not close
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
     return probs, true.astype(np.int64)
 
 
-def _gaps(probs: _Numbers, true: _Cells, bins: int) -> _Numbers:
-    """(N, bins): right (0 or 1) minus top probability, in the column of the post's bin.
+def _calibration_gaps(probs: _Floats, true: _Integers) -> _Floats:
+    """(N, BINS): right (0 or 1) minus top probability, in the column of the post's bin.
 
     The sum of a column is the number of posts in the bin times (accuracy - mean probability).
     """
     top = probs.max(axis=1)  # (N,)
-    gaps = np.zeros((len(top), bins))
-    gaps[np.arange(len(top)), bin_index(top, bins)] = (probs.argmax(axis=1) == true) - top
+    gaps = np.zeros((len(top), BINS))
+    gaps[np.arange(len(top)), bin_index(top, BINS)] = (probs.argmax(axis=1) == true) - top
     return gaps
 
 
-def _resamples(posts: int, seed: int) -> Iterator[_Cells]:
-    """Yield RESAMPLES samples with replacement: how often each post is drawn, (B, N) at a time."""
-    rng = np.random.default_rng([seed, 0])
-    size = max(1, _CHUNK // posts)
-    for start in range(0, RESAMPLES, size):
-        some = min(size, RESAMPLES - start)
-        yield rng.multinomial(posts, np.full(posts, 1 / posts), size=some)
-
-
-def _mean_per_class(predicted: _Cells, true: _Cells, labels: Sequence[str]) -> list[ClassScore]:
-    """One mean over the runs of `predicted` (S, N) for each label."""
+def _mean_class_scores(
+    predicted: _Integers, true: _Integers, labels: Sequence[str]
+) -> list[ClassScore]:
+    """Return one mean over the runs of `predicted` (S, N) for each label."""
     runs = []
     for run in predicted:
         confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
         np.add.at(confusion, (true, run), 1)
         runs.append(class_scores(confusion, list(labels)))
+    means = np.stack([[(s.precision, s.recall, s.f1) for s in run] for run in runs], -1).mean(-1)
     return [
-        ClassScore(
-            label,
-            precision=float(np.mean([score.precision for score in scores])),
-            recall=float(np.mean([score.recall for score in scores])),
-            f1=float(np.mean([score.f1 for score in scores])),
-            support=scores[0].support,
-        )
-        for label, *scores in zip(labels, *runs, strict=True)
+        replace(score, precision=precision, recall=recall, f1=f1)
+        for score, (precision, recall, f1) in zip(runs[0], means.tolist(), strict=True)
     ]
 
 
-def _by_value(name: str, column: Sequence[str], right: _Numbers) -> dict[str, tuple[int, float]]:
-    """Posts and accuracy of each value of one column; `right` (N,) is the share of runs."""
+def _by_value(name: str, column: Sequence[str], right: _Floats) -> dict[str, tuple[int, float]]:
+    """Return posts and accuracy of each value of a column; `right` (N,) is the share of runs."""
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
     names = np.array([str(value) for value in column], dtype=object)

@@ -1,10 +1,10 @@
-"""What text, pictures, words and picture regions bring to a label's probability."""
+"""Attribution of a label's probability to text, pictures, words and picture regions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,25 +12,75 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmft.data.preprocessing.images import Pixels
-from sgmft.evaluation.explain.masked_model import Chances, MaskedPredictor
+from sgmft.evaluation.explain.masked_model import MaskedPredictor, Probabilities
 from sgmft.evaluation.explain.words import Word, without
+from sgmft.features.post_features import PostFeatures
+
+if TYPE_CHECKING:
+    from captum.attr import PerturbationAttribution
 
 Coalitions = NDArray[np.bool_]  # (N, n), True where a player takes part
 
-Game = Callable[[Coalitions], NDArray[np.float64]]  # N coalitions to their N values
+Game = Callable[[Coalitions], Probabilities]  # N coalitions to their N values
 
 MOST_EXACT = 1024  # coalitions, which is ten players
 
+MOST_WORDS = 64  # attributed to in one text
 
-class Shares(NamedTuple):
+GRID = 4  # of the regions of a picture, GRID x GRID
+
+
+class ShapleyValues(NamedTuple):
     """What the players of a game bring."""
 
     values: NDArray[np.float64]  # (n,)
     exact: bool  # False: from some orders of joining only, drawn at random
 
 
-def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0) -> Shares:
-    """Exact values where the game can be asked of every coalition, sampled ones otherwise.
+def part_values(predictor: MaskedPredictor, label: int) -> ShapleyValues:
+    """Return the values of the text, if there is one, and of each picture.
+
+    From a post with nothing to this one; what is left out is missing, not blank.
+    """
+    has_text = bool(predictor.text)
+
+    def mask(coalitions: Coalitions) -> list[PostFeatures]:
+        return [
+            predictor.keep_parts(has_text and bool(kept[0]), kept[int(has_text) :])
+            for kept in coalitions
+        ]
+
+    return shapley_values(_game(predictor, label, mask), has_text + len(predictor.images))
+
+
+def word_losses(
+    predictor: MaskedPredictor, words: Sequence[Word], label: int
+) -> NDArray[np.float64]:
+    """Return what the probability loses when a word is deleted, the rest staying: (n,)."""
+
+    def mask(coalitions: Coalitions) -> list[PostFeatures]:
+        return predictor.replace_text([without(predictor.text, words, x) for x in coalitions])
+
+    return _ablate(_game(predictor, label, mask), len(words))
+
+
+def region_losses(predictor: MaskedPredictor, number: int, label: int) -> NDArray[np.float64]:
+    """Return what it loses when a region of picture `number` is blanked: (GRID²,), row by row.
+
+    A blanked region has the picture's mean colour.
+    """
+
+    def mask(coalitions: Coalitions) -> list[PostFeatures]:
+        image = predictor.images[number]
+        return predictor.replace_image(number, [blank_regions(image, x) for x in coalitions])
+
+    return _ablate(_game(predictor, label, mask), GRID**2)
+
+
+def shapley_values(
+    game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0
+) -> ShapleyValues:
+    """Return exact values where the game can be asked of every coalition, else sampled ones.
 
     Args:
         game: called with many coalitions at once.
@@ -39,13 +89,39 @@ def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int
         seed: of the sampled orders.
     """
     if not players:
-        return Shares(np.zeros(0), True)
+        return ShapleyValues(np.zeros(0), True)
     if 2**players <= budget:
-        return Shares(_exact(game, players), True)
-    return Shares(_sampled(game, players, max(2, (budget - 2) // players), seed), False)
+        return ShapleyValues(_exact_values(game, players), True)
+    from captum.attr import ShapleyValueSampling
+
+    # The mean gain over random orders of joining (Castro et al. 2009). Efficiency holds for every
+    # order, and so for their mean.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        orders = max(2, (budget - 2) // players)
+        return ShapleyValues(_perturb(ShapleyValueSampling, game, players, n_samples=orders), False)
 
 
-def _exact(game: Game, players: int) -> NDArray[np.float64]:
+def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
+    """Return an image (s, s, 3) with its mean colour in those g x g regions that are not `kept`."""
+    changed = image.copy()
+    side = round(len(kept) ** 0.5)
+    edges = np.linspace(0, len(image), side + 1).round().astype(int)
+    colour = image.reshape(-1, 3).mean(0).round().astype(np.uint8)
+    for i in np.flatnonzero(~kept):
+        row, column = divmod(i, side)
+        changed[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = colour
+    return changed
+
+
+def _game(
+    predictor: MaskedPredictor, label: int, mask: Callable[[Coalitions], list[PostFeatures]]
+) -> Game:
+    """The probability of a label, of a post of which only the players of a coalition are left."""
+    return lambda coalitions: predictor.predict_proba(mask(coalitions))[:, label]
+
+
+def _exact_values(game: Game, players: int) -> NDArray[np.float64]:
     """phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))."""
     codes = np.arange(2**players)
     members = (codes[:, None] >> np.arange(players) & 1).astype(bool)
@@ -57,104 +133,29 @@ def _exact(game: Game, players: int) -> NDArray[np.float64]:
     ]
     shares = np.zeros(players)
     for i in range(players):
-        without = codes[~members[:, i]]
-        gains = values[without | 1 << i] - values[without]
-        shares[i] = np.take(weights, sizes[without]) @ gains
+        without_i = codes[~members[:, i]]
+        gains = values[without_i | 1 << i] - values[without_i]
+        shares[i] = np.take(weights, sizes[without_i]) @ gains
     return shares
 
 
-def _sampled(game: Game, players: int, orders: int, seed: int) -> NDArray[np.float64]:
-    """The mean gain over random orders of joining (Castro et al. 2009), by captum.
-
-    Efficiency holds for every order, and so for their mean.
-    """
-    from captum.attr import ShapleyValueSampling
-
-    def value(masks: Tensor) -> Tensor:
-        return torch.from_numpy(game(masks.numpy() > 0.5))
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        shares: Tensor = ShapleyValueSampling(value).attribute(
-            torch.ones(1, players, dtype=torch.float64),
-            baselines=0.0,
-            n_samples=orders,
-            perturbations_per_eval=players,
-        )
-    return np.asarray(shares[0].numpy())
-
-
-MOST_WORDS = 64  # told apart in one text
-
-GRID = 4  # a picture is judged by its GRID x GRID regions
-
-
-def part_values(reader: MaskedPredictor, label: int) -> Shares:
-    """Of the text, if there is one, and of each picture: from a post with nothing to this one.
-
-    What is left out is missing, not blank.
-    """
-    has_text = bool(reader.text)
-
-    def game(coalitions: Coalitions) -> Chances:
-        rows = [
-            reader.with_parts(has_text and bool(row[0]), row[int(has_text) :]) for row in coalitions
-        ]
-        return reader.probabilities(rows)[:, label]
-
-    return shapley_values(game, has_text + len(reader.pictures))
-
-
-def word_losses(reader: MaskedPredictor, words: Sequence[Word], label: int) -> NDArray[np.float64]:
-    """What the probability loses when a word is deleted, everything else staying: (n,)."""
-
-    def game(coalitions: Coalitions) -> Chances:
-        texts = [without(reader.text, words, row) for row in coalitions]
-        return reader.probabilities(reader.with_texts(texts))[:, label]
-
-    return _losses(game, len(words))
-
-
-def region_losses(reader: MaskedPredictor, number: int, label: int) -> NDArray[np.float64]:
-    """What it loses when a region of picture `number` is blanked: (GRID²,), row by row.
-
-    A blanked region has the picture's mean colour.
-    """
-    picture = reader.pictures[number]
-
-    def game(coalitions: Coalitions) -> Chances:
-        changed = [blank_regions(picture, row) for row in coalitions]
-        return reader.probabilities(reader.with_images(number, changed))[:, label]
-
-    return _losses(game, GRID**2)
-
-
-def _losses(game: Game, players: int) -> NDArray[np.float64]:
-    """v(all) - v(all but i), by captum's feature ablation, in one call of the game."""
+def _ablate(game: Game, players: int) -> NDArray[np.float64]:
+    """v(all) - v(all but i), in one call of the game."""
     from captum.attr import FeatureAblation
 
-    if not players:
-        return np.zeros(0)
+    return _perturb(FeatureAblation, game, players) if players else np.zeros(0)
+
+
+def _perturb(
+    algorithm: type[PerturbationAttribution], game: Game, players: int, **options: Any
+) -> NDArray[np.float64]:
+    """Have captum attribute the value of all players to each of them."""
 
     def value(masks: Tensor) -> Tensor:
         return torch.from_numpy(game(masks.numpy() > 0.5))
 
-    losses: Tensor = FeatureAblation(value).attribute(
-        torch.ones(1, players, dtype=torch.float64),
-        baselines=0.0,
-        perturbations_per_eval=players,
+    everyone = torch.ones(1, players, dtype=torch.float64)
+    values: Tensor = algorithm(value).attribute(
+        everyone, baselines=0.0, perturbations_per_eval=players, **options
     )
-    return np.asarray(losses[0].numpy())
-
-
-def blank_regions(picture: Pixels, kept: NDArray[np.bool_]) -> Pixels:
-    """A picture (s, s, 3) with its mean colour in those of g x g regions that are not `kept`."""
-    changed = picture.copy()
-    side = round(len(kept) ** 0.5)
-    edges = np.linspace(0, len(picture), side + 1).round().astype(int)
-    colour = picture.reshape(-1, 3).mean(0).round().astype(np.uint8)
-    for i, stays in enumerate(kept):
-        if not stays:
-            row, column = divmod(i, side)
-            changed[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = colour
-    return changed
+    return np.asarray(values[0].numpy())

@@ -1,4 +1,4 @@
-"""One post, explained: everything that this package finds out about it."""
+"""Explain one post: everything that this package finds out about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sgmft.evaluation.explain.words import find_words
 
 
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
-    """What text and pictures, words and regions bring to the probability of a label.
+    """Attribute the probability of a label to text and pictures, words and regions.
 
     The contributions of text and pictures are Shapley values; those of words and regions what the
     probability loses without them. Deterministic. Encodes up to 64 changed texts, and 16 changed
@@ -40,57 +40,58 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     """
     labels = list(model.labels)
     check_label(label, labels)
-    reader = MaskedPredictor(post, model)
-    probs = reader.probabilities([reader.whole])[0]
+    predictor = MaskedPredictor(post, model)
+    probs = predictor.predict_proba([predictor.whole])[0]
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
     k = labels.index(label)
-    shares = part_values(reader, k)
-    words = find_words(post.text, reader.text, MOST_WORDS)
-    word_values = word_losses(reader, words, k)
-    gate, guidance = _guidance(reader)
+    shares = part_values(predictor, k)
+    words = find_words(post.text, predictor.text, MOST_WORDS)
+    word_values = word_losses(predictor, words, k)
+    gate, guidance = _guidance(predictor)
     return Explanation(
         post=post,
         label=label,
         predicted=predicted,
         probabilities=dict(zip(labels, probs.tolist(), strict=True)),
-        base=float(reader.probabilities([reader.with_parts(False, [])])[0, k]),
-        parts=_parts(reader, shares.values.tolist()),
+        base=float(predictor.predict_proba([predictor.keep_parts(False, [])])[0, k]),
+        parts=_parts(predictor, shares.values.tolist()),
         exact=shares.exact,
         words=tuple(
             WordAttribution(word.text, *word.shown, float(value))
             for word, value in zip(words, word_values, strict=True)
         ),
-        pictures=tuple(_picture(reader, post, i, k) for i in range(len(reader.pictures))),
-        similarity=similarity_map(reader),
+        pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
+        similarity=similarity_map(predictor),
         gate=gate,
         guidance=guidance,
     )
 
 
-def _picture(reader: MaskedPredictor, post: Post, number: int, k: int) -> ImageAttribution:
-    """What the regions of picture `number` bring to class k."""
-    file = reader.files[number]
+def _picture(predictor: MaskedPredictor, post: Post, number: int, k: int) -> ImageAttribution:
+    """Attribute the probability of class k to the regions of picture `number`."""
+    file = predictor.files[number]
     frame, seen = None, ""
-    if reader.files.count(file) > 1:
-        frame = number - reader.files.index(file) + 1
-        seen = to_data_url(Image.fromarray(reader.pictures[number]))
+    if predictor.files.count(file) > 1:
+        frame = number - predictor.files.index(file) + 1
+        seen = to_data_url(Image.fromarray(predictor.images[number]))
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)
-    losses = tuple(region_losses(reader, number, k).tolist())
+    losses = tuple(region_losses(predictor, number, k).tolist())
     return ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
 
 
-def _parts(reader: MaskedPredictor, shares: list[float]) -> tuple[PartAttribution, ...]:
-    """Names, contributions, and what each part says alone."""
-    count = len(reader.pictures)
+def _parts(predictor: MaskedPredictor, shares: list[float]) -> tuple[PartAttribution, ...]:
+    """Return names, contributions, and the label that each part gets alone."""
+    count = len(predictor.images)
     pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
-    names = ["text"] * bool(reader.text) + pictures
+    names = ["text"] * bool(predictor.text) + pictures
     rows = [
-        reader.with_parts(name == "text", [name == other for other in pictures]) for name in names
+        predictor.keep_parts(name == "text", [name == other for other in pictures])
+        for name in names
     ]
-    alone = reader.probabilities(rows).argmax(1).tolist()
-    labels = reader.model.labels
+    alone = predictor.predict_proba(rows).argmax(1).tolist()
+    labels = predictor.model.labels
     return tuple(
         PartAttribution(name, share, labels[best])
         for name, share, best in zip(names, shares, alone, strict=True)
@@ -98,10 +99,10 @@ def _parts(reader: MaskedPredictor, shares: list[float]) -> tuple[PartAttributio
 
 
 @torch.no_grad()
-def _guidance(reader: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
-    """P^m as the text's weight, and the entropies of P^m and P^e."""
-    network = reader.model.network
-    batch = reader.features([reader.whole]).batch(torch.tensor([0]), network.uses_ngrams)
+def _guidance(predictor: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
+    """Return P^m as the text's weight, and the entropies of P^m and P^e."""
+    network = predictor.model.network
+    batch = predictor.features([predictor.whole]).batch(torch.tensor([0]), network.uses_ngrams)
     output = network(batch.to(next(iter(network.state_dict().values())).device))
     gate = (output.parts or {}).get("gate")
     guidance = output.guidance

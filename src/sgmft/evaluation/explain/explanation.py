@@ -1,4 +1,4 @@
-"""Why a model says what it says of one post, as numbers."""
+"""Why a model gives one post a label, as numbers."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Explanation:
         pictures: one for each picture.
         similarity: None where the model has no similarity between words and regions.
         gate: P^m, the text's weight against the picture's; None where the model has no such number.
-        guidance: entropies of P^m and P^e relative to their largest values, 1 meaning that they say
-            nothing; NaN or None where there is no such guidance.
+        guidance: entropies of P^m and P^e relative to their largest values, 1 meaning that they are
+            uniform; NaN or None where there is no such guidance.
     """
 
     post: Post
@@ -116,11 +116,11 @@ class Explanation:
 
     @property
     def probability(self) -> float:
-        """Of the explained label."""
+        """Probability of the explained label."""
         return self.probabilities[self.label]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the same after a round trip; None where there is no number."""
+        """Return plain values for JSON, the same after a round trip; None in place of NaN."""
         found = asdict(self)
         found["post"] = {
             "id": self.post.id,

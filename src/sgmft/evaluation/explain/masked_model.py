@@ -1,9 +1,10 @@
-"""What a trained model says of a post of which parts are left out or replaced."""
+"""Predictions of a trained model for a post of which parts are left out or replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.models.base import Network
 from sgmft.models.inference import predict_logits
 
-Chances = NDArray[np.float64]
+Probabilities = NDArray[np.float64]
 
 
 class UnexplainableError(SgmftError):
-    """A post of which a model can say nothing, and why."""
+    """A post that a model cannot predict, and why."""
 
     def __init__(self, post: Post, reason: str) -> None:
         super().__init__(f"{post.place or 'The post'} cannot be explained: {reason}.")
@@ -32,7 +33,7 @@ class UnexplainableError(SgmftError):
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """What explaining needs of a trained locator.
+    """The parts of a trained locator that explaining needs.
 
     Attributes:
         encoder, network: posts to features, features to logits.
@@ -49,15 +50,15 @@ class ExplainedModel:
 
 
 class MaskedPredictor:
-    """Asks a model about one post and about what is left of it.
+    """Predicts one post as it is, and with parts left out or replaced.
 
-    A side that is left out is missing, as in a post that never had it: the model's own way with
-    missing sides decides what that means.
+    A modality that is left out is missing, as in a post that never had it: the model's own way
+    with missing modalities decides what that means.
 
     Attributes:
         text: cleaned, as the encoder reads it; "" when there is none.
-        pictures: decoded, as the encoder sees them.
-        files: which of the post's files each picture is of.
+        images: decoded, as the encoder sees them.
+        files: which of the post's files each image is of.
         whole: the post's features.
 
     Raises:
@@ -70,40 +71,38 @@ class MaskedPredictor:
             raise UnexplainableError(post, content)
         self.model = model
         self.text = content.text
-        self.pictures = content.pictures
+        self.images = content.pictures
         self.files = content.files
         self.whole = self._encode([content])[0]
 
-    def with_texts(self, texts: Sequence[str]) -> list[PostFeatures]:
-        """The post with each of these cleaned texts in place of its own; "" leaves it out."""
+    def replace_text(self, texts: Sequence[str]) -> list[PostFeatures]:
+        """Return the post with each of these cleaned texts in place of its own, "" for none."""
         new = self._encode([PreparedPost(str(i), text, []) for i, text in enumerate(texts)])
         return [self.whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in new]
 
-    def with_images(self, number: int, pictures: Sequence[Pixels]) -> list[PostFeatures]:
-        """The post with each of these in place of its picture `number`, counted from 0."""
-        images = self.whole.images
+    def replace_image(self, number: int, changed: Sequence[Pixels]) -> list[PostFeatures]:
+        """Return the post with each of these in place of its image `number`, counted from 0."""
+        images, regions = self.whole.images, self.whole.regions
         assert images is not None
         rows = []
-        for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(pictures)]):
+        for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(changed)]):
             assert new.images is not None
-            changed = images.copy()
-            changed[number] = new.images[0]
-            regions = self.whole.regions
+            row = self.whole._replace(images=_with_row(images, number, new.images[0]))
             if regions is not None and new.regions is not None:
-                each = regions.copy().reshape(len(images), *new.regions.shape)
-                each[number] = new.regions
-                regions = each.reshape(regions.shape)
-            rows.append(self.whole._replace(images=changed, regions=regions))
+                each = regions.reshape(len(images), *new.regions.shape)
+                each = _with_row(each, number, new.regions)
+                row = row._replace(regions=each.reshape(regions.shape))
+            rows.append(row)
         return rows
 
-    def with_parts(self, text: bool, pictures: Sequence[bool]) -> PostFeatures:
-        """The post with its text or without, and with those pictures for which it says True."""
+    def keep_parts(self, text: bool, images: Sequence[bool]) -> PostFeatures:
+        """Return the post with its text or without, and with those images that are True."""
         row = self.whole
         if not text:
             row = row._replace(text=None, words=None, ngrams=None)
         if row.images is None:
             return row
-        kept = np.asarray(pictures, bool)
+        kept = np.asarray(images, bool)
         if not kept.any():
             return row._replace(images=None, regions=None)
         regions = row.regions
@@ -113,18 +112,24 @@ class MaskedPredictor:
         return row._replace(images=row.images[kept], regions=regions)
 
     def features(self, rows: Sequence[PostFeatures]) -> Features:
-        """What the network takes."""
+        """Return what the network takes."""
         return Features.of(rows, self.model.encoder.info, self.model.tokens)
 
     @torch.no_grad()
-    def probabilities(self, rows: Sequence[PostFeatures]) -> Chances:
-        """Of each of N changed posts, (N, K) in the order of the labels."""
+    def predict_proba(self, rows: Sequence[PostFeatures]) -> Probabilities:
+        """Return the probabilities of N changed posts, (N, K) in the order of the labels."""
         logits = predict_logits(self.model.network, self.features(rows)).logits
         return (logits / self.model.temperature).softmax(-1).double().numpy()
 
     def _encode(self, contents: Sequence[PreparedPost]) -> list[PostFeatures]:
         found = encode_prepared(contents, self.model.encoder, self.model.tokens, {})
         return [found[content.key] for content in contents]
+
+
+def _with_row(rows: NDArray[Any], number: int, new: NDArray[Any]) -> NDArray[Any]:
+    changed = rows.copy()
+    changed[number] = new
+    return changed
 
 
 def check_label(label: str | None, labels: Sequence[str]) -> None:

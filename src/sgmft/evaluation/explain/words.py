@@ -30,7 +30,7 @@ class Word(NamedTuple):
 
 
 def find_words(original: str, cleaned: str, most: int) -> list[Word]:
-    """The words of a text, in order; at most `most`, neighbours being taken together if need be.
+    """Return the words of a text, in order; at most `most`, neighbours taken together if need be.
 
     Marks and symbols other than emoji are no words; a text of nothing else is one.
 
@@ -55,7 +55,7 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
 
 
 def without(cleaned: str, found: Sequence[Word], kept: NDArray[np.bool_]) -> str:
-    """The cleaned text with the words for which `kept` (n,) says so; a space where others were."""
+    """Return the cleaned text with the words that are `kept` (n,); a space where others were."""
     text, gap = "", False
     for word, stays in zip(found, kept, strict=True):
         if stays:
@@ -71,19 +71,19 @@ def is_word(piece: str) -> bool:
 
 
 def _inside(cleaned: str) -> list[tuple[int, int]]:
-    """Start and end of each word in the cleaned text."""
+    """Return start and end of each word in the cleaned text."""
     found, at = [], 0
     for word in split_words(cleaned, SEGMENTED):
         start = cleaned.find(word, at)
         if start >= 0:
             at = start + len(word)
             found.append((start, at))
-    spoken = [(i, j) for i, j in found if is_word(cleaned[i:j])]
-    return spoken or ([(0, len(cleaned))] if cleaned else [])
+    kept = [(i, j) for i, j in found if is_word(cleaned[i:j])]
+    return kept or ([(0, len(cleaned))] if cleaned else [])
 
 
 def _places(original: str, cleaned: str) -> dict[int, int]:
-    """Position in the cleaned text -> position in the original.
+    """Map positions in the cleaned text to positions in the original.
 
     Cleaning takes characters out and changes single ones (NFKC), so the longest common stretches
     are looked for, without white space (Ratcliff & Metzener 1988).

@@ -2,16 +2,17 @@ import math
 
 import pytest
 
-from sgmft.evaluation.compare.statistics import Difference, Estimate, Line, Summary, Table
-from sgmft.evaluation.compare.wording import (
-    count,
+from sgmft.evaluation.compare.report_tables import (
     duration,
     p_value,
     percent,
-    show,
     signed,
+    thousands,
     verdict,
+    view_table,
 )
+from sgmft.evaluation.compare.results import ResultRow, ResultTable
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
 from sgmft.evaluation.metrics import ClassScore
 
 REFERENCE = "SG-MFT (default)"
@@ -25,11 +26,11 @@ def summary(accuracy=0.8, sd=0.01, seeds=3, **options):
 
 def line(title, accuracy=0.8, gap=None, p=0.5, **options):
     against = None if gap is None else Difference(gap, gap - 0.02, gap + 0.02, p / 2, p)
-    return Line(title.lower(), title, summary=summary(accuracy), against=against, **options)
+    return ResultRow(title.lower(), title, summary=summary(accuracy), against=against, **options)
 
 
 def table(*lines):
-    return Table("1", "Systems", "About them.", lines, REFERENCE)
+    return ResultTable("1", "Systems", "About them.", lines, REFERENCE)
 
 
 BASE = line(REFERENCE, 0.85)
@@ -52,15 +53,13 @@ def column(shown, start):
         (p_value(0.2134), "p = 0.213"),
         (p_value(0.001), "p = 0.001"),
         (p_value(0.0009), "p < 0.001"),
-        (p_value(math.nan), "p undefined"),
-        (count(None), ""),
-        (count(0), "0"),
-        (count(512), "512"),
-        (count(45_310), "45.3 k"),
-        (count(999_960), "1.0 M"),
-        (count(123_456_789), "123 M"),
+        (thousands(None), ""),
+        (thousands(0), "0"),
+        (thousands(512), "512"),
+        (thousands(45_310), "45.3 k"),
+        (thousands(999_960), "1.0 M"),
+        (thousands(123_456_789), "123 M"),
         (duration(None), ""),
-        (duration(math.nan), ""),
         (duration(0.44), "0.4 s"),
         (duration(9.97), "10 s"),
         (duration(59.6), "1 min 00 s"),
@@ -73,7 +72,7 @@ def test_figures_as_words(said, words):
 
 
 def test_cells_of_a_finished_row():
-    shown = show(
+    shown = view_table(
         table(
             line("A", 0.812, -0.0382, 0.0004, parameters=1_234_567, seconds=83.0, paper=86.59),
             line("B", 0.84, -0.01, 0.213, setting="learning_rate=0.001", note="as printed"),
@@ -112,16 +111,16 @@ def test_cells_of_a_finished_row():
 
 
 def test_a_column_in_which_no_row_has_anything_is_left_out():
-    header = show(table(line("A", gap=0.0), BASE)).main.header
+    header = view_table(table(line("A", gap=0.0), BASE)).main.header
     assert header[-1] == "Calibration error, %"
-    alone = show(table(line("A")))
+    alone = view_table(table(line("A")))
     assert not any("Against" in name for name in alone.main.header)
     assert not any(cell.best for entry in alone.main.entries for cell in entry.cells)
 
 
 def test_rows_without_figures():
-    failed = Line("a", "A", paper=80.1, failed=["seed 0: no memory", "seed 0: no memory", "x"])
-    shown = show(table(failed, Line("b", "B"), line("C", gap=0.0), BASE))
+    failed = ResultRow("a", "A", paper=80.1, failed=["seed 0: no memory", "seed 0: no memory", "x"])
+    shown = view_table(table(failed, ResultRow("b", "B"), line("C", gap=0.0), BASE))
     first, second, third, _ = shown.main.entries
     assert first.cells[0].text == "failed: seed 0: no memory; x"
     assert second.cells[0].text == "not run"
@@ -130,7 +129,7 @@ def test_rows_without_figures():
         assert sum(cell.span for cell in entry.cells) == len(shown.main.header) - 1
     assert "Without figures: A (failed), B (not run)." in shown.verdict
     assert [grid.entries[0].title for grid in shown.details] == ["C"]
-    nothing = show(table(failed, Line("b", "B")))
+    nothing = view_table(table(failed, ResultRow("b", "B")))
     assert nothing.verdict == "No row of this table is finished."
     assert nothing.basis == "" and not nothing.details
     assert all(
@@ -141,17 +140,17 @@ def test_rows_without_figures():
 
 def test_a_row_of_which_some_runs_failed_says_so_in_a_footnote_shared_by_the_same_words():
     some = line("A", gap=0.0, failed=["seed 1: no memory"], note="a note")
-    shown = show(table(line("B", gap=0.0, note="a note"), some, BASE))
+    shown = view_table(table(line("B", gap=0.0, note="a note"), some, BASE))
     assert [list(entry.notes) for entry in shown.main.entries] == [[1], [1, 2], []]
     assert shown.notes[1] == "Not all of its runs finished: seed 1: no memory"
 
 
 def test_one_seed_has_no_deviation():
-    one = Line("a", "A", summary=summary(0.8, math.nan, seeds=1))
-    shown = show(table(one))
+    one = ResultRow("a", "A", summary=summary(0.8, math.nan, seeds=1))
+    shown = view_table(table(one))
     assert column(shown, "Accuracy")[0].text == "80.0"
     assert shown.basis.startswith("One run each")
-    both = show(table(one, BASE))
+    both = view_table(table(one, BASE))
     assert "1 to 3 runs" in both.basis
 
 
@@ -187,7 +186,7 @@ def test_one_seed_has_no_deviation():
             "points), D (−10.0 points) and 3 more.",
         ),
         (
-            [line("A", 0.8), line("B", 0.7), Line("c", REFERENCE, failed=["x"])],
+            [line("A", 0.8), line("B", 0.7), ResultRow("c", REFERENCE, failed=["x"])],
             "Highest accuracy: A, 80.0 %. Not compared with SG-MFT (default): A, B. Without "
             "figures: SG-MFT (default) (failed).",
         ),
@@ -205,9 +204,11 @@ def test_no_difference_is_no_difference_whatever_its_p():
 def test_each_label_and_each_group():
     scores = [ClassScore("家", 1.0, 1.0, 0.5, 12), ClassScore("", 1.0, 1.0, 0.25, 1)]
     users = {f"u{k}": (100 - k, k / 50) for k in range(50)}
-    one = Line("a", "A", summary=summary(per_class=scores, groups={"user": users, "kind": {}}))
-    two = Line("b", "B", summary=summary(0.7, groups={"user": {"u1": (99, 0.9), "": (200, 0.1)}}))
-    labels, by_user, by_kind = show(table(one, two)).details
+    one = ResultRow("a", "A", summary=summary(per_class=scores, groups={"user": users, "kind": {}}))
+    two = ResultRow(
+        "b", "B", summary=summary(0.7, groups={"user": {"u1": (99, 0.9), "": (200, 0.1)}})
+    )
+    labels, by_user, by_kind = view_table(table(one, two)).details
     assert labels.header == ["System", "家 (12)", "(empty) (1)"]
     assert [[c.text for c in e.cells] for e in labels.entries] == [["50.0", "25.0"], ["60.0", "–"]]
     assert [[c.strong for c in e.cells] for e in labels.entries] == [[False, True], [True, False]]

@@ -25,20 +25,23 @@ def test_parts_left_out_or_replaced(tiny, small_posts, colours, preset):
     model = ExplainedModel(
         locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
     )
-    reader = MaskedPredictor(Post("the boss", colours("red", "green", "blue")), model)
-    green = reader.pictures[1]
+    predictor = MaskedPredictor(Post("the boss", colours("red", "green", "blue")), model)
+    green = predictor.images[1]
     cases = {
-        "without the text": (reader.with_parts(False, [1, 1, 1]), ("", "red green blue")),
-        "one picture": (reader.with_parts(False, [0, 0, 1]), ("", "blue")),
-        "text and two": (reader.with_parts(True, [1, 0, 1]), ("the boss", "red blue")),
-        "text only": (reader.with_parts(True, [0, 0, 0]), ("the boss", "")),
-        "another text": (reader.with_texts(["exam"])[0], ("exam", "red green blue")),
-        "no text": (reader.with_texts([""])[0], ("", "red green blue")),
-        "another picture": (reader.with_images(0, [green])[0], ("the boss", "green green blue")),
+        "without the text": (predictor.keep_parts(False, [1, 1, 1]), ("", "red green blue")),
+        "one picture": (predictor.keep_parts(False, [0, 0, 1]), ("", "blue")),
+        "text and two": (predictor.keep_parts(True, [1, 0, 1]), ("the boss", "red blue")),
+        "text only": (predictor.keep_parts(True, [0, 0, 0]), ("the boss", "")),
+        "another text": (predictor.replace_text(["exam"])[0], ("exam", "red green blue")),
+        "no text": (predictor.replace_text([""])[0], ("", "red green blue")),
+        "another picture": (
+            predictor.replace_image(0, [green])[0],
+            ("the boss", "green green blue"),
+        ),
     }
-    said = reader.probabilities([row for row, _ in cases.values()])
+    found = predictor.predict_proba([row for row, _ in cases.values()])
     posts = [Post(text, colours(*names.split())) for _, (text, names) in cases.values()]
-    np.testing.assert_allclose(said, locator.predict_proba(posts), atol=1e-5)
+    np.testing.assert_allclose(found, locator.predict_proba(posts), atol=1e-5)
 
 
 def test_over_ten_parts_are_sampled(tiny, small_posts, colours):

@@ -1,0 +1,296 @@
+"""The tables of a comparison's report: cells, footnotes and verdict, for any format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from sgmft.evaluation.compare.results import ResultRow, ResultTable
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
+from sgmft.evaluation.report import MOST_VALUES
+
+NOTHING = "–"
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+SIGNIFICANT = 0.05
+"""A difference is called one where its Holm-corrected p is below this."""
+
+ESTIMATES = 5  # columns that a row without figures leaves to the reason why
+
+
+class Cell(NamedTuple):
+    """A cell: a figure, lines of small print, and what makes it stand out."""
+
+    text: str
+    more: Sequence[str] = ()
+    best: bool = False  # of its column
+    strong: bool = False
+    span: int = 1  # columns
+
+
+class Entry(NamedTuple):
+    """A row: its name, the numbers of its footnotes, and its cells."""
+
+    title: str
+    cells: Sequence[Cell]
+    notes: Sequence[int] = ()
+
+
+class Grid(NamedTuple):
+    """A table ready to be set; `header` begins with the column of names."""
+
+    title: str
+    header: Sequence[str]
+    entries: Sequence[Entry]
+    about: str = ""
+
+
+class TableView(NamedTuple):
+    """A table of the report with all that stands around it."""
+
+    main: Grid
+    notes: Sequence[str]  # footnotes 1, 2, ...
+    basis: str
+    verdict: str
+    details: Sequence[Grid]
+
+
+def view_table(table: ResultTable) -> TableView:
+    """Return a table as the report shows it; a column in which no row has anything is left out."""
+    every = _columns(table)
+    first = next(iter(every))
+    columns = {n: cells for n, cells in every.items() if n == first or any(c.text for c in cells)}
+    estimates = sum(name in columns for name in list(every)[:ESTIMATES])
+    notes: list[str] = []
+    entries = []
+    for i, line in enumerate(table.lines):
+        cells = [column[i] if column[i].text else Cell(NOTHING) for column in columns.values()]
+        own = [line.note] if line.note else []
+        if line.summary is None:
+            state = f"failed: {_reasons(line)}" if line.failed else "not run"
+            cells[:estimates] = [Cell(state, span=estimates)]
+        elif line.failed:
+            own.append(f"Not all of its runs finished: {_reasons(line)}")
+        notes += [note for note in own if note not in notes]
+        entries.append(Entry(line.title, cells, [notes.index(note) + 1 for note in own]))
+    main = Grid(f"Table {table.number}. {table.title}", ["System", *columns], entries, table.about)
+    titles = [line.title for line in table.lines if line.summary is not None]
+    summaries = [line.summary for line in table.lines if line.summary is not None]
+    details = [*_by_label(titles, summaries), *_by_group(titles, summaries)]
+    return TableView(main, notes, _basis(summaries), verdict(table), details)
+
+
+def verdict(table: ResultTable) -> str:
+    """Say in a sentence or two which rows differ from the reference, and in which direction."""
+    finished = [(line, line.summary) for line in table.lines if line.summary is not None]
+    if not finished:
+        return "No row of this table is finished."
+    sentences = []
+    if len(finished) > 1:
+        line, best = max(finished, key=lambda pair: pair[1].accuracy.mean)
+        sentences.append(f"Highest accuracy: {line.title}, {percent(best.accuracy.mean)}{SPACE}%.")
+    tested = [(line.title, line.against) for line, _ in finished if line.against is not None]
+    sentences += _differences(tested, table.reference)
+    alone = [
+        line.title for line, _ in finished if line.against is None and line.title != table.reference
+    ]
+    if alone:
+        sentences.append(f"Not compared with {table.reference}: {_first_few(alone)}.")
+    left = [
+        f"{line.title} ({'failed' if line.failed else 'not run'})"
+        for line in table.lines
+        if line.summary is None
+    ]
+    if left:
+        sentences.append(f"Without figures: {_first_few(left)}.")
+    return " ".join(sentences)
+
+
+def differs(gap: Difference) -> bool:
+    """Whether more than chance is needed to explain the difference."""
+    return gap.p_holm < SIGNIFICANT and gap.value != 0
+
+
+def _differences(tested: Sequence[tuple[str, Difference]], reference: str) -> list[str]:
+    differing = sorted((x for x in tested if differs(x[1])), key=lambda x: -abs(x[1].value))
+    rest = [title for title, gap in tested if not differs(gap)]
+    chance = f"{reference} by more than chance"
+    if not differing and len(rest) == 1:
+        return [f"{rest[0]} does not differ from {chance} ({p_value(tested[0][1].p_holm)})."]
+    if not differing:
+        level = f"(Holm-corrected p ≥ {SIGNIFICANT:.2f})"
+        return [f"No system differs from {chance} {level}."] if rest else []
+    than = f" than {chance} (Holm-corrected p < {SIGNIFICANT:.2f})"
+    sentences: list[str] = []
+    for word, sign in (("Higher", 1), ("Lower", -1)):
+        some = [
+            f"{title} ({signed(x.value)} points)" for title, x in differing if x.value * sign > 0
+        ]
+        if some:
+            sentences.append(f"{word}{'' if sentences else than}: {_first_few(some)}.")
+    if rest:
+        sentences.append(f"Not told apart from it: {_first_few(rest)}.")
+    return sentences
+
+
+def _columns(table: ResultTable) -> dict[str, list[Cell]]:
+    """Return the columns of the main table; the first five are of the summary."""
+    lines = table.lines
+
+    found = [line.summary for line in lines]
+    calibration_errors = [x.calibration_error if x else None for x in found]
+
+    def cells(text: Callable[[ResultRow], str]) -> list[Cell]:
+        return [Cell(text(line)) for line in lines]
+
+    return {
+        "Accuracy, %": _estimates([x.accuracy if x else None for x in found]),
+        "95 % interval": cells(lambda x: _interval(x.summary.accuracy) if x.summary else ""),
+        f"Against {table.reference}, points": [_against(x, table.reference) for x in lines],
+        "Macro-F1, %": _estimates([x.macro_f1 if x else None for x in found]),
+        "Calibration error, %": _estimates(calibration_errors, lowest=True),
+        "Parameters": cells(lambda x: thousands(x.parameters)),
+        "Training time": cells(lambda x: duration(x.seconds)),
+        # as the paper prints it, which is to a hundredth
+        "Paper (other data), %": cells(lambda x: "" if x.paper is None else f"{x.paper:.2f}"),
+        "Chosen in trials": cells(lambda x: x.setting),
+    }
+
+
+def _estimates(estimates: Sequence[Estimate | None], lowest: bool = False) -> list[Cell]:
+    means = [estimate.mean for estimate in estimates if estimate and math.isfinite(estimate.mean)]
+    best = (min(means) if lowest else max(means)) if len(means) > 1 else math.nan
+    cells = []
+    for estimate in estimates:
+        text = percent(estimate.mean) if estimate else ""
+        if estimate and math.isfinite(estimate.sd):
+            text += f"{SPACE}±{SPACE}{percent(estimate.sd)}"
+        cells.append(Cell(text, best=estimate is not None and estimate.mean == best))
+    return cells
+
+
+def _against(line: ResultRow, reference: str) -> Cell:
+    gap = line.against
+    if line.summary is None or gap is None:
+        return Cell("reference" if line.summary and line.title == reference else "")
+    word = ("higher" if gap.value > 0 else "lower") if differs(gap) else "within chance"
+    between = f"{signed(gap.low)} to {signed(gap.high)}"
+    return Cell(signed(gap.value), (between, f"{p_value(gap.p_holm)}, {word}"), strong=differs(gap))
+
+
+def _reasons(line: ResultRow) -> str:
+    return "; ".join(dict.fromkeys(line.failed))
+
+
+def _basis(found: Sequence[Summary]) -> str:
+    """Say how many seeds and posts are behind the figures."""
+    if not found:
+        return ""
+    seeds = sorted({summary.seeds for summary in found})
+    posts = max(summary.posts for summary in found)
+    if seeds == [1]:
+        return f"One run each, so that no figure tells runs apart; {posts:,} test posts."
+    runs = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"Mean ± standard deviation of {runs} runs with different seeds; {posts:,} test posts."
+
+
+def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]:
+    """Return the table of F1 by label: systems as rows, labels as columns."""
+    support = {x.label: x.support for summary in summaries for x in summary.per_class}
+    if not support:
+        return []
+    rows = [{x.label: x.f1 for x in summary.per_class} for summary in summaries]
+    columns = [_shares([row.get(label) for row in rows]) for label in support]
+    header = ["System", *(f"{label or '(empty)'} ({posts:,})" for label, posts in support.items())]
+    entries = [Entry(title, [column[i] for column in columns]) for i, title in enumerate(titles)]
+    about = "In brackets, the test posts that truly are it. Bold: the highest of its column."
+    return [Grid("F1 of each label, %", header, entries, about)]
+
+
+def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]:
+    """Return a table for each column: its values, the largest first, as rows; systems beside."""
+    grids = []
+    for column in dict.fromkeys(name for summary in summaries for name in summary.groups):
+        rows = [summary.groups.get(column, {}) for summary in summaries]
+        posts = {value: number for row in rows for value, (number, _) in row.items()}
+        largest = sorted(posts, key=lambda value: -posts[value])[:MOST_VALUES]
+        entries = [
+            Entry(
+                value or "(empty)",
+                [
+                    Cell(f"{posts[value]:,}"),
+                    *_shares([row[value][1] if value in row else None for row in rows]),
+                ],
+            )
+            for value in largest
+        ]
+        about = "Bold: the highest of its row."
+        if len(posts) > MOST_VALUES:
+            about = f"The {MOST_VALUES} largest of {len(posts):,} values. {about}"
+        header = ["Value", "Posts", *titles]
+        grids.append(Grid(f"Accuracy by {column}, %", header, entries, about))
+    return grids
+
+
+def _shares(values: Sequence[float | None]) -> list[Cell]:
+    """Return a cell for each system, the highest of several in bold."""
+    best = max((x for x in values if x is not None), default=None)
+    several = len(values) > 1
+    return [
+        Cell(NOTHING) if x is None else Cell(percent(x), strong=x == best and several)
+        for x in values
+    ]
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{percent(estimate.low)}{SPACE}to{SPACE}{percent(estimate.high)}"
+
+
+def _first_few(names: Iterable[str]) -> str:
+    """Join names, the first four of many."""
+    names = list(names)
+    more = len(names) - 4
+    return ", ".join(names) if more < 2 else f"{', '.join(names[:4])} and {more} more"
+
+
+def percent(share: float) -> str:
+    """0.1234 -> "12.3", or "–" for what is no number."""
+    return f"{100 * share:.1f}" if math.isfinite(share) else NOTHING
+
+
+def signed(share: float) -> str:
+    """0.1234 -> "+12.3", in percentage points; what rounds to nothing has no sign."""
+    if not math.isfinite(share):
+        return NOTHING
+    points = round(100 * share, 1)
+    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if points else "0.0"
+
+
+def p_value(value: float) -> str:
+    """0.0123 -> "p = 0.012"."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def thousands(number: int | None) -> str:
+    """1234567 -> "1.2 M", a number of 1,000 or more by its largest unit; "" for None."""
+    if number is None or number < 1000:
+        return "" if number is None else str(number)
+    unit, name = next(
+        (u, n) for u, n in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= 0.9995 * u
+    )
+    value = number / unit
+    return f"{value:.{0 if value >= 99.5 else 1}f}{SPACE}{name}"
+
+
+def duration(seconds: float | None) -> str:
+    """83.2 -> "1 min 23 s"; "" for None."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}{SPACE}h {minutes % 60:02}{SPACE}min"
+    if minutes:
+        return f"{minutes}{SPACE}min {rest:02}{SPACE}s"
+    return f"{seconds:.1f}{SPACE}s" if seconds < 9.95 else f"{rest}{SPACE}s"

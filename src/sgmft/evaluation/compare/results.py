@@ -1,0 +1,174 @@
+"""Results of a comparison: from the records and predictions of its runs to tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from sgmft.evaluation.compare.catalogue import Row, rows
+from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
+from sgmft.evaluation.compare.scheduler import Comparison, RowRecords
+from sgmft.evaluation.compare.statistics import (
+    Difference,
+    Summary,
+    corrected,
+    difference,
+    summarise,
+)
+from sgmft.utils.files import make_whole, writing
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One row of a table.
+
+    Attributes:
+        key: the row's name, as `--methods` takes it.
+        title: as the table shows it.
+        paper: accuracy the paper prints for it, in percent, on its own data; None without one.
+        summary: None where every run failed or none is finished.
+        against: None for the reference itself.
+        parameters: trainable ones.
+        seconds: median training time of one run, trials not counted.
+        setting: what the trials chose, as text ("learning_rate=0.001"); "" for nothing to choose.
+        note: what a reader must know of this row.
+        failed: reasons of failed runs, empty when all finished.
+    """
+
+    key: str
+    title: str
+    paper: float | None = None
+    summary: Summary | None = None
+    against: Difference | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    setting: str = ""
+    note: str = ""
+    failed: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """One table of the report.
+
+    Attributes:
+        number: "1" to "4" as in the paper, or "5" for ours.
+        about: one or two sentences: what is compared, and what differs from the paper.
+        reference: title of the row that the others are tested against.
+    """
+
+    number: str
+    title: str
+    about: str
+    lines: Sequence[ResultRow]
+    reference: str = "Similarity-gated experts"
+
+
+def read_predictions(
+    folder: Path, found: RowRecords, labels: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Return probabilities (S, N, K) of a row's finished runs, in the order of their seeds."""
+    tables = [_predictions_of(folder, found, seed) for seed in sorted(found.runs)]
+    return np.array(
+        [np.stack([table[f"p_{label}"].to_numpy() for label in labels], 1) for table in tables]
+    )
+
+
+def make_tables(comparison: Comparison) -> list[ResultTable]:
+    """Return every table of the plan, each row tested against the table's reference."""
+    data, known = comparison.data, rows()
+    test = np.flatnonzero(data.test)
+    truth = np.array(data.classes)[test]
+    groups = {column: [values[i] for i in test] for column, values in data.groups.items()}
+    probs = {
+        key: read_predictions(comparison.folder, found, data.labels)
+        for key, found in comparison.found.items()
+        if key in comparison.shown and found.runs
+    }
+    summaries = {key: summarise(x, truth, data.labels, groups) for key, x in probs.items()}
+    tables = []
+    for plan in comparison.plan.tables:
+        against: dict[str, Difference] = {}
+        if (base := probs.get(plan.reference)) is not None:
+            compared = [key for key in plan.rows if key in probs and key != plan.reference]
+            tested = corrected([difference(probs[key], base, truth) for key in compared])
+            against = dict(zip(compared, tested, strict=True))
+        lines = [
+            _result_row(
+                known[key], paper, comparison.found[key], summaries.get(key), against.get(key)
+            )
+            for key, paper in plan.rows.items()
+        ]
+        reference = known[plan.reference].title
+        tables.append(ResultTable(plan.number, plan.title, plan.about, lines, reference))
+    return tables
+
+
+def _result_row(
+    row: Row,
+    paper: float | None,
+    found: RowRecords,
+    summary: Summary | None,
+    against: Difference | None,
+) -> ResultRow:
+    runs = list(found.runs.values())
+    chosen: dict[str, str] = {}
+    if found.choice is not None and found.trials:
+        chosen = {name: f"{value:.3g}" for name, value in found.choice.settings.items()}
+        if found.choice.epochs > 1:
+            chosen["epochs"] = str(found.choice.epochs)
+    return ResultRow(
+        row.key,
+        row.title,
+        paper,
+        summary,
+        against,
+        parameters=runs[0]["parameters"] if runs else None,
+        seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
+        setting=", ".join(f"{name}={value}" for name, value in chosen.items()),
+        note=row.note,
+        failed=found.failed,
+    )
+
+
+def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
+    """Return every figure of the plan as far as its rows ran; write SVG and PNG files."""
+    data, figures = comparison.data, []
+    truth = [data.labels[data.classes[i]] for i in np.flatnonzero(data.test)]
+    for plan in comparison.plan.figures:
+        panels = []
+        for key in plan.rows:
+            if run := comparison.found[key].runs.get(0):
+                path = comparison.folder / "fused" / f"{run['name']}.safetensors"
+                fused = load_file(path)["fused"]
+                panels.append(project_representations(key, rows()[key].title, fused, truth))
+        if panels:
+            svg, png = save_panels(panels, folder, f"figure-{plan.number}")
+            drawn = svg.read_text("utf-8")
+            figures.append(ReportFigure(plan.number, plan.title, drawn, [svg.name, png.name]))
+    return figures
+
+
+def write_predictions(comparison: Comparison, path: Path) -> None:
+    """Write all raw predictions to one Parquet file: row, seed, then the columns of each run's."""
+    parts = []
+    for key, found in comparison.found.items():
+        for seed in sorted(found.runs):
+            table = _predictions_of(comparison.folder, found, seed)
+            table = table.add_column(0, "seed", pa.array([seed] * len(table), pa.int32()))
+            parts.append(table.add_column(0, "row", pa.array([key] * len(table))))
+    if parts:
+        table = pa.concat_tables(parts, promote_options="permissive")
+        with writing(path):
+            make_whole(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def _predictions_of(folder: Path, found: RowRecords, seed: int) -> pa.Table:
+    return pq.read_table(folder / "predictions" / f"{found.runs[seed]['name']}.parquet")

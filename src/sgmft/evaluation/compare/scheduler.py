@@ -1,0 +1,273 @@
+"""A whole comparison: trials choose, runs follow, finished runs are not done again.
+
+Runs are spread over processes; a process that dies takes down one run, not the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
+from sgmft.evaluation.compare.prepare import ComparisonData, encoder_setting
+from sgmft.evaluation.compare.run import (
+    FACTORS,
+    Record,
+    Run,
+    TrialChoice,
+    execute_run,
+    load_record,
+)
+from sgmft.models.plugins import LOADED
+from sgmft.models.registry import get_method
+from sgmft.utils.signals import SIGNALS
+
+OnProgress = Callable[[int, int, str], None]  # done, in all, what was done last
+
+
+@dataclass
+class RowRecords:
+    """Records of a row: its trials, what they chose, and its runs by seed."""
+
+    trials: list[Record] = field(default_factory=list)
+    choice: TrialChoice | None = None
+    runs: dict[int, Record] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+class Comparison:
+    """The runs of a plan in a folder; `shown` are the rows of tables, and the reference."""
+
+    def __init__(self, folder: Path, plan: ComparisonPlan, data: ComparisonData) -> None:
+        self.folder, self.plan, self.data = folder, plan, data
+        self.rows = plan.rows()
+        self.found = {row.key: RowRecords() for row in self.rows}
+        self.shown = {key for table in plan.tables for key in (*table.rows, table.reference)}
+        self._drawn = {key for figure in plan.figures for key in figure.rows}
+        # whether held-out posts choose anything; not for SG-MFT as printed
+        self._tuned = {row.key for row in self.rows if self._run(row).preset.val_size > 0}
+        self._pending: dict[str, int] = {}  # trials of each row that are not done
+
+    def run(self, on_progress: OnProgress | None = None) -> Mapping[str, RowRecords]:
+        """Do what is not done yet, and return what was found for each row.
+
+        A row's runs begin as soon as its trials are done, those of the rows like it too.
+        """
+        self._pending = {row.key: len(self._trials(row)) for row in self.rows}
+        total = sum(self._pending.values()) + sum(len(self._seeds(row)) for row in self.rows)
+        done = 0
+
+        def finish(run: Run, record: Record) -> list[Run]:
+            nonlocal done
+            done += 1
+            if on_progress:
+                on_progress(done, total, run.row.title)
+            return self._note(run, record)
+
+        def unfinished(runs: Iterable[Run]) -> list[Run]:
+            """Those that must be executed; what is finished is taken from its file."""
+            waiting, left = deque(runs), []
+            while waiting:
+                run = waiting.popleft()
+                if (record := load_record(run, self.data)) is not None:
+                    waiting.extend(finish(run, record))
+                elif self.plan.finished_only:
+                    waiting.extend(self._note(run, None))
+                else:
+                    left.append(run)
+            return left
+
+        first = []
+        for row in self.rows:
+            if row.key not in self._tuned:
+                self.found[row.key].choice = TrialChoice({}, self._run(row).preset.train.epochs)
+                first += self._runs(row)
+            elif row.like is None:
+                first += self._trials(row)
+        execute = _execute_here if self.plan.workers <= 1 else _execute_in_processes
+        execute(
+            unfinished(first),
+            lambda run, record: unfinished(finish(run, record)),
+            self.plan.workers,
+        )
+        return self.found
+
+    def _note(self, run: Run, record: Record | None) -> list[Run]:
+        """Keep what was found, None for nothing; return the runs that can be begun now."""
+        found, is_trial = self.found[run.row.key], run.choice is None
+        if record is not None and "failed" in record:
+            kind = "trial" if is_trial else f"seed {run.seed}"
+            found.failed.append(f"{kind}: {record['failed']}")
+        elif record is not None and is_trial:
+            found.trials.append(record)
+        elif record is not None:
+            found.runs[run.seed] = record
+        if not is_trial:
+            return []
+        self._pending[run.row.key] -= 1
+        return [] if self._pending[run.row.key] else self._choose(run.row)
+
+    def _choose(self, row: Row) -> list[Run]:
+        """Take the trial with the least loss on held-out posts; return the runs that follow."""
+        found = self.found[row.key]
+        followers = [x for x in self.rows if x.like == row.key and x.key in self._tuned]
+        if not found.trials:
+            for other in followers if found.failed else ():
+                self.found[other.key].failed.append(f"the trials of {row.key} failed")
+            return []
+        tried = [trial.settings for trial in self._trials(row)]
+        found.trials.sort(key=lambda record: tried.index(record["settings"]))
+        best = min(found.trials, key=lambda record: float(record["val_loss"]))
+        found.choice = TrialChoice(best["settings"], best["epochs"])
+        return self._runs(row) + [run for other in followers for run in self._trials(other)]
+
+    def _runs(self, row: Row) -> list[Run]:
+        """Return the runs of all its seeds, with what its trials chose."""
+        choice = self.found[row.key].choice
+        return [self._run(row, seed=seed, choice=choice) for seed in self._seeds(row)]
+
+    def _seeds(self, row: Row) -> range:
+        if row.key in self.shown:
+            return range(self.plan.seeds)
+        return range(1 if row.key in self._drawn else 0)
+
+    def _trials(self, row: Row) -> list[Run]:
+        """Return a row's trials: one of each candidate for its tuned setting.
+
+        One, with the other's setting, of a row like another whose choice is known.
+        """
+        if row.key not in self._tuned:
+            return []
+        if row.like is not None:
+            choice = self.found[row.like].choice
+            return [self._run(row, settings={} if choice is None else choice.settings)]
+        method, preset = get_method(row.method), self._run(row).preset
+        if not method.tuned:
+            return [self._run(row)]
+        value = getattr(preset.train, method.tuned, None)
+        if value is None:
+            default = {f.name: f.default for f in dataclasses.fields(method.config)}
+            value = preset.model.get(method.tuned, default[method.tuned])
+        factors = FACTORS[: self.plan.trials]
+        return [self._run(row, settings={method.tuned: value * factor}) for factor in factors]
+
+    def _run(self, row: Row, **changes: Any) -> Run:
+        run = Run(
+            str(self.folder),
+            row,
+            encoder_setting(row, self.plan.encoder).key,
+            epochs=self.plan.epochs,
+            plugins=tuple(LOADED),
+            device=self.plan.device,
+            **changes,
+        )
+        keep = row.key in self._drawn and run.seed == 0 and run.choice is not None
+        return dataclasses.replace(run, keep_fused=keep)
+
+
+# Called with each run and what was found; returns the runs that could not be begun before.
+_OnDone = Callable[[Run, Record], Iterable[Run]]
+
+
+def _execute_here(runs: Sequence[Run], on_done: _OnDone, workers: int) -> None:
+    waiting = deque(runs)
+    while waiting:
+        run = waiting.popleft()
+        waiting.extend(on_done(run, execute_run(run)))
+
+
+def _execute_in_processes(runs: Sequence[Run], on_done: _OnDone, workers: int) -> None:
+    """Execute runs, and what follows from them, in `workers` processes with a pool each.
+
+    An exception, and so a signal to this process, ends the workers, and their temporary files go.
+    """
+    waiting = deque(runs)
+    idle: list[ProcessPoolExecutor | None] = [None] * workers  # None: to be started
+    busy: dict[Future[Record], tuple[ProcessPoolExecutor, Run]] = {}
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    resource_tracker.ensure_running()  # by the first process it would be, with signals let through
+    others = set(multiprocessing.active_children())
+    try:
+        while waiting or busy:
+            while waiting and idle:
+                run, pool = waiting.popleft(), idle.pop()
+                future, pool = _submit(run, pool, threads)
+                busy[future] = pool, run
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                pool, run = busy.pop(future)
+                try:
+                    record = future.result()
+                    idle.append(pool)
+                except (BrokenProcessPool, SystemExit):
+                    record = {"failed": "the process died, perhaps for want of memory"}
+                    pool.shutdown()
+                    idle.append(None)
+                waiting.extend(on_done(run, record))
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        for pool in (*filter(None, idle), *(pool for pool, _ in busy.values())):
+            pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+    run: Run, pool: ProcessPoolExecutor | None, threads: int
+) -> tuple[Future[Record], ProcessPoolExecutor]:
+    """Give a run to a process, a fresh one where there is none or it has died while idle.
+
+    It is spawned: a fork would inherit torch's threads as they stand.
+    """
+    if pool is not None:
+        try:
+            return pool.submit(_execute_in_worker, run), pool
+        except BrokenProcessPool:
+            pool.shutdown()
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=(threads,))
+    # Signals wait until the process knows what to do with them; it inherits the mask.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return pool.submit(_execute_in_worker, run), pool
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    for number in SIGNALS:
+        signal.signal(number, _exit_worker)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _execute_in_worker(run: Run) -> Record:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return execute_run(run)
+
+
+def _exit_worker(number: int, frame: object) -> None:
+    """End a worker, without a traceback and after it has cleaned up."""
+    sys.exit(128 + number)
+
+
+def _exit_with_parent() -> None:
+    """End with the process that started this one, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
