@@ -21,7 +21,7 @@ from export import SGMFT, sample
 from matplotlib.figure import Figure
 from measuring import print_row
 
-from sgmft.data.synthetic.texts import PLACES, write
+from sgmft.data.synthetic.texts import PLACES, write_text
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 
 SIZES = (1_000, 10_000, 100_000)
@@ -33,7 +33,7 @@ def table(path: Path, posts: int) -> Path:
     with path.open("w", encoding="utf-8") as out:
         for i in range(posts):
             rng = np.random.default_rng(i)
-            text = write(rng, PLACES[i % len(PLACES)], "", 0.3)
+            text = write_text(rng, PLACES[i % len(PLACES)], "", 0.3)
             out.write(json.dumps({"text": f"{text} {i}"}, ensure_ascii=False) + "\n")
     return path
 

@@ -22,7 +22,7 @@ from export import SGMFT, sample
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sgmft.data.synthetic.texts import PLACES, write
+from sgmft.data.synthetic.texts import PLACES, write_text
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, svg_text
 
 EVERY = 2.0  # seconds between two looks at the process
@@ -34,7 +34,7 @@ def table(folder: Path, posts: int, different: int) -> Path:
     contents = []
     for i in range(different):
         rng = np.random.default_rng(i)
-        row = {"text": f"{write(rng, PLACES[i % len(PLACES)], '', 0.3)} {i}"}
+        row = {"text": f"{write_text(rng, PLACES[i % len(PLACES)], '', 0.3)} {i}"}
         if i % 2:
             row["image"] = f"pictures/{i}.jpg"
             shades = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)

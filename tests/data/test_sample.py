@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from sgmft.data.synthetic.damage import KINDS
-from sgmft.data.synthetic.plan import Crowd
+from sgmft.data.synthetic.posts import Crowd
 from sgmft.data.synthetic.sample import write_sample
-from sgmft.data.synthetic.texts import PLACES, write
+from sgmft.data.synthetic.texts import PLACES, write_text
 from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
@@ -101,7 +101,9 @@ def test_without_noise_both_sides_tell(tmp_path: Path) -> None:
 
 def test_noise_decorates_texts() -> None:
     crowd = Crowd(seed=0, users=1)
-    texts = "".join(write(crowd.make_rng("t", i), PLACES[i % 7], "就酱", 0.35) for i in range(200))
+    texts = "".join(
+        write_text(crowd.make_rng("t", i), PLACES[i % 7], "就酱", 0.35) for i in range(200)
+    )
     for mark in (r"http://t\.cn/\w+", r"//@", r" @", r"\[二哈\]", r"#.+#", "😂", "mood", "滴"):
         assert re.search(mark, texts), mark
 

@@ -1,34 +1,83 @@
-"""One synthetic post: its row of the table and its picture files."""
+"""Synthetic posts: who writes from where, which modality tells the place, and the post itself."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from sgmft.data.synthetic import scenes, texts
-from sgmft.data.synthetic.plan import Crowd, PostPlan
+from sgmft.data.synthetic.scenes import draw_scene
+from sgmft.data.synthetic.texts import PLACES, phrases, write_text
 
-NO_PICTURE = 0.285  # of the posts whose text tells the place
+BLOCK = len(PLACES)  # posts in which each label occurs once
 
-NO_TEXT = 0.136  # of the posts whose pictures tell it
+FOLD = 5  # blocks in which each label is a test post once
 
-ELSEWHERE = 0.65  # of the posts whose text tells the place and that have pictures: another place
+NO_PICTURE = 0.285  # of the posts whose text alone tells the place
 
-FORMATS = (("jpg", 0.94), ("png", 0.03), ("webp", 0.02), ("gif", 0.01))
+NO_TEXT = 0.136  # of the posts whose pictures alone tell it
+
+ELSEWHERE = 0.65  # of the posts whose text alone tells it and that have pictures: another place
+
+FORMATS = {"jpg": 0.94, "png": 0.03, "webp": 0.02, "gif": 0.01}
+
+QUALITY = 80  # of JPEG and WebP
 
 
-def name(index: int) -> str:
+@dataclass(frozen=True)
+class PostPlan:
+    """What is settled about a post before it is written."""
+
+    label: str
+    informative: str
+    split: str
+    user: str
+    sign: str
+
+
+class Crowd:
+    """The authors of one sample, and what they post.
+
+    Args:
+        seed: decides the crowd and all its posts.
+        users: how many authors.
+    """
+
+    def __init__(self, seed: int, users: int) -> None:
+        self.seed = seed
+        generators = [self.make_rng("user", user) for user in range(users)]
+        self._taste = np.stack([rng.dirichlet(np.full(BLOCK, 2.0)) for rng in generators])
+        self._signs = [str(rng.choice(phrases("anywhere")["signs"])) for rng in generators]
+
+    def make_rng(self, purpose: str, index: int) -> np.random.Generator:
+        """Return the generator that serves one purpose for one post, user or block."""
+        return np.random.default_rng((self.seed, *purpose.encode(), index))
+
+    def plan(self, index: int, noise: float) -> PostPlan:
+        """Settle post number `index`; any order of calls gives the same posts."""
+        block, place = divmod(index, BLOCK)
+        label = int(self.make_rng("labels", block).permutation(BLOCK)[place])
+        fold = self.make_rng("split", block // FOLD).permutation(BLOCK)
+        split = "test" if fold[label] % FOLD == block % FOLD else "train"
+        rng = self.make_rng("plan", index)
+        shares = np.array([max(0.0, 1 - 1.43 * noise), 0.8 * noise, 0.63 * noise])
+        informative = ("both", "text", "image")[int(rng.choice(3, p=shares / shares.sum()))]
+        liking = self._taste[:, label] + 1e-6
+        user = int(rng.choice(len(liking), p=liking / liking.sum()))
+        return PostPlan(PLACES[label], informative, split, f"user{user:03d}", self._signs[user])
+
+
+def post_id(index: int) -> str:
     """Return the identifier of post number `index`."""
     return f"post-{index:05d}"
 
 
-def row(index: int, plan: PostPlan, text: str, images: list[str]) -> dict[str, Any]:
+def make_row(index: int, plan: PostPlan, text: str, images: list[str]) -> dict[str, Any]:
     """Return a row of the table."""
     return {
-        "id": name(index),
+        "id": post_id(index),
         "user": plan.user,
         "text": text,
         "images": images,
@@ -46,16 +95,16 @@ def write_post(
     plan, rng = crowd.plan(index, noise), crowd.make_rng("text", index)
     silent = plan.informative == "image" and rng.random() < NO_TEXT
     place = None if plan.informative == "image" else plan.label
-    text = "" if silent else texts.write(rng, place, plan.sign, noise)
+    text = "" if silent else write_text(rng, place, plan.sign, noise)
     rng, images = crowd.make_rng("image", index), []
-    for number, shown in enumerate(_shown(rng, plan, noise, several)):
-        suffix = str(rng.choice([kind for kind, _ in FORMATS], p=[share for _, share in FORMATS]))
+    for number, shown in enumerate(_choose_scenes(rng, plan, noise, several)):
+        suffix = rng.choice([*FORMATS], p=[*FORMATS.values()])
         images.append(f"images/{index:05d}_{number}.{suffix}")
-        save(scenes.draw_scene(rng, shown, noise), folder / images[-1])
-    return row(index, plan, text, images)
+        draw_scene(rng, shown, noise).save(folder / images[-1], quality=QUALITY)
+    return make_row(index, plan, text, images)
 
 
-def _shown(
+def _choose_scenes(
     rng: np.random.Generator, plan: PostPlan, noise: float, several: float
 ) -> list[str | None]:
     """Return what each picture of a post shows: a place, or None for something unrelated."""
@@ -63,15 +112,10 @@ def _shown(
     if plan.informative == "text":
         if rng.random() < NO_PICTURE:
             return []
-        others: list[str | None] = [None]
+        other = None
         if rng.random() < ELSEWHERE:
-            others.append(str(rng.choice([place for place in texts.PLACES if place != plan.label])))
-        return [others[-1] if rng.random() < 0.7 else None for _ in range(number)]
+            other = str(rng.choice([place for place in PLACES if place != plan.label]))
+        return [other if rng.random() < 0.7 else None for _ in range(number)]
     shown = [None if rng.random() < noise else plan.label for _ in range(number)]
     shown[int(rng.integers(number))] = plan.label
     return shown
-
-
-def save(picture: Image.Image, path: Path) -> None:
-    """Save a picture in the format its name tells; JPEG and WebP with quality 80."""
-    picture.save(path, quality=80)

@@ -13,7 +13,6 @@ Phrases = Mapping[str, Sequence[str]]
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
-
 PLACES = ("Home", "School", "Work", "Shopping Center", "Cinema", "Travel", "Restaurant")
 
 
@@ -30,7 +29,7 @@ def phrases(place: str) -> Phrases:
     }
 
 
-def write(rng: np.random.Generator, place: str | None, sign: str, noise: float) -> str:
+def write_text(rng: np.random.Generator, place: str | None, sign: str, noise: float) -> str:
     """Write one post.
 
     Args:
@@ -60,10 +59,6 @@ def write(rng: np.random.Generator, place: str | None, sign: str, noise: float) 
     ends = ("，", "。", "！", "～", "…", " ")
     text = "".join(part + _pick(rng, ends) for part in parts).strip("， ")
     return _decorate(rng, _misspell(rng, text, noise), place, noise)
-
-
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(rng.integers(len(options)))]
 
 
 def _fill(rng: np.random.Generator, lists: Phrases, kind: str) -> str:
@@ -108,3 +103,7 @@ def _decorate(rng: np.random.Generator, text: str, place: str | None, noise: flo
     if rng.random() < 0.5 * noise:
         text = f"{text}//@{_pick(rng, anywhere['names'])}:{_pick(rng, anywhere['chatter'])}"
     return text
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]

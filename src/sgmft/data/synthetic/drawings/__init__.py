@@ -1,1 +1,0 @@
-"""The drawings: a board to draw on, props, and one file per place."""
