@@ -32,7 +32,7 @@ from sgmft.features.features import LabelledFeatures
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.registry import METHODS, find_method
-from sgmft.training.fit import TrainingTask, choose, refit
+from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.files import write_whole
 
 FOLDS, TRIALS, HELD_OUT = 5, 3, 0.1
@@ -180,10 +180,10 @@ def run(
         tried = []
         for factor in FACTORS[:TRIALS]:
             setting = {method.tuned: getattr(preset.train, method.tuned) * factor}
-            choice = choose(task(setting), held)
-            tried.append((choice.kept.val_loss, setting, choice.kept.epoch))
+            choice = train_with_validation(task(setting), held)
+            tried.append((choice.selected.val_loss, setting, choice.selected.epoch))
         _, settings, epochs = min(tried, key=lambda one: one[0])
-    network = refit(task(settings), epochs)
+    network = train_on_all(task(settings), epochs)
     return (
         predict_logits(network, data.features.take(torch.tensor(test))).logits.softmax(-1).numpy()
     )

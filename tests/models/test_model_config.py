@@ -7,7 +7,7 @@ from small_model import SMALL
 from torch import nn
 
 from sgmft.errors import SgmftError
-from sgmft.models.sgmft import SGMFT, ModelConfig, own_width
+from sgmft.models.sgmft import SGMFT, ModelConfig, shared_width
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_defaults_are_the_papers():
 )
 def test_the_width_is_the_shared_spaces_or_512(widths, shared, width):
     config = ModelConfig(3, *widths, shared_space=shared)
-    assert config.width == own_width(*widths, shared) == width
+    assert config.width == shared_width(*widths, shared) == width
     assert config.projected is not shared
     assert ModelConfig(3, *widths, shared_space=shared, width=16).width == 16
 

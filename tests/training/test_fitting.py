@@ -22,10 +22,10 @@ from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
 from sgmft.training.fit import (
     TrainingTask,
-    choose,
     fit_network,
-    kept_epoch,
-    refit,
+    selected_epoch,
+    train_on_all,
+    train_with_validation,
     validation_metrics,
 )
 from synthetic_features import INFO, NearestMean, make_features
@@ -65,7 +65,7 @@ def test_a_solved_network_is_solved_again_on_all_posts(refit):
     assert not torch.equal(centres(task.data, []), centres(task.data, HELD))
     torch.testing.assert_close(choice.network.means, expected)
     (line,) = choice.history
-    assert (line.epoch, choice.kept) == (1, line)
+    assert (line.epoch, choice.selected) == (1, line)
     assert 0 < line.val_loss < math.inf and line.val_accuracy > 0.9  # of those held out
     assert len(told) == 1 + refit and repr(told[0]) == repr(line)
     assert all(math.isnan(later.val_loss) for later in told[1:])
@@ -107,21 +107,21 @@ def misled(**settings: Any) -> TrainingTask:
 
 def test_all_posts_are_learned_from_for_as_many_epochs_as_held_out_posts_chose(trained):
     task = misled()
-    chosen = choose(task, HELD)
-    assert chosen.kept.epoch < 6  # so that the epochs chosen are not simply all
+    chosen = train_with_validation(task, HELD)
+    assert chosen.selected.epoch < 6  # so that the epochs chosen are not simply all
     trained.clear()
     fitted = fit_network(task, HELD)
-    best = chosen.kept.epoch
+    best = chosen.selected.epoch
     assert trained == [(39, 8, 2, best + 2), (45, best, 0, best)]
     assert repr(fitted.history) == repr(chosen.history)
-    again = refit(task, chosen.kept.epoch).state_dict()
+    again = train_on_all(task, chosen.selected.epoch).state_dict()
     for name, value in fitted.network.state_dict().items():
         assert torch.equal(again[name], value)
 
 
 def test_without_refitting_the_choice_is_kept():
     task = misled()
-    chosen = choose(task, HELD).network.state_dict()
+    chosen = train_with_validation(task, HELD).network.state_dict()
     alone = fit_network(replace(task, preset=replace(task.preset, refit=False)), HELD).network
     assert all(torch.equal(value, chosen[name]) for name, value in alone.state_dict().items())
     fitted = fit_network(task, HELD).network
@@ -132,7 +132,7 @@ def test_without_held_out_posts_all_epochs_are_trained_on_all_posts(trained):
     choice = fit_network(elements(), [])
     assert trained == [(45, 8, 3, 8)]
     assert all(math.isnan(line.val_loss) for line in choice.history)
-    assert validation_metrics(choice.kept) == {}
+    assert validation_metrics(choice.selected) == {}
 
 
 @pytest.mark.parametrize("patience", [0, 7])
@@ -140,18 +140,18 @@ def test_the_epoch_kept_is_the_one_whose_figures_are_the_networks(patience):
     """With patience that of the least loss on held-out posts, without it the last."""
     task = misled()
     train = replace(task.preset.train, patience=patience)
-    chosen = choose(replace(task, preset=replace(task.preset, train=train)), HELD)
+    chosen = train_with_validation(replace(task, preset=replace(task.preset, train=train)), HELD)
     losses = [line.val_loss for line in chosen.history]
     assert len(losses) == 8 and losses.index(min(losses)) + 1 < 8
-    assert chosen.kept.epoch == (losses.index(min(losses)) + 1 if patience else 8)
-    loss = float(cross_entropy(*chosen.unseen))
-    assert validation_metrics(chosen.kept)["validation loss"] == pytest.approx(loss, rel=1e-5)
+    assert chosen.selected.epoch == (losses.index(min(losses)) + 1 if patience else 8)
+    loss = float(cross_entropy(*chosen.held_out))
+    assert validation_metrics(chosen.selected)["validation loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_an_epoch_of_which_nothing_is_known_is_not_the_best():
-    lines = choose(elements(patience=6, epochs=3), HELD).history
+    lines = train_with_validation(elements(patience=6, epochs=3), HELD).history
     broken = [lines[0]._replace(val_loss=math.nan), *lines[1:]]
-    assert kept_epoch(broken, 6) == min(lines[1:], key=lambda line: line.val_loss)
+    assert selected_epoch(broken, 6) == min(lines[1:], key=lambda line: line.val_loss)
 
 
 @pytest.mark.parametrize("held", [[], HELD])
@@ -218,7 +218,7 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
 
 
 def test_scales_are_those_of_the_posts_that_are_learned_from():
-    chosen = choose(elements(scale="standard", epochs=1), HELD).network
+    chosen = train_with_validation(elements(scale="standard", epochs=1), HELD).network
     data = make_features()
     kept = [i for i in range(45) if i not in HELD]
     mean = data.features.text[kept].mean(0)
@@ -240,4 +240,4 @@ def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged
     assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well
     assert line.val_loss > line.loss
     told = {"validation accuracy": line.val_accuracy, "validation loss": line.val_loss}
-    assert validation_metrics(choice.kept) == told
+    assert validation_metrics(choice.selected) == told

@@ -126,10 +126,7 @@ class Features:
 
 
 class LabelledFeatures(NamedTuple):
-    """Features of N posts and their classes (N,).
-
-    In their place may be what gives batches in the same way, for a network that reads those.
-    """
+    """Features of N posts and their classes (N,)."""
 
     features: Features
     labels: Tensor

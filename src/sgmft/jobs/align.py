@@ -16,13 +16,12 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.features.features import LabelledFeatures
-from sgmft.training.align.contrastive import recall
-from sgmft.training.align.encoders import ClipSubject, MappedSubject
-from sgmft.training.align.pairs import pairs_of
-from sgmft.training.align.trainer import embed, train_pairs
+from sgmft.training.align.contrastive import Retrieval, embed, recall
+from sgmft.training.align.encoders import ClipAlignment, ProjectionAlignment
+from sgmft.training.align.pairs import find_pairs
+from sgmft.training.dataset import hold_out
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.trainer import Epoch
+from sgmft.training.trainer import Epoch, train
 from sgmft.utils.files import check_output, write_whole, writing
 
 RECORD, UNFINISHED = "align.json", "checkpoint"
@@ -93,7 +92,7 @@ def align(
         )
     store = source.store(tokens=False)
     encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
-    pairs, skipped = pairs_of(encoded)
+    pairs, skipped = find_pairs(encoded)
     out = pairs.held_out(seed)
     before = None
     if info.shared_space:
@@ -101,26 +100,27 @@ def align(
         before = recall(text, image)
     torch.manual_seed(seed)
     subject = (
-        ClipSubject(source, pairs, tuning or CLIP, seed)
+        ClipAlignment(source, pairs, tuning or CLIP, seed)
         if clip
-        else MappedSubject(source, pairs, ~out, width, seed)
+        else ProjectionAlignment(source, pairs, ~out, width, seed)
     )
-    data = LabelledFeatures(subject.data, pairs.number)
-    seen, watched = data.take(~out), data.take(out)
+    train_set, validation = hold_out(subject.data, pairs.number, out)
     with writing(folder):
         (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
-    history = train_pairs(
+    torch.manual_seed(subject.config.seed)
+    history = train(
         subject.model,
-        seen,
-        watched,
+        train_set,
+        validation,
         subject.config,
+        objective=Retrieval(),
         checkpoint=folder / UNFINISHED,
         device=source.device,
         on_epoch=on_epoch,
     )
-    after = recall(*embed(subject.model, watched))
+    after = recall(*embed(subject.model, validation.features))
     subject.save(folder)
-    found = Aligned(len(seen.labels), len(watched.labels), skipped, before, after, history)
+    found = Aligned(len(train_set.labels), len(validation.labels), skipped, before, after, history)
     values = asdict(found) | {"history": [line._asdict() for line in history]}
     with writing(folder / RECORD):
         write_whole(folder / RECORD, json.dumps(values, ensure_ascii=False, indent=2).encode())

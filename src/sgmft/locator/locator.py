@@ -152,7 +152,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         """
         if self.tuning is not None:
             from sgmft.training.finetune.stage import (  # heavy, and seldom asked for
-                Stage,
+                FineTuning,
                 check_tunable,
             )
 
@@ -192,17 +192,17 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         if self.tuning is None:
             choice = fit_network(task, val_rows, checkpoint=folder, **run)
         else:
-            stage = Stage(task, known.encoded, self.encoder_settings, self.tuning)
+            stage = FineTuning(task, known.encoded, self.encoder_settings, self.tuning)
             self.forget_encoder()  # its memory is needed
             choice, tuned = stage.run(val_rows, checkpoint=folder, **run)
             self.use_tuned(tuned)
         self.network = choice.network
-        temperature = fit_temperature(*choice.unseen)
-        probs = (choice.unseen.logits / temperature).softmax(-1)
-        self.held_out = HeldOutProbabilities(probs.numpy(), choice.unseen.labels.numpy())
+        temperature = fit_temperature(*choice.held_out)
+        probs = (choice.held_out.logits / temperature).softmax(-1)
+        self.held_out = HeldOutProbabilities(probs.numpy(), choice.held_out.labels.numpy())
         self.training = TrainingRecord(
             TrainingData(**known.record(len(val_rows))),
-            validation_metrics(choice.kept),
+            validation_metrics(choice.selected),
             temperature,
             [epoch._asdict() for epoch in choice.history],
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,27 @@ class Vectors(Protocol):
 
     def split(self, size: int, /) -> Iterable[Tensor]:
         """The vectors in order, `size` at a time."""
+        ...
+
+
+class BatchSource(Protocol):
+    """N posts of which batches are cut: `Features`, or raw posts that an encoder in training reads.
+
+    Networks are trained and run on either.
+    """
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor, /) -> Self:
+        """The posts at these positions, in that order."""
+        ...
+
+    def batch(self, rows: Tensor | slice | None, /, ngrams: bool = False) -> Any:
+        """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
+        ...
+
+    def contents(self) -> Iterator[Tensor]:
+        """What tells these posts from others, part by part."""
         ...
 
 
@@ -252,7 +273,7 @@ class Network(nn.Module, ABC):
         """
         return criterion(output.logits, labels)
 
-    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The weights that are trained, by learning rate, as torch's optimizers take them."""
         return [{"params": [x for x in self.parameters() if x.requires_grad], "lr": learning_rate}]
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Run a network on many posts, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sgmft.features.features import Features
-from sgmft.models.base import ClosedFormNetwork, Network, Output
+from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output
 
 EVALUATION_BATCH = 256  # posts; networks may compare every feature of one with every other
 
@@ -17,7 +16,7 @@ SOLVED_BATCH = 1024  # of networks without layers, which otherwise spend their t
 
 
 class NetworkOutputs(NamedTuple):
-    """What a network says of N posts, on the CPU."""
+    """Outputs of a network for N posts, on the CPU."""
 
     logits: Tensor  # (N, K)
     fused: Tensor  # (N, D)
@@ -25,17 +24,17 @@ class NetworkOutputs(NamedTuple):
 
 
 @torch.inference_mode()
-def predict_logits(model: Network, features: Features) -> NetworkOutputs:
-    """Run a network on all posts, batch by batch."""
+def predict_logits(model: Network, posts: BatchSource) -> NetworkOutputs:
+    """Outputs for all posts; the network is in evaluation mode afterwards."""
     model.eval()
-    if not len(features):
+    if not len(posts):
         none = torch.zeros(0, model.config.classes)
         return NetworkOutputs(none, none, torch.zeros(0, 2))
     device = next(iter(model.state_dict().values())).device
     parts: list[NetworkOutputs] = []
     size = SOLVED_BATCH if isinstance(model, ClosedFormNetwork) else EVALUATION_BATCH
-    for start in range(0, len(features), size):
-        batch = features.batch(slice(start, start + size), model.uses_ngrams).to(device)
+    for start in range(0, len(posts), size):
+        batch = posts.batch(slice(start, start + size), model.uses_ngrams).to(device)
         output: Output = model(batch)
         guidance = torch.full((len(output.logits), 2), math.nan)
         if output.guidance is not None:

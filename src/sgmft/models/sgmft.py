@@ -89,7 +89,7 @@ class ModelConfig(NetworkConfig):
 
     Attributes:
         width: D; 0 takes the width of the space that the encoder's towers share, as printed, or
-            512 where they share none: see `own_width` (*).
+            512 where they share none: see `shared_width` (*).
         view: pooled features as D scalar elements, or word and region tokens.
         element_width: w, numbers in one element of a head; elements view only.
         heads: h.
@@ -126,7 +126,7 @@ class ModelConfig(NetworkConfig):
     def __post_init__(self) -> None:
         object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
         if self.width == 0:
-            D = own_width(self.text_width, self.image_width, self.shared_space)
+            D = shared_width(self.text_width, self.image_width, self.shared_space)
             object.__setattr__(self, "width", D)
         super().__post_init__()
         check_widths(self.classifier_widths)
@@ -153,7 +153,7 @@ class ModelConfig(NetworkConfig):
         return not (self.shared_space and self.text_width == self.image_width == self.width)
 
 
-def own_width(text_width: int, image_width: int, shared_space: bool) -> int:
+def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:
     """D where none is asked for: a shared space's width, or 512 where the towers share none."""
     return text_width if shared_space and text_width == image_width else 512
 

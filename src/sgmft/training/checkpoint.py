@@ -20,15 +20,13 @@ from sgmft.models.presets import TrainConfig
 from sgmft.utils.files import make_whole, writing
 
 if TYPE_CHECKING:
-    from sgmft.features.features import LabelledFeatures
     from sgmft.models.base import Network
+    from sgmft.training.dataset import LabelledData
 
 FILE = "checkpoint.safetensors"
 
 
-def identity_of(
-    model: Network, parts: Iterable[LabelledFeatures | None], config: TrainConfig
-) -> str:
+def identity_of(model: Network, parts: Iterable[LabelledData | None], config: TrainConfig) -> str:
     """Digest of everything that decides a run, so that only the same run is continued.
 
     Args:

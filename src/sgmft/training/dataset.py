@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,39 @@ from sgmft.data.splits import fingerprint
 from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
+from sgmft.models.base import BatchSource
+
+
+class LabelledData(Protocol):
+    """N posts and their labels (N,): `LabelledFeatures`, or raw posts for a fine-tuned encoder."""
+
+    @property
+    def features(self) -> BatchSource:
+        """Of the posts."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes 0..K-1, or what numbers different contents."""
+        ...
+
+
+class LabelledPosts(NamedTuple):
+    """N posts of any kind and their labels (N,)."""
+
+    features: BatchSource
+    labels: Tensor
+
+
+def hold_out(
+    posts: BatchSource, labels: Tensor, held_out: Tensor
+) -> tuple[LabelledPosts, LabelledPosts]:
+    """Posts to train on, and those held out, which are where a mask (N,) is True."""
+    train, validation = (
+        LabelledPosts(posts.take(rows), labels[rows])
+        for rows in ((~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0])
+    )
+    return train, validation
 
 
 @dataclass(frozen=True)
@@ -39,7 +72,7 @@ class TrainingSet:
         return torch.tensor([number[name] for name in self.names])
 
     def record(self, held_out: int) -> dict[str, Any]:
-        """What a saved model remembers of them; `held_out` of them chose the epoch."""
+        """Facts about them for a saved model; `held_out` of them chose the epoch."""
         return {
             "fingerprint": fingerprint(zip(self.encoded.keys, self.names, strict=True)),
             "posts": len(self.names),
@@ -52,7 +85,7 @@ class TrainingSet:
 def training_set(
     posts: Sequence[Post], encode: Callable[[Sequence[Post]], EncodedPosts], strict: bool = False
 ) -> TrainingSet:
-    """The labelled posts that can be encoded; warns of a label that only one of them has.
+    """Encode the labelled posts; warn of a label that only one of them has.
 
     Args:
         strict: refuse all posts when one has an error or cannot be encoded.
@@ -70,10 +103,10 @@ def training_set(
     names = [str(post.label) for post in encoded.posts]
     labels = sorted(set(names))
     if len(labels) < 2:
-        told = describe_errors(skipped)
+        reasons = describe_errors(skipped)
         raise SgmftError(
             f"Training needs posts of at least two labels; {len(names)} usable posts have "
-            f"{len(labels)}" + (f", and were left out: {told}." if told else ".")
+            f"{len(labels)}" + (f", and were left out: {reasons}." if reasons else ".")
         )
     warn_about_singleton_labels(names)
     return TrainingSet(encoded, names, labels, skipped)

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
+from torch import Tensor
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
@@ -18,7 +19,7 @@ from sgmft.models.base import ClosedFormNetwork, Network
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
-from sgmft.models.sgmft import own_width
+from sgmft.models.sgmft import shared_width
 from sgmft.training.trainer import Epoch, train
 
 
@@ -32,7 +33,7 @@ class TrainingTask:
         info: of the encoder that made the features.
         method: the system.
         preset: its settings.
-        prompts: (K, Dt) the labels as encoded texts, for methods that ask for them.
+        prompts: (K, Dt) the labels as encoded texts, for methods that need them.
     """
 
     data: LabelledFeatures
@@ -40,7 +41,7 @@ class TrainingTask:
     info: EncoderInfo
     method: Method
     preset: Preset
-    prompts: torch.Tensor | None = None
+    prompts: Tensor | None = None
 
     def network(self, features: Features) -> Network:
         """A new network: weights decided by the seed, scales taken from these posts."""
@@ -65,54 +66,79 @@ class TrainingTask:
         return network
 
 
-class HeldOutLogits(NamedTuple):
-    """What a network says of N labelled posts that it has not learned from."""
+class RunOptions(TypedDict, total=False):
+    """How a training runs, whatever it learns; see `sgmft.training.trainer.train`."""
 
-    logits: torch.Tensor  # (N, K)
-    labels: torch.Tensor  # (N,)
+    checkpoint: Path | None
+    track: str | Path | None
+    device: str | None
+    on_epoch: Callable[[Epoch], None] | None
+
+
+class HeldOutLogits(NamedTuple):
+    """Logits of N labelled posts by a network that has not learned from them."""
+
+    logits: Tensor  # (N, K)
+    labels: Tensor  # (N,)
 
 
 class FitResult(NamedTuple):
-    """What held-out posts chose: the network, and the log of its training.
+    """A trained network, and the log of its training.
 
     Attributes:
-        unseen: what it said of the posts that it had not learned from; there may be none.
-        kept: the epoch after which the network was as it is.
+        held_out: logits of posts that it had not learned from; there may be none.
+        selected: the epoch whose weights it has, or had before it was trained anew on all posts.
     """
 
     network: Network
     history: list[Epoch]
-    unseen: HeldOutLogits
-    kept: Epoch
+    held_out: HeldOutLogits
+    selected: Epoch
 
 
-def choose(task: TrainingTask, held_out: Sequence[int], **run: Any) -> FitResult:
-    """Train on the posts that are not held out; those that are decide which epoch is kept.
+def fit_network(
+    task: TrainingTask, held_out: Sequence[int], **run: Unpack[RunOptions]
+) -> FitResult:
+    """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
+
+    Args:
+        held_out: positions of the validation posts; may be empty.
+        run: of both trainings; each has a folder of its own in that of the checkpoints.
+
+    Returns:
+        The network; the rest is of the training with held-out posts.
+    """
+    result = train_with_validation(task, held_out, **in_subfolder(run, "choose"))
+    if not task.preset.refit or not held_out:
+        return result
+    network = train_on_all(task, result.selected.epoch, **in_subfolder(run, "refit"))
+    return result._replace(network=network)
+
+
+def train_with_validation(
+    task: TrainingTask, held_out: Sequence[int], **run: Unpack[RunOptions]
+) -> FitResult:
+    """Train on the posts that are not held out; those that are select the epoch.
 
     Args:
         held_out: positions of the validation posts; with none, all epochs are trained on all posts.
-        run: checkpoint, track, device, on_epoch; see `sgmft.training.trainer.train`.
 
     Raises:
         SgmftError: the training has diverged.
     """
-    seen, watched = task.data, None
+    train_set, validation = task.data, None
     if held_out:
-        out = torch.zeros(len(task.data.labels), dtype=torch.bool)
-        out[list(held_out)] = True
-        seen, watched = task.data.take(~out), task.data.take(out)
-    network = task.network(seen.features)
-    history = train(network, seen, watched, task.preset.train, **run)
-    _check(network, task)
-    kept = kept_epoch(history, task.preset.train.patience)
-    return FitResult(network, history, _unseen(network, task, watched), kept)
+        mask = mask_of(held_out, len(task.data.labels))
+        train_set, validation = task.data.take(~mask), task.data.take(mask)
+    network = task.network(train_set.features)
+    history = train(network, train_set, validation, task.preset.train, **run)
+    _check_finite(network, task)
+    selected = selected_epoch(history, task.preset.train.patience)
+    return FitResult(network, history, _held_out_logits(network, task, validation), selected)
 
 
-def refit(task: TrainingTask, epochs: int, **run: Any) -> Network:
+def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Network:
     """Train anew on all posts, for as many epochs as held-out posts chose.
-
-    Args:
-        run: as in `choose`.
 
     Raises:
         SgmftError: the training has diverged.
@@ -120,12 +146,25 @@ def refit(task: TrainingTask, epochs: int, **run: Any) -> Network:
     network = task.network(task.data.features)
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
     train(network, task.data, None, settings, **run)
-    _check(network, task)
+    _check_finite(network, task)
     return network
 
 
-def _check(network: Network, task: TrainingTask) -> None:
-    """Refuse a network that says of some training posts what are no numbers."""
+def in_subfolder(run: RunOptions, name: str) -> RunOptions:
+    """The options with the checkpoint in a folder of that name in its folder."""
+    folder = run.get("checkpoint")
+    return {**run, "checkpoint": None if folder is None else folder / name}
+
+
+def mask_of(positions: Sequence[int], length: int) -> Tensor:
+    """A mask (length,) that is True at the positions."""
+    mask = torch.zeros(length, dtype=torch.bool)
+    mask[list(positions)] = True
+    return mask
+
+
+def _check_finite(network: Network, task: TrainingTask) -> None:
+    """Refuse a network whose logits of some training posts are not finite."""
     some = task.data.features.take(torch.arange(min(len(task.data.labels), 32)))
     if not predict_logits(network, some).logits.isfinite().all():
         raise SgmftError(
@@ -134,40 +173,13 @@ def _check(network: Network, task: TrainingTask) -> None:
         )
 
 
-def fit_network(
-    task: TrainingTask,
-    held_out: Sequence[int],
-    *,
-    checkpoint: Path | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-    **run: Any,
-) -> FitResult:
-    """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
-
-    Args:
-        held_out: positions of the validation posts; may be empty.
-        checkpoint: folder of the state of interrupted runs.
-        on_epoch: called after each epoch.
-        run: track, device; see `sgmft.training.trainer.train`.
-
-    Returns:
-        The network; the rest is of the training that the held-out posts watched.
-    """
-    run["on_epoch"] = on_epoch
-    choice = choose(task, held_out, checkpoint=checkpoint and checkpoint / "choose", **run)
-    if not task.preset.refit or not held_out:
-        return choice
-    folder = checkpoint and checkpoint / "refit"
-    network = refit(task, choice.kept.epoch, checkpoint=folder, **run)
-    return choice._replace(network=network)
-
-
-def _unseen(
-    network: Network, task: TrainingTask, watched: LabelledFeatures | None
+def _held_out_logits(
+    network: Network, task: TrainingTask, validation: LabelledFeatures | None
 ) -> HeldOutLogits:
-    """Answers for posts that it has not learned from: those held out, or left out of its folds."""
-    if watched is not None:
-        return HeldOutLogits(predict_logits(network, watched.features).logits, watched.labels)
+    """Logits of the validation posts; without them those by folds of a closed-form network."""
+    if validation is not None:
+        logits = predict_logits(network, validation.features).logits
+        return HeldOutLogits(logits, validation.labels)
     if isinstance(network, ClosedFormNetwork) and network.held_out is not None:
         return HeldOutLogits(network.held_out, task.data.labels)
     return HeldOutLogits(torch.zeros(0, task.classes), task.data.labels[:0])
@@ -184,23 +196,23 @@ def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
         return info.logit_scale or 1.0
     if preset.model.get("view") != "tokens":
         return 1.0
-    width = own_width(info.text_width, info.image_width, info.shared_space)
+    width = shared_width(info.text_width, info.image_width, info.shared_space)
     return float((preset.model.get("width") or width) ** -0.5)
 
 
-def kept_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
+def selected_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
     """The epoch whose weights `sgmft.training.trainer.train` leaves.
 
     The one with the least validation loss; the last without patience or validation posts.
     """
-    watched = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
-    if not patience or not watched:
+    validated = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
+    if not patience or not validated:
         return history[-1]
-    return min(watched, key=lambda epoch: epoch.val_loss)
+    return min(validated, key=lambda epoch: epoch.val_loss)
 
 
-def validation_metrics(kept: Epoch) -> dict[str, float]:
+def validation_metrics(selected: Epoch) -> dict[str, float]:
     """Validation figures of an epoch; none without validation posts."""
-    if math.isnan(kept.val_loss):
+    if math.isnan(selected.val_loss):
         return {}
-    return {"validation accuracy": kept.val_accuracy, "validation loss": kept.val_loss}
+    return {"validation accuracy": selected.val_accuracy, "validation loss": selected.val_loss}

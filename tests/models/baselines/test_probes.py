@@ -273,7 +273,7 @@ def test_training_is_one_line_of_log_on_all_posts(method):
     assert line.accuracy == pytest.approx(float(right.float().mean()))
     if method is not LATE_AVERAGE:
         assert line.loss < line.val_loss < math.log(K)  # of posts left out in turn
-        assert set(validation_metrics(choice.kept)) == {
+        assert set(validation_metrics(choice.selected)) == {
             "validation accuracy",
             "validation loss",
         }

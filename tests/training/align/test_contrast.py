@@ -15,7 +15,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.features import Features
 from sgmft.training.align.contrastive import info_nce, recall
-from sgmft.training.align.pairs import Pairs, pairs_of
+from sgmft.training.align.pairs import Pairs, find_pairs
 from synthetic_features import make_features
 
 
@@ -71,7 +71,7 @@ def pairs(texts: list[int], images: list[int]) -> Pairs:
     text, image = (torch.tensor([[float(x)] for x in (*some, *more)]) for some in (texts, images))
     has = torch.ones(len(text), dtype=torch.bool)
     kept = [Post(str(i)) for i in range(len(text))]
-    return pairs_of(
+    return find_pairs(
         EncodedPosts(kept, [], [p.text for p in kept], Features(text, image, has, has))
     )[0]
 
@@ -101,7 +101,7 @@ def test_too_few_pairs_are_told_with_what_was_left_out():
     data = make_features(18).features
     refused = [Post(error="is empty")] * 2
     with pytest.raises(SgmftError, match=r"20 posts with text and picture, not \d+, and were left"):
-        pairs_of(EncodedPosts([Post(str(i)) for i in range(18)], refused, ["k"] * 18, data))
+        find_pairs(EncodedPosts([Post(str(i)) for i in range(18)], refused, ["k"] * 18, data))
 
 
 def test_the_scale_is_at_most_a_hundred():

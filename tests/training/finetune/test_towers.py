@@ -54,7 +54,7 @@ def made(clip: str, encoded: Any, tuning: Tuning) -> tuple[Tuned, RawPosts]:
     model = Tuned(
         Linear(), open_towers({"name": clip}, tuning, "cpu"), True, encoder.info.fingerprint
     )
-    raw = RawPosts(known.posts, known.keys, known.features, encoder.info, model.towers.numbers)
+    raw = RawPosts(known.posts, known.keys, known.features, encoder.info, model.towers.tokenize)
     return model, raw
 
 

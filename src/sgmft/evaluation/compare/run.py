@@ -28,7 +28,7 @@ from sgmft.models.inference import predict_logits
 from sgmft.models.plugins import load_plugin
 from sgmft.models.presets import Preset
 from sgmft.models.registry import get_method
-from sgmft.training.fit import TrainingTask, choose, refit
+from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.checksums import FILES, checksum_matches, file_digest, file_digests, with_checksum
 from sgmft.utils.files import make_whole, read_json, write_json, writing
 
@@ -170,20 +170,20 @@ def execute_run(run: Run) -> Record:
 def _try_settings(run: Run, data: ComparisonData) -> Record:
     train = [i for i, is_test in enumerate(data.test) if not is_test]
     places = {i: place for place, i in enumerate(train)}
-    kept = choose(
+    selected = train_with_validation(
         _training_task(run, data), [places[i] for i in data.held_out], device=run.device
-    ).kept
+    ).selected
     return {
         "settings": dict(run.settings),
-        "epochs": kept.epoch,
-        "val_loss": kept.val_loss,
-        "val_accuracy": kept.val_accuracy,
+        "epochs": selected.epoch,
+        "val_loss": selected.val_loss,
+        "val_accuracy": selected.val_accuracy,
     }
 
 
 def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     assert run.choice is not None
-    network = refit(_training_task(run, data), run.choice.epochs, device=run.device)
+    network = train_on_all(_training_task(run, data), run.choice.epochs, device=run.device)
     test = torch.tensor(data.test).nonzero()[:, 0]
     output = predict_logits(network, load_features(run.data_path, run.features).take(test))
     written = [run.path(data, "predictions", "parquet")]

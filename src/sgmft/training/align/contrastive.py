@@ -1,25 +1,29 @@
-"""The contrastive objective, and how well a text finds its picture."""
+"""The contrastive objective, networks that minimise it, and how well a text finds its image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import Network, NetworkConfig, Normalizer, Output, Vectors
+from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output, Vectors
+from sgmft.training.dataset import LabelledData
+from sgmft.training.trainer import Figures
 from sgmft.utils.distributed_loss import Criterion
 
 LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 
 RANKS = (1, 5, 10)
 
-PART = 1024  # texts compared with all pictures at a time
+CHUNK = 1024  # texts compared with all images at a time
+
+EMBEDDED = 256  # pairs at a time where nothing is trained
 
 
 class Contrast(Network):
@@ -35,13 +39,13 @@ class Contrast(Network):
         super().__init__(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
-    def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features of text and picture in one space, both (B, D)."""
+    def project(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features of text and image in one space, both (B, D)."""
         return batch.text, batch.image
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to the same of unit length, in `parts`."""
-        text, image = (normalize(x, dim=-1) for x in self.sides(batch))
+        text, image = (normalize(x, dim=-1) for x in self.project(batch))
         return Output(text.new_zeros(len(text), 1), image, parts={"text": text, "image": image})
 
     def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
@@ -50,7 +54,7 @@ class Contrast(Network):
         `labels` (B,) number different posts: pairs of the same number are not told apart.
         """
         assert output.parts is not None
-        text, image = (criterion.gather(output.parts[side]) for side in ("text", "image"))
+        text, image = (criterion.gather(output.parts[name]) for name in ("text", "image"))
         return info_nce(text, image, self.scale, criterion.gather(labels))
 
     @property
@@ -61,7 +65,7 @@ class Contrast(Network):
 
 @dataclass(frozen=True)
 class ProjectionConfig(NetworkConfig):
-    """Of `ContrastiveProjections`.
+    """Settings of `ContrastiveProjections`.
 
     Attributes:
         width: D of the shared space.
@@ -73,7 +77,7 @@ class ProjectionConfig(NetworkConfig):
 
 
 class ContrastiveProjections(Contrast):
-    """A linear map from each side's standardised features into one space, learned from pairs."""
+    """A linear map from each modality's standardised features to one space, learned from pairs."""
 
     config: ProjectionConfig
 
@@ -92,19 +96,19 @@ class ContrastiveProjections(Contrast):
         self.text_scale.fit(text)
         self.image_scale.fit(image)
 
-    def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def project(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Contrast`."""
         text, image = self.text_scale(batch.text), self.image_scale(batch.image)
         return self.text(self.drop(text)), self.image(self.drop(image))
 
 
 def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tensor:
-    """Mean cross-entropy of finding each text's picture and each picture's text, among B.
+    """Mean cross-entropy of finding each text's image and each image's text, among B.
 
     Args:
         text, image: (B, D) of unit length.
         scale: of their products.
-        number: (B,); of others with the same number a pair is not asked to be told apart.
+        number: (B,); pairs of the same number need not be told apart.
     """
     products = scale * text @ image.T
     same = (number[:, None] == number) & ~torch.eye(len(number), dtype=torch.bool).to(number.device)
@@ -114,25 +118,75 @@ def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tens
 
 
 def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[str, float]:
-    """Share of texts whose own picture is among the k nearest of all N, and the other way round.
+    """Share of texts whose own image is among the k nearest of all N, and the other way round.
 
     Args:
         text, image: (N, D) of unit length. Of equally near ones half are taken to be before.
     """
     found: dict[str, float] = {}
     for name, a, b in (("text to picture", text, image), ("picture to text", image, text)):
-        before = [_before(some, b, first) for first, some in _parts(a)]
-        place = torch.cat(before)
-        found |= {f"{name} R@{k}": float((place < k).double().mean()) for k in ranks}
+        chunks = zip(range(0, len(a), CHUNK), a.split(CHUNK), strict=True)
+        rank = torch.cat([_nearer(rows, b, first) for first, rows in chunks])
+        found |= {f"{name} R@{k}": float((rank < k).double().mean()) for k in ranks}
     return found
 
 
-def _parts(x: Tensor) -> Any:
-    return zip(range(0, len(x), PART), x.split(PART), strict=True)
-
-
-def _before(some: Tensor, others: Tensor, first: int) -> Tensor:
+def _nearer(rows: Tensor, others: Tensor, first: int) -> Tensor:
     """How many of N others are nearer than the own one, (n,), for rows from `first` on."""
-    products = some @ others.T
-    own = products[torch.arange(len(some)), torch.arange(first, first + len(some))][:, None]
+    products = rows @ others.T
+    own = products[torch.arange(len(rows)), torch.arange(first, first + len(rows))][:, None]
     return (products > own).sum(1) + ((products == own).sum(1) - 1) / 2
+
+
+class Embeddings(NamedTuple):
+    """Both modalities of N pairs in one space, of unit length."""
+
+    text: Tensor  # (N, D)
+    image: Tensor  # (N, D)
+
+
+@torch.inference_mode()
+def embed(model: Network, pairs: BatchSource) -> Embeddings:
+    """Embeddings of pairs by a `Contrast`, or a `Tuned` with one as its head."""
+    model.eval()
+    device = next(iter(model.state_dict().values())).device
+    found = []
+    for rows in torch.arange(len(pairs)).split(EMBEDDED):
+        parts = model(pairs.batch(rows).to(device)).parts
+        found.append((parts["text"].cpu(), parts["image"].cpu()))
+    return Embeddings(*(torch.cat(modality) for modality in zip(*found, strict=True)))
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Objective of training on pairs: the contrastive loss, and texts that find their image.
+
+    The state before the first epoch may be chosen too. Labels number different contents, see
+    `info_nce`. The accuracy is the share of texts that find their image: among those of a step, and
+    among all held-out ones.
+    """
+
+    selects_initial: bool = True
+    fused: bool = False
+
+    def step_sums(
+        self, output: Output, labels: Tensor, loss: Tensor, criterion: Criterion
+    ) -> Figures:
+        """See `Objective`."""
+        assert output.parts is not None
+        text, image = (
+            criterion.gather(output.parts[name]).detach().cpu() for name in ("text", "image")
+        )
+        return Figures(float(loss) * len(text), _text_recall(text, image) * len(text))
+
+    def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
+        """See `Objective`."""
+        text, image = embed(model, data.features)
+        head = getattr(model, "head", model)
+        assert isinstance(head, Contrast)
+        scale = head.scale.detach().cpu()
+        return Figures(float(info_nce(text, image, scale, data.labels)), _text_recall(text, image))
+
+
+def _text_recall(text: Tensor, image: Tensor) -> float:
+    return recall(text, image, (1,))["text to picture R@1"]

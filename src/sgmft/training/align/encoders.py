@@ -1,10 +1,9 @@
-"""What is adapted: the towers of Chinese-CLIP, or a linear map for each side of another encoder."""
+"""What alignment trains: Chinese-CLIP's towers, or a linear map behind each side of an encoder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.encoders.projected import Maps, save_projected
+from sgmft.features.features import Features
 from sgmft.models.base import NetworkConfig
 from sgmft.models.presets import TrainConfig
 from sgmft.training.align.contrastive import Contrast, ContrastiveProjections, ProjectionConfig
@@ -21,7 +21,7 @@ from sgmft.training.finetune.network import Tuned
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import open_towers
 
-MAPPED = TrainConfig(
+PROJECTIONS = TrainConfig(
     epochs=60,
     batch_size=64,
     learning_rate=3e-4,
@@ -31,14 +31,16 @@ MAPPED = TrainConfig(
 )
 
 
-class ClipSubject:
-    """Chinese-CLIP: its towers are trained.
+class ClipAlignment:
+    """Chinese-CLIP, whose towers are trained.
 
     Attributes:
-        model: gives both sides of a batch in `parts`.
-        data: of all pairs, as the model reads them.
+        model: gives embeddings of a batch in `parts`.
+        data: all pairs, as the model reads them.
         config: how it is trained.
     """
+
+    data: RawPosts
 
     def __init__(self, source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> None:
         info = source.encoder.info
@@ -46,7 +48,7 @@ class ClipSubject:
         towers = open_towers(source.encoder_settings, tuning, source.device)
         head = Contrast(NetworkConfig(*_widths(info)), info.logit_scale or 1.0)
         self.model = Tuned(head, towers, tokens=False, encoder=info.fingerprint)
-        self.data: Any = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.numbers)
+        self.data = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.tokenize)
         self.config = tuning.config(TrainConfig(seed=seed))
 
     def save(self, folder: Path) -> None:
@@ -54,13 +56,17 @@ class ClipSubject:
         self.model.towers.save(folder)
 
 
-class MappedSubject:
+class ProjectionAlignment:
     """Another encoder, which stays as it is: a linear map behind each of its sides is learned.
+
+    Attributes as those of `ClipAlignment`.
 
     Args:
         fitted: which pairs (N,) give the scales of the features.
         width: D of the space.
     """
+
+    data: Features
 
     def __init__(
         self, source: EncoderHandle, pairs: Pairs, fitted: Tensor, width: int, seed: int
@@ -70,8 +76,8 @@ class MappedSubject:
         self.model = ContrastiveProjections(ProjectionConfig(*_widths(info), width))
         known = pairs.features.take(fitted.nonzero()[:, 0])
         self.model.prepare(known.texts, known.images, None, None)
-        self.data: Any = pairs.features
-        self.config = replace(MAPPED, seed=seed)
+        self.data = pairs.features
+        self.config = replace(PROJECTIONS, seed=seed)
 
     @torch.no_grad()
     def save(self, folder: Path) -> None:

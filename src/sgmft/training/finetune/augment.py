@@ -1,4 +1,4 @@
-"""Training pictures at random mirrored, cropped and in other colours, by kornia."""
+"""Training images at random mirrored, cropped and in other colours, by kornia."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 def augmentation(size: int) -> Callable[[Tensor], Tensor]:
-    """What changes RGB pictures (P, s, s, 3), uint8, each in its own way.
+    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way.
 
     torch's random numbers decide, so that its seed does.
 
@@ -38,10 +38,10 @@ def augmentation(size: int) -> Callable[[Tensor], Tensor]:
         data_keys=["input"],
     )
 
-    def augment(pictures: Tensor) -> Tensor:
-        if not len(pictures):
-            return pictures
-        floats = pictures.permute(0, 3, 1, 2).float() / 255
+    def augment(images: Tensor) -> Tensor:
+        if not len(images):
+            return images
+        floats = images.permute(0, 3, 1, 2).float() / 255
         changed: Tensor = change(floats).clamp(0, 1).mul(255).round().byte()
         return changed.permute(0, 2, 3, 1)
 

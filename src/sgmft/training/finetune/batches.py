@@ -1,4 +1,4 @@
-"""Posts as an encoder's towers take them: numbers of tokens and pixels, read when needed."""
+"""Posts as an encoder's towers take them, token ids and pixels, read when needed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features
 from sgmft.features.ragged import Ragged
 
-Numbers = Callable[[Sequence[str]], list[list[int]]]
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
 
 
 class RawBatch(NamedTuple):
-    """B posts, T of them with a text and P pictures among them. A missing side is not encoded."""
+    """B posts, T of them with a text, and their P images. A missing modality is not encoded."""
 
-    ids: Tensor  # (T, n) numbers of tokens, [CLS] first, padded with 0
+    ids: Tensor  # (T, n) token ids, [CLS] first, padded with 0
     mask: Tensor  # (T, n) 1 where real
-    pictures: Tensor  # (P, s, s, 3) uint8, those of a post one after another
+    images: Tensor  # (P, s, s, 3) uint8, those of a post one after another
     text_of: Tensor  # (T,) whose text it is
-    picture_of: Tensor  # (P,) whose picture it is
+    image_of: Tensor  # (P,) whose image it is
     has_text: Tensor  # (B,) bool
     has_image: Tensor  # (B,)
     ngrams: Tensor | None = None  # (B, g) of the text, padded with -1
@@ -47,21 +47,21 @@ class RawBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class RawPosts:
-    """N posts whose texts and pictures are read batch by batch; in the place of `Features`.
+    """N posts whose texts and images are read batch by batch; in the place of `Features`.
 
     Args:
         posts: that could be encoded.
         keys: content key of each.
-        features: what the encoder made of them before it is tuned: what a post has, and n-grams.
-        info: of the encoder: how texts and pictures are prepared.
-        numbers: from cleaned texts to numbers of tokens.
+        features: those by the encoder before it is tuned: which modalities a post has, n-grams.
+        info: of the encoder: how texts and images are prepared.
+        tokenize: from cleaned texts to token ids.
     """
 
     posts: Sequence[Post]
     keys: Sequence[str]
     features: Features
     info: EncoderInfo
-    numbers: Numbers
+    tokenize: Tokenize
 
     def __len__(self) -> int:
         return len(self.posts)
@@ -70,10 +70,10 @@ class RawPosts:
         """The posts at these positions, in that order."""
         chosen = rows.tolist()
         posts, keys = ([x[i] for i in chosen] for x in (self.posts, self.keys))
-        return RawPosts(posts, keys, self.features.take(rows), self.info, self.numbers)
+        return RawPosts(posts, keys, self.features.take(rows), self.info, self.tokenize)
 
     def contents(self) -> Iterator[Tensor]:
-        """What tells these posts from others."""
+        """A digest of the posts' content keys, which tells them from others."""
         digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
         yield torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
@@ -89,7 +89,7 @@ class RawPosts:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             contents = list(pool.map(lambda post: prepare_post(post, self.info), posts))
         texts: list[str] = []
-        pictures, text_of, picture_of = [], [], []
+        images, text_of, image_of = [], [], []
         for i, content in enumerate(contents):
             if not isinstance(content, PreparedPost):
                 raise_first_error([replace(posts[i], error=content)])
@@ -97,11 +97,13 @@ class RawPosts:
             if content.text:
                 texts.append(content.text)
                 text_of.append(i)
-            pictures += content.pictures
-            picture_of += [i] * len(content.pictures)
-        ids, mask = Ragged.of(list(map(np.array, self.numbers(texts))), np.zeros(0, np.int64)).pad()
+            images += content.pictures
+            image_of += [i] * len(content.pictures)
+        ids, mask = Ragged.of(
+            list(map(np.array, self.tokenize(texts))), np.zeros(0, np.int64)
+        ).pad()
         size = self.info.image_size
-        pixels = np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
+        pixels = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
         chosen = self.features.take(rows)
         grams = chosen.ngrams if ngrams else None
         return RawBatch(
@@ -109,7 +111,7 @@ class RawPosts:
             torch.from_numpy(mask).long(),
             torch.from_numpy(pixels),
             torch.tensor(text_of, dtype=torch.long),
-            torch.tensor(picture_of, dtype=torch.long),
+            torch.tensor(image_of, dtype=torch.long),
             chosen.has_text,
             chosen.has_image,
             None if grams is None else torch.from_numpy(grams.pad(fill=-1)[0]),

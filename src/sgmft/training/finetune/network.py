@@ -1,4 +1,4 @@
-"""An encoder and the network behind it as one, so that `sgmft.training.trainer` trains both."""
+"""An encoder and the network behind it as one, so that the training loop trains both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgmft.utils.distributed_loss import Criterion
 
 @dataclass(frozen=True)
 class TunedConfig(NetworkConfig):
-    """Of the network, and what decides the encoder's training beside it.
+    """Settings of the network, and of the encoder's training beside it.
 
     Attributes:
         head: the network's own.
@@ -53,18 +53,18 @@ class Tuned(Network):
 
     def forward(self, batch: RawBatch) -> Output:  # type: ignore[override]
         """B posts to logits (B, K)."""
-        said: Output = self.head(self.encode(batch))
-        return said
+        output: Output = self.head(self.encode(batch))
+        return output
 
     def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
         """The head's own objective."""
         return self.head.loss(output, labels, criterion)
 
-    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head with this rate, the towers with theirs."""
         moving = [x for x in self.towers.parameters() if x.requires_grad]
         towers = {"params": moving, "lr": self.towers.tuning.encoder_rate}
-        return [*self.head.groups(learning_rate), towers]
+        return [*self.head.parameter_groups(learning_rate), towers]
 
     def encode(self, batch: RawBatch) -> Batch:
         """Features of B posts, as the encoder in use would give them but for rounding."""
@@ -73,29 +73,29 @@ class Tuned(Network):
         image = torch.zeros(posts, self.config.image_width, device=device)
         words, regions = text.new_zeros(0, self.config.word_width), image.new_zeros(0, len(image.T))
         word_counts, region_counts = (torch.zeros(posts, dtype=torch.long) for _ in range(2))
-        per_picture = 0
+        per_image = 0
         if len(batch.ids):
-            read = self.towers.read(batch.ids, batch.mask, self._tokens)
-            text = text.index_copy(0, batch.text_of, read[:, 0])
+            tokens = self.towers.encode_texts(batch.ids, batch.mask, self._tokens)
+            text = text.index_copy(0, batch.text_of, tokens[:, 0])
             if self._tokens:
                 kept = _words(batch.mask)
-                words = read[kept]
+                words = tokens[kept]
                 word_counts[batch.text_of.cpu()] = kept.sum(1).cpu()
-        if len(batch.pictures):
-            whole, *rest = self.towers.look(batch.pictures, self._tokens)
-            shown = torch.bincount(batch.picture_of, minlength=posts)
-            image = image.index_add(0, batch.picture_of, whole) / shown.clamp(min=1)[:, None]
+        if len(batch.images):
+            whole, *rest = self.towers.encode_images(batch.images, self._tokens)
+            counts = torch.bincount(batch.image_of, minlength=posts)
+            image = image.index_add(0, batch.image_of, whole) / counts.clamp(min=1)[:, None]
             if self._tokens:
-                per_picture = rest[0].shape[1]
+                per_image = rest[0].shape[1]
                 regions = rest[0].flatten(0, 1)
-                region_counts = shown.cpu() * per_picture
-        known = Batch(text, image, batch.has_text, batch.has_image, ngrams=batch.ngrams)
+                region_counts = counts.cpu() * per_image
+        pooled = Batch(text, image, batch.has_text, batch.has_image, ngrams=batch.ngrams)
         if not self._tokens:
-            return known
+            return pooled
         text_tokens, text_mask = _pad(words, word_counts)
         image_tokens, image_mask = _pad(regions, region_counts)
-        index = torch.arange(image_tokens.shape[1]) // max(1, per_picture)
-        return known._replace(
+        index = torch.arange(image_tokens.shape[1]) // max(1, per_image)
+        return pooled._replace(
             text_tokens=text_tokens,
             text_mask=text_mask,
             image_tokens=image_tokens,
@@ -104,7 +104,7 @@ class Tuned(Network):
         )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What training changes."""
+        """The state that training changes."""
         kept = {name for name, x in self.named_parameters() if x.requires_grad}
         return {
             name: x

@@ -1,4 +1,4 @@
-"""Both towers of a Chinese-CLIP checkpoint in training: what of them moves, and how it is kept."""
+"""Both towers of a Chinese-CLIP checkpoint in training: what is trained, and how it is kept."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ATTENTION = (
     *("q_proj", "k_proj", "v_proj", "out_proj"),
 )
 
-EVALUATED = 16  # texts or pictures at a time where nothing is trained
+EVALUATED = 16  # texts or images at a time where nothing is trained
 
 
 class Towers(nn.Module):
-    """Texts and pictures to projected features, with gradients.
+    """Texts and images to projected features, with gradients.
 
     Args:
         read: the checkpoint; its model is changed in place.
@@ -71,23 +71,23 @@ class Towers(nn.Module):
             _checkpoint_layers(model)
         mean, std = read.pixels.get("image_mean", MEAN), read.pixels.get("image_std", STD)
         self.texts = TextTower(model)
-        self.pictures = ImageTower(model, mean, std, patch_grid)
+        self.images = ImageTower(model, mean, std, patch_grid)
         size = model.config.vision_config.image_size
         self._augment = augmentation(size) if tuning.augment else None
 
-    def read(self, ids: Tensor, mask: Tensor, words: bool) -> Tensor:
-        """Token numbers and mask (T, n) to projected tokens (T, n, D), or [CLS] alone (T, 1, D)."""
-        (said,) = self._in_parts(lambda *part: (self.texts(*part, words),), ids, mask)
-        return said
+    def encode_texts(self, ids: Tensor, mask: Tensor, words: bool) -> Tensor:
+        """Token ids and mask (T, n) to projected tokens (T, n, D), or [CLS] alone (T, 1, D)."""
+        (tokens,) = self._in_parts(lambda *part: (self.texts(*part, words),), ids, mask)
+        return tokens
 
-    def look(self, pictures: Tensor, regions: bool) -> tuple[Tensor, ...]:
-        """Pictures (P, s, s, 3), uint8, to projected class tokens (P, D), and regions (P, r, D)."""
+    def encode_images(self, images: Tensor, regions: bool) -> tuple[Tensor, ...]:
+        """Images (P, s, s, 3), uint8, to projected class tokens (P, D), and regions (P, r, D)."""
         if self.training and self._augment is not None:
-            pictures = self._augment(pictures)
-        return self._in_parts(lambda part: self.pictures(part, regions), pictures)
+            images = self._augment(images)
+        return self._in_parts(lambda part: self.images(part, regions), images)
 
-    def numbers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Numbers of each text's tokens, as the encoder has them."""
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text's tokens, as the encoder has them."""
         return tokenize(self._read.tokenizer, texts)
 
     def save(self, folder: Path) -> None:
@@ -113,11 +113,11 @@ class Towers(nn.Module):
         again = self.training and len(parts) > 1
         low, kind = self._low == torch.bfloat16, given[0].device.type
         with torch.autocast(kind, torch.bfloat16) if low else nullcontext():
-            said = [
+            outputs = [
                 checkpoint(run, *part, use_reentrant=False) if again else run(*part)
                 for part in parts
             ]
-        return tuple(torch.cat(x).float() for x in zip(*said, strict=True))
+        return tuple(torch.cat(x).float() for x in zip(*outputs, strict=True))
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
