@@ -1,28 +1,35 @@
-"""What the READMEs show does run: their Python as it stands, their commands as they are parsed."""
+"""The documentation holds: its Python runs, its commands parse, its links and references exist."""
 
 from __future__ import annotations
 
 import ast
 import csv
+import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 
 from sgmft.cli.main import app
-from sgmft.models.fusions import FUSIONS
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
-    "README.md",
-    "README.zh.md",
-    *(f"docs/{x}.md" for x in ("abstention", "compare", "export", "fine-tuning", "serving")),
+    *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
 ]
 ASKS_A_SERVER = "docs/serving.md"  # its Python is run by tests/serving/test_api.py
+REGISTRIES = (
+    "sgmft.models.fusions.FUSIONS",
+    "sgmft.models.registry.METHODS",
+    "sgmft.features.encoders.registry.ENCODERS",
+)
+QUICK = ("README.md", "docs/python.md")
 SHELL = ("bash", "console", "sh", "shell", "")
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
@@ -60,10 +67,59 @@ def programs() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_there_are_examples(name):
-    if len((ROOT / name).read_text("utf-8").splitlines()) > 20:
+def paragraphs(text: str) -> list[str]:
+    """Paragraphs and list items of Markdown, without code, tables and headings."""
+    lines = FENCE.sub("\n", text).splitlines()
+    kept = ["" if line.startswith(("|", "#", "<!--")) else line for line in lines]
+    parts = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", "\n".join(kept))
+    return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+def length(paragraph: str) -> float:
+    """Words; a Chinese one is taken to have two characters."""
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`", " code ", paragraph)
+    return (
+        len(re.findall(r"[^\W\u4e00-\u9fff]+", text))
+        + len(re.findall(r"[\u4e00-\u9fff]", text)) / 2
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["commands.md", "settings.md", "python.md"])
+def test_reference_pages_are_what_the_code_says(reference, page):
+    written = (ROOT / "docs" / page).read_text("utf-8")
+    assert written == reference.PAGES[page](), "run `python docs/reference.py`"
+
+
+def test_the_readmes_are_short_and_have_examples():
+    for name in ("README.md", "README.zh.md"):
+        assert len((ROOT / name).read_text("utf-8").splitlines()) <= 130
         assert blocks(name, "python") and commands(name)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("docs/results.md", "docs/serving.md")]
+)
+def test_paragraphs_are_short(name):
+    for paragraph in paragraphs((ROOT / name).read_text("utf-8")):
+        assert length(paragraph) <= 70, paragraph
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_that_are_named_exist(name):
+    text = (ROOT / name).read_text("utf-8")
+    for path in re.findall(r"(?<![\w/.])(?:src|tests|benchmarks|docs)/[\w./-]*\w", text):
+        assert (ROOT / path).exists(), f"{name} names {path}"
+    for path in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", text):
+        assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "sgmft")), path
 
 
 def test_command_lines_are_found(tmp_path, monkeypatch):
@@ -92,7 +148,7 @@ def test_commands_and_options_exist(name, words):
         group.commands[words[0]].make_context(words[0], list(words[1:]), parent=context).close()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "docs/results.md"])
 def test_options_named_in_the_text_exist(name):
     group = typer.main.get_command(app)
     known = {"--help"}
@@ -111,18 +167,27 @@ def test_options_named_in_the_text_exist(name):
     assert named <= known
 
 
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_links_to_files_lead_somewhere(name):
+def test_links_lead_somewhere(name):
     text = FENCE.sub("", (ROOT / name).read_text("utf-8"))
-    for target in re.findall(r"\]\(([^)#\s]+)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http:", "https:", "mailto:")):
-            assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
+            path, _, anchor = target.partition("#")
+            page = (ROOT / name).parent / path if path else ROOT / name
+            assert page.exists(), f"{name} links to {target}"
+            assert not anchor or anchor in anchors(page), f"{name} links to {target}"
 
 
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        pytest.param(*item, id=item[0], marks=[pytest.mark.slow] if item[0] != "README.md" else [])
+        pytest.param(*item, id=item[0], marks=[] if item[0] in QUICK else [pytest.mark.slow])
         for item in programs().items()
     ],
 )
@@ -139,7 +204,8 @@ def test_python_runs(name, code, sample, trained, tmp_path, monkeypatch):
             if len(row["images"]) < 3:  # drawing out what many pictures cost
                 writer.writerow(row | {"images": "|".join(row["images"])})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sgmft.models.fusions.FUSIONS", dict(FUSIONS))  # what an example registers
+    for registry in REGISTRIES:  # which examples add to
+        monkeypatch.setattr(registry, dict(pkgutil.resolve_name(registry)))
     names: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
         exec(compile(block, f"{name}, Python block {number}", "exec"), names)

@@ -1,0 +1,279 @@
+"""Write docs/commands.md, settings.md and python.md from the code: `python docs/reference.py`.
+
+The options come from the command line itself, the settings from the dataclasses, the rest from
+docstrings. `tests/test_readme.py` compares the pages with what this would write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal
+
+import typer
+
+from sgmft import Abstention, Post, SemanticLocator, read_posts
+from sgmft.cli.main import app
+from sgmft.data.posts import Attachment
+from sgmft.data.tables import Columns, iter_posts, open_writer
+from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.explanation import Explanation
+from sgmft.locator.loading import load_predictor
+from sgmft.locator.onnx.export import export_model
+from sgmft.locator.onnx.locator import OnnxLocator
+from sgmft.locator.prediction import Prediction
+from sgmft.models.method import Method
+from sgmft.models.presets import TrainConfig
+from sgmft.models.registry import METHODS, get_method
+from sgmft.training.finetune.settings import Tuning
+
+FOLDER = Path(__file__).parent
+GENERATED = "<!-- Written by `python docs/reference.py`: change the code, not this page. -->"
+
+COMMANDS = f"""# Commands
+
+{GENERATED}
+
+Every command takes `--help`. Messages go to standard error and results to the place named by \
+`-o`. Exit codes: 0 is success, 2 a mistake that one sentence explains, 130 and 143 mean stopped \
+by Ctrl-C or SIGTERM. To continue a stopped command, run it again.
+
+`sgmft --plugin FILE.py COMMAND ...` first loads a Python file that registers a fusion module or \
+a method of yours ([compare.md](compare.md#your-own-fusion-module)). Repeat it for several files.
+"""
+
+SETTINGS = f"""# Settings
+
+{GENERATED}
+
+Change a setting with `--set NAME=VALUE` of `sgmft train`, or with `settings={{...}}` of \
+`SemanticLocator`. Write a list as numbers separated by commas. `(*)` marks a default that the \
+paper leaves open. What the methods are: [method.md](method.md).
+"""
+
+PYTHON = f"""# Python
+
+{GENERATED}
+
+The four names most programs need come from the package itself; the others from the module given \
+with each. Posts go in, predictions come out, in the same order.
+
+A saved model is a folder. `locator.save_pretrained(folder)`, \
+`SemanticLocator.from_pretrained(folder_or_hub_name)` and `locator.push_to_hub(name)` write, read \
+and publish it. The HTTP API is described in [serving.md](serving.md), with a Python example.
+"""
+
+METHODS_OF_LOCATOR = (
+    *("fit", "predict", "predict_proba", "predictions", "reapply", "explain", "encode"),
+    *("zero_shot", "adapt", "from_pretrained"),
+)
+
+SECTIONS: dict[str, list[tuple[Any, tuple[str, ...]]]] = {
+    "Locator": [(SemanticLocator, METHODS_OF_LOCATOR)],
+    "Posts and tables": [
+        *((thing, ()) for thing in (Post, Attachment, read_posts, iter_posts, Columns)),
+        (open_writer, ()),
+    ],
+    "Predictions": [(thing, ()) for thing in (Prediction, Abstention, Explanation)],
+    "Without PyTorch": [(thing, ()) for thing in (export_model, OnnxLocator, load_predictor)],
+    "Methods and fine-tuning": [(thing, ()) for thing in (get_method, Method, Tuning)],
+    "Errors": [(SgmftError, ())],
+}
+
+
+def python() -> str:
+    """The public classes and functions with their signatures and docstrings, as Markdown."""
+    pages = [PYTHON]
+    for title, things in SECTIONS.items():
+        pages.append(f"## {title}\n")
+        for thing, members in things:
+            public = thing in (Abstention, Post, SemanticLocator, read_posts)
+            module = "sgmft" if public else thing.__module__
+            pages.append(f"### {thing.__name__}\n")
+            pages.append(f"```python\nfrom {module} import {thing.__name__}\n```\n")
+            pages.append(_described(thing))
+            for name in members:
+                pages.append(f"#### {thing.__name__}.{name}\n\n{_described(getattr(thing, name))}")
+    return "\n".join(pages)
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as Markdown."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    pages = [COMMANDS]
+    for command in group.commands.values():
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        kinds = typing.get_type_hints(command.callback)
+        names = [a.name.upper() for a in arguments]
+        usage = " ".join(
+            n if a.required else f"[{n}]" for n, a in zip(names, arguments, strict=True)
+        )
+        pages.append(f"## {command.name}\n\n{inspect.cleandoc(command.help or '')}\n")
+        pages.append(f"```text\nsgmft {command.name} {usage} [OPTIONS]\n```\n")
+        rows = [(f"`{n}`", "", a.help or "") for n, a in zip(names, arguments, strict=True)]
+        rows += [(_flags(o, kinds[o.name]), _default(o), _help(o)) for o in options]
+        pages.append(_table(("argument or option", "default", "meaning"), rows))
+    return "\n".join(pages)
+
+
+def settings() -> str:
+    """Every setting of every method, of training and of fine-tuning, as Markdown."""
+    pages = [SETTINGS]
+    for method in METHODS.values():
+        pages.append(f"## {method.name}\n\n{method.title}, {method.source}.\n")
+        names = list(method.presets)
+        config = method.architecture(names[0]).config
+        kinds = method.setting_kinds(names[0])
+        if not kinds:
+            pages.append("No settings beside `seed`.\n")
+            continue
+        known = {f.name: f.default for f in dataclasses.fields(config)}
+        rows = []
+        for name, kind in kinds.items():
+            values = [p.model.get(name, known[name]) for p in method.presets.values()]
+            rows.append((f"`{name}`", _kind(kind), *_values(values), _meaning(config, name)))
+        columns = names if len(names) > 1 else ["default"]
+        pages.append(_table(("setting", "values", *columns, "meaning"), rows))
+    pages.append(
+        "## Training in epochs\n\nFor every method but the closed-form ones (`gated-experts`, the "
+        "probes, late averaging, zero-shot), which have the setting `seed` only. The first column "
+        "of defaults is that of the compared systems.\n"
+    )
+    presets = {"compared systems": METHODS["mplug"].preset(), **METHODS["sgmft"].presets}
+    kinds = typing.get_type_hints(TrainConfig)
+    rows = []
+    for field in dataclasses.fields(TrainConfig):
+        values = [getattr(p.train, field.name) for p in presets.values()]
+        about = _meaning(TrainConfig, field.name)
+        rows.append((f"`{field.name}`", _kind(kinds[field.name]), *_values(values), about))
+    pages.append(_table(("setting", "values", *presets, "meaning"), rows))
+    pages.append(
+        "A preset also decides the share of posts held out, whether the network is trained again "
+        "on all posts once they have chosen the epoch, and the cleaning of texts.\n"
+    )
+    rows = [
+        (f"`{name}`", f"{p.val_size:g}", "yes" if p.refit else "no", p.cleaning)
+        for name, p in presets.items()
+    ]
+    pages.append(_table(("preset", "held out", "trained again", "cleaning"), rows))
+    pages.append(
+        "## Fine-tuning\n\nOf `--tune lora` and `--tune full` ([fine-tuning.md](fine-tuning.md)): "
+        "`--set tune.NAME=VALUE`, or `Tuning(NAME=VALUE)` in Python.\n"
+    )
+    kinds = typing.get_type_hints(Tuning)
+    rows = [
+        (f"`{f.name}`", _kind(kinds[f.name]), *_values([f.default]), _meaning(Tuning, f.name))
+        for f in dataclasses.fields(Tuning)
+        if f.name != "kind"
+    ]
+    pages.append(_table(("setting", "values", "default", "meaning"), rows))
+    return "\n".join(pages)
+
+
+def _flags(option: Any, kind: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    if kind is bool:
+        return names
+    words = {"int": "NUMBER", "float": "NUMBER", "str": "TEXT"}
+    return f"{names} {option.metavar or next(words[w] for w in words if w in str(kind))}"
+
+
+def _help(option: Any) -> str:
+    text = (option.help or "").replace("\\[", "[")
+    return f"{text} Or the variable `{option.envvar}`." if option.envvar else text
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "required"
+    if option.default is None or option.default == []:
+        return ""
+    if isinstance(option.default, bool):
+        return "on" if option.default else "off"
+    return f"`{option.default}`"
+
+
+def _values(values: list[Any]) -> Iterator[str]:
+    for value in values:
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        yield {"True": "true", "False": "false"}.get(text, text)
+
+
+def _kind(kind: Any) -> str:
+    if typing.get_origin(kind) in (typing.Union, UnionType):
+        return " or ".join(_kind(choice) for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is Literal:
+        return ", ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return "whole numbers"
+    names = {int: "whole number", float: "number", bool: "true, false", str: "name"}
+    return "none" if kind is type(None) else names[kind]
+
+
+def _described(thing: Any) -> str:
+    """Signature and docstring; the docstring's Args, Attributes and others become lists."""
+    lines = []
+    if thing not in (OnnxLocator, SgmftError):  # which nobody makes by hand
+        signature = re.sub(r"'?(?:[a-z_]+\.)+(\w+)'?", r"\1", _signature(thing))
+        lines.append(f"```text\n{thing.__name__}{signature}\n```\n")
+    for part in (inspect.getdoc(thing) or "").replace("``", "`").split("\n\n"):
+        name, _, items = part.partition(":\n")
+        if name in ("Args", "Attributes", "Raises", "Returns", "Yields"):
+            lines.append(f"{name}:\n")
+            if name in ("Returns", "Yields"):
+                lines.append(f"- {' '.join(items.split())}")
+            else:
+                lines += [f"- `{', '.join(names)}`: {text}" for names, text in _items(items)]
+            lines.append("")
+        else:
+            lines += [" ".join(item.split()) for item in re.split(r"\n(?=- )", part)]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _signature(thing: Any) -> str:
+    found = inspect.signature(thing)
+    kept = [p for name, p in found.parameters.items() if name not in ("self", "cls")]
+    plain = found.replace(parameters=kept, return_annotation=inspect.Signature.empty)
+    short = [p.replace(annotation=inspect.Parameter.empty) for p in plain.parameters.values()]
+    return str(plain.replace(parameters=short))
+
+
+def _meaning(config: type, name: str) -> str:
+    """The sentence about a field in the Attributes of its class's docstring, or of a parent's."""
+    for parent in config.__mro__:
+        for names, text in _attributes(inspect.getdoc(parent) or ""):
+            if name in names:
+                return text
+    raise KeyError(f"{config.__name__}.{name} is described nowhere")
+
+
+def _attributes(doc: str) -> Iterator[tuple[list[str], str]]:
+    _, _, after = doc.partition("Attributes:\n")
+    yield from _items(re.split(r"\n\n|\n(?=\S)", after)[0])
+
+
+def _items(section: str) -> Iterator[tuple[list[str], str]]:
+    for item in re.split(r"\n {4}(?=\S)", "\n" + section)[1:]:
+        names, _, text = " ".join(item.split()).partition(": ")
+        yield [name.strip() for name in names.split(",")], text
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    cells = ((" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+
+
+PAGES = {"commands.md": commands, "settings.md": settings, "python.md": python}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        (FOLDER / page).write_text(write(), encoding="utf-8")
