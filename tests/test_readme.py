@@ -6,10 +6,10 @@ import ast
 import csv
 import importlib.util
 import json
-import pkgutil
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +17,9 @@ import pytest
 import typer
 
 from sgmft.cli.main import app
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.models.fusions import FUSIONS
+from sgmft.models.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
@@ -24,11 +27,6 @@ NAMES = [
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
 ]
 ASKS_A_SERVER = "docs/serving.md"  # its Python is run by tests/serving/test_api.py
-REGISTRIES = (
-    "sgmft.models.fusions.FUSIONS",
-    "sgmft.models.registry.METHODS",
-    "sgmft.features.encoders.registry.ENCODERS",
-)
 QUICK = ("README.md", "docs/python.md")
 SHELL = ("bash", "console", "sh", "shell", "")
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -91,6 +89,16 @@ def reference() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What examples register is taken away again."""
+    before = [(registry, dict(registry)) for registry in (ENCODERS, FUSIONS, METHODS)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.mark.parametrize("page", ["commands.md", "settings.md", "python.md"])
@@ -191,7 +199,7 @@ def test_links_lead_somewhere(name):
         for item in programs().items()
     ],
 )
-def test_python_runs(name, code, sample, trained, tmp_path, monkeypatch):
+def test_python_runs(name, code, sample, trained, registries, tmp_path, monkeypatch):
     """In order, in a folder with a table of posts and a trained model."""
     shutil.copytree(sample.parent / "images", tmp_path / "images")
     shutil.copytree(trained, tmp_path / "model")
@@ -204,8 +212,6 @@ def test_python_runs(name, code, sample, trained, tmp_path, monkeypatch):
             if len(row["images"]) < 3:  # drawing out what many pictures cost
                 writer.writerow(row | {"images": "|".join(row["images"])})
     monkeypatch.chdir(tmp_path)
-    for registry in REGISTRIES:  # which examples add to
-        monkeypatch.setattr(registry, dict(pkgutil.resolve_name(registry)))
     names: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(code, 1):
         exec(compile(block, f"{name}, Python block {number}", "exec"), names)

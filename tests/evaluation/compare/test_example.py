@@ -19,9 +19,11 @@ def plugin(tmp_path, monkeypatch):
     """The example's file; what it registers is taken away again."""
     (code,) = [block for block in blocks("docs/compare.md", "python") if "FUSIONS[" in block]
     (tmp_path / "gated_sum.py").write_text(code)
-    monkeypatch.setattr("sgmft.models.fusions.FUSIONS", FUSIONS.copy())
     monkeypatch.setattr(plugins, "LOADED", [])
-    return tmp_path / "gated_sum.py"
+    before = FUSIONS.copy()
+    yield tmp_path / "gated_sum.py"
+    FUSIONS.clear()
+    FUSIONS.update(before)
 
 
 def test_the_example_is_the_formula_it_prints(plugin):
