@@ -3,8 +3,8 @@
     python benchmarks/aligning.py runs/ fashion=fashion/index_masked.jsonl ... --features features/
 
 Pairs are the rows with split=train, without their labels; a tenth of them measures recall, text to
-picture and back. Then `default` is trained on the same rows with their labels, on `compact`
-as it is and as aligned, and judged on those with split=test.
+picture and back. Then the gated experts are trained on the same rows with their labels, on
+`compact` as it is and as aligned, and judged on those with split=test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     options = parser.parse_args()
     print("| set | pairs | held out | R@1 | R@5 | R@10 | chance of R@10 | ", end="")
-    print("`default` on `compact` | on the aligned |\n" + "|---" * 9 + "|", flush=True)
+    print("gated experts on `compact` | on the aligned |\n" + "|---" * 9 + "|", flush=True)
     for item in options.tables:
         name, table = item.split("=", 1)
         train, test = halves(table)

@@ -39,7 +39,7 @@ def main() -> None:
             100 * (p[2000:].argmax(1) == data.labels[2000:].numpy()).mean() for p in found.answers
         ]
         print_row(
-            f"answers of `{name}`, pooled, {POSTS:,} posts",
+            f"predictions of `{name}`, pooled, {POSTS:,} posts",
             "scikit-learn's regression",
             found.ratio,
             "≥ 0.3",

@@ -1,4 +1,4 @@
-"""AutoGluon's tabular predictor beside `default`: the same posts, the same processors.
+"""AutoGluon's tabular predictor beside the gated experts: the same posts, the same processors.
 
     pip install -e . 'autogluon.tabular[lightgbm,xgboost,catboost]'   # an environment of its own
     python benchmarks/automl.py runs/ masked=place/index_masked.jsonl ... --features features/
@@ -6,14 +6,14 @@
 A table has a column `split`. All learn from its `train` posts and predict its `test` posts:
 AutoGluon from the text, of which it makes n-grams (offline it has no way with pictures), and from
 the text together with the pooled features of both sides, a column a number, empty where a side is
-missing; `default` from those features and its own n-grams. Texts are segmented for AutoGluon, which
-parts words at spaces only and finds nothing to learn from in a column of Chinese sentences. It has
-`--seconds` each time, and its own default settings (`medium_quality`) or those of `--quality`.
-Finished runs are kept in runs/ and not computed again.
+missing; the gated experts from those features and its own n-grams. Texts are segmented for
+AutoGluon, which parts words at spaces only and finds nothing to learn from in a column of Chinese
+sentences. It has `--seconds` each time, and its own default settings (`medium_quality`) or those of
+`--quality`. Finished runs are kept in runs/ and not computed again.
 
 Prints accuracy and macro-F1 with 95 % bootstrap intervals, the calibration error, the difference of
-accuracy to `default` (paired bootstrap; p of a randomisation test), the time of training from
-features and the size of what is kept.
+accuracy to the gated experts (paired bootstrap; p of a randomisation test), the time of training
+from features and the size of what is kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sgmft.evaluation.compare.statistics import Estimate, difference, summarise
 TITLES = {
     "text": "AutoGluon, text",
     "features": "AutoGluon, text and features",
-    "default": "Similarity-gated experts",
+    "gated-experts": "Similarity-gated experts",
 }
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         works = {
             "text": partial(automl, table, sides, False, options.seconds, options.quality),
             "features": partial(automl, table, sides, True, options.seconds, options.quality),
-            "default": partial(ours, table, sides, options.features),
+            "gated-experts": partial(ours, table, sides, options.features),
         }
         asked = f"automl-{name}-{options.quality}-{options.seconds}"
         found = {key: kept(options.runs / asked / f"{key}.json", works[key]) for key in works}
@@ -93,7 +93,7 @@ def automl(
 
 
 def ours(table: Table, sides: list[list[int]], features: Path) -> dict[str, Any]:
-    """`default`, as `sgmft train` and `sgmft predict` with features that are there."""
+    """Gated experts, as `sgmft train` and `sgmft predict` with features that are there."""
     train, test = ([table.posts[i] for i in side] for side in sides)
     locator = SemanticLocator(features=features)
     start = time.monotonic()
@@ -116,10 +116,10 @@ def report(name: str, table: Table, test: list[int], found: dict[str, Any]) -> N
         told = summarise(probs[key], truth, table.labels)
         error = f"{100 * told.calibration_error.mean:.1f}"
         cells = [interval(told.accuracy), interval(told.macro_f1), error]
-        if key == "default":
+        if key == "gated-experts":
             cells += ["—", "—"]
         else:
-            apart = difference(probs[key], probs["default"], truth)
+            apart = difference(probs[key], probs["gated-experts"], truth)
             ends = f"[{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"
             cells += [f"{100 * apart.value:+.1f} {ends}", f"{apart.p:.4f}"]
         cells += [f"{one['seconds']:.0f} s", f"{one['size'] / 1e6:.0f} MB"]

@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/cost.py
 
 Generated posts with one 640-pixel JPEG each. Each stage alone, the median of ROUNDS turns: reading
-and decoding, the text network, the picture network, the answer of `default`. Bytes on disk: the
-pictures, the feature store without and with word and region features, a shard of predictions.
+and decoding, the text network, the picture network, the prediction of the gated experts. Bytes on
+disk: the pictures, the feature store without and with word and region features, a shard of
+predictions.
 """
 
 from __future__ import annotations

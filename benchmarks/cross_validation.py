@@ -1,15 +1,16 @@
 """Cross-validated accuracy of methods on tables of posts, every post a test post once.
 
     python benchmarks/cross_validation.py runs/ masked=place/index_masked.jsonl ... \
-        --methods default,linear-probe,unis-mmc --features features/ [--train 200] [--by column]
+        --methods gated-experts,linear-probe,unis-mmc --features features/ \
+        [--train 200] [--by column]
 
 Five folds, stratified. What a method chooses, it chooses inside each fold's training posts: three
 learning rates on a tenth of them, or penalties by cross-validation. Prints accuracy and macro-F1 in
-percent over all posts, and the difference to `default` with its 95 % interval (paired bootstrap);
-▼ and ▲: below or above it by more than chance (paired randomisation test, Holm-corrected over the
-table, p < 0.05). Finished folds are kept in runs/ and not computed again. With `--train`, so many
-posts of each fold's training posts are learned from, drawn with the fold's number as seed. With
-`--by`, a second table has the accuracy on the posts of each value of a column.
+percent over all posts, and the difference to the gated experts with its 95 % interval (paired
+bootstrap); ▼ and ▲: below or above it by more than chance (paired randomisation test,
+Holm-corrected over the table, p < 0.05). Finished folds are kept in runs/ and not computed again.
+With `--train`, so many posts of each fold's training posts are learned from, drawn with the fold's
+number as seed. With `--by`, a second table has the accuracy on the posts of each value of a column.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.files import write_whole
 
 FOLDS, TRIALS, HELD_OUT = 5, 3, 0.1
-REFERENCE = "default"
+REFERENCE = "gated-experts"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
-    parser.add_argument("--methods", default="default,linear-probe,text-only,image-only")
+    parser.add_argument("--methods", default="gated-experts,linear-probe,text-only,image-only")
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--by", default="", help="a column of all tables")
     parser.add_argument("--train", type=int, default=0, help="posts to learn from; 0 for all")
     options = parser.parse_args()
     methods = options.methods.split(",")
-    print("| set | method | accuracy | macro-F1 | accuracy against default |")
+    print("| set | method | accuracy | macro-F1 | accuracy against gated experts |")
     print("|---|---|---|---|---|", flush=True)
     for item in options.tables:
         name, table = item.split("=", 1)
@@ -108,7 +109,7 @@ def folds_of(posts: Sequence[Post]) -> list[list[int]]:
 
 
 def parse(name: str) -> tuple[Method, str | None, dict[str, str]]:
-    """The method, preset and single settings of "unis-mmc", or of "default gate=constant"."""
+    """The method, preset and single settings of "unis-mmc", or of "gated-experts gate=constant"."""
     kind, *pairs = name.split()
     preset = None if kind in METHODS else kind
     method = find_method(None if preset else kind, preset)
@@ -129,7 +130,8 @@ def cross_validate(
     """Probabilities (N, K) of every post by the run that has not seen it.
 
     Args:
-        name: a method, or a preset that names one, and single settings: "default gate=constant".
+        name: a method, or a preset that names one, and single settings, such as
+            "gated-experts gate=constant".
     """
     method, preset, settings = parse(name)
     locator = SemanticLocator(

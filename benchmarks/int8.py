@@ -2,9 +2,9 @@
 
     python benchmarks/int8.py runs/ masked=place/index_masked.jsonl ... --features features/
 
-`default` learns the rows with split=train, is exported as it is and in 8 bits (ranges from pictures
-of training posts), and both answer the rows with split=test that have a picture. Times are of the
-picture networks alone, in turns. Models are kept in runs/.
+The gated experts learn the rows with split=train and are exported as they are and in 8 bits (ranges
+from pictures of training posts), and both answer the rows with split=test that have a picture.
+Times are of the picture networks alone, in turns. Models are kept in runs/.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 A table has a column `split`; so many of its `train` posts are drawn, stratified by label, and all
 its `test` posts are predicted. A draw is the seed of the subset, and of the network's weights.
 Networks with epochs choose their number on a tenth of the subset, out of at least 300 steps, and
-are then trained on all of it, at their preset's learning rate; probes and `default` choose their
-penalties inside the subset. Finished runs are kept in runs/ and not computed again.
+are then trained on all of it, at their preset's learning rate; probes and gated experts choose
+their penalties inside the subset. Finished runs are kept in runs/ and not computed again.
 
 Prints three Markdown tables for each set (test accuracy; training beside test accuracy; how alive
 the guidance of `elements` is) and draws `learning-NAME.svg`.
@@ -59,10 +59,10 @@ SYSTEMS = {  # what is trained, its title, and how it is drawn: colour, marker, 
     "mlp": ("MLP", COLOURS[3], "X", "--"),
     "elements sim=False": ("Elements, no guidance", COLOURS[6], "p", "-"),
     "elements": ("SG-MFT (elements)", COLOURS[2], "^", "-"),
-    "default gate=constant": ("Default, one gate", COLOURS[2], "^", "-"),
-    "default": ("Similarity-gated experts", COLOURS[0], "o", "-"),
+    "gated-experts gate=constant": ("Gated experts, one gate", COLOURS[2], "^", "-"),
+    "gated-experts": ("Similarity-gated experts", COLOURS[0], "o", "-"),
 }
-CURVES = "text-only,image-only,linear-probe,mlp,elements sim=False,elements,default"
+CURVES = "text-only,image-only,linear-probe,mlp,elements sim=False,elements,gated-experts"
 
 
 def main() -> None:
@@ -262,7 +262,7 @@ def draw_lines(axes: Axes, sizes: Sequence[int], cells: Cells) -> None:
         values = 100 * np.array([[c["test"] for c in cells[method, n]] for n in sizes])
         x = np.asarray(sizes, float) * (1 + 0.006 * (order - len(methods) / 2))
         axes.vlines(x, values.min(1), values.max(1), color=colour, lw=1)
-        look = {"marker": marker, "markersize": 5, "lw": 2.2 if method == "default" else 1.3}
+        look = {"marker": marker, "markersize": 5, "lw": 2.2 if method == "gated-experts" else 1.3}
         axes.plot(x, values.mean(1), line, color=colour, label=title, **look)
     axes.set_xscale("log")
     axes.set_xticks(list(sizes), [f"{n:,}" for n in sizes])

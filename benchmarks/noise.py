@@ -12,12 +12,12 @@ column `informative` (which side tells the label: both, text or image) gives mix
   picture by halves, is that of a post with another label;
 - *generated*: posts of `sgmft sample --noise`, all of these together.
 
-Then P^m, the gate of `default` (the text's weight), on the posts with both sides: its mean by the
-side that tells the label, and Spearman's correlation with it (text 1, both 0, image -1) with its
-95 % bootstrap interval over posts. Methods are trained as in learning_curves.py. Accuracy in
-percent; ▼ and ▲: below or above `default` by more than chance (paired randomisation test over
-posts, Holm-corrected over the table, p < 0.05). Finished runs are kept in runs/ and not computed
-again.
+Then P^m, the gate of the gated experts (the text's weight), on the posts with both sides: its mean
+by the side that tells the label, and Spearman's correlation with it (text 1, both 0, image -1) with
+its 95 % bootstrap interval over posts. Methods are trained as in learning_curves.py. Accuracy in
+percent; ▼ and ▲: below or above the gated experts by more than chance (paired randomisation test
+over posts, Holm-corrected over the table, p < 0.05). Finished runs are kept in runs/ and not
+computed again.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.models.inference import predict_logits
 
-POSTS, REFERENCE, RESAMPLES = 560, "default", 2000
+POSTS, REFERENCE, RESAMPLES = 560, "gated-experts", 2000
 SHARES = (0.0, 0.25, 0.5, 0.75)
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TELLS = {"text": 1, "both": 0, "image": -1}  # the code of the side that tells the label
-METHODS = "text-only,image-only,linear-probe,late-average,unis-mmc,default gate=constant,default"
-Found = Mapping[str, np.ndarray]  # of a method: probabilities (N, K), and gates (N,) of `default`
+METHODS = (
+    "text-only,image-only,linear-probe,late-average,unis-mmc,"
+    "gated-experts gate=constant,gated-experts"
+)
+Found = Mapping[str, np.ndarray]  # of a method: probabilities (N, K), and gates (N,) of the experts
 
 
 def main() -> None:

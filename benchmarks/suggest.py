@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
     parser.add_argument("--features", type=Path, required=True)
-    parser.add_argument("--method", default="default")
+    parser.add_argument("--method", default="gated-experts")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     for item in options.tables:

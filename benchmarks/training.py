@@ -82,7 +82,7 @@ def default() -> None:
     (line,) = train(network, data, None, task.preset.train)
     seconds = f"{time.perf_counter() - began:.0f} s"
     told = f"accuracy on left-out posts {100 * line.val_accuracy:.1f} %"
-    print_row(f"training `default`, {POSTS:,} posts, whole run", "–", seconds, "< 180 s", told)
+    print_row(f"training gated experts, {POSTS:,} posts, whole run", "–", seconds, "< 180 s", told)
 
     some = data.take(torch.arange(POSTS // 4))
     x, labels, fold = some.features.pooled()[1], some.labels, draw_folds(some.labels, 5)
@@ -108,7 +108,7 @@ def default() -> None:
     found = in_turns(theirs, ours, 2)
     a, b = found.answers
     print_row(
-        f"one expert of `default`: 6 penalties, 5 folds, {len(x):,} posts",
+        f"one of the gated experts: 6 penalties, 5 folds, {len(x):,} posts",
         "scikit-learn, fold by fold",
         found.ratio,
         "≥ 3",

@@ -26,7 +26,7 @@ from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.onnx.export import export_model
 from sgmft.locator.onnx.locator import OnnxLocator
-from sgmft.locator.prediction import Prediction
+from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.method import Method
 from sgmft.models.presets import TrainConfig
 from sgmft.models.registry import METHODS, get_method
@@ -68,22 +68,15 @@ A saved model is a folder. `locator.save_pretrained(folder)`, \
 and publish it. The HTTP API is described in [serving.md](serving.md), with a Python example.
 """
 
-METHODS_OF_LOCATOR = (
-    *("fit", "predict", "predict_proba", "predictions", "reapply", "explain", "encode"),
-    *("zero_shot", "adapt", "from_pretrained"),
-)
-
-SECTIONS: dict[str, list[tuple[Any, tuple[str, ...]]]] = {
-    "Locator": [(SemanticLocator, METHODS_OF_LOCATOR)],
-    "Posts and tables": [
-        *((thing, ()) for thing in (Post, Attachment, read_posts, iter_posts, Columns)),
-        (open_writer, ()),
-    ],
-    "Predictions": [(thing, ()) for thing in (Prediction, Abstention, Explanation)],
-    "Without PyTorch": [(thing, ()) for thing in (export_model, OnnxLocator, load_predictor)],
-    "Methods and fine-tuning": [(thing, ()) for thing in (get_method, Method, Tuning)],
-    "Errors": [(SgmftError, ())],
+SECTIONS: dict[str, tuple[Any, ...]] = {
+    "Locator": (SemanticLocator,),
+    "Posts and tables": (Post, Attachment, read_posts, iter_posts, Columns, open_writer),
+    "Predictions": (Prediction, Abstention, Explanation),
+    "Without PyTorch": (export_model, OnnxLocator, load_predictor),
+    "Methods and fine-tuning": (get_method, Method, Tuning),
+    "Errors": (SgmftError,),
 }
+WITH_METHODS = {SemanticLocator: (SemanticLocator, Predictor), OnnxLocator: (OnnxLocator,)}
 
 
 def python() -> str:
@@ -91,13 +84,13 @@ def python() -> str:
     pages = [PYTHON]
     for title, things in SECTIONS.items():
         pages.append(f"## {title}\n")
-        for thing, members in things:
+        for thing in things:
             public = thing in (Abstention, Post, SemanticLocator, read_posts)
             module = "sgmft" if public else thing.__module__
             pages.append(f"### {thing.__name__}\n")
             pages.append(f"```python\nfrom {module} import {thing.__name__}\n```\n")
             pages.append(_described(thing))
-            for name in members:
+            for name in _methods(thing):
                 pages.append(f"#### {thing.__name__}.{name}\n\n{_described(getattr(thing, name))}")
     return "\n".join(pages)
 
@@ -129,8 +122,8 @@ def settings() -> str:
     for method in METHODS.values():
         pages.append(f"## {method.name}\n\n{method.title}, {method.source}.\n")
         names = list(method.presets)
-        config = method.architecture(names[0]).config
-        kinds = method.setting_kinds(names[0])
+        config = method.config
+        kinds = method.setting_kinds()
         if not kinds:
             pages.append("No settings beside `seed`.\n")
             continue
@@ -215,6 +208,12 @@ def _kind(kind: Any) -> str:
         return "whole numbers"
     names = {int: "whole number", float: "number", bool: "true, false", str: "name"}
     return "none" if kind is type(None) else names[kind]
+
+
+def _methods(thing: Any) -> list[str]:
+    """The public methods that a class and those of its bases that count define, in their order."""
+    found = {name: None for owner in WITH_METHODS.get(thing, ()) for name in vars(owner)}
+    return [name for name in found if name[0] != "_" and callable(getattr(thing, name))]
 
 
 def _described(thing: Any) -> str:
