@@ -38,7 +38,7 @@ def made(seed: int) -> PostFeatures:
     )
 
 
-POSTS = {f"{i * 7919 % 10007:05d}": made(i) for i in range(CHUNK + 40)}
+POSTS = {f"{i * 7919 % 10007:032x}": made(i) for i in range(CHUNK + 40)}
 
 
 @pytest.fixture(params=[True, False], ids=["tokens", "pooled"])

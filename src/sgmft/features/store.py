@@ -12,11 +12,10 @@ place in a table, so features are found again from any table that holds the same
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,106 +31,11 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole
 
-Keys = NDArray[np.bytes_]
-
-Places = NDArray[np.int64]
-
-
-class _Part(NamedTuple):
-    """Some keys in order, and where each one is."""
-
-    keys: Keys  # (N,) of 16 bytes
-    shards: NDArray[np.uint32]  # (N,)
-    rows: NDArray[np.uint32]  # (N,)
-
-
-class StoreIndex:
-    """Keys of posts to the shard and the row of their features; a key's first place counts.
-
-    Kept as a few sorted arrays, each at least twice as long as the next: a shard is added in time
-    that grows with the logarithm of what is there, and so is a key found. Arrays are replaced, not
-    changed, so other threads may look up keys while one adds some.
-    """
-
-    def __init__(self) -> None:
-        self._parts: tuple[_Part, ...] = ()
-
-    def __len__(self) -> int:
-        return sum(len(part.keys) for part in self._parts)
-
-    def __contains__(self, key: str) -> bool:
-        packed = _packed([key])  # ten times as quick as `find` for a single one
-        for part in self._parts:
-            at = int(part.keys.searchsorted(packed)[0])
-            if (part.keys[at : at + 1] == packed).any():
-                return True
-        return False
-
-    def find(self, keys: Sequence[str]) -> tuple[Places, Places]:
-        """The shard and the row of each of N keys, (N,) and (N,); -1 for those that are unknown."""
-        return self._find(_packed(keys))
-
-    def add(self, keys: Sequence[str], shard: int) -> None:
-        """Note that these keys are the rows of a shard, in order."""
-        packed, rows = np.unique(_packed(keys), return_index=True)
-        new = self._find(packed)[0] < 0
-        if not new.any():
-            return
-        numbers = np.full(new.sum(), shard, np.uint32)
-        parts = [*self._parts, _Part(packed[new], numbers, rows[new].astype(np.uint32))]
-        while len(parts) > 1 and len(parts[-2].keys) < 2 * len(parts[-1].keys):
-            parts[-2:] = [_merged(*parts[-2:])]
-        self._parts = tuple(parts)
-
-    def forget(self, shard: int) -> None:
-        """Forget the keys of a shard."""
-        kept = (part.shards != shard for part in self._parts)
-        self._parts = tuple(
-            _Part(*(column[keep] for column in part))
-            for part, keep in zip(self._parts, kept, strict=True)
-        )
-
-    def _find(self, packed: Keys) -> tuple[Places, Places]:
-        shards, rows = np.full((2, len(packed)), -1, np.int64)
-        for part in self._parts:
-            if len(part.keys):
-                at = np.searchsorted(part.keys, packed).clip(max=len(part.keys) - 1)
-                there = part.keys[at] == packed
-                shards[there], rows[there] = part.shards[at[there]], part.rows[at[there]]
-        return shards, rows
-
-
-def _merged(one: _Part, other: _Part) -> _Part:
-    """Both, which share no key."""
-    at = np.searchsorted(one.keys, other.keys)
-    return _Part(*(np.insert(a, at, b) for a, b in zip(one, other, strict=True)))
-
-
-def _packed(keys: Sequence[str]) -> Keys:
-    """Keys of 32 hexadecimal digits as they are, in half the room; others as their digests."""
-    joined = "".join(keys)
-    try:
-        data = bytes.fromhex(joined)
-    except ValueError:
-        data = b""
-    if data.hex() != joined or any(len(key) != 32 for key in keys):
-        data = b"".join(map(_pack, keys))
-    return np.frombuffer(data, "S16")
-
-
-def _pack(key: str) -> bytes:
-    try:
-        data = bytes.fromhex(key)
-    except ValueError:
-        data = b""
-    if len(data) == 16 and data.hex() == key:  # fromhex reads capitals and spaces too
-        return data
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:16]
-
-
 FORMAT = 2  # of the shards; a store of another format is not read
 
 OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
+
+STALE = 86_400  # seconds after which temporary files are taken for those of a killed process
 
 
 class FeatureStore:
@@ -173,13 +77,19 @@ class FeatureStore:
                 f"The feature store {folder} cannot be written ({error.strerror}): make room, "
                 "allow it, or choose another folder with --features."
             ) from error
-        _clear_leftovers(self.folder)
+        for leftover in leftovers(self.folder):  # younger ones may still be in use
+            with suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > STALE:
+                    leftover.unlink()
         self._index = StoreIndex()
         self._shards: list[Path] = []  # by their numbers in the index
-        self._open: dict[Path, tuple[pa.Table, int]] = {}  # the one asked for last at its end
+        self._open: dict[Path, tuple[pa.Table, int]] = {}  # the one read last at its end
         for shard in sorted(self.folder.glob("part-*.parquet")):
             try:
-                self._register(shard, _read_keys(shard))
+                with _reading(shard):
+                    # Unchecked: a damaged key is a post not found, which is encoded again.
+                    keys = pq.read_table(shard, columns=["key"], partitioning=None)["key"]
+                    self._register(shard, keys.cast(pa.string()).to_pylist())
             except _DamagedError:
                 _set_aside(shard)
             except FileNotFoundError:  # another process has set it aside
@@ -200,13 +110,10 @@ class FeatureStore:
         if not rows:
             return
         columns = {
-            "key": list(rows),
-            **{name: [_lists(getattr(row, name)) for row in rows.values()] for name in _FIELDS},
+            name: [_cell(getattr(row, name)) for row in rows.values()]
+            for name in PostFeatures._fields
         }
-        table = pa.table(
-            [pa.array(columns[field.name], field.type) for field in self._schema],
-            schema=self._schema,
-        )
+        table = pa.table({"key": list(rows), **columns}, schema=self._schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()
@@ -220,7 +127,7 @@ class FeatureStore:
         self._register(shard, list(rows))
 
     def read(self, keys: Sequence[str]) -> list[PostFeatures]:
-        """Features of these posts, in order.
+        """Read the features of these posts, in order.
 
         Raises:
             KeyError: a key is not in the store.
@@ -237,8 +144,8 @@ class FeatureStore:
             )
         return [rows[key] for key in keys]
 
-    def find(self, keys: Sequence[str]) -> dict[str, PostFeatures]:
-        """Features of those of these posts that are in the store and whole.
+    def find(self, keys: Iterable[str]) -> dict[str, PostFeatures]:
+        """Read the features of those of these posts that are in the store and whole.
 
         A damaged shard is set aside, and one that is gone is forgotten: its posts are then no
         longer in the store.
@@ -261,8 +168,14 @@ class FeatureStore:
                 rows[wanted[i]] = _row(table, int(places[i]))
         return rows
 
+    def in_order(self, keys: Iterable[str]) -> list[str]:
+        """Sort these keys, each once, so that every shard is opened once when they are read."""
+        wanted = sorted(set(keys))
+        shards, places = self._index.find(wanted)
+        return [wanted[i] for i in np.lexsort((places, shards)).tolist()]
+
     def _table(self, shard: Path) -> pa.Table:
-        """A whole shard; those that were asked for last stay in memory."""
+        """Read a whole shard; those that were read last stay in memory."""
         if (known := self._open.pop(shard, None)) is None:
             table = _read(shard)
             known = table, table.nbytes  # which takes a while to count
@@ -271,22 +184,84 @@ class FeatureStore:
             del self._open[next(iter(self._open))]
         return known[0]
 
-    def in_order(self, keys: Iterable[str]) -> list[str]:
-        """Each of these keys once, in the order that opens every shard once when it is read."""
-        wanted = sorted(set(keys))
-        shards, places = self._index.find(wanted)
-        return [wanted[i] for i in np.lexsort((places, shards)).tolist()]
-
     def _register(self, shard: Path, keys: Sequence[str]) -> None:
         self._index.add(keys, len(self._shards))
         self._shards.append(shard)
 
 
-_FIELDS = PostFeatures._fields
+class _Run(NamedTuple):
+    """Some keys in order, and where each one is."""
+
+    keys: NDArray[np.bytes_]  # (N,) of 16 bytes
+    shards: NDArray[np.uint32]  # (N,)
+    rows: NDArray[np.uint32]  # (N,)
 
 
-def _lists(value: Any) -> Any:
-    return None if value is None else list(value) if value.ndim == 2 else value
+class StoreIndex:
+    """The shard and the row of every key, 32 hexadecimal digits; a key's first place counts.
+
+    Kept as a few sorted runs, each at least twice as long as the next: a shard is added in time
+    that grows with the logarithm of what is there, and so is a key found. Runs are replaced, not
+    changed, so other threads may look up keys while one adds some.
+    """
+
+    def __init__(self) -> None:
+        self._runs: tuple[_Run, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(len(run.keys) for run in self._runs)
+
+    def __contains__(self, key: str) -> bool:
+        return bool(self.find([key])[0][0] >= 0)
+
+    def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the shard and the row of each of N keys, (N,) and (N,); -1 where unknown."""
+        packed = _pack(keys)
+        shards, rows = np.full((2, len(packed)), -1, np.int64)
+        for run in self._runs:
+            at = np.searchsorted(run.keys, packed).clip(max=len(run.keys) - 1)
+            known = run.keys[at] == packed
+            shards[known], rows[known] = run.shards[at[known]], run.rows[at[known]]
+        return shards, rows
+
+    def add(self, keys: Sequence[str], shard: int) -> None:
+        """Note that these keys are the rows of a shard, in order.
+
+        Raises:
+            ValueError: one of them is no key.
+        """
+        new = {key: row for row, key in reversed([*enumerate(keys)])}
+        known = self.find([*new])[0] >= 0
+        packed, rows = _pack([*new])[~known], np.fromiter(new.values(), np.uint32)[~known]
+        if not len(packed):
+            return
+        order = packed.argsort()
+        added = _Run(packed[order], np.full(len(order), shard, np.uint32), rows[order])
+        runs = [*self._runs, added]
+        while len(runs) > 1 and len(runs[-2].keys) < 2 * len(runs[-1].keys):
+            longer, shorter = runs[-2:]
+            at = np.searchsorted(longer.keys, shorter.keys)
+            merged = (np.insert(a, at, b) for a, b in zip(longer, shorter, strict=True))
+            runs[-2:] = [_Run(*merged)]
+        self._runs = tuple(runs)
+
+    def forget(self, shard: int) -> None:
+        """Forget the keys of a shard."""
+        kept = (_Run(*(column[run.shards != shard] for column in run)) for run in self._runs)
+        self._runs = tuple(run for run in kept if len(run.keys))
+
+
+def _pack(keys: Sequence[str]) -> NDArray[np.bytes_]:
+    """Pack keys of 32 hexadecimal digits into half the room, (N,)."""
+    packed = np.frombuffer(bytes.fromhex("".join(keys)), "S16")
+    if len(packed) != len(keys) or any(len(key) != 32 for key in keys):
+        raise ValueError("a key has 32 hexadecimal digits")
+    return packed
+
+
+def _cell(value: Any) -> Any:
+    """Arrow takes a matrix as a list of its rows."""
+    return list(value) if value is not None and value.ndim == 2 else value
 
 
 def _row(table: pa.Table, position: int) -> PostFeatures:
@@ -300,7 +275,7 @@ def _row(table: pa.Table, position: int) -> PostFeatures:
             return flat.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).copy()
         return np.array(flat.to_numpy(zero_copy_only=False))
 
-    return PostFeatures(*(cell(name) for name in _FIELDS))
+    return PostFeatures(*map(cell, PostFeatures._fields))
 
 
 def _name(data: Any) -> str:
@@ -311,36 +286,41 @@ class _DamagedError(Exception):
     """A shard does not hold what was written."""
 
 
-def _read(shard: Path) -> pa.Table:
-    """The whole shard, checked against the digest in its name: Parquet itself checks little."""
+@contextmanager
+def _reading(shard: Path) -> Iterator[None]:
+    """Tell damage from what the system refuses.
+
+    Raises:
+        _DamagedError: what is there is no shard, or in a sector that cannot be read.
+        FileNotFoundError: it is gone.
+        SgmftError: it cannot be read.
+    """
     try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (
+        OSError,
+        pa.ArrowException,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
+            raise SgmftError(
+                f"The feature shard {shard} cannot be read: {error_reason(error)}."
+            ) from error
+        raise _DamagedError from error
+
+
+def _read(shard: Path) -> pa.Table:
+    """Read a shard, checked against the digest in its name: Parquet itself checks little."""
+    with _reading(shard):
         data = shard.read_bytes()
-    except OSError as error:
-        if error.errno == errno.EIO:  # a sector that cannot be read
-            raise _DamagedError from error
-        raise _refused(shard, "read", error) from error
     if shard.name != _name(data):
         raise _DamagedError
     return pq.read_table(pa.BufferReader(data))
-
-
-def _read_keys(shard: Path) -> list[str]:
-    """The keys alone, unchecked: a damaged key is a post not found, which is encoded again."""
-    try:
-        keys = pq.read_table(shard, columns=["key"], partitioning=None)["key"]
-    except (OSError, pa.ArrowException, ValueError, LookupError, AttributeError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
-            raise _refused(shard, "read", error) from error
-        raise _DamagedError from error
-    if keys.type != pa.string() or keys.null_count:
-        raise _DamagedError
-    return list(keys.to_pylist())
-
-
-def _refused(shard: Path, what: str, error: OSError) -> Exception:
-    if isinstance(error, FileNotFoundError) and what == "read":
-        return error
-    return SgmftError(f"The feature shard {shard} cannot be {what}: {error_reason(error)}.")
 
 
 def _set_aside(shard: Path) -> None:
@@ -349,14 +329,3 @@ def _set_aside(shard: Path) -> None:
     while (aside := shard.with_name(f"_{shard.name}.damaged{number}")).exists():
         number += 1
     set_aside(shard, aside, "feature shard", "its posts are encoded anew")
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left a day ago or earlier; younger files may still be in use.
-
-    With a clock that is wrong, one that is in use may be taken: it is then written again.
-    """
-    for leftover in leftovers(folder):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > 86_400:
-                leftover.unlink()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +15,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.errors import SgmftError
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
+from sgmft.utils.signals import SIGNALS, end_with_parent
 
 if TYPE_CHECKING:
     from sgmft.evaluation.explain.explanation import Explanation
@@ -61,16 +60,9 @@ class Asked(NamedTuple):
 
 def prepare() -> None:
     """Leave signals to the parent, and end when it does."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 def load(model: str, runtime: str | None, device: str | None, rules: Abstention) -> About:

@@ -1,22 +1,20 @@
-"""Several processes of one training, as torchrun or accelerate start them: who is who, who writes.
+"""Data-parallel training in the processes that torchrun or accelerate start.
 
-Everything here is known from what the launcher says in the environment, so that it can be asked
-before anything heavy is imported, and nothing happens where there is one process only.
+Ranks are read from the launcher's environment variables, before anything heavy is imported, and
+nothing happens where there is one process only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sgmft.errors import SgmftError
+from sgmft.utils.signals import end_with_parent
 
 if TYPE_CHECKING:
     import torch
@@ -26,22 +24,22 @@ LONGEST_WAIT = timedelta(days=7)  # for the main process, which may have many po
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return which of them this is, from 0."""
     return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Return whether this process is the one that writes and prints."""
     return rank() == 0
 
 
 def on_cpu(device: str | None) -> bool:
-    """Whether accelerate must be told to stay on the CPU: asked for, or several find no GPU."""
+    """Return whether to stay on the CPU: asked for, or several processes find no GPU."""
     if device == "cpu" or world_size() == 1:
         return device == "cpu"
     import torch
@@ -51,7 +49,7 @@ def on_cpu(device: str | None) -> bool:
 
 
 def join(device: str | None) -> None:
-    """Meet the other processes. What was joined before stays so.
+    """Join the process group, once.
 
     Args:
         device: as in `sgmft.training.trainer.train`.
@@ -65,15 +63,8 @@ def join(device: str | None) -> None:
     from accelerate import PartialState
 
     PartialState(cpu=on_cpu(device), timeout=LONGEST_WAIT)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(launcher: int) -> None:
-    """End this process when the launcher is gone: it would go on beside the one started next."""
-    while os.getppid() == launcher:
-        time.sleep(0.5)
-    print("sgmft: the launcher has ended, and so does this process", file=sys.stderr, flush=True)
-    os._exit(1)  # the main thread may be waiting for another process for ever
+    # Else it would go on beside the process that is started next.
+    end_with_parent("sgmft: the launcher has ended, and so does this process")
 
 
 def wait() -> None:
@@ -98,29 +89,29 @@ def main_first() -> Iterator[None]:
 
 
 def gather(x: Tensor, device: torch.device) -> Tensor:
-    """x (...) of every process, (P, ...) in their order, on the CPU.
+    """Gather x (...) of every rank into (P, ...), in their order, on the CPU.
 
     Args:
-        device: on which the processes talk to one another.
+        device: on which the processes communicate.
     """
     from sgmft.utils.distributed_loss import BatchShard
 
     return BatchShard(world_size(), rank(), world_size()).gather(x[None].to(device)).cpu()
 
 
-def require_agreement(told: bytes, device: torch.device) -> None:
-    """See to it that all processes do the same, since one that does not lets the others wait.
+def require_agreement(state: bytes, device: torch.device) -> None:
+    """Check that all processes do the same, since one that does not makes the others wait.
 
     Args:
-        told: what must be the same: settings, posts, what is done already.
+        state: what must be the same: settings, posts, what is done already.
         device: as in `gather`.
 
     Raises:
-        SgmftError: it is not.
+        SgmftError: it differs.
     """
     import torch
 
-    digest = torch.frombuffer(bytearray(hashlib.sha256(told).digest()), dtype=torch.uint8)
+    digest = torch.frombuffer(bytearray(hashlib.sha256(state).digest()), dtype=torch.uint8)
     if not (gather(digest, device) == digest).all():
         raise SgmftError(
             "The processes of this training found different posts, settings or checkpoints: give "
@@ -129,7 +120,7 @@ def require_agreement(told: bytes, device: torch.device) -> None:
 
 
 def broadcast_weights(module: torch.nn.Module) -> None:
-    """Give all processes the main one's weights and buffers."""
+    """Copy the main process's weights and buffers to all others."""
     if world_size() > 1:
         import torch
 

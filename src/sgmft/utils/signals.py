@@ -1,9 +1,12 @@
-"""SIGINT and SIGTERM as an exception, so that what is under way is cleaned up."""
+"""How processes end: by a signal, after cleaning up, and with the process that started them."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,10 +14,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody asked this process to end.
+    """A signal asked this process to end.
 
     Attributes:
-        code: to exit with, 130 for SIGINT and 143 for SIGTERM, as a shell says it.
+        code: to exit with, 130 for SIGINT and 143 for SIGTERM, as shells report them.
     """
 
     def __init__(self, number: int) -> None:
@@ -47,3 +50,27 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def end_with_parent(message: str = "") -> None:
+    """Watch, in a thread, for the end of the process that started this one, and end with it.
+
+    However the other ends, and whatever the main thread waits for.
+
+    Args:
+        message: for standard error, at the end.
+    """
+    from multiprocessing import parent_process
+
+    parent, number = parent_process(), os.getppid()  # of multiprocessing, or any program
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        while parent is None and os.getppid() == number:
+            time.sleep(0.5)
+        if message:
+            print(message, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

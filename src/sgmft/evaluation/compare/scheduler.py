@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -32,7 +31,7 @@ from sgmft.evaluation.compare.run import (
 )
 from sgmft.models.plugins import LOADED
 from sgmft.models.registry import get_method
-from sgmft.utils.signals import SIGNALS
+from sgmft.utils.signals import SIGNALS, end_with_parent
 
 OnProgress = Callable[[int, int, str], None]  # done, in all, what was done last
 
@@ -252,7 +251,7 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
     for number in SIGNALS:
         signal.signal(number, _exit_worker)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _execute_in_worker(run: Run) -> Record:
@@ -263,11 +262,3 @@ def _execute_in_worker(run: Run) -> Record:
 def _exit_worker(number: int, frame: object) -> None:
     """End a worker, without a traceback and after it has cleaned up."""
     sys.exit(128 + number)
-
-
-def _exit_with_parent() -> None:
-    """End with the process that started this one, however that ends."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,0 +1,42 @@
+"""A process ends with the one that started it, however that one ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+WATCH = "from sgmft.utils.signals import end_with_parent; end_with_parent('over')"
+CHILD = f"{WATCH}; import time; time.sleep(60)"
+
+BY_SUBPROCESS = f"""
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", {CHILD!r}]).pid, flush=True)
+time.sleep(60)
+"""
+
+BY_MULTIPROCESSING = f"""
+import multiprocessing, time
+child = multiprocessing.get_context("spawn").Process(target=exec, args=({CHILD!r},))
+child.start()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("program", [BY_SUBPROCESS, BY_MULTIPROCESSING])
+def test_a_child_ends_with_its_parent(program):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None and parent.stderr is not None
+    child = int(parent.stdout.readline())
+    time.sleep(1)
+    os.kill(child, 0)  # there
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert parent.stderr.read() == "over\n"  # which the child holds open until it ends
