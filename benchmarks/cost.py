@@ -25,7 +25,7 @@ from sgmft import SemanticLocator
 from sgmft.data.source import Source
 from sgmft.features.encode import PreparedPost, encode_all, prepare_post
 from sgmft.features.store import FeatureStore
-from sgmft.jobs.predict import ModelAt, predict_shards
+from sgmft.jobs.predict import ModelFolder, predict_table
 from sgmft.models.inference import predict_logits
 
 ROUNDS = 5
@@ -78,7 +78,7 @@ def main() -> None:
             encode_all(posts, encoder, tokens=tokens, store=store)
             kind = "with words and regions" if tokens else "pooled"
             print(f"| features, {kind} | {size(store.folder, count)} |")
-        told = predict_shards(Source(str(table)), folder / "out", ModelAt(str(model)))
+        told = predict_table(Source(str(table)), folder / "out", ModelFolder(str(model)))
         print(f"| predictions | {size(folder / 'out', told.posts)} |")
 
 

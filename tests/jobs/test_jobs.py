@@ -10,7 +10,7 @@ import pytest
 import sgmft.jobs.predict
 from sgmft.data.source import Source
 from sgmft.data.synthetic.sample import write_sample
-from sgmft.data.tables import open_writer
+from sgmft.data.tables import Columns, open_writer
 from sgmft.errors import SgmftError
 from sgmft.jobs.predict import predict_table
 from small_posts import LABELS
@@ -149,7 +149,7 @@ def test_memory_holds_a_chunk_whatever_the_table(small_model, tmp_path, monkeypa
     taken, written, lags = 0, 0, []
 
     class Watched(Source):
-        def posts(self):
+        def iter_posts(self):
             nonlocal taken
             for post in super().iter_posts():
                 taken += 1
@@ -182,6 +182,6 @@ def test_outputs_that_cannot_be(table, small_model, tmp_path):
         with pytest.raises(SgmftError, match=told):
             predict_table(Source(str(table)), path, small_model)
     with pytest.raises(SgmftError, match=r"has no column 'txt'.* id, text, image, label"):
-        source = Source(str(table), columns=sgmft.jobs.predict.Columns(text="txt"))
+        source = Source(str(table), columns=Columns(text="txt"))
         predict_table(source, tmp_path / "out.csv", small_model)
     assert file_names(tmp_path) == []

@@ -19,21 +19,21 @@ from small_tables import table as table
 
 
 @pytest.fixture
-def reapply(rows, small_posts, small_model, tmp_path):
+def evaluated(rows, small_posts, small_model, tmp_path):
     """An evaluation of the table, with two labels made wrong and one never learned."""
     rows = [dict(row) for row in rows]
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
     table = write_rows(rows, small_posts[0].images[0].parent / "truth.csv")
     seen = []
-    told, evaluation = evaluate_table(
+    summary, evaluation = evaluate_table(
         Source(str(table)), tmp_path / "e", small_model, by=["城市"], on_predicted=seen.append
     )
     assert seen[-1] == 12
-    return rows, told, evaluation, tmp_path / "e"
+    return rows, summary, evaluation, tmp_path / "e"
 
 
-def test_evaluation_files_hold_the_right_figures(judged):
-    rows, _, evaluation, folder = judged
+def test_evaluation_files_hold_the_right_figures(evaluated):
+    rows, _, evaluation, folder = evaluated
     assert file_names(folder) == [
         "confusion.png",
         "metrics.json",
@@ -67,10 +67,10 @@ def test_evaluation_files_hold_the_right_figures(judged):
     assert "Evaluation on truth.csv" in page and "data fingerprint" in page
 
 
-def test_rows_that_cannot_be_judged_are_counted(judged):
-    _, told, _, folder = judged
-    assert told.posts == 12
-    assert told.errors == {
+def test_rows_that_cannot_be_evaluated_are_counted(evaluated):
+    _, summary, _, folder = evaluated
+    assert summary.posts == 12
+    assert summary.errors == {
         "the model never learned the label …": 1,
         "there is no file …": 1,
         "has no label to compare with": 1,

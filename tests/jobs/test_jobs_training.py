@@ -99,7 +99,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
         return len(trained)
 
     with monkeypatch.context() as patch:
-        target = "save_weights" if broken == "weights" else "finite"
+        target = "save_weights" if broken == "weights" else "nan_to_none"
         patch.setattr(f"sgmft.locator.persistence.{target}", full)
         with pytest.raises(SgmftError, match=r"cannot be written to .*No space left"):
             steps(tiny())

@@ -1,4 +1,4 @@
-"""`sgmft align`: parse, call, print."""
+"""`sgmft align`: adapt an encoder to pairs of text and picture."""
 
 from __future__ import annotations
 
@@ -6,38 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    PREFIX,
-    AllowOutside,
-    Cleaning,
-    Column,
-    Device,
-    Encoder,
-    Features,
-    Merge,
-    Output,
-    PostsTable,
-    Strict,
-    TuneLast,
-    Where,
-    pairs,
-    source_of,
-    tuning_of,
-)
+from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
-    from sgmft.jobs.align import Aligned
+    from sgmft.jobs.align import Alignment
 
 
 def align(
-    table: PostsTable,
-    output: Output,
-    encoder: Encoder = None,
+    table: opt.PostsTable,
+    output: opt.Output,
+    encoder: opt.Encoder = None,
     tune: Annotated[
         str | None, typer.Option(help="Of Chinese-CLIP: lora (by default) or full.")
     ] = None,
-    tune_last: TuneLast = None,
-    merge: Merge = False,
+    tune_last: opt.TuneLast = None,
+    merge: opt.Merge = False,
     width: Annotated[
         int, typer.Option(min=2, help="Of the shared space, for encoders other than Chinese-CLIP.")
     ] = 256,
@@ -45,13 +28,13 @@ def align(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="tune.NAME=VALUE; repeat.")
     ] = None,
-    cleaning: Cleaning = None,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    cleaning: opt.Cleaning = None,
+    features: opt.Features = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
 ) -> None:
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
     from sgmft.cli import console
@@ -60,49 +43,48 @@ def align(
     from sgmft.jobs.align import CLIP
     from sgmft.jobs.align import align as align_posts
 
-    named = pairs(settings, "--set")
-    if unknown := next((name for name in named if not name.startswith(PREFIX)), None):
-        raise SgmftError(f"--set {unknown}=...: aligning has settings that begin with {PREFIX}")
-    asked = tune or ("lora" if tune_last or merge or named else None)
-    if asked is not None:
-        named = {f"{PREFIX}batch_size": str(CLIP.batch_size), **named}
-    tuning = None if asked is None else tuning_of(asked, tune_last, merge, named)
+    named = opt.parse_pairs(settings, "--set")
+    if unknown := next((name for name in named if not name.startswith(opt.TUNE)), None):
+        raise SgmftError(f"--set {unknown}=...: aligning has settings that begin with {opt.TUNE}")
+    kind = tune or ("lora" if tune_last or merge or named else None)
+    if kind is not None:
+        named = {f"{opt.TUNE}batch_size": str(CLIP.batch_size), **named}
+    tuning = None if kind is None else opt.make_tuning(kind, tune_last, merge, named)
     source = EncoderHandle(
         encoder or "compact",
         cleaning or "light",
         features=console.feature_folder(features),
         device=device,
     )
-    posts = source_of(table, where, column, allow_outside, strict).read_posts()
-    with console.TrainingProgress() as progress:
-        found = align_posts(
+    posts = opt.make_source(table, where, column, allow_outside, strict).read_posts()
+    with console.ProgressBars() as bars:
+        result = align_posts(
             posts,
             output,
             source,
             tuning=tuning,
             width=width,
             seed=seed,
-            on_encoded=lambda done: progress.encoded(done, len(posts)),
-            on_epoch=progress.epoch,
+            on_encoded=lambda done: bars.encoded(done, len(posts)),
+            on_epoch=bars.epoch,
         )
-    print_aligned(found, output)
+    print_alignment(result, output)
 
 
-def print_aligned(found: Aligned, output: str) -> None:
+def print_alignment(result: Alignment, output: str) -> None:
     """Print where the encoder is, and how well texts and pictures find each other."""
     from rich.table import Table
 
     from sgmft.cli import console
 
-    if found.skipped:
-        console.screen.print(f"{sum(found.skipped.values())} posts were left out:")
-        for kind, count in found.skipped.items():
-            console.screen.print(f"  {count:>6}  {kind}", markup=False, highlight=False)
-    table = Table(f"among {found.held_out} held-out pairs", "before", "after")
-    for name, after in found.after.items():
-        before = "-" if found.before is None else f"{found.before[name]:.3f}"
+    if result.skipped:
+        console.screen.print(f"{sum(result.skipped.values())} posts were left out:")
+        console.print_counts(result.skipped)
+    table = Table(f"among {result.held_out} held-out pairs", "before", "after")
+    for name, after in result.after.items():
+        before = "-" if result.before is None else f"{result.before[name]:.3f}"
         table.add_row(name, before, f"{after:.3f}")
     console.screen.print(table)
-    if found.before is None:
+    if result.before is None:
         console.screen.print("Before, texts and pictures shared no space.")
-    console.screen.print(f"Learned from {found.pairs} pairs. Use it with --encoder {output}")
+    console.screen.print(f"Learned from {result.pairs} pairs. Use it with --encoder {output}")

@@ -1,4 +1,4 @@
-"""`sgmft compare`: parse, call, print."""
+"""`sgmft compare`: the tables and figures of the paper on a user's posts."""
 
 from __future__ import annotations
 
@@ -6,33 +6,20 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    AllowOutside,
-    Column,
-    Device,
-    Features,
-    Output,
-    PostsTable,
-    Strict,
-    Where,
-    pairs,
-    source_of,
-)
+from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from sgmft.evaluation.compare.results import ResultTable
     from sgmft.evaluation.compare.statistics import Estimate
 
 
 def compare(
-    table: PostsTable,
-    output: Output,
+    table: opt.PostsTable,
+    output: opt.Output,
     encoder: Annotated[
         str, typer.Option(help="Whose features the systems work on; as for train.")
     ] = "compact",
@@ -51,7 +38,7 @@ def compare(
         str, typer.Option(help="label, user, or auto: by user where the posts name users.")
     ] = "auto",
     by: Annotated[
-        list[str] | None, typer.Option(help="Column to break accuracy down by; repeat.")
+        list[str] | None, typer.Option(help="opt.Column to break accuracy down by; repeat.")
     ] = None,
     trials: Annotated[
         int, typer.Option(help="Values of its tuned setting each system tries.", min=1, max=7)
@@ -65,12 +52,12 @@ def compare(
     finished_only: Annotated[
         bool, typer.Option(help="Run nothing; a report of what is finished so far.")
     ] = False,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    features: opt.Features = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
 ) -> None:
     """Compare SG-MFT with other systems and with parts left out; writes report.html.
 
@@ -93,52 +80,22 @@ def compare(
         device=device,
         finished_only=finished_only,
     )
-    chosen = next(iter(pairs([test], "--test").items())) if test else None
-    with ComparisonProgress() as progress:
-        told, found, path = compare_table(
-            source_of(table, where, column, allow_outside, strict),
+    chosen = next(iter(opt.parse_pairs([test], "--test").items())) if test else None
+    with console.ProgressBars() as bars:
+        summary, results, report = compare_table(
+            opt.make_source(table, where, column, allow_outside, strict),
             output,
             plan,
             split=Split(test=chosen, by=split_by),
             by=by or (),
             features=console.feature_folder(features),
             command=shlex.join(["sgmft", *sys.argv[1:]]),
-            on_encoded=progress.encoded,
-            on_progress=progress.finished,
+            on_encoded=lambda stage, done: bars.show(f"Encoding posts, {stage}", done),
+            on_progress=lambda done, total, what: bars.show("Trials and runs", done, total, what),
         )
-    console.print_errors(told)
-    print_comparison(found)
-    print(f"Report: {path}", file=sys.stderr)
-
-
-class ComparisonProgress:
-    """A bar for encoding, then one over all trials and runs with the time left."""
-
-    def __init__(self) -> None:
-        from sgmft.cli.console import progress_bar
-
-        self._progress = progress_bar()
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def encoded(self, setting: str, done: int) -> None:
-        """Posts encoded so far under one encoder setting."""
-        self._update(f"Encoding posts, {setting}", done, None, "")
-
-    def finished(self, done: int, total: int, what: str) -> None:
-        """One trial or run is done."""
-        self._update("Trials and runs", done, total, what)
-
-    def _update(self, name: str, done: int, total: int | None, told: str) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, told="")
-        self._progress.update(self._tasks[name], completed=done, total=total, told=told)
+    console.print_errors(summary)
+    print_comparison(results)
+    print(f"Report: {report}", file=sys.stderr)
 
 
 def print_comparison(tables: Sequence[ResultTable]) -> None:

@@ -1,4 +1,4 @@
-"""What the command line shows: progress, tables of figures, reasons of bad rows."""
+"""What the commands print on standard error: progress, and the rows that could not be used."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,75 +26,69 @@ if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
     from sgmft.training.trainer import Epoch
 
-# Standard output is for results. Of several processes of one training the main one speaks.
+# Standard output is for results. Of several processes of one training the main one prints.
 screen = Console(stderr=True, quiet=not is_main())
 
 
 def feature_folder(option: str | None) -> Path | None:
-    """The feature store's folder: as asked for, none, or the user's cache."""
+    """Return the feature store's folder: the one named, none for "none", or in the user's cache."""
     if option == "none":
         return None
-    if option is not None:
-        return Path(option)
-    return cache_folder() / "features"
+    return cache_folder() / "features" if option is None else Path(option)
 
 
-def progress_bar() -> Progress:
-    """Return a bar with counts and times, on standard error."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}"),
-        console=screen,
-    )
+class ProgressBars(Progress):
+    """A bar with counts and times for each stage of a job, shown from the stage's start."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=screen,
+        )
+        self._stages: dict[str, TaskID] = {}
+
+    def show(self, stage: str, done: int, total: int | None = None, text: str = "") -> None:
+        """Update the bar of a stage."""
+        if stage not in self._stages:
+            self._stages[stage] = self.add_task(stage, total=total, text=text)
+        self.update(self._stages[stage], completed=done, total=total, text=text)
+
+    def encoded(self, done: int, total: int) -> None:
+        """Show the posts that are encoded so far."""
+        self.show("Encoding posts", done, total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Show an epoch that is done, with its figures."""
+        text = f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}"
+        if not math.isnan(epoch.val_loss):
+            text += f" | held out: loss {epoch.val_loss:.3f} accuracy {epoch.val_accuracy:.3f}"
+        self.show("Training", epoch.epoch, epoch.epochs, text)
 
 
 @contextmanager
-def counter(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A line that counts posts, with a bar where their number is known."""
-    with progress_bar() as progress:
-        task = progress.add_task(what, total=total, told="", visible=False)
-        yield lambda done: progress.update(task, completed=done, visible=True)
+def counter(stage: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show the bar of a job with one stage; yields what is called with the number done so far."""
+    with ProgressBars() as bars:
+        yield lambda done: bars.show(stage, done, total)
 
 
-class TrainingProgress:
-    """A bar for encoding, then one for the epochs with their figures."""
-
-    def __init__(self) -> None:
-        self._progress = progress_bar()
-        self._encoding = self._progress.add_task(
-            "Encoding posts", total=None, told="", visible=False
-        )
-        self._training = self._progress.add_task("Training", total=None, told="", visible=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def encoded(self, done: int, total: int) -> None:
-        """Posts encoded so far."""
-        self._progress.update(self._encoding, completed=done, total=total, visible=True)
-
-    def epoch(self, epoch: Epoch) -> None:
-        """One epoch is done."""
-        told = f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}"
-        if not math.isnan(epoch.val_loss):
-            told += f" | held out: loss {epoch.val_loss:.3f} accuracy {epoch.val_accuracy:.3f}"
-        self._progress.update(
-            self._training, completed=epoch.epoch, total=epoch.epochs, told=told, visible=True
-        )
-
-
-def print_errors(told: JobSummary) -> None:
-    """How many rows could not be used, or were given no label, and why."""
-    for reasons, what in ((told.errors, "could not be used"), (told.abstained, "have no label")):
+def print_errors(summary: JobSummary) -> None:
+    """Print how many rows could not be used, or were given no label, and why."""
+    for reasons, what in (
+        (summary.errors, "could not be used"),
+        (summary.abstained, "have no label"),
+    ):
         if reasons:
-            screen.print(f"{sum(reasons.values())} of {told.posts} rows {what}:")
-        for kind, count in reasons.items():
-            screen.print(f"  {count:>6}  {kind}", markup=False, highlight=False)
+            screen.print(f"{sum(reasons.values())} of {summary.posts} rows {what}:")
+        print_counts(reasons)
+
+
+def print_counts(counts: dict[str, int]) -> None:
+    """Print reasons and how often each was met."""
+    for reason, count in counts.items():
+        screen.print(f"  {count:>6}  {reason}", markup=False, highlight=False)

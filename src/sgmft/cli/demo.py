@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sgmft.cli.console import TrainingProgress, counter, print_errors
+from sgmft.cli.console import ProgressBars, counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
 from sgmft.data.source import Source
 from sgmft.data.synthetic.sample import write_sample
@@ -40,15 +40,15 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
 
     _step(f"sgmft train {table} -o {model} --where split=train")
     locator = SemanticLocator(seed=seed, features=features)
-    with TrainingProgress() as progress:
-        told = train_table(
+    with ProgressBars() as bars:
+        summary = train_table(
             Source(str(table), where={"split": "train"}),
             model,
             locator,
-            on_encoded=progress.encoded,
-            on_epoch=progress.epoch,
+            on_encoded=bars.encoded,
+            on_epoch=bars.epoch,
         )
-    print_errors(told)
+    print_errors(summary)
 
     _step(
         f"sgmft evaluate {model} {table} -o {folder}/evaluation --where split=test --by informative"
@@ -56,15 +56,15 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
     locator = SemanticLocator.from_pretrained(model, features=features)
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
-        told, evaluation = evaluate_table(
+        summary, evaluation = evaluate_table(
             test, folder / "evaluation", locator, by=["informative"], on_predicted=done
         )
-    print_errors(told)
+    print_errors(summary)
     print_evaluation(evaluation)
 
     _step(f"sgmft predict {model} {table} -o {folder}/predictions.csv")
     with counter("Predicting") as done:
-        told = predict_table(
+        summary = predict_table(
             Source(str(table)), folder / "predictions.csv", locator, on_predicted=done
         )
     predictions = list(locator.predictions(test.iter_posts()))
@@ -75,7 +75,7 @@ def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
         examples=choose_examples([p for p in predictions if p.label is not None], locator.labels),
         about=describe_locator(locator),
         notice=NOTICE,
-        errors=told.errors,
+        errors=summary.errors,
     )
     screen.print(_table(predictions))
     screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")

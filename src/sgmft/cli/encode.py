@@ -1,4 +1,4 @@
-"""`sgmft encode`: parse, call, print."""
+"""`sgmft encode`: fill a feature store."""
 
 from __future__ import annotations
 
@@ -7,38 +7,23 @@ from typing import Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    Address,
-    AllowOutside,
-    Cleaning,
-    Column,
-    Device,
-    Encoder,
-    Engine,
-    Output,
-    PostsTable,
-    Strict,
-    Where,
-    Workers,
-    engine_of,
-    source_of,
-)
+from sgmft.cli import options as opt
 
 
 def encode(
-    table: PostsTable,
-    output: Output,
-    encoder: Encoder = None,
-    cleaning: Cleaning = None,
+    table: opt.PostsTable,
+    output: opt.Output,
+    encoder: opt.Encoder = None,
+    cleaning: opt.Cleaning = None,
     tokens: Annotated[bool, typer.Option(help="Word and region features too.")] = True,
-    engine: Engine = None,
-    address: Address = None,
-    workers: Workers = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    engine: opt.Engine = None,
+    address: opt.Address = None,
+    workers: opt.Workers = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
 ) -> None:
     """Encode posts into a feature store, which `--features` of the other commands reads."""
     from sgmft.cli import console
@@ -46,19 +31,12 @@ def encode(
     from sgmft.locator.locator import SemanticLocator
 
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
-    source = source_of(table, where, column, allow_outside, strict)
+    source = opt.make_source(table, where, column, allow_outside, strict)
     with (
         console.counter("Encoding") as done,
-        engine_of(engine, address, workers, device) as cluster,
+        opt.open_engine(engine, address, workers, device) as run,
     ):
-        if cluster is None:
-            told, folder = encode_table(source, locator, tokens=tokens, on_encoded=done)
-        else:
-            from sgmft.jobs.encode import encode_pieces
-
-            told, folder = encode_pieces(source, locator, cluster, tokens=tokens, on_encoded=done)
-    console.print_errors(told)
-    print(
-        f"Features of {told.posts - sum(told.errors.values())} posts are in {folder}",
-        file=sys.stderr,
-    )
+        summary, folder = encode_table(source, locator, tokens=tokens, engine=run, on_encoded=done)
+    console.print_errors(summary)
+    encoded = summary.posts - sum(summary.errors.values())
+    print(f"Features of {encoded} posts are in {folder}", file=sys.stderr)

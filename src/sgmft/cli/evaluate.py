@@ -1,4 +1,4 @@
-"""`sgmft evaluate`: parse, call, print."""
+"""`sgmft evaluate`: compare a model's predictions with a table's labels."""
 
 from __future__ import annotations
 
@@ -8,47 +8,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    AllowOutside,
-    Column,
-    Device,
-    Features,
-    Model,
-    Output,
-    PostsTable,
-    Strict,
-    Where,
-    locator_of,
-    source_of,
-)
+from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
     from sgmft.evaluation.metrics import Evaluation
 
 
 def evaluate(
-    model: Model,
-    table: PostsTable,
-    output: Output,
+    model: opt.Model,
+    table: opt.PostsTable,
+    output: opt.Output,
     by: Annotated[
-        list[str] | None, typer.Option(help="Column to break accuracy down by; repeat.")
+        list[str] | None, typer.Option(help="opt.Column to break accuracy down by; repeat.")
     ] = None,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    features: opt.Features = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
 ) -> None:
     """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
     from sgmft.cli import console
     from sgmft.jobs.evaluate import evaluate_table
 
-    source = source_of(table, where, column, allow_outside, strict)
-    locator = locator_of(model, features, device)
+    source = opt.make_source(table, where, column, allow_outside, strict)
+    locator = opt.load_locator(model, features, device)
     with console.counter("Predicting") as done:
-        told, evaluation = evaluate_table(source, output, locator, by=by or (), on_predicted=done)
-    console.print_errors(told)
+        summary, evaluation = evaluate_table(
+            source, output, locator, by=by or (), on_predicted=done
+        )
+    console.print_errors(summary)
     print_evaluation(evaluation)
     print(f"Report: {Path(output) / 'report.html'}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The command `sgmft explain`: parse, call, print."""
+"""`sgmft explain`: the evidence behind predictions."""
 
 from __future__ import annotations
 
@@ -7,34 +7,23 @@ from typing import Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    AllowOutside,
-    Column,
-    Device,
-    Model,
-    Output,
-    PostsTable,
-    Strict,
-    Where,
-    locator_of,
-    source_of,
-)
+from sgmft.cli import options as opt
 
 
 def explain(
-    model: Model,
-    table: PostsTable,
-    output: Output,
+    model: opt.Model,
+    table: opt.PostsTable,
+    output: opt.Output,
     row: Annotated[int | None, typer.Option(help="Only the table's row of this number.")] = None,
     posts: Annotated[int, typer.Option(help="At most so many, the first.", min=1)] = 20,
     label: Annotated[
         str | None, typer.Option(help="The label to explain; by default the most probable.")
     ] = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
 ) -> None:
     """Show why a model says what it says of a post: a page (.html), or numbers (.json).
 
@@ -43,13 +32,13 @@ def explain(
     from sgmft.cli import console
     from sgmft.jobs.explain import explain_table
 
-    source = source_of(table, where, column, allow_outside, strict)
-    locator = locator_of(model, "none", device)
+    source = opt.make_source(table, where, column, allow_outside, strict)
+    locator = opt.load_locator(model, "none", device)
     with console.counter("Explaining") as done:
-        told, summaries = explain_table(
+        summary, lines = explain_table(
             source, output, locator, row=row, most=posts, label=label, on_explained=done
         )
-    console.print_errors(told)
-    for line in summaries:
+    console.print_errors(summary)
+    for line in lines:
         print(line, file=sys.stderr)
     print(f"Explanation: {output}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command `sgmft export`: parse, call, print."""
+"""`sgmft export`: write a model as ONNX."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sgmft.cli.options import AllowOutside, Column, Model, Output, source_of
+from sgmft.cli import options as opt
 
 
 def export(
-    model: Model,
-    output: Output,
+    model: opt.Model,
+    output: opt.Output,
     int8: Annotated[
         str | None,
         typer.Option(
@@ -21,8 +21,8 @@ def export(
             "bits, smaller and faster, with ranges taken from these posts' pictures.",
         ),
     ] = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
 ) -> None:
     """Write a model as ONNX, for `sgmft predict` without PyTorch or for any other runtime."""
     from sgmft.locator.locator import SemanticLocator
@@ -32,11 +32,11 @@ def export(
 
     posts = None
     if int8 is not None:
-        posts = source_of(int8, None, column, allow_outside, False).read_posts()
+        posts = opt.make_source(int8, None, column, allow_outside, False).read_posts()
     locator = SemanticLocator.from_pretrained(model)
     files = export_model(locator, output, int8=posts)
     for path in files:
         print(f"{path.stat().st_size / 1e6:8.1f} MB  {path}", file=sys.stderr)
     if posts:
-        same, asked = agreement(locator, OnnxLocator.load(output), posts)
-        print(f"In 8 bits {same} of {asked} other posts keep their label.", file=sys.stderr)
+        same, compared = agreement(locator, OnnxLocator.load(output), posts)
+        print(f"In 8 bits {same} of {compared} other posts keep their label.", file=sys.stderr)

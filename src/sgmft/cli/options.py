@@ -12,11 +12,11 @@ from sgmft.errors import SgmftError
 
 if TYPE_CHECKING:
     from sgmft.data.source import Source
-    from sgmft.jobs.cluster.ray import OnRay
+    from sgmft.jobs.cluster import pieces
     from sgmft.locator.locator import SemanticLocator
     from sgmft.training.finetune.settings import Tuning
 
-PREFIX = "tune."  # of settings of fine-tuning
+TUNE = "tune."  # of settings of fine-tuning
 
 PostsTable = Annotated[
     str,
@@ -98,62 +98,62 @@ Workers = Annotated[
 ]
 
 
-def source_of(
+def make_source(
     table: str,
     where: list[str] | None,
     column: list[str] | None,
     allow_outside: bool,
     strict: bool,
 ) -> Source:
-    """The table and how to read it; SgmftError for a flag that cannot be understood."""
+    """Return the table and how to read it; SgmftError for an option that makes no sense."""
     from sgmft.data.source import Source
     from sgmft.data.tables import Columns
 
-    names = pairs(column, "--column")
+    names = parse_pairs(column, "--column")
     fields = ("text", "image", "id", "label", "user")
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
-    return Source(table, Columns(**names), pairs(where, "--where"), allow_outside, strict)
+    return Source(table, Columns(**names), parse_pairs(where, "--where"), allow_outside, strict)
 
 
-def tuning_of(
+def make_tuning(
     kind: str, last: int | None, merge: bool, settings: Mapping[str, str]
 ) -> Tuning | None:
-    """How the encoder is fine-tuned, if it is; `settings` may hold others without "tune."."""
+    """Return how the encoder is fine-tuned, if it is, from settings that begin with "tune."."""
     from sgmft.training.finetune import settings as tuning
 
     chosen: dict[str, Any] = {
-        name.removeprefix(PREFIX): value
-        for name, value in settings.items()
-        if name.startswith(PREFIX)
+        name.removeprefix(TUNE): value for name, value in settings.items() if name.startswith(TUNE)
     }
     chosen |= {"last": last} if last is not None else {}
     return tuning.tuning_of(kind, chosen | ({"merge": True} if merge else {}))
 
 
 @contextmanager
-def engine_of(
+def open_engine(
     engine: str | None, address: str | None, workers: int | None, device: str | None
-) -> Iterator[OnRay | None]:
-    """The cluster that was asked for, connected; None where the work is to be done here."""
+) -> Iterator[pieces.Engine]:
+    """Open the engine that does the pieces of a job: this process, or a Ray cluster."""
     if engine not in (None, "local", "ray"):
         raise SgmftError(f"There is no engine {engine!r}: use local or ray.")
     if engine != "ray":
         if address or workers:
             raise SgmftError("--address and --workers are for --engine ray.")
-        yield None
-        return
-    from sgmft.jobs.cluster.ray import OnRay
+        from sgmft.jobs.cluster.pieces import run_here
 
-    cluster = OnRay(address, workers, gpu=device is not None and device != "cpu")
+        yield run_here
+        return
+    from sgmft.jobs.cluster.ray import RayEngine
+
+    cluster = RayEngine(address, workers, gpu=device is not None and device != "cpu")
     try:
         yield cluster
     finally:
         cluster.close()
 
 
-def locator_of(model: str, features: str | None, device: str | None) -> SemanticLocator:
-    """A saved model, with the feature store that was asked for."""
+def load_locator(model: str, features: str | None, device: str | None) -> SemanticLocator:
+    """Load a saved model, with the feature store of `--features`."""
     from sgmft.cli import console
     from sgmft.locator.locator import SemanticLocator
 
@@ -161,8 +161,8 @@ def locator_of(model: str, features: str | None, device: str | None) -> Semantic
     return SemanticLocator.from_pretrained(model, features=folder, device=device)
 
 
-def pairs(items: list[str] | None, flag: str) -> dict[str, str]:
-    """NAME=VALUE options as a mapping; SgmftError for one without "=", or with two values."""
+def parse_pairs(items: list[str] | None, flag: str) -> dict[str, str]:
+    """Parse NAME=VALUE options; SgmftError for one without "=", or a name with two values."""
     found: dict[str, str] = {}
     for item in items or ():
         name, equals, value = item.partition("=")

@@ -1,4 +1,4 @@
-"""`sgmft predict`: parse, call, print."""
+"""`sgmft predict`: label the rows of a table."""
 
 from __future__ import annotations
 
@@ -8,25 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    Address,
-    AllowOutside,
-    Column,
-    Device,
-    Engine,
-    Features,
-    Output,
-    Strict,
-    Where,
-    Workers,
-    engine_of,
-    source_of,
-)
+from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
-    from sgmft.locator.prediction import Predictor
 
 
 def predict(
@@ -34,7 +20,7 @@ def predict(
         str, typer.Argument(help="As `sgmft train` or `export` wrote it; none with --zero-shot.")
     ],
     table: Annotated[str | None, typer.Argument(help="Posts, as for train.")] = None,
-    output: Output = "-",
+    output: opt.Output = "-",
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -67,15 +53,15 @@ def predict(
         int | None,
         typer.Option(min=1, help="Rows of a shard at most, where the output is a folder; 1024."),
     ] = None,
-    engine: Engine = None,
-    address: Address = None,
-    workers: Workers = None,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    engine: opt.Engine = None,
+    address: opt.Address = None,
+    workers: opt.Workers = None,
+    features: opt.Features = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
 ) -> None:
     """Write a table again with a label, probabilities and, for bad rows, the reason.
 
@@ -83,68 +69,58 @@ def predict(
     a cluster can write it.
     """
     from sgmft.cli import console
+    from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.manifest import is_exported
 
     abstain = Abstention(coverage, min_probability, reject)
-    if zero_shot is None and (table is None or encoder):
-        raise SgmftError(
-            "predict needs a model and a table: sgmft predict MODEL TABLE."
-            if table is None
-            else "A model brings its encoder: leave --encoder out."
-        )
-    if zero_shot is None and features not in (None, "none") and is_exported(model):
-        raise SgmftError("An exported model keeps no features: leave out --features.")
     if zero_shot is not None and table is not None:
         raise SgmftError(f"With --zero-shot there is no model: leave {model} out.")
-    source = source_of(table or model, where, column, allow_outside, strict)
-    in_shards = output != "-" and not Path(output).suffix
-    if not in_shards and (engine == "ray" or shard_rows):
-        raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
-    if in_shards and zero_shot is not None:
+    if zero_shot is not None and is_shards(output):
         raise SgmftError(f"With --zero-shot the output is one file, not a folder: {output}.csv?")
-    with console.counter("Predicting") as done:
-        if in_shards:
-            from sgmft.jobs.cluster.pieces import ROWS, run_here
-            from sgmft.jobs.predict import ModelAt, predict_shards
-
-            with engine_of(engine, address, workers, device) as cluster:
-                folder = console.feature_folder(features or ("none" if cluster else None))
-                told = predict_shards(
-                    source,
-                    output,
-                    ModelAt(model, runtime, folder, device),
-                    abstain=abstain,
-                    rows=shard_rows or ROWS,
-                    engine=cluster or run_here,
-                    on_predicted=done,
-                )
-        else:
-            from sgmft.jobs.predict import predict_table
-            from sgmft.locator.loading import load_predictor
-
-            locator: Predictor
-            adapt = None
-            folder = console.feature_folder(features)
-            if zero_shot is None:
-                locator = load_predictor(model, runtime, folder, device)
-            else:
-                described = _describe(zero_shot, encoder, folder, device)
-                locator, adapt = described, described.adapt
-            told = predict_table(
-                source, output, locator, abstain=abstain, adapt=adapt, on_predicted=done
-            )
-    console.print_errors(told)
+    if zero_shot is None:
+        if table is None:
+            raise SgmftError("predict needs a model and a table: sgmft predict MODEL TABLE.")
+        if encoder:
+            raise SgmftError("A model brings its encoder: leave --encoder out.")
+        if features not in (None, "none") and is_exported(model):
+            raise SgmftError("An exported model keeps no features: leave out --features.")
+    if engine == "ray" and not is_shards(output):
+        raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
+    source = opt.make_source(table or model, where, column, allow_outside, strict)
+    if engine == "ray" and features is None:
+        features = "none"  # a cluster's machines have caches of their own
+    folder = console.feature_folder(features)
+    adapt = None
+    with (
+        console.counter("Predicting") as done,
+        opt.open_engine(engine, address, workers, device) as run,
+    ):
+        predictor: ModelFolder | SemanticLocator = ModelFolder(model, runtime, folder, device)
+        if zero_shot is not None:
+            predictor = _describe(zero_shot, encoder, folder, device)
+            adapt = predictor.adapt
+        summary = predict_table(
+            source,
+            output,
+            predictor,
+            abstain=abstain,
+            adapt=adapt,
+            shard_rows=shard_rows,
+            engine=run,
+            on_predicted=done,
+        )
+    console.print_errors(summary)
     if output != "-":
-        print(f"Wrote {told.posts} rows to {output}", file=sys.stderr)
+        print(f"Wrote {summary.posts} rows to {output}", file=sys.stderr)
 
 
 def _describe(
-    words: str, encoder: str | None, features: Path | None, device: str | None
+    labels: str, encoder: str | None, features: Path | None, device: str | None
 ) -> SemanticLocator:
     from sgmft.locator.locator import SemanticLocator
     from sgmft.locator.zero_shot import parse_descriptions
 
     return SemanticLocator.zero_shot(
-        parse_descriptions(words), encoder, features=features, device=device
+        parse_descriptions(labels), encoder, features=features, device=device
     )

@@ -1,4 +1,4 @@
-"""`sgmft sample`: parse, call, print."""
+"""`sgmft sample`: write synthetic posts."""
 
 from __future__ import annotations
 

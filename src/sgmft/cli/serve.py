@@ -1,4 +1,4 @@
-"""The command `sgmft serve`: parse, call, print."""
+"""`sgmft serve`: the HTTP API and the page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from sgmft.cli.options import Device, Model
+from sgmft.cli import options as opt
 
 
 def serve(
-    model: Model,
+    model: opt.Model,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
     ] = "127.0.0.1",
@@ -39,7 +39,7 @@ def serve(
     max_connections: Annotated[int, typer.Option(help="At a time; more are refused.")] = 500,
     batch: Annotated[int, typer.Option(help="Posts that the model sees together.")] = 32,
     runtime: Annotated[str | None, typer.Option(help="torch or onnx, as for predict.")] = None,
-    device: Device = None,
+    device: opt.Device = None,
 ) -> None:
     """Answer requests over HTTP, with a page for people. Ctrl-C and SIGTERM finish what is begun.
 

@@ -1,4 +1,4 @@
-"""The command `sgmft suggest`: parse, call, print."""
+"""`sgmft suggest`: choose posts worth labelling."""
 
 from __future__ import annotations
 
@@ -7,24 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    AllowOutside,
-    Cleaning,
-    Column,
-    Device,
-    Encoder,
-    Features,
-    PostsTable,
-    Strict,
-    Where,
-    locator_of,
-    source_of,
-)
+from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
 
 def suggest(
-    table: PostsTable,
+    table: opt.PostsTable,
     output: Annotated[
         str,
         typer.Option(
@@ -41,14 +29,14 @@ def suggest(
     labelled: Annotated[
         list[str] | None, typer.Option(help="Table of posts labelled already; repeat.")
     ] = None,
-    encoder: Encoder = None,
-    cleaning: Cleaning = None,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
-    device: Device = None,
+    encoder: opt.Encoder = None,
+    cleaning: opt.Cleaning = None,
+    features: opt.Features = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+    device: opt.Device = None,
     seed: Annotated[int, typer.Option(help="Decides what is looked at of a large table.")] = 0,
 ) -> None:
     """Choose the posts most worth labelling, as Label Studio tasks or a table to fill in."""
@@ -62,8 +50,8 @@ def suggest(
     elif encoder or cleaning:
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
-        locator = locator_of(model, features, device)
-    source = source_of(table, where, column, allow_outside, strict)
+        locator = opt.load_locator(model, features, device)
+    source = opt.make_source(table, where, column, allow_outside, strict)
     with console.counter("Encoding") as done:
         found = suggest_table(
             source,
@@ -76,19 +64,19 @@ def suggest(
             on_encoded=done,
         )
     console.print_errors(found.summary)
+    lines = []
     if output != "-":
-        _say(f"Wrote {found.posts} posts to {output}")
-    if found.config is None and output != "-" and table_folder(output) != found.folder:
-        _say(f"Picture paths in it are relative to {found.folder}: move it there to train on it")
+        lines.append(f"Wrote {found.posts} posts to {output}")
     if found.config is not None:
-        _say(f"Labelling configuration: {found.config}")
-        _say(
-            f"Start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
+        lines += [
+            f"Labelling configuration: {found.config}",
+            "Start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
             f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={found.folder}; "
             "in the project, add the pictures' folder as a source storage of the kind Local files; "
-            "save the JSON export (not JSON-MIN) beside the table"
+            "save the JSON export (not JSON-MIN) beside the table",
+        ]
+    elif output != "-" and table_folder(output) != found.folder:
+        lines.append(
+            f"Picture paths in it are relative to {found.folder}: move it there to train on it"
         )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print("\n".join(lines), end="\n" * bool(lines), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`sgmft train`: parse, call, print."""
+"""`sgmft train`: fit a model on labelled posts."""
 
 from __future__ import annotations
 
@@ -7,34 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sgmft.cli.options import (
-    PREFIX,
-    AllowOutside,
-    Cleaning,
-    Column,
-    Device,
-    Encoder,
-    Features,
-    Merge,
-    Output,
-    PostsTable,
-    Strict,
-    Tune,
-    TuneLast,
-    Where,
-    pairs,
-    source_of,
-    tuning_of,
-)
+from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
 
 
 def train(
-    table: PostsTable,
-    output: Output,
-    encoder: Encoder = None,
+    table: opt.PostsTable,
+    output: opt.Output,
+    encoder: opt.Encoder = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -45,10 +27,10 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="Of sgmft, which need not be named: tokens, elements, paper.")
     ] = None,
-    cleaning: Cleaning = None,
-    tune: Tune = "head",
-    tune_last: TuneLast = None,
-    merge: Merge = False,
+    cleaning: opt.Cleaning = None,
+    tune: opt.Tune = "head",
+    tune_last: opt.TuneLast = None,
+    merge: opt.Merge = False,
     val_size: Annotated[
         float | None, typer.Option(help="Share held out to choose the epoch.")
     ] = None,
@@ -58,43 +40,43 @@ def train(
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE of a preset's setting, or tune.NAME; repeat."),
     ] = None,
-    features: Features = None,
-    where: Where = None,
-    column: Column = None,
-    allow_outside: AllowOutside = False,
-    strict: Strict = False,
+    features: opt.Features = None,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
     track: Annotated[str | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
-    device: Device = None,
+    device: opt.Device = None,
 ) -> None:
     """Train a model on labelled posts. A run that was stopped continues where it was."""
     from sgmft.cli import console
     from sgmft.jobs.train import train_table
     from sgmft.locator.locator import SemanticLocator
 
-    named = pairs(settings, "--set")
+    named = opt.parse_pairs(settings, "--set")
     locator = SemanticLocator(
         encoder,
         method=method,
         preset=preset,
         cleaning=cleaning,
-        settings={name: value for name, value in named.items() if not name.startswith(PREFIX)},
-        tune=tuning_of(tune, tune_last, merge, named) or tune,
+        settings={name: value for name, value in named.items() if not name.startswith(opt.TUNE)},
+        tune=opt.make_tuning(tune, tune_last, merge, named) or tune,
         val_size=val_size,
         seed=seed,
         features=console.feature_folder(features),
         device=device,
     )
-    with console.TrainingProgress() as progress:
-        told = train_table(
-            source_of(table, where, column, allow_outside, strict),
+    with console.ProgressBars() as bars:
+        summary = train_table(
+            opt.make_source(table, where, column, allow_outside, strict),
             output,
             locator,
             split_by=split_by,
             track=track,
-            on_encoded=progress.encoded,
-            on_epoch=progress.epoch,
+            on_encoded=bars.encoded,
+            on_epoch=bars.epoch,
         )
-    console.print_errors(told)
+    console.print_errors(summary)
     print_trained(locator, output)
 
 

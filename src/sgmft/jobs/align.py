@@ -30,8 +30,8 @@ CLIP = Tuning(batch_size=64)
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """What came of it.
+class Alignment:
+    """The result of an alignment.
 
     Attributes:
         pairs: how many were learned from.
@@ -61,7 +61,7 @@ def align(
     seed: int = 0,
     on_encoded: Callable[[int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Aligned:
+) -> Alignment:
     """Adapt an encoder to pairs of text and picture, which need no label.
 
     Of Chinese-CLIP the towers are trained, as `tuning` says; behind any other encoder a linear map
@@ -120,7 +120,9 @@ def align(
     )
     after = recall(*embed(subject.model, validation.features))
     subject.save(folder)
-    found = Aligned(len(train_set.labels), len(validation.labels), skipped, before, after, history)
+    found = Alignment(
+        len(train_set.labels), len(validation.labels), skipped, before, after, history
+    )
     values = asdict(found) | {"history": [line._asdict() for line in history]}
     with writing(folder / RECORD):
         write_whole(folder / RECORD, json.dumps(values, ensure_ascii=False, indent=2).encode())

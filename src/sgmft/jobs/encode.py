@@ -1,25 +1,24 @@
-"""Tables of posts to a feature store, in pieces."""
+"""Encode tables of posts into a feature store, in this process or on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.posts import raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
+from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
-from sgmft.jobs.cluster.pieces import ROWS, Piece, PieceTask, Work, cut, single_tables
-from sgmft.locator.locator import SemanticLocator
+from sgmft.jobs.cluster.pieces import ROWS, Engine, Piece, Work, cut, run_here, single_tables
 
 if TYPE_CHECKING:
+    from sgmft.features.encoder_handle import EncoderHandle
     from sgmft.features.encoders.base import Encoder
-    from sgmft.features.store import FeatureStore
-    from sgmft.locator.locator import SemanticLocator
 
 
 @dataclass(frozen=True)
@@ -27,102 +26,95 @@ class EncodeTask:
     """A `PieceTask`: encode what the store does not have.
 
     Attributes:
-        encoder: arguments of `load_encoder`.
+        sources: the tables.
+        settings: arguments of `load_encoder`.
+        folder: of the store.
+        tokens: whether word and region features are encoded.
+        rows: of a piece; None leaves the tables whole.
+        opened: encoder and store in this process; other machines open them themselves.
     """
 
     sources: list[Source]
-    encoder: dict[str, Any]
-    store: Path
+    settings: dict[str, Any]
+    folder: Path
     tokens: bool
+    rows: int | None
+    opened: tuple[Encoder, FeatureStore] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"opened": None}
 
     @property
     def tables(self) -> int:
-        """How many there are."""
+        """Number of tables."""
         return len(self.sources)
 
-    @property
-    def folder(self) -> Path:
-        """Where results go."""
-        return self.store
-
     def pieces(self, table: int) -> Iterator[Piece]:
-        """All pieces: the store itself knows which posts it has."""
-        return cut(self.sources[table], table, ROWS)
+        """Yield all pieces: the store itself knows which posts it has."""
+        if self.rows is None:
+            yield Piece((table, 0), self.sources[table].iter_posts())
+        else:
+            yield from cut(self.sources[table], table, self.rows)
 
     def start(self) -> Work:
-        """Load the encoder and open the store."""
-        encoder = load_encoder(**self.encoder)
-        store = FeatureStore(self.store, encoder.info, self.tokens)
+        """Load the encoder and open the store, where they are not."""
+        encoder = self.opened[0] if self.opened else load_encoder(**self.settings)
+        store = (
+            self.opened[1] if self.opened else FeatureStore(self.folder, encoder.info, self.tokens)
+        )
 
-        def work(piece: Piece) -> JobSummary:
-            strict = self.sources[piece.table].strict
-            return sum(encode_into(store, piece.posts, encoder, strict=strict), JobSummary())
+        def work(piece: Piece) -> Iterator[JobSummary]:
+            for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
+                if self.sources[piece.id[0]].strict:
+                    raise_first_error(chunk.posts)
+                yield JobSummary(len(chunk.posts), count_errors(chunk.posts))
 
         return work
 
 
-def encode_pieces(
+def encode_table(
     source: Source,
-    locator: SemanticLocator,
-    engine: Callable[[PieceTask], Iterator[JobSummary]],
+    handle: EncoderHandle,
     *,
     tokens: bool = True,
+    engine: Engine = run_here,
     on_encoded: Callable[[int], None] | None = None,
 ) -> tuple[JobSummary, Path]:
-    """Encode tables into the locator's feature store, as `sgmft.jobs.encode.encode_table` does.
+    """Encode tables into a feature store, in constant memory.
 
     Posts that the store has are not encoded again. Two pieces with the same post, done at one
     time, may both write it; it is read once.
 
-    Returns:
-        What could not be encoded, and the store's folder.
-    """
-    if locator.features_folder is None:
-        raise SgmftError("Encoding needs a folder for the features.")
-    folder = Path(locator.features_folder).absolute()
-    store = FeatureStore(folder, locator.encoder.info, tokens)
-    settings = {**locator.encoder_settings, "device": locator.device}
-    told = JobSummary()
-    for part in engine(EncodeTask(single_tables(source), settings, folder, tokens)):
-        told += part
-        if on_encoded:
-            on_encoded(told.posts)
-    return told, store.folder
-
-
-def encode_table(
-    source: Source,
-    locator: SemanticLocator,
-    *,
-    tokens: bool = True,
-    on_encoded: Callable[[int], None] | None = None,
-) -> tuple[JobSummary, Path]:
-    """Encode a table into the locator's feature store, in constant memory.
-
-    Returns:
-        What could not be encoded, and the store's folder.
-    """
-    if (store := locator.store(tokens)) is None:
-        raise SgmftError("Encoding needs a folder for the features.")
-    told = JobSummary()
-    for part in encode_into(store, source.iter_posts(), locator.encoder, strict=source.strict):
-        told += part
-        if on_encoded:
-            on_encoded(told.posts)
-    return told, store.folder
-
-
-def encode_into(
-    store: FeatureStore, posts: Iterable[Post], encoder: Encoder, *, strict: bool = False
-) -> Iterator[JobSummary]:
-    """Encode what a store does not have; yields what is told of each chunk of posts.
-
     Args:
-        strict: raise SgmftError at the first post that cannot be encoded.
-    """
-    from sgmft.features.encode import encode_posts
+        source: one table, a folder of them, or a stream, which only this process can read.
+        handle: the encoder and the folder of its store, such as a `SemanticLocator`.
+        engine: does the pieces: `run_here`, or one of `sgmft.jobs.cluster.ray`.
+        on_encoded: called with the number of posts done so far.
 
-    for chunk in encode_posts(posts, encoder, tokens=store.tokens, store=store):
-        if strict:
-            raise_first_error(chunk.posts)
-        yield JobSummary(len(chunk.posts), count_errors(chunk.posts))
+    Returns:
+        The posts read and those that could not be encoded, and the store's folder.
+
+    Raises:
+        SgmftError: a table cannot be read, or there is no folder for the store; with
+            `source.strict`, for the first post that cannot be encoded.
+    """
+    if handle.features_folder is None:
+        raise SgmftError("Encoding needs a folder for the features.")
+    folder = Path(handle.features_folder).absolute()
+    here = engine is run_here
+    sources = [source] if here else single_tables(source)
+    store = FeatureStore(folder, handle.encoder.info, tokens)
+    task = EncodeTask(
+        sources,
+        {**handle.encoder_settings, "device": handle.device},
+        folder,
+        tokens,
+        None if here else ROWS,
+        (handle.encoder, store),
+    )
+    total = JobSummary()
+    for summary in engine(task):
+        total += summary
+        if on_encoded:
+            on_encoded(total.posts)
+    return total, store.folder

@@ -1,80 +1,40 @@
-"""What the commands do, callable from Python: a table in; a model, figures or another table out."""
+"""Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables import open_writer
-from sgmft.jobs.cluster.pieces import ROWS, Piece, PieceTask, Work, cut, run_here, single_tables
-from sgmft.jobs.cluster.shards import Place, Shards, input_types, output_types
+from sgmft.data.tables import TableWriter, open_writer
+from sgmft.errors import SgmftError
+from sgmft.jobs.cluster.pieces import (
+    ROWS,
+    Engine,
+    Piece,
+    PieceId,
+    Work,
+    cut,
+    run_here,
+    single_tables,
+)
+from sgmft.jobs.cluster.shards import Shards, input_types, output_types
 from sgmft.jobs.output_columns import OutputColumns, columns_of
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
-from sgmft.locator.prediction import Predictor, summarize
+from sgmft.locator.prediction import Predictor, SupportsPredictions, summarize
 from sgmft.utils.checksums import digest_of, file_digests
 
-if TYPE_CHECKING:
-    from sgmft.locator.prediction import SupportsPredictions
-
-
-def predict_table(
-    source: Source,
-    output: str | Path,
-    locator: SupportsPredictions,
-    *,
-    abstain: Abstention | None = None,
-    adapt: Callable[[Iterable[Post]], object] | None = None,
-    on_predicted: Callable[[int], None] | None = None,
-) -> JobSummary:
-    """Write the table again with a label for each row, in order and in constant memory.
-
-    The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
-    label, and `error`, the reason of a row that cannot be used. With `abstain` there are also
-    `abstained`, the reason of a row that could be used and has no label, and what the rules look
-    at: `set`, the prediction set, and `typicality`. An input column of one of these names is kept
-    as `input_<name>`, or `input_input_<name>` where that is taken.
-
-    With `adapt`, all posts of the table are given to it first.
-
-    Raises:
-        SgmftError: `output` is the table itself, or one of the two cannot be read or written; with
-            `source.strict`, for the first bad row.
-    """
-    source.refuse_overwriting(output)
-    if str(source.table) == "-":  # a stream is read once: its columns are known at its end
-        posts: Iterable[Post] = source.read_posts()
-        keys: Iterable[str] = (key for post in posts for key in post.row)
-    else:
-        posts = source.iter_posts()
-        keys = columns_of(source.table)
-    if adapt:
-        adapt(posts if isinstance(posts, list) else source.iter_posts())
-    layout = OutputColumns.of(keys, locator.labels, abstain or Abstention())
-    told = JobSummary()
-    with open_writer(output, layout.columns) as writer:
-        predictions = locator.predictions(posts, abstain)
-        while part := list(islice(predictions, 256)):
-            if source.strict:
-                raise_first_error([prediction.post for prediction in part])
-            writer.write([layout.row(prediction) for prediction in part])
-            told += summarize(part)
-            if on_predicted:
-                on_predicted(told.posts)
-    return told
-
-
-Engine = Callable[[PieceTask], Iterator[JobSummary]]
+WRITE_ROWS = 256  # of one file, written together
 
 
 @dataclass(frozen=True)
-class ModelAt:
+class ModelFolder:
     """A model by its folder, and how to load it; see `sgmft.locator.loading.load_predictor`."""
 
     folder: str
@@ -83,11 +43,11 @@ class ModelAt:
     device: str | None = None
 
     def load(self) -> Predictor:
-        """The model."""
+        """Load the model; its files are checked against their digests."""
         return load_predictor(self.folder, self.runtime, self.features, self.device)
 
     def digest(self) -> str:
-        """Of the folder's files; of a hub repository, its name."""
+        """Return a digest of the folder's files; of a hub repository, of its name."""
         folder = Path(self.folder)
         if not folder.is_dir():
             return digest_of({"name": self.folder})
@@ -95,111 +55,213 @@ class ModelAt:
         return digest_of(file_digests(files))
 
 
+class Sink(Protocol):
+    """Where rows of predictions go."""
+
+    def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
+        """Write rows of one piece."""
+
+
+@dataclass(frozen=True)
+class FileSink:
+    """A `Sink`: one table, whose rows are written in order."""
+
+    writer: TableWriter
+
+    def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
+        """Write rows."""
+        self.writer.write(rows)
+
+
 @dataclass(frozen=True)
 class PredictTask:
     """A `PieceTask`: predict what has not been predicted yet.
 
     Attributes:
-        predictor: the model, loaded; it is not sent to other machines, which load it themselves.
+        sources: the tables.
+        model: where other machines load the model from.
+        rules: of abstention.
+        columns: of the output.
+        sink: where rows go.
+        rows: written together; of a piece, but for a stream.
+        folder: where results go.
+        finished: pieces that are done.
+        stream: posts that are not cut into pieces.
+        predictor: the model, loaded; it is not sent to other machines.
     """
 
     sources: list[Source]
-    model: ModelAt
+    model: ModelFolder | None
     rules: Abstention
-    layout: OutputColumns
-    types: dict[str, Any]
-    shards: Shards
+    columns: OutputColumns
+    sink: Sink
     rows: int
-    finished: frozenset[Place]
-    predictor: Predictor | None = None
+    folder: Path
+    finished: frozenset[PieceId] = field(default_factory=frozenset)
+    stream: Iterable[Post] | None = None
+    predictor: SupportsPredictions | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"predictor": None}
 
     @property
     def tables(self) -> int:
-        """How many there are."""
+        """Number of tables."""
         return len(self.sources)
 
-    @property
-    def folder(self) -> Path:
-        """Where results go."""
-        return self.shards.folder
-
     def pieces(self, table: int) -> Iterator[Piece]:
-        """The pieces of one table that have no shard, in order."""
+        """Yield the pieces of one table that are not finished, in order."""
+        if self.stream is not None:
+            yield Piece((table, 0), self.stream)
+            return
         for piece in cut(self.sources[table], table, self.rows):
-            if (piece.table, piece.number) not in self.finished:
+            if piece.id not in self.finished:
                 yield piece
 
     def start(self) -> Work:
         """Load the model, where it is not."""
-        predictor = self.predictor or self.model.load()
+        predictor = self.predictor
+        if predictor is None:
+            assert self.model is not None
+            predictor = self.model.load()
 
-        def work(piece: Piece) -> JobSummary:
-            predictions = list(predictor.predictions(piece.posts, self.rules))
-            if self.sources[piece.table].strict:
-                raise_first_error([prediction.post for prediction in predictions])
-            told = summarize(predictions)
-            rows = [self.layout.row(prediction) for prediction in predictions]
-            self.shards.write((piece.table, piece.number), rows, self.types, told)
-            return told
+        def work(piece: Piece) -> Iterator[JobSummary]:
+            predictions = predictor.predictions(piece.posts, self.rules)
+            while part := list(islice(predictions, self.rows)):
+                if self.sources[piece.id[0]].strict:
+                    raise_first_error([prediction.post for prediction in part])
+                summary = summarize(part)
+                rows = [self.columns.row(prediction) for prediction in part]
+                self.sink.write(piece.id, rows, summary)
+                yield summary
 
         return work
 
 
-def predict_shards(
+def predict_table(
     source: Source,
     output: str | Path,
-    model: ModelAt,
+    model: ModelFolder | SupportsPredictions,
     *,
     abstain: Abstention | None = None,
-    rows: int = ROWS,
+    adapt: Callable[[Iterable[Post]], object] | None = None,
+    shard_rows: int | None = None,
     engine: Engine = run_here,
     on_predicted: Callable[[int], None] | None = None,
 ) -> JobSummary:
-    """Write the tables of `source` again as Parquet shards, with a label for each row.
+    """Write tables again with a label for each row, in order and in constant memory.
 
-    The columns are those of `predict_table`, of one type in all shards. A job that was
-    stopped continues where it was: shards that are there are kept. Constant memory.
+    The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
+    label, and `error`, the reason of a row that cannot be used. With `abstain` there are also
+    `abstained`, the reason of a row that could be used and has no label, and what the rules look
+    at: `set`, the prediction set, and `typicality`. An input column of one of these names is kept
+    as `input_<name>`, or `input_input_<name>` where that is taken.
+
+    An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
+    them. A job that was stopped continues there: shards that are there are kept.
 
     Args:
-        source: one table, or a folder of them.
-        output: a new folder, or one in which the same job was stopped.
-        rows: of one shard, at most.
-        engine: what does the pieces: `run_here`, or one of `sgmft.jobs.cluster.ray`.
+        source: one table, a folder of them, or a stream, which shards cannot be made of.
+        output: a table, "-" for standard output, or a folder of shards: a new one, or one in which
+            the same job was stopped.
+        model: for shards a `ModelFolder`, which is loaded wherever pieces are done.
+        abstain: rules under which a row has no label.
+        adapt: called first with all posts of the table.
+        shard_rows: of one shard, at most; 1024 by default.
+        engine: does the pieces of shards: `run_here`, or one of `sgmft.jobs.cluster.ray`.
+        on_predicted: called with the number of posts done so far.
 
     Raises:
-        SgmftError: a table or the model cannot be read, `output` holds something else, or shards
-            were damaged while others were written.
+        SgmftError: a table or the model cannot be read, `output` is the table itself, cannot be
+            written or holds something else, or shards were damaged while others were written; with
+            `source.strict`, for the first bad row.
     """
     rules = abstain or Abstention()
+    if isinstance(model, ModelFolder) and is_shards(output):
+        return _predict_shards(
+            source, output, model, rules, shard_rows or ROWS, engine, on_predicted
+        )
+    if shard_rows or engine is not run_here:
+        raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
+    predictor = model.load() if isinstance(model, ModelFolder) else model
+    source.refuse_overwriting(output)
+    if str(source.table) == "-":  # a stream is read once: its columns are known at its end
+        posts: Iterable[Post] = source.read_posts()
+        names: Iterable[str] = (name for post in posts for name in post.row)
+    else:
+        posts = source.iter_posts()
+        names = columns_of(source.table)
+    if adapt:
+        adapt(posts if isinstance(posts, list) else source.iter_posts())
+    columns = OutputColumns.of(names, predictor.labels, rules)
+    with open_writer(output, columns.columns) as writer:
+        task = PredictTask(
+            [source],
+            None,
+            rules,
+            columns,
+            FileSink(writer),
+            WRITE_ROWS,
+            Path(),
+            stream=posts,
+            predictor=predictor,
+        )
+        return _total(run_here(task), on_predicted)
+
+
+def is_shards(output: str | Path) -> bool:
+    """Return whether an output is a folder of shards: whether its name has no suffix."""
+    return str(output) != "-" and not Path(output).suffix
+
+
+def _predict_shards(
+    source: Source,
+    output: str | Path,
+    model: ModelFolder,
+    rules: Abstention,
+    rows: int,
+    engine: Engine,
+    on_predicted: Callable[[int], None] | None,
+) -> JobSummary:
     sources = single_tables(source)
     predictor = model.load()
     predictor.held_out.check(rules)
-    given = input_types([one.table for one in sources])
+    types = input_types([one.table for one in sources])
+    columns = OutputColumns.of(types, predictor.labels, rules)
     files = [Path(one.table) for one in sources]
-    shards = Shards(
-        output,
-        {
-            "model": model.digest(),
-            "tables": [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in files],
-            "columns": {k: v for k, v in asdict(source.columns).items() if v is not None},
-            "where": dict(source.where),
-            "allow_outside": source.allow_outside,
-            "rules": asdict(rules),
-            "rows": rows,
-        },
-    )
+    job = {
+        "model": model.digest(),
+        "tables": [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in files],
+        "columns": {k: v for k, v in asdict(source.columns).items() if v is not None},
+        "where": dict(source.where),
+        "allow_outside": source.allow_outside,
+        "rules": asdict(rules),
+        "rows": rows,
+    }
+    shards = Shards(output, job, output_types(columns, types))
     shards.begin()
     finished = shards.finished()
-    layout = OutputColumns.of(given, predictor.labels, rules)
-    types = output_types(layout, given)
-    done_before = frozenset(finished)
-    task = PredictTask(sources, model, rules, layout, types, shards, rows, done_before, predictor)
-    done = 0
-    for told in chain(finished.values(), engine(task)):
-        done += told.posts
+    task = PredictTask(
+        sources,
+        model,
+        rules,
+        columns,
+        shards,
+        rows,
+        shards.folder,
+        frozenset(finished),
+        predictor=predictor,
+    )
+    total = _total(chain(finished.values(), engine(task)), on_predicted)
+    return shards.end(total.posts)
+
+
+def _total(
+    summaries: Iterable[JobSummary], on_predicted: Callable[[int], None] | None
+) -> JobSummary:
+    total = JobSummary()
+    for summary in summaries:
+        total += summary
         if on_predicted:
-            on_predicted(done)
-    return shards.end(done)
+            on_predicted(total.posts)
+    return total

@@ -58,9 +58,9 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def engine(cluster: Any) -> Iterator[Any]:
-    from sgmft.jobs.cluster.ray import OnRay
+    from sgmft.jobs.cluster.ray import RayEngine
 
-    engine = OnRay(cluster.address, workers=1)
+    engine = RayEngine(cluster.address, workers=1)
     yield engine
     engine.close()
 
@@ -90,7 +90,7 @@ class Counting:
         return cut(self.source, table, 10)
 
     def start(self) -> Work:
-        return lambda piece: JobSummary(len(piece.posts))
+        return lambda piece: iter([JobSummary(len(piece.posts))])
 
 
 def test_no_cluster_at_an_address(trained: Path, parts: Path, run: Any, tmp_path: Path) -> None:
@@ -131,12 +131,14 @@ def test_features_encoded_on_a_cluster_are_those_encoded_here(
     parts: Path, engine: Any, tmp_path: Path
 ) -> None:
     from sgmft import SemanticLocator, read_posts
-    from sgmft.jobs.encode import encode_pieces
 
     source = Source(str(parts))
     here, there = (SemanticLocator(features=tmp_path / name) for name in ("here", "there"))
-    told, theirs = encode_table(source, here, tokens=False)
-    assert encode_pieces(source, there, engine, tokens=False) == (told, there_folder(tmp_path))
+    summary, theirs = encode_table(source, here, tokens=False)
+    assert encode_table(source, there, tokens=False, engine=engine) == (
+        summary,
+        there_folder(tmp_path),
+    )
     ours = there_folder(tmp_path)
     keys = [sorted(row["key"] for row in read(x)) for x in (ours, theirs)]
     assert keys[0] == keys[1] and len(keys[0]) == 299

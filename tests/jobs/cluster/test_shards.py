@@ -17,17 +17,17 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.jobs.cluster.pieces import PieceTask, run_here
-from sgmft.jobs.predict import ModelAt, predict_shards, predict_table
+from sgmft.jobs.predict import ModelFolder, predict_table
 from sgmft.locator.abstention import Abstention
 
 ROWS = 10
 
 
 @pytest.fixture(scope="module")
-def model(small_model: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelAt:
+def model(small_model: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     folder = tmp_path_factory.mktemp("model")
     small_model.save_pretrained(folder)
-    return ModelAt(str(folder))
+    return ModelFolder(str(folder))
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def read(folder: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(x) for x in sorted(folder.glob("part-*.parquet"))])
 
 
-def predict(parts: Path, output: Path, model: ModelAt, **more: Any) -> JobSummary:
-    return predict_shards(Source(str(parts)), output, model, **{"rows": ROWS} | more)
+def predict(parts: Path, output: Path, model: ModelFolder, **more: Any) -> JobSummary:
+    return predict_table(Source(str(parts)), output, model, **{"shard_rows": ROWS} | more)
 
 
 def stopping_after(count: int) -> Callable[[PieceTask], Iterator[JobSummary]]:
     """An engine that is stopped after so many pieces."""
 
     def engine(task: PieceTask) -> Iterator[JobSummary]:
-        for number, told in enumerate(run_here(task), 1):
-            yield told
+        for number, summary in enumerate(run_here(task), 1):
+            yield summary
             if number == count:
                 raise KeyboardInterrupt
 
@@ -67,12 +67,12 @@ def stopping_after(count: int) -> Callable[[PieceTask], Iterator[JobSummary]]:
 
 
 def test_shards_in_order_are_the_table_that_is_written_as_one(
-    parts: Path, model: ModelAt, small_model: Any, tmp_path: Path
+    parts: Path, model: ModelFolder, small_model: Any, tmp_path: Path
 ) -> None:
     rules = Abstention(min_probability=0.4)
-    told = predict(parts, tmp_path / "out", model, abstain=rules)
+    summary = predict(parts, tmp_path / "out", model, abstain=rules)
     source = Source(str(parts))
-    assert told == predict_table(source, tmp_path / "one.parquet", small_model, abstain=rules)
+    assert summary == predict_table(source, tmp_path / "one.parquet", small_model, abstain=rules)
     one, many = pq.read_table(tmp_path / "one.parquet"), read(tmp_path / "out")
     assert many.column_names == one.column_names
     assert many.schema.types == one.schema.types
@@ -82,11 +82,11 @@ def test_shards_in_order_are_the_table_that_is_written_as_one(
             if isinstance(value, float):  # to rounding: the batches are others
                 value, theirs[name] = round(value, 5), round(theirs[name], 5)
             assert value == theirs[name]
-    assert told.posts == 37 and sum(told.errors.values()) == 2
+    assert summary.posts == 37 and sum(summary.errors.values()) == 2
 
 
 def test_all_shards_have_one_schema_and_are_read_as_one_dataset(
-    parts: Path, model: ModelAt, tmp_path: Path
+    parts: Path, model: ModelFolder, tmp_path: Path
 ) -> None:
     import duckdb
 
@@ -102,7 +102,7 @@ def test_all_shards_have_one_schema_and_are_read_as_one_dataset(
 
 
 def test_a_stopped_job_goes_on_and_ends_as_one_that_was_not(
-    parts: Path, model: ModelAt, tmp_path: Path
+    parts: Path, model: ModelFolder, tmp_path: Path
 ) -> None:
     predict(parts, tmp_path / "whole", model)
     with pytest.raises(KeyboardInterrupt):
@@ -117,7 +117,7 @@ def test_a_stopped_job_goes_on_and_ends_as_one_that_was_not(
         assert shard.read_bytes() == (tmp_path / "out" / shard.name).read_bytes()
 
 
-def test_a_finished_job_is_not_done_again(parts: Path, model: ModelAt, tmp_path: Path) -> None:
+def test_a_finished_job_is_not_done_again(parts: Path, model: ModelFolder, tmp_path: Path) -> None:
     def refusing(task: PieceTask) -> Iterator[JobSummary]:
         assert [piece for table in range(task.tables) for piece in task.pieces(table)] == []
         yield from ()
@@ -129,7 +129,7 @@ def test_a_finished_job_is_not_done_again(parts: Path, model: ModelAt, tmp_path:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_damaged_shard_is_named_set_aside_and_written_again(
-    model: ModelAt, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    model: ModelFolder, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     (folder / "t.csv").write_text("text\nsofa\nexam desk\nboss\n", encoding="utf-8")
@@ -150,11 +150,11 @@ def test_a_damaged_shard_is_named_set_aside_and_written_again(
 
 
 def test_a_shard_damaged_before_the_end_is_not_called_done(
-    parts: Path, model: ModelAt, tmp_path: Path
+    parts: Path, model: ModelFolder, tmp_path: Path
 ) -> None:
     def damaging(task: PieceTask) -> Iterator[JobSummary]:
-        for told in run_here(task):
-            yield told
+        for summary in run_here(task):
+            yield summary
             for shard in (tmp_path / "out").glob("part-00001-000001-*"):
                 shard.write_bytes(shard.read_bytes()[:-1])
 
@@ -170,15 +170,15 @@ def test_a_shard_damaged_before_the_end_is_not_called_done(
 
 @pytest.mark.parametrize("change", ["rules", "rows", "input", "where"])
 def test_another_jobs_folder_is_refused(
-    parts: Path, model: ModelAt, tmp_path: Path, change: str
+    parts: Path, model: ModelFolder, tmp_path: Path, change: str
 ) -> None:
     predict(parts, tmp_path / "out", model)
-    more: dict[str, Any] = {"rows": ROWS}
+    more: dict[str, Any] = {"shard_rows": ROWS}
     source = Source(str(parts))
     if change == "rules":
         more["abstain"] = Abstention(min_probability=0.5)
     elif change == "rows":
-        more["rows"] = ROWS + 1
+        more["shard_rows"] = ROWS + 1
     elif change == "input":
         with (parts / "a.jsonl").open("a") as file:
             file.write('{"text": "one more"}\n')
@@ -186,16 +186,18 @@ def test_another_jobs_folder_is_refused(
         source = Source(str(parts), where={"n": "1"})
     named = {"input": "tables"}.get(change, change)
     with pytest.raises(SgmftError, match=rf"another job's result, which differs in {named}:"):
-        predict_shards(source, tmp_path / "out", model, **more)
+        predict_table(source, tmp_path / "out", model, **more)
 
 
-def test_a_folder_with_other_files_is_refused(parts: Path, model: ModelAt, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(
+    parts: Path, model: ModelFolder, tmp_path: Path
+) -> None:
     with pytest.raises(SgmftError, match="holds other files"):
         predict(parts, parts, model)
 
 
 def test_a_damaged_description_of_the_job_is_named(
-    parts: Path, model: ModelAt, tmp_path: Path
+    parts: Path, model: ModelFolder, tmp_path: Path
 ) -> None:
     predict(parts, tmp_path / "out", model)
     (tmp_path / "out" / "_job.json").write_text('{"model": ')
@@ -203,12 +205,12 @@ def test_a_damaged_description_of_the_job_is_named(
         predict(parts, tmp_path / "out", model)
 
 
-def test_strict_stops_at_the_first_bad_row(parts: Path, model: ModelAt, tmp_path: Path) -> None:
+def test_strict_stops_at_the_first_bad_row(parts: Path, model: ModelFolder, tmp_path: Path) -> None:
     with pytest.raises(SgmftError, match=r"b\.jsonl, row 9: nothing to go on"):
-        predict_shards(Source(str(parts), strict=True), tmp_path / "out", model, rows=ROWS)
+        predict_table(Source(str(parts), strict=True), tmp_path / "out", model, shard_rows=ROWS)
 
 
-def test_parquet_keeps_its_types(model: ModelAt, tmp_path: Path) -> None:
+def test_parquet_keeps_its_types(model: ModelFolder, tmp_path: Path) -> None:
     given = {
         "text": pa.array(["sofa", "desk"]),
         "when": pa.array([0, 1], pa.timestamp("ms", "UTC")),
@@ -236,7 +238,7 @@ def test_parquet_keeps_its_types(model: ModelAt, tmp_path: Path) -> None:
     assert found["when"].to_pylist() == pq.read_table(tmp_path / "t.parquet")["when"].to_pylist()
 
 
-def test_times_that_python_has_no_word_for_are_texts(model: ModelAt, tmp_path: Path) -> None:
+def test_times_that_python_has_no_word_for_are_texts(model: ModelFolder, tmp_path: Path) -> None:
     late = pa.array([0, 253_402_300_800], pa.timestamp("s"))  # the year 10000
     days = pa.array([-(10**6), 1], pa.int32()).cast(pa.date32())
     given = {"text": pa.array(["sofa", "desk"]), "late": late, "day": days}
@@ -253,8 +255,10 @@ def test_times_that_python_has_no_word_for_are_texts(model: ModelAt, tmp_path: P
 
 
 @pytest.mark.parametrize("table", ["missing.csv", "-"])
-def test_what_cannot_be_read_in_pieces_is_said(model: ModelAt, tmp_path: Path, table: str) -> None:
+def test_what_cannot_be_read_in_pieces_is_said(
+    model: ModelFolder, tmp_path: Path, table: str
+) -> None:
     expected = "read once only" if table == "-" else "There is no file"
     with pytest.raises(SgmftError, match=expected):
-        predict_shards(Source(table), tmp_path / "out", model)
+        predict_table(Source(table), tmp_path / "out", model)
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -18,18 +18,20 @@ from sgmft.errors import SgmftError
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
 
+MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece
+
+PieceId = tuple[int, int]  # index of the table in the job, index of the piece in the table
+
 
 class Piece(NamedTuple):
     """Consecutive posts of one table."""
 
-    table: int  # place among the job's tables
-    number: int  # place among the table's pieces
-    posts: list[Post]
+    id: PieceId
+    posts: Iterable[Post]  # a list, but for a table that is not cut
 
 
-Work = Callable[
-    [Piece], JobSummary
-]  # does a piece; a piece done twice leaves what it leaves done once
+# Does a piece and yields summaries of its posts; done twice, it leaves what it leaves done once.
+Work = Callable[[Piece], Iterator[JobSummary]]
 
 
 class PieceTask(Protocol):
@@ -37,21 +39,33 @@ class PieceTask(Protocol):
 
     @property
     def tables(self) -> int:
-        """How many there are."""
+        """Number of tables."""
 
     @property
     def folder(self) -> Path:
-        """Where results go; all that work see the same."""
+        """Where results go; a shared folder, where several machines work."""
 
     def pieces(self, table: int) -> Iterator[Piece]:
-        """The pieces of one table that are still to be done, in order."""
+        """Yield the pieces of one table that are still to be done, in order."""
 
     def start(self) -> Work:
         """Load what the work needs: called once in each process that works."""
 
 
+Engine = Callable[[PieceTask], Iterator[JobSummary]]  # does all pieces
+
+
+def run_here(task: PieceTask) -> Iterator[JobSummary]:
+    """Do all pieces in this process, in order: the engine by default."""
+    work: Work | None = None
+    for table in range(task.tables):
+        for piece in task.pieces(table):
+            work = work or task.start()
+            yield from work(piece)
+
+
 def single_tables(source: Source) -> list[Source]:
-    """The tables of a source one by one, by absolute paths.
+    """Return the tables of a source one by one, by absolute paths.
 
     Raises:
         SgmftError: the source is a stream.
@@ -64,56 +78,44 @@ def single_tables(source: Source) -> list[Source]:
 
 
 def cut(source: Source, table: int, rows: int) -> Iterator[Piece]:
-    """The posts of one table in pieces of so many rows; the last may be shorter."""
+    """Cut the posts of one table into pieces of so many rows; the last may be shorter."""
     posts = source.iter_posts()
     number = 0
     while part := list(islice(posts, rows)):
-        yield Piece(table, number, part)
+        yield Piece((table, number), part)
         number += 1
 
 
-def run_here(task: PieceTask) -> Iterator[JobSummary]:
-    """Do all pieces in this process, in order; yields what is told of each."""
-    work: Work | None = None
-    for table in range(task.tables):
-        for piece in task.pieces(table):
-            work = work or task.start()
-            yield work(piece)
-
-
-MOST = 3  # nodes are lost now and then, but not so often under one piece
-
-
-class Attempts:
-    """The attempts of one job in a folder.
+class AttemptLog:
+    """Files that count the attempts at the pieces of a job, across machines.
 
     Args:
-        folder: made by `forget`.
+        folder: shared by all workers; made by `clear`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def forget(self) -> None:
-        """Begin a job: attempts of an earlier one do not count."""
+    def clear(self) -> None:
+        """Start a job: attempts of an earlier one do not count."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for file in self._folder.glob(".attempt-*"):
             file.unlink(missing_ok=True)
 
     @contextmanager
-    def begun(self, piece: Piece) -> Iterator[None]:
-        """Hold for the time of an attempt.
+    def attempt(self, piece: Piece) -> Iterator[None]:
+        """Log an attempt for as long as it takes; one that is never left stays logged.
 
         Raises:
             SgmftError: the piece's workers have died too often.
         """
-        name = f".attempt-{piece.table}-{piece.number}-"
-        if len(list(self._folder.glob(f"{name}*"))) >= MOST:
-            first, last = piece.posts[0].place, piece.posts[-1].place
+        name = ".attempt-{}-{}-".format(*piece.id)
+        if len(list(self._folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
+            places = [post.place for post in piece.posts]
             raise SgmftError(
-                f"{MOST} workers have died at the posts from {first} to {last}: one of them may "
-                "take more memory than a worker has, or crash a decoder; find it by predicting "
-                "these rows alone, and leave it out."
+                f"{MAX_ATTEMPTS} workers have died at the posts from {places[0]} to {places[-1]}: "
+                "one of them may take more memory than a worker has, or crash a decoder; find it "
+                "by predicting these rows alone, and leave it out."
             )
         file = self._folder / f"{name}{uuid.uuid4().hex}"
         file.touch()

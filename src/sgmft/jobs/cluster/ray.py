@@ -17,7 +17,7 @@ import numpy as np
 
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
-from sgmft.jobs.cluster.pieces import Attempts, Piece, PieceTask, Work
+from sgmft.jobs.cluster.pieces import AttemptLog, Piece, PieceTask, Work
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
 
@@ -28,13 +28,13 @@ PATIENCE = 10.0  # seconds until a cluster must have answered
 RESERVED = 0.5
 
 
-class OnRay:
-    """An engine: does the pieces of a task on a Ray cluster.
+class RayEngine:
+    """An engine that does the pieces of a task on a Ray cluster.
 
     Args:
-        address: of the cluster, "auto" for the one this machine belongs to; None begins one on
+        address: of the cluster, "auto" for the one this machine belongs to; None starts one on
             this machine for the time of the job.
-        workers: how many pieces are done at a time; by default one for each processor.
+        workers: pieces that are done at a time; by default one for each processor.
         gpu: whether each worker is given a GPU.
 
     Raises:
@@ -50,7 +50,7 @@ class OnRay:
         self._gpu = gpu
 
     def __call__(self, task: PieceTask) -> Iterator[JobSummary]:
-        """What is told of each piece, as they end.
+        """Yield a summary of each piece, as they end.
 
         Raises:
             SgmftError: a piece raised it, or its worker died too often.
@@ -59,7 +59,7 @@ class OnRay:
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
 
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised below
-        Attempts(task.folder / ATTEMPTS).forget()
+        AttemptLog(task.folder / ATTEMPTS).clear()
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # a block is a piece
@@ -84,9 +84,9 @@ class OnRay:
         )
         try:
             for row in done.iter_rows():
-                if isinstance(row["told"], SgmftError):
-                    raise row["told"]
-                yield row["told"]
+                if isinstance(row["summary"], SgmftError):
+                    raise row["summary"]
+                yield row["summary"]
         except ray.exceptions.RayError as error:
             raise SgmftError(
                 f"The job stopped: {str(error).strip().splitlines()[0]} What is done is kept; the "
@@ -94,7 +94,7 @@ class OnRay:
             ) from error
 
     def close(self) -> None:
-        """Leave the cluster; one that was begun for the job ends."""
+        """Leave the cluster; one that was started for the job ends."""
         self._ray.shutdown()
 
 
@@ -126,35 +126,35 @@ def _reader(task: PieceTask) -> Any:
 
 
 class _Worker:
-    """An actor: what a task's work needs is loaded once."""
+    """An actor, which loads what the work needs once."""
 
-    def __init__(self, task: PieceTask, wanted: str) -> None:
-        self._task, self._wanted = task, wanted
-        self._attempts = Attempts(task.folder / ATTEMPTS)
+    def __init__(self, task: PieceTask, version_: str) -> None:
+        self._task, self._version = task, version_
+        self._attempts = AttemptLog(task.folder / ATTEMPTS)
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         try:
-            return {"told": _cell(self._do(batch["piece"][0]))}
+            return {"summary": _cell(self._do(batch["piece"][0]))}
         except SgmftError as error:
-            return {"told": _cell(error)}
+            return {"summary": _cell(error)}
 
-    def _do(self, given: Any) -> JobSummary:
-        if isinstance(given, SgmftError):
-            raise given
-        if version("sgmft") != self._wanted:
+    def _do(self, piece: Any) -> JobSummary:
+        if isinstance(piece, SgmftError):
+            raise piece
+        if version("sgmft") != self._version:
             raise SgmftError(
-                f"A worker has sgmft {version('sgmft')}, the machine that began the job "
-                f"{self._wanted}: install the same on all nodes."
+                f"A worker has sgmft {version('sgmft')}, the machine that started the job "
+                f"{self._version}: install the same on all nodes."
             )
         self._work = self._work or self._task.start()
-        piece = Piece(*given)
-        with self._attempts.begun(piece):
-            return self._work(piece)
+        piece = Piece(*piece)
+        with self._attempts.attempt(piece):
+            return sum(self._work(piece), JobSummary())
 
 
 def _cell(value: Any) -> Any:
-    """A column of one cell that holds any object."""
+    """Return a column of one cell that holds any object."""
     cell = np.empty(1, object)
     cell[0] = value
     return cell

@@ -2,7 +2,7 @@
 
 Shard `part-00002-000017-<digest>.parquet` has the rows of piece 17 of table 2, so that names in
 order are the input's rows in order. The digest is that of its bytes, so damage is seen; its footer
-says which job wrote it and what is told of its rows. A shard is written under a temporary name and
+says which job wrote it, with the summary of its rows. A shard is written under a temporary name and
 then renamed, so one that is there is whole. `_job.json` says what the job was; names that begin
 with "_" or "." are passed over by what reads folders of Parquet.
 """
@@ -23,68 +23,39 @@ from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format
 from sgmft.data.tables.parquet import ColumnTypes, to_arrow
 from sgmft.errors import SgmftError
+from sgmft.jobs.cluster.pieces import PieceId
 from sgmft.jobs.output_columns import OutputColumns
 from sgmft.utils.checksums import digest_of, short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
-_BATCH = 4096
-
-
-def input_types(tables: Sequence[str]) -> dict[str, Any]:
-    """Return the Arrow type of every column that any of the tables has.
-
-    Some formats declare them; tables of others are read through.
-    """
-    seen = ColumnTypes()
-    for table in tables:
-        table_format = find_format(table)
-        if table_format is not None and table_format.column_types is not None:
-            seen.join(table_format.column_types(Path(table)))
-            continue
-        raw = open_table(table)
-        seen.update({name: [] for name in raw.columns or ()})
-        rows = (row.values for row in raw.rows)
-        while part := list(islice(rows, _BATCH)):
-            names = dict.fromkeys(name for row in part for name in row)
-            seen.update({name: [to_plain(row.get(name)) for row in part] for name in names})
-    return seen.types
-
-
-def output_types(layout: OutputColumns, given: dict[str, Any]) -> dict[str, Any]:
-    """The Arrow type of every column of a table of predictions; `given` are the input's."""
-    import pyarrow as pa
-
-    texts = ("label", "abstained", "error")
-    added = {name: pa.string() if name in texts else pa.float64() for name in layout.added}
-    if "set" in added:
-        added["set"] = pa.list_(pa.string())
-    return {layout.renamed[name]: kind for name, kind in given.items()} | added
-
-
 JOB, DONE = "_job.json", "_done.json"
+
+READ_ROWS = 4096  # whose types are looked at together
 
 _NAME = re.compile(r"part-(\d{5,})-(\d{6,})-([0-9a-f]{16})\.parquet")
 
-_MARK = b"sgmft"
-
-Place = tuple[int, int]  # of a piece: table, number
+_MARK = b"sgmft"  # key of the footer's metadata
 
 
 class Shards:
-    """The folder of one job.
+    """The folder of one job: a sink of its rows.
 
     Args:
         folder: made by `begin`.
         job: what decides every row, as JSON can hold it.
+        types: Arrow type of each column.
     """
 
-    def __init__(self, folder: str | Path, job: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: str | Path, job: Mapping[str, Any], types: Mapping[str, Any]
+    ) -> None:
         self.folder = Path(folder).absolute()
         self._job = json.loads(json.dumps(job))
         self._digest = digest_of(self._job)
+        self._types = types
 
     def begin(self) -> None:
-        """Make the folder, or go on in it.
+        """Make the folder, or continue in it.
 
         Raises:
             SgmftError: it cannot be written, or holds another job's shards or other files.
@@ -102,7 +73,7 @@ class Shards:
             write_whole(self.folder / JOB, text.encode())
         except ValueError as error:
             raise SgmftError(
-                f"{self.folder / JOB} is damaged, so that nothing tells which job the shards "
+                f"{self.folder / JOB} is damaged, so that nothing shows which job the shards "
                 "beside it are of: choose a new folder."
             ) from error
         except OSError as error:
@@ -118,37 +89,33 @@ class Shards:
             "choose a new folder, or delete this one."
         )
 
-    def finished(self) -> dict[Place, JobSummary]:
-        """The shards that are there, and what is told of each; all their bytes are checked.
+    def finished(self) -> dict[PieceId, JobSummary]:
+        """Return the summary of each shard that is there; all their bytes are checked.
 
         A damaged shard is named in a warning and set aside, so that its piece is done again. Of two
         of one piece, which it has when a worker that seemed lost was not, one is removed.
         """
-        found: dict[Place, JobSummary] = {}
+        found: dict[PieceId, JobSummary] = {}
         for path in sorted(self.folder.glob("part-*.parquet")):
             match = _NAME.fullmatch(path.name)
-            told = _checked(path, self._digest, match[3]) if match else None
-            if match is None or told is None:
+            summary = _read_summary(path, self._digest, match[3]) if match else None
+            if match is None or summary is None:
                 aside = path.with_name(f"_damaged-{path.name}")
                 set_aside(path, aside, "shard", "it is written again")
                 continue
-            place = int(match[1]), int(match[2])
-            if place in found:
+            piece = int(match[1]), int(match[2])
+            if piece in found:
                 path.unlink()
-            found.setdefault(place, told)
+            found.setdefault(piece, summary)
         return found
 
     def write(
         self,
-        place: Place,
+        piece: PieceId,
         rows: Sequence[Mapping[str, Any]],
-        types: Mapping[str, Any],
-        told: JobSummary,
+        summary: JobSummary,
     ) -> None:
         """Write the shard of one piece.
-
-        Args:
-            types: Arrow type of each column.
 
         Raises:
             SgmftError: the disk is full or read-only.
@@ -156,21 +123,21 @@ class Shards:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        mark = json.dumps({"job": self._digest, **asdict(told)}, ensure_ascii=False)
+        mark = json.dumps({"job": self._digest, **asdict(summary)}, ensure_ascii=False)
         arrays = [
             to_arrow([to_plain(row.get(name)) for row in rows], kind)
-            for name, kind in types.items()
+            for name, kind in self._types.items()
         ]
-        schema = pa.schema(list(types.items()), {_MARK: mark.encode()})
+        schema = pa.schema(list(self._types.items()), {_MARK: mark.encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(arrays, schema=schema), sink)
         data = sink.getvalue()
-        path = self.folder / f"part-{place[0]:05d}-{place[1]:06d}-{short_digest(data)}.parquet"
+        path = self.folder / f"part-{piece[0]:05d}-{piece[1]:06d}-{short_digest(data)}.parquet"
         with writing(path):
             write_whole(path, data)
 
     def end(self, posts: int) -> JobSummary:
-        """Check that all is whole and say that the job is done; what is told of all rows.
+        """Check that all is whole and mark the job as done; return the summary of all rows.
 
         Args:
             posts: that were written, by this run and earlier ones.
@@ -178,20 +145,20 @@ class Shards:
         Raises:
             SgmftError: fewer are there, since a shard was damaged or removed meanwhile.
         """
-        told = sum(self.finished().values(), JobSummary())
-        if told.posts < posts:
+        total = sum(self.finished().values(), JobSummary())
+        if total.posts < posts:
             raise SgmftError(
-                f"{self.folder}: of {posts} rows that were written only {told.posts} are whole: "
+                f"{self.folder}: of {posts} rows that were written only {total.posts} are whole: "
                 "run the same command again, which writes the others anew."
             )
-        text = json.dumps(asdict(told), ensure_ascii=False, indent=2)
+        text = json.dumps(asdict(total), ensure_ascii=False, indent=2)
         with writing(self.folder / DONE):
             write_whole(self.folder / DONE, text.encode())
-        return told
+        return total
 
 
-def _checked(path: Path, job: str, digest: str) -> JobSummary | None:
-    """What is told of a shard's rows; None if it is damaged or another job's."""
+def _read_summary(path: Path, job: str, digest: str) -> JobSummary | None:
+    """Read the summary of a shard's rows; None if it is damaged or another job's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -203,3 +170,34 @@ def _checked(path: Path, job: str, digest: str) -> JobSummary | None:
         return JobSummary(**mark) if mark.pop("job") == job else None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
         return None
+
+
+def input_types(tables: Sequence[str]) -> dict[str, Any]:
+    """Return the Arrow type of every column that any of the tables has.
+
+    Some formats declare them; tables of others are read through.
+    """
+    seen = ColumnTypes()
+    for table in tables:
+        table_format = find_format(table)
+        if table_format is not None and table_format.column_types is not None:
+            seen.join(table_format.column_types(Path(table)))
+            continue
+        raw = open_table(table)
+        seen.update({name: [] for name in raw.columns or ()})
+        rows = (row.values for row in raw.rows)
+        while part := list(islice(rows, READ_ROWS)):
+            names = dict.fromkeys(name for row in part for name in row)
+            seen.update({name: [to_plain(row.get(name)) for row in part] for name in names})
+    return seen.types
+
+
+def output_types(columns: OutputColumns, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the Arrow type of every column of a table of predictions; `given` are the input's."""
+    import pyarrow as pa
+
+    texts = ("label", "abstained", "error")
+    added = {name: pa.string() if name in texts else pa.float64() for name in columns.added}
+    if "set" in added:
+        added["set"] = pa.list_(pa.string())
+    return {columns.renamed[name]: kind for name, kind in given.items()} | added
