@@ -80,7 +80,7 @@ def test_lists_of_files_are_not_followed(tmp_path, monkeypatch, text):
     for name in ("a.m3u8", "a.mp4", "a%d.jpg"):
         assert "is not a picture" in reason(text, name)
     with pytest.raises(ImageError, match="a is not a video"):
-        next(videos.video_frames(text, "a", 1))
+        next(videos.decode_video(text, "a", 1))
 
 
 def test_too_many_pixels(monkeypatch):

@@ -12,7 +12,7 @@ import video_files as film
 from sgmft.data.preprocessing import media
 from sgmft.data.preprocessing.images import decode_image
 from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image
-from sgmft.data.preprocessing.videos import video_frames
+from sgmft.data.preprocessing.videos import decode_video
 
 VIDEOS = [
     ("mp4", "libx264"),
@@ -111,7 +111,7 @@ def test_shown_as_the_telephone_was_held(format, quarter):
     clockwise = np.rot90(decode_image(made.encoded(made.quarters()), "a", 32), -quarter)
     assert np.abs(picture.astype(int) - clockwise)[4:12, 4:12].max() < 12
     assert np.abs(picture.astype(int) - clockwise)[20:28, 20:28].max() < 12
-    wide, high = next(video_frames(data, "a", 1)).size
+    wide, high = next(decode_video(data, "a", 1)).size
     assert (wide, high) == ((64, 48) if quarter % 2 == 0 else (48, 64))
 
 
@@ -227,11 +227,11 @@ def test_one_frame_is_held_at_a_time(name, monkeypatch):
         return call
 
     def watched(*arguments):
-        for frame in video_frames(*arguments):
+        for frame in decode_video(*arguments):
             order.append("decoded")
             yield frame
 
-    monkeypatch.setattr(media, "video_frames", watched)
+    monkeypatch.setattr(media, "decode_video", watched)
     monkeypatch.setattr(media, "squash_picture", note("squashed", media.squash_picture))
     decode_media(ALL[name], "a", 16)
     assert order and order == ["decoded", "squashed"] * (len(order) // 2)

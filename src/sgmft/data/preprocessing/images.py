@@ -1,4 +1,4 @@
-"""Image preparation: any picture file to a square of RGB pixels (paper, section 4.2)."""
+"""Image preprocessing: any picture file to a square of RGB pixels (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _filters = warnings.catch_warnings()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_pillow() -> Iterator[None]:
     """Silence Pillow's warnings about odd metadata.
 
-    The filters belong to the whole process: the first thread in changes them and the last one
+    Warning filters belong to the whole process: the first thread in changes them and the last one
     out restores them, so that threads do not undo each other's.
     """
     global _threads, _filters
@@ -101,7 +101,7 @@ _UPRIGHT = {
 
 
 class ImageError(SgmftError):
-    """Why one picture cannot be used: one sentence with the file's name; the caller adds where."""
+    """A picture that cannot be used: one sentence with the file's name; the caller adds where."""
 
 
 def load_image(path: str | Path, size: int = 224) -> Pixels:
@@ -114,7 +114,7 @@ def load_image(path: str | Path, size: int = 224) -> Pixels:
 
 
 def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a picture file, at most so many.
+    """Return the bytes of a picture file.
 
     Only a regular file is opened, so that a pipe or a device cannot stop or fill the program.
 
@@ -156,7 +156,7 @@ def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
     """Decode the bytes of a picture to (size, size, 3) RGB, uint8.
 
     The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
-    interpolation, as Chinese-CLIP does. The format is told from the bytes, never from the name.
+    interpolation, as Chinese-CLIP does. The format is detected from the bytes, not from the name.
     Of an animation the first frame is read; transparent parts become white; grey of more than 8
     bits is scaled to 8. Safe to call from several threads.
 
@@ -179,7 +179,7 @@ def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
 def open_image(
     data: bytes, name: str, file: io.BytesIO | None = None
 ) -> Iterator[ImageFile.ImageFile]:
-    """Open the bytes of a picture for `square`; whatever goes wrong inside is a ImageError.
+    """Open the bytes of a picture for `square`; whatever fails inside raises ImageError.
 
     Args:
         data: the whole file.
@@ -201,7 +201,7 @@ def open_image(
             )
         )
     try:
-        with quiet(), plugin(file or io.BytesIO(data)) as picture:
+        with silence_pillow(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -233,14 +233,11 @@ def open_image(
 
 
 def count_pixels(data: bytes, name: str) -> int | None:
-    """How many pixels a picture has by its header, decoding none; None for what is no picture.
-
-    The number itself is not held against it, however large.
-    """
+    """Return the pixel count in a picture's header, however large; None for what is no picture."""
     plugin = _plugin(data)
     if plugin is None or len(data) > MAX_BYTES:
         return None
-    with suppress(Exception), quiet(), plugin(io.BytesIO(data)) as picture:
+    with suppress(Exception), silence_pillow(), plugin(io.BytesIO(data)) as picture:
         return picture.width * picture.height
     return None
 

@@ -1,4 +1,4 @@
-"""One listed file to its pictures: a still, frames of an animation or video, a motion photo."""
+"""From one file of a post to its pictures: a still, an animation, a video, a motion photo."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sgmft.data.preprocessing.images import (
     square,
 )
 from sgmft.data.preprocessing.images import squash as squash_picture
-from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, is_video, video_frames
+from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, decode_video, is_video
 
 MAX_FRAMES = 4
-"""Pictures of one file."""
+"""The most pictures taken from one file."""
 
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 
@@ -44,13 +44,13 @@ def read_media(file: MediaFile) -> bytes:
 
 
 def media_name(file: MediaFile) -> str:
-    """What messages call a file."""
+    """Return the name of a file for messages."""
     return file.name if isinstance(file, Attachment) else Path(file).name
 
 
 def is_multi_image(data: bytes) -> bool:
-    """Whether a file may give several pictures; of all others `decode_image` gives the one."""
-    if is_video(data) or _film_behind(data) is not None:
+    """Return whether a file may hold several pictures; `decode_image` decodes all others."""
+    if is_video(data) or _find_motion(data) is not None:
         return True
     with suppress(ImageError), open_image(data, "") as picture:
         return picture.format in _ANIMATED and getattr(picture, "is_animated", False) is True
@@ -61,9 +61,9 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
     """Decode the pictures of one file, in order; the same bytes give the same pictures.
 
     A still gives one, as `decode_image` does. A video gives frames sampled evenly over its
-    length, see `video_frames`; an animation those in the middles of `most` equal parts of its
+    length, see `decode_video`; an animation those in the middles of `most` equal parts of its
     frames. A motion photo (a JPEG with an MP4 behind it) gives the still and `most` - 1 frames of
-    the MP4, or the still alone where that cannot be read. What a file is, is told from its bytes.
+    the MP4, or the still alone where that cannot be read. The format is detected from the bytes.
     One full-size frame is held at a time. Safe to call from several threads.
 
     Args:
@@ -77,32 +77,32 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
 
     Raises:
         ImageError: the file is damaged, too large, takes too long, or is neither picture nor
-            video; see `decode_image` and `video_frames`.
+            video; see `decode_image` and `decode_video`.
     """
     if is_video(data):
-        return _video(data, name, size, most)
-    start = _film_behind(data)
+        return _decode_video(data, name, size, most)
+    start = _find_motion(data)
     if start is not None:
         pictures = [decode_image(data[:start], name, size)]
         if most > 1:
             with suppress(ImageError):  # the photo is what was posted; its motion is an extra
-                pictures += _video(data[start:], name, size, most - 1)
+                pictures += _decode_video(data[start:], name, size, most - 1)
         return pictures
-    return _animation(data, name, size, most)
+    return _decode_animation(data, name, size, most)
 
 
-def _video(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
-    frames = video_frames(data, name, most)
+def _decode_video(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
+    frames = decode_video(data, name, most)
     return [np.array(squash_picture(frame, size), dtype=np.uint8) for frame in frames]
 
 
-def _animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
-    """A picture that may move: every frame up to the last one taken is built on those before."""
+def _decode_animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
+    """Decode a picture that may move; each frame builds on those before, up to the last taken."""
     file = TimedFile(data, name)
     pictures: list[Pixels] = []
     try:
         with open_image(data, name, file) as picture:
-            count = _count(picture)
+            count = _count_frames(picture)
             taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
             for number in range(taken[-1] + 1 if count > most else count):
                 if number:
@@ -117,14 +117,14 @@ def _animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
     return pictures
 
 
-def _count(picture: ImageFile.ImageFile) -> int:
+def _count_frames(picture: ImageFile.ImageFile) -> int:
     return int(getattr(picture, "n_frames", 1)) if picture.format in _ANIMATED else 1
 
 
-def _film_behind(data: bytes) -> int | None:
-    """Where the MP4 of a motion photo begins; None for all other files.
+def _find_motion(data: bytes) -> int | None:
+    """Return where the MP4 of a motion photo begins; None for all other files.
 
-    Looked for behind the JPEG's end, past a second JPEG with a wider range of brightness, if any.
+    It follows the JPEG's end, past a second JPEG with a wider range of brightness, if any.
     The lengths in the XMP of Google's format are not needed for that, and programs that copy
     pictures leave wrong ones behind.
     """
@@ -142,7 +142,7 @@ def _film_behind(data: bytes) -> int | None:
 
 
 def _jpeg_end(data: bytes) -> int:
-    """Where the first JPEG ends, from marker to marker; the file's end where none says so."""
+    """Return where the first JPEG ends, going from marker to marker; else the file's end."""
     at = 2
     while found := _MARKER.search(data, at):
         at, kind = found.end(), found[0][1]

@@ -1,4 +1,4 @@
-"""Character n-grams of a text as numbers: what a linear model can read of it without an encoder."""
+"""Hashed character n-grams: the text features of linear models, without an encoder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-BUCKETS = 2**24  # numbers that an n-gram can have
+BUCKETS = 2**24  # hash values
 
-MAX_CHARACTERS = 1_000  # of a text; the rest is not read
+MAX_CHARACTERS = 1_000  # of a text; the rest is ignored
 
 UNSPACED, SPACED = range(1, 4), range(2, 6)  # lengths n
 
@@ -23,11 +23,11 @@ _UNSPACED = re.compile(
 
 
 def hash_ngrams(text: str) -> NDArray[np.int32]:
-    """The numbers 0..2^24-1 of a text's n-grams, in order, repeats kept: (g,).
+    """Hash the n-grams of a text to 0..2^24-1, in order, repeats kept: (g,).
 
-    Case does not count. Runs of scripts without spaces give every 1 to 3 characters; of other
-    words, with a space at both ends, every 2 to 5. The number is a CRC-32 of the UTF-8 bytes, the
-    same everywhere.
+    Case is ignored. Runs of scripts without spaces give every 1 to 3 characters; of other
+    words, with a space at both ends, every 2 to 5. The hash is a CRC-32 of the UTF-8 bytes, the
+    same on every machine.
     """
     found = [
         zlib.crc32(gram.encode("utf-8", "surrogatepass")) % BUCKETS
@@ -39,7 +39,7 @@ def hash_ngrams(text: str) -> NDArray[np.int32]:
 
 
 def _runs(text: str) -> Iterator[tuple[str, range]]:
-    """Stretches of a text to be cut by one rule, with the lengths of their n-grams."""
+    """Yield the runs of a text that are cut by one rule, with the lengths of their n-grams."""
     end = 0
     for match in _UNSPACED.finditer(text):
         yield from ((f" {word} ", SPACED) for word in text[end : match.start()].split())

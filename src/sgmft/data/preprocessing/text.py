@@ -1,4 +1,4 @@
-"""Text preparation: what is taken out of a post before an encoder reads it (paper, section 4.2)."""
+"""Text preprocessing: cleaning and segmentation before an encoder (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_CHARACTERS = 5000
 """Longer texts are cut to this many characters before any work; Weibo's own limit is 2000."""
 
 PLACE_WORDS = frozenset({"home", "room", "rooms", "work", "worked", "working", "works"})
-"""Words of the English stop list that are kept: they say where an author is."""
+"""Words of the English stop list that are kept, as they tell where an author is."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list
 
 
 def _scrub(text: str, cleaning: Cleaning) -> str:
-    """Take every step that works on characters, until none finds anything more to do."""
+    """Apply every step that works on characters, until none changes anything."""
     text, before = text[:MAX_CHARACTERS], None
     while text != before:
         text, before = _scrub_once(text, cleaning), text

@@ -1,4 +1,4 @@
-"""Pictures small enough to live inside a page."""
+"""Thumbnails as `data:` URLs, to be embedded in a page."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from PIL import ExifTags, Image
 from sgmft.data.posts import MediaFile
 from sgmft.data.preprocessing.images import decode_image, squash
 from sgmft.data.preprocessing.media import MAX_FRAMES, media_name, read_media
-from sgmft.data.preprocessing.videos import is_video, video_frames
+from sgmft.data.preprocessing.videos import decode_video, is_video
 
 SIDE = 280
 """The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
 
 
 def make_thumbnail(file: MediaFile) -> str:
-    """Return a picture file as a `data:` address of a small JPEG, upright and in its proportions.
+    """Return a picture file as the `data:` URL of a small JPEG, upright and in its proportions.
 
-    Of an animation it is the first frame, of a video the first one that a model sees.
+    An animation gives its first frame, a video the first one that a model sees.
 
     Raises:
         ImageError: the file is missing, empty, too large, damaged or not a picture or video.
     """
     data, name = read_media(file), media_name(file)
     if is_video(data):
-        frame = next(video_frames(data, name, MAX_FRAMES))
+        frame = next(decode_video(data, name, MAX_FRAMES))
         square, (width, height) = squash(frame, SIDE), frame.size
     else:
         square = Image.fromarray(decode_image(data, name, SIDE))
@@ -39,14 +39,14 @@ def make_thumbnail(file: MediaFile) -> str:
 
 
 def to_data_url(picture: Image.Image) -> str:
-    """An RGB picture as a `data:` address of a JPEG."""
+    """Encode an RGB picture as the `data:` URL of a JPEG."""
     out = io.BytesIO()
     picture.save(out, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
 def _proportions(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture that has been decoded before, as it is seen upright."""
+    """Return the width and height, upright, of a picture that has been decoded before."""
     with suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata
         with Image.open(io.BytesIO(data)) as picture:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_SECONDS = 20.0
-"""Of one processor, for one file: waiting for a busy machine does not count."""
+"""The most processor time for one file; waiting for a busy machine does not count."""
 
 
 class TimedFile(io.BytesIO):
-    """The bytes of a file, and a clock that starts now.
+    """The bytes of a file that take a limited time to read, from now on.
 
     Once the time is over the file seems to end, which stops a decoder at its next read, and
-    `check` says why. To be used in one thread.
+    `check` raises the reason. For use in one thread.
 
     Args:
         data: the whole file.
@@ -39,11 +39,11 @@ class TimedFile(io.BytesIO):
         self._end = time.thread_time() + MAX_SECONDS
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As `io.BytesIO.read`; nothing once the time is over."""
+        """Read as `io.BytesIO` does; nothing once the time is over."""
         return b"" if time.thread_time() > self._end else super().read(size)
 
     def check(self) -> None:
-        """Raise a ImageError once the time is over."""
+        """Raise ImageError once the time is over."""
         if time.thread_time() > self._end:
             raise ImageError(
                 Message(
@@ -59,13 +59,13 @@ MAX_VIDEO_BYTES = 256 * 1024 * 1024
 """Larger files are refused unread (256 MiB)."""
 
 MAX_VIDEO_PIXELS = 16_000_000
-"""Of one frame, about 5300 x 3000; a decoder keeps up to 17 frames of this size in memory."""
+"""The largest frame, about 5300 x 3000; a decoder keeps up to 17 of them in memory."""
 
 MAX_TIMES = 1_000_000
-"""Frames of one video: nine hours at 30 a second."""
+"""The most frames of one video: nine hours at 30 a second."""
 
 MAX_BOXES = 100_000
-"""Parts of an MP4 that are looked at for its end."""
+"""The most parts of an MP4 that are visited to find its end."""
 
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof")  # of MP4 and MOV
 
@@ -81,11 +81,11 @@ _TURNS = {
 
 
 def is_video(data: bytes) -> bool:
-    """Whether a file's first bytes say MP4, MOV (and their kin 3GP and M4V), WebM or Matroska."""
+    """Return whether the first bytes are those of MP4, MOV (3GP, M4V), WebM or Matroska."""
     return _format(data) is not None
 
 
-def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
+def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     """Decode frames of a video, evenly over its length, upright, in order, one at a time.
 
     The length is cut into `most` equal spans, and the frame on show in the middle of each is
@@ -118,17 +118,17 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
         raise ImageError(damaged)
     try:
         with av.open(file, "r", format, options=limits, metadata_errors="ignore") as film:
-            stream = _stream(film, name)
+            stream = _open_stream(film, name)
             stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
-            times, keys = _times(film, stream, file, name)
+            times, keys = _read_times(film, stream, file, name)
             if not times:
                 raise ImageError(
                     Message(
                         "{name} is a video without a frame, or is cut off or damaged", name=name
                     )
                 )
-            for frame in _decoded(film, stream, file, keys, _evenly(times, most)):
+            for frame in _decode_at(film, stream, file, keys, _sample_times(times, most)):
                 if frame.width * frame.height > MAX_VIDEO_PIXELS:
                     raise ImageError(_too_many_pixels(name, frame.width, frame.height))
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
@@ -147,7 +147,7 @@ def video_frames(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
 
 
 def _format(data: bytes) -> str | None:
-    """FFmpeg's name of the container. Anything else, above all lists of files, is not tried."""
+    """Return FFmpeg's name of the container; others, above all lists of files, are not tried."""
     if data.startswith(_MATROSKA):
         return "matroska"
     if data[4:8] in _BOXES and data[0] < 32 and data[8:12] not in _STILLS:  # 32 and up: a text
@@ -156,7 +156,7 @@ def _format(data: bytes) -> str | None:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a file says that it is longer. FFmpeg itself takes what there is, or blames it."""
+    """Return whether a file claims to be longer; FFmpeg itself takes what there is."""
     if data.startswith(_MATROSKA):
         return _segment_end(data) > len(data)
     at = 0
@@ -173,7 +173,7 @@ def _is_cut_off(data: bytes) -> bool:
 
 
 def _segment_end(data: bytes) -> int:
-    """Where a Matroska file says that it ends; 0 where it does not."""
+    """Return where a Matroska file ends by its header; 0 where that is unknown."""
     start = data.find(_SEGMENT, 0, 4096) + len(_SEGMENT)
     if start < len(_SEGMENT) or start >= len(data):
         return 0
@@ -183,7 +183,7 @@ def _segment_end(data: bytes) -> int:
     return 0 if size == unknown else start + width + size
 
 
-def _stream(film: InputContainer, name: str) -> VideoStream:
+def _open_stream(film: InputContainer, name: str) -> VideoStream:
     from av.stream import Disposition
 
     stream = film.streams.best("video")
@@ -200,10 +200,10 @@ def _stream(film: InputContainer, name: str) -> VideoStream:
     return video
 
 
-def _times(
+def _read_times(
     film: InputContainer, stream: VideoStream, file: TimedFile, name: str
 ) -> tuple[list[int], list[int]]:
-    """When each frame, and each that can be decoded by itself, is shown; nothing is decoded."""
+    """Return the times of all frames and of the key frames, in order, decoding nothing."""
     times: set[int] = set()
     keys: set[int] = set()
     for packet in film.demux(stream):
@@ -227,8 +227,8 @@ def _times(
     return sorted(times), sorted(keys)
 
 
-def _evenly(times: Sequence[int], most: int) -> list[int]:
-    """Of `most` equal spans of the whole length, the times of the frames shown in their middles."""
+def _sample_times(times: Sequence[int], most: int) -> list[int]:
+    """Return the times of the frames on show in the middles of `most` equal spans."""
     first, count = times[0], len(times)
     if count == 1:
         return [first]
@@ -240,14 +240,14 @@ def _evenly(times: Sequence[int], most: int) -> list[int]:
     return sorted({times[bisect_right(times, middle) - 1] for middle in middles})
 
 
-def _decoded(
+def _decode_at(
     film: InputContainer,
     stream: VideoStream,
     file: TimedFile,
     keys: Sequence[int],
     times: Sequence[int],
 ) -> Iterator[VideoFrame]:
-    """The frames shown at these rising times, decoding only from the key frame before each."""
+    """Yield the frames on show at these rising times, decoding from the key frame before each."""
     frames: Iterator[VideoFrame] = iter(())
     last: int | None = None
     for moment in times:
