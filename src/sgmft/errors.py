@@ -1,4 +1,4 @@
-"""What is told to a user: mistakes that end the work, and warnings that do not."""
+"""Errors and warnings for users, and the messages they carry."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any, Self
 
 
 class SgmftError(Exception):
-    """A mistake in the input, told in one sentence: what, where (file, row, column), and the cure.
+    """A mistake in the input, in one sentence: what, where (file, row, column), and the fix.
 
     The command line prints the sentence and ends with exit code 2; it never shows a traceback.
     """
 
 
+class SgmftWarning(UserWarning):
+    """Something a user should know of that does not stop the work, in one sentence."""
+
+
 class Message(str):
-    """A sentence that keeps its template and what it was filled in with, so as to be translated.
+    """A sentence that keeps its template and values, so that it can be translated.
 
     Attributes:
         template: the sentence with names in braces; the code by which a translation is found.
-        values: what stands in their place; `Message`s among them are translated, too.
+        values: what replaces the names; `Message`s among them are translated, too.
     """
 
     template: str
@@ -46,9 +50,5 @@ def join_messages(messages: Sequence[str]) -> str:
 
 
 def make_printable(text: str) -> str:
-    """What a file holds, as a message may show it: one line that does nothing to a terminal."""
+    """Replace characters that are not printable, so that a message is one line, safe to show."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
-
-
-class SgmftWarning(UserWarning):
-    """What goes on all the same, and a user should know of: one sentence."""

@@ -1,4 +1,4 @@
-"""Splitting posts for training and testing, and the fingerprint of a data set."""
+"""Splits of posts for training and testing, and the fingerprint of a data set."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def split_posts(
             a number of posts between 1 and ``len(posts) - 1``.
         seed: the same seed gives the same split.
         by: "label" draws from each label in proportion. Every label keeps a post in the training
-            part, so that the held-out part can be smaller than asked for, even empty when every
-            label has one post. "user" puts all posts of a user on one side, comes as near to
+            part, so that the held-out part can be smaller than `size`, even empty when every
+            label has one post. "user" keeps all posts of a user in one part, comes as near to
             `size` as some random tries can, and prefers the try whose labels are most balanced;
             a post without a user is on its own.
 
@@ -51,11 +51,11 @@ def split_posts(
 
 
 def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
-    """Tell data sets apart by 16 hexadecimal digits that do not depend on the order of the rows.
+    """Return 16 hexadecimal digits that identify a data set, whatever the order of its rows.
 
     Args:
-        keys_and_labels: for each post a key that stands for its content, and its label. Posts that
-            come twice count twice.
+        keys_and_labels: for each post a key of its content, and its label. Posts that occur twice
+            count twice.
 
     Returns:
         The first 16 digits of a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
@@ -126,7 +126,7 @@ def _by_user(posts: Sequence[Post], count: int, random: Random) -> set[int]:
 
 
 def _fill(groups: Sequence[list[int]], count: int, total: int) -> list[list[int]]:
-    """Take the groups that fit in `count`, in order, and one more if that comes nearer."""
+    """Return the groups that fit in `count`, in order, and one more if that comes nearer."""
     taken: list[list[int]] = []
     left: list[list[int]] = []
     missing = count

@@ -6,7 +6,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import islice
 from threading import Lock
@@ -55,16 +55,7 @@ class Cleaning:
 CLEANINGS: dict[str, Cleaning] = {
     "paper": Cleaning(),
     "light": Cleaning(emoticons=False, emoji=False, punctuation=False, stop_words=False),
-    "none": Cleaning(
-        urls=False,
-        retweets=False,
-        mentions=False,
-        hashtags=False,
-        emoticons=False,
-        emoji=False,
-        punctuation=False,
-        stop_words=False,
-    ),
+    "none": Cleaning(**{field.name: field.name == "segment" for field in fields(Cleaning)}),
 }
 """The named cleanings; "light" and "none" leave sentences whole, for pre-trained encoders."""
 

@@ -18,6 +18,8 @@ from sgmft.data.synthetic.texts import write_text
 
 Row = dict[str, Any]
 
+Damage = Callable[[Row, Path], object]
+
 
 def damaged_line(folder: Path, index: int, number: int, crowd: Crowd) -> str:
     """Write damaged post `index`, the `number`-th (from 0) of its sample, and return its line.
@@ -38,26 +40,18 @@ def damaged_line(folder: Path, index: int, number: int, crowd: Crowd) -> str:
     return line[:-2] if kind == "broken-json" else line
 
 
-def _truncate(_: Row, picture: Path) -> None:
-    content = picture.read_bytes()
-    picture.write_bytes(content[: len(content) // 3])
+def _change_bytes(change: Callable[[bytes], bytes]) -> Damage:
+    return lambda _, picture: picture.write_bytes(change(picture.read_bytes()))
 
 
-def _empty(_: Row, picture: Path) -> None:
-    picture.write_bytes(b"")
+def _remove_picture(**cells: Any) -> Damage:
+    """Delete the file, and change some cells of the row."""
 
+    def damage(row: Row, picture: Path) -> None:
+        picture.unlink()
+        row.update(cells)
 
-def _not_a_picture(_: Row, picture: Path) -> None:
-    picture.write_text("<html><body>404 Not Found</body></html>\n", encoding="utf-8")
-
-
-def _missing(_: Row, picture: Path) -> None:
-    picture.unlink()
-
-
-def _outside(row: Row, picture: Path) -> None:
-    picture.unlink()
-    row["images"] = ["../secret.jpg"]
+    return damage
 
 
 def _huge(row: Row, picture: Path) -> None:
@@ -68,16 +62,6 @@ def _huge(row: Row, picture: Path) -> None:
         content += struct.pack(">I", len(data)) + kind + data
         content += struct.pack(">I", zlib.crc32(kind + data))
     _other_format(row, picture, ".png").write_bytes(content)
-
-
-def _nothing(row: Row, picture: Path) -> None:
-    picture.unlink()
-    row.update(text="", images=[])
-
-
-def _emoji_only(row: Row, picture: Path) -> None:
-    picture.unlink()
-    row.update(text="😂😂✨🎉", images=[])
 
 
 def _nul(row: Row, _: Path) -> None:
@@ -121,17 +105,17 @@ def _other_format(row: Row, picture: Path, suffix: str) -> Path:
     return path
 
 
-KINDS: Mapping[str, tuple[Callable[[Row, Path], None], str]] = {
-    "truncated-jpeg": (_truncate, "text"),
-    "zero-byte-file": (_empty, "text"),
-    "text-named-jpg": (_not_a_picture, "text"),
-    "missing-file": (_missing, "text"),
-    "outside-folder": (_outside, "text"),
+KINDS: Mapping[str, tuple[Damage, str]] = {
+    "truncated-jpeg": (_change_bytes(lambda data: data[: len(data) // 3]), "text"),
+    "zero-byte-file": (_change_bytes(lambda _: b""), "text"),
+    "text-named-jpg": (_change_bytes(lambda _: b"<html>404 Not Found</html>"), "text"),
+    "missing-file": (_remove_picture(), "text"),
+    "outside-folder": (_remove_picture(images=["../secret.jpg"]), "text"),
     "huge-png": (_huge, "text"),
     "duplicate-id": (lambda row, _: row.update(id=post_id(0)), "both"),
     "unknown-label": (lambda row, _: row.update(label="Moon"), "both"),
-    "nothing": (_nothing, ""),
-    "emoji-only": (_emoji_only, ""),
+    "nothing": (_remove_picture(text="", images=[]), ""),
+    "emoji-only": (_remove_picture(text="😂😂✨🎉", images=[]), ""),
     "nul-in-text": (_nul, "both"),
     "broken-json": (lambda *_: None, "both"),
     "cmyk-jpeg": (_cmyk, "both"),
