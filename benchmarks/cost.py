@@ -58,7 +58,7 @@ def main() -> None:
         good = [x for x in contents if isinstance(x, PreparedPost)]
         count = len(good)
         texts = [x.text for x in good]
-        pictures = np.stack([x.pictures[0] for x in good])
+        pictures = np.stack([x.images[0] for x in good])
         features = encode_all(posts, encoder).features
         assert locator.network is not None
         network = locator.network

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import sgmft
-
-ROOT = Path(sgmft.__file__).parent
+ROOT = Path(__file__).parents[1] / "src" / "sgmft"
 
 TORCH_FREE = (
     "data",

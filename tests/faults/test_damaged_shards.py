@@ -148,7 +148,7 @@ def test_damage_in_the_store_that_pictures_are_taken_from(tmp_path, posts):
     path = sorted((tmp_path / "pictures").glob("*/part-*.parquet"))[0]
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.warns(SgmftWarning, match=path.name):
-        again = encode(posts, tmp_path / "new", pictures=pictures)
+        again = encode(posts, tmp_path / "new", image_store=pictures)
     assert alike(again, clean) and shards(tmp_path / "new") == shards(tmp_path / "own")
 
 

@@ -143,7 +143,7 @@ def test_pictures_that_another_encoder_saw_alike_are_taken_from_its_store(
     monkeypatch.setattr("sgmft.features.encode.decode_media", None)
     for tokens in (True, False):
         none = FeatureStore(tmp_path / "none", second.info, tokens)
-        (chunk,) = encode_posts(small_posts, second, tokens=tokens, store=none, pictures=light)
+        (chunk,) = encode_posts(small_posts, second, tokens=tokens, store=none, image_store=light)
         assert chunk.keys == expected.keys
         for got, wanted in zip(chunk.rows, expected.rows, strict=True):
             assert got.ngrams is not None or got.text is None

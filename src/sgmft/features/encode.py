@@ -1,4 +1,4 @@
-"""Posts to features: read and decode pictures, clean texts, encode what the store does not have."""
+"""Encode posts: clean texts, decode images, compute what the store does not have."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class EncodedPosts(NamedTuple):
 
 
 class PreparedPost(NamedTuple):
-    """What is to be encoded of one post."""
+    """A post as an encoder takes it."""
 
     key: str  # content digest of the text as written, its files' bytes, and frames taken of them
     text: str  # cleaned
-    pictures: list[Pixels]  # decoded; left out where a store has them
-    files: Sequence[int] = ()  # which of the post's files each picture is of
-    decoded: bool = True  # whether the pictures are there
+    images: list[Pixels]  # decoded; left out where a store has them
+    files: Sequence[int] = ()  # which of the post's files each image is of
+    decoded: bool = True  # whether the images are there
 
 
 def encode_posts(
@@ -83,39 +83,40 @@ def encode_posts(
     *,
     tokens: bool = False,
     store: FeatureStore | None = None,
-    pictures: FeatureStore | None = None,
+    image_store: FeatureStore | None = None,
     chunk: int = CHUNK,
     rows: bool = True,
 ) -> Iterator[Chunk]:
-    """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the pictures of
-    the next one are decoded while the network computes.
+    """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the images of the
+    next one are decoded while the network computes.
 
     Posts that the store has are not encoded again; new ones are written to it as one shard a
     chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
     the same batches, and so the same values to the last bit, as one that was not. Posts of a shard
     that turns out to be damaged are encoded anew.
 
-    With `pictures`, the store of an encoder with the same `image_key` (and with region features,
-    where `tokens` asks for them), only the texts of the posts it has are encoded.
+    A post that already carries an error, or whose image cannot be read, or that has neither words
+    nor an image, comes back with its reason and without features.
 
-    Without `rows` the features are left in the store.
-
-    A post that already carries an error, or whose picture cannot be read, or that has neither
-    words nor a picture, comes back with its reason and without features.
+    Args:
+        tokens: whether word and region features are wanted beside the pooled ones.
+        image_store: of an encoder with the same `image_key` (and with region features, where
+            `tokens` asks for them): of the posts it has only the texts are encoded.
+        rows: whether the chunks have the features; else they are left in the store.
     """
     iterator = iter(posts)
-    known = [some for some in (store, pictures) if some is not None]
+    stores = [x for x in (store, image_store) if x is not None]
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
 
-    def ahead() -> list[tuple[Post, Future[PreparedPost | str]]]:
-        piece = islice(iterator, chunk)
-        return [(post, pool.submit(prepare_post, post, encoder.info, known)) for post in piece]
+    def prepare_next() -> list[tuple[Post, Future[PreparedPost | str]]]:
+        some = islice(iterator, chunk)
+        return [(post, pool.submit(prepare_post, post, encoder.info, stores)) for post in some]
 
     try:
-        coming = ahead()
-        while coming:
-            piece, coming = coming, ahead()
-            yield _encode_chunk(piece, encoder, tokens, (store, pictures), rows)
+        following = prepare_next()
+        while following:
+            current, following = following, prepare_next()
+            yield _encode_chunk(current, encoder, tokens, store, image_store, rows)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -129,7 +130,7 @@ def encode_all(
     on_encoded: Callable[[int], None] | None = None,
     on_disk: bool = False,
 ) -> EncodedPosts:
-    """All posts at once.
+    """Encode all posts at once.
 
     Args:
         on_encoded: called with the number done so far.
@@ -167,49 +168,44 @@ def encode_all(
 
 
 def _encode_chunk(
-    piece: Sequence[tuple[Post, Future[PreparedPost | str]]],
+    prepared: Sequence[tuple[Post, Future[PreparedPost | str]]],
     encoder: Encoder,
     tokens: bool,
-    stores: tuple[FeatureStore | None, FeatureStore | None],
+    store: FeatureStore | None,
+    image_store: FeatureStore | None,
     rows: bool,
 ) -> Chunk:
-    store, pictures = stores
-    posts = [post for post, _ in piece]
-    contents = [prepared.result() for _, prepared in piece]
-    there = {content.key for content in contents if isinstance(content, PreparedPost)}
-    found = {} if store is None else store.find(sorted(there))
-    seen = {} if pictures is None else pictures.find(sorted(there - found.keys()))
+    posts = [post for post, _ in prepared]
+    contents = [future.result() for _, future in prepared]
+    keys = {content.key for content in contents if isinstance(content, PreparedPost)}
+    found = {} if store is None else store.find(sorted(keys))
+    seen = {} if image_store is None else image_store.find(sorted(keys - found.keys()))
     known = found.keys() | seen.keys()
-    good: list[int] = []
-    keys: list[str] = []
+    good: dict[int, str] = {}
     new: dict[str, PreparedPost] = {}
     for i, content in enumerate(contents):
         if isinstance(content, PreparedPost) and not content.decoded and content.key not in known:
-            content = prepare_post(
-                posts[i], encoder.info
-            )  # a store had it when it was prepared, damaged
+            content = prepare_post(posts[i], encoder.info)  # damaged after a store had it
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
             continue
-        good.append(i)
-        keys.append(content.key)
+        good[i] = content.key
         if content.key not in found:
             new.setdefault(content.key, content)
     encoded = encode_prepared(list(new.values()), encoder, tokens, seen)
     if store is not None:
         store.write(encoded)
-    if not rows:
-        return Chunk(posts, good, keys, [])
     features = found | encoded
-    return Chunk(posts, good, keys, [features[key] for key in keys])
+    kept = [features[key] for key in good.values()] if rows else []
+    return Chunk(posts, list(good), list(good.values()), kept)
 
 
 def prepare_post(
     post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()
 ) -> PreparedPost | str:
-    """What to encode of a post, or the reason why it cannot be. Runs in several threads.
+    """Read and decode a post for an encoder, or return why it cannot be; several threads may.
 
-    Pictures of a post that one of `stores` has are read, not decoded.
+    Images of a post that one of `stores` has are read, not decoded.
     """
     if post.error is not None:
         return post.error
@@ -222,7 +218,7 @@ def prepare_post(
     text = clean_text(post.text, get_cleaning(info.cleaning))
     if not text and not post.images:
         return "nothing to go on: no words are left after cleaning and there is no picture"
-    most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(post.images)))  # pictures of one file
+    most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(post.images)))  # images of one file
     try:
         files = _read(post.images)
         digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
@@ -235,9 +231,9 @@ def prepare_post(
             return PreparedPost(key, text, [], decoded=False)
         size = info.image_size
         decoded = [
-            (number, picture)
+            (number, image)
             for number, (data, file) in enumerate(zip(files, post.images, strict=True))
-            for picture in decode_media(data, media_name(file), size, most)
+            for image in decode_media(data, media_name(file), size, most)
         ]
     except ImageError as error:
         return str(error)
@@ -259,50 +255,50 @@ def _read(given: Sequence[MediaFile]) -> list[bytes]:
 
 
 def encode_prepared(
-    new: Sequence[PreparedPost], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
+    posts: Sequence[PreparedPost], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
 ) -> dict[str, PostFeatures]:
-    """Features by key of prepared posts; the pictures of those `seen` are known.
+    """Encode prepared posts, by key; image features of those in `seen` are taken from there.
 
-    A text or a picture that several of them have is encoded once.
+    A text or an image that several of them have is encoded once.
     """
-    texts = list(dict.fromkeys(content.text for content in new if content.text))
-    digests = [[_digest(picture) for picture in content.pictures] for content in new]
+    texts = list(dict.fromkeys(post.text for post in posts if post.text))
+    digests = [[_digest(image) for image in post.images] for post in posts]
     different = {
-        digest: picture
-        for content, own in zip(new, digests, strict=True)
-        for digest, picture in zip(own, content.pictures, strict=True)
+        digest: image
+        for post, own in zip(posts, digests, strict=True)
+        for digest, image in zip(own, post.images, strict=True)
     }
     size = encoder.info.image_size
-    pictures = np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), "u1")
+    images = np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), "u1")
     if encoder.info.texts_apart:
         with ThreadPoolExecutor(1) as beside:
-            said = beside.submit(encoder.encode_texts, texts, tokens)
-            image = encoder.encode_images(pictures, tokens)
-        text = said.result()
+            future = beside.submit(encoder.encode_texts, texts, tokens)
+            image = encoder.encode_images(images, tokens)
+        text = future.result()
     else:
         text = encoder.encode_texts(texts, tokens)
-        image = encoder.encode_images(pictures, tokens)
-    at_text = {said: i for i, said in enumerate(texts)}
-    at_image = {digest: i for i, digest in enumerate(different)}
-    rows: dict[str, PostFeatures] = {}
-    for content, own in zip(new, digests, strict=True):
-        sentence = words = images = regions = grams = None
-        if content.text:
-            at = at_text[content.text]
-            sentence = text.pooled[at]
-            words = None if text.tokens is None else text.tokens[at].astype(np.float16)
-            grams = hash_ngrams(content.text)
-        if content.key in seen:
-            images = seen[content.key].images
-            regions = seen[content.key].regions if tokens else None
+        image = encoder.encode_images(images, tokens)
+    text_rows = {text: i for i, text in enumerate(texts)}
+    image_rows = {digest: i for i, digest in enumerate(different)}
+    features: dict[str, PostFeatures] = {}
+    for post, own in zip(posts, digests, strict=True):
+        sentence = words = pooled = regions = ngrams = None
+        if post.text:
+            row = text_rows[post.text]
+            sentence = text.pooled[row]
+            words = None if text.tokens is None else text.tokens[row].astype(np.float16)
+            ngrams = hash_ngrams(post.text)
+        if post.key in seen:
+            pooled = seen[post.key].images
+            regions = seen[post.key].regions if tokens else None
         elif own:
-            shown = [at_image[digest] for digest in own]
-            images = image.pooled[shown]
+            rows = [image_rows[digest] for digest in own]
+            pooled = image.pooled[rows]
             if image.tokens is not None:
-                regions = np.concatenate([image.tokens[i] for i in shown]).astype(np.float16)
-        rows[content.key] = PostFeatures(sentence, words, images, regions, grams)
-    return rows
+                regions = np.concatenate([image.tokens[i] for i in rows]).astype(np.float16)
+        features[post.key] = PostFeatures(sentence, words, pooled, regions, ngrams)
+    return features
 
 
-def _digest(picture: Pixels) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(picture).data).digest()
+def _digest(image: Pixels) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()

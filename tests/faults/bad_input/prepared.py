@@ -31,8 +31,8 @@ def check_post(data: bytes) -> Outcome:
         again = prepare_post(post, encoder.info)
         rows = encode_prepared([content], encoder, True, {})
     promise(not isinstance(again, str) and again.key == content.key, "another key, the second time")
-    promise(len(content.pictures) == len(content.files) <= MAX_IMAGES, "pictures without a file")
-    promise(bool(content.text or content.pictures), "nothing to encode")
+    promise(len(content.images) == len(content.files) <= MAX_IMAGES, "pictures without a file")
+    promise(bool(content.text or content.images), "nothing to encode")
     row = rows[content.key]
     for values in (row.text, row.images):
         promise(values is None or bool(np.isfinite(values).all()), "features that are no numbers")

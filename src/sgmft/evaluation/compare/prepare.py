@@ -237,7 +237,7 @@ class _Encoding:
         pictures = next((x for x in alike if x.tokens or not tokens), None)
         self._stores.append(features)
         for chunk in encode_posts(
-            list(self.posts), model, tokens=tokens, store=features, pictures=pictures
+            list(self.posts), model, tokens=tokens, store=features, image_store=pictures
         ):
             self.posts[done : done + len(chunk.posts)] = chunk.posts
             self.keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))

@@ -71,7 +71,7 @@ class MaskedPredictor:
             raise UnexplainableError(post, content)
         self.model = model
         self.text = content.text
-        self.images = content.pictures
+        self.images = content.images
         self.files = content.files
         self.whole = self._encode([content])[0]
 

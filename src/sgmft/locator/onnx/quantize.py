@@ -144,4 +144,4 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
 def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
     """One of each post that has one which can be read, up to SEEN."""
     prepared = (prepare_post(post, info) for post in posts if post.images)
-    return islice((post.pictures[0] for post in prepared if not isinstance(post, str)), SEEN)
+    return islice((post.images[0] for post in prepared if not isinstance(post, str)), SEEN)

@@ -97,8 +97,8 @@ class RawPosts:
             if content.text:
                 texts.append(content.text)
                 text_of.append(i)
-            images += content.pictures
-            image_of += [i] * len(content.pictures)
+            images += content.images
+            image_of += [i] * len(content.images)
         ids, mask = Ragged.of(
             list(map(np.array, self.tokenize(texts))), np.zeros(0, np.int64)
         ).pad()
