@@ -1,4 +1,4 @@
-"""The evaluation of a table: its files hold the right figures, and say what was not judged."""
+"""The evaluation of a table: its files hold the right figures, and say what was left out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_by_a_column_that_is_not_there(table, small_model, tmp_path):
 def test_nothing_to_judge(rows, small_posts, small_model, tmp_path):
     moons = [row | {"label": "Moon"} for row in rows[:2]]
     table = write_rows(moons, small_posts[0].images[0].parent / "moons.csv")
-    with pytest.raises(SgmftError, match=r"can be judged: 2 x the model never learned"):
+    with pytest.raises(SgmftError, match=r"can be evaluated: 2 x the model never learned"):
         evaluate_table(Source(str(table)), tmp_path / "e", small_model)
     with pytest.raises(SgmftError, match="has no rows with id=x"):
         evaluate_table(Source(str(table), where={"id": "x"}), tmp_path / "e", small_model)

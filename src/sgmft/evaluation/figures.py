@@ -104,7 +104,7 @@ def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
 
 
 def svg_text(figure: Figure) -> str:
-    """Render to an <svg> element that can stand in a page beside others: the same every time."""
+    """Render a figure to an <svg> element for a page with others, the same every time."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(out, format="svg", transparent=True, metadata=nothing)
@@ -159,12 +159,12 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
         figure = Figure(figsize=(4.2, 3.7), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, lw=0.8, ls=":")
-        for judged, colour, marker, word in (
+        for measured, colour, marker, word in (
             (before, VALIDATION, "x", "as the network gave them"),
             (after, TRAINING, "o", "after temperature scaling"),
         ):
-            if judged is not None:
-                bins = [(b.probability, b.accuracy, b.posts) for b in judged.bins if b.posts]
+            if measured is not None:
+                bins = [(b.probability, b.accuracy, b.posts) for b in measured.bins if b.posts]
                 x, y, posts = np.array(bins).T
                 sizes = 8 + 160 * posts / posts.sum()
                 axes.plot(x, y, color=colour, lw=1, alpha=0.6)
@@ -245,7 +245,7 @@ def _panel(
     from matplotlib.ticker import MaxNLocator
 
     at = [epoch.get("epoch") or count for count, epoch in enumerate(epochs, 1)]
-    looks = [(TRAINING, "-", "o"), (VALIDATION, "--", "s")]  # never told by colour alone
+    looks = [(TRAINING, "-", "o"), (VALIDATION, "--", "s")]  # never by colour alone
     first = next(iter(names.values()))
     for word, values in _curves(epochs, names):
         colour, line, marker = looks[word != first]

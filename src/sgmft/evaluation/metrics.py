@@ -137,7 +137,6 @@ def evaluate(
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
     before = probs if temperature == 1 else rescale_probabilities(probs, 1 / temperature)
-    columns = {name: [str(value) for value in column] for name, column in (groups or {}).items()}
     return Evaluation(
         labels=labels,
         posts=len(truth),
@@ -155,7 +154,7 @@ def evaluate(
         confusion=confusion.tolist(),
         groups={
             name: _by_value(name, column, true == predicted, np.random.default_rng([seed, 1]))
-            for name, column in columns.items()
+            for name, column in (groups or {}).items()
         },
     )
 
@@ -190,11 +189,16 @@ def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
             f"probabilities have shape {probs.shape}; {len(truth)} posts and {len(labels)} "
             f"labels need ({len(truth)}, {len(labels)})"
         )
-    sums_to_1 = np.allclose(probs.sum(axis=1), 1, atol=1e-2)
-    if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
-        raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
+    check_probabilities(probs)
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[label] for label in truth], dtype=np.int64)
+
+
+def check_probabilities(probs: _Numbers) -> None:
+    """Raise SgmftError where rows, along the last axis, are not probabilities."""
+    sums_to_1 = np.allclose(probs.sum(axis=-1), 1, atol=1e-2)
+    if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
+        raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
 
 
 def _intervals(confusion: _Cells, rng: np.random.Generator) -> tuple[Interval, Interval]:
@@ -243,16 +247,34 @@ def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
 
 
 def _by_value(
-    name: str, column: list[str], right: npt.NDArray[np.bool_], rng: np.random.Generator
+    name: str, column: Sequence[str], right: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> dict[str, GroupScore]:
     """Return accuracy of the posts of each value of one column."""
+    scores = {}
+    for value, (posts, share) in accuracy_by_value(name, column, right).items():
+        draws = rng.binomial(posts, share, size=RESAMPLES) / posts  # cells: right, wrong
+        scores[value] = GroupScore(posts, _interval(share, draws))
+    return scores
+
+
+def accuracy_by_value(
+    name: str, column: Sequence[str], right: npt.NDArray[Any]
+) -> dict[str, tuple[int, float]]:
+    """Return posts and accuracy of each value of a column, the largest group first.
+
+    Args:
+        name: of the column, for a message.
+        column: N values.
+        right: (N,), whether a post is right, or in which share of several runs.
+
+    Raises:
+        SgmftError: the column has another number of values.
+    """
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
-    values, which = np.unique(np.array(column, dtype=object), return_inverse=True)
-    posts, hits = np.bincount(which), np.bincount(which, weights=right)
-    scores = {}
-    for k in np.argsort(-posts, kind="stable"):
-        share = hits[k] / posts[k]
-        draws = rng.binomial(posts[k], share, size=RESAMPLES) / posts[k]  # cells: right, wrong
-        scores[str(values[k])] = GroupScore(int(posts[k]), _interval(share, draws))
-    return scores
+    names = np.array([str(value) for value in column], dtype=object)
+    values, which = np.unique(names, return_inverse=True)
+    posts = np.bincount(which)
+    shares = np.bincount(which, weights=right) / posts
+    largest_first = np.argsort(-posts, kind="stable")
+    return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}

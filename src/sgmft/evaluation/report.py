@@ -24,26 +24,8 @@ from sgmft.evaluation.figures import (
     selective_figure,
 )
 from sgmft.evaluation.metrics import Evaluation
-from sgmft.utils.files import error_reason, write_whole
+from sgmft.utils.files import write_whole, writing
 from sgmft.utils.templates import render
-
-
-def overview_figure(language: str = "en") -> str:
-    """Return the drawing as SVG text; it reads on light and on dark pages.
-
-    The probabilities in it are an illustration, not a result. `docs/overview.svg` and
-    `docs/overview.zh.svg` hold what this returns.
-
-    Args:
-        language: "en" or "zh".
-
-    Raises:
-        SgmftError: another language.
-    """
-    if language not in ("en", "zh"):
-        raise SgmftError(f"the overview is in en and zh, not {language!r}")
-    return render("evaluation/templates/overview.svg", language=language)
-
 
 MOST_VALUES = 40
 """Rows of a group table on the page; `metrics.json` has all of them."""
@@ -90,15 +72,11 @@ def write_evaluation(
     folder = Path(folder)
     page = _page(evaluation, title=title, about=about, examples=examples, notice=notice)
     numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
         save_confusion(evaluation, folder / "confusion.png")
         write_whole(folder / "report.html", page.encode(errors="replace"))
-    except OSError as error:
-        raise SgmftError(
-            f"The report cannot be written to {folder}: {error_reason(error)}."
-        ) from error
     return folder / "report.html"
 
 
@@ -133,38 +111,42 @@ def write_demo_report(
         history=Markup(history_figure(history)) if len(history) > 1 else "",
         errors=errors,
     )
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page.encode(errors="replace"))
-    except OSError as error:
-        raise SgmftError(
-            f"The report cannot be written to {path}: {error_reason(error)}."
-        ) from error
     return path
 
 
-def _page(
-    evaluation: Evaluation,
-    *,
-    examples: Iterable[ExamplePost],
-    overview: str = "",
-    history: str = "",
-    errors: Mapping[str, int] | None = None,
-    **words: Any,
-) -> str:
+def overview_figure(language: str = "en") -> str:
+    """Return the drawing as SVG text; it reads on light and on dark pages.
+
+    The probabilities in it are an illustration, not a result. `docs/overview.svg` and
+    `docs/overview.zh.svg` hold what this returns.
+
+    Args:
+        language: "en" or "zh".
+
+    Raises:
+        SgmftError: another language.
+    """
+    if language not in ("en", "zh"):
+        raise SgmftError(f"the overview is in en and zh, not {language!r}")
+    return render("evaluation/templates/overview.svg", language=language)
+
+
+def _page(evaluation: Evaluation, *, examples: Iterable[ExamplePost], **values: Any) -> str:
+    before = evaluation.uncalibrated if evaluation.temperature != 1 else None
+    defaults: dict[str, Any] = {"overview": "", "history": "", "errors": {}}
     return render(
         "evaluation/templates/report.html",
         evaluation=evaluation,
         summary=_summary(evaluation),
         confusion=Markup(confusion_figure(evaluation)),
-        reliability=Markup(_reliability(evaluation)),
+        reliability=Markup(reliability_figure(evaluation.calibration, before)),
         selective=Markup(selective_figure(evaluation.selective.curve)),
-        examples=[_shown(example) for example in examples],
-        overview=overview,
-        history=history,
-        errors=errors or {},
+        examples=[_example_view(example) for example in examples],
         most_values=MOST_VALUES,
-        **words,
+        **defaults | values,
     )
 
 
@@ -187,42 +169,23 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _reliability(evaluation: Evaluation) -> str:
-    scaled = evaluation.temperature != 1
-    return reliability_figure(evaluation.calibration, evaluation.uncalibrated if scaled else None)
-
-
-def _shown(example: ExamplePost) -> dict[str, Any]:
+def _example_view(example: ExamplePost) -> dict[str, Any]:
     """Return an example as the template shows it."""
-    shares = {label: _share(value) for label, value in example.probabilities.items()}
+    finite = {label: x if math.isfinite(x) else 0.0 for label, x in example.probabilities.items()}
+    shares = {label: min(max(float(x), 0.0), 1.0) for label, x in finite.items()}
     top = sorted(shares.items(), key=lambda item: -item[1])[:3]
-    verdict, says = _verdict(top[0][0] if top else None, example.truth)
     return {
         "text": example.text.strip(),
-        "pictures": [_picture(file) for file in example.pictures],
+        "pictures": [image_view(file) for file in example.pictures],
         "note": example.note,
         "top": top,
-        "verdict": verdict,
-        "says": says,
+        "predicted": top[0][0] if top else None,
+        "truth": example.truth,
     }
 
 
-def _share(value: float) -> float:
-    return min(max(float(value), 0.0), 1.0) if math.isfinite(value) else 0.0
-
-
-def _verdict(predicted: str | None, truth: str | None) -> tuple[str, str]:
-    """Return the kind of verdict and its words, which do not leave the telling to colour."""
-    if predicted is None:
-        return "open", "Not predicted" + (f" (it is {truth})" if truth else "")
-    if truth is None:
-        return "open", f"Predicted {predicted}"
-    if predicted == truth:
-        return "right", f"✓ Right: {truth}"
-    return "wrong", f"✗ Wrong: predicted {predicted}, it is {truth}"
-
-
-def _picture(file: MediaFile) -> dict[str, str]:
+def image_view(file: MediaFile) -> dict[str, str]:
+    """Return a thumbnail as a `data:` address, or the reason why there is none."""
     try:
         return {"data": make_thumbnail(file), "reason": ""}
     except ImageError as error:

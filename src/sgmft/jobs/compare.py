@@ -1,4 +1,4 @@
-"""What `sgmft compare` does, callable from Python: a table of labelled posts in, a report out."""
+"""Compare systems on a table of labelled posts, and write the report."""
 
 from __future__ import annotations
 
@@ -139,15 +139,15 @@ def _is_ours(values: object) -> bool:
 
 
 def _with_earlier(data: ComparisonData, path: Path) -> ComparisonData:
-    """The same posts under earlier encoder settings too, so that earlier rows can be shown."""
+    """Keep the same posts' earlier encoder settings, so that earlier rows can be shown."""
     if not path.exists():
         return data
     try:
         earlier = load_data(path)
         same = earlier.fingerprint == data.fingerprint
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        told = f"{path} is damaged: it is written anew, and what is finished is found again."
-        warnings.warn(told, SgmftWarning, stacklevel=2)
+        message = f"{path} is damaged: it is written anew, and what is finished is found again."
+        warnings.warn(message, SgmftWarning, stacklevel=2)
         return data
     return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
 
@@ -159,7 +159,7 @@ def _about(data: ComparisonData) -> dict[str, str]:
     return {
         "posts": f"{data.read:,}, of which {len(test):,} are usable under every encoder setting",
         "left out": describe_errors(data.left_out) or "none",
-        "training posts": f"{(~test).sum():,}; {len(data.held_out):,} of them judge the trials",
+        "training posts": f"{(~test).sum():,}; {len(data.held_out):,} held out for the trials",
         "test posts": f"{test.sum():,}",
         "labels": ", ".join(labels),
         "features": "; ".join(data.encoded),
@@ -171,7 +171,7 @@ def _notes(plan: ComparisonPlan) -> list[str]:
     tried = "1 value" if plan.trials == 1 else f"{plan.trials} values"
     seeds = "seed 0" if plan.seeds == 1 else f"the seeds 0 to {plan.seeds - 1}"
     notes = [
-        "All rows learn from the same posts and are judged on the same test posts. Each system "
+        "All rows learn from the same posts and are tested on the same test posts. Each system "
         f"tried {tried} of its learning rate, trained without the held-out posts with seed 0; the "
         "value and the number of epochs with the least loss on "
         f"those were kept, and {seeds} then trained on all training posts. Probes and the "

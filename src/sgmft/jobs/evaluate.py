@@ -1,4 +1,4 @@
-"""A model against labelled posts: figures, a report page, and every prediction beside its truth."""
+"""Evaluate a model on labelled posts: figures, a report page, every prediction with its truth."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def evaluate_table(
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
-    posts = [_judged(post, known) for post in source.read_posts()]
+    posts = [_comparable(post, known) for post in source.read_posts()]
     if source.strict:
         raise_first_error(posts)
     predictions: list[Prediction] = []
@@ -54,10 +54,12 @@ def evaluate_table(
         predictions.append(prediction)
         if on_predicted:
             on_predicted(len(predictions))
-    told = JobSummary(len(posts), count_errors(p.post for p in predictions))
+    summary = JobSummary(len(posts), count_errors(p.post for p in predictions))
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
-        raise SgmftError(f"No row of {source.table} can be judged: {describe_errors(told.errors)}")
+        raise SgmftError(
+            f"No row of {source.table} can be evaluated: {describe_errors(summary.errors)}"
+        )
     for column in by:
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
@@ -94,11 +96,11 @@ def evaluate_table(
                 for p in predictions
             ]
         )
-    return told, evaluation
+    return summary, evaluation
 
 
 def describe_locator(locator: SemanticLocator) -> dict[str, str]:
-    """Settings and versions behind a figure, for a report."""
+    """Return settings and versions behind a figure, for a report."""
     data = locator.training.data
     return {
         "method": f"{locator.method.title} ({locator.method.source})",
@@ -112,7 +114,7 @@ def describe_locator(locator: SemanticLocator) -> dict[str, str]:
 
 
 def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[ExamplePost]:
-    """A few posts for a report: half right, half wrong where there are as many, spread evenly."""
+    """Return a few posts for a report: half wrong, where there are as many, spread evenly."""
     right = [p for p in predictions if p.label == p.post.label]
     wrong = [p for p in predictions if p.label != p.post.label]
     chosen = _spread(wrong, GALLERY // 2)
@@ -134,8 +136,8 @@ def _spread(items: Sequence[Prediction], count: int) -> list[Prediction]:
     return list(items[::step][:count])
 
 
-def _judged(post: Post, known: set[str]) -> Post:
-    """The post, with an error where its label cannot be compared with a prediction."""
+def _comparable(post: Post, known: set[str]) -> Post:
+    """Return the post, with an error where its label cannot be compared with a prediction."""
     if post.error is not None:
         return post
     if post.label is None:

@@ -74,10 +74,10 @@ def explain_table(
         write_whole(path, text.encode(errors="replace"))
     except OSError as error:
         raise SgmftError(f"{output} cannot be written: {error.strerror}.") from None
-    told = [summarize_explanation(each) for each in explanations]
+    sentences = [summarize_explanation(each) for each in explanations]
     if len(posts) > most:
-        told.append(f"Only the first {most} posts are explained: --posts N explains more.")
-    return JobSummary(len(found), count_errors(refused)), told
+        sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")
+    return JobSummary(len(found), count_errors(refused)), sentences
 
 
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
@@ -94,7 +94,7 @@ def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
 def _explain(
     post: Post, locator: SemanticLocator, label: str | None, strict: bool
 ) -> Explanation | Post:
-    """Its explanation, or the post with the reason why there is none."""
+    """Return its explanation, or the post with the reason why there is none."""
     try:
         return locator.explain(post, label=label)
     except UnexplainableError as error:

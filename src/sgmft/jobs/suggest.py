@@ -1,4 +1,4 @@
-"""What `sgmft suggest` does, callable from Python: a table in, tasks or another table out."""
+"""Suggest the posts of a table most worth labelling, as Label Studio tasks or as a table."""
 
 from __future__ import annotations
 
@@ -114,16 +114,16 @@ def _greedy(
 
 
 def _space(features: Features) -> Tensor:
-    """Posts (N, Dt + Dv) of unit length, whose products are mean cosines of their two sides.
+    """Return posts (N, Dt + Dv) of unit length; products are mean cosines of their two modalities.
 
-    Between a post with one side and one with both, a product is the side's cosine over sqrt(2).
+    Between a post with one modality and one with both, a product is its cosine over sqrt(2).
     """
     text, image = features.pooled()
-    sides = [_side(text, features.has_text), _side(image, features.has_image)]
-    return normalize(torch.cat(sides, -1), dim=-1)
+    modalities = [_unit_rows(text, features.has_text), _unit_rows(image, features.has_image)]
+    return normalize(torch.cat(modalities, -1), dim=-1)
 
 
-def _side(x: Tensor, has: Tensor) -> Tensor:
+def _unit_rows(x: Tensor, has: Tensor) -> Tensor:
     """Standardised features of unit length (N, D), zeros where missing."""
     scale = Normalizer(x.shape[1], "standard")
     if has.any():
@@ -149,7 +149,7 @@ RANK, UNCERTAINTY = "suggested_rank", "uncertainty"
 
 
 class Suggestion(NamedTuple):
-    """A post worth labelling, and what a model says of it so far."""
+    """A post worth labelling, and what a model predicts so far."""
 
     post: Post
     uncertainty: float | None  # 0..1; None without a model
@@ -165,7 +165,7 @@ class Suggestions(NamedTuple):
 
 @dataclass(frozen=True)
 class SuggestResult:
-    """What was written.
+    """The outcome of `suggest_table`.
 
     Attributes:
         summary: how many posts were read, how many could not be used and why.
@@ -223,8 +223,8 @@ def suggest_posts(
     predictions: list[Prediction] = []
     uncertainty = None
     if locator.network is not None:
-        answers = predict_logits(locator.network, features)
-        probs = (answers.logits / locator.temperature).softmax(-1).numpy()
+        output = predict_logits(locator.network, features)
+        probs = (output.logits / locator.temperature).softmax(-1).numpy()
         uncertainty = margin_uncertainty(probs)
         predictions = [
             Prediction(encoded.posts[i], locator.labels[int(row.argmax())], row, None)
@@ -330,7 +330,7 @@ def _pre_annotation(prediction: Prediction | None) -> tuple[str, float] | None:
 
 
 def labelled_source(table: str, source: Source) -> Source:
-    """A table of labelled posts, read as `source` is as far as it has the columns named there.
+    """Return a table of labelled posts, read as `source` is where it has the columns named there.
 
     A stream, which is read once, has the usual names.
     """
@@ -352,14 +352,14 @@ def _holds_labels(output: str | Path) -> bool:
 
 
 def table_folder(table: str) -> Path:
-    """What the picture paths of a table are relative to, in full."""
+    """Return what the image paths of a table are relative to, in full."""
     path = Path(table)
     folder = Path() if table == "-" else path if path.is_dir() else path.parent
     return Path(os.path.abspath(folder))  # noqa: PTH100  no "..", but links as they are
 
 
 def _write_table(output: str | Path, posts: Sequence[Post], chosen: Sequence[Suggestion]) -> None:
-    """The chosen rows with their rank and uncertainty, and a column for the label."""
+    """Write the chosen rows with their rank and uncertainty, and a column for the label."""
     columns = list(dict.fromkeys(key for post in posts for key in post.row))
     added = [RANK, UNCERTAINTY]
     if not any(column.strip().casefold() == CONTROL for column in columns):

@@ -4,8 +4,8 @@ import pytest
 
 from sgmft.evaluation.compare.report_tables import (
     duration,
+    format_percent,
     p_value,
-    percent,
     signed,
     thousands,
     verdict,
@@ -44,8 +44,8 @@ def column(shown, start):
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (percent(0.87294), "87.3"),
-        (percent(math.nan), "–"),
+        (format_percent(0.87294), "87.3"),
+        (format_percent(math.nan), "–"),
         (signed(0.0312), "+3.1"),
         (signed(-0.0312), "−3.1"),
         (signed(-0.0004), "0.0"),

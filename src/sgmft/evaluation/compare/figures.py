@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
-from sgmft.utils.files import error_reason, make_whole, write_whole
+from sgmft.utils.files import make_whole, write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +152,7 @@ def render_panels(panels: Sequence[TsnePanel], columns: int = 5) -> str:
 
 
 def _lighter(group: re.Match[str]) -> str:
-    """Say the style of a label's points once, and their places to a hundredth: a third of it."""
+    """Give the style of a label's points once, and their places to a hundredth: a third of it."""
     style = re.search(r' style="[^"]*"', group[1])
     points = re.sub(r' style="[^"]*"|(?<=\.\d\d)\d+(?=")|(?<=\n) +', "", group[1])
     return f"<g{style[0] if style else ''}>{points}"
@@ -171,16 +171,11 @@ def save_panels(
     folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
     text = render_panels(panels, columns)
-    try:
+    with writing(folder), drawing_style(cjk_fonts()):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(svg, text.encode(errors="replace"))
-        with drawing_style(cjk_fonts()):
-            drawn = _figure(panels, columns)
-            make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
-    except OSError as error:
-        raise SgmftError(
-            f"Figures cannot be written to {folder}: {error_reason(error)}."
-        ) from error
+        drawn = _figure(panels, columns)
+        make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
     return svg, png
 
 

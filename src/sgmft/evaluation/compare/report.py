@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.report_tables import (
     NOTHING,
@@ -19,11 +18,11 @@ from sgmft.evaluation.compare.report_tables import (
     Cell,
     Grid,
     differs,
-    percent,
+    format_percent,
     view_table,
 )
 from sgmft.evaluation.compare.results import ResultTable
-from sgmft.utils.files import error_reason, write_whole
+from sgmft.utils.files import write_whole, writing
 from sgmft.utils.templates import render
 
 
@@ -66,13 +65,10 @@ def write_report(
     }
     page = render("evaluation/templates/compare.html", **values)
     text = render("evaluation/templates/compare.md", **values, **_MARKDOWN)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "report.html", page.encode(errors="replace"))
         write_whole(folder / "report.md", text.encode(errors="replace"))
-    except OSError as error:
-        reason = error_reason(error)
-        raise SgmftError(f"The report cannot be written to {folder}: {reason}.") from error
     return folder / "report.html"
 
 
@@ -100,7 +96,7 @@ def _chart(table: ResultTable) -> dict[str, Any] | None:
         kind = "apart" if line.against and differs(line.against) else "within"
         if line.title == table.reference:
             kind, base = "base", place(accuracy.mean)
-        bar = {"title": line.title, "text": percent(accuracy.mean), "kind": kind}
+        bar = {"title": line.title, "text": format_percent(accuracy.mean), "kind": kind}
         shares = {"at": accuracy.mean, "low": accuracy.low, "high": accuracy.high}
         bars.append(bar | {end: place(share) for end, share in shares.items()})
     return {"bars": bars, "ticks": [(place(t / 100), str(t)) for t in ticks], "base": base}

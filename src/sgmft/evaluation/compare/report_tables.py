@@ -90,7 +90,9 @@ def verdict(table: ResultTable) -> str:
     sentences = []
     if len(finished) > 1:
         line, best = max(finished, key=lambda pair: pair[1].accuracy.mean)
-        sentences.append(f"Highest accuracy: {line.title}, {percent(best.accuracy.mean)}{SPACE}%.")
+        sentences.append(
+            f"Highest accuracy: {line.title}, {format_percent(best.accuracy.mean)}{SPACE}%."
+        )
     tested = [(line.title, line.against) for line, _ in finished if line.against is not None]
     sentences += _differences(tested, table.reference)
     alone = [
@@ -164,9 +166,9 @@ def _estimates(estimates: Sequence[Estimate | None], lowest: bool = False) -> li
     best = (min(means) if lowest else max(means)) if len(means) > 1 else math.nan
     cells = []
     for estimate in estimates:
-        text = percent(estimate.mean) if estimate else ""
+        text = format_percent(estimate.mean) if estimate else ""
         if estimate and math.isfinite(estimate.sd):
-            text += f"{SPACE}±{SPACE}{percent(estimate.sd)}"
+            text += f"{SPACE}±{SPACE}{format_percent(estimate.sd)}"
         cells.append(Cell(text, best=estimate is not None and estimate.mean == best))
     return cells
 
@@ -239,13 +241,13 @@ def _shares(values: Sequence[float | None]) -> list[Cell]:
     best = max((x for x in values if x is not None), default=None)
     several = len(values) > 1
     return [
-        Cell(NOTHING) if x is None else Cell(percent(x), strong=x == best and several)
+        Cell(NOTHING) if x is None else Cell(format_percent(x), strong=x == best and several)
         for x in values
     ]
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{percent(estimate.low)}{SPACE}to{SPACE}{percent(estimate.high)}"
+    return f"{format_percent(estimate.low)}{SPACE}to{SPACE}{format_percent(estimate.high)}"
 
 
 def _first_few(names: Iterable[str]) -> str:
@@ -255,7 +257,7 @@ def _first_few(names: Iterable[str]) -> str:
     return ", ".join(names) if more < 2 else f"{', '.join(names[:4])} and {more} more"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """0.1234 -> "12.3", or "–" for what is no number."""
     return f"{100 * share:.1f}" if math.isfinite(share) else NOTHING
 

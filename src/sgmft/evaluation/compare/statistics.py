@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import BINS, bin_index
-from sgmft.evaluation.metrics import RESAMPLES, ClassScore, accuracy_and_f1, class_scores
+from sgmft.evaluation.metrics import (
+    RESAMPLES,
+    ClassScore,
+    accuracy_and_f1,
+    accuracy_by_value,
+    check_probabilities,
+    class_scores,
+)
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
 
@@ -31,12 +38,10 @@ _Labels = npt.NDArray[np.integer[Any]]
 
 
 class Estimate(NamedTuple):
-    """A figure over S seeds: mean and standard deviation (n - 1; NaN for one seed) over seeds, and
-    the 95 % bootstrap interval of the mean over posts.
-    """
+    """A figure over S seeds, with the 95 % bootstrap interval of its mean over posts."""
 
     mean: float
-    sd: float
+    sd: float  # over seeds, n - 1; NaN for one seed
     low: float
     high: float
 
@@ -133,7 +138,9 @@ def summarise(
         macro_f1,
         error,
         per_class=_mean_class_scores(predicted, true, labels),
-        groups={name: _by_value(name, values, right) for name, values in (groups or {}).items()},
+        groups={
+            name: accuracy_by_value(name, values, right) for name, values in (groups or {}).items()
+        },
     )
 
 
@@ -207,8 +214,7 @@ def _validate(probabilities: _Probabilities, truth: _Labels) -> tuple[_Floats, _
     classes = probs.shape[2]
     if true.dtype.kind not in "iu" or true.min() < 0 or true.max() >= classes:
         raise SgmftError(f"true labels must be whole numbers from 0 to {classes - 1}")
-    if not np.allclose(probs.sum(axis=2), 1, atol=1e-2) or probs.min() < 0:  # NaN is not close
-        raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
+    check_probabilities(probs)
     return probs, true.astype(np.int64)
 
 
@@ -237,15 +243,3 @@ def _mean_class_scores(
         replace(score, precision=precision, recall=recall, f1=f1)
         for score, (precision, recall, f1) in zip(runs[0], means.tolist(), strict=True)
     ]
-
-
-def _by_value(name: str, column: Sequence[str], right: _Floats) -> dict[str, tuple[int, float]]:
-    """Return posts and accuracy of each value of a column; `right` (N,) is the share of runs."""
-    if len(column) != len(right):
-        raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
-    names = np.array([str(value) for value in column], dtype=object)
-    values, which = np.unique(names, return_inverse=True)
-    posts = np.bincount(which)
-    shares = np.bincount(which, weights=right) / posts
-    largest_first = np.argsort(-posts, kind="stable")
-    return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}

@@ -1,1 +1,1 @@
-"""Why a model says what it says of a post; docs/explain.md."""
+"""Explanations of predictions; docs/explain.md."""

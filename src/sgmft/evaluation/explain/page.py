@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.thumbnails import make_thumbnail
 from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,
     PartAttribution,
     SimilarityMap,
 )
+from sgmft.evaluation.report import image_view
 from sgmft.utils.templates import render
 
 MOSTLY = 2 / 3  # of what speaks for a label
@@ -147,7 +146,7 @@ def explanation_view(found: Explanation) -> dict[str, Any]:
         "label": found.label,
         "truth": found.post.label,
         "text": _text_pieces(found),
-        "pictures": [_image_view(found, share) for share in found.pictures],
+        "pictures": [_heat_map(found, share) for share in found.pictures],
         "probs": [(name, x, format_probability(x)) for name, x in probs[:MOST_CLASSES]],
         "more": max(0, len(probs) - MOST_CLASSES),
         "steps": _steps(found),
@@ -181,14 +180,12 @@ def _shade(contribution: float, scale: float) -> dict[str, Any]:
     return {"kind": kind, "strength": round(strength, 2), "points": format_points(contribution)}
 
 
-def _image_view(found: Explanation, share: ImageAttribution) -> dict[str, Any]:
+def _heat_map(found: Explanation, share: ImageAttribution) -> dict[str, Any]:
     largest = (abs(x) for picture in found.pictures for x in picture.contributions)
     scale = max([LEAST, *largest])
-    view = {"grid": share.grid, "cells": [_shade(x, scale) for x in share.contributions]}
-    try:
-        return {"data": share.seen or make_thumbnail(Path(share.file)), "reason": "", **view}
-    except ImageError as error:  # it was there a moment ago
-        return {"data": "", "reason": str(error), **view}
+    image = {"data": share.seen, "reason": ""} if share.seen else image_view(Path(share.file))
+    cells = [_shade(x, scale) for x in share.contributions]
+    return {**image, "grid": share.grid, "cells": cells}
 
 
 def _steps(found: Explanation) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
 def _guidance(predictor: MaskedPredictor, read_words: Sequence[str]) -> NDArray[np.float32] | None:
     """Return P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
 
-    None where the network has none, or tokens cannot be told to belong to words.
+    None where the network has none, or tokens cannot be assigned to words.
     """
     network = predictor.model.network
     if not isinstance(network, SGMFT):
