@@ -59,13 +59,34 @@ def test_figures_are_those_of_a_slow_loop(seed, n, classes, bins):
         assert 0 <= each.accuracy <= 1
 
 
-def test_sure_and_right_is_perfect_and_sure_and_wrong_the_worst():
-    p = np.eye(3)[[0, 1, 2, 0]]
-    right, wrong = (
-        measure_calibration(p, np.array([0, 1, 2, 0])),
-        measure_calibration(p, np.array([1, 2, 0, 1])),
+@pytest.mark.parametrize(
+    ("probabilities", "true", "bins", "error", "brier"),
+    [
+        (np.eye(3)[[0, 1, 2, 0]], [0, 1, 2, 0], 15, 0, 0),
+        (np.eye(3)[[0, 1, 2, 0]], [1, 2, 0, 1], 15, 1, 2),
+        (np.eye(2)[[0, 0, 0, 0]], [0, 0, 1, 1], 15, 0.5, 1),
+        (np.full((4, 2), [0.75, 0.25]), [0, 0, 0, 1], 15, 0, 0.375),
+        # 2 of 4 posts at 0.9, one right; 2 at 0.6, both right: (2 * 0.4 + 2 * 0.4) / 4
+        ([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]], [0] * 4, 15, 0.4, 0.57),
+        # in one bin, errors of opposite sign cancel: 3 of 4 right at a mean of 0.75
+        ([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]], [0] * 4, 1, 0, 0.57),
+    ],
+)
+def test_cases_worked_by_hand(probabilities, true, bins, error, brier):
+    found = measure_calibration(np.asarray(probabilities), np.array(true), bins)
+    assert (found.error, found.brier) == pytest.approx((error, brier))
+
+
+@pytest.mark.parametrize("m", range(8, 16))
+def test_a_probability_on_an_edge_belongs_to_the_bin_below(m):
+    below, edge = m / 15 - 0.01, m / 15
+    found = measure_calibration(np.array([[below, 1 - below], [edge, 1 - edge]]), np.array([0, 1]))
+    assert found.bins[m - 1].posts == 2
+    above = min(edge + 1e-9, 1)
+    found = measure_calibration(
+        np.array([[below, 1 - below], [above, 1 - above]]), np.array([0, 1])
     )
-    assert (right.error, right.brier) == (0, 0) and (wrong.error, wrong.brier) == (1, 2)
+    assert found.bins[m - 1].posts == (2 if m == 15 else 1)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

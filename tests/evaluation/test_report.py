@@ -4,7 +4,6 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from html_page import Page
 from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
 from sgmft.errors import SgmftError
@@ -43,35 +43,10 @@ def words_of(svg):
     return [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
 
 
-class Page(HTMLParser):
-    """Tags with their attributes, and the text outside <style>."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.text, self.source = [], "", path.read_text("utf-8")
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "picture.png"
     Image.new("RGB", (600, 300), "orange").save(path)
-    return path
-
-
-@pytest.fixture
-def broken(tmp_path):
-    path = tmp_path / "broken.jpg"
-    path.write_bytes(b"\xff\xd8\xff and no more")
     return path
 
 
@@ -98,14 +73,14 @@ def test_confusion_figure_keeps_hostile_and_long_labels_apart():
     assert max(map(len, words)) < 100
 
 
-def test_figures_are_the_same_every_time_and_follow_the_page():
+@pytest.mark.parametrize("figure", [confusion_figure, lambda _: history_figure(EPOCHS)])
+def test_figures_are_the_same_every_time_and_follow_the_page(figure):
     evaluation = evaluation_of(["a", "b"])
-    for figure in (lambda: confusion_figure(evaluation), lambda: history_figure(EPOCHS)):
-        svg = figure()
-        assert svg == figure()
-        assert svg.startswith("<svg") and "currentColor" in svg
-        assert "<image" not in svg and "dc:date" not in svg
-        assert not re.search(r'id="(figure|axes|text)_', svg)
+    svg = figure(evaluation)
+    assert svg == figure(evaluation)
+    assert svg.startswith("<svg") and "currentColor" in svg
+    assert "<image" not in svg and "dc:date" not in svg
+    assert not re.search(r'id="(figure|axes|text)_', svg)
 
 
 @pytest.mark.parametrize("fonts", [True, False])
@@ -130,9 +105,7 @@ def test_history_leaves_out_what_has_no_numbers():
     words = words_of(history_figure(EPOCHS))
     assert {"Loss", "Accuracy", "Guidance, relative entropy", "training", "gate"} <= set(words)
     assert not {"validation", "elements"} & set(words)
-    words = words_of(
-        history_figure([{"epoch": 1, "loss": 1, "accuracy": None, "gate_entropy": math.nan}])
-    )
+    words = words_of(history_figure([{"loss": 1, "accuracy": None, "gate_entropy": math.nan}]))
     assert "Loss" in words and "Guidance, relative entropy" not in words
     with pytest.raises(SgmftError, match="no epoch"):
         history_figure([])
@@ -142,9 +115,6 @@ def test_history_leaves_out_what_has_no_numbers():
 def test_overview_is_the_one_in_the_docs(language, name):
     assert (DOCS / name).read_text("utf-8") == overview_figure(language)
     assert "86 %" in words_of(overview_figure(language))
-
-
-def test_overview_in_another_language():
     with pytest.raises(SgmftError, match="en and zh, not 'fr'"):
         overview_figure("fr")
 
@@ -169,7 +139,9 @@ def test_thumbnail_is_small_upright_and_in_proportion(tmp_path, picture):
         make_thumbnail(tmp_path)
 
 
-def test_evaluation_report(tmp_path, picture, broken):
+def test_evaluation_report(tmp_path, picture):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff and no more")
     evaluation = evaluation_of(["Home", "School"], groups={"user": [f"u{k}" for k in range(90)]})
     sure = {"Home": 0.9, "School": 0.1}
     examples = [
@@ -190,7 +162,7 @@ def test_evaluation_report(tmp_path, picture, broken):
     ]
     saved = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert saved == evaluation.to_dict()
-    page = Page(path)
+    page = Page(path.read_text("utf-8"))
     for said in (
         f"{100 * evaluation.accuracy.value:.1f}\u00a0%",
         "✓ Right: Home",
@@ -217,7 +189,7 @@ def test_demo_report(tmp_path, picture):
         notice="Synthetic data",
         errors={"no text": 1200},
     )
-    page = Page(path)
+    page = Page(path.read_text("utf-8"))
     for said in ("What SG-MFT does", "Training", "Synthetic data", "no text", "1,200"):
         assert said in page.text
     assert len(page.all("svg")) == 5
@@ -226,27 +198,19 @@ def test_demo_report(tmp_path, picture):
 
 
 def test_pages_escape_everything_and_fetch_nothing(tmp_path, picture):
-    page = Page(
-        write_demo_report(
-            tmp_path / "page.html",
-            evaluation=evaluation_of([EVIL, "b"], groups={EVIL: [EVIL] * 90}),
-            history=[],
-            examples=[
-                ExamplePost(EVIL, [picture, tmp_path / f"{EVIL}.png"], EVIL, {EVIL: 1.0}, EVIL)
-            ],
-            about={EVIL: EVIL},
-            notice=EVIL,
-            errors={EVIL: 1},
-        )
+    pictures = [picture, tmp_path / f"{EVIL}.png"]
+    path = write_demo_report(
+        tmp_path / "page.html",
+        evaluation=evaluation_of([EVIL, "b"], groups={EVIL: [EVIL] * 90}),
+        history=[],
+        examples=[ExamplePost(EVIL, pictures, EVIL, {EVIL: 1.0}, EVIL)],
+        about={EVIL: EVIL},
+        notice=EVIL,
+        errors={EVIL: 1},
     )
-    assert not page.all("script")
+    page = Page(path.read_text("utf-8"))
     assert page.text.count(EVIL) >= 12
-    for tag, attributes in page.tags:
-        assert tag not in ("link", "iframe", "object")
-        assert not [name for name in attributes if name.startswith("on")]
-        for name in ("src", "href", "xlink:href"):
-            assert attributes.get(name, "#").startswith(("#", "data:image/jpeg;base64,"))
-    assert "url(h" not in page.source and "@import" not in page.source
+    page.check_harmless("data:image/jpeg;base64,")
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

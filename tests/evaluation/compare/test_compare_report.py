@@ -1,6 +1,5 @@
 import math
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from html_page import Page
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import ReportFigure, TsnePanel, render_panels, save_panels
 from sgmft.evaluation.compare.report import _ticks, escape_markdown, escape_paragraph, write_report
@@ -18,36 +18,6 @@ from sgmft.evaluation.metrics import ClassScore
 EVIL = "<script>alert('&')</script>|`*b*` [x](http://evil.example) _i_ $y$"
 REFERENCE = "SG-MFT (default)"
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, tables as rows of cells, and the text outside <style>."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.text, self.tables, self.source = [], "", [], source
-        self._style = False
-        self.feed(source)
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append((tag, attributes))
-        self._style = tag == "style"
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append(("", int(attributes.get("colspan", 1))))
-
-    def handle_data(self, data):
-        self.text += "" if self._style else data
-        if self.tables and self.tables[-1] and self.tables[-1][-1]:
-            text, span = self.tables[-1][-1][-1]
-            self.tables[-1][-1][-1] = (text + data, span)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def summary(accuracy, sd=0.01, seeds=3, label="家"):
@@ -180,13 +150,10 @@ def test_every_row_has_as_many_cells_as_its_header(tmp_path):
 
 def test_nothing_a_user_wrote_acts(tmp_path):
     page, text = written(tmp_path, EVIL)
-    assert not page.all("script") and page.text.count(EVIL) >= 20
-    for tag, attributes in page.tags:
-        assert tag not in ("link", "iframe", "object", "img", "script", "b>")
-        assert not [name for name in attributes if name.startswith("on")]
-        for name in ("src", "href", "xlink:href"):
-            assert attributes.get(name, "#").startswith("#")
-    assert "url(" not in page.source and "@import" not in page.source
+    assert page.text.count(EVIL) >= 20
+    page.check_harmless()
+    assert not page.all("img") and not page.all("b>")
+    assert "url(" not in page.source
     tokens = [token for top in MARKDOWN.parse(text) for token in (top, *(top.children or []))]
     assert not [token for token in tokens if token.type in ("link_open", "em_open", "code_inline")]
     raw = "".join(token.content for token in tokens if token.type.startswith("html"))

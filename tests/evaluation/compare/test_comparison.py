@@ -11,7 +11,6 @@ import pytest
 
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
-from sgmft.errors import SgmftWarning
 from sgmft.evaluation.compare import scheduler
 from sgmft.evaluation.compare.catalogue import make_plan
 from sgmft.evaluation.compare.prepare import (
@@ -26,10 +25,8 @@ from sgmft.evaluation.compare.results import (
     read_predictions,
     write_predictions,
 )
-from sgmft.evaluation.compare.run import load_record
 from sgmft.evaluation.compare.scheduler import Comparison
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
-from sgmft.models.method import Method
 from sgmft.models.registry import METHODS
 
 FAST = "linear-probe,text-only,late-average,unis-mmc"
@@ -80,10 +77,10 @@ def watch_runs(monkeypatch) -> list[str]:
 
 def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     comparison = compare()
-    said = []
-    comparison.run(lambda *what: said.append(what))
-    assert [done for done, _, _ in said] == list(range(1, said[0][1] + 1))
-    assert said[0][1] == 2 + 5 * 2  # trials of the only row that is tuned, runs
+    reports = []
+    comparison.run(lambda *progress: reports.append(progress))
+    total = 2 + 5 * 2  # trials of the only row that is tuned, runs
+    assert [report[:2] for report in reports] == [(done, total) for done in range(1, total + 1)]
     (table,) = make_tables(comparison)
     assert [line.key for line in table.lines] == ["unis-mmc", "linear-probe", "text-only",
                                                   "late-average"]  # fmt: skip
@@ -97,19 +94,19 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     assert [line.setting for line in table.lines[1:]] == ["", "", ""]
 
 
-def test_the_trial_with_the_least_validation_loss_is_chosen(compare):
-    comparison = compare("unis-mmc", trials=3)
-    found = comparison.run()["unis-mmc"]
-    assert len({trial["settings"]["learning_rate"] for trial in found.trials}) == 3
-    best = min(found.trials, key=lambda trial: trial["val_loss"])
-    assert found.choice.settings == best["settings"]
-    assert {run["epochs"] for run in found.runs.values()} == {best["epochs"]}
-
-
-def test_a_variant_takes_the_full_models_setting_and_its_own_epochs(compare):
-    found = compare("clip-sim", tables="2").run()
-    assert found["clip-sim"].choice.settings == found["sgmft-tokens"].choice.settings
-    assert len(found["clip-sim"].trials) == 1
+@pytest.mark.parametrize(
+    ("variant", "full", "tables"),
+    [("clip-sim", "sgmft-tokens", "2"), ("elements-softmax", "elements", "5")],
+)
+def test_the_best_trial_is_chosen_and_a_variant_takes_its_setting(compare, variant, full, tables):
+    reports = []
+    comparison = compare(f"{full},{variant}", tables=tables, seeds=1, trials=3)
+    found = comparison.run(lambda *progress: reports.append(progress))
+    assert len({trial["settings"]["learning_rate"] for trial in found[full].trials}) == 3
+    best = min(found[full].trials, key=lambda trial: trial["val_loss"])
+    assert found[full].choice.settings == found[variant].choice.settings == best["settings"]
+    assert found[full].runs[0]["epochs"] == best["epochs"] and len(found[variant].trials) == 1
+    assert reports[-1][0] == reports[-1][1] == 4 + len(comparison.rows)  # trials, runs
 
 
 def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
@@ -163,54 +160,32 @@ def test_the_same_posts_in_another_order_are_other_work(compare, small_posts):
     assert found["first"] == found["second"]
 
 
-def test_half_a_record_counts_as_not_done(compare):
-    comparison = compare("linear-probe")
-    comparison.run()
-    name = comparison.found["linear-probe"].runs[0]["name"]
-    (comparison.folder / "cells" / f"{name}.json").write_text('{"seconds": 1')
-    choice = comparison.found["linear-probe"].choice
-    row = next(row for row in comparison.rows if row.key == "linear-probe")
-    with pytest.warns(SgmftWarning, match="is damaged: its work is done again"):
-        assert load_record(comparison._run(row, seed=0, choice=choice), comparison.data) is None
-
-
 class Broken(PROBES[0].network):
     def solve(self, batch, labels):
         raise ValueError("it does not work")
 
 
-def broken(network: Any) -> Method:
-    return replace(PROBES[0], name="broken", title="Broken", network=network)
-
-
-def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch):
-    monkeypatch.setitem(METHODS, "broken", broken(Broken))
-    comparison = compare("broken,text-only")
-    comparison.run()
-    (table,) = make_tables(comparison)
-    lines = {line.key: line for line in table.lines}
-    assert lines["broken"].summary is None
-    assert any("it does not work" in reason for reason in lines["broken"].failed)
-    assert lines["text-only"].summary is not None
-    monkeypatch.setitem(METHODS, "broken", broken(PROBES[0].network))
-    mended = compare("broken,text-only")
-    mended.run()  # a failure is tried again
-    assert len(mended.found["broken"].runs) == 2
-
-
-class Wild(PROBES[0].network):
+class Diverging(PROBES[0].network):
     def forward(self, batch):
         output = super().forward(batch)
         return output._replace(logits=output.logits * float("nan"))
 
 
-def test_a_run_that_diverged_is_a_failed_one(compare, monkeypatch):
-    monkeypatch.setitem(METHODS, "broken", broken(Wild))
+@pytest.mark.parametrize(
+    ("network", "reason"), [(Broken, "it does not work"), (Diverging, "has diverged")]
+)
+def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch, network, reason):
+    method = replace(PROBES[0], name="broken", title="Broken")
+    monkeypatch.setitem(METHODS, "broken", replace(method, network=network))
     comparison = compare("broken,text-only")
     comparison.run()
     lines = {line.key: line for line in make_tables(comparison)[0].lines}
     assert lines["broken"].summary is None and lines["text-only"].summary is not None
-    assert all("has diverged" in reason for reason in lines["broken"].failed)
+    assert all(reason in failure for failure in lines["broken"].failed) and lines["broken"].failed
+    monkeypatch.setitem(METHODS, "broken", method)
+    fixed = compare("broken,text-only")
+    fixed.run()  # a failure is tried again
+    assert len(fixed.found["broken"].runs) == 2
 
 
 PLUGIN = """
@@ -247,21 +222,25 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
         assert (probabilities_of(together, key) == value).all()
 
 
+def split_posts(comparison: Comparison, posts: list[Post]) -> tuple[list[Post], list[Post]]:
+    """Training and test posts."""
+    places = {(post.place, post.id or ""): post for post in posts}
+    parts: dict[bool, list[Post]] = {True: [], False: []}
+    for place, test in zip(comparison.data.places, comparison.data.test, strict=True):
+        parts[test].append(places[place])
+    return parts[False], parts[True]
+
+
 def test_a_run_is_what_the_locator_itself_trains(compare, small_posts):
     """SG-MFT as printed, which chooses nothing: the same probabilities to the last bit."""
     comparison = compare("sgmft-paper", seeds=1)
     comparison.run()
-    data = comparison.data
-    places = {(post.place, post.id or ""): post for post in small_posts}
-    posts = [places[place] for place in data.places]
-    train = [post for post, test in zip(posts, data.test, strict=True) if not test]
-    test = [post for post, test in zip(posts, data.test, strict=True) if test]
-    locator = SemanticLocator("tiny", preset="paper", settings={"epochs": 2}).fit(train)
-    assert locator.labels == data.labels
-    np.testing.assert_array_equal(
-        probabilities_of(comparison, "sgmft-paper")[0].astype(np.float32),
-        locator.predict_proba(test),
-    )
+    train, test = split_posts(comparison, small_posts)
+    locator = SemanticLocator("tiny", preset="paper", settings={"epochs": 2})
+    expected = locator.fit(train).predict_proba(test)
+    assert locator.labels == comparison.data.labels
+    found = probabilities_of(comparison, "sgmft-paper")[0].astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
     assert comparison.found["sgmft-paper"].trials == []
 
 
@@ -274,32 +253,18 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
     probs = {key: probabilities_of(comparison, key)[0] for key in found}
     for key in ("default-joint", "default-lexical"):
         assert not np.array_equal(probs[key], probs["gated-experts"])
-    data = comparison.data
-    places = {(post.place, post.id or ""): post for post in small_posts}
-    sides: dict[bool, list[Post]] = {True: [], False: []}
-    for place, test in zip(data.places, data.test, strict=True):
-        sides[test].append(places[place])
+    train, test = split_posts(comparison, small_posts)
     for key, settings in (("gated-experts", {}), ("default-lexical", {"lexical": False})):
-        locator = SemanticLocator("tiny", settings=settings).fit(sides[False])
+        locator = SemanticLocator("tiny", settings=settings).fit(train)
         locator.training.temperature = 1.0
-        expected = locator.predict_proba(sides[True])
-        np.testing.assert_array_equal(probs[key].astype(np.float32), expected)
+        np.testing.assert_array_equal(probs[key].astype(np.float32), locator.predict_proba(test))
 
 
-def test_progress_ends_where_it_said_it_would(compare):
-    """Rows like another one have a trial of their own only if that one has trials."""
-    said = []
-    comparison = compare("cleaning-paper,elements-softmax", tables="5", seeds=1, trials=1, epochs=1)
-    comparison.run(lambda *what: said.append(what))
-    assert said[-1][0] == said[-1][1] == 2 + 3  # trials of elements and its like; runs
-
-
-def test_rows_of_the_elements_preset_take_its_setting(compare):
-    comparison = compare("elements,elements-softmax", tables="5", seeds=1, trials=2, epochs=1)
-    found = comparison.run()
-    assert len(found["elements"].trials) == 2 and len(found["elements-softmax"].trials) == 1
-    assert found["elements-softmax"].choice.settings == found["elements"].choice.settings
-    assert all(len(x.runs) == 1 for x in found.values())
+def test_a_row_like_one_without_trials_has_none(compare):
+    reports = []
+    comparison = compare("cleaning-paper", tables="5", seeds=1, trials=1, epochs=1)
+    comparison.run(lambda *progress: reports.append(progress))
+    assert reports[-1][0] == reports[-1][1] == 2
 
 
 def test_figures_come_from_the_rows_first_seed(compare):

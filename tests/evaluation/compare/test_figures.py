@@ -86,15 +86,14 @@ def test_tighter_labels_measure_higher_and_lie_apart_on_the_map():
     assert all(nearest)
 
 
-def test_one_seed_gives_one_map():
+def test_one_seed_gives_one_map_whatever_the_precision():
     features, labels = clouds(["a", "b"], posts=30)
-    assert project_representations("k", "t", features, labels, seed=3) == project_representations(
-        "k", "t", features, labels, seed=3
+    features = features.astype(np.float32)
+    one, again, wide = (
+        project_representations("k", "t", x, labels, seed=3)
+        for x in (features, features, features.astype(np.float64))
     )
-    narrow = project_representations(
-        "k", "t", features.astype(np.float32).astype(np.float64), labels, seed=3
-    )
-    assert project_representations("k", "t", features.astype(np.float32), labels, seed=3) == narrow
+    assert one == again == wide
 
 
 @pytest.mark.parametrize("posts", [1, 2, 3, 4, 5, 6])
@@ -123,13 +122,12 @@ def test_few_posts_and_dull_features(posts, kind):
 
 def test_measures_that_do_not_exist():
     features, _ = clouds(["a"], posts=8)
-    assert math.isnan(project_representations("k", "t", features, ["a"] * 8).silhouette)
-    assert project_representations("k", "t", features, ["a"] * 8).separation == pytest.approx(
-        0, abs=1e-12
-    )
+    same = project_representations("k", "t", features, ["a"] * 8)
+    assert math.isnan(same.silhouette) and same.separation == pytest.approx(0, abs=1e-12)
     alone = project_representations("k", "t", features, list("abcdefgh"))
     assert math.isnan(alone.silhouette) and alone.separation == math.inf
-    assert math.isnan(project_representations("k", "t", np.ones((8, 2)), ["a", "b"] * 4).separation)
+    flat = project_representations("k", "t", np.ones((8, 2)), ["a", "b"] * 4)
+    assert math.isnan(flat.separation)
 
 
 def test_what_cannot_be_embedded():
@@ -184,19 +182,16 @@ def test_figures_are_the_same_every_time_and_follow_the_page():
     assert names[0] and names[1] and not names[0] & names[1]  # they stand on one page
 
 
-def test_panels_fill_rows_of_the_width_asked_for():
-    panels = [scattered(f"{k}", ["a", "b"]) for k in range(5)]
+def test_panels_fill_rows_of_five():
+    panels = [scattered(f"{k}", ["a", "b"]) for k in range(7)]
 
     def size(svg):
         root = ElementTree.fromstring(svg)
         return float(root.get("width")[:-2]), float(root.get("height")[:-2])
 
-    (wide, low), (narrow, high) = (
-        size(render_panels(panels)),
-        size(render_panels(panels, columns=2)),
-    )
-    assert wide > 2 * narrow and high > 2 * low
-    assert size(render_panels(panels, columns=9)) == (wide, low)
+    (narrow, low), (wide, high) = size(render_panels(panels[:2])), size(render_panels(panels))
+    assert wide > 2 * narrow and high > 1.5 * low
+    assert size(render_panels(panels[:5]))[0] == wide
 
 
 def test_panels_that_do_not_belong_together():

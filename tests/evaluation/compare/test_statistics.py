@@ -1,18 +1,19 @@
-"""Figures of several runs, their intervals and calibration, against slow loops and scikit-learn."""
+"""Figures of several runs and their differences, against slow loops and scikit-learn."""
 
 import math
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_runs import random_runs, runs_right_at
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import measure_calibration
 from sgmft.evaluation.compare import statistics
-from sgmft.evaluation.compare.statistics import difference, summarise
+from sgmft.evaluation.compare.statistics import Difference, corrected, difference, holm, summarise
 from sgmft.evaluation.metrics import evaluate
 
 
@@ -20,23 +21,17 @@ def names(classes):
     return [f"label {k}" for k in range(classes)]
 
 
-def slow_calibration_error(probabilities, truth, bins):
-    """Guo et al. (2017), as written: bin m is ((m - 1) / bins, m / bins]."""
-    error = 0.0
-    for m in range(1, bins + 1):
-        inside = [
-            (max(row), int(np.argmax(row)) == true)
-            for row, true in zip(probabilities.tolist(), truth, strict=True)
-            if (m - 1) / bins < max(row) <= m / bins
-        ]
-        if inside:
-            accuracy = sum(right for _, right in inside) / len(inside)
-            confidence = sum(top for top, _ in inside) / len(inside)
-            error += len(inside) / len(truth) * abs(accuracy - confidence)
-    return error
+def random_runs(seed, runs, posts, classes):
+    """Probabilities (S, N, K) that know a little, and the truth (N,)."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(classes, size=posts)
+    probs = rng.dirichlet(np.full(classes, 0.5), size=(runs, posts))
+    return (probs + 0.4 * np.eye(classes)[truth]) / 1.4, truth
 
 
-# Summaries
+def runs_right_at(right):
+    """Runs (S, N, 2) that are right where `right` (S, N) says so, when the truth is 0."""
+    return np.eye(2)[np.where(right, 0, 1)]
 
 
 @settings(max_examples=20, deadline=None)
@@ -54,7 +49,7 @@ def test_means_and_deviations_are_those_of_the_figures_of_each_seed(seed, runs, 
         ),
         (
             summary.calibration_error,
-            [slow_calibration_error(run, truth, 15) for run in probabilities],
+            [measure_calibration(run, truth).error for run in probabilities],
         ),
     ):
         mean = sum(figures) / runs
@@ -126,15 +121,6 @@ def test_every_seed_sees_the_same_resamples():
     assert copies.accuracy.sd == pytest.approx(0)
 
 
-def test_intervals_are_those_of_the_normal_curve_where_there_are_many_posts():
-    for posts in (200, 1800):
-        probabilities, truth = random_runs(7, runs=2, posts=posts, classes=3)
-        right = (probabilities.argmax(axis=2) == truth).mean(axis=0)
-        half = 1.96 * right.std() / posts**0.5
-        (mean, _, low, high) = summarise(probabilities, truth, names(3)).accuracy
-        assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
-
-
 def test_the_seed_alone_decides_the_intervals(monkeypatch):
     probabilities, truth = random_runs(8, runs=2, posts=60, classes=3)
     summary = summarise(probabilities, truth, names(3), seed=1)
@@ -159,7 +145,129 @@ def test_groups_have_posts_and_mean_accuracy_the_largest_first():
     assert summarise(probabilities, truth, ["Home", "Work"]).groups == {}
 
 
-# Mistakes
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+
+def slow_difference(row, reference, truth):
+    """Per-post differences, exactly, and the p-value over all 2^N signs."""
+    right, other = (each.argmax(axis=2) == truth for each in (row, reference))
+    posts = [
+        Fraction(int(a.sum()), len(a)) - Fraction(int(b.sum()), len(b))
+        for a, b in zip(right.T, other.T, strict=True)
+    ]
+    flips = [
+        abs(sum(sign * post for sign, post in zip(signs, posts, strict=True)))
+        for signs in product((1, -1), repeat=len(posts))
+    ]
+    return sum(posts) / len(posts), sum(flip >= abs(sum(posts)) for flip in flips) / len(flips)
+
+
+@pytest.mark.parametrize(("runs", "others"), [(1, 1), (2, 3), (5, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_p_is_that_of_all_sign_flips(seed, runs, others):
+    row, truth = random_runs(seed, runs, posts=9, classes=3)
+    reference = np.random.default_rng(seed).dirichlet(np.ones(3), size=(others, 9))
+    found = difference(row, reference, truth)
+    value, p = slow_difference(row, reference, truth)
+    assert found.value == pytest.approx(float(value))
+    assert found.p == pytest.approx(p, abs=0.025)
+    assert found.p_holm == found.p
+
+
+def test_the_interval_agrees_with_resampling_posts_one_by_one():
+    row, truth = random_runs(11, runs=3, posts=150, classes=4)
+    reference = random_runs(12, runs=2, posts=150, classes=4)[0]
+    found = difference(row, reference, truth)
+    right, other = ((each.argmax(axis=2) == truth).mean(axis=0) for each in (row, reference))
+    some = np.random.default_rng(1).integers(0, 150, size=(10_000, 150))
+    low, high = np.percentile((right - other)[some].mean(axis=1), [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_identical_predictions_do_not_differ():
+    row, truth = random_runs(13, runs=3, posts=50, classes=4)
+    assert difference(row, row, truth) == Difference(0, 0, 0, 1, 1)
+    assert difference(np.repeat(row, 2, axis=0), row, truth).p == 1  # six runs against three
+
+
+def test_swapping_the_sides_changes_the_sign_only():
+    row, truth = random_runs(14, runs=2, posts=80, classes=3)
+    reference = random_runs(15, runs=3, posts=80, classes=3)[0]
+    one, other = difference(row, reference, truth), difference(reference, row, truth)
+    assert other.value == -one.value
+    assert (other.low, other.high) == pytest.approx((-one.high, -one.low), abs=0.02)
+    assert other.p == pytest.approx(one.p, abs=0.03)
+
+
+def test_posts_are_paired():
+    truth = np.zeros(400, dtype=int)
+    right = np.random.default_rng(16).random((1, 400)) < 0.5
+    better = right.copy()
+    better[0, np.flatnonzero(~right[0])[:12]] = True
+    found = difference(runs_right_at(better), runs_right_at(right), truth)
+    assert found.value == pytest.approx(0.03)
+    assert 0 < found.low < 0.03 < found.high < 0.06  # unpaired, it would reach below 0
+    assert found.p == pytest.approx(2 / 2**12, abs=0.001)
+
+
+def test_a_clear_difference_has_the_smallest_p():
+    truth = np.zeros(100, dtype=int)
+    found = difference(runs_right_at(np.ones((2, 100))), runs_right_at(np.zeros((1, 100))), truth)
+    assert found == Difference(1, 1, 1, 1 / 10_001, 1 / 10_001)
+
+
+def test_without_a_difference_p_is_uniform_and_the_interval_covers_0():
+    rng = np.random.default_rng(17)
+    found = []
+    for _ in range(250):
+        hard = rng.random(60)  # the same for both sides
+        row, reference = (runs_right_at(rng.random((3, 60)) < hard) for _ in range(2))
+        found.append(difference(row, reference, np.zeros(60, dtype=int)))
+    p = np.array([each.p for each in found])
+    for level in (0.05, 0.25, 0.5, 0.75):
+        error = (level * (1 - level) / len(p)) ** 0.5
+        assert np.mean(p <= level) == pytest.approx(level, abs=4 * error)
+    assert np.mean([each.low <= 0 <= each.high for each in found]) == pytest.approx(0.95, abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_difference():
+    row, truth = random_runs(18, runs=2, posts=60, classes=3)
+    reference = random_runs(19, runs=2, posts=60, classes=3)[0]
+    one, again, other = (difference(row, reference, truth, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert one.value == other.value
+    assert one.p != other.p
+
+
+@pytest.mark.parametrize(
+    ("given_p", "expected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 3 * 0.01, 0.06 kept, 2 * 0.03
+        ([0.01, 0.01, 0.01], [0.03, 0.03, 0.03]),
+        ([0.5, 0.6, 0.02], [1, 1, 0.06]),
+        ([0.02, 0.03], [0.04, 0.04]),  # the second step alone would be smaller than the first
+    ],
+)
+def test_holm_of_cases_worked_by_hand(given_p, expected):
+    assert holm(given_p) == pytest.approx(expected)
+
+
+@given(SHARES, st.floats(0.001, 0.5))
+def test_holm_rejects_what_his_procedure_rejects(p_values, level):
+    rejected = set()
+    for step, k in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[k] * (len(p_values) - step) > level:
+            break
+        rejected.add(int(k))
+    assert {k for k, p in enumerate(holm(p_values)) if p <= level} == rejected
+
+
+def test_corrected_fills_in_holm_and_nothing_else():
+    found = [Difference(0.1, 0, 0.2, p, p) for p in (0.01, 0.2)]
+    assert corrected(found) == [found[0]._replace(p_holm=0.02), found[1]]
+    assert corrected([]) == []
 
 
 def test_mistakes_are_named():

@@ -27,6 +27,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 
 MARKERS = ("o", "^", "s", "P", "v", "D", "X", "p")
 
+COLUMNS = 5  # panels in a row
+
 _SIDE, _GAP, _LINE = 2.2, 0.12, 0.165  # inches: a panel's side, between panels, a line of text
 
 _POINT = 0.6 / 72  # inches a point of font size takes in one column of text
@@ -134,8 +136,8 @@ def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
     return math.inf if between > nothing else math.nan
 
 
-def render_panels(panels: Sequence[TsnePanel], columns: int = 5) -> str:
-    """Return the panels as SVG text, `columns` in a row, with one legend for all of them.
+def render_panels(panels: Sequence[TsnePanel]) -> str:
+    """Return the panels as SVG text, five in a row, with one legend for all of them.
 
     A label has its own marker and colour, the same in every panel. Text stays text, in the
     reader's fonts and colour; the ground is transparent.
@@ -147,7 +149,7 @@ def render_panels(panels: Sequence[TsnePanel], columns: int = 5) -> str:
 
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
     with drawing_style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
-        svg = svg_text(_figure(panels, columns))
+        svg = svg_text(_figure(panels))
     return re.sub(r"<g>((?:\s*<use [^>]*/>)+)", _lighter, svg)
 
 
@@ -158,9 +160,7 @@ def _lighter(group: re.Match[str]) -> str:
     return f"<g{style[0] if style else ''}>{points}"
 
 
-def save_panels(
-    panels: Sequence[TsnePanel], folder: str | Path, name: str, columns: int = 5
-) -> tuple[Path, Path]:
+def save_panels(panels: Sequence[TsnePanel], folder: str | Path, name: str) -> tuple[Path, Path]:
     """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
 
     Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
@@ -170,16 +170,16 @@ def save_panels(
     """
     folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    text = render_panels(panels, columns)
+    text = render_panels(panels)
     with writing(folder), drawing_style(cjk_fonts()):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(svg, text.encode(errors="replace"))
-        drawn = _figure(panels, columns)
+        drawn = _figure(panels)
         make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
     return svg, png
 
 
-def _figure(panels: Sequence[TsnePanel], columns: int) -> Figure:
+def _figure(panels: Sequence[TsnePanel]) -> Figure:
     """Lay the panels out by hand, with text measured in columns: a reader's fonts are unknown."""
     from matplotlib.figure import Figure
 
@@ -187,7 +187,7 @@ def _figure(panels: Sequence[TsnePanel], columns: int) -> Figure:
         raise SgmftError("there is no panel to draw")
     if any(list(panel.labels) != list(panels[0].labels) for panel in panels):
         raise SgmftError("the panels of a figure must show the same posts in the same order")
-    columns = max(1, min(columns, len(panels)))
+    columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     captions = [_caption(place, panel) for place, panel in enumerate(panels)]
     labels = sorted(set(panels[0].labels))
