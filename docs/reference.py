@@ -250,7 +250,7 @@ def _meaning(config: type, name: str) -> str:
     for parent in config.__mro__:
         for names, text in _attributes(inspect.getdoc(parent) or ""):
             if name in names:
-                return text[0].upper() + text[1:] if text[:2].islower() else text
+                return text[0].upper() + text[1:] if text[:2].isalpha() else text
     raise KeyError(f"{config.__name__}.{name} is described nowhere")
 
 
