@@ -8,10 +8,10 @@ import torch
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network
 from sgmft.models.presets import TrainConfig
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 from sgmft.training.trainer import Epoch
 
-SMALL = ModelConfig(
+SMALL = SGMFTConfig(
     classes=3,
     text_width=12,
     image_width=10,
@@ -33,7 +33,7 @@ def mislabelled(data: LabelledFeatures) -> LabelledFeatures:
     return LabelledFeatures(data.features, labels)
 
 
-def make_network(config: ModelConfig = SMALL, seed: int = 0) -> SGMFT:
+def make_network(config: SGMFTConfig = SMALL, seed: int = 0) -> SGMFT:
     torch.manual_seed(seed)
     return SGMFT(config)
 

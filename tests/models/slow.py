@@ -126,7 +126,7 @@ def projections(w, prefix, X):
 
 
 def cross_heads(text, image, heads, element_width):
-    """Heads of eq. 9 for (text, image), before W^c; text and image are (Q, K, V)."""
+    """AttentionHeads of eq. 9 for (text, image), before W^c; text and image are (Q, K, V)."""
     (q_t, k_t, v_t), (q_i, k_i, v_i) = text, image
     if element_width is None:  # each asks with its own queries and reads the other side
         return (

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sgmft.features.batch import Batch
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 
-SMALL = ModelConfig(
+SMALL = SGMFTConfig(
     classes=3,
     text_width=12,
     image_width=10,

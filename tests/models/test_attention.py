@@ -2,7 +2,7 @@ import pytest
 import slow
 import torch
 
-from sgmft.models.attention import CrossAttention, Heads, InterpolationAttention
+from sgmft.models.attention import AttentionHeads, CrossAttention, InterpolationAttention
 
 D, HEADS = 16, 2
 WORDS, REGIONS = [5, 3, 1], [7, 2, 4]
@@ -43,7 +43,7 @@ def check(x, mask, b, expected):
 @views
 def test_split_and_merge_are_inverse(width):
     text, *_ = features(width)
-    heads = Heads(HEADS, width)
+    heads = AttentionHeads(HEADS, width)
     cut = heads.split(text)
     assert cut.shape == (
         (3, HEADS, 5, D // HEADS) if width is None else (3, HEADS, D // HEADS // width, width)
@@ -55,7 +55,7 @@ def test_split_and_merge_are_inverse(width):
 def test_heads_are_equations_8_and_9(width):
     q, k, _, mask = features(width)
     v = torch.randn_like(k)
-    out = Heads(HEADS, width).attend(q, k, v, mask)
+    out = AttentionHeads(HEADS, width).attend(q, k, v, mask)
     for b in range(3):
         query = rows(q, None if mask is None else torch.ones(3, 5, dtype=torch.bool), b)
         expected = slow.concat(query, rows(k, mask, b), rows(v, mask, b), HEADS, width)
@@ -64,7 +64,7 @@ def test_heads_are_equations_8_and_9(width):
 
 @views
 def test_interpolation_attention_is_equations_6_to_13(width):
-    block = randomised(InterpolationAttention(D, Heads(HEADS, width)))
+    block = randomised(InterpolationAttention(D, AttentionHeads(HEADS, width)))
     text, image, *masks = features(width)
     gate = torch.rand(3, D, dtype=torch.float64)
     out = block(text, image, gate, *masks)
@@ -78,7 +78,7 @@ def test_interpolation_attention_is_equations_6_to_13(width):
 
 @views
 def test_cross_attention_is_equation_11(width):
-    block = randomised(CrossAttention(D, Heads(HEADS, width)))
+    block = randomised(CrossAttention(D, AttentionHeads(HEADS, width)))
     text, image, *masks = features(width)
     out = block(text, image, *masks)
     w = slow.matrices(block)
@@ -97,10 +97,10 @@ def test_each_side_hears_the_other_exactly_through_cross_attention(width, cross)
     other_text, other_image, *_ = features(width, seed=1)
     gate = torch.full((3, D), 0.3, dtype=torch.float64)
     if cross:
-        block = randomised(CrossAttention(D, Heads(HEADS, width)))
+        block = randomised(CrossAttention(D, AttentionHeads(HEADS, width)))
         of = block
     else:
-        block = randomised(InterpolationAttention(D, Heads(HEADS, width)))
+        block = randomised(InterpolationAttention(D, AttentionHeads(HEADS, width)))
 
         def of(t, v, *m, gate=gate):
             return block(t, v, gate, *m)
@@ -120,7 +120,7 @@ def test_each_side_hears_the_other_exactly_through_cross_attention(width, cross)
 
 
 def test_with_the_gate_open_all_is_cross_attention():
-    block = randomised(InterpolationAttention(D, Heads(HEADS)))
+    block = randomised(InterpolationAttention(D, AttentionHeads(HEADS)))
     text, image, *masks = features(None)
     gate = torch.ones(3, D, dtype=torch.float64)
     before = block(text, image, gate, *masks)
@@ -133,7 +133,7 @@ def test_with_the_gate_open_all_is_cross_attention():
 
 def test_the_gate_acts_feature_by_feature():
     """Before the norm: a feature with an open gate is the cross-attention's, others the self's."""
-    block = randomised(InterpolationAttention(D, Heads(HEADS, 1)))
+    block = randomised(InterpolationAttention(D, AttentionHeads(HEADS, 1)))
     block.text_norm, block.image_norm = torch.nn.Identity(), torch.nn.Identity()
     text, image, *_ = features(1)
     gates = torch.stack([torch.zeros(D), torch.ones(D), torch.arange(D) % 2]).double()
@@ -144,7 +144,7 @@ def test_the_gate_acts_feature_by_feature():
 
 
 def test_padding_changes_nothing():
-    block = randomised(InterpolationAttention(D, Heads(HEADS)))
+    block = randomised(InterpolationAttention(D, AttentionHeads(HEADS)))
     text, image, text_mask, image_mask = features(None)
     gate = torch.rand(3, D, dtype=torch.float64)
     before = block(text, image, gate, text_mask, image_mask)
@@ -160,7 +160,7 @@ def test_dropout_is_in_training_only():
     torch.manual_seed(0)
     text, image, *masks = (x if x.dtype == torch.bool else x.float() for x in features(None))
     gate = torch.rand(3, D)
-    block = InterpolationAttention(D, Heads(HEADS), dropout=0.5)
+    block = InterpolationAttention(D, AttentionHeads(HEADS), dropout=0.5)
     first, second = block(text, image, gate, *masks), block(text, image, gate, *masks)
     assert not torch.equal(first[0], second[0]) and not torch.equal(first[1], second[1])
     block.eval()

@@ -10,7 +10,7 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 
 DT, DW, DV, REGIONS = 4, 5, 3, 2
 INFO = EncoderInfo("x", "0" * 16, DT, DV, False, None, 8, "light", word_width=DW)
@@ -191,7 +191,7 @@ def test_a_model_runs_on_every_batch(posts, view):
     """A post's logits do not depend on the batch it was cut with."""
     torch.manual_seed(0)
     features = Features.of(posts, INFO, tokens=view == "tokens")
-    model = SGMFT(ModelConfig(3, DT, DV, word_width=DW, width=16, heads=2, view=view)).eval()
+    model = SGMFT(SGMFTConfig(3, DT, DV, word_width=DW, width=16, heads=2, view=view)).eval()
     with torch.no_grad():
         together = model(features.batch(torch.arange(5))).logits
         for i in range(5):

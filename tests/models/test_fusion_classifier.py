@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from sgmft.errors import SgmftError
-from sgmft.models.attention import Heads
+from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, SumFusion, pool
 from sgmft.models.layers import classifier
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 
 D, HEADS = 16, 4
 
@@ -48,7 +48,7 @@ def test_pooling_is_the_mean_over_real_tokens():
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("width", [None, 1, 2, 4])
 def test_fusion_is_equation_17(width, layers):
-    sfm = randomised(SimilarityAwareFusion(D, Heads(HEADS, width), layers))
+    sfm = randomised(SimilarityAwareFusion(D, AttentionHeads(HEADS, width), layers))
     assert len(sfm.layers) == layers
     w = slow.matrices(sfm)
     text, image = normal(2, 5, D), normal(2, 7, D, seed=1)
@@ -66,7 +66,7 @@ def test_fusion_is_equation_17(width, layers):
 
 
 def test_two_layers_by_default():
-    assert len(SimilarityAwareFusion(D, Heads(HEADS)).layers) == 2
+    assert len(SimilarityAwareFusion(D, AttentionHeads(HEADS)).layers) == 2
 
 
 def test_without_the_module_the_pooled_features_are_added():
@@ -77,7 +77,7 @@ def test_without_the_module_the_pooled_features_are_added():
         )
         for b in range(2)
     ]
-    fusion = SumFusion(D, Heads(HEADS))
+    fusion = SumFusion(D, AttentionHeads(HEADS))
     close(fusion(text, image, *both), expected)
     assert torch.equal(fusion(text[:, 0], image[:, 0]), text[:, 0] + image[:, 0])
     assert not fusion.state_dict()
@@ -85,7 +85,7 @@ def test_without_the_module_the_pooled_features_are_added():
 
 @pytest.mark.parametrize(("name", "kind"), [("sfm", SimilarityAwareFusion), ("sum", SumFusion)])
 def test_modules_by_name(name, kind):
-    fusion = FUSIONS[name](D, Heads(HEADS), 3)
+    fusion = FUSIONS[name](D, AttentionHeads(HEADS), 3)
     assert type(fusion) is kind and FUSIONS[name] is kind
     assert len(list(fusion.children())) <= 1 and len(getattr(fusion, "layers", "123")) == 3
 
@@ -94,13 +94,13 @@ def test_an_unknown_name_tells_those_there_are_and_how_to_add_one(monkeypatch):
     settings = {"classes": 2, "text_width": 5, "image_width": 3, "heads": HEADS, "width": D}
     settings["fusion"] = "mine"
     with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, sum, .*FUSIONS\[name"):
-        ModelConfig(**settings)
+        SGMFTConfig(**settings)
     taken = []
     monkeypatch.setitem(
         FUSIONS, "mine", lambda *arguments: taken.append(arguments) or nn.Identity()
     )
-    assert isinstance(SGMFT(ModelConfig(**settings)).fusion, nn.Identity)
-    assert taken == [(D, Heads(HEADS, 1), 2)]
+    assert isinstance(SGMFT(SGMFTConfig(**settings)).fusion, nn.Identity)
+    assert taken == [(D, AttentionHeads(HEADS, 1), 2)]
 
 
 def test_the_classifier_is_five_fully_connected_layers():

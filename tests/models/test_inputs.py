@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_model, save_model
 
 from sgmft.models.base import BimodalNetwork, ModalityInput, NetworkConfig
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 
 SOURCE, WORD, D = 9, 4, 6
 SCALE = {f"{kind}_scale.{name}" for kind in ("pooled", "token") for name in ("mean", "deviation")}
@@ -113,12 +113,12 @@ def test_a_two_sided_network_takes_the_words_at_their_width():
 def test_a_width_of_words_is_saved_with_the_model(tmp_path):
     settings = {"width": 16, "heads": 2, "view": "tokens", "classifier_widths": (8,)}
     torch.manual_seed(0)
-    model = SGMFT(ModelConfig(3, SOURCE, 7, word_width=WORD, **settings))
-    config = ModelConfig(**json.loads(json.dumps(asdict(model.config))))
+    model = SGMFT(SGMFTConfig(3, SOURCE, 7, word_width=WORD, **settings))
+    config = SGMFTConfig(**json.loads(json.dumps(asdict(model.config))))
     assert config == model.config and config.word_width == WORD
     save_model(model, str(tmp_path / "m.safetensors"))
     again = SGMFT(config)
     load_model(again, str(tmp_path / "m.safetensors"), strict=True)
     for name, x in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], x)
-    assert ModelConfig(3, SOURCE, 7).word_width == SOURCE
+    assert SGMFTConfig(3, SOURCE, 7).word_width == SOURCE

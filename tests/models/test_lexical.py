@@ -225,7 +225,7 @@ def test_another_network_is_not() -> None:
 def test_a_checkpoint_of_other_n_grams_is_not_continued(tmp_path: Path) -> None:
     data = make_features(20)
     grams = data.features.ngrams
-    other = replace(data.features, ngrams=replace(grams, values=grams.values.flip(0)))
+    other = replace(data.features, ngrams=replace(grams, values=grams.values[::-1].copy()))
     changed = LabelledFeatures(other, data.labels)
     train(bag(), data, None, FAST, checkpoint=tmp_path)
     again, expected = bag(), bag()

@@ -133,7 +133,7 @@ def folds(x, count=4):
 
 @pytest.mark.parametrize("most", [2**22, 60, 1], ids=["together", "in groups", "one by one"])
 def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
-    monkeypatch.setattr("sgmft.models.logistic.MOST", most * K)
+    monkeypatch.setattr("sgmft.models.logistic.MAX_NUMBERS", most * K)
     x, labels = dense()
     parts = folds(x)
     parts[1] = Block(parts[1].rows & (labels != 0), *parts[1][1:])  # one that lacks a class

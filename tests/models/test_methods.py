@@ -18,9 +18,9 @@ from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
 from sgmft.models.method import BUDGET, Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import METHODS, find_method, get_method
-from sgmft.models.sgmft import PRESETS, SGMFT, ModelConfig
+from sgmft.models.sgmft import PRESETS, SGMFT, SGMFTConfig
 
-SMALL = ModelConfig(classes=3, text_width=12, image_width=10, width=16, heads=2)
+SMALL = SGMFTConfig(classes=3, text_width=12, image_width=10, width=16, heads=2)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from small_model import SMALL
 from torch import nn
 
 from sgmft.errors import SgmftError
-from sgmft.models.sgmft import SGMFT, ModelConfig, shared_width
+from sgmft.models.sgmft import SGMFT, SGMFTConfig, shared_width
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_wrong_setting_is_told_in_a_sentence(changes, words):
 
 
 def test_defaults_are_the_papers():
-    config = ModelConfig(classes=6, text_width=1024, image_width=1024, shared_space=True)
+    config = SGMFTConfig(classes=6, text_width=1024, image_width=1024, shared_space=True)
     assert (config.width, config.heads, config.view, config.element_width) == (
         1024,
         8,
@@ -56,7 +56,7 @@ def test_defaults_are_the_papers():
     assert (config.gate, config.temperature, config.guided) == ("softmax", 1.0, "text")
     assert (config.sim, config.fusion, config.fusion_layers) == (True, "sfm", 2)
     assert (config.scale, config.projected) == ("none", False)
-    small = ModelConfig(classes=6, text_width=16, image_width=16, shared_space=True)
+    small = SGMFTConfig(classes=6, text_width=16, image_width=16, shared_space=True)
     model = SGMFT(small)
     assert sum(isinstance(m, nn.Linear) for m in model.classifier) == 5
     assert model.text_ffn.w1.out_features == 64
@@ -67,10 +67,10 @@ def test_defaults_are_the_papers():
     [((768, 768), True, 768), ((1536, 2560), False, 512), ((64, 64), False, 512)],
 )
 def test_the_width_is_the_shared_spaces_or_512(widths, shared, width):
-    config = ModelConfig(3, *widths, shared_space=shared)
+    config = SGMFTConfig(3, *widths, shared_space=shared)
     assert config.width == shared_width(*widths, shared) == width
     assert config.projected is not shared
-    assert ModelConfig(3, *widths, shared_space=shared, width=16).width == 16
+    assert SGMFTConfig(3, *widths, shared_space=shared, width=16).width == 16
 
 
 def test_an_unknown_fusion_module_is_told_when_the_model_is_built():

@@ -11,7 +11,7 @@ from small_model import SMALL, configs, fresh, random_batch, randomised, views
 from torch.nn.functional import cross_entropy
 
 from sgmft.features.batch import Batch
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 
 
 def gradients(model, batch):
@@ -83,7 +83,7 @@ def test_index_vectors_learn_from_the_pictures_they_stand_for():
 )
 def test_a_hundred_steps_overfit_32_random_posts(changes):
     torch.manual_seed(0)
-    config = ModelConfig(
+    config = SGMFTConfig(
         classes=4,
         text_width=24,
         image_width=24,

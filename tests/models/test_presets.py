@@ -13,18 +13,18 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.models.gated_experts import GatedExpertsConfig
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import get_method
-from sgmft.models.sgmft import PRESETS, SGMFT, ModelConfig
+from sgmft.models.sgmft import PRESETS, SGMFT, SGMFTConfig
 from sgmft.training.fit import TrainingTask
 
 WIDTHS = {"classes": 7, "text_width": 24, "image_width": 40}
 METHOD, EXPERTS = get_method("sgmft"), get_method("gated-experts")
 
 
-def config_of(preset: Preset, **changes) -> ModelConfig:
-    return ModelConfig(**WIDTHS, **{**preset.model, **changes})
+def config_of(preset: Preset, **changes) -> SGMFTConfig:
+    return SGMFTConfig(**WIDTHS, **{**preset.model, **changes})
 
 
-def batch_of(posts: int, config: ModelConfig) -> Batch:
+def batch_of(posts: int, config: SGMFTConfig) -> Batch:
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -151,7 +151,7 @@ def test_unknown_setting_names_those_there_are(name):
     assert not {"classes", "text_width", "word_width", "image_width", "shared_space"} & set(told)
     assert "initial_temperature" not in told
     for known in told:
-        assert hasattr(TrainConfig, known) or hasattr(ModelConfig, known)
+        assert hasattr(TrainConfig, known) or hasattr(SGMFTConfig, known)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sgmft.errors import SgmftWarning
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.presets import TrainConfig
-from sgmft.models.sgmft import ModelConfig
+from sgmft.models.sgmft import SGMFTConfig
 from sgmft.training.checkpoint import load_training_state
 from sgmft.training.trainer import Epoch, train
 from small_networks import (
@@ -45,7 +45,7 @@ DROPPING = replace(SMALL, dropout=0.3)
 
 def run(
     config: TrainConfig = STOPPED,
-    model: ModelConfig = DROPPING,
+    model: SGMFTConfig = DROPPING,
     *,
     data: LabelledFeatures | None = None,
     held: LabelledFeatures | None = None,

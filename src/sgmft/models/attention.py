@@ -19,7 +19,7 @@ def check_heads(width: int, heads: int) -> None:
 
 
 @dataclass(frozen=True)
-class Heads:
+class AttentionHeads:
     """Number of heads h, and the element width w (None in the tokens view)."""
 
     count: int
@@ -27,7 +27,7 @@ class Heads:
 
     @property
     def own_queries(self) -> bool:
-        """Whether cross-attention asks with its own queries (tokens) or the other's (eq. 9)."""
+        """Whether cross-attention uses its own queries (tokens) or the other's (eq. 9)."""
         return self.element_width is None
 
     def split(self, x: Tensor) -> Tensor:
@@ -69,25 +69,25 @@ class Projections(nn.Module):
 
 
 def cross_heads(
-    heads: Heads,
+    heads: AttentionHeads,
     text: tuple[Tensor, Tensor, Tensor],
     image: tuple[Tensor, Tensor, Tensor],
     text_mask: Tensor | None = None,
     image_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Equation 9 for both sides, heads concatenated, before W^c.
+    """Equation 9 for both modalities, heads concatenated, before W^c.
 
-    As printed in the elements view: the other side's query reads this side's keys and values. In
-    the tokens view, where the lengths differ, each side asks with its own queries.
+    As printed in the elements view: the other modality's queries attend to this one's keys and
+    values. In the tokens view, where the lengths differ, each modality has its own queries.
 
     Args:
-        text, image: Q, K, V of each side.
+        text, image: Q, K, V of each modality.
         text_mask, image_mask: True where a token is real, tokens view only.
     """
-    (q_t, k_t, v_t), (q_i, k_i, v_i) = text, image
+    (q_t, k_t, v_t), (q_v, k_v, v_v) = text, image
     if heads.own_queries:
-        return heads.attend(q_t, k_i, v_i, image_mask), heads.attend(q_i, k_t, v_t, text_mask)
-    return heads.attend(q_i, k_t, v_t), heads.attend(q_t, k_i, v_i)
+        return heads.attend(q_t, k_v, v_v, image_mask), heads.attend(q_v, k_t, v_t, text_mask)
+    return heads.attend(q_v, k_t, v_t), heads.attend(q_t, k_v, v_v)
 
 
 class InterpolationAttention(nn.Module):
@@ -96,7 +96,7 @@ class InterpolationAttention(nn.Module):
     Text and image run through the same steps with their own weights; `heads` decides the view.
     """
 
-    def __init__(self, width: int, heads: Heads, dropout: float = 0.1) -> None:
+    def __init__(self, width: int, heads: AttentionHeads, dropout: float = 0.1) -> None:
         super().__init__()
         self.heads = heads
         self.text, self.image = Projections(width), Projections(width)
@@ -123,26 +123,26 @@ class InterpolationAttention(nn.Module):
         Returns:
             X^C of text and of image, in the shapes given.
         """
-        projected_t: tuple[Tensor, Tensor, Tensor] = self.text(text)
-        projected_i: tuple[Tensor, Tensor, Tensor] = self.image(image)
-        cross_t, cross_i = cross_heads(self.heads, projected_t, projected_i, text_mask, image_mask)
+        qkv_t: tuple[Tensor, Tensor, Tensor] = self.text(text)  # (B, n, D) each: eq. 6
+        qkv_v: tuple[Tensor, Tensor, Tensor] = self.image(image)  # (B, m, D) each: eq. 7
+        cross_t, cross_v = cross_heads(self.heads, qkv_t, qkv_v, text_mask, image_mask)  # eq. 9
         if self.heads.own_queries:
-            gate = gate[:, None, :]  # the same for every token
+            gate = gate[:, None, :]  # (B, 1, D), the same for every token
         attend = self.heads.attend
-        self_t = self.text_self(attend(*projected_t, text_mask))  # eq. 10
-        self_i = self.image_self(attend(*projected_i, image_mask))
-        mixed_t = self.text_cross(cross_t) * gate + self_t * (1 - gate)  # eq. 11, 12
-        mixed_i = self.image_cross(cross_i) * gate + self_i * (1 - gate)
+        self_t = self.text_self(attend(*qkv_t, text_mask))  # (B, n, D): eq. 8, 10
+        self_v = self.image_self(attend(*qkv_v, image_mask))  # (B, m, D)
+        mixed_t = self.text_cross(cross_t) * gate + self_t * (1 - gate)  # (B, n, D): eq. 11, 12
+        mixed_v = self.image_cross(cross_v) * gate + self_v * (1 - gate)  # (B, m, D)
         return (
-            self.text_norm(self.dropout(mixed_t) + text),  # eq. 13
-            self.image_norm(self.dropout(mixed_i) + image),
+            self.text_norm(self.dropout(mixed_t) + text),  # (B, n, D): eq. 13
+            self.image_norm(self.dropout(mixed_v) + image),  # (B, m, D)
         )
 
 
 class CrossAttention(nn.Module):
     """One layer of multi-head cross-attention for each modality: equation 11 with eq. 9's heads."""
 
-    def __init__(self, width: int, heads: Heads) -> None:
+    def __init__(self, width: int, heads: AttentionHeads) -> None:
         super().__init__()
         self.heads = heads
         self.text, self.image = Projections(width), Projections(width)
@@ -156,10 +156,10 @@ class CrossAttention(nn.Module):
         image_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """CA of text and of image; arguments and shapes as in `InterpolationAttention`."""
-        cross_t, cross_i = cross_heads(
+        cross_t, cross_v = cross_heads(
             self.heads, self.text(text), self.image(image), text_mask, image_mask
         )
-        return self.text_cross(cross_t), self.image_cross(cross_i)
+        return self.text_cross(cross_t), self.image_cross(cross_v)
 
 
 def _output(width: int) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""What every network has in common, SG-MFT and the systems compared with it: features to logits."""
+"""Base classes of all networks, which map features of posts to logits, and their inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.similarity import Guidance
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 Scale = Literal["none", "unit", "standard"]
 
@@ -47,12 +47,12 @@ class BatchSource(Protocol):
         ...
 
     def contents(self) -> Iterator[Tensor]:
-        """What tells these posts from others, part by part."""
+        """Yield, part by part, all numbers that tell these posts from others."""
         ...
 
 
 def divisor(deviation: Tensor) -> Tensor:
-    """What to divide features by: their deviation, or 1 where they are constant.
+    """The deviation to divide features by, or 1 where they are constant.
 
     Divided by next to nothing, the rounding of a constant would become a feature itself.
     """
@@ -99,8 +99,8 @@ class Normalizer(nn.Module):
 class ModalityInput(nn.Module):
     """One modality's way in.
 
-    A missing side is stood in for by one learned, unmasked null token, and its pooled feature by
-    the same vector; masking every key would make a softmax undefined. Pooled and token features of
+    One learned, unmasked null token stands in for a missing modality, and the same vector for its
+    pooled feature; masking every key would make a softmax undefined. Pooled and token features of
     one width are taken to D by one linear map; of two widths, by one map each.
 
     Args:
@@ -110,7 +110,7 @@ class ModalityInput(nn.Module):
             or the encoder's two towers share no space).
         scale: see `Normalizer`.
         tokens: whether token features come in too.
-        pictures: how many pictures of one post are told apart; 0 for the text.
+        max_images: images of one post that have an index of their own; 0 for the text.
         token_source: the encoder's width of one token; 0 for the same as `source`.
         pooled: whether pooled features come in; a map of their own is not made for nothing.
     """
@@ -122,21 +122,21 @@ class ModalityInput(nn.Module):
         projected: bool,
         scale: Scale,
         tokens: bool,
-        pictures: int = 0,
+        max_images: int = 0,
         token_source: int = 0,
         pooled: bool = True,
     ) -> None:
         super().__init__()
         token_source = token_source or source
-        apart = tokens and token_source != source
+        separate = tokens and token_source != source
         self.pooled_scale = Normalizer(source, scale)
         self.token_scale = Normalizer(token_source, scale) if tokens else None
         self.reads_pooled = pooled
-        used = projected and (pooled or not apart)
+        used = projected and (pooled or not separate)
         self.project = nn.Linear(source, width) if used else nn.Identity()
-        self.project_tokens = nn.Linear(token_source, width) if apart else None
+        self.project_tokens = nn.Linear(token_source, width) if separate else None
         self.null = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.index = nn.Embedding(pictures, width) if pictures and tokens else None
+        self.index = nn.Embedding(max_images, width) if max_images and tokens else None
         if self.index is not None:
             nn.init.zeros_(self.index.weight)
 
@@ -171,7 +171,7 @@ class ModalityInput(nn.Module):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What decides the shape of any network.
+    """Settings that every network has.
 
     Attributes:
         classes: K, the number of labels.
@@ -180,7 +180,7 @@ class NetworkConfig:
         word_width: Dw, of one word's features; 0 for the same as `text_width`.
 
     Raises:
-        SgmftError: a whole number below 1 (or what `_least` says), a choice that is not there, or
+        SgmftError: a whole number below 1 (or below `_minimum`), a choice that is not there, or
             dropout outside 0..1, in these fields and in those of a subclass.
     """
 
@@ -194,15 +194,15 @@ class NetworkConfig:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
         for name, kind in typing.get_type_hints(type(self)).items():
             value, choices = getattr(self, name), typing.get_args(kind)
-            if kind is int and value < self._least(name):
-                raise SgmftError(f"{name} must be at least {self._least(name)}, not {value}.")
+            if kind is int and value < self._minimum(name):
+                raise SgmftError(f"{name} must be at least {self._minimum(name)}, not {value}.")
             if typing.get_origin(kind) is typing.Literal and value not in choices:
                 raise SgmftError(f"{name}={value!r} is not known: use {' or '.join(choices)}.")
             if name == "dropout" and not 0 <= value < 1:
                 raise SgmftError(f"dropout must be at least 0 and below 1, not {value}.")
 
-    def _least(self, name: str) -> int:
-        """The least value of a field that is a whole number."""
+    def _minimum(self, name: str) -> int:
+        """The smallest value allowed for a field that is a whole number."""
         return 1
 
     def _require(self, name: str, expected: str = "positive") -> None:
@@ -214,16 +214,16 @@ class NetworkConfig:
 
 
 class Output(NamedTuple):
-    """What a network says of B posts."""
+    """Output of a network for B posts."""
 
     logits: Tensor  # (B, K)
-    fused: Tensor  # (B, D) the representation behind them, which the figures show
+    fused: Tensor  # (B, D) the representation behind them, which figures of a comparison show
     guidance: Guidance | None = None  # None where the network has no similarity guidance
-    parts: Mapping[str, Tensor] | None = None  # what the network's own objective needs besides
+    parts: Mapping[str, Tensor] | None = None  # further tensors for the network's own objective
 
 
 class TokenInputs(NamedTuple):
-    """Word and region features in the network's width, with null tokens for missing sides."""
+    """Word and region features in the network's width, with null tokens for missing modalities."""
 
     text: Tensor  # (B, n, D)
     image: Tensor  # (B, m, D)
@@ -238,7 +238,7 @@ class Network(nn.Module, ABC):
     """
 
     config: NetworkConfig
-    uses_ngrams: bool = False  # whether its batches must have them
+    uses_ngrams: bool = False  # whether its batches must have n-grams
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -252,11 +252,11 @@ class Network(nn.Module, ABC):
     def prepare(
         self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
-        """Take what must be known before training from the training features.
+        """Take scales, vocabulary and the like from the training features.
 
         Args:
             text: pooled features of the texts there are (N, Dt).
-            image: pooled features of the posts that have pictures (M, Dv).
+            image: pooled features of the posts that have images (M, Dv).
             words, regions: all their tokens, (., Dw) and (., Dv), float16 as they are kept; None
                 without token features. None of the four need fit into memory; see `Vectors`.
         """
@@ -265,11 +265,11 @@ class Network(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
 
-    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
-        """What training minimises, a scalar; `criterion` is the cross-entropy of equation 19.
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
+        """The scalar that training minimises; `criterion` is the cross-entropy of equation 19.
 
         With several processes, output and labels are those of this one's posts. The criterion is
-        of all processes' posts; whatever else compares posts asks `criterion.gather` for them.
+        of all processes' posts; whatever else compares posts gets them by `criterion.gather`.
         """
         return criterion(output.logits, labels)
 
@@ -282,7 +282,7 @@ class ClosedFormNetwork(Network):
     """A network without epochs: its weights are the solution of a convex problem, or are given.
 
     Attributes:
-        held_out: what `solve` returned, after training.
+        held_out: logits that `solve` returned, after training.
     """
 
     held_out: Tensor | None = None
@@ -297,14 +297,14 @@ class ClosedFormNetwork(Network):
 
 
 class BimodalNetwork(Network):
-    """A network both of whose sides come in through a `ModalityInput` of width D.
+    """A network whose two modalities come in through a `ModalityInput` of width D each.
 
     Args:
         config: its `text_width` is the pooled texts' and its `word_width` the words'.
         width: D.
         scale, projected: see `ModalityInput`.
         tokens: whether word and region features come in, for `token_inputs`.
-        pictures: of one post, told apart.
+        max_images: see `ModalityInput`.
         pooled: whether pooled features come in, for `pooled_inputs`.
     """
 
@@ -319,13 +319,13 @@ class BimodalNetwork(Network):
         scale: Scale = "standard",
         tokens: bool = False,
         projected: bool = True,
-        pictures: int = 16,
+        max_images: int = 16,
         pooled: bool = True,
     ) -> None:
         super().__init__(config)
         c, common = config, (width, projected, scale, tokens)
         self.text = ModalityInput(c.text_width, *common, token_source=c.word_width, pooled=pooled)
-        self.image = ModalityInput(c.image_width, *common, pictures, pooled=pooled)
+        self.image = ModalityInput(c.image_width, *common, max_images, pooled=pooled)
 
     def prepare(
         self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None

@@ -1,5 +1,7 @@
-"""What one kind of feature says of the label: logistic regressions whose penalty is chosen by
-cross-fitting, and their predictions for training posts that they were not fitted to."""
+"""Experts on one kind of feature: logistic regressions whose penalty is chosen by cross-fitting.
+
+They also give predictions for the training posts, each by a regression that was not fitted to it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, nll_loss, normalize
 
 from sgmft.models.base import Normalizer
-from sgmft.models.layers import find
+from sgmft.models.layers import lookup
 from sgmft.models.logistic import Block, Solution, logistic_paths
 
-FLOOR = math.log(1e-4)  # no expert rules a label out
+FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
 
 MIN_POSTS = 2  # that must hold an n-gram for it to count
 
@@ -41,10 +43,10 @@ def evidence(log_probabilities: Tensor, prior: Tensor) -> Tensor:
 
 
 class CrossFitted(NamedTuple):
-    """Regressions with one penalty: of all posts, and what those without its fold say of each."""
+    """Regressions with one penalty, on all posts and on those without each fold."""
 
-    solution: Solution
-    said: Tensor  # (N, K) log-probabilities
+    solution: Solution  # on all posts
+    log_probs: Tensor  # (N, K) of each post, by the regression without its fold
 
 
 class Expert(nn.Module, ABC):
@@ -55,9 +57,10 @@ class Expert(nn.Module, ABC):
     bias: nn.Parameter  # (K,)
 
     @abstractmethod
-    def rows(self, x: Tensor) -> Any:
-        """Take from N posts how inputs are scaled or counted, and return theirs: (N, D), a tensor
-        or a sparse matrix of SciPy.
+    def fit_inputs(self, x: Tensor) -> Any:
+        """Take scale or vocabulary from N posts, and return their inputs (N, D).
+
+        A tensor, or a sparse matrix of SciPy.
         """
 
     @abstractmethod
@@ -65,11 +68,13 @@ class Expert(nn.Module, ABC):
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
     def path(self, x: Tensor, labels: Tensor) -> Iterator[Solution]:
-        """Be the solution for each of `penalties` in turn, from strong to weak."""
+        """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
         everything = Block(torch.ones_like(labels, dtype=torch.bool))
-        paths = logistic_paths(self.rows(x), labels, len(self.bias), self.penalties, [everything])
+        paths = logistic_paths(
+            self.fit_inputs(x), labels, len(self.bias), self.penalties, [everything]
+        )
         for (solution,) in paths:
-            self._be(solution)
+            self.load_solution(solution)
             yield solution
 
     @torch.no_grad()
@@ -82,23 +87,24 @@ class Expert(nn.Module, ABC):
             fold: the fold of each post (N,); with one fold only, the strongest penalty is taken.
 
         Returns:
-            What the chosen regression without the post's fold says of each post, log-probabilities
-            (N, K) of at least log 1e-4; with one fold only, of the posts it was fitted to.
+            Log-probabilities (N, K) of at least log 1e-4 by the chosen regressions, each post's by
+            that without its fold; with one fold only, of the posts it was fitted to.
         """
         if len(fold.unique()) < 2:
             next(self.path(x, labels))
             return self(x).clamp(min=FLOOR)
         found = self.cross_fit(x, labels, fold)
-        losses = [float(nll_loss(one.said.clamp(min=FLOOR), labels)) for one in found]
+        losses = [float(nll_loss(one.log_probs.clamp(min=FLOOR), labels)) for one in found]
         best = found[losses.index(min(losses))]
-        self._be(best.solution)
-        return best.said.clamp(min=FLOOR)
+        self.load_solution(best.solution)
+        return best.log_probs.clamp(min=FLOOR)
 
     @abstractmethod
     def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
-        """The regressions of each of `penalties`; inputs are scaled or counted as in all posts."""
+        """Fit the regressions for each of `penalties`; their inputs are scaled as in all posts."""
 
-    def _be(self, solution: Solution) -> None:
+    def load_solution(self, solution: Solution) -> None:
+        """Take the weights of a regression."""
         self.weight.copy_(solution.weight)
         self.bias.copy_(solution.bias)
 
@@ -114,25 +120,26 @@ class DenseExpert(Expert):
         self.weight = nn.Parameter(torch.zeros(classes, width))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def rows(self, x: Tensor) -> Any:
+    def fit_inputs(self, x: Tensor) -> Any:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
         return self.scale(x)
 
     def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
-        rows, parts = self.rows(x), [Block(torch.ones_like(labels, dtype=torch.bool))]
+        rows, parts = self.fit_inputs(x), [Block(torch.ones_like(labels, dtype=torch.bool))]
         for left_out in fold.unique():
             scale = Normalizer(rows.shape[1], "standard").to(rows)
             scale.fit(rows[fold != left_out])
             parts.append(Block(fold != left_out, scale.mean, scale.deviation))
         found = []
         for whole, *others in logistic_paths(rows, labels, len(self.bias), self.penalties, parts):
-            said = rows.new_zeros(len(rows), len(self.bias))
+            log_probs = rows.new_zeros(len(rows), len(self.bias))
             for part, (weight, bias) in zip(parts[1:], others, strict=True):
                 out = ~part.rows
-                said[out] = linear(rows[out], weight.to(rows), bias.to(rows)).log_softmax(-1)
-            found.append(CrossFitted(whole, said))
+                logits = linear(rows[out], weight.to(rows), bias.to(rows))
+                log_probs[out] = logits.log_softmax(-1)
+            found.append(CrossFitted(whole, log_probs))
         return found
 
     def unscaled(self) -> tuple[Tensor, Tensor]:
@@ -163,7 +170,7 @@ class NgramExpert(Expert):
         self.weight = nn.Parameter(torch.zeros(classes, vocabulary_size))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def rows(self, x: Tensor) -> Any:
+    def fit_inputs(self, x: Tensor) -> Any:
         """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
         from scipy.sparse import csr_matrix
 
@@ -172,21 +179,21 @@ class NgramExpert(Expert):
         ids, posts = pairs[0].unique_consecutive(return_counts=True)
         enough = posts >= MIN_POSTS
         ids, posts = ids[enough], posts[enough]
-        kept = posts.argsort(descending=True, stable=True)[:MAX_VOCABULARY].sort().values
-        self.vocabulary = ids[kept].int()
-        self.idf = 1 + torch.log((1 + len(x)) / (1 + posts[kept].float()))
-        self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(kept)))
+        frequent = posts.argsort(descending=True, stable=True)[:MAX_VOCABULARY].sort().values
+        self.vocabulary = ids[frequent].int()
+        self.idf = 1 + torch.log((1 + len(x)) / (1 + posts[frequent].float()))
+        self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(frequent)))
         rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
-        return csr_matrix((values, (rows, columns)), shape=(len(x), len(kept)))
+        return csr_matrix((values, (rows, columns)), shape=(len(x), len(frequent)))
 
     def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
         """See `Expert`. Fold by fold, for each has a vocabulary of its own."""
-        said = [self.weight.new_zeros(len(x), len(self.bias)) for _ in self.penalties]
+        held_out = [self.weight.new_zeros(len(x), len(self.bias)) for _ in self.penalties]
         for left_out in fold.unique():
             out = fold == left_out
-            for answers, _ in zip(said, self.path(x[~out], labels[~out]), strict=True):
-                answers[out] = self(x[out]).to(answers)
-        return [CrossFitted(*pair) for pair in zip(self.path(x, labels), said, strict=True)]
+            for log_probs, _ in zip(held_out, self.path(x[~out], labels[~out]), strict=True):
+                log_probs[out] = self(x[out]).to(log_probs)
+        return [CrossFitted(*pair) for pair in zip(self.path(x, labels), held_out, strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
@@ -202,7 +209,7 @@ class NgramExpert(Expert):
         """
         if not len(self.vocabulary):
             return self.bias.log_softmax(-1).expand(len(x), -1)
-        column, known = find(self.vocabulary, x)
+        column, known = lookup(self.vocabulary, x)
         value = normalize(self._tf_idf(counts.clamp(min=1), column) * known, dim=-1)
         logits = self.bias + (value[:, None] @ self.weight.T[column])[:, 0]
         return logits.log_softmax(-1)
@@ -212,7 +219,7 @@ class NgramExpert(Expert):
         if not len(self.vocabulary):
             none = torch.zeros(0, dtype=torch.long, device=x.device)
             return none, none, self.idf.new_zeros(0)
-        column, known = find(self.vocabulary, x)  # padding is no n-gram's number
+        column, known = lookup(self.vocabulary, x)  # padding is no n-gram's number
         row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
         both = row[known] * len(self.vocabulary) + column[known]
         cell, count = both.unique(return_counts=True)

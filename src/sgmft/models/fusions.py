@@ -1,10 +1,10 @@
-"""Fusion modules (Table 3): one file each, one signature, exchangeable by name.
+"""Fusion modules (Table 3): one signature, exchangeable by name.
 
 A fusion module is built as `Module(width, heads, layers)` and called as
 `module(text, image, text_mask, image_mask)`: in the tokens view features (B, n, D) and (B, m, D)
 with masks that are True where a token is real, in the elements view (B, D) each and no masks. It
 returns M_fuse (B, D). A module of your own takes one line, `FUSIONS["mine"] = Mine`, and is then
-asked for as `fusion="mine"`; docs/compare.md has a worked example.
+chosen by `fusion="mine"`; docs/compare.md has a worked example.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sgmft.models.attention import CrossAttention, Heads
+from sgmft.models.attention import AttentionHeads, CrossAttention
 from sgmft.models.layers import (
     CrossModalLayer,
     asymmetric_layer,
@@ -48,7 +48,7 @@ class AsymmetricCoAttention(nn.Module):
         SgmftError: the heads are those of the elements view.
     """
 
-    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+    def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
         require_tokens(heads, "asymmetric-co-attention")
         self.blocks = nn.ModuleList(
@@ -80,7 +80,7 @@ class CoAttention(nn.Module):
         SgmftError: the heads are those of the elements view.
     """
 
-    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+    def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
         require_tokens(heads, "co-attention")
         hidden = max(1, width // 2)
@@ -109,7 +109,7 @@ class MergeAttention(nn.Module):
         SgmftError: the heads are those of the elements view.
     """
 
-    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+    def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
         require_tokens(heads, "merge-attention")
         self.types = nn.Parameter(0.02 * torch.randn(2, width))  # e0, e1
@@ -129,7 +129,7 @@ class MergeAttention(nn.Module):
 class SimilarityAwareFusion(nn.Module):
     """M_fuse = CA(X_text) + CA(X_image), after `layers` layers for each modality."""
 
-    def __init__(self, width: int, heads: Heads, layers: int = 2) -> None:
+    def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
         self.layers = nn.ModuleList(CrossAttention(width, heads) for _ in range(layers))
 
@@ -147,9 +147,9 @@ class SimilarityAwareFusion(nn.Module):
 
 
 class SumFusion(nn.Module):
-    """The pooled features of both sides are added; nothing is learned."""
+    """The sum of both modalities' pooled features; nothing is learned."""
 
-    def __init__(self, width: int, heads: Heads, layers: int = 0) -> None:
+    def __init__(self, width: int, heads: AttentionHeads, layers: int = 0) -> None:
         super().__init__()
 
     def forward(
@@ -163,7 +163,7 @@ class SumFusion(nn.Module):
         return pool(text, text_mask) + pool(image, image_mask)
 
 
-FUSIONS: dict[str, Callable[[int, Heads, int], nn.Module]] = {
+FUSIONS: dict[str, Callable[[int, AttentionHeads, int], nn.Module]] = {
     "sfm": SimilarityAwareFusion,
     "sum": SumFusion,
     "asymmetric-co-attention": AsymmetricCoAttention,

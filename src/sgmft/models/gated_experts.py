@@ -59,8 +59,8 @@ class GatedExpertsConfig(NetworkConfig):
         if self.power != "learned" and not 0 <= self.power < math.inf:
             raise SgmftError(f"power must be 'learned' or at least 0, not {self.power}.")
 
-    def _least(self, name: str) -> int:
-        return 0 if name == "vocabulary_size" else super()._least(name)
+    def _minimum(self, name: str) -> int:
+        return 0 if name == "vocabulary_size" else super()._minimum(name)
 
 
 class GatedExperts(ClosedFormNetwork):

@@ -1,4 +1,4 @@
-"""The multimodal classifier: five fully connected layers (equation 18)."""
+"""Building blocks of several networks: layers, vocabulary look-up, the classifier of eq. 18."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.models.attention import Heads
+from sgmft.models.attention import AttentionHeads
 
 
 def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> Any:
@@ -34,7 +34,7 @@ def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> A
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores (B, h, n, m) so that only real keys count: (B, 1, 1, m).
+    """A mask (B, 1, 1, m) to be added to attention scores (B, h, n, m): only real keys count.
 
     Args:
         mask: (B, m) True where a key is real; at least one in each row.
@@ -77,8 +77,8 @@ class CrossModalLayer(nn.Module):
         )
 
 
-def find(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the vocabulary's numbers each x is, and whether it is one of them.
+def lookup(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Find each x in a vocabulary of numbers, and whether it is there at all.
 
     Args:
         vocabulary: (V,), ascending, all different, V >= 1.
@@ -130,7 +130,7 @@ def asymmetric_layer(
     return nn.TransformerDecoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
 
 
-def require_tokens(heads: Heads, name: str) -> None:
+def require_tokens(heads: AttentionHeads, name: str) -> None:
     """Refuse the elements view.
 
     Raises:

@@ -21,7 +21,7 @@ MAX_ITERATIONS = 500
 
 TOLERANCE = 1e-3  # of a gradient's largest entry
 
-MOST = 2**22  # numbers in the weights, or the logits, of regressions that are solved together
+MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
 
 
 class Solution(NamedTuple):
@@ -63,7 +63,7 @@ def logistic_paths(
         labels: classes (N,) in 0..K-1.
         penalties: from the largest, whose solution is nearest to zero, to the smallest.
     """
-    together = max(1, MOST // (classes * max(1, *x.shape)))
+    together = max(1, MAX_NUMBERS // (classes * max(1, *x.shape)))
     groups = [parts[i : i + together] for i in range(0, len(parts), together)]
     paths = [_path(x, labels, classes, penalties, group) for group in groups]
     for found in zip(*paths, strict=True):
@@ -77,7 +77,7 @@ def _path(
     from scipy.optimize import minimize
     from threadpoolctl import ThreadpoolController
 
-    blas = ThreadpoolController()  # SciPy's does not ask torch how many threads there should be
+    blas = ThreadpoolController()  # SciPy's does not know how many threads torch was given
     problem = _Problem(x, labels, classes, parts)
     point = problem.start()
     limits = {
@@ -103,11 +103,11 @@ class _Problem:
     def __init__(self, x: Any, labels: Tensor, classes: int, parts: Sequence[Block]) -> None:
         self.labels, self.classes, self.width = labels, classes, x.shape[1]
         self.forward, self.backward = _products(x)
-        kept = torch.stack([part.rows for part in parts], 1)  # (N, F)
-        self.share = kept / kept.sum(0).clamp(min=1)
+        used = torch.stack([part.rows for part in parts], 1)  # (N, F)
+        self.share = used / used.sum(0).clamp(min=1)
         self.mean = _stacked([part.mean for part in parts], self.width)
         self.factor = 1 / _stacked([part.deviation for part in parts], self.width)
-        self.bias = torch.stack([log_frequencies(labels[rows], classes) for rows in kept.T]).cpu()
+        self.bias = torch.stack([log_frequencies(labels[rows], classes) for rows in used.T]).cpu()
         self.present = (self.bias > ABSENT)[..., None]  # (F, K, 1); others stay where they start
         pairs = self.present.sum(1) == 2  # the difference w of two rows has 2 |row|^2 = |w|^2 / 2
         self.strength = torch.where(pairs, 2.0, 1.0)[..., None]
@@ -129,11 +129,11 @@ class _Problem:
         split = self._split(point)
         weight, bias = self._unscaled(split)
         logits = self.forward(weight.flatten(0, 1)).unflatten(1, bias.shape)  # (N, F, K)
-        surprise = (logits + bias.to(logits)).log_softmax(-1)
+        log_probs = (logits + bias.to(logits)).log_softmax(-1)
         own = self.labels[:, None, None].expand(-1, len(bias), 1)
-        share = self.share.to(surprise)[..., None]
-        loss = -(surprise.gather(-1, own) * share).sum(dtype=torch.double)
-        slope = surprise.exp_().scatter_add_(-1, own, -torch.ones_like(share)).mul_(share)
+        share = self.share.to(log_probs)[..., None]
+        loss = -(log_probs.gather(-1, own) * share).sum(dtype=torch.double)
+        slope = log_probs.exp_().scatter_add_(-1, own, -torch.ones_like(share)).mul_(share)
         total = slope.sum(0).double().cpu()  # (F, K)
         inner = self.backward(slope.flatten(1)).double().cpu().view(weight.shape)
         inner = (inner - total[..., None] * self.mean) * self.factor

@@ -20,7 +20,7 @@ from sgmft.models.presets import Preset, TrainConfig, with_settings
 BUDGET = TrainConfig(
     epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
 )
-"""How a compared system is trained unless its card says otherwise: the same epochs for all."""
+"""How a compared system is trained unless its `Method` has presets: the same epochs for all."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Method:
         return {name: kind for name, kind in kinds.items() if name not in fixed}
 
     def pick_encoder(self, name: str | None) -> str:
-        """The encoder asked for, or the one this method works on.
+        """The encoder of that name, or the one this method works on.
 
         Raises:
             SgmftError: the two do not fit.

@@ -13,7 +13,7 @@ LOADED: list[str] = []
 
 
 def load_plugin(path: str | Path) -> None:
-    """Run a Python file once, so that what it registers can be asked for by name.
+    """Run a Python file once, so that its methods and modules are known by name.
 
     It runs with all the rights of this process: only load files you trust.
 

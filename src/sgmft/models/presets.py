@@ -28,8 +28,8 @@ class TrainConfig:
             epoch's weights are kept; 0 trains all epochs and keeps the last (*).
         class_weights: weigh each class by its inverse frequency (*).
         label_smoothing: share of the target spread over all classes (*).
-        modality_dropout: share of the training posts with text and picture that are shown without
-            one of them, drawn anew in each epoch (*).
+        modality_dropout: share of the training posts with text and image that lose one of them,
+            drawn anew in each epoch (*).
         seed: decides initial weights, order and dropout.
     """
 
@@ -139,11 +139,11 @@ def parse_setting(name: str, value: Any, kind: Any) -> Any:
                 return tuple(int(part) for part in value.split(",") if part)
             except ValueError:
                 continue
-    expected = " or ".join(_told(choice) for choice in choices)
+    expected = " or ".join(_describe_kind(choice) for choice in choices)
     raise SgmftError(f"--set {name}={value}: expected {expected}.")
 
 
-def _told(kind: Any) -> str:
+def _describe_kind(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:

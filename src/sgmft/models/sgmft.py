@@ -1,4 +1,8 @@
-"""SG-MFT (arXiv 2405.05760), from features to logits; read with docs/method.md beside it."""
+"""SG-MFT, the network of arXiv 2405.05760, from features to logits; see docs/method.md.
+
+`similarity` has equations 1 to 5, `attention` 6 to 13, `rank_one` 14 in the elements view,
+`fusions` 17.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.attention import Heads, InterpolationAttention
+from sgmft.models.attention import AttentionHeads, InterpolationAttention
 from sgmft.models.base import BimodalNetwork, NetworkConfig, Output, Scale
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.layers import check_widths, classifier
@@ -28,62 +32,9 @@ from sgmft.models.similarity import (
 )
 
 
-def interaction(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    temperature: Tensor,
-    key_mask: Tensor | None = None,
-) -> Tensor:
-    """Equation 14: X_inter = P^e X of the other side.
-
-    Args:
-        queries: features of the guided side, which ask: (B, D) or tokens (B, n, D).
-        keys: features of the other side, which are compared: (B, D) or (B, m, D).
-        values: X^C of the other side, in the shape of `keys`.
-        key_mask: True where a token of the other side is real, tokens view only.
-
-    Returns:
-        X_inter, in the shape of `queries`.
-    """
-    if queries.dim() == 2:
-        return rank_one_attention(queries, keys, values, temperature)
-    return element_probabilities(queries, keys, temperature, key_mask) @ values
-
-
-class FeedForward(nn.Module):
-    """LayerNorm(ReLU(x W1 + X_inter W3 + b1) W2 + b2 + x); without W3 it is the conventional block.
-
-    Args:
-        width: D.
-        hidden: d_h, 4 D by default in the model.
-        guided: whether X_inter comes in.
-    """
-
-    def __init__(self, width: int, hidden: int, guided: bool, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.w1 = nn.Linear(width, hidden)  # carries b1
-        self.w3 = nn.Linear(width, hidden, bias=False) if guided else None
-        self.w2 = nn.Linear(hidden, width)  # carries b2
-        self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, inter: Tensor | None = None) -> Tensor:
-        """Equations 15 and 16, on x = X^C; `inter` is required exactly when the block is guided."""
-        hidden = self.w1(x)
-        if self.w3 is not None:
-            if inter is None:
-                raise ValueError("a guided feed-forward block needs X_inter")
-            hidden = hidden + self.w3(inter)
-        elif inter is not None:
-            raise ValueError("this feed-forward block is not guided and takes no X_inter")
-        output: Tensor = self.norm(self.dropout(self.w2(hidden.relu())) + x)
-        return output
-
-
 @dataclass(frozen=True)
-class ModelConfig(NetworkConfig):
-    """Everything that decides the network's shape. Defaults are the paper's, or chosen by us (*).
+class SGMFTConfig(NetworkConfig):
+    """Settings of the network. Defaults are the paper's, or chosen by us (*).
 
     In a shared space as wide as D no projection is learned.
 
@@ -95,7 +46,7 @@ class ModelConfig(NetworkConfig):
         heads: h.
         gate: how P^m comes from S^m.
         temperature: factor on both similarities; "learned" starts at `initial_temperature`.
-        guided: which side's feed-forward block is guided by the other's features (Table 4).
+        guided: which modality's feed-forward block the other's features guide (Table 4).
         sim: whether there is similarity-guided interaction; Table 2 leaves it out.
         fusion: "sfm", or another module of `sgmft.models.fusions.FUSIONS` in its place (Table 3).
         fusion_layers: cross-attention layers of each modality in the SFM.
@@ -103,7 +54,7 @@ class ModelConfig(NetworkConfig):
         classifier_widths: the classifier's hidden widths; four make five layers (*).
         dropout: after attention, in the feed-forward block and in the classifier (*).
         scale: of the features that come in (*).
-        max_images: pictures of one post told apart in the tokens view.
+        max_images: images of one post with an index of their own in the tokens view.
     """
 
     width: int = 0
@@ -153,17 +104,12 @@ class ModelConfig(NetworkConfig):
         return not (self.shared_space and self.text_width == self.image_width == self.width)
 
 
-def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:
-    """D where none is asked for: a shared space's width, or 512 where the towers share none."""
-    return text_width if shared_space and text_width == image_width else 512
-
-
 class SGMFT(BimodalNetwork):
     """Similarity-guided interaction (SIM), similarity-aware fusion (SFM), classifier."""
 
-    config: ModelConfig
+    config: SGMFTConfig
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SGMFTConfig) -> None:
         D, c = config.width, config
         tokens = c.view == "tokens"
         super().__init__(
@@ -172,10 +118,10 @@ class SGMFT(BimodalNetwork):
             scale=c.scale,
             tokens=tokens,
             projected=c.projected,
-            pictures=c.max_images,
+            max_images=c.max_images,
             pooled=c.sim or not tokens,
         )
-        heads = Heads(c.heads, None if tokens else c.element_width)
+        heads = AttentionHeads(c.heads, None if tokens else c.element_width)
         if c.sim:
             hidden = round(c.hidden_ratio * D)
             self.temperature = Temperature(c.temperature, c.initial_temperature)
@@ -187,7 +133,7 @@ class SGMFT(BimodalNetwork):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier for linear maps, He for those that a ReLU follows, zero biases."""
+        """Initialise: Xavier for linear maps, He for those before a ReLU, zero biases."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 if name.startswith("classifier") or name.endswith(("w1", "w3")):
@@ -198,33 +144,40 @@ class SGMFT(BimodalNetwork):
                     nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch) -> Output:
-        """Features of B posts to logits (B, K); the softmax of eq. 18 is the caller's."""
-        tokens, text_mask, image_mask, guidance = self.config.view == "tokens", None, None, None
+        """Features of B posts to logits (B, K); the softmax of eq. 18 is the caller's.
+
+        Shapes are those of the tokens view; in the elements view text and image are (B, D)
+        throughout, and there are no masks.
+        """
+        tokens = self.config.view == "tokens"
+        text_mask = image_mask = guidance = None
         if tokens:
-            text, image, text_mask, image_mask = self.token_inputs(batch)
+            text, image, text_mask, image_mask = self.token_inputs(batch)  # (B, n, D), (B, m, D)
         else:
-            text, image = self.pooled_inputs(batch)  # (B, D)
+            text, image = self.pooled_inputs(batch)  # (B, D), (B, D)
         if self.config.sim:
-            t, v = self.pooled_inputs(batch) if tokens else (text, image)  # (B, D)
-            tau = self.temperature()
-            gate = modality_gate(t, v, tau, self.config.gate)  # eq. 1, 3
+            t, v = self.pooled_inputs(batch) if tokens else (text, image)  # (B, D), (B, D)
+            tau = self.temperature()  # ()
+            gate = modality_gate(t, v, tau, self.config.gate)  # (B, D) P^m: eq. 1, 3
             guidance = self._guidance(gate, text, image, text_mask, image_mask)
-            x_t, x_i = self.attention(text, image, gate, text_mask, image_mask)  # eq. 6-13
-            inter_t = inter_i = None
-            if self.config.guided == "text":  # eq. 2, 4, 5, 14
-                inter_t = interaction(text, image, x_i, tau, image_mask)
+            # (B, n, D), (B, m, D) X^C: eq. 6 to 13
+            x_t, x_v = self.attention(text, image, gate, text_mask, image_mask)
+            inter_t = inter_v = None
+            if self.config.guided == "text":
+                inter_t = interaction(text, image, x_v, tau, image_mask)  # (B, n, D): eq. 2, 4, 14
             else:
-                inter_i = interaction(image, text, x_t, tau, text_mask)
-            text, image = self.text_ffn(x_t, inter_t), self.image_ffn(x_i, inter_i)  # eq. 15, 16
-        fused = self.fusion(text, image, text_mask, image_mask)  # eq. 17
-        logits = self.classifier(fused)  # eq. 18
+                inter_v = interaction(image, text, x_t, tau, text_mask)  # (B, m, D): eq. 2, 5, 14
+            text = self.text_ffn(x_t, inter_t)  # (B, n, D): eq. 15, 16
+            image = self.image_ffn(x_v, inter_v)  # (B, m, D): eq. 15, 16
+        fused = self.fusion(text, image, text_mask, image_mask)  # (B, D) M_fuse: eq. 17
+        logits = self.classifier(fused)  # (B, K): eq. 18
         return Output(logits, fused, guidance)
 
     @torch.no_grad()
     def element_map(self, batch: Batch) -> Tensor | None:
         """P^e of B posts (eq. 2, 4, 5), words by regions (B, n, m), in the tokens view.
 
-        Each row sums to 1 where the text is guided, each column where the picture is. None in the
+        Each row sums to 1 where the text is guided, each column where the image is. None in the
         elements view, which has no words, and without similarity guidance.
         """
         if not self.config.sim or self.config.view == "elements":
@@ -232,7 +185,7 @@ class SGMFT(BimodalNetwork):
         text, image, text_mask, image_mask = self.token_inputs(batch)
         if self.config.guided == "text":
             return element_probabilities(text, image, self.temperature(), image_mask)
-        by_region = element_probabilities(image, text, self.temperature(), text_mask)
+        by_region = element_probabilities(image, text, self.temperature(), text_mask)  # (B, m, n)
         return by_region.transpose(1, 2)
 
     @torch.no_grad()
@@ -244,22 +197,82 @@ class SGMFT(BimodalNetwork):
         text_mask: Tensor | None,
         image_mask: Tensor | None,
     ) -> Guidance:
-        sides = (text, image, self.temperature(), text_mask, image_mask)
+        guided, other = (text, text_mask), (image, image_mask)
         if self.config.guided == "image":
-            sides = (image, text, self.temperature(), image_mask, text_mask)
+            guided, other = other, guided
+        (queries, query_mask), (keys, key_mask) = guided, other
         if self.config.view == "elements":
-            sides = (sides[0][..., None], sides[1][..., None], *sides[2:])
-        return Guidance(gate_entropy(gate, self.config.gate), element_entropy(*sides))
+            queries, keys = queries[..., None], keys[..., None]  # (B, D, 1)
+        elements = element_entropy(queries, keys, self.temperature(), query_mask, key_mask)
+        return Guidance(gate_entropy(gate, self.config.gate), elements)
 
 
-_OURS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
+def interaction(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    temperature: Tensor,
+    key_mask: Tensor | None = None,
+) -> Tensor:
+    """Equation 14: X_inter = P^e X^C of the other modality.
+
+    Args:
+        queries: features of the guided modality, (B, D) or tokens (B, n, D).
+        keys: features of the other modality, (B, D) or tokens (B, m, D).
+        values: X^C of the other modality, in the shape of `keys`.
+        key_mask: (B, m) True where a token of the other modality is real, tokens view only.
+
+    Returns:
+        X_inter, in the shape of `queries`.
+    """
+    if queries.dim() == 2:
+        return rank_one_attention(queries, keys, values, temperature)  # (B, D)
+    return element_probabilities(queries, keys, temperature, key_mask) @ values  # (B, n, D)
+
+
+class FeedForward(nn.Module):
+    """LayerNorm(ReLU(x W1 + X_inter W3 + b1) W2 + b2 + x); without W3 it is the conventional block.
+
+    Args:
+        width: D.
+        hidden: d_h, 4 D by default in the model.
+        guided: whether X_inter comes in.
+    """
+
+    def __init__(self, width: int, hidden: int, guided: bool, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(width, hidden)  # carries b1
+        self.w3 = nn.Linear(width, hidden, bias=False) if guided else None
+        self.w2 = nn.Linear(hidden, width)  # carries b2
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, inter: Tensor | None = None) -> Tensor:
+        """Equations 15 and 16, on x = X^C; `inter` is required exactly when the block is guided."""
+        hidden = self.w1(x)  # (B, d_h) or (B, n, d_h)
+        if self.w3 is not None:
+            if inter is None:
+                raise ValueError("a guided feed-forward block needs X_inter")
+            hidden = hidden + self.w3(inter)
+        elif inter is not None:
+            raise ValueError("this feed-forward block is not guided and takes no X_inter")
+        output: Tensor = self.norm(self.dropout(self.w2(hidden.relu())) + x)
+        return output
+
+
+def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:
+    """D by default: a shared space's width, or 512 where the towers share none."""
+    return text_width if shared_space and text_width == image_width else 512
+
+
+_OUR_SETTINGS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
 
 PRESETS = {  # the first is the default: of our settings, the better one on most sets of real posts
     preset.name: preset
     for preset in (
         Preset(
             "tokens",
-            {"view": "tokens", "hidden_ratio": 1.0, **_OURS},
+            {"view": "tokens", "hidden_ratio": 1.0, **_OUR_SETTINGS},
             TrainConfig(
                 epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
             ),
@@ -267,7 +280,7 @@ PRESETS = {  # the first is the default: of our settings, the better one on most
         ),
         Preset(
             "elements",
-            _OURS,
+            _OUR_SETTINGS,
             TrainConfig(
                 epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3
             ),
@@ -283,7 +296,7 @@ METHOD = Method(
     title="SG-MFT",
     source="arXiv 2405.05760",
     network=SGMFT,
-    config=ModelConfig,
+    config=SGMFTConfig,
     presets=PRESETS,
     note="The paper's network: as printed with the preset paper, with our settings otherwise.",
 )

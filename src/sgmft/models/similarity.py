@@ -1,4 +1,4 @@
-"""The similarity-aware feature polymerizer: equations 1 to 5, and how alive its guidance is."""
+"""The similarity-aware feature polymerizer, equations 1 to 5, and the entropy of its guidance."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Gate = Literal["softmax", "sigmoid"]
 class Guidance(NamedTuple):
     """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
 
-    1 means that the guidance says nothing: uniform weights (softmax) or a gate at one half
+    1 means no guidance at all: uniform weights (softmax) or a gate at one half
     everywhere (sigmoid). With unit features and temperature 1 both are close to 1.
     """
 
     gate: Tensor  # (B,) of P^m
-    elements: Tensor  # (B,) of P^e, mean over the guided side's real elements
+    elements: Tensor  # (B,) of P^e, mean over the guided modality's real elements
 
 
 class Temperature(nn.Module):
@@ -64,14 +64,14 @@ def element_probabilities(
     """Equations 2, 4 and 5: P^e, the softmax of each row of S^e = tau Q K^T.
 
     Args:
-        queries: tokens of the guided side (B, n, D); in the elements view (B, D, 1).
-        keys: tokens of the other side (B, m, D); in the elements view (B, D, 1).
+        queries: tokens of the guided modality (B, n, D); in the elements view (B, D, 1).
+        keys: tokens of the other modality (B, m, D); in the elements view (B, D, 1).
         key_mask: True where a key is real, (B, m); None when all are.
 
     Returns:
         P^e, (B, n, m); rows sum to 1 and padding gets 0.
     """
-    similarity = temperature * queries @ keys.transpose(1, 2)
+    similarity = temperature * queries @ keys.transpose(1, 2)  # S^e, (B, n, m)
     if key_mask is not None:
         similarity = similarity.masked_fill(~key_mask[:, None, :], -torch.inf)
     return similarity.softmax(-1)
@@ -99,9 +99,8 @@ def element_entropy(
     if queries.shape[-1] == 1:
         rows = rank_one_entropy(queries[..., 0], keys[..., 0], temperature)  # (B, n)
     else:
-        rows = torch.special.entr(element_probabilities(queries, keys, temperature, key_mask)).sum(
-            -1
-        )
+        probabilities = element_probabilities(queries, keys, temperature, key_mask)  # (B, n, m)
+        rows = torch.special.entr(probabilities).sum(-1)  # (B, n)
     if key_mask is None:
         key_mask = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
     count = key_mask.sum(-1, keepdim=True)

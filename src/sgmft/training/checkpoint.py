@@ -68,10 +68,10 @@ def save_training_state(
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(x) for name, x in state.items()}
     tensors = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
-    kept = {"progress": json.dumps(progress), "digest": _digest(tensors)}
+    metadata = {"progress": json.dumps(progress), "digest": _digest(tensors)}
     with writing(folder / FILE):
         folder.mkdir(parents=True, exist_ok=True)
-        make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=kept))
+        make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=metadata))
 
 
 def load_training_state(
@@ -100,12 +100,12 @@ def load_training_state(
         return None
     try:
         with safe_open(path, "pt") as file:
-            kept = file.metadata()
-        progress: dict[str, Any] = json.loads(kept["progress"])
+            metadata = file.metadata()
+        progress: dict[str, Any] = json.loads(metadata["progress"])
         if progress["identity"] != identity:
             return None
         tensors = load_file(path)
-        if kept.get("digest") not in (None, _digest(tensors)):  # none: an earlier sgmft's
+        if metadata.get("digest") not in (None, _digest(tensors)):  # none: an earlier sgmft's
             raise ValueError
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         warnings.warn(
@@ -127,7 +127,7 @@ def load_training_state(
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """Of names, types and values: safetensors itself sees no flipped bit."""
+    """Digest of names, types and values; safetensors itself notices no flipped bit."""
     digest = hashlib.sha256()
     for name, x in sorted(tensors.items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())

@@ -18,7 +18,7 @@ from sgmft.models.presets import TrainConfig
 from sgmft.training.checkpoint import identity_of, load_training_state, save_training_state
 from sgmft.training.dataset import LabelledData
 from sgmft.utils import distributed
-from sgmft.utils.distributed_loss import BatchShard, Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard
 from sgmft.utils.runtime import keep_freed_memory
 
 
@@ -56,7 +56,7 @@ class Objective(Protocol):
         ...
 
     def step_sums(
-        self, output: Output, labels: Tensor, loss: Tensor, criterion: Criterion
+        self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
     ) -> Figures:
         """Figures, summed over the posts of a step, from the own ones and the minimised loss."""
         ...
@@ -74,7 +74,7 @@ class Classification:
     fused: bool = True
 
     def step_sums(
-        self, output: Output, labels: Tensor, loss: Tensor, criterion: Criterion
+        self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
     ) -> Figures:
         """See `Objective`; the cross-entropy alone, whatever else the network minimises."""
         logits = output.logits.detach()
@@ -208,7 +208,7 @@ def _train_epoch(
     config: TrainConfig,
     epoch: int,
     objective: Objective,
-    criterion: Criterion,
+    criterion: BatchCrossEntropy,
     accelerator: Any,
 ) -> tuple[Figures, tuple[float, float]]:
     """One pass with a model and what accelerate wraps it in: figures, and guidance entropies.
@@ -306,13 +306,13 @@ def _stops_early(history: list[Epoch], patience: int) -> bool:
 
 def _criterion(
     labels: Tensor, classes: int, config: TrainConfig, device: torch.device
-) -> Criterion:
+) -> BatchCrossEntropy:
     """Cross-entropy with label smoothing, classes weighted by inverse frequency if asked for."""
     weights = None
     if config.class_weights:
         counts = torch.bincount(labels, minlength=classes).clamp(min=1)
         weights = (len(labels) / (classes * counts.float())).to(device)
-    return Criterion(weights, config.label_smoothing)
+    return BatchCrossEntropy(weights, config.label_smoothing)
 
 
 def _copy_state(model: Network) -> dict[str, Tensor]:

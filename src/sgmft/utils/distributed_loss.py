@@ -68,7 +68,7 @@ class _Gather(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Criterion:
+class BatchCrossEntropy:
     """The cross-entropy of equation 19: the mean over the whole batch, whichever rank has a post.
 
     Attributes:

@@ -14,7 +14,7 @@ from sgmft.locator.onnx.export import write_head
 from sgmft.locator.onnx.inputs import inputs_of
 from sgmft.locator.onnx.manifest import HEAD_OUTPUTS
 from sgmft.models.experts import NgramExpert
-from sgmft.models.layers import _bisect, find
+from sgmft.models.layers import _bisect, lookup
 from sgmft.utils.onnx_session import Session
 from sgmft.utils.onnx_writer import write_graph
 
@@ -77,7 +77,7 @@ def test_the_search_that_can_be_exported_finds_the_same(size):
     rng = torch.Generator().manual_seed(size)
     vocabulary = torch.randperm(3 * size, generator=rng)[:size].sort().values
     asked = torch.arange(-2, 3 * size + 2).reshape(1, -1)
-    place, known = find(vocabulary, asked)
+    place, known = lookup(vocabulary, asked)
     other = _bisect(vocabulary, asked)
     assert torch.equal(known, torch.isin(asked, vocabulary))
     assert torch.equal(vocabulary[other] == asked, known)
@@ -87,7 +87,7 @@ def test_the_search_that_can_be_exported_finds_the_same(size):
 def test_counted_ngrams_weigh_as_ngrams_that_are_not():
     expert = NgramExpert(0, 2)
     grams = torch.tensor([[4, 4, 9, 5], [9, 4, 2, -1], [5, 5, 5, 2], [-1] * 4], dtype=torch.int32)
-    expert.rows(grams)
+    expert.fit_inputs(grams)
     torch.nn.init.normal_(expert.weight)
     different = torch.tensor([[4, 9, 5], [9, 4, 2], [5, 2, -1], [-1] * 3], dtype=torch.int32)
     counts = torch.tensor([[2, 1, 1], [1, 1, 1], [3, 1, 0], [0] * 3])

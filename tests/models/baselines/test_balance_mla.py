@@ -159,7 +159,7 @@ def test_padding_and_missing_sides_do_not_leak():
 def test_the_defaults_are_the_cards():
     config = BalanceMLAConfig(classes=7, text_width=512, image_width=1280)
     assert (config.width, config.heads, config.modulation) == (256, 8, 0.3)
-    assert METHOD.load_config("default", json.loads(json.dumps(asdict(config)))) == config
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
     assert (METHOD.name, METHOD.tokens) == ("balance-mla", True)
     assert "reconstruction" in METHOD.title
 

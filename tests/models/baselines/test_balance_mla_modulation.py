@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from sgmft.models.baselines.balance_mla import branch_coefficients
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 
@@ -82,7 +82,7 @@ def test_the_dominant_side_learns_by_exactly_its_coefficient(dominant, strength)
     plain = plain_gradients(model, batch)
     output = model(batch)
     _, y_t, y_v = (x.tolist() for x in logits_of(output))
-    scaled = gradients(model, model.loss(output, LABELS, Criterion()))
+    scaled = gradients(model, model.loss(output, LABELS, BatchCrossEntropy()))
     both = slow_coefficients(y_t, y_v, LABELS.tolist(), strength)
     coefficient = both[dominant == "image"]
     assert 0 < coefficient < 0.75 and max(both) == 1
@@ -102,7 +102,7 @@ def test_balanced_branches_and_modulation_zero_scale_nothing(strength):
                 head.weight.zero_()
                 head.bias.copy_(torch.tensor([0.5, -0.3, 0.1]))
     plain = plain_gradients(model, batch)
-    scaled = gradients(model, model.loss(model(batch), LABELS, Criterion()))
+    scaled = gradients(model, model.loss(model(batch), LABELS, BatchCrossEntropy()))
     for name, grad in plain.items():
         close(scaled[name], grad)
 
@@ -111,7 +111,7 @@ def test_the_loss_is_three_cross_entropies_and_changes_no_number():
     model, batch = randomised(), random_batch()
     output = model(batch)
     before = [x.detach().clone() for x in (*logits_of(output), output.fused)]
-    loss = model.loss(output, LABELS, Criterion())
+    loss = model.loss(output, LABELS, BatchCrossEntropy())
     expected = 0.0
     for rows in logits_of(output):
         for row, label in zip(rows.tolist(), LABELS.tolist(), strict=True):
@@ -125,15 +125,15 @@ def test_the_loss_is_three_cross_entropies_and_changes_no_number():
 
 def test_one_steps_scaling_is_not_left_behind():
     model, batch = randomised(), random_batch()
-    first = gradients(model, model.loss(model(batch), LABELS, Criterion()))
-    again = gradients(model, model.loss(model(batch), LABELS, Criterion()))
+    first = gradients(model, model.loss(model(batch), LABELS, BatchCrossEntropy()))
+    again = gradients(model, model.loss(model(batch), LABELS, BatchCrossEntropy()))
     for name, grad in first.items():
         assert torch.equal(again[name], grad), name
 
 
 def test_the_loss_can_be_asked_for_without_gradients():
     model, batch = randomised(), random_batch()
-    expected = model.loss(model(batch), LABELS, Criterion()).item()
+    expected = model.loss(model(batch), LABELS, BatchCrossEntropy()).item()
     for quiet in (torch.no_grad(), torch.inference_mode()):
         with quiet:
-            assert model.loss(model(batch), LABELS, Criterion()).item() == expected
+            assert model.loss(model(batch), LABELS, BatchCrossEntropy()).item() == expected

@@ -191,7 +191,7 @@ def test_towers_are_uni_modal():
 
 def test_a_config_survives_json():
     config = replace(SMALL, layers=4, scale="unit")
-    assert METHOD.load_config("default", json.loads(json.dumps(asdict(config)))) == config
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_the_method_says_what_it_is():
     assert METHOD.source == "Xu et al. 2023"
     for words in ("random initialisation", "three levels", "cached final-layer features"):
         assert words in METHOD.note
-    assert set(METHOD.setting_kinds("default")) == {
+    assert set(METHOD.setting_kinds()) == {
         "width",
         "heads",
         "layers",

@@ -19,7 +19,7 @@ from sgmft.models.base import ClosedFormNetwork, Network
 from sgmft.models.inference import predict_logits
 from sgmft.models.registry import METHODS
 from sgmft.training.fit import TrainingTask, fit_network
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 CLASSES, POSTS = 3, 32
 SYSTEMS = {  # as printed, SG-MFT learns too slowly for these tests; its network is the elements'
@@ -109,7 +109,7 @@ def test_a_hundred_steps_learn_32_posts_by_heart(name):
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(100):
         optimizer.zero_grad()
-        network.loss(network(batch), work.data.labels, Criterion()).backward()
+        network.loss(network(batch), work.data.labels, BatchCrossEntropy()).backward()
         optimizer.step()
     right = predict_logits(network, work.data.features).logits.argmax(-1) == work.data.labels
     assert right.float().mean() >= 0.97
@@ -120,7 +120,7 @@ def test_gradients_reach_every_parameter(name):
     work = task(name)
     network = work.network(work.data.features).train()
     batch = everything(network, work.data.features)
-    network.loss(network(batch), work.data.labels, Criterion()).backward()
+    network.loss(network(batch), work.data.labels, BatchCrossEntropy()).backward()
     dead = {key for key, x in network.named_parameters() if x.requires_grad and x.grad is None}
     still = {
         key

@@ -212,7 +212,7 @@ def test_gradients_reach_the_image_before_and_after_the_connected_layer():
 
 def test_a_config_survives_json():
     config = replace(SMALL, layers=4, scale="unit")
-    assert METHOD.load_config("default", json.loads(json.dumps(asdict(config)))) == config
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_pooled_features_are_refused():
 def test_the_method_says_what_it_is():
     assert (METHOD.name, METHOD.title, METHOD.tokens) == ("mplug", "mPLUG", True)
     assert "random initialisation" in METHOD.note
-    assert set(METHOD.setting_kinds("default")) == {
+    assert set(METHOD.setting_kinds()) == {
         "width",
         "heads",
         "layers",

@@ -249,7 +249,7 @@ def test_what_stands_under_a_missing_side_is_never_read(method, value):
 def test_saved_and_loaded_it_says_the_same(method, tmp_path):
     training, labels = features()
     network = solved(method, training, labels)
-    config = method.load_config("default", json.loads(json.dumps(asdict(network.config))))
+    config = method.load_config(json.loads(json.dumps(asdict(network.config))))
     assert config == network.config
     loaded = method.network(config).double()
     save_model(network, str(tmp_path / "m.safetensors"))
@@ -282,7 +282,7 @@ def test_training_is_one_line_of_log_on_all_posts(method):
 def test_methods_have_no_settings():
     names = ["linear-probe", "text-only", "image-only", "late-average"]
     assert [method.name for method in ALL] == names
-    assert all(method.setting_kinds("default") == {} for method in ALL)
+    assert all(method.setting_kinds() == {} for method in ALL)
 
 
 def test_no_warning_where_the_solver_stops_early(monkeypatch):

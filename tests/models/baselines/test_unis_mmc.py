@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.unis_mmc import METHOD, UniSMMC, UniSMMCConfig
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 from token_batches import normal
 
 SMALL = UniSMMCConfig(classes=3, text_width=7, image_width=5, width=6)
@@ -122,7 +122,9 @@ def test_the_loss_is_three_cross_entropies_and_the_contrast(contrast, tau):
     mmc = slow_contrast(t, v, *right, (HAS_TEXT & HAS_IMAGE).tolist(), tau)
     assert mmc > 0.01  # the labels make it count
     expected = sum(slow_cross_entropy(x, y) for x in (text, image, both)) + contrast * mmc
-    assert model.loss(output, labels, Criterion()).item() == pytest.approx(expected, rel=1e-10)
+    assert model.loss(output, labels, BatchCrossEntropy()).item() == pytest.approx(
+        expected, rel=1e-10
+    )
 
 
 def test_without_contrast_the_representations_learn_by_the_labels_alone():
@@ -132,7 +134,7 @@ def test_without_contrast_the_representations_learn_by_the_labels_alone():
         output = model(random_batch())
         labels = mixed_labels(output)
         logits = (output.parts["text_logits"], output.parts["image_logits"], output.logits)
-        loss = model.loss(output, labels, Criterion())
+        loss = model.loss(output, labels, BatchCrossEntropy())
         if contrast is None:
             loss = sum(cross_entropy(x, labels) for x in logits)
         grads.append(torch.autograd.grad(loss, model.text.project.weight)[0])
@@ -144,7 +146,7 @@ def test_the_criterion_given_is_used_for_all_three_heads():
     model = randomised()
     output, seen = model(random_batch()), []
 
-    class Watching(Criterion):
+    class Watching(BatchCrossEntropy):
         def __call__(self, logits, labels):
             seen.append(logits)
             return super().__call__(logits, labels)
@@ -160,7 +162,7 @@ def test_the_criterion_given_is_used_for_all_three_heads():
 def test_it_learns_where_no_post_has_both_sides():
     model = randomised()
     batch = random_batch()._replace(has_text=flags("11110000"), has_image=flags("00001111"))
-    model.loss(model(batch), torch.arange(8) % 3, Criterion()).backward()
+    model.loss(model(batch), torch.arange(8) % 3, BatchCrossEntropy()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all(), name
         assert p.grad.abs().sum() > 0, name
@@ -182,7 +184,7 @@ def test_the_defaults_are_the_cards():
         (256, 256),
         (7, 256),
     ]
-    assert METHOD.load_config("default", json.loads(json.dumps(asdict(config)))) == config
+    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
     assert (METHOD.name, METHOD.tokens) == ("unis-mmc", False)
 
 

@@ -144,7 +144,7 @@ def test_the_training_posts_decide_the_vocabulary(name):
     made = network(name, "家", "学校", "家")
     assert made.config.vocabulary_size == 2
     assert made.text.embeddings.embedding.num_embeddings == 3
-    assert "vocabulary_size" not in METHODS[name].setting_kinds("default")
+    assert "vocabulary_size" not in METHODS[name].setting_kinds()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -185,7 +185,7 @@ def test_a_missing_text_is_its_null_vector_whatever_stands_there(name):
 def test_settings_and_weights_hold_the_vocabulary(name, tmp_path):
     made, method = network(name, "家", "学校", "电影"), METHODS[name]
     save_file(made.state_dict(), tmp_path / "weights.safetensors")
-    config = method.load_config("default", json.loads(json.dumps(asdict(made.config))))
+    config = method.load_config(json.loads(json.dumps(asdict(made.config))))
     assert config == made.config
     again = method.network(config).eval()
     again.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)

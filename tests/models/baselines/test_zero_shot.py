@@ -139,7 +139,7 @@ def test_training_fills_the_prompts_and_ignores_the_labels():
 
 def test_saved_and_loaded_it_says_the_same(tmp_path):
     network, batch = made(scale_factor=7.0), posts()
-    config = METHOD.load_config("default", json.loads(json.dumps(asdict(network.config))))
+    config = METHOD.load_config(json.loads(json.dumps(asdict(network.config))))
     assert config == network.config
     loaded = ZeroShot(config).double()
     save_model(network, str(tmp_path / "m.safetensors"))

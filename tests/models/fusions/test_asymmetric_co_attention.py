@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sgmft.errors import SgmftError
-from sgmft.models.attention import Heads
+from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, AsymmetricCoAttention
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 from token_batches import (
     HEADS,
     IMAGE_MASK,
@@ -21,7 +21,7 @@ from token_batches import (
 
 def made(layers=2):
     torch.manual_seed(0)
-    return randomize(AsymmetricCoAttention(D, Heads(HEADS), layers))
+    return randomize(AsymmetricCoAttention(D, AttentionHeads(HEADS), layers))
 
 
 # --- one post and one head at a time ---
@@ -76,8 +76,10 @@ def test_a_block_for_every_two_layers(layers, blocks):
 
 @pytest.mark.parametrize("layers", [2, 4, 6])
 def test_it_is_as_large_as_the_sfm(layers):
-    ours = count_parameters(AsymmetricCoAttention(64, Heads(8), layers))
-    assert ours == pytest.approx(count_parameters(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
+    ours = count_parameters(AsymmetricCoAttention(64, AttentionHeads(8), layers))
+    assert ours == pytest.approx(
+        count_parameters(FUSIONS["sfm"](64, AttentionHeads(8), layers)), rel=0.1
+    )
 
 
 def test_every_block_reads_the_image_as_it_came():
@@ -122,8 +124,8 @@ def test_padding_does_not_leak(mode):
 
 def test_the_elements_view_is_refused():
     with pytest.raises(SgmftError, match=r"asymmetric-co-attention .*view=tokens"):
-        FUSIONS["asymmetric-co-attention"](16, Heads(2, 1), 2)
+        FUSIONS["asymmetric-co-attention"](16, AttentionHeads(2, 1), 2)
     with pytest.raises(SgmftError, match="view=tokens"):
         SGMFT(
-            ModelConfig(classes=3, text_width=16, image_width=16, fusion="asymmetric-co-attention")
+            SGMFTConfig(classes=3, text_width=16, image_width=16, fusion="asymmetric-co-attention")
         )

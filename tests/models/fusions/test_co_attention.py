@@ -9,10 +9,10 @@ from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBert
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.attention import Heads
+from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, CoAttention
 from sgmft.models.layers import CrossModalLayer, additive_mask
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 from token_batches import (
     HEADS,
     IMAGE_MASK,
@@ -28,7 +28,7 @@ from token_batches import (
 
 def made(layers=2):
     torch.manual_seed(0)
-    return randomize(CoAttention(D, Heads(HEADS), layers))
+    return randomize(CoAttention(D, AttentionHeads(HEADS), layers))
 
 
 # --- one post and one head at a time ---
@@ -128,8 +128,8 @@ def test_a_cross_modal_layer_for_every_two_layers(layers, blocks):
 def test_it_is_about_as_large_as_the_sfm(layers):
     """18 D² for 16 D², and biases and norms, which the SFM has none of."""
     for width in (64, 256):
-        module = CoAttention(width, Heads(8), layers)
-        sfm = count_parameters(FUSIONS["sfm"](width, Heads(8), layers))
+        module = CoAttention(width, AttentionHeads(8), layers)
+        sfm = count_parameters(FUSIONS["sfm"](width, AttentionHeads(8), layers))
         assert sum(p.numel() for p in module.parameters() if p.dim() == 2) == sfm * 18 / 16
         assert count_parameters(module) == pytest.approx(sfm, rel=0.16 if width == 64 else 0.135)
 
@@ -176,9 +176,9 @@ def test_dropout_works_in_training_only():
 
 def test_the_elements_view_is_refused():
     with pytest.raises(SgmftError, match=r"co-attention .*view=tokens"):
-        FUSIONS["co-attention"](16, Heads(2, 1), 2)
+        FUSIONS["co-attention"](16, AttentionHeads(2, 1), 2)
     with pytest.raises(SgmftError, match="view=tokens"):
-        SGMFT(ModelConfig(classes=3, text_width=16, image_width=16, fusion="co-attention"))
+        SGMFT(SGMFTConfig(classes=3, text_width=16, image_width=16, fusion="co-attention"))
 
 
 # --- in the SFM's place ---
@@ -186,7 +186,7 @@ def test_the_elements_view_is_refused():
 
 def model_and_batch(sim, seed=0):
     torch.manual_seed(seed)
-    config = ModelConfig(
+    config = SGMFTConfig(
         classes=3,
         text_width=12,
         image_width=10,

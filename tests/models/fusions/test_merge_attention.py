@@ -6,9 +6,9 @@ from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.attention import Heads
+from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, MergeAttention
-from sgmft.models.sgmft import SGMFT, ModelConfig
+from sgmft.models.sgmft import SGMFT, SGMFTConfig
 from token_batches import (
     HEADS,
     IMAGE_MASK,
@@ -26,7 +26,7 @@ ATTENTION = ["asymmetric-co-attention", "merge-attention"]
 
 def made(layers=2):
     torch.manual_seed(0)
-    return randomize(MergeAttention(D, Heads(HEADS), layers))
+    return randomize(MergeAttention(D, AttentionHeads(HEADS), layers))
 
 
 # --- one post and one head at a time ---
@@ -74,8 +74,10 @@ def test_words_and_regions_are_one_sequence(layers, mode):
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_it_is_as_large_as_the_sfm(layers):
-    ours = count_parameters(MergeAttention(64, Heads(8), layers))
-    assert ours == pytest.approx(count_parameters(FUSIONS["sfm"](64, Heads(8), layers)), rel=0.1)
+    ours = count_parameters(MergeAttention(64, AttentionHeads(8), layers))
+    assert ours == pytest.approx(
+        count_parameters(FUSIONS["sfm"](64, AttentionHeads(8), layers)), rel=0.1
+    )
 
 
 def test_the_order_within_a_side_does_not_count():
@@ -131,7 +133,7 @@ def test_training_without_dropout_computes_what_evaluation_does():
 
 def test_the_elements_view_is_refused():
     with pytest.raises(SgmftError, match=r"merge-attention .*view=tokens"):
-        FUSIONS["merge-attention"](16, Heads(2, 1), 2)
+        FUSIONS["merge-attention"](16, AttentionHeads(2, 1), 2)
 
 
 # --- in the SFM's place ---
@@ -141,7 +143,7 @@ def test_the_elements_view_is_refused():
 @pytest.mark.parametrize("sim", [True, False])
 def test_a_model_with_it_learns(fusion, sim):
     torch.manual_seed(0)
-    config = ModelConfig(
+    config = SGMFTConfig(
         classes=3,
         text_width=12,
         image_width=10,

@@ -12,12 +12,12 @@ from sgmft.models.attention import check_heads
 from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.fusions import pool
 from sgmft.models.method import Method
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 
 @dataclass(frozen=True)
 class BalanceMLAConfig(NetworkConfig):
-    """What decides the network's shape and objective.
+    """Settings of the network and its objective.
 
     Attributes:
         width: D. The manuscript's is 512; 256 is the size of the systems compared with it.
@@ -40,7 +40,7 @@ class BalanceMLAConfig(NetworkConfig):
 def branch_coefficients(
     text_logits: Tensor, image_logits: Tensor, labels: Tensor, modulation: float = 0.3
 ) -> Tensor:
-    """What the gradients of the two branches are multiplied by (2,), text first.
+    """Factors (2,) for the gradients of the two branches, text first.
 
     rho, the batch's summed probability of the right class in one branch over that in the other, is
     above 1 for the dominant branch, which gets 1 - tanh(modulation * rho). The other gets 1, and
@@ -60,7 +60,7 @@ def branch_coefficients(
 
 
 class BalanceMLA(BimodalNetwork):
-    """Each side reads the other and decides; the decisions are mixed class by class."""
+    """Each modality attends to the other and decides; the decisions are mixed class by class."""
 
     config: BalanceMLAConfig
 
@@ -75,8 +75,8 @@ class BalanceMLA(BimodalNetwork):
     def forward(self, batch: Batch) -> Output:
         """Token features of B posts to logits (B, K): alpha * y_t + (1 - alpha) * y_v."""
         text, image, text_mask, image_mask = self.token_inputs(batch)  # P_t T, P_v V
-        f_t = pool(text + self._read(text, image, image_mask), text_mask)  # (B, D)
-        f_v = pool(image + self._read(image, text, text_mask), image_mask)
+        f_t = pool(text + self._attend(text, image, image_mask), text_mask)  # (B, D)
+        f_v = pool(image + self._attend(image, text, text_mask), image_mask)
         text_logits, image_logits = self.text_head(f_t), self.image_head(f_v)  # (B, K)
         fused = torch.cat([f_t, f_v], -1)  # (B, 2D)
         alpha = torch.sigmoid(self.weigh(fused))  # (B, K)
@@ -89,30 +89,31 @@ class BalanceMLA(BimodalNetwork):
         }
         return Output(logits, fused, parts=parts)
 
-    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """CE(y) + CE(y_t) + CE(y_v), once for each forward pass.
 
-        As in OGM-GE, what the dominant side learns by is scaled by `branch_coefficients`: the
-        gradients of its projection, null token and picture index, through whatever path they come.
-        What both sides share, and the heads, learn unscaled.
+        As in OGM-GE, the gradients of the dominant modality's projection, null token and image
+        index are scaled by `branch_coefficients`, through whatever path they come. What both
+        modalities share, and the heads, learn unscaled.
         """
         assert output.parts is not None
-        sides = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
+        inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
         whole, modulation = criterion.gather, self.config.modulation  # of all posts of the step
-        seen = whole(alone[0]), whole(alone[1]), whole(labels)
-        coefficients = branch_coefficients(*seen, modulation)
-        for side, coefficient in zip(sides, coefficients, strict=True):
-            if side.requires_grad:
-                side.register_hook(coefficient.mul)
+        coefficients = branch_coefficients(
+            whole(alone[0]), whole(alone[1]), whole(labels), modulation
+        )
+        for x, coefficient in zip(inputs, coefficients, strict=True):
+            if x.requires_grad:
+                x.register_hook(coefficient.mul)
         return criterion(output.logits, labels) + sum(criterion(x, labels) for x in alone)
 
-    def _read(self, asks: Tensor, other: Tensor, mask: Tensor) -> Tensor:
-        """Queries (B, n, D) on the other side (B, m, D), whose mask (B, m) is True where real."""
-        read: Tensor = self.attention(
-            asks, other, other, key_padding_mask=~mask, need_weights=False
+    def _attend(self, queries: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+        """Attend from (B, n, D) to the other modality (B, m, D), whose mask is True where real."""
+        attended: Tensor = self.attention(
+            queries, other, other, key_padding_mask=~mask, need_weights=False
         )[0]
-        return read
+        return attended
 
 
 METHOD = Method(

@@ -26,7 +26,7 @@ class BridgeTowerConfig(TransformerConfig):
 
 
 class Tower(nn.Module):
-    """One modality's way up: its learned class token, uni-modal layers, and bridges to the side.
+    """One modality's tower: learned class token, uni-modal layers, bridges to cross-modal ones.
 
     Args:
         config: of the whole network.
@@ -56,7 +56,7 @@ class Tower(nn.Module):
         return out if isinstance(out, Tensor) else out[0]  # a tuple up to transformers 4
 
     def bridge(self, k: int, tokens: Tensor, stream: Tensor | None) -> Tensor:
-        """What level k's cross-modal layer reads: LN(T_1) first, then LN(T_k + x)."""
+        """Input of level k's cross-modal layer: LN(T_1) first, then LN(T_k + x)."""
         x: Tensor = tokens + self.type_embedding
         x = self.norm(x) if stream is None else self.bridges[k - 2](x, stream, None)
         return x
@@ -77,7 +77,7 @@ class BridgeTower(BimodalNetwork):
 
     def __init__(self, config: BridgeTowerConfig) -> None:
         D, c = config.width, config
-        super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images, pooled=False)
+        super().__init__(c, D, scale=c.scale, tokens=True, max_images=c.max_images, pooled=False)
         self.text_tower, self.image_tower = Tower(c), Tower(c)
         self.cross_modal = nn.ModuleList(
             CrossModalLayer(D, c.heads, c.hidden, c.dropout) for _ in range(c.layers)

@@ -1,7 +1,7 @@
-"""Zero-shot classification by descriptions of the labels, of texts and of pictures.
+"""Zero-shot classification of texts and images by descriptions of the labels.
 
-A post's text and picture each get a vector in the space of the descriptions. Where the encoder's
-towers share no space, a picture's is that of ConSE (Norouzi et al. 2014, "Zero-shot learning by
+A post's text and image each get a vector in the space of the descriptions. Where the encoder's
+towers share no space, an image's is that of ConSE (Norouzi et al. 2014, "Zero-shot learning by
 convex combination of semantic embeddings"): the mean of the class names' vectors, weighted by a
 classifier's probabilities of the most probable classes.
 """
@@ -21,7 +21,7 @@ from sgmft.models.method import Method
 
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 
-SIDES = 2  # text and picture
+MODALITIES = 2  # text and image
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class DescribedConfig(NetworkConfig):
     """Settings of zero-shot classification by descriptions.
 
     Attributes:
-        heads: G, how many classifiers there are of a picture; 0 for none.
+        heads: G, how many classifiers of images there are; 0 for none.
         picture_classes: C, the classes they know.
-        top: how many of the most probable classes make a picture's vector (ConSE's T).
-        scale_factor: on the sum of both sides' standardised cosines, before the softmax; it
+        top: how many of the most probable classes make an image's vector (ConSE's T).
+        scale_factor: on the sum of both modalities' standardised cosines, before the softmax; it
             changes no label, only how sure the probabilities are.
 
     Raises:
@@ -48,22 +48,22 @@ class DescribedConfig(NetworkConfig):
         super().__post_init__()
         self._require("scale_factor")
 
-    def _least(self, name: str) -> int:
+    def _minimum(self, name: str) -> int:
         return 0 if name in ("heads", "picture_classes") else 1
 
     @property
     def reads_images(self) -> bool:
-        """Whether a picture has a vector in the descriptions' space."""
+        """Whether an image has a vector in the descriptions' space."""
         return self.heads > 0 or (self.shared_space and self.word_width == self.image_width)
 
 
 class Described(ClosedFormNetwork):
-    """Logits are the sums of both sides' standardised cosines with the labels' descriptions.
+    """Logits are sums of both modalities' standardised cosines with the labels' descriptions.
 
     Some descriptions are near to everything, so each label's cosines are standardised, for texts
-    and pictures apart: by mean and variance over the posts it was adapted to, and over the
+    and images separately: by mean and variance over the posts it was adapted to, and over the
     reference texts, which count as `PRIOR` posts; of one post alone, by the latter only. A missing
-    side adds 0.
+    modality adds 0.
     """
 
     config: DescribedConfig
@@ -72,7 +72,7 @@ class Described(ClosedFormNetwork):
     weight: Tensor  # (G, C, W)
     bias: Tensor  # (G, C)
     reference: Tensor  # (2, K) mean and variance of the reference's cosines
-    count: Tensor  # (2,) posts adapted to that have a text, a picture
+    count: Tensor  # (2,) posts adapted to that have a text, an image
     total: Tensor  # (2, K) sums of their cosines
     squares: Tensor  # (2, K) sums of their squares
 
@@ -85,9 +85,9 @@ class Described(ClosedFormNetwork):
             "weight": (G, C, config.image_width // max(1, G)),
             "bias": (G, C),
             "reference": (2, K),
-            "count": (SIDES,),
-            "total": (SIDES, K),
-            "squares": (SIDES, K),
+            "count": (MODALITIES,),
+            "total": (MODALITIES, K),
+            "squares": (MODALITIES, K),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -113,23 +113,23 @@ class Described(ClosedFormNetwork):
     @torch.no_grad()
     def adapt(self, batch: Batch) -> None:
         """Add the cosines of these posts to those that standardise."""
-        for side, (cosines, has) in enumerate(self._cosines(batch)):
-            seen = cosines[has]
-            self.count[side] += len(seen)
-            self.total[side] += seen.sum(0)
-            self.squares[side] += seen.square().sum(0)
+        for i, (cosines, has) in enumerate(self._cosines(batch)):
+            present = cosines[has]
+            self.count[i] += len(present)
+            self.total[i] += present.sum(0)
+            self.squares[i] += present.square().sum(0)
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         mean, variance = self._moments()
         scores = torch.zeros(len(batch.text), self.config.classes).to(self.prompts)
-        for side, (cosines, has) in enumerate(self._cosines(batch)):
-            standard = (cosines - mean[side]) / variance[side].clamp(min=1e-8).sqrt()
+        for i, (cosines, has) in enumerate(self._cosines(batch)):
+            standard = (cosines - mean[i]) / variance[i].clamp(min=1e-8).sqrt()
             scores = scores + torch.where(has[:, None], standard, 0.0)
         return Output(self.config.scale_factor * scores, scores)
 
     def image_vectors(self, image: Tensor) -> Tensor:
-        """Pooled picture features (B, Dv) to unit vectors (B, Dw) in the descriptions' space."""
+        """Pooled image features (B, Dv) to unit vectors (B, Dw) in the descriptions' space."""
         c = self.config
         if not c.heads:
             return normalize(image, dim=-1)
@@ -140,13 +140,13 @@ class Described(ClosedFormNetwork):
         return normalize((best[..., None] * self.names[where]).sum(1), dim=-1)
 
     def _cosines(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Of each side that is read, cosines (B, K) and whether it is there (B,)."""
+        """Cosines (B, K) of each modality that is read, and whether it is there (B,)."""
         text = torch.where(batch.has_text[:, None], batch.text[:, : self.config.word_width], 0.0)
-        sides = [(normalize(text, dim=-1) @ self.prompts.T, batch.has_text)]
+        cosines = [(normalize(text, dim=-1) @ self.prompts.T, batch.has_text)]
         if self.config.reads_images:
             image = torch.where(batch.has_image[:, None], batch.image, 0.0)
-            sides.append((self.image_vectors(image) @ self.prompts.T, batch.has_image))
-        return sides
+            cosines.append((self.image_vectors(image) @ self.prompts.T, batch.has_image))
+        return cosines
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the cosines, (2, K) each, of posts and reference together."""

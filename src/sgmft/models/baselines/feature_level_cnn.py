@@ -1,4 +1,4 @@
-"""Feature-level fusion CNNs (Meng et al. 2017): TextCNN beside a picture's CNN feature."""
+"""Feature-level fusion CNNs (Meng et al. 2017): TextCNN beside an image's CNN feature."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TextCNN(nn.Module):
 
 
 def text_cnn(config: TextCNNConfig) -> WordInput:
-    """The text side of a network with a TextCNN."""
+    """The text's input of a network with a TextCNN."""
     size, width = config.vocabulary_size, config.embedding_width
     pool = TextCNN(width, config.windows, config.filters)
     return WordInput(size, width, pool, config.text_features)
@@ -80,7 +80,7 @@ def text_cnn(config: TextCNNConfig) -> WordInput:
 class FeatureLevelCNN(WordNetwork):
     """The two features side by side, dropout, one linear layer.
 
-    The picture feature is projected to the text vector's width, so that both weigh alike.
+    The image feature is projected to the text vector's width, so that both weigh alike.
     """
 
     config: TextCNNConfig
@@ -94,7 +94,7 @@ class FeatureLevelCNN(WordNetwork):
         self.classifier = nn.Linear(2 * D, c.classes)
 
     def forward(self, batch: Batch) -> Output:
-        """Word features and pooled picture features of B posts to logits (B, K).
+        """Word features and pooled image features of B posts to logits (B, K).
 
         Raises:
             SgmftError: the batch holds pooled features only.

@@ -1,4 +1,4 @@
-"""Late averaging: the mean of what a text probe and an image probe say."""
+"""Late averaging: the mean of a text probe's and an image probe's probabilities."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sgmft.models.method import Method
 
 
 class LateAverage(ClosedFormNetwork):
-    """The mean of the two unimodal probes' probabilities; one side's alone without the other.
+    """The mean of the two unimodal probes' probabilities, or one's where a modality is missing.
 
-    Each probe is fitted to the training posts that have its side.
+    Each probe is fitted to the training posts that have its modality.
     """
 
     text: TextOnly
@@ -38,7 +38,7 @@ class LateAverage(ClosedFormNetwork):
 
 
 def _average(batch: Batch, text: Tensor, image: Tensor) -> Tensor:
-    """Logarithms of the mean of both sides' probabilities, or one side's (B, K)."""
+    """Logarithms of the mean of both modalities' probabilities, or one's (B, K)."""
     t, v = text.log_softmax(-1), image.log_softmax(-1)
     has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
     both = torch.logaddexp(t, v) - math.log(2)

@@ -1,6 +1,6 @@
-"""Linear probes: logistic regression on pooled features of both sides, of the text, of the image.
+"""Linear probes: logistic regression on pooled features of both modalities, of one.
 
-What every practitioner tries first: a logistic regression on frozen features, its penalty chosen by
+Practitioners try them first: a logistic regression on frozen features, its penalty chosen by
 cross-validation.
 """
 
@@ -24,18 +24,18 @@ FOLDS = 5  # of the training posts
 class LinearProbe(ClosedFormNetwork):
     """Multinomial logistic regression on the standardised pooled features [t; v].
 
-    A missing side is zeros. A post without any side that the probe reads gets the class
+    A missing modality is zeros. A post without any that the probe reads gets the class
     frequencies of the training posts, and teaches nothing else. See `sgmft.models.experts` for how
     features are standardised and the penalty is chosen.
     """
 
-    sides: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
+    modalities: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
     prior: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         widths = {"text": config.text_width, "image": config.image_width}
-        self.expert = DenseExpert(sum(widths[side] for side in self.sides), config.classes)
+        self.expert = DenseExpert(sum(widths[name] for name in self.modalities), config.classes)
         self.register_buffer("prior", torch.zeros(config.classes))  # logarithms
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class LinearProbe(ClosedFormNetwork):
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), zeros where missing, and whether there are any (B,)."""
         given = {"text": (batch.text, batch.has_text), "image": (batch.image, batch.has_image)}
-        parts = [given[side] for side in self.sides]
+        parts = [given[name] for name in self.modalities]
         x = torch.cat([torch.where(has[:, None], x, 0.0) for x, has in parts], -1)
         return x, torch.stack([has for _, has in parts]).any(0)
 
@@ -65,13 +65,13 @@ class LinearProbe(ClosedFormNetwork):
 class TextOnly(LinearProbe):
     """Logistic regression on the standardised text; class frequencies for posts without one."""
 
-    sides = ("text",)
+    modalities = ("text",)
 
 
 class ImageOnly(LinearProbe):
     """Logistic regression on the standardised image; class frequencies for posts without one."""
 
-    sides = ("image",)
+    modalities = ("image",)
 
 
 PROBE = {"default": Preset("default", refit=True)}

@@ -1,4 +1,4 @@
-"""Low-rank fusion (Wang et al. 2021): a bilinear product of text and picture, of low rank."""
+"""Low-rank fusion (Wang et al. 2021): a bilinear product of text and image, of low rank."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LowRankFusion(nn.Module):
     """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]); the bias is the last column of W.
 
     Weights start such that inputs of unit variance give a sum of unit variance, of which the
-    product of both sides and each side alone have equal shares.
+    product of both modalities and each alone have equal shares.
 
     Args:
         text_width, image_width: of t and v.
@@ -43,10 +43,10 @@ class LowRankFusion(nn.Module):
         self.rank = rank
         self.text = nn.Linear(text_width, rank * width)
         self.image = nn.Linear(image_width, rank * width)
-        for side in (self.text, self.image):
+        for linear in (self.text, self.image):
             variance = 0.5 * rank**-0.5
-            nn.init.normal_(side.weight, std=(variance / side.in_features) ** 0.5)
-            nn.init.normal_(side.bias, std=variance**0.5)
+            nn.init.normal_(linear.weight, std=(variance / linear.in_features) ** 0.5)
+            nn.init.normal_(linear.bias, std=variance**0.5)
 
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
         """t (B, Dt) and v (B, Dv) -> h (B, D)."""
@@ -56,7 +56,7 @@ class LowRankFusion(nn.Module):
 
 
 class LowRank(WordNetwork):
-    """TextCNN and the picture feature, fused by products; dropout, one linear layer."""
+    """TextCNN and the image feature, fused by products; dropout, one linear layer."""
 
     config: LowRankConfig
 
@@ -70,7 +70,7 @@ class LowRank(WordNetwork):
         self.classifier = nn.Linear(c.width, c.classes)
 
     def forward(self, batch: Batch) -> Output:
-        """Word features and pooled picture features of B posts to logits (B, K).
+        """Word features and pooled image features of B posts to logits (B, K).
 
         Raises:
             SgmftError: the batch holds pooled features only.

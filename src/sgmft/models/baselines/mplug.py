@@ -44,7 +44,7 @@ class MPLUG(BimodalNetwork):
 
     def __init__(self, config: MPLUGConfig) -> None:
         D, c = config.width, config
-        super().__init__(c, D, scale=c.scale, tokens=True, pictures=c.max_images, pooled=False)
+        super().__init__(c, D, scale=c.scale, tokens=True, max_images=c.max_images, pooled=False)
         self.class_token = nn.Parameter(torch.randn(D) * D**-0.5)
         shape = (D, c.heads, c.hidden, c.dropout)
         self.layers = nn.ModuleList(

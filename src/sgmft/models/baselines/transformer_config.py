@@ -1,4 +1,4 @@
-"""What the compared transformers have in common: their size, and what comes in."""
+"""Settings that all compared transformers have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TransformerConfig(NetworkConfig):
         hidden_ratio: feed-forward width over D.
         dropout: in attention and after each part of a layer.
         scale: of the features that come in.
-        max_images: pictures of one post told apart.
+        max_images: images of one post with an index of their own.
     """
 
     width: int = 128

@@ -11,12 +11,12 @@ from torch.nn.functional import cosine_similarity
 from sgmft.features.batch import Batch
 from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.method import Method
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 
 @dataclass(frozen=True)
 class UniSMMCConfig(NetworkConfig):
-    """What decides the network's shape and objective.
+    """Settings of the network and its objective.
 
     Attributes:
         width: D of the representations r_t and r_v, and of the heads' hidden layers.
@@ -52,12 +52,12 @@ def multimodal_contrast(
     A post is in P where the predictions from text alone and from image alone are both right, in S
     where exactly one is, and in N where neither is. In S the right modality is detached, so that
     only the wrong one moves; in P and N both move, closer in P and apart in N. Without a post in P
-    or S the loss is 0; without one in N it is 0 too, as the formula says.
+    or S the loss is 0; without one in N it is 0 too, as in the formula.
 
     Args:
         text, image: r_t and r_v (B, D).
         text_correct, image_correct: (B,) bool, whether the unimodal prediction is right.
-        paired: (B,) bool, whether a post has both sides; the others take no part.
+        paired: (B,) bool, whether a post has both modalities; the others take no part.
         temperature: tau.
     """
     text, image = text[paired], image[paired]  # (pairs, D)
@@ -98,7 +98,7 @@ class UniSMMC(BimodalNetwork):
         }
         return Output(logits, fused, parts=parts)
 
-    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
         assert output.parts is not None
         parts, whole = output.parts, criterion.gather  # the contrast is of all posts of the step

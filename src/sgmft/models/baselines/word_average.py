@@ -1,4 +1,4 @@
-"""The Baseline of SG-MFT's Table 2: word embeddings, a picture's CNN feature, the classifier."""
+"""The Baseline of SG-MFT's Table 2: word embeddings, an image's CNN feature, the classifier."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ProjectedMean(nn.Module):
 
 
 class WordAverage(WordNetwork):
-    """The sum of both sides, as in Table 2's other rows, and SG-MFT's own classifier (eq. 18)."""
+    """The sum of both modalities, as in Table 2's other rows, and SG-MFT's classifier (eq. 18)."""
 
     config: WordAverageConfig
 
@@ -69,7 +69,7 @@ class WordAverage(WordNetwork):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, batch: Batch) -> Output:
-        """Word features and pooled picture features of B posts to logits (B, K).
+        """Word features and pooled image features of B posts to logits (B, K).
 
         Raises:
             SgmftError: the batch holds pooled features only.

@@ -11,7 +11,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
 from sgmft.models.base import ModalityInput, Network, NetworkConfig, Scale, Vectors
-from sgmft.models.layers import find
+from sgmft.models.layers import lookup
 from sgmft.models.method import BUDGET
 from sgmft.models.presets import Preset
 
@@ -24,13 +24,13 @@ NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
 
 @dataclass(frozen=True)
 class WordConfig(NetworkConfig):
-    """What all networks with learned word embeddings have in common.
+    """Settings of all networks with learned word embeddings.
 
     Attributes:
         vocabulary_size: V, different words; the training posts decide it.
         embedding_width: E, numbers in one word's embedding.
         dropout: share of the classifier's inputs dropped in training.
-        scale: of the picture features; "unit" by default, since 1280 standardised numbers are
+        scale: of the image features; "unit" by default, since 1280 standardised numbers are
             learned, and overfitted, in an epoch or two, before any word embedding is.
     """
 
@@ -68,7 +68,7 @@ class WordEmbeddings(nn.Module):
     """Word features to learned embeddings.
 
     Words outside the vocabulary share one, <unk>. No training post has such a word, so that it
-    stays what it starts as, zero: a word never seen says nothing.
+    stays what it starts as, zero: a word that no training post has counts for nothing.
 
     Args:
         size: V, words of the vocabulary.
@@ -98,7 +98,7 @@ class WordEmbeddings(nn.Module):
 
     def rows(self, words: Tensor) -> Tensor:
         """Which embedding each word (..., 3) has: its place in the vocabulary, or V."""
-        place, known = find(self.vocabulary, word_ids(words))
+        place, known = lookup(self.vocabulary, word_ids(words))
         return torch.where(known, place, len(self.vocabulary))
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class WordEmbeddings(nn.Module):
 
 
 class WordInput(nn.Module):
-    """The text's way in: embeddings, what makes one vector of them, a null vector for no text.
+    """The text's input: embeddings, a module that pools them, a null vector for no text.
 
     Args:
         size: V.
@@ -140,7 +140,7 @@ class WordInput(nn.Module):
 
 
 class WordNetwork(Network):
-    """A network of learned word embeddings and a pooled feature of the pictures."""
+    """A network of learned word embeddings and a pooled feature of the images."""
 
     config: WordConfig
     text: WordInput
@@ -154,7 +154,7 @@ class WordNetwork(Network):
     def prepare(
         self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
-        """Take the scale of the picture features, and the vocabulary from all words (M, 3)."""
+        """Take the scale of the image features, and the vocabulary from all words (M, 3)."""
         self.image.fit(image, regions)
         if words is not None:
             self.text.embeddings.fit(words)

@@ -33,7 +33,7 @@ class ZeroShotConfig(NetworkConfig):
     Attributes:
         scale_factor: on the cosines, before the softmax. It changes no label, only how sure the
             probabilities are: by 20, a cosine 0.1 above another one's is 7 times as probable. The
-            100 that CLIP models are trained with suits pictures against captions, whose cosines
+            100 that CLIP models are trained with suits images against captions, whose cosines
             lie closer together than those of two texts.
 
     Raises:
@@ -48,7 +48,7 @@ class ZeroShotConfig(NetworkConfig):
 
     @property
     def reads_images(self) -> bool:
-        """Whether pictures can be compared with words."""
+        """Whether images can be compared with words."""
         return self.shared_space and self.text_width == self.image_width
 
 
@@ -68,16 +68,16 @@ class ZeroShot(ClosedFormNetwork):
         self.register_buffer("prompts", torch.zeros(config.classes, config.text_width))
 
     def solve(self, batch: Batch, labels: Tensor) -> None:
-        """Nothing: the prompts say all that is known of the classes."""
+        """Do nothing: the prompts are all that is known of the classes."""
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         Dw = self.config.word_width
-        fused, sides = _unit(batch.text[:, :Dw], batch.has_text), batch.has_text.long()
+        fused, count = _unit(batch.text[:, :Dw], batch.has_text), batch.has_text.long()
         if self.config.reads_images:
             fused = fused + _unit(batch.image, batch.has_image)
-            sides = sides + batch.has_image
-        fused = fused / sides.clamp(min=1)[:, None]  # its products are the means of the cosines
+            count = count + batch.has_image
+        fused = fused / count.clamp(min=1)[:, None]  # its products are the means of the cosines
         logits = self.config.scale_factor * fused @ normalize(self.prompts[:, :Dw], dim=-1).T
         return Output(logits, fused)
 

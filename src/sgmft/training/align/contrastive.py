@@ -15,7 +15,7 @@ from sgmft.features.batch import Batch
 from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output, Vectors
 from sgmft.training.dataset import LabelledData
 from sgmft.training.trainer import Figures
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 
@@ -48,7 +48,7 @@ class Contrast(Network):
         text, image = (normalize(x, dim=-1) for x in self.project(batch))
         return Output(text.new_zeros(len(text), 1), image, parts={"text": text, "image": image})
 
-    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """InfoNCE both ways (Radford et al. 2021, arXiv 2103.00020), over the posts of a step.
 
         `labels` (B,) number different posts: pairs of the same number are not told apart.
@@ -170,7 +170,7 @@ class Retrieval:
     fused: bool = False
 
     def step_sums(
-        self, output: Output, labels: Tensor, loss: Tensor, criterion: Criterion
+        self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
     ) -> Figures:
         """See `Objective`."""
         assert output.parts is not None

@@ -13,7 +13,7 @@ from sgmft.features.batch import Batch
 from sgmft.models.base import Network, NetworkConfig, Output
 from sgmft.training.finetune.batches import RawBatch
 from sgmft.training.finetune.towers import Towers
-from sgmft.utils.distributed_loss import Criterion
+from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class TunedConfig(NetworkConfig):
 
 
 class Tuned(Network):
-    """Texts and pictures to logits.
+    """Texts and images to logits.
 
     Its state, which is saved and restored, is what training changes: the network, and of the
     towers the weights that move.
 
     Args:
         head: from features to logits.
-        towers: from texts and pictures to features.
+        towers: from texts and images to features.
         tokens: whether the head reads words and regions.
         encoder: fingerprint of the encoder before.
     """
@@ -56,7 +56,7 @@ class Tuned(Network):
         output: Output = self.head(self.encode(batch))
         return output
 
-    def loss(self, output: Output, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """The head's own objective."""
         return self.head.loss(output, labels, criterion)
 
@@ -78,9 +78,9 @@ class Tuned(Network):
             tokens = self.towers.encode_texts(batch.ids, batch.mask, self._tokens)
             text = text.index_copy(0, batch.text_of, tokens[:, 0])
             if self._tokens:
-                kept = _words(batch.mask)
-                words = tokens[kept]
-                word_counts[batch.text_of.cpu()] = kept.sum(1).cpu()
+                real = _words(batch.mask)
+                words = tokens[real]
+                word_counts[batch.text_of.cpu()] = real.sum(1).cpu()
         if len(batch.images):
             whole, *rest = self.towers.encode_images(batch.images, self._tokens)
             counts = torch.bincount(batch.image_of, minlength=posts)
@@ -105,11 +105,11 @@ class Tuned(Network):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The state that training changes."""
-        kept = {name for name, x in self.named_parameters() if x.requires_grad}
+        trained = {name for name, x in self.named_parameters() if x.requires_grad}
         return {
             name: x
             for name, x in super().state_dict(*args, **kwargs).items()
-            if name in kept or name.startswith("head.")
+            if name in trained or name.startswith("head.")
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], **more: Any) -> Any:  # type: ignore[override]

@@ -29,7 +29,7 @@ class Tuning:
         epochs: at most.
         patience: epochs without a better validation loss after which it stops.
         batch_size: posts in one step, over all processes.
-        micro_batch: texts or pictures whose activations are in memory together, so that a step's
+        micro_batch: texts or images whose activations are in memory together, so that a step's
             memory is theirs; the result is the same, for one more forward pass. None: all.
         encoder_learning_rate: None is 1e-4 for "lora" and 1e-5 for "full".
         head_learning_rate: of the network behind the encoder.
@@ -39,7 +39,7 @@ class Tuning:
             back.
         precision: "bfloat16" computes the towers in it, weights that are trained stay float32;
             "auto" is bfloat16 where the hardware computes it natively.
-        augment: show training pictures mirrored, cropped and in other colours at random.
+        augment: show training images mirrored, cropped and in other colours at random.
         val_size: share of the training posts held out, where the head's preset holds out none: they
             choose the epoch, and calibrate.
         merge: write the encoder as a whole checkpoint, also with "lora".
@@ -104,7 +104,7 @@ class Tuning:
 
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
-    """What was asked for; None where the encoder stays as it is.
+    """The settings of a fine-tuning by their text; None where the encoder stays as it is.
 
     Args:
         kind: "head", "lora" or "full".

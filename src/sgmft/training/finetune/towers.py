@@ -134,8 +134,8 @@ def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None)
     name, low = str(settings["name"]), pick_dtype(pick_device(device))
     if tuning.precision != "auto":
         low = getattr(torch, tuning.precision)
-    kept = low if tuning.kind == "lora" else torch.float32  # what is trained is float32
-    read = open_checkpoint(name, kept, settings.get("base"))
+    dtype = low if tuning.kind == "lora" else torch.float32  # weights that are trained
+    read = open_checkpoint(name, dtype, settings.get("base"))
     return Towers(read, tuning, name, settings.get("patch_grid", 4), low)
 
 
