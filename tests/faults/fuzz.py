@@ -3,7 +3,7 @@
     python tests/faults/fuzz.py [--cases 100000] [--seed 0] [--only NAME] [--keep FOLDER]
 
 The same numbers give the same cases. Ends with 1 on a finding, whose bytes are in FOLDER. atheris
-is used where it is installed (Linux: pip install atheris); without it rng take its cases.
+is used where it is installed (Linux: pip install atheris); without it mutation takes its cases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 RUN = Path(__file__).parent / "bad_input" / "run.py"
 PART = 5000  # cases of one process, at most
-SHARES = {  # of all cases, in thousandths: rng, hypothesis, atheris
+SHARES = {  # of all cases, in thousandths: mutation, hypothesis, atheris
     "tables .csv": (100, 20, 60),
     "tables .tsv": (40, 10, 0),
     "tables .jsonl": (70, 20, 40),
@@ -38,12 +38,12 @@ SHARES = {  # of all cases, in thousandths: rng, hypothesis, atheris
     "whole posts": (90, 10, 0),
 }
 ENGINES = ("mutation", "hypothesis", "atheris")
-NO_ATHERIS = "atheris is not installed (Linux: pip install atheris): rng take its cases"
+NO_ATHERIS = "atheris is not installed (Linux: pip install atheris): mutation takes its cases"
 
 
 @dataclass
 class Sum:
-    """What came of all parts of one target and engine."""
+    """The outcome of all parts of one target and engine."""
 
     cases: int = 0
     accepted: int = 0
@@ -66,15 +66,15 @@ Part = tuple[str, str, int, int]  # target, engine, cases, number of the first
 
 
 def plan(cases: int, only: str, atheris: bool) -> list[Part]:
-    """The parts of the work."""
+    """Return the parts of the work."""
     parts: list[Part] = []
     for target, shares in reversed(SHARES.items()):
         if only not in target:
             continue
-        told = dict(zip(ENGINES, (cases * share // 1000 for share in shares), strict=True))
+        counts = dict(zip(ENGINES, (cases * share // 1000 for share in shares), strict=True))
         if not atheris:
-            told["mutation"] += told.pop("atheris")
-        for engine, count in told.items():
+            counts["mutation"] += counts.pop("atheris")
+        for engine, count in counts.items():
             step = PART if engine == "mutation" else max(count, 1)
             parts += [
                 (target, engine, min(step, count - first), first) for first in range(0, count, step)
@@ -83,14 +83,14 @@ def plan(cases: int, only: str, atheris: bool) -> list[Part]:
 
 
 def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
-    """One process; its death, and what it says, are findings."""
+    """Run one part in a process of its own; its death is a finding."""
     target, engine, cases, first = part
     own = folder / f"{target} {engine} {first}".replace(" ", "-").replace(".", "")
     own.mkdir(parents=True)
     command = [sys.executable, RUN, target, engine, str(cases), str(seed), str(first), own]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    with (own / "said").open("wb") as said:
-        code = subprocess.run(command, env=environment, stdout=said, stderr=said).returncode
+    with (own / "output").open("wb") as output:
+        code = subprocess.run(command, env=environment, stdout=output, stderr=output).returncode
     try:
         outcome: dict[str, Any] = json.loads((own / "outcome.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -98,12 +98,14 @@ def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
         code = code or 1
     outcome.setdefault("findings", [])
     if code:
-        outcome["findings"].append(f"{own / 'current'}: the process ended with {code}, see 'said'")
+        outcome["findings"].append(
+            f"{own / 'current'}: the process ended with {code}, see 'output'"
+        )
     return outcome
 
 
 def table(sums: dict[tuple[str, str], Sum]) -> Iterable[str]:
-    """What came of everything, as Markdown."""
+    """Format all outcomes as Markdown."""
     yield "| target | engine | cases | accepted | refused | findings | slowest, s | memory, MiB |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|"
     for (target, engine), x in sorted(sums.items()):

@@ -1,4 +1,4 @@
-"""A short slice of `fuzz.py`, and every case that ever broke a promise."""
+"""A short run of `fuzz.py`, and every case that ever broke a promise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOUND = sorted(path for path in (Path(__file__).parent / "found").glob("*/*"))
 
 
 @pytest.mark.parametrize("path", FOUND, ids=[f"{x.parent.name}/{x.name}" for x in FOUND])
-def test_what_was_found_stays_mended(path):
+def test_past_findings_stay_fixed(path):
     (target,) = (x for x in TARGETS.values() if x.slug == path.parent.name)
     target.check(path.read_bytes())
 
@@ -31,7 +31,7 @@ class Cases:
         self.refused += outcome.refused.total()
 
     def end(self) -> None:
-        """No process to be ended."""
+        """Do nothing: there is no process to end."""
 
 
 @pytest.mark.parametrize("name", TARGETS)

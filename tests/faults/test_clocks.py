@@ -35,7 +35,7 @@ def test_a_file_whose_temporary_is_taken_is_written_again(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"whole"
 
 
-def test_a_folder_that_is_gone_is_told(tmp_path):
+def test_a_folder_that_is_gone_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "gone" / "file", b"x")
 

@@ -125,7 +125,7 @@ def test_odd_tasks_are_posts_without_a_label(tmp_path, broken):
     assert post.error is None and post.label is None
 
 
-def test_the_rounds_of_one_post_are_judged_together(tmp_path):
+def test_the_rounds_of_one_post_are_merged(tmp_path):
     """A post that was skipped or left undecided is suggested again, and so is a second task."""
     home, work = annotation("Home"), annotation("Work")
     path = export(
@@ -164,8 +164,8 @@ def test_pictures_tell_posts_of_one_id_apart(tmp_path):
 
 def record(number: int, choice, annotation: int, **data) -> dict:
     """As JSON-MIN has them: newest first, one for each annotation, the task's id."""
-    told = {"annotation_id": annotation, "annotator": annotation % 3, "lead_time": annotation / 7}
-    return {"text": "hi", "id": number, "place": choice, **told, **data}
+    cells = {"annotation_id": annotation, "annotator": annotation % 3, "lead_time": annotation / 7}
+    return {"text": "hi", "id": number, "place": choice, **cells, **data}
 
 
 def test_annotators_vote_in_json_min_too(tmp_path):

@@ -1,4 +1,4 @@
-"""Where cases come from: rng that spoil good input, hypothesis, atheris."""
+"""Where cases come from: random mutation of good input, hypothesis, atheris."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-from bad_input.mutation import spoilt
+from bad_input.mutation import mutate
 from bad_input.strategies import strategy
 from bad_input.target import Target
 
 
 class Case(Protocol):
-    """Who is given the cases."""
+    """The receiver of the cases."""
 
     def __call__(self, data: bytes) -> None:
-        """Take the bytes of one; raise where hypothesis is to look for a smaller one."""
+        """Take the bytes of one; raise to have hypothesis look for a smaller one."""
 
     def end(self) -> None:
-        """Hear that there are no more."""
+        """Finish: there are no more cases."""
 
 
 def mutation(target: Target, case: Case, cases: int, seed: int, first: int = 0) -> None:
-    """Case by case, each with rng of its own: the same bytes, whoever throws them."""
+    """Mutate seeds, with a random generator for each case: the same numbers, the same bytes."""
     seeds = target.seeds()
     for number in range(first, first + cases):
         rng = random.Random(f"{seed} {target.name} {number}")
-        case(spoilt(seeds, target.words, rng))
+        case(mutate(seeds, target.words, rng))
 
 
 def hypothesis(target: Target, case: Case, cases: int, seed: int, first: int = 0) -> None:
-    """Made input; the smallest that breaks a promise comes last."""
+    """Generate input; the smallest that breaks a promise comes last."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
 
@@ -55,7 +55,7 @@ def hypothesis(target: Target, case: Case, cases: int, seed: int, first: int = 0
 
 
 def atheris(target: Target, case: Case, cases: int, seed: int, first: int = 0) -> None:
-    """What reaches lines of the package that nothing reached before is changed further.
+    """Change further whatever reaches lines of the package that nothing reached before.
 
     The package's modules must have been imported with `instrument_imports`.
     """
@@ -67,8 +67,8 @@ def atheris(target: Target, case: Case, cases: int, seed: int, first: int = 0) -
     for number, data in enumerate(target.seeds()):
         (corpus / str(number)).write_bytes(data)
     short = (word for word in target.words if len(word) <= 32)
-    told = ("".join(f"\\x{byte:02x}" for byte in word) for word in short)
-    words.write_text("".join(f'"{word}"\n' for word in told))
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in short)
+    words.write_text("".join(f'"{word}"\n' for word in escaped))
     left = iter(range(cases - 1))
 
     def counted(data: bytes) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @cache
 def table_folder() -> Path:
-    """One for each process, gone at its end."""
+    """Return the folder of this process, which is removed at its end."""
     outer = Path(tempfile.mkdtemp(prefix="sgmft-bad-input-")).resolve()
     atexit.register(shutil.rmtree, outer, ignore_errors=True)
     folder = outer / "posts"

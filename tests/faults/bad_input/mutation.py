@@ -1,4 +1,4 @@
-"""Good bytes spoilt by rng: the same rng, the same bytes."""
+"""Random mutation of good bytes: the same generator, the same bytes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ MOST = 1 << 16  # bytes of a case
 _NUMBERS = (0, 1, 7, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def spoilt(seeds: Sequence[bytes], words: Sequence[bytes], rng: random.Random) -> bytes:
-    """One of the seeds with one to eight things done to it; most have few."""
+def mutate(seeds: Sequence[bytes], words: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return one of the seeds with one to eight mutations, mostly few."""
     data = bytearray(rng.choice(seeds))
     for _ in range(1 + min(int(rng.expovariate(0.7)), 7)):
-        rng.choice(_WAYS)(data, seeds, words, rng)
+        rng.choice(_STEPS)(data, seeds, words, rng)
     return bytes(data[:MOST])
 
 
 def _place(data: bytearray, rng: random.Random) -> int:
-    """Anywhere, or in one of three near the start or the end, where files say what they are."""
+    """Return a random position; often near the start or the end, where headers are."""
     end = len(data)
     return rng.choice((rng.randint(0, end), min(end, rng.randint(0, 64)), max(0, end - 40)))
 
@@ -36,7 +36,7 @@ def _set(data: bytearray, _s: object, _w: object, rng: random.Random) -> None:
 
 
 def _number(data: bytearray, _s: object, _w: object, rng: random.Random) -> None:
-    """A length, a size or a count that is absurd."""
+    """Overwrite a number: a length, a size or a count that is absurd."""
     kind = rng.choice((">I", "<I", ">H", "<H", ">Q", "<Q"))
     size = struct.calcsize(kind)
     at = _place(data, rng)
@@ -66,7 +66,7 @@ def _splice(data: bytearray, seeds: Sequence[bytes], _w: object, rng: random.Ran
     data[at : at + rng.choice((0, 0, 30))] = other[start : start + rng.randint(0, 400)]
 
 
-def _rubbish(data: bytearray, _s: object, _w: object, rng: random.Random) -> None:
+def _insert(data: bytearray, _s: object, _w: object, rng: random.Random) -> None:
     at = _place(data, rng)
     data[at:at] = rng.randbytes(rng.randint(1, 12))
 
@@ -77,4 +77,16 @@ def _word(data: bytearray, _s: object, words: Sequence[bytes], rng: random.Rando
         data[at : at + rng.choice((0, 0, 1, 6))] = rng.choice(words) * rng.choice((1, 1, 1, 3))
 
 
-_WAYS = (_flip, _set, _number, _cut, _leave_out, _repeat, _splice, _rubbish, _word, _word, _word)
+_STEPS = (
+    _flip,
+    _set,
+    _number,
+    _cut,
+    _leave_out,
+    _repeat,
+    _splice,
+    _insert,
+    _word,
+    _word,
+    _word,
+)

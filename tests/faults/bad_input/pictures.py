@@ -28,7 +28,10 @@ def check_file(data: bytes) -> Outcome:
             promise("a.jpg" in str(error), f"a reason names no file: {error}")
             return Outcome(refused=Counter([one_line(str(error))]))
     promise(1 <= len(pictures) <= MAX_FRAMES, f"{len(pictures)} pictures")
-    promise(several or len(pictures) == 1, "several pictures of a file that is said to hold one")
+    promise(
+        several or len(pictures) == 1,
+        "several pictures where one is expected",
+    )
     for pixels in pictures:
         promise(pixels.shape == (SIZE, SIZE, 3), f"pixels of shape {pixels.shape}")
         promise(pixels.dtype == np.uint8, f"pixels of type {pixels.dtype}")
@@ -37,7 +40,7 @@ def check_file(data: bytes) -> Outcome:
 
 @cache
 def still_seeds() -> list[bytes]:
-    """Pictures of every format that is read, and of the odd kinds of each."""
+    """Return pictures of every format that is read, and of the odd kinds of each."""
     scene = made.scene((20, 15))
     return [
         *(made.encoded(scene, format) for format in made.FORMATS if format != "TIFF"),
@@ -56,7 +59,7 @@ def still_seeds() -> list[bytes]:
 
 @cache
 def tiff_seeds() -> list[bytes]:
-    """TIFF alone: libtiff, which is asked for the compressed ones, talks to standard error."""
+    """Return TIFF files; libtiff, which decodes the compressed ones, writes to standard error."""
     scene = made.scene((20, 15))
     return [
         made.encoded(scene, "TIFF"),
@@ -69,7 +72,7 @@ def tiff_seeds() -> list[bytes]:
 
 @cache
 def moving_seeds() -> list[bytes]:
-    """Animations, videos, motion photos."""
+    """Return animations, videos and motion photos."""
     exact = {"fflags": "bitexact"}
     mp4 = film.video(film.coloured(6), **exact)
     return [
@@ -94,8 +97,11 @@ _WORDS = (
     *(b"stsz", b"stco", b"co64", b"elst", b"moof", b"traf", b"trun", b"avc1", b"avcC", b"dref"),
     *(b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\x1fC\xb6u", b"\xa3", b"\x01\xff\xff\xff\xff\xff\xff\xff"),
 )
+_TIFF_WORDS = (b"II*\0", b"MM\0*")
 PICTURES = [
     Target("stills", check_file, still_seeds, _WORDS, 2 * MAX_SECONDS),
-    Target("TIFF", check_file, tiff_seeds, [b"II*\0", b"MM\0*"], 2 * MAX_SECONDS, talks=True),
+    Target(
+        "TIFF", check_file, tiff_seeds, [b"II*\0", b"MM\0*"], 2 * MAX_SECONDS, writes_stderr=True
+    ),
     Target("videos and animations", check_file, moving_seeds, _WORDS, 2 * MAX_SECONDS),
 ]

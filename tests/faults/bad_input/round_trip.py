@@ -1,4 +1,4 @@
-"""Rows that were read are written again in one of the formats, and hold what they held."""
+"""Rows that were read are written again in one of the formats, and keep their values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def written_and_read(rows: Rows, data: bytes, folder: Path) -> None:
-    """Write them in a format that depends on `data`, read that, and compare."""
+    """Write rows in a format that depends on `data`, read that, and compare."""
     columns = list(dict.fromkeys([*(name for row in rows for name in row), "error"]))
     suffix = FORMATS[zlib.crc32(data) % len(FORMATS)]
     path = folder / f"again{suffix}"

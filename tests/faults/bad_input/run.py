@@ -34,7 +34,7 @@ ENOUGH = 5  # findings, after which there is nothing new
 
 
 class Run:
-    """Counts what comes of the cases of one target."""
+    """Counts the outcomes of the cases of one target."""
 
     def __init__(self, target: Target, engine: str, folder: Path) -> None:
         self.target, self.engine, self.folder = target, engine, folder
@@ -43,10 +43,10 @@ class Run:
         self.findings: dict[str, str] = {}
         self.slowest = 0.0
         self._current = os.open(folder / "current", os.O_RDWR | os.O_CREAT)
-        self._said = os.fstat(2).st_size
+        self._stderr = os.fstat(2).st_size
 
     def __call__(self, data: bytes) -> None:
-        """One case."""
+        """Run one case."""
         os.pwrite(self._current, data, 0)
         os.ftruncate(self._current, len(data))
         faulthandler.dump_traceback_later(SILENT, exit=True)
@@ -54,21 +54,21 @@ class Run:
         start = time.process_time()
         try:
             outcome = self.target.check(data)
-            self._look_around(time.process_time() - start)
+            self._check_side_effects(time.process_time() - start)
         except Exception as error:
             self._found(data, error)
             return
         self.accepted += outcome.accepted
         self.refused += outcome.refused
 
-    def _look_around(self, seconds: float) -> None:
+    def _check_side_effects(self, seconds: float) -> None:
         from bad_input.target import promise
 
         self.slowest = max(self.slowest, seconds)
         promise(seconds < self.target.seconds, f"took {seconds:.1f} seconds")
-        if self.engine != "atheris" and not self.target.talks:  # atheris talks itself
-            said, self._said = self._said, os.fstat(2).st_size
-            promise(said == self._said, "wrote to standard error")
+        if self.engine != "atheris" and not self.target.writes_stderr:  # atheris itself does
+            before, self._stderr = self._stderr, os.fstat(2).st_size
+            promise(before == self._stderr, "wrote to standard error")
 
     def _found(self, data: bytes, error: Exception) -> None:
         frames = traceback.extract_tb(error.__traceback__)
@@ -78,8 +78,8 @@ class Run:
             name = hashlib.sha256(key.encode()).hexdigest()[:12]
             (self.folder / name).write_bytes(data)
             (self.folder / f"{name}.txt").write_text(traceback.format_exc(), "utf-8", "replace")
-            told = f"{key}: {str(error)[:300]}"
-            self.findings[key] = f"{self.folder / name}: {told}".encode(errors="replace").decode()
+            text = f"{key}: {str(error)[:300]}"
+            self.findings[key] = f"{self.folder / name}: {text}".encode(errors="replace").decode()
         if self.engine == "hypothesis":
             raise error
         if len(self.findings) >= ENOUGH:
@@ -87,7 +87,7 @@ class Run:
             os._exit(0)
 
     def end(self) -> None:
-        """Write what came of it."""
+        """Write the outcome."""
         faulthandler.cancel_dump_traceback_later()
         outcome = {
             "cases": self.cases,
@@ -122,7 +122,7 @@ def main() -> None:
     try:
         ENGINES[engine](target, run, int(cases), int(seed), int(first))
     except Exception:
-        if not run.findings:  # hypothesis raises again what is told in them
+        if not run.findings:  # hypothesis raises again what they hold
             raise
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis's input for each target: well-formed more often than dice make it."""
+"""Hypothesis's input for each target: well-formed more often than by mutation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 from datetime import timedelta
 from typing import Any
 
-from bad_input.mutation import spoilt
+from bad_input.mutation import mutate
 from bad_input.prepared import BETWEEN
 from bad_input.table_seeds import WORDS
 from bad_input.target import Target
@@ -46,12 +46,12 @@ _tasks = st.lists(
 
 
 def strategy(target: Target) -> Bytes:
-    """Bytes for a target: made for it, or good bytes spoilt."""
-    spoiled = st.integers(0, 2**48).map(
-        lambda number: spoilt(target.seeds(), target.words, random.Random(number))
+    """Bytes for a target: generated for it, or mutated good bytes."""
+    mutated = st.integers(0, 2**48).map(
+        lambda number: mutate(target.seeds(), target.words, random.Random(number))
     )
     made = _MADE.get(target.name)
-    return spoiled if made is None else made | spoiled
+    return mutated if made is None else made | mutated
 
 
 def _delimited(mark: str) -> Bytes:

@@ -1,4 +1,4 @@
-"""Good tables of every kind, small, and what matters to those who read them."""
+"""Small good tables of every kind, and tokens that matter to their readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is thrown at, and what comes of it."""
+"""What is tested, and the outcome of a case."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sgmft.data.summary import count_errors
 
 
 class BrokenPromiseError(AssertionError):
-    """Bad input did something that it must not; the message says what."""
+    """Bad input had an effect that it must not have."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case: how much was accepted, and how much refused for what reason."""
+    """The outcome of one case: how much was accepted, and how much refused for what reason."""
 
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -29,10 +29,10 @@ class Target:
     Attributes:
         name: for the table of outcomes.
         check: takes any bytes; raises `BrokenPromiseError`, or whatever the part lets through.
-        seeds: good input, to be spoilt.
-        words: what matters to the part, to be put in.
-        seconds: of one processor, which a case may take.
-        talks: whether libraries below it may write to standard error, as libtiff does.
+        seeds: good input, to be mutated.
+        words: tokens of the format, to be inserted.
+        seconds: of processor time that a case may take.
+        writes_stderr: whether libraries below it may write to standard error, as libtiff does.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Target:
     seeds: Callable[[], Sequence[bytes]]
     words: Sequence[bytes] = ()
     seconds: float = 10.0
-    talks: bool = False
+    writes_stderr: bool = False
 
     @property
     def slug(self) -> str:
-        """The name for files and folders."""
+        """Return the name for files and folders."""
         return self.name.replace(".", "").replace(" ", "-")
 
 
@@ -56,7 +56,7 @@ def promise(kept: bool, broken: str) -> None:
 
 def one_line(message: str) -> str:
     """Check that a message is one line, which can do nothing to a terminal; return its kind."""
-    promise(bool(message.strip()), "a reason says nothing")
+    promise(bool(message.strip()), "a reason is empty")
     promise(message.isprintable(), f"a message is not one printable line: {message!r}")
     (kind,) = count_errors([Post(error=message)])
     return kind.split(":")[0].split(" (")[0].split(";")[0][:60]

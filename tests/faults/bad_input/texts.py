@@ -20,7 +20,7 @@ _STEPS = list(Cleaning.__dataclass_fields__)
 
 
 def text_of(data: bytes) -> str:
-    """Any text there can be: UTF-8, with lone surrogates, or else three bytes a character."""
+    """Decode bytes to any text: UTF-8, with lone surrogates, or else three bytes a character."""
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -31,7 +31,7 @@ def text_of(data: bytes) -> str:
 
 
 def cleaning_of(data: bytes) -> Cleaning:
-    """The cleaning of a case: one of those with a name, or any steps."""
+    """Return the cleaning of a case: one of those with a name, or any steps."""
     which = data[0] if data else 0
     if which < 128:
         return list(CLEANINGS.values())[which % len(CLEANINGS)]
@@ -40,7 +40,7 @@ def cleaning_of(data: bytes) -> Cleaning:
 
 
 def check_text(data: bytes) -> Outcome:
-    """Clean the text of all bytes but two, which say how."""
+    """Clean the text of all bytes but the first two, which choose the cleaning."""
     text, cleaning = text_of(data[2:]), cleaning_of(data)
     with watched(None):
         cleaned = clean_text(text, cleaning)

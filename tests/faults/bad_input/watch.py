@@ -1,4 +1,4 @@
-"""What reading may not do besides: warn, open other files, call anybody."""
+"""Side effects that reading may not have: warnings, other files, network, processes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ _seen: list[str] | None = None
 
 @contextmanager
 def watched(folder: Path | None) -> Iterator[None]:
-    """Warnings are exceptions inside, and no file but those below `folder` is opened by Python.
+    """Turn warnings into exceptions, and forbid Python to open files outside `folder`.
 
-    But for the one that tells the encoding, which is said of whole tables.
-
-    Files of the installation are none of that: modules are imported when they are needed.
+    The warning of the encoding of a table is allowed, and so are files of the installation:
+    modules are imported when they are needed.
     """
     global _seen
     _hook()
@@ -53,9 +52,9 @@ def watched(folder: Path | None) -> Iterator[None]:
 
 @cache
 def _hook() -> None:
-    """Audit hooks cannot be taken away, so there is one."""
+    """Add the one audit hook; hooks cannot be removed."""
 
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+    def record(event: str, arguments: tuple[Any, ...]) -> None:
         if _seen is None:
             return
         if event in _CALLS:
@@ -63,4 +62,4 @@ def _hook() -> None:
         elif event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
             _seen.append(os.path.realpath(os.fsdecode(arguments[0])))
 
-    sys.addaudithook(hear)
+    sys.addaudithook(record)

@@ -178,7 +178,7 @@ def test_a_box_inside_the_jpeg_is_not_its_motion():
     assert not is_multi_image(unended)
 
 
-# --- what is asked of all files --------------------------------------------------------------
+# --- what holds for all files ----------------------------------------------------------------
 
 ALL = {
     **{f"{kind} {codec}": film.video(film.coloured(16), kind, codec) for kind, codec in VIDEOS},

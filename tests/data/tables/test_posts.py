@@ -1,10 +1,18 @@
 import json
+from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from sgmft.data.tables import Columns, iter_posts, read_posts
+from sgmft.data.posts import Attachment
+from sgmft.data.source import Source
+from sgmft.data.tables import Columns, iter_posts, open_writer, read_posts
 from sgmft.errors import SgmftError
+from sgmft.features.encode import encode_all
+from tiny_encoder import TinyEncoder
 
 
 def table(tmp_path: Path, content: str, name: str = "posts.csv") -> Path:
@@ -52,13 +60,7 @@ def test_where_keeps_rows_before_anything_else(tmp_path):
 
 def test_duplicate_ids(tmp_path):
     posts = read_posts(table(tmp_path, "id,text\n7,a\n8,b\n7,c\n,d\n,e\n"))
-    assert [post.error for post in posts] == [
-        None,
-        None,
-        "the id '7' is already that of row 2",
-        None,
-        None,
-    ]
+    assert [post.error for post in posts if post.error] == ["the id '7' is already that of row 2"]
     assert posts[2].id == "7" and posts[2].text == "c"
 
 
@@ -147,9 +149,83 @@ def test_image_folder(tmp_path):
     table(tmp_path, "file_name,text\nimg/a.jpg,hi\n", "metadata.csv")
     (post,) = read_posts(tmp_path)
     assert post.images == (tmp_path / "img/a.jpg",)
+    table(tmp_path, "text\n二\n", "other.csv")
+    assert read_posts(tmp_path) == [post], "the metadata alone"
     table(tmp_path, "{}", "metadata.jsonl")
     with pytest.raises(SgmftError, match=r"metadata\.csv and metadata\.jsonl"):
         read_posts(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SgmftError, match="without any of metadata"):
         read_posts(tmp_path / "empty")
+
+
+# --- tables in parts, and pictures inside a table
+
+
+def png(shade: int) -> bytes:
+    data = BytesIO()
+    Image.new("RGB", (20, 10), (shade, 0, 0)).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_a_folder_of_tables_is_read_as_one_in_the_order_of_their_names(tmp_path):
+    table(tmp_path, '{"id": "1", "text": "三"}\n', "b.jsonl")
+    table(tmp_path, "id,text\n1,一\n2,二\n", "a.csv")
+    table(tmp_path, '{"text": "not a part"}\n', "_job.jsonl")
+    table(tmp_path, '{"text": "not a part"}\n', ".b.jsonl")
+    table(tmp_path, "not a part", "notes.txt")
+    posts = read_posts(tmp_path)
+    assert [post.text for post in posts] == ["一", "二", "三"]
+    assert [post.place for post in posts] == ["a.csv, row 2", "a.csv, row 3", "b.jsonl, row 1"]
+    assert [post.error for post in posts] == [None] * 3, "ids are unique within a file"
+
+
+def test_a_part_without_the_columns_is_named(tmp_path):
+    table(tmp_path, "text\n一\n", "a.csv")
+    table(tmp_path, "txt\n二\n", "b.csv")
+    with pytest.raises(SgmftError, match=r"b\.csv has neither a text nor an image column"):
+        read_posts(tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["bytes", "hugging face", "list"])
+def test_pictures_inside_a_table_are_those_of_files(tmp_path, shape):
+    datas = [png(shade) for shade in (10, 200)]
+    for i, data in enumerate(datas):
+        (tmp_path / f"{i}.png").write_bytes(data)
+    lines = [json.dumps({"text": "家", "image": f"{i}.png"}) for i in (0, 1)]
+    files = table(tmp_path, "\n".join(lines), "files.jsonl")
+    cells = {
+        "bytes": datas,
+        "hugging face": [{"bytes": x, "path": f"there/{i}.png"} for i, x in enumerate(datas)],
+        "list": [[x] for x in datas],
+    }[shape]
+    pq.write_table(pa.table({"text": ["家", "家"], "image": cells}), tmp_path / "inside.parquet")
+    inside = read_posts(tmp_path / "inside.parquet")
+    assert all(isinstance(post.images[0], Attachment) for post in inside)
+    ours, theirs = (encode_all(posts, TinyEncoder()) for posts in (inside, read_posts(files)))
+    assert ours.keys == theirs.keys
+    assert (ours.features.image == theirs.features.image).all()
+
+
+def test_rows_do_not_repeat_the_bytes_of_their_pictures(tmp_path):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = pa.array([{"bytes": png(1), "path": "a.png"}, None], kind)
+    pq.write_table(pa.table({"text": ["家", "校"], "image": cells}), tmp_path / "t.parquet")
+    rows = [post.row for post in read_posts(tmp_path / "t.parquet")]
+    assert rows == [{"text": "家", "image": "a.png"}, {"text": "校", "image": None}]
+
+
+def test_a_damaged_picture_inside_a_table_is_a_bad_row(tmp_path):
+    table = pa.table({"text": ["家"], "image": [b"no picture"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = encode_all(read_posts(tmp_path / "t.parquet"), TinyEncoder())
+    assert "picture" in str(found.refused[0].error)
+
+
+def test_a_folder_without_paths_outside_refuses_what_a_part_names_there(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "a.png").write_bytes(png(1))
+    with open_writer(tmp_path / "parts" / "a.csv", ["text", "image"]) as writer:
+        writer.write([{"text": "家", "image": "../a.png"}])
+    [post] = Source(str(tmp_path / "parts")).read_posts()
+    assert "outside the table's folder" in str(post.error)

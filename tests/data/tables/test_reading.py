@@ -11,7 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sgmft.data.posts import Attachment
-from sgmft.data.tables import iter_posts, open_table, read_posts
+from sgmft.data.tables import (
+    RawRow,
+    RawTable,
+    formats,
+    iter_posts,
+    open_table,
+    open_writer,
+    read_posts,
+)
+from sgmft.data.tables.base import TableFormat
 from sgmft.data.tables.cells import replace_surrogates, to_text
 from sgmft.errors import SgmftError, SgmftWarning
 
@@ -56,7 +65,7 @@ def test_one_damaged_line_is_one_bad_row(tmp_path, encoding):
     assert third.label == "Home" and third.row["text"] == "�"
 
 
-def test_what_is_taken_for_gb18030_is_told(tmp_path, recwarn):
+def test_gb18030_comes_with_a_warning(tmp_path, recwarn):
     read_posts(table(tmp_path, CHINESE))
     assert not recwarn.list
     with pytest.warns(SgmftWarning, match=r"posts\.csv is not UTF-8 and is read as GB18030"):
@@ -146,7 +155,7 @@ def test_short_and_long_rows(tmp_path):
     assert long.row["column 4"] == "x" and long.row["column 5"] == "y"
 
 
-def test_unclosed_quotation_mark_is_told(tmp_path):
+def test_unclosed_quotation_mark_is_a_bad_row(tmp_path):
     good, bad = read_posts(table(tmp_path, 'text,id\na,1\n"b,2\nc,3\n'))
     assert good.error is None
     assert "never closed" in bad.error and bad.row["text"] == "b,2\nc,3\n"
@@ -265,6 +274,26 @@ def test_damaged_parquet(tmp_path, cut):
         read_posts(path)
 
 
+# --- the registry of formats
+
+
+def test_a_new_format_is_one_line_in_the_registry(tmp_path, monkeypatch):
+    def read(path: Path) -> RawTable:
+        rows = [RawRow(i, {"text": line}) for i, line in enumerate(path.read_text().split(), 1)]
+        return RawTable(path.name, path.parent, ["text"], iter(rows))
+
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, TableFormat((".txt",), read)))
+    path = table(tmp_path, "one\ntwo\n", "P.TXT")
+    assert [post.text for post in read_posts(path)] == ["one", "two"]
+    with pytest.raises(SgmftError, match="no table sgmft can write"):
+        open_writer(path, ["text"])
+
+
+def test_suffixes_of_the_formats():
+    assert formats.WRITABLE == formats.STREAMED == (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+    assert (*formats.WRITABLE, ".json") == formats.READABLE
+
+
 # --- broken tables
 
 
@@ -338,11 +367,11 @@ def test_every_record_comes_back(tmp_path, records):
 
 
 @given(st.text(st.characters(), max_size=20))
-def test_mend_gives_text_that_can_be_encoded(text):
+def test_replaced_surrogates_can_be_encoded(text):
     replace_surrogates(text).encode()
 
 
-def test_mend():
+def test_replace_surrogates():
     assert replace_surrogates("a\ud800b\udc00c\ud800") == "a�b�c�"
     assert replace_surrogates("\ud83d\ude00") == "😀"
 
@@ -351,5 +380,5 @@ def test_mend():
     ("value", "text"),
     [(7, "7"), (7.0, "7"), (0.1, "0.1"), (1e300, "1e+300"), (float("nan"), ""), (b"x", "x")],
 )
-def test_as_text(value, text):
+def test_to_text(value, text):
     assert to_text(value) == text
