@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Abstention", "Post", "SemanticLocator", "read_posts"]
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would tell its makers of models
+os.environ.setdefault(
+    "ORT_DISABLE_TELEMETRY", "1"
+)  # onnxruntime would otherwise report to its makers
 
 _LAZY = {
     "Abstention": "locator.abstention",

@@ -1,4 +1,4 @@
-"""`python -m sgmft`, which launchers of several processes ask for."""
+"""`python -m sgmft`, which launchers of several processes need."""
 
 from sgmft.cli.main import main
 

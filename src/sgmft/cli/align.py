@@ -9,7 +9,7 @@ import typer
 from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
-    from sgmft.jobs.align import Alignment
+    from sgmft.jobs.align import AlignmentResult
 
 
 def align(
@@ -71,7 +71,7 @@ def align(
     print_alignment(result, output)
 
 
-def print_alignment(result: Alignment, output: str) -> None:
+def print_alignment(result: AlignmentResult, output: str) -> None:
     """Print where the encoder is, and how well texts and pictures find each other."""
     from rich.table import Table
 

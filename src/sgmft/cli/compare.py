@@ -25,7 +25,7 @@ def compare(
     ] = "compact",
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
     tables: Annotated[
-        str, typer.Option(help="1 systems, 2 modules, 3 fusion modules, 4 guided side, 5 ours.")
+        str, typer.Option(help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours.")
     ] = "1,2,3,4,5",
     figures: Annotated[str, typer.Option(help="Of the paper; empty for none.")] = "6,8,9",
     methods: Annotated[

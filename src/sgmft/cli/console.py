@@ -1,4 +1,4 @@
-"""What the commands print on standard error: progress, and the rows that could not be used."""
+"""Output on standard error: progress, and the rows that could not be used."""
 
 from __future__ import annotations
 

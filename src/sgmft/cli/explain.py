@@ -25,7 +25,7 @@ def explain(
     strict: opt.Strict = False,
     device: opt.Device = None,
 ) -> None:
-    """Show why a model says what it says of a post: a page (.html), or numbers (.json).
+    """Show why a model predicts what it predicts for a post: a page (.html), or numbers (.json).
 
     TABLE may also be a .json file with one post. One post of a table: --where id=..., or --row.
     """

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command `sgmft`: its commands, exit codes, signals and warnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sgmft.utils.signals import Stopped, stoppable
 
 
 class _Group(TyperGroup):
-    """Ends what typer would end in its own way: signals with a word, a closed pipe without one."""
+    """Handle signals with the command that continues, and a closed pipe without a word."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

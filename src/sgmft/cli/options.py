@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they are read."""
+"""Options that several commands share, and the objects made of them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         help="Of the Ray cluster; auto for the one this machine belongs to. By default one is "
-        "begun on this machine."
+        "started on this machine."
     ),
 ]
 

@@ -18,7 +18,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes one that is free.", min=0, max=65535)] = 8000,
     coverage: Annotated[
-        float | None, typer.Option(help="As for predict, where a request does not say.")
+        float | None, typer.Option(help="As for predict, where a request names none.")
     ] = None,
     min_probability: Annotated[float | None, typer.Option(help="As for predict.")] = None,
     reject: Annotated[float | None, typer.Option(help="As for predict.")] = None,
@@ -34,14 +34,16 @@ def serve(
     max_posts: Annotated[int, typer.Option(help="Posts of one request.")] = 64,
     max_pictures: Annotated[int, typer.Option(help="Pictures of one post.")] = 16,
     max_pixels: Annotated[float, typer.Option(help="Millions of one picture.")] = 50,
-    max_seconds: Annotated[float, typer.Option(help="To send headers; a body; to answer it.")] = 30,
+    max_seconds: Annotated[
+        float, typer.Option(help="To send headers; a body; to process it.")
+    ] = 30,
     max_requests: Annotated[int, typer.Option(help="At a time; more are refused.")] = 64,
     max_connections: Annotated[int, typer.Option(help="At a time; more are refused.")] = 500,
     batch: Annotated[int, typer.Option(help="Posts that the model sees together.")] = 32,
     runtime: Annotated[str | None, typer.Option(help="torch or onnx, as for predict.")] = None,
     device: opt.Device = None,
 ) -> None:
-    """Answer requests over HTTP, with a page for people. Ctrl-C and SIGTERM finish what is begun.
+    """Answer requests over HTTP, with a page for people. Ctrl-C and SIGTERM finish open ones.
 
     MODEL may also be a folder that `sgmft export` wrote.
     """
@@ -83,5 +85,5 @@ def serve(
 
 
 def _whole(value: float, unit: int) -> int:
-    """So many units; 0, which no limit may be, for what is no number of them."""
+    """Return so many units; 0, which no limit may be, for what is no number of them."""
     return int(value * unit) if math.isfinite(value) else 0

@@ -34,7 +34,7 @@ def train(
     val_size: Annotated[
         float | None, typer.Option(help="Share held out to choose the epoch.")
     ] = None,
-    split_by: Annotated[str, typer.Option(help="label, or user: no user on both sides.")] = "label",
+    split_by: Annotated[str, typer.Option(help="label, or user: no user in both parts.")] = "label",
     seed: Annotated[int, typer.Option(help="Decides split, weights and order.")] = 0,
     settings: Annotated[
         list[str] | None,
@@ -89,7 +89,7 @@ def print_trained(locator: SemanticLocator, output: str) -> None:
     if data.validation:
         held_out = f"; {data.validation} posts held out to choose the epoch"
     elif metrics:
-        held_out = "; each of them judged in turn by a fit without it"
+        held_out = "; each of them tested in turn by a fit without it"
     console.screen.print(f"Trained on {data.train} posts, {len(locator.labels)} labels{held_out}.")
     for name, value in metrics.items():
         console.screen.print(f"  {name}: {value:.3f}")

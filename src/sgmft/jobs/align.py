@@ -1,4 +1,4 @@
-"""From posts to an adapted encoder in a folder."""
+"""Adapt an encoder to pairs of text and picture, and write it to a folder."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ CLIP = Tuning(batch_size=64)
 
 
 @dataclass(frozen=True)
-class Alignment:
+class AlignmentResult:
     """The result of an alignment.
 
     Attributes:
-        pairs: how many were learned from.
-        held_out: how many measured it.
-        skipped: why other posts were left out, and how many.
-        before: recall among the held-out pairs with the encoder as it was; None where its sides
-            share no space, so that nothing can be found.
+        pairs: number of pairs learned from.
+        held_out: number of pairs that recall is measured on.
+        skipped: number of posts left out, by reason.
+        before: recall among the held-out pairs with the encoder as it was; None where its
+            modalities share no space, so that nothing can be found.
         after: the same with the adapted one.
         history: of the training.
     """
@@ -61,16 +61,16 @@ def align(
     seed: int = 0,
     on_encoded: Callable[[int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Alignment:
+) -> AlignmentResult:
     """Adapt an encoder to pairs of text and picture, which need no label.
 
-    Of Chinese-CLIP the towers are trained, as `tuning` says; behind any other encoder a linear map
-    for each side is learned. Both by the contrastive loss: among the pairs of a batch each text is
-    to find its picture, and each picture its text. Pairs that share a text or a picture are not to
-    be told apart, and are all held out or none.
+    Of Chinese-CLIP the towers are trained, with `tuning`; behind any other encoder a linear map
+    for each modality is learned. Both by the contrastive loss: among the pairs of a batch each text
+    is to find its picture, and each picture its text. Pairs that share a text or a picture are not
+    to be distinguished, and are all held out or none.
 
     Args:
-        posts: those with both sides are the pairs.
+        posts: those with both modalities are the pairs.
         output: folder that `load_encoder` takes; a run that was stopped continues.
         source: the encoder, and the feature store, if there is one.
         tuning: of Chinese-CLIP; None is LoRA in batches of 64.
@@ -83,7 +83,7 @@ def align(
             is not trained itself.
     """
     folder = Path(output)
-    check_output(folder, _is_ours(folder), "encoder")
+    check_output(folder, _holds_encoder(folder), "encoder")
     info, clip = source.encoder.info, isinstance(source.encoder, ChineseClipEncoder)
     if tuning is not None and not clip:
         raise SgmftError(
@@ -120,7 +120,7 @@ def align(
     )
     after = recall(*embed(subject.model, validation.features))
     subject.save(folder)
-    found = Alignment(
+    found = AlignmentResult(
         len(train_set.labels), len(validation.labels), skipped, before, after, history
     )
     values = asdict(found) | {"history": [line._asdict() for line in history]}
@@ -130,6 +130,6 @@ def align(
     return found
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds an encoder that was adapted, or an unfinished one."""
+def _holds_encoder(folder: Path) -> bool:
+    """Return whether a folder holds an adapted encoder, or an unfinished one."""
     return (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()

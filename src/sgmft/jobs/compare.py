@@ -62,20 +62,20 @@ def compare_table(
         on_progress: called after each trial and run.
 
     Returns:
-        What could not be used of the table, the tables, and the report's path.
+        The rows that could not be used, the tables of results, and the report's path.
 
     Raises:
         SgmftError: the table cannot be used, or `output` holds something else.
     """
     folder = Path(output).absolute()
-    _refuse_others(folder)
+    _refuse_other_folders(folder)
     check_writable(folder)
     path = folder / "data.json"
     load_data.cache_clear()
     if plan.finished_only:
         if not path.is_file():
             raise SgmftError(f"Nothing is finished in {folder}.")
-        if not _is_ours(read_json(path)):
+        if not _is_comparison(read_json(path)):
             raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
         data = load_data(path)
     else:
@@ -104,7 +104,7 @@ def compare_table(
         title=f"Comparison on {Path(source.table).name}",
         tables=tables,
         figures=make_figures(comparison, folder),
-        data=_about(data),
+        data=_describe_data(data),
         commands=[command] if command else [],
         versions={"machine": _machine(), **versions()},
         notes=_notes(plan),
@@ -113,18 +113,18 @@ def compare_table(
 
 
 def default_workers(device: str | None) -> int:
-    """One process for each processor this one may use; one in all where a GPU does the work."""
+    """Return the number of processors this process may use; 1 where a GPU does the work."""
     import torch
 
     on_gpu = device not in (None, "cpu") or (device is None and torch.cuda.is_available())
     return 1 if on_gpu else len(os.sched_getaffinity(0))
 
 
-def _refuse_others(folder: Path) -> None:
-    """Keep out of folders that hold something else than a comparison."""
+def _refuse_other_folders(folder: Path) -> None:
+    """Raise SgmftError for a folder that holds something else than a comparison."""
     if folder.is_file():
         raise SgmftError(f"{folder} is a file: choose a folder for the report.")
-    if not folder.is_dir() or _is_ours(read_json(folder / "data.json")):
+    if not folder.is_dir() or _is_comparison(read_json(folder / "data.json")):
         return
     names = {file.name for file in folder.iterdir()}
     names -= {file.name for file in leftovers(folder, "data.json")}
@@ -133,8 +133,8 @@ def _refuse_others(folder: Path) -> None:
         raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
 
 
-def _is_ours(values: object) -> bool:
-    """Whether this is what a comparison's `data.json` holds."""
+def _is_comparison(values: object) -> bool:
+    """Return whether these are the values of a comparison's `data.json`."""
     return isinstance(values, dict) and "encoded" in values
 
 
@@ -152,7 +152,7 @@ def _with_earlier(data: ComparisonData, path: Path) -> ComparisonData:
     return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
 
 
-def _about(data: ComparisonData) -> dict[str, str]:
+def _describe_data(data: ComparisonData) -> dict[str, str]:
     test = np.array(data.test)
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))

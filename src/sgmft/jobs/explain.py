@@ -1,4 +1,4 @@
-"""Explain posts of a table, and write a page or the numbers."""
+"""Explain predictions for posts of a table, and write a page or the numbers."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def explain_table(
     """Explain the first `most` posts of a table, and write `output`.
 
     Args:
-        output: ends in .html for a page, in .json for a list of what `Explanation.to_dict` gives,
+        output: ends in .html for a page, in .json for a list of `Explanation.to_dict`,
             with `error` in place of the rest for a post that cannot be explained.
         row: only the row of this number, as messages and pages count them.
         label: the label to explain; by default each post's most probable one.
         on_explained: called with the number of posts done so far.
 
     Returns:
-        What was read and could not be used, a sentence for each explanation, and one that says so
-        where the table has more posts.
+        The posts read and those that could not be used, a sentence for each explanation, and one
+        more where the table has more posts.
 
     Raises:
         SgmftError: the table cannot be read or has no such row, no post can be explained, the model
@@ -83,7 +83,7 @@ def explain_table(
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
     if row is None:
         posts = list(islice(source.iter_posts(), most))
-        return posts or source.read_posts()  # which says why there is none
+        return posts or source.read_posts()  # which raises the reason
     wanted = (post for post in source.iter_posts() if post.place.endswith(f", row {row}"))
     posts = list(islice(wanted, 1))
     if not posts:

@@ -14,7 +14,7 @@ from sgmft.locator.prediction import Prediction
 
 @dataclass(frozen=True)
 class OutputColumns:
-    """What stands in the columns of a table of predictions.
+    """The columns of a table of predictions.
 
     Attributes:
         renamed: name of each column of the input, and the name under which it is kept.
@@ -28,7 +28,7 @@ class OutputColumns:
 
     @classmethod
     def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> OutputColumns:
-        """For an input with these columns, named once or more often each."""
+        """Return those for an input with these columns, each named once or more often."""
         added = ["label", "probability", *probability_columns(labels)]
         added += ["set"] if rules.coverage is not None else []
         added += ["typicality"] if rules.reject is not None else []
@@ -38,11 +38,11 @@ class OutputColumns:
 
     @property
     def columns(self) -> list[str]:
-        """All of them, in order."""
+        """All names, in order."""
         return [*self.renamed.values(), *self.added]
 
     def row(self, prediction: Prediction) -> dict[str, Any]:
-        """The row of one prediction."""
+        """Return the row of one prediction."""
         return (
             {self.renamed[key]: value for key, value in prediction.post.row.items()}
             | prediction_columns(prediction, self.labels)
@@ -51,7 +51,7 @@ class OutputColumns:
 
 
 def columns_of(table: str) -> Iterator[str]:
-    """Every column of a table, those that only some rows have among them, some more than once."""
+    """Yield the columns of a table, also those that only some rows have, some more than once."""
     for part in list_tables(table):
         raw = open_table(part)
         yield from raw.columns or ()
@@ -60,7 +60,7 @@ def columns_of(table: str) -> Iterator[str]:
 
 
 def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
-    """The name under which each column of the input is kept, none of them twice."""
+    """Return the name under which each column of the input is kept, none of them twice."""
     names: dict[str, str] = {}
     for column in columns:
         name = column
@@ -71,25 +71,25 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
 
 
 def probability_columns(labels: Sequence[str]) -> list[str]:
-    """Names of the columns that hold the probabilities."""
+    """Return the names of the columns of probabilities."""
     return [f"p_{label}" for label in labels]
 
 
 def prediction_columns(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """The columns that a prediction adds to a row."""
-    prediction_columns: dict[str, Any] = {
+    """Return the columns that a prediction adds to a row."""
+    values: dict[str, Any] = {
         "label": prediction.label,
         "probability": prediction.probability,
         "error": prediction.error,
     }
     if prediction.probabilities is not None:
         probs = prediction.probabilities.tolist()
-        prediction_columns |= {f"p_{label}": p for label, p in zip(labels, probs, strict=True)}
-    return prediction_columns
+        values |= {f"p_{label}": p for label, p in zip(labels, probs, strict=True)}
+    return values
 
 
 def abstention_columns(prediction: Prediction) -> dict[str, Any]:
-    """The columns that rules of abstention add to a row."""
+    """Return the columns that rules of abstention add to a row."""
     members = prediction.label_set
     return {
         "set": None if members is None else list(members),

@@ -46,7 +46,7 @@ def choose_posts(
     near: float = NEAR,
     seed: int = 0,
 ) -> list[int]:
-    """Positions of the posts most worth labelling, the most worthwhile first.
+    """Return positions of the posts most worth labelling, the most worthwhile first.
 
     Near duplicates of a chosen or covered post are passed over, so fewer than `count` may be found.
 
@@ -88,7 +88,7 @@ def _greedy(
     count: int,
     near: float,
 ) -> list[int]:
-    """Positions in the order of their gains; lazy, for a gain only falls (Minoux 1978)."""
+    """Return positions in the order of their gains; lazy, for a gain only falls (Minoux 1978)."""
     weights, best = weights.astype(np.float32), np.maximum(reached, 0)
     stopped = reached >= near
 
@@ -124,7 +124,7 @@ def _space(features: Features) -> Tensor:
 
 
 def _unit_rows(x: Tensor, has: Tensor) -> Tensor:
-    """Standardised features of unit length (N, D), zeros where missing."""
+    """Return standardised features of unit length (N, D), zeros where missing."""
     scale = Normalizer(x.shape[1], "standard")
     if has.any():
         scale.fit(x[has])
@@ -132,7 +132,7 @@ def _unit_rows(x: Tensor, has: Tensor) -> Tensor:
 
 
 def _nearest(rows: Tensor, others: Tensor) -> Tensor:
-    """Cosine of each row (P, D) and the nearest of the others (C, D), 0 where there are none."""
+    """Return the cosine of each row (P, D) and the nearest of others (C, D), 0 without others."""
     best = torch.zeros(len(rows))
     for part in others.split(POOL) if len(others) else ():
         best = torch.maximum(best, (rows @ part.T).amax(1))
@@ -140,7 +140,7 @@ def _nearest(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How near the second label comes to the first: 1 less their margin, (N, K) to (N,) in 0..1."""
+    """Return 1 less the margin between the two most probable labels: (N, K) to (N,)."""
     first_two = np.sort(probabilities, axis=1)[:, :-3:-1]  # (N, 2), the larger first
     return (1 - first_two[:, 0] + first_two[:, 1]).astype(np.float32)
 
@@ -168,7 +168,7 @@ class SuggestResult:
     """The outcome of `suggest_table`.
 
     Attributes:
-        summary: how many posts were read, how many could not be used and why.
+        summary: posts read, and those that could not be used.
         posts: how many are suggested.
         labelled: posts that have a label already.
         folder: of the table, for Label Studio.
@@ -341,7 +341,7 @@ def labelled_source(table: str, source: Source) -> Source:
 
 
 def _holds_labels(output: str | Path) -> bool:
-    """Whether a file of earlier suggestions is there, with labels that somebody filled in."""
+    """Return whether a file of earlier suggestions has labels that somebody filled in."""
     if str(output) == "-" or not Path(output).is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Train a model on a table of posts and save it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train_table(
             something else than a model.
     """
     folder = Path(output)
-    check_output(folder, not distributed.is_main() or _is_ours(folder), "model")
+    check_output(folder, not distributed.is_main() or _holds_model(folder), "model")
     posts = source.read_posts()
     locator.fit(
         posts,
@@ -67,8 +67,8 @@ def train_table(
     return JobSummary(len(posts), locator.training.data.skipped)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds a model of ours, or an unfinished one; others have config.json too."""
+def _holds_model(folder: Path) -> bool:
+    """Return whether a folder holds a model of sgmft, or an unfinished one."""
     if (folder / "checkpoint").is_dir():
         return True
     try:

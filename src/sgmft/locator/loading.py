@@ -1,4 +1,4 @@
-"""A saved or an exported model, whichever a folder holds."""
+"""Load a saved or an exported model, whichever a folder holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_predictor(
     features: Path | None = None,
     device: str | None = None,
 ) -> Predictor:
-    """What predicts as a folder's model does.
+    """Load the model of a folder.
 
     Args:
         model: a folder that `sgmft train` or `sgmft export` wrote, or a hub repository.

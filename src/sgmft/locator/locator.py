@@ -151,7 +151,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
                 `strict`, for the first bad post.
         """
         if self.tuning is not None:
-            from sgmft.training.finetune.stage import (  # heavy, and seldom asked for
+            from sgmft.training.finetune.stage import (  # heavy, and rarely needed
                 FineTuning,
                 check_tunable,
             )
@@ -289,7 +289,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
 
     @property
     def state(self) -> ModelState:
-        """What config.json says of the model.
+        """The model but for its weights, as config.json has it.
 
         Raises:
             SgmftError: the locator is not trained.

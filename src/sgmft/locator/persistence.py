@@ -41,7 +41,7 @@ class SavedModel(NamedTuple):
     """A model as it is saved.
 
     Attributes:
-        state: what config.json says.
+        state: the content of config.json.
         network: the trained network.
         held_out: probabilities of held-out posts; perhaps none.
         tuned_encoder: folder of the fine-tuned encoder, if there is one.

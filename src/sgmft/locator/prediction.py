@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
 
     @property
     def probability(self) -> float | None:
-        """Of the most probable label, given or not."""
+        """The probability of the most probable label, given or not."""
         return None if self.probabilities is None else float(self.probabilities.max())
 
 
@@ -65,7 +65,7 @@ class PredictionBatch(NamedTuple):
 
 
 class SupportsPredictions(Protocol):
-    """What jobs on tables need of a model, wherever it is."""
+    """The part of a model that jobs on tables use; it may run in another process."""
 
     labels: list[str]
 

@@ -1,4 +1,4 @@
-"""Everything that a saved model's config.json says, typed; read and written without torch."""
+"""The state of a saved model, as config.json has it: typed, read and written without torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainingData:
 
 @dataclass
 class TrainingRecord:
-    """What a model remembers of its training.
+    """The record of a training.
 
     Attributes:
         data: the posts.
@@ -139,7 +139,7 @@ class ModelState:
         method: name of the system.
         preset: settings of the training, with every replaced one.
         network: fields of the network's configuration.
-        training: what is known of it.
+        training: its record.
         files: digests of the other files, by name; an earlier sgmft wrote none.
     """
 

@@ -49,7 +49,7 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
 
     Args:
         encoder: whose text features the descriptions become.
-        descriptions: texts that a post of a label could contain, or that say what it is about, by
+        descriptions: texts that a post of a label could contain, or that describe it, by
             label; at least two labels, in the order of the probabilities.
 
     Raises:

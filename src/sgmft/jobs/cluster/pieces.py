@@ -35,7 +35,7 @@ Work = Callable[[Piece], Iterator[JobSummary]]
 
 
 class PieceTask(Protocol):
-    """What an engine must know of a job; it can be sent to other machines."""
+    """A job as engines see it; it can be sent to other machines."""
 
     @property
     def tables(self) -> int:

@@ -2,9 +2,9 @@
 
 Shard `part-00002-000017-<digest>.parquet` has the rows of piece 17 of table 2, so that names in
 order are the input's rows in order. The digest is that of its bytes, so damage is seen; its footer
-says which job wrote it, with the summary of its rows. A shard is written under a temporary name and
-then renamed, so one that is there is whole. `_job.json` says what the job was; names that begin
-with "_" or "." are passed over by what reads folders of Parquet.
+names the job that wrote it and has the summary of its rows. A shard is written under a temporary
+name and then renamed, so one that is there is whole. `_job.json` describes the job; names that
+begin with "_" or "." are passed over by what reads folders of Parquet.
 """
 
 from __future__ import annotations

@@ -22,15 +22,15 @@ from sgmft.utils.onnx_session import Session
 
 BATCH = 8  # pictures, or texts, in one run
 
-TextSide = Callable[[Sequence[str], bool], Encoded]
+TextEncoder = Callable[[Sequence[str], bool], Encoded]
 
 
 class OnnxEncoder:
-    """See the module.
+    """An encoder whose networks run in ONNX Runtime.
 
     Args:
         folder: of the exported model.
-        manifest: what it says of its encoder.
+        manifest: the settings of its encoder.
 
     Raises:
         SgmftError: a file is missing or damaged, or the encoder is of an unknown kind.
@@ -39,7 +39,7 @@ class OnnxEncoder:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._info = manifest.info
         self._pictures = Session(folder / PICTURES)
-        self._texts = _text_side(folder, manifest)
+        self._texts = _text_encoder(folder, manifest)
 
     @property
     def info(self) -> EncoderInfo:
@@ -47,16 +47,16 @@ class OnnxEncoder:
         return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """As the encoder that was exported."""
+        """Encode as the encoder that was exported."""
         return self._texts(texts, tokens)
 
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """As the encoder that was exported, to rounding."""
+        """Encode as the encoder that was exported, to rounding."""
         run = graph_runner(self._pictures, tokens)
         return encode_image_batches(pictures, BATCH, self._info.image_width, tokens, run)
 
 
-def _text_side(folder: Path, manifest: Manifest) -> TextSide:
+def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
     cleaning = manifest.info.cleaning
     if manifest.texts == "compact":
         return SentenceEncoder(cleaning, manifest.max_words).encode
@@ -95,7 +95,7 @@ class ClipTexts:
         ids = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
 
         def run(numbers: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
-            given = {"input_ids": numbers, "attention_mask": mask}
-            return self._tower.run(["projected"], given)[0]
+            inputs = {"input_ids": numbers, "attention_mask": mask}
+            return self._tower.run(["projected"], inputs)[0]
 
         return encode_token_ids(ids, BATCH, self._width, tokens, run)

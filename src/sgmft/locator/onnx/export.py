@@ -1,4 +1,4 @@
-"""A model's folder for runtimes without torch; `OnnxLocator` reads it."""
+"""Export a model to a folder for runtimes without torch, which `OnnxLocator` reads."""
 
 from __future__ import annotations
 
@@ -86,13 +86,15 @@ class Head(nn.Module):
 def write_head(
     network: Network, temperature: float, info: EncoderInfo, tokens: bool, path: Path
 ) -> None:
-    """Write it; the graph's inputs are those fields of `Batch` that the network reads."""
-    inputs = example(network, info, tokens)
+    """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
+    inputs = example_inputs(network, info, tokens)
     write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
 
 
-def example(network: Network, info: EncoderInfo, tokens: bool) -> dict[str, tuple[Tensor, int]]:
-    """A batch by field, each with how many of its first axes are of any length."""
+def example_inputs(
+    network: Network, info: EncoderInfo, tokens: bool
+) -> dict[str, tuple[Tensor, int]]:
+    """Return a batch by field, each with the number of its first axes that are of any length."""
     B, n, m, g = POSTS, WORDS, REGIONS, NGRAMS
     found = {
         "text": (torch.rand(B, info.text_width), 1),
@@ -120,7 +122,7 @@ FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "RE
 
 TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
 
-KEPT = ("data", "metrics", "calibration")  # of the locator's record
+KEPT = ("data", "metrics", "calibration")  # of the training's record
 
 
 def export_model(
@@ -143,7 +145,7 @@ def export_model(
     Raises:
         SgmftError: the locator is not trained or knows its labels by descriptions alone, the folder
             holds something else or cannot be written, the exporter's packages are missing, or 8
-            bits are asked for with another encoder or without a picture.
+            bits are requested with another encoder or without a picture.
     """
     network, target = locator.network, Path(folder)
     if network is None:
@@ -199,7 +201,7 @@ def export_model(
 
 
 def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
-    """Write its networks; what the runtime must know of its texts."""
+    """Write an encoder's networks; return the settings of its texts."""
     from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
     from sgmft.features.encoders.image_encoder import ImageEncoder
     from sgmft.features.encoders.image_graph import write_image_graph

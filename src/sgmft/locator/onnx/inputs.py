@@ -1,4 +1,4 @@
-"""Features of posts as the arrays that a head's graph takes: `Batch`, without torch."""
+"""The arrays that a head's graph takes: `Batch`, without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 def inputs_of(rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> dict[str, Array]:
-    """Arrays by the names of the fields of `sgmft.features.batch.Batch`, whose shapes they have.
+    """Return arrays with the names and shapes of the fields of `sgmft.features.batch.Batch`.
 
     Args:
         rows: features of B posts.

@@ -1,4 +1,4 @@
-"""An exported model behind the façade's own methods: the same predictions, without torch."""
+"""An exported model with the methods of `SemanticLocator`: the same predictions, without torch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BATCH = 32  # posts that the head sees together; tokens are padded to the longes
 
 
 class OnnxLocator(Predictor):
-    """Predicts as the `SemanticLocator` that was exported; see `OnnxLocator.load`.
+    """Predict as the `SemanticLocator` that was exported; see `OnnxLocator.load`.
 
     Attributes:
         labels: the K labels, in the order of the probabilities.
-        held_out: what the model says of posts that it has not learned from; perhaps none.
+        held_out: probabilities of labelled posts that it has not learned from; perhaps none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class OnnxLocator(Predictor):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """A model that `sgmft export` wrote.
+        """Load a model that `sgmft export` wrote.
 
         Raises:
             SgmftError: the folder holds none, or one that is damaged or of a newer format, or a
@@ -56,13 +56,15 @@ class OnnxLocator(Predictor):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
-            yield PredictionBatch(chunk, *self._say(chunk.rows))
+            yield PredictionBatch(chunk, *self._run_head(chunk.rows))
 
-    def _say(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
-        """Probabilities (N, K) and guidance (N, 2)."""
+    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
+        """Return probabilities (N, K) and guidance (N, 2)."""
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
         for start in range(0, len(rows), BATCH):
-            given = inputs_of(rows[start : start + BATCH], self.encoder.info, self._manifest.tokens)
-            for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, given), strict=True):
+            inputs = inputs_of(
+                rows[start : start + BATCH], self.encoder.info, self._manifest.tokens
+            )
+            for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
                 part.append(x)
         return tuple(np.concatenate(part) for part in parts)

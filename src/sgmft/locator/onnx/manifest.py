@@ -1,4 +1,4 @@
-"""The folder of an exported model: its files, and what its manifest says."""
+"""The folder of an exported model: its files and their manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relati
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether a folder holds an exported model. Raises SgmftError where nobody may look."""
+    """Return whether a folder holds an exported model; SgmftError where it may not be read."""
     try:
         return (Path(folder) / MANIFEST).is_file()
     except OSError as error:
@@ -32,13 +32,13 @@ def is_exported(folder: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What must be known of an exported model.
+    """The settings that the runtime needs.
 
     Attributes:
         labels: K, in the order of the probabilities.
         tokens: whether the head reads word and region features.
         info: of the encoder.
-        texts: which text side: "compact", "cnn" or "chinese-clip".
+        texts: kind of the text encoder: "compact", "cnn" or "chinese-clip".
         max_words: bounds a text's tokens.
     """
 
@@ -50,7 +50,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Of a folder whose files are as they were exported.
+        """Read the manifest of a folder and check the digests of its files.
 
         Raises:
             SgmftError: it holds no exported model, or one that is damaged or of a newer format.

@@ -1,4 +1,4 @@
-"""The picture networks of an exported model in 8 bits, for a user's own pictures."""
+"""Quantise the picture networks of an exported model to 8 bits, for a user's own pictures."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], ou
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer's advice goes to the root logger."""
+    """Silence the quantizer, whose advice goes to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -124,15 +124,15 @@ def quantize_image_network(path: Path, posts: Sequence[Post], info: EncoderInfo)
 
 
 def agreement(one: Predictor, other: Predictor, posts: Sequence[Post]) -> tuple[int, int]:
-    """On how many posts two models have one label, and of how many.
+    """Return the number of posts on which two models agree, and of those that were compared.
 
     Args:
-        posts: as `quantize_image_network` was given them; up to 128 of the other half are asked.
+        posts: as `quantize_image_network` was given them; up to 128 of the other half are compared.
     """
-    asked = [post for post in _halves(posts)[1] if post.images][:COMPARED]
-    labels = zip(one.predict(asked), other.predict(asked), strict=True)
-    answered = [a == b for a, b in labels if a is not None]
-    return sum(answered), len(answered)
+    compared = [post for post in _halves(posts)[1] if post.images][:COMPARED]
+    labels = zip(one.predict(compared), other.predict(compared), strict=True)
+    same = [a == b for a, b in labels if a is not None]
+    return sum(same), len(same)
 
 
 def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
@@ -142,6 +142,6 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
 
 
 def pictures_of(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
-    """One of each post that has one which can be read, up to SEEN."""
+    """Yield one picture of each post that has one which can be read, up to SEEN."""
     prepared = (prepare_post(post, info) for post in posts if post.images)
     return islice((post.images[0] for post in prepared if not isinstance(post, str)), SEEN)
