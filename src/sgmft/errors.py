@@ -11,7 +11,14 @@ class SgmftError(Exception):
     """A mistake in the input, in one sentence: what, where (file, row, column), and the fix.
 
     The command line prints the sentence and ends with exit code 2; it never shows a traceback.
+
+    Args:
+        message: the sentence, or with `values` the template of a `Message`.
+        values: see `Message`.
     """
+
+    def __init__(self, message: str, /, **values: Any) -> None:
+        super().__init__(Message(message, **values) if values else message)
 
 
 class SgmftWarning(UserWarning):

@@ -97,7 +97,6 @@ _WORDS = (
     *(b"stsz", b"stco", b"co64", b"elst", b"moof", b"traf", b"trun", b"avc1", b"avcC", b"dref"),
     *(b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\x1fC\xb6u", b"\xa3", b"\x01\xff\xff\xff\xff\xff\xff\xff"),
 )
-_TIFF_WORDS = (b"II*\0", b"MM\0*")
 PICTURES = [
     Target("stills", check_file, still_seeds, _WORDS, 2 * MAX_SECONDS),
     Target(

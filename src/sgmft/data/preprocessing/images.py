@@ -134,7 +134,7 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
         with path.open("rb") as file:
             data = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(Message("there is no file {name}", name=name)) from None
+        raise ImageError("there is no file {name}", name=name) from None
     except OSError as error:
         raise ImageError(f"{name} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL, or a character the file system cannot hold
@@ -147,7 +147,7 @@ def check_size(data: bytes, name: str, most: int) -> None:
     """Raise ImageError unless there are from 1 to `most` bytes."""
     name = make_printable(name)
     if not data:
-        raise ImageError(Message("{name} is empty (0 bytes)", name=name))
+        raise ImageError("{name} is empty (0 bytes)", name=name)
     if len(data) > most:
         raise ImageError(_too_many_bytes(name, len(data), most))
 
@@ -194,42 +194,36 @@ def open_image(
     plugin = _plugin(data)
     if plugin is None:
         raise ImageError(
-            Message(
-                "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)",
-                name=name,
-                kinds=_NAMES,
-            )
+            "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)",
+            name=name,
+            kinds=_NAMES,
         )
     try:
         with silence_pillow(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
-                    Message(
-                        "{name} has {width} x {height} pixels; at most {most} million are read",
-                        name=name,
-                        width=width,
-                        height=height,
-                        most=MAX_PIXELS // 10**6,
-                    )
+                    "{name} has {width} x {height} pixels; at most {most} million are read",
+                    name=name,
+                    width=width,
+                    height=height,
+                    most=MAX_PIXELS // 10**6,
                 )
             yield picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(
-            Message(
-                "{name} has too many pixels; at most {most} million are read",
-                name=name,
-                most=MAX_PIXELS // 10**6,
-            )
+            "{name} has too many pixels; at most {most} million are read",
+            name=name,
+            most=MAX_PIXELS // 10**6,
         ) from None
     except MemoryError:
         raise ImageError(
-            Message("{name} needs more memory than there is, or is damaged", name=name)
+            "{name} needs more memory than there is, or is damaged", name=name
         ) from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is
-        raise ImageError(Message("{name} is cut off or damaged", name=name)) from None
+        raise ImageError("{name} is cut off or damaged", name=name) from None
 
 
 def count_pixels(data: bytes, name: str) -> int | None:

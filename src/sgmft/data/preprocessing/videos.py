@@ -46,12 +46,9 @@ class TimedFile(io.BytesIO):
         """Raise ImageError once the time is over."""
         if time.thread_time() > self._end:
             raise ImageError(
-                Message(
-                    "{name} takes more than {most:g} seconds to read; "
-                    "give a shorter or a smaller copy",
-                    name=self._name,
-                    most=MAX_SECONDS,
-                )
+                "{name} takes more than {most:g} seconds to read; give a shorter or a smaller copy",
+                name=self._name,
+                most=MAX_SECONDS,
             )
 
 
@@ -124,9 +121,7 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
             times, keys = _read_times(film, stream, file, name)
             if not times:
                 raise ImageError(
-                    Message(
-                        "{name} is a video without a frame, or is cut off or damaged", name=name
-                    )
+                    "{name} is a video without a frame, or is cut off or damaged", name=name
                 )
             for frame in _decode_at(film, stream, file, keys, _sample_times(times, most)):
                 if frame.width * frame.height > MAX_VIDEO_PIXELS:
@@ -139,7 +134,7 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
         raise
     except MemoryError:
         raise ImageError(
-            Message("{name} needs more memory than there is, or is damaged", name=name)
+            "{name} needs more memory than there is, or is damaged", name=name
         ) from None
     except Exception:  # FFmpeg's errors, and those of numbers that hostile bytes make absurd
         file.check()
@@ -188,12 +183,10 @@ def _open_stream(film: InputContainer, name: str) -> VideoStream:
 
     stream = film.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:  # the cover of a song
-        raise ImageError(Message("{name} has no video in it, only sound or data", name=name))
+        raise ImageError("{name} has no video in it, only sound or data", name=name)
     video: VideoStream = film.streams.video[film.streams.video.index(stream)]
     if video.codec_context is None:
-        raise ImageError(
-            Message("{name} cannot be decoded; save the video in another format", name=name)
-        )
+        raise ImageError("{name} cannot be decoded; save the video in another format", name=name)
     width, height = video.codec_context.width, video.codec_context.height
     if width * height > MAX_VIDEO_PIXELS:
         raise ImageError(_too_many_pixels(name, width, height))
@@ -217,11 +210,9 @@ def _read_times(
             keys.add(packet.pts)
         if len(times) > MAX_TIMES:
             raise ImageError(
-                Message(
-                    "{name} has more than {most:,} frames; give a shorter copy",
-                    name=name,
-                    most=MAX_TIMES,
-                )
+                "{name} has more than {most:,} frames; give a shorter copy",
+                name=name,
+                most=MAX_TIMES,
             )
     file.check()
     return sorted(times), sorted(keys)

@@ -12,7 +12,7 @@ from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.data.tables.label_studio import is_annotation_table
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import SgmftError
 
 MAX_CELL = 2**26
 """The longest cell, in characters: beyond it, a quotation mark was surely never closed."""
@@ -94,7 +94,7 @@ def _read_header(path: Path, encoding: TextEncoding, delimiter: str) -> _Record:
             )
         if record.cells:
             return record
-    raise SgmftError(Message("{name} is empty: a table needs at least a header.", name=path))
+    raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
 
 
 def _iter_records(path: Path, encoding: TextEncoding, delimiter: str) -> Iterator[_Record]:

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.errors import Message, SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, SgmftWarning
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
@@ -44,11 +44,9 @@ def detect_encoding(path: Path) -> TextEncoding:
     good, bad, _ = _count_lines(path, "gb18030", _PRIVATE)
     if bad and good <= bad:
         raise SgmftError(
-            Message(
-                "{name}, line {line}, is neither UTF-8 nor GB18030: save the file as UTF-8.",
-                name=path,
-                line=first_bad,
-            )
+            "{name}, line {line}, is neither UTF-8 nor GB18030: save the file as UTF-8.",
+            name=path,
+            line=first_bad,
         )
     warnings.warn(
         f"{path} is not UTF-8 and is read as GB18030. If texts look wrong, save it as UTF-8.",

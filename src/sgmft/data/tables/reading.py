@@ -9,7 +9,7 @@ from pathlib import Path
 from sgmft.data.tables.base import RawRow, RawTable, reading
 from sgmft.data.tables.formats import READABLE, STREAMED, find_format
 from sgmft.data.tables.json import read_standard_input
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import SgmftError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The table of a Hugging Face ImageFolder, by its convention."""
@@ -72,9 +72,7 @@ def open_table(table: str | Path) -> RawTable:
         )
     with reading(path):
         if path.stat().st_size == 0:
-            raise SgmftError(
-                Message("{name} is empty: a table needs at least a header.", name=path)
-            )
+            raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
         raw = table_format.read(path)
         return replace(raw, rows=_iter_rows(path, raw.rows))
 
