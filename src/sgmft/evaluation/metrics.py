@@ -194,7 +194,7 @@ def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
     return np.array([number[label] for label in truth], dtype=np.int64)
 
 
-def check_probabilities(probs: _Numbers) -> None:
+def check_probabilities(probs: npt.NDArray[np.floating[Any]]) -> None:
     """Raise SgmftError where rows, along the last axis, are not probabilities."""
     sums_to_1 = np.allclose(probs.sum(axis=-1), 1, atol=1e-2)
     if not sums_to_1 or probs.min() < 0:  # NaN fails the first test

@@ -197,7 +197,7 @@ def test_chart_places_accuracies_on_one_axis(tmp_path):
     # the axis goes from 76 to 88 %: ends are 77.0 and 86.2 %
     assert [a["cx"] for a in circles[:2]] == ["33.33%", "58.33%"]
     assert next(a["x1"] for a in page.all("line") if a["class"] == "reach") == "8.33%"
-    one = ResultTable("1", "t", "a", [ResultRow("a", "A", summary=summary(0.8))])
+    one = ResultTable("1", "t", "a", [ResultRow("a", "A", summary=summary(0.8))], REFERENCE)
     path = write_report(tmp_path, title="t", tables=[one], data={}, versions={})
     assert not Page(path.read_text("utf-8")).all("circle")
 

@@ -82,14 +82,13 @@ def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "r" / "results.json").read_text("utf-8"))
     found = {line["key"] for table in tables for line in table["lines"] if line["summary"]}
-    assert found == {"text-only", "sgmft", "cleaning-paper"}
+    assert found == {"text-only", "gated-experts", "cleaning-paper"}
     other = run("compare", sample, "-o", tmp_path / "new", "--finished-only")
     assert other.returncode == 2 and "Nothing is finished" in other.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--tables", "9"], "There is no table '9'"),
         (["--methods", "nobody"], "no method to compare 'nobody'"),
@@ -98,9 +97,9 @@ def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_
         (["--test", "split=never"], "split=never: both are needed"),
     ],
 )
-def test_mistakes_on_the_command_line(run, sample, store, tmp_path, words, told):
+def test_mistakes_on_the_command_line(run, sample, store, tmp_path, words, message):
     done = run("compare", sample, "-o", tmp_path / "report", "--features", store, *words)
-    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_other_folders_are_left_alone(run, sample, tmp_path):

@@ -274,25 +274,13 @@ def test_mistakes_are_named():
     row, truth = random_runs(20, runs=2, posts=6, classes=3)
     broken = row.copy()
     broken[1, 2, 0] = np.nan
-    empty = np.zeros((2, 0, 3)), np.zeros(0, dtype=int)
-    for call, words in (
-        (lambda: summarise(*empty, names(3)), "no posts"),
-        (lambda: difference(empty[0], *empty), "no posts"),
-        (lambda: summarise(row[0], truth, names(3)), "do not fit"),
-        (lambda: summarise(row[:0], truth, names(3)), "do not fit"),
-        (lambda: summarise(row, truth[:5], names(3)), "do not fit"),
-        (lambda: summarise(row, truth[:, None], names(3)), "do not fit"),
-        (lambda: difference(row, row[:, :5], truth), "do not fit"),
-        (lambda: difference(row, random_runs(0, 2, 6, 4)[0], truth), "same labels"),
-        (lambda: summarise(row, truth, names(4)), "4 labels"),
-        (lambda: summarise(row, truth, names(3), {"author": ["a"]}), "group 'author' has 1"),
-        (lambda: summarise(broken, truth, names(3)), "not probabilities"),
-        (lambda: difference(row, broken, truth), "not probabilities"),
-        (lambda: summarise(row + np.array([2, -2, 0]), truth, names(3)), "not probabilities"),
-        (lambda: summarise(2 * row, truth, names(3)), "not probabilities"),
-        (lambda: summarise(row, truth + 3, names(3)), "whole numbers from 0 to 2"),
-        (lambda: summarise(row, truth - 3, names(3)), "whole numbers from 0 to 2"),
-        (lambda: summarise(row, truth + 0.5, names(3)), "whole numbers from 0 to 2"),
-    ):
-        with pytest.raises(SgmftError, match=words):
-            call()
+    for wrong in (broken, 2 * row, row + np.array([2, -2, 0])):
+        for call in (
+            lambda x: summarise(x, truth, names(3)),
+            lambda x: difference(x, row, truth),
+            lambda x: difference(row, x, truth),
+        ):
+            with pytest.raises(SgmftError, match="not probabilities"):
+                call(wrong)
+    with pytest.raises(SgmftError, match="group 'author' has 1"):
+        summarise(row, truth, names(3), {"author": ["a"]})

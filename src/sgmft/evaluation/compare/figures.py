@@ -82,17 +82,12 @@ def project_representations(
         where all posts are alike and infinite where all posts of each label are.
 
     Raises:
-        SgmftError: there is no post, shapes do not fit, or a number is not finite.
+        SgmftError: a number is not finite.
     """
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
     features = np.asarray(fused, dtype=np.float64)
-    if features.ndim != 2 or features.shape[1] == 0 or not 0 < len(features) == len(labels):
-        raise SgmftError(
-            f"a map of {title} needs one row of features for each of its {len(labels)} labels, "
-            f"not an array of shape {features.shape}"
-        )
     if not np.isfinite(features).all():
         raise SgmftError(f"fused features of {title} are not finite: its training has diverged")
     _, classes = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
@@ -142,8 +137,8 @@ def render_panels(panels: Sequence[TsnePanel]) -> str:
     A label has its own marker and colour, the same in every panel. Text stays text, in the
     reader's fonts and colour; the ground is transparent.
 
-    Raises:
-        SgmftError: there is no panel, or the panels are not of the same posts.
+    Args:
+        panels: one or more, of the same posts in the same order.
     """
     from matplotlib import rc_context
 
@@ -166,7 +161,7 @@ def save_panels(panels: Sequence[TsnePanel], folder: str | Path, name: str) -> t
     Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
 
     Raises:
-        SgmftError: as `render_panels`, or the folder cannot be written.
+        SgmftError: the folder cannot be written.
     """
     folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
@@ -183,10 +178,6 @@ def _figure(panels: Sequence[TsnePanel]) -> Figure:
     """Lay the panels out by hand, with text measured in columns: a reader's fonts are unknown."""
     from matplotlib.figure import Figure
 
-    if not panels:
-        raise SgmftError("there is no panel to draw")
-    if any(list(panel.labels) != list(panels[0].labels) for panel in panels):
-        raise SgmftError("the panels of a figure must show the same posts in the same order")
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     captions = [_caption(place, panel) for place, panel in enumerate(panels)]

@@ -68,7 +68,7 @@ class ResultTable:
     title: str
     about: str
     lines: Sequence[ResultRow]
-    reference: str = "Similarity-gated experts"
+    reference: str
 
 
 def read_predictions(

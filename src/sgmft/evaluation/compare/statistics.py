@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import BINS, bin_index
 from sgmft.evaluation.metrics import (
     RESAMPLES,
@@ -99,12 +98,11 @@ def summarise(
         seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
-        SgmftError: no posts, shapes that do not fit, or numbers that are not probabilities.
+        SgmftError: numbers that are not probabilities, or a group of another length.
     """
-    probs, true = _validate(probabilities, truth)
+    probs, true = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
+    check_probabilities(probs)
     runs, posts, classes = probs.shape
-    if len(labels) != classes:
-        raise SgmftError(f"{len(labels)} labels were given for probabilities of {classes} classes")
     predicted = probs.argmax(axis=2)  # (S, N)
     gaps = [_calibration_gaps(run, true) for run in probs]
 
@@ -162,22 +160,19 @@ def difference(
         seed: of the resamples and signs.
 
     Raises:
-        SgmftError: as for `summarise`.
+        SgmftError: numbers that are not probabilities.
     """
-    probs, true = _validate(probabilities, truth)
-    others, _ = _validate(reference, truth)
-    if probs.shape[2] != others.shape[2]:
-        raise SgmftError(
-            f"the row has {probs.shape[2]} classes and the reference {others.shape[2]}; "
-            "compare methods trained on the same labels"
-        )
-    hits, other_hits = ((each.argmax(axis=2) == true).sum(axis=0) for each in (probs, others))
-    scale = len(probs) * len(others) * len(true)
-    whole = hits * len(others) - other_hits * len(probs)  # (N,), whole so that ties are exact
+    for probs in (probabilities, reference):
+        check_probabilities(probs)
+    hits = (probabilities.argmax(axis=2) == truth).sum(axis=0)
+    other_hits = (reference.argmax(axis=2) == truth).sum(axis=0)
+    scale = len(probabilities) * len(reference) * len(truth)
+    # (N,), whole so that ties are exact
+    whole = hits * len(reference) - other_hits * len(probabilities)
     # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
     values, posts = np.unique(whole, return_counts=True)
     rng = np.random.default_rng([seed, 0])
-    draws = rng.multinomial(len(true), posts / len(true), size=RESAMPLES) @ values
+    draws = rng.multinomial(len(truth), posts / len(truth), size=RESAMPLES) @ values
     low, high = np.percentile(draws / scale, [2.5, 97.5])
     kept = np.random.default_rng([seed, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
     flipped = (2 * kept - posts) @ values  # (FLIPS,)
@@ -199,23 +194,6 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     """Return the differences with `p_holm` corrected for how many there are."""
     adjusted = holm([each.p for each in differences])
     return [each._replace(p_holm=p) for each, p in zip(differences, adjusted, strict=True)]
-
-
-def _validate(probabilities: _Probabilities, truth: _Labels) -> tuple[_Floats, _Integers]:
-    """Return both as (S, N, K) and (N,); raise SgmftError for what cannot be evaluated."""
-    probs, true = np.asarray(probabilities, dtype=np.float64), np.asarray(truth)
-    if true.size == 0:
-        raise SgmftError("there are no posts to compare on")
-    if probs.ndim != 3 or true.ndim != 1 or probs.shape[1] != len(true) or not probs.size:
-        raise SgmftError(
-            f"probabilities of shape {probs.shape} do not fit true labels of shape "
-            f"{true.shape}; give (runs, posts, classes) and (posts,), at least one of each"
-        )
-    classes = probs.shape[2]
-    if true.dtype.kind not in "iu" or true.min() < 0 or true.max() >= classes:
-        raise SgmftError(f"true labels must be whole numbers from 0 to {classes - 1}")
-    check_probabilities(probs)
-    return probs, true.astype(np.int64)
 
 
 def _calibration_gaps(probs: _Floats, true: _Integers) -> _Floats:
