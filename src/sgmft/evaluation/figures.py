@@ -27,8 +27,17 @@ if TYPE_CHECKING:
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 
-LONGEST_LABEL = 24  # in columns of a terminal: a Chinese character takes two
+CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
 
+TRAINING, VALIDATION = "#2b7bba", "#d55e00"
+
+HISTORY = {  # panel -> name of a curve in an epoch -> word
+    "Loss": {"loss": "training", "val_loss": "validation"},
+    "Accuracy": {"accuracy": "training", "val_accuracy": "validation"},
+    "Guidance, relative entropy": {"gate_entropy": "gate", "element_entropy": "elements"},
+}
+
+LONGEST_LABEL = 24  # in columns of a terminal: a Chinese character takes two
 
 _CJK_FONTS = (
     "Noto Sans CJK SC",
@@ -44,80 +53,6 @@ _CJK_FONTS = (
     "Noto Sans CJK JP",
     "Arial Unicode MS",
 )
-
-
-def text_columns(text: str) -> int:
-    """Return the width of a text in columns of a terminal: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def shorten(label: str) -> str:
-    """Cut a long label in its middle, so that labels with a common start stay apart."""
-    label = "".join(c if c.isprintable() else " " for c in label)
-    if text_columns(label) <= LONGEST_LABEL:
-        return label
-    head, tail = label, label
-    while text_columns(head) > LONGEST_LABEL * 0.55:
-        head = head[:-1]
-    while text_columns(tail) > LONGEST_LABEL * 0.4:
-        tail = tail[1:]
-    return f"{head.rstrip()}…{tail.lstrip()}"
-
-
-def cjk_fonts() -> list[str]:
-    """Return fonts on this machine that have Chinese characters, best first."""
-    from matplotlib.font_manager import fontManager
-
-    known = set(fontManager.get_font_names())
-    return [font for font in _CJK_FONTS if font in known]
-
-
-@contextmanager
-def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
-    """Apply the settings of our figures; characters no font has are drawn as boxes, quietly.
-
-    Args:
-        fonts: beside DejaVu Sans.
-        salt: of the identifiers in SVG text; figures on one page need one each.
-    """
-    from matplotlib import rc_context
-
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
-    settings: dict[Any, Any] = {
-        **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),
-        "axes.facecolor": "none",
-        "font.family": ["DejaVu Sans", *fonts],
-        "font.size": 9,
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "text.parse_math": False,
-    }
-    fonts_log = logging.getLogger("matplotlib.font_manager")  # notes each weight a font lacks
-    level = fonts_log.level
-    with rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        fonts_log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            fonts_log.setLevel(level)
-
-
-def svg_text(figure: Figure) -> str:
-    """Render a figure to an <svg> element for a page with others, the same every time."""
-    out = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    text = out.getvalue()
-    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # nothing refers to these
-    text = text.replace("*{stroke-linejoin", "svg *{stroke-linejoin")
-    text = text.replace("font-family: 'DejaVu Sans'", "font-family: system-ui, sans-serif")
-    return re.sub(f"(fill|stroke): {INK}", r"\1: currentColor", text)
-
-
-CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
-
-TRAINING, VALIDATION = "#2b7bba", "#d55e00"
 
 
 def confusion_figure(evaluation: Evaluation) -> str:
@@ -210,47 +145,39 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     Raises:
         SgmftError: there is no epoch.
     """
+    from matplotlib.figure import Figure
+
     if not epochs:
         raise SgmftError("there is no epoch to draw")
-    panels = {
-        "Loss": {"loss": "training", "val_loss": "validation"},
-        "Accuracy": {"accuracy": "training", "val_accuracy": "validation"},
-        "Guidance, relative entropy": {"gate_entropy": "gate", "element_entropy": "elements"},
-    }
-    drawn = [title for title, names in panels.items() if any(_curves(epochs, names))]
+    at = [epoch.get("epoch") or number for number, epoch in enumerate(epochs, 1)]
+    curves = {title: list(_curves(epochs, names)) for title, names in HISTORY.items()}
+    drawn = {title: some for title, some in curves.items() if some}
     with drawing_style([]):
-        from matplotlib.figure import Figure
-
         figure = Figure(figsize=(3.5 * max(len(drawn), 1), 2.7), layout="constrained")
-        for place, title in enumerate(drawn, 1):
+        for place, (title, some) in enumerate(drawn.items(), 1):
             axes = figure.add_subplot(1, len(drawn), place)
-            _panel(axes, title, epochs, panels[title])
+            for values, look in some:
+                axes.plot(at, values, markersize=4, **look)
+            _finish_history(axes, title)
         return svg_text(figure)
 
 
 def _curves(
     epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
-) -> Iterator[tuple[str, list[float]]]:
-    """Yield (word, values) of every curve that has a number."""
-    for name, word in names.items():
+) -> Iterator[tuple[list[float], dict[str, Any]]]:
+    """Yield values and look of every curve that has a number; curves differ not by colour alone."""
+    looks = (TRAINING, "-", "o"), (VALIDATION, "--", "s")
+    for (name, word), (colour, line, marker) in zip(names.items(), looks, strict=True):
         found = [epoch.get(name) for epoch in epochs]
         values = [math.nan if value is None else float(value) for value in found]
         if any(map(math.isfinite, values)):
-            yield word, values
+            marker = marker if len(epochs) <= 15 else ""
+            yield values, {"color": colour, "linestyle": line, "marker": marker, "label": word}
 
 
-def _panel(
-    axes: Axes, title: str, epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
-) -> None:
+def _finish_history(axes: Axes, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    at = [epoch.get("epoch") or count for count, epoch in enumerate(epochs, 1)]
-    looks = [(TRAINING, "-", "o"), (VALIDATION, "--", "s")]  # never by colour alone
-    first = next(iter(names.values()))
-    for word, values in _curves(epochs, names):
-        colour, line, marker = looks[word != first]
-        marker = marker if len(epochs) <= 15 else ""
-        axes.plot(at, values, line, color=colour, marker=marker, markersize=4, label=word)
     axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -316,3 +243,72 @@ def _cells(
 
 def _percent(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
+
+
+def text_columns(text: str) -> int:
+    """Return the width of a text in columns of a terminal: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def shorten(label: str) -> str:
+    """Cut a long label in its middle, so that labels with a common start stay apart."""
+    label = "".join(c if c.isprintable() else " " for c in label)
+    if text_columns(label) <= LONGEST_LABEL:
+        return label
+    head, tail = label, label
+    while text_columns(head) > LONGEST_LABEL * 0.55:
+        head = head[:-1]
+    while text_columns(tail) > LONGEST_LABEL * 0.4:
+        tail = tail[1:]
+    return f"{head.rstrip()}…{tail.lstrip()}"
+
+
+def cjk_fonts() -> list[str]:
+    """Return fonts on this machine that have Chinese characters, best first."""
+    from matplotlib.font_manager import fontManager
+
+    known = set(fontManager.get_font_names())
+    return [font for font in _CJK_FONTS if font in known]
+
+
+@contextmanager
+def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
+    """Apply the settings of our figures; characters no font has are drawn as boxes, quietly.
+
+    Args:
+        fonts: beside DejaVu Sans.
+        salt: of the identifiers in SVG text; figures on one page need one each.
+    """
+    from matplotlib import rc_context
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
+    settings: dict[Any, Any] = {
+        **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),
+        "axes.facecolor": "none",
+        "font.family": ["DejaVu Sans", *fonts],
+        "font.size": 9,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.parse_math": False,
+    }
+    fonts_log = logging.getLogger("matplotlib.font_manager")  # notes each weight a font lacks
+    level = fonts_log.level
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        fonts_log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            fonts_log.setLevel(level)
+
+
+def svg_text(figure: Figure) -> str:
+    """Render a figure to an <svg> element for a page with others, the same every time."""
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    text = out.getvalue()
+    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # nothing refers to these
+    text = text.replace("*{stroke-linejoin", "svg *{stroke-linejoin")
+    text = text.replace("font-family: 'DejaVu Sans'", "font-family: system-ui, sans-serif")
+    return re.sub(f"(fill|stroke): {INK}", r"\1: currentColor", text)

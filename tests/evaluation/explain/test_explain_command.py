@@ -9,10 +9,10 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def explain(run, tiny, small_posts, tmp_path_factory):
+def explain(run, default, tmp_path_factory):
     """Explain with a saved small model: exit code and standard error."""
     model = tmp_path_factory.mktemp("saved") / "model"
-    tiny(preset="default").fit(small_posts).save_pretrained(model)
+    default.save_pretrained(model)
 
     def explain(*words):
         ended = run("explain", model, *words)
@@ -23,8 +23,8 @@ def explain(run, tiny, small_posts, tmp_path_factory):
 
 
 @pytest.fixture
-def table(small_posts, tmp_path):
-    shutil.copy(small_posts[0].images[0], tmp_path / "a.png")
+def table(pictures, tmp_path):
+    shutil.copy(pictures / "red.png", tmp_path / "a.png")
     rows = [
         {"id": "one", "text": "the boss again", "image": "a.png"},
         {"id": "two", "text": "exam", "image": "gone.png"},

@@ -1,4 +1,4 @@
-"""Explanations of toy posts: they say what the model says, and what moves it."""
+"""Explanations of small posts: the model's own probabilities, and what moves them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sgmft import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.page import explanation_page
 from small_posts import LABELS, UNUSABLE
 from video_files import coloured, video
-
-
-@pytest.fixture(scope="module")
-def default(tiny, small_posts):
-    return tiny(preset="default").fit(small_posts)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A blue one, a red one, and one that is blue in its upper half and black below."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for colour in ("blue", "red"):
-        Image.new("RGB", (16, 16), colour).save(folder / f"{colour}.png")
-    half = Image.new("RGB", (16, 16), "black")
-    half.paste("blue", (0, 0, 16, 8))
-    half.save(folder / "half.png")
-    return folder
 
 
 @pytest.mark.parametrize("model", ["default", "small_model"])

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sgmft import Post
 from sgmft.evaluation.explain.attribution import blank_regions
 from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor
 
 
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("colours")
-    for name in ("red", "green", "blue"):
-        Image.new("RGB", (16, 16), name).save(folder / f"{name}.png")
-    return lambda *names: [folder / f"{name}.png" for name in names]
-
-
 @pytest.mark.parametrize("preset", ["default", "elements", "tokens"])
-def test_parts_left_out_or_replaced(tiny, small_posts, colours, preset):
+def test_parts_left_out_or_replaced(tiny, small_posts, pictures, preset):
     locator = tiny(preset=preset, val_size=0.0).fit(small_posts)
+
+    def colours(*names):
+        return [pictures / f"{name}.png" for name in names]
+
     model = ExplainedModel(
         locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
     )
@@ -44,9 +39,9 @@ def test_parts_left_out_or_replaced(tiny, small_posts, colours, preset):
     np.testing.assert_allclose(found, locator.predict_proba(posts), atol=1e-5)
 
 
-def test_over_ten_parts_are_sampled(tiny, small_posts, colours):
-    locator = tiny(preset="default").fit(small_posts)
-    found = locator.explain(Post("the boss", colours(*["red", "blue"] * 5)))
+def test_over_ten_parts_are_sampled(default, pictures):
+    images = [pictures / "red.png", pictures / "blue.png"] * 5
+    found = default.explain(Post("the boss", images))
     assert len(found.parts) == 11 and not found.exact
     total = found.base + sum(part.contribution for part in found.parts)
     assert total == pytest.approx(found.probability, abs=1e-6)
