@@ -1,4 +1,4 @@
-"""What every encoder offers: one small protocol, so that a model never knows which one it has."""
+"""The protocol of encoders, so that a model never knows which one it has."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
-IMAGE_OUTPUTS = ("pooled", "regions")  # of an encoder's graph of pictures: (N, D), (N, r, D)
+Images = NDArray[np.uint8]
+
+IMAGE_OUTPUTS = ("pooled", "regions")  # of an image graph: (N, D), (N, r, D)
 
 
 class Encoded(NamedTuple):
-    """N encoded texts or pictures."""
+    """N encoded texts or images."""
 
     pooled: FloatArray  # (N, D)
     tokens: list[FloatArray] | None  # N arrays (n_i, Dw) of words or regions, if asked for
@@ -23,24 +25,24 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What the rest of the program needs to know of an encoder.
+    """Widths, settings and identity of an encoder.
 
     Attributes:
         name: the name or folder it was asked for by.
         fingerprint: 16 hex digits that change whenever its features would (weights, precision,
             settings, cleaning); the feature store is keyed by it.
         text_width, image_width: feature widths D of the two towers.
-        shared_space: whether a text and a picture of the same thing lie close together.
+        shared_space: whether a text and an image of the same thing lie close together.
         logit_scale: the contrastive temperature the towers were trained with; None without one.
-        image_size: edge in pixels of the square pictures it takes.
+        image_size: edge in pixels of the square images it takes.
         cleaning: name of the text cleaning (`sgmft.data.preprocessing.text.CLEANINGS`).
         word_width: of one word's features; 0 for the same as `text_width`. Where a text's are
             wider, they begin with as many numbers that lie in the words' space: its own vector.
-        image_key: the same for encoders whose picture features are the same, so that one may take
+        image_key: the same for encoders whose image features are the same, so that one may take
             another's; "" where nothing is known of that.
         weights: digest of the weights, the same in every precision; "" where they cannot be others,
             as those that come inside packages.
-        texts_apart: whether texts and pictures share no network, device or runtime, and can be
+        texts_apart: whether texts and images share no network, device or runtime, and can be
             encoded at the same time.
     """
 
@@ -62,7 +64,7 @@ class EncoderInfo:
 
 
 class Encoder(Protocol):
-    """Turns cleaned texts and squashed pictures into features; it never sees a label."""
+    """Turns cleaned texts and squashed images into features; it never sees a label."""
 
     @property
     def info(self) -> EncoderInfo:
@@ -71,12 +73,12 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode cleaned, non-empty texts; the result is in the order given."""
 
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """Encode RGB pictures (N, image_size, image_size, 3)."""
+    def encode_images(self, images: Images, tokens: bool) -> Encoded:
+        """Encode RGB images (N, image_size, image_size, 3)."""
 
 
 class TextEncoder(Protocol):
-    """The text side of an encoder whose sides are independent of each other; it needs no torch.
+    """The text half of an encoder whose halves are independent of each other; it needs no torch.
 
     Attributes:
         width, word_width: of a text's pooled feature and of one word's.
@@ -96,7 +98,7 @@ class TextEncoder(Protocol):
 
 
 class ClassifierHeads(NamedTuple):
-    """Classification heads of G networks whose pooled features of a picture stand side by side."""
+    """Classification heads of G networks whose pooled features of an image stand side by side."""
 
     weight: FloatArray  # (G, C, W); G W is the encoder's `image_width`
     bias: FloatArray  # (G, C)
@@ -105,7 +107,7 @@ class ClassifierHeads(NamedTuple):
 
 @runtime_checkable
 class Recognizer(Protocol):
-    """An encoder whose pooled picture features also say what is in a picture."""
+    """An encoder that also classifies images, from their pooled features."""
 
     def class_heads(self) -> ClassifierHeads:
-        """The heads of its networks, and the classes' names."""
+        """Return the heads of its networks, and the classes' names."""

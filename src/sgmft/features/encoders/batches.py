@@ -1,4 +1,4 @@
-"""Pictures and texts through a network batch by batch, whichever runtime computes it."""
+"""Run images and texts through a network batch by batch, whichever runtime computes it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,41 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoded, FloatArray
+from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoded, FloatArray, Images
+from sgmft.features.ragged import Ragged
 from sgmft.utils.onnx_session import Session
 
-Numbers = NDArray[np.int64]
+TokenIds = NDArray[np.int64]
 
 
 def encode_image_batches(
-    pictures: NDArray[np.uint8],
+    images: Images,
     batch_size: int,
     width: int,
     tokens: bool,
-    run: Callable[[NDArray[np.uint8]], Sequence[FloatArray]],
+    run: Callable[[Images], Sequence[FloatArray]],
 ) -> Encoded:
-    """Features of N pictures.
+    """Encode N images.
 
     Args:
         width: D.
         tokens: whether regions are wanted.
-        run: from b pictures to pooled features (b, D) and, where they are wanted, regions
-            (b, r, D).
+        run: from b images to pooled features (b, D) and, where they are wanted, regions (b, r, D).
     """
     pooled = [np.zeros((0, width), np.float32)]
     regions: list[FloatArray] = []
-    for start in range(0, len(pictures), batch_size):
-        said = run(pictures[start : start + batch_size])
-        pooled.append(said[0])
+    for start in range(0, len(images), batch_size):
+        outputs = run(images[start : start + batch_size])
+        pooled.append(outputs[0])
         if tokens:
-            regions.extend(said[1])
+            regions.extend(outputs[1])
     return Encoded(np.concatenate(pooled), regions if tokens else None)
 
 
-def graph_runner(
-    graph: Session, tokens: bool
-) -> Callable[[NDArray[np.uint8]], Sequence[FloatArray]]:
-    """What `encode_image_batches` runs where a graph computes."""
+def graph_runner(graph: Session, tokens: bool) -> Callable[[Images], Sequence[FloatArray]]:
+    """Return the `run` of `encode_image_batches` where a graph computes."""
     wanted = IMAGE_OUTPUTS if tokens else IMAGE_OUTPUTS[:1]
-    return lambda pictures: graph.run(wanted, {"pictures": pictures})
+    return lambda images: graph.run(wanted, {"pictures": images})
 
 
 def encode_token_ids(
@@ -51,9 +49,9 @@ def encode_token_ids(
     batch_size: int,
     width: int,
     tokens: bool,
-    run: Callable[[Numbers, Numbers], FloatArray],
+    run: Callable[[TokenIds, TokenIds], FloatArray],
 ) -> Encoded:
-    """Features of N texts as numbers of tokens, [CLS] first and [SEP] last, by [CLS].
+    """Encode N texts given as token ids, [CLS] first and [SEP] last; pooled is [CLS].
 
     Batches hold texts of similar length. The tokens of a text are those between [CLS] and [SEP];
     one that is only those two keeps [SEP].
@@ -61,22 +59,19 @@ def encode_token_ids(
     Args:
         width: D.
         tokens: whether those are wanted.
-        run: from numbers and their mask, both (b, n), to projected tokens (b, n, D), or only the
+        run: from ids and their mask, both (b, n), to projected tokens (b, n, D), or only the
             first (b, 1, D) where the others are not wanted.
     """
     pooled = np.zeros((len(ids), width), np.float32)
-    per_text: list[FloatArray] = [pooled[:0]] * len(ids)
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    words: list[FloatArray] = [pooled[:0]] * len(ids)
+    texts = Ragged.of([np.array(row, np.int64) for row in ids], np.zeros(0, np.int64))
+    order = np.argsort(texts.length, kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        numbers = np.zeros((len(chosen), max(len(ids[i]) for i in chosen)), np.int64)
-        mask = np.zeros_like(numbers)
-        for row, i in enumerate(chosen):
-            numbers[row, : len(ids[i])] = ids[i]
-            mask[row, : len(ids[i])] = 1
-        projected = run(numbers, mask)
-        for row, i in enumerate(chosen):
-            pooled[i] = projected[row, 0]
-            if tokens:
-                per_text[i] = projected[row, 1 : max(2, len(ids[i]) - 1)].copy()
-    return Encoded(pooled, per_text if tokens else None)
+        padded, mask = texts.pad(chosen)
+        projected = run(padded, mask.astype(np.int64))
+        pooled[chosen] = projected[:, 0]
+        if tokens:
+            for i, row in zip(chosen, projected, strict=True):
+                words[i] = row[1 : max(2, len(ids[i]) - 1)].copy()
+    return Encoded(pooled, words if tokens else None)

@@ -1,9 +1,8 @@
 """Chinese-CLIP (Yang et al. 2022, arXiv 2211.01335), the paper's encoder.
 
 `chinese-clip-huge` (ViT-H/14 + RoBERTa-wwm-large, D = 1024) is the paper's. Pooled features are the
-projected class tokens of both towers. Only those pass the final norm and projection in the library,
-so the token features are taken through the same two steps here; picture patches are then averaged
-to a grid.
+projected class tokens of both towers. Token features are the other tokens, projected alike; image
+patches are then averaged to a grid.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids
 from sgmft.features.encoders.clip_adapter import open_checkpoint
 from sgmft.features.encoders.clip_towers import ImageTower, TextTower, fold_quick_gelu
@@ -38,8 +37,8 @@ class ChineseClipEncoder:
         name: a key of `MODELS`, a folder with a checkpoint in the
             published format, or one that `sgmft train --tune` or `sgmft align` wrote.
         cleaning: the text cleaning, see `sgmft.data.preprocessing.text.CLEANINGS`.
-        patch_grid: picture tokens are averaged to patch_grid x patch_grid regions.
-        batch_size: texts or pictures in one forward pass; by default 16 on a CPU, and on a GPU up
+        patch_grid: image tokens are averaged to patch_grid x patch_grid regions.
+        batch_size: texts or images in one forward pass; by default 16 on a CPU, and on a GPU up
             to 128, as memory allows.
         device: a torch device; by default a GPU if there is one.
         dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
@@ -66,7 +65,7 @@ class ChineseClipEncoder:
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         read = open_checkpoint(name, self._dtype, base)
         self.tokenizer, self._model, pixels = read.tokenizer, read.model, read.pixels
-        pictures = (patch_grid, pixels, read.changed) if read.changed else (patch_grid, pixels)
+        settings = (patch_grid, pixels, read.changed) if read.changed else (patch_grid, pixels)
         fold_quick_gelu(self._model)
         self._model = self._model.eval().to(self._device, self._dtype)
         mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
@@ -77,14 +76,14 @@ class ChineseClipEncoder:
         self._batch_size = batch_size or pick_batch(self._device, each, 16)
         self._info = EncoderInfo(
             name=name,
-            fingerprint=_fingerprint(self._model, self._dtype, cleaning, *pictures, read.design),
+            fingerprint=_fingerprint(self._model, self._dtype, cleaning, *settings, read.design),
             text_width=config.projection_dim,
             image_width=config.projection_dim,
             shared_space=True,
             logit_scale=float(self._model.logit_scale.detach().float().exp()),
             image_size=config.vision_config.image_size,
             cleaning=cleaning,
-            image_key=_fingerprint(self._model, self._dtype, *pictures),
+            image_key=_fingerprint(self._model, self._dtype, *settings),
             weights=read.digest,
         )
 
@@ -95,7 +94,7 @@ class ChineseClipEncoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Projected [CLS] features (N, D), and the projected features of the other real tokens.
+        """Encode texts: projected [CLS] (N, D), and the projected features of the other tokens.
 
         Texts beyond 52 tokens are cut, as in training. Batches hold texts of similar length.
         """
@@ -108,32 +107,32 @@ class ChineseClipEncoder:
         return encode_token_ids(ids, self._batch_size, width, tokens, run)
 
     @torch.inference_mode()
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """Projected class-token features (N, D), and a grid of projected patch features."""
+    def encode_images(self, images: Images, tokens: bool) -> Encoded:
+        """Encode images: projected class tokens (N, D), and a grid of projected patches."""
 
-        def run(batch: NDArray[np.uint8]) -> list[FloatArray]:
-            said = self.image_tower(torch.from_numpy(batch).to(self._device), tokens)
-            return [_to_numpy(x) for x in said]
+        def run(batch: Images) -> list[FloatArray]:
+            outputs = self.image_tower(torch.from_numpy(batch).to(self._device), tokens)
+            return [_to_numpy(x) for x in outputs]
 
         width = self._info.image_width
-        return encode_image_batches(pictures, self._batch_size, width, tokens, run)
+        return encode_image_batches(images, self._batch_size, width, tokens, run)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Numbers of each text's tokens, [CLS] first and [SEP] last; at most 52."""
+    """Return the ids of each text's tokens, [CLS] first and [SEP] last; at most 52."""
     if not texts:
         return []
     return list(tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"])
 
 
 def _bytes(config: Any, dtype: torch.dtype) -> int:
-    """What a layer of the picture tower holds of one picture.
+    """Return the bytes that a layer of the image tower holds of one image.
 
     Its input, a norm of it, queries, keys, values, their result, and the widest activations twice.
     """
     patches = (config.image_size // config.patch_size) ** 2 + 1
-    numbers = 6 * config.hidden_size + 2 * config.intermediate_size
-    return int(patches * numbers * dtype.itemsize)
+    values = 6 * config.hidden_size + 2 * config.intermediate_size
+    return int(patches * values * dtype.itemsize)
 
 
 def _to_numpy(x: Tensor) -> FloatArray:
@@ -141,7 +140,7 @@ def _to_numpy(x: Tensor) -> FloatArray:
 
 
 def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
-    """Digest of the settings and of a fixed sample of every weight: cheap, and enough to differ."""
+    """Digest the settings and a fixed sample of every weight: cheap, and enough to differ."""
     digest = hashlib.sha256(repr(("chinese-clip-2", str(dtype), settings)).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())

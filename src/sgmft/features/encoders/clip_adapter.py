@@ -37,7 +37,7 @@ FIX = "copy or train the fine-tuned encoder again"
 
 
 def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds what `save_adapter` wrote."""
+    """Return whether a folder holds what `save_adapter` wrote."""
     return (Path(folder) / DESCRIPTION).is_file()
 
 
@@ -72,7 +72,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) ->
     """
     with writing(folder):
         adapted.save_pretrained(folder)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's, which says nothing
+        (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
         described = {
             "format": FORMAT,
             "base": {"name": base, "revision": read.revision, "digest": read.digest},
@@ -84,7 +84,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) ->
 def open_checkpoint(
     name: str, dtype: torch.dtype, base: str | None = None, revision: str | None = None
 ) -> ClipCheckpoint:
-    """A checkpoint as `load_checkpoint` reads it, or an adapter merged into its checkpoint.
+    """Load a checkpoint as `load_checkpoint` does, or an adapter merged into its checkpoint.
 
     Args:
         revision: as in `load_checkpoint`.
@@ -112,7 +112,7 @@ def open_checkpoint(
 
 
 def _weights_digest(model: Any) -> str:
-    """Digest of a sample of every weight, the same in both precisions that weights are read in."""
+    """Return a digest of a sample of every weight, the same in both precisions of reading."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -137,7 +137,7 @@ def _described(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Do not tell users that peft asks the library by a name that it has given up."""
+    """Keep from users that peft calls the library by a deprecated name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

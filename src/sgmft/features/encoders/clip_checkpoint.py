@@ -21,15 +21,15 @@ MODELS = {
     "chinese-clip-huge": "OFA-Sys/chinese-clip-vit-huge-patch14",
 }
 
-HUB_SECONDS = 8.0  # to wait for the first answer when a checkpoint is not on this machine
+HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on this machine
 
 
 class ClipCheckpoint(NamedTuple):
-    """What a checkpoint holds.
+    """A checkpoint in memory.
 
     Attributes:
         tokenizer, model: the library's.
-        pixels: how pictures are prepared.
+        pixels: how images are prepared.
         design: digest of the vocabulary and the network's design, which do not show in the weights.
         revision: of the hub's repository it is from; None for a folder.
         changed: digest of what fine-tuning added to it.
@@ -46,7 +46,7 @@ class ClipCheckpoint(NamedTuple):
 
 
 def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) -> ClipCheckpoint:
-    """A checkpoint by its public name, a key of `MODELS`, or a folder.
+    """Load a checkpoint by its public name, a key of `MODELS`, or from a folder.
 
     Args:
         dtype: weights are read as such, one after another.
@@ -117,7 +117,7 @@ def _has_any(folder: str, *patterns: str) -> bool:
 
 
 def _local_copy(repository: str, revision: str | None) -> str:
-    """Folder of a hub repository, from the local cache or else fetched."""
+    """Return the folder of a hub repository, from the local cache or else fetched."""
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin"]
@@ -141,19 +141,19 @@ def _local_copy(repository: str, revision: str | None) -> str:
 
 
 def _check_hub() -> None:
-    """Raise ConnectionError if the hub gives no answer in time; its client retries for minutes."""
+    """Raise ConnectionError if the hub does not respond in time; its client retries for minutes."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
-    answered = Event()
+    responded = Event()
 
-    def ask() -> None:
+    def request() -> None:
         with suppress(Exception):
             get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-            answered.set()
+            responded.set()
 
-    asking = Thread(target=ask, daemon=True)  # one time-out for each of the host's addresses
-    asking.start()
-    asking.join(HUB_SECONDS)
-    if not answered.is_set():
-        raise ConnectionError(f"{constants.ENDPOINT} gives no answer")
+    thread = Thread(target=request, daemon=True)  # one time-out for each of the host's addresses
+    thread.start()
+    thread.join(HUB_SECONDS)
+    if not responded.is_set():
+        raise ConnectionError(f"{constants.ENDPOINT} does not respond")

@@ -1,7 +1,7 @@
-"""The two towers of Chinese-CLIP with their projections: token numbers and pixels to features.
+"""The two towers of Chinese-CLIP with their projections: token ids and pixels to features.
 
 Only the class tokens pass the final norm and projection in the library; token features are taken
-through the same two steps here. docs/export.md: both can be written as ONNX.
+through the same two steps here. Both can be written as ONNX (docs/export.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUICK = 1.702  # of "quick GELU" (Hendrycks & Gimpel 2016)
 def fold_quick_gelu(model: Any) -> None:
     """Compute x sigmoid(1.702 x) as SiLU(1.702 x) / 1.702, both factors in the linear maps beside.
 
-    One pass over the widest arrays of the picture tower in the place of three. The model is a
+    One pass over the widest arrays of the image tower in the place of three. The model is a
     `transformers.ChineseCLIPModel`.
     """
     from transformers.activations import QuickGELUActivation
@@ -33,23 +33,23 @@ def fold_quick_gelu(model: Any) -> None:
 
 
 class TextTower(nn.Module):
-    """Of a `transformers.ChineseCLIPModel`."""
+    """The text tower of a `transformers.ChineseCLIPModel`."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.tower, self.projection = model.text_model, model.text_projection
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, words: bool = True) -> Tensor:
-        """Numbers of tokens and their mask (N, n) to projected tokens (N, n, D), [CLS] first.
+        """Map token ids and their mask (N, n) to projected tokens (N, n, D), [CLS] first.
 
         Without `words` only [CLS] is projected, (N, 1, D).
         """
-        read = self.tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.projection(read if words else read[:, :1])
+        hidden = self.tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.projection(hidden if words else hidden[:, :1])
 
 
 class ImageTower(nn.Module):
-    """Of a `transformers.ChineseCLIPModel`.
+    """The image tower of a `transformers.ChineseCLIPModel`.
 
     Args:
         mean, std: of the three colours, 0..1.
@@ -68,15 +68,15 @@ class ImageTower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, pictures: Tensor, regions: bool = True) -> tuple[Tensor, ...]:
-        """RGB pictures (N, s, s, 3), uint8, to projected class tokens (N, D), regions (N, r, D)."""
-        pixels = ((pictures.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
+    def forward(self, images: Tensor, regions: bool = True) -> tuple[Tensor, ...]:
+        """RGB images (N, s, s, 3), uint8, to projected class tokens (N, D), regions (N, r, D)."""
+        pixels = ((images.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
         output = self.tower(pixel_values=pixels.to(self.projection.weight.dtype))
-        whole = self.projection(output.pooler_output)
+        pooled = self.projection(output.pooler_output)
         if not regions:
-            return (whole,)
+            return (pooled,)
         patches = self.tower.post_layernorm(output.last_hidden_state[:, 1:])  # (N, g², width)
         side = int(patches.shape[1] ** 0.5)
         square = patches.transpose(1, 2).unflatten(2, (side, side))
         grid = adaptive_avg_pool2d(square, self.patch_grid).flatten(2).transpose(1, 2)
-        return whole, self.projection(grid)
+        return pooled, self.projection(grid)

@@ -1,4 +1,4 @@
-"""Which device, number format and batch this machine computes fastest in."""
+"""Choose the device, number format and batch size that this machine computes fastest in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHARE, MOST = 1 / 8, 128  # of the memory, for one batch; and of a batch, on a G
 
 
 def pick_device(device: str | None = None) -> torch.device:
-    """The device asked for, else a GPU if there is one, else the CPU.
+    """Return the device asked for, else a GPU if there is one, else the CPU.
 
     Raises:
         SgmftError: this machine has no such device.
@@ -30,7 +30,7 @@ def pick_device(device: str | None = None) -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively, else float32.
+    """Return bfloat16 where the hardware multiplies it natively, else float32.
 
     On a CPU that means AMX or AVX-512 BF16; without them bfloat16 is emulated and slower.
     """
@@ -44,7 +44,7 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 
 def pick_batch(device: torch.device, each: int, most: int) -> int:
-    """How many inputs go through a network together: a power of two.
+    """Return how many inputs go through a network together, a power of two.
 
     An eighth of the device's memory has to hold them. Of all its memory, not of what is free, so
     that batches, and with them the last digits of features, are the same in every run.
@@ -58,7 +58,7 @@ def pick_batch(device: torch.device, each: int, most: int) -> int:
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes that a device has."""
+    """Return the bytes of a device's memory."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)  # Apple's GPUs share it

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 and -Lite2 (Tan & Le 2019), trained on ImageNet: pictures to 2560 numbers.
+"""EfficientNet-Lite0 and -Lite2 (Tan & Le 2019), trained on ImageNet: images to 2560 numbers.
 
-Their weights come inside Python packages. The two networks see the same picture, and their features
+Their weights come inside Python packages. The two networks see the same image, and their features
 stand side by side. The encoders `compact` and `cnn` share them.
 """
 
@@ -12,14 +12,14 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.utils.fusion
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the pictures it was trained on
+from sgmft.features.encoders.base import FloatArray, Images
+
+NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the images it was trained on
 
 WIDTH = 1280  # of one network's features
 
@@ -29,7 +29,7 @@ MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0
 
 
 def imagenet_names() -> list[str]:
-    """Names of the 1,000 classes of ImageNet, in the order of the published networks."""
+    """Return the names of the 1,000 classes of ImageNet, in the order of the published networks."""
     text = files("sgmft.features.encoders").joinpath("imagenet_names.txt").read_text("utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
@@ -39,7 +39,7 @@ class EfficientNetLite:
 
     Args:
         number: 0 or 2, of Lite0 or Lite2.
-        size: edge in pixels of the pictures it was trained on; others are scaled to it.
+        size: edge in pixels of the images it was trained on; others are scaled to it.
         device, dtype: what it computes on and in.
     """
 
@@ -57,7 +57,7 @@ class EfficientNetLite:
 
     @cached_property
     def network(self) -> Any:
-        """It, with its batch norms folded into its convolutions."""
+        """The network, with its batch norms folded into its convolutions."""
         from efficientnet_lite_pytorch import EfficientNet
 
         network = EfficientNet.from_name(f"efficientnet-lite{self._number}")
@@ -72,14 +72,14 @@ class EfficientNetLite:
         # from torch 2.6 on (CVE-2025-32434).
         return dict(torch.load(file, map_location="cpu", weights_only=True))
 
-    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weight (1000, 1280) and bias (1000) that take pooled features to the classes' logits."""
+    def head(self) -> tuple[FloatArray, FloatArray]:
+        """Return the weight (1000, 1280) and bias (1000) from pooled features to class logits."""
         weights = self._weights()
         return weights["_fc.weight"].float().numpy(), weights["_fc.bias"].float().numpy()
 
-    def maps(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """RGB pictures (b, 260, 260, 3) to float32 feature maps (b, 1280, h, h), h = size / 32."""
-        pixels = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2).float()
+    def maps(self, images: Images) -> Tensor:
+        """Map RGB images (b, 260, 260, 3) to float32 maps (b, 1280, h, h), h = size / 32."""
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float()
         if pixels.shape[-1] != self._size:
             pixels = interpolate(pixels, (self._size,) * 2, mode="bicubic", antialias=True)
             pixels = pixels.clamp(0, 255)  # bicubic overshoots at edges

@@ -1,4 +1,4 @@
-"""The encoders `compact` and `cnn`: pictures by EfficientNet-Lite, texts by a side of their own."""
+"""The encoders `compact` and `cnn`: images by EfficientNet-Lite, texts apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
@@ -17,6 +16,7 @@ from sgmft.features.encoders.base import (
     Encoded,
     EncoderInfo,
     FloatArray,
+    Images,
     TextEncoder,
 )
 from sgmft.features.encoders.batches import encode_image_batches, graph_runner
@@ -32,7 +32,7 @@ from sgmft.features.encoders.image_graph import can_run, open_image_graph
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
 
-PICTURE_BYTES = 16 << 20  # the widest layers of a picture, in float32
+IMAGE_BYTES = 16 << 20  # the widest layers of an image, in float32
 
 
 class ImageEncoder:
@@ -41,8 +41,8 @@ class ImageEncoder:
     Args:
         name: of the encoder.
         text_encoder: of its texts.
-        patch_grid: of picture tokens; 4 gives 16 a picture.
-        batch_size: pictures in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
+        patch_grid: regions form a grid of so many rows and columns; 4 gives 16 an image.
+        batch_size: images in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
             memory allows.
         device: a torch device; by default a GPU if there is one.
         dtype: "bfloat16" or "float32" for torch; by default ONNX Runtime on a CPU where it is
@@ -62,7 +62,7 @@ class ImageEncoder:
         self.text_encoder = text_encoder
         self.patch_grid = patch_grid
         where = pick_device(device)
-        self._batch_size = batch_size or pick_batch(where, PICTURE_BYTES, 8)
+        self._batch_size = batch_size or pick_batch(where, IMAGE_BYTES, 8)
         self._runs_graph = dtype is None and where.type == "cpu" and can_run()
         precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
         self._networks = [
@@ -99,41 +99,41 @@ class ImageEncoder:
         return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """As the text side encodes them."""
+        """Encode texts by the text encoder."""
         return self.text_encoder.encode(texts, tokens)
 
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """RGB pictures (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
+    def encode_images(self, images: Images, tokens: bool) -> Encoded:
+        """Map RGB images (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
 
-        Each network's last feature map is averaged over the whole picture, and over each region of
+        Each network's last feature map is averaged over the whole image, and over each region of
         a grid of `patch_grid` by `patch_grid`.
         """
         run = (
             graph_runner(self._graph, tokens) if self._runs_graph else self._network_runner(tokens)
         )
-        return encode_image_batches(pictures, self._batch_size, IMAGE_WIDTH, tokens, run)
+        return encode_image_batches(images, self._batch_size, IMAGE_WIDTH, tokens, run)
 
     @cached_property
     def _graph(self) -> Session:
         keys = [network.key for network in self._networks]
         return open_image_graph(self.patch_grid, keys, torch.get_num_threads())
 
-    def _network_runner(self, tokens: bool) -> Callable[[NDArray[np.uint8]], list[FloatArray]]:
-        """What `encode_image_batches` runs where torch computes."""
+    def _network_runner(self, tokens: bool) -> Callable[[Images], list[FloatArray]]:
+        """Return the `run` of `encode_image_batches` where torch computes."""
 
         @torch.inference_mode()
-        def run(pictures: NDArray[np.uint8]) -> list[FloatArray]:
-            maps = [network.maps(pictures) for network in self._networks]  # (b, 1280, h, h)
-            said = [torch.cat([x.mean((2, 3)) for x in maps], -1)]
+        def run(images: Images) -> list[FloatArray]:
+            maps = [network.maps(images) for network in self._networks]  # (b, 1280, h, h)
+            outputs = [torch.cat([x.mean((2, 3)) for x in maps], -1)]
             if tokens:
                 grids = [adaptive_avg_pool2d(x, self.patch_grid).flatten(2) for x in maps]
-                said.append(torch.cat(grids, 1).transpose(1, 2))
-            return [x.cpu().numpy() for x in said]
+                outputs.append(torch.cat(grids, 1).transpose(1, 2))
+            return [x.cpu().numpy() for x in outputs]
 
         return run
 
     def class_heads(self) -> ClassifierHeads:
-        """The published heads of both networks for the 1,000 classes of ImageNet."""
+        """Return the published heads of both networks for the 1,000 classes of ImageNet."""
         heads = [network.head() for network in self._networks]
         weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
         return ClassifierHeads(weight, bias, imagenet_names())

@@ -1,6 +1,6 @@
-"""The picture networks of `compact` and `cnn` as one graph: pixels to pooled features and regions.
+"""The image networks of `compact` and `cnn` as one ONNX graph: pixels to pooled features, regions.
 
-Scaling a picture and pooling regions are linear maps of fixed sizes, so that the graph holds them
+Scaling an image and pooling regions are linear maps of fixed sizes, so that the graph holds them
 as matrices: runtimes differ in how they scale, and these are torch's. Exported models hold this
 graph, and on a CPU with ONNX Runtime the encoders themselves run it, which takes about half the
 time (docs/results.md).
@@ -31,65 +31,60 @@ from sgmft.utils.onnx_writer import write_graph
 
 
 class ImageGraph(nn.Module):
-    """See the module; `patch_grid` as the encoder's."""
+    """Both networks; see the module. `patch_grid` is the encoder's."""
 
     def __init__(self, patch_grid: int) -> None:
         super().__init__()
-        here = torch.device("cpu")
-        lite = [EfficientNetLite(number, size, here, torch.float32) for number, size in SIZES]
-        self.networks = nn.ModuleList(one.network.to(memory_format=PLAIN) for one in lite)
-        self.scales = nn.ParameterList(scaling(size) for _, size in SIZES)
-        self.regions = nn.ParameterList(
-            pooling(math.ceil(size / 32), patch_grid) for _, size in SIZES
+        cpu, sizes = torch.device("cpu"), NETWORKS.values()
+        lite = (EfficientNetLite(*each, cpu, torch.float32) for each in NETWORKS.items())
+        self.networks = nn.ModuleList(
+            one.network.to(memory_format=torch.contiguous_format) for one in lite
         )
+        self.scales = nn.ParameterList(map(scaling, sizes))
+        self.regions = nn.ParameterList(pooling(math.ceil(x / 32), patch_grid) for x in sizes)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB pictures (N, 260, 260, 3), uint8, to pooled (N, 2560) and regions (N, r, 2560)."""
-        pixels = pictures.permute(0, 3, 1, 2).float()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map RGB images (N, 260, 260, 3), uint8, to pooled (N, 2560) and regions (N, r, 2560)."""
+        pixels = images.permute(0, 3, 1, 2).float()
         networks: list[Any] = list(self.networks)
         maps = []
         for network, scale in zip(networks, self.scales, strict=True):
-            seen = pixels
+            scaled = pixels
             if len(scale) != IMAGE_SIZE:
-                seen = (scale @ pixels @ scale.T).clamp(0, 255)
-            found: Tensor = network.extract_features((seen - MEAN) / STD)
-            maps.append(found.flatten(2))  # (N, 1280, h²)
+                scaled = (scale @ pixels @ scale.T).clamp(0, 255)
+            features: Tensor = network.extract_features((scaled - MEAN) / STD)
+            maps.append(features.flatten(2))  # (N, 1280, h²)
         pooled = torch.cat([x.mean(2) for x in maps], -1)
         grids = [part @ x.mT for part, x in zip(self.regions, maps, strict=True)]
         return pooled, torch.cat(grids, -1)
 
 
-SIZES = list(NETWORKS.items())
-
-PLAIN = torch.contiguous_format
-
-
 def scaling(size: int) -> Tensor:
-    """What takes a column of an encoder's picture to `size` pixels, bicubic: (size, 260)."""
+    """Return the matrix (size, 260) that scales a column of an image to `size` pixels, bicubic."""
     unit = torch.eye(IMAGE_SIZE)[None, None]
     return interpolate(unit, (size, IMAGE_SIZE), mode="bicubic", antialias=True)[0, 0]
 
 
 def pooling(side: int, grid: int) -> Tensor:
-    """What takes a map of side² pixels to means of its regions: (grid², side²)."""
+    """Return the matrix (grid², side²) that averages a map of side² pixels over its regions."""
     unit = torch.eye(side * side).unflatten(1, (1, side, side))
     return adaptive_avg_pool2d(unit, grid).flatten(1).T.contiguous()
 
 
 def write_image_graph(patch_grid: int, path: Path) -> None:
-    """Write the graph."""
+    """Write the graph as a file."""
     example = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     inputs = {"pictures": (example, 1)}
     write_graph(ImageGraph(patch_grid).eval(), inputs, IMAGE_OUTPUTS, path)
 
 
 def can_run() -> bool:
-    """Whether the packages that write a graph and run it are installed."""
+    """Return whether the packages that write a graph and run it are installed."""
     return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
 def open_image_graph(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
-    """The graph, from the user's cache or else written there; made in ten seconds or so.
+    """Open the graph in the user's cache, or else write it there, which takes ten seconds or so.
 
     Args:
         keys: of the networks.

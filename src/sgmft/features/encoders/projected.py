@@ -1,4 +1,4 @@
-"""An encoder whose features are mapped into a space that its two sides share, as `align` learns."""
+"""An encoder whose features are mapped into a space of both modalities, as `sgmft align` learns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo, FloatArray
+from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo, FloatArray, Images
 from sgmft.utils.checksums import (
     FILES,
     check_file,
@@ -30,7 +29,7 @@ FIX = "copy the aligned encoder, or align it, again"
 
 
 class Maps(NamedTuple):
-    """x to (x - mean) @ weight.T, for each side; the deviations are in the weights."""
+    """Maps x to (x - mean) @ weight.T, one per modality; the deviations are in the weights."""
 
     text_mean: FloatArray  # (Dt,)
     text_weight: FloatArray  # (D, Dt)
@@ -39,14 +38,14 @@ class Maps(NamedTuple):
 
 
 class ProjectedEncoder:
-    """Features of another encoder, each side mapped into one space of width D.
+    """Features of another encoder, both modalities mapped into one space of width D.
 
     A word is mapped as the part of a text's features that lies in the words' space.
 
     Args:
         base: the other encoder.
-        maps: of its two sides.
-        name: by which it was asked for.
+        maps: of its two modalities.
+        name: by which it is loaded.
         logit_scale: of the similarities there.
     """
 
@@ -74,21 +73,21 @@ class ProjectedEncoder:
         return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Mapped features of texts (N, D), and of their words."""
+        """Encode texts to mapped features (N, D), and those of their words."""
         width = self._base.info.word_width
         mean, weight = self._maps.text_mean, self._maps.text_weight
-        said, words = self._base.encode_texts(texts, tokens), None
-        if said.tokens is not None:
-            words = [_map(x, mean[:width], weight[:, :width]) for x in said.tokens]
-        return Encoded(_map(said.pooled, mean, weight), words)
+        base, words = self._base.encode_texts(texts, tokens), None
+        if base.tokens is not None:
+            words = [_map(x, mean[:width], weight[:, :width]) for x in base.tokens]
+        return Encoded(_map(base.pooled, mean, weight), words)
 
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
-        """Mapped features of pictures (N, D), and of their regions."""
+    def encode_images(self, images: Images, tokens: bool) -> Encoded:
+        """Encode images to mapped features (N, D), and those of their regions."""
         mean, weight = self._maps.image_mean, self._maps.image_weight
-        said, regions = self._base.encode_images(pictures, tokens), None
-        if said.tokens is not None:
-            regions = [_map(x, mean, weight) for x in said.tokens]
-        return Encoded(_map(said.pooled, mean, weight), regions)
+        base, regions = self._base.encode_images(images, tokens), None
+        if base.tokens is not None:
+            regions = [_map(x, mean, weight) for x in base.tokens]
+        return Encoded(_map(base.pooled, mean, weight), regions)
 
 
 def _map(x: FloatArray, mean: FloatArray, weight: FloatArray) -> FloatArray:
@@ -119,12 +118,12 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
 
 
 def is_projected(folder: str | Path) -> bool:
-    """Whether a folder holds what `save_projected` wrote."""
+    """Return whether a folder holds what `save_projected` wrote."""
     return (Path(folder) / DESCRIPTION).is_file()
 
 
 def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
-    """Name of the base, the maps, and the scale of similarities.
+    """Read the name of the base, the maps, and the scale of similarities.
 
     Raises:
         SgmftError: it is damaged, or of a newer format.

@@ -1,4 +1,4 @@
-"""Encoders: one file per family, one protocol, one registry."""
+"""The registry of encoders, by name, and folders that hold one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sgmft.utils.runtime import keep_freed_memory
 
 
 def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -> Encoder:
-    """The embedded default: small networks whose weights come inside Python packages.
+    """Load the default: small networks whose weights come inside Python packages.
 
-    Texts and pictures do not share a space.
+    Texts and images do not share a space.
     """
     from sgmft.features.encoders.image_encoder import ImageEncoder
     from sgmft.features.encoders.sentence_encoder import SentenceEncoder
@@ -23,7 +23,7 @@ def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -
 
 
 def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
-    """For systems that learn their own word embeddings; pictures as in `compact`."""
+    """Load the one for systems that learn their own word embeddings; images as in `compact`."""
     from sgmft.features.encoders.image_encoder import ImageEncoder
     from sgmft.features.encoders.word_hashes import WordHashEncoder
 
@@ -46,7 +46,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 
 
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
-    """The encoder of that name, or what a folder holds.
+    """Load the encoder of that name, or the one that a folder holds.
 
     Args:
         name: a key of `ENCODERS`, or a folder: a Chinese-CLIP checkpoint, or what fine-tuning or

@@ -22,7 +22,7 @@ TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 
 
 class SentenceEncoder:
-    """The texts of the encoder `compact`; see the module.
+    """The text encoder of `compact`; see the module.
 
     Args:
         cleaning: decides which words are segmented.
@@ -46,7 +46,7 @@ class SentenceEncoder:
         return model
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Sentence vector, mean and maximum of the words' (N, 1536), and one (512) for each word.
+        """Encode texts: sentence vector, mean and maximum of the words (N, 1536); words (n, 512).
 
         Sentence and word vectors have unit length. A text without words is itself its one word.
         """
@@ -58,9 +58,9 @@ class SentenceEncoder:
         vocabulary = sorted({word for row in segmented for word in row})
         vectors = dict(zip(vocabulary, self._sentences.encode(vocabulary), strict=True))
         rows = [np.stack([vectors[word] for word in row]) for row in segmented]  # (n, 512)
-        sides = [
+        parts = [
             self._sentences.encode(list(texts)),
             np.stack([row.mean(0) for row in rows]),
             np.stack([row.max(0) for row in rows]),
         ]
-        return Encoded(np.concatenate(sides, 1), rows if tokens else None)
+        return Encoded(np.concatenate(parts, 1), rows if tokens else None)

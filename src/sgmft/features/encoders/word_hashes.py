@@ -19,12 +19,12 @@ WORD_WIDTH = 3  # bytes of a word's number
 
 
 def hash_word(word: str) -> bytes:
-    """The word's number, three bytes; the same for "Home" and "home"."""
+    """Hash a word to three bytes, the same for "Home" and "home"."""
     return hashlib.sha256(word.casefold().encode("utf-8", "surrogatepass")).digest()[:WORD_WIDTH]
 
 
 class WordHashEncoder:
-    """The texts of the encoder `cnn`; see the module.
+    """The text encoder of `cnn`; see the module.
 
     Args:
         cleaning: decides which words are segmented.
@@ -39,7 +39,7 @@ class WordHashEncoder:
         self._rules = get_cleaning(cleaning)
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """The numbers of each text's words (n, 3); pooled, those of its first word (N, 3).
+        """Encode texts: the numbers of each text's words (n, 3); pooled, of its first word (N, 3).
 
         A set of words has no pooled feature before their embeddings are learned: the first word
         stands there for the store, and the networks do not read it.
