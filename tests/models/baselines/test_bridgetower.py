@@ -1,21 +1,27 @@
 """BridgeTower: the network against plain matrix products, its levels and bridges, its settings."""
 
-import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from bridges import SMALL, made
 from transformers import BridgeTowerTextConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerTextLayer
 
-from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.models.baselines.bridgetower import METHOD, BridgeTower, BridgeTowerConfig
-from token_batches import assert_close, random_batch
+from token_batches import assert_close, random_batch, randomize
+
+SMALL = BridgeTowerConfig(
+    classes=3, text_width=6, image_width=5, width=8, heads=2, hidden_ratio=1.5, max_images=2
+)
+
+
+def made(config, seed=0):
+    torch.manual_seed(seed)
+    return randomize(BridgeTower(config), seed)
+
 
 # --- the card, one post and one head at a time, with matrix products only ---
 
@@ -187,34 +193,6 @@ def test_towers_are_uni_modal():
 
 
 # --- settings ---
-
-
-def test_a_config_survives_json():
-    config = replace(SMALL, layers=4, scale="unit")
-    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"heads": 3}, "cannot be cut into 3 heads"),
-        ({"layers": 0}, "layers must be at least 1"),
-        ({"max_images": 0}, "max_images must be at least 1"),
-        ({"hidden_ratio": 0.0}, "hidden_ratio"),
-        ({"hidden_ratio": math.nan}, "hidden_ratio"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"scale": "minmax"}, "scale='minmax' is not known"),
-    ],
-)
-def test_a_wrong_setting_is_told(changes, message):
-    with pytest.raises(SgmftError, match=message):
-        replace(SMALL, **changes)
-
-
-def test_pooled_features_are_refused():
-    batch = random_batch()
-    with pytest.raises(SgmftError, match="token features"):
-        BridgeTower(SMALL).double()(Batch(*batch[:4]))
 
 
 def test_transformers_is_imported_only_by_who_builds_it():

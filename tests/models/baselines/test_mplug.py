@@ -1,13 +1,11 @@
-import json
+"""mPLUG: the network against plain matrix products, its connected layers, its settings."""
+
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
-from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.models.baselines.mplug import METHOD, MPLUG, MPLUGConfig
 from token_batches import random_batch, randomize
 
@@ -140,102 +138,6 @@ def test_the_image_changes_in_the_connected_layer_only():
     assert image[0].data_ptr() == image[1].data_ptr() == image[2].data_ptr()
     assert torch.equal(image[4], image[5])
     assert not torch.isclose(image[4], image[0])[batch.image_mask].all(-1).any()
-
-
-# --- what a prediction depends on ---
-
-
-def test_order_of_words_and_of_a_pictures_regions_does_not_count():
-    model, batch = made(SMALL), random_batch()
-    words, regions = [2, 0, 3, 1], [5, 3, 0, 4, 1, 2]
-    moved = batch._replace(
-        text_tokens=batch.text_tokens[:, words],
-        text_mask=batch.text_mask[:, words],
-        image_tokens=batch.image_tokens[:, regions],
-        image_mask=batch.image_mask[:, regions],
-        image_index=batch.image_index[:, regions],
-    )
-    a, b = model(batch).logits, model(moved).logits
-    torch.testing.assert_close(a[:2], b[:2], rtol=0, atol=1e-10)  # posts with both sides
-
-
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
-def test_padding_and_other_posts_do_not_count(mode):
-    model, batch = made(SMALL), random_batch()
-    longer = batch._replace(
-        text_tokens=torch.cat([batch.text_tokens, torch.full((4, 3, 6), 9.0)], 1),
-        text_mask=torch.cat([batch.text_mask, torch.zeros(4, 3, dtype=torch.bool)], 1),
-        image_tokens=torch.cat([batch.image_tokens, torch.full((4, 2, 5), -9.0)], 1),
-        image_mask=torch.cat([batch.image_mask, torch.zeros(4, 2, dtype=torch.bool)], 1),
-        image_index=torch.cat([batch.image_index, torch.ones(4, 2, dtype=torch.long)], 1),
-    )
-    with mode():
-        expected = model(batch).logits
-        torch.testing.assert_close(model(longer).logits, expected, rtol=0, atol=1e-10)
-        for i in range(4):
-            alone = model(Batch._make(None if x is None else x[i : i + 1] for x in longer)).logits
-            torch.testing.assert_close(alone, expected[i : i + 1], rtol=0, atol=1e-10)
-
-
-def test_both_sides_count():
-    model, batch = made(SMALL), random_batch()
-    logits = model(batch).logits
-    for name in ("text_tokens", "image_tokens"):
-        changed = model(batch._replace(**{name: getattr(batch, name) + 1})).logits
-        assert not torch.isclose(logits[:2], changed[:2]).any()
-
-
-def test_training_without_dropout_computes_what_evaluation_does():
-    model, batch = made(replace(SMALL, dropout=0.0)), random_batch()
-    with torch.inference_mode():
-        evaluated = model(batch).logits
-    torch.testing.assert_close(model.train()(batch).logits, evaluated, rtol=0, atol=1e-10)
-
-
-def test_dropout_works_in_training_only():
-    model, batch = made(replace(SMALL, dropout=0.5)), random_batch()
-    assert torch.equal(model(batch).logits, model(batch).logits)
-    model.train()
-    assert not torch.equal(model(batch).logits, model(batch).logits)
-
-
-def test_gradients_reach_the_image_before_and_after_the_connected_layer():
-    model, batch = made(SMALL), random_batch()
-    labels = torch.tensor([0, 1, 2, 0])
-    model.loss(model(batch), labels, cross_entropy).backward()
-    for name, p in model.named_parameters():
-        assert p.grad is not None and p.grad.abs().max() > 1e-12, name
-
-
-# --- settings ---
-
-
-def test_a_config_survives_json():
-    config = replace(SMALL, layers=4, scale="unit")
-    assert METHOD.load_config(json.loads(json.dumps(asdict(config)))) == config
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"heads": 3}, "cannot be cut into 3 heads"),
-        ({"layers": 0}, "layers must be at least 1"),
-        ({"stride": 0}, "stride must be at least 1"),
-        ({"hidden_ratio": 0.0}, "hidden_ratio"),
-        ({"hidden_ratio": math.nan}, "hidden_ratio"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"scale": "minmax"}, "scale='minmax' is not known"),
-    ],
-)
-def test_a_wrong_setting_is_told(changes, message):
-    with pytest.raises(SgmftError, match=message):
-        replace(SMALL, **changes)
-
-
-def test_pooled_features_are_refused():
-    batch = random_batch()
-    with pytest.raises(SgmftError, match="token features"):
-        MPLUG(SMALL).double()(Batch(*batch[:4]))
 
 
 def test_the_method_says_what_it_is():
