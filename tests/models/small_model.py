@@ -100,7 +100,7 @@ def fresh(config, seed=0):
 
 
 def post(batch, i):
-    """One post as `slow.sgmft` takes it: real tokens only."""
+    """One post as `reference.sgmft` takes it: real tokens only."""
 
     def side(pooled, has, tokens, mask):
         if not has[i]:

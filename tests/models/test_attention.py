@@ -1,5 +1,5 @@
 import pytest
-import slow
+import reference_sgmft as reference
 import torch
 
 from sgmft.models.attention import AttentionHeads, CrossAttention, InterpolationAttention
@@ -58,7 +58,7 @@ def test_heads_are_equations_8_and_9(width):
     out = AttentionHeads(HEADS, width).attend(q, k, v, mask)
     for b in range(3):
         query = rows(q, None if mask is None else torch.ones(3, 5, dtype=torch.bool), b)
-        expected = slow.concat(query, rows(k, mask, b), rows(v, mask, b), HEADS, width)
+        expected = reference.concat(query, rows(k, mask, b), rows(v, mask, b), HEADS, width)
         check(out, None if mask is None else torch.ones(3, 5, dtype=torch.bool), b, expected)
 
 
@@ -68,10 +68,10 @@ def test_interpolation_attention_is_equations_6_to_13(width):
     text, image, *masks = features(width)
     gate = torch.rand(3, D, dtype=torch.float64)
     out = block(text, image, gate, *masks)
-    w = slow.matrices(block)
+    w = reference.matrices(block)
     for b in range(3):
         sides = [rows(x, m, b) for x, m in zip((text, image), masks, strict=True)]
-        expected = slow.interpolation_attention(w, *sides, gate[b].tolist(), HEADS, width)
+        expected = reference.interpolation_attention(w, *sides, gate[b].tolist(), HEADS, width)
         for x, m, e in zip(out, masks, expected, strict=True):
             check(x, m, b, e)
 
@@ -81,13 +81,15 @@ def test_cross_attention_is_equation_11(width):
     block = randomised(CrossAttention(D, AttentionHeads(HEADS, width)))
     text, image, *masks = features(width)
     out = block(text, image, *masks)
-    w = slow.matrices(block)
+    w = reference.matrices(block)
     for b in range(3):
         sides = [rows(x, m, b) for x, m in zip((text, image), masks, strict=True)]
-        qkv = [slow.projections(w, n, x) for n, x in zip(("text", "image"), sides, strict=True)]
-        crossed = slow.cross_heads(*qkv, HEADS, width)
+        qkv = [
+            reference.projections(w, n, x) for n, x in zip(("text", "image"), sides, strict=True)
+        ]
+        crossed = reference.cross_heads(*qkv, HEADS, width)
         for name, x, m, c in zip(("text", "image"), out, masks, crossed, strict=True):
-            check(x, m, b, [slow.times(row, w[f"{name}_cross.weight"]) for row in c])
+            check(x, m, b, [reference.times(row, w[f"{name}_cross.weight"]) for row in c])
 
 
 @pytest.mark.parametrize("width", [None, 1, 2])

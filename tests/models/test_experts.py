@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from regressions import D, K, dense, grams, scikit, vectorizer
-from regressions import tight as tight
+from regression_data import D, K, dense, grams, scikit, vectorizer
+from regression_data import tight as tight
 
 from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds
 

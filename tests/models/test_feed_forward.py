@@ -1,5 +1,5 @@
 import pytest
-import slow
+import reference_sgmft as reference
 import torch
 
 from sgmft.models.sgmft import FeedForward, interaction
@@ -33,7 +33,7 @@ def test_equation_14_on_tokens(tau):
     assert inter.shape == text.shape
     for b in range(2):
         keys, values = image[b][mask[b]].tolist(), x[b][mask[b]].tolist()
-        close(inter[b], slow.interaction(text[b].tolist(), keys, values, tau))
+        close(inter[b], reference.interaction(text[b].tolist(), keys, values, tau))
 
 
 @pytest.mark.parametrize("width", [D, 128])
@@ -45,20 +45,20 @@ def test_equation_14_on_elements(tau, width):
     inter = interaction(t, v, x, torch.tensor(tau).double())
     assert inter.shape == t.shape
     for b in range(2):
-        columns = (slow.column(a[b].tolist()) for a in (t, v, x))
-        expected = [a for (a,) in slow.interaction(*columns, tau)]
+        columns = (reference.column(a[b].tolist()) for a in (t, v, x))
+        expected = [a for (a,) in reference.interaction(*columns, tau)]
         close(inter[b], expected, 1e-10 if width == D else 1e-7 * float(x.abs().max()))
 
 
 def test_equations_15_and_16():
     ffn = block(guided=True)
-    w = slow.matrices(ffn)
+    w = reference.matrices(ffn)
     tokens, inter = normal(2, 5, D), normal(2, 5, D, seed=1)
     out = ffn(tokens, inter)
     for b in range(2):
-        close(out[b], slow.feed_forward(w, tokens[b].tolist(), inter[b].tolist()))
+        close(out[b], reference.feed_forward(w, tokens[b].tolist(), inter[b].tolist()))
     pooled = ffn(tokens[:, 0], inter[:, 0])  # the elements view
-    close(pooled, slow.feed_forward(w, tokens[:, 0].tolist(), inter[:, 0].tolist()))
+    close(pooled, reference.feed_forward(w, tokens[:, 0].tolist(), inter[:, 0].tolist()))
     assert ffn.w3.bias is None  # one b1
 
 
@@ -68,7 +68,7 @@ def test_the_conventional_block_has_no_w3():
     tokens = normal(2, 5, D)
     out = ffn(tokens)
     for b in range(2):
-        close(out[b], slow.feed_forward(slow.matrices(ffn), tokens[b].tolist()))
+        close(out[b], reference.feed_forward(reference.matrices(ffn), tokens[b].tolist()))
 
 
 def test_x_inter_comes_in_exactly_where_the_block_is_guided():

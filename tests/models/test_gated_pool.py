@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from opinions import (
+from reference_pools import (
     PRIOR,
     K,
     close,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 import torch
-from regressions import D, K, dense, scikit
-from regressions import tight as tight
+from regression_data import D, K, dense, scikit
+from regression_data import tight as tight
 from scipy.sparse import csr_matrix
 
 from sgmft.models.logistic import ABSENT, Block, log_frequencies, logistic_paths

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-import slow
+import reference_sgmft as reference
 import torch
 from small_model import SMALL, configs, fresh, post, random_batch, randomised, views
 from torch import nn
@@ -19,9 +19,9 @@ def test_the_model_is_the_papers_equations(config):
     model, batch = randomised(config), random_batch(config)
     with torch.no_grad():
         out = model(batch)
-    w = slow.matrices(model)
+    w = reference.matrices(model)
     for i in range(5):
-        *expected, guidance = slow.sgmft(w, config, post(batch, i))
+        *expected, guidance = reference.sgmft(w, config, post(batch, i))
         for got, numbers in zip((out.logits, out.fused), expected, strict=True):
             numbers = torch.tensor(numbers, dtype=torch.float64)
             torch.testing.assert_close(got[i], numbers, rtol=1e-10, atol=1e-10)

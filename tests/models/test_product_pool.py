@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from opinions import PRIOR, K, close, distance, mean_loss, opinions, product
+from reference_pools import PRIOR, K, close, distance, mean_loss, opinions, product
 from scipy.optimize import minimize
 
 from sgmft.models.experts import evidence

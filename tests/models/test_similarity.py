@@ -1,7 +1,7 @@
 import math
 
 import pytest
-import slow
+import reference_sgmft as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,10 +42,10 @@ def unit_pair(batch=4, width=1024):
 def test_the_gate_is_equations_1_and_3(kind, tau):
     t, v = normal(3, D), normal(3, D, seed=1)
     p = modality_gate(t, v, number(tau), kind)
-    close(p, [slow.gate(a, b, tau, kind) for a, b in zip(t.tolist(), v.tolist(), strict=True)])
+    close(p, [reference.gate(a, b, tau, kind) for a, b in zip(t.tolist(), v.tolist(), strict=True)])
     close(
         gate_entropy(p, kind),
-        [slow.gate_entropy(row, kind) for row in p.tolist()],
+        [reference.gate_entropy(row, kind) for row in p.tolist()],
     )
     if kind == "softmax":
         close(p.sum(-1), [1.0] * 3)
@@ -58,11 +58,11 @@ def test_token_probabilities_are_equations_2_4_and_5(tau):
     p = element_probabilities(text, image, number(tau), mask)
     for b in range(2):
         keys = image[b][mask[b]].tolist()
-        close(p[b][:, mask[b]], slow.element_probabilities(text[b].tolist(), keys, tau))
+        close(p[b][:, mask[b]], reference.element_probabilities(text[b].tolist(), keys, tau))
     assert (p[1][:, ~mask[1]] == 0).all()
     close(p.sum(-1), [[1.0] * 5] * 2)
     everything = element_probabilities(text, image, number(tau))
-    close(everything[1], slow.element_probabilities(text[1].tolist(), image[1].tolist(), tau))
+    close(everything[1], reference.element_probabilities(text[1].tolist(), image[1].tolist(), tau))
 
 
 def test_element_probabilities_are_one_row_for_each_text_element():
@@ -70,8 +70,8 @@ def test_element_probabilities_are_one_row_for_each_text_element():
     p = element_probabilities(t[..., None], v[..., None], number(2.0))
     assert p.shape == (2, D, D)
     for b in range(2):
-        columns = slow.column(t[b].tolist()), slow.column(v[b].tolist())
-        close(p[b], slow.element_probabilities(*columns, 2.0))
+        columns = reference.column(t[b].tolist()), reference.column(v[b].tolist())
+        close(p[b], reference.element_probabilities(*columns, 2.0))
 
 
 @pytest.mark.parametrize("tau", [0.5, 5.0])
@@ -81,7 +81,7 @@ def test_token_entropy_is_the_mean_over_real_rows(tau):
     keys = torch.arange(7) < torch.tensor([[7], [3], [1]])
     measured = element_entropy(text, image, number(tau), queries, keys)
     expected = [
-        slow.element_entropy(text[b][queries[b]].tolist(), image[b][keys[b]].tolist(), tau)
+        reference.element_entropy(text[b][queries[b]].tolist(), image[b][keys[b]].tolist(), tau)
         for b in range(3)
     ]
     torch.testing.assert_close(measured, number(expected), rtol=0, atol=1e-6)
@@ -106,7 +106,9 @@ def test_masked_tokens_do_not_count():
 def test_entropy_of_the_elements_view(width):
     """At 256 the rows are interpolated, at 16 they are not."""
     t, v = normal(1, width, scale=0.3), normal(1, width, seed=1, scale=0.3)
-    expected = slow.element_entropy(slow.column(t[0].tolist()), slow.column(v[0].tolist()), 2.0)
+    expected = reference.element_entropy(
+        reference.column(t[0].tolist()), reference.column(v[0].tolist()), 2.0
+    )
     measured = element_entropy(t[..., None], v[..., None], number(2.0))
     assert measured.item() == pytest.approx(expected, abs=1e-7)
     assert expected < 0.9999

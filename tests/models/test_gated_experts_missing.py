@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from evidence_posts import DT, DV, K, logits, made, only, probabilities, rows, solved
-from evidence_posts import _fewer_penalties as _fewer_penalties
-from evidence_posts import network as network
+from gated_experts_posts import DT, DV, K, logits, made, only, probabilities, rows, solved
+from gated_experts_posts import _fewer_penalties as _fewer_penalties
+from gated_experts_posts import network as network
 from torch.nn.functional import cross_entropy
 
 from sgmft.features.batch import Batch

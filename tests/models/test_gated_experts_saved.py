@@ -6,8 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from evidence_posts import SETTINGS, logits, made, solved
-from evidence_posts import _fewer_penalties as _fewer_penalties
+from gated_experts_posts import SETTINGS, logits, made, solved
+from gated_experts_posts import _fewer_penalties as _fewer_penalties
 from safetensors.torch import load_model, save_model
 
 from sgmft import SemanticLocator

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from evidence_posts import DT, DV, SETTINGS, K, logits, made, only, probabilities, rows, solved
-from evidence_posts import _fewer_penalties as _fewer_penalties
-from evidence_posts import network as network
-from opinions import gated, numbers, product
+from gated_experts_posts import DT, DV, SETTINGS, K, logits, made, only, probabilities, rows, solved
+from gated_experts_posts import _fewer_penalties as _fewer_penalties
+from gated_experts_posts import network as network
+from reference_pools import gated, numbers, product
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError

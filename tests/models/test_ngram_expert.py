@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from regressions import K, grams, scikit, vectorizer
-from regressions import tight as tight
+from regression_data import K, grams, scikit, vectorizer
+from regression_data import tight as tight
 
 from sgmft.data.preprocessing.ngrams import BUCKETS
 from sgmft.models.experts import NgramExpert
