@@ -19,7 +19,7 @@ from sgmft.data.synthetic.texts import PLACES, write_text
 from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
-POSTS = 105
+POSTS = 70
 
 
 def rows(table: Path) -> list[dict[str, Any]]:
@@ -44,17 +44,14 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sample(tmp_path_factory.mktemp("bad") / "posts", posts=7, damaged=len(KINDS) + 2)
 
 
-def test_columns_and_labels(sample: Path) -> None:
+def test_columns_labels_and_split(sample: Path) -> None:
     posts = rows(sample)
     assert len(posts) == POSTS
     assert all(list(post) == COLUMNS and post["synthetic"] is True for post in posts)
     assert Counter(post["label"] for post in posts) == dict.fromkeys(PLACES, POSTS // 7)
     assert len({post["id"] for post in posts}) == POSTS
     assert all(post["text"] or post["images"] for post in posts)
-
-
-def test_split_is_stratified(sample: Path) -> None:
-    tests = Counter(post["label"] for post in rows(sample) if post["split"] == "test")
+    tests = Counter(post["label"] for post in posts if post["split"] == "test")
     assert tests == dict.fromkeys(PLACES, POSTS // 35)
 
 
@@ -67,7 +64,7 @@ def test_every_picture_opens_and_none_is_left_over(sample: Path) -> None:
             assert min(picture.size) >= 180
 
 
-def test_informative_side_is_there(sample: Path) -> None:
+def test_informative_modality_is_there(sample: Path) -> None:
     for post in rows(sample):
         assert post["text"] or post["informative"] == "image"
         assert post["images"] or post["informative"] == "text"
@@ -76,7 +73,7 @@ def test_informative_side_is_there(sample: Path) -> None:
 def test_shares_at_the_default_noise() -> None:
     crowd = Crowd(seed=0, users=60)
     plans = [crowd.plan(index, 0.35) for index in range(1400)]
-    shares = {side: count / 1400 for side, count in Counter(p.informative for p in plans).items()}
+    shares = {kind: count / 1400 for kind, count in Counter(p.informative for p in plans).items()}
     assert shares == pytest.approx({"both": 0.5, "text": 0.28, "image": 0.22}, abs=0.04)
     assert Counter(plan.label for plan in plans) == dict.fromkeys(PLACES, 200)
     assert Counter(p.label for p in plans if p.split == "test") == dict.fromkeys(PLACES, 40)
@@ -92,7 +89,7 @@ def test_same_arguments_same_sample(sample: Path, tmp_path: Path) -> None:
     assert write_sample(tmp_path / "other", posts=14, seed=4).read_bytes() != again.read_bytes()
 
 
-def test_without_noise_both_sides_tell(tmp_path: Path) -> None:
+def test_without_noise_both_modalities_tell(tmp_path: Path) -> None:
     posts = rows(write_sample(tmp_path / "clean", posts=14, noise=0.0))
     assert {post["informative"] for post in posts} == {"both"}
     assert all(post["text"] and post["images"] for post in posts)
@@ -116,7 +113,7 @@ def test_full_noise_leaves_no_post_with_both(tmp_path: Path) -> None:
 
 def test_the_share_of_posts_with_several_pictures(tmp_path: Path) -> None:
     for share in (0.0, 1.0):
-        table = write_sample(tmp_path / str(share), posts=14, several=share)
+        table = write_sample(tmp_path / str(share), posts=7, several=share)
         counts = {len(post["images"]) for post in rows(table)} - {0}
         assert counts == {1} if share == 0 else min(counts) > 1 and len(counts) > 2
         assert f"several = {share}" in (table.parent / "README.md").read_text("utf-8")
@@ -137,7 +134,8 @@ def test_damaged_rows_follow_and_cycle(damaged: Path) -> None:
 
 
 def test_each_damage_is_what_it_says(damaged: Path) -> None:
-    lines = damaged.read_text(encoding="utf-8").splitlines()[7 : 7 + len(KINDS)]
+    lines = damaged.read_text(encoding="utf-8").splitlines()
+    first, lines = json.loads(lines[0]), lines[7 : 7 + len(KINDS)]
     broken = list(KINDS).index("broken-json")
     with pytest.raises(json.JSONDecodeError):
         json.loads(lines.pop(broken))
@@ -153,7 +151,7 @@ def test_each_damage_is_what_it_says(damaged: Path) -> None:
     assert file["huge-png"].stat().st_size < 100
     with pytest.raises(Image.DecompressionBombError):
         Image.open(file["huge-png"])
-    assert post["duplicate-id"]["id"] == rows_head(damaged)["id"]
+    assert post["duplicate-id"]["id"] == first["id"]
     assert post["unknown-label"]["label"] == "Moon"
     assert (post["nothing"]["text"], post["nothing"]["images"]) == ("", [])
     assert not re.search(r"\w", post["emoji-only"]["text"]) and not post["emoji-only"]["images"]
@@ -168,14 +166,8 @@ def test_each_damage_is_what_it_says(damaged: Path) -> None:
         assert image.getexif()[0x0112] == 6
 
 
-def rows_head(table: Path) -> dict[str, Any]:
-    with table.open(encoding="utf-8") as lines:
-        head: dict[str, Any] = json.loads(lines.readline())
-    return head
-
-
 def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
-    table = write_sample(tmp_path, posts=21, damaged=len(KINDS))
+    table = write_sample(tmp_path, posts=14, damaged=len(KINDS))
     (tmp_path / "predictions.csv").write_text("kept")
     write_sample(tmp_path, posts=7)
     named = {image for post in rows(table) for image in post["images"]}
@@ -191,7 +183,7 @@ def test_an_unfinished_run_can_be_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ['{"id": 1, "text": "mine"}', "no JSON", "[1]", ""])
-def test_somebody_elses_table_is_left_alone(tmp_path: Path, line: str) -> None:
+def test_a_foreign_table_is_left_alone(tmp_path: Path, line: str) -> None:
     table = write_sample(tmp_path, posts=7)
     table.write_text(line)
     with pytest.raises(SgmftError, match="give a new or an empty folder"):

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import image_files as made
@@ -321,39 +319,6 @@ def test_impossible_names(tmp_path):
 def test_read_picture_returns_the_bytes(tmp_path):
     data = made.encoded(made.plain())
     assert read_image(str(made.write_picture(tmp_path / "ä 图.png", data))) == data
-
-
-VALID = [
-    *(made.encoded(made.scene((20, 15)), format) for format in made.FORMATS),
-    made.encoded(made.scene((20, 15)).convert("P"), "PNG", transparency=3),
-    made.encoded(made.scene((20, 15)), "TIFF", compression="tiff_lzw"),
-    made.turned(made.quarters(), 6),
-    made.turned(made.quarters(), 6, "TIFF"),
-    made.animated("GIF"),
-    made.animated("PNG"),
-    made.animated("WEBP"),
-    made.grey16(np.arange(100).reshape(10, 10) * 600),
-]
-
-
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(
-    data=st.sampled_from(VALID),
-    changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
-    cut=st.one_of(st.none(), st.integers(1, 2000)),
-    tail=st.binary(max_size=8),
-)
-def test_hostile_bytes_give_a_picture_or_a_reason(data, changes, cut, tail):
-    hostile = bytearray(data)
-    for position, value in changes:
-        hostile[position % len(hostile)] = value
-    try:
-        pixels = decode_image(bytes(hostile[:cut]) + tail, "a", 16)
-    except ImageError as error:
-        assert str(error).startswith("a ")
-    else:
-        assert pixels.shape == (16, 16, 3)
-        assert pixels.dtype == np.uint8
 
 
 def test_threads_leave_the_warning_filters_as_they_were():

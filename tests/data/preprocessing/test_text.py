@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sgmft.data.preprocessing import text as text_module
 from sgmft.data.preprocessing.text import (
@@ -251,32 +249,6 @@ def test_a_million_characters(unit, cleaning):
 
 def test_the_cut_is_where_it_is_documented():
     assert clean_text("好" * MAX_CHARACTERS + "吃", NONE) == "好" * MAX_CHARACTERS
-
-
-MARKS = "// @ 小明 : ： 转发微博 回复 http:// t.cn/ [ ] # . - RT www. a 1 家 ， / b.com 🏽 🇨 ﷺ"
-ODD = [" ", "\0", "\u200d", "\ufe0f", "\u0301", "\u3164", "\u20e3", "\ud800"]
-PIECES = st.sampled_from([*EMOJI, *MARKS.split(), *ODD])
-TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=14).map("".join))
-
-
-@settings(max_examples=400, deadline=None, database=None)
-@given(text=TEXTS, cleaning=st.sampled_from([LIGHT, NONE, replace(PAPER, stop_words=False)]))
-def test_cleaning_twice_is_cleaning_once(text, cleaning):
-    once = clean_text(text, cleaning)
-    assert clean_text(once, cleaning) == once
-
-
-@settings(max_examples=400, deadline=None, database=None)
-@given(text=TEXTS, steps=st.tuples(*[st.booleans()] * len(fields(Cleaning))))
-def test_any_text_any_steps(text, steps):
-    cleaning = Cleaning(*steps)
-    cleaned = clean_text(text, cleaning)
-    cleaned.encode()
-    assert cleaned == " ".join(cleaned.split())
-    assert len(cleaned) <= 2 * 18 * max(len(text), 1)
-    found = split_words(text, cleaning)
-    assert all(word and not any(character.isspace() for character in word) for word in found)
-    assert "".join(found) == cleaned.replace(" ", "")
 
 
 # --- loading ---------------------------------------------------------------------------------

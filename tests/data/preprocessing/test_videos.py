@@ -6,15 +6,13 @@ import logging
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import image_files as made
 import video_files as film
-from sgmft.data.preprocessing import images, media, videos
+from sgmft.data.preprocessing import images, videos
 from sgmft.data.preprocessing import videos as timed
 from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.media import decode_media, is_multi_image, read_media
+from sgmft.data.preprocessing.media import decode_media, read_media
 
 MP4 = film.video(film.coloured(16))
 WEBM = film.video(film.coloured(16), "webm")
@@ -143,39 +141,3 @@ def test_nothing_is_logged(caplog, capfd):
             outcome(data)
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
-
-
-VALID = [
-    MP4,
-    WEBM,
-    film.video(film.coloured(6), "mov"),
-    film.video(film.coloured(6), "webm", "libvpx-vp9"),
-    film.video(film.coloured(9), movflags="frag_keyframe+empty_moov", g="4"),
-    film.rotated(film.video(film.coloured(4)), 1),
-    film.sound(),
-    film.motion_photo(film.video(film.coloured(4))),
-    *(film.moving(format, 6) for format in ("GIF", "PNG", "WEBP")),
-]
-
-
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(
-    data=st.sampled_from(VALID),
-    changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),
-    cut=st.one_of(st.none(), st.integers(1, 5000)),
-)
-def test_hostile_bytes_give_pictures_or_a_reason(data, changes, cut):
-    hostile = bytearray(data)
-    for position, value in changes:
-        hostile[position % len(hostile)] = value
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "MAX_PIXELS", 100_000)  # so that large frames cost no time here
-        patch.setattr(videos, "MAX_VIDEO_PIXELS", 100_000)
-        try:
-            pictures = decode_media(bytes(hostile[:cut]), "a", 16)
-        except ImageError as error:
-            assert str(error).startswith("a ")
-        else:
-            assert 1 <= len(pictures) <= media.MAX_FRAMES
-            assert {picture.shape for picture in pictures} == {(16, 16, 3)}
-        is_multi_image(bytes(hostile[:cut]))

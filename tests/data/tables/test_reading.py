@@ -321,20 +321,6 @@ def test_broken_tables(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-@in_one_folder
-@given(content=st.binary(max_size=200))
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
-def test_any_bytes_are_posts_or_one_sentence(tmp_path, suffix, content):
-    prefix = {"csv": b"text,image\n", "tsv": b"text\timage\n"}.get(suffix, b"")
-    path = table(tmp_path, prefix + content, f"p.{suffix}")
-    try:
-        posts = read_posts(path)
-    except SgmftError:
-        return
-    for post in posts:
-        assert post.error or post.text.strip() or post.images
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

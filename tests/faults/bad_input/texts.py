@@ -53,6 +53,7 @@ def check_text(data: bytes) -> Outcome:
     promise(once == again, f"cleaning twice: {once!r:.200} became {again!r:.200}")
     promise(cleaned == " ".join(cleaned.split()), f"spaces: {cleaned!r:.200}")
     promise(len(once) <= MAX_CHARACTERS, f"{len(once)} characters are left")
+    promise(len(cleaned) <= 36 * max(len(text), 1), f"{len(text)} became {len(cleaned)}")
     promise(
         all(word and not any(map(str.isspace, word)) for word in found), f"words: {found!r:.200}"
     )
