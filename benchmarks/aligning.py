@@ -17,7 +17,7 @@ from trained import halves
 
 from sgmft import SemanticLocator
 from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.jobs.align import align
+from sgmft.jobs.align import align_encoder
 
 WAYS = ("text to picture", "picture to text")
 
@@ -35,7 +35,7 @@ def main() -> None:
         train, test = halves(table)
         folder = options.runs / name / "aligned"
         source = EncoderHandle("compact", features=options.features)
-        found = align(train, folder, source)
+        found = align_encoder(train, folder, source)
         recalls = [
             " / ".join(f"{100 * found.after[f'{way} R@{k}']:.0f}" for way in WAYS)
             for k in (1, 5, 10)

@@ -8,9 +8,7 @@ import pytest
 
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftWarning
-from sgmft.features.encoders.registry import ENCODERS
 from sgmft.locator.abstention import Abstention
-from tiny_encoder import TinyEncoder
 
 METHODS = [
     {},
@@ -21,9 +19,7 @@ METHODS = [
 NAMES = ["在家里", "مدرسة", "カフェ", "Kino/Театр", "🏖 beach", "p_error", "label", "a, b|c"]
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def posts(labels):

@@ -30,17 +30,17 @@ def test_every_row_and_column_comes_back_in_order(
     table = write_rows(rows, small_posts[0].images[0].parent / f"posts.{start}")
     output = tmp_path / "new" / f"out.{end}"
     seen = []
-    told = predict_table(Source(str(table)), output, small_model, on_predicted=seen.append)
+    summary = predict_table(Source(str(table)), output, small_model, on_predicted=seen.append)
     found = read_rows(output)
     kept = ["id", "text", "image", "input_label", "城市", "likes"]
     assert list(found[0]) == [*kept, *ADDED]
-    assert len(found) == told.posts == seen[-1] == 12
+    assert len(found) == summary.posts == seen[-1] == 12
     for row, before in zip(found, rows, strict=True):
         old = [before["label" if name == "input_label" else name] for name in kept]
         assert [row[name] or "" for name in kept] == old
     assert found[3]["error"] == "there is no file gone.jpg" and found[3]["label"] is None
     assert found[3]["p_Home"] is None
-    assert told.errors == {"there is no file …": 1}
+    assert summary.errors == {"there is no file …": 1}
     good = [row for row in found if row["error"] is None]
     assert len(good) == 11
     posts = [post for i, post in enumerate(small_posts[:12]) if i != 3]
@@ -52,9 +52,9 @@ def test_every_row_and_column_comes_back_in_order(
 
 def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
     table = write_sample(tmp_path / "posts", posts=7, damaged=16)
-    told = predict_table(Source(str(table)), tmp_path / "out.jsonl", small_model)
+    summary = predict_table(Source(str(table)), tmp_path / "out.jsonl", small_model)
     found = read_rows(tmp_path / "out.jsonl")
-    assert len(found) == told.posts == 23
+    assert len(found) == summary.posts == 23
     lines = table.read_text("utf-8").splitlines()
     assert [row["id"] or row["line"] for row in found] == [
         json.loads(line)["id"] if line.endswith("}") else line for line in lines
@@ -80,7 +80,7 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
         assert word in reasons[kind]
     for row in found:
         assert (row["label"] is None) == (row["error"] is not None) == (row["p_Work"] is None)
-    assert sum(told.errors.values()) == sum(row["error"] is not None for row in found) == 9
+    assert sum(summary.errors.values()) == sum(row["error"] is not None for row in found) == 9
     with pytest.raises(SgmftError, match=r"posts\.jsonl, row \d+: .+"):
         predict_table(Source(str(table), strict=True), tmp_path / "strict.csv", small_model)
     assert not (tmp_path / "strict.csv").exists()
@@ -88,8 +88,8 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
 
 def test_a_table_of_bad_rows_only(small_model, tmp_path):
     table = write_rows([{"text": "", "image": f"{i}.jpg"} for i in range(300)], tmp_path / "t.csv")
-    told = predict_table(Source(str(table)), tmp_path / "o.csv", small_model)
-    assert (told.posts, told.errors) == (300, {"there is no file …": 300})
+    summary = predict_table(Source(str(table)), tmp_path / "o.csv", small_model)
+    assert (summary.posts, summary.errors) == (300, {"there is no file …": 300})
     assert {row["label"] for row in read_rows(tmp_path / "o.csv")} == {None}
 
 
@@ -178,8 +178,11 @@ def test_memory_holds_a_chunk_whatever_the_table(small_model, tmp_path, monkeypa
 
 
 def test_outputs_that_cannot_be(table, small_model, tmp_path):
-    for path, told in ((tmp_path / "out.xlsx", "end its name in"), (tmp_path, "end its name in")):
-        with pytest.raises(SgmftError, match=told):
+    for path, message in (
+        (tmp_path / "out.xlsx", "end its name in"),
+        (tmp_path, "end its name in"),
+    ):
+        with pytest.raises(SgmftError, match=message):
             predict_table(Source(str(table)), path, small_model)
     with pytest.raises(SgmftError, match=r"has no column 'txt'.* id, text, image, label"):
         source = Source(str(table), columns=Columns(text="txt"))

@@ -22,29 +22,29 @@ from small_tables import file_names
 from small_tables import rows as rows
 from small_tables import table as table
 
-JUDGED = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
+WITH_HELD_OUT = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
 
 # --- train
 
 
 def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):
     steps, epochs = [], []
-    told = train_table(
+    summary = train_table(
         Source(str(table)),
         tmp_path / "runs" / "m",
         tiny(val_size=0.0),
         on_encoded=lambda done, total: steps.append((done, total)),
         on_epoch=epochs.append,
     )
-    assert told.posts == 12
-    assert told.errors == {"there is no file …": 1, "no label": 1}
+    assert summary.posts == 12
+    assert summary.errors == {"there is no file …": 1, "no label": 1}
     assert steps[-1][1] == 12 and len(epochs) == 3
     folder = tmp_path / "runs" / "m"
     assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
     posts = read_posts(table)
     assert SemanticLocator.from_pretrained(folder).predict(posts)[3] is None
     again = train_table(Source(str(table)), folder, tiny(val_size=0.0))  # over an earlier model
-    assert again == told
+    assert again == summary
 
 
 def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
@@ -60,9 +60,9 @@ def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
     with pytest.raises(StopHereError):
         train_table(Source(str(table)), folder, tiny(preset="default"), on_epoch=stop)
     assert not (folder / "config.json").exists()
-    told = train_table(Source(str(table)), folder, tiny(preset="default"))
-    assert told.posts == 12
-    assert file_names(folder) == JUDGED
+    summary = train_table(Source(str(table)), folder, tiny(preset="default"))
+    assert summary.posts == 12
+    assert file_names(folder) == WITH_HELD_OUT
 
 
 def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, small_model, tmp_path):
@@ -107,7 +107,7 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
     calls = []
     monkeypatch.setattr("sgmft.training.trainer._train_epoch", lambda *_: calls.append(1))
     assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
-    assert file_names(tmp_path / "m") == JUDGED
+    assert file_names(tmp_path / "m") == WITH_HELD_OUT
 
 
 @pytest.mark.slow
@@ -126,17 +126,17 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     while process.poll() is None and not any(killed.rglob("checkpoint.safetensors")):
         time.sleep(0.005)
     process.kill()
-    _, told = process.communicate()
-    assert process.returncode == -signal.SIGKILL, told
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
     assert not (killed / "config.json").exists()
     (killed / "checkpoint" / ".checkpoint.safetensors.1.tmp").write_bytes(b"half")
     process = started(killed)
-    _, told = process.communicate()
-    assert process.returncode == 0, told
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     whole = tmp_path / "whole"
     locator = SemanticLocator(preset="elements", settings=settings, features=store)
     train_table(Source(str(sample)), whole, locator)
-    assert file_names(killed) == file_names(whole) == JUDGED
+    assert file_names(killed) == file_names(whole) == WITH_HELD_OUT
     one, other = (load_file(folder / "model.safetensors") for folder in (killed, whole))
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)
@@ -148,8 +148,8 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
 
 def test_encoding_a_table_fills_the_store(table, tiny, tmp_path):
     locator, seen = tiny(features=tmp_path), []
-    told, folder = encode_table(Source(str(table)), locator, on_encoded=seen.append)
-    assert told.posts == 12 == seen[-1] and told.errors == {"there is no file …": 1}
+    summary, folder = encode_table(Source(str(table)), locator, on_encoded=seen.append)
+    assert summary.posts == 12 == seen[-1] and summary.errors == {"there is no file …": 1}
     assert folder.parent == tmp_path
     keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
     assert len(set(keys)) == len(keys) == 11

@@ -9,23 +9,11 @@ import pytest
 from sgmft import Post, SemanticLocator
 from sgmft.data.source import Source
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.registry import ENCODERS
 from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.predict import predict_table
 from sgmft.locator.abstention import FILE, Abstention
-from tiny_encoder import TinyEncoder
 
 RULES = Abstention(coverage=0.8, reject=0.2)
-
-
-@pytest.fixture
-def fitted(monkeypatch, small_posts):
-    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
-
-    def fit(**options):
-        return SemanticLocator("tiny", **options).fit(small_posts)
-
-    return fit
 
 
 def table(tmp_path, posts):
@@ -43,14 +31,14 @@ def table(tmp_path, posts):
 def test_rules_take_labels_away_and_change_nothing_else(fitted, small_posts, options):
     locator = fitted(val_size=0.4, **options) if options.get("preset") else fitted(**options)
     plain = list(locator.predictions(small_posts))
-    ruled = list(locator.predictions(small_posts, RULES))
+    decided = list(locator.predictions(small_posts, RULES))
     assert all(p.label_set is p.typicality is p.abstained is None for p in plain)
-    for one, other in zip(plain, ruled, strict=True):
+    for one, other in zip(plain, decided, strict=True):
         assert np.array_equal(one.probabilities, other.probabilities)
         assert other.label == (one.label if other.abstained is None else None)
         assert other.abstained is not None or other.label_set == (other.label,)
         assert other.abstained is None or len(other.label_set) != 1 or other.typicality <= 0.2
-    assert locator.predict(small_posts, RULES) == [p.label for p in ruled]
+    assert locator.predict(small_posts, RULES) == [p.label for p in decided]
     nothing = Post(text="", images=["nowhere.png"])
     (bad,) = locator.predictions([nothing], RULES)
     assert bad.error and bad.label is bad.label_set is bad.abstained is None
@@ -81,7 +69,7 @@ def test_without_held_out_posts_no_coverage_is_promised(fitted, small_posts):
 
 def test_a_table_gets_what_the_rules_look_at(fitted, small_posts, tmp_path):
     locator, source = fitted(), table(tmp_path, small_posts)
-    told = predict_table(source, tmp_path / "out.csv", locator, abstain=RULES)
+    summary = predict_table(source, tmp_path / "out.csv", locator, abstain=RULES)
     with (tmp_path / "out.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[-4:] == ["set", "typicality", "abstained", "error"]
@@ -90,7 +78,7 @@ def test_a_table_gets_what_the_rules_look_at(fitted, small_posts, tmp_path):
         assert not row["label"] or json.loads(row["set"]) == [row["label"]]
         assert 0 < float(row["typicality"]) <= 1
     assert rows[-1]["error"] and not rows[-1]["set"] and not rows[-1]["abstained"]
-    assert sum(told.abstained.values()) == sum(bool(row["abstained"]) for row in rows)
+    assert sum(summary.abstained.values()) == sum(bool(row["abstained"]) for row in rows)
     predict_table(source, tmp_path / "one.csv", locator, abstain=Abstention(min_probability=0.5))
     with (tmp_path / "one.csv").open(encoding="utf-8-sig") as file:
         assert next(iter(csv.DictReader(file))).keys() & {"set", "typicality", "abstained"} == {

@@ -7,18 +7,6 @@ import pytest
 
 from sgmft import SemanticLocator
 from sgmft.evaluation.calibration import rescale_probabilities
-from sgmft.features.encoders.registry import ENCODERS
-from tiny_encoder import TinyEncoder
-
-
-@pytest.fixture
-def fitted(monkeypatch, small_posts):
-    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
-
-    def fit(**options):
-        return SemanticLocator("tiny", **options).fit(small_posts)
-
-    return fit
 
 
 @pytest.mark.parametrize(

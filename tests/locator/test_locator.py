@@ -1,4 +1,4 @@
-"""The façade: what it learns and predicts, the default too, and what it says when it cannot."""
+"""`SemanticLocator`: what it learns and predicts, and the message where it cannot."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.models.sgmft import PRESETS
 from sgmft.utils.checksums import with_checksum
 from small_posts import LABELS, UNUSABLE, saved_config
-
-# --- fit and predict
 
 
 def test_it_learns(small_model, small_posts):
@@ -46,21 +44,25 @@ def test_probabilities_are_rows_in_the_order_of_labels(small_model, small_posts)
 def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(small_model, small_posts):
     good = small_posts[:4]
     mixed = [UNUSABLE[0], good[0], good[1], UNUSABLE[1], UNUSABLE[2], good[2], UNUSABLE[3], good[3]]
-    answers = list(small_model.predictions(mixed))
-    assert [a.post.text for a in answers] == [post.text for post in mixed]
-    assert [a.error is None for a in answers] == [post in good for post in mixed]
-    errors = [a.error for a in answers if a.error is not None]
+    predictions = list(small_model.predictions(mixed))
+    assert [a.post.text for a in predictions] == [post.text for post in mixed]
+    assert [a.error is None for a in predictions] == [post in good for post in mixed]
+    errors = [a.error for a in predictions if a.error is not None]
     assert errors[0] == "already broken" and "nowhere.jpg" in errors[1]
     assert all("nothing to go on" in error for error in errors[2:])
-    for answer in answers:
-        if answer.error is not None:
-            assert (answer.label, answer.probabilities, answer.probability) == (None, None, None)
-            assert answer.guidance is None
+    for prediction in predictions:
+        if prediction.error is not None:
+            assert (prediction.label, prediction.probabilities, prediction.probability) == (
+                None,
+                None,
+                None,
+            )
+            assert prediction.guidance is None
         else:
-            assert answer.probability == answer.probabilities.max()
-    assert small_model.predict(mixed) == [a.label for a in answers]
+            assert prediction.probability == prediction.probabilities.max()
+    assert small_model.predict(mixed) == [a.label for a in predictions]
     found = small_model.predict_proba(mixed)
-    bad = [i for i, answer in enumerate(answers) if answer.error is not None]
+    bad = [i for i, prediction in enumerate(predictions) if prediction.error is not None]
     assert np.isnan(found[bad]).all() and len(bad) == 4
     np.testing.assert_allclose(
         found[~np.isnan(found[:, 0])], small_model.predict_proba(good), atol=1e-6
@@ -136,14 +138,14 @@ def test_a_feature_store_changes_no_figure(tiny, small_posts, tmp_path, preset):
 
 
 def test_wrong_names_are_told_at_once(tiny):
-    for options, told in (
+    for options, message in (
         ({"method": "clip"}, "no method 'clip': use gated-experts, sgmft"),
         ({"preset": "best"}, "no preset 'best': use tokens, elements"),
         ({"encoder": "cnn"}, "The encoder 'cnn' gives words as numbers of a vocabulary"),
         ({"settings": {"sfm": False}}, "no setting 'sfm'"),
         ({"settings": {"epoch": 1}}, "no setting 'epoch'"),
     ):
-        with pytest.raises(SgmftError, match=told):
+        with pytest.raises(SgmftError, match=message):
             SemanticLocator(**options)
     with pytest.raises(SgmftError, match="no encoder 'nonsense': use compact"):
         SemanticLocator("nonsense").encode([])
@@ -153,17 +155,12 @@ def test_wrong_names_are_told_at_once(tiny):
         SemanticLocator("compact", device="quantum").encode([])
 
 
-# --- the default, which is solved at once
-
-
 @pytest.fixture(scope="module")
 def default(tiny, small_posts):
     return tiny(preset="default").fit(small_posts)
 
 
-def test_the_default_learns_from_all_posts_and_tells_how_it_judged_those_left_out(
-    default, small_posts
-):
+def test_the_default_learns_from_all_posts_and_measures_each_in_its_turn(default, small_posts):
     found = default.predict(small_posts)
     assert np.mean([a == post.label for a, post in zip(found, small_posts, strict=True)]) > 0.9
     data, metrics = default.record["data"], default.record["metrics"]
@@ -176,15 +173,15 @@ def test_the_default_learns_from_all_posts_and_tells_how_it_judged_those_left_ou
     assert line["loss"] < metrics["validation loss"] < math.log(3)
 
 
-def test_the_default_says_how_far_the_gate_is_open(default, small_posts):
-    """In a post without one of its sides there is nothing to weigh."""
-    for post, answer in zip(small_posts, default.predictions(small_posts), strict=True):
-        gate, elements = answer.guidance
+def test_the_default_reports_how_far_the_gate_is_open(default, small_posts):
+    """In a post without one of its modalities there is nothing to weigh."""
+    for post, prediction in zip(small_posts, default.predictions(small_posts), strict=True):
+        gate, elements = prediction.guidance
         assert (0 < gate <= 1) if post.text and post.images else gate == 0
         assert math.isnan(elements)
 
 
-def test_posts_that_lack_a_side_or_say_nothing_known(default):
+def test_posts_with_one_modality_or_unknown_words(default):
     """Words that no training post has, and the posts beside it, change nothing."""
     posts = [Post("sofa bed"), Post("zebra"), Post("sofa bed zebra"), Post("exam desk")]
     together = default.predict_proba(posts)
@@ -201,7 +198,7 @@ def test_texts_that_have_nothing_in_common_are_learned_from_too(tiny):
     np.testing.assert_allclose(locator.predict_proba(posts).sum(1), 1, atol=1e-5)
 
 
-def test_a_saved_default_says_the_same_and_learns_anew(default, small_posts, tmp_path):
+def test_a_saved_default_predicts_the_same_and_learns_anew(default, small_posts, tmp_path):
     default.save_pretrained(tmp_path)
     config = saved_config(tmp_path)
     assert (config["method"], config["preset"]) == ("gated-experts", "default")

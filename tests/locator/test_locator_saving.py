@@ -26,9 +26,6 @@ def saved(small_model, tmp_path):
     return tmp_path / "model"
 
 
-# --- saving
-
-
 def test_a_loaded_locator_learns_anew_as_the_saved_one_did(small_model, small_posts, saved):
     again = SemanticLocator.from_pretrained(saved)
     assert again.preset == small_model.preset
@@ -136,9 +133,6 @@ def test_a_moved_model_gives_the_same_probabilities_in_another_process(trained, 
     assert np.isfinite(before).all()
 
 
-# --- loading
-
-
 def edited(folder, change):
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
@@ -158,19 +152,15 @@ def test_a_repository_that_cannot_be_reached():
         SemanticLocator.from_pretrained("nobody/nothing")
 
 
-def test_an_empty_folder(tmp_path):
-    with pytest.raises(SgmftError, match=r"not a model saved by sgmft: it has no config\.json"):
-        SemanticLocator.from_pretrained(tmp_path)
-
-
-def test_weights_missing(saved):
-    (saved / "model.safetensors").unlink()
-    with pytest.raises(SgmftError, match=r"it has no model\.safetensors"):
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_missing(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(SgmftError, match=f"not a model saved by sgmft: it has no {name}"):
         SemanticLocator.from_pretrained(saved)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"model_type": "bert"}', "of another kind"),
         ("[]", "of another kind"),
@@ -181,37 +171,30 @@ def test_weights_missing(saved):
         ("\udcff", "not readable"),
     ],
 )
-def test_a_config_of_something_else(saved, text, told):
+def test_a_config_of_something_else(saved, text, message):
     (saved / "config.json").write_text(text, "utf-8", errors="surrogateescape")
-    with pytest.raises(SgmftError, match=f"not a model saved by sgmft: .*{told}"):
+    with pytest.raises(SgmftError, match=f"not a model saved by sgmft: .*{message}"):
         SemanticLocator.from_pretrained(saved)
 
 
-def test_a_newer_format(saved):
-    edited(saved, lambda config: config["sgmft"].update(format=999))
-    with pytest.raises(SgmftError, match=r"in a newer format than sgmft .* reads: pip install"):
-        SemanticLocator.from_pretrained(saved)
+def rename_fusion(model):
+    del model["fusion"]
+    model["sfm"] = True
 
 
-def test_a_setting_of_a_newer_model(saved):
-    edited(saved, lambda config: config["sgmft"]["model"].update(warp=9))
-    with pytest.raises(SgmftError, match="settings warp are not known"):
-        SemanticLocator.from_pretrained(saved)
-
-
-def test_a_model_from_before_fusion_modules_had_names(saved):
-    def old(config):
-        del config["sgmft"]["model"]["fusion"]
-        config["sgmft"]["model"]["sfm"] = True
-
-    edited(saved, old)
-    with pytest.raises(SgmftError, match="settings sfm are not known here"):
-        SemanticLocator.from_pretrained(saved)
-
-
-def test_a_model_from_before_methods_had_names(saved):
-    edited(saved, lambda config: config["sgmft"].pop("method"))
-    with pytest.raises(SgmftError, match=r"its config\.json is of another kind"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.update(format=999), r"in a newer format than sgmft .* reads: pip install"),
+        (lambda x: x["model"].update(warp=9), "settings warp are not known"),
+        (lambda x: rename_fusion(x["model"]), "settings sfm are not known here"),
+        (lambda x: x.pop("method"), r"its config\.json is of another kind"),
+    ],
+    ids=["newer format", "newer setting", "before fusion modules had names", "before methods had"],
+)
+def test_models_of_other_versions(saved, change, message):
+    edited(saved, lambda config: change(config["sgmft"]))
+    with pytest.raises(SgmftError, match=message):
         SemanticLocator.from_pretrained(saved)
 
 

@@ -85,7 +85,7 @@ def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monk
 
 
 @pytest.mark.parametrize(
-    ("posts", "told"),
+    ("posts", "message"),
     [
         ([], "0 usable posts have 0."),
         ([Post("sofa", label="Home")] * 2, "2 usable posts have 1."),
@@ -95,10 +95,10 @@ def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monk
         ),
     ],
 )
-def test_fewer_than_two_labels_tells_why(tiny, posts, told):
+def test_fewer_than_two_labels_tells_why(tiny, posts, message):
     with pytest.raises(SgmftError) as caught:
         tiny().fit(posts)
-    assert str(caught.value) == f"Training needs posts of at least two labels; {told}"
+    assert str(caught.value) == f"Training needs posts of at least two labels; {message}"
 
 
 def test_split_by_user_puts_no_user_on_both_sides(tiny, small_posts, monkeypatch):
@@ -134,11 +134,11 @@ def test_interrupted_training_continues_to_the_same_model(tiny, small_posts, tmp
 
     def stopping(at):
         def on_epoch(epoch):
-            told.append(epoch.epoch)
-            if len(told) == at:
+            done.append(epoch.epoch)
+            if len(done) == at:
                 raise StopHereError
 
-        told = []
+        done = []
         return on_epoch
 
     settings = {"epochs": 4, "patience": 2, "dropout": 0.3}

@@ -40,8 +40,7 @@ def align(
     from sgmft.cli import console
     from sgmft.errors import SgmftError
     from sgmft.features.encoder_handle import EncoderHandle
-    from sgmft.jobs.align import CLIP
-    from sgmft.jobs.align import align as align_posts
+    from sgmft.jobs.align import CLIP, align_encoder
 
     named = opt.parse_pairs(settings, "--set")
     if unknown := next((name for name in named if not name.startswith(opt.TUNE)), None):
@@ -58,7 +57,7 @@ def align(
     )
     posts = opt.make_source(table, where, column, allow_outside, strict).read_posts()
     with console.ProgressBars() as bars:
-        result = align_posts(
+        result = align_encoder(
             posts,
             output,
             source,

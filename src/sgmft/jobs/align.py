@@ -51,7 +51,7 @@ class AlignmentResult:
     history: list[Epoch]
 
 
-def align(
+def align_encoder(
     posts: Iterable[Post],
     output: str | Path,
     source: EncoderHandle,

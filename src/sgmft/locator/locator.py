@@ -21,7 +21,7 @@ from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.persistence import SavedModel, load, model_card, save
+from sgmft.locator.persistence import SavedModel, load_model, model_card, save_model
 from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import EncoderState, ModelState, TrainingData, TrainingRecord
 from sgmft.locator.zero_shot import adapt_to, describe
@@ -309,7 +309,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         tuned = None if self.tuned is None else self.tuned.folder
-        save(SavedModel(self.state, self._trained(), self.held_out, tuned), save_directory)
+        save_model(SavedModel(self.state, self._trained(), self.held_out, tuned), save_directory)
 
     @classmethod
     def from_pretrained(
@@ -333,7 +333,9 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         Raises:
             SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
         """
-        state, network, held_out, tuned = load(str(pretrained_model_name_or_path), device, hub)
+        state, network, held_out, tuned = load_model(
+            str(pretrained_model_name_or_path), device, hub
+        )
         locator = cls(
             encoder or state.encoder.name,
             method=state.method,

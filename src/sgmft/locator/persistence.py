@@ -53,7 +53,7 @@ class SavedModel(NamedTuple):
     tuned_encoder: Path | None
 
 
-def save(model: SavedModel, folder: Path) -> None:
+def save_model(model: SavedModel, folder: Path) -> None:
     """Write weights, then settings; a folder without config.json is no model, so never half of one.
 
     The settings hold the digests of the other files and of themselves.
@@ -92,7 +92,7 @@ def save(model: SavedModel, folder: Path) -> None:
         ) from error
 
 
-def load(model_id: str, device: str | None, hub: Mapping[str, Any]) -> SavedModel:
+def load_model(model_id: str, device: str | None, hub: Mapping[str, Any]) -> SavedModel:
     """Load a model from a folder or a hub repository.
 
     Args:

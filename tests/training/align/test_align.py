@@ -17,7 +17,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.jobs.align import align
+from sgmft.jobs.align import align_encoder
 from sgmft.training.finetune.settings import Tuning
 
 WORDS = ["red", "green", "blue"]
@@ -47,7 +47,7 @@ def source(tiny: Any) -> Any:
 
 
 def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, tmp_path):
-    found = align(pairs, tmp_path / "a", source(), width=10, seed=3)
+    found = align_encoder(pairs, tmp_path / "a", source(), width=10, seed=3)
     assert found.before is None, "the two sides shared no space"
     assert found.skipped == {"has no text or no picture": 2}
     assert found.pairs + found.held_out == 240 and found.held_out >= 24
@@ -63,14 +63,14 @@ def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, t
     words = known.words.pad()[0].float()
     assert words.shape[:2] == plain.words.pad()[0].shape[:2] and words.shape[2] == 10
     np.testing.assert_allclose(words.sum(1) / 4, known.text, atol=2e-2)  # the map is affine
-    other = align(pairs, tmp_path / "b", source(), width=10, seed=4)
+    other = align_encoder(pairs, tmp_path / "b", source(), width=10, seed=4)
     assert other.after != found.after
     two = load_encoder(str(tmp_path / "b")).info.fingerprint
     assert len({two, info.fingerprint, source().encoder.info.fingerprint}) == 3
 
 
 def test_an_aligned_encoder_trains_and_is_saved_by_name(pairs, source, tmp_path):
-    align(pairs, tmp_path / "a", source(), width=10)
+    align_encoder(pairs, tmp_path / "a", source(), width=10)
     locator = SemanticLocator(str(tmp_path / "a")).fit(pairs)
     locator.save_pretrained(tmp_path / "m")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
@@ -86,11 +86,11 @@ def test_stopped_and_continued_is_the_same(pairs, source, tmp_path):
         if epoch.epoch == 3:
             raise StopHereError
 
-    whole = align(pairs, tmp_path / "whole", source(), width=6)
+    whole = align_encoder(pairs, tmp_path / "whole", source(), width=6)
     with pytest.raises(StopHereError):
-        align(pairs, tmp_path / "some", source(), width=6, on_epoch=stop)
+        align_encoder(pairs, tmp_path / "some", source(), width=6, on_epoch=stop)
     assert (tmp_path / "some" / "checkpoint").is_dir()
-    some = align(pairs, tmp_path / "some", source(), width=6)
+    some = align_encoder(pairs, tmp_path / "some", source(), width=6)
     assert repr(some) == repr(whole)
     one, other = (tmp_path / x / "projections.safetensors" for x in ("whole", "some"))
     assert one.read_bytes() == other.read_bytes()
@@ -98,7 +98,7 @@ def test_stopped_and_continued_is_the_same(pairs, source, tmp_path):
 
 @pytest.mark.parametrize("name", ["projected.json", "projections.safetensors"])
 def test_damage_is_named(pairs, source, tmp_path, name):
-    align(pairs, tmp_path / "a", source(), width=3)
+    align_encoder(pairs, tmp_path / "a", source(), width=3)
     path: Path = tmp_path / "a" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -109,13 +109,13 @@ def test_damage_is_named(pairs, source, tmp_path, name):
 
 def test_what_cannot_be_done_is_told(pairs, source, tmp_path):
     with pytest.raises(SgmftError, match="maps behind it are learned"):
-        align(pairs, tmp_path / "a", source(), tuning=Tuning())
+        align_encoder(pairs, tmp_path / "a", source(), tuning=Tuning())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x.txt").write_text("x")
     with pytest.raises(SgmftError, match="holds other files"):
-        align(pairs, tmp_path / "mine", source())
+        align_encoder(pairs, tmp_path / "mine", source())
     with pytest.raises(SgmftError, match="20 posts with text and picture, not 1"):
-        align(pairs[:1], tmp_path / "a", source())
+        align_encoder(pairs[:1], tmp_path / "a", source())
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -126,7 +126,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
     hanzi = [Post(written(pair.text), pair.images) for pair in pairs[:120]]
     tuning = Tuning(**{**vars(LEARNING), "kind": kind, "augment": False})
     encoder = EncoderHandle(clip, device="cpu")
-    found = align(hanzi, tmp_path / "a", encoder, tuning=tuning)
+    found = align_encoder(hanzi, tmp_path / "a", encoder, tuning=tuning)
     assert found.history[-1].loss < found.history[0].loss
     assert found.before.keys() == found.after.keys()
     adapted = load_encoder(str(tmp_path / "a"))
@@ -134,7 +134,7 @@ def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
     kept = {x.name for x in (tmp_path / "a").iterdir()}
     assert ("adapter_model.safetensors" in kept) == (kind == "lora")
     further = EncoderHandle(str(tmp_path / "a"), device="cpu")
-    again = align(hanzi, tmp_path / "b", further, tuning=tuning)
+    again = align_encoder(hanzi, tmp_path / "b", further, tuning=tuning)
     assert again.before == pytest.approx(found.after), "the same pairs measure"
 
 
