@@ -1,4 +1,4 @@
-"""What has an encoder: which it is, perhaps a fine-tuned one, and the store of its features."""
+"""An encoder that is loaded when needed, perhaps fine-tuned, and the store of its features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgmft.features.store import FeatureStore
 
 
 class EncoderHandle:
-    """A part of `SemanticLocator`.
+    """The encoder of a `SemanticLocator`, and of alignment.
 
     Args:
         encoder: as `sgmft.features.encoders.registry.load_encoder` takes it.
@@ -46,11 +46,11 @@ class EncoderHandle:
         self.tuned: TunedEncoder | None = None
         self.weights = ""
         self._encoder: Encoder | None = None
-        self._asked: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
+        self._kept: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, loaded when first asked for.
+        """The encoder, loaded when first used.
 
         Raises:
             SgmftError: it cannot be loaded, or has other weights than it must have.
@@ -67,7 +67,7 @@ class EncoderHandle:
 
     @property
     def encoder_name(self) -> str:
-        """The encoder's name, that of its base if it is fine-tuned."""
+        """Name of the encoder, of its base if it is fine-tuned."""
         name = str(self.encoder_settings["name"])
         return name if self.tuned is None else f"{self.tuned.base}, fine-tuned"
 
@@ -78,22 +78,22 @@ class EncoderHandle:
         self.forget_encoder()
 
     def forget_encoder(self) -> None:
-        """Free the encoder's memory; it is loaded again when it is asked for."""
+        """Free the encoder's memory; it is loaded again when it is used."""
         self._encoder = None
 
     def store(self, tokens: bool) -> FeatureStore | None:
-        """The feature store, opened; None where nothing is kept."""
+        """Open the feature store; None where nothing is kept."""
         if self.features_folder is None:
             return None
         return FeatureStore(self.features_folder, self.encoder.info, tokens)
 
     def kept_store(self, tokens: bool) -> FeatureStore | None:
-        """The store that was asked for last, so that it is not opened for each few posts."""
-        asked = self.features_folder, self.encoder.info, tokens
-        known, store = self._asked
-        if known != asked or store is None or not store.folder.is_dir():
-            self._asked = asked, self.store(tokens)
-        return self._asked[1]
+        """Return the store that was opened last, so that it is not opened for each few posts."""
+        wanted = self.features_folder, self.encoder.info, tokens
+        known, store = self._kept
+        if known != wanted or store is None or not store.folder.is_dir():
+            self._kept = wanted, self.store(tokens)
+        return self._kept[1]
 
 
 class TunedEncoder(NamedTuple):

@@ -1,4 +1,4 @@
-"""Digests of what is written, so that damage to it is seen when it is read."""
+"""Checksums of JSON values and files, so that damage is seen when they are read."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 from sgmft.errors import SgmftError
 from sgmft.utils.files import write_whole
 
-CHECKSUM = (
-    "digest"  # its key in checksummed values; the first, so that its line can be deleted by hand
-)
+# Key of the checksum in values; the first, so that its line can be deleted by hand.
+CHECKSUM = "digest"
 
-FILES = "files"  # key of the digests of the files that belong to it
+FILES = "files"  # key of the digests of the files that belong to the values
 
 
 def short_digest(data: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of bytes, for names."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of bytes, for names."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def digest_of(values: Mapping[str, Any]) -> str:
-    """SHA-256 of what JSON can hold, but for its seal."""
+    """Return the SHA-256 of JSON values, but for their checksum."""
     bare = {key: value for key, value in values.items() if key != CHECKSUM}
     read = json.loads(json.dumps(bare))  # as a reader finds it: keys are texts, tuples are lists
     text = json.dumps(read, sort_keys=True, separators=(",", ":"))
@@ -32,7 +31,7 @@ def digest_of(values: Mapping[str, Any]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
     Raises:
         OSError: it cannot be read.
@@ -42,18 +41,18 @@ def file_digest(path: Path) -> str:
 
 
 def file_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of files that are there, by their names."""
+    """Return the SHA-256 of those of these files that exist, by name."""
     return {path.name: file_digest(path) for path in paths if path.is_file()}
 
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON can hold, with its digest."""
+    """Return JSON values with their checksum."""
     bare = {key: value for key, value in values.items() if key != CHECKSUM}
     return {CHECKSUM: digest_of(values), **bare}
 
 
 def checksum_matches(values: Mapping[str, Any]) -> bool:
-    """Whether values are as they were; values without a checksum are taken to be."""
+    """Return whether values are as they were written; without a checksum they are taken to be."""
     return values.get(CHECKSUM) in (None, digest_of(values))
 
 
@@ -67,12 +66,12 @@ def verify_checksum(values: Mapping[str, Any], path: Path, fix: str) -> None:
 
 
 def write_with_checksum(path: Path, values: Mapping[str, Any]) -> None:
-    """Write what JSON can hold, with its digest, whole or not at all."""
+    """Write JSON values with their checksum, whole or not at all."""
     write_whole(path, json.dumps(with_checksum(values), indent=2).encode())
 
 
 def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
-    """What `write_with_checksum` wrote, its "format" at most `newest`.
+    """Read what `write_with_checksum` wrote, its "format" at most `newest`.
 
     Raises:
         SgmftError: it was changed, or is of a newer format.

@@ -68,7 +68,7 @@ def join(device: str | None) -> None:
 
 
 def wait() -> None:
-    """Wait until all have come here."""
+    """Wait until all processes have come here."""
     if world_size() > 1:
         import torch
 
@@ -77,7 +77,7 @@ def wait() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The main process goes first, and the others when it is done.
+    """Let the main process go first, and the others when it is done.
 
     Should it fail, the launcher ends the others.
     """

