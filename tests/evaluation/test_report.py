@@ -163,7 +163,7 @@ def test_evaluation_report(tmp_path, picture):
     saved = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert saved == evaluation.to_dict()
     page = Page(path.read_text("utf-8"))
-    for said in (
+    for words in (
         f"{100 * evaluation.accuracy.value:.1f}\u00a0%",
         "✓ Right: Home",
         "✗ Wrong: predicted Home, it is School",
@@ -174,7 +174,7 @@ def test_evaluation_report(tmp_path, picture):
         "a note",
         "The 40 largest of 90 values.",
     ):
-        assert said in page.text
+        assert words in page.text
     assert len(page.all("img")) == 2 and len(page.all("svg")) == 3
     assert "What SG-MFT does" not in page.text and not re.search('role="note"', page.source)
 
@@ -190,8 +190,8 @@ def test_demo_report(tmp_path, picture):
         errors={"no text": 1200},
     )
     page = Page(path.read_text("utf-8"))
-    for said in ("What SG-MFT does", "Training", "Synthetic data", "no text", "1,200"):
-        assert said in page.text
+    for words in ("What SG-MFT does", "Training", "Synthetic data", "no text", "1,200"):
+        assert words in page.text
     assert len(page.all("svg")) == 5
     identifiers = [a["id"] for _, a in page.tags if "id" in a]
     assert len(identifiers) == len(set(identifiers))

@@ -131,8 +131,7 @@ def evaluate(
     probs = np.asarray(probabilities, dtype=np.float64)
     true = _check(probs, truth, labels)
     predicted = probs.argmax(axis=1)  # (N,)
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(confusion, (true, predicted), 1)
+    confusion = count_confusions(true, predicted, len(labels))
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
@@ -233,6 +232,13 @@ def accuracy_and_f1(
 def _interval(value: float, draws: _Numbers) -> Interval:
     low, high = np.percentile(draws, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
+
+
+def count_confusions(true: _Cells, predicted: _Cells, classes: int) -> _Cells:
+    """Return the confusion matrix (K, K), true classes as rows."""
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (true, predicted), 1)
+    return confusion
 
 
 def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:

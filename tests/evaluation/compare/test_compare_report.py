@@ -96,7 +96,7 @@ def test_report_shows_every_part(tmp_path):
     page, text = written(folder)
     assert sorted(file.name for file in folder.iterdir()) == ["report.html", "report.md"]
     flat = " ".join(page.text.replace("\xa0", " ").split())
-    for said in (
+    for words in (
         "Table 1. one word",
         "Table 5. one word",
         "Figure 6. one word",
@@ -107,8 +107,8 @@ def test_report_shows_every_part(tmp_path):
         "F1 of each label, %",
         "Accuracy by user, %",
     ):
-        assert said in flat
-        assert said in " ".join(text.replace("\xa0", " ").replace("\\", "").split())
+        assert words in flat
+        assert words in " ".join(text.replace("\xa0", " ").replace("\\", "").split())
     main = next(table for table in page.tables if table[0][0][0] == "System")
     assert [cell.strip() for cell, _ in main[0]][-2:] == [
         "Paper (other data), %",

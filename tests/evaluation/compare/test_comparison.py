@@ -34,7 +34,7 @@ FAST = "linear-probe,text-only,late-average,unis-mmc"
 
 @pytest.fixture
 def compare(tiny, small_posts, tmp_path, monkeypatch):
-    """Makes a comparison on the toy posts; the same folder each time."""
+    """Makes a comparison on the small posts; the same folder each time."""
 
     def make(
         methods: str = FAST, posts: Any = None, split: Split | None = None, **options: Any

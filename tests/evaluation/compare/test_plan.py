@@ -113,7 +113,7 @@ def test_methods_picks_rows_and_keeps_what_they_are_tested_against():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("7", ""), "no table '7'"),
         ((ALL, "7"), "no figure '7'"),
@@ -122,6 +122,6 @@ def test_methods_picks_rows_and_keeps_what_they_are_tested_against():
         (("2", "", "mplug"), "none of the rows"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(arguments, told):
-    with pytest.raises(SgmftError, match=told):
+def test_what_cannot_be_planned_is_refused(arguments, message):
+    with pytest.raises(SgmftError, match=message):
         make_plan(*arguments)

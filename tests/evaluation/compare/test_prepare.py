@@ -53,17 +53,17 @@ def test_a_column_can_hold_the_split(tiny, small_posts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "options", "told"),
+    ("split", "options", "message"),
     [
         (Split(test=("part", "test")), {}, "part=test: both are needed"),
         (Split(by="place"), {}, "cannot be split by 'place'"),
         (Split(by="label"), {"by": ["season"]}, "no column 'season' for --by"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_encoded(tiny, small_posts, tmp_path, split, options,
-                                                      told, monkeypatch):  # fmt: skip
+def test_mistakes_are_found_before_anything_is_encoded(tiny, small_posts, tmp_path, split, options,
+                                                      message, monkeypatch):  # fmt: skip
     monkeypatch.setattr("sgmft.evaluation.compare.prepare.load_encoder", None)
-    with pytest.raises(SgmftError, match=told):
+    with pytest.raises(SgmftError, match=message):
         data_of(small_posts, tmp_path, split, **options)
 
 

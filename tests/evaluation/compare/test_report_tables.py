@@ -42,7 +42,7 @@ def column(shown, start):
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "expected"),
     [
         (format_percent(0.87294), "87.3"),
         (format_percent(math.nan), "–"),
@@ -67,8 +67,8 @@ def column(shown, start):
         (duration(3_900), "1 h 05 min"),
     ],
 )
-def test_figures_as_words(said, words):
-    assert said.replace("\xa0", " ") == words
+def test_figures_as_words(text, expected):
+    assert text.replace("\xa0", " ") == expected
 
 
 def test_cells_of_a_finished_row():

@@ -1,4 +1,4 @@
-"""The page: self-contained, escaped, and told without colour alone."""
+"""The page: self-contained, escaped, and readable without colour."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_the_page_says_it_all(found):
     assert re.search(r'class="w against" style="--s: 0.25" title="−10.0 points">desk<', page)
     assert page.count('src="data:image/jpeg;base64,') == 2
     assert "the strongest word by 40.0 and the strongest region by 10.0 points" in page
-    for told in ("+72.0", "−5.0", "20\u00a0%", "83\u00a0%", "0.650", "no similarity map", "p1"):
-        assert told in page
+    for text in ("+72.0", "−5.0", "20\u00a0%", "83\u00a0%", "0.650", "no similarity map", "p1"):
+        assert text in page
     assert "nan" not in page.casefold()
 
 

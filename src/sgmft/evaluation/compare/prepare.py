@@ -23,7 +23,11 @@ from sgmft.models.registry import get_method
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import write_json
 
+TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
+
 VAL_SIZE = 0.1  # of the training posts, held out for trials
+
+SEED = 0  # of both splits
 
 OnEncoded = Callable[[str, int], None]  # an encoder setting, and how many posts are encoded
 
@@ -34,15 +38,11 @@ class Split:
 
     Attributes:
         test: (column, value) of the test posts; None draws them.
-        test_size: share of the posts drawn as test posts.
         by: "label", "user", or "auto": by user where the posts name two users or more.
-        seed: decides what is drawn.
     """
 
     test: tuple[str, str] | None = None
-    test_size: float = 0.2
     by: str = "auto"
-    seed: int = 0
 
 
 class EncoderSetting(NamedTuple):
@@ -256,7 +256,7 @@ class _Encoding:
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:
     """Return positions of training, test, and validation posts; the last are among the first."""
     if split.test is None:
-        train, drawn = split_posts(posts, split.test_size, split.seed, _split_by(posts, split))
+        train, drawn = split_posts(posts, TEST_SIZE, SEED, _split_by(posts, split))
         test = set(drawn)
     else:
         column, value = split.test
@@ -269,7 +269,7 @@ def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], li
             f"{len(test)} to test on{where}: both are needed."
         )
     left = [posts[i] for i in train]
-    _, held = split_posts(left, VAL_SIZE, split.seed, _split_by(left, split))
+    _, held = split_posts(left, VAL_SIZE, SEED, _split_by(left, split))
     return train, test, [train[i] for i in held]
 
 

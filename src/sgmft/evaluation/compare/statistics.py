@@ -21,6 +21,7 @@ from sgmft.evaluation.metrics import (
     accuracy_by_value,
     check_probabilities,
     class_scores,
+    count_confusions,
 )
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
@@ -211,11 +212,9 @@ def _mean_class_scores(
     predicted: _Integers, true: _Integers, labels: Sequence[str]
 ) -> list[ClassScore]:
     """Return one mean over the runs of `predicted` (S, N) for each label."""
-    runs = []
-    for run in predicted:
-        confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-        np.add.at(confusion, (true, run), 1)
-        runs.append(class_scores(confusion, list(labels)))
+    runs = [
+        class_scores(count_confusions(true, run, len(labels)), list(labels)) for run in predicted
+    ]
     means = np.stack([[(s.precision, s.recall, s.f1) for s in run] for run in runs], -1).mean(-1)
     return [
         replace(score, precision=precision, recall=recall, f1=f1)
