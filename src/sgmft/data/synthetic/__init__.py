@@ -1,1 +1,1 @@
-"""A seeded set of synthetic posts, for trying the package and testing it; never a benchmark."""
+"""Synthetic posts: texts from phrases, drawn pictures, and the noise of real posts."""

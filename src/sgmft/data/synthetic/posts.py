@@ -28,7 +28,7 @@ QUALITY = 80  # of JPEG and WebP
 
 @dataclass(frozen=True)
 class PostPlan:
-    """What is settled about a post before it is written."""
+    """The properties of a post that are chosen before it is written."""
 
     label: str
     informative: str

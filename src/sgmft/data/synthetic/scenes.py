@@ -291,7 +291,7 @@ def cinema(c: Canvas) -> None:
 
 
 def travel(c: Canvas) -> None:
-    """Draw mountains in a row behind the sea, a sun, a tower or palms, people who look."""
+    """Draw mountains behind the sea, a sun, a sailing boat, palms, and people on the beach."""
     sunset = c.chance(0.4)
     top = c.tone(0.7, 0.4, 0.65) if sunset else c.tone(0.57, 0.55, 0.9)
     c.fade(0, 0.6, top, c.tone(0.07, 0.5, 0.98) if sunset else c.tone(0.55, 0.15, 0.97))

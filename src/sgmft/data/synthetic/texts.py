@@ -1,4 +1,4 @@
-"""Post texts in simplified Chinese, put together from `phrases/*.toml` and then made noisy."""
+"""Texts of posts in simplified Chinese, composed from `phrases/*.toml` and made noisy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every table format is read into, and what makes a format."""
+"""Raw tables, which every format is read into, and the description of a format."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RawTable:
         name: for messages.
         folder: what the picture paths are relative to.
         columns: the header; None for JSON lines, which have none.
-        rows: the records, read as they are asked for.
+        rows: the records, read lazily.
         label_columns: the usual names of the label column, best first.
         to_path: rewrites the picture addresses of the tool that wrote the table, given the folder.
     """

@@ -19,7 +19,7 @@ from sgmft.data.tables.reading import list_tables, open_table
 from sgmft.errors import Message, SgmftError, join_messages, make_printable
 
 LOOK_AHEAD = 1000
-"""How many JSON lines may pass before a column that was named must have been seen."""
+"""Rows of JSON lines within which a column that was named must occur."""
 
 
 @dataclass(frozen=True)
