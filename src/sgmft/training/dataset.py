@@ -22,7 +22,7 @@ class LabelledData(Protocol):
 
     @property
     def features(self) -> BatchSource:
-        """Of the posts."""
+        """The posts, of which batches are cut."""
         ...
 
     @property

@@ -25,7 +25,7 @@ from sgmft.training.trainer import Epoch, train
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is to be learned: all the training posts, and how.
+    """All the training posts, and how to learn from them.
 
     Attributes:
         data: features and classes of all training posts.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,54 +42,39 @@ class Figures(NamedTuple):
     accuracy: float
 
 
-class Objective(Protocol):
-    """What the log tells of a step, and what chooses among epochs; `Network.loss` is minimised."""
+class Objective:
+    """What is logged, and what epochs are chosen by: equation 19's cross-entropy, and accuracy.
 
-    @property
-    def selects_initial(self) -> bool:
-        """Whether the state before the first epoch may be chosen too."""
-        ...
+    What is minimised is `Network.loss`.
 
-    @property
-    def fused(self) -> bool:
-        """Whether the optimizer passes over the weights once, not six times; rounding differs."""
-        ...
+    Attributes:
+        selects_initial: whether the state before the first epoch may be chosen too.
+        fused: whether the optimizer passes over the weights once, not six times; rounding differs.
+    """
 
-    def step_sums(
-        self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
-    ) -> Figures:
-        """Figures, summed over the posts of a step, from the own ones and the minimised loss."""
-        ...
-
-    def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
-        """Figures of held-out posts."""
-        ...
-
-
-@dataclass(frozen=True)
-class Classification:
-    """Equation 19's cross-entropy, and accuracy."""
-
-    selects_initial: bool = False
-    fused: bool = True
+    selects_initial = False
+    fused = True
 
     def step_sums(
         self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
     ) -> Figures:
-        """See `Objective`; the cross-entropy alone, whatever else the network minimises."""
+        """Figures, summed over the posts of a step, from the own ones and the minimised loss.
+
+        The loss is the cross-entropy alone, whatever else the network minimises.
+        """
         logits = output.logits.detach()
         correct = criterion.gather(logits.argmax(-1) == labels)
         return Figures(float(criterion(logits, labels)) * len(correct), float(correct.sum()))
 
     def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
-        """See `Objective`; each rank predicts its shard."""
+        """Figures of held-out posts; each rank predicts its shard."""
         shard = BatchShard(len(data.labels), distributed.rank(), distributed.world_size())
         own = shard.take(torch.arange(len(data.labels)))
         logits = predict_logits(model, data.features.take(own)).logits
         return classification_figures(shard.gather(logits.to(device)).cpu(), data.labels)
 
 
-CLASSIFICATION = Classification()
+CLASSIFICATION = Objective()
 
 
 def train(

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from sgmft.features.batch import Batch
 from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output, Vectors
 from sgmft.training.dataset import LabelledData
-from sgmft.training.trainer import Figures
+from sgmft.training.trainer import Figures, Objective
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 LARGEST_SCALE = 100.0  # of similarities, as in CLIP
@@ -59,7 +59,7 @@ class Contrast(Network):
 
     @property
     def scale(self) -> Tensor:
-        """Of the similarities, at most 100."""
+        """Scale of the similarities, at most 100."""
         return self.log_scale.exp().clamp(max=LARGEST_SCALE)
 
 
@@ -157,8 +157,7 @@ def embed(model: Network, pairs: BatchSource) -> Embeddings:
     return Embeddings(*(torch.cat(modality) for modality in zip(*found, strict=True)))
 
 
-@dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Objective):
     """Objective of training on pairs: the contrastive loss, and texts that find their image.
 
     The state before the first epoch may be chosen too. Labels number different contents, see
@@ -166,8 +165,8 @@ class Retrieval:
     among all held-out ones.
     """
 
-    selects_initial: bool = True
-    fused: bool = False
+    selects_initial = True
+    fused = False
 
     def step_sums(
         self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy

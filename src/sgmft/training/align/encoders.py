@@ -1,4 +1,4 @@
-"""What alignment trains: Chinese-CLIP's towers, or a linear map behind each side of an encoder."""
+"""The trainable part of alignment: Chinese-CLIP's towers, or linear maps behind an encoder."""
 
 from __future__ import annotations
 
