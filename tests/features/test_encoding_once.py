@@ -85,7 +85,7 @@ def test_a_renamed_picture_is_the_same_and_a_changed_one_is_not(files, tmp_path)
     assert len(different) == 7
 
 
-def test_a_picture_that_was_mended_is_encoded_on_the_next_run(files, tmp_path) -> None:
+def test_a_repaired_image_is_encoded_on_the_next_run(files, tmp_path) -> None:
     encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True)
     post = Post("家", [files["cut.jpg"]])

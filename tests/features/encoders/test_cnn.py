@@ -15,7 +15,6 @@ from PIL import Image
 from image_files import quarters, scene
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import CLEANINGS, split_words
-from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
@@ -90,15 +89,6 @@ def test_without_tokens_there_are_none(encoder, pictures) -> None:
     assert np.array_equal(images.pooled, encoder.encode_images(pictures, True).pooled)
 
 
-def test_nothing_in_nothing_out(encoder) -> None:
-    for tokens in (True, False):
-        texts = encoder.encode_texts([], tokens)
-        pictures = encoder.encode_images(np.zeros((0, 260, 260, 3), np.uint8), tokens)
-        assert texts.pooled.shape == (0, 3) and pictures.pooled.shape == (0, 2560)
-        for found in (texts, pictures):
-            assert found.pooled.dtype == np.float32 and found.tokens == ([] if tokens else None)
-
-
 @pytest.mark.parametrize("settings", [{"dtype": "float32"}, {"dtype": "bfloat16", "patch_grid": 2}])
 def test_picture_features_are_those_of_compact(pictures, settings: dict[str, Any]) -> None:
     ours = load_encoder("cnn", **settings).encode_images(pictures, True)
@@ -140,8 +130,3 @@ def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
         fingerprint("compact", max_words=64),
     ]
     assert len({*changed, fingerprint()}) == 7
-
-
-def test_an_unknown_cleaning_is_refused() -> None:
-    with pytest.raises(SgmftError, match="'thorough'"):
-        load_encoder("cnn", cleaning="thorough")

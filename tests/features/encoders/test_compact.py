@@ -207,14 +207,16 @@ def test_similar_pictures_are_closer_than_others(encoder, pictures) -> None:
     assert cosine(found[0], found[3]) > cosine(found[0], found[1]) + 0.1  # mirrored; another
 
 
-def test_nothing_in_nothing_out(encoder) -> None:
-    for tokens in (True, False):
-        texts = encoder.encode_texts([], tokens)
-        pictures = encoder.encode_images(np.zeros((0, 260, 260, 3), np.uint8), tokens)
-        assert texts.pooled.shape == (0, 1536) and pictures.pooled.shape == (0, 2560)
-        for found in (texts, pictures):
-            assert found.pooled.dtype == np.float32
-            assert found.tokens == ([] if tokens else None)
+@pytest.mark.parametrize(("name", "width"), [("compact", 1536), ("cnn", 3)])
+@pytest.mark.parametrize("tokens", [True, False])
+def test_nothing_in_nothing_out(name: str, width: int, tokens: bool) -> None:
+    encoder = load_encoder(name, dtype="float32")
+    texts = encoder.encode_texts([], tokens)
+    images = encoder.encode_images(np.zeros((0, 260, 260, 3), np.uint8), tokens)
+    assert texts.pooled.shape == (0, width) and images.pooled.shape == (0, 2560)
+    for found in (texts, images):
+        assert found.pooled.dtype == np.float32
+        assert found.tokens == ([] if tokens else None)
 
 
 def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
@@ -232,6 +234,7 @@ def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
     assert len({*changed, fingerprint()}) == 6
 
 
-def test_an_unknown_cleaning_is_refused() -> None:
+@pytest.mark.parametrize("name", ["compact", "cnn"])
+def test_an_unknown_cleaning_is_refused(name: str) -> None:
     with pytest.raises(SgmftError, match="'thorough'"):
-        load_encoder(cleaning="thorough")
+        load_encoder(name, cleaning="thorough")

@@ -225,7 +225,7 @@ from pathlib import Path
 import numpy as np, torch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.memmap import MappedFeatures
-from sgmft.features import Features
+from sgmft.features.features import Features
 from sgmft.utils.runtime import keep_freed_memory
 from sgmft.models.base import Normalizer
 from sgmft.features.post_features import PostFeatures
@@ -235,7 +235,7 @@ keep_freed_memory()  # so that what was needed once is counted
 info, rng = EncoderInfo("x", "0" * 16, 8, 128, False, None, 8, "light"), np.random.default_rng(0)
 store = FeatureStore(sys.argv[1], info, True)
 regions = rng.standard_normal((100, 128), np.float32).astype(np.float16)
-keys = [str(i) for i in range(6144)]  # 157 MB of regions
+keys = [f"{i:032x}" for i in range(6144)]  # 157 MB of regions
 for first in range(0, 6144, 256):
     row = PostFeatures(None, None, regions[:1].astype(np.float32), regions, None)
     store.write({key: row for key in keys[first : first + 256]})
