@@ -13,7 +13,7 @@ import pytest
 from sgmft.errors import SgmftError
 from sgmft.locator.loading import check_model, load_predictor
 
-LARGE = ("torch", "transformers", "uvicorn", "fastapi", "gradio")
+LARGE = ("torch", "transformers", "uvicorn", "fastapi")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ WORDS = {
     "en": {"text": "Text of the post", "table": "A table", "label": "Label the table"},
     "zh": {"text": "帖子文字", "table": "整张表格", "label": "为表格加标签"},
 }
-SECONDS = 40_000  # milliseconds for an answer, on a busy machine
+SECONDS = 40_000  # milliseconds for a result, on a busy machine
 
 
 @contextmanager
@@ -34,14 +33,21 @@ class Visit:
     Attributes:
         page: as playwright has it.
         language: "en" or "zh".
+        mistakes: errors of the script, and what the policy of the page did not allow.
     """
 
     def __init__(self, context: BrowserContext, address: str, language: str = "en") -> None:
         self.page: Page = context.new_page()
         self.page.set_default_timeout(SECONDS)
         self.language = language
+        self.mistakes: list[str] = []
+        self.page.on("pageerror", lambda error: self.mistakes.append(str(error)))
+        self.page.on("console", self._hear)
         self.page.goto(f"{address}/{language}/")
-        self.page.locator("#ask").wait_for()
+
+    def _hear(self, message: Any) -> None:
+        if message.type == "error" and "the server responded with" not in message.text:
+            self.mistakes.append(message.text)
 
     @property
     def words(self) -> dict[str, str]:
@@ -51,23 +57,23 @@ class Visit:
         """Type a text and choose files."""
         self.page.get_by_label(self.words["text"]).fill(text)
         if files:
-            self.page.locator("input[type=file]").first.set_input_files(list(files))
-            self.wait_for_files(len(files))
+            self.page.locator("#images").set_input_files(list(files))
 
-    def wait_for_files(self, count: int) -> None:
-        """Until so many files are there."""
-        self.page.locator(".file-preview tr.file").nth(count - 1).wait_for()
+    def clear(self) -> None:
+        """Remove every file of the post."""
+        while self.page.locator("#post-form .remove").count():
+            self.page.locator("#post-form .remove").first.click()
 
     def ask(self) -> None:
         """Press the button."""
-        self.page.locator("#ask").click()
+        self.page.locator("#predict").click()
 
     def explained(self) -> Any:
         """The result, when its reasons are there."""
-        self.page.locator("#result .steps").wait_for()
-        return self.page.locator("#result")
+        self.page.locator("#post-result .steps").wait_for()
+        return self.page.locator("#post-result")
 
-    def problem(self, where: str = "#result") -> str:
+    def problem(self, where: str = "#post-result") -> str:
         """What is wrong, when it is told."""
         self.page.locator(f"{where} .problem p").wait_for()
         return self.page.locator(f"{where} .problem p").inner_text()
@@ -75,17 +81,10 @@ class Visit:
     def label(self, table: Path, pictures: Path | None = None) -> None:
         """Choose a table and its pictures, and have it labelled."""
         self.page.get_by_role("tab", name=self.words["table"]).click()
-        inputs = self.page.locator("input[type=file]:not([accept*=image])")
         if pictures is not None:
-            self.page.locator("input[type=file][accept*=zip]").set_input_files(pictures)
-            self._wait_for_file(pictures)
-        inputs.first.set_input_files(table)
-        self._wait_for_file(table)
+            self.page.locator("#pictures").set_input_files(pictures)
+        self.page.locator("#table").set_input_files(table)
         self.page.get_by_role("button", name=self.words["label"]).click()
-
-    def _wait_for_file(self, file: Path) -> None:
-        shown = re.compile(rf"{re.escape(file.stem)}\s*{re.escape(file.suffix)}")
-        self.page.locator("tr.file").filter(has_text=shown).wait_for()
 
     def download(self, to: Path) -> Path:
         """The labelled table, when it is there."""
@@ -96,5 +95,5 @@ class Visit:
         return to / coming.value.suggested_filename
 
     def has(self, script: str) -> Any:
-        """What a script says of the page."""
+        """The value of a script on the page."""
         return self.page.evaluate(script)

@@ -12,28 +12,29 @@ from browser import Visit, chromium
 WIDE = {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def asked_for() -> list[str]:
-    """Every address that a page of these tests has asked for."""
+def fetched() -> list[str]:
+    """Every address that a page of these tests has fetched."""
     return []
 
 
 @pytest.fixture(scope="module")
-def context(browser: Any, asked_for: list[str]) -> Any:
+def context(browser: Any, fetched: list[str]) -> Iterator[Any]:
     made = browser.new_context(viewport=WIDE, locale="de-DE", accept_downloads=True)
-    made.on("request", lambda request: asked_for.append(request.url))
-    return made
+    made.on("request", lambda request: fetched.append(request.url))
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def visit(context: Any, server: Any, asked_for: list[str]) -> Iterator[Callable[..., Visit]]:
-    """Opens the page: `visit("zh")`; none of what it asks for is anywhere else."""
+def visit(context: Any, server: Any, fetched: list[str]) -> Iterator[Callable[..., Visit]]:
+    """Opens the page: `visit("zh")`; it fetches nothing from elsewhere, and has no mistake."""
     visits: list[Visit] = []
 
     def start(language: str = "en") -> Visit:
@@ -43,8 +44,9 @@ def visit(context: Any, server: Any, asked_for: list[str]) -> Iterator[Callable[
     yield start
     for made in visits:
         made.page.close()
+        assert made.mistakes == []
     own = (server.address, "data:", f"blob:{server.address}")
-    assert [address for address in asked_for if not address.startswith(own)] == []
+    assert [address for address in fetched if not address.startswith(own)] == []
 
 
 @pytest.fixture(scope="module")

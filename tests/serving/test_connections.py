@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Case, address_of, answer, document, request, status
+from loopback import address_of, document, request, status
 
 LIMIT = 2  # seconds
 ASKED = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -117,9 +117,9 @@ def test_a_body_and_its_answer_have_their_own_time(brisk: Any) -> None:
         assert answered(client) == 200
 
 
-HEAD = b"--b\r\nContent-Disposition: form-data; name=files; filename=a.txt\r\n\r\n"
+HEAD = b"--b\r\nContent-Disposition: form-data; name=table; filename=a.csv\r\n\r\n"
 UPLOAD = request(
-    HEAD + b"some text\r\n--b--\r\n", "multipart/form-data; boundary=b", "/en/gradio_api/upload"
+    HEAD + b"text\nat home\r\n--b--\r\n", "multipart/form-data; boundary=b", "/en/table"
 )
 
 
@@ -157,19 +157,6 @@ def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained
         first.sendall(ASKED)
         assert answered(first) == 200
     assert server.get("/health").status_code == 200
-
-
-@pytest.mark.slow
-def test_a_body_in_chunks_whose_length_is_told_as_well(paged: Any) -> None:
-    """The chunks count for HTTP, and the page bounds what it reads by the length."""
-    chunks = request(
-        b"5\r\nabcde\r\n0\r\n\r\n",
-        "application/json",
-        "/en/gradio_api/queue/join",
-        "Transfer-Encoding: chunked",
-        length=2,
-    )
-    assert status(answer(address_of(paged), Case(chunks))) == 413
 
 
 def test_nonsense_after_an_early_answer_ends_the_connection(brisk: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from image_files import encoded, plain
 from sgmft.data.posts import Attachment, Post
-from sgmft.serving.engine import Engine
+from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem
 
@@ -33,7 +33,7 @@ def test_slow_requests_are_found_and_those_beside_them_are_answered(trained: Pat
     batches: list[int] = []
 
     async def together() -> tuple[list[Any], int]:
-        engine = Engine(str(trained), Limits(seconds=LIMIT))
+        engine = InferenceEngine(str(trained), Limits(seconds=LIMIT))
         engine.on_batch = batches.append
         engine.start()
         engine.run()
@@ -64,13 +64,13 @@ def test_a_worker_that_hangs_while_it_starts_again(
     """Requests that it had when it stopped do not wait for ever, and later ones are answered."""
 
     async def together() -> tuple[list[Any], list[Any]]:
-        engine = Engine(str(trained), Limits(seconds=LIMIT))
+        engine = InferenceEngine(str(trained), Limits(seconds=LIMIT))
         load = engine._load
         engine.start()
         engine._loading = 0.1
         engine._load = partial(time.sleep, 300)
         with monkeypatch.context() as patch:
-            patch.setattr("sgmft.serving.worker.predict", die)
+            patch.setattr("sgmft.serving.worker.predict_items", die)
             engine.run()
             each = [engine.predict(QUICK) for _ in "12"]
             lost = await asyncio.wait_for(asyncio.gather(*each, return_exceptions=True), 60)

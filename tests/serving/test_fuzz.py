@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from loopback import Case, address_of, answer, counted, document, status
-from rubbish import case
+from malformed_requests import case
 
 CASES = int(os.environ.get("SGMFT_FUZZ_CASES", "5000"))
 SEED = os.environ.get("SGMFT_FUZZ_SEED", "0")

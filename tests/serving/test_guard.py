@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from sgmft.data.posts import Post
-from sgmft.serving.engine import Engine
+from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard
 from sgmft.serving.limits import Limits
-from sgmft.serving.page.gate import Gate
 from sgmft.serving.problems import Problem
 
 STALLED = {"type": "http.request", "body": b"some", "more_body": True}
@@ -40,7 +37,7 @@ def test_an_answer_that_has_begun_is_not_begun_again() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    metrics: Any = SimpleNamespace(request=lambda *told: None)
+    metrics: Any = SimpleNamespace(count_request=lambda *told: None)
     guard = Guard(app, Limits(seconds=1), metrics, None)
     asyncio.run(guard(scope("/en/x"), receive, send))
     assert [message["type"] for message in sent] == ["http.response.start"]
@@ -64,53 +61,15 @@ def test_whatever_a_framework_makes_of_a_stall_its_client_is_told() -> None:
         sent.append(message)
 
     told: list[Any] = []
-    metrics: Any = SimpleNamespace(request=lambda *one: told.append(one[1]))
+    metrics: Any = SimpleNamespace(count_request=lambda *one: told.append(one[1]))
     asyncio.run(Guard(app, Limits(seconds=1), metrics, None)(scope("/en/x"), receive, send))
     assert [message["type"][14:] for message in sent] == ["start", "body"]
     assert sent[0]["status"] == 408 and told == [408]
 
 
-async def no_matter(*message: Any) -> Message:
-    return dict(STALLED)
-
-
-def test_what_a_broken_upload_leaves_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        (tmp_path / "tmp1").write_bytes(b"some")
-        raise Problem("too-slow")
-
-    async def run() -> None:
-        gate = Gate(app, 2000, tmp_path, 0.2, str)
-        with pytest.raises(Problem):
-            await gate(scope("/gradio_api/upload"), no_matter, no_matter)
-        assert (tmp_path / "tmp1").exists()
-        await asyncio.sleep(0.5)
-
-    asyncio.run(run())
-    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
-
-
-def test_so_many_uploads_come_at_a_time(tmp_path: Path) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(1)
-
-    async def run() -> list[Any]:
-        gate = Gate(app, 2000, tmp_path, 60, str)
-        each = [gate(scope("/gradio_api/upload"), no_matter, no_matter) for _ in range(17)]
-        said = await asyncio.gather(*each, return_exceptions=True)
-        await gate(scope("/gradio_api/upload"), no_matter, no_matter)
-        return said
-
-    *taken, last = asyncio.run(run())
-    assert taken == [None] * 16
-    assert isinstance(last, Problem) and last.kind == "busy"
-
-
 def test_posts_of_clients_that_left_are_not_kept() -> None:
     async def run() -> int:
-        engine = Engine("nowhere", Limits())
+        engine = InferenceEngine("nowhere", Limits())
         asking = [asyncio.ensure_future(engine.predict([Post("a")])) for _ in range(3)]
         await asyncio.sleep(0)
         asking[1].cancel()

@@ -78,8 +78,8 @@ def test_every_reference_leads_somewhere(bare: Any) -> None:
 
 def described_with(key: str | None) -> dict[str, Any]:
     """The document of a server that asks for this key."""
-    about = SimpleNamespace(labels=("Home", "Work"))
-    engine: Any = SimpleNamespace(about=about, limits=Limits())
+    model = SimpleNamespace(labels=("Home", "Work"))
+    engine: Any = SimpleNamespace(model=model, limits=Limits())
     app = create_app(engine, key)
     assert app.openapi() == app.openapi()
     return app.openapi()
@@ -93,18 +93,17 @@ def test_a_key_is_in_the_document_where_it_is_asked_for() -> None:
         "header": "X-API-Key",
         "basic": "basic",
     }
-    assert document["security"] == [{"bearer": []}, {"header": []}, {"basic": []}]
+    each = [{"bearer": []}, {"header": []}, {"basic": []}]
     for path, methods in document["paths"].items():
         for method in methods.values():
             is_open = path in ("/health", "/ready")
-            assert method.get("security", "all") == ([] if is_open else "all")
+            assert method.get("security", []) == ([] if is_open else each)
             assert ("401" in method["responses"]) is not is_open
 
 
 def test_without_a_key_the_document_knows_of_none() -> None:
     document = described_with(None)
-    assert "security" not in document
-    assert "securitySchemes" not in document["components"]
+    assert "security" not in str(document)
     found = [x["responses"] for methods in document["paths"].values() for x in methods.values()]
     assert found
     assert not any("401" in responses for responses in found)

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sgmft[serve]'")
 pytest.importorskip("playwright", reason="playwright drives the browser")
 
 from browser import CHROMIUM, Visit
 from loopback import counted, until
 
 pytest_plugins = ["browser_fixtures"]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt install it")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt install it"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +61,18 @@ def test_a_table_with_a_zip_comes_back_labelled(
         tmp_path / "few-pictures.zip", {n: (sample.parent / n).read_bytes() for n in names}
     )
     expected = tmp_path / "expected.csv"
-    told = predict_table(Source(str(table)), expected, SemanticLocator.from_pretrained(trained))
+    summary = predict_table(Source(str(table)), expected, SemanticLocator.from_pretrained(trained))
 
     page = visit()
     page.label(table, packed)
     found = page.download(tmp_path)
     assert found.name == "few-labelled.csv"
     rows, wanted = read(found), read(expected)
-    assert len(rows) == told.posts == 14
+    assert len(rows) == summary.posts == 14
     for row, other in zip(rows, wanted, strict=True):
         assert list(row) == list(other)
         for name, value in other.items():
-            if name.startswith("p"):  # probs, of batches that are cut otherwise
+            if name.startswith("p"):  # probabilities, of batches that are cut otherwise
                 assert row[name] == value or float(row[name]) == pytest.approx(
                     float(value), abs=1e-3
                 )
@@ -86,7 +88,7 @@ def test_a_table_with_a_zip_comes_back_labelled(
 
 
 def test_a_tables_name_is_written_down_nowhere(visit: Any, server: Any, tmp_path: Path) -> None:
-    """Also where the encoding is told, in the place of those who read it."""
+    """Also where there is a warning of its encoding."""
     table = tmp_path / "confidential.csv"
     table.write_bytes("text\n在电影院看电影\n上课中\n".encode("gb18030"))
     page = visit()
@@ -97,34 +99,45 @@ def test_a_tables_name_is_written_down_nowhere(visit: Any, server: Any, tmp_path
     assert "confidential" not in "".join(server.log)
 
 
-def test_a_dangerous_zip_is_refused_and_the_page_goes_on(visit: Any, tmp_path: Path) -> None:
-    table = write_table(tmp_path / "posts.csv", [])
-    outside = write_zip(tmp_path / "outside.zip", {"../outside.jpg": b"x"})
-    page = visit()
-    page.label(table, outside)
-    assert "../outside.jpg" in page.problem("#table-result")
-
-    huge = write_zip(tmp_path / "huge.zip", {"huge.jpg": b"0" * (8 * 2**20)})
-    page = visit()
-    page.label(table, huge)
-    assert "too large unpacked" in page.problem("#table-result")
-
-
-def test_a_table_that_is_none_is_told_without_paths_of_the_server(
+def test_a_table_that_cannot_be_used_is_refused_and_the_page_goes_on(
     visit: Any, tmp_path: Path
 ) -> None:
-    table = tmp_path / "nothing.csv"
-    table.write_bytes(b"")
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    for name in ("nothing.csv", "other.csv"):
+    page = visit()
+    page.page.get_by_role("tab", name="A table").click()
+    page.page.get_by_role("button", name="Label the table").click()
+    assert page.problem("#table-result") == "Choose a table first."
+
+    table = write_table(tmp_path / "posts.csv", [])
+    outside = write_zip(tmp_path / "outside.zip", {"../outside.jpg": b"x"})
+    page.label(table, outside)
+    page.page.locator("#table-result").get_by_text("../outside.jpg").wait_for()
+    huge = write_zip(tmp_path / "huge.zip", {"huge.jpg": b"0" * (8 * 2**20)})
+    page.label(table, huge)
+    page.page.locator("#table-result").get_by_text("too large unpacked").wait_for()
+
+    for name, content in (("nothing.csv", ""), ("other.csv", "a,b\n1,2\n")):
         page = visit()
+        (tmp_path / name).write_text(content)
         page.label(tmp_path / name)
-        told = page.problem("#table-result")
-        assert name in told
-        assert "/tmp" not in told
+        shown = page.problem("#table-result")
+        assert name in shown
+        assert "/tmp" not in shown
 
 
-@pytest.mark.slow
+def test_a_table_can_be_stopped(visit: Any, server: Any, tmp_path: Path) -> None:
+    table = tmp_path / "long.csv"
+    table.write_text("text\n" + "".join(f"at home on day {i}\n" for i in range(20_000)))
+    page = visit()
+    page.label(table)
+    page.page.locator("#table-result progress[value]").wait_for()
+    page.page.get_by_role("button", name="Stop").click()
+    assert page.problem("#table-result") == "Stopped. Nothing was kept."
+    until(lambda: counted(server, "sgmft_inside") == 0)
+    table.write_text("text\nat home\n")
+    page.label(table)
+    assert len(read(page.download(tmp_path))) == 1
+
+
 def test_a_table_that_the_servers_end_breaks_off_leaves_nothing(
     serving: Any, trained: Path, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP API: what is asked for where, and what comes back."""
+"""The HTTP API: its addresses, and their responses."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
+from fastapi.openapi.models import APIKey, HTTPBase
+from fastapi.openapi.models import SecurityBase as SchemeModel
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security.base import SecurityBase
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sgmft.serving import requests as asked
-from sgmft.serving.engine import Engine
-from sgmft.serving.guard import OPEN, Guard, as_response
-from sgmft.serving.metrics import Metrics
-from sgmft.serving.problems import KINDS, MEDIA_TYPE, Problem
+from sgmft.serving.engine import InferenceEngine
+from sgmft.serving.guard import Guard, problem_response
+from sgmft.serving.metrics import ServerMetrics
+from sgmft.serving.problems import MEDIA_TYPE, PROBLEMS, Problem
+from sgmft.serving.requests import ExplainedPost, ManyPosts, OnePost, parse_request
 from sgmft.serving.responses import (
     ExplanationResponse,
     ModelResponse,
@@ -28,22 +31,33 @@ from sgmft.serving.responses import (
     StateResponse,
 )
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _SCHEMAS = "#/components/schemas/"
 
-_KEYS: dict[str, dict[str, str]] = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "basic": {"type": "http", "scheme": "basic", "description": "The key as password, any name."},
-}
+
+class KeyScheme(SecurityBase):
+    """A way to show the key, for the OpenAPI document; it is `Guard` that checks the key."""
+
+    def __init__(self, name: str, model: SchemeModel) -> None:
+        self.scheme_name, self.model = name, model
+
+    async def __call__(self) -> None:
+        """Do nothing: FastAPI's own schemes refuse a key that is shown in another way, too."""
 
 
-def create_app(engine: Engine, key: str | None = None) -> FastAPI:
-    """The application around an engine that has been started.
+_KEYS = (
+    KeyScheme("bearer", HTTPBase(scheme="bearer")),
+    KeyScheme("header", APIKey.model_validate({"in": "header", "name": "X-API-Key"})),
+    KeyScheme("basic", HTTPBase(scheme="basic", description="The key as password, any name.")),
+)
+
+
+def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
+    """Create the application around an engine that has been started.
 
     Args:
-        key: what requests must show; None asks for nothing.
+        key: what requests must show; None where there is no key.
     """
 
     @asynccontextmanager
@@ -62,162 +76,146 @@ def create_app(engine: Engine, key: str | None = None) -> FastAPI:
         redirect_slashes=False,  # to an address that the request's own Host names
         separate_input_output_schemas=False,
     )
-    metrics = Metrics(engine)
-    _add_predicting(app, engine, metrics)
-    _add_looking(app, engine, metrics)
-    app.add_exception_handler(HTTPException, _no_route)
-    _complete(app, key is not None)
+    metrics = ServerMetrics(engine)
+    closed: dict[str, Any] = {}
+    if key is not None:
+        closed = {"dependencies": [Security(x) for x in _KEYS], "responses": _problems(401)}
+    app.include_router(_inference_routes(engine, metrics), **closed)
+    app.include_router(_information_routes(engine, metrics), **closed)
+    app.include_router(_health_routes(engine))
+    app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
+    _describe_bodies(app)
     return app
 
 
-def _add_predicting(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
-    labels = engine.about.labels
+def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRouter:
+    router, labels = APIRouter(), engine.model.labels
 
-    @app.post(
+    @router.post(
         "/v1/predict",
-        response_model=PredictionsResponse,
         responses=_problems(400, 408, 413, 415, 422, 500, 503),
         openapi_extra=_body("OnePost", "ManyPosts"),
     )
-    async def predict(request: Request) -> PredictionsResponse:
+    async def predict_posts(request: Request) -> PredictionsResponse:
         """Label one post or several; a post that cannot be used comes back with its `error`."""
-        with engine.place():
-            given = await asked.read_posts(request, engine.limits)
-            said = await _while_there(request, engine.predict(given.posts, given.rules))
-        metrics.posts(said)
-        return PredictionsResponse(predictions=[PredictionResponse.of(x, labels) for x in said])
+        with engine.places.take():
+            given = await parse_request(request, engine.limits, OnePost)
+            found = await unless_gone(request, engine.predict(given.posts, given.rules))
+        metrics.count_posts(found)
+        return PredictionsResponse(predictions=[PredictionResponse.of(x, labels) for x in found])
 
-    @app.post(
+    @router.post(
         "/v1/explain",
         response_model=ExplanationResponse,
         responses=_problems(400, 408, 413, 415, 422, 500, 503)
         | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
-        openapi_extra=_body("Explained"),
+        openapi_extra=_body("ExplainedPost"),
     )
-    async def explain(request: Request) -> Any:
-        """Why the model says what it says of one post: numbers, or a page (`Accept: text/html`)."""
-        with engine.place():
-            given = await asked.read_explained(request, engine.limits)
-            asking = engine.explain(given.posts[0], given.label, given.rules)
-            said, why = await _while_there(request, asking)
-        metrics.posts([said])
-        if "text/html" in request.headers.get("accept", ""):
+    async def explain_post(
+        request: Request, accept: Annotated[str, Header(include_in_schema=False)] = ""
+    ) -> Any:
+        """Explain the prediction of one post: as numbers, or as a page (`Accept: text/html`)."""
+        with engine.places.take():
+            given = await parse_request(request, engine.limits, ExplainedPost)
+            explaining = engine.explain(given.posts[0], given.label, given.rules)
+            prediction, explanation = await unless_gone(request, explaining)
+        metrics.count_posts([prediction])
+        if "text/html" in accept:
             from sgmft.evaluation.explain.page import explanation_page
 
-            return HTMLResponse(explanation_page([why], title="Why this label"))
-        told = PredictionResponse.of(said, labels)
-        return ExplanationResponse(prediction=told, explanation=why.to_dict())
+            return HTMLResponse(explanation_page([explanation], title="Why this label"))
+        return ExplanationResponse(
+            prediction=PredictionResponse.of(prediction, labels), explanation=explanation.to_dict()
+        )
+
+    return router
 
 
-def _add_looking(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
-    @app.get("/v1/model", response_model=ModelResponse)
+def _information_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/model")
     async def model() -> ModelResponse:
-        """The model that answers, and the limits of requests."""
-        return ModelResponse.of(engine.about, version("sgmft"), dict(vars(engine.limits)))
+        """The model that is served, and the limits of requests."""
+        return ModelResponse.of(engine.model, version("sgmft"), dict(vars(engine.limits)))
 
-    @app.get("/health", response_model=StateResponse)
+    @router.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Metrics for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @router.get("/problems/{kind}", responses=_problems(404))
+    async def problem(kind: str) -> dict[str, Any]:
+        """The meaning of a kind of problem."""
+        if kind not in PROBLEMS:
+            raise Problem("not-found", "There is no such kind of problem.")
+        return PROBLEMS[kind]._asdict()
+
+    return router
+
+
+def _health_routes(engine: InferenceEngine) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health")
     async def health() -> StateResponse:
         """Whether the server runs."""
         return StateResponse(status="ok")
 
-    @app.get("/ready", response_model=StateResponse, responses=_problems(503))
+    @router.get("/ready", responses=_problems(503))
     async def ready() -> StateResponse:
-        """Whether the model can be asked; not while its worker is started again."""
+        """Whether the model can answer; not while its worker is started again."""
         if not engine.ready:
             raise Problem("worker-stopped", retry=5)
         return StateResponse(status="ready")
 
-    @app.get("/metrics", response_class=Response)
-    async def counted() -> Response:
-        """What is counted, for Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
-
-    @app.get("/problems/{kind}", responses=_problems(404))
-    async def problem(kind: str) -> dict[str, Any]:
-        """What a kind of problem means."""
-        if kind not in KINDS:
-            raise Problem("not-found", "There is no such kind of problem.")
-        return KINDS[kind]._asdict()
+    return router
 
 
-async def _while_there(request: Request, asking: Coroutine[Any, Any, Answer]) -> Answer:
-    """The answer, unless the client leaves before it comes."""
-    answer = asyncio.ensure_future(asking)
-    gone = asyncio.ensure_future(_left(request))
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of some work; raise ClientDisconnect where the client leaves before."""
+    result = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
             raise ClientDisconnect
-        return answer.result()
+        return result.result()
     finally:
-        answer.cancel()
+        result.cancel()
         gone.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _no_route(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code not in (404, 405):
         return JSONResponse({"detail": error.detail}, error.status_code)
-    response = as_response(Problem("not-found" if error.status_code == 404 else "not-allowed"))
+    kind = "not-found" if error.status_code == 404 else "not-allowed"
+    response = problem_response(Problem(kind))
     response.headers.update(error.headers or {})
     return response
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem documents that an address may answer with."""
+    """Return the problem documents of an address, for the OpenAPI document."""
     schema = {"schema": ProblemResponse.model_json_schema()}
     return {
         status: {
-            "description": "; ".join(x.title for x in KINDS.values() if x.status == status),
+            "description": "; ".join(x.title for x in PROBLEMS.values() if x.status == status),
             "content": {MEDIA_TYPE: schema},
         }
         for status in statuses
     }
 
 
-def _complete(app: FastAPI, closed: bool) -> None:
-    """Write into the document what FastAPI cannot know: its handlers take the whole request.
-
-    Args:
-        closed: whether a key is asked for.
-    """
-    kinds = (asked.OnePost, asked.ManyPosts, asked.Explained)
-    _, found = models_json_schema(
-        [(kind, "validation") for kind in kinds], ref_template=_SCHEMAS + "{model}"
-    )
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = made()
-        document["components"]["schemas"].update(found["$defs"])
-        if closed:
-            _close(document)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does
-
-
-def _close(document: dict[str, Any]) -> None:
-    """Say how the key is shown, and that there is no answer without it; `Guard` sees to both."""
-    document["components"]["securitySchemes"] = _KEYS
-    document["security"] = [{name: []} for name in _KEYS]  # any one of them
-    refused = {str(status): told for status, told in _problems(401).items()}
-    for path, methods in document["paths"].items():
-        for method in methods.values():
-            if path in OPEN:
-                method["security"] = []
-            else:
-                method["responses"] |= refused
-
-
 def _body(*names: str) -> dict[str, Any]:
-    """What an address reads, for its OpenAPI document."""
+    """Return the body of an address, for the OpenAPI document: `requests` reads it, not FastAPI."""
     kinds = [{"$ref": _SCHEMAS + name} for name in names]
     form = {
         "type": "object",
@@ -229,3 +227,19 @@ def _body(*names: str) -> dict[str, Any]:
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _describe_bodies(app: FastAPI) -> None:
+    """Add the schemas that `_body` refers to."""
+    _, found = models_json_schema(
+        [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)],
+        ref_template=_SCHEMAS + "{model}",
+    )
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = original()
+        document["components"]["schemas"].update(found["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does

@@ -1,33 +1,36 @@
-"""What one request may ask of the server."""
+"""Limits of one request, and of all of them together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sgmft.data.preprocessing.images import MAX_PIXELS
 from sgmft.errors import SgmftError
 from sgmft.features.encode import MAX_IMAGES
+from sgmft.serving.problems import Problem
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a request, and of all of them together; docs/serving.md says why.
+    """Limits of a request, and of all of them together; docs/serving.md gives the reasons.
 
     Attributes:
         body: bytes of a request's body, 32 MiB.
         posts: of one request.
         pictures: picture and video files of one post.
-        pixels: of one picture, told from its header before it is decoded.
+        pixels: of one picture, read from its header before it is decoded.
         text: characters of one post's text.
         seconds: until a request's headers are complete, from then until its body is, from then
-            until the model looks at it, and from then until the model has answered; of an upload to
-            the page, until the next part of it comes.
+            until the worker takes it, and from then until its result is there; of an upload to the
+            page, until the next part of it comes.
         requests: that are read, wait or are answered at the same time; more are refused at once.
         connections: that are open at the same time, the page's too; more are refused at once.
         batch: posts that the model sees together, from as many requests as are waiting.
 
     Raises:
-        SgmftError: a bound below 1, or more pictures or pixels than the encoders read.
+        SgmftError: a limit below 1, or more pictures or pixels than the encoders read.
     """
 
     body: int = 32 * 1024 * 1024
@@ -40,6 +43,16 @@ class Limits:
     connections: int = 500
     batch: int = 32
 
+    @property
+    def upload(self) -> int:
+        """Bytes of a table and of its pictures that are given to the page, each."""
+        return 8 * self.body
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of a table's pictures, unpacked."""
+        return 2 * self.upload
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 1 <= value <= 10**12:  # NaN is neither
@@ -50,3 +63,25 @@ class Limits:
         ):
             if value > most:
                 raise SgmftError(f"The limit of {name} must be at most {most:,}, not {value:,}.")
+
+
+class Places:
+    """Room for so many at a time; the next is refused.
+
+    Attributes:
+        taken: how many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self.taken = count, 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Hold one place; Problem where all are taken."""
+        if self.taken >= self._count:
+            raise Problem("busy", f"{self.taken} requests are being answered.", retry=1)
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1

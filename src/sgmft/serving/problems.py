@@ -1,61 +1,67 @@
-"""What the server answers where it does not answer the question: RFC 9457 problem documents."""
+"""Problem documents (RFC 9457): why a request is refused."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 
-class Kind(NamedTuple):
-    """A kind of problem, as `GET /problems/NAME` tells it."""
+class ProblemKind(NamedTuple):
+    """A kind of problem, as `GET /problems/NAME` describes it."""
 
     status: int
     title: str
     meaning: str
 
 
-KINDS = {
-    "not-json": Kind(400, "The body is not JSON", "Send one JSON object, in UTF-8."),
-    "not-a-form": Kind(400, "The body is not a form", "Send well-formed multipart/form-data."),
-    "unauthorized": Kind(
+PROBLEMS = {
+    "not-json": ProblemKind(400, "The body is not JSON", "Send one JSON object, in UTF-8."),
+    "not-a-form": ProblemKind(
+        400, "The body is not a form", "Send well-formed multipart/form-data."
+    ),
+    "unauthorized": ProblemKind(
         401,
         "A key is needed",
         "Send the server's key as `Authorization: Bearer KEY` or `X-API-Key: KEY`; browsers ask "
         "for it as a password.",
     ),
-    "not-found": Kind(404, "There is nothing at this address", "See /openapi.json."),
-    "not-allowed": Kind(405, "This address has another method", "See /openapi.json."),
-    "too-slow": Kind(
+    "not-found": ProblemKind(404, "There is nothing at this address", "See /openapi.json."),
+    "not-allowed": ProblemKind(405, "This address has another method", "See /openapi.json."),
+    "too-slow": ProblemKind(
         408, "The request came too slowly", "It must be complete within the server's time limit."
     ),
-    "body-too-large": Kind(
+    "body-too-large": ProblemKind(
         413, "The body is too large", "Send fewer posts at a time, or smaller pictures."
     ),
-    "too-many-pixels": Kind(
+    "too-many-pixels": ProblemKind(
         413, "A picture has too many pixels", "Send a smaller copy: the model sees it small anyway."
     ),
-    "unknown-media-type": Kind(
+    "unknown-media-type": ProblemKind(
         415,
         "The body is of another type",
         "Send application/json or multipart/form-data, not compressed.",
     ),
-    "invalid-request": Kind(
+    "invalid-request": ProblemKind(
         422, "The request does not say what it should", "`errors` has the places and what is wrong."
     ),
-    "too-many-posts": Kind(422, "Too many posts", "Send them in several requests."),
-    "too-many-pictures": Kind(422, "A post has too many pictures", "Send the most telling ones."),
-    "text-too-long": Kind(422, "A text is too long", "Send the part that matters."),
-    "unusable-post": Kind(
+    "too-many-posts": ProblemKind(422, "Too many posts", "Send them in several requests."),
+    "too-many-pictures": ProblemKind(
+        422, "A post has too many pictures", "Send the most telling ones."
+    ),
+    "text-too-long": ProblemKind(422, "A text is too long", "Send the part that matters."),
+    "unusable-post": ProblemKind(
         422, "The post cannot be explained", "`detail` has the reason; predict gives it as `error`."
     ),
-    "not-possible": Kind(422, "This model cannot do that", "`detail` has the reason."),
-    "takes-too-long": Kind(
+    "not-possible": ProblemKind(422, "This model cannot do that", "`detail` has the reason."),
+    "takes-too-long": ProblemKind(
         422, "The answer takes too long", "Send fewer posts at a time, or shorter videos."
     ),
-    "internal": Kind(500, "The server made a mistake", "Its log says where."),
-    "worker-stopped": Kind(
+    "internal": ProblemKind(500, "The server made a mistake", "Its log says where."),
+    "worker-stopped": ProblemKind(
         503, "The worker stopped", "It is started again by itself; send the request again."
     ),
-    "busy": Kind(503, "The server is busy", "Send the request again after `Retry-After` seconds."),
+    "busy": ProblemKind(
+        503, "The server is busy", "Send the request again after `Retry-After` seconds."
+    ),
 }
 
 MEDIA_TYPE = "application/problem+json"
@@ -65,8 +71,8 @@ class Problem(Exception):  # noqa: N818 the standard's own word
     """Ends a request with a problem document.
 
     Args:
-        kind: a name in `KINDS`.
-        detail: what is wrong with this request, and where.
+        kind: a key of `PROBLEMS`.
+        detail: the mistake in this request, and its place; by default the meaning of its kind.
         retry: seconds after which it is worth another try; the header `Retry-After`.
         more: further members of the document.
     """
@@ -74,17 +80,17 @@ class Problem(Exception):  # noqa: N818 the standard's own word
     def __init__(
         self, kind: str, detail: str = "", *, retry: int | None = None, **more: Any
     ) -> None:
-        super().__init__(detail or KINDS[kind].title)
+        super().__init__(detail or PROBLEMS[kind].title)
         self.kind, self.detail, self.retry, self.more = kind, detail, retry, more
 
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return KINDS[self.kind].status
+        return PROBLEMS[self.kind].status
 
     def document(self) -> dict[str, Any]:
-        """As RFC 9457 wants it."""
-        found = KINDS[self.kind]
+        """Return the document."""
+        found = PROBLEMS[self.kind]
         document: dict[str, Any] = {
             "type": f"/problems/{self.kind}",
             "title": found.title,
@@ -94,7 +100,7 @@ class Problem(Exception):  # noqa: N818 the standard's own word
         return document | self.more
 
     def headers(self) -> dict[str, str]:
-        """Beside the document's type."""
+        """Return the headers beside the document's type."""
         found = {} if self.retry is None else {"Retry-After": str(self.retry)}
         if self.status == 401:
             found["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'

@@ -1,4 +1,8 @@
-"""The body of a request, as posts: JSON with base64, or a form with files, within the limits."""
+"""The body of a request as posts: JSON with base64, or a form with files, within the limits.
+
+The bodies are read here and not declared as FastAPI's parameters: one address takes both kinds, and
+what would cost much to parse or to complain about is refused before pydantic sees it.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,16 @@ from starlette.requests import Request
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import count_pixels
+from sgmft.errors import Message
 from sgmft.locator.abstention import Abstention
-from sgmft.serving.form import Form, read_form
+from sgmft.serving.form import open_form
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Files = Mapping[str, Sequence[Attachment]]
+
+RULES = ("coverage", "min_probability", "reject")
 
 MAX_MEMBERS = 16  # of one JSON object; ours have fewer
 
@@ -32,7 +40,7 @@ class ImageRequest(_Strict):
     """A picture or video file and its name."""
 
     data: str = Field(description="the file's bytes in base64")
-    name: str = Field("", description="what messages call it")
+    name: str = Field("", description="the name that messages use")
 
 
 class PostRequest(_Strict):
@@ -47,57 +55,55 @@ class PostRequest(_Strict):
     )
 
 
-class Rules(_Strict):
-    """When the label is kept back; by default as the server was started."""
+class AbstentionRequest(_Strict):
+    """When the label is withheld; by default as the server was started."""
 
     coverage: Share | None = Field(
         None,
-        description="adds the set of labels that holds the true "
-        "one for this share of posts; no label unless it has one",
+        description="adds the set of labels that holds the true one for this share of posts; no "
+        "label unless it has one",
     )
     min_probability: Share | None = Field(None, description="no label below it")
     reject: Share | None = Field(
         None,
-        description="no label for posts that seem to be of none of "
-        "the labels, at the cost of this share of those that are",
+        description="no label for posts that seem to be of none of the labels, at the cost of this "
+        "share of those that are",
     )
 
 
-class OnePost(Rules, PostRequest):
-    """One post, and when its label is kept back."""
+class OnePost(AbstentionRequest, PostRequest):
+    """One post, and when its label is withheld."""
 
 
-class ManyPosts(Rules):
-    """Posts, and when their labels are kept back."""
+class ManyPosts(AbstentionRequest):
+    """Posts, and when their labels are withheld."""
 
     posts: list[PostRequest] = Field(min_length=1)
 
 
-class Explained(OnePost):
+class ExplainedPost(OnePost):
     """One post to be explained."""
 
     label: str | None = Field(None, description="to explain; by default the most probable")
 
 
-class Asked(NamedTuple):
-    """What a request asks for."""
+class ParsedRequest(NamedTuple):
+    """The content of a request."""
 
     posts: list[Post]
     rules: Abstention | None  # None: as the server has them
     label: str | None = None
 
 
-async def read_posts(request: Request, limits: Limits) -> Asked:
-    """One post or a list, from JSON or a form. Raises Problem."""
-    return await _read(request, limits, OnePost)
+async def parse_request(request: Request, limits: Limits, single: type[OnePost]) -> ParsedRequest:
+    """Read a request's body.
 
+    Args:
+        single: what the body holds; where that is `OnePost`, also `ManyPosts`.
 
-async def read_explained(request: Request, limits: Limits) -> Asked:
-    """One post, and which label is to be explained. Raises Problem."""
-    return await _read(request, limits, Explained)
-
-
-async def _read(request: Request, limits: Limits, single: type[OnePost]) -> Asked:
+    Raises:
+        Problem: the body is something else, or beyond the limits.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
         raise Problem("unknown-media-type", f"The type is {kind[:80]!r}." if kind else "")
@@ -105,69 +111,67 @@ async def _read(request: Request, limits: Limits, single: type[OnePost]) -> Aske
         raise Problem("unknown-media-type", "The body is compressed.")
     if kind == "application/json":
         body = await request.body()
-        return await asyncio.to_thread(_from_json, body, limits, single)
-    form = await read_form(request, limits)
-    return await asyncio.to_thread(_from_form, form, limits, single)
+        return await asyncio.to_thread(lambda: _validate(_parse(body, limits), limits, single, {}))
+    files: dict[str, list[Attachment]] = {}
+    async with open_form(request, limits.posts * limits.pictures, limits.body) as form:
+        for name, file in form.files:
+            files.setdefault(name, []).append(Attachment(await file.read(), file.filename or ""))
+    return await asyncio.to_thread(_from_form, form.fields, files, limits, single)
 
 
-def _from_json(body: bytes, limits: Limits, single: type[OnePost]) -> Asked:
-    return _posts(_parsed(body, limits), limits, single, {})
-
-
-def _parsed(body: bytes, limits: Limits, where: str = "") -> Any:
+def _parse(body: bytes, limits: Limits, where: str = "") -> Any:
     marks = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
     most = limits.posts * (limits.text + 1000)  # all its texts could be marks
     if marks > most:  # reading millions of tiny values would take all the server's time
-        told = f"{where or 'The body'} has {marks:,} brackets, commas and colons; at most {most:,}."
-        raise Problem("invalid-request", told)
+        counted = f"{marks:,} brackets, commas and colons; at most {most:,}."
+        raise Problem("invalid-request", f"{where or 'The body'} has {counted}")
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Problem("not-json", f"{where}: {error}" if where else f"{error}") from None
 
 
-def _from_form(form: Form, limits: Limits, single: type[OnePost]) -> Asked:
-    said: dict[str, Any] = {**form.fields}
-    files: Mapping[str, Sequence[Attachment]] = form.files
-    for name in ("coverage", "min_probability", "reject"):
-        if name in said:
+def _from_form(
+    fields: Mapping[str, str], files: Files, limits: Limits, single: type[OnePost]
+) -> ParsedRequest:
+    found: dict[str, Any] = {**fields}
+    for name in RULES:
+        if name in found:
             try:
-                said[name] = float(said[name])
+                found[name] = float(found[name])
             except ValueError:
                 raise Problem("invalid-request", f"The field {name!r} is not a number.") from None
-    if "posts" in said:
-        said["posts"] = _parsed(said["posts"].encode(), limits, "The field 'posts'")
+    if "posts" in found:
+        found["posts"] = _parse(found["posts"].encode(), limits, "The field 'posts'")
     else:
         if unknown := files.keys() - {"image", "images"}:
-            told = f"There is no field {min(unknown)[:80]!r} for files."
-            raise Problem("invalid-request", told)
-        if "images" in said:
+            detail = f"There is no field {min(unknown)[:80]!r} for files."
+            raise Problem("invalid-request", detail)
+        if "images" in found:
             raise Problem("invalid-request", "The field 'images' is not a file.")
         numbered = [part for parts in files.values() for part in parts]
         files = {str(i): [part] for i, part in enumerate(numbered)}
-        said["images"] = [*files]
-    return _posts(said, limits, single, files)
+        found["images"] = [*files]
+    return _validate(found, limits, single, files)
 
 
-def _posts(
-    found: Any, limits: Limits, single: type[OnePost], files: Mapping[str, Sequence[Attachment]]
-) -> Asked:
+def _validate(found: Any, limits: Limits, single: type[OnePost], files: Files) -> ParsedRequest:
     _check_counts(found, limits)
     many = isinstance(found, dict) and "posts" in found and single is OnePost
     try:
-        asked: ManyPosts | OnePost = (ManyPosts if many else single).model_validate(found)
+        body: ManyPosts | OnePost = (ManyPosts if many else single).model_validate(found)
     except ValidationError as error:
-        told = error.errors(include_url=False, include_context=False, include_input=False)
-        places = [{"at": _pointer(x["loc"]), "message": x["msg"]} for x in told[:20]]
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        places = [{"at": _pointer(x["loc"]), "message": x["msg"]} for x in mistakes[:20]]
         first = f"{places[0]['at'] or 'The body'}: {places[0]['message']}."
         raise Problem("invalid-request", first, errors=places) from None
-    items = asked.posts if isinstance(asked, ManyPosts) else [asked]
+    items = body.posts if isinstance(body, ManyPosts) else [body]
     if left := files.keys() - {x for item in items for x in item.images if isinstance(x, str)}:
         raise Problem("invalid-request", f"No post has the file {min(left)[:80]!r}.")
-    posts = [_post(item, i if many else None, limits, files) for i, item in enumerate(items)]
-    given = {name: getattr(asked, name) for name in ("coverage", "min_probability", "reject")}
+    posts = [_post(x, _where(i if many else None), limits, files) for i, x in enumerate(items)]
+    given = {name: getattr(body, name) for name in RULES}
     rules = Abstention(**given) if any(x is not None for x in given.values()) else None
-    return Asked(posts, rules, getattr(asked, "label", None))
+    return ParsedRequest(posts, rules, getattr(body, "label", None))
 
 
 def _check_counts(found: Any, limits: Limits) -> None:
@@ -183,8 +187,13 @@ def _check_counts(found: Any, limits: Limits) -> None:
         if not isinstance(pictures, list):
             continue
         if len(pictures) > limits.pictures:
-            told = f"{_where(i if many else None)} has {len(pictures)} pictures"
-            raise Problem("too-many-pictures", f"{told}; at most {limits.pictures}.")
+            detail = Message(
+                "{post} has {count} pictures; at most {most}.",
+                post=_where(i if many else None),
+                count=len(pictures),
+                most=limits.pictures,
+            )
+            raise Problem("too-many-pictures", detail)
         for picture in pictures:
             _check_members(picture)
 
@@ -198,28 +207,37 @@ def _where(number: int | None) -> str:
     return "The post" if number is None else f"posts[{number}]"
 
 
-def _post(
-    item: PostRequest, number: int | None, limits: Limits, files: Mapping[str, Sequence[Attachment]]
-) -> Post:
-    where = _where(number)
+def _post(item: PostRequest, where: str, limits: Limits, files: Files) -> Post:
     if len(item.text) > limits.text:
-        told = f"{where} has {len(item.text):,} characters; at most {limits.text:,}."
-        raise Problem("text-too-long", told)
-    pictures = [_picture(x, i, where, files) for i, x in enumerate(item.images)]
-    for picture in pictures:
-        check_pixels(picture, limits, where)
-    return Post(item.text, pictures, id=item.id)
+        detail = Message(
+            "{post} has {count:,} characters; at most {most:,}.",
+            post=where,
+            count=len(item.text),
+            most=limits.text,
+        )
+        raise Problem("text-too-long", detail)
+    images = [_image(x, i, where, files) for i, x in enumerate(item.images)]
+    for image in images:
+        pixels = count_pixels(image.data, image.name)  # None: it is for the model to refuse
+        if pixels is not None and pixels > limits.pixels:
+            detail = Message(
+                "{post}: {name} has {count:,} pixels; at most {most:,}.",
+                post=where,
+                name=image.name,
+                count=pixels,
+                most=limits.pixels,
+            )
+            raise Problem("too-many-pixels", detail)
+    return Post(item.text, images, id=item.id)
 
 
-def _picture(
-    image: str | ImageRequest, number: int, where: str, files: Mapping[str, Sequence[Attachment]]
-) -> Attachment:
+def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> Attachment:
     name = f"picture {number + 1}"
     if isinstance(image, str) and files:
         parts = files.get(image, ())
         if len(parts) != 1:
-            told = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
-            raise Problem("invalid-request", told)
+            detail = f"{where}: {len(parts)} files of the form are called {image[:80]!r}."
+            raise Problem("invalid-request", detail)
         return Attachment(parts[0].data, parts[0].name or name)
     data = image.data if isinstance(image, ImageRequest) else image
     if isinstance(image, ImageRequest):
@@ -235,15 +253,7 @@ def _picture(
         ) from None
 
 
-def check_pixels(picture: Attachment, limits: Limits, where: str = "The post") -> None:
-    """Raise Problem for a still of more pixels than the limit; what cannot be read passes."""
-    pixels = count_pixels(picture.data, picture.name)
-    if pixels is not None and pixels > limits.pixels:
-        told = f"{where}: {picture.name} has {pixels:,} pixels; at most {limits.pixels:,}."
-        raise Problem("too-many-pixels", told)
-
-
 def _pointer(location: Sequence[str | int]) -> str:
-    """A place in the body, as RFC 6901 writes it."""
+    """Return a place in the body as RFC 6901 writes it."""
     parts = (str(part)[:200].replace("~", "~0").replace("/", "~1") for part in location)
     return "".join(f"/{part}" for part in parts)

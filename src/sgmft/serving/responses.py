@@ -1,4 +1,4 @@
-"""What the server answers, as models of its OpenAPI document."""
+"""The JSON of responses, as models of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sgmft.jobs.output_columns import abstention_columns
 from sgmft.locator.prediction import Prediction
-from sgmft.serving.worker import About
+from sgmft.serving.worker import ServedModel
 
 
 class PredictionResponse(BaseModel):
-    """What the model says of one post."""
+    """The prediction of one post."""
 
     id: str | None = Field(description="as the request gave it")
-    label: str | None = Field(description="null for a post with an error, or where it is kept back")
-    probability: float | None = Field(description="of the most probable label, given or not")
+    label: str | None = Field(description="null for a post with an error, or where it is withheld")
+    probability: float | None = Field(description="of the most probable label, withheld or not")
     probabilities: dict[str, float] | None = Field(description="of each label; calibrated")
-    set: list[str] | None = Field(description="the prediction set, where a coverage is asked for")
-    typicality: float | None = Field(description="where rejecting is asked for")
+    set: list[str] | None = Field(description="the prediction set, where there is a coverage")
+    typicality: float | None = Field(description="where the request rejects")
     abstained: str | None = Field(description="why a post that can be read has no label")
     error: str | None = Field(description="why a post cannot be used")
 
     @classmethod
-    def of(cls, said: Prediction, labels: tuple[str, ...]) -> Self:
-        """A prediction as JSON has it."""
-        probs = said.probabilities
+    def of(cls, prediction: Prediction, labels: tuple[str, ...]) -> Self:
+        """Return a prediction as JSON has it."""
+        probs = prediction.probabilities
         return cls(
-            id=said.post.id,
-            label=said.label,
-            probability=said.probability,
+            id=prediction.post.id,
+            label=prediction.label,
+            probability=prediction.probability,
             probabilities=None if probs is None else dict(zip(labels, probs.tolist(), strict=True)),
-            error=said.error,
-            **abstention_columns(said),
+            error=prediction.error,
+            **abstention_columns(prediction),
         )
 
 
@@ -44,14 +44,14 @@ class PredictionsResponse(BaseModel):
 
 
 class ExplanationResponse(BaseModel):
-    """What the model says of one post, and why; the fields of `Explanation`."""
+    """The prediction of one post and its explanation; the fields of `Explanation`."""
 
     prediction: PredictionResponse
     explanation: dict[str, Any]
 
 
 class ModelResponse(BaseModel):
-    """What there is to know of the model."""
+    """Facts about the model."""
 
     labels: list[str] = Field(description="in the order of `probabilities`")
     runtime: str = Field(description="torch, or onnx for an exported model")
@@ -59,29 +59,29 @@ class ModelResponse(BaseModel):
     preset: str | None
     encoder: str
     metrics: dict[str, float | None] = Field(
-        description="on posts held out in training; null for what they cannot tell"
+        description="on posts held out in training; null where they do not allow a figure"
     )
-    held_out: int = Field(description="posts that prediction sets and rejecting rest on")
+    held_out: int = Field(description="posts that prediction sets and rejection rest on")
     explains: bool
-    versions: dict[str, str] = Field(description="of what decides the numbers, at training")
+    versions: dict[str, str] = Field(description="of the packages that decide the numbers")
     version: str = Field(description="of the sgmft that serves")
     limits: dict[str, float] = Field(description="of requests; docs/serving.md")
 
     @classmethod
-    def of(cls, about: About, version: str, limits: dict[str, float]) -> Self:
-        """Without what is nobody's business."""
-        known = {name: value for name, value in vars(about).items() if name != "pid"}
+    def of(cls, model: ServedModel, version: str, limits: dict[str, float]) -> Self:
+        """Return the facts that concern clients."""
+        known = {name: value for name, value in vars(model).items() if name != "pid"}
         return cls(**known, version=version, limits=limits)
 
 
 class StateResponse(BaseModel):
-    """Whether the server can be asked."""
+    """The state of the server."""
 
     status: str
 
 
 class ProblemResponse(BaseModel):
-    """RFC 9457: why there is no answer."""
+    """A problem document (RFC 9457): why a request is refused."""
 
     model_config = ConfigDict(extra="allow")
 

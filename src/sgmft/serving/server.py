@@ -1,4 +1,4 @@
-"""A model served until a signal ends it."""
+"""Serve a model until a signal ends it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import uvicorn
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.locator.abstention import Abstention
 from sgmft.serving.app import create_app
-from sgmft.serving.connection import Connection
-from sgmft.serving.engine import Engine
+from sgmft.serving.connection import TimedConnection
+from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.limits import Limits
 
 
@@ -33,7 +33,7 @@ def serve_model(
     device: str | None = None,
     on_start: Callable[[str], None] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted by then is answered first.
+    """Serve a model until SIGINT or SIGTERM; requests accepted by then are answered first.
 
     Args:
         on_start: called with the server's address.
@@ -43,14 +43,14 @@ def serve_model(
     """
     listening = _listen(host, port)
     with listening:
-        engine = Engine(model, limits, rules, runtime=runtime, device=device)
+        engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
         engine.start()
         app = create_app(engine, key)
         end_page: Callable[[], None] | None = None
         if page:
-            from sgmft.serving.page import add_pages
+            from sgmft.serving.page.routes import add_page
 
-            end_page = add_pages(app, engine)
+            end_page = add_page(app, engine)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)
         for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes
@@ -62,8 +62,8 @@ def serve_model(
             access_log=False,  # it writes down whole addresses
             server_header=False,
             ws="none",
-            http=Connection,
-            limit_concurrency=limits.connections + 1,  # `Connection` lets none be that many
+            http=TimedConnection,
+            limit_concurrency=limits.connections + 1,  # `TimedConnection` lets none be that many
             timeout_keep_alive=math.ceil(limits.seconds),
             timeout_graceful_shutdown=math.ceil(4 * limits.seconds),  # to its body, then its answer
         )
@@ -80,14 +80,14 @@ def serve_model(
 
 
 class _Server(uvicorn.Server):
-    """Ends first what it would else wait for: connections that a page keeps open."""
+    """A server that first ends what it would else wait for: tables of the page."""
 
     def __init__(self, config: uvicorn.Config, end_page: Callable[[], None] | None) -> None:
         super().__init__(config)
         self._end_page = end_page
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """After the last request was accepted."""
+        """End what is begun, after the last request was accepted."""
         if self._end_page is not None:
             self._end_page()
         await super().shutdown(sockets)
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     if not host:  # to the system, every address there is
-        raise SgmftError("The host is empty: say 127.0.0.1, or 0.0.0.0 for every address there is.")
+        raise SgmftError("The host is empty: give 127.0.0.1, or 0.0.0.0 for all addresses.")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)

@@ -1,4 +1,4 @@
-"""What runs in the worker process: the model, and nothing of the web."""
+"""The worker process: it holds the model, and knows nothing of the web."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
@@ -25,17 +26,17 @@ _predictor: Predictor | None = None
 
 
 @dataclass(frozen=True)
-class About:
-    """What there is to know of a model.
+class ServedModel:
+    """Facts about the model that is served.
 
     Attributes:
         labels: K, in the order of the probabilities.
         runtime: "torch" or "onnx".
-        method, preset, encoder: names; None where an exported model does not say.
+        method, preset, encoder: names; None where an exported model has none.
         metrics: on the posts held out in training.
-        held_out: how many posts prediction sets and rejecting rest on.
-        explains: whether it can be asked why.
-        versions: of what decides its numbers, when it was made.
+        held_out: how many posts prediction sets and rejection rest on.
+        explains: whether it can explain its predictions.
+        versions: of the packages that decide its numbers, when it was trained.
         pid: of the worker process.
     """
 
@@ -51,88 +52,80 @@ class About:
     pid: int
 
 
-class Asked(NamedTuple):
-    """A request's posts and when it wants no label."""
+class WorkItem(NamedTuple):
+    """The posts of one request, and when their labels are withheld."""
 
     posts: Sequence[Post]
     rules: Abstention
 
 
-def prepare() -> None:
-    """Leave signals to the parent, and end when it does."""
+def start_worker() -> None:
+    """Leave signals to the parent process, and end when it does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 
 
-def load(model: str, runtime: str | None, device: str | None, rules: Abstention) -> About:
-    """Load a model with its encoder, ready to answer.
+def load_model(
+    model: str, runtime: str | None, device: str | None, rules: Abstention
+) -> ServedModel:
+    """Load a model with its encoder, ready to predict.
 
     Raises:
         SgmftError: there is no such model, it is damaged, or has too few held-out posts for
             `rules`.
     """
     from sgmft.locator.loading import load_predictor
+    from sgmft.locator.onnx.locator import OnnxLocator
 
     global _predictor
     found = load_predictor(model, runtime, None, device)
-    found.predict([Post("warm", [_grey()])], rules)  # loads what is loaded when first asked for
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "grey").save(picture, "PNG")
+    found.predict([Post("warm", [Attachment(picture.getvalue())])], rules)  # loads what is lazy
     _predictor = found
-    return _about(found)
-
-
-def _grey() -> Attachment:
-    """A small picture."""
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), "grey").save(file, "PNG")
-    return Attachment(file.getvalue())
-
-
-def _about(found: Any) -> About:
-    from sgmft.locator.onnx.locator import OnnxLocator
-
     exported = isinstance(found, OnnxLocator)
-    return About(
+    model_of: Any = found  # the two kinds share no attributes for what follows
+    return ServedModel(
         labels=tuple(found.labels),
         runtime="onnx" if exported else "torch",
-        method=None if exported else found.method.name,
-        preset=None if exported else found.preset.name,
-        encoder=found.encoder.info.name if exported else found.encoder_name,
-        metrics={} if exported else dict(found.training.metrics),
+        method=None if exported else model_of.method.name,
+        preset=None if exported else model_of.preset.name,
+        encoder=model_of.encoder.info.name if exported else model_of.encoder_name,
+        metrics={} if exported else dict(model_of.training.metrics),
         held_out=len(found.held_out),
         explains=not exported,
-        versions={} if exported else dict(found.training.versions),
+        versions={} if exported else dict(model_of.training.versions),
         pid=os.getpid(),
     )
 
 
-def predict(batch: Sequence[Asked]) -> list[list[Prediction] | str]:
-    """Answer several requests at once: predictions without their posts, or why there are none."""
+def predict_items(items: Sequence[WorkItem]) -> list[list[Prediction] | str]:
+    """Predict several requests together: predictions without their posts, or why there are none."""
     assert _predictor is not None
-    said = list(_predictor.predictions(post for asked in batch for post in asked.posts))
-    said = [x._replace(post=Post(error=x.post.error)) for x in said]
-    answers: list[list[Prediction] | str] = []
-    start = 0
-    for asked in batch:
-        own = said[start : start + len(asked.posts)]
-        start += len(asked.posts)
+    found = list(_predictor.predictions(post for item in items for post in item.posts))
+    bare = iter([x._replace(post=Post(error=x.post.error)) for x in found])
+    results: list[list[Prediction] | str] = []
+    for item in items:
+        own = list(islice(bare, len(item.posts)))
         try:
-            answers.append(_predictor.apply_abstention(own, asked.rules))
+            results.append(_predictor.apply_abstention(own, item.rules))
         except SgmftError as error:
-            answers.append(str(error))
-    return answers
+            results.append(str(error))
+    return results
 
 
-def explain(post: Post, label: str | None, rules: Abstention) -> tuple[Prediction, Explanation]:
-    """What the model says of a post, and why; raises SgmftError where it cannot say."""
+def explain_item(item: WorkItem, label: str | None) -> tuple[Prediction, Explanation]:
+    """Predict the only post of an item and explain it; SgmftError where that is not possible."""
     from sgmft.locator.locator import SemanticLocator
 
     if not isinstance(_predictor, SemanticLocator):
         raise SgmftError("An exported model cannot explain: serve the one it was made of.")
-    prediction = next(_predictor.predictions([post], rules))
+    (post,) = item.posts
+    prediction = next(_predictor.predictions([post], item.rules))
     try:
         explanation = _predictor.explain(post, label=label)
-    except SgmftError as error:  # its own kind has more to it than a pipe between processes takes
+    except SgmftError as error:  # subclasses need not survive the pipe between processes
         raise SgmftError(str(error)) from None
     bare = replace(post, images=())
     return prediction._replace(post=bare), replace(explanation, post=bare)

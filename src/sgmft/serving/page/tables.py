@@ -1,4 +1,4 @@
-"""A table from the page: labelled by the serving model, told about, and shown in part."""
+"""A table from the page: labelled by the serving model, summarised, and shown in part."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import csv
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import BinaryIO, NamedTuple
 
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
@@ -18,10 +19,10 @@ from sgmft.data.tables import open_table
 from sgmft.errors import SgmftError
 from sgmft.jobs.predict import predict_table
 from sgmft.locator.abstention import Abstention
-from sgmft.serving.page.asking import Refusal
-from sgmft.serving.page.remote import RemotePredictor
-from sgmft.serving.page.unpack import UnsafeZipError, unpack
-from sgmft.serving.page.wording import Wording
+from sgmft.locator.prediction import Prediction
+from sgmft.serving.page.archive import UnsafeZipError, unpack
+from sgmft.serving.page.language import Language
+from sgmft.serving.page.predictor import EnginePredictor
 from sgmft.utils.templates import render
 
 SHOWN = 8  # rows
@@ -31,105 +32,125 @@ CELL = 120  # characters
 FIRST = ("label", "probability", "set", "abstained", "error", "text")  # columns
 
 
-class Labelled(NamedTuple):
-    """A table that has its labels."""
+class TableRefused(Exception):  # noqa: N818 a sentence for the visitor
+    """A table or zip that cannot be used; the reason in the language of the page."""
+
+
+class LabelledTable(NamedTuple):
+    """A table that has its labels, and its HTML as the page shows it."""
 
     file: Path
     html: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class TableJob:
     """A table that is to be labelled.
 
     Attributes:
-        table: its file.
-        pictures: a zip of its pictures.
+        name: its file's name, as the visitor has it.
+        table: its bytes.
+        pictures: a zip of its pictures, if there are any.
         home: a folder for what the job needs meanwhile, and for the labelled table.
-        words: of the page.
-        rules: by which labels are kept back.
+        language: of the page.
+        rules: by which labels are withheld.
         unpacked: bytes of the zip's files, at most.
     """
 
-    table: Path
-    pictures: Path | None
+    name: str
+    table: BinaryIO
+    pictures: BinaryIO | None
     home: Path
-    words: Wording
+    language: Language
     rules: Abstention
     unpacked: int
+    _first: list[Prediction] = field(default_factory=list, init=False)
+    _reasons: dict[str, Counter[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = PurePath(self.name.replace("\\", "/").replace("\0", "")).name
+        stem, suffix = PurePath(name).stem, PurePath(name).suffix[:20]
+        self.name = stem.encode()[:150].decode("utf-8", "ignore").strip(".") + suffix or "table"
+        self._reasons = {"errors": Counter(), "abstained": Counter()}
+
+    def see(self, predictions: Sequence[Prediction]) -> None:
+        """Take note of predictions; `EnginePredictor` calls it."""
+        self._first += predictions[: SHOWN - len(self._first)]
+        kinds = (self.language.translate_kind(x.error) for x in predictions if x.error)
+        self._reasons["errors"].update(kinds)
+        reasons = (self.language.translate(x.abstained) for x in predictions if x.abstained)
+        self._reasons["abstained"].update(reasons)
 
     def run(
-        self, predictor: RemotePredictor, on_total: Callable[[int], None] = lambda total: None
-    ) -> Labelled:
+        self, predictor: EnginePredictor, on_total: Callable[[int], None] = lambda total: None
+    ) -> LabelledTable:
         """Label it; all but the result is removed.
 
         Args:
             on_total: called with the number of rows, before the first is labelled.
 
         Raises:
-            Refusal: the zip or the table cannot be read.
-            Problem, Stopped: as `RemotePredictor.predictions`.
+            TableRefused: the zip or the table cannot be read.
+            Problem, JobStopped: as `EnginePredictor.predictions`.
         """
         with tempfile.TemporaryDirectory(prefix="table-", dir=self.home) as name:
-            folder = Path(name)
+            folder, done = Path(name) / "posts", Path(name) / f"{Path(self.name).stem}-labelled.csv"
             try:
-                done = folder / f"{self.table.stem}-labelled.csv"
-                summary = self._label(folder / "posts", done, predictor, on_total)
+                summary = self._label(folder, done, predictor, on_total)
             except UnsafeZipError as error:
-                raise Refusal(self.words.zips[error.kind].format(name=error.name)) from None
+                zips = self.language.texts["zips"]
+                raise TableRefused(zips[error.kind].format(name=error.name)) from None
             except SgmftError as error:
-                told = self.words.reason(str(error).replace(f"{folder / 'posts'}/", ""))
-                raise Refusal(self.words.problems[""].format(detail=told)) from None
-            except FileNotFoundError:
-                raise Refusal(self.words.gone) from None
-            html = _html(self.words, summary, done)
+                reason = self.language.translate(str(error), hidden=f"{folder}/")
+                raise TableRefused(reason.replace(f"{folder}/", "")) from None
+            html = self._html(summary, done)
             kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self.home))
-            return Labelled(done.rename(kept / done.name), html)
+            return LabelledTable(done.rename(kept / done.name), html)
 
     def _label(
-        self, folder: Path, done: Path, predictor: RemotePredictor, on_total: Callable[[int], None]
+        self, folder: Path, done: Path, predictor: EnginePredictor, on_total: Callable[[int], None]
     ) -> JobSummary:
         folder.mkdir()
         if self.pictures is not None:
             unpack(self.pictures, folder, self.unpacked)
-        source = folder / self.table.name
+        source = folder / self.name
         source.unlink(missing_ok=True)
-        shutil.copyfile(self.table, source)
+        with source.open("wb") as file:
+            shutil.copyfileobj(self.table, file)
         on_total(sum(1 for _ in open_table(source).rows))
         return predict_table(Source(str(source)), done, predictor, abstain=self.rules)
 
+    def _html(self, summary: JobSummary, done: Path) -> str:
+        """Return the counts, the reasons, and the first rows."""
+        errors, abstained = self._reasons["errors"], self._reasons["abstained"]
+        labelled = summary.posts - errors.total() - abstained.total()
+        with done.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            columns = [x for x in rows.fieldnames or () if not x.startswith("p_")]
+            columns = [x for x in FIRST if x in columns] + [x for x in columns if x not in FIRST]
+            first = [
+                [self._cell(row.get(x) or "", x, prediction) for x in columns]
+                for row, prediction in zip(islice(rows, SHOWN), self._first, strict=True)
+            ]
+        reasons = [
+            (self.language.text(code, count=counted.total()), counted.most_common())
+            for code, counted in (("withheld", abstained), ("unusable", errors))
+            if counted
+        ]
+        return render(
+            "serving/page/templates/table.html",
+            t=self.language.texts,
+            done=self.language.text("done", labelled=labelled, posts=summary.posts),
+            reasons=reasons,
+            preview=self.language.text("preview", count=len(first)),
+            columns=columns,
+            rows=first,
+        )
 
-def _html(words: Wording, told: JobSummary, labelled: Path) -> str:
-    """What there is to say, and the first rows."""
-    unusable, withheld = sum(told.errors.values()), sum(told.abstained.values())
-    with labelled.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        columns = [x for x in rows.fieldnames or () if not x.startswith("p_")]
-        columns = [x for x in FIRST if x in columns] + [x for x in columns if x not in FIRST]
-        first = [[_cell(words, x, row.get(x)) for x in columns] for row in islice(rows, SHOWN)]
-    return render(
-        "serving/templates/serving_table.html",
-        w=words,
-        done=words.done.format(labelled=told.posts - unusable - withheld, posts=told.posts),
-        withheld=words.withheld.format(count=withheld) if withheld else "",
-        abstained=[(_reason(words, x), count) for x, count in told.abstained.items()],
-        unusable=words.unusable.format(count=unusable) if unusable else "",
-        errors=[(_reason(words, x), count) for x, count in told.errors.items()],
-        preview=words.preview.format(count=len(first)),
-        columns=columns,
-        rows=first,
-    )
-
-
-def _reason(words: Wording, told: str) -> str:
-    return words.reasons.get(told) or words.reason(told)
-
-
-def _cell(words: Wording, column: str, value: str | None) -> str:
-    """As it is shown; the file itself has reasons in the words of the library."""
-    found = value or ""
-    if column in ("abstained", "error"):
-        found = _reason(words, found)
-    if re.fullmatch(r"0\.\d{4,}", found):
-        return found[:5]
-    return found if len(found) <= CELL else f"{found[:CELL]}…"
+    def _cell(self, value: str, column: str, prediction: Prediction) -> str:
+        """Return a cell as it is shown; the file itself has reasons in English."""
+        if column in ("abstained", "error"):
+            value = self.language.translate(getattr(prediction, column) or "")
+        if re.fullmatch(r"0\.\d{4,}", value):
+            return value[:5]
+        return value if len(value) <= CELL else f"{value[:CELL]}…"

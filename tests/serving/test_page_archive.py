@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sgmft.serving.page.unpack import UnsafeZipError, unpack
+from sgmft.serving.page.archive import UnsafeZipError, unpack
 
 
 def packed(

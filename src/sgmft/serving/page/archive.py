@@ -1,4 +1,4 @@
-"""A zip of pictures into a folder, whoever packed it."""
+"""Unpack a zip of pictures into a folder, whoever packed it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
+from typing import BinaryIO
 
 from sgmft.errors import SgmftError
 
@@ -43,8 +44,8 @@ class UnsafeZipError(SgmftError):
         self.kind, self.name = kind, name
 
 
-def unpack(file: Path, folder: Path, most: int) -> int:
-    """Write the files of a zip below a folder, with their own folders; how many there were.
+def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
+    """Write the files of a zip below a folder, with their own folders; return their number.
 
     Nothing is written when a file in it is encrypted, a link, or outside the folder, nor when they
     are too many or say that they are too large; a file that is larger than it says ends it.
@@ -53,7 +54,7 @@ def unpack(file: Path, folder: Path, most: int) -> int:
         most: bytes of all files together, unpacked.
 
     Raises:
-        UnsafeZipError: as said, or the zip is damaged.
+        UnsafeZipError: for these reasons, or the zip is damaged.
     """
     try:
         with zipfile.ZipFile(file) as packed:
@@ -75,7 +76,7 @@ def unpack(file: Path, folder: Path, most: int) -> int:
 
 
 def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
-    """Where a file belongs below the folder; None for what is no file or of no use."""
+    """Return the place of a file below the folder; None for what is no file or of no use."""
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
@@ -92,7 +93,7 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """The name as it was given: not every program says how it wrote it."""
+    """Return the name as it was given: not every program records its encoding."""
     if entry.flag_bits & 0x800:
         return entry.filename
     for encoding in ("utf-8", "gb18030"):
@@ -102,7 +103,7 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def _write(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, left: int) -> int:
-    """Unpack one file; its size."""
+    """Unpack one file; return its size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with packed.open(entry) as source, path.open("wb") as target:

@@ -1,0 +1,153 @@
+"""The texts of the page in one language, by code, and sentences that are made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sgmft.data.posts import Post
+from sgmft.data.summary import count_errors
+from sgmft.errors import Message
+from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
+from sgmft.evaluation.explain.page import dissenting_parts, largest_effects, main_parts, main_words
+from sgmft.serving.problems import Problem
+
+LANGUAGES = ("en", "zh")
+
+_SENTENCES = ("first", "second", "reason")  # values of a `Message` that are messages themselves
+
+
+@cache
+def get_language(code: str) -> Language:
+    """Return one of `LANGUAGES`."""
+    return Language(
+        json.loads((Path(__file__).parent / "texts" / f"{code}.json").read_text("utf-8"))
+    )
+
+
+class Language:
+    """The texts of the page in one language.
+
+    Attributes:
+        texts: by code; names in braces are filled in by `str.format`. `problems` are by the kind of
+            a `Problem`, `reasons` by the template of a `Message`, or the English sentence itself.
+    """
+
+    def __init__(self, texts: dict[str, Any]) -> None:
+        self.texts = texts
+
+    def text(self, code: str, **values: object) -> str:
+        """Return a text, filled in."""
+        filled: str = self.texts[code].format(**values)
+        return filled
+
+    def translate(self, message: str, hidden: str = "") -> str:
+        """Return a message of the library in this language; one without a translation as it is.
+
+        Args:
+            hidden: left out of its values: the server's own folder.
+        """
+
+        def shown(name: str, value: Any) -> Any:
+            if name in _SENTENCES:
+                return self.translate(value, hidden)
+            if name == "least":
+                return self.percent(value)
+            return value if isinstance(value, int | float) else str(value).replace(hidden, "")
+
+        return self._filled(message, shown)
+
+    def translate_kind(self, error: str) -> str:
+        """Translate an error without its names and numbers, so that equal ones count together."""
+
+        def shown(name: str, value: Any) -> Any:
+            if name in _SENTENCES:
+                return self.translate_kind(value)
+            return value if name == "kinds" else _Ellipsis("…")
+
+        if not isinstance(error, Message) and error not in self.texts["reasons"]:
+            error = next(iter(count_errors([Post(error=error)])))
+        return self._filled(error, shown)
+
+    def _filled(self, message: str, shown: Callable[[str, Any], Any]) -> str:
+        if not isinstance(message, Message):
+            return str(self.texts["reasons"].get(message, message))
+        found: str = self.texts["reasons"].get(message.template, message.template)
+        return found.format(**{name: shown(name, x) for name, x in message.values.items()})
+
+    def describe(self, problem: Problem) -> str:
+        """Return the sentence for a problem, by its kind."""
+        problems = self.texts["problems"]
+        values = problem.detail.values if isinstance(problem.detail, Message) else {}
+        found: str = problems.get(problem.kind, problems[""])
+        return found.format(**values | {"detail": self.translate(str(problem))})
+
+    def percent(self, share: float) -> str:
+        """Return a share in percent: 0.874 -> "87 %"; what is not quite 0 or 1 as "under 1 %"."""
+        low, usual, high = self.texts["percents"]
+        chosen = low if 0 < share < 0.005 else high if 0.995 <= share < 1 else usual
+        return str(chosen).format(number=f"{100 * share:.0f}")
+
+    def part(self, name: str, names: str = "parts") -> str:
+        """Return the name of a part of a post: "picture 2" -> "图片 2"."""
+        kind, _, number = name.partition(" ")
+        if number:
+            return f"{self.texts['parts'][kind]} {number}"
+        return str(self.texts[names][kind])
+
+    def summarize(self, found: Explanation, label: str | None) -> str:
+        """Return the main reasons: "Because of the picture and the word “新片”."
+
+        Args:
+            label: the label that is shown above; any other is named.
+        """
+        others = [
+            self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
+            for part in dissenting_parts(found)
+        ]
+        summary = self.text(
+            "summary",
+            because=self._because(found),
+            others=self.text("others", parts=self._join(others, "others")) if others else "",
+        )
+        if found.label != label:
+            start = {"label": found.label, "percent": self.percent(found.probability)}
+            summary = self.text("summary_start", **start) + summary
+        return summary[:1].upper() + summary[1:]
+
+    def strongest(self, found: Explanation) -> str:
+        """Return how far single words and regions move the probability."""
+        items = [
+            self.text(f"strongest_{x}", points=f"{y:.1f}")
+            for x, y in largest_effects(found).items()
+        ]
+        return self.text("strongest", items=self._join(items, "others"))
+
+    def _because(self, found: Explanation) -> str:
+        main = main_parts(found)
+        if not main:
+            return self.text("because_nothing")
+        alone = len(main) == 1 and len(found.parts) > 1
+        parts = self._join([self._named(found, part) for part in main], "parts")
+        return self.text("mostly_because" if alone else "because", parts=parts)
+
+    def _named(self, found: Explanation, part: PartAttribution) -> str:
+        if part.name != "text":
+            return self.part(part.name, "definite_parts")
+        best = [f"“{word}”" for word in main_words(found)]
+        code = "several_words" if best[1:] else "one_word" if best else "all_words"
+        return self.text(code, words=self._join(best, "words"))
+
+    def _join(self, items: Sequence[str], kind: str) -> str:
+        between, last = self.texts["separators"][kind]
+        return str(last).join(filter(None, [str(between).join(items[:-1]), *items[-1:]]))
+
+
+class _Ellipsis(str):
+    """Stands for a value, however that is formatted."""
+
+    def __format__(self, spec: str) -> str:
+        return str(self)

@@ -1,0 +1,329 @@
+"""Addresses of the page: itself, its files, one post, a table, and a labelled table to download.
+
+A post or a table is sent as a form, as to the API; what comes back are lines of JSON, as soon as
+there is something to show: `{"html": ...}` for the place of the result, or the progress of a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sgmft.data.tables.formats import STREAMED
+from sgmft.errors import Message, SgmftError
+from sgmft.locator.prediction import Prediction
+from sgmft.serving.engine import InferenceEngine
+from sgmft.serving.form import StrictForm, open_form
+from sgmft.serving.guard import log_bug
+from sgmft.serving.limits import Places
+from sgmft.serving.page.examples import EXAMPLES, draw_examples
+from sgmft.serving.page.fragments import problem_html, result_html
+from sgmft.serving.page.language import LANGUAGES, Language, get_language
+from sgmft.serving.page.predictor import EnginePredictor, JobStopped
+from sgmft.serving.page.tables import TableJob, TableRefused
+from sgmft.serving.problems import Problem
+from sgmft.serving.requests import ExplainedPost, ParsedRequest, parse_request
+from sgmft.utils.templates import render
+
+Events = AsyncGenerator[dict[str, Any], None]  # lines of a response
+
+COVERAGES = (0.8, 0.9, 0.95)
+
+UPLOADS = 16  # posts that come in at a time; and tables, from their first byte to their labels
+
+TABLES = 2  # that are labelled at the same time
+
+KEPT = 3600  # seconds that a labelled table can be downloaded
+
+SCRIPT_TEXTS = (
+    *("code", "remove", "sending", "waiting", "stopped", "failed", "unreachable", "problems"),
+    *("nothing_given", "no_table", "too_large", "download"),
+)
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
+    """Add the page to the application, at `/en/` and `/zh/`; `/` leads to one of them.
+
+    Tables that are being labelled are in a temporary folder that only this user can read. Labelled
+    ones are removed after an hour, and the folder when the process ends.
+
+    Args:
+        engine: started.
+
+    Returns:
+        A function that ends the work on tables; to be called in the event loop when the server is
+        to stop, which would else wait for it.
+    """
+    page = Page(engine)
+    app.add_api_route("/", choose_language, include_in_schema=False)
+    for code in LANGUAGES:
+        language = get_language(code)
+        for path, method, endpoint in (
+            ("", "GET", page.show),
+            ("post", "POST", page.post),
+            ("table", "POST", page.table),
+        ):
+            app.add_route(f"/{code}/{path}", partial(endpoint, language), [method])
+    app.add_api_route("/tables/{token}", page.download, include_in_schema=False)
+    app.mount("/static", _PageFiles(directory=Path(__file__).parent / "static"))
+    app.mount("/examples", _PageFiles(directory=page.home / "examples"))
+    return page.stop
+
+
+async def choose_language(
+    request: Request, accept_language: Annotated[str, Header()] = ""
+) -> RedirectResponse:
+    """Redirect to the page in the language that an `Accept-Language` header prefers."""
+    best, most = "en", 0.0
+    for part in accept_language.split(","):
+        tag, _, weight = part.partition(";")
+        code = tag.strip().lower().split("-")[0]
+        number = re.fullmatch(r"\s*q=(\d(?:\.\d{1,3})?)\s*", weight)
+        wanted = float(number[1]) if number else 1.0
+        if code in LANGUAGES and wanted > most:
+            best, most = code, wanted
+    address = f"{request.scope.get('root_path', '')}/{best}/"
+    return RedirectResponse(address, headers={"Vary": "Accept-Language"})
+
+
+class Page:
+    """The page of one server, in all its languages.
+
+    Attributes:
+        home: the folder of what it keeps for a while.
+    """
+
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._engine = engine
+        self.home = Path(tempfile.mkdtemp(prefix="sgmft-page-"))
+        atexit.register(shutil.rmtree, self.home, ignore_errors=True)
+        draw_examples(self.home / "examples")
+        self._uploads, self._tables = Places(UPLOADS), Places(UPLOADS)
+        self._turns = asyncio.Semaphore(TABLES)
+        self._stops: set[threading.Event] = set()
+        self._labelled: dict[str, Path] = {}
+
+    def stop(self) -> None:
+        """End the work on tables."""
+        for stop in self._stops:
+            stop.set()
+
+    async def show(self, language: Language, request: Request) -> HTMLResponse:
+        """Return the page itself."""
+        limits, model, own = self._engine.limits, self._engine.model, self._engine.rules.coverage
+        offered = {x for x in COVERAGES if model.held_out > 1 / min(x, 1 - x)}
+        offered |= set() if own is None else {own}
+        html = render(
+            "serving/page/templates/page.html",
+            t=language.texts,
+            formats=",".join(STREAMED),
+            coverages=[(x, language.percent(x)) for x in sorted(offered)],
+            chosen=own,
+            examples=zip(language.texts["example_names"], EXAMPLES, strict=True),
+            config={
+                "texts": {code: language.texts[code] for code in SCRIPT_TEXTS},
+                "bytes": {"post": limits.body, "table": limits.upload},
+                "pictures": limits.pictures,
+            },
+        )
+        return HTMLResponse(html, headers=HEADERS | {"Cache-Control": "no-store"})
+
+    async def post(self, language: Language, request: Request) -> Response:
+        """Predict one post, and explain it."""
+        try:
+            with self._uploads.take():
+                given = await parse_request(request, self._engine.limits, ExplainedPost)
+        except Problem as problem:
+            return EventLines(_failure(language, problem))
+        return EventLines(self._results(language, given))
+
+    async def table(self, language: Language, request: Request) -> Response:
+        """Label a table."""
+        try:
+            async with AsyncExitStack() as stack:
+                stack.enter_context(self._tables.take())
+                form = await stack.enter_async_context(
+                    open_form(request, 2, self._engine.limits.text)
+                )
+                events = self._label(language, self._job(language, form))
+                return EventLines(events, stack.pop_all())
+        except Problem as problem:
+            return EventLines(_failure(language, problem))
+
+    async def download(self, token: str) -> FileResponse:
+        """Return a labelled table."""
+        if token not in self._labelled:
+            raise Problem("not-found", "There is no such table, or no more.")
+        file = self._labelled[token]
+        return FileResponse(file, filename=file.name, media_type="text/csv", headers=HEADERS)
+
+    async def _results(self, language: Language, given: ParsedRequest) -> Events:
+        """Yield the prediction of a post, then with its explanation."""
+        engine, (post,) = self._engine, given.posts
+        rules = replace(engine.rules, coverage=given.rules.coverage if given.rules else None)
+        show = partial(result_html, language, labels=engine.model.labels, rules=rules)
+        try:
+            with engine.places.take():
+                (prediction,) = await engine.predict([post], rules)
+                if prediction.error is not None:
+                    raise Problem("unusable-post", Message("{reason}.", reason=prediction.error))
+                if not engine.model.explains:
+                    yield {"html": show(prediction, note="no_explanation")}
+                    return
+                yield {"html": show(prediction, note="explaining")}
+                try:
+                    prediction, explanation = await engine.explain(post, None, rules)
+                except Problem as problem:
+                    if problem.kind not in ("takes-too-long", "worker-stopped", "busy"):
+                        raise
+                    yield {"html": show(prediction, note="too_long_to_explain")}
+                else:
+                    yield {"html": show(prediction, explanation=explanation)}
+        except Exception as error:
+            yield {"html": problem_html(language, _sentence(language, error))}
+
+    def _job(self, language: Language, form: StrictForm) -> TableJob:
+        files, coverage = dict(form.files), form.fields.get("coverage")
+        if "table" not in files:
+            raise Problem("invalid-request", "The form has no file 'table'.")
+        try:
+            rules = replace(self._engine.rules, coverage=float(coverage) if coverage else None)
+        except (ValueError, SgmftError):
+            raise Problem("invalid-request", "The field 'coverage' is no share.") from None
+        return TableJob(
+            files["table"].filename or "",
+            files["table"].file,
+            files["pictures"].file if "pictures" in files else None,
+            self.home,
+            language,
+            rules,
+            self._engine.limits.unpacked,
+        )
+
+    async def _label(self, language: Language, job: TableJob) -> Events:
+        """Yield the progress of a job, then its result."""
+        loop, stop, total = asyncio.get_running_loop(), threading.Event(), 0
+        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        done = 0
+
+        def put(event: dict[str, Any] | None) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        def count(rows: int) -> None:
+            nonlocal total
+            total = rows
+            see([])
+
+        def see(predictions: Sequence[Prediction]) -> None:
+            nonlocal done
+            done += len(predictions)
+            job.see(predictions)
+            put({"progress": language.texts["predicting"], "done": done, "total": total})
+
+        def work() -> None:
+            try:
+                labelled = job.run(EnginePredictor(self._engine, loop, stop, see), count)
+                token = secrets.token_urlsafe(16)
+                loop.call_soon_threadsafe(self._keep, token, labelled.file, stop.is_set())
+                put({"html": labelled.html, "download": f"../tables/{token}"})
+            except Exception as error:
+                reason = JobStopped() if stop.is_set() else error
+                put({"html": problem_html(language, _sentence(language, reason))})
+            finally:
+                put(None)
+
+        self._stops.add(stop)
+        try:
+            if self._turns.locked():
+                yield {"progress": language.texts["in_line"]}
+            async with self._turns:
+                yield {"progress": language.texts["unpacking" if job.pictures else "predicting"]}
+                loop.run_in_executor(None, work)
+                while (event := await events.get()) is not None:
+                    yield event
+        finally:
+            stop.set()
+            self._stops.discard(stop)
+
+    def _keep(self, token: str, file: Path, unwanted: bool) -> None:
+        """Keep a labelled table for a while."""
+
+        def remove() -> None:
+            self._labelled.pop(token, None)
+            shutil.rmtree(file.parent, ignore_errors=True)
+
+        self._labelled[token] = file
+        asyncio.get_running_loop().call_later(0 if unwanted else KEPT, remove)
+
+
+class EventLines(StreamingResponse):
+    """Lines of JSON as they come, until the client leaves.
+
+    Args:
+        needed: what the events need; it is closed after the last one.
+    """
+
+    def __init__(self, events: Events, needed: AsyncExitStack | None = None) -> None:
+        async def lines() -> AsyncGenerator[str, None]:
+            async for event in events:
+                yield json.dumps(event) + "\n"
+
+        super().__init__(lines(), media_type="application/x-ndjson", headers=HEADERS)
+        self._events, self._needed = events, needed or AsyncExitStack()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines."""
+        async with self._needed:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                await self._events.aclose()
+
+
+class _PageFiles(StaticFiles):
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers.update(HEADERS | {"Cache-Control": "no-cache"})
+        return response
+
+
+async def _failure(language: Language, problem: Problem) -> Events:
+    yield {"html": problem_html(language, language.describe(problem))}
+
+
+def _sentence(language: Language, error: Exception) -> str:
+    """Return what is shown of an error; a bug goes to the log, without what a post says."""
+    if isinstance(error, Problem):
+        return language.describe(error)
+    if isinstance(error, TableRefused):
+        return str(error)
+    if isinstance(error, JobStopped):
+        return str(language.texts["stopped"])
+    log_bug(error)
+    return str(language.texts["problems"]["internal"])
