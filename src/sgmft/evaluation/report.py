@@ -13,8 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from sgmft.data.posts import MediaFile
-from sgmft.data.preprocessing.images import ImageError
-from sgmft.data.preprocessing.thumbnails import make_thumbnail
+from sgmft.data.preprocessing.thumbnails import image_view
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import (
     confusion_figure,
@@ -182,11 +181,3 @@ def _example_view(example: ExamplePost) -> dict[str, Any]:
         "predicted": top[0][0] if top else None,
         "truth": example.truth,
     }
-
-
-def image_view(file: MediaFile) -> dict[str, str]:
-    """Return a thumbnail as a `data:` address, or the reason why there is none."""
-    try:
-        return {"data": make_thumbnail(file), "reason": ""}
-    except ImageError as error:
-        return {"data": "", "reason": str(error)}

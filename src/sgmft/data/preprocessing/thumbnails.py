@@ -10,7 +10,7 @@ from contextlib import suppress
 from PIL import ExifTags, Image
 
 from sgmft.data.posts import MediaFile
-from sgmft.data.preprocessing.images import decode_image, squash
+from sgmft.data.preprocessing.images import ImageError, decode_image, squash
 from sgmft.data.preprocessing.media import MAX_FRAMES, media_name, read_media
 from sgmft.data.preprocessing.videos import decode_video, is_video
 
@@ -54,3 +54,11 @@ def _proportions(data: bytes) -> tuple[int, int]:
             lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (height, width) if lying else (width, height)
     return SIDE, SIDE
+
+
+def image_view(file: MediaFile) -> dict[str, str]:
+    """Return a thumbnail as a `data:` address, or the reason why there is none."""
+    try:
+        return {"data": make_thumbnail(file), "reason": ""}
+    except ImageError as error:
+        return {"data": "", "reason": str(error)}

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.thumbnails import image_view
 from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,
     PartAttribution,
     SimilarityMap,
 )
-from sgmft.evaluation.report import image_view
 from sgmft.utils.templates import render
 
 MOSTLY = 2 / 3  # of what speaks for a label
