@@ -90,13 +90,10 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
 
 
 def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRouter:
-    router, labels = APIRouter(), engine.model.labels
+    labels = engine.model.labels
+    router = APIRouter(responses=_problems(400, 408, 413, 415, 422, 500, 503))
 
-    @router.post(
-        "/v1/predict",
-        responses=_problems(400, 408, 413, 415, 422, 500, 503),
-        openapi_extra=_body("OnePost", "ManyPosts"),
-    )
+    @router.post("/v1/predict", openapi_extra=_body("OnePost", "ManyPosts"))
     async def predict_posts(request: Request) -> PredictionsResponse:
         """Label one post or several; a post that cannot be used comes back with its `error`."""
         with engine.places.take():
@@ -108,8 +105,7 @@ def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRou
     @router.post(
         "/v1/explain",
         response_model=ExplanationResponse,
-        responses=_problems(400, 408, 413, 415, 422, 500, 503)
-        | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
         openapi_extra=_body("ExplainedPost"),
     )
     async def explain_post(
@@ -138,7 +134,8 @@ def _information_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIR
     @router.get("/v1/model")
     async def model() -> ModelResponse:
         """The model that is served, and the limits of requests."""
-        return ModelResponse.of(engine.model, version("sgmft"), dict(vars(engine.limits)))
+        limits = dict(vars(engine.limits))
+        return ModelResponse(**dict(engine.model), version=version("sgmft"), limits=limits)
 
     @router.get("/metrics", response_class=Response)
     async def prometheus() -> Response:

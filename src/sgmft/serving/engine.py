@@ -22,7 +22,8 @@ from sgmft.locator.prediction import Prediction
 from sgmft.serving import worker
 from sgmft.serving.limits import Limits, Places
 from sgmft.serving.problems import Problem
-from sgmft.serving.worker import ServedModel, WorkItem
+from sgmft.serving.responses import ServedModel
+from sgmft.serving.worker import WorkItem
 
 if TYPE_CHECKING:
     from sgmft.evaluation.explain.explanation import Explanation
@@ -90,7 +91,7 @@ class InferenceEngine:
         self._load = partial(worker.load_model, model, runtime, device, self.rules)
         self._waiting: deque[QueuedRequest] = deque()
         self._wake = asyncio.Event()
-        self._loaded = False
+        self._loaded, self._pid = False, 0
         self._loading = 0.0  # seconds that it took at the start
         self._late = 0  # of the requests that are tried one by one
         self._pool = _new_pool()
@@ -100,7 +101,7 @@ class InferenceEngine:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
         start = time.monotonic()
         try:
-            self.model = self._pool.submit(self._load).result()
+            self.model, self._pid = self._pool.submit(self._load).result()
         except BrokenProcessPool:
             raise SgmftError("The worker stopped while it loaded the model.") from None
         except BaseException:
@@ -126,7 +127,7 @@ class InferenceEngine:
     def ready(self) -> bool:
         """Whether a model is there to answer; has a worker that is gone started again."""
         alive = {child.pid for child in multiprocessing.active_children()}
-        self._loaded = self._loaded and self.model.pid in alive
+        self._loaded = self._loaded and self._pid in alive
         if not self._loaded:
             self._wake.set()
         return self._loaded
@@ -254,7 +255,9 @@ class InferenceEngine:
         start = time.monotonic()
         try:
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load)
-            self.model = await asyncio.wait_for(loading, self.limits.seconds + 3 * self._loading)
+            self.model, self._pid = await asyncio.wait_for(
+                loading, self.limits.seconds + 3 * self._loading
+            )
         except Exception as error:  # whatever it is, the next request tries again
             why = error if isinstance(error, SgmftError) else type(error).__name__
             _log.error("the worker cannot be started: %s", why)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from sgmft.errors import Message
 
 
 class ProblemKind(NamedTuple):
@@ -72,16 +75,24 @@ class Problem(Exception):  # noqa: N818 the standard's own word
 
     Args:
         kind: a key of `PROBLEMS`.
-        detail: the mistake in this request, and its place; by default the meaning of its kind.
+        detail: the mistake in this request, and its place; by default the meaning of its kind. With
+            `values` the template of a `Message`.
         retry: seconds after which it is worth another try; the header `Retry-After`.
-        more: further members of the document.
+        errors: a list of mistakes, for the document.
     """
 
     def __init__(
-        self, kind: str, detail: str = "", *, retry: int | None = None, **more: Any
+        self,
+        kind: str,
+        detail: str = "",
+        *,
+        retry: int | None = None,
+        errors: Sequence[Mapping[str, str]] = (),
+        **values: Any,
     ) -> None:
-        super().__init__(detail or PROBLEMS[kind].title)
-        self.kind, self.detail, self.retry, self.more = kind, detail, retry, more
+        self.kind, self.retry, self.errors = kind, retry, errors
+        self.detail = Message(detail, **values) if values else detail
+        super().__init__(self.detail or PROBLEMS[kind].title)
 
     @property
     def status(self) -> int:
@@ -97,7 +108,7 @@ class Problem(Exception):  # noqa: N818 the standard's own word
             "status": found.status,
             "detail": self.detail or found.meaning,
         }
-        return document | self.more
+        return document | ({"errors": self.errors} if self.errors else {})
 
     def headers(self) -> dict[str, str]:
         """Return the headers beside the document's type."""

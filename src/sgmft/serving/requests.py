@@ -18,7 +18,6 @@ from starlette.requests import Request
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import count_pixels
-from sgmft.errors import Message
 from sgmft.locator.abstention import Abstention
 from sgmft.serving.form import open_form
 from sgmft.serving.limits import Limits
@@ -187,13 +186,13 @@ def _check_counts(found: Any, limits: Limits) -> None:
         if not isinstance(pictures, list):
             continue
         if len(pictures) > limits.pictures:
-            detail = Message(
+            raise Problem(
+                "too-many-pictures",
                 "{post} has {count} pictures; at most {most}.",
                 post=_where(i if many else None),
                 count=len(pictures),
                 most=limits.pictures,
             )
-            raise Problem("too-many-pictures", detail)
         for picture in pictures:
             _check_members(picture)
 
@@ -209,25 +208,25 @@ def _where(number: int | None) -> str:
 
 def _post(item: PostRequest, where: str, limits: Limits, files: Files) -> Post:
     if len(item.text) > limits.text:
-        detail = Message(
+        raise Problem(
+            "text-too-long",
             "{post} has {count:,} characters; at most {most:,}.",
             post=where,
             count=len(item.text),
             most=limits.text,
         )
-        raise Problem("text-too-long", detail)
     images = [_image(x, i, where, files) for i, x in enumerate(item.images)]
     for image in images:
         pixels = count_pixels(image.data, image.name)  # None: it is for the model to refuse
         if pixels is not None and pixels > limits.pixels:
-            detail = Message(
+            raise Problem(
+                "too-many-pixels",
                 "{post}: {name} has {count:,} pixels; at most {most:,}.",
                 post=where,
                 name=image.name,
                 count=pixels,
                 most=limits.pixels,
             )
-            raise Problem("too-many-pixels", detail)
     return Post(item.text, images, id=item.id)
 
 

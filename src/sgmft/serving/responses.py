@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sgmft.jobs.output_columns import abstention_columns
 from sgmft.locator.prediction import Prediction
-from sgmft.serving.worker import ServedModel
 
 
 class PredictionResponse(BaseModel):
@@ -50,10 +49,10 @@ class ExplanationResponse(BaseModel):
     explanation: dict[str, Any]
 
 
-class ModelResponse(BaseModel):
-    """Facts about the model."""
+class ServedModel(BaseModel):
+    """Facts about the model that is served."""
 
-    labels: list[str] = Field(description="in the order of `probabilities`")
+    labels: tuple[str, ...] = Field(description="in the order of `probabilities`")
     runtime: str = Field(description="torch, or onnx for an exported model")
     method: str | None = Field(description="null for an exported model, like the preset")
     preset: str | None
@@ -64,14 +63,13 @@ class ModelResponse(BaseModel):
     held_out: int = Field(description="posts that prediction sets and rejection rest on")
     explains: bool
     versions: dict[str, str] = Field(description="of the packages that decide the numbers")
+
+
+class ModelResponse(ServedModel):
+    """Facts about the model, and the limits of requests."""
+
     version: str = Field(description="of the sgmft that serves")
     limits: dict[str, float] = Field(description="of requests; docs/serving.md")
-
-    @classmethod
-    def of(cls, model: ServedModel, version: str, limits: dict[str, float]) -> Self:
-        """Return the facts that concern clients."""
-        known = {name: value for name, value in vars(model).items() if name != "pid"}
-        return cls(**known, version=version, limits=limits)
 
 
 class StateResponse(BaseModel):

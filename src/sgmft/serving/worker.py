@@ -6,7 +6,7 @@ import io
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.errors import SgmftError
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
+from sgmft.serving.responses import ServedModel
 from sgmft.utils.signals import SIGNALS, end_with_parent
 
 if TYPE_CHECKING:
@@ -23,33 +24,6 @@ if TYPE_CHECKING:
     from sgmft.locator.prediction import Predictor
 
 _predictor: Predictor | None = None
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """Facts about the model that is served.
-
-    Attributes:
-        labels: K, in the order of the probabilities.
-        runtime: "torch" or "onnx".
-        method, preset, encoder: names; None where an exported model has none.
-        metrics: on the posts held out in training.
-        held_out: how many posts prediction sets and rejection rest on.
-        explains: whether it can explain its predictions.
-        versions: of the packages that decide its numbers, when it was trained.
-        pid: of the worker process.
-    """
-
-    labels: tuple[str, ...]
-    runtime: str
-    method: str | None
-    preset: str | None
-    encoder: str
-    metrics: dict[str, float | None]
-    held_out: int
-    explains: bool
-    versions: dict[str, str]
-    pid: int
 
 
 class WorkItem(NamedTuple):
@@ -67,9 +41,9 @@ def start_worker() -> None:
 
 
 def load_model(
-    model: str, runtime: str | None, device: str | None, rules: Abstention
-) -> ServedModel:
-    """Load a model with its encoder, ready to predict.
+    folder: str, runtime: str | None, device: str | None, rules: Abstention
+) -> tuple[ServedModel, int]:
+    """Load a model with its encoder, ready to predict; return it with the number of this process.
 
     Raises:
         SgmftError: there is no such model, it is damaged, or has too few held-out posts for
@@ -79,14 +53,14 @@ def load_model(
     from sgmft.locator.onnx.locator import OnnxLocator
 
     global _predictor
-    found = load_predictor(model, runtime, None, device)
+    found = load_predictor(folder, runtime, None, device)
     picture = io.BytesIO()
     Image.new("RGB", (8, 8), "grey").save(picture, "PNG")
     found.predict([Post("warm", [Attachment(picture.getvalue())])], rules)  # loads what is lazy
     _predictor = found
     exported = isinstance(found, OnnxLocator)
     model_of: Any = found  # the two kinds share no attributes for what follows
-    return ServedModel(
+    model = ServedModel(
         labels=tuple(found.labels),
         runtime="onnx" if exported else "torch",
         method=None if exported else model_of.method.name,
@@ -96,8 +70,8 @@ def load_model(
         held_out=len(found.held_out),
         explains=not exported,
         versions={} if exported else dict(model_of.training.versions),
-        pid=os.getpid(),
     )
+    return model, os.getpid()
 
 
 def predict_items(items: Sequence[WorkItem]) -> list[list[Prediction] | str]:

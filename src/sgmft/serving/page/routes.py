@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sgmft.data.tables.formats import STREAMED
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import SgmftError
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.form import StrictForm, open_form
@@ -192,7 +192,7 @@ class Page:
             with engine.places.take():
                 (prediction,) = await engine.predict([post], rules)
                 if prediction.error is not None:
-                    raise Problem("unusable-post", Message("{reason}.", reason=prediction.error))
+                    raise Problem("unusable-post", "{reason}.", reason=prediction.error)
                 if not engine.model.explains:
                     yield {"html": show(prediction, note="no_explanation")}
                     return
