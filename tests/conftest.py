@@ -74,7 +74,7 @@ def tiny() -> Any:
 @pytest.fixture(scope="session")
 def small_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
     """36 easy posts of three labels and six users; some lack text, most lack a picture."""
-    folder, rng, posts = tmp_path_factory.mktemp("toy"), np.random.default_rng(0), []
+    folder, rng, posts = tmp_path_factory.mktemp("small"), np.random.default_rng(0), []
     for i in range(36):
         label = list(WORDS)[i % 3]
         text, images = " ".join([*rng.choice(WORDS[label].split(), 3), f"day{i}"]), []
@@ -124,7 +124,7 @@ def trained(sample: Path, store: Path, tmp_path_factory: pytest.TempPathFactory)
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `sgmft` in this process, which costs no start of Python and torch.
 
-    The answer is that of `subprocess.run`; `cwd` and `input` as there. Plugins are forgotten
+    The result is that of `subprocess.run`; `cwd` and `input` as there. Plugins are forgotten
     afterwards. Not for threads, and not for what ends the process: see `run_process`.
     """
 

@@ -79,15 +79,8 @@ def evaluate_table(
         about=describe_locator(locator),
         examples=choose_examples(good, locator.labels),
     )
-    columns = [
-        "id",
-        "place",
-        "true_label",
-        "label",
-        "probability",
-        *probability_columns(locator.labels),
-        "error",
-    ]
+    columns = ["id", "place", "true_label", "label", "probability"]
+    columns += [*probability_columns(locator.labels), "error"]
     with open_writer(Path(output) / "predictions.parquet", columns) as writer:
         writer.write(
             [

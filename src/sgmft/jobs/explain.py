@@ -16,7 +16,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import UnexplainableError, check_label
 from sgmft.evaluation.explain.page import explanation_page, summarize_explanation
-from sgmft.utils.files import write_whole
+from sgmft.utils.files import write_whole, writing
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
@@ -69,11 +69,9 @@ def explain_table(
     else:
         rows = [each.to_dict() if isinstance(each, Explanation) else _bad(each) for each in found]
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode(errors="replace"))
-    except OSError as error:
-        raise SgmftError(f"{output} cannot be written: {error.strerror}.") from None
     sentences = [summarize_explanation(each) for each in explanations]
     if len(posts) > most:
         sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")

@@ -85,14 +85,14 @@ def test_one_picture_of_each_of_enough_posts(small_posts, tiny):
     assert len(list(pictures_of(shown * 40, info))) == SEEN
 
 
-def test_ranges_are_taken_from_one_half_and_answers_compared_on_the_other(small_posts):
+def test_ranges_are_taken_from_one_half_and_labels_compared_on_the_other(small_posts):
     one, other = _halves(small_posts)
     assert sorted(post.id for post in [*one, *other]) == sorted(post.id for post in small_posts)
     assert (one, other) == _halves(small_posts) and len(one) == len(other)
 
 
-def test_agreement_counts_what_both_can_answer(small_posts):
-    class Says:
+def test_agreement_counts_what_both_can_label(small_posts):
+    class Fixed:
         def __init__(self, *labels):
             self.labels = labels
 
@@ -100,10 +100,10 @@ def test_agreement_counts_what_both_can_answer(small_posts):
             assert all(post.images for post in posts) and len(posts) <= COMPARED
             return [self.labels[i % len(self.labels)] for i in range(len(posts))]
 
-    posts = [Post(images="x.jpg") for _ in range(12)]  # six are asked
-    assert agreement(Says("a"), Says("a", "b"), posts) == (3, 6)
-    assert agreement(Says("a", None), Says("a", None), posts) == (3, 3)
-    assert agreement(Says("a"), Says("a"), [Post("words")]) == (0, 0)
+    posts = [Post(images="x.jpg") for _ in range(12)]  # six are compared
+    assert agreement(Fixed("a"), Fixed("a", "b"), posts) == (3, 6)
+    assert agreement(Fixed("a", None), Fixed("a", None), posts) == (3, 3)
+    assert agreement(Fixed("a"), Fixed("a"), [Post("words")]) == (0, 0)
 
 
 def test_posts_without_pictures_are_refused(tmp_path):
@@ -129,8 +129,8 @@ def test_compact_by_the_command(trained, sample, tmp_path, run):
     export_model(locator, whole)
     done = run("export", model, "-o", small, "--int8", sample)
     assert done.returncode == 0, done.stderr
-    asked = int(done.stderr.split(" other posts keep their label")[0].split()[-1])
-    assert 0 < asked <= 14
+    compared = int(done.stderr.split(" other posts keep their label")[0].split()[-1])
+    assert 0 < compared <= 14
     assert (small / "pictures.onnx").stat().st_size < (whole / "pictures.onnx").stat().st_size / 3
     one, other = (
         json.loads((folder / "onnx.json").read_text("utf-8"))["sgmft"]["encoder"]["info"]
