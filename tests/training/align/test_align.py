@@ -60,7 +60,7 @@ def test_texts_find_their_pictures_and_the_folder_is_an_encoder(pairs, source, t
     assert info.shared_space and info.logit_scale > 1
     known = encode_all(pairs[:9], encoder, tokens=True).features
     plain = encode_all(pairs[:9], source().encoder, tokens=True).features
-    words = known.words.pad()[0].float()
+    words = known.words.pad()[0].astype(np.float32)
     assert words.shape[:2] == plain.words.pad()[0].shape[:2] and words.shape[2] == 10
     np.testing.assert_allclose(words.sum(1) / 4, known.text, atol=2e-2)  # the map is affine
     other = align_encoder(pairs, tmp_path / "b", source(), width=10, seed=4)
