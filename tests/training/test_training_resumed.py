@@ -97,7 +97,7 @@ def test_interrupted_after_every_epoch(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {folders!r}
 import sgmft.training.checkpoint as checkpoint
 import test_training_resumed as t
 
@@ -116,7 +116,7 @@ t.run(checkpoint=Path(sys.argv[1]))
 
 
 def test_killed_while_writing_a_checkpoint(tmp_path):
-    script = KILLED.format(tests=str(Path(__file__).parents[1]))
+    script = KILLED.format(folders=[str(folder) for folder in Path(__file__).parents[:2]])
     ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
     assert ended.returncode == -9, ended.stderr
     with safe_open(tmp_path / FILE, "pt") as file:
