@@ -73,9 +73,3 @@ def serving() -> Iterator[Callable[..., Server]]:
 def server(serving: Callable[..., Server], trained: Path) -> Server:
     """Everything by default, with the page."""
     return serving(trained)
-
-
-@pytest.fixture(scope="session")
-def bare(serving: Callable[..., Server], trained: Path) -> Server:
-    """Everything by default, but no page: it is there sooner."""
-    return serving(trained, "--no-page")

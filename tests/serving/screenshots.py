@@ -1,6 +1,6 @@
 """Pictures of the page for the documentation, with a model and posts that `sgmft sample` makes.
 
-    python tests/serving/browser_screenshots.py docs/ [--model model/ --posts posts/]
+    python tests/serving/screenshots.py docs/ [--model model/ --posts posts/]
 
 Without a model, one is trained on 420 generated posts first; that takes some minutes.
 """
@@ -78,8 +78,8 @@ def take(address: str, table: Path, pictures: Path, docs: Path) -> None:
         page = Visit(phone, address, "zh")
         page.page.get_by_role("button", name="英文文字加两张图片").click()
         page.explained()
-        page.page.locator("#result").scroll_into_view_if_needed()
-        page.page.evaluate("document.querySelector('#result').scrollIntoView()")
+        page.page.locator("#post-result").scroll_into_view_if_needed()
+        page.page.evaluate("document.querySelector('#post-result').scrollIntoView()")
         save(page, docs / "serving-phone-zh.png")
 
 

@@ -38,13 +38,7 @@ def answered(client: socket.socket) -> int:
 
 @pytest.fixture(scope="module")
 def brisk(serving: Callable[..., Any], trained: Path) -> Any:
-    """Waits two seconds for headers."""
-    return serving(trained, "--no-page", "--max-seconds", LIMIT)
-
-
-@pytest.fixture(scope="module")
-def paged(serving: Callable[..., Any], trained: Path) -> Any:
-    """Waits two seconds for the parts of an upload to its page."""
+    """Waits two seconds for headers, and for the parts of an upload to its page."""
     return serving(trained, "--max-seconds", LIMIT)
 
 
@@ -124,8 +118,8 @@ UPLOAD = request(
 
 
 @pytest.mark.slow
-def test_an_upload_that_comes_slowly_comes(paged: Any) -> None:
-    with connected(paged) as client:
+def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
+    with connected(brisk) as client:
         for part in range(0, len(UPLOAD), len(UPLOAD) // 6):  # over twice the limit
             client.sendall(UPLOAD[part:][: len(UPLOAD) // 6])
             time.sleep(0.4 * LIMIT if part >= UPLOAD.index(b"--b") else 0)
@@ -134,8 +128,8 @@ def test_an_upload_that_comes_slowly_comes(paged: Any) -> None:
 
 
 @pytest.mark.slow
-def test_an_upload_that_stops_is_refused(paged: Any) -> None:
-    with connected(paged) as client:
+def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
+    with connected(brisk) as client:
         client.sendall(UPLOAD[:-20])
         said = heard(client)
     assert status(said) == 408

@@ -24,27 +24,26 @@ POST = {"text": "at home on the sofa"}
 
 
 @pytest.fixture(scope="module")
-def fleet(
-    serving: Callable[..., Any], trained: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """Servers that the tests wear out, started together; each is ended by the last of its tests."""
-    copy = tmp_path_factory.mktemp("vanishing") / "model"
-    shutil.copytree(trained, copy)
-    wanted = {
-        "tight": (trained, "--max-seconds", 2, "--max-requests", 2),
-        "vanishing": (copy,),
-        "ended": (trained,),
-    }
-    with ThreadPoolExecutor(2) as pool:
-        started = pool.map(lambda words: serving(*words, "--no-page"), wanted.values())
-        return dict(zip(wanted, started, strict=True))
+def limited(serving: Callable[..., Any], trained: Path) -> Any:
+    """At most two requests, and two seconds; the last test ends it."""
+    return serving(trained, "--no-page", "--max-seconds", 2, "--max-requests", 2)
 
 
 @pytest.fixture
-def tight(fleet: dict[str, Any]) -> Any:
-    """At most two requests, and two seconds."""
-    until(lambda: fleet["tight"].get("/ready").status_code == 200)
-    return fleet["tight"]
+def tight(limited: Any) -> Any:
+    """The same, when its model is there."""
+    until(lambda: limited.get("/ready").status_code == 200)
+    return limited
+
+
+@pytest.fixture(scope="module")
+def vanishing(
+    serving: Callable[..., Any], trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """A server whose model is a copy of its own; the last test kills it."""
+    copy = tmp_path_factory.mktemp("vanishing") / "model"
+    shutil.copytree(trained, copy)
+    return serving(copy, "--no-page")
 
 
 def worker_of(server: Any) -> psutil.Process:
@@ -68,10 +67,10 @@ def held(server: Any, count: int) -> Iterator[list[Future[httpx.Response]]]:
                 worker.resume()
 
 
-def test_a_worker_killed_at_work_costs_at_most_its_own_request(bare: Any) -> None:
-    restarts = counted(bare, "sgmft_worker_restarts")
-    with held(bare, 4) as asked:
-        worker_of(bare).kill()
+def test_a_worker_killed_at_work_costs_at_most_its_own_request(server: Any) -> None:
+    restarts = counted(server, "sgmft_worker_restarts")
+    with held(server, 4) as asked:
+        worker_of(server).kill()
         answers = [one.result(SOON) for one in asked]
     refused = [x for x in answers if x.status_code != 200]
     assert len(refused) <= 1  # one was with the worker, the others waited
@@ -79,25 +78,25 @@ def test_a_worker_killed_at_work_costs_at_most_its_own_request(bare: Any) -> Non
         assert answer.status_code == 503
         assert answer.json()["type"] == "/problems/worker-stopped"
         assert int(answer.headers["Retry-After"]) > 0
-    until(lambda: bare.get("/ready").status_code == 200)
-    assert counted(bare, "sgmft_worker_restarts") == restarts + 1
-    assert bare.post("/v1/predict", json=POST).status_code == 200
+    until(lambda: server.get("/ready").status_code == 200)
+    assert counted(server, "sgmft_worker_restarts") == restarts + 1
+    assert server.post("/v1/predict", json=POST).status_code == 200
 
 
-def test_a_worker_killed_while_idle_is_replaced(bare: Any) -> None:
-    before = bare.post("/v1/predict", json=POST).json()
-    worker_of(bare).kill()
-    until(lambda: bare.get("/ready").status_code == 503, 10)
-    assert bare.get("/health").status_code == 200
-    first = bare.post("/v1/predict", json=POST)
+def test_a_worker_killed_while_idle_is_replaced(server: Any) -> None:
+    before = server.post("/v1/predict", json=POST).json()
+    worker_of(server).kill()
+    until(lambda: server.get("/ready").status_code == 503, 10)
+    assert server.get("/health").status_code == 200
+    first = server.post("/v1/predict", json=POST)
     assert first.status_code in (200, 503)
-    until(lambda: bare.get("/ready").status_code == 200)
-    assert bare.post("/v1/predict", json=POST).json() == before
+    until(lambda: server.get("/ready").status_code == 200)
+    assert server.post("/v1/predict", json=POST).json() == before
 
 
 @pytest.mark.slow
-def test_a_model_that_is_gone_when_the_worker_is_started_again(fleet: dict[str, Any]) -> None:
-    server = fleet["vanishing"]
+def test_a_model_that_is_gone_when_the_worker_is_started_again(vanishing: Any) -> None:
+    server = vanishing
     folder = Path(server.process.args[2])
     folder.rename(folder.with_name("away"))
     worker_of(server).kill()
@@ -110,39 +109,39 @@ def test_a_model_that_is_gone_when_the_worker_is_started_again(fleet: dict[str, 
 
 
 @pytest.mark.slow
-def test_the_worker_ends_when_its_parent_is_killed(fleet: dict[str, Any]) -> None:
-    until(lambda: fleet["vanishing"].get("/ready").status_code == 200)
-    worker = worker_of(fleet["vanishing"])
-    fleet["vanishing"].process.kill()
-    fleet["vanishing"].process.wait()
+def test_the_worker_ends_when_its_parent_is_killed(vanishing: Any) -> None:
+    until(lambda: vanishing.get("/ready").status_code == 200)
+    worker = worker_of(vanishing)
+    vanishing.process.kill()
+    vanishing.process.wait()
     assert worker.wait(20) is not False  # raises where it lives on
 
 
-def test_a_client_that_leaves_before_its_answer(bare: Any) -> None:
-    worker = worker_of(bare)
+def test_a_client_that_leaves_before_its_answer(server: Any) -> None:
+    worker = worker_of(server)
     worker.suspend()
     try:
-        before = left(bare)
-        with socket.create_connection(address_of(bare)) as client:
+        before = left(server)
+        with socket.create_connection(address_of(server)) as client:
             client.sendall(request(b'{"text": "at home"}'))
-            until(lambda: counted(bare, "sgmft_inside") == 1, 10)
-        until(lambda: counted(bare, "sgmft_inside") == 0, 10)
+            until(lambda: counted(server, "sgmft_inside") == 1, 10)
+        until(lambda: counted(server, "sgmft_inside") == 0, 10)
     finally:
         worker.resume()
-    assert left(bare) == before + 1
-    assert 'status="500"' not in bare.get("/metrics").text
-    assert bare.post("/v1/predict", json=POST).status_code == 200
+    assert left(server) == before + 1
+    assert 'status="500"' not in server.get("/metrics").text
+    assert server.post("/v1/predict", json=POST).status_code == 200
 
 
-def test_a_client_that_leaves_within_its_body(bare: Any) -> None:
-    before = left(bare)
+def test_a_client_that_leaves_within_its_body(server: Any) -> None:
+    before = left(server)
     for kind in ("application/json", "multipart/form-data; boundary=x"):
-        with socket.create_connection(address_of(bare)) as client:
+        with socket.create_connection(address_of(server)) as client:
             client.sendall(request(b"--x\r\nContent-Disposition: form-", kind, length=1000))
-            until(lambda: counted(bare, "sgmft_inside") == 1, 10)
-        until(lambda: counted(bare, "sgmft_inside") == 0, 10)
-    assert left(bare) == before + 2
-    assert bare.post("/v1/predict", json=POST).status_code == 200
+            until(lambda: counted(server, "sgmft_inside") == 1, 10)
+        until(lambda: counted(server, "sgmft_inside") == 0, 10)
+    assert left(server) == before + 2
+    assert server.post("/v1/predict", json=POST).status_code == 200
 
 
 def left(server: Any) -> float:
@@ -193,11 +192,11 @@ def is_started(server: Any, restarts: float) -> bool:
     return counted(server, "sgmft_worker_restarts") == restarts
 
 
-@pytest.mark.parametrize(("name", "number"), [("ended", "SIGTERM"), ("tight", "SIGINT")])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_server_when_all_are_answered(
-    fleet: dict[str, Any], name: str, number: str
+    limited: Any, serving: Callable[..., Any], trained: Path, number: str
 ) -> None:
-    server = fleet[name]
+    server = limited if number == "SIGINT" else serving(trained, "--no-page")
     with httpx.Client() as idle, held(server, 2) as asked:
         idle.get(f"{server.address}/health")  # a connection that stays open ends with the server
         worker = worker_of(server)

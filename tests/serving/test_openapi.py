@@ -27,8 +27,8 @@ ADDRESSES = [
 
 
 @pytest.fixture(scope="session")
-def described(bare: Any) -> Any:
-    return schemathesis.openapi.from_url(f"{bare.address}/openapi.json")
+def described(server: Any) -> Any:
+    return schemathesis.openapi.from_url(f"{server.address}/openapi.json")
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.name.lower())
@@ -66,8 +66,8 @@ def test_every_address_is_in_the_document(described: Any) -> None:
     assert sorted((x.method.upper(), x.path) for x in found) == sorted(ADDRESSES)
 
 
-def test_every_reference_leads_somewhere(bare: Any) -> None:
-    document = bare.get("/openapi.json").json()
+def test_every_reference_leads_somewhere(server: Any) -> None:
+    document = server.get("/openapi.json").json()
     references = _references(document)
     assert any("ImageRequest" in place for place in references)
     for place in references:

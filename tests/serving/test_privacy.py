@@ -115,26 +115,26 @@ def requests() -> dict[str, bytes]:
     }
 
 
-def test_nothing_of_a_request_is_written_down(bare: Any) -> None:
-    before = len(bare.log)
+def test_nothing_of_a_request_is_written_down(server: Any) -> None:
+    before = len(server.log)
     for name, sent in requests().items():
-        assert answer(address_of(bare), Case(sent)), name
-    log = logged(bare)[before:]
+        assert answer(address_of(server), Case(sent)), name
+    log = logged(server)[before:]
     said = [line for line in log if SECRET in line.lower() or ".png" in line]
     assert not said
     assert any("POST /v1/predict 200" in line for line in log)
     assert any("POST /v1/predict 422" in line for line in log)
     assert any("POST /v1/explain 400" in line for line in log)
-    assert SECRET not in bare.get("/metrics").text.lower()
+    assert SECRET not in server.get("/metrics").text.lower()
 
 
-def test_no_file_is_left_behind(bare: Any) -> None:
+def test_no_file_is_left_behind(server: Any) -> None:
     """Not in the folder for features, which training fills, nor among the model's."""
-    places = [Path(os.environ["SGMFT_CACHE"]), Path(bare.process.args[2])]
+    places = [Path(os.environ["SGMFT_CACHE"]), Path(server.process.args[2])]
     before = [sorted(place.rglob("*")) for place in places]
     posts = [{"text": f"{SECRET} at home", "images": [base64.b64encode(FILE).decode()]}] * 3
-    assert bare.post("/v1/predict", json={"posts": posts}).status_code == 200
-    assert bare.post("/v1/predict", files={"image": FILE}).status_code == 200
+    assert server.post("/v1/predict", json={"posts": posts}).status_code == 200
+    assert server.post("/v1/predict", files={"image": FILE}).status_code == 200
     assert [sorted(place.rglob("*")) for place in places] == before
 
 

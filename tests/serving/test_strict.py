@@ -43,23 +43,23 @@ def sent(server: Any, body: bytes, kind: str = FORM) -> tuple[int, dict[str, Any
         ),
     ],
 )
-def test_a_form_is_read_whole_or_refused(bare: Any, body: bytes, kind: str, words: str) -> None:
-    _, problem = sent(bare, body)
+def test_a_form_is_read_whole_or_refused(server: Any, body: bytes, kind: str, words: str) -> None:
+    _, problem = sent(server, body)
     assert problem["type"] == f"/problems/{kind}"
     assert words in problem["detail"]
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "undefined", "punycode", "unicode_escape", "rot13"])
-def test_forms_are_in_utf_8_whatever_they_say(bare: Any, charset: str) -> None:
+def test_forms_are_in_utf_8_whatever_they_say(server: Any, charset: str) -> None:
     body = part("text", "在家 \\ud800".encode()) + part("id", "é \\ud800".encode()) + END
-    status, answer = sent(bare, body, f"{FORM}; charset={charset}")
-    assert (status, answer) == sent(bare, body)
+    status, answer = sent(server, body, f"{FORM}; charset={charset}")
+    assert (status, answer) == sent(server, body)
     assert answer["predictions"][0]["id"] == "é \\ud800"
 
 
 @pytest.mark.parametrize("edge", ["", '""', "x" * 71, "a{b", "'\\xe4'"])
-def test_a_boundary_is_as_it_should_be(bare: Any, edge: str) -> None:
-    status, problem = sent(bare, TEXT + END, f"multipart/form-data; boundary={edge}")
+def test_a_boundary_is_as_it_should_be(server: Any, edge: str) -> None:
+    status, problem = sent(server, TEXT + END, f"multipart/form-data; boundary={edge}")
     assert (status, problem["type"]) == (400, "/problems/not-a-form")
 
 
@@ -75,36 +75,36 @@ def test_a_boundary_is_as_it_should_be(bare: Any, edge: str) -> None:
         ({"text": [[]] * 10**6}, "invalid-request"),
     ],
 )
-def test_a_mistake_made_often_is_told_once(bare: Any, body: Any, kind: str) -> None:
-    status, problem = sent(bare, json.dumps(body).encode(), "application/json")
+def test_a_mistake_made_often_is_told_once(server: Any, body: Any, kind: str) -> None:
+    status, problem = sent(server, json.dumps(body).encode(), "application/json")
     assert (status, problem["type"]) == (422, f"/problems/{kind}")
     assert len(json.dumps(problem)) < 1000
 
 
-def test_a_form_is_bounded_as_json_is(bare: Any) -> None:
+def test_a_form_is_bounded_as_json_is(server: Any) -> None:
     for held, kind in ((b"[" + b"[]," * 10**6, "invalid-request"), (b"[", "not-json")):
-        _, problem = sent(bare, part("posts", held) + END)
+        _, problem = sent(server, part("posts", held) + END)
         assert problem["type"] == f"/problems/{kind}"
         assert problem["detail"].startswith("The field 'posts'")
 
 
-def test_a_text_may_be_all_brackets(bare: Any) -> None:
+def test_a_text_may_be_all_brackets(server: Any) -> None:
     posts = [{"text": "home " + "[" * 19_000}] * 64
-    assert bare.post("/v1/predict", json={"posts": posts}).status_code == 200
+    assert server.post("/v1/predict", json={"posts": posts}).status_code == 200
 
 
-def test_the_place_of_a_mistake_is_a_json_pointer(bare: Any) -> None:
-    problem = bare.post("/v1/predict", json={"posts": [{"a/b~c": 1}]}).json()
+def test_the_place_of_a_mistake_is_a_json_pointer(server: Any) -> None:
+    problem = server.post("/v1/predict", json={"posts": [{"a/b~c": 1}]}).json()
     assert problem["errors"][0]["at"] == "/posts/0/a~1b~0c"
 
 
-def test_the_smallest_number_above_zero(bare: Any) -> None:
-    answer = bare.post("/v1/predict", json={"text": "home", "coverage": 5e-324})
+def test_the_smallest_number_above_zero(server: Any) -> None:
+    answer = server.post("/v1/predict", json={"text": "home", "coverage": 5e-324})
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/not-possible")
 
 
-def test_no_address_leads_where_its_host_says(bare: Any) -> None:
-    answer = bare.post("/v1/predict/", headers={"Host": "elsewhere.example"})
+def test_no_address_leads_where_its_host_says(server: Any) -> None:
+    answer = server.post("/v1/predict/", headers={"Host": "elsewhere.example"})
     assert answer.status_code == 404
 
 

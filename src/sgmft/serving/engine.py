@@ -88,7 +88,7 @@ class InferenceEngine:
         self.limits, self.rules = limits, rules or Abstention()
         self.restarts, self.places = 0, Places(limits.requests)
         self.on_batch: Callable[[int], None] = lambda posts: None
-        self._load = partial(worker.load_model, model, runtime, device, self.rules)
+        self._load = partial(worker.load_served_model, model, runtime, device, self.rules)
         self._waiting: deque[QueuedRequest] = deque()
         self._wake = asyncio.Event()
         self._loaded, self._pid = False, 0

@@ -44,7 +44,7 @@ class ServerMetrics:
         engine.on_batch = self._batches.observe
         for name, what, value in (
             ("inside", "Requests being read, waiting or answered.", lambda: engine.places.taken),
-            ("ready", "Whether the model can be asked.", lambda: float(engine.ready)),
+            ("ready", "Whether the model can answer.", lambda: float(engine.ready)),
             ("worker_restarts", "How often the worker was started again.", lambda: engine.restarts),
         ):
             Gauge(f"sgmft_{name}", what, registry=own).set_function(value)

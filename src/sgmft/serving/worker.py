@@ -40,7 +40,7 @@ def start_worker() -> None:
     end_with_parent()
 
 
-def load_model(
+def load_served_model(
     folder: str, runtime: str | None, device: str | None, rules: Abstention
 ) -> tuple[ServedModel, int]:
     """Load a model with its encoder, ready to predict; return it with the number of this process.

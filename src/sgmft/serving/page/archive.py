@@ -48,7 +48,7 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
     Nothing is written when a file in it is encrypted, a link, or outside the folder, nor when they
-    are too many or say that they are too large; a file that is larger than it says ends it.
+    are too many or too large by their headers; a file larger than its header ends it.
 
     Args:
         most: bytes of all files together, unpacked.

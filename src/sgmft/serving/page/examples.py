@@ -10,7 +10,7 @@ import numpy as np
 from sgmft.data.synthetic.scenes import draw_scene
 
 
-class ExamplePost(NamedTuple):
+class PageExample(NamedTuple):
     """A post, and the places that its pictures show."""
 
     text: str
@@ -23,12 +23,12 @@ class ExamplePost(NamedTuple):
 
 
 EXAMPLES = (
-    ExamplePost("和闺蜜来看新片，灯一黑，爆米花先吃完了", ("Cinema",)),
-    ExamplePost(
+    PageExample("和闺蜜来看新片，灯一黑，爆米花先吃完了", ("Cinema",)),
+    PageExample(
         "Two more exams and a group project, the blackboard is full again", ("School",) * 2
     ),
-    ExamplePost("毛肚涮八秒刚刚好，老板又送了一盘小菜，下次还来", ()),
-    ExamplePost("", ("Travel",)),
+    PageExample("毛肚涮八秒刚刚好，老板又送了一盘小菜，下次还来", ()),
+    PageExample("", ("Travel",)),
 )
 
 
