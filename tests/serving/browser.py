@@ -74,7 +74,7 @@ class Visit:
         return self.page.locator("#post-result")
 
     def problem(self, where: str = "#post-result") -> str:
-        """What is wrong, when it is told."""
+        """What is wrong, when it is shown."""
         self.page.locator(f"{where} .problem p").wait_for()
         return self.page.locator(f"{where} .problem p").inner_text()
 

@@ -18,7 +18,7 @@ SGMFT = Path(sys.executable).with_name("sgmft")
 
 @dataclass
 class Server:
-    """A running `sgmft serve` and what it has said so far."""
+    """A running `sgmft serve` and its log so far."""
 
     process: subprocess.Popen[str]
     address: str = ""

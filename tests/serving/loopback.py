@@ -46,18 +46,18 @@ def answer(address: Address, made: Case, seconds: float = 30) -> bytes:
             while some := client.recv(65536):
                 found.append(some)
         except (ConnectionResetError, BrokenPipeError):
-            pass  # said what it had to say
+            pass  # it has sent what it had to send
     return b"".join(found).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def status(said: bytes) -> int:
+def status(received: bytes) -> int:
     """Of an answer; 0 of none."""
-    return int(said[9:12]) if said.startswith(b"HTTP/1.") else 0
+    return int(received[9:12]) if received.startswith(b"HTTP/1.") else 0
 
 
-def document(said: bytes) -> Any:
+def document(received: bytes) -> Any:
     """The JSON of an answer."""
-    return json.loads(said.partition(b"\r\n\r\n")[2])
+    return json.loads(received.partition(b"\r\n\r\n")[2])
 
 
 def address_of(server: Any) -> Address:

@@ -1,4 +1,4 @@
-"""Malformed requests, made of rng: bytes as a client sends them."""
+"""Malformed requests at random: bytes as a client sends them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from loopback import Case, request
 import image_files
 import video_files
 
-Dice = random.Random
 LISTENER = "http://127.0.0.1:{port}/picture.png"  # to which nobody may connect
 NUMBERS = ("1e999", "5e-324", "-0", "0.5", "1" * 400, "1e-9", "0.9999999999999999", "-1", "2e-308")
 NOT_JSON = (
@@ -89,12 +88,12 @@ PATHS = (
 METHODS = ("GET", "PUT", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT", "PATCH", "get", "POST")
 
 
-def place(rng: Dice) -> str:
-    """Now and then where an explanation is asked for: most of these are refused before that."""
+def place(rng: random.Random) -> str:
+    """Return now and then the address of explanations: most of these are refused before that."""
     return rng.choice(("/v1/predict",) * 9 + ("/v1/explain",))
 
 
-def damaged(data: bytes, rng: Dice) -> bytes:
+def damaged(data: bytes, rng: random.Random) -> bytes:
     """With some bytes changed, cut out, doubled or cut off."""
     found = bytearray(data)
     for _ in range(rng.randint(1, 6)):
@@ -113,7 +112,7 @@ def damaged(data: bytes, rng: Dice) -> bytes:
     return bytes(found)
 
 
-def broken_http(rng: Dice) -> Case:
+def broken_http(rng: random.Random) -> Case:
     """Bytes that are hardly HTTP, or that lie about their length."""
     good = request(b'{"text": "at home"}')
     chunked = request(b"", "application/json", "/v1/predict", "Transfer-Encoding: chunked")
@@ -147,7 +146,7 @@ def broken_http(rng: Dice) -> Case:
     )
 
 
-def odd_http(rng: Dice) -> Case:
+def odd_http(rng: random.Random) -> Case:
     """HTTP as it may be, of methods, paths and headers that nobody expects."""
     extra = rng.sample(HEADERS, rng.choice((0, 0, 1, 2)))
     known = rng.random() < 0.3
@@ -156,7 +155,7 @@ def odd_http(rng: Dice) -> Case:
     return Case(request(b'{"text": ""}', "application/json", path, *extra, method=method))
 
 
-def value(rng: Dice, depth: int = 0) -> str:
+def value(rng: random.Random, depth: int = 0) -> str:
     """Some JSON or what looks like it."""
     kind = rng.randrange(9 if depth < 3 else 6)
     if kind == 0:
@@ -176,7 +175,7 @@ def value(rng: Dice, depth: int = 0) -> str:
     return "[" + ", ".join(value(rng, depth + 1) for _ in range(rng.randrange(4))) + "]"
 
 
-def wrong_json(rng: Dice) -> Case:
+def wrong_json(rng: random.Random) -> Case:
     """Of the right members, mostly, and the wrong values; or no JSON."""
     names = ("text", "id", "images", "posts", "coverage", "min_probability", "reject", "label", "x")
     chosen = rng.sample(names, rng.randint(1, 3))
@@ -199,7 +198,7 @@ def wrong_json(rng: Dice) -> Case:
     return Case(request(body, "application/json", place(rng)))
 
 
-def other_type(rng: Dice) -> Case:
+def other_type(rng: random.Random) -> Case:
     """A body of a type that is not read, or squeezed."""
     kind = rng.choice(
         ("", "text/plain", "application/x-www-form-urlencoded", "json", "a/\udce4", ";")
@@ -223,7 +222,7 @@ def bomb() -> bytes:
     return gzip.compress(b"[" * 2**24)
 
 
-def wrong_form(rng: Dice) -> Case:
+def wrong_form(rng: random.Random) -> Case:
     """A form that is none, or holds what it should not."""
     names = ("text", "id", "image", "images", "posts", "coverage", "reject", "x", "", "t\udce4")
     parts = []
@@ -264,7 +263,7 @@ def files() -> tuple[bytes, ...]:
     return (*still, *moving, *films, *others)
 
 
-def damaged_pictures(rng: Dice) -> Case:
+def damaged_pictures(rng: random.Random) -> Case:
     """A post of good form whose files are not."""
     sent = [damaged(rng.choice(files()), rng) for _ in range(rng.randint(1, 2))]
     if rng.random() < 0.5:
@@ -275,7 +274,7 @@ def damaged_pictures(rng: Dice) -> Case:
     return Case(request(body + b"--x--\r\n", "multipart/form-data; boundary=x"))
 
 
-KINDS: dict[Callable[[Dice], Case], int] = {  # of a hundred
+KINDS: dict[Callable[[random.Random], Case], int] = {  # of a hundred
     broken_http: 20,
     odd_http: 14,
     wrong_json: 34,
@@ -287,6 +286,6 @@ KINDS: dict[Callable[[Dice], Case], int] = {  # of a hundred
 
 def case(seed: str, port: int) -> Case:
     """The same for the same seed; `port` is the listener's and takes as many bytes as its name."""
-    rng = Dice(seed)
+    rng = random.Random(seed)
     made = rng.choices(list(KINDS), list(KINDS.values()))[0](rng)
     return made._replace(sent=made.sent.replace(b"{port}", b"%06d" % port))

@@ -82,8 +82,8 @@ def test_one_post_as_json_a_data_address_or_a_form_gets_the_same(server, locator
 def test_a_form_with_several_posts_names_its_files(server, locator, posts):
     some = posts[:2]
     files = {f"f{i}": Path(post.images[0]).read_bytes() for i, post in enumerate(some)}
-    told = [{"text": post.text, "images": [f"f{i}"]} for i, post in enumerate(some)]
-    answer = server.post("/v1/predict", data={"posts": json.dumps(told)}, files=files)
+    body = [{"text": post.text, "images": [f"f{i}"]} for i, post in enumerate(some)]
+    answer = server.post("/v1/predict", data={"posts": json.dumps(body)}, files=files)
     wanted = locator.predict_proba([Post(post.text, post.images[:1]) for post in some])
     np.testing.assert_allclose(probabilities(answer, locator.labels), wanted, atol=1e-5)
     missing = [{"text": "a", "images": ["f9"]}]
@@ -102,10 +102,10 @@ def test_many_requests_at_once_get_their_own_answers(server, locator, posts):
     np.testing.assert_allclose(found, np.tile(locator.predict_proba(posts), (4, 1)), atol=1e-5)
 
 
-def test_a_bad_post_is_told_and_the_others_are_answered(server):
+def test_a_bad_post_is_reported_and_the_others_are_answered(server):
     bad = base64.b64encode(b"no picture").decode()
-    told = [{"text": "on the sofa"}, {"text": "", "images": [bad]}, {}]
-    first, second, third = server.post("/v1/predict", json={"posts": told}).json()["predictions"]
+    body = [{"text": "on the sofa"}, {"text": "", "images": [bad]}, {}]
+    first, second, third = server.post("/v1/predict", json={"posts": body}).json()["predictions"]
     assert first["label"] and first["error"] is None
     assert second["label"] is None and "picture 1 is not a picture" in second["error"]
     assert third["probabilities"] is None and "nothing to go on" in third["error"]
@@ -113,8 +113,8 @@ def test_a_bad_post_is_told_and_the_others_are_answered(server):
 
 def test_rules_of_a_request_are_those_of_the_locator(server, locator, posts):
     rules = {"coverage": 0.6, "min_probability": 0.9, "reject": 0.2}
-    told = {"posts": [as_json(post) for post in posts], **rules}
-    found = server.post("/v1/predict", json=told).json()["predictions"]
+    body = {"posts": [as_json(post) for post in posts], **rules}
+    found = server.post("/v1/predict", json=body).json()["predictions"]
     wanted = list(locator.predictions(posts, Abstention(**rules)))
     assert [x["label"] for x in found] == [p.label for p in wanted]
     assert [tuple(x["set"]) for x in found] == [p.label_set for p in wanted]
@@ -131,27 +131,27 @@ def test_more_coverage_than_the_model_can_promise_is_a_problem(server):
 
 def test_rules_of_the_server_hold_where_a_request_has_none(small, locator):
     post = Post("on the sofa at home")
-    said = small.post("/v1/predict", json={"text": post.text}).json()["predictions"][0]
-    assert said["label"] is None and "0.99" in said["abstained"]
-    told = {"text": post.text, "min_probability": 0.01}
-    said = small.post("/v1/predict", json=told).json()["predictions"][0]
-    assert said["label"] == locator.predict([post])[0]
+    found = small.post("/v1/predict", json={"text": post.text}).json()["predictions"][0]
+    assert found["label"] is None and "0.99" in found["abstained"]
+    body = {"text": post.text, "min_probability": 0.01}
+    found = small.post("/v1/predict", json=body).json()["predictions"][0]
+    assert found["label"] == locator.predict([post])[0]
 
 
 def test_an_explanation_is_that_of_the_locator(server, locator, posts):
     post = posts[0]
-    told = server.post("/v1/explain", json=as_json(post))
-    assert told.status_code == 200, told.text
+    answer = server.post("/v1/explain", json=as_json(post))
+    assert answer.status_code == 200, answer.text
     shown = [Attachment(Path(x).read_bytes(), f"picture {i}") for i, x in enumerate(post.images, 1)]
     wanted = locator.explain(Post(post.text, shown, id=post.id)).to_dict()
-    found = told.json()["explanation"]
+    found = answer.json()["explanation"]
     assert found["post"] == wanted["post"]
     for part, other in zip(found["parts"], wanted["parts"], strict=True):
         assert part["contribution"] == pytest.approx(other["contribution"], abs=1e-5)
-    assert told.json()["prediction"]["label"] == wanted["predicted"]
+    assert answer.json()["prediction"]["label"] == wanted["predicted"]
     other = next(x for x in locator.labels if x != wanted["label"])
-    told = server.post("/v1/explain", json={**as_json(post), "label": other})
-    assert told.json()["explanation"]["label"] == other
+    answer = server.post("/v1/explain", json={**as_json(post), "label": other})
+    assert answer.json()["explanation"]["label"] == other
 
 
 def test_an_explanation_can_be_a_page(server, posts):
@@ -161,16 +161,16 @@ def test_an_explanation_can_be_a_page(server, posts):
 
 
 def test_what_cannot_be_explained_says_why(server):
-    for told, why in (({"text": ""}, "nothing to go on"), ({"text": "a", "label": "Moon"}, "Moon")):
-        answer = server.post("/v1/explain", json=told)
+    for body, why in (({"text": ""}, "nothing to go on"), ({"text": "a", "label": "Moon"}, "Moon")):
+        answer = server.post("/v1/explain", json=body)
         assert answer.status_code == 422 and why in answer.json()["detail"]
 
 
-def test_the_model_tells_what_it_is(server, locator):
-    told = server.get("/v1/model").json()
-    assert told["labels"] == locator.labels and told["encoder"] == "compact"
-    assert told["preset"] == "default" and told["metrics"] == locator.record["metrics"]
-    assert told["versions"]["torch"] and told["limits"]["posts"] == 64 and "pid" not in told
+def test_the_model_describes_itself(server, locator):
+    model = server.get("/v1/model").json()
+    assert model["labels"] == locator.labels and model["encoder"] == "compact"
+    assert model["preset"] == "default" and model["metrics"] == locator.record["metrics"]
+    assert model["versions"]["torch"] and model["limits"]["posts"] == 64 and "pid" not in model
 
 
 def test_metrics_count_requests_posts_and_batches(server):
@@ -197,7 +197,7 @@ def test_an_exported_model_gives_the_same_but_no_reasons(serving, locator, posts
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "kind"),
+    ("body", "status", "kind"),
     [
         ({"text": "a" * 60_000}, 413, "body-too-large"),
         ({"text": "a" * 20_001}, 422, "text-too-long"),
@@ -213,8 +213,8 @@ def test_an_exported_model_gives_the_same_but_no_reasons(serving, locator, posts
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_over_a_limit_or_not_understood_has_its_own_problem(small, told, status, kind):
-    answer = small.post("/v1/predict", json=told)
+def test_what_is_over_a_limit_or_not_understood_has_its_own_problem(small, body, status, kind):
+    answer = small.post("/v1/predict", json=body)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     found = answer.json()

@@ -23,12 +23,12 @@ def connected(server: Any) -> socket.socket:
 def heard(client: socket.socket) -> bytes:
     """The next answer, a short JSON document, whole."""
     client.settimeout(20)
-    said = b""
-    while not said.endswith(b"}"):
+    received = b""
+    while not received.endswith(b"}"):
         some = client.recv(65536)
         assert some, "the connection has ended"
-        said += some
-    return said
+        received += some
+    return received
 
 
 def answered(client: socket.socket) -> int:
@@ -42,38 +42,38 @@ def brisk(serving: Callable[..., Any], trained: Path) -> Any:
     return serving(trained, "--max-seconds", LIMIT)
 
 
-def said_to(client: socket.socket, slowly: bytes) -> bytes:
+def read_slowly(client: socket.socket, slowly: bytes) -> bytes:
     """What the server says until it ends a connection on which a byte comes now and then."""
     client.settimeout(0.3)
-    said, left = b"", iter(slowly)
+    received, left = b"", iter(slowly)
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
             some = client.recv(65536)
             if not some:
-                return said
-            said += some
+                return received
+            received += some
         except TimeoutError:
             if byte := next(left, None):
                 client.sendall(bytes([byte]))
         except ConnectionResetError:
-            return said
+            return received
     raise AssertionError("the connection stays open")
 
 
 def test_a_client_that_sends_nothing_is_left_without_a_word(brisk: Any) -> None:
     with connected(brisk) as client:
-        assert said_to(client, b"") == b""
+        assert read_slowly(client, b"") == b""
 
 
 @pytest.mark.parametrize("first", [b"P", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-A: "])
 def test_headers_that_never_end_are_refused(brisk: Any, first: bytes) -> None:
     with connected(brisk) as client:
         client.sendall(first)
-        said = said_to(client, b"O" * 100)
-    assert status(said) == 408
-    assert document(said)["type"] == "/problems/too-slow"
-    assert "headers were not complete after 2 seconds" in document(said)["detail"]
+        received = read_slowly(client, b"O" * 100)
+    assert status(received) == 408
+    assert document(received)["type"] == "/problems/too-slow"
+    assert "headers were not complete after 2 seconds" in document(received)["detail"]
 
 
 @pytest.mark.parametrize(("then", "answer"), [(b"", 0), (b"GET /hea", 408)])
@@ -82,13 +82,13 @@ def test_nor_is_there_more_time_after_an_answer(brisk: Any, then: bytes, answer:
         client.sendall(ASKED)
         assert answered(client) == 200
         client.sendall(then)
-        assert status(said_to(client, b"")) == answer
+        assert status(read_slowly(client, b"")) == answer
 
 
 def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk: Any) -> None:
     with connected(brisk) as client:
         client.sendall(ASKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n"))
-        assert status(said_to(client, b"a" * 100)) == 200
+        assert status(read_slowly(client, b"a" * 100)) == 200
 
 
 def test_a_connection_in_use_stays(brisk: Any) -> None:
@@ -131,9 +131,9 @@ def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
 def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
     with connected(brisk) as client:
         client.sendall(UPLOAD[:-20])
-        said = heard(client)
-    assert status(said) == 408
-    assert document(said)["type"] == "/problems/too-slow"
+        received = heard(client)
+    assert status(received) == 408
+    assert document(received)["type"] == "/problems/too-slow"
 
 
 def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained: Path) -> None:
@@ -144,10 +144,10 @@ def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained
         assert answered(first) == 200
         for _ in range(3):  # several that come at the same time
             late = [clients.enter_context(connected(server)) for _ in range(5)]
-            for said in [said_to(client, b"") for client in late]:
-                assert status(said) == 503
-                assert document(said)["type"] == "/problems/busy"
-                assert b"retry-after: 5" in said.lower()
+            for received in [read_slowly(client, b"") for client in late]:
+                assert status(received) == 503
+                assert document(received)["type"] == "/problems/busy"
+                assert b"retry-after: 5" in received.lower()
         first.sendall(ASKED)
         assert answered(first) == 200
     assert server.get("/health").status_code == 200
@@ -159,5 +159,5 @@ def test_nonsense_after_an_early_answer_ends_the_connection(brisk: Any) -> None:
         client.sendall(head)
         assert answered(client) == 404
         client.sendall(b"no chunk\r\n" * 3)
-        assert said_to(client, b"") == b""
+        assert read_slowly(client, b"") == b""
     assert "Traceback" not in "".join(brisk.log)

@@ -46,13 +46,13 @@ def test_slow_requests_are_found_and_those_beside_them_are_answered(trained: Pat
     (first, *refused, last), restarts = asyncio.run(together())
     assert batches == [14, 1, 1, 4, 4]
     assert restarts == 3
-    assert [said.label for said in first] == [said.label for said in last]
+    assert [x.label for x in first] == [x.label for x in last]
     assert first[0].label is not None
     assert all(isinstance(problem, Problem) for problem in refused)
     assert [problem.kind for problem in refused] == ["takes-too-long", "takes-too-long", "busy"]
 
 
-def die(asked: object) -> None:
+def die(items: object) -> None:
     """In the place of the worker's answer."""
     os._exit(1)
 

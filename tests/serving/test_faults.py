@@ -59,9 +59,9 @@ def held(server: Any, count: int) -> Iterator[list[Future[httpx.Response]]]:
     worker.suspend()
     with ThreadPoolExecutor(count) as pool:
         try:
-            asked = [pool.submit(server.post, "/v1/predict", json=POST) for _ in range(count)]
+            pending = [pool.submit(server.post, "/v1/predict", json=POST) for _ in range(count)]
             until(lambda: counted(server, "sgmft_inside") == count, 10)
-            yield asked
+            yield pending
         finally:
             if worker.is_running():
                 worker.resume()
@@ -69,9 +69,9 @@ def held(server: Any, count: int) -> Iterator[list[Future[httpx.Response]]]:
 
 def test_a_worker_killed_at_work_costs_at_most_its_own_request(server: Any) -> None:
     restarts = counted(server, "sgmft_worker_restarts")
-    with held(server, 4) as asked:
+    with held(server, 4) as pending:
         worker_of(server).kill()
-        answers = [one.result(SOON) for one in asked]
+        answers = [one.result(SOON) for one in pending]
     refused = [x for x in answers if x.status_code != 200]
     assert len(refused) <= 1  # one was with the worker, the others waited
     for answer in refused:
@@ -155,17 +155,17 @@ def test_a_slow_client_is_refused_and_others_are_answered_meanwhile(tight: Any) 
         while time.monotonic() < start + 1:
             client.sendall(b"a")
             assert tight.post("/v1/predict", json=POST).status_code == 200
-        said = b""
+        received = b""
         while some := client.recv(65536):
-            said += some
-    assert status(said) == 408
-    assert document(said)["type"] == "/problems/too-slow"
+            received += some
+    assert status(received) == 408
+    assert document(received)["type"] == "/problems/too-slow"
     assert 2 <= time.monotonic() - start < 10
     assert tight.post("/v1/predict", json=POST).status_code == 200
 
 
 def test_with_a_full_queue_further_requests_are_refused_at_once(tight: Any) -> None:
-    with held(tight, 2) as asked:
+    with held(tight, 2) as pending:
         start = time.monotonic()
         answer = tight.post("/v1/predict", json=POST)
         took = time.monotonic() - start
@@ -174,7 +174,7 @@ def test_with_a_full_queue_further_requests_are_refused_at_once(tight: Any) -> N
         assert answer.json()["type"] == "/problems/busy"
         assert int(answer.headers["Retry-After"]) >= 1
         assert took < 0.5
-        assert [one.result(SOON).status_code for one in asked] == [200, 200]
+        assert [one.result(SOON).status_code for one in pending] == [200, 200]
 
 
 def test_a_post_that_takes_too_long(tight: Any) -> None:
@@ -197,14 +197,14 @@ def test_a_signal_ends_the_server_when_all_are_answered(
     limited: Any, serving: Callable[..., Any], trained: Path, number: str
 ) -> None:
     server = limited if number == "SIGINT" else serving(trained, "--no-page")
-    with httpx.Client() as idle, held(server, 2) as asked:
+    with httpx.Client() as idle, held(server, 2) as pending:
         idle.get(f"{server.address}/health")  # a connection that stays open ends with the server
         worker = worker_of(server)
         server.process.send_signal(getattr(signal, number))
         until(lambda: refuses(server), 10)
-        assert not any(one.done() for one in asked)
+        assert not any(one.done() for one in pending)
         worker.resume()
-        assert [one.result(SOON).status_code for one in asked] == [200, 200]
+        assert [one.result(SOON).status_code for one in pending] == [200, 200]
         assert server.process.wait(20) == 0
         worker.wait(20)
     assert not [line for line in server.log if "ERROR" in line or "Traceback" in line]

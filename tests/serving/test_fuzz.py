@@ -30,18 +30,18 @@ def nobody_calls() -> Iterator[int]:
             listener.accept()
 
 
-def wrong(made: Case, said: bytes) -> str:
+def wrong(made: Case, received: bytes) -> str:
     """What is wrong with an answer, if anything."""
-    code = status(said)
+    code = status(received)
     if code == 0:
-        return "no answer" if made.whole or said else ""
+        return "no answer" if made.whole or received else ""
     if code not in STATUSES:
         return f"status {code}"
-    if code >= 400 and HTTP_ERROR not in said and b"application/problem+json" not in said:
+    if code >= 400 and HTTP_ERROR not in received and b"application/problem+json" not in received:
         return "no problem document"
-    if made.sent.startswith(b"HEAD") or HTTP_ERROR in said:
+    if made.sent.startswith(b"HEAD") or HTTP_ERROR in received:
         return ""
-    if made.whole and code >= 400 and document(said)["status"] != code:
+    if made.whole and code >= 400 and document(received)["status"] != code:
         return "another status in the document"
     return ""
 
@@ -49,7 +49,7 @@ def wrong(made: Case, said: bytes) -> str:
 @pytest.mark.parametrize("cases", CASES)
 def test_malformed_requests_are_refused_and_leave_no_trace(server: Any, cases: int) -> None:
     address = address_of(server)
-    restarts, told = counted(server, "sgmft_worker_restarts"), len(server.log)
+    restarts, logged = counted(server, "sgmft_worker_restarts"), len(server.log)
     before = server.post("/v1/predict", json={"text": "we are at home"}).json()
     seen: Counter[int] = Counter()
     with nobody_calls() as port, ThreadPoolExecutor(8) as pool:
@@ -57,12 +57,12 @@ def test_malformed_requests_are_refused_and_leave_no_trace(server: Any, cases: i
         def tried(number: int) -> str:
             made = case(f"{SEED} {number}", port)
             try:
-                said = answer(address, made)
+                received = answer(address, made)
             except OSError as error:
                 return f"case {number}: {type(error).__name__} for {made.sent[:300]!r}"
-            seen[status(said)] += 1
-            reason = wrong(made, said)
-            return reason and f"case {number}: {reason}: {said[:300]!r} for {made.sent[:300]!r}"
+            seen[status(received)] += 1
+            reason = wrong(made, received)
+            return reason and f"case {number}: {reason}: {received[:300]!r} for {made.sent[:300]!r}"
 
         failures = [reason for reason in pool.map(tried, range(cases)) if reason]
     assert not failures, f"{len(failures)} of {cases}: " + "\n".join(failures[:10])
@@ -72,4 +72,4 @@ def test_malformed_requests_are_refused_and_leave_no_trace(server: Any, cases: i
     assert server.post("/v1/predict", json={"text": "we are at home"}).json() == before
     assert counted(server, "sgmft_worker_restarts") == restarts
     assert counted(server, "sgmft_inside") == 0
-    assert not [line for line in server.log[told:] if "ERROR" in line or "Traceback" in line]
+    assert not [line for line in server.log[logged:] if "ERROR" in line or "Traceback" in line]

@@ -37,13 +37,13 @@ def test_an_answer_that_has_begun_is_not_begun_again() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    metrics: Any = SimpleNamespace(count_request=lambda *told: None)
+    metrics: Any = SimpleNamespace(count_request=lambda *counted: None)
     guard = Guard(app, Limits(seconds=1), metrics, None)
     asyncio.run(guard(scope("/en/x"), receive, send))
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
-def test_whatever_a_framework_makes_of_a_stall_its_client_is_told() -> None:
+def test_whatever_a_framework_makes_of_a_stall_its_client_gets_a_problem() -> None:
     sent: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,11 +60,11 @@ def test_whatever_a_framework_makes_of_a_stall_its_client_is_told() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    told: list[Any] = []
-    metrics: Any = SimpleNamespace(count_request=lambda *one: told.append(one[1]))
+    counted: list[Any] = []
+    metrics: Any = SimpleNamespace(count_request=lambda *one: counted.append(one[1]))
     asyncio.run(Guard(app, Limits(seconds=1), metrics, None)(scope("/en/x"), receive, send))
     assert [message["type"][14:] for message in sent] == ["start", "body"]
-    assert sent[0]["status"] == 408 and told == [408]
+    assert sent[0]["status"] == 408 and counted == [408]
 
 
 def test_posts_of_clients_that_left_are_not_kept() -> None:

@@ -85,7 +85,7 @@ def described_with(key: str | None) -> dict[str, Any]:
     return app.openapi()
 
 
-def test_a_key_is_in_the_document_where_it_is_asked_for() -> None:
+def test_a_key_is_in_the_document_where_there_is_one() -> None:
     document = described_with("key")
     schemes = document["components"]["securitySchemes"]
     assert {name: x.get("scheme", x.get("name")) for name, x in schemes.items()} == {

@@ -120,8 +120,8 @@ def test_nothing_of_a_request_is_written_down(server: Any) -> None:
     for name, sent in requests().items():
         assert answer(address_of(server), Case(sent)), name
     log = logged(server)[before:]
-    said = [line for line in log if SECRET in line.lower() or ".png" in line]
-    assert not said
+    received = [line for line in log if SECRET in line.lower() or ".png" in line]
+    assert not received
     assert any("POST /v1/predict 200" in line for line in log)
     assert any("POST /v1/predict 422" in line for line in log)
     assert any("POST /v1/explain 400" in line for line in log)
@@ -165,8 +165,8 @@ def test_without_the_key_there_is_nothing(keyed: Any, path: str, headers: Any) -
 
 
 def test_without_the_key_no_body_is_read(keyed: Any) -> None:
-    said = answer(address_of(keyed), Case(request(b"", length=1000)))
-    assert said.startswith(b"HTTP/1.1 401 ")
+    received = answer(address_of(keyed), Case(request(b"", length=1000)))
+    assert received.startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_boundary_is_as_it_should_be(server: Any, edge: str) -> None:
         ({"text": [[]] * 10**6}, "invalid-request"),
     ],
 )
-def test_a_mistake_made_often_is_told_once(server: Any, body: Any, kind: str) -> None:
+def test_a_mistake_made_often_is_reported_once(server: Any, body: Any, kind: str) -> None:
     status, problem = sent(server, json.dumps(body).encode(), "application/json")
     assert (status, problem["type"]) == (422, f"/problems/{kind}")
     assert len(json.dumps(problem)) < 1000
