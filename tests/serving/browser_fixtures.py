@@ -12,7 +12,7 @@ from browser import Visit, chromium
 WIDE = {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its tools hold an event loop, so that others cannot run one
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found
