@@ -83,9 +83,9 @@ def test_serving_refuses_a_damaged_model_without_what_it_takes_to_serve_one(save
 import sys
 sys.modules.update(dict.fromkeys({LARGE}))  # none of them can be imported
 from sgmft.errors import SgmftError
-from sgmft.cli.serve import serve
+from sgmft.cli.serve import serve_command
 try:
-    serve(sys.argv[1])
+    serve_command(sys.argv[1])
 except SgmftError as error:
     print(error)
 """

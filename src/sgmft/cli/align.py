@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sgmft.jobs.align import AlignmentResult
 
 
-def align(
+def align_command(
     table: opt.PostsTable,
     output: opt.Output,
     encoder: opt.Encoder = None,

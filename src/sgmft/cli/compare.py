@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sgmft.evaluation.compare.statistics import Estimate
 
 
-def compare(
+def compare_command(
     table: opt.PostsTable,
     output: opt.Output,
     encoder: Annotated[
@@ -37,9 +37,7 @@ def compare(
     split_by: Annotated[
         str, typer.Option(help="label, user, or auto: by user where the posts name users.")
     ] = "auto",
-    by: Annotated[
-        list[str] | None, typer.Option(help="opt.Column to break accuracy down by; repeat.")
-    ] = None,
+    by: opt.By = None,
     trials: Annotated[
         int, typer.Option(help="Values of its tuned setting each system tries.", min=1, max=7)
     ] = 3,

@@ -10,7 +10,7 @@ import typer
 from sgmft.cli import options as opt
 
 
-def encode(
+def encode_command(
     table: opt.PostsTable,
     output: opt.Output,
     encoder: opt.Encoder = None,

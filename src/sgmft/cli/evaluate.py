@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from sgmft.cli import options as opt
 
@@ -14,13 +12,11 @@ if TYPE_CHECKING:
     from sgmft.evaluation.metrics import Evaluation
 
 
-def evaluate(
+def evaluate_command(
     model: opt.Model,
     table: opt.PostsTable,
     output: opt.Output,
-    by: Annotated[
-        list[str] | None, typer.Option(help="opt.Column to break accuracy down by; repeat.")
-    ] = None,
+    by: opt.By = None,
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,

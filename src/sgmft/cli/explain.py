@@ -10,7 +10,7 @@ import typer
 from sgmft.cli import options as opt
 
 
-def explain(
+def explain_command(
     model: opt.Model,
     table: opt.PostsTable,
     output: opt.Output,

@@ -10,7 +10,7 @@ import typer
 from sgmft.cli import options as opt
 
 
-def export(
+def export_command(
     model: opt.Model,
     output: opt.Output,
     int8: Annotated[

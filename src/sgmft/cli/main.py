@@ -13,17 +13,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sgmft.cli.align import align
-from sgmft.cli.compare import compare
-from sgmft.cli.encode import encode
-from sgmft.cli.evaluate import evaluate
-from sgmft.cli.explain import explain
-from sgmft.cli.export import export
-from sgmft.cli.predict import predict
-from sgmft.cli.sample import sample
-from sgmft.cli.serve import serve
-from sgmft.cli.suggest import suggest
-from sgmft.cli.train import train
+from sgmft.cli.align import align_command
+from sgmft.cli.compare import compare_command
+from sgmft.cli.encode import encode_command
+from sgmft.cli.evaluate import evaluate_command
+from sgmft.cli.explain import explain_command
+from sgmft.cli.export import export_command
+from sgmft.cli.predict import predict_command
+from sgmft.cli.sample import sample_command
+from sgmft.cli.serve import serve_command
+from sgmft.cli.suggest import suggest_command
+from sgmft.cli.train import train_command
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.signals import Stopped, stoppable
@@ -77,20 +77,20 @@ def plugins(
             load_plugin(path)
 
 
-for command in (
-    sample,
-    train,
-    evaluate,
-    predict,
-    explain,
-    encode,
-    suggest,
-    compare,
-    align,
-    export,
-    serve,
+for function in (
+    sample_command,
+    train_command,
+    evaluate_command,
+    predict_command,
+    explain_command,
+    encode_command,
+    suggest_command,
+    compare_command,
+    align_command,
+    export_command,
+    serve_command,
 ):
-    app.command()(command)
+    app.command(function.__name__.removesuffix("_command"))(function)
 
 
 def _say(text: str) -> None:

@@ -26,7 +26,6 @@ PostsTable = Annotated[
 ]
 
 Model = Annotated[str, typer.Argument(help="A folder that `sgmft train` wrote.")]
-
 Output = Annotated[str, typer.Option("--output", "-o", help="Where the result goes.")]
 
 Encoder = Annotated[
@@ -74,10 +73,10 @@ Column = Annotated[
     ),
 ]
 
+By = Annotated[list[str] | None, typer.Option(help="Column to break accuracy down by; repeat.")]
+
 AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the table's folder.")]
-
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
-
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
 
 Engine = Annotated[
@@ -99,11 +98,7 @@ Workers = Annotated[
 
 
 def make_source(
-    table: str,
-    where: list[str] | None,
-    column: list[str] | None,
-    allow_outside: bool,
-    strict: bool,
+    table: str, where: list[str] | None, column: list[str] | None, allow_outside: bool, strict: bool
 ) -> Source:
     """Return the table and how to read it; SgmftError for an option that makes no sense."""
     from sgmft.data.source import Source

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
 
 
-def predict(
+def predict_command(
     model: Annotated[
         str, typer.Argument(help="As `sgmft train` or `export` wrote it; none with --zero-shot.")
     ],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def sample(
+def sample_command(
     folder: Annotated[str, typer.Argument(help="Folder to write; made if need be.")],
     posts: Annotated[int, typer.Option(help="How many posts.")] = 1400,
     seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,

@@ -11,7 +11,7 @@ import typer
 from sgmft.cli import options as opt
 
 
-def serve(
+def serve_command(
     model: opt.Model,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")

@@ -11,7 +11,7 @@ from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
 
-def suggest(
+def suggest_command(
     table: opt.PostsTable,
     output: Annotated[
         str,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
 
 
-def train(
+def train_command(
     table: opt.PostsTable,
     output: opt.Output,
     encoder: opt.Encoder = None,

@@ -14,9 +14,7 @@ BINS = 15
 """Bins of the expected calibration error, as Guo et al. (2017) have them."""
 
 LARGEST = 20.0  # a temperature lies between its inverse and it
-
 _Numbers = npt.NDArray[np.float64]
-
 _Cells = npt.NDArray[np.int64]
 
 

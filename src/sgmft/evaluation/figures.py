@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
-
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
-
 TRAINING, VALIDATION = "#2b7bba", "#d55e00"
 
 HISTORY = {  # panel -> name of a curve in an epoch -> word

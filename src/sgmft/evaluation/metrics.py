@@ -18,11 +18,8 @@ RESAMPLES = 2000
 """Bootstrap resamples behind each interval."""
 
 _Cells = npt.NDArray[np.int64]
-
 _Numbers = npt.NDArray[np.float64]
-
 _Probabilities = npt.NDArray[np.floating[Any]]
-
 _Flags = npt.NDArray[np.bool_]
 
 

@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = (0.8, 0.9, 0.95)  # coverages that an evaluation shows
-
 POINTS = 20  # of a curve
-
 _Probabilities = NDArray[np.floating[Any]]
-
 _Cells = NDArray[np.int64]
 
 

@@ -25,7 +25,6 @@ from sgmft.training.trainer import Epoch, train
 from sgmft.utils.files import check_output, write_whole, writing
 
 RECORD, UNFINISHED = "align.json", "checkpoint"
-
 CLIP = Tuning(batch_size=64)
 
 

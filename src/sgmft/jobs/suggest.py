@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
-
 POWER = 2  # of cosines, with a model
-
 NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
 
 
@@ -290,13 +288,7 @@ def suggest_table(
             'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
         )
     chosen, refused = suggest_posts(
-        posts,
-        locator,
-        count,
-        labelled=seen,
-        seed=seed,
-        strict=source.strict,
-        on_encoded=on_encoded,
+        posts, locator, count, labelled=seen, seed=seed, strict=source.strict, on_encoded=on_encoded
     )
     if not chosen:
         bad = describe_errors(count_errors(refused))

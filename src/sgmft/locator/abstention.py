@@ -23,7 +23,6 @@ from sgmft.errors import Message, SgmftError
 from sgmft.utils.files import make_whole
 
 Numbers = NDArray[np.float32]
-
 FILE = "held_out.safetensors"
 
 

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_predictor(
-    model: str,
-    runtime: str | None = None,
-    features: Path | None = None,
-    device: str | None = None,
+    model: str, runtime: str | None = None, features: Path | None = None, device: str | None = None
 ) -> Predictor:
     """Load the model of a folder.
 

@@ -18,22 +18,13 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.device import pick_device
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.state import (
-    CONFIG,
-    FIX,
-    WEIGHTS,
-    ModelState,
-    model_file,
-    read_state,
-    unreadable,
-)
+from sgmft.locator.state import CONFIG, FIX, WEIGHTS, ModelState, model_file, read_state, unreadable
 from sgmft.models.base import Network
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
 from sgmft.utils.files import error_reason, leftovers, make_whole, nan_to_none, write_whole
 
 ENCODER = "encoder"  # folder of a fine-tuned one
-
 MARK = "<!-- written by sgmft -->"
 
 

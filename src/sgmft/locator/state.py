@@ -16,11 +16,8 @@ from sgmft.utils.checksums import FILES, check_file, verify_checksum
 from sgmft.utils.runtime import versions
 
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
-
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
 FIX = "save or copy the model again"
-
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
 

@@ -88,9 +88,7 @@ FIGURES = {
 }
 
 _TOKENS: dict[str, Any] = {"preset": "tokens", "like": FULL}
-
 _ELEMENTS: dict[str, Any] = {"preset": "elements", "like": "elements"}
-
 _INSIDE = "No trials: chooses its penalties by cross-validation of the training posts."
 
 

@@ -24,13 +24,9 @@ _Numbers = npt.NDArray[np.float64]
 # Okabe and Ito's colours for every kind of colour vision, without black and yellow, which are lost
 # on dark and on white. As 7 and 8 have no common divisor, 56 labels look each their own way.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
-
 MARKERS = ("o", "^", "s", "P", "v", "D", "X", "p")
-
 COLUMNS = 5  # panels in a row
-
 _SIDE, _GAP, _LINE = 2.2, 0.12, 0.165  # inches: a panel's side, between panels, a line of text
-
 _POINT = 0.6 / 72  # inches a point of font size takes in one column of text
 
 

@@ -24,11 +24,8 @@ from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import write_json
 
 TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
-
 VAL_SIZE = 0.1  # of the training posts, held out for trials
-
 SEED = 0  # of both splits
-
 OnEncoded = Callable[[str, int], None]  # an encoder setting, and how many posts are encoded
 
 

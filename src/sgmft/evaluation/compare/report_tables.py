@@ -11,9 +11,7 @@ from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
 from sgmft.evaluation.report import MOST_VALUES
 
 NOTHING = "–"
-
 SPACE = "\N{NO-BREAK SPACE}"
-
 SIGNIFICANT = 0.05
 """A difference is called one where its Holm-corrected p is below this."""
 

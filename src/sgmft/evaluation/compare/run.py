@@ -33,7 +33,6 @@ from sgmft.utils.checksums import FILES, checksum_matches, file_digest, file_dig
 from sgmft.utils.files import make_whole, read_json, write_json, writing
 
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
-
 Record = dict[str, Any]  # what a run found, as its file in cells/ has it
 
 

@@ -21,14 +21,7 @@ from typing import Any
 
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.prepare import ComparisonData, encoder_setting
-from sgmft.evaluation.compare.run import (
-    FACTORS,
-    Record,
-    Run,
-    TrialChoice,
-    execute_run,
-    load_record,
-)
+from sgmft.evaluation.compare.run import FACTORS, Record, Run, TrialChoice, execute_run, load_record
 from sgmft.models.plugins import LOADED
 from sgmft.models.registry import get_method
 from sgmft.utils.signals import SIGNALS, end_with_parent

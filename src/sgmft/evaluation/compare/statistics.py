@@ -25,15 +25,10 @@ from sgmft.evaluation.metrics import (
 )
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
-
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
-
 _Floats = npt.NDArray[np.float64]
-
 _Integers = npt.NDArray[np.int64]
-
 _Probabilities = npt.NDArray[np.floating[Any]]
-
 _Labels = npt.NDArray[np.integer[Any]]
 
 

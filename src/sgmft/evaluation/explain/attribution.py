@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from captum.attr import PerturbationAttribution
 
 Coalitions = NDArray[np.bool_]  # (N, n), True where a player takes part
-
 Game = Callable[[Coalitions], Probabilities]  # N coalitions to their N values
-
 MOST_EXACT = 1024  # coalitions, which is ten players
-
 MOST_WORDS = 64  # attributed to in one text
-
 GRID = 4  # of the regions of a picture, GRID x GRID
 
 

@@ -19,15 +19,10 @@ from sgmft.evaluation.explain.explanation import (
 from sgmft.utils.templates import render
 
 MOSTLY = 2 / 3  # of what speaks for a label
-
 NOTHING = 0.005  # half a percentage point
-
 MOST_NAMED = 3  # words or parts
-
 LEAST = 0.01  # the scale of shades never ends below one percentage point
-
 MOST_CLASSES = 12  # bars
-
 MOST_MAPS = 8  # words whose similarity to regions is shown
 
 

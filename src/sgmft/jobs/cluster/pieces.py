@@ -17,9 +17,7 @@ from sgmft.data.tables.reading import list_tables
 from sgmft.errors import SgmftError
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
-
 MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece
-
 PieceId = tuple[int, int]  # index of the table in the job, index of the piece in the table
 
 

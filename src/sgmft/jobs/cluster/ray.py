@@ -20,7 +20,6 @@ from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import AttemptLog, Piece, PieceTask, Work
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
-
 PATIENCE = 10.0  # seconds until a cluster must have answered
 
 # Half a processor is reserved for each worker, and there are as many workers as processors: when

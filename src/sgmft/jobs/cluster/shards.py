@@ -29,11 +29,8 @@ from sgmft.utils.checksums import digest_of, short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
 JOB, DONE = "_job.json", "_done.json"
-
 READ_ROWS = 4096  # whose types are looked at together
-
 _NAME = re.compile(r"part-(\d{5,})-(\d{6,})-([0-9a-f]{16})\.parquet")
-
 _MARK = b"sgmft"  # key of the footer's metadata
 
 
@@ -109,12 +106,7 @@ class Shards:
             found.setdefault(piece, summary)
         return found
 
-    def write(
-        self,
-        piece: PieceId,
-        rows: Sequence[Mapping[str, Any]],
-        summary: JobSummary,
-    ) -> None:
+    def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
         """Write the shard of one piece.
 
         Raises:

@@ -10,18 +10,13 @@ from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
-from sgmft.features.encoders.batches import (
-    encode_image_batches,
-    encode_token_ids,
-    graph_runner,
-)
+from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.locator.onnx.manifest import PICTURES, TEXTS, TOKENIZER, Manifest
 from sgmft.utils.onnx_session import Session
 
 BATCH = 8  # pictures, or texts, in one run
-
 TextEncoder = Callable[[Sequence[str], bool], Encoded]
 
 

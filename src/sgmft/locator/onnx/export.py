@@ -117,11 +117,8 @@ def example_inputs(
 
 
 GRAPHS = (HEAD, PICTURES, TEXTS)
-
 FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")
-
 TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
-
 KEPT = ("data", "metrics", "calibration")  # of the training's record
 
 

@@ -12,13 +12,9 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.utils.checksums import FILES, check_file, verify_checksum
 
 FORMAT = 1  # raised when an older sgmft could not read it
-
 MANIFEST = "onnx.json"
-
 FIX = "export the model again"
-
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
-
 HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sgmft.locator.prediction import Predictor
 
 KINDS = ("Conv", "Clip", "Add")  # with ReLU6, a convolution's range is that of what it clips to
-
 PIXELS = 3  # channels of what the first convolution reads
 
 
@@ -90,7 +89,6 @@ def _quiet() -> Iterator[None]:
 
 
 SEEN, BATCH = 128, 8  # pictures that ranges are taken from, and of one run
-
 COMPARED = 128  # posts
 
 
