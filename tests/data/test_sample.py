@@ -1,7 +1,5 @@
 """The sample generator: what it writes, that it repeats itself, and what it refuses."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """What tests of faults share: small disks, commands in this process, results to compare."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

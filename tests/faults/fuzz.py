@@ -6,8 +6,6 @@ The same numbers give the same cases. Ends with 1 on a finding, whose bytes are 
 is used where it is installed (Linux: pip install atheris); without it mutation takes its cases.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import json

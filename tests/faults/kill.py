@@ -9,8 +9,6 @@ standard error. With --forked, commands are forks of a process that has imported
 the moments fall into the work and none into the start of Python and torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

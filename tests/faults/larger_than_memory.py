@@ -6,8 +6,6 @@ files mapped for reading) to that and `--room` of a megabyte count below the siz
 and it trains on all of them. At last it is asked to hold them in memory, and cannot.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import sys

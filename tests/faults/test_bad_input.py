@@ -1,7 +1,5 @@
 """A short run of `fuzz.py`, and every case that ever broke a promise."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import fuzz

@@ -1,7 +1,5 @@
 """Clocks that are wrong, or jump: nothing that is being written is lost."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

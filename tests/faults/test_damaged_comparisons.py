@@ -1,7 +1,5 @@
 """Damaged files of a comparison are named, and their work is done again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A damaged file of a saved model, or of an exported one, is named before it is used."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

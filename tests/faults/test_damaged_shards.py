@@ -1,7 +1,5 @@
 """A damaged feature shard is named and set aside; its posts are encoded anew in the same run."""
 
-from __future__ import annotations
-
 import random
 import warnings
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A disk that is full or read-only: a sentence with the cure, nothing half, then the same end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path

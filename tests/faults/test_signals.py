@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM: a clean stop with the command that continues, and nothing left behind."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 import time

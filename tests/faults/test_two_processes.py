@@ -1,7 +1,5 @@
 """Two processes that fill one feature store at the same time."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

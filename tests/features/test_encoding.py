@@ -1,7 +1,5 @@
 """Posts to features: their order, the reasons of bad ones, and whose features they are."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from threading import Event
 

@@ -1,7 +1,5 @@
 """Encoding into a store by a process that is killed at any moment."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

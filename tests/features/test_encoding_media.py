@@ -1,7 +1,5 @@
 """Posts with videos, animations and live photos, from the table to features and report pages."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import hashlib

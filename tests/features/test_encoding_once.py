@@ -1,7 +1,5 @@
 """Encoding with a store: the same features as without one, and nothing encoded twice."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Features in files that are mapped into memory: the same as in memory, whole, and gone after."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The feature store: exact, readable by others, damage seen, encoders apart."""
 
-from __future__ import annotations
-
 import os
 import random
 import tempfile

@@ -1,7 +1,5 @@
 """What parses Python does so alone: the interpreter fails if two threads do at once."""
 
-from __future__ import annotations
-
 import ast
 
 import torch

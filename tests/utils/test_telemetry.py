@@ -1,7 +1,5 @@
 """onnxruntime keeps nothing that it would send to its makers, whoever uses it through sgmft."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

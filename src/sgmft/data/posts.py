@@ -1,7 +1,5 @@
 """A post: the unit everything else works on."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

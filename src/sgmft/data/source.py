@@ -1,7 +1,5 @@
 """A table of posts and how to read it: the input of every job."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

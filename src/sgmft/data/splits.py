@@ -1,7 +1,5 @@
 """Splits of posts for training and testing, and the fingerprint of a data set."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
@@ -12,7 +10,6 @@ from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 
 _TRIES = 32
-
 _MAX_STEPS = 2_000_000
 
 

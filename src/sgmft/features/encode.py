@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from sgmft.features.store import FeatureStore
 
 CHUNK = 256  # posts encoded together, and written as one shard
-
 MAX_IMAGES = 32  # of one post, frames of its videos counted
-
 MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory together
 
 

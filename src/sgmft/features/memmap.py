@@ -8,8 +8,6 @@ the training ends; an interrupted training finds it again, and so do all process
 which share the pages that the system keeps of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -36,11 +34,8 @@ from sgmft.features.store import FeatureStore
 from sgmft.utils.files import error_reason
 
 CHUNK = 256  # posts in memory at once while the files are written
-
 FORMAT = 1  # of the files
-
 INDEX = "index.safetensors"
-
 UNUSED = 7 * 86_400  # seconds after which files of a training that was never resumed are removed
 
 

@@ -1,7 +1,5 @@
 """Features of posts as arrays: what an encoder computes, the store keeps, and any runtime reads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

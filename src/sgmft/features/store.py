@@ -9,8 +9,6 @@ reader takes for a shard, and its posts are no longer in the store. Nothing is k
 place in a table, so features are found again from any table that holds the same post.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import time
@@ -32,9 +30,7 @@ from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole
 
 FORMAT = 2  # of the shards; a store of another format is not read
-
 OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
-
 STALE = 86_400  # seconds after which temporary files are taken for those of a killed process
 
 

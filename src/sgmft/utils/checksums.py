@@ -1,7 +1,5 @@
 """Checksums of JSON values and files, so that damage is seen when they are read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -13,7 +11,6 @@ from sgmft.utils.files import write_whole
 
 # Key of the checksum in values; the first, so that its line can be deleted by hand.
 CHECKSUM = "digest"
-
 FILES = "files"  # key of the digests of the files that belong to the values
 
 

@@ -1,7 +1,5 @@
 """The shard of a batch that each process has, and a loss that is the mean over the whole batch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

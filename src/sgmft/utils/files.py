@@ -1,7 +1,5 @@
 """Write files whole or not at all, and explain in a sentence why one cannot be written."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -18,7 +16,6 @@ from typing import Any
 from sgmft.errors import SgmftError, SgmftWarning
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 

@@ -1,7 +1,5 @@
 """An ONNX file that is open for running."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

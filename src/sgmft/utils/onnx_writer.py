@@ -1,7 +1,5 @@
 """Write a network as an ONNX file."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence

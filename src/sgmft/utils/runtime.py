@@ -1,7 +1,5 @@
 """The Python process: its allocator, the lock of its parser, and the versions of its packages."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import sys
@@ -9,7 +7,6 @@ from importlib.metadata import version
 from threading import Lock
 
 PARSING = Lock()  # held while Python is parsed: the interpreter fails if two threads do at once
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 

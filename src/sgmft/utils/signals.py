@@ -1,7 +1,5 @@
 """How processes end: by a signal, after cleaning up, and with the process that started them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

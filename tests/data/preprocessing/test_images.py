@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import os
 import warnings
@@ -15,7 +13,6 @@ from sgmft.data.preprocessing.images import ImageError, decode_image, load_image
 from sgmft.errors import SgmftError
 
 pytestmark = pytest.mark.filterwarnings("error")
-
 LOSSY = {"JPEG": 4, "WEBP": 6, "AVIF": 6}
 
 

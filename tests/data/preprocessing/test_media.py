@@ -1,7 +1,5 @@
 """Which pictures a file gives: of videos, animations, motion photos, and stills as ever."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Videos and animations that are damaged, hostile, too large or too slow."""
 
-from __future__ import annotations
-
 import logging
 import struct
 

@@ -1,7 +1,5 @@
 """Where cases come from: random mutation of good input, hypothesis, atheris."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

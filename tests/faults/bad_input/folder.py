@@ -1,7 +1,5 @@
 """The folder a table is read from: a picture, and links that lead out of it."""
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import tempfile

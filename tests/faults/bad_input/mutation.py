@@ -1,7 +1,5 @@
 """Random mutation of good bytes: the same generator, the same bytes."""
 
-from __future__ import annotations
-
 import random
 import struct
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Pictures and videos: any bytes are squares of pixels, or one sentence."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cache
 

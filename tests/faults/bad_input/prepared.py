@@ -1,7 +1,5 @@
 """Whole posts: a text and up to three files, to what an encoder is given, and encoded."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Rows that were read are written again in one of the formats, and keep their values."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Mapping, Sequence

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).resolve()
 sys.path[:0] = [str(_HERE.parents[3] / "src"), str(_HERE.parents[2]), str(_HERE.parents[1])]
-
 MEMORY = 2 << 30  # bytes of data: a picture of 89 million pixels, opaque and transparent, and more
 SILENT = 150  # seconds without an end of a case
 ENOUGH = 5  # findings, after which there is nothing new

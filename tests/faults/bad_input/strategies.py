@@ -1,7 +1,5 @@
 """Hypothesis's input for each target: well-formed more often than by mutation."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -16,7 +14,6 @@ from bad_input.target import Target
 from hypothesis import strategies as st
 
 Bytes = st.SearchStrategy[bytes]
-
 _odd = st.sampled_from([word.decode("utf-8", "replace") for word in WORDS if len(word) < 400])
 _texts = st.text(st.characters(), max_size=12) | _odd  # lone surrogates among them
 _names = st.sampled_from(["text", "image", "images", "file_name", "id", "label", "user"]) | _texts

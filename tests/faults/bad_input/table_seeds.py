@@ -1,7 +1,5 @@
 """Small good tables of every kind, and tokens that matter to their readers."""
 
-from __future__ import annotations
-
 import io
 import json
 from datetime import UTC, date, datetime

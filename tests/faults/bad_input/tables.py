@@ -1,7 +1,5 @@
 """Tables: any bytes are posts, each row with its reason if it is bad, or one sentence."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

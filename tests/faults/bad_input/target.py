@@ -1,7 +1,5 @@
 """What is tested, and the outcome of a case."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

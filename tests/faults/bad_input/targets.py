@@ -1,7 +1,5 @@
 """All targets by name."""
 
-from __future__ import annotations
-
 from bad_input.pictures import PICTURES
 from bad_input.prepared import PREPARED
 from bad_input.tables import TABLES

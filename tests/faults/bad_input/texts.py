@@ -1,7 +1,5 @@
 """Texts: whatever is written, cleaning gives text, and twice gives the same as once."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

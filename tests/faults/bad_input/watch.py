@@ -1,7 +1,5 @@
 """Side effects that reading may not have: warnings, other files, network, processes."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings

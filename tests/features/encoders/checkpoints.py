@@ -1,7 +1,5 @@
 """A tiny Chinese-CLIP checkpoint and its encoder, with texts and pictures to encode."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Chinese-CLIP features against the library's own forward pass, on a tiny checkpoint."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Chinese-CLIP checkpoints: what is read, told apart, refused, and looked for on the hub."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """The encoder of words as numbers: each word's own number, and `compact`'s picture features."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The embedded encoder: shapes, its two networks against their plain selves, and its manners."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

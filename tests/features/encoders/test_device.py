@@ -1,7 +1,5 @@
 """Batches are as large as memory and caches allow, and the same in every run."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """On a CPU with ONNX Runtime pictures go through a graph: the same features, made once, kept."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Image preprocessing: any picture file to a square of RGB pixels (paper, section 4.2)."""
 
-from __future__ import annotations
-
 import io
 import stat
 import warnings
@@ -27,9 +25,7 @@ from PIL import (
 from sgmft.errors import Message, SgmftError, make_printable
 
 _lock = Lock()
-
 _threads = 0
-
 _filters = warnings.catch_warnings()
 
 

@@ -1,7 +1,5 @@
 """From one file of a post to its pictures: a still, an animation, a video, a motion photo."""
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +24,6 @@ MAX_FRAMES = 4
 """The most pictures taken from one file."""
 
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
-
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
 

@@ -1,7 +1,5 @@
 """Hashed character n-grams: the text features of linear models, without an encoder."""
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Iterator
@@ -10,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKETS = 2**24  # hash values
-
 MAX_CHARACTERS = 1_000  # of a text; the rest is ignored
-
 UNSPACED, SPACED = range(1, 4), range(2, 6)  # lengths n
 
 # Scripts written without spaces: Thai to Khmer, kana, Han, and their later planes.

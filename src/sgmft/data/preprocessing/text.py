@@ -1,7 +1,5 @@
 """Text preprocessing: cleaning and segmentation before an encoder (paper, section 4.2)."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 import warnings
@@ -60,9 +58,7 @@ CLEANINGS: dict[str, Cleaning] = {
 """The named cleanings; "light" and "none" leave sentences whole, for pre-trained encoders."""
 
 _NAME = r"[\w-]{1,30}(?:\.[A-Za-z0-9_]+){0,5}"
-
 _URL_CHARACTER = r"(?!//@|#[^#\s]+#)(?:[A-Za-z0-9\-._~:/?#!$&'()*+,;=%]|(?<=[^/]/)@(?=\w))"
-
 _URL_TAIL = rf"(?:(?:{_URL_CHARACTER})*(?<![.,;:!?'()]))?"
 
 _TLD = (
@@ -89,7 +85,6 @@ _MENTION = re.compile(
 )
 
 _HASH = re.compile("#(?!\ufe0f?\u20e3)")  # not the key cap, which is an emoji
-
 _EMOTICON = re.compile(r"\[[^\W\d_][\w-]{0,7}\]")
 
 _HAN = re.compile(
@@ -98,9 +93,7 @@ _HAN = re.compile(
 
 # Letters jieba does not know, which it would return one by one: accented Latin, Cyrillic, kana, ...
 _LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u1fff\u3041-\u30fa\u30fc-\u30ff\uac00-\ud7af"
-
 _UNKNOWN_WORD = re.compile(rf"((?<![A-Za-z0-9])[A-Za-z0-9]*[{_LETTERS}][A-Za-z0-9{_LETTERS}]*)")
-
 _JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
 
 _BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {

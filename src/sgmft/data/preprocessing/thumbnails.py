@@ -1,7 +1,5 @@
 """Thumbnails as `data:` URLs, to be embedded in a page."""
 
-from __future__ import annotations
-
 import base64
 import io
 import warnings

@@ -1,7 +1,5 @@
 """A small drawing board: shapes in units of the picture's height, colours by hue."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -10,9 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Color = tuple[int, ...]
-
 Point = tuple[float, float]
-
 T = TypeVar("T")
 
 

@@ -1,7 +1,5 @@
 """Rows that are broken, or merely odd, in the ways real tables are."""
 
-from __future__ import annotations
-
 import json
 import struct
 import zlib
@@ -17,7 +15,6 @@ from sgmft.data.synthetic.scenes import draw_scene
 from sgmft.data.synthetic.texts import write_text
 
 Row = dict[str, Any]
-
 Damage = Callable[[Row, Path], object]
 
 

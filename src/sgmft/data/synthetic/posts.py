@@ -1,7 +1,5 @@
 """Synthetic posts: who writes from where, which modality tells the place, and the post itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,11 @@ from sgmft.data.synthetic.scenes import draw_scene
 from sgmft.data.synthetic.texts import PLACES, phrases, write_text
 
 BLOCK = len(PLACES)  # posts in which each label occurs once
-
 FOLD = 5  # blocks in which each label is a test post once
-
 NO_PICTURE = 0.285  # of the posts whose text alone tells the place
-
 NO_TEXT = 0.136  # of the posts whose pictures alone tell it
-
 ELSEWHERE = 0.65  # of the posts whose text alone tells it and that have pictures: another place
-
 FORMATS = {"jpg": 0.94, "png": 0.03, "webp": 0.02, "gif": 0.01}
-
 QUALITY = 80  # of JPEG and WebP
 
 

@@ -1,7 +1,5 @@
 """Pictures of places: one scene for each, drawn and then degraded as telephones degrade them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from math import cos, pi, sin
 
@@ -12,9 +10,7 @@ from PIL import Image, ImageFilter
 from sgmft.data.synthetic.canvas import Canvas, Color, shade
 
 INK, WHITE, SKIN, GOLD = (40, 38, 46), (247, 246, 242), (226, 184, 156), (255, 214, 120)
-
 Pixels = npt.NDArray[np.uint8]
-
 SIZES = ((320, 240), (320, 240), (240, 320), (256, 256), (336, 189), (300, 200), (360, 270))
 
 

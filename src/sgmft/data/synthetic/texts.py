@@ -1,7 +1,5 @@
 """Texts of posts in simplified Chinese, composed from `phrases/*.toml` and made noisy."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,9 +8,7 @@ from importlib.resources import files
 import numpy as np
 
 Phrases = Mapping[str, Sequence[str]]
-
 ALPHABET = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-
 PLACES = ("Home", "School", "Work", "Shopping Center", "Cinema", "Travel", "Restaurant")
 
 

@@ -1,7 +1,5 @@
 """Raw tables, which every format is read into, and the description of a format."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

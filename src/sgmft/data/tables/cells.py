@@ -1,7 +1,5 @@
 """Cells of tables as text, as plain values and as JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """CSV and TSV."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from functools import partial

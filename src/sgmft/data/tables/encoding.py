@@ -1,7 +1,5 @@
 """The character encoding of a text file."""
 
-from __future__ import annotations
-
 import codecs
 import re
 import warnings
@@ -11,7 +9,6 @@ from typing import NamedTuple
 from sgmft.errors import SgmftError, SgmftWarning
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
-
 _PRIVATE = re.compile("[\ue000-\uf8ff]")  # what Big5 or Shift-JIS often is in GB18030, and no text
 
 

@@ -1,7 +1,5 @@
 """The registry of table formats: a new one is a file beside this one, and a line in `FORMATS`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sgmft.data.tables.base import TableFormat
@@ -18,9 +16,7 @@ FORMATS: tuple[TableFormat, ...] = (
 )
 
 READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
-
 WRITABLE = tuple(suffix for kind in FORMATS if kind.write for suffix in kind.suffixes)
-
 STREAMED = tuple(suffix for kind in FORMATS if kind.streamed for suffix in kind.suffixes)
 
 

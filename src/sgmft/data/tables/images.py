@@ -1,7 +1,5 @@
 """From the image cell of a table to picture files."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

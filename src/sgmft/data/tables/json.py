@@ -1,7 +1,5 @@
 """JSON lines, and JSON lists of records, among them the exports of Label Studio."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys
@@ -97,7 +95,6 @@ class StandardOutputWriter:
 
 
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
-
 JSON = TableFormat((".json",), open_json, streamed=False)
 
 

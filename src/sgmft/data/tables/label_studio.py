@@ -4,8 +4,6 @@ Pictures of tasks have addresses of Label Studio's local files, relative to the 
 table; an export that is saved in that folder finds them again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import warnings
@@ -25,7 +23,6 @@ CONTROL = "label"
 """Name of the choice control of the tasks, and so of the column in an export of them."""
 
 _LOCAL_FILES, _UPLOAD = "/data/local-files/?d=", "/data/upload/"
-
 _OF_ANNOTATIONS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
 
 

@@ -3,8 +3,6 @@
 Arrow takes long to import, so every function imports it for itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -18,7 +16,6 @@ GROUP_ROWS = 4096
 """Rows per row group; they wait in memory until so many have come."""
 
 _BATCH_ROWS, _BATCH_BYTES = 1024, 64 * 1024 * 1024  # read at once
-
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
 

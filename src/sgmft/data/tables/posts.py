@@ -1,7 +1,5 @@
 """Posts from the rows of a table."""
 
-from __future__ import annotations
-
 import difflib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Which tables a path stands for, and the raw rows of one table, whatever its format."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The protocol of encoders, so that a model never knows which one it has."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -10,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-
 Images = NDArray[np.uint8]
-
 IMAGE_OUTPUTS = ("pooled", "regions")  # of an image graph: (N, D), (N, r, D)
 
 

@@ -1,7 +1,5 @@
 """Run images and texts through a network batch by batch, whichever runtime computes it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ projected class tokens of both towers. Token features are the other tokens, proj
 patches are then averaged to a grid.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +22,7 @@ from sgmft.features.encoders.clip_towers import ImageTower, TextTower, fold_quic
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 
 MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
-
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, used where a checkpoint names none
-
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 

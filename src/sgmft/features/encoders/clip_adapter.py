@@ -4,8 +4,6 @@ A folder holds peft's two files and a description of the checkpoint they belong 
 encoder by itself wherever that checkpoint can be found.
 """
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,11 +26,8 @@ from sgmft.utils.checksums import (
 from sgmft.utils.files import writing
 
 DESCRIPTION = "encoder.json"
-
 MATRICES = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
-
 FORMAT = 1
-
 FIX = "copy or train the fine-tuned encoder again"
 
 

@@ -1,7 +1,5 @@
 """Chinese-CLIP checkpoints: from the hub's cache, the hub, or a folder, in the published format."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from contextlib import suppress

@@ -4,8 +4,6 @@ Only the class tokens pass the final norm and projection in the library; token f
 through the same two steps here. Both can be written as ONNX (docs/export.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Choose the device, number format and batch size that this machine computes fastest in."""
 
-from __future__ import annotations
-
 import psutil
 import torch
 

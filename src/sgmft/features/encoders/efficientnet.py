@@ -4,8 +4,6 @@ Their weights come inside Python packages. The two networks see the same image, 
 stand side by side. The encoders `compact` and `cnn` share them.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
@@ -20,11 +18,8 @@ from torch.nn.functional import interpolate
 from sgmft.features.encoders.base import FloatArray, Images
 
 NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the images it was trained on
-
 WIDTH = 1280  # of one network's features
-
 IMAGE_WIDTH, IMAGE_SIZE = WIDTH * len(NETWORKS), max(NETWORKS.values())
-
 MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0..255 to -1..1
 
 

@@ -1,7 +1,5 @@
 """The encoders `compact` and `cnn`: images by EfficientNet-Lite, texts apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version

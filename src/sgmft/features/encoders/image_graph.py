@@ -6,8 +6,6 @@ graph, and on a CPU with ONNX Runtime the encoders themselves run it, which take
 time (docs/results.md).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """An encoder whose features are mapped into a space of both modalities, as `sgmft align` learns."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,9 +20,7 @@ from sgmft.utils.checksums import (
 from sgmft.utils.files import make_whole, writing
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
-
 FORMAT = 1
-
 FIX = "copy the aligned encoder, or align it, again"
 
 

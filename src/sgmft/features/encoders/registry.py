@@ -1,7 +1,5 @@
 """The registry of encoders, by name, and folders that hold one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

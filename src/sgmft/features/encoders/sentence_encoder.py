@@ -4,8 +4,6 @@
 its sentence vector, the mean of its words' vectors and their maximum, side by side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +15,6 @@ from sgmft.features.encoders.base import Encoded
 from sgmft.utils.runtime import PARSING
 
 WORD_WIDTH = 512
-
 TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 
 

@@ -5,8 +5,6 @@ of its case-folded form, as three numbers 0..255, which float16 holds exactly;
 `word_embeddings` looks them up. Of 20,000 words about 12 pairs share a number.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 
