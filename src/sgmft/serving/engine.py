@@ -229,7 +229,7 @@ class InferenceEngine:
         """
         if len(batch) > 1:
             self._late = 0
-            for request in sorted(batch, key=lambda x: x.size, reverse=True):
+            for request in sorted(batch, key=lambda x: x.size)[::-1]:  # of one size, in order
                 request.alone = True
                 self._waiting.appendleft(request)
             return
