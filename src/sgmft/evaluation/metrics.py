@@ -59,35 +59,20 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on one set of posts.
+    """The figures of one model on one set of posts."""
 
-    Attributes:
-        labels: the K classes, in the order of every table here.
-        posts: how many posts were evaluated.
-        accuracy: the share of posts whose most probable label is the true one.
-        macro_f1: mean F1 of the classes that occur in the truth or in the predictions.
-        log_loss: mean of -log(probability of the true label), in nats.
-        temperature: that the probabilities were scaled by; 1 is as the network gave them.
-        calibration: of the probabilities.
-        uncalibrated: the same before they were scaled.
-        selective: prediction sets, and accuracy above a least probability.
-        per_class: one entry for each label.
-        confusion: (K, K) posts; rows are true labels, columns are predicted ones.
-        groups: column -> value -> figures, the largest group first.
-    """
-
-    labels: list[str]
-    posts: int
-    accuracy: Interval
-    macro_f1: Interval
-    log_loss: float
-    temperature: float
-    calibration: Calibration
-    uncalibrated: Calibration
-    selective: Selective
-    per_class: list[ClassScore]
-    confusion: list[list[int]]
-    groups: dict[str, dict[str, GroupScore]]
+    labels: list[str]  # the K classes, in the order of every table here
+    posts: int  # how many posts were evaluated
+    accuracy: Interval  # the share of posts whose most probable label is the true one
+    macro_f1: Interval  # mean F1 of the classes that occur in the truth or in the predictions
+    log_loss: float  # mean of -log(probability of the true label), in nats
+    temperature: float  # that the probabilities were scaled by; 1 is as the network gave them
+    calibration: Calibration  # of the probabilities
+    uncalibrated: Calibration  # the same before they were scaled
+    selective: Selective  # prediction sets, and accuracy above a least probability
+    per_class: list[ClassScore]  # one entry for each label
+    confusion: list[list[int]]  # (K, K) posts; rows are true labels, columns are predicted ones
+    groups: dict[str, dict[str, GroupScore]]  # column -> value -> figures, the largest group first
 
     def to_dict(self) -> dict[str, Any]:
         """Return lists, dicts, strings and finite numbers only, ready for JSON."""

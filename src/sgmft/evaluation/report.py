@@ -32,21 +32,14 @@ MOST_VALUES = 40
 
 @dataclass(frozen=True)
 class ExamplePost:
-    """A post to show, with what was predicted for it.
+    """A post to show, with what was predicted for it."""
 
-    Attributes:
-        text: as its author wrote it.
-        pictures: files; one that cannot be read is shown as a grey box with the reason.
-        truth: the true label, when known.
-        probabilities: label -> probability; empty when the post could not be predicted.
-        note: anything to say about it.
-    """
-
-    text: str
-    pictures: Sequence[MediaFile] = ()
-    truth: str | None = None
+    text: str  # as its author wrote it
+    pictures: Sequence[MediaFile] = ()  # one that cannot be read is a grey box with the reason
+    truth: str | None = None  # the true label, when known
+    # by label; empty when the post could not be predicted
     probabilities: Mapping[str, float] = field(default_factory=dict)
-    note: str = ""
+    note: str = ""  # anything to say about it
 
 
 def write_evaluation(

@@ -17,23 +17,14 @@ _Cells = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SetScore:
-    """Prediction sets of one promised coverage on N posts.
+    """Prediction sets of one promised coverage on N posts."""
 
-    Attributes:
-        promised: the coverage asked for, in 0..1.
-        achieved: share of posts whose true label is in their set.
-        per_class: the same over the posts of each true label; None for a label without posts.
-        size: mean number of labels in a set.
-        answered: share of sets with exactly one label.
-        accuracy: share of those whose one label is the true one; None where there are none.
-    """
-
-    promised: float
-    achieved: float
-    per_class: dict[str, float | None]
-    size: float
-    answered: float
-    accuracy: float | None
+    promised: float  # the coverage asked for, in 0..1
+    achieved: float  # share of posts whose true label is in their set
+    per_class: dict[str, float | None]  # the same by true label; None for one without posts
+    size: float  # mean number of labels in a set
+    answered: float  # share of sets with exactly one label
+    accuracy: float | None  # share of those whose one label is true; None where there are none
 
 
 @dataclass(frozen=True)
@@ -47,15 +38,10 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Selective:
-    """Both ways to abstain.
+    """Both ways to abstain."""
 
-    Attributes:
-        sets: by promised coverage, ascending; none without held-out posts.
-        curve: from all posts to the surest twentieth.
-    """
-
-    sets: list[SetScore]
-    curve: list[CurvePoint]
+    sets: list[SetScore]  # by promised coverage, ascending; none without held-out posts
+    curve: list[CurvePoint]  # from all posts to the surest twentieth
 
 
 def score_sets(

@@ -30,23 +30,15 @@ CLIP = Tuning(batch_size=64)
 
 @dataclass(frozen=True)
 class AlignmentResult:
-    """The result of an alignment.
+    """The result of an alignment."""
 
-    Attributes:
-        pairs: number of pairs learned from.
-        held_out: number of pairs that recall is measured on.
-        skipped: number of posts left out, by reason.
-        before: recall among the held-out pairs with the encoder as it was; None where its
-            modalities share no space, so that nothing can be found.
-        after: the same with the adapted one.
-        history: of the training.
-    """
-
-    pairs: int
-    held_out: int
-    skipped: dict[str, int]
+    pairs: int  # number of pairs learned from
+    held_out: int  # number of pairs that recall is measured on
+    skipped: dict[str, int]  # number of posts left out, by reason
+    # recall among the held-out pairs with the encoder as it was; None where its modalities share
+    # no space, so that nothing can be found
     before: dict[str, float] | None
-    after: dict[str, float]
+    after: dict[str, float]  # the same with the adapted one
     history: list[Epoch]
 
 

@@ -23,23 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """A `PieceTask`: encode what the store does not have.
-
-    Attributes:
-        sources: the tables.
-        settings: arguments of `load_encoder`.
-        folder: of the store.
-        tokens: whether word and region features are encoded.
-        rows: of a piece; None leaves the tables whole.
-        opened: encoder and store in this process; other machines open them themselves.
-    """
+    """A `PieceTask`: encode what the store does not have."""
 
     sources: list[Source]
-    settings: dict[str, Any]
-    folder: Path
-    tokens: bool
-    rows: int | None
-    opened: tuple[Encoder, FeatureStore] | None = None
+    settings: dict[str, Any]  # arguments of `load_encoder`
+    folder: Path  # of the store
+    tokens: bool  # whether word and region features are encoded
+    rows: int | None  # of a piece; None leaves the tables whole
+    opened: tuple[Encoder, FeatureStore] | None = None  # in this process; others open them
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"opened": None}

@@ -14,17 +14,11 @@ from sgmft.locator.prediction import Prediction
 
 @dataclass(frozen=True)
 class OutputColumns:
-    """The columns of a table of predictions.
+    """The columns of a table of predictions."""
 
-    Attributes:
-        renamed: name of each column of the input, and the name under which it is kept.
-        added: the columns that follow.
-        labels: in the order of the probabilities.
-    """
-
-    renamed: dict[str, str]
-    added: list[str]
-    labels: list[str]
+    renamed: dict[str, str]  # name of each column of the input, and the name under which it is kept
+    added: list[str]  # the columns that follow
+    labels: list[str]  # in the order of the probabilities
 
     @classmethod
     def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> OutputColumns:

@@ -75,31 +75,18 @@ class FileSink:
 
 @dataclass(frozen=True)
 class PredictTask:
-    """A `PieceTask`: predict what has not been predicted yet.
-
-    Attributes:
-        sources: the tables.
-        model: where other machines load the model from.
-        rules: of abstention.
-        columns: of the output.
-        sink: where rows go.
-        rows: written together; of a piece, but for a stream.
-        folder: where results go.
-        finished: pieces that are done.
-        stream: posts that are not cut into pieces.
-        predictor: the model, loaded; it is not sent to other machines.
-    """
+    """A `PieceTask`: predict what has not been predicted yet."""
 
     sources: list[Source]
-    model: ModelFolder | None
+    model: ModelFolder | None  # where other machines load the model from
     rules: Abstention
     columns: OutputColumns
-    sink: Sink
-    rows: int
-    folder: Path
-    finished: frozenset[PieceId] = field(default_factory=frozenset)
-    stream: Iterable[Post] | None = None
-    predictor: SupportsPredictions | None = None
+    sink: Sink  # where rows go
+    rows: int  # written together; of a piece, but for a stream
+    folder: Path  # where results go
+    finished: frozenset[PieceId] = field(default_factory=frozenset)  # pieces that are done
+    stream: Iterable[Post] | None = None  # posts that are not cut into pieces
+    predictor: SupportsPredictions | None = None  # loaded; it is not sent to other machines
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"predictor": None}

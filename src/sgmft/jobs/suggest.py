@@ -163,21 +163,13 @@ class Suggestions(NamedTuple):
 
 @dataclass(frozen=True)
 class SuggestResult:
-    """The outcome of `suggest_table`.
+    """The outcome of `suggest_table`."""
 
-    Attributes:
-        summary: posts read, and those that could not be used.
-        posts: how many are suggested.
-        labelled: posts that have a label already.
-        folder: of the table, for Label Studio.
-        config: the labelling configuration, where tasks were written.
-    """
-
-    summary: JobSummary
-    posts: int
-    labelled: int
-    folder: Path
-    config: Path | None
+    summary: JobSummary  # posts read, and those that could not be used
+    posts: int  # how many are suggested
+    labelled: int  # posts that have a label already
+    folder: Path  # of the table, for Label Studio
+    config: Path | None  # the labelling configuration, where tasks were written
 
 
 def suggest_posts(

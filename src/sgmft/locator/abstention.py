@@ -62,15 +62,10 @@ class AbstentionDecision(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOutProbabilities:
-    """Probabilities of N labelled posts that a model has not learned from.
+    """Probabilities of N labelled posts that a model has not learned from."""
 
-    Attributes:
-        probabilities: (N, K), calibrated, rows sum to 1.
-        classes: (N,).
-    """
-
-    probabilities: Numbers
-    classes: NDArray[np.int64]
+    probabilities: Numbers  # (N, K), calibrated, rows sum to 1
+    classes: NDArray[np.int64]  # (N,)
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -29,19 +29,12 @@ MARK = "<!-- written by sgmft -->"
 
 
 class SavedModel(NamedTuple):
-    """A model as it is saved.
+    """A model as it is saved."""
 
-    Attributes:
-        state: the content of config.json.
-        network: the trained network.
-        held_out: probabilities of held-out posts; perhaps none.
-        tuned_encoder: folder of the fine-tuned encoder, if there is one.
-    """
-
-    state: ModelState
+    state: ModelState  # the content of config.json
     network: Network
-    held_out: HeldOutProbabilities
-    tuned_encoder: Path | None
+    held_out: HeldOutProbabilities  # perhaps none
+    tuned_encoder: Path | None  # folder of the fine-tuned encoder, if there is one
 
 
 def save_model(model: SavedModel, folder: Path) -> None:

@@ -23,21 +23,13 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 
 @dataclass
 class TrainingData:
-    """The posts that a model was trained on.
+    """The posts that a model was trained on."""
 
-    Attributes:
-        posts: labelled posts that could be used.
-        train: those of them that the weights were learned from.
-        validation: those held out to choose the epoch.
-        skipped: number of posts left out, by reason.
-        fingerprint: digest of their contents and labels; "" for a zero-shot model.
-    """
-
-    posts: int = 0
-    train: int = 0
-    validation: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    fingerprint: str = ""
+    posts: int = 0  # labelled posts that could be used
+    train: int = 0  # those of them that the weights were learned from
+    validation: int = 0  # those held out to choose the epoch
+    skipped: dict[str, int] = field(default_factory=dict)  # number of posts left out, by reason
+    fingerprint: str = ""  # digest of their contents and labels; "" for a zero-shot model
 
     def to_config(self) -> dict[str, Any]:
         """Return the entry "data" of config.json."""
@@ -48,26 +40,16 @@ class TrainingData:
 
 @dataclass
 class TrainingRecord:
-    """The record of a training.
-
-    Attributes:
-        data: the posts.
-        metrics: validation figures by name; none where no post was held out.
-        temperature: by which logits are divided, so that probabilities are calibrated.
-        history: loss, accuracy, ... of each epoch.
-        tuning: settings with which the encoder was fine-tuned, and whether an epoch of it was
-            `better`; None where the encoder stayed as it is.
-        descriptions: of the labels of a zero-shot model.
-        versions: of the packages that saved the model; none before it is saved.
-    """
+    """The record of a training."""
 
     data: TrainingData = field(default_factory=TrainingData)
-    metrics: dict[str, float] = field(default_factory=dict)
-    temperature: float = 1.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)  # of the held-out posts, if any
+    temperature: float = 1.0  # by which logits are divided, so that probabilities are calibrated
+    history: list[dict[str, Any]] = field(default_factory=list)  # loss, accuracy, ... by epoch
+    # with which the encoder was fine-tuned, and whether an epoch was `better`; None if it was not
     tuning: dict[str, Any] | None = None
-    descriptions: dict[str, list[str]] | None = None
-    versions: dict[str, str] = field(default_factory=dict)
+    descriptions: dict[str, list[str]] | None = None  # of the labels of a zero-shot model
+    versions: dict[str, str] = field(default_factory=dict)  # of packages; none before it is saved
 
     def to_config(self) -> dict[str, Any]:
         """Return the entries of config.json by their names there."""
@@ -100,21 +82,14 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class EncoderState:
-    """The encoder that a model was trained with.
+    """The encoder that a model was trained with."""
 
-    Attributes:
-        name: as `load_encoder` takes it; of a fine-tuned encoder, that of its base.
-        cleaning, patch_grid: as in `SemanticLocator`.
-        fingerprint, weights: as in `EncoderInfo`; a model saved early has no weights, "".
-        files: digests of the files of a fine-tuned encoder, which is saved beside the model.
-    """
-
-    name: str
-    cleaning: str
+    name: str  # as `load_encoder` takes it; of a fine-tuned encoder, that of its base
+    cleaning: str  # as in `SemanticLocator`; `patch_grid` too
     patch_grid: int | None = None
-    fingerprint: str = ""
-    weights: str = ""
-    files: dict[str, str] | None = None
+    fingerprint: str = ""  # as in `EncoderInfo`
+    weights: str = ""  # as in `EncoderInfo`; "" of a model saved early
+    files: dict[str, str] | None = None  # digests of a fine-tuned one's, saved beside the model
 
     def to_config(self) -> dict[str, Any]:
         """Return the entry "encoder" of config.json."""
@@ -128,25 +103,15 @@ class EncoderState:
 
 @dataclass(frozen=True)
 class ModelState:
-    """A saved model but for its weights.
+    """A saved model but for its weights."""
 
-    Attributes:
-        labels: the K labels, in the order of the probabilities.
-        encoder: which it was trained with.
-        method: name of the system.
-        preset: settings of the training, with every replaced one.
-        network: fields of the network's configuration.
-        training: its record.
-        files: digests of the other files, by name; an earlier sgmft wrote none.
-    """
-
-    labels: list[str]
+    labels: list[str]  # the K labels, in the order of the probabilities
     encoder: EncoderState
     method: str
-    preset: Preset
-    network: dict[str, Any]
+    preset: Preset  # settings of the training, with every replaced one
+    network: dict[str, Any]  # fields of the network's configuration
     training: TrainingRecord
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # digests of the other files, if known
 
     def to_config(self) -> dict[str, Any]:
         """Return the values of config.json, with the versions of the packages at work."""

@@ -15,40 +15,28 @@ REFERENCE = DEFAULT  # the row that systems are tested against
 
 @dataclass(frozen=True)
 class Row:
-    """One system or variant, as every table that shows it runs it.
+    """One system or variant, as every table that shows it runs it."""
 
-    Attributes:
-        key: its name, as `--methods` takes it.
-        title: as tables show it.
-        method, preset, settings, cleaning, patch_grid: as `SemanticLocator` takes them.
-        like: the row whose chosen hyper-parameter it uses; by default it has trials of its own.
-        note: what a reader must know.
-    """
-
-    key: str
-    title: str
+    key: str  # its name, as `--methods` takes it
+    title: str  # as tables show it
+    # the next five as `SemanticLocator` takes them
     method: str = "sgmft"
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     cleaning: str | None = None
     patch_grid: int | None = None
-    like: str | None = None
-    note: str = ""
+    like: str | None = None  # the row whose tuned setting it uses; None has trials of its own
+    note: str = ""  # what a reader must know
 
 
 class TablePlan(NamedTuple):
-    """A table.
-
-    Attributes:
-        rows: their keys, each with the paper's accuracy in percent where it prints one.
-        reference: the row that the others are tested against.
-    """
+    """A table."""
 
     number: str
     title: str
     about: str
-    rows: Mapping[str, float | None]
-    reference: str = REFERENCE
+    rows: Mapping[str, float | None]  # key -> accuracy in percent, where the paper prints one
+    reference: str = REFERENCE  # the row that the others are tested against
 
 
 class FigurePlan(NamedTuple):
@@ -210,28 +198,17 @@ def _fusions() -> list[str]:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is compared, and how thoroughly.
-
-    Attributes:
-        tables, figures: what the report shows.
-        encoder: whose features the systems work on.
-        seeds: S; runs use seeds 0 to S - 1, trials seed 0.
-        trials: values of its tuned setting that each system tries on held-out posts.
-        epochs: at most, whatever a preset says; None leaves the presets'.
-        workers: processes.
-        device: as in `sgmft.training.trainer.train`.
-        finished_only: run nothing, and show what is finished.
-    """
+    """What is compared, and how thoroughly."""
 
     tables: Sequence[TablePlan]
     figures: Sequence[FigurePlan]
-    encoder: str = "compact"
-    seeds: int = 5
-    trials: int = 3
-    epochs: int | None = None
-    workers: int = 1
-    device: str | None = None
-    finished_only: bool = False
+    encoder: str = "compact"  # whose features the systems work on
+    seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
+    trials: int = 3  # values of its tuned setting that each system tries on held-out posts
+    epochs: int | None = None  # at most, whatever a preset says; None leaves the presets'
+    workers: int = 1  # processes
+    device: str | None = None  # as in `sgmft.training.trainer.train`
+    finished_only: bool = False  # run nothing, and show what is finished
 
     def rows(self) -> list[Row]:
         """Return every row that must run, in the order of the tables.

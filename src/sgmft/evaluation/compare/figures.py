@@ -42,18 +42,12 @@ class TsnePanel(NamedTuple):
 
 
 class ReportFigure(NamedTuple):
-    """One figure of the report.
+    """One figure of the report."""
 
-    Attributes:
-        number: "6", "8" or "9" as in the paper.
-        svg: the drawing, as text to put into a page.
-        files: names of the files written beside the report, relative to it.
-    """
-
-    number: str
+    number: str  # "6", "8" or "9" as in the paper
     title: str
-    svg: str
-    files: Sequence[str] = ()
+    svg: str  # the drawing, as text to put into a page
+    files: Sequence[str] = ()  # names of the files written beside the report, relative to it
 
 
 def project_representations(

@@ -31,15 +31,10 @@ OnEncoded = Callable[[str, int], None]  # an encoder setting, and how many posts
 
 @dataclass(frozen=True)
 class Split:
-    """How posts are divided.
+    """How posts are divided."""
 
-    Attributes:
-        test: (column, value) of the test posts; None draws them.
-        by: "label", "user", or "auto": by user where the posts name two users or more.
-    """
-
-    test: tuple[str, str] | None = None
-    by: str = "auto"
+    test: tuple[str, str] | None = None  # (column, value) of the test posts; None draws them
+    by: str = "auto"  # "label", "user", or "auto": by user where the posts name two users or more
 
 
 class EncoderSetting(NamedTuple):
@@ -57,48 +52,28 @@ class EncoderSetting(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedSetting:
-    """Where the features of one encoder setting are.
+    """Where the features of one encoder setting are."""
 
-    Attributes:
-        info: the encoder's `EncoderInfo`, as a mapping.
-        tokens: whether the store holds word and region features.
-        prompts: method -> label -> (Dt,) its encoded prompts, for methods that ask for them.
-    """
-
-    info: dict[str, Any]
-    tokens: bool
-    prompts: dict[str, dict[str, list[float]]]
+    info: dict[str, Any]  # the encoder's `EncoderInfo`, as a mapping
+    tokens: bool  # whether the store holds word and region features
+    prompts: dict[str, dict[str, list[float]]]  # method -> label -> (Dt,), where it asks for them
 
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """The posts of a comparison, as workers read them from `data.json`.
+    """The posts of a comparison, as workers read them from `data.json`."""
 
-    Attributes:
-        labels: K names.
-        keys: content key of each of N posts.
-        classes: class of each.
-        test: whether each is a test post.
-        held_out: positions of the validation posts among all posts; none is a test post.
-        places: where each post stands in its table, and its id.
-        groups: column -> value of each post.
-        store: folder of the feature store.
-        encoded: by `EncoderSetting.key`.
-        read: how many posts the table has.
-        left_out: why posts could not be used, and how many.
-    """
-
-    labels: list[str]
-    keys: list[str]
-    classes: list[int]
-    test: list[bool]
-    held_out: list[int]
-    places: list[tuple[str, str]]
-    groups: dict[str, list[str]]
-    store: str
-    encoded: dict[str, EncodedSetting]
-    read: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
+    labels: list[str]  # K names
+    keys: list[str]  # content key of each of N posts
+    classes: list[int]  # class of each
+    test: list[bool]  # whether each is a test post
+    held_out: list[int]  # positions of the validation posts among all posts; none is a test post
+    places: list[tuple[str, str]]  # where each post stands in its table, and its id
+    groups: dict[str, list[str]]  # column -> value of each post
+    store: str  # folder of the feature store
+    encoded: dict[str, EncodedSetting]  # by `EncoderSetting.key`
+    read: int = 0  # how many posts the table has
+    left_out: dict[str, int] = field(default_factory=dict)  # posts not used, by reason
 
     @cached_property
     def fingerprint(self) -> str:

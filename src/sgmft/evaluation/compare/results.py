@@ -27,48 +27,29 @@ from sgmft.utils.files import make_whole, writing
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        key: the row's name, as `--methods` takes it.
-        title: as the table shows it.
-        paper: accuracy the paper prints for it, in percent, on its own data; None without one.
-        summary: None where every run failed or none is finished.
-        against: None for the reference itself.
-        parameters: trainable ones.
-        seconds: median training time of one run, trials not counted.
-        setting: what the trials chose, as text ("learning_rate=0.001"); "" for nothing to choose.
-        note: what a reader must know of this row.
-        failed: reasons of failed runs, empty when all finished.
-    """
-
-    key: str
-    title: str
-    paper: float | None = None
-    summary: Summary | None = None
-    against: Difference | None = None
-    parameters: int | None = None
-    seconds: float | None = None
-    setting: str = ""
-    note: str = ""
-    failed: Sequence[str] = ()
+    key: str  # the row's name, as `--methods` takes it
+    title: str  # as the table shows it
+    paper: float | None = None  # accuracy the paper prints for it, in percent, on its own data
+    summary: Summary | None = None  # None where every run failed or none is finished
+    against: Difference | None = None  # None for the reference itself
+    parameters: int | None = None  # trainable ones
+    seconds: float | None = None  # median training time of one run, trials not counted
+    setting: str = ""  # what the trials chose, if anything: "learning_rate=0.001"
+    note: str = ""  # what a reader must know of this row
+    failed: Sequence[str] = ()  # reasons of failed runs, empty when all finished
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """One table of the report.
+    """One table of the report."""
 
-    Attributes:
-        number: "1" to "4" as in the paper, or "5" for ours.
-        about: one or two sentences: what is compared, and what differs from the paper.
-        reference: title of the row that the others are tested against.
-    """
-
-    number: str
+    number: str  # "1" to "4" as in the paper, or "5" for ours
     title: str
-    about: str
+    about: str  # one or two sentences: what is compared, and what differs from the paper
     lines: Sequence[ResultRow]
-    reference: str
+    reference: str  # title of the row that the others are tested against
 
 
 def read_predictions(

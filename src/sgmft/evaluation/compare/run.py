@@ -38,44 +38,26 @@ Record = dict[str, Any]  # what a run found, as its file in cells/ has it
 
 @dataclass(frozen=True)
 class TrialChoice:
-    """What trials chose for a row.
+    """What trials chose for a row."""
 
-    Attributes:
-        settings: replaced in its preset.
-        epochs: of a run on all training posts.
-    """
-
-    settings: Mapping[str, float]
-    epochs: int
+    settings: Mapping[str, float]  # replaced in its preset
+    epochs: int  # of a run on all training posts
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trial (`choice` is None), or a run on all training posts.
+    """A trial (`choice` is None), or a run on all training posts."""
 
-    Attributes:
-        folder: of the comparison.
-        row: what is trained.
-        features: which of `ComparisonData.encoded`.
-        epochs: at most, whatever the preset says; None leaves it.
-        seed: of weights, order and dropout.
-        settings: replaced in the row's preset, of a trial.
-        choice: what the trials chose.
-        keep_fused: whether the test posts' fused representations are written too.
-        plugins: Python files to load first.
-        device: as in `sgmft.training.trainer.train`.
-    """
-
-    folder: str
+    folder: str  # of the comparison
     row: Row
-    features: str
-    epochs: int | None = None
-    seed: int = 0
-    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    features: str  # which of `ComparisonData.encoded`
+    epochs: int | None = None  # at most, whatever the preset says; None leaves it
+    seed: int = 0  # of weights, order and dropout
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of a trial
     choice: TrialChoice | None = None
-    keep_fused: bool = False
-    plugins: tuple[str, ...] = ()
-    device: str | None = None
+    keep_fused: bool = False  # whether the test posts' fused representations are written too
+    plugins: tuple[str, ...] = ()  # Python files to load first
+    device: str | None = None  # as in `sgmft.training.trainer.train`
 
     @property
     def preset(self) -> Preset:

@@ -53,22 +53,15 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of one row.
+    """The figures of one row."""
 
-    Attributes:
-        seeds: S, how many runs are behind them.
-        posts: N, how many test posts.
-        accuracy, macro_f1, calibration_error: in 0..1; the last is the expected calibration error.
-        per_class: means over seeds, one entry a label.
-        groups: column -> value -> (posts, mean accuracy), the largest group first.
-    """
-
-    seeds: int
-    posts: int
-    accuracy: Estimate
+    seeds: int  # S, how many runs are behind them
+    posts: int  # N, how many test posts
+    accuracy: Estimate  # in 0..1, as the next two
     macro_f1: Estimate
-    calibration_error: Estimate
-    per_class: Sequence[ClassScore]
+    calibration_error: Estimate  # the expected calibration error
+    per_class: Sequence[ClassScore]  # means over seeds, one entry a label
+    # column -> value -> (posts, mean accuracy), the largest group first
     groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
 
 

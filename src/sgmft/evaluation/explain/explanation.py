@@ -12,33 +12,21 @@ from sgmft.utils.files import nan_to_none
 
 @dataclass(frozen=True)
 class PartAttribution:
-    """The text or a picture.
+    """The text or a picture."""
 
-    Attributes:
-        name: "text", "picture", or "picture 1", "picture 2", ... where there are several.
-        contribution: to the label's probability; a Shapley value.
-        alone: the label that the model gives to this part on its own.
-    """
-
-    name: str
-    contribution: float
-    alone: str
+    name: str  # "text", "picture", or "picture 1", "picture 2", ... where there are several.
+    contribution: float  # to the label's probability; a Shapley value
+    alone: str  # the label that the model gives to this part on its own
 
 
 @dataclass(frozen=True)
 class WordAttribution:
-    """A word, or words in a row where a text is long.
+    """A word, or words in a row where a text is long."""
 
-    Attributes:
-        text: as the encoder reads it.
-        start, end: where it stands in the text as its author wrote it; equal where it is not found.
-        contribution: what the label's probability loses when the word is deleted.
-    """
-
-    text: str
-    start: int
-    end: int
-    contribution: float
+    text: str  # as the encoder reads it
+    start: int  # where it stands in the text as its author wrote it
+    end: int  # equal to `start` where it is not found
+    contribution: float  # what the label's probability loses when the word is deleted
 
 
 @dataclass(frozen=True)

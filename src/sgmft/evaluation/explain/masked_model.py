@@ -33,20 +33,13 @@ class UnexplainableError(SgmftError):
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """The parts of a trained locator that explaining needs.
+    """The parts of a trained locator that explaining needs."""
 
-    Attributes:
-        encoder, network: posts to features, features to logits.
-        tokens: whether the network needs word and region features.
-        labels: the K labels, in the order of the logits.
-        temperature: by which logits are divided.
-    """
-
-    encoder: Encoder
-    network: Network
-    tokens: bool
-    labels: Sequence[str]
-    temperature: float
+    encoder: Encoder  # posts to features
+    network: Network  # features to logits
+    tokens: bool  # whether the network needs word and region features
+    labels: Sequence[str]  # the K labels, in the order of the logits
+    temperature: float  # by which logits are divided
 
 
 class MaskedPredictor:

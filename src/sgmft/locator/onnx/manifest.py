@@ -28,21 +28,13 @@ def is_exported(folder: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The settings that the runtime needs.
+    """The settings that the runtime needs."""
 
-    Attributes:
-        labels: K, in the order of the probabilities.
-        tokens: whether the head reads word and region features.
-        info: of the encoder.
-        texts: kind of the text encoder: "compact", "cnn" or "chinese-clip".
-        max_words: bounds a text's tokens.
-    """
-
-    labels: list[str]
-    tokens: bool
-    info: EncoderInfo
-    texts: str
-    max_words: int
+    labels: list[str]  # K, in the order of the probabilities
+    tokens: bool  # whether the head reads word and region features
+    info: EncoderInfo  # of the encoder
+    texts: str  # kind of the text encoder: "compact", "cnn" or "chinese-clip"
+    max_words: int  # bounds a text's tokens
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
