@@ -21,7 +21,7 @@ from measuring import in_turns, least_cosine, print_row
 from PIL import Image
 
 from sgmft import Post
-from sgmft.data.preprocessing.images import load_image
+from sgmft.data.preprocessing.images import decode_image, read_image
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import read_posts
 from sgmft.features.encode import encode_all
@@ -69,7 +69,9 @@ def main() -> None:
 
         def stages() -> dict[str, float]:
             began = [time.perf_counter()]
-            pixels = np.stack([load_image(p.images[0], encoder.info.image_size) for p in posts])
+            pixels = np.stack(
+                [decode_image(read_image(p.images[0]), "a", encoder.info.image_size) for p in posts]
+            )
             began.append(time.perf_counter())
             encoder.encode_texts([post.text for post in posts], False)
             began.append(time.perf_counter())

@@ -10,6 +10,7 @@ from recording_encoder import IMAGE, SIZE, TEXT, WORD, RecordingEncoder, by_id, 
 from recording_encoder import files as files
 from recording_encoder import posts as posts
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.images import decode_image
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.encoders.base import Encoded
@@ -47,15 +48,16 @@ def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> Non
     for c in chunks:
         assert c.good == [i for i, post in enumerate(c.posts) if post.error is None]
         assert len(c.keys) == len(c.rows) == len(c.good)
+    missing = next(post.error for post in seen if post.id == "missing")
+    assert missing.template == "there is no file {name}", "it can still be translated"
 
 
 def test_features_belong_to_their_posts(posts, files) -> None:
     encoder = RecordingEncoder()
     found = by_id(list(encode_posts(posts, encoder, tokens=True, chunk=6)))
-    from sgmft.data.preprocessing.images import load_image  # what a post's picture is by itself
 
-    def picture(name: str) -> Encoded:
-        return encoder.encode_images(load_image(files[name], SIZE)[None], True)
+    def picture(name: str) -> Encoded:  # by itself
+        return encoder.encode_images(decode_image(files[name].read_bytes(), name, SIZE)[None], True)
 
     both, three, swapped = found["both"], found["three"], found["three, other order"]
     home = encoder.encode_texts(["在家看书"], True)

@@ -2,6 +2,7 @@ import io
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ from PIL import Image
 
 import image_files as made
 from sgmft.data.preprocessing import images
-from sgmft.data.preprocessing.images import ImageError, decode_image, load_image, read_image
+from sgmft.data.preprocessing.images import ImageError, decode_image, read_image
 from sgmft.errors import SgmftError
 
 pytestmark = pytest.mark.filterwarnings("error")
 LOSSY = {"JPEG": 4, "WEBP": 6, "AVIF": 6}
+
+
+def load_image(path, size: int = 224) -> np.ndarray:
+    return decode_image(read_image(path), Path(path).name, size)
 
 
 def middle(data: bytes, size: int = 8) -> list[int]:
@@ -86,16 +91,7 @@ def test_size_must_be_positive(size):
 
 # --- odd but good files ----------------------------------------------------------------------
 
-TURNED = {
-    1: "RGBW",
-    2: "GRWB",
-    3: "WBGR",
-    4: "BWRG",
-    5: "RBGW",
-    6: "BRWG",
-    7: "WGBR",
-    8: "GWRB",
-}
+TURNED = {1: "RGBW", 2: "GRWB", 3: "WBGR", 4: "BWRG", 5: "RBGW", 6: "BRWG", 7: "WGBR", 8: "GWRB"}
 COLORS = {"R": made.RED, "G": made.GREEN, "B": made.BLUE, "W": made.WHITE}
 
 

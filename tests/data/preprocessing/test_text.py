@@ -233,10 +233,7 @@ def test_limit():
 HEAVY = "今天吃饭 a 龘 @ //转发微博 #a http:// a. [a / ﷺ aé :// www."
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [*HEAVY.split(), "\0", " ", FAMILY],
-)
+@pytest.mark.parametrize("unit", [*HEAVY.split(), "\0", " ", FAMILY])
 @pytest.mark.parametrize("cleaning", [PAPER, LIGHT])
 def test_a_million_characters(unit, cleaning):
     split_words("学校", PAPER)  # loads the dictionary

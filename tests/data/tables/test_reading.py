@@ -26,9 +26,7 @@ from sgmft.errors import SgmftError, SgmftWarning
 
 CHINESE = "text,label\n在电影院看电影，爆米花真香,Cinema\n上课中,School\n"
 in_one_folder = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

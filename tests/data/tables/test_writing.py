@@ -14,9 +14,7 @@ from sgmft.errors import SgmftError
 
 FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]
 in_one_folder = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 awkward = st.text(max_size=12) | st.sampled_from(
     ["a\nb", "a\r\nb", "\r", '"', 'x"y', ",", ";", "\t", "😀", " a ", "=1+1", "\ufeff", "\0", "|"]

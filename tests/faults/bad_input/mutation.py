@@ -75,16 +75,4 @@ def _word(data: bytearray, _s: object, words: Sequence[bytes], rng: random.Rando
         data[at : at + rng.choice((0, 0, 1, 6))] = rng.choice(words) * rng.choice((1, 1, 1, 3))
 
 
-_STEPS = (
-    _flip,
-    _set,
-    _number,
-    _cut,
-    _leave_out,
-    _repeat,
-    _splice,
-    _insert,
-    _word,
-    _word,
-    _word,
-)
+_STEPS = (_flip, _set, _number, _cut, _leave_out, _repeat, _splice, _insert, _word, _word, _word)

@@ -26,10 +26,7 @@ def check_file(data: bytes) -> Outcome:
             promise("a.jpg" in str(error), f"a reason names no file: {error}")
             return Outcome(refused=Counter([one_line(str(error))]))
     promise(1 <= len(pictures) <= MAX_FRAMES, f"{len(pictures)} pictures")
-    promise(
-        several or len(pictures) == 1,
-        "several pictures where one is expected",
-    )
+    promise(several or len(pictures) == 1, "several pictures where one is expected")
     for pixels in pictures:
         promise(pixels.shape == (SIZE, SIZE, 3), f"pixels of shape {pixels.shape}")
         promise(pixels.dtype == np.uint8, f"pixels of type {pixels.dtype}")

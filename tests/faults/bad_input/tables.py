@@ -94,11 +94,7 @@ def _count_nothing(data: bytes, posts: list[Post]) -> None:
     """Nothing is known of how many rows there must be."""
 
 
-_COUNTS = {
-    ".csv": _count_cells,
-    ".tsv": partial(_count_cells, marks="\t"),
-    ".jsonl": _count_lines,
-}
+_COUNTS = {".csv": _count_cells, ".tsv": partial(_count_cells, marks="\t"), ".jsonl": _count_lines}
 
 TABLES = [
     Target(

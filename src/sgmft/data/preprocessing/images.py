@@ -52,13 +52,11 @@ def silence_pillow() -> Iterator[None]:
                 _filters.__exit__(None, None, None)
 
 
-MAX_PIXELS = 89_478_485
-"""Larger pictures are refused from their header; Pillow warns from the same number on."""
-
-MAX_BYTES = 64 * 1024 * 1024
-"""Larger files are refused unread (64 MiB)."""
-
+MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow warns above it
+MAX_BYTES = 64 * 1024 * 1024  # larger files are refused unread (64 MiB)
 Pixels = npt.NDArray[np.uint8]
+CUT_OFF = "{name} is cut off or damaged"
+NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 
 # The plugins are called by the file's first bytes, not through Image.open: it would warn of a
 # large picture before we can refuse it, and try each of some forty formats on hostile bytes.
@@ -98,15 +96,6 @@ _UPRIGHT = {
 
 class ImageError(SgmftError):
     """A picture that cannot be used: one sentence with the file's name; the caller adds where."""
-
-
-def load_image(path: str | Path, size: int = 224) -> Pixels:
-    """Read a picture file as (size, size, 3) RGB; see `decode_image`.
-
-    Raises:
-        ImageError: the file is missing, empty, too large, damaged or not a picture.
-    """
-    return decode_image(read_image(path), Path(path).name, size)
 
 
 def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
@@ -178,12 +167,8 @@ def open_image(
     """Open the bytes of a picture for `square`; whatever fails inside raises ImageError.
 
     Args:
-        data: the whole file.
-        name: the file's name, for messages.
+        data, name: as in `decode_image`.
         file: the same bytes, where they are to be read in another way than plainly.
-
-    Raises:
-        ImageError: as `decode_image` does.
     """
     name = make_printable(name)
     check_size(data, name, MAX_BYTES)
@@ -215,11 +200,9 @@ def open_image(
             most=MAX_PIXELS // 10**6,
         ) from None
     except MemoryError:
-        raise ImageError(
-            "{name} needs more memory than there is, or is damaged", name=name
-        ) from None
+        raise ImageError(NO_MEMORY, name=name) from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is
-        raise ImageError("{name} is cut off or damaged", name=name) from None
+        raise ImageError(CUT_OFF, name=name) from None
 
 
 def count_pixels(data: bytes, name: str) -> int | None:

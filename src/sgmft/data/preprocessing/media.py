@@ -20,9 +20,7 @@ from sgmft.data.preprocessing.images import (
 from sgmft.data.preprocessing.images import squash as squash_picture
 from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, decode_video, is_video
 
-MAX_FRAMES = 4
-"""The most pictures taken from one file."""
-
+MAX_FRAMES = 4  # the most pictures taken from one file
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
@@ -64,17 +62,14 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
     One full-size frame is held at a time. Safe to call from several threads.
 
     Args:
-        data: the whole file.
-        name: the file's name, for messages.
-        size: side of the squares in pixels; 224 in the paper.
-        most: how many pictures at most, 1 or more.
+        data, name, size: as in `decode_image`.
+        most: pictures at the most, from 1.
 
     Returns:
         1 to `most` arrays (size, size, 3), uint8, RGB.
 
     Raises:
-        ImageError: the file is damaged, too large, takes too long, or is neither picture nor
-            video; see `decode_image` and `decode_video`.
+        ImageError: as `decode_image` and `decode_video` do.
     """
     if is_video(data):
         return _decode_video(data, name, size, most)

@@ -12,11 +12,10 @@ from typing import Any
 
 from sgmft.errors import SgmftError
 
-MAX_CHARACTERS = 5000
-"""Longer texts are cut to this many characters before any work; Weibo's own limit is 2000."""
+MAX_CHARACTERS = 5000  # longer texts are cut before any work; Weibo's own limit is 2000
 
+# Words of the English stop list that are kept, as they tell where an author is.
 PLACE_WORDS = frozenset({"home", "room", "rooms", "work", "worked", "working", "works"})
-"""Words of the English stop list that are kept, as they tell where an author is."""
 
 
 @dataclass(frozen=True)

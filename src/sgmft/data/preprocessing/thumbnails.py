@@ -2,18 +2,16 @@
 
 import base64
 import io
-import warnings
 from contextlib import suppress
 
 from PIL import ExifTags, Image
 
 from sgmft.data.posts import MediaFile
-from sgmft.data.preprocessing.images import ImageError, decode_image, squash
+from sgmft.data.preprocessing.images import ImageError, decode_image, open_image, squash
 from sgmft.data.preprocessing.media import MAX_FRAMES, media_name, read_media
 from sgmft.data.preprocessing.videos import decode_video, is_video
 
-SIDE = 280
-"""The longer side of a thumbnail, in pixels: about 10 kB of JPEG."""
+SIDE = 280  # the longer side of a thumbnail, in pixels: about 10 kB of JPEG
 
 
 def make_thumbnail(file: MediaFile) -> str:
@@ -45,12 +43,10 @@ def to_data_url(picture: Image.Image) -> str:
 
 def _proportions(data: bytes) -> tuple[int, int]:
     """Return the width and height, upright, of a picture that has been decoded before."""
-    with suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata
-        with Image.open(io.BytesIO(data)) as picture:
-            width, height = picture.size
-            lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (height, width) if lying else (width, height)
+    with suppress(Exception), open_image(data, "") as picture:
+        width, height = picture.size
+        lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (height, width) if lying else (width, height)
     return SIDE, SIDE
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from sgmft.data.preprocessing.images import ImageError
+from sgmft.data.preprocessing.images import CUT_OFF, NO_MEMORY, ImageError
 from sgmft.errors import Message, make_printable
 
 if TYPE_CHECKING:
@@ -18,19 +18,14 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-MAX_SECONDS = 20.0
-"""The most processor time for one file; waiting for a busy machine does not count."""
+MAX_SECONDS = 20.0  # of processor time for one file; waiting for a busy machine does not count
 
 
 class TimedFile(io.BytesIO):
     """The bytes of a file that take a limited time to read, from now on.
 
     Once the time is over the file seems to end, which stops a decoder at its next read, and
-    `check` raises the reason. For use in one thread.
-
-    Args:
-        data: the whole file.
-        name: its name, for messages.
+    `check` raises the reason, with the file's name. For use in one thread.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -52,18 +47,10 @@ class TimedFile(io.BytesIO):
             )
 
 
-MAX_VIDEO_BYTES = 256 * 1024 * 1024
-"""Larger files are refused unread (256 MiB)."""
-
-MAX_VIDEO_PIXELS = 16_000_000
-"""The largest frame, about 5300 x 3000; a decoder keeps up to 17 of them in memory."""
-
-MAX_TIMES = 1_000_000
-"""The most frames of one video: nine hours at 30 a second."""
-
-MAX_BOXES = 100_000
-"""The most parts of an MP4 that are visited to find its end."""
-
+MAX_VIDEO_BYTES = 256 * 1024 * 1024  # larger files are refused unread (256 MiB)
+MAX_VIDEO_PIXELS = 16_000_000  # of a frame, about 5300 x 3000; a decoder keeps up to 17 of them
+MAX_TIMES = 1_000_000  # the most frames of one video: nine hours at 30 a second
+MAX_BOXES = 100_000  # the most parts of an MP4 that are visited to find its end
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof")  # of MP4 and MOV
 _STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
@@ -92,7 +79,7 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     Args:
         data: the whole file.
         name: the file's name, for messages.
-        most: how many frames at most, 1 or more.
+        most: frames at the most, from 1.
 
     Yields:
         RGB pictures of the video's size, at least one.
@@ -105,12 +92,11 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     import av
 
     name, file, format = make_printable(name), TimedFile(data, name), _format(data)
-    damaged = Message("{name} is cut off or damaged", name=name)
     limits = {"max_pixels": str(MAX_VIDEO_PIXELS), "enable_drefs": "0"}  # the latter: other files
     if format is None:
         raise ImageError(f"{name} is not a video (MP4, MOV, WebM are read)")
     if _is_cut_off(data):
-        raise ImageError(damaged)
+        raise ImageError(CUT_OFF, name=name)
     try:
         with av.open(file, "r", format, options=limits, metadata_errors="ignore") as film:
             stream = _open_stream(film, name)
@@ -131,12 +117,10 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
         file.check()  # a file that ended with its time may look as if it held nothing
         raise
     except MemoryError:
-        raise ImageError(
-            "{name} needs more memory than there is, or is damaged", name=name
-        ) from None
+        raise ImageError(NO_MEMORY, name=name) from None
     except Exception:  # FFmpeg's errors, and those of numbers that hostile bytes make absurd
         file.check()
-        raise ImageError(damaged) from None
+        raise ImageError(CUT_OFF, name=name) from None
 
 
 def _format(data: bytes) -> str | None:

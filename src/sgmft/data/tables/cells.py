@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-MAX_DEPTH = 100
-"""Depth of lists and objects in a record: deeper ones could be read, but not written again."""
+MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but not written again
 
 
 def replace_surrogates(text: str) -> str:

@@ -12,8 +12,7 @@ from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undeco
 from sgmft.data.tables.label_studio import is_annotation_table
 from sgmft.errors import SgmftError
 
-MAX_CELL = 2**26
-"""The longest cell, in characters: beyond it, a quotation mark was surely never closed."""
+MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never closed
 
 
 def open_delimited(path: Path, delimiters: str) -> RawTable:

@@ -12,9 +12,7 @@ from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.cells import is_missing, replace_surrogates
 from sgmft.errors import Message
 
-IMAGES = ("image", "images", "file_name")
-"""The usual names of the image column; the first that is not empty counts."""
-
+IMAGES = ("image", "images", "file_name")  # usual columns; the first that is not empty counts
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 

@@ -19,9 +19,7 @@ from sgmft.data.tables.images import IMAGES
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.utils.files import write_whole
 
-CONTROL = "label"
-"""Name of the choice control of the tasks, and so of the column in an export of them."""
-
+CONTROL = "label"  # the choice control of the tasks, and so the column in an export of them
 _LOCAL_FILES, _UPLOAD = "/data/local-files/?d=", "/data/upload/"
 _OF_ANNOTATIONS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time")
 

@@ -12,9 +12,7 @@ from sgmft.data.tables.base import RawRow, RawTable, TableFormat, check_header, 
 from sgmft.data.tables.cells import to_json
 from sgmft.errors import SgmftError
 
-GROUP_ROWS = 4096
-"""Rows per row group; they wait in memory until so many have come."""
-
+GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _BATCH_ROWS, _BATCH_BYTES = 1024, 64 * 1024 * 1024  # read at once
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 

@@ -16,8 +16,7 @@ from sgmft.data.tables.images import IMAGES, PathResolver, parse_image_cell, str
 from sgmft.data.tables.reading import list_tables, open_table
 from sgmft.errors import Message, SgmftError, join_messages, make_printable
 
-LOOK_AHEAD = 1000
-"""Rows of JSON lines within which a column that was named must occur."""
+LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class ChineseClipEncoder:
         config = self._model.config
         each = _bytes(config.vision_config, self._dtype)
         self._batch_size = batch_size or pick_batch(self._device, each, 16)
-        self._info = EncoderInfo(
+        self.info = EncoderInfo(
             name=name,
             fingerprint=_fingerprint(self._model, self._dtype, cleaning, *settings, read.design),
             text_width=config.projection_dim,
@@ -83,11 +83,6 @@ class ChineseClipEncoder:
             weights=read.digest,
         )
 
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
-        return self._info
-
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts: projected [CLS] (N, D), and the projected features of the other tokens.
@@ -99,7 +94,7 @@ class ChineseClipEncoder:
             given = (torch.from_numpy(x).to(self._device) for x in batch)
             return _to_numpy(self.text_tower(*given, tokens))
 
-        ids, width = tokenize(self.tokenizer, texts), self._info.text_width
+        ids, width = tokenize(self.tokenizer, texts), self.info.text_width
         return encode_token_ids(ids, self._batch_size, width, tokens, run)
 
     @torch.inference_mode()
@@ -110,7 +105,7 @@ class ChineseClipEncoder:
             outputs = self.image_tower(torch.from_numpy(batch).to(self._device), tokens)
             return [_to_numpy(x) for x in outputs]
 
-        width = self._info.image_width
+        width = self.info.image_width
         return encode_image_batches(images, self._batch_size, width, tokens, run)
 
 

@@ -31,11 +31,6 @@ FORMAT = 1
 FIX = "copy or train the fine-tuned encoder again"
 
 
-def is_adapter(folder: str | Path) -> bool:
-    """Return whether a folder holds what `save_adapter` wrote."""
-    return (Path(folder) / DESCRIPTION).is_file()
-
-
 def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
     """Put LoRA matrices beside linear maps; they begin as no change, and only they are trained.
 
@@ -88,10 +83,10 @@ def open_checkpoint(
     Raises:
         SgmftError: as `load_checkpoint`; the adapter is damaged, or belongs to other weights.
     """
-    if not is_adapter(name):
+    folder = Path(name)
+    if not (folder / DESCRIPTION).is_file():
         read = load_checkpoint(name, dtype, revision)
         return read._replace(digest=_weights_digest(read.model))
-    folder = Path(name)
     described = _described(folder)
     known = described["base"]
     read = open_checkpoint(base or known["name"], dtype, revision=known["revision"])

@@ -77,7 +77,7 @@ class ImageEncoder:
             text_encoder.max_words,
             *versions,
         ]
-        self._info = EncoderInfo(
+        self.info = EncoderInfo(
             name=name,
             fingerprint=short_digest(repr(parts).encode()),
             text_width=text_encoder.width,
@@ -90,11 +90,6 @@ class ImageEncoder:
             word_width=text_encoder.word_width,
             texts_apart=True,  # they are NumPy's
         )
-
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
-        return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts by the text encoder."""

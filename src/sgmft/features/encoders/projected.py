@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo, FloatArray, Images
+from sgmft.features.encoders.base import Encoded, Encoder, FloatArray, Images
 from sgmft.utils.checksums import (
     FILES,
     check_file,
@@ -51,7 +51,7 @@ class ProjectedEncoder:
         for x in maps:
             digest.update(np.ascontiguousarray(x).data)
         width = len(maps.text_weight)
-        self._info = replace(
+        self.info = replace(
             base.info,
             name=name,
             fingerprint=digest.hexdigest()[:16],
@@ -62,11 +62,6 @@ class ProjectedEncoder:
             logit_scale=logit_scale,
             image_key="",
         )
-
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings and fingerprint."""
-        return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts to mapped features (N, D), and those of their words."""
