@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from sgmft.cli.options import tuning_of
+from sgmft.cli.options import make_tuning
 from sgmft.errors import SgmftError
 from sgmft.models.presets import TrainConfig
 from sgmft.training.finetune.settings import Tuning
 
 
 def test_nothing_is_tuned_by_default():
-    assert tuning_of("head", None, False, {"epochs": "3"}) is None
+    assert make_tuning("head", None, False, {"epochs": "3"}) is None
 
 
 def test_texts_become_values():
     settings = {"tune.rank": "4", "tune.augment": "false", "tune.micro_batch": "2", "epochs": "9"}
     expected = Tuning("lora", rank=4, augment=False, micro_batch=2, last=3, merge=True)
-    assert tuning_of("lora", 3, True, settings) == expected
+    assert make_tuning("lora", 3, True, settings) == expected
 
 
 def test_rates_by_kind_and_the_heads_other_settings_stay():
@@ -45,4 +45,4 @@ def test_rates_by_kind_and_the_heads_other_settings_stay():
 )
 def test_what_makes_no_sense_is_told(kind, settings, told):
     with pytest.raises(SgmftError, match=told):
-        tuning_of(kind, None, False, settings)
+        make_tuning(kind, None, False, settings)
