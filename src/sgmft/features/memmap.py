@@ -106,8 +106,7 @@ class MappedFeatures:
             name: Ragged.packed(values[name], index[name]).take(at)
             for name in values.keys() - {"text", "image"}
         }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        with warnings.catch_warnings(action="ignore"):  # that the array is not writable
             text, image = torch.from_numpy(values["text"]), torch.from_numpy(values["image"])
         return Features(
             text,

@@ -47,8 +47,8 @@ def write_graph(
     shapes = tuple(dict.fromkeys(range(axes), open_axis) for _, axes in inputs.values())
     tensors = tuple(example.clone() for example, _ in inputs.values())  # one object would be one
     try:
-        with PARSING, warnings.catch_warnings(), torch.no_grad(), _quiet_and_plain():
-            warnings.simplefilter("ignore")  # the exporter's, on its own future
+        quiet = warnings.catch_warnings(action="ignore")  # the exporter's, on its own future
+        with PARSING, quiet, torch.no_grad(), _quiet_and_plain():
             program = torch.onnx.export(
                 _Positional(module),
                 tensors,

@@ -240,8 +240,7 @@ def _jieba() -> Any:
 
 @cache
 def _load_jieba() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         import jieba
 
         tokenizer = jieba.Tokenizer()

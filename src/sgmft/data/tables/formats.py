@@ -1,12 +1,26 @@
 """The registry of table formats: a new one is a file beside this one, and a line in `FORMATS`."""
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from sgmft.data.tables.base import TableFormat
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES
-from sgmft.data.tables.parquet import PARQUET
 
+
+def _parquet(name: str) -> Callable[..., Any]:
+    """Return a function of `parquet`, imported when it is called: Arrow takes long to load."""
+    return lambda *args: getattr(import_module("sgmft.data.tables.parquet"), name)(*args)
+
+
+PARQUET = TableFormat(
+    (".parquet",),
+    _parquet("open_parquet"),
+    _parquet("ParquetWriter"),
+    _parquet("read_column_types"),
+)
 FORMATS: tuple[TableFormat, ...] = (
     CSV,
     TSV,

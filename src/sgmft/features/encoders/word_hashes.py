@@ -22,12 +22,7 @@ def hash_word(word: str) -> bytes:
 
 
 class WordHashEncoder:
-    """The text encoder of `cnn`; see the module.
-
-    Args:
-        cleaning: decides which words are segmented.
-        max_words: bounds a text's tokens.
-    """
+    """The text encoder of `cnn`; see the module, and `TextEncoder` for its arguments."""
 
     width = word_width = WORD_WIDTH
     packages: tuple[str, ...] = ("jieba",)

@@ -21,7 +21,6 @@ from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format
-from sgmft.data.tables.parquet import ColumnTypes, to_arrow
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import PieceId
 from sgmft.jobs.output_columns import OutputColumns
@@ -115,6 +114,8 @@ class Shards:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        from sgmft.data.tables.parquet import to_arrow
+
         mark = json.dumps({"job": self._digest, **asdict(summary)}, ensure_ascii=False)
         arrays = [
             to_arrow([to_plain(row.get(name)) for row in rows], kind)
@@ -169,6 +170,8 @@ def input_types(tables: Sequence[str]) -> dict[str, Any]:
 
     Some formats declare them; tables of others are read through.
     """
+    from sgmft.data.tables.parquet import ColumnTypes  # Arrow, which takes long to load
+
     seen = ColumnTypes()
     for table in tables:
         table_format = find_format(table)
