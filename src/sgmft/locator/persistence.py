@@ -23,6 +23,7 @@ from sgmft.models.base import Network
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
 from sgmft.utils.files import error_reason, leftovers, make_whole, nan_to_none, write_whole
+from sgmft.utils.templates import render
 
 ENCODER = "encoder"  # folder of a fine-tuned one
 MARK = "<!-- written by sgmft -->"
@@ -112,35 +113,16 @@ def load_model(model_id: str, device: str | None, hub: Mapping[str, Any]) -> Sav
 
 def model_card(state: ModelState) -> ModelCard:
     """Return the README.md of a saved model: its training posts, its figures, how to use it."""
-    method, data = get_method(state.method), state.training.data
-    tuned = ", fine-tuned" if state.training.tuning is not None else ""
-    lines = [
-        MARK,
-        "# A semantic-location model",
-        "",
-        "Predicts the kind of place the author of a social-media post was at, from its text and "
-        f"pictures, with {method.title_with(state.preset.name)}. {method.note}",
-        "",
-        f"- Labels: {', '.join(state.labels)}",
-        f"- Encoder: `{state.encoder.name}{tuned}`, cleaning `{state.encoder.cleaning}`",
-        f"- Preset: `{state.preset.name}`",
-        f"- Trained on {data.train} posts (data fingerprint `{data.fingerprint or '?'}`), chosen "
-        f"on {data.validation} held out",
-        *(f"- {name}: {value:.3f}" for name, value in state.training.metrics.items()),
-        "",
-        "```python",
-        "from sgmft import SemanticLocator, read_posts",
-        "",
-        'locator = SemanticLocator.from_pretrained("path/to/this/folder")',
-        'locator.predict(read_posts("posts.csv"))',
-        "```",
-        "",
-        "The labels are guesses from what a post says and shows, not a record of where anyone was.",
-    ]
     header = ModelCardData(
         library_name="sgmft", pipeline_tag="image-text-to-text", tags=["semantic-location"]
     )
-    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
+    text = render(
+        "locator/templates/model_card.md",
+        mark=MARK,
+        state=state,
+        method=get_method(state.method),
+    )
+    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}")
 
 
 def _copy_encoder(tuned: Path | None, folder: Path) -> None:

@@ -11,7 +11,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 from sgmft.locator.onnx.export import write_head
-from sgmft.locator.onnx.inputs import inputs_of
+from sgmft.locator.onnx.locator import inputs_of
 from sgmft.locator.onnx.manifest import HEAD_OUTPUTS
 from sgmft.models.experts import NgramExpert
 from sgmft.models.layers import _bisect, lookup

@@ -19,7 +19,9 @@ from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
-from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
+from sgmft.features.encoders.image_encoder import ImageEncoder
+from sgmft.features.encoders.image_graph import write_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.onnx.manifest import (
@@ -32,94 +34,23 @@ from sgmft.locator.onnx.manifest import (
     TOKENIZER,
     is_exported,
 )
+from sgmft.locator.onnx.quantize import quantize_image_network
 from sgmft.models.base import Network
 from sgmft.utils.checksums import FILES as DIGESTS
 from sgmft.utils.checksums import file_digests, with_checksum
 from sgmft.utils.files import error_reason, nan_to_none, write_whole
 from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import versions
+from sgmft.utils.templates import render
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
-
-
-def write_towers(encoder: ChineseClipEncoder, folder: Path) -> None:
-    """Write texts.onnx, pictures.onnx and tokenizer.json.
-
-    Args:
-        encoder: on the CPU, in float32.
-    """
-    numbers = torch.ones(3, 5, dtype=torch.long)
-    inputs = {"input_ids": (numbers, 2), "attention_mask": (numbers, 2)}
-    write_graph(encoder.text_tower, inputs, ["projected"], folder / TEXTS)
-    size = encoder.info.image_size
-    pictures = torch.zeros(3, size, size, 3, dtype=torch.uint8)
-    given = {"pictures": (pictures, 1)}
-    write_graph(encoder.image_tower, given, IMAGE_OUTPUTS, folder / PICTURES)
-    encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
-
-
-POSTS, WORDS, REGIONS, NGRAMS = 1_013, 17, 19, 23  # an example's, lengths nothing else has
-
-
-class Head(nn.Module):
-    """A network and its temperature.
-
-    Args:
-        network: reads the fields of a `Batch` named `fields`.
-        temperature: that its logits are divided by.
-    """
-
-    def __init__(self, network: Network, temperature: float, fields: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.temperature, self.fields = network, temperature, fields
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Fields of a batch to probabilities (B, K) and relative guidance entropies (B, 2)."""
-        output = self.network(Batch(**dict(zip(self.fields, tensors, strict=True))))
-        probabilities = (output.logits / self.temperature).softmax(-1)
-        if output.guidance is None:
-            return probabilities, torch.full_like(probabilities[:, :2], torch.nan)
-        return probabilities, torch.stack(tuple(output.guidance), 1)
-
-
-def write_head(
-    network: Network, temperature: float, info: EncoderInfo, tokens: bool, path: Path
-) -> None:
-    """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
-    inputs = example_inputs(network, info, tokens)
-    write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
-
-
-def example_inputs(
-    network: Network, info: EncoderInfo, tokens: bool
-) -> dict[str, tuple[Tensor, int]]:
-    """Return a batch by field, each with the number of its first axes that are of any length."""
-    B, n, m, g = POSTS, WORDS, REGIONS, NGRAMS
-    found = {
-        "text": (torch.rand(B, info.text_width), 1),
-        "image": (torch.rand(B, info.image_width), 1),
-        "has_text": (torch.ones(B, dtype=torch.bool), 1),
-        "has_image": (torch.ones(B, dtype=torch.bool), 1),
-    }
-    if tokens:
-        found |= {
-            "text_tokens": (torch.rand(B, n, info.word_width), 2),
-            "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
-            "image_tokens": (torch.rand(B, m, info.image_width), 2),
-            "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
-            "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
-        }
-    if network.uses_ngrams:
-        numbers = torch.arange(B * g, dtype=torch.int32).reshape(B, g)
-        found |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
-    return found
-
 
 GRAPHS = (HEAD, PICTURES, TEXTS)
 FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")
 TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
 KEPT = ("data", "metrics", "calibration")  # of the training's record
+POSTS, WORDS, REGIONS, NGRAMS = 1_013, 17, 19, 23  # an example's, lengths nothing else has
 
 
 def export_model(
@@ -169,7 +100,8 @@ def export_model(
                 info = _in_8_bits(encoder, temporary, int8)
             write_head(deepcopy(network).cpu(), locator.temperature, info, tokens, temporary / HEAD)
             locator.held_out.save(temporary)
-            (temporary / "README.md").write_text(_readme(locator), "utf-8")
+            readme = render("locator/templates/exported.md", labels=locator.labels)
+            (temporary / "README.md").write_text(readme, "utf-8")
             (target / MANIFEST).unlink(missing_ok=True)
             for file in FILES:
                 (target / file).unlink(missing_ok=True)
@@ -198,24 +130,22 @@ def export_model(
 
 
 def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
-    """Write an encoder's networks; return the settings of its texts."""
-    from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
-    from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.features.encoders.image_graph import write_image_graph
-
+    """Write an encoder's networks, on the CPU in float32; return the settings of its texts."""
     if isinstance(encoder, ImageEncoder):
         write_image_graph(encoder.patch_grid, folder / PICTURES)
         return {"texts": encoder.info.name, "max_words": encoder.text_encoder.max_words}
-    if isinstance(encoder, ChineseClipEncoder):
-        write_towers(encoder, folder)
-        return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
-    raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
+    if not isinstance(encoder, ChineseClipEncoder):
+        raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
+    numbers, size = torch.ones(3, 5, dtype=torch.long), encoder.info.image_size
+    inputs = {"input_ids": (numbers, 2), "attention_mask": (numbers, 2)}
+    write_graph(encoder.text_tower, inputs, ["projected"], folder / TEXTS)
+    pictures = {"pictures": (torch.zeros(3, size, size, 3, dtype=torch.uint8), 1)}
+    write_graph(encoder.image_tower, pictures, IMAGE_OUTPUTS, folder / PICTURES)
+    encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
 
 
 def _in_8_bits(encoder: Encoder, folder: Path, posts: Sequence[Post]) -> EncoderInfo:
-    from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.locator.onnx.quantize import quantize_image_network
-
     if not isinstance(encoder, ImageEncoder):
         raise SgmftError(
             f"The networks of compact and cnn can be exported in 8 bits, those of "
@@ -224,17 +154,55 @@ def _in_8_bits(encoder: Encoder, folder: Path, posts: Sequence[Post]) -> Encoder
     return quantize_image_network(folder / PICTURES, posts, encoder.info)
 
 
-def _readme(locator: SemanticLocator) -> str:
-    return f"""# An exported semantic-location model
+def write_head(
+    network: Network, temperature: float, info: EncoderInfo, tokens: bool, path: Path
+) -> None:
+    """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
+    inputs = example_inputs(network, info, tokens)
+    write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
 
-Written by `sgmft export`; `sgmft predict THIS_FOLDER posts.csv -o out.csv` runs it without PyTorch.
 
-- Labels: {", ".join(locator.labels)}
-- `{HEAD}`: features of a batch of posts to `probabilities` (calibrated, in the labels' order) and
-  `guidance`. Its inputs' names and shapes are in the file.
-- `{PICTURES}`: RGB pictures, squashed to a square, uint8, to `pooled` and `regions` features.
-- `{MANIFEST}`: labels, how posts are prepared, and what the model was trained on.
-- `held_out.safetensors`, where there is one: what prediction sets are made from.
+def example_inputs(
+    network: Network, info: EncoderInfo, tokens: bool
+) -> dict[str, tuple[Tensor, int]]:
+    """Return a batch by field, each with the number of its first axes that are of any length."""
+    B, n, m, g = POSTS, WORDS, REGIONS, NGRAMS
+    found = {
+        "text": (torch.rand(B, info.text_width), 1),
+        "image": (torch.rand(B, info.image_width), 1),
+        "has_text": (torch.ones(B, dtype=torch.bool), 1),
+        "has_image": (torch.ones(B, dtype=torch.bool), 1),
+    }
+    if tokens:
+        found |= {
+            "text_tokens": (torch.rand(B, n, info.word_width), 2),
+            "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
+            "image_tokens": (torch.rand(B, m, info.image_width), 2),
+            "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
+            "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
+        }
+    if network.uses_ngrams:
+        numbers = torch.arange(B * g, dtype=torch.int32).reshape(B, g)
+        found |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
+    return found
 
-The labels are guesses from what a post says and shows, not a record of where anyone was.
-"""
+
+class Head(nn.Module):
+    """A network and its temperature.
+
+    Args:
+        network: reads the fields of a `Batch` named `fields`.
+        temperature: that its logits are divided by.
+    """
+
+    def __init__(self, network: Network, temperature: float, fields: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.temperature, self.fields = network, temperature, fields
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields of a batch to probabilities (B, K) and relative guidance entropies (B, 2)."""
+        output = self.network(Batch(**dict(zip(self.fields, tensors, strict=True))))
+        probabilities = (output.logits / self.temperature).softmax(-1)
+        if output.guidance is None:
+            return probabilities, torch.full_like(probabilities[:, :2], torch.nan)
+        return probabilities, torch.stack(tuple(output.guidance), 1)

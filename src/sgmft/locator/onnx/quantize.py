@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sgmft.locator.prediction import Predictor
 
 KINDS = ("Conv", "Clip", "Add")  # with ReLU6, a convolution's range is that of what it clips to
+SEEN, BATCH = 128, 8  # pictures that ranges are taken from, and of one run
+COMPARED = 128  # posts
 PIXELS = 3  # channels of what the first convolution reads
 
 
@@ -86,10 +88,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-SEEN, BATCH = 128, 8  # pictures that ranges are taken from, and of one run
-COMPARED = 128  # posts
 
 
 def quantize_image_network(path: Path, posts: Sequence[Post], info: EncoderInfo) -> EncoderInfo:
