@@ -74,7 +74,8 @@ def align_encoder(
             is not trained itself.
     """
     folder = Path(output)
-    check_output(folder, _holds_encoder(folder), "encoder")
+    ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()
+    check_output(folder, ours, "encoder")
     info, clip = source.encoder.info, isinstance(source.encoder, ChineseClipEncoder)
     if tuning is not None and not clip:
         raise SgmftError(
@@ -119,8 +120,3 @@ def align_encoder(
         write_whole(folder / RECORD, json.dumps(values, ensure_ascii=False, indent=2).encode())
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return found
-
-
-def _holds_encoder(folder: Path) -> bool:
-    """Return whether a folder holds an adapted encoder, or an unfinished one."""
-    return (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()

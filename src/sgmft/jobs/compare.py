@@ -33,6 +33,7 @@ from sgmft.evaluation.compare.results import (
 from sgmft.evaluation.compare.scheduler import Comparison, OnProgress
 from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
+from sgmft.utils.templates import render
 
 
 def compare_table(
@@ -99,6 +100,7 @@ def compare_table(
     tables = make_tables(comparison)
     write_predictions(comparison, folder / "predictions.parquet")
     write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     page = write_report(
         folder,
         title=f"Comparison on {Path(source.table).name}",
@@ -106,8 +108,8 @@ def compare_table(
         figures=make_figures(comparison, folder),
         data=_describe_data(data),
         commands=[command] if command else [],
-        versions={"machine": _machine(), **versions()},
-        notes=_notes(plan),
+        versions={"machine": machine, **versions()},
+        notes=render("evaluation/templates/compare_notes.txt", plan=plan).splitlines(),
     )
     return JobSummary(data.read, data.left_out), tables, page
 
@@ -165,31 +167,3 @@ def _describe_data(data: ComparisonData) -> dict[str, str]:
         "features": "; ".join(data.encoded),
         "fingerprint": data.fingerprint,
     }
-
-
-def _notes(plan: ComparisonPlan) -> list[str]:
-    tried = "1 value" if plan.trials == 1 else f"{plan.trials} values"
-    seeds = "seed 0" if plan.seeds == 1 else f"the seeds 0 to {plan.seeds - 1}"
-    notes = [
-        "All rows learn from the same posts and are tested on the same test posts. Each system "
-        f"tried {tried} of its learning rate, trained without the held-out posts with seed 0; the "
-        "value and the number of epochs with the least loss on "
-        f"those were kept, and {seeds} then trained on all training posts. Probes and the "
-        "similarity-gated experts choose their penalties by 5-fold cross-validation of the "
-        "training posts instead. Where a row only "
-        "changes something in a full model (Tables 2, 4 and 5), it takes that model's value and "
-        "chooses its number of epochs.",
-        "mPLUG, BridgeTower and the attention modules are architectures here, trained from random "
-        "initialisation on frozen features; the published models were pre-trained on English "
-        "pairs.",
-        "Similarity-gated experts are our default and not the paper's network, which is SG-MFT.",
-        "The paper's figures are of its own data set, which was never published: they stand beside "
-        "ours for orientation and cannot be compared with them.",
-    ]
-    if plan.epochs is not None:
-        notes.append(f"No run was given more than {plan.epochs} epochs, SG-MFT as printed neither.")
-    return notes
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"

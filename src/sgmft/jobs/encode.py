@@ -35,11 +35,6 @@ class EncodeTask:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"opened": None}
 
-    @property
-    def tables(self) -> int:
-        """Number of tables."""
-        return len(self.sources)
-
     def pieces(self, table: int) -> Iterator[Piece]:
         """Yield all pieces: the store itself knows which posts it has."""
         if self.rows is None:

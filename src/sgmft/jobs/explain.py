@@ -67,7 +67,12 @@ def explain_table(
     if path.suffix.lower() == ".html":
         text = explanation_page(explanations, title="Why this place?", refused=refused)
     else:
-        rows = [each.to_dict() if isinstance(each, Explanation) else _bad(each) for each in found]
+        rows = [
+            each.to_dict()
+            if isinstance(each, Explanation)
+            else {"post": {"id": each.id, "place": each.place}, "error": each.error}
+            for each in found
+        ]
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +104,3 @@ def _explain(
         if strict:
             raise
         return replace(post, error=error.reason)
-
-
-def _bad(post: Post) -> dict[str, object]:
-    return {"post": {"id": post.id, "place": post.place}, "error": post.error}

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables import TableWriter, open_writer
+from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import (
     ROWS,
@@ -31,6 +31,7 @@ from sgmft.locator.prediction import Predictor, SupportsPredictions, summarize
 from sgmft.utils.checksums import digest_of, file_digests
 
 WRITE_ROWS = 256  # of one file, written together
+Sink = Callable[[PieceId, Sequence[Mapping[str, Any]], JobSummary], None]  # writes rows of a piece
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,6 @@ class ModelFolder:
         return digest_of(file_digests(files))
 
 
-class Sink(Protocol):
-    """Where rows of predictions go."""
-
-    def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
-        """Write rows of one piece."""
-
-
-@dataclass(frozen=True)
-class FileSink:
-    """A `Sink`: one table, whose rows are written in order."""
-
-    writer: TableWriter
-
-    def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
-        """Write rows."""
-        self.writer.write(rows)
-
-
 @dataclass(frozen=True)
 class PredictTask:
     """A `PieceTask`: predict what has not been predicted yet."""
@@ -90,11 +73,6 @@ class PredictTask:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"predictor": None}
-
-    @property
-    def tables(self) -> int:
-        """Number of tables."""
-        return len(self.sources)
 
     def pieces(self, table: int) -> Iterator[Piece]:
         """Yield the pieces of one table that are not finished, in order."""
@@ -119,7 +97,7 @@ class PredictTask:
                     raise_first_error([prediction.post for prediction in part])
                 summary = summarize(part)
                 rows = [self.columns.row(prediction) for prediction in part]
-                self.sink.write(piece.id, rows, summary)
+                self.sink(piece.id, rows, summary)
                 yield summary
 
         return work
@@ -187,7 +165,7 @@ def predict_table(
             None,
             rules,
             columns,
-            FileSink(writer),
+            lambda piece, rows, summary: writer.write(rows),
             WRITE_ROWS,
             Path(),
             stream=posts,
@@ -233,7 +211,7 @@ def _predict_shards(
         model,
         rules,
         columns,
-        shards,
+        shards.write,
         rows,
         shards.folder,
         frozenset(finished),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.utils import distributed
-from sgmft.utils.files import check_output, error_reason
+from sgmft.utils.files import check_output, error_reason, read_json
 
 if TYPE_CHECKING:
     from sgmft.locator.locator import SemanticLocator
@@ -69,9 +68,5 @@ def train_table(
 
 def _holds_model(folder: Path) -> bool:
     """Return whether a folder holds a model of sgmft, or an unfinished one."""
-    if (folder / "checkpoint").is_dir():
-        return True
-    try:
-        return "sgmft" in json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+    config = read_json(folder / "config.json")
+    return (folder / "checkpoint").is_dir() or (isinstance(config, dict) and "sgmft" in config)

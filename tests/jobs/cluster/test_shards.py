@@ -119,7 +119,7 @@ def test_a_stopped_job_goes_on_and_ends_as_one_that_was_not(
 
 def test_a_finished_job_is_not_done_again(parts: Path, model: ModelFolder, tmp_path: Path) -> None:
     def refusing(task: PieceTask) -> Iterator[JobSummary]:
-        assert [piece for table in range(task.tables) for piece in task.pieces(table)] == []
+        assert [piece for table in range(len(task.sources)) for piece in task.pieces(table)] == []
         yield from ()
 
     first = predict(parts, tmp_path / "out", model)

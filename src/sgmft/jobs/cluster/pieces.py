@@ -36,8 +36,8 @@ class PieceTask(Protocol):
     """A job as engines see it; it can be sent to other machines."""
 
     @property
-    def tables(self) -> int:
-        """Number of tables."""
+    def sources(self) -> list[Source]:
+        """Tables."""
 
     @property
     def folder(self) -> Path:
@@ -56,7 +56,7 @@ Engine = Callable[[PieceTask], Iterator[JobSummary]]  # does all pieces
 def run_here(task: PieceTask) -> Iterator[JobSummary]:
     """Do all pieces in this process, in order: the engine by default."""
     work: Work | None = None
-    for table in range(task.tables):
+    for table in range(len(task.sources)):
         for piece in task.pieces(table):
             work = work or task.start()
             yield from work(piece)

@@ -62,9 +62,8 @@ class RayEngine:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # a block is a piece
-        tables = from_items(
-            [{"table": i} for i in range(task.tables)], override_num_blocks=task.tables
-        )
+        count = len(task.sources)
+        tables = from_items([{"table": i} for i in range(count)], override_num_blocks=count)
         pieces = tables.map_batches(
             _reader(task),
             batch_size=1,
