@@ -135,33 +135,33 @@ def encode_all(
         on_disk: leave the features in files, see `sgmft.features.memmap`, where there is a store.
             One that cannot be written to is read into memory, with a warning.
     """
-    mapped = store is not None and on_disk
-    if store is not None and on_disk and not os.access(store.folder, os.W_OK):
+    mapped = store if on_disk else None
+    if mapped is not None and not os.access(mapped.folder, os.W_OK):
         warnings.warn(
-            f"The feature store {store.folder} cannot be written to, so its features of all posts "
+            f"The feature store {mapped.folder} cannot be written to, so its features of all posts "
             "are read into memory.",
             SgmftWarning,
             stacklevel=2,
         )
-        mapped = False
+        mapped = None
     good: list[Post] = []
     refused: list[Post] = []
     keys: list[str] = []
     rows: list[PostFeatures] = []
-    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=not mapped):
+    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store, rows=mapped is None):
         good += [chunk.posts[i] for i in chunk.good]
         refused += [post for post in chunk.posts if post.error is not None]
         keys += chunk.keys
         rows += chunk.rows
         if on_encoded:
             on_encoded(len(good) + len(refused))
-    if store is None or not mapped:
+    if mapped is None:
         from sgmft.features.features import Features  # torch, which not every runtime has
 
         return EncodedPosts(good, refused, keys, Features.of(rows, encoder.info, tokens))
     from sgmft.features.memmap import MappedFeatures  # torch, which not every runtime has
 
-    files = MappedFeatures(store, keys)
+    files = MappedFeatures(mapped, keys)
     return EncodedPosts(good, refused, keys, files.features(), files)
 
 

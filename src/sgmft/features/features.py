@@ -40,16 +40,8 @@ class Features:
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
         """Stack the features of posts, in order; see `stack_features`."""
         posts = stack_features(rows, info, tokens)
-        return cls(
-            torch.from_numpy(posts.text),
-            torch.from_numpy(posts.image),
-            torch.from_numpy(posts.has_text),
-            torch.from_numpy(posts.has_image),
-            posts.words,
-            posts.regions,
-            posts.regions_per_image,
-            posts.ngrams,
-        )
+        text, image, has_text, has_image = map(torch.from_numpy, posts[:4])
+        return cls(text, image, has_text, has_image, *posts[4:])
 
     def __len__(self) -> int:
         return len(self.has_text)

@@ -27,7 +27,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.post_features import PostFeatures
 from sgmft.utils.checksums import short_digest
-from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole
+from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
 FORMAT = 2  # of the shards; a store of another format is not read
 OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
@@ -114,12 +114,8 @@ class FeatureStore:
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()
         shard = self.folder / _name(data)
-        try:
+        with writing(f"The feature shard {shard}"):
             write_whole(shard, data)
-        except OSError as error:
-            raise SgmftError(
-                f"The feature shard {shard} cannot be written: {error_reason(error)}."
-            ) from error
         self._register(shard, list(rows))
 
     def read(self, keys: Sequence[str]) -> list[PostFeatures]:

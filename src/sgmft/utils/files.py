@@ -75,11 +75,11 @@ def error_reason(error: Exception) -> str:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the refusal to write a file, by the system or by safetensors, into a sentence.
+def writing(what: str | Path) -> Iterator[None]:
+    """Turn the refusal to write something, by the system or by safetensors, into a sentence.
 
     Raises:
-        SgmftError: naming the file and the fix.
+        SgmftError: naming it and the fix.
     """
     try:
         yield
@@ -88,7 +88,7 @@ def writing(path: Path) -> Iterator[None]:
 
         if not isinstance(error, OSError | SafetensorError):
             raise
-        raise SgmftError(f"{path} cannot be written: {error_reason(error)}.") from error
+        raise SgmftError(f"{what} cannot be written: {error_reason(error)}.") from error
 
 
 def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
@@ -124,11 +124,8 @@ def check_writable(folder: Path) -> None:
     Called before the work, so that it fails then and not after it.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise SgmftError(f"{folder} cannot be written: {error_reason(error)}.") from error
+    with writing(folder), tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def check_output(folder: Path, ours: bool, what: str) -> None:
