@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,11 @@ NOTICE = (
 screen = Console()
 
 
-def run(folder: Path, posts: int = POSTS, seed: int = 0) -> Path:
+def run(
+    folder: Annotated[Path, typer.Argument(help="Where posts, model and report go.")],
+    posts: int = POSTS,
+    seed: int = 0,
+) -> Path:
     """Sample posts, train, evaluate, predict and report; returns the report's path."""
     start = time.monotonic()
     table, model, features = folder / "posts" / "posts.jsonl", folder / "model", folder / "features"
@@ -104,9 +109,4 @@ def _table(predictions: list[Prediction], rows: int = 10) -> Table:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where posts, model and report go")
-    parser.add_argument("--posts", type=int, default=POSTS)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    run(arguments.folder, arguments.posts, arguments.seed)
+    typer.run(run)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
 
 
 def predict_command(
@@ -72,6 +68,7 @@ def predict_command(
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.manifest import is_exported
+    from sgmft.locator.prediction import SupportsPredictions
 
     abstain = Abstention(coverage, min_probability, reject)
     if zero_shot is not None and table is not None:
@@ -96,10 +93,15 @@ def predict_command(
         console.counter("Predicting") as done,
         opt.open_engine(engine, address, workers, device) as run,
     ):
-        predictor: ModelFolder | SemanticLocator = ModelFolder(model, runtime, folder, device)
+        predictor: ModelFolder | SupportsPredictions = ModelFolder(model, runtime, folder, device)
         if zero_shot is not None:
-            predictor = _describe(zero_shot, encoder, folder, device)
-            adapt = predictor.adapt
+            from sgmft.locator.locator import SemanticLocator
+            from sgmft.locator.zero_shot import parse_descriptions
+
+            described = SemanticLocator.zero_shot(
+                parse_descriptions(zero_shot), encoder, features=folder, device=device
+            )
+            predictor, adapt = described, described.adapt
         summary = predict_table(
             source,
             output,
@@ -113,14 +115,3 @@ def predict_command(
     console.print_errors(summary)
     if output != "-":
         print(f"Wrote {summary.posts} rows to {output}", file=sys.stderr)
-
-
-def _describe(
-    labels: str, encoder: str | None, features: Path | None, device: str | None
-) -> SemanticLocator:
-    from sgmft.locator.locator import SemanticLocator
-    from sgmft.locator.zero_shot import parse_descriptions
-
-    return SemanticLocator.zero_shot(
-        parse_descriptions(labels), encoder, features=features, device=device
-    )

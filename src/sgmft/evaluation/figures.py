@@ -63,12 +63,9 @@ def confusion_figure(evaluation: Evaluation) -> str:
 
 
 def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the confusion matrix as a .png (on white) or .svg file.
+    """Write the confusion matrix as a .png (on white) or .svg file; SgmftError for other names.
 
     Chinese, Japanese and Korean labels in a PNG need a font that has them on this machine.
-
-    Raises:
-        SgmftError: the name ends otherwise.
     """
     path = Path(path)
     if path.suffix.lower() == ".svg":
@@ -136,12 +133,8 @@ def selective_figure(curve: Sequence[CurvePoint]) -> str:
 def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     """Return curves of loss, accuracy and guidance by epoch as SVG text.
 
-    Args:
-        epochs: the fields of `Epoch`, one mapping an epoch. A curve without any
-            number (missing, None, NaN) is left out, and so is a panel without curves.
-
-    Raises:
-        SgmftError: there is no epoch.
+    `epochs` have the fields of `Epoch`. A curve without any number (missing, None, NaN) is left
+    out, and so is a panel without curves; SgmftError where there is no epoch.
     """
     from matplotlib.figure import Figure
 
@@ -273,9 +266,8 @@ def cjk_fonts() -> list[str]:
 def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
     """Apply the settings of our figures; characters no font has are drawn as boxes, quietly.
 
-    Args:
-        fonts: beside DejaVu Sans.
-        salt: of the identifiers in SVG text; figures on one page need one each.
+    `fonts` stand beside DejaVu Sans. Identifiers in SVG text depend on `salt`: figures on one page
+    need one each.
     """
     from matplotlib import rc_context
 

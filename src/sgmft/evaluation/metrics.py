@@ -96,14 +96,13 @@ def evaluate(
     `log_loss`, with probabilities kept 2.2e-16 away from 0 and 1. A tie goes to the first label.
 
     Args:
-        probabilities: (N, K), rows sum to 1, columns in the order of `labels`.
+        probabilities: (N, K), rows sum to 1, columns in the order of the K `labels`.
         truth: N labels.
-        labels: K different labels.
         groups: columns of N values each, for accuracy by value.
         temperature: that the probabilities were scaled by, to show what scaling changed.
         sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
             SgmftError for a coverage that it cannot promise; see `HeldOutProbabilities.sets`.
-        seed: of the bootstrap; the same seed gives the same intervals.
+        seed: of the bootstrap.
 
     Raises:
         SgmftError: no posts, a true label that is not among `labels`, a label twice, lengths that
@@ -218,9 +217,8 @@ def _interval(value: float, draws: _Numbers) -> Interval:
 
 def count_confusions(true: _Cells, predicted: _Cells, classes: int) -> _Cells:
     """Return the confusion matrix (K, K), true classes as rows."""
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (true, predicted), 1)
-    return confusion
+    cells = np.bincount(true * classes + predicted, minlength=classes**2)
+    return cells.reshape(classes, classes)
 
 
 def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
@@ -250,13 +248,8 @@ def accuracy_by_value(
 ) -> dict[str, tuple[int, float]]:
     """Return posts and accuracy of each value of a column, the largest group first.
 
-    Args:
-        name: of the column, for a message.
-        column: N values.
-        right: (N,), whether a post is right, or in which share of several runs.
-
-    Raises:
-        SgmftError: the column has another number of values.
+    `right` (N,) is whether a post is right, or in which share of several runs; SgmftError, with the
+    column's `name`, where it has another number of values.
     """
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")

@@ -57,9 +57,6 @@ def write_evaluation(
         folder: made if need be; files of these names are replaced.
         about: settings and versions, name -> value.
         notice: stands out at the top, for what a reader must not miss ("synthetic data").
-
-    Raises:
-        SgmftError: the folder cannot be written.
     """
     folder = Path(folder)
     page = _page(evaluation, title=title, about=about, examples=examples, notice=notice)
@@ -87,10 +84,7 @@ def write_demo_report(
     Args:
         path: of the page; its folder is made if need be.
         history: as for `history_figure`; fewer than two epochs leave the curves out.
-        errors: why rows of the table could not be used -> how many.
-
-    Raises:
-        SgmftError: the page cannot be written.
+        errors: number of rows that could not be used, by reason.
     """
     path = Path(path)
     page = _page(
@@ -110,16 +104,10 @@ def write_demo_report(
 
 
 def overview_figure(language: str = "en") -> str:
-    """Return the drawing as SVG text; it reads on light and on dark pages.
+    """Return the drawing as SVG text, in "en" or "zh"; it reads on light and on dark pages.
 
     The probabilities in it are an illustration, not a result. `docs/overview.svg` and
     `docs/overview.zh.svg` hold what this returns.
-
-    Args:
-        language: "en" or "zh".
-
-    Raises:
-        SgmftError: another language.
     """
     if language not in ("en", "zh"):
         raise SgmftError(f"the overview is in en and zh, not {language!r}")

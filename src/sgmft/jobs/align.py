@@ -63,7 +63,6 @@ def align_encoder(
     Args:
         posts: those with both modalities are the pairs.
         output: folder that `load_encoder` takes; a run that was stopped continues.
-        source: the encoder, and the feature store, if there is one.
         tuning: of Chinese-CLIP; None is LoRA in batches of 64.
         width: of the shared space, for other encoders.
         seed: decides which pairs are held out (a tenth, at most 1,000), initial weights and order.

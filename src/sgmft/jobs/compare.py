@@ -59,8 +59,6 @@ def compare_table(
         by: columns by whose values results are broken down.
         features: folder of the feature store; by default one inside `output`.
         command: the command line, for the report.
-        on_encoded: called while posts are encoded.
-        on_progress: called after each trial and run.
 
     Returns:
         The rows that could not be used, the tables of results, and the report's path.

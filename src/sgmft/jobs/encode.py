@@ -14,7 +14,16 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
-from sgmft.jobs.cluster.pieces import ROWS, Engine, Piece, Work, cut, run_here, single_tables
+from sgmft.jobs.cluster.pieces import (
+    ROWS,
+    Engine,
+    Piece,
+    Work,
+    add_up,
+    cut,
+    run_here,
+    single_tables,
+)
 
 if TYPE_CHECKING:
     from sgmft.features.encoder_handle import EncoderHandle
@@ -44,10 +53,11 @@ class EncodeTask:
 
     def start(self) -> Work:
         """Load the encoder and open the store, where they are not."""
-        encoder = self.opened[0] if self.opened else load_encoder(**self.settings)
-        store = (
-            self.opened[1] if self.opened else FeatureStore(self.folder, encoder.info, self.tokens)
-        )
+        if self.opened:
+            encoder, store = self.opened
+        else:
+            encoder = load_encoder(**self.settings)
+            store = FeatureStore(self.folder, encoder.info, self.tokens)
 
         def work(piece: Piece) -> Iterator[JobSummary]:
             for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
@@ -75,7 +85,6 @@ def encode_table(
         source: one table, a folder of them, or a stream, which only this process can read.
         handle: the encoder and the folder of its store, such as a `SemanticLocator`.
         engine: does the pieces: `run_here`, or one of `sgmft.jobs.cluster.ray`.
-        on_encoded: called with the number of posts done so far.
 
     Returns:
         The posts read and those that could not be encoded, and the store's folder.
@@ -98,9 +107,4 @@ def encode_table(
         None if here else ROWS,
         (handle.encoder, store),
     )
-    total = JobSummary()
-    for summary in engine(task):
-        total += summary
-        if on_encoded:
-            on_encoded(total.posts)
-    return total, store.folder
+    return add_up(engine(task), on_encoded), store.folder

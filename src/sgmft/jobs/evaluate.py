@@ -37,10 +37,7 @@ def evaluate_table(
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
 
     Rows that cannot be read, have no label, or one the model never learned, are counted and left
-    out of the figures.
-
-    Args:
-        by: columns by whose values accuracy is broken down.
+    out of the figures. Accuracy is broken down by the values of the columns `by`.
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)

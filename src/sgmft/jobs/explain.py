@@ -39,7 +39,6 @@ def explain_table(
             with `error` in place of the rest for a post that cannot be explained.
         row: only the row of this number, as messages and pages count them.
         label: the label to explain; by default each post's most probable one.
-        on_explained: called with the number of posts done so far.
 
     Returns:
         The posts read and those that could not be used, a sentence for each explanation, and one

@@ -19,6 +19,7 @@ from sgmft.jobs.cluster.pieces import (
     Piece,
     PieceId,
     Work,
+    add_up,
     cut,
     run_here,
     single_tables,
@@ -171,7 +172,7 @@ def predict_table(
             stream=posts,
             predictor=predictor,
         )
-        return _total(run_here(task), on_predicted)
+        return add_up(run_here(task), on_predicted)
 
 
 def is_shards(output: str | Path) -> bool:
@@ -217,16 +218,5 @@ def _predict_shards(
         frozenset(finished),
         predictor=predictor,
     )
-    total = _total(chain(finished.values(), engine(task)), on_predicted)
+    total = add_up(chain(finished.values(), engine(task)), on_predicted)
     return shards.end(total.posts)
-
-
-def _total(
-    summaries: Iterable[JobSummary], on_predicted: Callable[[int], None] | None
-) -> JobSummary:
-    total = JobSummary()
-    for summary in summaries:
-        total += summary
-        if on_predicted:
-            on_predicted(total.posts)
-    return total

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model
+RANK, UNCERTAINTY = "suggested_rank", "uncertainty"  # columns
 NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
 
 
@@ -50,14 +51,11 @@ def choose_posts(
 
     Args:
         features: of N posts.
-        count: how many to choose, 1 or more.
+        count: how many to choose; SgmftError below 1.
         uncertainty: of a model, (N,) in 0..1; without it all posts weigh the same.
         covered: positions of posts that have a label: they are not chosen, nor what is like them.
         near: cosine from which two posts are near duplicates.
         seed: decides which posts are looked at where there are more than `POOL`.
-
-    Raises:
-        SgmftError: count is below 1.
     """
     if count < 1:
         raise SgmftError(f"At least 1 post must be asked for, not {count}.")
@@ -143,9 +141,6 @@ def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32
     return (1 - first_two[:, 0] + first_two[:, 1]).astype(np.float32)
 
 
-RANK, UNCERTAINTY = "suggested_rank", "uncertainty"
-
-
 class Suggestion(NamedTuple):
     """A post worth labelling, and what a model predicts so far."""
 
@@ -182,7 +177,7 @@ def suggest_posts(
     strict: bool = False,
     on_encoded: Callable[[int], None] | None = None,
 ) -> Suggestions:
-    """Choose the posts most worth labelling; see `choose_posts`.
+    """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
 
     Of posts with the same text and the same pictures one is suggested, and none where one of them
     has a label. Posts with an error or that cannot be encoded are left out.
@@ -191,14 +186,8 @@ def suggest_posts(
         posts: to choose from; those with a label are not suggested, and cover what is like them.
         locator: a trained one weighs posts by its uncertainty; of one that is not trained only
             the encoder is used.
-        count: how many, 1 or more; fewer come back where there are no more.
         labelled: posts from elsewhere that count as labelled too, if they have a label.
-        seed: see `choose_posts`.
-        strict: refuse all posts when one has an error or cannot be encoded.
-        on_encoded: called with the number of posts encoded so far.
-
-    Raises:
-        SgmftError: count is below 1; with `strict`, for the first bad post.
+        strict: raise SgmftError for the first post with an error or that cannot be encoded.
     """
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
@@ -245,16 +234,13 @@ def suggest_table(
     seed: int = 0,
     on_encoded: Callable[[int], None] | None = None,
 ) -> SuggestResult:
-    """Write the posts of a table most worth labelling, in that order.
+    """Write the posts of a table most worth labelling, in that order; see `suggest_posts`.
 
     A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
     table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
     empty `label` to fill in where the input has none.
 
     Args:
-        source: the table.
-        output: where the tasks or the table go.
-        locator, count, seed, on_encoded: see `suggest_posts`.
         labels: choices for the annotators, in the order shown; the model's and those found in the
             tables come after them.
         labelled: tables with posts that are labelled already, such as an export of earlier tasks.

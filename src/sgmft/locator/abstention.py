@@ -160,13 +160,9 @@ class HeldOutProbabilities:
 
     @classmethod
     def load(cls, file: Path, classes: int) -> HeldOutProbabilities:
-        """Read what `save` wrote.
+        """Read what `save` wrote, for a model of K classes.
 
-        Args:
-            classes: K, of the model that they belong to.
-
-        Raises:
-            SgmftError: the file is damaged or belongs to another model.
+        SgmftError where the file is damaged or belongs to another model.
         """
         try:
             found = cls(**load_file(file))

@@ -41,10 +41,8 @@ class SavedModel(NamedTuple):
 def save_model(model: SavedModel, folder: Path) -> None:
     """Write weights, then settings; a folder without config.json is no model, so never half of one.
 
-    The settings hold the digests of the other files and of themselves.
-
-    Raises:
-        SgmftError: the folder cannot be written.
+    The settings hold the digests of the other files and of themselves. SgmftError where the folder
+    cannot be written.
     """
     card = folder / "README.md"
 
@@ -78,16 +76,7 @@ def save_model(model: SavedModel, folder: Path) -> None:
 
 
 def load_model(model_id: str, device: str | None, hub: Mapping[str, Any]) -> SavedModel:
-    """Load a model from a folder or a hub repository.
-
-    Args:
-        model_id: the folder or repository.
-        device: of the network; None leaves it on the CPU.
-        hub: revision, token, cache_dir, ... for a repository.
-
-    Raises:
-        SgmftError: it is no sgmft model, is damaged, or was written by a newer sgmft.
-    """
+    """Load a model as `read_state` finds it, its network on a device; None leaves it on the CPU."""
     state, weights_file = read_state(model_id, hub)
     try:
         method = get_method(state.method)

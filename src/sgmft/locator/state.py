@@ -133,11 +133,7 @@ class ModelState:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelState:
-        """Read values that `to_config` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: they are something else.
-        """
+        """Read values that `to_config` wrote; KeyError, TypeError or ValueError for others."""
         settings, method = config["settings"].items(), config["method"]
         if (method, config["preset"]) == ("sgmft", "default"):
             method = "gated-experts"  # sgmft 0.1 called it a preset of sgmft
@@ -190,11 +186,7 @@ def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]
 
 
 def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
-    """Return a file of a saved model.
-
-    Raises:
-        SgmftError: there is none, or it may not be read.
-    """
+    """Return a file of a saved model; SgmftError where there is none, or it may not be read."""
     folder = Path(model_id)
     try:
         if folder.is_dir():

@@ -23,9 +23,7 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
     """Parse labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
 
     A label without "=" describes itself. The wide forms ；＝｜ of the marks serve as well.
-
-    Raises:
-        SgmftError: fewer than two labels, one of them twice or without a name or a description.
+    SgmftError for fewer than two labels, one twice, or one without a name or a description.
     """
     found: dict[str, list[str]] = {}
     for part in words.translate(str.maketrans("；＝｜", ";=|")).split(";"):
@@ -47,10 +45,8 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
 def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Described:
     """Return the network that knows labels by their descriptions alone.
 
-    Args:
-        encoder: whose text features the descriptions become.
-        descriptions: texts that a post of a label could contain, or that describe it, by
-            label; at least two labels, in the order of the probabilities.
+    These are texts that a post of a label could contain, or that describe it, by label, at least
+    two in the order of the probabilities; they become the encoder's text features.
 
     Raises:
         SgmftError: fewer than two labels, or one without words to describe it.
@@ -90,10 +86,8 @@ def adapt_to(network: Network, chunks: Iterable[Chunk], encoder: Encoder) -> Non
     """Add posts to those by which a network standardises its scores, in constant memory.
 
     Predictions then depend on all posts it was adapted to (transductive); none of their labels is
-    looked at. Without any, the names of ImageNet's classes stand in for them.
-
-    Raises:
-        SgmftError: the network is not of the method "described".
+    looked at. Without any, the names of ImageNet's classes stand in for them. SgmftError where the
+    network is not of the method "described".
     """
     if not isinstance(network, Described):
         raise SgmftError("Only a zero-shot locator adapts to posts: others learn with fit(posts).")

@@ -57,22 +57,16 @@ def project_representations(
 
     The map is t-SNE (van der Maaten and Hinton, 2008) from the two principal components, with
     perplexity min(30, (N - 1) / 3); for 4 posts or fewer, the principal components themselves. The
-    mean silhouette (Rousseeuw, 1987) and the separation, trace(S_b) / trace(S_w) of Fisher's
-    scatter matrices, are measured on the D numbers, not on the map. Everything uses Euclidean
-    distances of the features as the classifier gets them, not standardised, so that noise is not
+    mean silhouette (Rousseeuw, 1987), NaN unless there are 2 to N - 1 labels, and the separation,
+    trace(S_b) / trace(S_w) of Fisher's scatter matrices, NaN where all posts are alike and infinite
+    where all posts of each label are, are measured on the D numbers, not on the map. Distances are
+    Euclidean, of the features as the classifier gets them, not standardised, so that noise is not
     blown up; shifting, turning or scaling them all alike changes neither measure.
 
     Args:
-        fused: (N, D) numbers.
+        fused: (N, D) numbers; SgmftError where one is not finite.
         labels: the N true labels.
         seed: the same for all panels of a figure.
-
-    Returns:
-        the panel; the silhouette is NaN unless there are 2 to N - 1 labels, the separation is NaN
-        where all posts are alike and infinite where all posts of each label are.
-
-    Raises:
-        SgmftError: a number is not finite.
     """
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
@@ -122,13 +116,10 @@ def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
 
 
 def render_panels(panels: Sequence[TsnePanel]) -> str:
-    """Return the panels as SVG text, five in a row, with one legend for all of them.
+    """Return the panels, of the same posts in the same order, as SVG text with one legend.
 
     A label has its own marker and colour, the same in every panel. Text stays text, in the
     reader's fonts and colour; the ground is transparent.
-
-    Args:
-        panels: one or more, of the same posts in the same order.
     """
     from matplotlib import rc_context
 
@@ -149,9 +140,6 @@ def save_panels(panels: Sequence[TsnePanel], folder: str | Path, name: str) -> t
     """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
 
     Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
-
-    Raises:
-        SgmftError: the folder cannot be written.
     """
     folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"

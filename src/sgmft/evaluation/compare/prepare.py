@@ -128,14 +128,10 @@ def prepare_comparison(
     """Encode posts under every encoder setting that the rows need, and split them.
 
     A post that one setting cannot use (no word is left after cleaning, say) is left out for all,
-    so that every row learns from and is tested on the same posts.
-
-    Args:
-        by: columns by whose values results are broken down.
-        strict: refuse all posts when one cannot be used.
+    so that every row learns from and is tested on the same posts; with `strict` it is refused.
 
     Raises:
-        SgmftError: fewer than two labels, no test posts, or a column that is not there.
+        SgmftError: fewer than two labels, no test posts, or a column of `by` that is not there.
     """
     posts = [
         replace(post, error="has no label to learn from")

@@ -45,13 +45,9 @@ def write_report(
         folder: made if need be; files of these names are replaced.
         tables, figures: in the order they are shown. The page holds the figures' SVG text; the
             Markdown links their PNG files, which stand in the folder already.
-        data: what there is to say about the data set, name -> value.
+        data, versions: of the data set and of the software, name -> value.
         commands: with which the report can be made again.
-        versions: of the software, name -> version.
         notes: what a reader must keep in mind; stands before the tables.
-
-    Raises:
-        SgmftError: the folder cannot be written.
     """
     folder = Path(folder)
     values = {

@@ -128,10 +128,8 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
 def execute_run(run: Run) -> Record:
     """Do a run, in this process, and write down what was found.
 
-    An exception becomes a record with the reason under "failed".
-
-    Raises:
-        SgmftError: what was found cannot be written.
+    An exception becomes a record with the reason under "failed"; SgmftError where it cannot be
+    written.
     """
     data = load_data(run.data_path)
     try:

@@ -82,9 +82,8 @@ def summarise(
     Args:
         probabilities: (S, N, K), rows sum to 1, columns in the order of `labels`.
         truth: (N,) numbers of the true labels, 0 to K - 1.
-        labels: K names.
         groups: columns of N values each, for accuracy by value.
-        seed: of the bootstrap; the same seed gives the same intervals.
+        seed: of the bootstrap.
 
     Raises:
         SgmftError: numbers that are not probabilities, or a group of another length.
@@ -143,13 +142,10 @@ def difference(
     at least 1/10,001. `p_holm` is p until `corrected` fills it.
 
     Args:
-        probabilities: (S, N, K), rows sum to 1.
+        probabilities: (S, N, K), rows sum to 1; SgmftError for anything else.
         reference: (S', N, K).
         truth: (N,) numbers of the true labels, 0 to K - 1.
         seed: of the resamples and signs.
-
-    Raises:
-        SgmftError: numbers that are not probabilities.
     """
     for probs in (probabilities, reference):
         check_probabilities(probs)

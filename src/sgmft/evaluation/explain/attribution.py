@@ -76,13 +76,10 @@ def region_losses(predictor: MaskedPredictor, number: int, label: int) -> NDArra
 def shapley_values(
     game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0
 ) -> ShapleyValues:
-    """Return exact values where the game can be asked of every coalition, else sampled ones.
+    """Return the values of n players, exact where the game can be asked of every coalition.
 
-    Args:
-        game: called with many coalitions at once.
-        players: n.
-        budget: the most coalitions to ask for; sampling asks for at least 2 n.
-        seed: of the sampled orders.
+    Else they are from orders of joining sampled with `seed`. The game is called with many
+    coalitions at once, with `budget` at most, of which sampling takes at least 2 n.
     """
     if not players:
         return ShapleyValues(np.zeros(0), True)

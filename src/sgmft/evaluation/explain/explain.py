@@ -26,14 +26,11 @@ from sgmft.evaluation.explain.words import find_words
 
 
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
-    """Attribute the probability of a label to text and pictures, words and regions.
+    """Attribute the probability of a label, by default the most probable, to parts of a post.
 
     The contributions of text and pictures are Shapley values; those of words and regions what the
     probability loses without them. Deterministic. Encodes up to 64 changed texts, and 16 changed
     pictures for each picture.
-
-    Args:
-        label: the label to explain; None is the most probable one.
 
     Raises:
         SgmftError: the post has an error or nothing to go on, or the model has no such label.

@@ -29,11 +29,7 @@ MOST_MAPS = 8  # words whose similarity to regions is shown
 def explanation_page(
     explanations: Sequence[Explanation], *, title: str, refused: Sequence[Post] = ()
 ) -> str:
-    """Return the page, as HTML.
-
-    Args:
-        refused: posts that could not be explained, each with its `error`.
-    """
+    """Return the page, as HTML; `refused` posts, which have an `error`, could not be explained."""
     views = [explanation_view(found) for found in explanations]
     return render(
         "evaluation/templates/explain.html", title=title, explanations=views, refused=refused

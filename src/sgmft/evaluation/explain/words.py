@@ -32,11 +32,8 @@ class Word(NamedTuple):
 def find_words(original: str, cleaned: str, most: int) -> list[Word]:
     """Return the words of a text, in order; at most `most`, neighbours taken together if need be.
 
-    Marks and symbols other than emoji are no words; a text of nothing else is one.
-
-    Args:
-        original: as its author wrote it.
-        cleaned: what `sgmft.data.preprocessing.text.clean_text` made of it.
+    Marks and symbols other than emoji are no words; a text of nothing else is one. `cleaned` is
+    what `sgmft.data.preprocessing.text.clean_text` made of `original`.
     """
     inside = _inside(cleaned)
     if not inside:

@@ -62,12 +62,20 @@ def run_here(task: PieceTask) -> Iterator[JobSummary]:
             yield from work(piece)
 
 
-def single_tables(source: Source) -> list[Source]:
-    """Return the tables of a source one by one, by absolute paths.
+def add_up(
+    summaries: Iterable[JobSummary], on_done: Callable[[int], None] | None = None
+) -> JobSummary:
+    """Return the sum of summaries; `on_done` is called with the number of posts so far."""
+    total = JobSummary()
+    for summary in summaries:
+        total += summary
+        if on_done:
+            on_done(total.posts)
+    return total
 
-    Raises:
-        SgmftError: the source is a stream.
-    """
+
+def single_tables(source: Source) -> list[Source]:
+    """Return the tables of a source by absolute paths; SgmftError where it is a stream."""
     if source.table == "-":
         raise SgmftError(
             "Standard input can be read once only, and so not in pieces: save it as a file."
@@ -85,11 +93,7 @@ def cut(source: Source, table: int, rows: int) -> Iterator[Piece]:
 
 
 class AttemptLog:
-    """Files that count the attempts at the pieces of a job, across machines.
-
-    Args:
-        folder: shared by all workers; made by `clear`.
-    """
+    """Files in a shared folder that count the attempts at the pieces of a job, across machines."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,8 +108,7 @@ class AttemptLog:
     def attempt(self, piece: Piece) -> Iterator[None]:
         """Log an attempt for as long as it takes; one that is never left stays logged.
 
-        Raises:
-            SgmftError: the piece's workers have died too often.
+        SgmftError where the piece's workers have died too often.
         """
         name = ".attempt-{}-{}-".format(*piece.id)
         if len(list(self._folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:

@@ -49,11 +49,7 @@ class RayEngine:
         self._gpu = gpu
 
     def __call__(self, task: PieceTask) -> Iterator[JobSummary]:
-        """Yield a summary of each piece, as they end.
-
-        Raises:
-            SgmftError: a piece raised it, or its worker died too often.
-        """
+        """Yield a summary of each piece, as they end; SgmftError where a worker died too often."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
 

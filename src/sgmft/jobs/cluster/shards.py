@@ -34,13 +34,7 @@ _MARK = b"sgmft"  # key of the footer's metadata
 
 
 class Shards:
-    """The folder of one job: a sink of its rows.
-
-    Args:
-        folder: made by `begin`.
-        job: what decides every row, as JSON can hold it.
-        types: Arrow type of each column.
-    """
+    """The folder of one job, which decides every row: a sink, of columns of these Arrow types."""
 
     def __init__(
         self, folder: str | Path, job: Mapping[str, Any], types: Mapping[str, Any]
@@ -53,8 +47,7 @@ class Shards:
     def begin(self) -> None:
         """Make the folder, or continue in it.
 
-        Raises:
-            SgmftError: it cannot be written, or holds another job's shards or other files.
+        SgmftError where it cannot be written, or holds another job's shards or other files.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,11 +99,7 @@ class Shards:
         return found
 
     def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
-        """Write the shard of one piece.
-
-        Raises:
-            SgmftError: the disk is full or read-only.
-        """
+        """Write the shard of one piece; SgmftError where the disk is full or read-only."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -21,14 +21,9 @@ TextEncoder = Callable[[Sequence[str], bool], Encoded]
 
 
 class OnnxEncoder:
-    """An encoder whose networks run in ONNX Runtime.
+    """An encoder whose networks run in ONNX Runtime, from the folder of an exported model.
 
-    Args:
-        folder: of the exported model.
-        manifest: the settings of its encoder.
-
-    Raises:
-        SgmftError: a file is missing or damaged, or the encoder is of an unknown kind.
+    SgmftError where a file is missing or damaged, or the encoder is of an unknown kind.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -65,8 +60,7 @@ def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
 class ClipTexts:
     """The text tower of Chinese-CLIP.
 
-    Raises:
-        SgmftError: tokenizers is not installed, or a file is missing or damaged.
+    SgmftError where tokenizers is not installed, or a file is missing or damaged.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:

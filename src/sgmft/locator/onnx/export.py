@@ -188,12 +188,7 @@ def example_inputs(
 
 
 class Head(nn.Module):
-    """A network and its temperature.
-
-    Args:
-        network: reads the fields of a `Batch` named `fields`.
-        temperature: that its logits are divided by.
-    """
+    """A network, which reads the `fields` of a `Batch`, and the temperature of its logits."""
 
     def __init__(self, network: Network, temperature: float, fields: Sequence[str]) -> None:
         super().__init__()

@@ -76,10 +76,7 @@ def inputs_of(
 ) -> dict[str, NDArray[Any]]:
     """Return arrays with the names and shapes of the fields of `sgmft.features.batch.Batch`.
 
-    Args:
-        rows: features of B posts.
-        info: of their encoder.
-        tokens: whether word and region features are wanted.
+    From the features of B posts; with `tokens` those of words and regions too.
     """
     posts = stack_features(rows, info, tokens)
     none = np.zeros(0, np.int32)

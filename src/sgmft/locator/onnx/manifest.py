@@ -40,8 +40,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read the manifest of a folder and check the digests of its files.
 
-        Raises:
-            SgmftError: it holds no exported model, or one that is damaged or of a newer format.
+        SgmftError where it holds no exported model, or one that is damaged or of a newer format.
         """
         if not is_exported(folder):
             raise SgmftError(

@@ -31,17 +31,12 @@ PIXELS = 3  # channels of what the first convolution reads
 
 
 def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], out: Path) -> None:
-    """Write a graph again, its convolutions in integers.
+    """Write the graph at `path` to `out`, perhaps the same file, its convolutions in integers.
 
     Activations are unsigned 8-bit integers, over the range that they take in `batches`; weights are
     integers of 7 bits with a scale for each channel, since two products of 8 bits overflow on
     processors without instructions for them (VNNI). Convolutions that read pixels, and whatever is
     no convolution, stay in float32.
-
-    Args:
-        path: of the graph.
-        batches: what the graph is to be run on, by input.
-        out: perhaps the same file.
     """
     from onnx import load
     from onnxruntime.quantization import (
@@ -91,19 +86,11 @@ def _quiet() -> Iterator[None]:
 
 
 def quantize_image_network(path: Path, posts: Sequence[Post], info: EncoderInfo) -> EncoderInfo:
-    """Write the graph of the picture networks again in 8 bits.
+    """Write the graph of the picture networks again in 8 bits; return its `EncoderInfo`.
 
-    Args:
-        path: of the graph.
-        posts: such as the model will see. Ranges are taken from up to 128 pictures of a half of
-            them, drawn at random but always the same.
-        info: of the encoder in float32.
-
-    Returns:
-        The encoder's, with a fingerprint of its own.
-
-    Raises:
-        SgmftError: none of those posts has a picture that can be read.
+    Ranges are taken from up to 128 pictures of a half of the posts, drawn at random but always the
+    same; SgmftError where none of those has a picture that can be read. The encoder's info, that of
+    float32, is returned with a fingerprint of its own.
     """
     pictures = list(pictures_of(_halves(posts)[0], info))
     if not pictures:
@@ -122,8 +109,7 @@ def quantize_image_network(path: Path, posts: Sequence[Post], info: EncoderInfo)
 def agreement(one: Predictor, other: Predictor, posts: Sequence[Post]) -> tuple[int, int]:
     """Return the number of posts on which two models agree, and of those that were compared.
 
-    Args:
-        posts: as `quantize_image_network` was given them; up to 128 of the other half are compared.
+    These are up to 128 posts of the half that `quantize_image_network` did not take ranges from.
     """
     compared = [post for post in _halves(posts)[1] if post.images][:COMPARED]
     labels = zip(one.predict(compared), other.predict(compared), strict=True)
