@@ -1,7 +1,5 @@
 """Odd picture files, made on the spot, as bytes."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """An encoder that remembers what it was given, and posts good and bad to give it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Made-up features that are easy to learn from, and a network that is solved at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

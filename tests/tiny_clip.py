@@ -1,7 +1,5 @@
 """A Chinese-CLIP checkpoint of a few kilobytes, in the published format, with random weights."""
 
-from __future__ import annotations
-
 import json
 import string
 from pathlib import Path
@@ -24,7 +22,6 @@ CHARACTERS = (
     "决周保达办运武半候七必城父强步完革深区影饭馆店校园商场旅游餐厅班室"
 )
 PUNCTUATION = "，。！？、：；“”（）…《》#@[]!?.,:;()-_/&%+'\""
-
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 

@@ -1,7 +1,5 @@
 """An encoder for tests."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Videos and animations, made on the spot, as bytes; every frame's colour tells its number."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Sequence

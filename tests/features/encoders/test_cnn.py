@@ -36,13 +36,6 @@ def digest(word: str) -> list[int]:
     return list(bytes.fromhex(hashlib.sha256(word.encode()).hexdigest()[:6]))
 
 
-def test_info_says_what_it_gives(encoder) -> None:
-    info = encoder.info
-    assert (info.name, info.cleaning, info.image_size) == ("cnn", "light", 260)
-    assert (info.text_width, info.word_width, info.image_width) == (3, 3, 2560)
-    assert not info.shared_space and info.logit_scale is None
-
-
 def test_a_token_is_a_words_digest(encoder) -> None:
     found = encoder.encode_texts(TEXTS, tokens=True)
     for text, pooled, tokens in zip(TEXTS, found.pooled, found.tokens, strict=True):
@@ -112,19 +105,3 @@ def test_the_store_keeps_every_number(encoder, tmp_path: Path) -> None:
     for features in (new, again):
         assert features.has_text.tolist() == [True, True, False]
         assert features.words.values.tolist() == expected.tolist()
-
-
-def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
-    def fingerprint(name: str = "cnn", **settings: Any) -> str:
-        return load_encoder(name, **{"dtype": "float32", **settings}).info.fingerprint
-
-    assert fingerprint(batch_size=3) == fingerprint() == encoder.info.fingerprint
-    changed = [
-        fingerprint(dtype="bfloat16"),
-        fingerprint(cleaning="paper"),
-        fingerprint(patch_grid=3),
-        fingerprint(max_words=5),
-        fingerprint("compact"),
-        fingerprint("compact", max_words=64),
-    ]
-    assert len({*changed, fingerprint()}) == 7

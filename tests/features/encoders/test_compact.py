@@ -74,10 +74,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
-def test_info_says_that_the_towers_share_no_space(encoder) -> None:
-    info = encoder.info
-    assert (info.name, info.image_size) == ("compact", 260)
-    assert (info.text_width, info.word_width, info.image_width) == (1536, 512, 2560)
+@pytest.mark.parametrize(("name", "text", "word"), [("compact", 1536, 512), ("cnn", 3, 3)])
+def test_info_says_that_the_towers_share_no_space(name: str, text: int, word: int) -> None:
+    info = load_encoder(name).info
+    assert (info.name, info.image_size) == (name, 260)
+    assert (info.text_width, info.word_width, info.image_width) == (text, word, 2560)
     assert not info.shared_space and info.logit_scale is None and info.cleaning == "light"
 
 
@@ -217,19 +218,21 @@ def test_nothing_in_nothing_out(name: str, width: int, tokens: bool) -> None:
         assert found.tokens == ([] if tokens else None)
 
 
-def test_the_fingerprint_follows_the_settings_that_matter(encoder) -> None:
+@pytest.mark.parametrize(("name", "other"), [("compact", "cnn"), ("cnn", "compact")])
+def test_the_fingerprint_follows_the_settings_that_matter(name: str, other: str) -> None:
     def fingerprint(**settings: Any) -> str:
-        return load_encoder(**{"dtype": "float32", **settings}).info.fingerprint
+        return load_encoder(**{"name": name, "dtype": "float32", **settings}).info.fingerprint
 
-    assert fingerprint(batch_size=3) == fingerprint() == encoder.info.fingerprint
+    assert fingerprint(batch_size=3) == fingerprint()
     changed = [
         fingerprint(dtype="bfloat16"),
         fingerprint(cleaning="paper"),
         fingerprint(cleaning="none"),
         fingerprint(patch_grid=3),
         fingerprint(max_words=5),
+        fingerprint(name=other, max_words=5),
     ]
-    assert len({*changed, fingerprint()}) == 6
+    assert len({*changed, fingerprint()}) == 7
 
 
 @pytest.mark.parametrize("name", ["compact", "cnn"])
