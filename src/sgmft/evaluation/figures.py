@@ -110,9 +110,9 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
 
 def selective_figure(curve: Sequence[CurvePoint]) -> str:
     """Return accuracy of the answered posts against their share, as SVG text."""
-    with drawing_style([], salt="selective"):
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
 
+    with drawing_style([], "selective"):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.add_subplot()
         shares, accuracies = [x.answered for x in curve], [x.accuracy for x in curve]
@@ -137,6 +137,7 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     out, and so is a panel without curves; SgmftError where there is no epoch.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not epochs:
         raise SgmftError("there is no epoch to draw")
@@ -149,7 +150,13 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
             axes = figure.add_subplot(1, len(drawn), place)
             for values, look in some:
                 axes.plot(at, values, markersize=4, **look)
-            _finish_history(axes, title)
+            axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_ylim(0, None if title == "Loss" else 1.03)
+            axes.grid(axis="y", alpha=0.15)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False, fontsize=8.5)
         return svg_text(figure)
 
 
@@ -164,18 +171,6 @@ def _curves(
         if any(map(math.isfinite, values)):
             marker = marker if len(epochs) <= 15 else ""
             yield values, {"color": colour, "linestyle": line, "marker": marker, "label": word}
-
-
-def _finish_history(axes: Axes, title: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(0, None if title == "Loss" else 1.03)
-    axes.grid(axis="y", alpha=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8.5)
 
 
 def _confusion(evaluation: Evaluation) -> Figure:
@@ -229,11 +224,8 @@ def _cells(
         bold = "bold" if row == column else "normal"
         x = column + 0.5
         axes.text(x, row + 0.5, f"{count}", fontsize=size, va="bottom", fontweight=bold, **texts)
-        axes.text(x, row + 0.56, _percent(share), fontsize=0.8 * size, va="top", **texts)
-
-
-def _percent(share: float) -> str:
-    return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
+        percent = "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+        axes.text(x, row + 0.56, percent, fontsize=0.8 * size, va="top", **texts)
 
 
 def text_columns(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
-from sgmft.evaluation.selective import LEVELS, Selective, SetScore, accuracy_curve, score_sets
+from sgmft.evaluation.selective import LEVELS, Selective, accuracy_curve, score_sets
 
 RESAMPLES = 2000
 """Bootstrap resamples behind each interval."""
@@ -116,6 +116,11 @@ def evaluate(
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
+    set_scores = []
+    if sets is not None:
+        for level in LEVELS:
+            with suppress(SgmftError):  # it cannot be promised
+                set_scores.append(score_sets(sets(probabilities, level), true, labels, level))
     before = probs if temperature == 1 else rescale_probabilities(probs, 1 / temperature)
     return Evaluation(
         labels=labels,
@@ -126,10 +131,7 @@ def evaluate(
         temperature=temperature,
         calibration=measure_calibration(probs, true),
         uncalibrated=measure_calibration(before, true),
-        selective=Selective(
-            [] if sets is None else list(_score_levels(sets, probabilities, true, labels)),
-            accuracy_curve(probs, true),
-        ),
+        selective=Selective(set_scores, accuracy_curve(probs, true)),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
         groups={
@@ -137,18 +139,6 @@ def evaluate(
             for name, column in (groups or {}).items()
         },
     )
-
-
-def _score_levels(
-    sets: Callable[[_Probabilities, float], _Flags],
-    probabilities: _Probabilities,
-    true: _Cells,
-    labels: list[str],
-) -> Iterator[SetScore]:
-    """Yield one for each of `LEVELS` that can be promised."""
-    for level in LEVELS:
-        with suppress(SgmftError):
-            yield score_sets(sets(probabilities, level), true, labels, level)
 
 
 def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:

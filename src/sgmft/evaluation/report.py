@@ -15,13 +15,7 @@ from markupsafe import Markup
 from sgmft.data.posts import MediaFile
 from sgmft.data.preprocessing.thumbnails import image_view
 from sgmft.errors import SgmftError
-from sgmft.evaluation.figures import (
-    confusion_figure,
-    history_figure,
-    reliability_figure,
-    save_confusion,
-    selective_figure,
-)
+from sgmft.evaluation import figures
 from sgmft.evaluation.metrics import Evaluation
 from sgmft.utils.files import write_whole, writing
 from sgmft.utils.templates import render
@@ -64,7 +58,7 @@ def write_evaluation(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
-        save_confusion(evaluation, folder / "confusion.png")
+        figures.save_confusion(evaluation, folder / "confusion.png")
         write_whole(folder / "report.html", page.encode(errors="replace"))
     return folder / "report.html"
 
@@ -94,7 +88,7 @@ def write_demo_report(
         examples=examples,
         notice=notice,
         overview=Markup(overview_figure()),
-        history=Markup(history_figure(history)) if len(history) > 1 else "",
+        history=Markup(figures.history_figure(history)) if len(history) > 1 else "",
         errors=errors,
     )
     with writing(path):
@@ -121,9 +115,9 @@ def _page(evaluation: Evaluation, *, examples: Iterable[ExamplePost], **values: 
         "evaluation/templates/report.html",
         evaluation=evaluation,
         summary=_summary(evaluation),
-        confusion=Markup(confusion_figure(evaluation)),
-        reliability=Markup(reliability_figure(evaluation.calibration, before)),
-        selective=Markup(selective_figure(evaluation.selective.curve)),
+        confusion=Markup(figures.confusion_figure(evaluation)),
+        reliability=Markup(figures.reliability_figure(evaluation.calibration, before)),
+        selective=Markup(figures.selective_figure(evaluation.selective.curve)),
         examples=[_example_view(example) for example in examples],
         most_values=MOST_VALUES,
         **defaults | values,

@@ -14,22 +14,9 @@ import numpy as np
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
-from sgmft.evaluation.compare.prepare import (
-    ComparisonData,
-    OnEncoded,
-    Split,
-    load_data,
-    load_features,
-    prepare_comparison,
-)
 from sgmft.evaluation.compare.report import write_report
-from sgmft.evaluation.compare.results import (
-    ResultTable,
-    make_figures,
-    make_tables,
-    write_predictions,
-)
 from sgmft.evaluation.compare.scheduler import Comparison, OnProgress
 from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
@@ -41,13 +28,13 @@ def compare_table(
     output: str | Path,
     plan: ComparisonPlan,
     *,
-    split: Split | None = None,
+    split: prepare.Split | None = None,
     by: Sequence[str] = (),
     features: str | Path | None = None,
     command: str = "",
-    on_encoded: OnEncoded | None = None,
+    on_encoded: prepare.OnEncoded | None = None,
     on_progress: OnProgress | None = None,
-) -> tuple[JobSummary, list[ResultTable], Path]:
+) -> tuple[JobSummary, list[results.ResultTable], Path]:
     """Run what is not done yet of a plan on a table of posts, and write the report.
 
     Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every
@@ -70,20 +57,20 @@ def compare_table(
     _refuse_other_folders(folder)
     check_writable(folder)
     path = folder / "data.json"
-    load_data.cache_clear()
+    prepare.load_data.cache_clear()
     if plan.finished_only:
         if not path.is_file():
             raise SgmftError(f"Nothing is finished in {folder}.")
         if not _is_comparison(read_json(path)):
             raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
-        data = load_data(path)
+        data = prepare.load_data(path)
     else:
-        data = prepare_comparison(
+        data = prepare.prepare_comparison(
             source.read_posts(),
             plan.rows(),
             plan.encoder,
             Path(features) if features is not None else folder / "features",
-            split or Split(),
+            split or prepare.Split(),
             by=by,
             strict=source.strict,
             device=plan.device,
@@ -91,19 +78,19 @@ def compare_table(
         )
         data = _with_earlier(data, path)
         data.save(path)
-        load_data.cache_clear()
-        load_features.cache_clear()
+        prepare.load_data.cache_clear()
+        prepare.load_features.cache_clear()
     comparison = Comparison(folder, plan, data)
     comparison.run(on_progress)
-    tables = make_tables(comparison)
-    write_predictions(comparison, folder / "predictions.parquet")
+    tables = results.make_tables(comparison)
+    results.write_predictions(comparison, folder / "predictions.parquet")
     write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     page = write_report(
         folder,
         title=f"Comparison on {Path(source.table).name}",
         tables=tables,
-        figures=make_figures(comparison, folder),
+        figures=results.make_figures(comparison, folder),
         data=_describe_data(data),
         commands=[command] if command else [],
         versions={"machine": machine, **versions()},
@@ -138,12 +125,12 @@ def _is_comparison(values: object) -> bool:
     return isinstance(values, dict) and "encoded" in values
 
 
-def _with_earlier(data: ComparisonData, path: Path) -> ComparisonData:
+def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.ComparisonData:
     """Keep the same posts' earlier encoder settings, so that earlier rows can be shown."""
     if not path.exists():
         return data
     try:
-        earlier = load_data(path)
+        earlier = prepare.load_data(path)
         same = earlier.fingerprint == data.fingerprint
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         message = f"{path} is damaged: it is written anew, and what is finished is found again."
@@ -152,7 +139,7 @@ def _with_earlier(data: ComparisonData, path: Path) -> ComparisonData:
     return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
 
 
-def _describe_data(data: ComparisonData) -> dict[str, str]:
+def _describe_data(data: prepare.ComparisonData) -> dict[str, str]:
     test = np.array(data.test)
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))

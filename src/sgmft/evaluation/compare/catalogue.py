@@ -75,9 +75,10 @@ FIGURES = {
     "9": FigurePlan("9", "Fused representations by guided side", ("image-wise", FULL)),
 }
 
-_TOKENS: dict[str, Any] = {"preset": "tokens", "like": FULL}
-_ELEMENTS: dict[str, Any] = {"preset": "elements", "like": "elements"}
 _INSIDE = "No trials: chooses its penalties by cross-validation of the training posts."
+_TOKENS: dict[str, Any] = {"preset": "tokens", "like": FULL}
+_DEFAULT: dict[str, Any] = {"method": DEFAULT, "note": _INSIDE}
+_CHANGED: dict[str, Any] = {"preset": "elements", "like": "elements"}  # with one choice changed
 
 
 def rows() -> dict[str, Row]:
@@ -98,31 +99,19 @@ def rows() -> dict[str, Row]:
             for name in _fusions()
         ),
         Row("image-wise", "Image-wise", settings={"guided": "image"}, **_TOKENS),
-        *(
-            Row(key, title, DEFAULT, settings=settings, note=_INSIDE)
-            for key, title, settings in (
-                ("default-gate", "… one gate for all posts", {"gate": "constant"}),
-                ("default-power", "… a product of the sides", {"power": 0.0}),
-                ("default-joint", "… no joint expert", {"joint": False}),
-                ("default-lexical", "… no n-grams", {"lexical": False}),
-            )
-        ),
+        Row("default-gate", "… one gate for all posts", settings={"gate": "constant"}, **_DEFAULT),
+        Row("default-power", "… a product of the sides", settings={"power": 0.0}, **_DEFAULT),
+        Row("default-joint", "… no joint expert", settings={"joint": False}, **_DEFAULT),
+        Row("default-lexical", "… no n-grams", settings={"lexical": False}, **_DEFAULT),
         Row("elements", "SG-MFT (elements)", preset="elements"),
-        *(
-            Row(key, title, settings=settings, **_ELEMENTS)
-            for key, title, settings in (
-                ("elements-tokens", "… tokens view", {"view": "tokens"}),
-                ("elements-w4", "… elements 4 wide", {"element_width": 4}),
-                ("elements-w16", "… elements 16 wide", {"element_width": 16}),
-                ("elements-softmax", "… softmax gate", {"gate": "softmax"}),
-                ("elements-temperature-1", "… temperature 1", {"temperature": 1.0}),
-                ("elements-unscaled", "… features as encoded", {"scale": "none"}),
-            )
-        ),
-        *(
-            Row(f"cleaning-{name}", f"… {what} cleaning", DEFAULT, cleaning=name, like=DEFAULT)
-            for name, what in (("paper", "the paper's"), ("none", "no"))
-        ),
+        Row("elements-tokens", "… tokens view", settings={"view": "tokens"}, **_CHANGED),
+        Row("elements-w4", "… elements 4 wide", settings={"element_width": 4}, **_CHANGED),
+        Row("elements-w16", "… elements 16 wide", settings={"element_width": 16}, **_CHANGED),
+        Row("elements-softmax", "… softmax gate", settings={"gate": "softmax"}, **_CHANGED),
+        Row("elements-temperature-1", "… temperature 1", settings={"temperature": 1.0}, **_CHANGED),
+        Row("elements-unscaled", "… features as encoded", settings={"scale": "none"}, **_CHANGED),
+        Row("cleaning-paper", "… the paper's cleaning", DEFAULT, cleaning="paper", like=DEFAULT),
+        Row("cleaning-none", "… no cleaning", DEFAULT, cleaning="none", like=DEFAULT),
         Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
         Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
     ]

@@ -13,16 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sgmft.evaluation import metrics
 from sgmft.evaluation.calibration import BINS, bin_index
-from sgmft.evaluation.metrics import (
-    RESAMPLES,
-    ClassScore,
-    accuracy_and_f1,
-    accuracy_by_value,
-    check_probabilities,
-    class_scores,
-    count_confusions,
-)
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
@@ -60,7 +52,7 @@ class Summary:
     accuracy: Estimate  # in 0..1, as the next two
     macro_f1: Estimate
     calibration_error: Estimate  # the expected calibration error
-    per_class: Sequence[ClassScore]  # means over seeds, one entry a label
+    per_class: Sequence[metrics.ClassScore]  # means over seeds, one entry a label
     # column -> value -> (posts, mean accuracy), the largest group first
     groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
 
@@ -89,7 +81,7 @@ def summarise(
         SgmftError: numbers that are not probabilities, or a group of another length.
     """
     probs, true = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
-    check_probabilities(probs)
+    metrics.check_probabilities(probs)
     runs, posts, classes = probs.shape
     predicted = probs.argmax(axis=2)  # (S, N)
     gaps = [_calibration_gaps(run, true) for run in probs]
@@ -100,7 +92,7 @@ def summarise(
         return np.array(
             [
                 (
-                    *accuracy_and_f1(counts, true, run, classes),
+                    *metrics.accuracy_and_f1(counts, true, run, classes),
                     np.abs(weights @ gap).sum(axis=1) / posts,
                 )
                 for run, gap in zip(predicted, gaps, strict=True)
@@ -109,7 +101,7 @@ def summarise(
 
     found = figures(np.ones((1, posts), dtype=np.int64))[:, :, 0]  # (S, 3)
     rng, size = np.random.default_rng([seed, 0]), max(1, _CHUNK // posts)
-    chunks = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    chunks = [min(size, metrics.RESAMPLES - start) for start in range(0, metrics.RESAMPLES, size)]
     even = np.full(posts, 1 / posts)
     drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
     low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
@@ -125,7 +117,8 @@ def summarise(
         error,
         per_class=_mean_class_scores(predicted, true, labels),
         groups={
-            name: accuracy_by_value(name, values, right) for name, values in (groups or {}).items()
+            name: metrics.accuracy_by_value(name, values, right)
+            for name, values in (groups or {}).items()
         },
     )
 
@@ -148,7 +141,7 @@ def difference(
         seed: of the resamples and signs.
     """
     for probs in (probabilities, reference):
-        check_probabilities(probs)
+        metrics.check_probabilities(probs)
     hits = (probabilities.argmax(axis=2) == truth).sum(axis=0)
     other_hits = (reference.argmax(axis=2) == truth).sum(axis=0)
     scale = len(probabilities) * len(reference) * len(truth)
@@ -157,7 +150,7 @@ def difference(
     # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
     values, posts = np.unique(whole, return_counts=True)
     rng = np.random.default_rng([seed, 0])
-    draws = rng.multinomial(len(truth), posts / len(truth), size=RESAMPLES) @ values
+    draws = rng.multinomial(len(truth), posts / len(truth), size=metrics.RESAMPLES) @ values
     low, high = np.percentile(draws / scale, [2.5, 97.5])
     kept = np.random.default_rng([seed, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
     flipped = (2 * kept - posts) @ values  # (FLIPS,)
@@ -194,10 +187,11 @@ def _calibration_gaps(probs: _Floats, true: _Integers) -> _Floats:
 
 def _mean_class_scores(
     predicted: _Integers, true: _Integers, labels: Sequence[str]
-) -> list[ClassScore]:
+) -> list[metrics.ClassScore]:
     """Return one mean over the runs of `predicted` (S, N) for each label."""
     runs = [
-        class_scores(count_confusions(true, run, len(labels)), list(labels)) for run in predicted
+        metrics.class_scores(metrics.count_confusions(true, run, len(labels)), list(labels))
+        for run in predicted
     ]
     means = np.stack([[(s.precision, s.recall, s.f1) for s in run] for run in runs], -1).mean(-1)
     return [

@@ -7,13 +7,7 @@ from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.thumbnails import make_thumbnail, to_data_url
-from sgmft.evaluation.explain.attribution import (
-    GRID,
-    MOST_WORDS,
-    part_values,
-    region_losses,
-    word_losses,
-)
+from sgmft.evaluation.explain import attribution
 from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,
@@ -42,9 +36,9 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
     k = labels.index(label)
-    shares = part_values(predictor, k)
-    words = find_words(post.text, predictor.text, MOST_WORDS)
-    word_values = word_losses(predictor, words, k)
+    shares = attribution.part_values(predictor, k)
+    words = find_words(post.text, predictor.text, attribution.MOST_WORDS)
+    word_values = attribution.word_losses(predictor, words, k)
     gate, guidance = _guidance(predictor)
     return Explanation(
         post=post,
@@ -74,8 +68,8 @@ def _picture(predictor: MaskedPredictor, post: Post, number: int, k: int) -> Ima
         seen = to_data_url(Image.fromarray(predictor.images[number]))
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)
-    losses = tuple(region_losses(predictor, number, k).tolist())
-    return ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
+    losses = tuple(attribution.region_losses(predictor, number, k).tolist())
+    return ImageAttribution(str(post.images[file]), frame, seen, attribution.GRID, losses)
 
 
 def _parts(predictor: MaskedPredictor, shares: list[float]) -> tuple[PartAttribution, ...]:
