@@ -33,17 +33,14 @@ class Bin:
 class Calibration:
     """How far probabilities agree with the share of posts that are right.
 
-    Attributes:
-        error: expected calibration error, in 0..1: the mean over posts of their bin's distance
-            between accuracy and mean probability (Guo et al. 2017, eq. 3).
-        brier: mean over posts of sum_k (p_k - y_k)^2, in 0..2, y 1 for the true label and 0 for
-            the others (Brier 1950).
-        bins: of equal width.
+    The expected calibration error, in 0..1, is the mean over posts of their bin's distance between
+    accuracy and mean probability (Guo et al. 2017, eq. 3); the Brier score, in 0..2, that of
+    sum_k (p_k - y_k)^2, y 1 for the true label and 0 for the others (Brier 1950).
     """
 
     error: float
     brier: float
-    bins: list[Bin]
+    bins: list[Bin]  # of equal width
 
 
 def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Calibration:
@@ -83,11 +80,8 @@ def rescale_probabilities(probabilities: _Numbers, temperature: float) -> _Numbe
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
 
-    T is between 1/20 and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
-
-    Args:
-        logits: (N, K), of posts that they were not learned from.
-        labels: (N,).
+    From logits (N, K) of posts that they were not learned from, and labels (N,). T is between 1/20
+    and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
     """
     from scipy.optimize import minimize_scalar
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgmft.data.posts import raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
+from sgmft.features.encoder_handle import EncoderHandle
+from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
 from sgmft.jobs.cluster.pieces import (
@@ -24,10 +26,6 @@ from sgmft.jobs.cluster.pieces import (
     run_here,
     single_tables,
 )
-
-if TYPE_CHECKING:
-    from sgmft.features.encoder_handle import EncoderHandle
-    from sgmft.features.encoders.base import Encoder
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,8 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
 from sgmft.jobs.output_columns import prediction_columns, probability_columns
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
-    from sgmft.locator.prediction import Prediction
+from sgmft.locator.locator import SemanticLocator
+from sgmft.locator.prediction import Prediction
 
 GALLERY = 12  # example posts on a report page
 

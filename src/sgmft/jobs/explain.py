@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
@@ -16,10 +15,8 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import UnexplainableError, check_label
 from sgmft.evaluation.explain.page import explanation_page, summarize_explanation
+from sgmft.locator.locator import SemanticLocator
 from sgmft.utils.files import write_whole, writing
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
 
 
 def explain_table(

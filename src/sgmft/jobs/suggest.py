@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,10 @@ from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
 from sgmft.jobs.output_columns import columns_of, renamed_columns
+from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 from sgmft.models.base import Normalizer
 from sgmft.models.inference import predict_logits
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model

@@ -5,17 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
+from sgmft.locator.locator import SemanticLocator
+from sgmft.training.trainer import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.files import check_output, error_reason, read_json
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
-    from sgmft.training.trainer import Epoch
 
 
 def train_table(

@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.data.summary import JobSummary, count_errors
+from sgmft.features.encode import Chunk
 from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities
-
-if TYPE_CHECKING:
-    from sgmft.features.encode import Chunk
 
 
 class Prediction(NamedTuple):

@@ -202,8 +202,7 @@ class ComparisonPlan:
     def rows(self) -> list[Row]:
         """Return every row that must run, in the order of the tables.
 
-        Those that a table or figure shows, a table's reference, and those that another row takes
-        its setting from.
+        That is also a table's reference, and each row that another takes its setting from.
         """
         known = rows()
         keys = [key for table in self.tables for key in (*table.rows, table.reference)]
@@ -215,15 +214,11 @@ class ComparisonPlan:
 def make_plan(
     table: str, figure: str, methods: str | None = None, **options: Any
 ) -> ComparisonPlan:
-    """Return a plan from what is typed on the command line.
+    """Return a plan from what is typed on the command line, and other fields of `ComparisonPlan`.
 
-    Args:
-        table, figure: numbers with commas between.
-        methods: keys of rows, to show only those; None for all. The reference always runs.
-        options: other fields of `ComparisonPlan`.
-
-    Raises:
-        SgmftError: no such table, figure or row, or nothing is left to show.
+    Tables and figures are numbers with commas between. Of `methods`, keys of rows, only those are
+    shown; the reference always runs. SgmftError where there is no such table, figure or row, or
+    nothing is left to show.
     """
     keys = None if methods is None else _names(methods, rows(), "method to compare")
     plans = []

@@ -178,40 +178,41 @@ def prepare_comparison(
     )
 
 
+@dataclass
 class _Encoding:
     """Fills the store setting by setting; gathers content keys, and posts that have an error.
 
     Pictures that another setting's encoder has seen in the same way are not encoded again.
     """
 
-    def __init__(
-        self, posts: list[Post], store: Path, device: str | None, on_encoded: OnEncoded | None
-    ) -> None:
-        self.posts, self._store, self._device, self._on_encoded = posts, store, device, on_encoded
-        self.keys: dict[int, str] = {}
-        self._stores: list[FeatureStore] = []
+    posts: list[Post]
+    store: Path
+    device: str | None
+    on_encoded: OnEncoded | None
+    keys: dict[int, str] = field(default_factory=dict)
+    stores: list[FeatureStore] = field(default_factory=list)
 
     def encode(self, setting: EncoderSetting, rows: Sequence[Row]) -> EncodedSetting:
         grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
-        model = load_encoder(setting.name, cleaning=setting.cleaning, device=self._device, **grid)
+        model = load_encoder(setting.name, cleaning=setting.cleaning, device=self.device, **grid)
         methods = [get_method(row.method) for row in rows]
         tokens = any(
             method.uses_tokens(method.preset(row.preset, row.settings))
             for method, row in zip(methods, rows, strict=True)
         )
-        features = FeatureStore(self._store, model.info, tokens)
+        features = FeatureStore(self.store, model.info, tokens)
         image_key, done = model.info.image_key, 0
-        alike = [x for x in self._stores if image_key and x.info.image_key == image_key]
+        alike = [x for x in self.stores if image_key and x.info.image_key == image_key]
         pictures = next((x for x in alike if x.tokens or not tokens), None)
-        self._stores.append(features)
+        self.stores.append(features)
         for chunk in encode_posts(
             list(self.posts), model, tokens=tokens, store=features, image_store=pictures
         ):
             self.posts[done : done + len(chunk.posts)] = chunk.posts
             self.keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
             done += len(chunk.posts)
-            if self._on_encoded:
-                self._on_encoded(setting.key, done)
+            if self.on_encoded:
+                self.on_encoded(setting.key, done)
         labels = sorted({str(post.label) for post in self.posts if post.error is None})
         prompts = {}
         for method in methods:

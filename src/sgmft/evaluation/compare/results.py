@@ -12,10 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.catalogue import Row, rows
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
 from sgmft.evaluation.compare.scheduler import Comparison, RowRecords
+from sgmft.evaluation.compare.statistics import (
+    Difference,
+    Summary,
+    corrected,
+    difference,
+    summarise,
+)
 from sgmft.utils.files import make_whole, writing
 
 
@@ -26,8 +32,8 @@ class ResultRow:
     key: str  # the row's name, as `--methods` takes it
     title: str  # as the table shows it
     paper: float | None = None  # accuracy the paper prints for it, in percent, on its own data
-    summary: statistics.Summary | None = None  # None where every run failed or none is finished
-    against: statistics.Difference | None = None  # None for the reference itself
+    summary: Summary | None = None  # None where every run failed or none is finished
+    against: Difference | None = None  # None for the reference itself
     parameters: int | None = None  # trainable ones
     seconds: float | None = None  # median training time of one run, trials not counted
     setting: str = ""  # what the trials chose, if anything: "learning_rate=0.001"
@@ -67,17 +73,13 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         for key, found in comparison.found.items()
         if key in comparison.shown and found.runs
     }
-    summaries = {
-        key: statistics.summarise(x, truth, data.labels, groups) for key, x in probs.items()
-    }
+    summaries = {key: summarise(x, truth, data.labels, groups) for key, x in probs.items()}
     tables = []
     for plan in comparison.plan.tables:
-        against: dict[str, statistics.Difference] = {}
+        against: dict[str, Difference] = {}
         if (base := probs.get(plan.reference)) is not None:
             compared = [key for key in plan.rows if key in probs and key != plan.reference]
-            tested = statistics.corrected(
-                [statistics.difference(probs[key], base, truth) for key in compared]
-            )
+            tested = corrected([difference(probs[key], base, truth) for key in compared])
             against = dict(zip(compared, tested, strict=True))
         lines = [
             _result_row(
@@ -94,8 +96,8 @@ def _result_row(
     row: Row,
     paper: float | None,
     found: RowRecords,
-    summary: statistics.Summary | None,
-    against: statistics.Difference | None,
+    summary: Summary | None,
+    against: Difference | None,
 ) -> ResultRow:
     runs = list(found.runs.values())
     chosen: dict[str, str] = {}

@@ -31,22 +31,16 @@ class WordAttribution:
 
 @dataclass(frozen=True)
 class ImageAttribution:
-    """The regions of one picture.
+    """The regions of one picture."""
 
-    Attributes:
-        file: its path as the post has it, or its name where it is in memory.
-        frame: which picture of a video or animation it is, counted from 1; None for a still.
-        seen: a frame as the model sees it, or a still that is in memory, as a `data:` address; ""
-            for a still that `file` shows. Not in `to_dict`.
-        grid: g; the picture is cut into g by g regions.
-        contributions: what the label's probability loses when one of the g² regions has the
-            picture's mean colour; row by row from the top.
-    """
-
-    file: str
-    frame: int | None
+    file: str  # its path as the post has it, or its name where it is in memory
+    frame: int | None  # which picture of a video or animation it is, from 1; None for a still
+    # a frame as the model sees it, or a still that is in memory, as a `data:` address; "" for a
+    # still that `file` shows; not in `to_dict`
     seen: str = field(repr=False)
-    grid: int
+    grid: int  # g; the picture is cut into g by g regions
+    # what the label's probability loses when one of the g² regions has the picture's mean colour;
+    # row by row from the top
     contributions: tuple[float, ...]
 
 
@@ -54,18 +48,14 @@ class ImageAttribution:
 class SimilarityMap:
     """How similar the model finds words and picture regions.
 
-    Attributes:
-        kind: "P^e": the network's own guidance (equations 2, 4 and 5; each guided element's values
-            sum to 1); "cosine": of features in the encoder's shared space.
-        words: n of them.
-        grid: each picture has grid² regions.
-        values: n rows of m numbers, picture after picture.
+    P^e is the network's own guidance (equations 2, 4 and 5; each guided element's values sum to
+    1); cosines are of features in the encoder's shared space.
     """
 
     kind: Literal["P^e", "cosine"]
-    words: tuple[str, ...]
-    grid: int
-    values: tuple[tuple[float, ...], ...]
+    words: tuple[str, ...]  # n of them
+    grid: int  # each picture has grid² regions
+    values: tuple[tuple[float, ...], ...]  # n rows of m numbers, picture after picture
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Probabilities = NDArray[np.float64]
 
 
 class UnexplainableError(SgmftError):
-    """A post that a model cannot predict, and why."""
+    """A post that a model cannot predict: it has an error, nothing to go on or a bad picture."""
 
     def __init__(self, post: Post, reason: str) -> None:
         super().__init__(f"{post.place or 'The post'} cannot be explained: {reason}.")
@@ -53,9 +53,6 @@ class MaskedPredictor:
         images: decoded, as the encoder sees them.
         files: which of the post's files each image is of.
         whole: the post's features.
-
-    Raises:
-        UnexplainableError: it has an error or nothing to go on, or a picture cannot be read.
     """
 
     def __init__(self, post: Post, model: ExplainedModel) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from sgmft.features.encoders.image_encoder import ImageEncoder
 from sgmft.features.encoders.image_graph import write_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
+from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.onnx.manifest import (
     FORMAT,
     HEAD,
@@ -42,9 +43,6 @@ from sgmft.utils.files import error_reason, nan_to_none, write_whole
 from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
 
 GRAPHS = (HEAD, PICTURES, TEXTS)
 FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,8 @@ from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
 from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import EncoderInfo
+from sgmft.locator.prediction import Predictor
 from sgmft.utils.checksums import short_digest
-
-if TYPE_CHECKING:
-    from sgmft.locator.prediction import Predictor
 
 KINDS = ("Conv", "Clip", "Add")  # with ReLU6, a convolution's range is that of what it clips to
 SEEN, BATCH = 128, 8  # pictures that ranges are taken from, and of one run
