@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sgmft.cli import options as opt
-
-if TYPE_CHECKING:
-    from sgmft.jobs.align import AlignmentResult
 
 
 def align_command(
@@ -37,6 +34,8 @@ def align_command(
     device: opt.Device = None,
 ) -> None:
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
+    from rich.table import Table
+
     from sgmft.cli import console
     from sgmft.errors import SgmftError
     from sgmft.features.encoder_handle import EncoderHandle
@@ -67,23 +66,14 @@ def align_command(
             on_encoded=lambda done: bars.encoded(done, len(posts)),
             on_epoch=bars.epoch,
         )
-    print_alignment(result, output)
-
-
-def print_alignment(result: AlignmentResult, output: str) -> None:
-    """Print where the encoder is, and how well texts and pictures find each other."""
-    from rich.table import Table
-
-    from sgmft.cli import console
-
     if result.skipped:
         console.screen.print(f"{sum(result.skipped.values())} posts were left out:")
         console.print_counts(result.skipped)
-    table = Table(f"among {result.held_out} held-out pairs", "before", "after")
+    recalls = Table(f"among {result.held_out} held-out pairs", "before", "after")
     for name, after in result.after.items():
         before = "-" if result.before is None else f"{result.before[name]:.3f}"
-        table.add_row(name, before, f"{after:.3f}")
-    console.screen.print(table)
+        recalls.add_row(name, before, f"{after:.3f}")
+    console.screen.print(recalls)
     if result.before is None:
         console.screen.print("Before, texts and pictures shared no space.")
     console.screen.print(f"Learned from {result.pairs} pairs. Use it with --encoder {output}")

@@ -38,7 +38,8 @@ class _Group(TyperGroup):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             again = shlex.join(["sgmft", *sys.argv[1:]])
-            _say(f"sgmft: stopped; to continue with what is done so far: {again}")
+            text = f"sgmft: stopped; to continue with what is done so far: {again}"
+            print(text, file=sys.stderr)
             raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
         except BrokenPipeError:  # whoever read our output has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,16 +94,13 @@ for function in (
     app.command(function.__name__.removesuffix("_command"))(function)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def main() -> None:
     """Run the command line; exit codes 0 success, 2 a user's mistake, 130 or 143 stopped."""
     try:
         app()
     except SgmftError as error:
-        _say(f"sgmft: {error}" if is_main() else f"sgmft, process {rank()}: {error}")
+        who = "sgmft" if is_main() else f"sgmft, process {rank()}"
+        print(f"{who}: {error}", file=sys.stderr)
         sys.exit(2)
 
 

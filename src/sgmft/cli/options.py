@@ -74,7 +74,6 @@ Column = Annotated[
 ]
 
 By = Annotated[list[str] | None, typer.Option(help="Column to break accuracy down by; repeat.")]
-
 AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the table's folder.")]
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]

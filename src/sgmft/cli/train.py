@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sgmft.cli import options as opt
-
-if TYPE_CHECKING:
-    from sgmft.locator.locator import SemanticLocator
 
 
 def train_command(
@@ -77,13 +74,6 @@ def train_command(
             on_epoch=bars.epoch,
         )
     console.print_errors(summary)
-    print_trained(locator, output)
-
-
-def print_trained(locator: SemanticLocator, output: str) -> None:
-    """Print what was trained, how it did on held-out posts, and where the model is."""
-    from sgmft.cli import console
-
     data, metrics = locator.training.data, locator.training.metrics
     held_out = ""
     if data.validation:

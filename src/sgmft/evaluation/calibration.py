@@ -10,9 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-BINS = 15
-"""Bins of the expected calibration error, as Guo et al. (2017) have them."""
-
+BINS = 15  # of the expected calibration error, as Guo et al. (2017) have them
 LARGEST = 20.0  # a temperature lies between its inverse and it
 _Numbers = npt.NDArray[np.float64]
 _Cells = npt.NDArray[np.int64]

@@ -14,9 +14,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
 from sgmft.evaluation.selective import LEVELS, Selective, accuracy_curve, score_sets
 
-RESAMPLES = 2000
-"""Bootstrap resamples behind each interval."""
-
+RESAMPLES = 2000  # of the bootstrap, behind each interval
 _Cells = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
 _Probabilities = npt.NDArray[np.floating[Any]]

@@ -20,8 +20,7 @@ from sgmft.evaluation.metrics import Evaluation
 from sgmft.utils.files import write_whole, writing
 from sgmft.utils.templates import render
 
-MOST_VALUES = 40
-"""Rows of a group table on the page; `metrics.json` has all of them."""
+MOST_VALUES = 40  # rows of a group table on the page; `metrics.json` has all of them
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def compare_table(
             on_encoded=on_encoded,
         )
         data = _with_earlier(data, path)
-        data.save(path)
+        write_json(path, asdict(data))
         prepare.load_data.cache_clear()
         prepare.load_features.cache_clear()
     comparison = Comparison(folder, plan, data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,7 @@ from sgmft import SemanticLocator
 from sgmft.data.posts import Post
 from sgmft.evaluation.compare import scheduler
 from sgmft.evaluation.compare.catalogue import make_plan
-from sgmft.evaluation.compare.prepare import (
-    Split,
-    load_data,
-    load_features,
-    prepare_comparison,
-)
+from sgmft.evaluation.compare.prepare import Split, load_data, load_features, prepare_comparison
 from sgmft.evaluation.compare.results import (
     make_figures,
     make_tables,
@@ -28,6 +23,7 @@ from sgmft.evaluation.compare.results import (
 from sgmft.evaluation.compare.scheduler import Comparison
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
+from sgmft.utils.files import write_json
 
 FAST = "linear-probe,text-only,late-average,unis-mmc"
 
@@ -50,7 +46,7 @@ def compare(tiny, small_posts, tmp_path, monkeypatch):
             tmp_path / "features",
             split or Split(by="label"),
         )
-        data.save(folder / "data.json")
+        write_json(folder / "data.json", asdict(data))
         load_data.cache_clear()
         load_features.cache_clear()
         return Comparison(folder, plan, data)

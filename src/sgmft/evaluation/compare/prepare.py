@@ -21,7 +21,6 @@ from sgmft.features.features import Features
 from sgmft.features.store import FeatureStore
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import short_digest
-from sgmft.utils.files import write_json
 
 TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
 VAL_SIZE = 0.1  # of the training posts, held out for trials
@@ -84,14 +83,10 @@ class ComparisonData:
         rows = [self.labels, self.keys, self.classes, self.test, self.held_out]
         return short_digest(json.dumps(rows).encode())
 
-    def save(self, path: Path) -> None:
-        """Write `data.json`, whole or not at all."""
-        write_json(path, asdict(self))
-
 
 @lru_cache(maxsize=1)
 def load_data(path: Path) -> ComparisonData:
-    """Read what `ComparisonData.save` wrote."""
+    """Read `ComparisonData` from `data.json`."""
     values = json.loads(path.read_text("utf-8"))
     encoded = {key: EncodedSetting(**value) for key, value in values.pop("encoded").items()}
     places = [(place, name) for place, name in values.pop("places")]

@@ -12,9 +12,7 @@ from sgmft.evaluation.report import MOST_VALUES
 
 NOTHING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
-SIGNIFICANT = 0.05
-"""A difference is called one where its Holm-corrected p is below this."""
-
+SIGNIFICANT = 0.05  # a difference is called one where its Holm-corrected p is below this
 ESTIMATES = 5  # columns that a row without figures leaves to the reason why
 
 

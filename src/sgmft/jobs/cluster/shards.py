@@ -121,11 +121,7 @@ class Shards:
     def end(self, posts: int) -> JobSummary:
         """Check that all is whole and mark the job as done; return the summary of all rows.
 
-        Args:
-            posts: that were written, by this run and earlier ones.
-
-        Raises:
-            SgmftError: fewer are there, since a shard was damaged or removed meanwhile.
+        SgmftError where of the `posts` that were written so far some are damaged or gone.
         """
         total = sum(self.finished().values(), JobSummary())
         if total.posts < posts:
