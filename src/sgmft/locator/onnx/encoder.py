@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.features.encoders.base import Encoded, FloatArray
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
@@ -27,14 +27,9 @@ class OnnxEncoder:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._info = manifest.info
+        self.info = manifest.info  # with the fingerprint of the encoder that was exported
         self._pictures = Session(folder / PICTURES)
         self._texts = _text_encoder(folder, manifest)
-
-    @property
-    def info(self) -> EncoderInfo:
-        """Widths, settings, and the fingerprint of the encoder that was exported."""
-        return self._info
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode as the encoder that was exported."""
@@ -43,7 +38,7 @@ class OnnxEncoder:
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """Encode as the encoder that was exported, to rounding."""
         run = graph_runner(self._pictures, tokens)
-        return encode_image_batches(pictures, BATCH, self._info.image_width, tokens, run)
+        return encode_image_batches(pictures, BATCH, self.info.image_width, tokens, run)
 
 
 def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
