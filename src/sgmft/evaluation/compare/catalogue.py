@@ -72,7 +72,7 @@ FIGURES = {
         ("word-average", "clip", "clip-sfm", "clip-sim", FULL),
     ),
     "8": FigurePlan("8", "Fused representations by fusion module", (*FUSION_ROWS, FULL)),
-    "9": FigurePlan("9", "Fused representations by guided side", ("image-wise", FULL)),
+    "9": FigurePlan("9", "Fused representations by guided modality", ("image-wise", FULL)),
 }
 
 _INSIDE = "No trials: chooses its penalties by cross-validation of the training posts."
@@ -100,7 +100,7 @@ def rows() -> dict[str, Row]:
         ),
         Row("image-wise", "Image-wise", settings={"guided": "image"}, **_TOKENS),
         Row("default-gate", "… one gate for all posts", settings={"gate": "constant"}, **_DEFAULT),
-        Row("default-power", "… a product of the sides", settings={"power": 0.0}, **_DEFAULT),
+        Row("default-power", "… a product of the modalities", settings={"power": 0.0}, **_DEFAULT),
         Row("default-joint", "… no joint expert", settings={"joint": False}, **_DEFAULT),
         Row("default-lexical", "… no n-grams", settings={"lexical": False}, **_DEFAULT),
         Row("elements", "SG-MFT (elements)", preset="elements"),
@@ -163,8 +163,8 @@ def tables() -> dict[str, TablePlan]:
         ),
         TablePlan(
             "4",
-            "Guided side",
-            "Which side's feed-forward block is guided, in SG-MFT (tokens); settings like the "
+            "Guided modality",
+            "Which modality's feed-forward block is guided, in SG-MFT (tokens); settings like the "
             "full model's.",
             {"image-wise": 86.88, FULL: 87.29},
             FULL,

@@ -57,7 +57,7 @@ class ClipAlignment:
 
 
 class ProjectionAlignment:
-    """Another encoder, which stays as it is: a linear map behind each of its sides is learned.
+    """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
 
     Attributes as those of `ClipAlignment`.
 
