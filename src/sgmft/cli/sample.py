@@ -22,4 +22,5 @@ def sample_command(
 
     with console.counter("Generating", posts) as done:
         table = write_sample(folder, posts, seed, damaged, noise, users, done)
-    print(f"Wrote {posts} synthetic posts to {table}", file=sys.stderr)
+    rows = f" and {damaged} damaged rows" if damaged else ""
+    print(f"Wrote {posts} synthetic posts{rows} to {table}", file=sys.stderr)

@@ -90,7 +90,7 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, lw=0.8, ls=":")
         for measured, colour, marker, word in (
-            (before, VALIDATION, "x", "as the network gave them"),
+            (before, VALIDATION, "x", "before temperature scaling"),
             (after, TRAINING, "o", "after temperature scaling"),
         ):
             if measured is not None:

@@ -64,7 +64,7 @@ class Evaluation:
     accuracy: Interval  # the share of posts whose most probable label is the true one
     macro_f1: Interval  # mean F1 of the classes that occur in the truth or in the predictions
     log_loss: float  # mean of -log(probability of the true label), in nats
-    temperature: float  # that the probabilities were scaled by; 1 is as the network gave them
+    temperature: float  # that the probabilities were scaled by; 1 leaves them
     calibration: Calibration  # of the probabilities
     uncalibrated: Calibration  # the same before they were scaled
     selective: Selective  # prediction sets, and accuracy above a least probability

@@ -135,11 +135,11 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         """Learn from labelled posts; warns of a label that only one of them has.
 
         Posts with an error, without a label or that cannot be encoded are left out and counted in
-        `record["data"]["skipped"]`.
+        `training.data.skipped`.
 
         Args:
             split_by: how the validation posts are drawn: "label" (stratified) or "user" (no user on
-                both sides).
+                both parts).
             strict: refuse all posts when one has an error or cannot be encoded.
             checkpoint: folder from which an interrupted run continues to the same weights.
             track: folder for TensorBoard logs; needs `pip install sgmft[track]`.

@@ -120,7 +120,7 @@ def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRou
         if "text/html" in accept:
             from sgmft.evaluation.explain.page import explanation_page
 
-            return HTMLResponse(explanation_page([explanation], title="Why this label"))
+            return HTMLResponse(explanation_page([explanation], title="Why this place?"))
         return ExplanationResponse(
             prediction=PredictionResponse.of(prediction, labels), explanation=explanation.to_dict()
         )

@@ -152,5 +152,5 @@ class TableJob:
         if column in ("abstained", "error"):
             value = self.language.translate(getattr(prediction, column) or "")
         if re.fullmatch(r"0\.\d{4,}", value):
-            return value[:5]
+            return f"{float(value):.3f}"
         return value if len(value) <= CELL else f"{value[:CELL]}…"
