@@ -93,8 +93,9 @@ def encode_table(
     """
     if handle.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")
-    folder = Path(handle.features_folder).absolute()
     here = engine is run_here
+    folder = Path(handle.features_folder)
+    folder = folder if here else folder.absolute()
     sources = [source] if here else single_tables(source)
     store = FeatureStore(folder, handle.encoder.info, tokens)
     task = EncodeTask(

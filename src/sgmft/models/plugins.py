@@ -30,6 +30,10 @@ def load_plugin(path: str | Path) -> None:
     sys.modules[module.__name__] = module
     try:
         spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        moved = (error.name or "").startswith("sgmft.")
+        hint = "; modules moved after sgmft 0.1, see CHANGELOG.md" if moved else ""
+        raise SgmftError(f"{path} cannot be loaded: {error}{hint}.") from error
     except Exception as error:
         raise SgmftError(f"{path} cannot be loaded: {type(error).__name__}: {error}.") from error
     LOADED.append(str(file))

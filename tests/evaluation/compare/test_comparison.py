@@ -121,6 +121,8 @@ def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
     more = compare(seeds=3)
     more.run()
     assert len(done) == 1 + 5  # one more seed of each row
+    names = {path.name.split("-seed")[0] for path in first.folder.glob("cells/*-seed0-*")}
+    assert "sgmft" in names and "gated-experts" not in names  # as 0.1 named the default's files
 
 
 def test_what_is_finished_can_be_looked_at_before_the_rest(compare, monkeypatch):

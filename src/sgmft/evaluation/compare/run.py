@@ -27,7 +27,7 @@ from sgmft.features.features import LabelledFeatures
 from sgmft.models.inference import predict_logits
 from sgmft.models.plugins import load_plugin
 from sgmft.models.presets import Preset
-from sgmft.models.registry import get_method
+from sgmft.models.registry import DEFAULT, get_method
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.checksums import FILES, checksum_matches, file_digest, file_digests, with_checksum
 from sgmft.utils.files import make_whole, read_json, write_json, writing
@@ -79,10 +79,12 @@ class Run:
 
     def name(self, data: ComparisonData) -> str:
         """Return the name of its files; it changes with anything that decides the result."""
-        preset = self.preset
+        preset, key, method = self.preset, self.row.key, self.row.method
+        if method == DEFAULT:  # sgmft 0.1 called it a preset of sgmft, and its row too
+            key, method = "sgmft" if key == DEFAULT else key, "sgmft"
         parts = [
             data.fingerprint,
-            self.row.method,
+            method,
             dict(preset.model),
             asdict(preset.train),
             data.encoded[self.features].info["fingerprint"],
@@ -90,7 +92,7 @@ class Run:
         ]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
         kind = "trial" if self.choice is None else f"seed{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9-]', '_', self.row.key)}-{kind}-{digest}"
+        return f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{kind}-{digest}"
 
     def path(self, data: ComparisonData, kind: str, ending: str) -> Path:
         """Return the path of one of its files, of kind "cells", "predictions" or "fused"."""
