@@ -67,7 +67,7 @@ def test_another_method_is_learned_saved_and_loaded_as_that(
     locator.save_pretrained(tmp_path)
     config = saved_config(tmp_path)
     assert (config["method"], config["preset"]) == ("linear", preset or "narrow")
-    assert "with A line (by hand)" in (tmp_path / "README.md").read_text("utf-8")
+    assert "Method: A line (by hand)" in (tmp_path / "README.md").read_text("utf-8")
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert loaded.method is linear and type(loaded.network) is Linear
     assert loaded.preset == locator.preset and loaded.network.config == locator.network.config
