@@ -176,7 +176,7 @@ def test_evaluation_report(tmp_path, picture):
     ):
         assert words in page.text
     assert len(page.all("img")) == 2 and len(page.all("svg")) == 3
-    assert "What SG-MFT does" not in page.text and not re.search('role="note"', page.source)
+    assert "The idea" not in page.text and not re.search('role="note"', page.source)
 
 
 def test_demo_report(tmp_path, picture):
@@ -185,12 +185,19 @@ def test_demo_report(tmp_path, picture):
         evaluation=evaluation_of(["Home", "School"]),
         history=EPOCHS,
         examples=[ExamplePost("hello", [picture], "Home", {"Home": 1.0})],
-        about={},
+        about={"method": "Gated experts (ours)"},
         notice="Synthetic data",
         errors={"no text": 1200},
     )
     page = Page(path.read_text("utf-8"))
-    for words in ("What SG-MFT does", "Training", "Synthetic data", "no text", "1,200"):
+    for words in (
+        "The idea",
+        "those of Gated experts (ours).",
+        "Training",
+        "Synthetic data",
+        "no text",
+        "1,200",
+    ):
         assert words in page.text
     assert len(page.all("svg")) == 5
     identifiers = [a["id"] for _, a in page.tags if "id" in a]

@@ -82,7 +82,7 @@ def write_demo_report(
     path = Path(path)
     page = _page(
         evaluation,
-        title="SG-MFT: where was this post written?",
+        title="Where was this post written?",
         about=about,
         examples=examples,
         notice=notice,
