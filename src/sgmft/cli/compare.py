@@ -57,7 +57,7 @@ def compare_command(
     strict: opt.Strict = False,
     device: opt.Device = None,
 ) -> None:
-    """Compare SG-MFT with other systems and with parts left out; writes report.html.
+    """Compare the default, SG-MFT and other systems, whole and in parts; writes report.html.
 
     A run that was stopped continues where it was.
     """
