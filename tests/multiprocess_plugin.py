@@ -20,7 +20,7 @@ ENCODERS["tiny"] = TinyEncoder
 
 CHECKPOINTS = 2
 killed, called = os.environ.get("SGMFT_TEST_KILL"), 0
-gather, save = distributed.gather, training.save_checkpoint
+gather, save = distributed.gather, training.save_training_state
 
 
 def watched_gather(*given: Any) -> Any:
@@ -43,4 +43,4 @@ def watched_save(*given: Any) -> None:
 if killed == "process" and not distributed.is_main():
     distributed.gather = watched_gather
 if killed == "launcher" and distributed.is_main():
-    training.save_checkpoint = watched_save
+    training.save_training_state = watched_save

@@ -15,13 +15,14 @@ from test_readme import blocks
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
+def plugin(tmp_path):
     """The example's file; what it registers is taken away again."""
     (code,) = [block for block in blocks("docs/compare.md", "python") if "FUSIONS[" in block]
     (tmp_path / "gated_sum.py").write_text(code)
-    monkeypatch.setattr(plugins, "LOADED", [])
-    before = FUSIONS.copy()
+    loaded, before = plugins.LOADED.copy(), FUSIONS.copy()
+    plugins.LOADED.clear()
     yield tmp_path / "gated_sum.py"
+    plugins.LOADED[:] = loaded
     FUSIONS.clear()
     FUSIONS.update(before)
 

@@ -82,12 +82,11 @@ def wait_for(there: Callable[[], bool], process: Any) -> None:
 class Counting:
     """A task that counts posts."""
 
-    source: Source
+    sources: list[Source]
     folder: Path
-    tables: int = 1
 
     def pieces(self, table: int) -> Iterator[Piece]:
-        return cut(self.source, table, 10)
+        return cut(self.sources[table], table, 10)
 
     def start(self) -> Work:
         return lambda piece: iter([JobSummary(len(piece.posts))])
@@ -123,7 +122,7 @@ def test_engines_that_are_not_there(
 def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_path: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.raises(SgmftError, match=r"^There is no file .*missing\.csv"):
-        list(engine(Counting(Source(str(tmp_path / "missing.csv")), tmp_path)))
+        list(engine(Counting([Source(str(tmp_path / "missing.csv"))], tmp_path)))
 
 
 @pytest.mark.slow

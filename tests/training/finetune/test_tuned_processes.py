@@ -15,6 +15,8 @@ from clip_posts import clip_posts as clip_posts
 from sgmft.data.posts import Post
 from training.test_processes import launched
 
+FLOAT32 = Path(__file__).parents[2] / "float32_plugin.py"
+
 
 def table(folder: Path, posts: list[Post]) -> Path:
     path = folder / "posts.jsonl"
@@ -35,7 +37,7 @@ def test_two_processes_reach_what_one_reaches(run: Any, clip, clip_posts, tmp_pa
     alone = run(*words, "-o", tmp_path / "one", "--features", tmp_path / "f1")
     assert alone.returncode == 0, alone.stderr
     more = ("-o", tmp_path / "two", "--features", tmp_path / "f2")
-    both = launched("-m", "sgmft", *words, *more)
+    both = launched("-m", "sgmft", "--plugin", FLOAT32, *words, *more)
     assert both.returncode == 0, both.stderr
     for name in ("encoder/adapter_model.safetensors", "model.safetensors"):
         one, two = (load_file(tmp_path / x / name) for x in ("one", "two"))
