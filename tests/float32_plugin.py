@@ -1,4 +1,4 @@
-"""A plugin for `sgmft`: compute as processors without bfloat16 do, in processes of their own too."""
+"""A plugin for `sgmft`: compute as processors without bfloat16 do, as conftest.py does in tests."""
 
 from __future__ import annotations
 
