@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -40,15 +41,9 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _float32() -> Any:
+def _float32() -> None:
     """Compute as processors without bfloat16 do, so that no test depends on the hardware."""
-    import torch
-
-    with pytest.MonkeyPatch.context() as patch:
-        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-            if hasattr(torch.cpu, probe):
-                patch.setattr(torch.cpu, probe, lambda: False)
-        yield
+    import_module("float32_plugin")
 
 
 @pytest.fixture(scope="session")
