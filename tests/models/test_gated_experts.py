@@ -1,143 +1,216 @@
-"""The default network: what it computes, what it learns from two sides, and its settings."""
+"""The default network: what it computes and learns, what it does not read, and how it is kept."""
+
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
-from gated_experts_posts import DT, DV, SETTINGS, K, logits, made, only, probabilities, rows, solved
-from gated_experts_posts import _fewer_penalties as _fewer_penalties
-from gated_experts_posts import network as network
 from reference_pools import gated, numbers, product
+from safetensors.torch import load_model, save_model
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.experts import DenseExpert, NgramExpert
 from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
+from sgmft.models.presets import TrainConfig
 from sgmft.models.registry import get_method
+from sgmft.training.fit import TrainingTask, fit_network
+from sgmft.training.trainer import train
+from synthetic_features import INFO, make_features
 
+K, DT, DV = 3, 6, 5
 FLOOR = np.log(1e-4)
+SETTINGS = [{}, {"gate": "constant"}, {"power": 0.0}, {"joint": False}, {"lexical": False}]
+variants = pytest.mark.parametrize("settings", SETTINGS, ids=str)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fewer_penalties():
+    """Less to search through."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DenseExpert, "penalties", (3.0, 0.3, 0.1))
+        patch.setattr(NgramExpert, "penalties", (1e-3, 1e-4))
+        yield
+
+
+def made(n=120, seed=0, missing=True, text=True, image=True):
+    """Posts whose label shows either in the text or in the image, and a few n-grams.
+
+    With `missing`, every tenth has no text, every tenth no image, every twentieth none of both;
+    `text` and `image` False leave that modality out everywhere.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    centres = torch.Generator().manual_seed(99)
+    labels = torch.randint(0, K, (n,), generator=rng)
+    by_text = torch.rand(n, generator=rng) < 0.5
+    pooled = []
+    for width, good in ((DT, by_text), (DV, ~by_text)):
+        centre = 3 * torch.randn(K, width, generator=centres)[labels]
+        pooled.append(centre * good[:, None] + torch.randn(n, width, generator=rng) + 1)
+    has_text, has_image = torch.ones(2, n, dtype=torch.bool)
+    if missing:
+        has_text[3::10], has_image[6::10] = False, False
+        has_text[9::20], has_image[9::20] = False, False
+    has_text &= text
+    has_image &= image
+    grams = torch.randint(0, 30, (n, 4), generator=rng)
+    grams[:, 0] = 100 + labels * by_text + K * ~by_text
+    grams[torch.rand(n, 4, generator=rng) < 0.2] = -1
+    grams = torch.where(has_text[:, None], grams, -1).int()
+    masked = pooled[0] * has_text[:, None], pooled[1] * has_image[:, None]
+    return Batch(*masked, has_text, has_image, ngrams=grams), labels
+
+
+def solve(batch, labels, classes=K, **settings):
+    """The network and its log-probabilities of held-out posts."""
+    torch.manual_seed(0)
+    network = GatedExperts(GatedExpertsConfig(classes, DT, DV, **settings))
+    held_out = network.solve(batch, labels)
+    return network.eval(), held_out
+
+
+def solved(*given, **settings):
+    return solve(*given, **settings)[0]
+
+
+@torch.no_grad()
+def logits(network, batch):
+    return network(batch).logits
+
+
+def probabilities(network, batch):
+    return logits(network, batch).softmax(-1)
+
+
+def accuracy(network, batch, labels):
+    return float((logits(network, batch).argmax(-1) == labels).float().mean())
+
+
+def rows(batch, chosen):
+    return Batch._make(None if x is None else x[chosen] for x in batch)
+
+
+def only(batch, text, image):
+    """The same posts with one modality, or none."""
+    has = batch.has_text & text, batch.has_image & image
+    return batch._replace(has_text=has[0], has_image=has[1])
+
+
+@pytest.fixture(scope="module")
+def network():
+    return solved(*made())
+
 
 # --- what is computed
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@variants
 def test_experts_are_pooled_by_the_formulae(settings):
-    batch, labels = made()
-    network = solved(batch, labels, **settings)
-    new, _ = made(30, seed=1)
+    network, (new, _) = solved(*made(), **settings), made(30, seed=1)
+    prior = network.prior.double().numpy()
+    inputs = {
+        "text": new.text,
+        "image": new.image,
+        "lexical": new.ngrams,
+        "joint": torch.cat([new.text, new.image], -1),
+    }
     with torch.no_grad():
-        both = torch.cat([new.text, new.image], -1)
-        prior = network.prior.double().numpy()
         e = {
-            name: kind(x).double().clamp(min=FLOOR).numpy() - prior
-            for name, kind, x in (
-                ("text", network.text, new.text),
-                ("image", network.image, new.image),
-                ("lexical", network.lexical, new.ngrams),
-                ("joint", network.joint, both),
-            )
-            if kind is not None
+            name: getattr(network, name)(x).double().clamp(min=FLOOR).numpy() - prior
+            for name, x in inputs.items()
+            if getattr(network, name) is not None
         }
         output = network(new)
     for i in range(30):
-        said = [e[name][i] for name in ("text", "lexical") if name in e]
-        text = product(network.text_pool.log_weight.exp().tolist(), said, prior)
+        experts = [e[name][i] for name in ("text", "lexical") if name in e]
+        text = product(network.text_pool.log_weight.exp().tolist(), experts, prior)
         image = product(network.image_pool.log_weight.exp().tolist(), [e["image"][i]], prior)
         joint = e["joint"][i] if "joint" in e else np.zeros(K)
-        sides = [*(np.maximum(x, FLOOR) - prior for x in (text, image)), joint]
-        pooled, gate = gated(numbers(network.pool), *sides, prior, settings.get("power"))
+        evidence = [*(np.maximum(x, FLOOR) - prior for x in (text, image)), joint]
+        pooled, gate = gated(numbers(network.pool), *evidence, prior, settings.get("power"))
         has = bool(new.has_text[i]), bool(new.has_image[i])
         expected, gate = {
             (True, True): (pooled, gate),
             (True, False): (text, 1.0),
             (False, True): (image, 0.0),
-            (False, False): (network.prior.tolist(), 0.0),
+            (False, False): (prior, 0.0),
         }[has]
         np.testing.assert_allclose(output.logits[i], expected, atol=1e-4)
         np.testing.assert_allclose(output.parts["gate"][i], gate, atol=1e-5)
         doubt = 0 if gate in (0, 1) else -gate * np.log2(gate) - (1 - gate) * np.log2(1 - gate)
         np.testing.assert_allclose(output.guidance.gate[i], doubt, atol=1e-5)
-        seen = zip((*has, all(has)), sides, strict=True)
+        seen = zip((*has, all(has)), evidence, strict=True)
         fused = np.concatenate([x if there else np.zeros(K) for there, x in seen])
         np.testing.assert_allclose(output.fused[i], fused, atol=1e-4)
     assert output.guidance.elements.isnan().all()
 
 
-def test_the_prior_are_the_logarithms_of_the_class_frequencies(network):
-    _, labels = made()
-    expected = torch.bincount(labels) / len(labels)
-    torch.testing.assert_close(network.prior.exp(), expected)
+def test_a_post_without_modalities_gets_the_class_frequencies(network):
+    batch, labels = made()
+    frequencies = torch.bincount(labels) / len(labels)
+    torch.testing.assert_close(network.prior.exp(), frequencies)
+    found = probabilities(network, only(batch, False, False))
+    torch.testing.assert_close(found, frequencies.expand(120, -1))
 
 
 # --- what is learned
 
 
-def test_two_sides_are_better_than_one():
-    batch, labels = made(240, missing=False)
-    new, truth = made(300, seed=1, missing=False)
-    network = solved(batch, labels)
-    right = {
-        sides: float((logits(network, only(new, *sides)).argmax(-1) == truth).float().mean())
-        for sides in ((True, True), (True, False), (False, True))
-    }
-    assert right[True, True] > 0.85
-    assert max(right[True, False], right[False, True]) < right[True, True] - 0.15
-    assert min(right.values()) > 0.5
+def test_two_modalities_are_better_than_one():
+    network, (new, labels) = solved(*made(240, missing=False)), made(300, seed=1, missing=False)
+    both, text, image = (
+        accuracy(network, only(new, *has), labels)
+        for has in ((True, True), (True, False), (False, True))
+    )
+    assert both > 0.85 and 0.5 < max(text, image) < both - 0.15 and min(text, image) > 0.5
 
 
 def test_a_gate_that_follows_similarity_beats_one_that_does_not():
-    batch, labels = made(300, missing=False)
-    new, truth = made(600, seed=1, missing=False)
+    data, (new, labels) = made(300, missing=False), made(600, seed=1, missing=False)
     losses, gates = [], []
     for gate in ("similarity", "constant"):
-        network = solved(batch, labels, gate=gate, joint=False)
         with torch.no_grad():
-            output = network(new)
-        losses.append(float(cross_entropy(output.logits, truth)))
+            output = solved(*data, gate=gate, joint=False)(new)
+        losses.append(float(cross_entropy(output.logits, labels)))
         gates.append(output.parts["gate"])
     assert losses[0] < 0.9 * losses[1]
     assert gates[0].std() > 0.05 and gates[1].std() < 1e-6
 
 
-def test_n_grams_count_where_they_say_something():
-    batch, labels = made(missing=False)
-    told = 100 + labels[:, None].int()  # each label has its word
-    batch = batch._replace(ngrams=torch.where(batch.ngrams < 100, batch.ngrams, told))
-    new, truth = made(90, seed=1, missing=False)
+def test_n_grams_count_where_they_tell_something():
+    (batch, labels), (new, truth) = made(missing=False), made(90, seed=1, missing=False)
+    own = 100 + labels[:, None].int()  # each label has its word
+    batch = batch._replace(ngrams=torch.where(batch.ngrams < 100, batch.ngrams, own))
     new = new._replace(ngrams=torch.cat([new.ngrams % 100, 100 + truth[:, None].int()], 1))
-    right = []
-    for lexical in (True, False):
-        network = solved(batch, labels, lexical=lexical)
-        assert network.uses_ngrams is lexical
-        found = logits(network, only(new, True, False)).argmax(-1)
-        right.append(float((found == truth).float().mean()))
+    networks = [solved(batch, labels, lexical=lexical) for lexical in (True, False)]
+    assert [network.uses_ngrams for network in networks] == [True, False]
+    right = [accuracy(network, only(new, True, False), truth) for network in networks]
     assert right[0] > right[1] + 0.1
 
 
-def test_what_it_says_of_training_posts_comes_from_experts_that_had_not_seen_them():
+def test_predictions_for_training_posts_come_from_experts_that_had_not_seen_them():
     batch, labels = made(300, missing=False)
     noise = torch.randint(0, K, (300,), generator=torch.Generator().manual_seed(5))
     frequencies = torch.bincount(noise) / 300
     chance = -(frequencies * frequencies.log()).sum()
-    for y, learned in ((noise, False), (labels, True)):
-        torch.manual_seed(0)
-        network = GatedExperts(GatedExpertsConfig(K, DT, DV))
-        held_out = cross_entropy(said := network.solve(batch, y), y)
-        assert said.shape == (300, K)
-        if learned:
-            assert cross_entropy(logits(network, batch), y) < held_out < chance - 0.3
-        else:
-            assert held_out > chance - 0.03
+    assert cross_entropy(solve(batch, noise)[1], noise) > chance - 0.03
+    network, held_out = solve(batch, labels)
+    assert held_out.shape == (300, K)
+    loss = cross_entropy(held_out, labels)
+    assert cross_entropy(logits(network, batch), labels) < loss < chance - 0.3
 
 
 def test_the_order_of_the_posts_does_not_matter(monkeypatch):
     batch, labels = made()
     order = torch.randperm(120, generator=torch.Generator().manual_seed(2))
-    fold = torch.arange(120) % 5
-    new, _ = made(40, seed=1)
+    new, found = made(40, seed=1)[0], []
     monkeypatch.setattr("sgmft.models.logistic.TOLERANCE", 1e-7)
-    found = []
     for chosen in (torch.arange(120), order):
-        folds = fold[chosen]
-        monkeypatch.setattr("sgmft.models.gated_experts.draw_folds", lambda *_, folds=folds: folds)
+        fold = chosen % 5
+        monkeypatch.setattr("sgmft.models.gated_experts.draw_folds", lambda *_, fold=fold: fold)
         found.append(probabilities(solved(rows(batch, chosen), labels[chosen]), new))
     torch.testing.assert_close(*found, atol=0.01, rtol=0)
 
@@ -147,20 +220,156 @@ def test_the_seed_decides_all(network):
     assert torch.equal(logits(solved(batch, labels), batch), logits(network, batch))
 
 
+# --- what is not read
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"), [({}, 1e6), ({}, torch.nan), ({"joint": False}, torch.nan)], ids=str
+)
+def test_what_stands_in_for_a_missing_modality_is_never_read(settings, value):
+    batch, labels = made()
+    dirty = batch._replace(
+        text=batch.text.masked_fill(~batch.has_text[:, None], value),
+        image=batch.image.masked_fill(~batch.has_image[:, None], value),
+        ngrams=torch.where(batch.has_text[:, None], batch.ngrams, 100 + labels[:, None].int()),
+    )
+    expected, network = (solved(b, labels, **settings) for b in (batch, dirty))
+    for name, x in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[name], x), name
+    clean, other = expected(batch), network(dirty)
+    assert torch.equal(other.logits, clean.logits)
+    assert torch.equal(other.fused, clean.fused)
+    assert torch.equal(other.parts["gate"], clean.parts["gate"])
+    assert other.logits.isfinite().all() and other.guidance.gate.isfinite().all()
+
+
+def test_a_post_with_one_modality_is_told_apart_by_that_one_alone(network):
+    new, _ = made(60, seed=1, missing=False)
+    strange = new._replace(text=new.text.flip(0), ngrams=new.ngrams.flip(0))
+    same = (logits(network, only(b, False, True)) for b in (new, strange))
+    torch.testing.assert_close(*same)
+    strange = new._replace(image=new.image.flip(0))
+    same = (logits(network, only(b, True, False)) for b in (new, strange))
+    torch.testing.assert_close(*same)
+    assert not torch.allclose(logits(network, new), logits(network, strange), atol=0.1)
+
+
+def test_neither_padding_nor_other_posts_matter(network):
+    new, _ = made(30, seed=1)
+    expected, fill = logits(network, new), torch.full((30, 7), -1).int()
+    padded = new._replace(ngrams=torch.cat([fill, new.ngrams, fill], 1))
+    torch.testing.assert_close(logits(network, padded), expected)
+    alone = torch.cat([logits(network, rows(new, slice(i, i + 1))) for i in range(30)])
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
+    assert logits(network, rows(new, slice(0, 0))).shape == (0, K)
+
+
+# --- training posts that lack something
+
+
+@pytest.mark.parametrize("lacking", ["image", "text"])
+@pytest.mark.parametrize("settings", [{}, {"joint": False}], ids=str)
+def test_training_posts_without_one_modality(settings, lacking):
+    batch, labels = made(**{lacking: False})
+    network = solved(batch, labels, **settings)
+    assert lacking == "image" or network.config.vocabulary_size == 0
+    there = batch.has_text if lacking == "image" else batch.has_image
+    assert accuracy(network, rows(batch, there), labels[there]) > 0.6
+    new, _ = made(60, seed=1, missing=False)  # with both, of one of which nothing is known
+    known, unknown = (
+        probabilities(network, only(new, has, not has))
+        for has in (lacking == "image", lacking == "text")
+    )
+    torch.testing.assert_close(probabilities(network, new), known)
+    torch.testing.assert_close(unknown, unknown[:1].expand(60, -1))
+
+
+def test_training_posts_with_either_a_text_or_an_image():
+    batch, labels = made(missing=False)
+    batch.has_text[::2] = False
+    batch.has_image[1::2] = False
+    network, (new, truth) = solved(batch, labels), made(100, seed=1, missing=False)
+    both, text, image = (
+        cross_entropy(logits(network, only(new, *has)), truth)
+        for has in ((True, True), (True, False), (False, True))
+    )
+    assert both < min(text, image)
+
+
+@pytest.mark.parametrize("lexical", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_with_a_post_or_two_everything_stays_finite(count, lexical):
+    batch, _ = made(count, missing=False)
+    batch = batch._replace(ngrams=torch.tensor([[1, 2]]).expand(count, -1).int())
+    network = solved(batch, torch.arange(count) % K, lexical=lexical)
+    assert logits(network, made(30, seed=1)[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("each", [1, 2, 5])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_few_posts_of_each_class_teach_what_is_plain(each, classes):
+    rng = torch.Generator().manual_seed(0)
+    centres = 4 * torch.randn(classes, DT + DV, generator=rng)
+
+    def plain(count):
+        labels = torch.arange(classes).repeat(count)
+        x = centres[labels] + 0.5 * torch.randn(len(labels), DT + DV, generator=rng)
+        there = torch.ones(len(labels), dtype=torch.bool)
+        words = torch.stack([100 + labels, 100 + labels, 0 * labels], 1).int()
+        return Batch(x[:, :DT], x[:, DT:], there, there, ngrams=words), labels
+
+    network, (new, truth) = solved(*plain(each)), plain(20)
+    for has in ((True, True), (True, False), (False, True)):
+        assert accuracy(network, only(new, *has), truth) > 0.9
+
+
+def test_a_class_without_training_posts_is_not_predicted():
+    batch, labels = made()
+    seen = labels != 1
+    network = solved(rows(batch, seen), labels[seen])
+    assert probabilities(network, batch)[:, 1].max() < 0.05
+    network = solved(batch, torch.full_like(labels, 1))
+    assert (probabilities(network, batch)[:, 1] > 0.99).all()
+
+
+def test_a_class_that_only_one_fold_has():
+    batch, labels = made(60)
+    labels[labels == 2] = 0
+    labels[5] = 2
+    network, held_out = solve(batch, labels)
+    assert held_out.isfinite().all() and logits(network, batch).isfinite().all()
+    right = held_out.argmax(-1) == labels
+    assert right[torch.arange(60) != 5].float().mean() > 0.6
+
+
+def test_texts_that_share_no_n_gram():
+    batch, labels = made(30, missing=False)
+    batch = batch._replace(ngrams=torch.arange(30).int()[:, None])
+    network = solved(batch, labels)
+    assert network.config.vocabulary_size == 0
+    assert accuracy(network, batch, labels) > 0.6
+
+
 # --- settings
 
 
 def test_features_without_n_grams_are_refused(network):
     batch, labels = made()
     bare = batch._replace(ngrams=None)
-    for call in (lambda: network(bare), lambda: solved(bare, labels)):
+    data = make_features(12)
+    old = LabelledFeatures(replace(data.features, ngrams=None), data.labels)
+    for call in (
+        lambda: network(bare),
+        lambda: solved(bare, labels),
+        lambda: train(GatedExperts(GatedExpertsConfig(3, 12, 10)), old, None, TrainConfig()),
+    ):
         with pytest.raises(SgmftError, match=r"n-grams.*encode the posts again"):
             call()
     assert logits(solved(bare, labels, lexical=False), bare).isfinite().all()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"folds": 1}, "folds must be at least 2, not 1"),
         ({"folds": 0}, "folds must be at least 1, not 0"),
@@ -170,22 +379,67 @@ def test_features_without_n_grams_are_refused(network):
         ({"text_width": 0}, "text_width must be at least 1"),
     ],
 )
-def test_settings_that_cannot_be(wrong, told):
-    with pytest.raises(SgmftError, match=told):
+def test_settings_that_cannot_be(wrong, message):
+    with pytest.raises(SgmftError, match=message):
         GatedExpertsConfig(**{"classes": K, "text_width": DT, "image_width": DV, **wrong})
 
 
 def test_settings_by_name():
     method = get_method("gated-experts")
-    typed = {"gate": "constant", "joint": "false", "lexical": "False", "folds": "3", "power": "0.5"}
+    typed = {"gate": "constant", "joint": "false", "lexical": "True", "folds": "3", "power": "0.5"}
     preset = method.preset("default", {**typed, "seed": "4"})
-    given = {"gate": "constant", "joint": False, "lexical": False, "folds": 3, "power": 0.5}
-    assert preset.model == given
-    assert preset.train.seed == 4
-    assert {*method.setting_kinds()} == {"gate", "power", "joint", "lexical", "folds"}
+    given = {"gate": "constant", "joint": False, "lexical": True, "folds": 3, "power": 0.5}
+    assert preset.model == given and preset.train.seed == 4
+    assert {*method.setting_kinds()} == {*given}
     for key in ("epochs", "vocabulary_size", "heads", "strength"):
         with pytest.raises(SgmftError, match=rf"no setting '{key}': use gate, power, joint"):
             method.preset("default", {key: "3"})
     for key, value in (("gate", "softmax"), ("joint", "maybe"), ("folds", "many"), ("folds", "1")):
         with pytest.raises(SgmftError, match=key):
             method.preset("default", {key: value})
+
+
+# --- in the package
+
+
+@variants
+@pytest.mark.parametrize("lacking", [{}, {"text": False}, {"image": False}], ids=str)
+def test_saved_and_loaded_it_predicts_the_same(settings, lacking, tmp_path):
+    network = solved(*made(60, **lacking), **settings)
+    known = 0 if network.lexical is None else len(network.lexical.vocabulary)
+    assert network.config.vocabulary_size == known
+    values = json.loads(json.dumps(asdict(network.config)))
+    config = get_method("gated-experts").load_config(values)
+    assert config == network.config
+    save_model(network, str(tmp_path / "m.safetensors"))
+    torch.manual_seed(77)
+    loaded = GatedExperts(config)
+    load_model(loaded, str(tmp_path / "m.safetensors"), strict=True)
+    new, _ = made(30, seed=1)
+    assert torch.equal(logits(loaded, new), logits(network, new))
+
+
+def test_fitting_needs_no_held_out_posts_to_tell_how_good_it_is():
+    data, method = make_features(60, noise=1.5), get_method("gated-experts")
+    preset, epochs = method.preset(), []
+    assert preset.val_size == 0
+    choice = fit_network(TrainingTask(data, 3, INFO, method, preset), [], on_epoch=epochs.append)
+    (line,) = choice.history
+    assert isinstance(choice.network, GatedExperts) and len(epochs) == 1
+    assert 0 < line.loss < line.val_loss < np.log(3) and 0.6 < line.val_accuracy <= 1
+
+
+@variants
+def test_a_locator_is_fitted_saved_and_loaded(tiny, small_posts, tmp_path, settings):
+    fitted = tiny(settings, preset="default").fit(small_posts)
+    assert isinstance(fitted.network, GatedExperts)
+    assert fitted.predict(small_posts) == [post.label for post in small_posts]
+    assert 0.6 < fitted.record["metrics"]["validation accuracy"] <= 1
+    fitted.save_pretrained(tmp_path / "model")
+    loaded = type(fitted).from_pretrained(tmp_path / "model")
+    assert loaded.network.config == fitted.network.config
+    assert dict(loaded.preset.model) == settings
+    assert np.array_equal(loaded.predict_proba(small_posts), fitted.predict_proba(small_posts))
+    gates = [prediction.guidance[0] for prediction in loaded.predictions(small_posts)]
+    single = [not post.text or not post.images for post in small_posts]
+    assert all(gate == 0 for gate, one in zip(gates, single, strict=True) if one)
