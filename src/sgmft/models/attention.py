@@ -1,7 +1,5 @@
 """Similarity-aware feature interpolation attention (eq. 6 to 13), and plain cross-attention."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,13 +7,23 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sgmft.errors import SgmftError
 
+QKV = tuple[Tensor, Tensor, Tensor]
+Mask = Tensor | None  # (B, n), True where a token is real; None where there is no padding
 
-def check_heads(width: int, heads: int) -> None:
-    """Raise SgmftError unless a width can be cut into heads."""
-    if width % heads:
+
+def check_heads(width: int, heads: int, element_width: int | None = None) -> None:
+    """Raise SgmftError unless a width can be cut into heads, and those into elements if any."""
+    parts = heads * (element_width or 1)
+    if width % parts:
+        elements = "" if element_width is None else f" of elements {element_width} wide"
         raise SgmftError(
-            f"width {width} cannot be cut into {heads} heads: choose a multiple of {heads}."
+            f"width {width} cannot be cut into {heads} heads{elements}: choose a multiple of "
+            f"{parts}."
         )
+
+
+def _linear(width: int) -> nn.Linear:
+    return nn.Linear(width, width, bias=False)
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,6 @@ class AttentionHeads:
 
     count: int
     element_width: int | None = None
-
-    @property
-    def own_queries(self) -> bool:
-        """Whether cross-attention uses its own queries (tokens) or the other's (eq. 9)."""
-        return self.element_width is None
 
     def split(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, h, n, D/h), or (B, D) -> (B, h, D/(h w), w)."""
@@ -40,18 +43,14 @@ class AttentionHeads:
         """The inverse of `split`: heads concatenated."""
         return x.flatten(1) if self.element_width is not None else x.transpose(1, 2).flatten(2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Mask = None) -> Tensor:
         """Equations 8 and 9 for all heads: softmax(Q K^T / sqrt(d_K)) V, heads concatenated.
 
-        Args:
-            q, k, v: features as `split` takes them.
-            key_mask: True where a key is real, (B, m); None when all are.
+        Q, K and V are features as `split` takes them.
         """
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        heads = scaled_dot_product_attention(
-            self.split(q), self.split(k), self.split(v), attn_mask=mask
-        )
-        return self.merge(heads)
+        q, k, v = self.split(q), self.split(k), self.split(v)
+        return self.merge(scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
 
 class Projections(nn.Module):
@@ -59,9 +58,7 @@ class Projections(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
+        self.query, self.key, self.value = _linear(width), _linear(width), _linear(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q, K, V, each of x's shape."""
@@ -69,23 +66,15 @@ class Projections(nn.Module):
 
 
 def cross_heads(
-    heads: AttentionHeads,
-    text: tuple[Tensor, Tensor, Tensor],
-    image: tuple[Tensor, Tensor, Tensor],
-    text_mask: Tensor | None = None,
-    image_mask: Tensor | None = None,
+    heads: AttentionHeads, text: QKV, image: QKV, text_mask: Mask, image_mask: Mask
 ) -> tuple[Tensor, Tensor]:
     """Equation 9 for both modalities, heads concatenated, before W^c.
 
     As printed in the elements view: the other modality's queries attend to this one's keys and
     values. In the tokens view, where the lengths differ, each modality has its own queries.
-
-    Args:
-        text, image: Q, K, V of each modality.
-        text_mask, image_mask: True where a token is real, tokens view only.
     """
     (q_t, k_t, v_t), (q_v, k_v, v_v) = text, image
-    if heads.own_queries:
+    if heads.element_width is None:
         return heads.attend(q_t, k_v, v_v, image_mask), heads.attend(q_v, k_t, v_t, text_mask)
     return heads.attend(q_v, k_t, v_t), heads.attend(q_t, k_v, v_v)
 
@@ -100,8 +89,8 @@ class InterpolationAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.text, self.image = Projections(width), Projections(width)
-        self.text_self, self.image_self = _output(width), _output(width)  # W^s
-        self.text_cross, self.image_cross = _output(width), _output(width)  # W^c
+        self.text_self, self.image_self = _linear(width), _linear(width)  # W^s
+        self.text_cross, self.image_cross = _linear(width), _linear(width)  # W^c
         self.text_norm, self.image_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
@@ -110,23 +99,22 @@ class InterpolationAttention(nn.Module):
         text: Tensor,
         image: Tensor,
         gate: Tensor,
-        text_mask: Tensor | None = None,
-        image_mask: Tensor | None = None,
+        text_mask: Mask = None,
+        image_mask: Mask = None,
     ) -> tuple[Tensor, Tensor]:
         """Equations 6 to 13.
 
         Args:
             text, image: (B, D) in the elements view, (B, n, D) and (B, m, D) in the tokens view.
             gate: P^m (B, D).
-            text_mask, image_mask: True where a token is real, tokens view only.
 
         Returns:
             X^C of text and of image, in the shapes given.
         """
-        qkv_t: tuple[Tensor, Tensor, Tensor] = self.text(text)  # (B, n, D) each: eq. 6
-        qkv_v: tuple[Tensor, Tensor, Tensor] = self.image(image)  # (B, m, D) each: eq. 7
+        qkv_t: QKV = self.text(text)  # (B, n, D) each: eq. 6
+        qkv_v: QKV = self.image(image)  # (B, m, D) each: eq. 7
         cross_t, cross_v = cross_heads(self.heads, qkv_t, qkv_v, text_mask, image_mask)  # eq. 9
-        if self.heads.own_queries:
+        if self.heads.element_width is None:
             gate = gate[:, None, :]  # (B, 1, D), the same for every token
         attend = self.heads.attend
         self_t = self.text_self(attend(*qkv_t, text_mask))  # (B, n, D): eq. 8, 10
@@ -146,21 +134,12 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.text, self.image = Projections(width), Projections(width)
-        self.text_cross, self.image_cross = _output(width), _output(width)
+        self.text_cross, self.image_cross = _linear(width), _linear(width)
 
     def forward(
-        self,
-        text: Tensor,
-        image: Tensor,
-        text_mask: Tensor | None = None,
-        image_mask: Tensor | None = None,
+        self, text: Tensor, image: Tensor, text_mask: Mask = None, image_mask: Mask = None
     ) -> tuple[Tensor, Tensor]:
         """CA of text and of image; arguments and shapes as in `InterpolationAttention`."""
-        cross_t, cross_v = cross_heads(
-            self.heads, self.text(text), self.image(image), text_mask, image_mask
-        )
+        qkv = self.text(text), self.image(image)
+        cross_t, cross_v = cross_heads(self.heads, *qkv, text_mask, image_mask)
         return self.text_cross(cross_t), self.image_cross(cross_v)
-
-
-def _output(width: int) -> nn.Linear:
-    return nn.Linear(width, width, bias=False)

@@ -1,29 +1,24 @@
 """Fusion modules (Table 3): one signature, exchangeable by name.
 
-A fusion module is built as `Module(width, heads, layers)` and called as
-`module(text, image, text_mask, image_mask)`: in the tokens view features (B, n, D) and (B, m, D)
-with masks that are True where a token is real, in the elements view (B, D) each and no masks. It
-returns M_fuse (B, D). A module of your own takes one line, `FUSIONS["mine"] = Mine`, and is then
-chosen by `fusion="mine"`; docs/compare.md has a worked example.
+A fusion module is built as `Module(width, heads, layers)`, with D, the `AttentionHeads`, and how
+many layers the SFM would have, 8 D^2 weights each, whose size the others match. It is called as
+`module(text, image, text_mask, image_mask)`: in the tokens view with features (B, n, D) and
+(B, m, D) and masks that are True where a token is real, in the elements view with (B, D) each and
+no masks. It returns M_fuse (B, D). A module of your own takes one line, `FUSIONS["mine"] = Mine`,
+and is then chosen by `fusion="mine"`; docs/compare.md has a worked example.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from sgmft.models.attention import AttentionHeads, CrossAttention
-from sgmft.models.layers import (
-    CrossModalLayer,
-    asymmetric_layer,
-    require_tokens,
-    self_attention_layer,
-)
+from sgmft.errors import SgmftError
+from sgmft.models.attention import AttentionHeads, CrossAttention, Mask
+from sgmft.models.layers import CrossModalLayer, asymmetric_layer, self_attention_layer
 
 
-def pool(x: Tensor, mask: Tensor | None) -> Tensor:
+def pool(x: Tensor, mask: Mask) -> Tensor:
     """Mean over real tokens: (B, n, D) -> (B, D); a pooled feature (B, D) stays as it is."""
     if x.dim() == 2:
         return x
@@ -33,30 +28,30 @@ def pool(x: Tensor, mask: Tensor | None) -> Tensor:
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
+def _require_tokens(heads: AttentionHeads, name: str) -> None:
+    if heads.element_width is not None:
+        raise SgmftError(
+            f"The fusion module {name} attends over words and regions, which the elements view "
+            "does not have: use view=tokens."
+        )
+
+
 class AsymmetricCoAttention(nn.Module):
     """The text attends to itself and to the image, which stays untouched; tokens view only.
 
     A block has 16 D^2 weights, as many as two layers of the SFM, so that there is one block for
     every two `layers`, and at least one.
-
-    Args:
-        width: D.
-        heads: h, of the tokens view.
-        layers: the SFM's layers, 8 D^2 weights each, whose size is to be matched.
-
-    Raises:
-        SgmftError: the heads are those of the elements view.
     """
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
-        require_tokens(heads, "asymmetric-co-attention")
+        _require_tokens(heads, "asymmetric-co-attention")
         self.blocks = nn.ModuleList(
             asymmetric_layer(width, heads.count, 4 * width) for _ in range(max(1, layers // 2))
         )
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
-        """M_fuse (B, D), the mean over the text tokens, of (B, n, D), (B, m, D) and their masks."""
+        """M_fuse, the mean over the text tokens."""
         for block in self.blocks:
             text = block(  # (B, n, D)
                 text, image, tgt_key_padding_mask=~text_mask, memory_key_padding_mask=~image_mask
@@ -70,28 +65,20 @@ class CoAttention(nn.Module):
     BridgeTower's cross-modal layer without bridges. With a feed-forward width of D/2 it has 18 D^2
     weights, about as many as two layers of the SFM, so that there is one for every two `layers`,
     and at least one.
-
-    Args:
-        width: D.
-        heads: h, of the tokens view.
-        layers: the SFM's layers, 8 D^2 weights each, whose size is to be matched.
-
-    Raises:
-        SgmftError: the heads are those of the elements view.
     """
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
-        require_tokens(heads, "co-attention")
+        _require_tokens(heads, "co-attention")
         hidden = max(1, width // 2)
         self.blocks = nn.ModuleList(
             CrossModalLayer(width, heads.count, hidden) for _ in range(max(1, layers // 2))
         )
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
-        """M_fuse (B, D), the streams' means added, of (B, n, D), (B, m, D) and their masks."""
+        """M_fuse, the streams' means added."""
         for block in self.blocks:
-            text, image = block(text, image, text_mask, image_mask)
+            text, image = block(text, image, text_mask, image_mask)  # (B, n, D), (B, m, D)
         return pool(text, text_mask) + pool(image, image_mask)
 
 
@@ -99,26 +86,18 @@ class MergeAttention(nn.Module):
     """One transformer over [T + e0; V + e1], words and regions as one sequence; tokens view only.
 
     A layer has 8 D^2 weights, as many as a layer of the SFM, with a feed-forward width of 2 D.
-
-    Args:
-        width: D.
-        heads: h, of the tokens view.
-        layers: transformer layers.
-
-    Raises:
-        SgmftError: the heads are those of the elements view.
     """
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
-        require_tokens(heads, "merge-attention")
+        _require_tokens(heads, "merge-attention")
         self.types = nn.Parameter(0.02 * torch.randn(2, width))  # e0, e1
         self.layers = nn.ModuleList(
             self_attention_layer(width, heads.count, 2 * width) for _ in range(layers)
         )
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
-        """M_fuse (B, D), the mean over all tokens, of (B, n, D), (B, m, D) and their masks."""
+        """M_fuse, the mean over all tokens."""
         x = torch.cat([text + self.types[0], image + self.types[1]], 1)  # (B, n + m, D)
         mask = torch.cat([text_mask, image_mask], 1)  # (B, n + m)
         for layer in self.layers:
@@ -134,33 +113,19 @@ class SimilarityAwareFusion(nn.Module):
         self.layers = nn.ModuleList(CrossAttention(width, heads) for _ in range(layers))
 
     def forward(
-        self,
-        text: Tensor,
-        image: Tensor,
-        text_mask: Tensor | None = None,
-        image_mask: Tensor | None = None,
+        self, text: Tensor, image: Tensor, text_mask: Mask = None, image_mask: Mask = None
     ) -> Tensor:
-        """M_fuse (B, D) of features in either view, tokens pooled under their masks."""
+        """M_fuse in either view, tokens pooled under their masks: eq. 17."""
         for layer in self.layers:
-            text, image = layer(text, image, text_mask, image_mask)
+            text, image = layer(text, image, text_mask, image_mask)  # (B, n, D), (B, m, D)
         return pool(text, text_mask) + pool(image, image_mask)
 
 
-class SumFusion(nn.Module):
-    """The sum of both modalities' pooled features; nothing is learned."""
+class SumFusion(SimilarityAwareFusion):
+    """The sum of both modalities' pooled features: no layers, and nothing is learned."""
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 0) -> None:
-        super().__init__()
-
-    def forward(
-        self,
-        text: Tensor,
-        image: Tensor,
-        text_mask: Tensor | None = None,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """M_fuse (B, D)."""
-        return pool(text, text_mask) + pool(image, image_mask)
+        super().__init__(width, heads, 0)
 
 
 FUSIONS: dict[str, Callable[[int, AttentionHeads, int], nn.Module]] = {

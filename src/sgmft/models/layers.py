@@ -1,7 +1,5 @@
 """Building blocks of several networks: layers, vocabulary look-up, the classifier of eq. 18."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.models.attention import AttentionHeads
 
 
 def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> Any:
@@ -22,14 +19,10 @@ def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> A
     """
     from transformers import BridgeTowerTextConfig  # takes seconds: only who needs it waits
 
-    kinds: dict[str, Any] = {"attn_implementation": "eager", "link_tower_type": "add"}
+    settings: dict[str, Any] = {"attn_implementation": "eager", "link_tower_type": "add"}
+    settings |= {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": hidden}
     return BridgeTowerTextConfig(
-        hidden_size=width,
-        num_attention_heads=heads,
-        intermediate_size=hidden,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        **kinds,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **settings
     )
 
 
@@ -51,8 +44,6 @@ class CrossModalLayer(nn.Module):
     residual and LayerNorm. Both streams are updated from the same inputs.
 
     Args:
-        width: D.
-        heads: h.
         hidden: width of the feed-forward block.
         dropout: on attention weights and after each of the three parts.
     """
@@ -88,13 +79,11 @@ def lookup(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         Places 0..V-1 in x's shape, int64, and True where the number is known; the place of one
         that is not means nothing.
     """
-    search = _bisect if torch.compiler.is_exporting() else _searchsorted
-    place = search(vocabulary, x)
+    if torch.compiler.is_exporting():
+        place = _bisect(vocabulary, x)
+    else:
+        place = torch.searchsorted(vocabulary, x).clamp(max=len(vocabulary) - 1)
     return place, vocabulary[place] == x
-
-
-def _searchsorted(vocabulary: Tensor, x: Tensor) -> Tensor:
-    return torch.searchsorted(vocabulary, x).clamp(max=len(vocabulary) - 1)
 
 
 def _bisect(vocabulary: Tensor, x: Tensor) -> Tensor:
@@ -128,19 +117,6 @@ def asymmetric_layer(
     `memory_key_padding_mask`, which are True where there is no token. V is read only.
     """
     return nn.TransformerDecoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
-
-
-def require_tokens(heads: AttentionHeads, name: str) -> None:
-    """Refuse the elements view.
-
-    Raises:
-        SgmftError: `heads` are those of the elements view.
-    """
-    if heads.element_width is not None:
-        raise SgmftError(
-            f"The fusion module {name} attends over words and regions, which the elements view "
-            "does not have: use view=tokens."
-        )
 
 
 def check_widths(widths: Sequence[int]) -> None:

@@ -17,8 +17,6 @@ Practice, theorem 8.2). The smallest sufficient G is used; where that exceeds `M
 so small that it would not pay, the exact form is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -26,9 +24,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-7  # of the largest value's size: float32 rounding
-
 MAX_NODES = 96
-
 THETA = 1.3  # radians
 
 
@@ -45,24 +41,12 @@ def rank_one_attention(
         X_inter (B, D), within `TOLERANCE` times the largest |x| of the exact form, up to rounding.
         Gradients can be taken once: the slope of g counts as a constant.
     """
-    keys = _centred(keys)
-
-    def mean_at(points: Tensor) -> Tensor:
-        p = (points[:, :, None] * keys[:, None, :]).softmax(-1)  # (B, G, D)
-        return (p @ values[:, :, None]).squeeze(-1)  # (B, G)
-
-    return _interpolate(mean_at, temperature * queries, keys)
+    return _interpolate(lambda p: (p @ values[:, :, None]).squeeze(-1), temperature * queries, keys)
 
 
 def rank_one_entropy(queries: Tensor, keys: Tensor, temperature: Tensor) -> Tensor:
     """Entropy in nats of each row of softmax(tau t v^T): (B, D)."""
-    keys = _centred(keys)
-
-    def entropy_at(points: Tensor) -> Tensor:
-        p = (points[:, :, None] * keys[:, None, :]).softmax(-1)
-        return torch.special.entr(p).sum(-1)
-
-    return _interpolate(entropy_at, temperature * queries, keys)
+    return _interpolate(lambda p: torch.special.entr(p).sum(-1), temperature * queries, keys)
 
 
 def nodes_needed(rho: float) -> int | None:
@@ -78,17 +62,19 @@ def nodes_needed(rho: float) -> int | None:
     return count if count <= MAX_NODES else None
 
 
-def _centred(keys: Tensor) -> Tensor:
-    """Keys (B, D) around zero: no softmax over them changes, and the logits are small."""
-    low, high = keys.detach().amin(-1, keepdim=True), keys.detach().amax(-1, keepdim=True)
-    return keys - (low + high) / 2
+def _interpolate(reduce: Callable[[Tensor], Tensor], points: Tensor, keys: Tensor) -> Tensor:
+    """`reduce` (.., D) -> (..) of the softmax over keys (B, D) at every point (B, D).
 
-
-def _interpolate(function: Callable[[Tensor], Tensor], points: Tensor, keys: Tensor) -> Tensor:
-    """`function` at every point (B, D), by its values at Chebyshev nodes where that is safe.
-
-    So is its slope, for the gradients of the points: the interpolant's own would magnify rounding.
+    By its values at Chebyshev nodes where that is safe. So is its slope, for the gradients of the
+    points: the interpolant's own would magnify rounding.
     """
+    # Around zero no softmax over the keys changes, and the logits are small.
+    low, high = keys.detach().amin(-1, keepdim=True), keys.detach().amax(-1, keepdim=True)
+    keys = keys - (low + high) / 2
+
+    def function(points: Tensor) -> Tensor:
+        return reduce((points[:, :, None] * keys[:, None, :]).softmax(-1))  # (B, G, D) -> (B, G)
+
     if torch.compiler.is_exporting():  # which form is safe depends on the posts
         return function(points)
     with torch.no_grad():
@@ -105,9 +91,8 @@ def _interpolate(function: Callable[[Tensor], Tensor], points: Tensor, keys: Ten
     transform[0] /= 2
     transform = transform.to(points.dtype).T
     nodes = centre + half * angles.cos().to(points.dtype)  # (B, G)
-    z = (points.detach() - centre) / half.clamp(
-        min=torch.finfo(half.dtype).tiny
-    )  # (B, D) in [-1, 1]
+    tiny = torch.finfo(half.dtype).tiny
+    z = (points.detach() - centre) / half.clamp(min=tiny)  # (B, D) in [-1, 1]
     if not (torch.is_grad_enabled() and points.requires_grad):
         return _clenshaw(function(nodes) @ transform, z)
     at_nodes = function(nodes.requires_grad_())

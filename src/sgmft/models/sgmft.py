@@ -4,8 +4,6 @@
 `fusions` 17.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.attention import AttentionHeads, InterpolationAttention
+from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import BimodalNetwork, NetworkConfig, Output, Scale
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.layers import check_widths, classifier
@@ -90,13 +88,8 @@ class SGMFTConfig(NetworkConfig):
                 f"There is no fusion module {self.fusion!r}: use {', '.join(FUSIONS)}, or register "
                 "your own with FUSIONS[name] = YourModule before (docs/compare.md)."
             )
-        parts = self.heads * (self.element_width if self.view == "elements" else 1)
-        if self.width % parts:
-            raise SgmftError(
-                f"width {self.width} cannot be cut into {self.heads} heads"
-                + (f" of elements {self.element_width} wide" if self.view == "elements" else "")
-                + f": choose a multiple of {parts}."
-            )
+        elements = self.element_width if self.view == "elements" else None
+        check_heads(self.width, self.heads, elements)
 
     @property
     def projected(self) -> bool:
@@ -112,15 +105,8 @@ class SGMFT(BimodalNetwork):
     def __init__(self, config: SGMFTConfig) -> None:
         D, c = config.width, config
         tokens = c.view == "tokens"
-        super().__init__(
-            c,
-            D,
-            scale=c.scale,
-            tokens=tokens,
-            projected=c.projected,
-            max_images=c.max_images,
-            pooled=c.sim or not tokens,
-        )
+        inputs = {"tokens": tokens, "pooled": c.sim or not tokens, "projected": c.projected}
+        super().__init__(c, D, scale=c.scale, max_images=c.max_images, **inputs)
         heads = AttentionHeads(c.heads, None if tokens else c.element_width)
         if c.sim:
             hidden = round(c.hidden_ratio * D)
@@ -190,40 +176,25 @@ class SGMFT(BimodalNetwork):
 
     @torch.no_grad()
     def _guidance(
-        self,
-        gate: Tensor,
-        text: Tensor,
-        image: Tensor,
-        text_mask: Tensor | None,
-        image_mask: Tensor | None,
+        self, gate: Tensor, text: Tensor, image: Tensor, text_mask: Mask, image_mask: Mask
     ) -> Guidance:
-        guided, other = (text, text_mask), (image, image_mask)
+        queries, keys, masks = text, image, (text_mask, image_mask)
         if self.config.guided == "image":
-            guided, other = other, guided
-        (queries, query_mask), (keys, key_mask) = guided, other
-        if self.config.view == "elements":
-            queries, keys = queries[..., None], keys[..., None]  # (B, D, 1)
-        elements = element_entropy(queries, keys, self.temperature(), query_mask, key_mask)
+            queries, keys, masks = image, text, (image_mask, text_mask)
+        elements = element_entropy(queries, keys, self.temperature(), *masks)
         return Guidance(gate_entropy(gate, self.config.gate), elements)
 
 
 def interaction(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    temperature: Tensor,
-    key_mask: Tensor | None = None,
+    queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor, key_mask: Mask = None
 ) -> Tensor:
-    """Equation 14: X_inter = P^e X^C of the other modality.
+    """Equation 14: X_inter = P^e X^C of the other modality, in the shape of `queries`.
 
     Args:
         queries: features of the guided modality, (B, D) or tokens (B, n, D).
         keys: features of the other modality, (B, D) or tokens (B, m, D).
         values: X^C of the other modality, in the shape of `keys`.
-        key_mask: (B, m) True where a token of the other modality is real, tokens view only.
-
-    Returns:
-        X_inter, in the shape of `queries`.
+        key_mask: of the other modality's tokens (B, m).
     """
     if queries.dim() == 2:
         return rank_one_attention(queries, keys, values, temperature)  # (B, D)
@@ -251,13 +222,8 @@ class FeedForward(nn.Module):
         """Equations 15 and 16, on x = X^C; `inter` is required exactly when the block is guided."""
         hidden = self.w1(x)  # (B, d_h) or (B, n, d_h)
         if self.w3 is not None:
-            if inter is None:
-                raise ValueError("a guided feed-forward block needs X_inter")
             hidden = hidden + self.w3(inter)
-        elif inter is not None:
-            raise ValueError("this feed-forward block is not guided and takes no X_inter")
-        output: Tensor = self.norm(self.dropout(self.w2(hidden.relu())) + x)
-        return output
+        return self.norm(self.dropout(self.w2(hidden.relu())) + x)
 
 
 def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:

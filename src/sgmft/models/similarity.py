@@ -1,7 +1,5 @@
 """The similarity-aware feature polymerizer, equations 1 to 5, and the entropy of its guidance."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 
@@ -34,9 +32,8 @@ class Temperature(nn.Module):
 
     def __init__(self, value: float | Literal["learned"] = 1.0, initial: float = 1.0) -> None:
         super().__init__()
-        learned = value == "learned"
         log = torch.tensor(math.log(initial if value == "learned" else value))
-        self.log_value = nn.Parameter(log, requires_grad=learned)
+        self.log_value = nn.Parameter(log, requires_grad=value == "learned")
 
     def forward(self) -> Tensor:
         """The factor, a scalar tensor."""
@@ -64,8 +61,7 @@ def element_probabilities(
     """Equations 2, 4 and 5: P^e, the softmax of each row of S^e = tau Q K^T.
 
     Args:
-        queries: tokens of the guided modality (B, n, D); in the elements view (B, D, 1).
-        keys: tokens of the other modality (B, m, D); in the elements view (B, D, 1).
+        queries, keys: tokens of the guided modality (B, n, D) and of the other (B, m, D).
         key_mask: True where a key is real, (B, m); None when all are.
 
     Returns:
@@ -92,12 +88,12 @@ def element_entropy(
     query_mask: Tensor | None = None,
     key_mask: Tensor | None = None,
 ) -> Tensor:
-    """Relative entropy of P^e, mean over real rows: (B,). Shapes as in `element_probabilities`.
+    """Relative entropy of P^e, mean over real rows: (B,). Tokens, or features (B, D) as elements.
 
     A row over a single key has no choice to make and counts as uniform.
     """
-    if queries.shape[-1] == 1:
-        rows = rank_one_entropy(queries[..., 0], keys[..., 0], temperature)  # (B, n)
+    if queries.dim() == 2:
+        rows = rank_one_entropy(queries, keys, temperature)  # (B, D)
     else:
         probabilities = element_probabilities(queries, keys, temperature, key_mask)  # (B, n, m)
         rows = torch.special.entr(probabilities).sum(-1)  # (B, n)
