@@ -1,6 +1,5 @@
 """The paper's equations 1 to 16 and 18, module by module, against loops; test_fusions has 17."""
 
-
 import pytest
 import reference_sgmft as reference
 import torch
