@@ -94,7 +94,7 @@ def test_standard_input_to_standard_output(run, trained, sample, store):
 def test_encode(run, sample, tmp_path, store):
     ended = run("encode", sample, "-o", store, "--no-tokens", "--where", "split=test")
     assert ended.returncode == 0, ended.stderr
-    (folder,) = store.glob("*-pooled-2")
+    (folder,) = store.glob("*-pooled-3")
     assert f"posts are in {folder}" in ended.stderr and ended.stdout == ""
     keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
     tests = sum('"split": "test"' in line for line in sample.read_text("utf-8").splitlines())

@@ -186,9 +186,11 @@ def test_two_encoders_never_mix(store: FeatureStore) -> None:
     )
 
 
-def test_a_store_made_before_there_were_n_grams_is_not_taken_for_complete(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["tokens", "tokens-2"])
+def test_a_store_of_an_earlier_format_is_not_read(tmp_path: Path, kind: str) -> None:
+    """The first had no n-grams; in the second, posts may have been cleaned wrongly."""
     new = FeatureStore(tmp_path, INFO, tokens=True)
-    old = tmp_path / f"{INFO.fingerprint}-tokens"
+    old = tmp_path / f"{INFO.fingerprint}-{kind}"
     assert new.folder != old
     new.write(rows(0))
     new.folder.rename(old)

@@ -29,7 +29,9 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
-FORMAT = 2  # of the shards; a store of another format is not read
+# Of the shards; a store of another format is not read, and its posts are encoded anew. 3: the first
+# posts of a process were cleaned by several threads while the emoji were still being loaded.
+FORMAT = 3
 OPEN_BYTES = 64 << 20  # of shards that stay in memory: posts that come again are found there
 STALE = 86_400  # seconds after which temporary files are taken for those of a killed process
 

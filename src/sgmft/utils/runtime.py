@@ -1,12 +1,16 @@
-"""The Python process: its allocator, the lock of its parser, and the versions of its packages."""
+"""The Python process: its allocator, its parser's lock, its warnings, its packages' versions."""
 
 import ctypes
 import platform
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from threading import Lock
 
 PARSING = Lock()  # held while Python is parsed: the interpreter fails if two threads do at once
+_NOISY = r"(.*\b)?(PIL|jieba|pkg_resources)\b"  # names of modules, and paths of files to compile
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
@@ -25,6 +29,34 @@ def keep_freed_memory() -> None:
         return
     mallopt(_MMAP_THRESHOLD, 1 << 30)
     mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+_lock = Lock()
+_silencing = 0  # threads
+_filters = warnings.catch_warnings()
+
+
+@contextmanager
+def silence_libraries() -> Iterator[None]:
+    """Silence what Pillow says of odd metadata, and jieba's old code when it is loaded.
+
+    Warning filters belong to the whole process: the first thread in changes them and the last one
+    out restores them, so that threads do not undo each other's.
+    """
+    global _silencing, _filters
+    with _lock:
+        _silencing += 1
+        if _silencing == 1:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
+            warnings.filterwarnings("ignore", module=_NOISY)
+    try:
+        yield
+    finally:
+        with _lock:
+            _silencing -= 1
+            if _silencing == 0:
+                _filters.__exit__(None, None, None)
 
 
 def versions() -> dict[str, str]:

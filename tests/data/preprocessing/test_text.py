@@ -1,11 +1,9 @@
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import pytest
 
-from sgmft.data.preprocessing import text as text_module
 from sgmft.data.preprocessing.text import (
     CLEANINGS,
     MAX_CHARACTERS,
@@ -243,11 +241,3 @@ def test_import_is_light_and_first_use_is_silent():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == "['电影院']"
-
-
-def test_threads_load_the_dictionary_once_and_agree():
-    text_module._load_jieba.cache_clear()
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: tuple(split_words(CHAIN, PAPER)), range(50)))
-    assert set(results) == {("电影院", "学校", "回家")}
-    assert text_module._load_jieba.cache_info().misses == 1

@@ -2,11 +2,9 @@
 
 import io
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -23,34 +21,7 @@ from PIL import (
 )
 
 from sgmft.errors import Message, SgmftError, make_printable
-
-_lock = Lock()
-_threads = 0
-_filters = warnings.catch_warnings()
-
-
-@contextmanager
-def silence_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings about odd metadata.
-
-    Warning filters belong to the whole process: the first thread in changes them and the last one
-    out restores them, so that threads do not undo each other's.
-    """
-    global _threads, _filters
-    with _lock:
-        _threads += 1
-        if _threads == 1:
-            _filters = warnings.catch_warnings()
-            _filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    finally:
-        with _lock:
-            _threads -= 1
-            if _threads == 0:
-                _filters.__exit__(None, None, None)
-
+from sgmft.utils.runtime import silence_libraries
 
 MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow warns above it
 MAX_BYTES = 64 * 1024 * 1024  # larger files are refused unread (64 MiB)
@@ -180,7 +151,7 @@ def open_image(
             kinds=_NAMES,
         )
     try:
-        with silence_pillow(), plugin(file or io.BytesIO(data)) as picture:
+        with silence_libraries(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -210,7 +181,7 @@ def count_pixels(data: bytes, name: str) -> int | None:
     plugin = _plugin(data)
     if plugin is None or len(data) > MAX_BYTES:
         return None
-    with suppress(Exception), silence_pillow(), plugin(io.BytesIO(data)) as picture:
+    with suppress(Exception), silence_libraries(), plugin(io.BytesIO(data)) as picture:
         return picture.width * picture.height
     return None
 

@@ -2,15 +2,15 @@
 
 import re
 import unicodedata
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, wraps
 from itertools import islice
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from sgmft.errors import SgmftError
+from sgmft.utils.runtime import silence_libraries
 
 MAX_CHARACTERS = 5000  # longer texts are cut before any work; Weibo's own limit is 2000
 
@@ -223,24 +223,37 @@ def _segment(text: str) -> Iterator[str]:
             yield from (word for word in found if word and not word.isspace())
 
 
-# The libraries below take long to load, so they are loaded at first use, by one thread.
+T = TypeVar("T")
 _LOADING = Lock()
 
 
+def _load_once(load: Callable[[], T]) -> Callable[[], T]:
+    """Load a library when it is first used, by one thread, while the others wait.
+
+    Some fill their tables in place as they go: a thread that saw a part of one would clean its text
+    in another way, and nothing would tell.
+    """
+    loaded = cache(load)
+
+    @wraps(load)
+    def get() -> T:
+        with _LOADING:
+            return loaded()
+
+    return get
+
+
+@_load_once
 def _emoji() -> Any:
     import emoji
 
+    emoji.emoji_list("")  # builds its search tree
     return emoji
 
 
+@_load_once
 def _jieba() -> Any:
-    with _LOADING:
-        return _load_jieba()
-
-
-@cache
-def _load_jieba() -> Any:
-    with warnings.catch_warnings(action="ignore"):
+    with silence_libraries():
         import jieba
 
         tokenizer = jieba.Tokenizer()
@@ -250,7 +263,7 @@ def _load_jieba() -> Any:
     return tokenizer
 
 
-@cache
+@_load_once
 def _stop_words() -> frozenset[str]:
     import stopwordsiso
 
