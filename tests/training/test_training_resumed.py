@@ -18,8 +18,7 @@ from sgmft.errors import SgmftWarning
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.presets import TrainConfig
 from sgmft.models.sgmft import SGMFTConfig
-from sgmft.training.checkpoint import load_training_state
-from sgmft.training.trainer import Epoch, train
+from sgmft.training.trainer import Epoch, load_training_state, train
 from small_networks import (
     FAST,
     SMALL,
@@ -98,7 +97,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {folders!r}
-import sgmft.training.checkpoint as checkpoint
+import sgmft.training.trainer as checkpoint
 import test_training_resumed as t
 
 written, write = 0, checkpoint.save_file

@@ -16,12 +16,16 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.training.align.contrastive import Retrieval, embed, recall
-from sgmft.training.align.encoders import ClipAlignment, ProjectionAlignment
-from sgmft.training.align.pairs import find_pairs
-from sgmft.training.dataset import hold_out
+from sgmft.training.align import (
+    ClipAlignment,
+    ProjectionAlignment,
+    Retrieval,
+    embed,
+    find_pairs,
+    recall,
+)
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.trainer import Epoch, train
+from sgmft.training.trainer import Epoch, hold_out, train
 from sgmft.utils.files import check_output, write_whole, writing
 
 RECORD, UNFINISHED = "align.json", "checkpoint"

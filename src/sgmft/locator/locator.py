@@ -30,9 +30,8 @@ from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method
-from sgmft.training.dataset import training_set
 from sgmft.training.finetune.settings import Tuning, tuning_of
-from sgmft.training.fit import TrainingTask, fit_network, validation_metrics
+from sgmft.training.fit import TrainingTask, fit_network, training_set, validation_metrics
 from sgmft.training.trainer import Epoch
 from sgmft.utils import distributed
 
@@ -151,10 +150,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
                 `strict`, for the first bad post.
         """
         if self.tuning is not None:
-            from sgmft.training.finetune.stage import (  # heavy, and rarely needed
-                FineTuning,
-                check_tunable,
-            )
+            from sgmft.training.finetune.network import check_tunable  # heavy, and rarely needed
 
             check_tunable(self.encoder)
         distributed.join(self.device)
@@ -192,9 +188,11 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         if self.tuning is None:
             choice = fit_network(task, val_rows, checkpoint=folder, **run)
         else:
-            stage = FineTuning(task, known.encoded, self.encoder_settings, self.tuning)
+            from sgmft.training.finetune.network import fine_tune
+
             self.forget_encoder()  # its memory is needed
-            choice, tuned = stage.run(val_rows, checkpoint=folder, **run)
+            how = self.encoder_settings, self.tuning
+            choice, tuned = fine_tune(task, known.encoded, *how, val_rows, checkpoint=folder, **run)
             self.use_tuned(tuned)
         self.network = choice.network
         temperature = fit_temperature(*choice.held_out)

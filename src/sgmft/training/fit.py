@@ -1,18 +1,20 @@
-"""From labelled features to a trained network: validation posts choose, then all posts train."""
-
-from __future__ import annotations
+"""From labelled posts to a trained network: validation posts choose, then all posts train."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
+from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
+from sgmft.data.splits import fingerprint
+from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
+from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.base import ClosedFormNetwork, Network
@@ -20,7 +22,7 @@ from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.sgmft import shared_width
-from sgmft.training.trainer import Epoch, train
+from sgmft.training.trainer import Epoch, selected_epoch, train
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,13 @@ def train_with_validation(
     network = task.network(train_set.features)
     history = train(network, train_set, validation, task.preset.train, **run)
     _check_finite(network, task)
+    logits, labels = torch.zeros(0, task.classes), task.data.labels[:0]
+    if validation is not None:
+        logits, labels = predict_logits(network, validation.features).logits, validation.labels
+    elif isinstance(network, ClosedFormNetwork) and network.held_out is not None:
+        logits, labels = network.held_out, task.data.labels  # of each by a fold without it
     selected = selected_epoch(history, task.preset.train.patience)
-    return FitResult(network, history, _held_out_logits(network, task, validation), selected)
+    return FitResult(network, history, HeldOutLogits(logits, labels), selected)
 
 
 def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Network:
@@ -173,18 +180,6 @@ def _check_finite(network: Network, task: TrainingTask) -> None:
         )
 
 
-def _held_out_logits(
-    network: Network, task: TrainingTask, validation: LabelledFeatures | None
-) -> HeldOutLogits:
-    """Logits of the validation posts; without them those by folds of a closed-form network."""
-    if validation is not None:
-        logits = predict_logits(network, validation.features).logits
-        return HeldOutLogits(logits, validation.labels)
-    if isinstance(network, ClosedFormNetwork) and network.held_out is not None:
-        return HeldOutLogits(network.held_out, task.data.labels)
-    return HeldOutLogits(torch.zeros(0, task.classes), task.data.labels[:0])
-
-
 def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
     """Where a learned temperature starts: such that similarities begin neither flat nor one-hot.
 
@@ -200,19 +195,71 @@ def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
     return float((preset.model.get("width") or width) ** -0.5)
 
 
-def selected_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
-    """The epoch whose weights `sgmft.training.trainer.train` leaves.
-
-    The one with the least validation loss; the last without patience or validation posts.
-    """
-    validated = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
-    if not patience or not validated:
-        return history[-1]
-    return min(validated, key=lambda epoch: epoch.val_loss)
-
-
 def validation_metrics(selected: Epoch) -> dict[str, float]:
     """Validation figures of an epoch; none without validation posts."""
     if math.isnan(selected.val_loss):
         return {}
     return {"validation accuracy": selected.val_accuracy, "validation loss": selected.val_loss}
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """N posts with features and labels.
+
+    Attributes:
+        encoded: the posts and their features.
+        names: the label of each.
+        labels: the K different labels, sorted.
+        skipped: why other posts were left out, and how many.
+    """
+
+    encoded: EncodedPosts
+    names: list[str]
+    labels: list[str]
+    skipped: dict[str, int]
+
+    @property
+    def classes(self) -> Tensor:
+        """The place of each post's label among `labels`, (N,)."""
+        number = {label: k for k, label in enumerate(self.labels)}
+        return torch.tensor([number[name] for name in self.names])
+
+    def record(self, held_out: int) -> dict[str, Any]:
+        """Facts about them for a saved model; `held_out` of them chose the epoch."""
+        return {
+            "fingerprint": fingerprint(zip(self.encoded.keys, self.names, strict=True)),
+            "posts": len(self.names),
+            "train": len(self.names) - held_out,
+            "validation": held_out,
+            "skipped": self.skipped,
+        }
+
+
+def training_set(
+    posts: Sequence[Post], encode: Callable[[Sequence[Post]], EncodedPosts], strict: bool = False
+) -> TrainingSet:
+    """Encode the labelled posts; warn of a label that only one of them has.
+
+    Args:
+        strict: refuse all posts when one has an error or cannot be encoded.
+
+    Raises:
+        SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
+    """
+    unlabelled = sum(post.error is None and post.label is None for post in posts)
+    encoded = encode([post for post in posts if post.label is not None or post.error is not None])
+    if strict:
+        raise_first_error(encoded.refused)
+    skipped = count_errors(encoded.refused)
+    if unlabelled:
+        skipped["no label"] = unlabelled
+    names = [str(post.label) for post in encoded.posts]
+    labels = sorted(set(names))
+    if len(labels) < 2:
+        reasons = describe_errors(skipped)
+        raise SgmftError(
+            f"Training needs posts of at least two labels; {len(names)} usable posts have "
+            f"{len(labels)}" + (f", and were left out: {reasons}." if reasons else ".")
+        )
+    warn_about_singleton_labels(names)
+    return TrainingSet(encoded, names, labels, skipped)

@@ -1,25 +1,54 @@
-"""The training loop, on cached features or raw posts: accelerate for devices and processes."""
+"""The training loop, on cached features or raw posts, and its checkpoints.
 
-from __future__ import annotations
+`accelerate` finds the device. A checkpoint is one file of safetensors and JSON: no pickle, and
+whole or not there at all.
+"""
 
+import hashlib
+import json
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sgmft.models.base import ClosedFormNetwork, Network, Output
+from sgmft.errors import SgmftWarning
+from sgmft.features.features import LabelledFeatures
+from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output
 from sgmft.models.inference import predict_logits
 from sgmft.models.presets import TrainConfig
-from sgmft.training.checkpoint import identity_of, load_training_state, save_training_state
-from sgmft.training.dataset import LabelledData
 from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard
+from sgmft.utils.files import make_whole, writing
 from sgmft.utils.runtime import keep_freed_memory
+
+FILE = "checkpoint.safetensors"
+
+
+class LabelledPosts(NamedTuple):
+    """N posts of any kind, such as raw ones for an encoder in training, and their labels (N,)."""
+
+    features: BatchSource
+    labels: Tensor  # classes 0..K-1, or what numbers different contents
+
+
+LabelledData = LabelledFeatures | LabelledPosts
+
+
+def hold_out(
+    posts: BatchSource, labels: Tensor, held_out: Tensor
+) -> tuple[LabelledPosts, LabelledPosts]:
+    """Posts to train on, and those held out, which are where a mask (N,) is True."""
+    parts = (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
+    train, validation = (LabelledPosts(posts.take(rows), labels[rows]) for rows in parts)
+    return train, validation
 
 
 class Epoch(NamedTuple):
@@ -40,6 +69,9 @@ class Figures(NamedTuple):
 
     loss: float
     accuracy: float
+
+
+UNKNOWN = Figures(math.nan, math.nan)
 
 
 class Objective:
@@ -127,7 +159,8 @@ def train(
         weight_decay=config.weight_decay,
         fused=objective.fused and accelerator.device.type in ("cpu", "cuda"),
     )
-    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
     model.to(accelerator.device)
     if distributed.rank():  # each process has dropout of its own; the main one's is as if alone
         torch.manual_seed((torch.initial_seed() + distributed.rank() * 1_000_003) % 2**63)
@@ -152,18 +185,14 @@ def train(
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are averaged below
     optimizer = accelerator.prepare_optimizer(optimizer)
     criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
-    while len(history) < config.epochs and not _stops_early(history, config.patience):
-        figures, guidance = _train_epoch(
-            (model, wrapped),
-            (optimizer, rates),
-            data,
-            config,
-            len(history),
-            objective,
-            criterion,
-            accelerator,
-        )
-        val_figures = Figures(math.nan, math.nan)
+    while len(history) < config.epochs and not (
+        config.patience
+        and history
+        and len(history) - selected_epoch(history, config.patience).epoch >= config.patience
+    ):
+        run = model, wrapped, optimizer, data, config, len(history), objective, criterion
+        figures, guidance = _train_epoch(*run, accelerator)
+        val_figures = UNKNOWN
         if validation is not None:
             val_figures = objective.validate(model, validation, accelerator.device)
             if val_figures.loss < min([initial_loss, *(line.val_loss for line in history)]):
@@ -187,8 +216,9 @@ def train(
 
 
 def _train_epoch(
-    models: tuple[Network, Any],
-    optimizing: tuple[Any, list[float]],
+    model: Network,
+    wrapped: Any,
+    optimizer: Any,
     data: LabelledData,
     config: TrainConfig,
     epoch: int,
@@ -196,13 +226,10 @@ def _train_epoch(
     criterion: BatchCrossEntropy,
     accelerator: Any,
 ) -> tuple[Figures, tuple[float, float]]:
-    """One pass with a model and what accelerate wraps it in: figures, and guidance entropies.
+    """One pass over all posts, with a model `wrapped` by accelerate: figures, guidance entropies.
 
-    All are of the posts of all processes. The optimizer comes with the learning rate of each of its
-    groups, which the schedule scales.
+    The schedule scales the "initial_lr" of each of the optimizer's groups.
     """
-    model, wrapped = models
-    optimizer, rates = optimizing
     wrapped.train()
     rng = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(len(data.labels), generator=rng)
@@ -210,8 +237,8 @@ def _train_epoch(
     total_loss = total_accuracy = 0.0
     entropies = torch.zeros(2)
     for step, rows in enumerate(order.split(config.batch_size)):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * schedule(epoch * steps + step, steps, config)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * schedule(epoch * steps + step, steps, config)
         shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
         criterion = replace(criterion, shard=shard)
         own = shard.take(rows)
@@ -247,15 +274,12 @@ def _solve(
 
     Without validation posts, its predictions for training posts by folds without them stand in.
     """
-
-    def figures(labelled: LabelledData) -> Figures:
-        logits = predict_logits(model, labelled.features).logits
-        return classification_figures(logits, labelled.labels)
-
     model.held_out = model.solve(data.features.batch(None, model.uses_ngrams), data.labels)
-    train_figures, val_figures = figures(data), Figures(math.nan, math.nan)
+    logits = predict_logits(model, data.features).logits
+    train_figures, val_figures = classification_figures(logits, data.labels), UNKNOWN
     if validation is not None:
-        val_figures = figures(validation)
+        logits = predict_logits(model, validation.features).logits
+        val_figures = classification_figures(logits, validation.labels)
     elif model.held_out is not None:
         val_figures = classification_figures(model.held_out, data.labels)
     line = Epoch(1, 1, *train_figures, *val_figures, math.nan, math.nan)
@@ -270,6 +294,17 @@ def classification_figures(logits: Tensor, labels: Tensor) -> Figures:
     return Figures(float(cross_entropy(logits, labels)), float(accuracy))
 
 
+def selected_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
+    """The epoch whose weights `train` leaves: that of the least validation loss.
+
+    The last without patience or validation posts.
+    """
+    validated = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
+    if not patience or not validated:
+        return history[-1]
+    return min(validated, key=lambda epoch: epoch.val_loss)
+
+
 def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     """Share of the learning rate at a step: it rises evenly to 1, and falls from there."""
     steps = steps_per_epoch * config.epochs
@@ -279,14 +314,6 @@ def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     if config.schedule == "none":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
-
-
-def _stops_early(history: list[Epoch], patience: int) -> bool:
-    """Whether so many epochs have passed since the one with the least validation loss."""
-    if not patience or not history or math.isnan(history[0].val_loss):
-        return False
-    best = min(range(len(history)), key=lambda i: history[i].val_loss)
-    return len(history) - 1 - best >= patience
 
 
 def _criterion(
@@ -302,3 +329,114 @@ def _criterion(
 
 def _copy_state(model: Network) -> dict[str, Tensor]:
     return {name: x.detach().clone() for name, x in model.state_dict().items()}
+
+
+def identity_of(model: Network, parts: Iterable[LabelledData | None], config: TrainConfig) -> str:
+    """Digest of everything that decides a run, so that only the same run is continued.
+
+    Args:
+        model: before training.
+        parts: posts to train on, and those held out, if there are any.
+    """
+    digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
+    for part in parts:
+        if part is not None:
+            for x in (part.labels, *part.features.contents()):
+                digest.update(x.contiguous().numpy().data)
+    for x in model.state_dict().values():
+        digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_training_state(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, Tensor] | None,
+    random: Tensor,
+    progress: dict[str, Any],
+) -> None:
+    """Write one file with weights, optimiser state, best weights so far, random states, progress.
+
+    Args:
+        folder: created if need be.
+        best: weights of the best epoch so far, if one is tracked.
+        random: the random state of each process (P, S).
+        progress: what JSON can hold: epoch, history and the run's identity.
+
+    Raises:
+        SgmftError: the file cannot be written; one that was there before is as it was.
+    """
+    tensors = {f"random/{i}": state for i, state in enumerate(random)}
+    tensors |= {f"model/{name}": x for name, x in model.state_dict().items()}
+    tensors |= {f"best/{name}": x for name, x in (best or {}).items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(x) for name, x in state.items()}
+    tensors = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
+    metadata = {"progress": json.dumps(progress), "digest": _digest(tensors)}
+    with writing(folder / FILE):
+        folder.mkdir(parents=True, exist_ok=True)
+        make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=metadata))
+
+
+def load_training_state(
+    folder: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    process: int = 0,
+) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
+    """Restore what `save_training_state` wrote; None if there is none, or it is of another run.
+
+    One that is damaged is named in an `SgmftWarning`, and none is restored.
+
+    Args:
+        identity: of the run: settings and data. A checkpoint with another one is not used.
+        process: whose random state is restored. It is left as it is for a process that was not
+            there: other numbers of processes go on with the same weights and other dropout.
+
+    Returns:
+        (best weights so far, progress).
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        progress: dict[str, Any] = json.loads(metadata["progress"])
+        if progress["identity"] != identity:
+            return None
+        tensors = load_file(path)
+        if metadata.get("digest") not in (None, _digest(tensors)):  # none: an earlier sgmft's
+            raise ValueError
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        warnings.warn(
+            f"{path} is damaged: training starts from the first epoch.", SgmftWarning, stacklevel=2
+        )
+        return None
+    model.load_state_dict(_under(tensors, "model/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, x in _under(tensors, "optimizer/").items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = x
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    alone = tensors.get("random") if process == 0 else None  # as checkpoints had it at first
+    random = tensors.get(f"random/{process}", alone)
+    if random is not None:
+        torch.set_rng_state(random)
+    return _under(tensors, "best/") or None, progress
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Digest of names, types and values; safetensors itself notices no flipped bit."""
+    digest = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

@@ -14,8 +14,7 @@ from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.features import Features
-from sgmft.training.align.contrastive import info_nce, recall
-from sgmft.training.align.pairs import Pairs, find_pairs
+from sgmft.training.align import Pairs, find_pairs, info_nce, recall
 from synthetic_features import make_features
 
 
@@ -106,7 +105,7 @@ def test_too_few_pairs_are_told_with_what_was_left_out():
 
 def test_the_scale_is_at_most_a_hundred():
     from sgmft.models.base import NetworkConfig
-    from sgmft.training.align.contrastive import Contrast
+    from sgmft.training.align import Contrast
 
     for scale, kept in ((1e4, 100.0), (14.0, 14.0)):
         assert Contrast(NetworkConfig(1, 2, 2), scale).scale.item() == pytest.approx(kept)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from image_files import scene
-from sgmft.training.finetune.augment import augmentation
+from sgmft.training.finetune.towers import augmentation
 
 PICTURES = torch.from_numpy(np.stack([np.asarray(scene((84, 84)))] * 6))
 

@@ -16,8 +16,7 @@ from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.base import Network, NetworkConfig, Output
 from sgmft.models.presets import TrainConfig
-from sgmft.training.finetune.batches import RawPosts
-from sgmft.training.finetune.network import Tuned
+from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import open_towers
 from sgmft.training.trainer import train

@@ -1,19 +1,141 @@
-"""An encoder and the network behind it as one, so that the training loop trains both."""
+"""An encoder and the network behind it as one, trained from where the network alone ended.
 
-from __future__ import annotations
+A head that was trained on frozen features first keeps the encoder from being bent by a random one
+(Kumar et al. 2022, arXiv 2202.10054).
+"""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from sgmft.features.batch import Batch
+from sgmft.data.posts import Post, raise_first_error
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch, remaining_modalities
+from sgmft.features.encode import EncodedPosts, PreparedPost, prepare_post
+from sgmft.features.encoder_handle import TunedEncoder
+from sgmft.features.encoders.base import Encoder, EncoderInfo
+from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.features.features import Features
+from sgmft.features.ragged import Ragged
 from sgmft.models.base import Network, NetworkConfig, Output
-from sgmft.training.finetune.batches import RawBatch
-from sgmft.training.finetune.towers import Towers
+from sgmft.models.inference import predict_logits
+from sgmft.training.finetune.settings import Tuning
+from sgmft.training.finetune.towers import Towers, open_towers
+from sgmft.training.fit import (
+    FitResult,
+    HeldOutLogits,
+    RunOptions,
+    TrainingTask,
+    in_subfolder,
+    mask_of,
+    train_with_validation,
+)
+from sgmft.training.trainer import hold_out, selected_epoch, train
+from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy
+
+
+class RawBatch(NamedTuple):
+    """B posts, T of them with a text, and their P images. A missing modality is not encoded."""
+
+    ids: Tensor  # (T, n) token ids, [CLS] first, padded with 0
+    mask: Tensor  # (T, n) 1 where real
+    images: Tensor  # (P, s, s, 3) uint8, those of a post one after another
+    text_of: Tensor  # (T,) whose text it is
+    image_of: Tensor  # (P,) whose image it is
+    has_text: Tensor  # (B,) bool
+    has_image: Tensor  # (B,)
+    ngrams: Tensor | None = None  # (B, g) of the text, padded with -1
+
+    def drop_modalities(self, share: float, draws: Tensor) -> "RawBatch":
+        """Modality dropout, as `sgmft.features.batch.Batch.drop_modalities`."""
+        has_text, has_image = remaining_modalities(self.has_text, self.has_image, share, draws)
+        return self._replace(has_text=has_text, has_image=has_image)
+
+    def to(self, device: torch.device) -> "RawBatch":
+        """The same batch on another device."""
+        return RawBatch._make(None if x is None else x.to(device) for x in self)
+
+
+@dataclass(frozen=True)
+class RawPosts:
+    """N posts whose texts and images are read batch by batch; in the place of `Features`.
+
+    Args:
+        posts: that could be encoded.
+        keys: content key of each.
+        features: those by the encoder before it is tuned: which modalities a post has, n-grams.
+        info: of the encoder: how texts and images are prepared.
+        tokenize: from cleaned texts to token ids.
+    """
+
+    posts: Sequence[Post]
+    keys: Sequence[str]
+    features: Features
+    info: EncoderInfo
+    tokenize: Callable[[Sequence[str]], list[list[int]]]
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def take(self, rows: Tensor) -> "RawPosts":
+        """The posts at these positions, in that order."""
+        chosen = rows.tolist()
+        posts, keys = ([x[i] for i in chosen] for x in (self.posts, self.keys))
+        return RawPosts(posts, keys, self.features.take(rows), self.info, self.tokenize)
+
+    def contents(self) -> Iterator[Tensor]:
+        """A digest of the posts' content keys, which tells them from others."""
+        digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
+        yield torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+
+    def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> RawBatch:
+        """The posts at these positions (B,), or all, decoded by several threads.
+
+        Raises:
+            SgmftError: a picture cannot be read any more.
+        """
+        if not isinstance(rows, Tensor):
+            rows = torch.arange(len(self))[rows or slice(None)]
+        chosen = self.take(rows)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            contents = list(pool.map(lambda post: prepare_post(post, self.info), chosen.posts))
+        texts: list[str] = []
+        images, text_of, image_of = [], [], []
+        for i, content in enumerate(contents):
+            if not isinstance(content, PreparedPost):
+                raise_first_error([replace(chosen.posts[i], error=content)])
+                continue
+            if content.text:
+                texts.append(content.text)
+                text_of.append(i)
+            images += content.images
+            image_of += [i] * len(content.images)
+        tokens = [np.array(ids) for ids in self.tokenize(texts)]
+        ids, mask = Ragged.of(tokens, np.zeros(0, np.int64)).pad()
+        size, known = self.info.image_size, chosen.features
+        pixels = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
+        grams = known.ngrams if ngrams else None
+        return RawBatch(
+            torch.from_numpy(ids),
+            torch.from_numpy(mask).long(),
+            torch.from_numpy(pixels),
+            torch.tensor(text_of, dtype=torch.long),
+            torch.tensor(image_of, dtype=torch.long),
+            known.has_text,
+            known.has_image,
+            None if grams is None else torch.from_numpy(grams.pad(fill=-1)[0]),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +200,10 @@ class Tuned(Network):
             tokens = self.towers.encode_texts(batch.ids, batch.mask, self._tokens)
             text = text.index_copy(0, batch.text_of, tokens[:, 0])
             if self._tokens:
-                real = _words(batch.mask)
+                # Between [CLS] and [SEP], or of a text that is those two [SEP]: the same as
+                # `sgmft.features.encoders.batches.encode_token_ids` keeps.
+                at = torch.arange(batch.mask.shape[1], device=device)
+                real = (at >= 1) & (at < (batch.mask.sum(1, keepdim=True) - 1).clamp(min=2))
                 words = tokens[real]
                 word_counts[batch.text_of.cpu()] = real.sum(1).cpu()
         if len(batch.images):
@@ -119,16 +244,6 @@ class Tuned(Network):
         return super().load_state_dict(state_dict, strict=False, **more)
 
 
-def _words(mask: Tensor) -> Tensor:
-    """Which of the tokens (T, n) are between [CLS] and [SEP]; of a text that is those two, [SEP].
-
-    The same as `sgmft.features.encoders.batches.encode_token_ids` keeps.
-    """
-    length = mask.sum(1, keepdim=True)
-    at = torch.arange(mask.shape[1], device=mask.device)
-    return (at >= 1) & (at < (length - 1).clamp(min=2))
-
-
 def _pad(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Pad sequences that lie one after another, with their gradients; see `Ragged.pad`."""
     mask = torch.arange(max(1, int(counts.max()))) < counts[:, None]
@@ -136,3 +251,66 @@ def _pad(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     padded = values.new_zeros(*mask.shape, values.shape[1])
     padded[mask] = values
     return padded, mask
+
+
+def check_tunable(encoder: Encoder) -> None:
+    """Raise SgmftError if this kind of encoder cannot be fine-tuned."""
+    if not isinstance(encoder, ChineseClipEncoder):
+        raise SgmftError(
+            f"The encoder {encoder.info.name} cannot be fine-tuned: use --tune head, or an encoder "
+            "of the Chinese-CLIP family."
+        )
+
+
+def fine_tune(
+    task: TrainingTask,
+    encoded: EncodedPosts,
+    settings: Mapping[str, Any],
+    tuning: Tuning,
+    held_out: Sequence[int],
+    **run: Unpack[RunOptions],
+) -> tuple[FitResult, TunedEncoder]:
+    """Train the head alone, then both, which stay as they were where no epoch is better.
+
+    Args:
+        task: of the head; see `sgmft.training.fit`.
+        encoded: its posts.
+        settings: arguments of `load_encoder` that made the encoder, as it is before.
+        tuning: how both are trained.
+        held_out: positions of the validation posts.
+        run: of both trainings. The encoder is written into the checkpoint's folder too; without
+            one into a temporary folder, which is deleted with the encoder that is returned.
+
+    Returns:
+        The head, the log of both trainings and the logits of the held-out posts; the encoder.
+    """
+    head = train_with_validation(task, held_out, **in_subfolder(run, "head"))
+    temporary = None
+    if (folder := run.get("checkpoint")) is None:
+        temporary = TemporaryDirectory(prefix="sgmft-tuned-")
+        folder = Path(temporary.name)
+    torch.manual_seed(task.preset.train.seed)
+    towers = open_towers(settings, tuning, run.get("device"))
+    tokens = task.method.uses_tokens(task.preset)
+    model = Tuned(head.network, towers, tokens, task.info.fingerprint)
+    raw = RawPosts(encoded.posts, encoded.keys, encoded.features, task.info, towers.tokenize)
+    labels = task.data.labels
+    data, validation = hold_out(raw, labels, mask_of(held_out, len(labels)))
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    config = tuning.config(task.preset.train)
+    history = train(model, data, validation, config, **in_subfolder(run, "both"))
+    selected = selected_epoch(history, config.patience)
+    better = selected.val_loss < float(cross_entropy(*head.held_out))  # NaN is never less
+    if not better:
+        model.load_state_dict(before)
+    logits = predict_logits(model, validation.features).logits
+    if temporary is not None or distributed.is_main():
+        towers.save(folder / "encoder")
+    distributed.wait()
+    result = head._replace(
+        network=model.head,
+        history=[*head.history, *history],
+        held_out=HeldOutLogits(logits, validation.labels),
+        selected=selected if better else head.selected,
+    )
+    return result, TunedEncoder(folder / "encoder", str(settings["name"]), better, temporary)

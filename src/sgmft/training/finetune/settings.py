@@ -1,7 +1,5 @@
 """How an encoder is fine-tuned."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import typing

@@ -1,7 +1,5 @@
 """Both towers of a Chinese-CLIP checkpoint in training: what is trained, and how it is kept."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sgmft.errors import SgmftError
 from sgmft.features.encoders.chinese_clip import MEAN, STD, tokenize
 from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
 from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
 from sgmft.features.encoders.clip_towers import ImageTower, TextTower
 from sgmft.features.encoders.device import pick_device, pick_dtype
-from sgmft.training.finetune.augment import augmentation
 from sgmft.training.finetune.settings import Tuning
 
 LAYER = re.compile(r"(text|vision)_model\.encoder\.layers?\.(\d+)\.")
@@ -28,6 +26,10 @@ ATTENTION = (
 )
 
 EVALUATED = 16  # texts or images at a time where nothing is trained
+
+CROP = (0.6, 1.0)  # share of an image's area that augmentation keeps
+
+COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 class Towers(nn.Module):
@@ -58,7 +60,8 @@ class Towers(nn.Module):
         model, lora = read.model.requires_grad_(False), tuning.kind == "lora"
         chosen = _layers(model, tuning.last)
         if lora:
-            maps = [n for n in chosen if _is_map(model.get_submodule(n), n, tuning.maps)]
+            linear = [n for n in chosen if isinstance(model.get_submodule(n), nn.Linear)]
+            maps = [n for n in linear if tuning.maps == "all" or n.endswith(ATTENTION)]
             self.adapted = add_adapter(model, maps, tuning.rank, tuning.alpha)
         else:
             parts = [model.text_model, model.vision_model] if tuning.last is None else []
@@ -67,8 +70,9 @@ class Towers(nn.Module):
             for part in [*parts, model.vision_model.post_layernorm]:
                 part.requires_grad_(True)
             self.adapted = model
-        if tuning.gradient_checkpointing:
-            _checkpoint_layers(model)
+        if tuning.gradient_checkpointing:  # by the library's own switch, which it renamed
+            enable = getattr(model, "activation_checkpointing_enable", None)
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         mean, std = read.pixels.get("image_mean", MEAN), read.pixels.get("image_std", STD)
         self.texts = TextTower(model)
         self.images = ImageTower(model, mean, std, patch_grid)
@@ -121,11 +125,9 @@ class Towers(nn.Module):
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
-    """The towers of an encoder as it is.
+    """The towers of an encoder as it is, given the arguments of `load_encoder`.
 
     Args:
-        settings: arguments of `load_encoder`.
-        tuning: what is trained, and how.
         device: decides the precision where `tuning` does not.
 
     Raises:
@@ -137,12 +139,6 @@ def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None)
     dtype = low if tuning.kind == "lora" else torch.float32  # weights that are trained
     read = open_checkpoint(name, dtype, settings.get("base"))
     return Towers(read, tuning, name, settings.get("patch_grid", 4), low)
-
-
-def _checkpoint_layers(model: Any) -> None:
-    """The library's own switch, which it renamed."""
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def _layers(model: Any, last: int | None) -> list[str]:
@@ -160,5 +156,36 @@ def _layers(model: Any, last: int | None) -> list[str]:
     ]
 
 
-def _is_map(module: nn.Module, name: str, maps: str) -> bool:
-    return isinstance(module, nn.Linear) and (maps == "all" or name.endswith(ATTENTION))
+def augmentation(size: int) -> Callable[[Tensor], Tensor]:
+    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way.
+
+    torch's random numbers decide, so that its seed does.
+
+    Args:
+        size: s, in pixels.
+
+    Raises:
+        SgmftError: kornia is not installed.
+    """
+    try:
+        from kornia import augmentation as kornia
+    except ImportError as error:
+        raise SgmftError(
+            "Changing pictures needs kornia, which is not installed: pip install 'sgmft[tune]', "
+            "or --set tune.augment=false."
+        ) from error
+    change = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((size, size), scale=CROP, p=1.0),
+        kornia.RandomHorizontalFlip(p=0.5),
+        kornia.ColorJiggle(**COLOURS, p=0.8),
+        data_keys=["input"],
+    )
+
+    def augment(images: Tensor) -> Tensor:
+        if not len(images):
+            return images
+        floats = images.permute(0, 3, 1, 2).float() / 255
+        changed: Tensor = change(floats).clamp(0, 1).mul(255).round().byte()
+        return changed.permute(0, 2, 3, 1)
+
+    return augment

@@ -1,0 +1,335 @@
+"""An encoder adapted to pairs of text and image, without labels: pairs, objective, networks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from sgmft.data.posts import Post
+from sgmft.data.summary import count_errors, describe_errors
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.features.encode import EncodedPosts
+from sgmft.features.encoder_handle import EncoderHandle
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.encoders.projected import Maps, save_projected
+from sgmft.features.features import Features
+from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output, Vectors
+from sgmft.models.presets import TrainConfig
+from sgmft.training.finetune.network import RawPosts, Tuned
+from sgmft.training.finetune.settings import Tuning
+from sgmft.training.finetune.towers import open_towers
+from sgmft.training.trainer import Figures, LabelledData, Objective
+from sgmft.utils.distributed_loss import BatchCrossEntropy
+
+MIN_PAIRS = 20
+HELD_OUT = 0.1  # share of the pairs
+MAX_HELD_OUT = 1000  # recall among more depends on their number more than on the encoder
+
+LARGEST_SCALE = 100.0  # of similarities, as in CLIP
+RANKS = (1, 5, 10)
+CHUNK = 1024  # texts compared with all images at a time
+EMBEDDED = 256  # pairs at a time where nothing is trained
+
+PROJECTIONS = TrainConfig(
+    epochs=60,
+    batch_size=64,
+    learning_rate=3e-4,
+    weight_decay=1.0,
+    schedule="cosine",
+    patience=8,
+)
+
+
+class Pairs(NamedTuple):
+    """N posts with both modalities.
+
+    Attributes:
+        posts, keys, features: of each, as in `EncodedPosts`.
+        number: (N,) the same for pairs that share a text or an image, directly or through others.
+    """
+
+    posts: list[Post]
+    keys: list[str]
+    features: Features
+    number: Tensor
+
+    def held_out(self, seed: int) -> Tensor:
+        """Which pairs (N,) are held out, at random; all of one number, or none of them.
+
+        Raises:
+            SgmftError: all share a text or a picture.
+        """
+        numbers = self.number.unique()
+        rng = torch.Generator().manual_seed(seed)
+        order = numbers[torch.randperm(len(numbers), generator=rng)]
+        size = self.number.bincount(minlength=len(numbers))[order].cumsum(0)
+        wanted = min(MAX_HELD_OUT, max(2, round(HELD_OUT * len(self.number))))
+        out = torch.isin(self.number, order[: int((size < wanted).sum()) + 1])
+        if out.all():
+            raise SgmftError("All pairs share a text or a picture: there is nothing to tell apart.")
+        return out
+
+
+def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
+    """Return the pairs, and how many other posts are none for which reason.
+
+    Raises:
+        SgmftError: there are fewer than 20.
+    """
+    features = encoded.features
+    rows = (features.has_text & features.has_image).nonzero()[:, 0]
+    skipped = count_errors(encoded.refused)
+    if alone := len(encoded.posts) - len(rows):
+        skipped["has no text or no picture"] = alone
+    if len(rows) < MIN_PAIRS:
+        reasons = f", and were left out: {describe_errors(skipped)}" if skipped else ""
+        raise SgmftError(
+            f"Aligning needs {MIN_PAIRS} posts with text and picture, not {len(rows)}{reasons}."
+        )
+    posts, keys = ([x[i] for i in rows.tolist()] for x in (encoded.posts, encoded.keys))
+    chosen = features.take(rows)
+    return Pairs(posts, keys, chosen, _number_components(*chosen.pooled())), skipped
+
+
+def _number_components(*features: Tensor) -> Tensor:
+    """Parts of the graph of N pairs in which those with equal features of a modality are joined.
+
+    They are numbered as they come, so that the features' values decide nothing else.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(features[0])
+    at = [
+        offset + np.unique(x.numpy(), axis=0, return_inverse=True)[1].ravel()
+        for offset, x in zip((0, count), features, strict=True)
+    ]
+    graph = coo_matrix((np.ones(count, bool), at), shape=(2 * count, 2 * count))
+    _, part = connected_components(graph, directed=False)
+    own, first, place = np.unique(part[at[0]], return_index=True, return_inverse=True)
+    rank = np.empty(len(own), np.int64)
+    rank[first.argsort()] = np.arange(len(own))
+    return torch.from_numpy(rank[place.ravel()])
+
+
+def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tensor:
+    """Mean cross-entropy of finding each text's image and each image's text, among B.
+
+    Args:
+        text, image: (B, D) of unit length.
+        scale: of their products.
+        number: (B,); pairs of the same number need not be told apart.
+    """
+    products = scale * text @ image.T
+    same = (number[:, None] == number) & ~torch.eye(len(number), dtype=torch.bool).to(number.device)
+    products = products.masked_fill(same, -math.inf)
+    own = products.diagonal()
+    return ((products.logsumexp(0) + products.logsumexp(1)) / 2 - own).mean()
+
+
+def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[str, float]:
+    """Share of texts whose own image is among the k nearest of all N, and the other way round.
+
+    Args:
+        text, image: (N, D) of unit length. Of equally near ones half are taken to be before.
+    """
+    found: dict[str, float] = {}
+    for name, a, b in (("text to picture", text, image), ("picture to text", image, text)):
+        chunks = zip(range(0, len(a), CHUNK), a.split(CHUNK), strict=True)
+        rank = torch.cat([_nearer(rows, b, first) for first, rows in chunks])
+        found |= {f"{name} R@{k}": float((rank < k).double().mean()) for k in ranks}
+    return found
+
+
+def _nearer(rows: Tensor, others: Tensor, first: int) -> Tensor:
+    """How many of N others are nearer than the own one, (n,), for rows from `first` on."""
+    products = rows @ others.T
+    own = products[torch.arange(len(rows)), torch.arange(first, first + len(rows))][:, None]
+    return (products > own).sum(1) + ((products == own).sum(1) - 1) / 2
+
+
+class Contrast(Network):
+    """Pooled features as they are; what is learned is the scale of their similarities.
+
+    Its logits are none: `parts` has the features, of unit length.
+
+    Args:
+        scale: of the similarities, at first.
+    """
+
+    def __init__(self, config: NetworkConfig, scale: float) -> None:
+        super().__init__(config)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def project(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features of text and image in one space, both (B, D)."""
+        return batch.text, batch.image
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to the same of unit length, in `parts`."""
+        text, image = (normalize(x, dim=-1) for x in self.project(batch))
+        return Output(text.new_zeros(len(text), 1), image, parts={"text": text, "image": image})
+
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
+        """InfoNCE both ways (Radford et al. 2021, arXiv 2103.00020), over the posts of a step.
+
+        `labels` (B,) number different posts: pairs of the same number are not told apart.
+        """
+        assert output.parts is not None
+        text, image = (criterion.gather(output.parts[name]) for name in ("text", "image"))
+        return info_nce(text, image, self.scale, criterion.gather(labels))
+
+    @property
+    def scale(self) -> Tensor:
+        """Scale of the similarities, at most 100."""
+        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+
+
+@dataclass(frozen=True)
+class ProjectionConfig(NetworkConfig):
+    """Settings of `ContrastiveProjections`.
+
+    Attributes:
+        width: D of the shared space.
+        dropout: of the standardised features, in training.
+    """
+
+    width: int = 256
+    dropout: float = 0.5
+
+
+class ContrastiveProjections(Contrast):
+    """A linear map from each modality's standardised features to one space, learned from pairs."""
+
+    def __init__(self, config: ProjectionConfig) -> None:
+        super().__init__(config, 1 / 0.07)
+        self.text_scale = Normalizer(config.text_width, "standard")
+        self.image_scale = Normalizer(config.image_width, "standard")
+        self.drop = nn.Dropout(config.dropout)
+        self.text = nn.Linear(config.text_width, config.width, bias=False)
+        self.image = nn.Linear(config.image_width, config.width, bias=False)
+
+    def prepare(
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+    ) -> None:
+        """Take the feature scales; see `Network.prepare`."""
+        self.text_scale.fit(text)
+        self.image_scale.fit(image)
+
+    def project(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `Contrast`."""
+        text, image = self.text_scale(batch.text), self.image_scale(batch.image)
+        return self.text(self.drop(text)), self.image(self.drop(image))
+
+
+@torch.inference_mode()
+def embed(model: Network, pairs: BatchSource) -> tuple[Tensor, Tensor]:
+    """Texts and images (N, D) of pairs, of unit length, by a `Contrast` or a `Tuned` one."""
+    model.eval()
+    device = next(iter(model.state_dict().values())).device
+    found = []
+    for rows in torch.arange(len(pairs)).split(EMBEDDED):
+        parts = model(pairs.batch(rows).to(device)).parts
+        found.append((parts["text"].cpu(), parts["image"].cpu()))
+    text, image = zip(*found, strict=True)
+    return torch.cat(text), torch.cat(image)
+
+
+class Retrieval(Objective):
+    """Objective of training on pairs: the contrastive loss, and texts that find their image.
+
+    The state before the first epoch may be chosen too. Labels number different contents, see
+    `info_nce`. The accuracy is the share of texts that find their image: among those of a step, and
+    among all held-out ones.
+    """
+
+    selects_initial = True
+    fused = False
+
+    def step_sums(
+        self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
+    ) -> Figures:
+        """See `Objective`."""
+        assert output.parts is not None
+        text, image = (
+            criterion.gather(output.parts[name]).detach().cpu() for name in ("text", "image")
+        )
+        return Figures(float(loss) * len(text), _text_recall(text, image) * len(text))
+
+    def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
+        """See `Objective`."""
+        text, image = embed(model, data.features)
+        head = getattr(model, "head", model)
+        assert isinstance(head, Contrast)
+        scale = head.scale.detach().cpu()
+        return Figures(float(info_nce(text, image, scale, data.labels)), _text_recall(text, image))
+
+
+def _text_recall(text: Tensor, image: Tensor) -> float:
+    return recall(text, image, (1,))["text to picture R@1"]
+
+
+class ClipAlignment:
+    """Chinese-CLIP, whose towers are trained.
+
+    Attributes:
+        model: gives embeddings of a batch in `parts`.
+        data: all pairs, as the model reads them.
+        config: how it is trained.
+    """
+
+    def __init__(self, source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> None:
+        info = source.encoder.info
+        source.forget_encoder()  # its memory is needed
+        towers = open_towers(source.encoder_settings, tuning, source.device)
+        head = Contrast(NetworkConfig(*_widths(info)), info.logit_scale or 1.0)
+        self.model = Tuned(head, towers, tokens=False, encoder=info.fingerprint)
+        self.data = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.tokenize)
+        self.config = tuning.config(TrainConfig(seed=seed))
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder."""
+        self.model.towers.save(folder)
+
+
+class ProjectionAlignment:
+    """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
+
+    Attributes as those of `ClipAlignment`.
+
+    Args:
+        fitted: which pairs (N,) give the scales of the features.
+        width: D of the space.
+    """
+
+    def __init__(
+        self, source: EncoderHandle, pairs: Pairs, fitted: Tensor, width: int, seed: int
+    ) -> None:
+        self._name = str(source.encoder_settings["name"])
+        self.model = ContrastiveProjections(ProjectionConfig(*_widths(source.encoder.info), width))
+        known = pairs.features.take(fitted.nonzero()[:, 0])
+        self.model.prepare(known.texts, known.images, None, None)
+        self.data = pairs.features
+        self.config = replace(PROJECTIONS, seed=seed)
+
+    @torch.no_grad()
+    def save(self, folder: Path) -> None:
+        """Write the encoder."""
+        m = self.model
+        given = (
+            *(m.text_scale.mean, m.text.weight / m.text_scale.deviation),
+            *(m.image_scale.mean, m.image.weight / m.image_scale.deviation),
+        )
+        maps = Maps(*(x.cpu().numpy() for x in given))
+        save_projected(folder, self._name, maps, float(m.scale))
+
+
+def _widths(info: EncoderInfo) -> tuple[int, int, int, bool, int]:
+    return (1, info.text_width, info.image_width, info.shared_space, info.word_width)

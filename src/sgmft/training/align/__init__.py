@@ -1,1 +1,0 @@
-"""An encoder adapted to a user's own pairs of text and picture, without labels."""
