@@ -24,7 +24,7 @@ from torch import Tensor
 from sgmft import SemanticLocator
 from sgmft.features.features import Features
 from sgmft.locator.zero_shot import parse_descriptions
-from sgmft.models.baselines.described import Described
+from sgmft.models.baselines.zero_shot import Described
 from sgmft.models.inference import predict_logits
 
 DESCRIPTIONS = (

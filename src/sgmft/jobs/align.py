@@ -17,9 +17,9 @@ from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.training.align import (
-    ClipAlignment,
-    ProjectionAlignment,
     Retrieval,
+    align_projections,
+    align_towers,
     embed,
     find_pairs,
     recall,
@@ -95,9 +95,9 @@ def align_encoder(
         before = recall(text, image)
     torch.manual_seed(seed)
     subject = (
-        ClipAlignment(source, pairs, tuning or CLIP, seed)
+        align_towers(source, pairs, tuning or CLIP, seed)
         if clip
-        else ProjectionAlignment(source, pairs, ~out, width, seed)
+        else align_projections(source, pairs, ~out, width, seed)
     )
     train_set, validation = hold_out(subject.data, pairs.number, out)
     with writing(folder):

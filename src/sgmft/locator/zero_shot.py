@@ -16,7 +16,7 @@ from sgmft.features.encoders.base import Encoder, Recognizer
 from sgmft.features.encoders.efficientnet import imagenet_names
 from sgmft.features.features import Features
 from sgmft.models.base import Network
-from sgmft.models.baselines.described import Described, DescribedConfig
+from sgmft.models.baselines.zero_shot import Described, DescribedConfig
 
 
 def parse_descriptions(words: str) -> dict[str, list[str]]:

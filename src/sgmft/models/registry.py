@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sgmft.errors import SgmftError
 from sgmft.models import gated_experts, sgmft
-from sgmft.models.baselines import BASELINES, described
+from sgmft.models.baselines import BASELINES
+from sgmft.models.baselines.zero_shot import DESCRIBED
 from sgmft.models.method import Method
 
 METHODS: dict[str, Method] = {
@@ -20,8 +21,8 @@ def get_method(name: str) -> Method:
     Raises:
         SgmftError: there is none.
     """
-    if name == described.METHOD.name:  # nothing to train, so it is not among the others
-        return described.METHOD
+    if name == DESCRIBED.name:  # nothing to train, so it is not among the others
+        return DESCRIBED
     if name not in METHODS:
         raise SgmftError(f"There is no method {name!r}: use {', '.join(METHODS)}.")
     return METHODS[name]

@@ -1,8 +1,9 @@
 """An encoder adapted to pairs of text and image, without labels: pairs, objective, networks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.encoders.projected import Maps, save_projected
 from sgmft.features.features import Features
-from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output, Vectors
+from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output
 from sgmft.models.presets import TrainConfig
 from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
@@ -38,12 +39,7 @@ CHUNK = 1024  # texts compared with all images at a time
 EMBEDDED = 256  # pairs at a time where nothing is trained
 
 PROJECTIONS = TrainConfig(
-    epochs=60,
-    batch_size=64,
-    learning_rate=3e-4,
-    weight_decay=1.0,
-    schedule="cosine",
-    patience=8,
+    epochs=60, batch_size=64, learning_rate=3e-4, weight_decay=1.0, schedule="cosine", patience=8
 )
 
 
@@ -216,17 +212,20 @@ class ContrastiveProjections(Contrast):
         self.text = nn.Linear(config.text_width, config.width, bias=False)
         self.image = nn.Linear(config.image_width, config.width, bias=False)
 
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
-        """Take the feature scales; see `Network.prepare`."""
-        self.text_scale.fit(text)
-        self.image_scale.fit(image)
-
     def project(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Contrast`."""
         text, image = self.text_scale(batch.text), self.image_scale(batch.image)
         return self.text(self.drop(text)), self.image(self.drop(image))
+
+    @torch.no_grad()
+    def save(self, folder: Path, encoder: str) -> None:
+        """Write the maps behind an encoder of that name, which together are one."""
+        text, image = self.text_scale, self.image_scale
+        given = (
+            *(text.mean, self.text.weight / text.deviation),
+            *(image.mean, self.image.weight / image.deviation),
+        )
+        save_projected(folder, encoder, Maps(*(x.cpu().numpy() for x in given)), float(self.scale))
 
 
 @torch.inference_mode()
@@ -261,74 +260,60 @@ class Retrieval(Objective):
         text, image = (
             criterion.gather(output.parts[name]).detach().cpu() for name in ("text", "image")
         )
-        return Figures(float(loss) * len(text), _text_recall(text, image) * len(text))
+        found = recall(text, image, (1,))["text to picture R@1"]
+        return Figures(float(loss) * len(text), found * len(text))
 
     def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
         """See `Objective`."""
         text, image = embed(model, data.features)
         head = getattr(model, "head", model)
         assert isinstance(head, Contrast)
-        scale = head.scale.detach().cpu()
-        return Figures(float(info_nce(text, image, scale, data.labels)), _text_recall(text, image))
+        loss = info_nce(text, image, head.scale.detach().cpu(), data.labels)
+        return Figures(float(loss), recall(text, image, (1,))["text to picture R@1"])
 
 
-def _text_recall(text: Tensor, image: Tensor) -> float:
-    return recall(text, image, (1,))["text to picture R@1"]
-
-
-class ClipAlignment:
-    """Chinese-CLIP, whose towers are trained.
+class Alignment(NamedTuple):
+    """An encoder that is to be adapted.
 
     Attributes:
         model: gives embeddings of a batch in `parts`.
         data: all pairs, as the model reads them.
         config: how it is trained.
+        save: writes the encoder into a folder.
     """
 
-    def __init__(self, source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> None:
-        info = source.encoder.info
-        source.forget_encoder()  # its memory is needed
-        towers = open_towers(source.encoder_settings, tuning, source.device)
-        head = Contrast(NetworkConfig(*_widths(info)), info.logit_scale or 1.0)
-        self.model = Tuned(head, towers, tokens=False, encoder=info.fingerprint)
-        self.data = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.tokenize)
-        self.config = tuning.config(TrainConfig(seed=seed))
-
-    def save(self, folder: Path) -> None:
-        """Write the encoder."""
-        self.model.towers.save(folder)
+    model: Network
+    data: BatchSource
+    config: TrainConfig
+    save: Callable[[Path], None]
 
 
-class ProjectionAlignment:
+def align_towers(source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> Alignment:
+    """Chinese-CLIP, whose towers are trained."""
+    info = source.encoder.info
+    source.forget_encoder()  # its memory is needed
+    towers = open_towers(source.encoder_settings, tuning, source.device)
+    head = Contrast(NetworkConfig(*_widths(info)), info.logit_scale or 1.0)
+    model = Tuned(head, towers, tokens=False, encoder=info.fingerprint)
+    data = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.tokenize)
+    return Alignment(model, data, tuning.config(TrainConfig(seed=seed)), towers.save)
+
+
+def align_projections(
+    source: EncoderHandle, pairs: Pairs, fitted: Tensor, width: int, seed: int
+) -> Alignment:
     """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
-
-    Attributes as those of `ClipAlignment`.
 
     Args:
         fitted: which pairs (N,) give the scales of the features.
         width: D of the space.
     """
-
-    def __init__(
-        self, source: EncoderHandle, pairs: Pairs, fitted: Tensor, width: int, seed: int
-    ) -> None:
-        self._name = str(source.encoder_settings["name"])
-        self.model = ContrastiveProjections(ProjectionConfig(*_widths(source.encoder.info), width))
-        known = pairs.features.take(fitted.nonzero()[:, 0])
-        self.model.prepare(known.texts, known.images, None, None)
-        self.data = pairs.features
-        self.config = replace(PROJECTIONS, seed=seed)
-
-    @torch.no_grad()
-    def save(self, folder: Path) -> None:
-        """Write the encoder."""
-        m = self.model
-        given = (
-            *(m.text_scale.mean, m.text.weight / m.text_scale.deviation),
-            *(m.image_scale.mean, m.image.weight / m.image_scale.deviation),
-        )
-        maps = Maps(*(x.cpu().numpy() for x in given))
-        save_projected(folder, self._name, maps, float(m.scale))
+    model = ContrastiveProjections(ProjectionConfig(*_widths(source.encoder.info), width))
+    known = pairs.features.take(fitted.nonzero()[:, 0])
+    model.text_scale.fit(known.texts)
+    model.image_scale.fit(known.images)
+    save = partial(model.save, encoder=str(source.encoder_settings["name"]))
+    return Alignment(model, pairs.features, replace(PROJECTIONS, seed=seed), save)
 
 
 def _widths(info: EncoderInfo) -> tuple[int, int, int, bool, int]:

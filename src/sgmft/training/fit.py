@@ -50,15 +50,10 @@ class TrainingTask:
         torch.manual_seed(self.preset.train.seed)
         words = None if features.words is None else features.words.flat()
         regions = None if features.regions is None else features.regions.flat()
-        values = {
-            "classes": self.classes,
-            "text_width": self.info.text_width,
-            "image_width": self.info.image_width,
-            "shared_space": self.info.shared_space,
-            "word_width": self.info.word_width,
-            **self.preset.model,
-            **self.method.network.measure(words),
-        }
+        known = ("text_width", "image_width", "shared_space", "word_width")
+        values = {name: getattr(self.info, name) for name in known}
+        values |= {"classes": self.classes, **self.preset.model}
+        values |= self.method.network.measure(words)
         if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
         network = self.method.network(self.method.config(**values))

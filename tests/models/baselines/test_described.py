@@ -12,7 +12,7 @@ from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.locator.zero_shot import parse_descriptions
-from sgmft.models.baselines.described import PRIOR, Described, DescribedConfig
+from sgmft.models.baselines.zero_shot import PRIOR, Described, DescribedConfig
 
 N, K, D, G, C, W = 9, 3, 4, 2, 6, 5
 

@@ -14,15 +14,14 @@ from sklearn.linear_model import LogisticRegression
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.models.baselines.late_average import METHOD as LATE_AVERAGE
-from sgmft.models.baselines.linear_probe import METHODS
+from sgmft.models.baselines.linear_probe import METHODS as ALL
 from sgmft.models.experts import draw_folds
 from sgmft.models.inference import predict_logits
 from sgmft.training.fit import TrainingTask, fit_network, validation_metrics
 
 N, K, DT, DV = 60, 4, 7, 5
-LINEAR, TEXT, IMAGE = METHODS
-ALL = (*METHODS, LATE_AVERAGE)
+LINEAR, TEXT, IMAGE, LATE_AVERAGE = ALL
+METHODS = ALL[:3]
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
 

@@ -1,12 +1,9 @@
 """The systems SG-MFT is compared with: one file each, one signature for all."""
 
-from __future__ import annotations
-
 from sgmft.models.baselines import (
     balance_mla,
     bridgetower,
     feature_level_cnn,
-    late_average,
     linear_probe,
     low_rank,
     mplug,
@@ -25,6 +22,5 @@ BASELINES: tuple[Method, ...] = (
     low_rank.METHOD,
     word_average.METHOD,
     *linear_probe.METHODS,
-    late_average.METHOD,
     zero_shot.METHOD,
 )

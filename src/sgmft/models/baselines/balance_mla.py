@@ -1,7 +1,5 @@
 """BalanceMLA (Fu et al. 2024), reconstructed: bilateral residual attention, weighted decisions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -77,17 +75,11 @@ class BalanceMLA(BimodalNetwork):
         text, image, text_mask, image_mask = self.token_inputs(batch)  # P_t T, P_v V
         f_t = pool(text + self._attend(text, image, image_mask), text_mask)  # (B, D)
         f_v = pool(image + self._attend(image, text, text_mask), image_mask)
-        text_logits, image_logits = self.text_head(f_t), self.image_head(f_v)  # (B, K)
+        y_t, y_v = self.text_head(f_t), self.image_head(f_v)  # (B, K)
         fused = torch.cat([f_t, f_v], -1)  # (B, 2D)
         alpha = torch.sigmoid(self.weigh(fused))  # (B, K)
-        logits = alpha * text_logits + (1 - alpha) * image_logits
-        parts = {
-            "text": text,
-            "image": image,
-            "text_logits": text_logits,
-            "image_logits": image_logits,
-        }
-        return Output(logits, fused, parts=parts)
+        parts = {"text": text, "image": image, "text_logits": y_t, "image_logits": y_v}
+        return Output(alpha * y_t + (1 - alpha) * y_v, fused, parts=parts)
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """CE(y) + CE(y_t) + CE(y_v), once for each forward pass.
@@ -99,10 +91,8 @@ class BalanceMLA(BimodalNetwork):
         assert output.parts is not None
         inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
-        whole, modulation = criterion.gather, self.config.modulation  # of all posts of the step
-        coefficients = branch_coefficients(
-            whole(alone[0]), whole(alone[1]), whole(labels), modulation
-        )
+        whole = (criterion.gather(x) for x in (*alone, labels))  # of all posts of the step
+        coefficients = branch_coefficients(*whole, modulation=self.config.modulation)
         for x, coefficient in zip(inputs, coefficients, strict=True):
             if x.requires_grad:
                 x.register_hook(coefficient.mul)
@@ -110,10 +100,8 @@ class BalanceMLA(BimodalNetwork):
 
     def _attend(self, queries: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """Attend from (B, n, D) to the other modality (B, m, D), whose mask is True where real."""
-        attended: Tensor = self.attention(
-            queries, other, other, key_padding_mask=~mask, need_weights=False
-        )[0]
-        return attended
+        masked = {"key_padding_mask": ~mask, "need_weights": False}
+        return self.attention(queries, other, other, **masked)[0]
 
 
 METHOD = Method(

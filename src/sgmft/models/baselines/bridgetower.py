@@ -1,7 +1,5 @@
 """BridgeTower (Xu et al. 2023): bridges from two towers' layers into a cross-modal encoder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 
 from sgmft.features.batch import Batch
 from sgmft.models.base import BimodalNetwork, Output
-from sgmft.models.baselines.transformer_config import TransformerConfig
+from sgmft.models.baselines.mplug import TransformerConfig
 from sgmft.models.layers import CrossModalLayer, additive_mask, layer_config
 from sgmft.models.method import Method
 
@@ -26,11 +24,7 @@ class BridgeTowerConfig(TransformerConfig):
 
 
 class Tower(nn.Module):
-    """One modality's tower: learned class token, uni-modal layers, bridges to cross-modal ones.
-
-    Args:
-        config: of the whole network.
-    """
+    """One modality's tower: learned class token, uni-modal layers, bridges to cross-modal ones."""
 
     def __init__(self, config: BridgeTowerConfig) -> None:
         from transformers.models.bridgetower import modeling_bridgetower as published
@@ -57,9 +51,8 @@ class Tower(nn.Module):
 
     def bridge(self, k: int, tokens: Tensor, stream: Tensor | None) -> Tensor:
         """Input of level k's cross-modal layer: LN(T_1) first, then LN(T_k + x)."""
-        x: Tensor = tokens + self.type_embedding
-        x = self.norm(x) if stream is None else self.bridges[k - 2](x, stream, None)
-        return x
+        x = tokens + self.type_embedding
+        return self.norm(x) if stream is None else self.bridges[k - 2](x, stream, None)
 
 
 class BridgeTower(BimodalNetwork):
@@ -87,11 +80,7 @@ class BridgeTower(BimodalNetwork):
         )
 
     def forward(self, batch: Batch) -> Output:
-        """Word and region features of B posts to logits (B, K); `fused` is cls (B, 2 D).
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
+        """Word and region features of B posts to logits (B, K); `fused` is cls (B, 2 D)."""
         text, image, text_mask, image_mask = self.token_inputs(batch)  # (B, n, D), (B, m, D)
         t, text_mask = self.text_tower.first(text, text_mask)  # T_1 (B, 1 + n, D)
         v, image_mask = self.image_tower.first(image, image_mask)  # V_1 (B, 1 + m, D)

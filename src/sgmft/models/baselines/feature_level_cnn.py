@@ -1,7 +1,5 @@
 """Feature-level fusion CNNs (Meng et al. 2017): TextCNN beside an image's CNN feature."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
-from sgmft.models.base import ModalityInput, Output
-from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
+from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordNetwork
 from sgmft.models.method import Method
 
 
@@ -70,13 +66,6 @@ class TextCNN(nn.Module):
         return torch.cat(found, 1)
 
 
-def text_cnn(config: TextCNNConfig) -> WordInput:
-    """The text's input of a network with a TextCNN."""
-    size, width = config.vocabulary_size, config.embedding_width
-    pool = TextCNN(width, config.windows, config.filters)
-    return WordInput(size, width, pool, config.text_features)
-
-
 class FeatureLevelCNN(WordNetwork):
     """The two features side by side, dropout, one linear layer.
 
@@ -86,22 +75,13 @@ class FeatureLevelCNN(WordNetwork):
     config: TextCNNConfig
 
     def __init__(self, config: TextCNNConfig) -> None:
-        super().__init__(config)
         D, c = config.text_features, config
-        self.text = text_cnn(c)
-        self.image = ModalityInput(c.image_width, D, True, c.scale, False)
-        self.dropout = nn.Dropout(c.dropout)
+        super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), D, D)
         self.classifier = nn.Linear(2 * D, c.classes)
 
-    def forward(self, batch: Batch) -> Output:
-        """Word features and pooled image features of B posts to logits (B, K).
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
-        image = self.image.pooled(batch.image, batch.has_image)  # (B, D)
-        fused = torch.cat([self.text(batch), image], 1)  # (B, 2 D)
-        return Output(self.classifier(self.dropout(fused)), fused)
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """Text and image, (B, D) each, to (B, 2 D)."""
+        return torch.cat([text, image], 1)
 
 
 METHOD = Method(

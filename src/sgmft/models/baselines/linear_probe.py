@@ -1,11 +1,10 @@
-"""Linear probes: logistic regression on pooled features of both modalities, of one.
+"""Linear probes: logistic regression on pooled features of both modalities, of one, or of each.
 
 Practitioners try them first: a logistic regression on frozen features, its penalty chosen by
 cross-validation.
 """
 
-from __future__ import annotations
-
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -43,8 +42,7 @@ class LinearProbe(ClosedFormNetwork):
         """Fit the regression to the posts with this modality; see `ClosedFormNetwork.solve`."""
         x, known = self._inputs(batch)
         self.prior.copy_(log_frequencies(labels, self.config.classes))
-        logits = self.prior.repeat(len(labels), 1)
-        fold = draw_folds(labels, FOLDS)
+        logits, fold = self.prior.repeat(len(labels), 1), draw_folds(labels, FOLDS)
         if known.any():
             logits[known] = self.expert.fit(x[known], labels[known], fold[known])
         return logits
@@ -74,33 +72,52 @@ class ImageOnly(LinearProbe):
     modalities = ("image",)
 
 
+class LateAverage(ClosedFormNetwork):
+    """The mean of the two unimodal probes' probabilities, or one's where a modality is missing.
+
+    Each probe is fitted to the training posts that have its modality.
+    """
+
+    text: TextOnly
+    image: ImageOnly
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.text, self.image = TextOnly(config), ImageOnly(config)
+
+    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
+        """Fit both probes; see `ClosedFormNetwork.solve`."""
+        return _average(batch, self.text.solve(batch, labels), self.image.solve(batch, labels))
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K), the logarithms of the mean probabilities."""
+        text, image = self.text(batch), self.image(batch)
+        logits = _average(batch, text.logits, image.logits)
+        return Output(logits, torch.cat([text.fused, image.fused], -1))
+
+
+def _average(batch: Batch, text: Tensor, image: Tensor) -> Tensor:
+    """Logarithms of the mean of both modalities' probabilities, or one's (B, K)."""
+    t, v = text.log_softmax(-1), image.log_softmax(-1)
+    has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
+    both = torch.logaddexp(t, v) - math.log(2)
+    return torch.where(has_text & has_image, both, torch.where(has_text, t, v))
+
+
 PROBE = {"default": Preset("default", refit=True)}
 
-METHODS = (
-    Method(
-        name="linear-probe",
-        title="Linear probe",
-        source="logistic regression",
-        network=LinearProbe,
-        config=NetworkConfig,
-        presets=PROBE,
-    ),
-    Method(
-        name="text-only",
-        title="Text only",
-        source="logistic regression",
-        network=TextOnly,
-        config=NetworkConfig,
-        note="Posts without text get the class frequencies of the training posts.",
-        presets=PROBE,
-    ),
-    Method(
-        name="image-only",
-        title="Image only",
-        source="logistic regression",
-        network=ImageOnly,
-        config=NetworkConfig,
-        note="Posts without pictures get the class frequencies of the training posts.",
-        presets=PROBE,
-    ),
+METHODS = tuple(
+    Method(name, title, source, network, NetworkConfig, PROBE, note)
+    for name, title, source, network, note in (
+        ("linear-probe", "Linear probe", "logistic regression", LinearProbe, ""),
+        (
+            *("text-only", "Text only", "logistic regression", TextOnly),
+            "Posts without text get the class frequencies of the training posts.",
+        ),
+        (
+            *("image-only", "Image only", "logistic regression", ImageOnly),
+            "Posts without pictures get the class frequencies of the training posts.",
+        ),
+        ("late-average", "Late averaging", "two logistic regressions", LateAverage, ""),
+    )
 )

@@ -1,14 +1,10 @@
 """Low-rank fusion (Wang et al. 2021): a bilinear product of text and image, of low rank."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sgmft.features.batch import Batch
-from sgmft.models.base import ModalityInput, Output
-from sgmft.models.baselines.feature_level_cnn import TextCNNConfig, text_cnn
+from sgmft.models.baselines.feature_level_cnn import TextCNN, TextCNNConfig
 from sgmft.models.baselines.word_embeddings import PRESETS, WordNetwork
 from sgmft.models.method import Method
 
@@ -30,12 +26,7 @@ class LowRankFusion(nn.Module):
     """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]); the bias is the last column of W.
 
     Weights start such that inputs of unit variance give a sum of unit variance, of which the
-    product of both modalities and each alone have equal shares.
-
-    Args:
-        text_width, image_width: of t and v.
-        width: D.
-        rank: R.
+    product of both modalities and each alone have equal shares. `width` is D, `rank` R.
     """
 
     def __init__(self, text_width: int, image_width: int, width: int, rank: int) -> None:
@@ -51,8 +42,7 @@ class LowRankFusion(nn.Module):
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
         """t (B, Dt) and v (B, Dv) -> h (B, D)."""
         factors = self.text(text) * self.image(image)  # (B, R D)
-        fused: Tensor = factors.unflatten(1, (self.rank, -1)).sum(1)
-        return fused
+        return factors.unflatten(1, (self.rank, -1)).sum(1)
 
 
 class LowRank(WordNetwork):
@@ -61,23 +51,15 @@ class LowRank(WordNetwork):
     config: LowRankConfig
 
     def __init__(self, config: LowRankConfig) -> None:
-        super().__init__(config)
         c = config
-        self.text = text_cnn(c)
-        self.image = ModalityInput(c.image_width, c.image_width, False, c.scale, False)
+        pool = TextCNN(c.embedding_width, c.windows, c.filters)
+        super().__init__(c, pool, c.text_features, None)
         self.fusion = LowRankFusion(c.text_features, c.image_width, c.width, c.rank)
-        self.dropout = nn.Dropout(c.dropout)
         self.classifier = nn.Linear(c.width, c.classes)
 
-    def forward(self, batch: Batch) -> Output:
-        """Word features and pooled image features of B posts to logits (B, K).
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
-        image = self.image.pooled(batch.image, batch.has_image)  # (B, Dv)
-        fused = self.fusion(self.text(batch), image)  # (B, D)
-        return Output(self.classifier(self.dropout(fused)), fused)
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """See `LowRankFusion`."""
+        return self.fusion(text, image)
 
 
 METHOD = Method(

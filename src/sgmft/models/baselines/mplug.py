@@ -1,17 +1,48 @@
 """mPLUG (Li et al. 2022): asymmetric co-attention with a connected layer every few layers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import BimodalNetwork, Output
-from sgmft.models.baselines.transformer_config import TransformerConfig
+from sgmft.models.attention import check_heads
+from sgmft.models.base import BimodalNetwork, NetworkConfig, Output, Scale
 from sgmft.models.layers import asymmetric_layer, self_attention_layer
 from sgmft.models.method import Method
+
+
+@dataclass(frozen=True)
+class TransformerConfig(NetworkConfig):
+    """The shape of a compared transformer over words and regions.
+
+    Attributes:
+        width: D; at 128 these systems are about as large as SG-MFT's tokens preset.
+        heads: h.
+        layers: how many.
+        hidden_ratio: feed-forward width over D.
+        dropout: in attention and after each part of a layer.
+        scale: of the features that come in.
+        max_images: images of one post with an index of their own.
+    """
+
+    width: int = 128
+    heads: int = 8
+    layers: int = 6
+    hidden_ratio: float = 4.0
+    dropout: float = 0.1
+    scale: Scale = "standard"
+    max_images: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("hidden_ratio")
+        check_heads(self.width, self.heads)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the feed-forward blocks."""
+        return max(1, round(self.hidden_ratio * self.width))
 
 
 @dataclass(frozen=True)
@@ -55,11 +86,7 @@ class MPLUG(BimodalNetwork):
         self.classifier = nn.Linear(D, c.classes)
 
     def forward(self, batch: Batch) -> Output:
-        """Word and region features of B posts to logits (B, K).
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
+        """Word and region features of B posts to logits (B, K)."""
         text, image, text_mask, image_mask = self.token_inputs(batch)  # (B, n, D), (B, m, D)
         x = torch.cat([self.class_token.expand(len(text), 1, -1), text], 1)  # (B, 1 + n, D)
         no_text = ~nn.functional.pad(text_mask, (1, 0), value=True)  # (B, 1 + n)

@@ -1,7 +1,5 @@
 """UniS-MMC (Zou et al. 2023): contrast that pulls the wrong modality towards the right one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -86,32 +84,21 @@ class UniSMMC(BimodalNetwork):
     def forward(self, batch: Batch) -> Output:
         """Pooled features of B posts to the multimodal head's logits (B, K)."""
         t, v = self.pooled_inputs(batch)  # (B, D)
-        _, text_logits = self.text_head(t)  # (B, K)
-        _, image_logits = self.image_head(v)
+        _, y_t = self.text_head(t)  # (B, K)
+        _, y_v = self.image_head(v)
         fused, logits = self.head(torch.cat([t, v], -1))  # (B, D), (B, K)
-        parts = {
-            "text": t,
-            "image": v,
-            "text_logits": text_logits,
-            "image_logits": image_logits,
-            "paired": batch.has_text & batch.has_image,
-        }
+        paired = batch.has_text & batch.has_image
+        parts = {"text": t, "image": v, "text_logits": y_t, "image_logits": y_v, "paired": paired}
         return Output(logits, fused, parts=parts)
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
         assert output.parts is not None
-        parts, whole = output.parts, criterion.gather  # the contrast is of all posts of the step
-        text_logits, image_logits = parts["text_logits"], parts["image_logits"]
-        contrast = multimodal_contrast(
-            whole(parts["text"]),
-            whole(parts["image"]),
-            whole(text_logits.argmax(-1) == labels),
-            whole(image_logits.argmax(-1) == labels),
-            whole(parts["paired"]),
-            self.config.contrast_temperature,
-        )
-        supervised = sum(criterion(x, labels) for x in (text_logits, image_logits, output.logits))
+        r_t, r_v, y_t, y_v, paired = output.parts.values()
+        given = r_t, r_v, y_t.argmax(-1) == labels, y_v.argmax(-1) == labels, paired
+        whole = (criterion.gather(x) for x in given)  # of all posts of the step
+        contrast = multimodal_contrast(*whole, temperature=self.config.contrast_temperature)
+        supervised = sum(criterion(x, labels) for x in (y_t, y_v, output.logits))
         return supervised + self.config.contrast * contrast
 
 

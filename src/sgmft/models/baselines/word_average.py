@@ -1,14 +1,10 @@
 """The Baseline of SG-MFT's Table 2: word embeddings, an image's CNN feature, the classifier."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sgmft.features.batch import Batch
-from sgmft.models.base import ModalityInput, Output
-from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordInput, WordNetwork
+from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordNetwork
 from sgmft.models.layers import check_widths, classifier
 from sgmft.models.method import Method
 
@@ -33,12 +29,7 @@ class WordAverageConfig(WordConfig):
 
 
 class ProjectedMean(nn.Module):
-    """The mean of a text's word embeddings, mapped to D.
-
-    Args:
-        width: E of the embeddings.
-        pooled_width: D.
-    """
+    """The mean of a text's word embeddings, of width E, mapped to D."""
 
     def __init__(self, width: int, pooled_width: int) -> None:
         super().__init__()
@@ -46,9 +37,7 @@ class ProjectedMean(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Embeddings (B, n, E), zeros at padding, and their mask (B, n) -> (B, D)."""
-        mean = words.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, E)
-        projected: Tensor = self.project(mean)
-        return projected
+        return self.project(words.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
 
 
 class WordAverage(WordNetwork):
@@ -57,25 +46,18 @@ class WordAverage(WordNetwork):
     config: WordAverageConfig
 
     def __init__(self, config: WordAverageConfig) -> None:
-        super().__init__(config)
         D, c = config.width, config
-        mean = ProjectedMean(c.embedding_width, D)
-        self.text = WordInput(c.vocabulary_size, c.embedding_width, mean, D)
-        self.image = ModalityInput(c.image_width, D, True, c.scale, False)
+        super().__init__(c, ProjectedMean(c.embedding_width, D), D, D)
+        self.dropout = nn.Identity()  # the classifier's own is between its layers
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
         for layer in self.classifier:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, batch: Batch) -> Output:
-        """Word features and pooled image features of B posts to logits (B, K).
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
-        fused = self.text(batch) + self.image.pooled(batch.image, batch.has_image)  # (B, D)
-        return Output(self.classifier(fused), fused)
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """The sum, (B, D)."""
+        return text + image
 
 
 METHOD = Method(

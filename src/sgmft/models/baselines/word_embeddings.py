@@ -1,7 +1,6 @@
 """Word embeddings learned with the rest of a network, from the words the encoder `cnn` numbers."""
 
-from __future__ import annotations
-
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
-from sgmft.models.base import ModalityInput, Network, NetworkConfig, Scale, Vectors
+from sgmft.models.base import ModalityInput, Network, NetworkConfig, Output, Scale, Vectors
 from sgmft.models.layers import lookup
 from sgmft.models.method import BUDGET
 from sgmft.models.presets import Preset
@@ -51,17 +50,14 @@ class WordConfig(NetworkConfig):
 def word_ids(words: Tensor) -> Tensor:
     """Word features (..., 3), bytes as floats, to the numbers (...) in 0..2^24 they stand for."""
     first, second, third = words.round().long().clamp(0, 255).unbind(-1)
-    ids: Tensor = (first * 256 + second) * 256 + third
-    return ids
+    return (first * 256 + second) * 256 + third
 
 
 def vocabulary(words: Vectors | None) -> Tensor:
     """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
     parts = () if words is None else words.split(1 << 20)
-    none = torch.empty(0, dtype=torch.long)
     different = [torch.unique(word_ids(part)) for part in parts]
-    found: Tensor = torch.unique(torch.cat([none, *different]))
-    return found
+    return torch.unique(torch.cat([torch.empty(0, dtype=torch.long), *different]))
 
 
 class WordEmbeddings(nn.Module):
@@ -103,8 +99,7 @@ class WordEmbeddings(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """(B, n, 3) and its mask (B, n) -> (B, n, E), zeros where no word is."""
-        embedded: Tensor = self.embedding(self.rows(words)) * mask[..., None]
-        return embedded
+        return self.embedding(self.rows(words)) * mask[..., None]
 
 
 class WordInput(nn.Module):
@@ -140,11 +135,36 @@ class WordInput(nn.Module):
 
 
 class WordNetwork(Network):
-    """A network of learned word embeddings and a pooled feature of the images."""
+    """A network of learned word embeddings and a pooled feature of the images.
+
+    A subclass fuses the two, and makes `classifier`.
+
+    Args:
+        pool: see `WordInput`.
+        text_width, image_width: of what is fused; None for images as they are.
+    """
 
     config: WordConfig
-    text: WordInput
-    image: ModalityInput
+    classifier: nn.Module
+
+    def __init__(
+        self, config: WordConfig, pool: nn.Module, text_width: int, image_width: int | None
+    ) -> None:
+        super().__init__(config)
+        c, width = config, image_width or config.image_width
+        self.text = WordInput(c.vocabulary_size, c.embedding_width, pool, text_width)
+        self.image = ModalityInput(c.image_width, width, image_width is not None, c.scale, False)
+        self.dropout: nn.Module = nn.Dropout(c.dropout)
+
+    @abstractmethod
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """Text (B, Dt) and image (B, Dv) to what is classified, (B, D)."""
+
+    def forward(self, batch: Batch) -> Output:
+        """Word features and pooled image features of B posts to logits (B, K)."""
+        image = self.image.pooled(batch.image, batch.has_image)
+        fused = self.fuse(self.text(batch), image)
+        return Output(self.classifier(self.dropout(fused)), fused)
 
     @classmethod
     def measure(cls, words: Vectors | None) -> dict[str, int]:

@@ -1,10 +1,13 @@
 """Zero-shot classification: the label whose words lie closest to the post, without training.
 
-As with CLIP (Radford et al. 2021, section 3.1): labels are put into prompts and encoded as texts,
-and cosine similarity decides.
-"""
+As with CLIP (Radford et al. 2021, section 3.1): labels are put into prompts, or described in words,
+and encoded as texts, and cosine similarity decides.
 
-from __future__ import annotations
+An image needs a vector in the space of the descriptions. Where the encoder's towers share no space,
+it is that of ConSE (Norouzi et al. 2014, "Zero-shot learning by convex combination of semantic
+embeddings"): the mean of the class names' vectors, weighted by a classifier's probabilities of the
+most probable classes.
+"""
 
 from dataclasses import dataclass
 
@@ -12,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
+from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output, Vectors
 from sgmft.models.method import Method
 
 PROMPTS = (  # a label is any text in any language: a kind of place, or something else
@@ -24,6 +28,10 @@ PROMPTS = (  # a label is any text in any language: a kind of place, or somethin
     "a post written at a {}",
     "a photo of a {}",
 )
+
+PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
+
+MODALITIES = 2  # text and image
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,140 @@ def _unit(x: Tensor, present: Tensor) -> Tensor:
     return torch.where(present[:, None], normalize(x, dim=-1), 0.0)
 
 
+@dataclass(frozen=True)
+class DescribedConfig(NetworkConfig):
+    """Settings of zero-shot classification by descriptions.
+
+    Attributes:
+        heads: G, how many classifiers of images there are; 0 for none.
+        picture_classes: C, the classes they know.
+        top: how many of the most probable classes make an image's vector (ConSE's T).
+        scale_factor: on the sum of both modalities' standardised cosines, before the softmax; it
+            changes no label, only how sure the probabilities are.
+
+    Raises:
+        SgmftError: a whole number that is too small, or scale_factor is not positive.
+    """
+
+    heads: int = 0
+    picture_classes: int = 0
+    top: int = 10
+    scale_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("scale_factor")
+
+    def _minimum(self, name: str) -> int:
+        return 0 if name in ("heads", "picture_classes") else 1
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether an image has a vector in the descriptions' space."""
+        return self.heads > 0 or (self.shared_space and self.word_width == self.image_width)
+
+
+class Described(ClosedFormNetwork):
+    """Logits are sums of both modalities' standardised cosines with the labels' descriptions.
+
+    Some descriptions are near to everything, so each label's cosines are standardised, for texts
+    and images separately: by mean and variance over the posts it was adapted to, and over the
+    reference texts, which count as `PRIOR` posts; of one post alone, by the latter only. A missing
+    modality adds 0.
+    """
+
+    config: DescribedConfig
+    prompts: Tensor  # (K, Dw) the labels' descriptions, unit length
+    names: Tensor  # (C, Dw) the classes' names, unit length
+    weight: Tensor  # (G, C, W)
+    bias: Tensor  # (G, C)
+    reference: Tensor  # (2, K) mean and variance of the reference's cosines
+    count: Tensor  # (2,) posts adapted to that have a text, an image
+    total: Tensor  # (2, K) sums of their cosines
+    squares: Tensor  # (2, K) sums of their squares
+
+    def __init__(self, config: DescribedConfig) -> None:
+        super().__init__(config)
+        K, Dw, G, C = config.classes, config.word_width, config.heads, config.picture_classes
+        shapes = {
+            "prompts": (K, Dw),
+            "names": (C, Dw),
+            "weight": (G, C, config.image_width // max(1, G)),
+            "bias": (G, C),
+            "reference": (2, K),
+            "count": (MODALITIES,),
+            "total": (MODALITIES, K),
+            "squares": (MODALITIES, K),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def prepare(
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+    ) -> None:
+        """Nothing is trained: raises SgmftError."""
+        raise SgmftError(
+            "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "
+            "adapt(posts) and predict(posts)."
+        )
+
+    def solve(self, batch: Batch, labels: Tensor) -> None:
+        """Nothing; see `prepare`."""
+
+    @torch.no_grad()
+    def refer(self, reference: Tensor) -> None:
+        """Take the cosines' mean and variance over reference texts (R, Dw), R >= 2."""
+        cosines = normalize(reference, dim=-1) @ self.prompts.T
+        self.reference.copy_(torch.stack([cosines.mean(0), cosines.var(0, correction=0)]))
+
+    @torch.no_grad()
+    def adapt(self, batch: Batch) -> None:
+        """Add the cosines of these posts to those that standardise."""
+        for i, (cosines, has) in enumerate(self._cosines(batch)):
+            present = cosines[has]
+            self.count[i] += len(present)
+            self.total[i] += present.sum(0)
+            self.squares[i] += present.square().sum(0)
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K)."""
+        mean, variance = self._moments()
+        scores = torch.zeros(len(batch.text), self.config.classes).to(self.prompts)
+        for i, (cosines, has) in enumerate(self._cosines(batch)):
+            standard = (cosines - mean[i]) / variance[i].clamp(min=1e-8).sqrt()
+            scores = scores + torch.where(has[:, None], standard, 0.0)
+        return Output(self.config.scale_factor * scores, scores)
+
+    def image_vectors(self, image: Tensor) -> Tensor:
+        """Pooled image features (B, Dv) to unit vectors (B, Dw) in the descriptions' space."""
+        c = self.config
+        if not c.heads:
+            return normalize(image, dim=-1)
+        parts = image.reshape(len(image), c.heads, -1)
+        logits = torch.einsum("bgw,gcw->bgc", parts, self.weight) + self.bias
+        probs = logits.softmax(-1).mean(1)  # (B, C) over the classifiers
+        best, where = probs.topk(min(c.top, c.picture_classes), dim=-1)  # (B, T)
+        return normalize((best[..., None] * self.names[where]).sum(1), dim=-1)
+
+    def _cosines(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Cosines (B, K) of each modality that is read, and whether it is there (B,)."""
+        text = _unit(batch.text[:, : self.config.word_width], batch.has_text)
+        cosines = [(text @ self.prompts.T, batch.has_text)]
+        if self.config.reads_images:
+            image = torch.where(batch.has_image[:, None], batch.image, 0.0)
+            cosines.append((self.image_vectors(image) @ self.prompts.T, batch.has_image))
+        return cosines
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the cosines, (2, K) each, of posts and reference together."""
+        before, spread = self.reference
+        several = (self.count > 1).to(self.count)[:, None]  # a post is no measure of itself
+        posts = several * self.count[:, None] + PRIOR
+        mean = (several * self.total + PRIOR * before) / posts
+        squares = several * self.squares + PRIOR * (spread + before.square())
+        return mean, squares / posts - mean.square()
+
+
 METHOD = Method(
     name="zero-shot",
     title="Zero-shot",
@@ -98,5 +240,15 @@ METHOD = Method(
         "without text then gets equal probabilities."
     ),
     prompts=PROMPTS,
+    tuned="",
+)
+
+DESCRIBED = Method(
+    name="described",
+    title="Zero-shot",
+    source="descriptions of the labels",
+    network=Described,
+    config=DescribedConfig,
+    note="No training.",
     tuned="",
 )

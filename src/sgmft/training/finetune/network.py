@@ -90,9 +90,8 @@ class RawPosts:
 
     def take(self, rows: Tensor) -> "RawPosts":
         """The posts at these positions, in that order."""
-        chosen = rows.tolist()
-        posts, keys = ([x[i] for i in chosen] for x in (self.posts, self.keys))
-        return RawPosts(posts, keys, self.features.take(rows), self.info, self.tokenize)
+        posts, keys = ([x[i] for i in rows.tolist()] for x in (self.posts, self.keys))
+        return replace(self, posts=posts, keys=keys, features=self.features.take(rows))
 
     def contents(self) -> Iterator[Tensor]:
         """A digest of the posts' content keys, which tells them from others."""
@@ -175,8 +174,7 @@ class Tuned(Network):
 
     def forward(self, batch: RawBatch) -> Output:  # type: ignore[override]
         """B posts to logits (B, K)."""
-        output: Output = self.head(self.encode(batch))
-        return output
+        return self.head(self.encode(batch))  # type: ignore[no-any-return]
 
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """The head's own objective."""
@@ -214,19 +212,12 @@ class Tuned(Network):
                 per_image = rest[0].shape[1]
                 regions = rest[0].flatten(0, 1)
                 region_counts = counts.cpu() * per_image
-        pooled = Batch(text, image, batch.has_text, batch.has_image, ngrams=batch.ngrams)
+        pooled = text, image, batch.has_text, batch.has_image
         if not self._tokens:
-            return pooled
-        text_tokens, text_mask = _pad(words, word_counts)
-        image_tokens, image_mask = _pad(regions, region_counts)
-        index = torch.arange(image_tokens.shape[1]) // max(1, per_image)
-        return pooled._replace(
-            text_tokens=text_tokens,
-            text_mask=text_mask,
-            image_tokens=image_tokens,
-            image_mask=image_mask,
-            image_index=index.expand(posts, -1).to(device),
-        )
+            return Batch(*pooled, ngrams=batch.ngrams)
+        padded = *_pad(words, word_counts), *_pad(regions, region_counts)
+        index = torch.arange(padded[2].shape[1], device=device) // max(1, per_image)
+        return Batch(*pooled, *padded, index.expand(posts, -1), batch.ngrams)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The state that training changes."""
@@ -246,8 +237,7 @@ class Tuned(Network):
 
 def _pad(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Pad sequences that lie one after another, with their gradients; see `Ragged.pad`."""
-    mask = torch.arange(max(1, int(counts.max()))) < counts[:, None]
-    mask = mask.to(values.device)
+    mask = (torch.arange(max(1, int(counts.max()))) < counts[:, None]).to(values.device)
     padded = values.new_zeros(*mask.shape, values.shape[1])
     padded[mask] = values
     return padded, mask

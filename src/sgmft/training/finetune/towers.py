@@ -55,11 +55,10 @@ class Towers(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.tuning, self._name, self._low = tuning, name, dtype
-        self._read = read
-        model, lora = read.model.requires_grad_(False), tuning.kind == "lora"
+        self.tuning, self._read, self._name, self._low = tuning, read, name, dtype
+        model = self.adapted = read.model.requires_grad_(False)
         chosen = _layers(model, tuning.last)
-        if lora:
+        if tuning.kind == "lora":
             linear = [n for n in chosen if isinstance(model.get_submodule(n), nn.Linear)]
             maps = [n for n in linear if tuning.maps == "all" or n.endswith(ATTENTION)]
             self.adapted = add_adapter(model, maps, tuning.rank, tuning.alpha)
@@ -69,7 +68,6 @@ class Towers(nn.Module):
             parts += [model.text_projection, model.visual_projection]
             for part in [*parts, model.vision_model.post_layernorm]:
                 part.requires_grad_(True)
-            self.adapted = model
         if tuning.gradient_checkpointing:  # by the library's own switch, which it renamed
             enable = getattr(model, "activation_checkpointing_enable", None)
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
@@ -143,17 +141,13 @@ def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None)
 
 def _layers(model: Any, last: int | None) -> list[str]:
     """Names of the modules inside the layers that are trained, those of both towers."""
-    config = model.config
-    counts = {
-        "text": config.text_config.num_hidden_layers,
-        "vision": config.vision_config.num_hidden_layers,
-    }
-    matches = ((name, LAYER.match(name + ".")) for name, _ in model.named_modules())
-    return [
-        name
-        for name, found in matches
-        if found and (last is None or int(found[2]) >= counts[found[1]] - last)
-    ]
+    chosen = []
+    for name, _ in model.named_modules():
+        if found := LAYER.match(name + "."):
+            count = getattr(model.config, f"{found[1]}_config").num_hidden_layers
+            if last is None or int(found[2]) >= count - last:
+                chosen.append(name)
+    return chosen
 
 
 def augmentation(size: int) -> Callable[[Tensor], Tensor]:
@@ -184,8 +178,7 @@ def augmentation(size: int) -> Callable[[Tensor], Tensor]:
     def augment(images: Tensor) -> Tensor:
         if not len(images):
             return images
-        floats = images.permute(0, 3, 1, 2).float() / 255
-        changed: Tensor = change(floats).clamp(0, 1).mul(255).round().byte()
-        return changed.permute(0, 2, 3, 1)
+        changed: Tensor = change(images.permute(0, 3, 1, 2).float() / 255)
+        return changed.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
 
     return augment
