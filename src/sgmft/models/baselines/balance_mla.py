@@ -91,8 +91,8 @@ class BalanceMLA(BimodalNetwork):
         assert output.parts is not None
         inputs = output.parts["text"], output.parts["image"]  # (B, n, D), (B, m, D)
         alone = output.parts["text_logits"], output.parts["image_logits"]
-        whole = (criterion.gather(x) for x in (*alone, labels))  # of all posts of the step
-        coefficients = branch_coefficients(*whole, modulation=self.config.modulation)
+        y_t, y_v, y = (criterion.gather(x) for x in (*alone, labels))  # of all posts of the step
+        coefficients = branch_coefficients(y_t, y_v, y, self.config.modulation)
         for x, coefficient in zip(inputs, coefficients, strict=True):
             if x.requires_grad:
                 x.register_hook(coefficient.mul)

@@ -94,10 +94,12 @@ class UniSMMC(BimodalNetwork):
     def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
         """L_text + L_image + L_multi + lambda L_mmc."""
         assert output.parts is not None
-        r_t, r_v, y_t, y_v, paired = output.parts.values()
-        given = r_t, r_v, y_t.argmax(-1) == labels, y_v.argmax(-1) == labels, paired
-        whole = (criterion.gather(x) for x in given)  # of all posts of the step
-        contrast = multimodal_contrast(*whole, temperature=self.config.contrast_temperature)
+        parts, tau = output.parts, self.config.contrast_temperature
+        y_t, y_v = parts["text_logits"], parts["image_logits"]
+        right = y_t.argmax(-1) == labels, y_v.argmax(-1) == labels
+        given = parts["text"], parts["image"], *right, parts["paired"]
+        r_t, r_v, right_t, right_v, paired = map(criterion.gather, given)  # all posts of the step
+        contrast = multimodal_contrast(r_t, r_v, right_t, right_v, paired, tau)
         supervised = sum(criterion(x, labels) for x in (y_t, y_v, output.logits))
         return supervised + self.config.contrast * contrast
 
