@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from reference_loops import add, dot, linear, lists
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.feature_level_cnn import FeatureLevelCNN, TextCNN, TextCNNConfig
 from sgmft.models.baselines.low_rank import LowRank, LowRankConfig, LowRankFusion
 from sgmft.models.baselines.word_average import WordAverage, WordAverageConfig
+from sgmft.models.baselines.word_embeddings import WordConfig
+from token_batches import assert_close, normal
 
 LENGTHS = [6, 1, 4, 3, 0]  # against windows of 2, 3 and 5; the last post has no text
 VOCABULARY = torch.arange(4.0).outer(torch.tensor([1.0, 20.0, 3.0]))
@@ -23,13 +26,8 @@ NETWORKS = {
 }
 
 
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def close(a, b):
-    expected = torch.tensor(b, dtype=torch.float64)
-    torch.testing.assert_close(a.detach(), expected, rtol=1e-10, atol=1e-10)
+    assert_close(a.detach(), torch.tensor(b, dtype=torch.float64))
 
 
 def randomised(module):
@@ -62,24 +60,12 @@ def posts():
 # --- the cards, one post and one number at a time ---
 
 
-def dot(x, y):
-    total = 0.0
-    for a, b in zip(x, y, strict=True):
-        total += a * b
-    return total
-
-
-def linear(layer, x):
-    weight, bias = layer.weight.tolist(), layer.bias.tolist()
-    return [dot(row, x) + shift for row, shift in zip(weight, bias, strict=True)]
-
-
-def classify(layers, x):
+def classify(w, names, x):
     """Linear layers with ReLU between them."""
-    (*hidden, last) = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
-    for layer in hidden:
-        x = [max(a, 0.0) for a in linear(layer, x)]
-    return linear(last, x)
+    *hidden, last = names
+    for name in hidden:
+        x = [max(a, 0.0) for a in linear(w, name, x)]
+    return linear(w, last, x)
 
 
 def slow_text_cnn(module, rows):
@@ -114,35 +100,27 @@ def slow_low_rank(w, rank, t, v):
     return h
 
 
-def slow_image(network, x, there):
-    side = network.image
-    if not there:
-        return side.null.tolist()
-    unit = [a / math.sqrt(dot(x, x)) for a in x]
-    return linear(side.project, unit) if isinstance(side.project, torch.nn.Linear) else unit
-
-
-def slow_text(network, rows):
-    if not rows:
-        return network.text.null.tolist()
-    embedded = [network.text.embeddings.embedding.weight[row].tolist() for row in rows]
-    if isinstance(network, WordAverage):
-        mean = [sum(column) / len(rows) for column in zip(*embedded, strict=True)]
-        return linear(network.text.pool.project, mean)
-    return slow_text_cnn(network.text.pool, embedded)
-
-
 def slow_network(network, rows, image, there):
     """Fused feature and logits of one post."""
-    t, v = slow_text(network, rows), slow_image(network, image, there)
-    if isinstance(network, WordAverage):
-        fused = [a + b for a, b in zip(t, v, strict=True)]
-        return fused, classify(network.classifier, fused)
+    w, averaged = lists(network), isinstance(network, WordAverage)
+    v = [a / math.sqrt(dot(image, image)) for a in image]
+    v = linear(w, "image.project", v) if "image.project.weight" in w else v
+    v = v if there else w["image.null"]
+    embedded = [w["text.embeddings.embedding.weight"][row] for row in rows]
+    if not rows:
+        t = w["text.null"]
+    elif averaged:
+        mean = [sum(column) / len(rows) for column in zip(*embedded, strict=True)]
+        t = linear(w, "text.pool.project", mean)
+    else:
+        t = slow_text_cnn(network.text.pool, embedded)
+    if averaged:
+        fused = add(t, v)
+        return fused, classify(w, ("classifier.0", "classifier.3", "classifier.6"), fused)
     fused = t + v
     if isinstance(network, LowRank):
-        plain = {name: x.tolist() for name, x in network.fusion.state_dict().items()}
-        fused = slow_low_rank(plain, network.config.rank, t, v)
-    return fused, linear(network.classifier, fused)
+        fused = slow_low_rank(lists(network.fusion), network.config.rank, t, v)
+    return fused, linear(w, "classifier", fused)
 
 
 # --- whole networks ---
@@ -153,14 +131,10 @@ def test_a_network_is_its_card(name):
     network = made(name)
     batch, rows = posts()
     output = network(batch)
-    expected = [
-        slow_network(network, row, image, there)
-        for row, image, there in zip(
-            rows, batch.image.tolist(), batch.has_image.tolist(), strict=True
-        )
-    ]
-    close(output.fused, [fused for fused, _ in expected])
-    close(output.logits, [logits for _, logits in expected])
+    given = zip(rows, batch.image.tolist(), batch.has_image.tolist(), strict=True)
+    fused, logits = zip(*(slow_network(network, *post) for post in given), strict=True)
+    close(output.fused, fused)
+    close(output.logits, logits)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -173,16 +147,6 @@ def test_the_order_of_words_matters_to_a_cnn_alone(name):
     )
     one, other = network(batch).logits
     assert torch.allclose(one, other) == (name == "word-average")
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_drop_out_is_for_training_only(name):
-    network = made(name)
-    batch, _ = posts()
-    assert torch.equal(network(batch).logits, network(batch).logits)
-    network.train()
-    assert torch.equal(network(batch).fused, network(batch).fused)  # before the classifier
-    assert not torch.equal(network(batch).logits, network(batch).logits)
 
 
 @pytest.mark.parametrize("scale", ["none", "unit", "standard"])
@@ -203,14 +167,6 @@ def test_the_scale_of_pictures_is_a_setting(scale):
 # --- TextCNN ---
 
 
-def test_text_cnn_is_a_convolution_with_a_maximum_over_the_text():
-    cnn = randomised(TextCNN(5, (3, 4, 5), 2))
-    mask = torch.arange(7) < torch.tensor([7, 5, 4, 1])[:, None]
-    words = normal(4, 7, 5) * mask[..., None]
-    texts = [words[i, mask[i]].tolist() for i in range(4)]
-    close(cnn(words, mask), [slow_text_cnn(cnn, text) for text in texts])
-
-
 def test_windows_that_touch_padding_never_win():
     cnn = randomised(TextCNN(2, (2,), 1))
     with torch.no_grad():
@@ -225,42 +181,14 @@ def test_windows_that_touch_padding_never_win():
     close(cnn(padded * one[..., None], one), [[8.0]])  # padded to the window, and no further
 
 
-def test_a_convolution_for_each_window():
-    network = FeatureLevelCNN(TextCNNConfig(3, 3, 1280, vocabulary_size=10))
-    shapes = [tuple(c.weight.shape) for c in network.text.pool.convolutions]
-    assert shapes == [(128, 128, 3), (128, 128, 4), (128, 128, 5)]
-    assert network.classifier.in_features == 2 * 384 and network.dropout.p == 0.5
-
-
-@pytest.mark.parametrize("windows", [(), (0,), (3, -1)])
-def test_windows_hold_words(windows):
-    with pytest.raises(SgmftError, match="windows must be"):
-        TextCNNConfig(**{**CNN, "windows": windows})
-
-
 # --- low rank ---
-
-
-@pytest.mark.parametrize("rank", [1, 4])
-def test_low_rank_fusion_is_a_sum_of_products(rank):
-    fusion = randomised(LowRankFusion(5, 4, 3, rank))
-    w = {name: x.tolist() for name, x in fusion.state_dict().items()}
-    t, v = normal(6, 5), normal(6, 4, seed=1)
-    pairs = zip(t.tolist(), v.tolist(), strict=True)
-    close(fusion(t, v), [slow_low_rank(w, rank, *pair) for pair in pairs])
 
 
 def test_low_rank_fusion_is_a_bilinear_form_of_that_rank():
     """The tensor behind one number of h has rank R, and h is linear in [t; 1] and in [v; 1]."""
     fusion = randomised(LowRankFusion(7, 6, 2, 3))
-    zero_t, zero_v, ones_t, ones_v = (
-        torch.zeros(1, 7),
-        torch.zeros(1, 6),
-        torch.eye(7),
-        torch.eye(6),
-    )
-    every_t = torch.cat([zero_t, ones_t]).double().repeat_interleave(7, 0)
-    every_v = torch.cat([zero_v, ones_v]).double().repeat(8, 1)
+    every_t, every_v = (torch.cat([torch.zeros(1, n), torch.eye(n)]).double() for n in (7, 6))
+    every_t, every_v = every_t.repeat_interleave(7, 0), every_v.repeat(8, 1)
     h = fusion(every_t, every_v)[:, 0].reshape(8, 7)
     assert torch.linalg.matrix_rank(h, rtol=1e-9) == 3
 
@@ -276,19 +204,33 @@ def test_low_rank_fusion_starts_with_the_variance_of_its_inputs():
         assert math.isclose(fusion(nothing[0], v).var(), 0.5, abs_tol=0.1)
 
 
-@pytest.mark.parametrize("name", ["rank", "width"])
-def test_low_rank_settings(name):
-    with pytest.raises(SgmftError, match=f"{name} must be at least 1"):
-        LowRankConfig(**CNN, **{name: 0})
+# --- settings ---
 
 
-# --- word average ---
+def test_the_layers_by_default():
+    network = FeatureLevelCNN(TextCNNConfig(3, 3, 1280, vocabulary_size=10))
+    shapes = [tuple(c.weight.shape) for c in network.text.pool.convolutions]
+    assert shapes == [(128, 128, 3), (128, 128, 4), (128, 128, 5)]
+    assert network.classifier.in_features == 2 * 384
+    baseline = WordAverage(WordAverageConfig(3, 3, 1280, vocabulary_size=10)).classifier
+    linear = [(m.in_features, m.out_features) for m in baseline if isinstance(m, torch.nn.Linear)]
+    assert linear == [(256, 512), (512, 256), (256, 128), (128, 64), (64, 3)]
 
 
-def test_the_baseline_has_the_classifier_of_sg_mft():
-    network = WordAverage(WordAverageConfig(3, 3, 1280, vocabulary_size=10))
-    linear = [m for m in network.classifier if isinstance(m, torch.nn.Linear)]
-    assert [m.out_features for m in linear] == [512, 256, 128, 64, 3]
-    assert linear[0].in_features == 256
-    with pytest.raises(SgmftError, match="classifier_widths"):
-        WordAverageConfig(3, 3, 1280, classifier_widths=[4, 0])
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        *((TextCNNConfig, {"windows": x}, "windows must be") for x in [(), (0,), (3, -1)]),
+        (LowRankConfig, {"rank": 0}, "rank must be at least 1"),
+        (LowRankConfig, {"width": 0}, "width must be at least 1"),
+        (WordAverageConfig, {"classifier_widths": [4, 0]}, "classifier_widths"),
+        (WordConfig, {"text_width": 512}, "encoder cnn"),
+        (WordConfig, {"embedding_width": 0}, "embedding_width must be at least 1"),
+        (WordConfig, {"vocabulary_size": 0}, "vocabulary_size"),
+        (WordConfig, {"dropout": 1.0}, "dropout must be"),
+        (WordConfig, {"scale": "odd"}, "'odd'"),
+    ],
+)
+def test_impossible_settings_are_refused(config, settings, message):
+    with pytest.raises(SgmftError, match=message):
+        config(**{**SIDES, **settings})

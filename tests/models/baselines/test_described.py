@@ -1,7 +1,5 @@
 """Labels described in words: cosines and ConSE against slow loops, standardising, save and load."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -13,12 +11,9 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.locator.zero_shot import parse_descriptions
 from sgmft.models.baselines.zero_shot import PRIOR, Described, DescribedConfig
+from token_batches import normal
 
 N, K, D, G, C, W = 9, 3, 4, 2, 6, 5
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def posts(width=G * W):
@@ -169,15 +164,17 @@ def test_only_a_zero_shot_locator_adapts(small_model, small_posts):
         small_model.adapt(small_posts)
 
 
-@pytest.mark.parametrize("wrong", [{"Home": ["sofa"]}, {"Home": [], "Work": ["boss"]}])
-def test_labels_without_words_are_refused(tiny, wrong):
-    with pytest.raises(SgmftError, match=r"two labels|has no words to describe it"):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"Home": ["sofa"]}, "two labels"),
+        ({"Home": [], "Work": ["boss"]}, "has no words to describe it"),
+        ({"Home": "sofa", "Work": "boss"}, "give a list"),
+    ],
+)
+def test_labels_without_lists_of_words_are_refused(tiny, wrong, told):
+    with pytest.raises(SgmftError, match=told):
         SemanticLocator.zero_shot(wrong, "tiny")
-
-
-def test_a_string_is_no_list_of_descriptions(tiny):
-    with pytest.raises(SgmftError, match="give a list"):
-        SemanticLocator.zero_shot({"Home": "sofa", "Work": "boss"}, "tiny")
 
 
 def test_how_descriptions_are_written():

@@ -1,7 +1,5 @@
 """What holds for every method: it learns, it reads only what is there, it is saved and loaded."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any
@@ -33,6 +31,10 @@ SOLVED = [
 ]
 TRAINED = [name for name in SYSTEMS if name not in SOLVED]
 SMALL = {"width": 32, "heads": 4, "hidden_ratio": 2.0, "dropout": 0.0}
+
+
+def kinds_of(name: str) -> dict[str, Any]:
+    return SYSTEMS[name][0].setting_kinds()
 
 
 def features(name: str, posts: int = POSTS, seed: int = 0) -> Features:
@@ -121,14 +123,66 @@ def test_gradients_reach_every_parameter(name):
     network = work.network(work.data.features).train()
     batch = everything(network, work.data.features)
     network.loss(network(batch), work.data.labels, BatchCrossEntropy()).backward()
-    dead = {key for key, x in network.named_parameters() if x.requires_grad and x.grad is None}
-    still = {
-        key
-        for key, x in network.named_parameters()
-        if x.requires_grad and x.grad is not None and not x.grad.any()
-    }
-    assert not dead
-    assert not still
+    weights = {key: x for key, x in network.named_parameters() if x.requires_grad}
+    assert not {key for key, x in weights.items() if x.grad is None}
+    assert not {key for key, x in weights.items() if not x.grad.any()}
+
+
+@pytest.mark.parametrize("name", [n for n in SYSTEMS if "dropout" in kinds_of(n)])
+def test_dropout_is_for_training_only(name):
+    config, found = fresh(name).config, features(name)
+    torch.manual_seed(0)
+    network = SYSTEMS[name][0].network(dataclasses.replace(config, dropout=0.5)).eval()
+    batch = everything(network, found)
+    assert torch.equal(network(batch).logits, network(batch).logits)
+    network.train()
+    one, other = network(batch), network(batch)
+    assert not torch.equal(one.logits, other.logits)
+    if SYSTEMS[name][0].encoder == "cnn":  # it comes before their classifier
+        assert torch.equal(one.fused, other.fused)
+
+
+@pytest.mark.parametrize("name", [n for n, (m, p) in SYSTEMS.items() if m.uses_tokens(m.preset(p))])
+def test_without_the_tokens_it_needs_it_says_so(name):
+    network = fresh(name)
+    with pytest.raises(SgmftError, match="encode the posts again with tokens"):
+        network(Batch(*everything(network, features(name))[:4]))
+
+
+SHAPE = {"heads": 8, "hidden_ratio": 4.0, "dropout": 0.1, "scale": "standard", "max_images": 16}
+CLASSIFIER = {"classifier_widths": (512, 256, 128, 64), "width": 256}
+WORDS = {"embedding_width": 128, "scale": "unit"}
+CNN = {**WORDS, "windows": (3, 4, 5), "filters": 128, "dropout": 0.5}
+CARDS = {  # the settings and their defaults, and what a reader must know
+    "mplug": ({**SHAPE, "width": 128, "layers": 6, "stride": 3}, ["random initialisation"]),
+    "bridgetower": (
+        {**SHAPE, "width": 128, "layers": 3},
+        ["random initialisation", "three levels", "cached final-layer features"],
+    ),
+    "balance-mla": ({"width": 256, "heads": 8, "modulation": 0.3}, ["reconstruction"]),
+    "unis-mmc": (
+        {"width": 256, "contrast": 0.1, "contrast_temperature": 0.07, "dropout": 0.1},
+        ["frozen pooled features"],
+    ),
+    "feature-level-cnn": (CNN, ["EfficientNet-Lite in place of CaffeNet"]),
+    "low-rank": ({**CNN, "rank": 4, "width": 256}, ["Without the user attributes"]),
+    "word-average": ({**WORDS, **CLASSIFIER, "dropout": 0.1}, ["learned word embeddings"]),
+    "linear-probe": ({}, []),
+    "text-only": ({}, ["without text get the class frequencies"]),
+    "image-only": ({}, ["without pictures get the class frequencies"]),
+    "late-average": ({}, []),
+    "zero-shot": ({"scale_factor": 20.0}, ["No training", "share no space"]),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_defaults_are_the_cards_and_a_note_tells_what_differs(name):
+    method, (defaults, told) = METHODS[name], CARDS[name]
+    config = method.config(7, 3 if method.encoder == "cnn" else 512, 1280)
+    assert {key: getattr(config, key) for key in method.setting_kinds()} == defaults
+    assert all(words in method.title + method.note for words in told)
+    transformers = ("mplug", "bridgetower", "balance-mla")
+    assert method.tokens == (name in transformers or method.encoder == "cnn")
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
