@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from trained import halves, trained
 
-from sgmft.evaluation.metrics import evaluate
-from sgmft.evaluation.selective import LEVELS
+from sgmft.evaluation.metrics import LEVELS, evaluate
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """The commands, and the one line that answers a user's mistake."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import signal

@@ -1,7 +1,5 @@
 """`sgmft predict --zero-shot` and `sgmft suggest`."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

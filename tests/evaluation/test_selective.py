@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from sgmft.evaluation.metrics import evaluate
-from sgmft.evaluation.selective import LEVELS, POINTS, accuracy_curve, score_sets
+from sgmft.evaluation.metrics import LEVELS, POINTS, accuracy_curve, evaluate, score_sets
 
 LABELS = ["a", "b", "c"]
 

@@ -1,30 +1,26 @@
 """`sgmft align`: adapt an encoder to pairs of text and picture."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
-import typer
+from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
+from sgmft.errors import SgmftError
 
 
 def align_command(
     table: opt.PostsTable,
     output: opt.Output,
     encoder: opt.Encoder = None,
-    tune: Annotated[
-        str | None, typer.Option(help="Of Chinese-CLIP: lora (by default) or full.")
-    ] = None,
+    tune: Annotated[str | None, Option(help="Of Chinese-CLIP: lora (by default) or full.")] = None,
     tune_last: opt.TuneLast = None,
     merge: opt.Merge = False,
     width: Annotated[
-        int, typer.Option(min=2, help="Of the shared space, for encoders other than Chinese-CLIP.")
+        int, Option(min=2, help="Of the shared space, for encoders other than Chinese-CLIP.")
     ] = 256,
-    seed: Annotated[int, typer.Option(help="Decides held-out pairs, weights and order.")] = 0,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="tune.NAME=VALUE; repeat.")
-    ] = None,
+    seed: Annotated[int, Option(help="Decides held-out pairs, weights and order.")] = 0,
+    settings: Annotated[list[str] | None, Option("--set", help="tune.NAME=VALUE; repeat.")] = None,
     cleaning: opt.Cleaning = None,
     features: opt.Features = None,
     where: opt.Where = None,
@@ -36,8 +32,6 @@ def align_command(
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
     from rich.table import Table
 
-    from sgmft.cli import console
-    from sgmft.errors import SgmftError
     from sgmft.features.encoder_handle import EncoderHandle
     from sgmft.jobs.align import CLIP, align_encoder
 
@@ -48,12 +42,8 @@ def align_command(
     if kind is not None:
         named = {f"{opt.TUNE}batch_size": str(CLIP.batch_size), **named}
     tuning = None if kind is None else opt.make_tuning(kind, tune_last, merge, named)
-    source = EncoderHandle(
-        encoder or "compact",
-        cleaning or "light",
-        features=console.feature_folder(features),
-        device=device,
-    )
+    store = console.feature_folder(features)
+    source = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)
     posts = opt.make_source(table, where, column, allow_outside, strict).read_posts()
     with console.ProgressBars() as bars:
         result = align_encoder(
@@ -66,9 +56,7 @@ def align_command(
             on_encoded=lambda done: bars.encoded(done, len(posts)),
             on_epoch=bars.epoch,
         )
-    if result.skipped:
-        console.screen.print(f"{sum(result.skipped.values())} posts were left out:")
-        console.print_counts(result.skipped)
+    console.print_counts(result.skipped, f"{sum(result.skipped.values())} posts were left out:")
     recalls = Table(f"among {result.held_out} held-out pairs", "before", "after")
     for name, after in result.after.items():
         before = "-" if result.before is None else f"{result.before[name]:.3f}"

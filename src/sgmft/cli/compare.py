@@ -1,15 +1,14 @@
 """`sgmft compare`: the tables and figures of the paper on a user's posts."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
@@ -21,34 +20,34 @@ def compare_command(
     table: opt.PostsTable,
     output: opt.Output,
     encoder: Annotated[
-        str, typer.Option(help="Whose features the systems work on; as for train.")
+        str, Option(help="Whose features the systems work on; as for train.")
     ] = "compact",
-    seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
+    seeds: Annotated[int, Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
     tables: Annotated[
-        str, typer.Option(help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours.")
+        str, Option(help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours.")
     ] = "1,2,3,4,5",
-    figures: Annotated[str, typer.Option(help="Of the paper; empty for none.")] = "6,8,9",
+    figures: Annotated[str, Option(help="Of the paper; empty for none.")] = "6,8,9",
     methods: Annotated[
-        str | None, typer.Option(help="Only these rows of the tables: sgmft-tokens,mplug,...")
+        str | None, Option(help="Only these rows of the tables: sgmft-tokens,mplug,...")
     ] = None,
     test: Annotated[
-        str | None, typer.Option(help="COLUMN=VALUE of the test posts; else a fifth is drawn.")
+        str | None, Option(help="COLUMN=VALUE of the test posts; else a fifth is drawn.")
     ] = None,
     split_by: Annotated[
-        str, typer.Option(help="label, user, or auto: by user where the posts name users.")
+        str, Option(help="label, user, or auto: by user where the posts name users.")
     ] = "auto",
     by: opt.By = None,
     trials: Annotated[
-        int, typer.Option(help="Values of its tuned setting each system tries.", min=1, max=7)
+        int, Option(help="Values of its tuned setting each system tries.", min=1, max=7)
     ] = 3,
     epochs: Annotated[
-        int | None, typer.Option(help="At most, for a quick look; not the paper's.", min=1)
+        int | None, Option(help="At most, for a quick look; not the paper's.", min=1)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; one for each processor, or 1 with a GPU.", min=1)
+        int | None, Option(help="Processes; one for each processor, or 1 with a GPU.", min=1)
     ] = None,
     finished_only: Annotated[
-        bool, typer.Option(help="Run nothing; a report of what is finished so far.")
+        bool, Option(help="Run nothing; a report of what is finished so far.")
     ] = False,
     features: opt.Features = None,
     where: opt.Where = None,
@@ -61,7 +60,6 @@ def compare_command(
 
     A run that was stopped continues where it was.
     """
-    from sgmft.cli import console
     from sgmft.evaluation.compare.catalogue import make_plan
     from sgmft.evaluation.compare.prepare import Split
     from sgmft.jobs.compare import compare_table, default_workers
@@ -78,13 +76,13 @@ def compare_command(
         device=device,
         finished_only=finished_only,
     )
-    chosen = next(iter(opt.parse_pairs([test], "--test").items())) if test else None
+    chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
     with console.ProgressBars() as bars:
         summary, results, report = compare_table(
             opt.make_source(table, where, column, allow_outside, strict),
             output,
             plan,
-            split=Split(test=chosen, by=split_by),
+            split=Split(chosen, split_by),
             by=by or (),
             features=console.feature_folder(features),
             command=shlex.join(["sgmft", *sys.argv[1:]]),
@@ -96,30 +94,23 @@ def compare_command(
     print(f"Report: {report}", file=sys.stderr)
 
 
-def print_comparison(tables: Sequence[ResultTable]) -> None:
+def print_comparison(tables: "Sequence[ResultTable]") -> None:
     """Print the accuracy of every row, and what failed."""
     from rich.table import Table
-
-    from sgmft.cli import console
 
     for found in tables:
         table = Table("", "accuracy", "macro-F1", f"against {found.reference}", "p (Holm)")
         for line in found.lines:
-            if line.summary is None:
-                table.add_row(line.title, "; ".join(line.failed) or "not run", "", "", "")
-                continue
-            accuracy, f1, other = line.summary.accuracy, line.summary.macro_f1, line.against
-            table.add_row(
-                line.title,
-                _over_seeds(accuracy),
-                _over_seeds(f1),
-                "" if other is None else f"{100 * other.value:+.1f}",
-                "" if other is None else f"{other.p_holm:.3f}",
-            )
+            cells = ["; ".join(line.failed) or "not run"]
+            if line.summary is not None:
+                cells = [_over_seeds(line.summary.accuracy), _over_seeds(line.summary.macro_f1)]
+                if (gap := line.against) is not None:
+                    cells += [f"{100 * gap.value:+.1f}", f"{gap.p_holm:.3f}"]
+            table.add_row(line.title, *cells)
         console.screen.print(f"Table {found.number}: {found.title}")
         console.screen.print(table)
 
 
-def _over_seeds(figure: Estimate) -> str:
+def _over_seeds(figure: "Estimate") -> str:
     sd = "" if math.isnan(figure.sd) else f" ± {100 * figure.sd:.1f}"
     return f"{100 * figure.mean:.1f}{sd}"

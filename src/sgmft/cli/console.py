@@ -1,7 +1,5 @@
 """Output on standard error: progress, and the rows that could not be used."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +60,7 @@ class ProgressBars(Progress):
         """Show the posts that are encoded so far."""
         self.show("Encoding posts", done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         """Show an epoch that is done, with its figures."""
         text = f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}"
         if not math.isnan(epoch.val_loss):
@@ -77,18 +75,18 @@ def counter(stage: str, total: int | None = None) -> Iterator[Callable[[int], No
         yield lambda done: bars.show(stage, done, total)
 
 
-def print_errors(summary: JobSummary) -> None:
+def print_errors(summary: "JobSummary") -> None:
     """Print how many rows could not be used, or were given no label, and why."""
     for reasons, what in (
         (summary.errors, "could not be used"),
         (summary.abstained, "have no label"),
     ):
-        if reasons:
-            screen.print(f"{sum(reasons.values())} of {summary.posts} rows {what}:")
-        print_counts(reasons)
+        print_counts(reasons, f"{sum(reasons.values())} of {summary.posts} rows {what}:")
 
 
-def print_counts(counts: dict[str, int]) -> None:
-    """Print reasons and how often each was met."""
+def print_counts(counts: dict[str, int], title: str) -> None:
+    """Print reasons and how often each was met, if any was."""
+    if counts:
+        screen.print(title)
     for reason, count in counts.items():
         screen.print(f"  {count:>6}  {reason}", markup=False, highlight=False)

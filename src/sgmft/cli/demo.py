@@ -1,7 +1,5 @@
 """`make demo`: the whole job on generated posts, with the commands that do the same by hand."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument
 
 from sgmft.cli.console import ProgressBars, counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
@@ -32,7 +31,7 @@ screen = Console()
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(help="Where posts, model and report go.")],
+    folder: Annotated[Path, Argument(help="Where posts, model and report go.")],
     posts: int = POSTS,
     seed: int = 0,
 ) -> Path:
@@ -91,13 +90,13 @@ def _step(command: str) -> None:
     screen.print(f"\n[bold]$ {command}[/bold]", soft_wrap=True)
 
 
-def _table(predictions: list[Prediction], rows: int = 10) -> Table:
+def _table(predictions: list[Prediction]) -> Table:
     table = Table(title="Some test posts (synthetic)", expand=True)
     table.add_column("post", no_wrap=True, ratio=1)
     for name, width in (("pictures", 8), ("predicted", 15), ("p", 4), ("truth", 15)):
         table.add_column(name, min_width=width)
     good = [p for p in predictions if p.probability is not None]
-    for p in good[:: max(1, len(good) // rows)][:rows]:
+    for p in good[:: max(1, len(good) // 10)][:10]:
         table.add_row(
             " ".join(p.post.text.split()) or "(no text)",
             str(len(p.post.images)),

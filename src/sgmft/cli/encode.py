@@ -1,12 +1,11 @@
 """`sgmft encode`: fill a feature store."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
@@ -15,7 +14,7 @@ def encode_command(
     output: opt.Output,
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
-    tokens: Annotated[bool, typer.Option(help="Word and region features too.")] = True,
+    tokens: Annotated[bool, Option(help="Word and region features too.")] = True,
     engine: opt.Engine = None,
     address: opt.Address = None,
     workers: opt.Workers = None,
@@ -26,7 +25,6 @@ def encode_command(
     device: opt.Device = None,
 ) -> None:
     """Encode posts into a feature store, which `--features` of the other commands reads."""
-    from sgmft.cli import console
     from sgmft.jobs.encode import encode_table
     from sgmft.locator.locator import SemanticLocator
 

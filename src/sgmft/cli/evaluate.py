@@ -1,11 +1,10 @@
 """`sgmft evaluate`: compare a model's predictions with a table's labels."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ def evaluate_command(
     device: opt.Device = None,
 ) -> None:
     """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
-    from sgmft.cli import console
     from sgmft.jobs.evaluate import evaluate_table
 
     source = opt.make_source(table, where, column, allow_outside, strict)
@@ -39,11 +37,9 @@ def evaluate_command(
     print(f"Report: {Path(output) / 'report.html'}", file=sys.stderr)
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
+def print_evaluation(evaluation: "Evaluation") -> None:
     """Print accuracy and macro-F1 with intervals, calibration, then each class and group."""
     from rich.table import Table
-
-    from sgmft.cli import console
 
     for name, x in (("accuracy", evaluation.accuracy), ("macro-F1", evaluation.macro_f1)):
         console.screen.print(f"{name} {x.value:.3f}  (95 % interval {x.low:.3f} to {x.high:.3f})")

@@ -1,12 +1,11 @@
 """`sgmft explain`: the evidence behind predictions."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
@@ -14,10 +13,10 @@ def explain_command(
     model: opt.Model,
     table: opt.PostsTable,
     output: opt.Output,
-    row: Annotated[int | None, typer.Option(help="Only the table's row of this number.")] = None,
-    posts: Annotated[int, typer.Option(help="At most so many, the first.", min=1)] = 20,
+    row: Annotated[int | None, Option(help="Only the table's row of this number.")] = None,
+    posts: Annotated[int, Option(help="At most so many, the first.", min=1)] = 20,
     label: Annotated[
-        str | None, typer.Option(help="The label to explain; by default the most probable.")
+        str | None, Option(help="The label to explain; by default the most probable.")
     ] = None,
     where: opt.Where = None,
     column: opt.Column = None,
@@ -29,7 +28,6 @@ def explain_command(
 
     TABLE may also be a .json file with one post. One post of a table: --where id=..., or --row.
     """
-    from sgmft.cli import console
     from sgmft.jobs.explain import explain_table
 
     source = opt.make_source(table, where, column, allow_outside, strict)

@@ -1,11 +1,9 @@
 """`sgmft export`: write a model as ONNX."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from sgmft.cli import options as opt
 
@@ -15,7 +13,7 @@ def export_command(
     output: opt.Output,
     int8: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TABLE",
             help="Posts such as the model will see: compact's picture networks are written in 8 "
             "bits, smaller and faster, with ranges taken from these posts' pictures.",

@@ -1,29 +1,19 @@
 """The command `sgmft`: its commands, exit codes, signals and warnings."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
-from sgmft.cli.align import align_command
-from sgmft.cli.compare import compare_command
-from sgmft.cli.encode import encode_command
-from sgmft.cli.evaluate import evaluate_command
-from sgmft.cli.explain import explain_command
-from sgmft.cli.export import export_command
-from sgmft.cli.predict import predict_command
-from sgmft.cli.sample import sample_command
-from sgmft.cli.serve import serve_command
-from sgmft.cli.suggest import suggest_command
-from sgmft.cli.train import train_command
+from sgmft.cli.console import screen
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.signals import Stopped, stoppable
@@ -38,8 +28,7 @@ class _Group(TyperGroup):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             again = shlex.join(["sgmft", *sys.argv[1:]])
-            text = f"sgmft: stopped; to continue with what is done so far: {again}"
-            print(text, file=sys.stderr)
+            print(f"sgmft: stopped; to continue with what is done so far: {again}", file=sys.stderr)
             raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
         except BrokenPipeError:  # whoever read our output has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,7 +51,7 @@ def plugins(
     command: typer.Context,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(help="Python file that registers a fusion module or method; repeat."),
+        Option(help="Python file that registers a fusion module or method; repeat."),
     ] = None,
 ) -> None:
     """Load a user's own files before the command."""
@@ -71,27 +60,15 @@ def plugins(
             f"sgmft {command.invoked_subcommand} runs in one process: start it without torchrun or "
             "accelerate launch, which are for sgmft train."
         )
-    if plugin:
+    for path in plugin or ():
         from sgmft.models.plugins import load_plugin
 
-        for path in plugin:
-            load_plugin(path)
+        load_plugin(path)
 
 
-for function in (
-    sample_command,
-    train_command,
-    evaluate_command,
-    predict_command,
-    explain_command,
-    encode_command,
-    suggest_command,
-    compare_command,
-    align_command,
-    export_command,
-    serve_command,
-):
-    app.command(function.__name__.removesuffix("_command"))(function)
+NAMES = "sample train evaluate predict explain encode suggest compare align export serve"
+for name in NAMES.split():
+    app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 
 
 def main() -> None:
@@ -107,16 +84,12 @@ def main() -> None:
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Show our own warnings as one line, without the place in the code."""
-    from sgmft.cli.console import screen
-
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not is_main():
-            return
         if issubclass(category, SgmftWarning):
             screen.print(f"Warning: {message}", markup=False, highlight=False)
-        else:
+        elif is_main():
             usual(message, category, *where, **more)
 
     with warnings.catch_warnings():

@@ -1,13 +1,12 @@
 """Options that several commands share, and the objects made of them."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
+from sgmft.cli import console
 from sgmft.errors import SgmftError
 
 if TYPE_CHECKING:
@@ -20,85 +19,81 @@ TUNE = "tune."  # of settings of fine-tuning
 
 PostsTable = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="Posts: .csv, .tsv, .jsonl, .parquet, a Label Studio .json, an ImageFolder, or -."
     ),
 ]
 
-Model = Annotated[str, typer.Argument(help="A folder that `sgmft train` wrote.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="Where the result goes.")]
+Model = Annotated[str, Argument(help="A folder that `sgmft train` wrote.")]
+Output = Annotated[str, Option("--output", "-o", help="Where the result goes.")]
 
 Encoder = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="compact, chinese-clip-huge, -large, -base, or a checkpoint's folder; by default "
         "compact, or what the method brings along."
     ),
 ]
 
 Cleaning = Annotated[
-    str | None, typer.Option(help="Text cleaning: light, paper or none; by default the preset's.")
+    str | None, Option(help="Text cleaning: light, paper or none; by default the preset's.")
 ]
 
 Tune = Annotated[
     str,
-    typer.Option(
-        help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained as well."
-    ),
+    Option(help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained as well."),
 ]
 
 TuneLast = Annotated[
-    int | None, typer.Option(min=1, help="Train the last layers only, this many of each tower.")
+    int | None, Option(min=1, help="Train the last layers only, this many of each tower.")
 ]
 
 Merge = Annotated[
-    bool, typer.Option(help="With --tune lora: save a whole checkpoint, not its changes alone.")
+    bool, Option(help="With --tune lora: save a whole checkpoint, not its changes alone.")
 ]
 
 Features = Annotated[
     str | None,
-    typer.Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
+    Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
 ]
 
-Where = Annotated[
-    list[str] | None, typer.Option(help="Only rows with COLUMN=VALUE; may be repeated.")
-]
+Where = Annotated[list[str] | None, Option(help="Only rows with COLUMN=VALUE; may be repeated.")]
 
 Column = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--column",
         help="FIELD=COLUMN where the table's names differ; "
         "FIELD is text, image, id, label or user.",
     ),
 ]
 
-By = Annotated[list[str] | None, typer.Option(help="Column to break accuracy down by; repeat.")]
-AllowOutside = Annotated[bool, typer.Option(help="Also read pictures outside the table's folder.")]
-Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default what is there.")]
+By = Annotated[list[str] | None, Option(help="Column to break accuracy down by; repeat.")]
+AllowOutside = Annotated[bool, Option(help="Also read pictures outside the table's folder.")]
+Strict = Annotated[bool, Option(help="Stop at the first bad row.")]
+Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is there.")]
 
 Engine = Annotated[
     str | None,
-    typer.Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]')."),
+    Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]')."),
 ]
 
 Address = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Of the Ray cluster; auto for the one this machine belongs to. By default one is "
         "started on this machine."
     ),
 ]
 
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="With --engine ray; by default one for each processor.")
+    int | None, Option(min=1, help="With --engine ray; by default one for each processor.")
 ]
 
 
 def make_source(
     table: str, where: list[str] | None, column: list[str] | None, allow_outside: bool, strict: bool
-) -> Source:
+) -> "Source":
     """Return the table and how to read it; SgmftError for an option that makes no sense."""
     from sgmft.data.source import Source
     from sgmft.data.tables import Columns
@@ -111,8 +106,8 @@ def make_source(
 
 
 def make_tuning(
-    kind: str, last: int | None, merge: bool, settings: Mapping[str, str]
-) -> Tuning | None:
+    kind: str, last: int | None, merge: bool, settings: dict[str, str]
+) -> "Tuning | None":
     """Return how the encoder is fine-tuned, if it is, from settings that begin with "tune."."""
     from sgmft.training.finetune import settings as tuning
 
@@ -126,29 +121,25 @@ def make_tuning(
 @contextmanager
 def open_engine(
     engine: str | None, address: str | None, workers: int | None, device: str | None
-) -> Iterator[pieces.Engine]:
+) -> "Iterator[pieces.Engine]":
     """Open the engine that does the pieces of a job: this process, or a Ray cluster."""
     if engine not in (None, "local", "ray"):
         raise SgmftError(f"There is no engine {engine!r}: use local or ray.")
-    if engine != "ray":
-        if address or workers:
-            raise SgmftError("--address and --workers are for --engine ray.")
+    if engine == "ray":
+        from sgmft.jobs.cluster.ray import RayEngine
+
+        with closing(RayEngine(address, workers, gpu=device not in (None, "cpu"))) as cluster:
+            yield cluster
+    elif address or workers:
+        raise SgmftError("--address and --workers are for --engine ray.")
+    else:
         from sgmft.jobs.cluster.pieces import run_here
 
         yield run_here
-        return
-    from sgmft.jobs.cluster.ray import RayEngine
-
-    cluster = RayEngine(address, workers, gpu=device is not None and device != "cpu")
-    try:
-        yield cluster
-    finally:
-        cluster.close()
 
 
-def load_locator(model: str, features: str | None, device: str | None) -> SemanticLocator:
+def load_locator(model: str, features: str | None, device: str | None) -> "SemanticLocator":
     """Load a saved model, with the feature store of `--features`."""
-    from sgmft.cli import console
     from sgmft.locator.locator import SemanticLocator
 
     folder = console.feature_folder(features)

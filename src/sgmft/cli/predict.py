@@ -1,53 +1,52 @@
 """`sgmft predict`: label the rows of a table."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
 
 def predict_command(
     model: Annotated[
-        str, typer.Argument(help="As `sgmft train` or `export` wrote it; none with --zero-shot.")
+        str, Argument(help="As `sgmft train` or `export` wrote it; none with --zero-shot.")
     ],
-    table: Annotated[str | None, typer.Argument(help="Posts, as for train.")] = None,
+    table: Annotated[str | None, Argument(help="Posts, as for train.")] = None,
     output: opt.Output = "-",
     coverage: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Add the set of labels that holds the true one for this share of posts, 0.9 for "
             "instance, and leave the label empty where the set has not exactly one."
         ),
     ] = None,
     min_probability: Annotated[
-        float | None, typer.Option(help="Leave the label empty below this probability.")
+        float | None, Option(help="Leave the label empty below this probability.")
     ] = None,
     reject: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Leave the label empty for posts that seem to be of none of the labels, at the "
             "cost of this share of those that are, 0.05 for instance."
         ),
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="torch, or onnx for a folder that `sgmft export` wrote; by default what the "
             "folder holds."
         ),
     ] = None,
     zero_shot: Annotated[
-        str | None, typer.Option(help="LABEL=DESCRIPTION|DESCRIPTION;LABEL=... for a model.")
+        str | None, Option(help="LABEL=DESCRIPTION|DESCRIPTION;LABEL=... for a model.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="With --zero-shot; as for train.")] = None,
+    encoder: Annotated[str | None, Option(help="With --zero-shot; as for train.")] = None,
     shard_rows: Annotated[
         int | None,
-        typer.Option(min=1, help="Rows of a shard at most, where the output is a folder; 1024."),
+        Option(min=1, help="Rows of a shard at most, where the output is a folder; 1024."),
     ] = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
@@ -64,7 +63,6 @@ def predict_command(
     An output without a suffix is a folder of Parquet shards: what was stopped continues there, and
     a cluster can write it.
     """
-    from sgmft.cli import console
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.onnx.manifest import is_exported

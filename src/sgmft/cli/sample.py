@@ -1,23 +1,22 @@
 """`sgmft sample`: write synthetic posts."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
+
+from sgmft.cli import console
 
 
 def sample_command(
-    folder: Annotated[str, typer.Argument(help="Folder to write; made if need be.")],
-    posts: Annotated[int, typer.Option(help="How many posts.")] = 1400,
-    seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
-    damaged: Annotated[int, typer.Option(help="Damaged rows to add.")] = 0,
-    noise: Annotated[float, typer.Option(help="0 is clean, 1 is mostly noise.")] = 0.35,
-    users: Annotated[int, typer.Option(help="How many authors.")] = 60,
+    folder: Annotated[str, Argument(help="Folder to write; made if need be.")],
+    posts: Annotated[int, Option(help="How many posts.")] = 1400,
+    seed: Annotated[int, Option(help="Decides every post.")] = 0,
+    damaged: Annotated[int, Option(help="Damaged rows to add.")] = 0,
+    noise: Annotated[float, Option(help="0 is clean, 1 is mostly noise.")] = 0.35,
+    users: Annotated[int, Option(help="How many authors.")] = 60,
 ) -> None:
     """Write synthetic sample posts: a demonstration and test bed, never a benchmark."""
-    from sgmft.cli import console
     from sgmft.data.synthetic.sample import write_sample
 
     with console.counter("Generating", posts) as done:

@@ -1,53 +1,49 @@
 """`sgmft serve`: the HTTP API and the page."""
 
-from __future__ import annotations
-
 import math
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from sgmft.cli import options as opt
+from sgmft.errors import SgmftError
 
 
 def serve_command(
     model: opt.Model,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
+        str, Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes one that is free.", min=0, max=65535)] = 8000,
+    port: Annotated[int, Option(help="0 takes one that is free.", min=0, max=65535)] = 8000,
     coverage: Annotated[
-        float | None, typer.Option(help="As for predict, where a request names none.")
+        float | None, Option(help="As for predict, where a request names none.")
     ] = None,
-    min_probability: Annotated[float | None, typer.Option(help="As for predict.")] = None,
-    reject: Annotated[float | None, typer.Option(help="As for predict.")] = None,
-    page: Annotated[bool, typer.Option(help="With a page for people beside the API.")] = True,
+    min_probability: Annotated[float | None, Option(help="As for predict.")] = None,
+    reject: Annotated[float | None, Option(help="As for predict.")] = None,
+    page: Annotated[bool, Option(help="With a page for people beside the API.")] = True,
     api_key: Annotated[
         str | None,
-        typer.Option(
+        Option(
             envvar="SGMFT_API_KEY",
             help="What requests must show; better given as the variable than on the command line.",
         ),
     ] = None,
-    max_body: Annotated[float, typer.Option(help="MiB of one request.")] = 32,
-    max_posts: Annotated[int, typer.Option(help="Posts of one request.")] = 64,
-    max_pictures: Annotated[int, typer.Option(help="Pictures of one post.")] = 16,
-    max_pixels: Annotated[float, typer.Option(help="Millions of one picture.")] = 50,
-    max_seconds: Annotated[
-        float, typer.Option(help="To send headers; a body; to process it.")
-    ] = 30,
-    max_requests: Annotated[int, typer.Option(help="At a time; more are refused.")] = 64,
-    max_connections: Annotated[int, typer.Option(help="At a time; more are refused.")] = 500,
-    batch: Annotated[int, typer.Option(help="Posts that the model sees together.")] = 32,
-    runtime: Annotated[str | None, typer.Option(help="torch or onnx, as for predict.")] = None,
+    max_body: Annotated[float, Option(help="MiB of one request.")] = 32,
+    max_posts: Annotated[int, Option(help="Posts of one request.")] = 64,
+    max_pictures: Annotated[int, Option(help="Pictures of one post.")] = 16,
+    max_pixels: Annotated[float, Option(help="Millions of one picture.")] = 50,
+    max_seconds: Annotated[float, Option(help="To send headers; a body; to process it.")] = 30,
+    max_requests: Annotated[int, Option(help="At a time; more are refused.")] = 64,
+    max_connections: Annotated[int, Option(help="At a time; more are refused.")] = 500,
+    batch: Annotated[int, Option(help="Posts that the model sees together.")] = 32,
+    runtime: Annotated[str | None, Option(help="torch or onnx, as for predict.")] = None,
     device: opt.Device = None,
 ) -> None:
     """Answer requests over HTTP, with a page for people. Ctrl-C and SIGTERM finish open ones.
 
     MODEL may also be a folder that `sgmft export` wrote.
     """
-    from sgmft.errors import SgmftError
     from sgmft.locator.abstention import Abstention
     from sgmft.locator.loading import check_model
 

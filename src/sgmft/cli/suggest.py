@@ -1,12 +1,11 @@
 """`sgmft suggest`: choose posts worth labelling."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
@@ -15,19 +14,19 @@ def suggest_command(
     table: opt.PostsTable,
     output: Annotated[
         str,
-        typer.Option(
+        Option(
             "--output", "-o", help="Label Studio tasks (.json), or a table (.csv, .jsonl, ...)."
         ),
     ],
-    number: Annotated[int, typer.Option("-n", help="How many posts to suggest.", min=1)] = 200,
+    number: Annotated[int, Option("-n", help="How many posts to suggest.", min=1)] = 200,
     model: Annotated[
-        str | None, typer.Option(help="A folder that `sgmft train` wrote; weighs by its doubts.")
+        str | None, Option(help="A folder that `sgmft train` wrote; weighs by its doubts.")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Choices for the annotators: Home,School,...")
+        str | None, Option(help="Choices for the annotators: Home,School,...")
     ] = None,
     labelled: Annotated[
-        list[str] | None, typer.Option(help="Table of posts labelled already; repeat.")
+        list[str] | None, Option(help="Table of posts labelled already; repeat.")
     ] = None,
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
@@ -37,10 +36,9 @@ def suggest_command(
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
-    seed: Annotated[int, typer.Option(help="Decides what is looked at of a large table.")] = 0,
+    seed: Annotated[int, Option(help="Decides what is looked at of a large table.")] = 0,
 ) -> None:
     """Choose the posts most worth labelling, as Label Studio tasks or a table to fill in."""
-    from sgmft.cli import console
     from sgmft.jobs.suggest import labelled_source, suggest_table, table_folder
     from sgmft.locator.locator import SemanticLocator
 

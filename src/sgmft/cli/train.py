@@ -1,12 +1,11 @@
 """`sgmft train`: fit a model on labelled posts."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 
-import typer
+from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
@@ -16,37 +15,34 @@ def train_command(
     encoder: opt.Encoder = None,
     method: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="gated-experts (the default, our own), sgmft (the paper's network), or a compared "
             "system: mplug, unis-mmc, linear-probe, ..."
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Of sgmft, which need not be named: tokens, elements, paper.")
+        str | None, Option(help="Of sgmft, which need not be named: tokens, elements, paper.")
     ] = None,
     cleaning: opt.Cleaning = None,
     tune: opt.Tune = "head",
     tune_last: opt.TuneLast = None,
     merge: opt.Merge = False,
-    val_size: Annotated[
-        float | None, typer.Option(help="Share held out to choose the epoch.")
-    ] = None,
-    split_by: Annotated[str, typer.Option(help="label, or user: no user in both parts.")] = "label",
-    seed: Annotated[int, typer.Option(help="Decides split, weights and order.")] = 0,
+    val_size: Annotated[float | None, Option(help="Share held out to choose the epoch.")] = None,
+    split_by: Annotated[str, Option(help="label, or user: no user in both parts.")] = "label",
+    seed: Annotated[int, Option(help="Decides split, weights and order.")] = 0,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of a preset's setting, or tune.NAME; repeat."),
+        Option("--set", help="NAME=VALUE of a preset's setting, or tune.NAME; repeat."),
     ] = None,
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
-    track: Annotated[str | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
+    track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
     device: opt.Device = None,
 ) -> None:
     """Train a model on labelled posts. A run that was stopped continues where it was."""
-    from sgmft.cli import console
     from sgmft.jobs.train import train_table
     from sgmft.locator.locator import SemanticLocator
 
@@ -75,11 +71,9 @@ def train_command(
         )
     console.print_errors(summary)
     data, metrics = locator.training.data, locator.training.metrics
-    held_out = ""
+    held_out = "; each of them tested in turn by a fit without it" if metrics else ""
     if data.validation:
         held_out = f"; {data.validation} posts held out to choose the epoch"
-    elif metrics:
-        held_out = "; each of them tested in turn by a fit without it"
     console.screen.print(f"Trained on {data.train} posts, {len(locator.labels)} labels{held_out}.")
     for name, value in metrics.items():
         console.screen.print(f"  {name}: {value:.3f}")

@@ -1,7 +1,5 @@
 """Calibration of probabilities: its error, and temperature scaling."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Figures of an evaluation and of a training run, as SVG text or PNG files."""
 
-from __future__ import annotations
-
 import io
 import logging
 import math
@@ -11,19 +9,20 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration
-from sgmft.evaluation.metrics import Evaluation
-from sgmft.evaluation.selective import CurvePoint
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from sgmft.evaluation.metrics import CurvePoint, Evaluation
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
@@ -83,8 +82,6 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
     A dot is a bin of posts, its area the share of them; on the diagonal probabilities mean what
     they say. `before` is drawn as crosses.
     """
-    from matplotlib.figure import Figure
-
     with drawing_style([], "reliability"):
         figure = Figure(figsize=(4.2, 3.7), layout="constrained")
         axes = figure.subplots()
@@ -110,8 +107,6 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
 
 def selective_figure(curve: Sequence[CurvePoint]) -> str:
     """Return accuracy of the answered posts against their share, as SVG text."""
-    from matplotlib.figure import Figure
-
     with drawing_style([], "selective"):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.add_subplot()
@@ -136,9 +131,6 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     `epochs` have the fields of `Epoch`. A curve without any number (missing, None, NaN) is left
     out, and so is a panel without curves; SgmftError where there is no epoch.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     if not epochs:
         raise SgmftError("there is no epoch to draw")
     at = [epoch.get("epoch") or number for number, epoch in enumerate(epochs, 1)]
@@ -175,8 +167,6 @@ def _curves(
 
 def _confusion(evaluation: Evaluation) -> Figure:
     """Draw the matrix; its size follows the number of labels and the length of their names."""
-    from matplotlib.figure import Figure
-
     counts = np.array(evaluation.confusion, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [shorten(label) for label in evaluation.labels]
@@ -210,8 +200,6 @@ def _confusion(evaluation: Evaluation) -> Figure:
 def _cells(
     axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], size: float
 ) -> None:
-    from matplotlib.patches import Rectangle
-
     for (row, column), count in np.ndenumerate(counts):
         share = float(shares[row, column])
         box = Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, linewidth=0, clip_on=False)
@@ -248,8 +236,6 @@ def shorten(label: str) -> str:
 
 def cjk_fonts() -> list[str]:
     """Return fonts on this machine that have Chinese characters, best first."""
-    from matplotlib.font_manager import fontManager
-
     known = set(fontManager.get_font_names())
     return [font for font in _CJK_FONTS if font in known]
 
@@ -261,8 +247,6 @@ def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
     `fonts` stand beside DejaVu Sans. Identifiers in SVG text depend on `salt`: figures on one page
     need one each.
     """
-    from matplotlib import rc_context
-
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
     settings: dict[Any, Any] = {
         **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),

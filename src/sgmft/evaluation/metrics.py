@@ -1,8 +1,6 @@
-"""Metrics of predictions: accuracy and macro-F1 with intervals, per class, and by group."""
+"""Metrics of predictions: accuracy and macro-F1 with intervals, by class and group, selective."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,9 +10,10 @@ import numpy.typing as npt
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
-from sgmft.evaluation.selective import LEVELS, Selective, accuracy_curve, score_sets
 
 RESAMPLES = 2000  # of the bootstrap, behind each interval
+LEVELS = (0.8, 0.9, 0.95)  # coverages of prediction sets that an evaluation shows
+POINTS = 20  # of the curve of accuracy against the share of answered posts
 _Cells = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
 _Probabilities = npt.NDArray[np.floating[Any]]
@@ -53,6 +52,35 @@ class GroupScore:
 
     posts: int
     accuracy: Interval
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """Prediction sets of one promised coverage on N posts."""
+
+    promised: float  # the coverage asked for, in 0..1
+    achieved: float  # share of posts whose true label is in their set
+    per_class: dict[str, float | None]  # the same by true label; None for one without posts
+    size: float  # mean number of labels in a set
+    answered: float  # share of sets with exactly one label
+    accuracy: float | None  # share of those whose one label is true; None where there are none
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The posts whose probability is at least `min_probability`: their share, and accuracy."""
+
+    min_probability: float
+    answered: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Selective:
+    """Both ways to abstain."""
+
+    sets: list[SetScore]  # by promised coverage, ascending; none without held-out posts
+    curve: list[CurvePoint]  # from all posts to the surest twentieth
 
 
 @dataclass(frozen=True)
@@ -169,8 +197,8 @@ def check_probabilities(probs: npt.NDArray[np.floating[Any]]) -> None:
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
 
 
-def _intervals(confusion: _Cells, rng: np.random.Generator) -> tuple[Interval, Interval]:
-    """Return accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
+def _intervals(confusion: _Cells, rng: np.random.Generator) -> Iterator[Interval]:
+    """Yield accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
 
     Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
     cells' counts from a multinomial distribution.
@@ -178,11 +206,8 @@ def _intervals(confusion: _Cells, rng: np.random.Generator) -> tuple[Interval, I
     rows, columns = np.nonzero(confusion)
     counts = confusion[rows, columns]  # (cells,)
     drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
-    figures = [
-        accuracy_and_f1(each, rows, columns, len(confusion)) for each in (counts[None], drawn)
-    ]
-    (accuracy, f1), (accuracies, f1s) = figures
-    return _interval(accuracy[0], accuracies), _interval(f1[0], f1s)
+    for x in accuracy_and_f1(np.vstack([counts, drawn]), rows, columns, len(confusion)):
+        yield _interval(x[0], x[1:])
 
 
 def accuracy_and_f1(
@@ -221,7 +246,7 @@ def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
 
 
 def _by_value(
-    name: str, column: Sequence[str], right: npt.NDArray[np.bool_], rng: np.random.Generator
+    name: str, column: Sequence[str], right: _Flags, rng: np.random.Generator
 ) -> dict[str, GroupScore]:
     """Return accuracy of the posts of each value of one column."""
     scores = {}
@@ -247,3 +272,36 @@ def accuracy_by_value(
     shares = np.bincount(which, weights=right) / posts
     largest_first = np.argsort(-posts, kind="stable")
     return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}
+
+
+def score_sets(members: _Flags, true: _Cells, labels: Sequence[str], promised: float) -> SetScore:
+    """Evaluate prediction sets (N, K) of posts whose classes (N,) are known."""
+    hit = members[np.arange(len(true)), true]
+    single = members.sum(1) == 1
+    of_class = [hit[true == k] for k in range(len(labels))]
+    return SetScore(
+        promised=promised,
+        achieved=float(hit.mean()),
+        per_class={
+            label: float(hits.mean()) if len(hits) else None
+            for label, hits in zip(labels, of_class, strict=True)
+        },
+        size=float(members.sum(1).mean()),
+        answered=float(single.mean()),
+        accuracy=float(hit[single].mean()) if single.any() else None,
+    )
+
+
+def accuracy_curve(probabilities: _Probabilities, true: _Cells) -> list[CurvePoint]:
+    """Return the accuracy of the surest posts, for `POINTS` shares of N.
+
+    From probabilities (N, K) and true classes (N,). Posts of equal probability stay together.
+    """
+    top, right = probabilities.max(1), probabilities.argmax(1) == true
+    sure = np.sort(top)
+    limits = sure[(np.arange(POINTS) * len(sure)) // POINTS]
+    points = []
+    for limit in dict.fromkeys(map(float, limits)):
+        kept = top >= limit
+        points.append(CurvePoint(limit, float(kept.mean()), float(right[kept].mean())))
+    return points

@@ -1,7 +1,5 @@
 """Reports of an evaluation: one page that needs nothing beside it, a figure, and the numbers."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The fusion module of docs/compare.md does what it says, and is a row of a real comparison."""
 
-from __future__ import annotations
-
 import json
 
 import pyarrow.parquet as pq

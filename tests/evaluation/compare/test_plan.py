@@ -1,7 +1,5 @@
 """What a comparison runs: every row can be built, and the paper's figures are the paper's."""
 
-from __future__ import annotations
-
 import pytest
 
 from sgmft.errors import SgmftError
@@ -40,7 +38,7 @@ def test_table_1_has_every_method_and_every_preset():
 @pytest.mark.parametrize("key", rows())
 def test_every_row_has_settings_its_method_knows(key):
     row = rows()[key]
-    preset = Run("folder", row, "compact/light", epochs=3).preset
+    preset = Run("folder", row, "compact/light", most_epochs=3).preset
     assert preset.train.epochs == 3
     assert row.like is None or rows()[row.like].like is None
     width = 3 if METHODS[row.method].encoder == "cnn" else 64

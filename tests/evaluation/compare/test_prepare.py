@@ -1,7 +1,5 @@
 """What all rows of a comparison share: one split, the same posts, and each picture encoded once."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sgmft.evaluation.compare.report_tables import (
+from sgmft.evaluation.compare.report import (
     duration,
     format_percent,
     p_value,

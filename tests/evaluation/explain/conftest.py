@@ -1,7 +1,5 @@
 """A trained default and pictures of plain colours, to be explained."""
 
-from __future__ import annotations
-
 import pytest
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """`sgmft explain`, from a table or a file of one post to a page or numbers."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

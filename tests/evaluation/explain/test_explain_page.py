@@ -1,7 +1,5 @@
 """The page: self-contained, escaped, and readable without colour."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Explanations of small posts: the model's own probabilities, and what moves them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A post with parts left out or replaced is read as the post that has it so from the start."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

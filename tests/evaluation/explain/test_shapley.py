@@ -1,7 +1,5 @@
 """Shapley values against a slow loop over all orders of joining, and the axioms."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The similarity of words and regions: P^e of the tokens view, or cosines in a shared space."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Words of a cleaned text, where they stand in the original, and the text without some."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

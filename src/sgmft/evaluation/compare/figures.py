@@ -1,23 +1,24 @@
 """Figures 6, 8 and 9: maps of the fused representations, and how well each keeps labels apart."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
 from sgmft.utils.files import make_whole, write_whole, writing
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -68,9 +69,6 @@ def project_representations(
         labels: the N true labels.
         seed: the same for all panels of a figure.
     """
-    from sklearn.metrics import silhouette_score
-    from threadpoolctl import threadpool_limits
-
     features = np.asarray(fused, dtype=np.float64)
     if not np.isfinite(features).all():
         raise SgmftError(f"fused features of {title} are not finite: its training has diverged")
@@ -84,9 +82,6 @@ def project_representations(
 
 
 def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
     posts = len(features)
     features = features - features.mean(axis=0)
     spread = float(np.abs(features).max())
@@ -121,8 +116,6 @@ def render_panels(panels: Sequence[TsnePanel]) -> str:
     A label has its own marker and colour, the same in every panel. Text stays text, in the
     reader's fonts and colour; the ground is transparent.
     """
-    from matplotlib import rc_context
-
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
     with drawing_style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
         svg = svg_text(_figure(panels))
@@ -154,8 +147,6 @@ def save_panels(panels: Sequence[TsnePanel], folder: str | Path, name: str) -> t
 
 def _figure(panels: Sequence[TsnePanel]) -> Figure:
     """Lay the panels out by hand, with text measured in columns: a reader's fonts are unknown."""
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     captions = [_caption(place, panel) for place, panel in enumerate(panels)]

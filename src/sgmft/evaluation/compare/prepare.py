@@ -1,9 +1,7 @@
 """From a user's posts to the data of a comparison: encoded as every row needs, and split once."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -128,10 +126,9 @@ def prepare_comparison(
     Raises:
         SgmftError: fewer than two labels, no test posts, or a column of `by` that is not there.
     """
+    unlabelled = "has no label to learn from"
     posts = [
-        replace(post, error="has no label to learn from")
-        if post.error is None and post.label is None
-        else post
+        replace(post, error=unlabelled) if post.error is None and post.label is None else post
         for post in posts
     ]
     readable = [post for post in posts if post.error is None]
@@ -143,8 +140,7 @@ def prepare_comparison(
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
         rows_of.setdefault(encoder_setting(row, encoder), []).append(row)
-    encoding = _Encoding(posts, store, device, on_encoded)
-    encoded = {setting.key: encoding.encode(setting, some) for setting, some in rows_of.items()}
+    encoded, keys = _encode(posts, rows_of, store, device, on_encoded)
     if strict:
         raise_first_error(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
@@ -160,7 +156,7 @@ def prepare_comparison(
         )
     return ComparisonData(
         labels=labels,
-        keys=[encoding.keys[i] for i in good],
+        keys=[keys[i] for i in good],
         classes=[labels.index(str(post.label)) for post in usable],
         test=[i in test for i in range(len(usable))],
         held_out=held_out,
@@ -173,48 +169,48 @@ def prepare_comparison(
     )
 
 
-@dataclass
-class _Encoding:
-    """Fills the store setting by setting; gathers content keys, and posts that have an error.
+def _encode(
+    posts: list[Post],
+    rows_of: Mapping[EncoderSetting, Sequence[Row]],
+    store: Path,
+    device: str | None,
+    on_encoded: OnEncoded | None,
+) -> tuple[dict[str, EncodedSetting], dict[int, str]]:
+    """Fill the store setting by setting; note what is wrong with a post in `posts`.
 
-    Pictures that another setting's encoder has seen in the same way are not encoded again.
+    Pictures that another setting's encoder has seen in the same way are not encoded again. Returns
+    where the features of each setting are, and content keys by the place of the post.
     """
-
-    posts: list[Post]
-    store: Path
-    device: str | None
-    on_encoded: OnEncoded | None
-    keys: dict[int, str] = field(default_factory=dict)
-    stores: list[FeatureStore] = field(default_factory=list)
-
-    def encode(self, setting: EncoderSetting, rows: Sequence[Row]) -> EncodedSetting:
+    encoded: dict[str, EncodedSetting] = {}
+    keys: dict[int, str] = {}
+    stores: list[FeatureStore] = []
+    for setting, rows in rows_of.items():
         grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
-        model = load_encoder(setting.name, cleaning=setting.cleaning, device=self.device, **grid)
+        model = load_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
         methods = [get_method(row.method) for row in rows]
         tokens = any(
             method.uses_tokens(method.preset(row.preset, row.settings))
             for method, row in zip(methods, rows, strict=True)
         )
-        features = FeatureStore(self.store, model.info, tokens)
         image_key, done = model.info.image_key, 0
-        alike = [x for x in self.stores if image_key and x.info.image_key == image_key]
+        alike = [x for x in stores if image_key and x.info.image_key == image_key]
         pictures = next((x for x in alike if x.tokens or not tokens), None)
-        self.stores.append(features)
+        stores.append(features := FeatureStore(store, model.info, tokens))
         for chunk in encode_posts(
-            list(self.posts), model, tokens=tokens, store=features, image_store=pictures
+            list(posts), model, tokens=tokens, store=features, image_store=pictures
         ):
-            self.posts[done : done + len(chunk.posts)] = chunk.posts
-            self.keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
+            posts[done : done + len(chunk.posts)] = chunk.posts
+            keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
             done += len(chunk.posts)
-            if self.on_encoded:
-                self.on_encoded(setting.key, done)
-        labels = sorted({str(post.label) for post in self.posts if post.error is None})
+            if on_encoded:
+                on_encoded(setting.key, done)
+        labels = sorted({str(post.label) for post in posts if post.error is None})
         prompts = {}
         for method in methods:
-            vectors = method.encode_prompts(labels, model)
-            if vectors is not None:
+            if (vectors := method.encode_prompts(labels, model)) is not None:
                 prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
-        return EncodedSetting(asdict(model.info), tokens, prompts)
+        encoded[setting.key] = EncodedSetting(asdict(model.info), tokens, prompts)
+    return encoded, keys
 
 
 def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:

@@ -1,29 +1,61 @@
 """The report of a comparison: one page that needs nothing beside it, and the same in Markdown."""
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from sgmft.evaluation.compare.figures import ReportFigure
-from sgmft.evaluation.compare.report_tables import (
-    NOTHING,
-    SPACE,
-    Cell,
-    Grid,
-    differs,
-    format_percent,
-    view_table,
-)
-from sgmft.evaluation.compare.results import ResultTable
+from sgmft.evaluation.compare.results import ResultRow, ResultTable
+from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
+from sgmft.evaluation.report import MOST_VALUES
 from sgmft.utils.files import write_whole, writing
 from sgmft.utils.templates import render
+
+NOTHING = "–"
+SPACE = "\N{NO-BREAK SPACE}"
+SIGNIFICANT = 0.05  # a difference is called one where its Holm-corrected p is below this
+ESTIMATES = 5  # columns that a row without figures leaves to the reason why
+
+
+class Cell(NamedTuple):
+    """A figure, lines of small print, and what makes it stand out."""
+
+    text: str
+    more: Sequence[str] = ()
+    best: bool = False  # of its column
+    strong: bool = False
+    span: int = 1  # columns
+
+
+class Entry(NamedTuple):
+    """A row: its name, the numbers of its footnotes, and its cells."""
+
+    title: str
+    cells: Sequence[Cell]
+    notes: Sequence[int] = ()
+
+
+class Grid(NamedTuple):
+    """A table ready to be set; `header` begins with the column of names."""
+
+    title: str
+    header: Sequence[str]
+    entries: Sequence[Entry]
+    about: str = ""
+
+
+class TableView(NamedTuple):
+    """A table of the report with all that stands around it."""
+
+    main: Grid
+    notes: Sequence[str]  # footnotes 1, 2, ...
+    basis: str
+    verdict: str
+    details: Sequence[Grid]
 
 
 def write_report(
@@ -68,20 +100,235 @@ def write_report(
     return folder / "report.html"
 
 
+def view_table(table: ResultTable) -> TableView:
+    """Return a table as the report shows it; a column in which no row has anything is left out."""
+    every = _columns(table)
+    first, *_ = every
+    columns = {n: cells for n, cells in every.items() if n == first or any(c.text for c in cells)}
+    estimates = sum(name in columns for name in list(every)[:ESTIMATES])
+    notes: list[str] = []
+    entries = []
+    for i, line in enumerate(table.lines):
+        cells = [column[i] if column[i].text else Cell(NOTHING) for column in columns.values()]
+        own = [line.note] if line.note else []
+        reasons = "; ".join(dict.fromkeys(line.failed))
+        if line.summary is None:
+            state = f"failed: {reasons}" if line.failed else "not run"
+            cells[:estimates] = [Cell(state, span=estimates)]
+        elif line.failed:
+            own.append(f"Not all of its runs finished: {reasons}")
+        notes += [note for note in own if note not in notes]
+        entries.append(Entry(line.title, cells, [notes.index(note) + 1 for note in own]))
+    main = Grid(f"Table {table.number}. {table.title}", ["System", *columns], entries, table.about)
+    titles = [line.title for line in table.lines if line.summary is not None]
+    summaries = [line.summary for line in table.lines if line.summary is not None]
+    details = [*_by_label(titles, summaries), *_by_group(titles, summaries)]
+    return TableView(main, notes, _basis(summaries), verdict(table), details)
+
+
+def verdict(table: ResultTable) -> str:
+    """Say in a sentence or two which rows differ from the reference, and in which direction."""
+    finished = [(line, line.summary) for line in table.lines if line.summary is not None]
+    if not finished:
+        return "No row of this table is finished."
+    sentences = []
+    if len(finished) > 1:
+        line, best = max(finished, key=lambda pair: pair[1].accuracy.mean)
+        sentences.append(
+            f"Highest accuracy: {line.title}, {format_percent(best.accuracy.mean)}{SPACE}%."
+        )
+    tested = [(line.title, line.against) for line, _ in finished if line.against is not None]
+    sentences += _differences(tested, table.reference)
+    titles = [line.title for line, _ in finished if line.against is None]
+    if alone := [title for title in titles if title != table.reference]:
+        sentences.append(f"Not compared with {table.reference}: {_first_few(alone)}.")
+    if missing := [line for line in table.lines if line.summary is None]:
+        left = [f"{line.title} ({'failed' if line.failed else 'not run'})" for line in missing]
+        sentences.append(f"Without figures: {_first_few(left)}.")
+    return " ".join(sentences)
+
+
+def differs(gap: Difference) -> bool:
+    """Whether more than chance is needed to explain the difference."""
+    return gap.p_holm < SIGNIFICANT and gap.value != 0
+
+
+def _differences(tested: Sequence[tuple[str, Difference]], reference: str) -> list[str]:
+    differing = sorted((x for x in tested if differs(x[1])), key=lambda x: -abs(x[1].value))
+    rest = [title for title, gap in tested if not differs(gap)]
+    chance = f"{reference} by more than chance"
+    if not differing and len(rest) == 1:
+        return [f"{rest[0]} does not differ from {chance} ({p_value(tested[0][1].p_holm)})."]
+    if not differing:
+        level = f"(Holm-corrected p ≥ {SIGNIFICANT:.2f})"
+        return [f"No system differs from {chance} {level}."] if rest else []
+    than = f" than {chance} (Holm-corrected p < {SIGNIFICANT:.2f})"
+    sentences: list[str] = []
+    for word, sign in (("Higher", 1), ("Lower", -1)):
+        gaps = [(title, x.value) for title, x in differing if x.value * sign > 0]
+        if some := [f"{title} ({signed(gap)} points)" for title, gap in gaps]:
+            sentences.append(f"{word}{'' if sentences else than}: {_first_few(some)}.")
+    if rest:
+        sentences.append(f"Not told apart from it: {_first_few(rest)}.")
+    return sentences
+
+
+def _columns(table: ResultTable) -> dict[str, list[Cell]]:
+    """Return the columns of the main table; the first five are of the summary."""
+    lines = table.lines
+    found = [line.summary for line in lines]
+    errors = [x.calibration_error if x else None for x in found]
+
+    def cells(text: Callable[[ResultRow], str]) -> list[Cell]:
+        return [Cell(text(line)) for line in lines]
+
+    return {
+        "Accuracy, %": _estimates([x.accuracy if x else None for x in found]),
+        "95 % interval": cells(lambda x: _interval(x.summary.accuracy) if x.summary else ""),
+        f"Against {table.reference}, points": [_against(x, table.reference) for x in lines],
+        "Macro-F1, %": _estimates([x.macro_f1 if x else None for x in found]),
+        "Calibration error, %": _estimates(errors, lowest=True),
+        "Parameters": cells(lambda x: thousands(x.parameters)),
+        "Training time": cells(lambda x: duration(x.seconds)),
+        # as the paper prints it, which is to a hundredth
+        "Paper (other data), %": cells(lambda x: "" if x.paper is None else f"{x.paper:.2f}"),
+        "Chosen in trials": cells(lambda x: x.setting),
+    }
+
+
+def _estimates(estimates: Sequence[Estimate | None], lowest: bool = False) -> list[Cell]:
+    means = [estimate.mean for estimate in estimates if estimate and math.isfinite(estimate.mean)]
+    best = (min(means) if lowest else max(means)) if len(means) > 1 else math.nan
+    cells = []
+    for estimate in estimates:
+        text = format_percent(estimate.mean) if estimate else ""
+        if estimate and math.isfinite(estimate.sd):
+            text += f"{SPACE}±{SPACE}{format_percent(estimate.sd)}"
+        cells.append(Cell(text, best=estimate is not None and estimate.mean == best))
+    return cells
+
+
+def _against(line: ResultRow, reference: str) -> Cell:
+    gap = line.against
+    if line.summary is None or gap is None:
+        return Cell("reference" if line.summary and line.title == reference else "")
+    word = ("higher" if gap.value > 0 else "lower") if differs(gap) else "within chance"
+    between = f"{signed(gap.low)} to {signed(gap.high)}"
+    return Cell(signed(gap.value), (between, f"{p_value(gap.p_holm)}, {word}"), strong=differs(gap))
+
+
+def _basis(found: Sequence[Summary]) -> str:
+    """Say how many seeds and posts are behind the figures."""
+    if not found:
+        return ""
+    seeds = sorted({summary.seeds for summary in found})
+    posts = max(summary.posts for summary in found)
+    if seeds == [1]:
+        return f"One run each, so that no figure tells runs apart; {posts:,} test posts."
+    runs = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"Mean ± standard deviation of {runs} runs with different seeds; {posts:,} test posts."
+
+
+def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]:
+    """Return the table of F1 by label: systems as rows, labels as columns."""
+    support = {x.label: x.support for summary in summaries for x in summary.per_class}
+    if not support:
+        return []
+    rows = [{x.label: x.f1 for x in summary.per_class} for summary in summaries]
+    columns = [_shares([row.get(label) for row in rows]) for label in support]
+    header = ["System", *(f"{label or '(empty)'} ({posts:,})" for label, posts in support.items())]
+    entries = [Entry(title, [column[i] for column in columns]) for i, title in enumerate(titles)]
+    about = "In brackets, the test posts that truly are it. Bold: the highest of its column."
+    return [Grid("F1 of each label, %", header, entries, about)]
+
+
+def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]:
+    """Return a table for each column: its values, the largest first, as rows; systems beside."""
+    grids = []
+    for column in dict.fromkeys(name for summary in summaries for name in summary.groups):
+        rows = [summary.groups.get(column, {}) for summary in summaries]
+        posts = {value: number for row in rows for value, (number, _) in row.items()}
+        entries = []
+        for value in sorted(posts, key=lambda value: -posts[value])[:MOST_VALUES]:
+            shares = _shares([row[value][1] if value in row else None for row in rows])
+            entries.append(Entry(value or "(empty)", [Cell(f"{posts[value]:,}"), *shares]))
+        about = "Bold: the highest of its row."
+        if len(posts) > MOST_VALUES:
+            about = f"The {MOST_VALUES} largest of {len(posts):,} values. {about}"
+        grids.append(Grid(f"Accuracy by {column}, %", ["Value", "Posts", *titles], entries, about))
+    return grids
+
+
+def _shares(values: Sequence[float | None]) -> list[Cell]:
+    """Return a cell for each system, the highest of several in bold."""
+    best = max((x for x in values if x is not None), default=None)
+    several = len(values) > 1
+    return [
+        Cell(NOTHING) if x is None else Cell(format_percent(x), strong=x == best and several)
+        for x in values
+    ]
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{format_percent(estimate.low)}{SPACE}to{SPACE}{format_percent(estimate.high)}"
+
+
+def _first_few(names: Iterable[str]) -> str:
+    """Join names, the first four of many."""
+    names = list(names)
+    more = len(names) - 4
+    return ", ".join(names) if more < 2 else f"{', '.join(names[:4])} and {more} more"
+
+
+def format_percent(share: float) -> str:
+    """0.1234 -> "12.3", or "–" for what is no number."""
+    return f"{100 * share:.1f}" if math.isfinite(share) else NOTHING
+
+
+def signed(share: float) -> str:
+    """0.1234 -> "+12.3", in percentage points; what rounds to nothing has no sign."""
+    if not math.isfinite(share):
+        return NOTHING
+    points = round(100 * share, 1)
+    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if points else "0.0"
+
+
+def p_value(value: float) -> str:
+    """0.0123 -> "p = 0.012"."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def thousands(number: int | None) -> str:
+    """1234567 -> "1.2 M", a number of 1,000 or more by its largest unit; "" for None."""
+    if number is None or number < 1000:
+        return "" if number is None else str(number)
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+    value, name = next((number / unit, x) for unit, x in units if number >= 0.9995 * unit)
+    return f"{value:.{0 if value >= 99.5 else 1}f}{SPACE}{name}"
+
+
+def duration(seconds: float | None) -> str:
+    """83.2 -> "1 min 23 s"; "" for None."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}{SPACE}h {minutes % 60:02}{SPACE}min"
+    if minutes:
+        return f"{minutes}{SPACE}min {rest:02}{SPACE}s"
+    return f"{seconds:.1f}{SPACE}s" if seconds < 9.95 else f"{rest}{SPACE}s"
+
+
 def _chart(table: ResultTable) -> dict[str, Any] | None:
     """Return accuracies with their intervals, or None where there is nothing to set side by side.
 
     Places are percentages of the chart's width.
     """
-    found = [
-        (line, line.summary.accuracy)
-        for line in table.lines
-        if line.summary is not None
-        and all(map(math.isfinite, (line.summary.accuracy.mean, *line.summary.accuracy[2:])))
-    ]
+    found = [(x, x.summary.accuracy) for x in table.lines if x.summary is not None]
+    found = [(x, y) for x, y in found if all(map(math.isfinite, (y.mean, y.low, y.high)))]
     if len(found) < 2:
         return None
-    ends = [share for _, accuracy in found for share in (accuracy.mean, *accuracy[2:])]
+    ends = [share for _, x in found for share in (x.mean, x.low, x.high)]
     ticks = _ticks(100 * min(ends), 100 * max(ends))
 
     def place(share: float) -> float:
@@ -155,16 +402,10 @@ def _fenced(lines: Sequence[str]) -> str:
     return f"{fence}sh\n{text}\n{fence}"
 
 
-def _image_of(files: Sequence[str]) -> str:
-    images = [name for name in files if name.lower().endswith(".png")]
-    return quote((images or list(files))[0])
-
-
 _MARKDOWN = {
     "escape": escape_markdown,
     "paragraph": escape_paragraph,
     "grid": _markdown_grid,
     "pairs": _markdown_pairs,
     "fenced": _fenced,
-    "image_of": _image_of,
 }

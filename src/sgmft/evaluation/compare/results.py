@@ -1,10 +1,9 @@
 """Results of a comparison: from the records and predictions of its runs to tables and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,36 +80,27 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
             compared = [key for key in plan.rows if key in probs and key != plan.reference]
             tested = corrected([difference(probs[key], base, truth) for key in compared])
             against = dict(zip(compared, tested, strict=True))
-        lines = [
-            _result_row(
-                known[key], paper, comparison.found[key], summaries.get(key), against.get(key)
-            )
-            for key, paper in plan.rows.items()
-        ]
+        lines = []
+        for key, paper in plan.rows.items():
+            figures = {"paper": paper, "summary": summaries.get(key), "against": against.get(key)}
+            lines.append(_result_row(known[key], comparison.found[key], **figures))
         reference = known[plan.reference].title
         tables.append(ResultTable(plan.number, plan.title, plan.about, lines, reference))
     return tables
 
 
-def _result_row(
-    row: Row,
-    paper: float | None,
-    found: RowRecords,
-    summary: Summary | None,
-    against: Difference | None,
-) -> ResultRow:
+def _result_row(row: Row, found: RowRecords, **figures: Any) -> ResultRow:
+    """Return a row with these `paper`, `summary` and `against`."""
     runs = list(found.runs.values())
     chosen: dict[str, str] = {}
     if found.choice is not None and found.trials:
-        chosen = {name: f"{value:.3g}" for name, value in found.choice.settings.items()}
-        if found.choice.epochs > 1:
-            chosen["epochs"] = str(found.choice.epochs)
+        chosen = {name: f"{value:.3g}" for name, value in found.choice["settings"].items()}
+        if found.choice["epochs"] > 1:
+            chosen["epochs"] = str(found.choice["epochs"])
     return ResultRow(
         row.key,
         row.title,
-        paper,
-        summary,
-        against,
+        **figures,
         parameters=runs[0]["parameters"] if runs else None,
         seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
         setting=", ".join(f"{name}={value}" for name, value in chosen.items()),

@@ -1,15 +1,12 @@
 """One run of a comparison: a trial on held-out posts, or a run on all training posts."""
 
-from __future__ import annotations
-
-import dataclasses
 import hashlib
 import json
 import re
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +34,16 @@ Record = dict[str, Any]  # what a run found, as its file in cells/ has it
 
 
 @dataclass(frozen=True)
-class TrialChoice:
-    """What trials chose for a row."""
-
-    settings: Mapping[str, float]  # replaced in its preset
-    epochs: int  # of a run on all training posts
-
-
-@dataclass(frozen=True)
 class Run:
-    """A trial (`choice` is None), or a run on all training posts."""
+    """A trial, or a run on all training posts."""
 
     folder: str  # of the comparison
     row: Row
     features: str  # which of `ComparisonData.encoded`
-    epochs: int | None = None  # at most, whatever the preset says; None leaves it
+    most_epochs: int | None = None  # whatever the preset says; None leaves it
     seed: int = 0  # of weights, order and dropout
-    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of a trial
-    choice: TrialChoice | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)  # of a trial, or what trials chose
+    epochs: int | None = None  # on all training posts, as trials chose; None for a trial
     keep_fused: bool = False  # whether the test posts' fused representations are written too
     plugins: tuple[str, ...] = ()  # Python files to load first
     device: str | None = None  # as in `sgmft.training.trainer.train`
@@ -62,15 +51,10 @@ class Run:
     @property
     def preset(self) -> Preset:
         """The row's settings with this run's on top."""
-        chosen = self.choice.settings if self.choice else self.settings
-        row = self.row
-        preset = get_method(row.method).preset(
-            row.preset, {**row.settings, **chosen, "seed": self.seed}
-        )
-        if self.epochs is not None:
-            train = dataclasses.replace(preset.train, epochs=min(self.epochs, preset.train.epochs))
-            preset = dataclasses.replace(preset, train=train)
-        return preset
+        settings = {**self.row.settings, **self.settings, "seed": self.seed}
+        preset = get_method(self.row.method).preset(self.row.preset, settings)
+        epochs = min(self.most_epochs or preset.train.epochs, preset.train.epochs)
+        return replace(preset, train=replace(preset.train, epochs=epochs))
 
     @property
     def data_path(self) -> Path:
@@ -88,10 +72,10 @@ class Run:
             dict(preset.model),
             asdict(preset.train),
             data.encoded[self.features].info["fingerprint"],
-            None if self.choice is None else self.choice.epochs,
+            self.epochs,
         ]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
-        kind = "trial" if self.choice is None else f"seed{self.seed}"
+        kind = "trial" if self.epochs is None else f"seed{self.seed}"
         return f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{kind}-{digest}"
 
     def path(self, data: ComparisonData, kind: str, ending: str) -> Path:
@@ -106,20 +90,19 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
     """
     if run.features not in data.encoded:
         return None
-    path = run.path(data, "cells", "json")
+    path, fused = run.path(data, "cells", "json"), run.path(data, "fused", "safetensors")
     record = read_json(path)
     if record is None and not path.exists():
         return None
-    damaged = [path] if not isinstance(record, dict) or not checksum_matches(record) else []
-    if not damaged and "failed" in record:
+    if not isinstance(record, dict) or not checksum_matches(record):
+        damaged = [path]
+    elif "failed" in record or (run.keep_fused and not fused.is_file()):
         return None
-    fused = run.path(data, "fused", "safetensors")
-    if not damaged and run.keep_fused and not fused.is_file():
-        return None
-    known = {} if damaged else record.get(FILES, {})
-    for file in (run.path(data, "predictions", "parquet"), fused):
-        if file.name in known and not (file.is_file() and file_digest(file) == known[file.name]):
-            damaged.append(file)
+    else:
+        known = record.get(FILES, {})
+        files = [run.path(data, "predictions", "parquet"), fused]
+        files = [file for file in files if file.name in known]
+        damaged = [x for x in files if not (x.is_file() and file_digest(x) == known[x.name])]
     if damaged:
         names = ", ".join(map(str, damaged))
         warnings.warn(f"{names} is damaged: its work is done again.", SgmftWarning, stacklevel=2)
@@ -138,7 +121,7 @@ def execute_run(run: Run) -> Record:
         for plugin in run.plugins:
             load_plugin(plugin)
         start = time.monotonic()
-        record = _try_settings(run, data) if run.choice is None else _train_and_predict(run, data)
+        record = _try_settings(run, data) if run.epochs is None else _train_and_predict(run, data)
         record["seconds"] = time.monotonic() - start
     except Exception as error:  # whatever it is, the other runs go on
         if isinstance(error, SgmftError) and isinstance(error.__cause__, OSError | SafetensorError):
@@ -163,30 +146,27 @@ def _try_settings(run: Run, data: ComparisonData) -> Record:
 
 
 def _train_and_predict(run: Run, data: ComparisonData) -> Record:
-    assert run.choice is not None
-    network = train_on_all(_training_task(run, data), run.choice.epochs, device=run.device)
+    assert run.epochs is not None
+    network = train_on_all(_training_task(run, data), run.epochs, device=run.device)
     test = torch.tensor(data.test).nonzero()[:, 0]
     output = predict_logits(network, load_features(run.data_path, run.features).take(test))
     written = [run.path(data, "predictions", "parquet")]
+    rows: list[dict[str, Any]] = []
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
     with open_writer(str(written[0]), columns) as writer:
-        writer.write(
-            [
-                dict(
-                    zip(columns, (*data.places[i], data.labels[data.classes[i]], *row), strict=True)
-                )
-                for i, row in zip(test.tolist(), output.logits.softmax(-1).tolist(), strict=True)
-            ]
-        )
+        for i, probs in zip(test.tolist(), output.logits.softmax(-1).tolist(), strict=True):
+            values = (*data.places[i], data.labels[data.classes[i]], *probs)
+            rows.append(dict(zip(columns, values, strict=True)))
+        writer.write(rows)
     if run.keep_fused:
-        values = {"fused": output.fused.numpy().astype(np.float32)}
+        tensors = {"fused": output.fused.numpy().astype(np.float32)}
         written.append(fused := run.path(data, "fused", "safetensors"))
         with writing(fused):
             fused.parent.mkdir(parents=True, exist_ok=True)
-            make_whole(fused, lambda path: save_file(values, path))
+            make_whole(fused, lambda path: save_file(tensors, path))
     return {
-        "settings": dict(run.choice.settings),
-        "epochs": run.choice.epochs,
+        "settings": dict(run.settings),
+        "epochs": run.epochs,
         "parameters": sum(x.numel() for x in network.parameters() if x.requires_grad),
         "name": run.name(data),
         FILES: file_digests(written),
@@ -197,11 +177,10 @@ def _training_task(run: Run, data: ComparisonData) -> TrainingTask:
     """Return the task on all training posts."""
     encoded, method = data.encoded[run.features], get_method(run.row.method)
     features = load_features(run.data_path, run.features)
+    train = (~torch.tensor(data.test)).nonzero()[:, 0]
     vectors = encoded.prompts.get(method.name)
     return TrainingTask(
-        LabelledFeatures(features, torch.tensor(data.classes)).take(
-            (~torch.tensor(data.test)).nonzero()[:, 0]
-        ),
+        LabelledFeatures(features, torch.tensor(data.classes)).take(train),
         len(data.labels),
         EncoderInfo(**encoded.info),
         method,

@@ -3,9 +3,6 @@
 Runs are spread over processes; a process that dies takes down one run, not the rest.
 """
 
-from __future__ import annotations
-
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -14,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.prepare import ComparisonData, encoder_setting
-from sgmft.evaluation.compare.run import FACTORS, Record, Run, TrialChoice, execute_run, load_record
+from sgmft.evaluation.compare.run import FACTORS, Record, Run, execute_run, load_record
 from sgmft.models.plugins import LOADED
 from sgmft.models.registry import get_method
 from sgmft.utils.signals import SIGNALS, end_with_parent
@@ -34,7 +31,7 @@ class RowRecords:
     """Records of a row: its trials, what they chose, and its runs by seed."""
 
     trials: list[Record] = field(default_factory=list)
-    choice: TrialChoice | None = None
+    choice: Mapping[str, Any] | None = None  # the settings and epochs of its runs
     runs: dict[int, Record] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
@@ -50,21 +47,21 @@ class Comparison:
         self._drawn = {key for figure in plan.figures for key in figure.rows}
         # whether held-out posts choose anything; not for SG-MFT as printed
         self._tuned = {row.key for row in self.rows if self._run(row).preset.val_size > 0}
-        self._pending: dict[str, int] = {}  # trials of each row that are not done
 
     def run(self, on_progress: OnProgress | None = None) -> Mapping[str, RowRecords]:
         """Do what is not done yet, and return what was found for each row.
 
         A row's runs begin as soon as its trials are done, those of the rows like it too.
         """
+        # trials of each row that are not done
         self._pending = {row.key: len(self._trials(row)) for row in self.rows}
         total = sum(self._pending.values()) + sum(len(self._seeds(row)) for row in self.rows)
         done = 0
 
-        def finish(run: Run, record: Record) -> list[Run]:
+        def note(run: Run, record: Record | None) -> list[Run]:
             nonlocal done
-            done += 1
-            if on_progress:
+            done += record is not None
+            if record is not None and on_progress:
                 on_progress(done, total, run.row.title)
             return self._note(run, record)
 
@@ -73,38 +70,34 @@ class Comparison:
             waiting, left = deque(runs), []
             while waiting:
                 run = waiting.popleft()
-                if (record := load_record(run, self.data)) is not None:
-                    waiting.extend(finish(run, record))
-                elif self.plan.finished_only:
-                    waiting.extend(self._note(run, None))
-                else:
+                record = load_record(run, self.data)
+                if record is None and not self.plan.finished_only:
                     left.append(run)
+                else:
+                    waiting.extend(note(run, record))
             return left
 
         first = []
         for row in self.rows:
             if row.key not in self._tuned:
-                self.found[row.key].choice = TrialChoice({}, self._run(row).preset.train.epochs)
+                epochs = self._run(row).preset.train.epochs
+                self.found[row.key].choice = {"settings": {}, "epochs": epochs}
                 first += self._runs(row)
             elif row.like is None:
                 first += self._trials(row)
         execute = _execute_here if self.plan.workers <= 1 else _execute_in_processes
-        execute(
-            unfinished(first),
-            lambda run, record: unfinished(finish(run, record)),
-            self.plan.workers,
-        )
+        execute(unfinished(first), lambda *done: unfinished(note(*done)), self.plan.workers)
         return self.found
 
     def _note(self, run: Run, record: Record | None) -> list[Run]:
         """Keep what was found, None for nothing; return the runs that can be begun now."""
-        found, is_trial = self.found[run.row.key], run.choice is None
-        if record is not None and "failed" in record:
+        found, is_trial = self.found[run.row.key], run.epochs is None
+        if record and "failed" in record:
             kind = "trial" if is_trial else f"seed {run.seed}"
             found.failed.append(f"{kind}: {record['failed']}")
-        elif record is not None and is_trial:
+        elif record and is_trial:
             found.trials.append(record)
-        elif record is not None:
+        elif record:
             found.runs[run.seed] = record
         if not is_trial:
             return []
@@ -121,14 +114,14 @@ class Comparison:
             return []
         tried = [trial.settings for trial in self._trials(row)]
         found.trials.sort(key=lambda record: tried.index(record["settings"]))
-        best = min(found.trials, key=lambda record: float(record["val_loss"]))
-        found.choice = TrialChoice(best["settings"], best["epochs"])
+        found.choice = min(found.trials, key=lambda record: float(record["val_loss"]))
         return self._runs(row) + [run for other in followers for run in self._trials(other)]
 
     def _runs(self, row: Row) -> list[Run]:
         """Return the runs of all its seeds, with what its trials chose."""
-        choice = self.found[row.key].choice
-        return [self._run(row, seed=seed, choice=choice) for seed in self._seeds(row)]
+        choice = self.found[row.key].choice or {}
+        chosen = {name: choice[name] for name in ("settings", "epochs")}
+        return [self._run(row, seed=seed, **chosen) for seed in self._seeds(row)]
 
     def _seeds(self, row: Row) -> range:
         if row.key in self.shown:
@@ -143,30 +136,28 @@ class Comparison:
         if row.key not in self._tuned:
             return []
         if row.like is not None:
-            choice = self.found[row.like].choice
-            return [self._run(row, settings={} if choice is None else choice.settings)]
+            choice = self.found[row.like].choice or {}
+            return [self._run(row, settings=choice.get("settings", {}))]
         method, preset = get_method(row.method), self._run(row).preset
-        if not method.tuned:
+        if not (name := method.tuned):
             return [self._run(row)]
-        value = getattr(preset.train, method.tuned, None)
-        if value is None:
-            default = {f.name: f.default for f in dataclasses.fields(method.config)}
-            value = preset.model.get(method.tuned, default[method.tuned])
+        default = {x.name: x.default for x in fields(method.config)} | vars(preset.train)
+        value = {**default, **preset.model}[name]
         factors = FACTORS[: self.plan.trials]
-        return [self._run(row, settings={method.tuned: value * factor}) for factor in factors]
+        return [self._run(row, settings={name: value * factor}) for factor in factors]
 
     def _run(self, row: Row, **changes: Any) -> Run:
         run = Run(
             str(self.folder),
             row,
             encoder_setting(row, self.plan.encoder).key,
-            epochs=self.plan.epochs,
+            most_epochs=self.plan.epochs,
             plugins=tuple(LOADED),
             device=self.plan.device,
             **changes,
         )
-        keep = row.key in self._drawn and run.seed == 0 and run.choice is not None
-        return dataclasses.replace(run, keep_fused=keep)
+        keep = row.key in self._drawn and run.seed == 0 and run.epochs is not None
+        return replace(run, keep_fused=keep)
 
 
 # Called with each run and what was found; returns the runs that could not be begun before.

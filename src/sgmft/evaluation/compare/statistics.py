@@ -4,8 +4,6 @@ Intervals and p-values speak of other posts of the same kind, with the trained m
 how much training itself varies is the standard deviation over seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple

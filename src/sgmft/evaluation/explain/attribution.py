@@ -1,10 +1,8 @@
 """Attribution of a label's probability to text, pictures, words and picture regions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +12,6 @@ from torch import Tensor
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.evaluation.explain.masked_model import MaskedPredictor, Probabilities
 from sgmft.evaluation.explain.words import Word, without
-from sgmft.features.post_features import PostFeatures
-
-if TYPE_CHECKING:
-    from captum.attr import PerturbationAttribution
 
 Coalitions = NDArray[np.bool_]  # (N, n), True where a player takes part
 Game = Callable[[Coalitions], Probabilities]  # N coalitions to their N values
@@ -38,15 +32,13 @@ def part_values(predictor: MaskedPredictor, label: int) -> ShapleyValues:
 
     From a post with nothing to this one; what is left out is missing, not blank.
     """
-    has_text = bool(predictor.text)
+    texts = int(bool(predictor.text))
 
-    def mask(coalitions: Coalitions) -> list[PostFeatures]:
-        return [
-            predictor.keep_parts(has_text and bool(kept[0]), kept[int(has_text) :])
-            for kept in coalitions
-        ]
+    def game(coalitions: Coalitions) -> Probabilities:
+        rows = [predictor.keep_parts(bool(x[:texts].any()), x[texts:]) for x in coalitions]
+        return predictor.predict_proba(rows)[:, label]
 
-    return shapley_values(_game(predictor, label, mask), has_text + len(predictor.images))
+    return shapley_values(game, texts + len(predictor.images))
 
 
 def word_losses(
@@ -54,10 +46,11 @@ def word_losses(
 ) -> NDArray[np.float64]:
     """Return what the probability loses when a word is deleted, the rest staying: (n,)."""
 
-    def mask(coalitions: Coalitions) -> list[PostFeatures]:
-        return predictor.replace_text([without(predictor.text, words, x) for x in coalitions])
+    def game(coalitions: Coalitions) -> Probabilities:
+        texts = [without(predictor.text, words, kept) for kept in coalitions]
+        return predictor.predict_proba(predictor.replace_text(texts))[:, label]
 
-    return _ablate(_game(predictor, label, mask), len(words))
+    return _ablate(game, len(words))
 
 
 def region_losses(predictor: MaskedPredictor, number: int, label: int) -> NDArray[np.float64]:
@@ -66,11 +59,11 @@ def region_losses(predictor: MaskedPredictor, number: int, label: int) -> NDArra
     A blanked region has the picture's mean colour.
     """
 
-    def mask(coalitions: Coalitions) -> list[PostFeatures]:
-        image = predictor.images[number]
-        return predictor.replace_image(number, [blank_regions(image, x) for x in coalitions])
+    def game(coalitions: Coalitions) -> Probabilities:
+        images = [blank_regions(predictor.images[number], kept) for kept in coalitions]
+        return predictor.predict_proba(predictor.replace_image(number, images))[:, label]
 
-    return _ablate(_game(predictor, label, mask), GRID**2)
+    return _ablate(game, GRID**2)
 
 
 def shapley_values(
@@ -107,13 +100,6 @@ def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
     return changed
 
 
-def _game(
-    predictor: MaskedPredictor, label: int, mask: Callable[[Coalitions], list[PostFeatures]]
-) -> Game:
-    """The probability of a label, of a post of which only the players of a coalition are left."""
-    return lambda coalitions: predictor.predict_proba(mask(coalitions))[:, label]
-
-
 def _exact_values(game: Game, players: int) -> NDArray[np.float64]:
     """phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))."""
     codes = np.arange(2**players)
@@ -140,7 +126,7 @@ def _ablate(game: Game, players: int) -> NDArray[np.float64]:
 
 
 def _perturb(
-    algorithm: type[PerturbationAttribution], game: Game, players: int, **options: Any
+    algorithm: Callable[..., Any], game: Game, players: int, **options: Any
 ) -> NDArray[np.float64]:
     """Have captum attribute the value of all players to each of them."""
 

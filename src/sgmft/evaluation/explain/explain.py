@@ -1,22 +1,29 @@
 """Explain one post: everything that this package finds out about it."""
 
-from __future__ import annotations
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
+from sgmft.data.preprocessing.text import split_words
 from sgmft.data.preprocessing.thumbnails import make_thumbnail, to_data_url
 from sgmft.evaluation.explain import attribution
 from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,
     PartAttribution,
+    SimilarityMap,
     WordAttribution,
 )
 from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor, check_label
-from sgmft.evaluation.explain.similarity import similarity_map
-from sgmft.evaluation.explain.words import find_words
+from sgmft.evaluation.explain.words import SEGMENTED, find_words, is_word
+from sgmft.models.sgmft import SGMFT
 
 
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
@@ -38,7 +45,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     k = labels.index(label)
     shares = attribution.part_values(predictor, k)
     words = find_words(post.text, predictor.text, attribution.MOST_WORDS)
-    word_values = attribution.word_losses(predictor, words, k)
+    word_losses = attribution.word_losses(predictor, words, k).tolist()
     gate, guidance = _guidance(predictor)
     return Explanation(
         post=post,
@@ -49,8 +56,8 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
         parts=_parts(predictor, shares.values.tolist()),
         exact=shares.exact,
         words=tuple(
-            WordAttribution(word.text, *word.shown, float(value))
-            for word, value in zip(words, word_values, strict=True)
+            WordAttribution(word.text, *word.shown, loss)
+            for word, loss in zip(words, word_losses, strict=True)
         ),
         pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
         similarity=similarity_map(predictor),
@@ -77,10 +84,7 @@ def _parts(predictor: MaskedPredictor, shares: list[float]) -> tuple[PartAttribu
     count = len(predictor.images)
     pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
     names = ["text"] * bool(predictor.text) + pictures
-    rows = [
-        predictor.keep_parts(name == "text", [name == other for other in pictures])
-        for name in names
-    ]
+    rows = [predictor.keep_parts(x == "text", [x == other for other in pictures]) for x in names]
     alone = predictor.predict_proba(rows).argmax(1).tolist()
     labels = predictor.model.labels
     return tuple(
@@ -95,9 +99,67 @@ def _guidance(predictor: MaskedPredictor) -> tuple[float | None, tuple[float, fl
     network = predictor.model.network
     batch = predictor.features([predictor.whole]).batch(torch.tensor([0]), network.uses_ngrams)
     output = network(batch.to(next(iter(network.state_dict().values())).device))
-    gate = (output.parts or {}).get("gate")
-    guidance = output.guidance
+    gate, guidance = (output.parts or {}).get("gate"), output.guidance
     return (
         None if gate is None else float(gate[0]),
         None if guidance is None else (float(guidance.gate[0]), float(guidance.elements[0])),
     )
+
+
+def similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
+    """Return P^e of SG-MFT in the tokens view, else cosines in a shared space, else None.
+
+    None also for a post without text or without pictures.
+    """
+    if not predictor.text or not predictor.images:
+        return None
+    read_words = split_words(predictor.text, SEGMENTED)
+    values = _element_guidance(predictor, read_words)
+    kind: Literal["P^e", "cosine"] = "P^e"
+    if values is None and predictor.model.encoder.info.shared_space:
+        values, kind = _cosines(predictor, read_words), "cosine"
+    if values is None:
+        return None
+    rows = [i for i in range(len(values)) if is_word(read_words[i])]
+    return SimilarityMap(
+        kind,
+        tuple(read_words[i] for i in rows),
+        math.isqrt(values.shape[1] // len(predictor.images)),
+        tuple(tuple(map(float, values[i])) for i in rows),
+    )
+
+
+def _element_guidance(
+    predictor: MaskedPredictor, read_words: Sequence[str]
+) -> NDArray[np.float32] | None:
+    """Return P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
+
+    None where the network has none, or tokens cannot be assigned to words.
+    """
+    network = predictor.model.network
+    if not isinstance(network, SGMFT):
+        return None
+    batch = predictor.features([predictor.whole]).batch(torch.tensor([0]))
+    device = next(network.parameters()).device
+    found = network.element_map(batch.to(device)) if batch.text_tokens is not None else None
+    if found is None:
+        return None
+    rows = found[0].float().cpu().numpy()  # (tokens, m)
+    alone = predictor.model.encoder.encode_texts(read_words, True).tokens
+    ends = np.cumsum([0, *(len(tokens) for tokens in alone or ())])
+    read = int(np.searchsorted(ends, len(rows), "right")) - 1  # a long text is read in part
+    if read < len(read_words) and ends[-1] < len(rows):
+        return None
+    return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
+
+
+def _cosines(predictor: MaskedPredictor, read_words: Sequence[str]) -> NDArray[np.float32]:
+    """Return cosines (n, m) of each word, encoded alone, and each region."""
+    encoder = predictor.model.encoder
+    text = encoder.encode_texts(read_words, False).pooled
+    regions = np.concatenate(encoder.encode_images(np.stack(predictor.images), True).tokens or [])
+    return np.asarray(_unit(text) @ _unit(regions).T)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

@@ -1,7 +1,5 @@
 """Why a model gives one post a label, as numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal

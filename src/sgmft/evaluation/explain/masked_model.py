@@ -1,7 +1,5 @@
 """Predictions of a trained model for a post of which parts are left out or replaced."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Explanations in words, and as one page that needs nothing beside it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise

@@ -1,7 +1,5 @@
 """The words of a post: where they stand in its text, and the text without some of them."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 from difflib import SequenceMatcher
