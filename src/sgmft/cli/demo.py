@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument
 
-from sgmft.cli.console import ProgressBars, counter, print_errors
+from sgmft.cli.console import counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
+from sgmft.cli.sample import sample_command
+from sgmft.cli.train import train_command
 from sgmft.data.source import Source
-from sgmft.data.synthetic.sample import write_sample
-from sgmft.evaluation.report import write_demo_report
+from sgmft.evaluation.report import write_page
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
 from sgmft.jobs.predict import predict_table
-from sgmft.jobs.train import train_table
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 
@@ -39,24 +39,13 @@ def run(
     start = time.monotonic()
     table, model, features = folder / "posts" / "posts.jsonl", folder / "model", folder / "features"
     _step(f"sgmft sample {folder}/posts --posts {posts} --damaged {DAMAGED}")
-    with counter("Generating", posts) as done:
-        write_sample(folder / "posts", posts, seed, DAMAGED, on_written=done)
+    sample_command(str(folder / "posts"), posts, seed, DAMAGED)
 
     _step(f"sgmft train {table} -o {model} --where split=train")
-    locator = SemanticLocator(seed=seed, features=features)
-    with ProgressBars() as bars:
-        summary = train_table(
-            Source(str(table), where={"split": "train"}),
-            model,
-            locator,
-            on_encoded=bars.encoded,
-            on_epoch=bars.epoch,
-        )
-    print_errors(summary)
+    train_command(str(table), str(model), where=["split=train"], seed=seed, features=str(features))
 
-    _step(
-        f"sgmft evaluate {model} {table} -o {folder}/evaluation --where split=test --by informative"
-    )
+    words = f"{model} {table} -o {folder}/evaluation --where split=test --by informative"
+    _step(f"sgmft evaluate {words}")
     locator = SemanticLocator.from_pretrained(model, features=features)
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
@@ -72,9 +61,12 @@ def run(
             Source(str(table)), folder / "predictions.csv", locator, on_predicted=done
         )
     predictions = list(locator.predictions(test.iter_posts()))
-    report = write_demo_report(
-        folder / "report.html",
-        evaluation=evaluation,
+    report = folder / "report.html"
+    write_page(
+        report,
+        evaluation,
+        title="Where was this post written?",
+        overview=True,
         history=locator.training.history,
         examples=choose_examples([p for p in predictions if p.label is not None], locator.labels),
         about=describe_locator(locator),

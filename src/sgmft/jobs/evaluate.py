@@ -110,7 +110,7 @@ def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) ->
         ExamplePost(
             text=p.post.text,
             pictures=p.post.images,
-            truth=p.post.label,
+            truth=str(p.post.label),
             probabilities=dict(zip(labels, map(float, p.probabilities), strict=True)),
         )
         for p in chosen
