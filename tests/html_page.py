@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree import ElementTree
+
+EVIL = "<script>alert('&')</script>"
+
+
+def svg_words(svg: str) -> list[str]:
+    """Return the texts of a drawing."""
+    return [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
 
 
 class Page(HTMLParser):

@@ -181,3 +181,18 @@ def test_thumbnails(files):
     assert shown("motion.jpg").size == (SIDE, SIDE * 3 // 4)
     with pytest.raises(ImageError, match=r"cut\.mp4 is cut off"):
         make_thumbnail(files["cut.mp4"])
+
+
+def test_thumbnails_are_upright_and_in_proportion(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lying
+    for size, options, expected in (
+        ((600, 300), {}, (SIDE, SIDE // 2)),
+        ((600, 300), {"exif": exif}, (SIDE // 2, SIDE)),
+        ((2000, 1), {}, (SIDE, 1)),
+    ):
+        Image.new("RGB", size).save(tmp_path / "a.png", **options)
+        data = make_thumbnail(tmp_path / "a.png").removeprefix("data:image/jpeg;base64,")
+        assert Image.open(BytesIO(base64.b64decode(data))).size == expected
+    with pytest.raises(ImageError):
+        make_thumbnail(tmp_path)

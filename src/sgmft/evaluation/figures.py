@@ -20,7 +20,6 @@ from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration
 from sgmft.evaluation.metrics import CurvePoint, Evaluation
 
@@ -61,19 +60,13 @@ def confusion_figure(evaluation: Evaluation) -> str:
         return svg_text(_confusion(evaluation))
 
 
-def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the confusion matrix as a .png (on white) or .svg file; SgmftError for other names.
+def save_confusion(evaluation: Evaluation, path: Path) -> None:
+    """Write the confusion matrix as a PNG file, on white.
 
-    Chinese, Japanese and Korean labels in a PNG need a font that has them on this machine.
+    Chinese, Japanese and Korean labels need a font that has them on this machine.
     """
-    path = Path(path)
-    if path.suffix.lower() == ".svg":
-        path.write_text(confusion_figure(evaluation), encoding="utf-8")
-    elif path.suffix.lower() == ".png":
-        with drawing_style(cjk_fonts()):
-            _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
-    else:
-        raise SgmftError(f"{path.name}: a figure is saved as .png or .svg")
+    with drawing_style(cjk_fonts()):
+        _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
 
 
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
@@ -129,15 +122,13 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     """Return curves of loss, accuracy and guidance by epoch as SVG text.
 
     `epochs` have the fields of `Epoch`. A curve without any number (missing, None, NaN) is left
-    out, and so is a panel without curves; SgmftError where there is no epoch.
+    out, and so is a panel without curves.
     """
-    if not epochs:
-        raise SgmftError("there is no epoch to draw")
-    at = [epoch.get("epoch") or number for number, epoch in enumerate(epochs, 1)]
+    at = [epoch["epoch"] for epoch in epochs]
     curves = {title: list(_curves(epochs, names)) for title, names in HISTORY.items()}
     drawn = {title: some for title, some in curves.items() if some}
     with drawing_style([]):
-        figure = Figure(figsize=(3.5 * max(len(drawn), 1), 2.7), layout="constrained")
+        figure = Figure(figsize=(3.5 * len(drawn), 2.7), layout="constrained")
         for place, (title, some) in enumerate(drawn.items(), 1):
             axes = figure.add_subplot(1, len(drawn), place)
             for values, look in some:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import silhouette_score
 
+from html_page import EVIL, svg_words
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import (
     TsnePanel,
@@ -15,8 +16,6 @@ from sgmft.evaluation.compare.figures import (
     render_panels,
     save_panels,
 )
-
-EVIL = "<script>alert('&')</script>"
 
 
 def clouds(labels, posts=60, width=6, spread=1.0, seed=0):
@@ -33,10 +32,6 @@ def scattered(key, labels, posts=60, seed=0, title=None):
     points = np.random.default_rng(seed).normal(size=(posts, 2))
     truth = [labels[k % len(labels)] for k in range(posts)]
     return TsnePanel(key, title or key, points.tolist(), truth, 0.125, 1.5)
-
-
-def words_of(svg):
-    return [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
 
 
 def slow_separation(features, labels):
@@ -115,7 +110,7 @@ def test_few_posts_and_dull_features(posts, kind):
     assert points.shape == (posts, 2) and np.isfinite(points).all()
     assert math.isnan(panel.silhouette) == (posts < 3)
     if posts == 1:
-        assert "silhouette undefined, separation undefined" in words_of(svg)
+        assert "silhouette undefined, separation undefined" in svg_words(svg)
     if posts == 2 and kind != "constant":
         assert panel.separation == math.inf and "∞" in svg
 
@@ -139,7 +134,7 @@ def test_representations_that_are_not_finite_are_refused():
 def test_every_label_has_a_look_of_its_own_in_every_panel(count):
     labels = [f"地点 {k:02}" for k in range(count)]
     svg = render_panels([scattered(key, labels, posts=112) for key in ("one", "two")])
-    assert set(labels) <= set(words_of(svg))
+    assert set(labels) <= set(svg_words(svg))
     looks = re.findall(r'<g style="([^"]*)">((?:\s*<use [^>]*/>)+)', svg)
     shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]*)"', svg))
     seen = [
@@ -155,14 +150,14 @@ def test_every_label_has_a_look_of_its_own_in_every_panel(count):
 def test_captions_have_the_measures_and_long_titles_wrap():
     title = "Baseline + CLIP + SIM + SFM, a title of many words"
     svg = render_panels([scattered("one", ["a"]), scattered("two", ["a"], title=title)])
-    words = words_of(svg)
+    words = svg_words(svg)
     assert "(a) one" in words and words.count("silhouette 0.12, separation 1.50") == 2
     lines = words[words.index("silhouette 0.12, separation 1.50") + 1 : -1]
     wrapped = [line for line in lines if line.strip() and "silhouette" not in line]
     assert " ".join(wrapped).startswith(f"(b) {title}")
     assert len(wrapped) > 1 and max(map(len, wrapped)) < 30
     below_zero = scattered("one", ["a"])._replace(silhouette=-0.2)
-    assert "silhouette −0.20, separation 1.50" in words_of(render_panels([below_zero]))
+    assert "silhouette −0.20, separation 1.50" in svg_words(render_panels([below_zero]))
 
 
 def test_figures_are_the_same_every_time_and_follow_the_page():
@@ -171,7 +166,7 @@ def test_figures_are_the_same_every_time_and_follow_the_page():
     assert svg == render_panels(panels)
     assert svg.startswith("<svg") and "currentColor" in svg
     assert "<image" not in svg and "<script" not in svg and "dc:date" not in svg
-    assert EVIL[:8] in " ".join(words_of(svg)) and "$x_1$" in words_of(svg)
+    assert EVIL[:8] in " ".join(svg_words(svg)) and "$x_1$" in svg_words(svg)
     others = render_panels([scattered("three", ["a", "b"])])
     names = [set(re.findall(r' id="(\w+)"', figure)) for figure in (svg, others)]
     assert names[0] and names[1] and not names[0] & names[1]  # they stand on one page
