@@ -1,7 +1,7 @@
 """A comparison from posts to tables: fair, resumable, and not stopped by what fails."""
 
+import json
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +9,7 @@ import pytest
 
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
+from sgmft.errors import SgmftError
 from sgmft.evaluation.compare import scheduler
 from sgmft.evaluation.compare.catalogue import make_plan
 from sgmft.evaluation.compare.prepare import Split, load_data, load_features, prepare_comparison
@@ -19,47 +20,56 @@ from sgmft.evaluation.compare.results import (
     write_predictions,
 )
 from sgmft.evaluation.compare.scheduler import Comparison
+from sgmft.features.encoders.registry import ENCODERS
+from sgmft.models import plugins
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
 from sgmft.utils.files import write_json
 
 FAST = "linear-probe,text-only,late-average,unis-mmc"
+BY_LABEL = Split(by="label")
 
 
 @pytest.fixture
-def compare(tiny, small_posts, tmp_path, monkeypatch):
+def data_of(tiny, tmp_path):
+    """Prepares posts for the rows of a plan."""
+
+    def prepare(posts, split, rows="text-only", plan=None, **options):
+        plan = plan or make_plan("1,5", "", rows, encoder="tiny")
+        store = tmp_path / "features"
+        return prepare_comparison(posts, plan.rows(), "tiny", store, split, **options)
+
+    return prepare
+
+
+@pytest.fixture
+def compare(data_of, small_posts, tmp_path):
     """Makes a comparison on the small posts; the same folder each time."""
 
-    def make(
-        methods: str = FAST, posts: Any = None, split: Split | None = None, **options: Any
-    ) -> Comparison:
-        chosen = {"figures": "", "tables": "1", "seeds": 2, "trials": 2, "epochs": 2} | options
-        tables, figures = chosen.pop("tables"), chosen.pop("figures")
-        plan = make_plan(tables, figures, methods, encoder="tiny", **chosen)
-        folder = tmp_path / "comparison"
-        data = prepare_comparison(
-            small_posts if posts is None else posts,
-            plan.rows(),
-            "tiny",
-            tmp_path / "features",
-            split or Split(by="label"),
-        )
-        write_json(folder / "data.json", asdict(data))
+    def make(methods=FAST, posts=None, split=BY_LABEL, tables="1", figures="", **options):
+        options = {"seeds": 2, "trials": 2, "epochs": 2} | options
+        plan = make_plan(tables, figures, methods, encoder="tiny", **options)
+        data = data_of(small_posts if posts is None else posts, split, plan=plan)
+        write_json(tmp_path / "comparison" / "data.json", asdict(data))
         load_data.cache_clear()
         load_features.cache_clear()
-        return Comparison(folder, plan, data)
+        return Comparison(tmp_path / "comparison", plan, data)
 
     return make
 
 
-def probabilities_of(comparison: Comparison, key: str) -> np.ndarray[Any, Any]:
+def probabilities_of(comparison, key):
     return read_predictions(comparison.folder, comparison.found[key], comparison.data.labels)
 
 
-def watch_runs(monkeypatch) -> list[str]:
+def lines_of(comparison):
+    (table,) = make_tables(comparison)
+    return {line.key: line for line in table.lines}
+
+
+def watch_runs(monkeypatch):
     """Note the name of every run that is really executed from now on."""
-    done: list[str] = []
-    execute = scheduler.execute_run
+    done, execute = [], scheduler.execute_run
 
     def watched(run):
         done.append(run.name(load_data(run.data_path)))
@@ -69,23 +79,91 @@ def watch_runs(monkeypatch) -> list[str]:
     return done
 
 
+def users_of(data, posts):
+    """The users of the training posts, and those of the test posts."""
+    users, sides = {post.id: post.user for post in posts}, (set(), set())
+    for (_, name), test in zip(data.places, data.test, strict=True):
+        sides[test].add(users[name])
+    assert data.held_out and not any(data.test[i] for i in data.held_out)
+    return sides
+
+
+def test_auto_splits_by_user_and_validation_posts_are_training_posts(data_of, small_posts):
+    data = data_of(small_posts, Split())
+    train, test = users_of(data, small_posts)
+    assert test and not test & train
+    json.dumps(data.encoded["tiny/light"].info)
+
+
+def test_two_users_are_divided_once(data_of, small_posts):
+    """One of them is left to train on, whose posts are then divided by label."""
+    posts = [replace(post, user="ab"[i % 2]) for i, post in enumerate(small_posts)]
+    assert len(users_of(data_of(posts, Split()), posts)[True]) == 1
+    with pytest.raises(SgmftError, match="two users or more, and the posts name 1"):
+        data_of(posts, Split(by="user"))
+
+
+def test_a_column_can_hold_the_split(data_of, small_posts):
+    parts = ["test" if i % 5 == 0 else "train" for i in range(len(small_posts))]
+    posts = [replace(x, row={"part": part}) for x, part in zip(small_posts, parts, strict=True)]
+    data = data_of(posts, Split(test=("part", "test")), by=["part"])
+    assert data.groups["part"] == ["test" if test else "train" for test in data.test]
+
+
+def test_mistakes_are_found_before_anything_is_encoded(data_of, small_posts, monkeypatch):
+    monkeypatch.setattr("sgmft.evaluation.compare.prepare.load_encoder", None)
+    for split, by, message in (
+        (Split(test=("part", "test")), [], "part=test: both are needed"),
+        (Split(by="place"), [], "cannot be split by 'place'"),
+        (BY_LABEL, ["season"], "no column 'season' for --by"),
+    ):
+        with pytest.raises(SgmftError, match=message):
+            data_of(small_posts, split, by=by)
+
+
+def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(data_of, small_posts):
+    only_stop_words = Post("the of", [], id="stop", label="Home", user="u0")
+    posts = [*small_posts, only_stop_words, Post("sofa", [], id="none")]
+    data = data_of(posts, BY_LABEL, "text-only,cleaning-paper")
+    assert set(data.encoded) == {"tiny/light", "tiny/paper"}
+    assert len(data.keys) == len(small_posts) and sum(data.left_out.values()) == 2
+
+
+def test_a_picture_is_encoded_once_for_all_cleanings(data_of, small_posts, monkeypatch):
+    seen, real = [], ENCODERS["tiny"].encode_images
+
+    def watched(self, pictures, tokens):
+        seen.append((self.info.cleaning, len(pictures)))
+        return real(self, pictures, tokens)
+
+    monkeypatch.setattr(ENCODERS["tiny"], "encode_images", watched)
+    data = data_of(small_posts, BY_LABEL, "sgmft-tokens,cleaning-paper,cleaning-none")
+    assert len(data.encoded) == 3
+    assert seen == [("light", 9), ("paper", 0), ("none", 0)]
+
+
 def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     comparison = compare()
     reports = []
     comparison.run(lambda *progress: reports.append(progress))
     total = 2 + 5 * 2  # trials of the only row that is tuned, runs
     assert [report[:2] for report in reports] == [(done, total) for done in range(1, total + 1)]
-    (table,) = make_tables(comparison)
-    assert [line.key for line in table.lines] == ["unis-mmc", "linear-probe", "text-only",
-                                                  "late-average"]  # fmt: skip
-    for line in table.lines:
+    lines = lines_of(comparison)
+    assert list(lines) == ["unis-mmc", "linear-probe", "text-only", "late-average"]
+    truth = np.array(comparison.data.classes)[comparison.data.test]
+    for key, line in lines.items():
         assert line.summary is not None and line.summary.seeds == 2 and not line.failed
         assert line.against is not None and line.parameters and line.seconds is not None
-        truth = [comparison.data.classes[i] for i, t in enumerate(comparison.data.test) if t]
-        right = probabilities_of(comparison, line.key).argmax(-1) == np.array(truth)
+        right = probabilities_of(comparison, key).argmax(-1) == truth
         assert line.summary.accuracy.mean == pytest.approx(right.mean())
-    assert "learning_rate=" in table.lines[0].setting
-    assert [line.setting for line in table.lines[1:]] == ["", "", ""]
+        assert ("learning_rate=" in line.setting) == (key == "unis-mmc") == bool(line.setting)
+    write_predictions(comparison, comparison.folder / "all.parquet")
+    rows = pq.read_table(comparison.folder / "all.parquet").to_pylist()
+    assert len(rows) == 5 * 2 * len(truth)
+    assert {row["row"] for row in rows} == {*lines, "gated-experts"}
+    some = [row for row in rows if (row["row"], row["seed"]) == ("text-only", 1)]
+    got = [[row[f"p_{label}"] for label in comparison.data.labels] for row in some]
+    np.testing.assert_array_equal(got, probabilities_of(comparison, "text-only")[1])
 
 
 @pytest.mark.parametrize(
@@ -129,8 +207,7 @@ def test_what_is_finished_can_be_looked_at_before_the_rest(compare, monkeypatch)
     done = watch_runs(monkeypatch)
     early = compare("text-only,unis-mmc", finished_only=True)
     early.run()
-    (table,) = make_tables(early)
-    lines = {line.key: line for line in table.lines}
+    lines = lines_of(early)
     assert lines["text-only"].summary.seeds == 1
     assert lines["unis-mmc"].summary is None and not lines["unis-mmc"].failed
     assert done == []
@@ -148,13 +225,12 @@ def test_the_same_posts_in_another_order_are_other_work(compare, small_posts):
     """Predictions are paired row by row: those of another order would be of other posts."""
     test = [replace(post, row={"part": "test"}) for post in small_posts[:12]]
     train = [replace(post, row={"part": "train"}) for post in small_posts[12:]]
-    found = {}
-    for name, posts in (("first", [*train, *test]), ("second", [*train, *test[::-1]])):
+    found = []
+    for posts in ([*train, *test], [*train, *test[::-1]]):
         comparison = compare("text-only", posts=posts, seeds=1, split=Split(test=("part", "test")))
         comparison.run()
-        (table,) = make_tables(comparison)
-        found[name] = [line.summary.accuracy.mean for line in table.lines]
-    assert found["first"] == found["second"]
+        found.append(lines_of(comparison)["text-only"].summary.accuracy.mean)
+    assert found[0] == found[1]
 
 
 class Broken(PROBES[0].network):
@@ -176,7 +252,7 @@ def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch, 
     monkeypatch.setitem(METHODS, "broken", replace(method, network=network))
     comparison = compare("broken,text-only")
     comparison.run()
-    lines = {line.key: line for line in make_tables(comparison)[0].lines}
+    lines = lines_of(comparison)
     assert lines["broken"].summary is None and lines["text-only"].summary is not None
     assert all(reason in failure for failure in lines["broken"].failed) and lines["broken"].failed
     monkeypatch.setitem(METHODS, "broken", method)
@@ -201,8 +277,6 @@ METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=De
 
 @pytest.mark.slow
 def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path, monkeypatch):
-    from sgmft.models import plugins
-
     alone = compare("text-only,unis-mmc")
     alone.run()
     expected = {key: probabilities_of(alone, key) for key in ("text-only", "unis-mmc")}
@@ -219,13 +293,13 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
         assert (probabilities_of(together, key) == value).all()
 
 
-def split_posts(comparison: Comparison, posts: list[Post]) -> tuple[list[Post], list[Post]]:
+def split_posts(comparison, posts):
     """Training and test posts."""
     places = {(post.place, post.id or ""): post for post in posts}
-    parts: dict[bool, list[Post]] = {True: [], False: []}
+    parts = ([], [])
     for place, test in zip(comparison.data.places, comparison.data.test, strict=True):
         parts[test].append(places[place])
-    return parts[False], parts[True]
+    return parts
 
 
 def test_a_run_is_what_the_locator_itself_trains(compare, small_posts):
@@ -271,16 +345,3 @@ def test_figures_come_from_the_rows_first_seed(compare):
     assert figure.number == "9" and "<svg" in figure.svg
     assert sorted(figure.files) == ["figure-9.png", "figure-9.svg"]
     assert all((comparison.folder / name).stat().st_size > 1000 for name in figure.files)
-
-
-def test_raw_predictions_hold_every_run(compare):
-    comparison = compare("linear-probe,text-only")
-    comparison.run()
-    write_predictions(comparison, comparison.folder / "all.parquet")
-    rows = pq.read_table(comparison.folder / "all.parquet").to_pylist()
-    test = sum(comparison.data.test)
-    assert len(rows) == 3 * 2 * test
-    assert {row["row"] for row in rows} == {"linear-probe", "text-only", "gated-experts"}
-    some = [row for row in rows if (row["row"], row["seed"]) == ("text-only", 1)]
-    got = [[row[f"p_{label}"] for label in comparison.data.labels] for row in some]
-    np.testing.assert_array_equal(got, probabilities_of(comparison, "text-only")[1])
