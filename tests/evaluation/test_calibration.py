@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from sgmft.evaluation.calibration import (
-    Calibration,
     fit_temperature,
     measure_calibration,
     rescale_probabilities,
@@ -80,13 +79,9 @@ def test_cases_worked_by_hand(probabilities, true, bins, error, brier):
 @pytest.mark.parametrize("m", range(8, 16))
 def test_a_probability_on_an_edge_belongs_to_the_bin_below(m):
     below, edge = m / 15 - 0.01, m / 15
-    found = measure_calibration(np.array([[below, 1 - below], [edge, 1 - edge]]), np.array([0, 1]))
-    assert found.bins[m - 1].posts == 2
-    above = min(edge + 1e-9, 1)
-    found = measure_calibration(
-        np.array([[below, 1 - below], [above, 1 - above]]), np.array([0, 1])
-    )
-    assert found.bins[m - 1].posts == (2 if m == 15 else 1)
+    for other, posts in ((edge, 2), (min(edge + 1e-9, 1), 2 if m == 15 else 1)):
+        probs = np.array([[below, 1 - below], [other, 1 - other]])
+        assert measure_calibration(probs, np.array([0, 1])).bins[m - 1].posts == posts
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
@@ -97,12 +92,12 @@ def test_the_temperature_that_made_the_posts_is_found(temperature):
 
 def test_no_other_temperature_is_more_likely():
     logits, labels = posts(200, temperature=2.5)
-    found = fit_temperature(logits, labels)
 
     def loss(t):
         return float(cross_entropy(logits.double() / t, labels)) + math.log(t) ** 2 / 200
 
-    assert all(loss(found) <= loss(t) + 1e-9 for t in np.geomspace(0.06, 19, 200))
+    found = loss(fit_temperature(logits, labels))
+    assert all(found <= loss(t) + 1e-9 for t in np.geomspace(0.06, 19, 200))
 
 
 def test_a_temperature_stays_near_one_without_posts_to_tell():
@@ -128,15 +123,13 @@ def test_rescaling_is_dividing_logits_and_can_be_undone(temperature):
 
 def test_an_evaluation_tells_what_scaling_brought():
     logits, labels = posts(3000, temperature=3.0)
-    names = ["a", "b", "c", "d"]
-    truth = [names[k] for k in labels]
-    raw = logits.double().softmax(-1).numpy()
-    result = evaluate(rescale_probabilities(raw, 3.0), truth, names, temperature=3.0)
-    plain = evaluate(raw, truth, names)
-    assert isinstance(result.calibration, Calibration)
-    assert result.uncalibrated.error == pytest.approx(plain.calibration.error)
-    assert result.uncalibrated.brier == pytest.approx(plain.calibration.brier)
+    truth, raw = ["abcd"[k] for k in labels], logits.double().softmax(-1).numpy()
+    result = evaluate(rescale_probabilities(raw, 3.0), truth, "abcd", temperature=3.0)
+    plain = evaluate(raw, truth, "abcd")
+    for x in ("error", "brier"):
+        before = getattr(result.uncalibrated, x)
+        assert before == pytest.approx(getattr(plain.calibration, x))
+        assert getattr(result.calibration, x) < before
     assert plain.uncalibrated == plain.calibration and plain.temperature == 1
     assert result.calibration.error < 0.05 < 0.2 < result.uncalibrated.error
-    assert result.calibration.brier < result.uncalibrated.brier
     assert result.accuracy == plain.accuracy

@@ -13,9 +13,10 @@ from sklearn.metrics import (
 )
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.metrics import evaluate
+from sgmft.evaluation.metrics import LEVELS, POINTS, accuracy_curve, evaluate, score_sets
 
 PLACES = ["Home", "School", "电影院"]
+ABC = ["a", "b", "c"]
 
 
 def random_case(seed, posts, classes):
@@ -59,12 +60,9 @@ def test_intervals_agree_with_resampling_posts_one_by_one():
         some = rng.integers(0, len(true), len(true))
         macro = f1_score(true[some], predicted[some], average="macro", zero_division=0)
         draws.append((np.mean(true[some] == predicted[some]), macro))
-    for interval, naive in zip(
-        (result.accuracy, result.macro_f1), np.transpose(draws), strict=True
-    ):
-        low, high = np.percentile(naive, [2.5, 97.5])
-        assert interval.low == pytest.approx(low, abs=0.02)
-        assert interval.high == pytest.approx(high, abs=0.02)
+    naive = np.percentile(draws, [2.5, 97.5], axis=0).T
+    for interval, ends in zip((result.accuracy, result.macro_f1), naive, strict=True):
+        assert (interval.low, interval.high) == pytest.approx(tuple(ends), abs=0.02)
         assert interval.low < interval.value < interval.high
 
 
@@ -82,9 +80,8 @@ def test_groups():
     probabilities = np.eye(3)[[0, 0, 1, 1, 2, 2]]
     truth = ["Home", "Home", "School", "Home", "Home", "电影院"]
     pictures = ["one", "one", "none", "one", "none", "one"]
-    result = evaluate(
-        probabilities, truth, PLACES, groups={"pictures": pictures, "again": pictures}
-    )
+    groups = {"pictures": pictures, "again": pictures}
+    result = evaluate(probabilities, truth, PLACES, groups=groups)
     one, none = result.groups["pictures"].values()
     assert list(result.groups["pictures"]) == ["one", "none"]
     assert (one.posts, one.accuracy.value) == (4, 0.75)
@@ -94,17 +91,12 @@ def test_groups():
     assert evaluate(probabilities, truth, PLACES).accuracy == result.accuracy
 
 
-def test_round_trip_through_json():
-    probabilities, truth, labels = random_case(3, posts=40, classes=4)
-    result = evaluate(probabilities, truth, labels, groups={"user": [t[-1] for t in truth]})
-    text = json.dumps(result.to_dict(), allow_nan=False)
-    assert json.loads(text) == result.to_dict()
-
-
-def test_seed_decides():
-    case = random_case(3, posts=40, classes=4)
+def test_the_seed_decides_and_json_keeps_everything():
+    probabilities, truth, labels = case = random_case(3, posts=40, classes=4)
     assert evaluate(*case) == evaluate(*case)
     assert evaluate(*case, seed=1).accuracy != evaluate(*case).accuracy
+    result = evaluate(*case, groups={"user": [t[-1] for t in truth]})
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
 
 
 def test_certain_and_wrong_stays_finite():
@@ -122,13 +114,59 @@ def test_certain_and_wrong_stays_finite():
         (np.eye(2), ["Home", "Home"], ["Home", "Home"], "twice: Home"),
         (np.full((1, 3), np.nan), ["Home"], PLACES, "not probabilities"),
         (np.array([[2.0, -0.5, -0.5]]), ["Home"], PLACES, "not probabilities"),
+        (np.eye(3), PLACES, PLACES, "'user' has 1 values for 3 posts"),
     ],
 )
 def test_mistakes(probabilities, truth, labels, message):
     with pytest.raises(SgmftError, match=message):
-        evaluate(probabilities, truth, labels)
+        evaluate(probabilities, truth, labels, groups={"user": ["u"]})
 
 
-def test_groups_of_another_length():
-    with pytest.raises(SgmftError, match="'user' has 1 values for 3 posts"):
-        evaluate(np.eye(3), PLACES, PLACES, groups={"user": ["u"]})
+def drawn(n=90, seed=0):
+    rng = np.random.default_rng(seed)
+    powers = np.exp(2 * rng.normal(size=(n, 3)))
+    return powers / powers.sum(1, keepdims=True), rng.integers(0, 2, n)  # no post is c
+
+
+def test_sets_are_judged_as_a_loop_does():
+    probs, true = drawn()
+    members = probs > 0.3
+    score = score_sets(members, true, ABC, 0.9)
+    hits = [bool(row[k]) for row, k in zip(members, true, strict=True)]
+    assert score.promised == 0.9
+    assert score.achieved == pytest.approx(sum(hits) / 90)
+    for k, label in enumerate("ab"):
+        own = [hit for hit, truth in zip(hits, true, strict=True) if truth == k]
+        assert score.per_class[label] == pytest.approx(sum(own) / len(own))
+    assert score.per_class["c"] is None
+    assert score.size == pytest.approx(sum(map(sum, members.tolist())) / 90)
+    single = [i for i, row in enumerate(members) if sum(row) == 1]
+    assert score.answered == pytest.approx(len(single) / 90)
+    assert score.accuracy == pytest.approx(sum(hits[i] for i in single) / len(single))
+    score = score_sets(np.ones((4, 3), bool), np.zeros(4, int), ABC, 0.9)  # none of one label
+    assert (score.achieved, score.size, score.answered, score.accuracy) == (1, 3, 0, None)
+
+
+def test_the_curve_runs_from_all_posts_to_the_surest():
+    probs, true = drawn(400)
+    curve = accuracy_curve(probs, true)
+    assert len(curve) == POINTS and curve[0].answered == 1
+    assert [p.answered for p in curve] == sorted((p.answered for p in curve), reverse=True)
+    for point in curve:
+        kept = [i for i in range(400) if probs[i].max() >= point.min_probability]
+        right = [probs[i].argmax() == true[i] for i in kept]
+        assert point.answered == pytest.approx(len(kept) / 400)
+        assert point.accuracy == pytest.approx(sum(right) / len(kept))
+    (point,) = accuracy_curve(np.full((7, 2), 0.5), np.zeros(7, int))  # they stay together
+    assert (point.min_probability, point.answered, point.accuracy) == (0.5, 1, 1)
+
+
+def test_an_evaluation_has_them_and_keeps_them():
+    probs, true = drawn()
+
+    def sets(probabilities, coverage):
+        return probabilities >= 1 - coverage
+
+    found = evaluate(probs, [ABC[k] for k in true], ABC, sets=sets)
+    assert [score.promised for score in found.selective.sets] == list(LEVELS)
+    assert evaluate(probs, [ABC[k] for k in true], ABC).selective.sets == []

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from html_page import EVIL, Page
 from sgmft import Post
 from sgmft.evaluation.explain.explanation import (
     Explanation,
@@ -19,8 +20,6 @@ from sgmft.evaluation.explain.page import (
     format_probability,
     summarize_explanation,
 )
-
-EVIL = "<script>alert('http://x.y')</script>"
 
 
 @pytest.fixture
@@ -55,26 +54,18 @@ def test_the_sentence(found):
         "Work, 3\u00a0%: nothing in the post speaks for it. "
         "The model's own answer is Restaurant, 87\u00a0%."
     )
-    parts = tuple(PartAttribution(f"picture {i}", 0.2, "Restaurant") for i in (1, 2))
-    assert "because of picture 1 and picture 2." in summarize_explanation(
-        replace(found, parts=parts)
+    both = replace(
+        found, parts=tuple(PartAttribution(f"picture {i}", 0.2, "Restaurant") for i in (1, 2))
     )
+    assert "because of picture 1 and picture 2." in summarize_explanation(both)
 
 
 def test_numbers():
-    assert [format_probability(x) for x in (0, 0.001, 0.5, 0.999, 1)] == [
-        "0\u00a0%",
-        "under 1\u00a0%",
-        "50\u00a0%",
-        "over 99\u00a0%",
-        "100\u00a0%",
-    ]
-    assert [format_points(x) for x in (0.1234, -0.02, -0.00001, 0.0)] == [
-        "+12.3",
-        "−2.0",
-        "+0.0",
-        "+0.0",
-    ]
+    shown = [format_probability(x) for x in (0, 0.001, 0.5, 0.999, 1)]
+    expected = ["0 %", "under 1 %", "50 %", "over 99 %", "100 %"]
+    assert [x.replace("\u00a0", " ") for x in shown] == expected
+    points = [format_points(x) for x in (0.1234, -0.02, -0.00001, 0.0)]
+    assert points == ["+12.3", "−2.0", "+0.0", "+0.0"]
 
 
 def test_the_page_says_it_all(found):
@@ -111,9 +102,8 @@ def test_it_escapes_everything_and_fetches_nothing(found, tmp_path):
     )
     bad = Post(EVIL, id=EVIL, error=EVIL, place=EVIL)
     page = explanation_page([hostile], title=EVIL, refused=[bad])
-    assert "<script" not in page and page.count("&lt;script") >= 8
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert not re.search(r"url\(|@import|<link|<iframe", page)
+    assert page.count("&lt;script") >= 8 and "url(" not in page
+    Page(page).check_harmless("data:")
 
 
 def test_odd_spans_lose_no_text(found):

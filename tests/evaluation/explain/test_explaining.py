@@ -1,4 +1,4 @@
-"""Explanations of small posts: the model's own probabilities, and what moves them."""
+"""Explanations of small posts: the model's own probabilities, what moves them, and similarity."""
 
 import json
 from dataclasses import replace
@@ -6,10 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sgmft import Post
+from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.attribution import blank_regions
+from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor
 from sgmft.evaluation.explain.page import explanation_page
+from sgmft.features.encoders.registry import ENCODERS
 from small_posts import LABELS, UNUSABLE
+from tiny_clip import save_tiny_clip
 from video_files import coloured, video
 
 
@@ -100,13 +104,10 @@ def test_deleting_top_words_hurts_more_than_deleting_others(default):
     assert np.mean(top) > np.mean(other) + 0.05
 
 
-@pytest.mark.parametrize("post", UNUSABLE)
-def test_posts_of_which_nothing_can_be_said(default, post):
-    with pytest.raises(SgmftError, match="cannot be explained: "):
-        default.explain(post)
-
-
 def test_refusals(default, tiny):
+    for post in UNUSABLE:
+        with pytest.raises(SgmftError, match="cannot be explained: "):
+            default.explain(post)
     with pytest.raises(SgmftError, match="no label 'Moon': its labels are Home, School, Work"):
         default.explain(Post("boss"), label="Moon")
     with pytest.raises(SgmftError, match="not trained"):
@@ -125,3 +126,72 @@ def test_each_frame_of_a_video_is_a_picture_of_its_own(default, pictures, tmp_pa
     page = explanation_page([found], title="Why")
     assert all(picture.seen in page for picture in found.pictures[1:])
     assert all("seen" not in picture for picture in found.to_dict()["pictures"])
+
+
+@pytest.mark.parametrize("preset", ["default", "elements", "tokens"])
+def test_parts_left_out_or_replaced(tiny, small_posts, pictures, preset):
+    """They are read as the post that has them so from the start."""
+    locator = tiny(preset=preset, val_size=0.0).fit(small_posts)
+
+    def post(text, colours):
+        return Post(text, [pictures / f"{name}.png" for name in colours.split()])
+
+    model = ExplainedModel(
+        locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
+    )
+    masked = MaskedPredictor(post("the boss", "red green blue"), model)
+    cases = [
+        (masked.keep_parts(False, [1, 1, 1]), "", "red green blue"),
+        (masked.keep_parts(False, [0, 0, 1]), "", "blue"),
+        (masked.keep_parts(True, [1, 0, 1]), "the boss", "red blue"),
+        (masked.keep_parts(True, [0, 0, 0]), "the boss", ""),
+        (masked.replace_text(["exam"])[0], "exam", "red green blue"),
+        (masked.replace_text([""])[0], "", "red green blue"),
+        (masked.replace_image(0, [masked.images[1]])[0], "the boss", "green green blue"),
+    ]
+    found = masked.predict_proba([row for row, *_ in cases])
+    expected = locator.predict_proba([post(*words) for _, *words in cases])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_over_ten_parts_are_sampled(default, pictures):
+    images = [pictures / "red.png", pictures / "blue.png"] * 5
+    found = default.explain(Post("the boss", images))
+    assert len(found.parts) == 11 and not found.exact
+    total = found.base + sum(part.contribution for part in found.parts)
+    assert total == pytest.approx(found.probability, abs=1e-6)
+
+
+def test_blank_regions():
+    picture = np.arange(10 * 10 * 3).reshape(10, 10, 3).astype(np.uint8)
+    changed = blank_regions(picture, np.array([True, False, True, True]))
+    assert (changed[:5, 5:] == picture.reshape(-1, 3).mean(0).round()).all()
+    same = np.ones((10, 10), bool)
+    same[:5, 5:] = False
+    assert (changed[same] == picture[same]).all()
+
+
+@pytest.mark.parametrize("guided", ["text", "image"])
+def test_similarity_is_the_networks_own_guidance(tiny, small_posts, guided):
+    settings = {"guided": guided, "epochs": 1, "width": 16, "heads": 2}
+    locator = tiny(settings, preset="tokens", val_size=0.0, cleaning="paper").fit(small_posts)
+    post = Post("sofa, kitchen bed!", small_posts[0].images)
+    found = locator.explain(post).similarity
+    assert (found.kind, found.grid, found.words) == ("P^e", 2, ("sofa", "kitchen", "bed"))
+    values = np.array(found.values)
+    assert values.shape == (3, 4)
+    np.testing.assert_allclose(values.sum(1 if guided == "text" else 0), 1, atol=1e-5)
+    batch = locator.encode([post]).features.batch(np.array([0]))
+    np.testing.assert_allclose(values, locator.network.element_map(batch)[0].numpy(), atol=1e-5)
+    assert locator.explain(Post("sofa")).similarity is None
+
+
+def test_similarity_is_of_a_shared_space_or_there_is_none(small_model, small_posts, tmp_path):
+    post = Post("sofa, kitchen bed!", small_posts[0].images)
+    assert small_model.explain(post).similarity is None
+    folder = str(save_tiny_clip(tmp_path / "clip"))
+    assert folder not in ENCODERS
+    found = SemanticLocator(folder, patch_grid=2).fit(small_posts).explain(post).similarity
+    assert (found.kind, found.grid, found.words) == ("cosine", 2, ("sofa", "kitchen", "bed"))
+    values = np.array(found.values)
+    assert values.shape == (3, 4) and np.abs(values).max() <= 1 + 1e-5
