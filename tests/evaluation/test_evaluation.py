@@ -92,10 +92,10 @@ def test_groups():
 
 
 def test_the_seed_decides_and_json_keeps_everything():
-    probabilities, truth, labels = case = random_case(3, posts=40, classes=4)
+    case = random_case(3, posts=40, classes=4)
     assert evaluate(*case) == evaluate(*case)
     assert evaluate(*case, seed=1).accuracy != evaluate(*case).accuracy
-    result = evaluate(*case, groups={"user": [t[-1] for t in truth]})
+    result = evaluate(*case, groups={"user": [label[-1] for label in case[1]]})
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
 
 
