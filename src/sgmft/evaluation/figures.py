@@ -124,7 +124,7 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     `epochs` have the fields of `Epoch`. A curve without any number (missing, None, NaN) is left
     out, and so is a panel without curves.
     """
-    at = [epoch["epoch"] for epoch in epochs]
+    at: list[Any] = [epoch["epoch"] for epoch in epochs]
     curves = {title: list(_curves(epochs, names)) for title, names in HISTORY.items()}
     drawn = {title: some for title, some in curves.items() if some}
     with drawing_style([]):
