@@ -1,7 +1,5 @@
 """The HTTP API: its addresses, and their responses."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -9,17 +7,15 @@ from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
-from fastapi.openapi.models import APIKey, HTTPBase
-from fastapi.openapi.models import SecurityBase as SchemeModel
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.security.base import SecurityBase
+from fastapi.security import APIKeyHeader
+from fastapi.security.http import HTTPBase
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.guard import Guard, problem_response
-from sgmft.serving.metrics import ServerMetrics
+from sgmft.serving.guard import Guard, ServerMetrics
 from sgmft.serving.problems import MEDIA_TYPE, PROBLEMS, Problem
 from sgmft.serving.requests import ExplainedPost, ManyPosts, OnePost, parse_request
 from sgmft.serving.responses import (
@@ -35,21 +31,16 @@ Result = TypeVar("Result")
 
 _SCHEMAS = "#/components/schemas/"
 
-
-class KeyScheme(SecurityBase):
-    """A way to show the key, for the OpenAPI document; it is `Guard` that checks the key."""
-
-    def __init__(self, name: str, model: SchemeModel) -> None:
-        self.scheme_name, self.model = name, model
-
-    async def __call__(self) -> None:
-        """Do nothing: FastAPI's own schemes refuse a key that is shown in another way, too."""
-
-
+# Ways to show the key, for the OpenAPI document: it is `Guard` that checks it.
 _KEYS = (
-    KeyScheme("bearer", HTTPBase(scheme="bearer")),
-    KeyScheme("header", APIKey.model_validate({"in": "header", "name": "X-API-Key"})),
-    KeyScheme("basic", HTTPBase(scheme="basic", description="The key as password, any name.")),
+    HTTPBase(scheme="bearer", scheme_name="bearer", auto_error=False),
+    APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False),
+    HTTPBase(
+        scheme="basic",
+        scheme_name="basic",
+        description="The key as password, any name.",
+        auto_error=False,
+    ),
 )
 
 
@@ -82,7 +73,7 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
         closed = {"dependencies": [Security(x) for x in _KEYS], "responses": _problems(401)}
     app.include_router(_inference_routes(engine, metrics), **closed)
     app.include_router(_information_routes(engine, metrics), **closed)
-    app.include_router(_health_routes(engine))
+    _add_health(app, engine)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
     _describe_bodies(app)
@@ -152,22 +143,18 @@ def _information_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIR
     return router
 
 
-def _health_routes(engine: InferenceEngine) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/health")
+def _add_health(app: FastAPI, engine: InferenceEngine) -> None:
+    @app.get("/health")
     async def health() -> StateResponse:
         """Whether the server runs."""
         return StateResponse(status="ok")
 
-    @router.get("/ready", responses=_problems(503))
+    @app.get("/ready", responses=_problems(503))
     async def ready() -> StateResponse:
         """Whether the model can answer; not while its worker is started again."""
         if not engine.ready:
             raise Problem("worker-stopped", retry=5)
         return StateResponse(status="ready")
-
-    return router
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -193,8 +180,7 @@ def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code not in (404, 405):
         return JSONResponse({"detail": error.detail}, error.status_code)
-    kind = "not-found" if error.status_code == 404 else "not-allowed"
-    response = problem_response(Problem(kind))
+    response = Problem("not-found" if error.status_code == 404 else "not-allowed").response()
     response.headers.update(error.headers or {})
     return response
 
@@ -214,13 +200,8 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _body(*names: str) -> dict[str, Any]:
     """Return the body of an address, for the OpenAPI document: `requests` reads it, not FastAPI."""
     kinds = [{"$ref": _SCHEMAS + name} for name in names]
-    form = {
-        "type": "object",
-        "properties": {
-            "text": {"type": "string"},
-            "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        },
-    }
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "properties": {"text": {"type": "string"}, "images": files}}
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}

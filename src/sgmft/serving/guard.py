@@ -1,7 +1,5 @@
 """Middleware that checks each request's key, size and time, and counts and logs it."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii
@@ -9,21 +7,79 @@ import logging
 import secrets
 import time
 import traceback
+from collections import Counter as Tally
+from collections.abc import Iterable
 from contextlib import suppress
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sgmft.locator.prediction import Prediction
+from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.limits import Limits
-from sgmft.serving.metrics import ServerMetrics
-from sgmft.serving.problems import MEDIA_TYPE, Problem
+from sgmft.serving.problems import PROBLEMS, Problem
 
 _log = logging.getLogger("sgmft")
 
 OPEN = ("/health", "/ready")  # whoever looks after servers has no key
 
 TABLES = ("/en/table", "/zh/table")  # where the page sends tables and their pictures
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+_POSTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class ServerMetrics:
+    """Counters of one server, for Prometheus.
+
+    Args:
+        engine: the one whose batches, requests and restarts are counted.
+    """
+
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._registry = own = CollectorRegistry()
+        self._requests = Counter(
+            "sgmft_requests", "Requests answered.", ["route", "status"], registry=own
+        )
+        self._seconds = Histogram(
+            "sgmft_request_seconds",
+            "Time to the answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self._posts = Counter(
+            "sgmft_posts", "Posts predicted: label, abstained or error.", ["outcome"], registry=own
+        )
+        self._batches = Histogram(
+            "sgmft_batch_posts", "Posts that the model saw together.", buckets=_POSTS, registry=own
+        )
+        engine.on_batch = self._batches.observe
+        for name, what, value in (
+            ("inside", "Requests being read, waiting or answered.", lambda: engine.places.taken),
+            ("ready", "Whether the model can answer.", lambda: float(engine.ready)),
+            ("worker_restarts", "How often the worker was started again.", lambda: engine.restarts),
+        ):
+            Gauge(f"sgmft_{name}", what, registry=own).set_function(value)
+
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Count a request that is answered."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_posts(self, predictions: Iterable[Prediction]) -> None:
+        """Count posts that are predicted."""
+        outcomes = Tally(
+            "error" if x.error else "abstained" if x.abstained else "label" for x in predictions
+        )
+        for outcome, count in outcomes.items():
+            self._posts.labels(outcome).inc(count)
+
+    def text(self) -> bytes:
+        """Return them as Prometheus reads them."""
+        return generate_latest(self._registry)
 
 
 class Guard:
@@ -59,9 +115,9 @@ class Guard:
             refused = await self._answer(scope, self._bounded(scope, receive, cut), guarded_send)
             refused = cut[0] if cut else refused
             if refused is not None and status == 499:  # else a response has begun
-                status = refused.status
+                status = PROBLEMS[refused.kind].status
                 with suppress(OSError):
-                    await problem_response(refused)(scope, receive, send)
+                    await refused.response()(scope, receive, send)
         finally:
             self._record(scope, status, time.perf_counter() - start)
 
@@ -138,13 +194,6 @@ def log_bug(error: Exception) -> None:
     """Log the place of an error of ours without its words, which may hold what a post says."""
     where = "".join(traceback.format_tb(error.__traceback__))
     _log.error("%s\n%s", type(error).__name__, where)
-
-
-def problem_response(problem: Problem) -> JSONResponse:
-    """Return the response with a problem document."""
-    return JSONResponse(
-        problem.document(), problem.status, problem.headers(), media_type=MEDIA_TYPE
-    )
 
 
 def _keys(headers: dict[bytes, bytes]) -> list[bytes]:

@@ -1,9 +1,9 @@
 """Problem documents (RFC 9457): why a request is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from starlette.responses import JSONResponse
 
 from sgmft.errors import Message
 
@@ -94,27 +94,19 @@ class Problem(Exception):  # noqa: N818 the standard's own word
         self.detail = Message(detail, **values) if values else detail
         super().__init__(self.detail or PROBLEMS[kind].title)
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return PROBLEMS[self.kind].status
-
-    def document(self) -> dict[str, Any]:
-        """Return the document."""
-        found = PROBLEMS[self.kind]
+    def response(self) -> JSONResponse:
+        """Return the response with its document."""
+        kind = PROBLEMS[self.kind]
         document: dict[str, Any] = {
             "type": f"/problems/{self.kind}",
-            "title": found.title,
-            "status": found.status,
-            "detail": self.detail or found.meaning,
+            "title": kind.title,
+            "status": kind.status,
+            "detail": self.detail or kind.meaning,
         }
-        return document | ({"errors": self.errors} if self.errors else {})
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers beside the document's type."""
-        found = {} if self.retry is None else {"Retry-After": str(self.retry)}
-        if self.status == 401:
-            found["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'
-        if self.status == 408:
-            found["Connection"] = "close"  # the rest may never come
-        return found
+        document |= {"errors": self.errors} if self.errors else {}
+        headers = {} if self.retry is None else {"Retry-After": str(self.retry)}
+        if kind.status == 401:
+            headers["WWW-Authenticate"] = 'Basic realm="sgmft", charset="UTF-8"'
+        if kind.status == 408:
+            headers["Connection"] = "close"  # the rest may never come
+        return JSONResponse(document, kind.status, headers, MEDIA_TYPE)

@@ -1,34 +1,40 @@
 """The body of a request as posts: JSON with base64, or a form with files, within the limits.
 
 The bodies are read here and not declared as FastAPI's parameters: one address takes both kinds, and
-what would cost much to parse or to complain about is refused before pydantic sees it.
+what would cost much to parse or to complain about is refused before pydantic sees it. FastAPI's own
+`Form` and `File` would read what is cut off, decode texts by whatever charset the request names,
+and keep one of two fields of a name; here a form is complete, its names and texts are in UTF-8.
 """
-
-from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import count_pixels
 from sgmft.locator.abstention import Abstention
-from sgmft.serving.form import open_form
 from sgmft.serving.limits import Limits
 from sgmft.serving.problems import Problem
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Files = Mapping[str, Sequence[Attachment]]
 
-RULES = ("coverage", "min_probability", "reject")
-
 MAX_MEMBERS = 16  # of one JSON object; ours have fewer
+
+MAX_FIELDS = 16  # of one form that are no files
+
+_BOUNDARY = re.compile(r"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]", re.ASCII)  # RFC 2046
 
 
 class _Strict(BaseModel):
@@ -118,6 +124,76 @@ async def parse_request(request: Request, limits: Limits, single: type[OnePost])
     return await asyncio.to_thread(_from_form, form.fields, files, limits, single)
 
 
+class StrictForm(NamedTuple):
+    """The content of a form.
+
+    Attributes:
+        fields: the texts, by name.
+        files: the files with the names of their fields, of which several may have the same; a
+            file's own name may be "".
+    """
+
+    fields: dict[str, str]
+    files: list[tuple[str, UploadFile]]
+
+
+class _Parser(MultiPartParser):
+    complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+        super().on_end()
+
+
+@asynccontextmanager
+async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIterator[StrictForm]:
+    """Read the form in the body; its larger files are on disk, without a name, until the end.
+
+    Args:
+        max_files: number of files.
+        max_field: bytes of one text.
+
+    Raises:
+        Problem: it is no form, cut off, not in UTF-8, or has a field twice.
+    """
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise Problem("not-a-form", "Its type has no boundary as RFC 2046 describes it.")
+    # Latin-1 has a character for each byte: nothing is lost before `_decode` reads them as UTF-8,
+    # which is all that RFC 7578 knows, whatever charset the request names.
+    kind = Headers({"content-type": f'multipart/form-data; charset=latin-1; boundary="{boundary}"'})
+    limits = {"max_files": max_files, "max_fields": MAX_FIELDS, "max_part_size": max_field}
+    parser = _Parser(kind, request.stream(), **limits)
+    try:
+        parts = await parser.parse()
+    except MultiPartException as error:
+        raise Problem("not-a-form", error.message) from None
+    form = StrictForm({}, [])
+    try:
+        for name, value in parts.multi_items():
+            name = _decode(name, "The name of a field")
+            if isinstance(value, UploadFile):
+                value.filename = _decode(value.filename or "", "The name of a file")[:100]
+                form.files.append((name, value))
+            elif name in form.fields:
+                raise Problem("invalid-request", f"The form has the field {name[:80]!r} twice.")
+            else:
+                form.fields[name] = _decode(value, f"The field {name[:80]!r}")
+        if not parser.complete:
+            raise Problem("not-a-form", "It is cut off: its last boundary is missing.")
+        yield form
+    finally:
+        await parts.close()
+
+
+def _decode(read: str, what: str) -> str:
+    try:
+        return read.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        raise Problem("not-a-form", f"{what} is not in UTF-8.") from None
+
+
 def _parse(body: bytes, limits: Limits, where: str = "") -> Any:
     marks = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
     most = limits.posts * (limits.text + 1000)  # all its texts could be marks
@@ -131,15 +207,8 @@ def _parse(body: bytes, limits: Limits, where: str = "") -> Any:
 
 
 def _from_form(
-    fields: Mapping[str, str], files: Files, limits: Limits, single: type[OnePost]
+    found: dict[str, Any], files: Files, limits: Limits, single: type[OnePost]
 ) -> ParsedRequest:
-    found: dict[str, Any] = {**fields}
-    for name in RULES:
-        if name in found:
-            try:
-                found[name] = float(found[name])
-            except ValueError:
-                raise Problem("invalid-request", f"The field {name!r} is not a number.") from None
     if "posts" in found:
         found["posts"] = _parse(found["posts"].encode(), limits, "The field 'posts'")
     else:
@@ -151,14 +220,17 @@ def _from_form(
         numbered = [part for parts in files.values() for part in parts]
         files = {str(i): [part] for i, part in enumerate(numbered)}
         found["images"] = [*files]
-    return _validate(found, limits, single, files)
+    return _validate(found, limits, single, files, strict=False)  # whose numbers are texts
 
 
-def _validate(found: Any, limits: Limits, single: type[OnePost], files: Files) -> ParsedRequest:
+def _validate(
+    found: Any, limits: Limits, single: type[OnePost], files: Files, *, strict: bool = True
+) -> ParsedRequest:
     _check_counts(found, limits)
     many = isinstance(found, dict) and "posts" in found and single is OnePost
     try:
-        body: ManyPosts | OnePost = (ManyPosts if many else single).model_validate(found)
+        model: type[ManyPosts | OnePost] = ManyPosts if many else single
+        body = model.model_validate(found, strict=strict)
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
         places = [{"at": _pointer(x["loc"]), "message": x["msg"]} for x in mistakes[:20]]
@@ -168,9 +240,10 @@ def _validate(found: Any, limits: Limits, single: type[OnePost], files: Files) -
     if left := files.keys() - {x for item in items for x in item.images if isinstance(x, str)}:
         raise Problem("invalid-request", f"No post has the file {min(left)[:80]!r}.")
     posts = [_post(x, _where(i if many else None), limits, files) for i, x in enumerate(items)]
-    given = {name: getattr(body, name) for name in RULES}
-    rules = Abstention(**given) if any(x is not None for x in given.values()) else None
-    return ParsedRequest(posts, rules, getattr(body, "label", None))
+    rules = body.model_dump(include=set(AbstentionRequest.model_fields), exclude_none=True)
+    return ParsedRequest(
+        posts, Abstention(**rules) if rules else None, getattr(body, "label", None)
+    )
 
 
 def _check_counts(found: Any, limits: Limits) -> None:

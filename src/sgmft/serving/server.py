@@ -1,7 +1,5 @@
 """Serve a model until a signal ends it."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
@@ -9,15 +7,19 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable
+from http import HTTPStatus
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.locator.abstention import Abstention
 from sgmft.serving.app import create_app
-from sgmft.serving.connection import TimedConnection
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.limits import Limits
+from sgmft.serving.page.routes import add_page
+from sgmft.serving.problems import Problem
 
 
 def serve_model(
@@ -41,16 +43,11 @@ def serve_model(
     Raises:
         SgmftError: the model cannot be loaded, or the address is taken or not this machine's.
     """
-    listening = _listen(host, port)
-    with listening:
+    with _listen(host, port) as listening:
         engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
         engine.start()
         app = create_app(engine, key)
-        end_page: Callable[[], None] | None = None
-        if page:
-            from sgmft.serving.page.routes import add_page
-
-            end_page = add_page(app, engine)
+        end_page = add_page(app, engine) if page else lambda: None
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)
         for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes
@@ -79,17 +76,87 @@ def serve_model(
         asyncio.run(server.serve(sockets=[listening]))
 
 
+class TimedConnection(H11Protocol):
+    """A connection that waits for a request's headers for `timeout_keep_alive` seconds.
+
+    It is closed at once where as many as `limit_concurrency` would be open.
+
+    uvicorn counts the seconds from the last answer to the first byte after it, and so lets a client
+    that sends nothing, or a header now and then, have its connection for ever. Here they are
+    counted from the beginning of the connection and from each answer to the next request. What has
+    begun to come is answered with a problem document.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a client, or refuse it."""
+        super().connection_made(transport)
+        if len(self.connections) >= (self.limit_concurrency or math.inf):
+            self.connections.discard(self)  # or others that are open would be refused as well
+            detail = f"{len(self.connections)} connections are open."
+            self._refuse(Problem("busy", detail, retry=5))
+        else:
+            self._wait()
+
+    def handle_events(self) -> None:
+        """Take in some bytes, perhaps the last of a request's headers."""
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:  # nonsense after an answer that did not wait for the body
+            self.transport.close()
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, which may be there already."""
+        self._wait()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(self.timeout_keep_alive, self._time_out)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _time_out(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            detail = f"Its headers were not complete after {self.timeout_keep_alive} seconds."
+            self._refuse(Problem("too-slow", detail))
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        response = problem.response()
+        status = HTTPStatus(response.status_code)
+        head = h11.Response(
+            status_code=status, headers=response.raw_headers, reason=status.phrase.encode()
+        )
+        for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """A server that first ends what it would else wait for: tables of the page."""
 
-    def __init__(self, config: uvicorn.Config, end_page: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, end_page: Callable[[], None]) -> None:
         super().__init__(config)
         self._end_page = end_page
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what is begun, after the last request was accepted."""
-        if self._end_page is not None:
-            self._end_page()
+        self._end_page()
         await super().shutdown(sockets)
 
 

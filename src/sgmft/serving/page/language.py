@@ -1,9 +1,7 @@
-"""The texts of the page in one language, by code, and sentences that are made of them."""
-
-from __future__ import annotations
+"""The texts of the page in one language, by code, and the sentences and results made of them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,18 @@ from sgmft.data.posts import Post
 from sgmft.data.summary import count_errors
 from sgmft.errors import Message
 from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
-from sgmft.evaluation.explain.page import dissenting_parts, largest_effects, main_parts, main_words
+from sgmft.evaluation.explain.page import (
+    MOST_CLASSES,
+    dissenting_parts,
+    explanation_view,
+    largest_effects,
+    main_parts,
+    main_words,
+)
+from sgmft.locator.abstention import Abstention
+from sgmft.locator.prediction import Prediction
 from sgmft.serving.problems import Problem
+from sgmft.utils.templates import render
 
 LANGUAGES = ("en", "zh")
 
@@ -21,7 +29,7 @@ _SENTENCES = ("first", "second", "reason")  # values of a `Message` that are mes
 
 
 @cache
-def get_language(code: str) -> Language:
+def get_language(code: str) -> "Language":
     """Return one of `LANGUAGES`."""
     return Language(
         json.loads((Path(__file__).parent / "texts" / f"{code}.json").read_text("utf-8"))
@@ -44,39 +52,29 @@ class Language:
         filled: str = self.texts[code].format(**values)
         return filled
 
-    def translate(self, message: str, hidden: str = "") -> str:
+    def translate(self, message: str, hidden: str = "", *, bare: bool = False) -> str:
         """Return a message of the library in this language; one without a translation as it is.
 
         Args:
             hidden: left out of its values: the server's own folder.
+            bare: leave out its names and numbers, so that equal errors count together.
         """
-
-        def shown(name: str, value: Any) -> Any:
-            if name in _SENTENCES:
-                return self.translate(value, hidden)
-            if name == "least":
-                return self.percent(value)
-            return value if isinstance(value, int | float) else str(value).replace(hidden, "")
-
-        return self._filled(message, shown)
-
-    def translate_kind(self, error: str) -> str:
-        """Translate an error without its names and numbers, so that equal ones count together."""
-
-        def shown(name: str, value: Any) -> Any:
-            if name in _SENTENCES:
-                return self.translate_kind(value)
-            return value if name == "kinds" else _Ellipsis("…")
-
-        if not isinstance(error, Message) and error not in self.texts["reasons"]:
-            error = next(iter(count_errors([Post(error=error)])))
-        return self._filled(error, shown)
-
-    def _filled(self, message: str, shown: Callable[[str, Any], Any]) -> str:
+        reasons: dict[str, str] = self.texts["reasons"]
+        if bare and not isinstance(message, Message) and message not in reasons:
+            message = next(iter(count_errors([Post(error=message)])))
         if not isinstance(message, Message):
-            return str(self.texts["reasons"].get(message, message))
-        found: str = self.texts["reasons"].get(message.template, message.template)
-        return found.format(**{name: shown(name, x) for name, x in message.values.items()})
+            return reasons.get(message, message)
+        values = dict(message.values)
+        for name, value in values.items():
+            if name in _SENTENCES:
+                values[name] = self.translate(value, hidden, bare=bare)
+            elif bare:
+                values[name] = value if name == "kinds" else _Ellipsis("…")
+            elif name == "least":
+                values[name] = self.percent(value)
+            elif not isinstance(value, int | float):
+                values[name] = str(value).replace(hidden, "")
+        return reasons.get(message.template, message.template).format(**values)
 
     def describe(self, problem: Problem) -> str:
         """Return the sentence for a problem, by its kind."""
@@ -151,3 +149,44 @@ class _Ellipsis(str):
 
     def __format__(self, spec: str) -> str:
         return str(self)
+
+
+def result_html(
+    language: Language,
+    prediction: Prediction,
+    labels: Sequence[str],
+    rules: Abstention,
+    explanation: Explanation | None = None,
+    note: str = "",
+) -> str:
+    """Return the label or "cannot tell", the probabilities, and any explanation, as HTML.
+
+    Args:
+        labels: K, in the order of the probabilities.
+        rules: by which the label was withheld.
+        note: the code of a text in the place of an explanation.
+    """
+    assert prediction.probabilities is not None
+    probs = sorted(
+        zip(labels, prediction.probabilities.tolist(), strict=True), key=lambda item: -item[1]
+    )
+    return render(
+        "serving/page/templates/result.html",
+        language=language,
+        t=language.texts,
+        prediction=prediction,
+        label=prediction.label,
+        percent=language.percent(probs[0][1]),
+        coverage=rules.coverage,
+        probs=probs,
+        shown=MOST_CLASSES,
+        note=note,
+        found=explanation,
+        view=explanation and explanation_view(explanation),
+        summary=explanation and language.summarize(explanation, prediction.label),
+    )
+
+
+def problem_html(language: Language, sentence: str) -> str:
+    """Return the reason why there is no result, as HTML."""
+    return render("serving/page/templates/problem.html", t=language.texts, sentence=sentence)

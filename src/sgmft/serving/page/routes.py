@@ -4,8 +4,6 @@ A post or a table is sent as a form, as to the API; what comes back are lines of
 there is something to show: `{"html": ...}` for the place of the result, or the progress of a job.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import json
@@ -13,34 +11,42 @@ import re
 import secrets
 import shutil
 import tempfile
-import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sgmft.data.synthetic.scenes import draw_scene
 from sgmft.data.tables.formats import STREAMED
 from sgmft.errors import SgmftError
-from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.form import StrictForm, open_form
 from sgmft.serving.guard import log_bug
 from sgmft.serving.limits import Places
-from sgmft.serving.page.examples import EXAMPLES, draw_examples
-from sgmft.serving.page.fragments import problem_html, result_html
-from sgmft.serving.page.language import LANGUAGES, Language, get_language
-from sgmft.serving.page.predictor import EnginePredictor, JobStopped
-from sgmft.serving.page.tables import TableJob, TableRefused
+from sgmft.serving.page.language import (
+    LANGUAGES,
+    Language,
+    get_language,
+    problem_html,
+    result_html,
+)
+from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
 from sgmft.serving.problems import Problem
-from sgmft.serving.requests import ExplainedPost, ParsedRequest, parse_request
+from sgmft.serving.requests import (
+    ExplainedPost,
+    ParsedRequest,
+    StrictForm,
+    open_form,
+    parse_request,
+)
 from sgmft.utils.templates import render
 
 Events = AsyncGenerator[dict[str, Any], None]  # lines of a response
@@ -57,6 +63,16 @@ SCRIPT_TEXTS = (
     *("code", "remove", "sending", "waiting", "stopped", "failed", "unreachable", "problems"),
     *("nothing_given", "no_table", "too_large", "download"),
 )
+
+# Texts of posts to try the page with, and their pictures, which are drawn.
+EXAMPLES: dict[str, list[str]] = {
+    "和闺蜜来看新片，灯一黑，爆米花先吃完了": ["cinema-1.jpg"],
+    "Two more exams and a group project, the blackboard is full again": [
+        *("school-1.jpg", "school-2.jpg")
+    ],
+    "毛肚涮八秒刚刚好，老板又送了一盘小菜，下次还来": [],
+    "": ["travel-1.jpg"],
+}
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -124,16 +140,21 @@ class Page:
         self._engine = engine
         self.home = Path(tempfile.mkdtemp(prefix="sgmft-page-"))
         atexit.register(shutil.rmtree, self.home, ignore_errors=True)
-        draw_examples(self.home / "examples")
+        examples = self.home / "examples"
+        examples.mkdir()
+        for number, names in enumerate(EXAMPLES.values()):
+            for i, name in enumerate(names):
+                scene = np.random.default_rng((7, number, i)), name.partition("-")[0].title()
+                draw_scene(*scene, 0.1).save(examples / name, quality=88)
         self._uploads, self._tables = Places(UPLOADS), Places(UPLOADS)
         self._turns = asyncio.Semaphore(TABLES)
-        self._stops: set[threading.Event] = set()
+        self._jobs: set[TableJob] = set()
         self._labelled: dict[str, Path] = {}
 
     def stop(self) -> None:
         """End the work on tables."""
-        for stop in self._stops:
-            stop.set()
+        for job in self._jobs:
+            job.stop.set()
 
     async def show(self, language: Language, request: Request) -> HTMLResponse:
         """Return the page itself."""
@@ -146,7 +167,7 @@ class Page:
             formats=",".join(STREAMED),
             coverages=[(x, language.percent(x)) for x in sorted(offered)],
             chosen=own,
-            examples=zip(language.texts["example_names"], EXAMPLES, strict=True),
+            examples=zip(language.texts["example_names"], EXAMPLES.items(), strict=True),
             config={
                 "texts": {code: language.texts[code] for code in SCRIPT_TEXTS},
                 "bytes": {"post": limits.body, "table": limits.upload},
@@ -217,49 +238,35 @@ class Page:
             rules = replace(self._engine.rules, coverage=float(coverage) if coverage else None)
         except (ValueError, SgmftError):
             raise Problem("invalid-request", "The field 'coverage' is no share.") from None
-        return TableJob(
-            files["table"].filename or "",
-            files["table"].file,
-            files["pictures"].file if "pictures" in files else None,
-            self.home,
-            language,
-            rules,
-            self._engine.limits.unpacked,
-        )
+        table = files["table"]
+        pictures = files["pictures"].file if "pictures" in files else None
+        given = table.filename or "", table.file, pictures
+        return TableJob(self._engine, self.home, language, rules, *given)
 
     async def _label(self, language: Language, job: TableJob) -> Events:
         """Yield the progress of a job, then its result."""
-        loop, stop, total = asyncio.get_running_loop(), threading.Event(), 0
+        loop = asyncio.get_running_loop()
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        done = 0
 
         def put(event: dict[str, Any] | None) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        def count(rows: int) -> None:
-            nonlocal total
-            total = rows
-            see([])
-
-        def see(predictions: Sequence[Prediction]) -> None:
-            nonlocal done
-            done += len(predictions)
-            job.see(predictions)
+        def count(done: int, total: int) -> None:
             put({"progress": language.texts["predicting"], "done": done, "total": total})
 
         def work() -> None:
             try:
-                labelled = job.run(EnginePredictor(self._engine, loop, stop, see), count)
+                labelled = job.run(count)
                 token = secrets.token_urlsafe(16)
-                loop.call_soon_threadsafe(self._keep, token, labelled.file, stop.is_set())
+                loop.call_soon_threadsafe(self._keep, token, labelled.file, job.stop.is_set())
                 put({"html": labelled.html, "download": f"../tables/{token}"})
             except Exception as error:
-                reason = JobStopped() if stop.is_set() else error
+                reason = JobStopped() if job.stop.is_set() else error
                 put({"html": problem_html(language, _sentence(language, reason))})
             finally:
                 put(None)
 
-        self._stops.add(stop)
+        self._jobs.add(job)
         try:
             if self._turns.locked():
                 yield {"progress": language.texts["in_line"]}
@@ -269,8 +276,8 @@ class Page:
                 while (event := await events.get()) is not None:
                     yield event
         finally:
-            stop.set()
-            self._stops.discard(stop)
+            job.stop.set()
+            self._jobs.discard(job)
 
     def _keep(self, token: str, file: Path, unwanted: bool) -> None:
         """Keep a labelled table for a while."""
