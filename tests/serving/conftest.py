@@ -1,16 +1,15 @@
 """A server, started as a user starts it."""
 
-from __future__ import annotations
-
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 SGMFT = Path(sys.executable).with_name("sgmft")
@@ -24,19 +23,40 @@ class Server:
     address: str = ""
     log: list[str] = field(default_factory=list)
 
-    def post(self, path: str, **what: Any) -> httpx.Response:
+    def post(self, path, **what):
         return httpx.post(self.address + path, timeout=60, **what)
 
-    def get(self, path: str, **what: Any) -> httpx.Response:
+    def get(self, path, **what):
         return httpx.get(self.address + path, timeout=60, **what)
 
+    def connect(self):
+        """A connection without a word on it."""
+        where = urlsplit(self.address)
+        return socket.create_connection((where.hostname, where.port), timeout=30)
 
-def start_server(model: Path, *options: object) -> Server:
+    def counted(self, name):
+        """A number of its /metrics."""
+        lines = self.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    def worker(self):
+        """Its process with the model."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
+
+    def is_ready(self):
+        return self.get("/ready").status_code == 200
+
+    def complaints(self):
+        """Lines of its log that tell of a bug."""
+        return [line for line in self.log if "ERROR" in line or "Traceback" in line]
+
+
+def start_server(model, *options):
     """Returns when the server listens; raises with its words when it ends instead."""
     command = [str(x) for x in (SGMFT, "serve", model, "--port", 0, *options)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     server = Server(process)
-    assert process.stderr is not None
     for line in process.stderr:
         server.log.append(line)
         if " at http://" in line:
@@ -44,22 +64,16 @@ def start_server(model: Path, *options: object) -> Server:
             break
     else:
         raise RuntimeError("".join(server.log))
-
-    def listen() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            server.log.append(line)
-
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=lambda: server.log.extend(process.stderr), daemon=True).start()
     return server
 
 
 @pytest.fixture(scope="session")
-def serving() -> Iterator[Callable[..., Server]]:
+def serving():
     """Starts servers that end with the tests: `serving(model, "--max-posts", 3)`."""
-    started: list[Server] = []
+    started = []
 
-    def start(model: Path, *options: object) -> Server:
+    def start(model, *options):
         started.append(start_server(model, *options))
         return started[-1]
 
@@ -70,6 +84,6 @@ def serving() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="session")
-def server(serving: Callable[..., Server], trained: Path) -> Server:
+def server(serving, trained):
     """Everything by default, with the page."""
     return serving(trained)

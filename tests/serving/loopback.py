@@ -1,16 +1,11 @@
 """Bytes sent to a server on this machine, and what it says to them."""
 
-from __future__ import annotations
-
 import json
 import select
 import socket
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-Address = tuple[str, int]
 SOON = 60.0  # seconds; for what takes a few on an idle machine
 
 
@@ -22,23 +17,23 @@ class Case(NamedTuple):
 
 
 def request(
-    body: bytes = b"",
-    kind: str = "application/json",
-    path: str = "/v1/predict",
+    body=b"",
+    kind="application/json",
+    path="/v1/predict",
     *more: str,
-    method: str = "POST",
+    method="POST",
     length: object = None,
-) -> bytes:
+):
     """Well-formed HTTP around anything; odd characters stand for their UTF-8 or escaped bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Type: {kind}"]
     lines += [f"Content-Length: {len(body) if length is None else length}", *more, "", ""]
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
 
 
-def answer(address: Address, made: Case, seconds: float = 30) -> bytes:
+def answer(server, made):
     """All that the server says to it; b"" where it ends without a word."""
-    found: list[bytes] = []
-    with socket.create_connection(address, timeout=seconds) as client:
+    found = []
+    with server.connect() as client:
         try:
             client.sendall(made.sent)
             if not made.whole and not select.select([client], [], [], 0.05)[0]:
@@ -50,29 +45,24 @@ def answer(address: Address, made: Case, seconds: float = 30) -> bytes:
     return b"".join(found).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def status(received: bytes) -> int:
+def status(received):
     """Of an answer; 0 of none."""
     return int(received[9:12]) if received.startswith(b"HTTP/1.") else 0
 
 
-def document(received: bytes) -> Any:
+def document(received):
     """The JSON of an answer."""
     return json.loads(received.partition(b"\r\n\r\n")[2])
 
 
-def address_of(server: Any) -> Address:
-    """Where a server listens."""
-    where = urlsplit(server.address)
-    return str(where.hostname), int(where.port or 0)
+def problem(received):
+    """The status of an answer, in bytes or as httpx has it, and the kind of problem it tells of."""
+    if isinstance(received, bytes):
+        return status(received), document(received)["type"].removeprefix("/problems/")
+    return received.status_code, received.json()["type"].removeprefix("/problems/")
 
 
-def counted(server: Any, name: str) -> float:
-    """A number of its /metrics."""
-    lines = server.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
-
-
-def until(true: Callable[[], bool], seconds: float = SOON) -> None:
+def until(true, seconds=SOON):
     """Returns when it is true."""
     end = time.monotonic() + seconds
     while not true():

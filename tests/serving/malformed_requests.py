@@ -18,73 +18,29 @@ import video_files
 LISTENER = "http://127.0.0.1:{port}/picture.png"  # to which nobody may connect
 NUMBERS = ("1e999", "5e-324", "-0", "0.5", "1" * 400, "1e-9", "0.9999999999999999", "-1", "2e-308")
 NOT_JSON = (
-    *(
-        "NaN",
-        "-Infinity",
-        "00",
-        "0x1",
-        "1.",
-        "nul",
-        "'a'",
-        "",
-        "undefined",
-        "[,]",
-        "{1: 2}",
-        "9" * 5000,
-    ),
-    *(r'"\ud800"', r'"\udc00\ud800"', r'"\x41"', '"\udcff"', '"\n"', '"', "\ufeff1", "// a"),
+    *("NaN", "-Infinity", "00", "0x1", "1.", "nul", "'a'", "", "undefined", "[,]", "{1: 2}"),
+    *("9" * 5000, r'"\ud800"', r'"\udc00\ud800"', r'"\x41"', '"\udcff"', '"\n"', '"', "\ufeff1"),
+    "// a",
 )
 PLACES = (
-    "/etc/passwd",
-    "/etc/passwd/",
-    "file:///etc/passwd",
-    "../../../../etc/shadow",
-    "\\\\host\\share\\a.png",
-    "data:image/png;base64",
-    "data:,text",
-    "http://[::1",
-    "~/.ssh/id_rsa",
-    LISTENER,
-    LISTENER,
+    *("/etc/passwd", "/etc/passwd/", "file:///etc/passwd", "../../../../etc/shadow", "http://[::1"),
+    *("\\\\host\\share\\a.png", "data:image/png;base64", "data:,text", "~/.ssh/id_rsa"),
+    *(LISTENER, LISTENER),
 )
 HEADERS = (
-    "X-API-Key: \udce4\udcf6",
-    "Authorization: Basic ====",
-    "Accept: text/html;q=\udcff",
-    "Range: bytes=0-",
-    "Expect: 100-continue",
-    "Upgrade: h2c",
+    *("X-API-Key: \udce4\udcf6", "Authorization: Basic ====", "Accept: text/html;q=\udcff"),
+    *("Range: bytes=0-", "Expect: 100-continue", "Upgrade: h2c", "Host: [", "a b: c", ": c"),
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: a",
     "Cookie: " + "a=b; " * 300,
-    "Host: [",
-    "X-Forwarded-For: 127.0.0.1, \udcf0\udc9f",
-    "Content-Encoding: identity",
-    "\u540d: \u503c",
-    "a b: c",
-    ": c",
+    *("X-Forwarded-For: 127.0.0.1, \udcf0\udc9f", "Content-Encoding: identity", "\u540d: \u503c"),
 )
 PATHS = (
-    "/v1/predict/",
-    "/v1/%2e%2e/health",
-    "//v1/predict",
-    "/v1/predict?text=%ff%00",
-    "/problems/%00",
-    "/problems/..%2f..%2fetc%2fpasswd",
-    "/problems/not-json",
-    "/problems/" + "a" * 3000,
-    "/%",
-    "/%zz",
-    "/\udcff",
-    "/openapi.json?" + "&" * 500,
-    "*",
-    "http://127.0.0.1:1/health",
-    "127.0.0.1:1",
-    "/metrics;x",
-    "/v1/explain#x",
-    "",
-    "/docs",
-    "/static/../../etc/passwd",
+    *("/v1/predict/", "/v1/%2e%2e/health", "//v1/predict", "/v1/predict?text=%ff%00", "/%", "/%zz"),
+    *("/problems/%00", "/problems/..%2f..%2fetc%2fpasswd", "/problems/not-json", "/\udcff", "*"),
+    *("/problems/" + "a" * 3000, "/openapi.json?" + "&" * 500, "http://127.0.0.1:1/health", ""),
+    *("127.0.0.1:1", "/metrics;x", "/v1/explain#x", "/docs", "/static/../../etc/passwd"),
 )
+REPEATED = ("a", "#", "@a", "[", "//", "\u200d")
 METHODS = ("GET", "PUT", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT", "PATCH", "get", "POST")
 
 
@@ -117,33 +73,25 @@ def broken_http(rng: random.Random) -> Case:
     good = request(b'{"text": "at home"}')
     chunked = request(b"", "application/json", "/v1/predict", "Transfer-Encoding: chunked")
     chunked = chunked.replace(b"Content-Length: 0\r\n", b"")
-    return Case(
-        rng.choice(
-            (
-                lambda: rng.randbytes(rng.randint(1, 300)),
-                lambda: damaged(good, rng),
-                lambda: good[: rng.randrange(len(good))],
-                lambda: request(b"{}", length=rng.choice((3, 999, -1, "1 1", "9" * 30, "", "1e3"))),
-                lambda: (
-                    chunked + rng.choice((b"zz\r\n{}\r\n", b"ffffffffffffffff\r\n", b"2\r\n{}"))
-                ),
-                lambda: chunked + b"2\r\n{}\r\n" * rng.randint(1, 50),
-                lambda: chunked + b"2;" + b"x" * rng.randint(1, 5000) + b"\r\n{}\r\n0\r\n\r\n",
-                lambda: request(b"{}", "application/json", "/health", "Content-Length: 5"),
-                lambda: request(b"{}", "a", "/", "Transfer-Encoding: gzip, chunked"),
-                lambda: good.replace(
-                    b"HTTP/1.1", rng.choice((b"HTTP/9.9", b"HTTP", b"", b"X/1.1"))
-                ),
-                lambda: good.replace(b"\r\n", rng.choice((b"\n", b"\r", b"\r\n "))),
-                lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * rng.randint(1, 3000),
-                lambda: b"GET /" + b"a" * rng.randint(1, 70_000),
-                lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(200),  # TLS
-                lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(50),
-                lambda: good + damaged(good, rng),  # one behind another
-            )
-        )(),
-        whole=False,
+    kinds = (
+        lambda: rng.randbytes(rng.randint(1, 300)),
+        lambda: damaged(good, rng),
+        lambda: good[: rng.randrange(len(good))],
+        lambda: request(b"{}", length=rng.choice((3, 999, -1, "1 1", "9" * 30, "", "1e3"))),
+        lambda: chunked + rng.choice((b"zz\r\n{}\r\n", b"ffffffffffffffff\r\n", b"2\r\n{}")),
+        lambda: chunked + b"2\r\n{}\r\n" * rng.randint(1, 50),
+        lambda: chunked + b"2;" + b"x" * rng.randint(1, 5000) + b"\r\n{}\r\n0\r\n\r\n",
+        lambda: request(b"{}", "application/json", "/health", "Content-Length: 5"),
+        lambda: request(b"{}", "a", "/", "Transfer-Encoding: gzip, chunked"),
+        lambda: good.replace(b"HTTP/1.1", rng.choice((b"HTTP/9.9", b"HTTP", b"", b"X/1.1"))),
+        lambda: good.replace(b"\r\n", rng.choice((b"\n", b"\r", b"\r\n "))),
+        lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * rng.randint(1, 3000),
+        lambda: b"GET /" + b"a" * rng.randint(1, 70_000),
+        lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(200),  # TLS
+        lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(50),
+        lambda: good + damaged(good, rng),  # one behind another
     )
+    return Case(rng.choice(kinds)(), whole=False)
 
 
 def odd_http(rng: random.Random) -> Case:
@@ -181,21 +129,17 @@ def wrong_json(rng: random.Random) -> Case:
     chosen = rng.sample(names, rng.randint(1, 3))
     text = "{" + ", ".join(f'"{name}": {value(rng)}' for name in chosen) + "}"
     body = text.encode("utf-8", "surrogateescape")
-    odd = rng.randrange(20)
-    if odd == 0:
-        body = damaged(body, rng)
-    elif odd == 1:
-        body = rng.choice((b"[", b'{"text":', b'{"posts":[', b'[{"a":')) * rng.randint(1, 20_000)
-    elif odd == 2:
-        body = b'{"posts": [' + b"1," * rng.randint(1, 50_000) + b"1]}"
-    elif odd == 3:
-        body = text.encode(rng.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace")
-    elif odd == 4:
-        body = b'{"text": "' + rng.choice(("a", "#", "@a", "[", "//", "\u200d")).encode() * 25_000
-        body += b'"}'
-    elif odd == 5:
-        body = json.dumps({f"a{i}": i for i in range(rng.randint(17, 5000))}).encode()
-    return Case(request(body, "application/json", place(rng)))
+    odd = {
+        0: lambda: damaged(body, rng),
+        1: lambda: (
+            rng.choice((b"[", b'{"text":', b'{"posts":[', b'[{"a":')) * rng.randint(1, 20_000)
+        ),
+        2: lambda: b'{"posts": [' + b"1," * rng.randint(1, 50_000) + b"1]}",
+        3: lambda: text.encode(rng.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace"),
+        4: lambda: b'{"text": "' + rng.choice(REPEATED).encode() * 25_000 + b'"}',
+        5: lambda: json.dumps({f"a{i}": i for i in range(rng.randint(17, 5000))}).encode(),
+    }.get(rng.randrange(20), lambda: body)
+    return Case(request(odd(), "application/json", place(rng)))
 
 
 def other_type(rng: random.Random) -> Case:
@@ -249,18 +193,17 @@ def wrong_form(rng: random.Random) -> Case:
 @cache
 def files() -> tuple[bytes, ...]:
     """Small pictures and videos of every kind."""
-    still = [image_files.encoded(image_files.quarters(), x) for x in image_files.FORMATS]
-    moving = [image_files.animated(x) for x in ("GIF", "WEBP", "PNG")]
-    films = [video_files.video(video_files.coloured(4), x) for x in video_files.CODECS]
-    others = [
+    return (
+        *(image_files.encoded(image_files.quarters(), x) for x in image_files.FORMATS),
+        *(image_files.animated(x) for x in ("GIF", "WEBP", "PNG")),
+        *(video_files.video(video_files.coloured(4), x) for x in video_files.CODECS),
         video_files.motion_photo(),
         image_files.turned(image_files.quarters(), 6),
         image_files.bomb(),
         image_files.bomb(8_000, 8_000),
         image_files.grey16([[0, 65535]]),
         image_files.truncated(),
-    ]
-    return (*still, *moving, *films, *others)
+    )
 
 
 def damaged_pictures(rng: random.Random) -> Case:

@@ -1,7 +1,5 @@
 """Normal use of the API: the façade's answers over HTTP, in every form, within the limits."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,26 +1,16 @@
 """Clients that connect and then say nothing, or not all, or that are too many."""
 
-from __future__ import annotations
-
-import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
-from loopback import address_of, document, request, status
+from loopback import document, problem, request, status
 
 LIMIT = 2  # seconds
 ASKED = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def connected(server: Any) -> socket.socket:
-    return socket.create_connection(address_of(server))
-
-
-def heard(client: socket.socket) -> bytes:
+def heard(client):
     """The next answer, a short JSON document, whole."""
     client.settimeout(20)
     received = b""
@@ -31,18 +21,18 @@ def heard(client: socket.socket) -> bytes:
     return received
 
 
-def answered(client: socket.socket) -> int:
+def answered(client):
     """The status of the next answer."""
     return status(heard(client))
 
 
 @pytest.fixture(scope="module")
-def brisk(serving: Callable[..., Any], trained: Path) -> Any:
+def brisk(serving, trained):
     """Waits two seconds for headers, and for the parts of an upload to its page."""
     return serving(trained, "--max-seconds", LIMIT)
 
 
-def read_slowly(client: socket.socket, slowly: bytes) -> bytes:
+def read_slowly(client, slowly):
     """What the server says until it ends a connection on which a byte comes now and then."""
     client.settimeout(0.3)
     received, left = b"", iter(slowly)
@@ -61,38 +51,37 @@ def read_slowly(client: socket.socket, slowly: bytes) -> bytes:
     raise AssertionError("the connection stays open")
 
 
-def test_a_client_that_sends_nothing_is_left_without_a_word(brisk: Any) -> None:
-    with connected(brisk) as client:
+def test_a_client_that_sends_nothing_is_left_without_a_word(brisk):
+    with brisk.connect() as client:
         assert read_slowly(client, b"") == b""
 
 
 @pytest.mark.parametrize("first", [b"P", b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-A: "])
-def test_headers_that_never_end_are_refused(brisk: Any, first: bytes) -> None:
-    with connected(brisk) as client:
+def test_headers_that_never_end_are_refused(brisk, first):
+    with brisk.connect() as client:
         client.sendall(first)
         received = read_slowly(client, b"O" * 100)
-    assert status(received) == 408
-    assert document(received)["type"] == "/problems/too-slow"
+    assert problem(received) == (408, "too-slow")
     assert "headers were not complete after 2 seconds" in document(received)["detail"]
 
 
 @pytest.mark.parametrize(("then", "answer"), [(b"", 0), (b"GET /hea", 408)])
-def test_nor_is_there_more_time_after_an_answer(brisk: Any, then: bytes, answer: int) -> None:
-    with connected(brisk) as client:
+def test_nor_is_there_more_time_after_an_answer(brisk, then, answer):
+    with brisk.connect() as client:
         client.sendall(ASKED)
         assert answered(client) == 200
         client.sendall(then)
         assert status(read_slowly(client, b"")) == answer
 
 
-def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk: Any) -> None:
-    with connected(brisk) as client:
+def test_a_body_that_comes_after_its_answer_keeps_nothing_open(brisk):
+    with brisk.connect() as client:
         client.sendall(ASKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n"))
         assert status(read_slowly(client, b"a" * 100)) == 200
 
 
-def test_a_connection_in_use_stays(brisk: Any) -> None:
-    with connected(brisk) as client:
+def test_a_connection_in_use_stays(brisk):
+    with brisk.connect() as client:
         end = time.monotonic() + 2 * LIMIT
         while time.monotonic() < end:
             client.sendall(ASKED)
@@ -100,8 +89,8 @@ def test_a_connection_in_use_stays(brisk: Any) -> None:
             time.sleep(0.3)
 
 
-def test_a_body_and_its_answer_have_their_own_time(brisk: Any) -> None:
-    with connected(brisk) as client:
+def test_a_body_and_its_answer_have_their_own_time(brisk):
+    with brisk.connect() as client:
         head, _, body = request(b'{"text": "at home"}').partition(b"\r\n\r\n")
         client.sendall(head + b"\r\n")
         time.sleep(0.6 * LIMIT)
@@ -118,8 +107,8 @@ UPLOAD = request(
 
 
 @pytest.mark.slow
-def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
-    with connected(brisk) as client:
+def test_an_upload_that_comes_slowly_comes(brisk):
+    with brisk.connect() as client:
         for part in range(0, len(UPLOAD), len(UPLOAD) // 6):  # over twice the limit
             client.sendall(UPLOAD[part:][: len(UPLOAD) // 6])
             time.sleep(0.4 * LIMIT if part >= UPLOAD.index(b"--b") else 0)
@@ -128,34 +117,32 @@ def test_an_upload_that_comes_slowly_comes(brisk: Any) -> None:
 
 
 @pytest.mark.slow
-def test_an_upload_that_stops_is_refused(brisk: Any) -> None:
-    with connected(brisk) as client:
+def test_an_upload_that_stops_is_refused(brisk):
+    with brisk.connect() as client:
         client.sendall(UPLOAD[:-20])
         received = heard(client)
-    assert status(received) == 408
-    assert document(received)["type"] == "/problems/too-slow"
+    assert problem(received) == (408, "too-slow")
 
 
-def test_more_connections_than_there_may_be(serving: Callable[..., Any], trained: Path) -> None:
+def test_more_connections_than_there_may_be(serving, trained):
     server = serving(trained, "--no-page", "--max-connections", 3)
     with ExitStack() as clients:
-        first, *_ = [clients.enter_context(connected(server)) for _ in "123"]
+        first, *_ = [clients.enter_context(server.connect()) for _ in "123"]
         first.sendall(ASKED)
         assert answered(first) == 200
         for _ in range(3):  # several that come at the same time
-            late = [clients.enter_context(connected(server)) for _ in range(5)]
+            late = [clients.enter_context(server.connect()) for _ in range(5)]
             for received in [read_slowly(client, b"") for client in late]:
-                assert status(received) == 503
-                assert document(received)["type"] == "/problems/busy"
+                assert problem(received) == (503, "busy")
                 assert b"retry-after: 5" in received.lower()
         first.sendall(ASKED)
         assert answered(first) == 200
     assert server.get("/health").status_code == 200
 
 
-def test_nonsense_after_an_early_answer_ends_the_connection(brisk: Any) -> None:
+def test_nonsense_after_an_early_answer_ends_the_connection(brisk):
     head = request(b"", "x", "/nowhere", "Transfer-Encoding: chunked", length=2)
-    with connected(brisk) as client:
+    with brisk.connect() as client:
         client.sendall(head)
         assert answered(client) == 404
         client.sendall(b"no chunk\r\n" * 3)

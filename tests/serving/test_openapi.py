@@ -1,9 +1,6 @@
 """What /openapi.json promises is what the server does, for what schemathesis thinks of."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import schemathesis
@@ -27,15 +24,13 @@ ADDRESSES = [
 
 
 @pytest.fixture(scope="session")
-def described(server: Any) -> Any:
+def described(server):
     return schemathesis.openapi.from_url(f"{server.address}/openapi.json")
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.name.lower())
 @pytest.mark.parametrize(("method", "path"), ADDRESSES, ids=lambda word: word)
-def test_every_answer_is_as_the_document_says(
-    described: Any, method: str, path: str, mode: GenerationMode
-) -> None:
+def test_every_answer_is_as_the_document_says(described, method, path, mode):
     """Statuses, types and shapes; what breaks the document is refused, and nothing is a 500.
 
     What fits it may be refused too: it cannot say what is base64, or how much a model can promise.
@@ -52,7 +47,7 @@ def test_every_answer_is_as_the_document_says(
         suppress_health_check=list(HealthCheck),
     )
     @given(case=address.as_strategy(generation_mode=mode))
-    def check(case: Any) -> None:
+    def check(case):
         unchecked = [positive_data_acceptance]
         if case.media_type != "application/json":  # every value of a form is a text
             unchecked.append(negative_data_rejection)
@@ -61,12 +56,12 @@ def test_every_answer_is_as_the_document_says(
     check()
 
 
-def test_every_address_is_in_the_document(described: Any) -> None:
+def test_every_address_is_in_the_document(described):
     found = [x.ok() for x in described.get_all_operations()]
     assert sorted((x.method.upper(), x.path) for x in found) == sorted(ADDRESSES)
 
 
-def test_every_reference_leads_somewhere(server: Any) -> None:
+def test_every_reference_leads_somewhere(server):
     document = server.get("/openapi.json").json()
     references = _references(document)
     assert any("ImageRequest" in place for place in references)
@@ -76,16 +71,16 @@ def test_every_reference_leads_somewhere(server: Any) -> None:
             found = found[part]
 
 
-def described_with(key: str | None) -> dict[str, Any]:
+def described_with(key):
     """The document of a server that asks for this key."""
     model = SimpleNamespace(labels=("Home", "Work"))
-    engine: Any = SimpleNamespace(model=model, limits=Limits())
+    engine = SimpleNamespace(model=model, limits=Limits())
     app = create_app(engine, key)
     assert app.openapi() == app.openapi()
     return app.openapi()
 
 
-def test_a_key_is_in_the_document_where_there_is_one() -> None:
+def test_a_key_is_in_the_document_where_there_is_one():
     document = described_with("key")
     schemes = document["components"]["securitySchemes"]
     assert {name: x.get("scheme", x.get("name")) for name, x in schemes.items()} == {
@@ -101,7 +96,7 @@ def test_a_key_is_in_the_document_where_there_is_one() -> None:
             assert ("401" in method["responses"]) is not is_open
 
 
-def test_without_a_key_the_document_knows_of_none() -> None:
+def test_without_a_key_the_document_knows_of_none():
     document = described_with(None)
     assert "security" not in str(document)
     found = [x["responses"] for methods in document["paths"].values() for x in methods.values()]
@@ -109,7 +104,7 @@ def test_without_a_key_the_document_knows_of_none() -> None:
     assert not any("401" in responses for responses in found)
 
 
-def _references(value: Any) -> list[str]:
+def _references(value):
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     below = [x for item in items for x in _references(item)]
     own = value.get("$ref") if isinstance(value, dict) else None

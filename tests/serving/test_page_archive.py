@@ -1,27 +1,21 @@
 """A zip of pictures from anyone, unpacked."""
 
-from __future__ import annotations
-
 import io
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sgmft.serving.page.archive import UnsafeZipError, unpack
 
 
-def packed(
-    path: Path, files: dict[str | zipfile.ZipInfo, bytes], kind: int = zipfile.ZIP_DEFLATED
-) -> Path:
+def packed(path, files, kind=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", kind) as into:
         for name, data in files.items():
             into.writestr(name, data)
     return path
 
 
-def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path) -> None:
+def test_a_zip_is_unpacked_with_its_folders(tmp_path):
     source = packed(tmp_path / "a.zip", {"a/b.jpg": b"1", "c.jpg": b"22", "__MACOSX/c.jpg": b"3"})
     assert unpack(source, tmp_path / "to", 100) == 2
     found = {str(x.relative_to(tmp_path / "to")) for x in (tmp_path / "to").rglob("*.*")}
@@ -30,7 +24,7 @@ def test_a_zip_is_unpacked_with_its_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-8"])
-def test_names_that_do_not_say_how_they_are_written_are_read(tmp_path: Path, encoding: str) -> None:
+def test_names_that_do_not_say_how_they_are_written_are_read(tmp_path, encoding):
     name = "图片/火锅.jpg".encode(encoding)
     placeholder = "x" * len(name)
     data = packed(tmp_path / "a.zip", {placeholder: b"1"}).read_bytes()
@@ -39,7 +33,7 @@ def test_names_that_do_not_say_how_they_are_written_are_read(tmp_path: Path, enc
     assert (tmp_path / "to" / "图片" / "火锅.jpg").is_file()
 
 
-def link() -> zipfile.ZipInfo:
+def link():
     entry = zipfile.ZipInfo("link.jpg")
     entry.external_attr = 0o120777 << 16
     return entry
@@ -59,7 +53,7 @@ def link() -> zipfile.ZipInfo:
         ({f"{i}": b"" for i in range(20_001)}, "too-many"),
     ],
 )
-def test_a_dangerous_zip_leaves_nothing(tmp_path: Path, files: Any, kind: str) -> None:
+def test_a_dangerous_zip_leaves_nothing(tmp_path, files, kind):
     (tmp_path / "to").mkdir()
     with pytest.raises(UnsafeZipError) as caught:
         unpack(packed(tmp_path / "a.zip", files), tmp_path / "to", 100_000)
@@ -67,7 +61,7 @@ def test_a_dangerous_zip_leaves_nothing(tmp_path: Path, files: Any, kind: str) -
     assert sorted(x.name for x in tmp_path.rglob("*")) == ["a.zip", "to"]
 
 
-def test_a_zip_that_lies_about_its_sizes_is_no_way_around_the_limit(tmp_path: Path) -> None:
+def test_a_zip_that_lies_about_its_sizes_is_no_way_around_the_limit(tmp_path):
     source = packed(tmp_path / "a.zip", {"a.bin": bytes(range(256)) * 4000})
     size = (256 * 4000).to_bytes(4, "little")
     source.write_bytes(source.read_bytes().replace(size, (500).to_bytes(4, "little")))
@@ -77,10 +71,10 @@ def test_a_zip_that_lies_about_its_sizes_is_no_way_around_the_limit(tmp_path: Pa
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "lzma", "name", "text", "encrypted"])
-def test_a_zip_that_cannot_be_read_is_refused(tmp_path: Path, how: str) -> None:
+def test_a_zip_that_cannot_be_read_is_refused(tmp_path, how):
     kind = zipfile.ZIP_LZMA if how == "lzma" else zipfile.ZIP_DEFLATED
     name = "a场.bin" if how == "name" else "a.bin"
-    files: dict[str | zipfile.ZipInfo, bytes] = {name: bytes(range(256)) * 40}
+    files = {name: bytes(range(256)) * 40}
     data = bytearray(packed(tmp_path / "a.zip", files, kind).read_bytes())
     if how == "cut":
         data = data[: len(data) // 2]

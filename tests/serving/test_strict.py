@@ -1,9 +1,6 @@
 """Nothing that was sent is lost, guessed at or read a million times over: it is refused."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import pytest
 
@@ -17,12 +14,12 @@ TEXT = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nat home\r\n'
 END = b"--x--\r\n"
 
 
-def part(name: str, value: bytes, more: str = "") -> bytes:
+def part(name, value, more=""):
     head = f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
     return head.encode() + value + b"\r\n"
 
 
-def sent(server: Any, body: bytes, kind: str = FORM) -> tuple[int, dict[str, Any]]:
+def sent(server, body, kind=FORM):
     answer = server.post("/v1/predict", content=body, headers={"Content-Type": kind})
     return answer.status_code, answer.json()
 
@@ -43,14 +40,14 @@ def sent(server: Any, body: bytes, kind: str = FORM) -> tuple[int, dict[str, Any
         ),
     ],
 )
-def test_a_form_is_read_whole_or_refused(server: Any, body: bytes, kind: str, words: str) -> None:
+def test_a_form_is_read_whole_or_refused(server, body, kind, words):
     _, problem = sent(server, body)
     assert problem["type"] == f"/problems/{kind}"
     assert words in problem["detail"]
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "undefined", "punycode", "unicode_escape", "rot13"])
-def test_forms_are_in_utf_8_whatever_they_say(server: Any, charset: str) -> None:
+def test_forms_are_in_utf_8_whatever_they_say(server, charset):
     body = part("text", "在家 \\ud800".encode()) + part("id", "é \\ud800".encode()) + END
     status, answer = sent(server, body, f"{FORM}; charset={charset}")
     assert (status, answer) == sent(server, body)
@@ -58,7 +55,7 @@ def test_forms_are_in_utf_8_whatever_they_say(server: Any, charset: str) -> None
 
 
 @pytest.mark.parametrize("edge", ["", '""', "x" * 71, "a{b", "'\\xe4'"])
-def test_a_boundary_is_as_it_should_be(server: Any, edge: str) -> None:
+def test_a_boundary_is_as_it_should_be(server, edge):
     status, problem = sent(server, TEXT + END, f"multipart/form-data; boundary={edge}")
     assert (status, problem["type"]) == (400, "/problems/not-a-form")
 
@@ -75,46 +72,46 @@ def test_a_boundary_is_as_it_should_be(server: Any, edge: str) -> None:
         ({"text": [[]] * 10**6}, "invalid-request"),
     ],
 )
-def test_a_mistake_made_often_is_reported_once(server: Any, body: Any, kind: str) -> None:
+def test_a_mistake_made_often_is_reported_once(server, body, kind):
     status, problem = sent(server, json.dumps(body).encode(), "application/json")
     assert (status, problem["type"]) == (422, f"/problems/{kind}")
     assert len(json.dumps(problem)) < 1000
 
 
-def test_a_form_is_bounded_as_json_is(server: Any) -> None:
+def test_a_form_is_bounded_as_json_is(server):
     for held, kind in ((b"[" + b"[]," * 10**6, "invalid-request"), (b"[", "not-json")):
         _, problem = sent(server, part("posts", held) + END)
         assert problem["type"] == f"/problems/{kind}"
         assert problem["detail"].startswith("The field 'posts'")
 
 
-def test_a_text_may_be_all_brackets(server: Any) -> None:
+def test_a_text_may_be_all_brackets(server):
     posts = [{"text": "home " + "[" * 19_000}] * 64
     assert server.post("/v1/predict", json={"posts": posts}).status_code == 200
 
 
-def test_the_place_of_a_mistake_is_a_json_pointer(server: Any) -> None:
+def test_the_place_of_a_mistake_is_a_json_pointer(server):
     problem = server.post("/v1/predict", json={"posts": [{"a/b~c": 1}]}).json()
     assert problem["errors"][0]["at"] == "/posts/0/a~1b~0c"
 
 
-def test_the_smallest_number_above_zero(server: Any) -> None:
+def test_the_smallest_number_above_zero(server):
     answer = server.post("/v1/predict", json={"text": "home", "coverage": 5e-324})
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/not-possible")
 
 
-def test_no_address_leads_where_its_host_says(server: Any) -> None:
+def test_no_address_leads_where_its_host_says(server):
     answer = server.post("/v1/predict/", headers={"Host": "elsewhere.example"})
     assert answer.status_code == 404
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
-def test_limits_are_numbers(value: float) -> None:
+def test_limits_are_numbers(value):
     with pytest.raises(SgmftError, match="The limit of seconds must be"):
         Limits(seconds=value)
 
 
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 70])
-def test_a_host_that_is_none(host: str) -> None:
+def test_a_host_that_is_none(host):
     with pytest.raises(SgmftError, match=r"host is empty|cannot be listened on"):
         serve_model("nowhere", host, 0, limits=Limits(), rules=Abstention())

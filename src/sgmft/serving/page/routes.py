@@ -68,7 +68,7 @@ SCRIPT_TEXTS = (
 EXAMPLES: dict[str, list[str]] = {
     "和闺蜜来看新片，灯一黑，爆米花先吃完了": ["cinema-1.jpg"],
     "Two more exams and a group project, the blackboard is full again": [
-        *("school-1.jpg", "school-2.jpg")
+        f"school-{number}.jpg" for number in (1, 2)
     ],
     "毛肚涮八秒刚刚好，老板又送了一盘小菜，下次还来": [],
     "": ["travel-1.jpg"],
