@@ -19,10 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from faults import COMPARE, comparison_of, model_of, shards_of
 from sgmft.cli.main import main
@@ -30,48 +29,26 @@ from sgmft.cli.main import main
 SGMFT = str(Path(sys.executable).with_name("sgmft"))
 PICTURED = 30  # one post in so many keeps its picture, for speed
 EPOCHS = ("--preset", "tokens", "--set", "epochs=8", "--set", "width=32", "--set", "patience=0")
-
-
-class Job(NamedTuple):
-    """A command, and what it leaves in its folder."""
-
-    words: Callable[[Path, Path], Sequence[Any]]  # of the inputs' folder and its own
-    result: Callable[[Path], Any]
-
-
-JOBS = {
-    "encode": Job(
-        lambda given, own: ("encode", given / "many.jsonl", "-o", own / "f"),
-        lambda own: shards_of(own / "f"),
-    ),
-    "train": Job(
-        lambda given, own: ("train", given / "few.jsonl", "-o", own / "m", *at(own), *EPOCHS),
-        lambda own: (model_of(own / "m"), shards_of(own / "f")),
-    ),
-    "train-default": Job(
-        lambda given, own: ("train", given / "few.jsonl", "-o", own / "m", *at(own)),
-        lambda own: (model_of(own / "m"), shards_of(own / "f")),
-    ),
-    "predict": Job(
-        lambda given, own: (
-            *("predict", given / "model", given / "many.jsonl"),
-            *("-o", own / "p.csv", *at(own)),
-        ),
-        lambda own: ((own / "p.csv").read_bytes(), shards_of(own / "f")),
-    ),
-    "compare": Job(
-        lambda given, own: (
-            *("compare", given / "few.jsonl", "-o", own / "c", *at(own), *COMPARE),
-            *("--workers", 2),
-        ),
-        lambda own: (comparison_of(own / "c"), shards_of(own / "f")),
+WORDS = {  # of the commands; FEW and MANY are tables, OUT is what each of them writes
+    "encode": ("encode", "MANY", "-o", "FEATURES"),
+    "train": ("train", "FEW", "-o", "OUT", "--features", "FEATURES", *EPOCHS),
+    "train-default": ("train", "FEW", "-o", "OUT", "--features", "FEATURES"),
+    "predict": ("predict", "MODEL", "MANY", "-o", "OUT.csv", "--features", "FEATURES"),
+    "compare": (
+        *("compare", "FEW", "-o", "OUT", "--features", "FEATURES", *COMPARE),
+        *("--workers", "2"),
     ),
 }
 
 
-def at(own: Path) -> tuple[Any, ...]:
-    """The store, in the command's folder."""
-    return ("--features", own / "f")
+def result_of(name, own):
+    """What a command has left in its folder."""
+    out = own / "out"
+    if name == "encode":
+        return shards_of(own / "features")
+    if name == "predict":
+        return out.with_suffix(".csv").read_bytes(), shards_of(own / "features")
+    return (comparison_of if name == "compare" else model_of)(out), shards_of(own / "features")
 
 
 class Ended(NamedTuple):
@@ -86,16 +63,21 @@ class Ended(NamedTuple):
 class Trial:
     """One command in a folder: a calm run, then as many killed ones as asked for."""
 
-    def __init__(self, name: str, given: Path, folder: Path, start: Callable[..., int]) -> None:
-        self.job, self.given, self.folder, self._begin = JOBS[name], given, folder, start
+    def __init__(self, name, given, folder, start):
+        self.name, self.folder, self._begin = name, folder, start
+        self._places = {
+            "FEW": given / "few.jsonl",
+            "MANY": given / "many.jsonl",
+            "MODEL": given / "model",
+        }
         calm = folder / "calm"
         begun = time.monotonic()
         ended = wait(self._start(calm))
         self.seconds = time.monotonic() - begun
         assert ended == 0, (calm / "log").read_text()
-        self.wanted = self.job.result(calm)
+        self.wanted = result_of(name, calm)
 
-    def kill(self, number: int, share: float) -> Ended | None:
+    def kill(self, number, share):
         """Kill at this share of the calm run's time; None where it had ended by then."""
         own = self.folder / str(number)
         process = self._start(own)
@@ -106,18 +88,21 @@ class Trial:
         wait(process)
         begun = len(list(own.rglob("*"))) > 1  # the log
         code = wait(self._start(own))
-        equal = code == 0 and self.job.result(own) == self.wanted
+        equal = code == 0 and result_of(self.name, own) == self.wanted
         left = sum(1 for x in own.rglob(".*") if x.suffix in (".tmp", ".part"))
         if equal:
             shutil.rmtree(own)
         return Ended(begun, code, equal, left)
 
-    def _start(self, own: Path) -> int:
+    def _start(self, own):
         own.mkdir(parents=True, exist_ok=True)
-        return self._begin(list(map(str, self.job.words(self.given, own))), own / "log")
+        places = self._places | {"FEATURES": own / "features", "OUT": own / "out"}
+        places["OUT.csv"] = own / "out.csv"
+        words = [str(places.get(word, word)) for word in WORDS[self.name]]
+        return self._begin(words, own / "log")
 
 
-def spawn(words: list[str], log: Path) -> int:
+def spawn(words, log):
     """Start a command as a user does; the number of its process and group."""
     with log.open("ab") as file:
         process = subprocess.Popen([SGMFT, *words], stdout=file, stderr=file, process_group=0)
@@ -125,7 +110,7 @@ def spawn(words: list[str], log: Path) -> int:
     return process.pid
 
 
-def fork(words: list[str], log: Path) -> int:
+def fork(words, log):
     """Start a command in a copy of this process; the number of its process and group."""
     number = os.fork()
     if number:
@@ -137,7 +122,7 @@ def fork(words: list[str], log: Path) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = ["sgmft", *words]
-    code: Any = 1
+    code = 1
     try:
         main()
         code = 0
@@ -148,7 +133,7 @@ def fork(words: list[str], log: Path) -> int:
         os._exit(code)
 
 
-def load_all() -> None:
+def load_all():
     """Import and warm up what takes long, before there are forks; no threads may be left."""
     import accelerate
     import torch
@@ -163,7 +148,7 @@ def load_all() -> None:
     load_encoder().encode_texts(["家"], True)
 
 
-def wait(number: int, seconds: float | None = None) -> int | None:
+def wait(number, seconds=None):
     """The exit code of a process; None where it goes on after these seconds."""
     end = None if seconds is None else time.monotonic() + seconds
     while end is None or time.monotonic() < end:
@@ -174,10 +159,13 @@ def wait(number: int, seconds: float | None = None) -> int | None:
     return None
 
 
-def make_inputs(folder: Path, posts: int, model: bool) -> None:
+def make_inputs(folder, posts, model):
     """Generated posts, many and few, and a model trained on the few."""
-    run = [SGMFT, "sample", str(folder), "--posts", str(posts), "--seed", "1"]
-    subprocess.run(run, check=True, capture_output=True)
+
+    def run(*words):
+        subprocess.run([SGMFT, *map(str, words)], check=True, capture_output=True)
+
+    run("sample", folder, "--posts", posts, "--seed", 1)
     rows = [json.loads(x) for x in (folder / "posts.jsonl").read_text("utf-8").splitlines()]
     for i, row in enumerate(rows):
         if i % PICTURED and row["text"]:
@@ -186,54 +174,47 @@ def make_inputs(folder: Path, posts: int, model: bool) -> None:
         lines = (json.dumps(row, ensure_ascii=False) for row in some)
         (folder / name).write_text("\n".join(lines) + "\n", "utf-8")
     if model:
-        words = ["train", folder / "few.jsonl", "-o", folder / "model", "--features", "none"]
-        subprocess.run([SGMFT, *words], check=True, capture_output=True)
-
-
-def kill_often(
-    name: str, given: Path, folder: Path, kills: int, seed: int, start: Callable[..., int]
-) -> list[Any]:
-    """The line of a command: see `HEADER`."""
-    rng = random.Random(f"{seed} {name}")
-    trial = Trial(name, given, folder, start)
-    found: list[Ended] = []
-    number = 0
-    while len(found) < kills:
-        number += 1
-        if (ended := trial.kill(number, rng.random())) is not None:
-            found.append(ended)
-            print(f"{name} {len(found)}/{kills}: {ended}", file=sys.stderr, flush=True)
-    return [
-        *(name, kills, sum(one.begun for one in found)),
-        *(sum(one.exit_code == 0 for one in found), sum(one.equal for one in found)),
-        *(sum(one.left for one in found), f"{trial.seconds:.1f}"),
-    ]
+        run("train", folder / "few.jsonl", "-o", folder / "model", "--features", "none")
 
 
 HEADER = ("command", "kills", "had begun to write", "ended well after", "results equal")
 HEADER += ("temporary files left", "seconds of a calm run")
 
 
-def kill_all() -> None:
+def kill_often(name, given, folder, kills, seed, start):
+    """The line of a command: see `HEADER`."""
+    rng = random.Random(f"{seed} {name}")
+    trial, found, number = Trial(name, given, folder, start), [], 0
+    while len(found) < kills:
+        number += 1
+        if (ended := trial.kill(number, rng.random())) is not None:
+            found.append(ended)
+            print(f"{name} {len(found)}/{kills}: {ended}", file=sys.stderr, flush=True)
+    begun, codes, equal, left = zip(*found, strict=True)
+    counts = sum(begun), codes.count(0), sum(equal), sum(left)
+    return [name, kills, *counts, f"{trial.seconds:.1f}"]
+
+
+def kill_all():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("commands", nargs="*", default=list(JOBS), metavar="COMMAND")
+    parser.add_argument("commands", nargs="*", default=list(WORDS), metavar="COMMAND")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--posts", type=int, default=300, help="256 are a shard of features")
     parser.add_argument("--forked", action="store_true", help="without the start of Python")
     parser.add_argument("--folder", help="keep runs that differ there; default a temporary one")
-    asked = parser.parse_args()
-    if asked.forked:
+    options = parser.parse_args()
+    if options.forked:
         load_all()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(asked.folder or temporary)
-        make_inputs(folder / "given", asked.posts, "predict" in asked.commands)
+        folder = Path(options.folder or temporary)
+        make_inputs(folder / "given", options.posts, "predict" in options.commands)
         print("|", " | ".join(HEADER), "|")
         print("|", " | ".join("---" for _ in HEADER), "|", flush=True)
-        for name in asked.commands:
-            start = fork if asked.forked else spawn
-            given, own = folder / "given", folder / name
-            line = kill_often(name, given, own, asked.kills, asked.seed, start)
+        for name in options.commands:
+            start = fork if options.forked else spawn
+            places = folder / "given", folder / name
+            line = kill_often(name, *places, options.kills, options.seed, start)
             print("|", " | ".join(map(str, line)), "|", flush=True)
 
 

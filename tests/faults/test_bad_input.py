@@ -4,8 +4,8 @@ from pathlib import Path
 
 import fuzz
 import pytest
+from bad_input.contents import TARGETS
 from bad_input.engines import hypothesis, mutation
-from bad_input.targets import TARGETS
 
 FOUND = sorted(path for path in (Path(__file__).parent / "found").glob("*/*"))
 
@@ -19,16 +19,16 @@ def test_past_findings_stay_fixed(path):
 class Cases:
     """Counts, and lets every exception through."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name):
         self.target = TARGETS[name]
         self.accepted = self.refused = 0
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data):
         outcome = self.target.check(data)
         self.accepted += outcome.accepted
         self.refused += outcome.refused.total()
 
-    def end(self) -> None:
+    def end(self):
         """Do nothing: there is no process to end."""
 
 

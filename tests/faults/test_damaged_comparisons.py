@@ -1,7 +1,5 @@
 """Damaged files of a comparison are named, and their work is done again."""
 
-from pathlib import Path
-
 import pytest
 
 from faults import comparison_of
@@ -19,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("tiny")
 def compare(table, tmp_path):
     """Runs a comparison, in the same folder each time; the folder."""
 
-    def run(**options: object) -> Path:
+    def run(**options):
         asked = {"encoder": "tiny", "seeds": 1, "trials": 2, "epochs": 2, "workers": 1}
         plan = make_plan("1", "", "linear-probe,unis-mmc", **asked, **options)
         folder = tmp_path / "c"

@@ -25,14 +25,14 @@ FILES = ("config.json", "model.safetensors", "held_out.safetensors")
 
 
 @pytest.fixture(scope="module")
-def saved(tiny, small_posts, tmp_path_factory) -> Path:
+def saved(tiny, small_posts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged") / "model"
     tiny(preset="default").fit(small_posts).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def model(saved, tmp_path) -> Path:
+def model(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
@@ -57,7 +57,7 @@ def test_a_flipped_bit_or_a_cut_is_named(model, name):
     SemanticLocator.from_pretrained(model)
 
 
-def is_same_json(one: bytes, other: bytes) -> bool:
+def is_same_json(one, other):
     try:
         return bool(json.loads(one) == json.loads(other))
     except ValueError:
@@ -105,7 +105,7 @@ def test_killed_between_the_files_of_a_model_and_run_again(table, tiny, tmp_path
 
 
 @pytest.fixture
-def exported(tmp_path) -> Path:
+def exported(tmp_path):
     """The files of an exported model as far as the manifest looks at them."""
     folder = tmp_path / "exported"
     folder.mkdir()
@@ -136,7 +136,7 @@ def test_a_damaged_file_of_an_export_is_named(exported, name):
         Manifest.read(exported)
 
 
-def test_a_seal_is_of_what_json_reads_back():
+def test_a_checksum_is_of_what_json_reads_back():
     values = {"b": (1, 2.5), "a": {2: "x", 10: None}, "ü": "\ud800"}
     read = json.loads(json.dumps(with_checksum(values)))
     assert checksum_matches(read) and next(iter(read)) == "digest"

@@ -1,9 +1,7 @@
-"""A disk that is full or read-only: a sentence with the cure, nothing half, then the same end."""
+"""A disk that is full or read-only: a sentence with the fix, nothing half, then the same end."""
 
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,67 +11,38 @@ from small_tables import table as table
 
 pytestmark = pytest.mark.usefixtures("tiny")
 EPOCHS = ("--preset", "elements", "--set", "epochs=3", "--set", "width=16", "--set", "heads=2")
+STORE, TINY = ("--features", "STORE"), ("--encoder", "tiny")
+JOBS = {  # words, of which TO is the disk, and what each command leaves on it
+    "encode": (("encode", "TABLE", "-o", "TO/f", *TINY), "f"),
+    "train": (("train", "TABLE", "-o", "TO/m", *TINY, *STORE), "m"),
+    "train in epochs": (("train", "TABLE", "-o", "TO/m", *TINY, *STORE, *EPOCHS), "m"),
+    "train, store": (("train", "TABLE", "-o", "MODEL", *TINY, "--features", "TO/f"), "f"),
+    "predict": (("predict", "GIVEN", "TABLE", "-o", "TO/p.csv", *STORE), "p.csv"),
+    "predict, parquet": (("predict", "GIVEN", "TABLE", "-o", "TO/p.parquet", *STORE), "p.parquet"),
+    "compare": (("compare", "TABLE", "-o", "TO/c", *TINY, *STORE, *COMPARE, "--workers", "1"), "c"),
+    "sample": (("sample", "TO/s", "--posts", "20"), "s/posts.jsonl"),
+}
+READ = {"f": shards_of, "m": model_of, "c": comparison_of}
 
 
 @pytest.fixture
-def jobs(table, small_model, tmp_path) -> dict[str, tuple[Callable[..., tuple[Any, ...]], Any]]:
-    """Each command with its output in a folder, and what it leaves there."""
+def words(job, table, small_model, tmp_path):
+    """The command of a job with its output in a folder."""
     small_model.save_pretrained(tmp_path / "given")
-    store = ("--features", tmp_path / "store")
-    tiny = ("--encoder", "tiny")
-    return {
-        "encode": (lambda to: ("encode", table, "-o", to / "f", *tiny), shards_at("f")),
-        "train": (lambda to: ("train", table, "-o", to / "m", *tiny, *store), model_at("m")),
-        "train in epochs": (
-            lambda to: ("train", table, "-o", to / "m", *tiny, *store, *EPOCHS),
-            model_at("m"),
-        ),
-        "train, store": (
-            lambda to: ("train", table, "-o", tmp_path / "m2", *tiny, "--features", to / "f"),
-            shards_at("f"),
-        ),
-        "predict": (
-            lambda to: ("predict", tmp_path / "given", table, "-o", to / "p.csv", *store),
-            lambda to: (to / "p.csv").read_bytes(),
-        ),
-        "predict, parquet": (
-            lambda to: ("predict", tmp_path / "given", table, "-o", to / "p.parquet", *store),
-            lambda to: (to / "p.parquet").read_bytes(),
-        ),
-        "compare": (
-            lambda to: ("compare", table, "-o", to / "c", *tiny, *store, *COMPARE, "--workers", 1),
-            lambda to: comparison_of(to / "c"),
-        ),
-        "sample": (
-            lambda to: ("sample", to / "s", "--posts", 20),
-            lambda to: (to / "s" / "posts.jsonl").read_bytes(),
-        ),
-    }
+    places = {"TABLE": table, "STORE": tmp_path / "store", "GIVEN": tmp_path / "given"}
+    places["MODEL"] = tmp_path / "m2"
+    return lambda to: [
+        to / word[3:] if word.startswith("TO/") else places.get(word, word) for word in JOBS[job][0]
+    ]
 
 
-def shards_at(name: str) -> Callable[[Path], Any]:
-    return lambda to: shards_of(to / name)
-
-
-def model_at(name: str) -> Callable[[Path], Any]:
-    return lambda to: model_of(to / name)
-
-
-JOBS = (
-    "encode",
-    "train",
-    "train in epochs",
-    "train, store",
-    "predict",
-    "predict, parquet",
-    "compare",
-    "sample",
-)
+def result(job, to):
+    name = JOBS[job][1]
+    return READ.get(name, Path.read_bytes)(to / name)
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_full_disk(job, jobs, tmp_path, monkeypatch, capsys):
-    words, result = jobs[job]
+def test_a_full_disk(job, words, tmp_path, monkeypatch, capsys):
     calm = tmp_path / "calm"
     assert command(monkeypatch, *words(calm)) == 0
     refused = 0
@@ -92,11 +61,11 @@ def test_a_full_disk(job, jobs, tmp_path, monkeypatch, capsys):
             filler.unlink()
         assert refused
         assert command(monkeypatch, *words(disk)) == 0
-        assert result(disk) == result(calm)
+        assert result(job, disk) == result(job, calm)
         assert not list(disk.rglob(".*.tmp")) and not list(disk.rglob(".*.part"))
 
 
-def assert_nothing_half(disk: Path) -> None:
+def assert_nothing_half(disk):
     assert not list(disk.rglob(".*.tmp")) and not list(disk.rglob(".*.part"))
     for name in ("p.csv", "p.parquet", "m/config.json", "c/report.html"):
         assert not (disk / name).exists()
@@ -105,8 +74,7 @@ def assert_nothing_half(disk: Path) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_read_only_disk(job, jobs, tmp_path, monkeypatch, capsys):
-    words, result = jobs[job]
+def test_a_read_only_disk(job, words, tmp_path, monkeypatch, capsys):
     with mounted(tmp_path / "disk") as change:
         disk = tmp_path / "disk"
         change("ro")
@@ -116,4 +84,4 @@ def test_a_read_only_disk(job, jobs, tmp_path, monkeypatch, capsys):
         assert "Read-only file system" in said[-1] and "another folder" in said[-1]
         change("rw")
         assert command(monkeypatch, *words(disk)) == 0
-        assert result(disk)
+        assert result(job, disk)

@@ -3,7 +3,6 @@
 import shlex
 import signal
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -85,7 +84,7 @@ def test_compare_ends_with_its_processes(start, sample, store, tmp_path):
     assert not [name for name in file_names(tmp_path / "c") if name.startswith(".")]
 
 
-def wait_for_workers(process, folder: Path) -> list[psutil.Process]:
+def wait_for_workers(process, folder):
     """Until both have begun to work: each has loaded what it needs."""
     while process.poll() is None:
         found = psutil.Process(process.pid).children(recursive=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bad_input.target import Target
+    pass
 
 _HERE = Path(__file__).resolve()
 sys.path[:0] = [str(_HERE.parents[3] / "src"), str(_HERE.parents[2]), str(_HERE.parents[1])]
@@ -35,7 +35,7 @@ ENOUGH = 5  # findings, after which there is nothing new
 class Run:
     """Counts the outcomes of the cases of one target."""
 
-    def __init__(self, target: Target, engine: str, folder: Path) -> None:
+    def __init__(self, target, engine, folder):
         self.target, self.engine, self.folder = target, engine, folder
         self.cases = self.accepted = 0
         self.refused: Counter[str] = Counter()
@@ -44,7 +44,7 @@ class Run:
         self._current = os.open(folder / "current", os.O_RDWR | os.O_CREAT)
         self._stderr = os.fstat(2).st_size
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data):
         """Run one case."""
         os.pwrite(self._current, data, 0)
         os.ftruncate(self._current, len(data))
@@ -60,7 +60,7 @@ class Run:
         self.accepted += outcome.accepted
         self.refused += outcome.refused
 
-    def _check_side_effects(self, seconds: float) -> None:
+    def _check_side_effects(self, seconds):
         from bad_input.target import promise
 
         self.slowest = max(self.slowest, seconds)
@@ -69,7 +69,7 @@ class Run:
             before, self._stderr = self._stderr, os.fstat(2).st_size
             promise(before == self._stderr, "wrote to standard error")
 
-    def _found(self, data: bytes, error: Exception) -> None:
+    def _found(self, data, error):
         frames = traceback.extract_tb(error.__traceback__)
         where = [frame for frame in frames if frame.name not in ("promise", "one_line")][-1]
         key = f"{type(error).__name__} in {Path(where.filename).name}, line {where.lineno}"
@@ -85,7 +85,7 @@ class Run:
             self.end()
             os._exit(0)
 
-    def end(self) -> None:
+    def end(self):
         """Write the outcome."""
         faulthandler.cancel_dump_traceback_later()
         outcome = {
@@ -99,7 +99,7 @@ class Run:
         (self.folder / "outcome.json").write_text(json.dumps(outcome, ensure_ascii=False), "utf-8")
 
 
-def main() -> None:
+def main():
     """Run it."""
     name, engine, cases, seed, first, folder = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
@@ -109,8 +109,8 @@ def main() -> None:
 
         with atheris.instrument_imports(include=["sgmft"]):
             pass
+    from bad_input.contents import TARGETS
     from bad_input.engines import ENGINES
-    from bad_input.targets import TARGETS
 
     target = TARGETS[name]
     for data in target.seeds():  # what is imported at first use is now there

@@ -1,27 +1,52 @@
-"""Tables: any bytes are posts, each row with its reason if it is bad, or one sentence."""
+"""Tables: any bytes are posts, each row with its reason if it is bad, or one sentence.
 
+Rows that were read are written again in one of the formats, and keep their values.
+"""
+
+import atexit
 import csv
 import io
+import json
+import math
 import re
+import shutil
+import tempfile
+import zlib
 from collections import Counter
-from functools import partial
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
-from bad_input import table_seeds
-from bad_input.folder import table_folder
-from bad_input.round_trip import written_and_read
-from bad_input.target import Outcome, Target, one_line, promise
-from bad_input.watch import watched
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bad_input.target import Outcome, Target, one_line, promise, watched
 
-from sgmft.data.posts import Attachment, Post
-from sgmft.data.tables import iter_posts
+from sgmft.data.posts import Attachment
+from sgmft.data.tables import iter_posts, open_table, open_writer
+from sgmft.data.tables.cells import to_json, to_plain
 from sgmft.errors import SgmftError
 
 MOST = 2000  # posts of one table: a few bytes of Parquet may say that there are a billion
 
 
-def check_table(data: bytes, suffix: str) -> Outcome:
+@cache
+def table_folder():
+    """Return the folder of this process, which is removed at its end."""
+    outer = Path(tempfile.mkdtemp(prefix="sgmft-bad-input-")).resolve()
+    atexit.register(shutil.rmtree, outer, ignore_errors=True)
+    folder = outer / "posts"
+    folder.mkdir()
+    (outer / "secret.png").write_bytes(b"secret")
+    (folder / "a.png").write_bytes(b"a picture")
+    (folder / "out").symlink_to(outer)
+    (folder / "out.png").symlink_to(outer / "secret.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    return folder
+
+
+def check_table(data, suffix):
     """Read `data` as a table of that kind, hold the posts against it, and write them again."""
     folder = table_folder()
     path = folder / f"posts{suffix}"
@@ -33,7 +58,7 @@ def check_table(data: bytes, suffix: str) -> Outcome:
             message = str(error).replace(f"{folder}/", "")
             promise(path.name in message, f"a message names no file: {message!r}")
             return Outcome(refused=Counter([one_line(message)]))
-    refused: Counter[str] = Counter()
+    refused = Counter()
     for post in posts:
         _check_post(post, folder)
         if post.error is not None:
@@ -45,7 +70,7 @@ def check_table(data: bytes, suffix: str) -> Outcome:
     return Outcome(len(posts) - sum(refused.values()), refused)
 
 
-def _check_post(post: Post, folder: Path) -> None:
+def _check_post(post, folder):
     for text in (post.text, post.id or "", post.label or "", post.user or ""):
         text.encode()  # nothing behind a table need fear a lone surrogate
     promise(post.place.isprintable(), f"a place is no printable line: {post.place!r}")
@@ -57,7 +82,7 @@ def _check_post(post: Post, folder: Path) -> None:
         promise(inside, f"a picture lies outside the folder: {file}")
 
 
-def _is_inside(file: Path, folder: Path) -> bool:
+def _is_inside(file, folder):
     """Whether whoever opens the file would open one below the folder, or none at all."""
     try:
         return file.resolve().is_relative_to(folder)
@@ -65,7 +90,7 @@ def _is_inside(file: Path, folder: Path) -> bool:
         return True
 
 
-def _count_lines(data: bytes, posts: list[Post]) -> None:
+def _count_lines(data, posts):
     """JSON lines: a post for each line that is not blank."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return
@@ -74,7 +99,7 @@ def _count_lines(data: bytes, posts: list[Post]) -> None:
     promise(len(posts) == len(lines), f"{len(lines)} lines gave {len(posts)} posts")
 
 
-def _count_cells(data: bytes, posts: list[Post], marks: str = ",;\t") -> None:
+def _count_cells(data, posts, marks=",;\t"):
     """Delimited text: every cell of every record stands in the row of its post."""
     try:
         text = data.decode("utf-8-sig")
@@ -90,18 +115,186 @@ def _count_cells(data: bytes, posts: list[Post], marks: str = ",;\t") -> None:
     promise(False, f"not all cells came back: {found!r:.300}")
 
 
-def _count_nothing(data: bytes, posts: list[Post]) -> None:
+def _count_nothing(data, posts):
     """Nothing is known of how many rows there must be."""
+
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def written_and_read(rows, data, folder):
+    """Write rows in a format that depends on `data`, read that, and compare."""
+    columns = list(dict.fromkeys([*(name for row in rows for name in row), "error"]))
+    suffix = FORMATS[zlib.crc32(data) % len(FORMATS)]
+    path = folder / f"again{suffix}"
+    given = list(rows)
+    with watched(folder):
+        with open_writer(path, columns) as writer:
+            writer.write(given)
+        read = [row.values for row in open_table(path).rows]
+    promise(len(read) == len(given), f"{suffix}: {len(given)} rows were written, {len(read)} read")
+    for before, after in zip(given, read, strict=True):
+        promise(len(after) == len(columns), f"{suffix}: {len(columns)} columns, {len(after)} read")
+        for name, cell in zip(columns, after.values(), strict=True):
+            held = to_plain(before.get(name))
+            promise(
+                _same(held, cell, suffix), f"{suffix}: {name!r} was {held!r:.200}, is {cell!r:.200}"
+            )
+
+
+def _same(held, read, suffix):
+    if suffix in (".csv", ".tsv"):
+        return (read or "") == ("" if held is None else _as_text(held))
+    if suffix == ".jsonl":
+        return to_json(read) == to_json(held)
+    return read == held or read == _as_text(held) or _is_same_number(held, read)
+
+
+def _as_text(value):
+    if isinstance(value, (bool, list, dict)):
+        return to_json(value)
+    return value if isinstance(value, str) else str(value)
+
+
+def _is_same_number(held, read):
+    if isinstance(held, list) and isinstance(read, list) and len(held) == len(read):
+        return all(x == y or _is_same_number(x, y) for x, y in zip(held, read, strict=True))
+    numbers = isinstance(held, (int, float)) and isinstance(read, (int, float))
+    return bool(numbers and math.isclose(held, read, rel_tol=0))
+
+
+_CSV = (
+    'text,image,id,label,user\n在电影院看电影,a.png,1,Cinema,u1\n"a ""b"", c",a.png|d/b.png,2,,\n',
+    'text;images\r\n"two\r\nlines";["a.png", "b.png"]\r\n\r\n家;\r\n',
+    "Text , file_name,column 3\na,a.png\nb,c,d,e,f\n",
+)
+_RECORDS = (
+    {"text": "回家", "image": "a.png", "id": 1, "label": "Home", "user": "u"},
+    {"text": "a", "images": ["a.png", "d/b.png", None], "id": "x", "label": ["School"]},
+    {"text": 7.0, "image": {"path": "a.png", "bytes": None}, "more": {"a": [1, {"b": 2.5}]}},
+    {"text": None, "file_name": "a.png|b.png", "label": True, "day": "2024-01-01"},
+)
+_TASKS = (
+    {
+        "id": 1,
+        "data": {"text": "a", "image": "/data/local-files/?d=d/a.png", "row": 1},
+        "annotations": [
+            {"result": [{"from_name": "place", "value": {"choices": ["Home"]}}]},
+            {"was_cancelled": True, "result": []},
+        ],
+    },
+    {
+        "id": 2,
+        "data": {"text": "b", "images": ["http://x/data/upload/1/b.png"], "id": "p2", "place": "?"},
+        "annotations": [
+            {"result": [{"from_name": "place", "value": {"choices": ["Work", "Home"]}}]},
+            {"result": [{"from_name": "other", "value": {"choices": ["x"]}}]},
+        ],
+    },
+)
+_MIN = (
+    {"id": 1, "text": "a", "image": "/data/upload/2/a.png", "choice": "Home", "annotation_id": 1},
+    {"id": 1, "text": "a", "choice": {"choices": ["Work", "Home"]}, "annotation_id": 2},
+    {"id": 2, "text": "b", "choice": {"choices": []}, "annotation_id": 3, "row": 4},
+)
+WORDS = (
+    *(b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r", b"\r\n", b"\0", b"\x1b[2J", b" ", b"="),
+    *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff", b"\xed\xa0\x80", "。".encode("gb18030")),
+    *("\u2028".encode(), "\x85".encode(), "\u202e".encode(), "家\U0001f600".encode()),
+    *(b"text", b"image", b"images", b"file_name", b"id", b"label", b"user", b"column 1", b"error"),
+    *(b"../", b"/etc/passwd", b"out/secret.png", b"out.png", b"loop.png/x", b"..", b"."),
+    *(b"http://x.cn/", b"data:,", b"file:///", b"C:\\", b"\\..\\", b"~", b"%00", b"%2e%2e/"),
+    *(b"/data/local-files/?d=", b"/data/upload/1/", b"s3://b/data/upload/"),
+    *(b"[", b"]", b"{", b"}", b":", b"null", b"true", b"NaN", b"-Infinity", b"1e999", b"-0.0"),
+    *(
+        rb"\ud800",
+        rb"\udc00",
+        rb"\u0000",
+        rb"\n",
+        b"9" * 30,
+        b"9" * 4400,
+        b"[" * 400,
+        b'{"a":' * 400,
+    ),
+    *(
+        b'"data":{',
+        b'"annotations":[',
+        b'"result":[',
+        b'"value":{"choices":[',
+        b'"annotation_id":1',
+    ),
+    *(b"a" * 300, b"d/" * 2100, b"annotation_id,annotator,lead_time"),
+)
+
+
+@cache
+def seeds(suffix):
+    """Tables as bytes, for files that end in `suffix`."""
+    if suffix == ".parquet":
+        return _parquet()
+    if suffix == ".jsonl":
+        return [_lines(_RECORDS), _lines(_RECORDS[:2]) + b"\n\n[1]\n{", _deep(b"\n", b"")]
+    if suffix == ".json":
+        lists = [list(_RECORDS), [*_TASKS, _TASKS[0]], list(_MIN), _RECORDS[0], [1, "a", None, {}]]
+        texts = [json.dumps(x, ensure_ascii=False).encode() for x in lists]
+        return [*texts, _deep(b",", b"[") + b"]"]
+    texts = [x.replace(",", "\t") if suffix == ".tsv" else x for x in _CSV]
+    return [
+        *(text.encode() for text in texts),
+        *(texts[0].encode(code) for code in ("utf-8-sig", "gb18030", "utf-16")),
+        *(text.encode() + "家".encode()[:2] + text.encode() for text in texts[:1]),
+    ]
+
+
+def _lines(records):
+    return b"\n".join(json.dumps(x, ensure_ascii=False).encode() for x in records)
+
+
+def _deep(between, before):
+    """Records with lists in lists, as many as one may and more."""
+    deep = (b'{"text":"a","x":' + b"[" * n + b"]" * n + b"}" for n in (60, 200, 480, 900, 2000))
+    return before + between.join(deep)
+
+
+def _parquet():
+    when = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    columns = {
+        "text": ["a", None, "家", "d"],
+        "image": [["a.png", "b.png"], [], None, ["c.png"]],
+        "id": [7.0, 8.5, None, float("nan")],
+        "label": [True, None, False, True],
+    }
+    odd = {
+        "text": ["a", "b"],
+        "image": [{"bytes": None, "path": "a.png"}, {"bytes": b"x", "path": None}],
+        "day": [date(2024, 1, 1), None],
+        "when": [when, when],
+        "cost": [Decimal("1.50"), None],
+        "raw": [b"\xff", b"text"],
+    }
+    kinds = {
+        "text": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "ns": pa.array([1, 2**60, None], pa.timestamp("ns", "UTC")),
+        "long": pa.array([2**62, -(2**62), 0], pa.duration("s")),
+        "map": pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+        "half": pa.array([1, 2, 3], pa.uint64()),
+        "time": pa.array([1, 2, 3], pa.time64("us")),
+    }
+    tables = [pa.table(columns), pa.table(odd), pa.table(kinds), pa.table({"text": ["a"] * 50})]
+    return [_file(table, code) for table in tables for code in ("NONE", "SNAPPY")] + [
+        _file(tables[0], code) for code in ("ZSTD", "GZIP", "LZ4", "BROTLI")
+    ]
+
+
+def _file(table, compression):
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression=compression)
+    return buffer.getvalue()
 
 
 _COUNTS = {".csv": _count_cells, ".tsv": partial(_count_cells, marks="\t"), ".jsonl": _count_lines}
 
 TABLES = [
-    Target(
-        f"tables {suffix}",
-        partial(check_table, suffix=suffix),
-        partial(table_seeds.seeds, suffix),
-        table_seeds.WORDS,
-    )
+    Target(f"tables {suffix}", partial(check_table, suffix=suffix), partial(seeds, suffix), WORDS)
     for suffix in (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 ]

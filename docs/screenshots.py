@@ -1,8 +1,8 @@
 """Pictures of the page for the documentation, with a model and posts that `sgmft sample` makes.
 
-    python tests/serving/screenshots.py docs/ [--model model/ --posts posts/]
-
-Without a model, one is trained on 420 generated posts first; that takes some minutes.
+sgmft sample posts/ --posts 420
+sgmft train posts/posts.jsonl -o model/
+python docs/screenshots.py docs/ posts/ model/
 """
 
 from __future__ import annotations
@@ -10,37 +10,34 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from browser import Visit, chromium
 from PIL import Image
 
-from conftest import SGMFT, start_server
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serving"))
+from browser import Visit, chromium
+
+from conftest import start_server
 
 ROWS = 60
 
 
 def main() -> None:
+    """Take them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("docs", type=Path)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--posts", type=Path, help="the folder that `sgmft sample` wrote")
+    parser.add_argument("posts", type=Path, help="the folder that `sgmft sample` wrote")
+    parser.add_argument("model", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model, posts = options.model, options.posts
-        if model is None or posts is None:
-            model, posts = folder / "model", folder / "sample"
-            subprocess.run([SGMFT, "sample", posts, "--posts", "420"], check=True)
-            subprocess.run([SGMFT, "train", posts / "posts.jsonl", "-o", model], check=True)
-        server = start_server(model)
-        try:
-            take(server.address, *table_of(posts, folder), options.docs)
-        finally:
-            server.process.kill()
+    server = start_server(options.model)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            take(server.address, *table_of(options.posts, Path(folder)), options.docs)
+    finally:
+        server.process.kill()
 
 
 def table_of(posts: Path, folder: Path) -> tuple[Path, Path]:

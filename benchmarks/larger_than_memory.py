@@ -1,4 +1,4 @@
-"""A training on more features than the process may have memory: `python larger_than_memory.py`.
+"""A training on more features than memory: `python benchmarks/larger_than_memory.py`.
 
 Features of made-up posts are written to a store. A first training, on few of them, shows what the
 process needs whatever the number of posts. Then its memory is limited (RLIMIT_DATA: everything but
