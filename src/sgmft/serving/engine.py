@@ -1,7 +1,5 @@
 """The queue of requests, and the process with the model that answers them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import multiprocessing
@@ -13,10 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving import worker
@@ -24,9 +23,6 @@ from sgmft.serving.limits import Limits, Places
 from sgmft.serving.problems import Problem
 from sgmft.serving.responses import ServedModel
 from sgmft.serving.worker import WorkItem
-
-if TYPE_CHECKING:
-    from sgmft.evaluation.explain.explanation import Explanation
 
 _log = logging.getLogger("sgmft")
 

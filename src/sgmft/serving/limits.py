@@ -1,7 +1,5 @@
 """Limits of one request, and of all of them together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

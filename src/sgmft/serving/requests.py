@@ -118,23 +118,15 @@ async def parse_request(request: Request, limits: Limits, single: type[OnePost])
         body = await request.body()
         return await asyncio.to_thread(lambda: _validate(_parse(body, limits), limits, single, {}))
     files: dict[str, list[Attachment]] = {}
-    async with open_form(request, limits.posts * limits.pictures, limits.body) as form:
-        for name, file in form.files:
+    most = limits.posts * limits.pictures
+    async with open_form(request, most, limits.body) as (fields, given):
+        for name, file in given:
             files.setdefault(name, []).append(Attachment(await file.read(), file.filename or ""))
-    return await asyncio.to_thread(_from_form, form.fields, files, limits, single)
+    return await asyncio.to_thread(_from_form, fields, files, limits, single)
 
 
-class StrictForm(NamedTuple):
-    """The content of a form.
-
-    Attributes:
-        fields: the texts, by name.
-        files: the files with the names of their fields, of which several may have the same; a
-            file's own name may be "".
-    """
-
-    fields: dict[str, str]
-    files: list[tuple[str, UploadFile]]
+# Texts by the names of their fields; files, each with its field's, which several may share.
+Form = tuple[dict[str, str], list[tuple[str, UploadFile]]]
 
 
 class _Parser(MultiPartParser):
@@ -146,7 +138,7 @@ class _Parser(MultiPartParser):
 
 
 @asynccontextmanager
-async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIterator[StrictForm]:
+async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIterator[Form]:
     """Read the form in the body; its larger files are on disk, without a name, until the end.
 
     Args:
@@ -169,20 +161,21 @@ async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIt
         parts = await parser.parse()
     except MultiPartException as error:
         raise Problem("not-a-form", error.message) from None
-    form = StrictForm({}, [])
+    fields: dict[str, str] = {}
+    files: list[tuple[str, UploadFile]] = []
     try:
         for name, value in parts.multi_items():
             name = _decode(name, "The name of a field")
             if isinstance(value, UploadFile):
                 value.filename = _decode(value.filename or "", "The name of a file")[:100]
-                form.files.append((name, value))
-            elif name in form.fields:
+                files.append((name, value))
+            elif name in fields:
                 raise Problem("invalid-request", f"The form has the field {name[:80]!r} twice.")
             else:
-                form.fields[name] = _decode(value, f"The field {name[:80]!r}")
+                fields[name] = _decode(value, f"The field {name[:80]!r}")
         if not parser.complete:
             raise Problem("not-a-form", "It is cut off: its last boundary is missing.")
-        yield form
+        yield fields, files
     finally:
         await parts.close()
 

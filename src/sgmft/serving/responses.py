@@ -1,7 +1,5 @@
 """The JSON of responses, as models of the OpenAPI document."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,27 +1,22 @@
 """The worker process: it holds the model, and knows nothing of the web."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
-from sgmft.locator.prediction import Prediction
+from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.serving.responses import ServedModel
 from sgmft.utils.signals import SIGNALS, end_with_parent
-
-if TYPE_CHECKING:
-    from sgmft.evaluation.explain.explanation import Explanation
-    from sgmft.locator.prediction import Predictor
 
 _predictor: Predictor | None = None
 

@@ -31,22 +31,10 @@ from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
 from sgmft.serving.limits import Places
-from sgmft.serving.page.language import (
-    LANGUAGES,
-    Language,
-    get_language,
-    problem_html,
-    result_html,
-)
+from sgmft.serving.page.language import LANGUAGES, Language, get_language, problem_html, result_html
 from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
 from sgmft.serving.problems import Problem
-from sgmft.serving.requests import (
-    ExplainedPost,
-    ParsedRequest,
-    StrictForm,
-    open_form,
-    parse_request,
-)
+from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
 from sgmft.utils.templates import render
 
 Events = AsyncGenerator[dict[str, Any], None]  # lines of a response
@@ -230,8 +218,8 @@ class Page:
         except Exception as error:
             yield {"html": problem_html(language, _sentence(language, error))}
 
-    def _job(self, language: Language, form: StrictForm) -> TableJob:
-        files, coverage = dict(form.files), form.fields.get("coverage")
+    def _job(self, language: Language, form: Form) -> TableJob:
+        files, coverage = dict(form[1]), form[0].get("coverage")
         if "table" not in files:
             raise Problem("invalid-request", "The form has no file 'table'.")
         try:
