@@ -15,11 +15,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 RUN = Path(__file__).parent / "bad_input" / "run.py"
 PART = 5000  # cases of one process, at most
@@ -39,33 +36,21 @@ ENGINES = ("mutation", "hypothesis", "atheris")
 NO_ATHERIS = "atheris is not installed (Linux: pip install atheris): mutation takes its cases"
 
 
-@dataclass
-class Sum:
-    """The outcome of all parts of one target and engine."""
-
-    cases: int = 0
-    accepted: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    findings: list[str] = field(default_factory=list)
-    slowest: float = 0.0
-    mebibytes: int = 0
-
-    def add(self, part: dict[str, Any]) -> None:
-        """Add one process's outcome."""
-        self.cases += part["cases"]
-        self.accepted += part["accepted"]
-        self.refused.update(part["refused"])
-        self.findings += part["findings"]
-        self.slowest = max(self.slowest, part["slowest"])
-        self.mebibytes = max(self.mebibytes, part["mebibytes"])
+def total(parts):
+    """Return one outcome of several processes'."""
+    return {
+        "cases": sum(x["cases"] for x in parts),
+        "accepted": sum(x["accepted"] for x in parts),
+        "refused": sum((Counter(x["refused"]) for x in parts), Counter()),
+        "findings": [finding for x in parts for finding in x["findings"]],
+        "slowest": max(x["slowest"] for x in parts),
+        "mebibytes": max(x["mebibytes"] for x in parts),
+    }
 
 
-Part = tuple[str, str, int, int]  # target, engine, cases, number of the first
-
-
-def plan(cases: int, only: str, atheris: bool) -> list[Part]:
-    """Return the parts of the work."""
-    parts: list[Part] = []
+def plan(cases, only, atheris):
+    """Return the parts of the work: target, engine, cases, number of the first."""
+    parts = []
     for target, shares in reversed(SHARES.items()):
         if only not in target:
             continue
@@ -80,7 +65,7 @@ def plan(cases: int, only: str, atheris: bool) -> list[Part]:
     return parts
 
 
-def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
+def run(part, seed, folder):
     """Run one part in a process of its own; its death is a finding."""
     target, engine, cases, first = part
     own = folder / f"{target} {engine} {first}".replace(" ", "-").replace(".", "")
@@ -90,7 +75,7 @@ def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
     with (own / "output").open("wb") as output:
         code = subprocess.run(command, env=environment, stdout=output, stderr=output).returncode
     try:
-        outcome: dict[str, Any] = json.loads((own / "outcome.json").read_text("utf-8"))
+        outcome = json.loads((own / "outcome.json").read_text("utf-8"))
     except FileNotFoundError:
         outcome = {"cases": 0, "accepted": 0, "refused": {}, "slowest": 0, "mebibytes": 0}
         code = code or 1
@@ -102,30 +87,27 @@ def run(part: Part, seed: int, folder: Path) -> dict[str, Any]:
     return outcome
 
 
-def table(sums: dict[tuple[str, str], Sum]) -> Iterable[str]:
+def table(totals):
     """Format all outcomes as Markdown."""
     yield "| target | engine | cases | accepted | refused | findings | slowest, s | memory, MiB |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|"
-    for (target, engine), x in sorted(sums.items()):
-        refused = x.refused.total()
+    reasons = {}
+    for (target, engine), x in sorted(totals.items()):
         yield (
-            f"| {target} | {engine} | {x.cases:,} | {x.accepted:,} | {refused:,} "
-            f"| {len(x.findings)} | {x.slowest:.1f} | {x.mebibytes} |"
+            f"| {target} | {engine} | {x['cases']:,} | {x['accepted']:,} "
+            f"| {x['refused'].total():,} | {len(x['findings'])} | {x['slowest']:.1f} "
+            f"| {x['mebibytes']} |"
         )
-    reasons: dict[str, Counter[str]] = {}
-    for (target, _), x in sorted(sums.items()):
-        reasons.setdefault(target, Counter()).update(x.refused)
-    yield ""
-    yield "| target | refused | reason |"
-    yield "|---|--:|---|"
+        reasons.setdefault(target, Counter()).update(x["refused"])
+    yield from ("", "| target | refused | reason |", "|---|--:|---|")
     for target, kinds in reasons.items():
-        for kind, count in kinds.most_common(6):
-            yield f"| {target} | {count:,} | {kind} |"
-        if rest := kinds.total() - sum(count for _, count in kinds.most_common(6)):
+        most = kinds.most_common(6)
+        yield from (f"| {target} | {count:,} | {kind} |" for kind, count in most)
+        if rest := kinds.total() - sum(count for _, count in most):
             yield f"| {target} | {rest:,} | {len(kinds) - 6} other kinds |"
 
 
-def main() -> int:
+def main():
     """Run it; 1 where there are findings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000)
@@ -136,19 +118,17 @@ def main() -> int:
     atheris = importlib.util.find_spec("atheris") is not None
     folder = options.keep / f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{options.seed}"
     parts = plan(options.cases, options.only, atheris)
-    sums: dict[tuple[str, str], Sum] = {}
+    outcomes = {}
     start = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = pool.map(lambda part: run(part, options.seed, folder), parts)
-        for part, outcome in zip(parts, outcomes, strict=True):
-            sums.setdefault(part[:2], Sum()).add(outcome)
-    for line in table(sums):
-        print(line)
-    findings = [finding for x in sums.values() for finding in x.findings]
-    cases, minutes = sum(x.cases for x in sums.values()), (time.monotonic() - start) / 60
-    print(
-        f"\n{cases:,} cases, seed {options.seed}, {minutes:.1f} minutes, {len(findings)} findings"
-    )
+        ended = pool.map(lambda part: run(part, options.seed, folder), parts)
+        for part, outcome in zip(parts, ended, strict=True):
+            outcomes.setdefault(part[:2], []).append(outcome)
+    totals = {key: total(found) for key, found in outcomes.items()}
+    print(*table(totals), "", sep="\n")
+    findings = [finding for x in totals.values() for finding in x["findings"]]
+    cases, minutes = sum(x["cases"] for x in totals.values()), (time.monotonic() - start) / 60
+    print(f"{cases:,} cases, seed {options.seed}, {minutes:.1f} minutes, {len(findings)} findings")
     if not atheris:
         print(NO_ATHERIS)
     for finding in findings:

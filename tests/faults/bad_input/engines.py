@@ -27,11 +27,14 @@ MOST = 1 << 16  # bytes of a case
 _NUMBERS = (0, 1, 7, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
+_STEPS = ("flip", "set", "number", "cut", "leave out", "repeat", "splice", "insert", *["word"] * 3)
+
+
 def mutate(seeds, words, rng):
     """Return one of the seeds with one to eight mutations, mostly few."""
     data = bytearray(rng.choice(seeds))
     for _ in range(1 + min(int(rng.expovariate(0.7)), 7)):
-        rng.choice(_STEPS)(data, seeds, words, rng)
+        _change(data, rng.choice(_STEPS), seeds, words, rng)
     return bytes(data[:MOST])
 
 
@@ -41,60 +44,41 @@ def _place(data, rng):
     return rng.choice((rng.randint(0, end), min(end, rng.randint(0, 64)), max(0, end - 40)))
 
 
-def _flip(data, _s, _w, rng):
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        if data:
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+def _change(data, step, seeds, words, rng):
+    match step:
+        case "flip":
+            for _ in range(rng.choice((1, 1, 2, 8))):
+                if data:
+                    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        case "set" if data:
+            data[min(_place(data, rng), len(data) - 1)] = rng.choice((0, 0xFF, rng.randrange(256)))
+        case "number":  # a length, a size or a count that is absurd
+            kind = rng.choice((">I", "<I", ">H", "<H", ">Q", "<Q"))
+            size = struct.calcsize(kind)
+            at = _place(data, rng)
+            number = rng.choice(_NUMBERS) & ((1 << 8 * size) - 1)
+            data[at : at + size] = struct.pack(kind, number)
+        case "cut":
+            del data[_place(data, rng) :]
+        case "leave out":
+            at = _place(data, rng)
+            del data[at : at + rng.choice((1, 2, 4, rng.randint(1, 200)))]
+        case "repeat":
+            at = rng.randint(0, len(data))
+            part = data[at : at + rng.randint(1, 60)]
+            data[at:at] = part * rng.choice((1, 2, 3, rng.randint(1, 100)))
+        case "splice":
+            other = rng.choice(seeds)
+            start = rng.randint(0, len(other))
+            at = rng.randint(0, len(data))
+            data[at : at + rng.choice((0, 0, 30))] = other[start : start + rng.randint(0, 400)]
+        case "insert":
+            at = _place(data, rng)
+            data[at:at] = rng.randbytes(rng.randint(1, 12))
+        case "word" if words:
+            at = _place(data, rng)
+            data[at : at + rng.choice((0, 0, 1, 6))] = rng.choice(words) * rng.choice((1, 1, 1, 3))
 
-
-def _set(data, _s, _w, rng):
-    if data:
-        data[min(_place(data, rng), len(data) - 1)] = rng.choice((0, 0xFF, rng.randrange(256)))
-
-
-def _number(data, _s, _w, rng):
-    """Overwrite a number: a length, a size or a count that is absurd."""
-    kind = rng.choice((">I", "<I", ">H", "<H", ">Q", "<Q"))
-    size = struct.calcsize(kind)
-    at = _place(data, rng)
-    number = rng.choice(_NUMBERS) & ((1 << 8 * size) - 1)
-    data[at : at + size] = struct.pack(kind, number)
-
-
-def _cut(data, _s, _w, rng):
-    del data[_place(data, rng) :]
-
-
-def _leave_out(data, _s, _w, rng):
-    at = _place(data, rng)
-    del data[at : at + rng.choice((1, 2, 4, rng.randint(1, 200)))]
-
-
-def _repeat(data, _s, _w, rng):
-    at = rng.randint(0, len(data))
-    part = data[at : at + rng.randint(1, 60)]
-    data[at:at] = part * rng.choice((1, 2, 3, rng.randint(1, 100)))
-
-
-def _splice(data, seeds, _w, rng):
-    other = rng.choice(seeds)
-    start = rng.randint(0, len(other))
-    at = rng.randint(0, len(data))
-    data[at : at + rng.choice((0, 0, 30))] = other[start : start + rng.randint(0, 400)]
-
-
-def _insert(data, _s, _w, rng):
-    at = _place(data, rng)
-    data[at:at] = rng.randbytes(rng.randint(1, 12))
-
-
-def _word(data, _s, words, rng):
-    if words:
-        at = _place(data, rng)
-        data[at : at + rng.choice((0, 0, 1, 6))] = rng.choice(words) * rng.choice((1, 1, 1, 3))
-
-
-_STEPS = (_flip, _set, _number, _cut, _leave_out, _repeat, _splice, _insert, _word, _word, _word)
 
 Bytes = st.SearchStrategy[bytes]
 _odd = st.sampled_from([word.decode("utf-8", "replace") for word in WORDS if len(word) < 400])
