@@ -20,15 +20,13 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 @pytest.mark.parametrize("number", CODES)
 @pytest.mark.parametrize("job", ["encode", "train", "predict"])
 @pytest.mark.usefixtures("tiny")
-def test_a_signal_within_the_work(
-    job, number, table, small_model, tmp_path, monkeypatch, capsys, request
-):
+def test_a_signal_within_the_work(job, number, table, small_model, tmp_path, monkeypatch, capsys):
     small_model.save_pretrained(tmp_path / "given")
-    out = tmp_path / "out put"
+    out, none = tmp_path / "out put", ("--features", "none")
     words = {
         "encode": ("encode", table, "-o", out / "f", "--encoder", "tiny"),
-        "train": ("train", table, "-o", out / "m", "--encoder", "tiny", "--features", "none"),
-        "predict": ("predict", tmp_path / "given", table, "-o", out / "p.csv"),
+        "train": ("train", table, "-o", out / "m", "--encoder", "tiny", *none),
+        "predict": ("predict", tmp_path / "given", table, "-o", out / "p.csv", *none),
     }[job]
     encode = TinyEncoder.encode_images
 
@@ -36,17 +34,14 @@ def test_a_signal_within_the_work(
         signal.raise_signal(number)
         return encode(*given)
 
-    if job == "predict":
-        words = (*words, "--features", "none")
     handlers = [signal.getsignal(x) for x in CODES]
     with monkeypatch.context() as patch:
         patch.setattr(TinyEncoder, "encode_images", stop)
         assert command(patch, *words) == CODES[number]
     assert [signal.getsignal(x) for x in CODES] == handlers
     *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("sgmft: stopped") and last.endswith(
-        shlex.join(["sgmft", *map(str, words)])
-    )
+    again = shlex.join(["sgmft", *map(str, words)])
+    assert last.startswith("sgmft: stopped") and last.endswith(again)
     assert not [x for x in out.rglob("*") if x.suffix in (".tmp", ".part")]
     assert not (out / "p.csv").exists() and not (out / "m" / "config.json").exists()
     assert command(monkeypatch, *words) == 0

@@ -1,5 +1,8 @@
 """What /openapi.json promises is what the server does, for what schemathesis thinks of."""
 
+import json
+import re
+from functools import reduce
 from types import SimpleNamespace
 
 import pytest
@@ -63,12 +66,10 @@ def test_every_address_is_in_the_document(described):
 
 def test_every_reference_leads_somewhere(server):
     document = server.get("/openapi.json").json()
-    references = _references(document)
+    references = re.findall(r'"\$ref": "#/(.*?)"', json.dumps(document))
     assert any("ImageRequest" in place for place in references)
     for place in references:
-        found = document
-        for part in place.removeprefix("#/").split("/"):
-            found = found[part]
+        reduce(lambda found, part: found[part], place.split("/"), document)
 
 
 def described_with(key):
@@ -102,10 +103,3 @@ def test_without_a_key_the_document_knows_of_none():
     found = [x["responses"] for methods in document["paths"].values() for x in methods.values()]
     assert found
     assert not any("401" in responses for responses in found)
-
-
-def _references(value):
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    below = [x for item in items for x in _references(item)]
-    own = value.get("$ref") if isinstance(value, dict) else None
-    return [own, *below] if isinstance(own, str) else below

@@ -38,11 +38,6 @@ class QueuedRequest:
     started: bool = False  # the worker has had it
     result: asyncio.Future[Any] = field(default_factory=asyncio.Future)
 
-    @property
-    def size(self) -> int:
-        """Number of its texts and pictures."""
-        return sum(1 + len(post.images) for post in self.item.posts)
-
     def fail(self, problem: Problem) -> None:
         """End it with a problem, unless it has ended."""
         if not self.result.done():
@@ -93,7 +88,7 @@ class InferenceEngine:
         self._pool = _new_pool()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> ServedModel:
+    def start(self) -> None:
         """Load the model; blocks. Raises SgmftError where it cannot be loaded."""
         start = time.monotonic()
         try:
@@ -104,7 +99,6 @@ class InferenceEngine:
             self._pool.shutdown()
             raise
         self._loaded, self._loading = True, time.monotonic() - start
-        return self.model
 
     def run(self) -> None:
         """Begin to answer, in the running event loop."""
@@ -225,7 +219,7 @@ class InferenceEngine:
         """
         if len(batch) > 1:
             self._late = 0
-            for request in sorted(batch, key=lambda x: x.size)[::-1]:  # of one size, in order
+            for request in sorted(batch, key=_size)[::-1]:  # of one size, in order
                 request.alone = True
                 self._waiting.appendleft(request)
             return
@@ -263,6 +257,10 @@ class InferenceEngine:
             return
         self._loaded = True
         _log.info("the worker is there again after %.1f s", time.monotonic() - start)
+
+
+def _size(request: QueuedRequest) -> int:
+    return sum(1 + len(post.images) for post in request.item.posts)
 
 
 def _new_pool() -> ProcessPoolExecutor:
