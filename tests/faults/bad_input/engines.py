@@ -1,6 +1,8 @@
 """Where cases come from: random mutation of good input, hypothesis, atheris.
 
-The same random generator gives the same bytes. Hypothesis's input is well-formed more often.
+The same random generator gives the same bytes. Hypothesis's input is well-formed more often. An
+engine calls `case` with the bytes of each case, which raises to have hypothesis look for a smaller
+one, and `case.end()` where it ends the process itself.
 """
 
 import csv
