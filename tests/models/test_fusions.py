@@ -12,7 +12,6 @@ from transformers import BridgeTowerTextConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, SumFusion, pool
 from sgmft.models.layers import CrossModalLayer, additive_mask
@@ -21,15 +20,17 @@ from token_batches import (
     HEADS,
     IMAGE_MASK,
     TEXT_MASK,
+    WIDTHS,
     D,
     assert_close,
     count_parameters,
     normal,
+    random_batch,
     randomize,
-    words_and_regions,
 )
 
 ATTENTION = ["asymmetric-co-attention", "co-attention", "merge-attention"]
+MASKS = TEXT_MASK, IMAGE_MASK
 modules = pytest.mark.parametrize("name", ATTENTION)
 modes = pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 
@@ -37,6 +38,16 @@ modes = pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode
 def build(name, layers=2):
     torch.manual_seed(0)
     return randomize(FUSIONS[name](D, AttentionHeads(HEADS), layers))
+
+
+@pytest.fixture
+def text():
+    return normal(2, 4, D)
+
+
+@pytest.fixture
+def image():
+    return normal(2, 5, D, seed=1)
 
 
 def real_tokens(x, mask):
@@ -47,63 +58,45 @@ def real_tokens(x, mask):
 # --- the paper's fusion, and none
 
 
-def test_pooling_is_the_mean_over_real_tokens():
-    x, _ = words_and_regions()
-    expected = [reference.mean(rows) for rows in real_tokens(x, TEXT_MASK)]
-    assert_close(pool(x, TEXT_MASK), torch.tensor(expected, dtype=torch.float64))
-    assert_close(pool(x, None), x.mean(1))
-    assert torch.equal(pool(x[:, 0], None), x[:, 0])
-    assert (pool(x, torch.zeros_like(TEXT_MASK)) == 0).all()  # never 0/0
+def test_pooling_is_the_mean_over_real_tokens(text):
+    expected = [reference.mean(rows) for rows in real_tokens(text, TEXT_MASK)]
+    assert_close(pool(text, TEXT_MASK), torch.tensor(expected, dtype=torch.float64))
+    assert_close(pool(text, None), text.mean(1))
+    assert torch.equal(pool(text[:, 0], None), text[:, 0])
+    assert (pool(text, torch.zeros_like(TEXT_MASK)) == 0).all()  # never 0/0
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("width", [None, 1, 2, 4])
-def test_fusion_is_equation_17(width, layers):
+def test_fusion_is_equation_17(text, image, width, layers):
     torch.manual_seed(0)
     sfm = randomize(SimilarityAwareFusion(D, AttentionHeads(HEADS, width), layers))
-    assert len(sfm.layers) == layers
-    w, (text, image) = reference.matrices(sfm), words_and_regions()
     if width is not None:
         text, image = text[:, 0], image[:, 0]
         fused = sfm(text, image)
         posts = [([t], [v]) for t, v in zip(text.tolist(), image.tolist(), strict=True)]
     else:
-        fused = sfm(text, image, TEXT_MASK, IMAGE_MASK)
-        tokens = real_tokens(text, TEXT_MASK), real_tokens(image, IMAGE_MASK)
-        posts = list(zip(*tokens, strict=True))
+        fused = sfm(text, image, *MASKS)
+        posts = zip(real_tokens(text, TEXT_MASK), real_tokens(image, IMAGE_MASK), strict=True)
+    w = reference.matrices(sfm)
     expected = [reference.fusion(w, t, v, HEADS, width, layers) for t, v in posts]
     assert_close(fused, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_two_layers_by_default():
-    assert len(SimilarityAwareFusion(D, AttentionHeads(HEADS)).layers) == 2
-
-
-def test_without_the_module_the_pooled_features_are_added():
-    text, image = words_and_regions()
-    fusion = SumFusion(D, AttentionHeads(HEADS))
+def test_without_the_module_the_pooled_features_are_added(text, image):
+    fusion = SumFusion(D, AttentionHeads(HEADS), 3)
     expected = pool(text, TEXT_MASK) + pool(image, IMAGE_MASK)
-    assert torch.equal(fusion(text, image, TEXT_MASK, IMAGE_MASK), expected)
+    assert torch.equal(fusion(text, image, *MASKS), expected)
     assert torch.equal(fusion(text[:, 0], image[:, 0]), text[:, 0] + image[:, 0])
     assert not fusion.state_dict()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sfm", SimilarityAwareFusion), ("sum", SumFusion)])
-def test_modules_by_name(name, kind):
-    fusion = FUSIONS[name](D, AttentionHeads(HEADS), 3)
-    assert type(fusion) is kind and FUSIONS[name] is kind
-    assert len(list(fusion.children())) <= 1 and len(getattr(fusion, "layers", "123")) == 3
-
-
 def test_an_unknown_name_lists_those_there_are_and_how_to_add_one(monkeypatch):
-    settings = {"classes": 2, "text_width": 5, "image_width": 3, "heads": HEADS, "width": D}
-    settings["fusion"] = "mine"
+    settings = {**WIDTHS, "heads": HEADS, "width": D, "fusion": "mine"}
     with pytest.raises(SgmftError, match=r"no fusion module 'mine': use sfm, sum, .*FUSIONS\[name"):
         SGMFTConfig(**settings)
     taken = []
-    monkeypatch.setitem(
-        FUSIONS, "mine", lambda *arguments: taken.append(arguments) or nn.Identity()
-    )
+    monkeypatch.setitem(FUSIONS, "mine", lambda *given: taken.append(given) or nn.Identity())
     assert isinstance(SGMFT(SGMFTConfig(**settings)).fusion, nn.Identity)
     assert taken == [(D, AttentionHeads(HEADS, 1), 2)]
 
@@ -135,13 +128,8 @@ def gelu(x):
 
 def stacked_attention(m, x, y):
     """`nn.MultiheadAttention`, whose projections of Q, K and V are one matrix."""
-    q, k, v = (
-        z @ weight.T + bias
-        for z, weight, bias in zip(
-            (x, y, y), m.in_proj_weight.split(D), m.in_proj_bias.split(D), strict=True
-        )
-    )
-    return linear(m.out_proj, attend(q, k, v))
+    weights = zip((x, y, y), m.in_proj_weight.split(D), m.in_proj_bias.split(D), strict=True)
+    return linear(m.out_proj, attend(*(z @ weight.T + bias for z, weight, bias in weights)))
 
 
 def feed_forward(m, x):
@@ -188,10 +176,11 @@ EXPECTED = dict(zip(ATTENTION, (asymmetric, symmetric, merged), strict=True))
 @modes
 @pytest.mark.parametrize("layers", [1, 2, 4])
 @modules
-def test_a_module_computes_what_it_says(name, layers, mode):
-    module, (text, image) = build(name, layers), words_and_regions()
+def test_a_module_computes_what_its_docstring_tells(text, image, name, layers, mode):
+    """Torch computes a layer by another kernel in inference."""
+    module = build(name, layers)
     with mode():
-        fused = module(text, image, TEXT_MASK, IMAGE_MASK)
+        fused = module(text, image, *MASKS)
     with torch.no_grad():
         for i in range(2):
             expected = EXPECTED[name](module, text[i, TEXT_MASK[i]], image[i, IMAGE_MASK[i]])
@@ -211,64 +200,51 @@ def test_a_module_is_about_as_large_as_the_sfm(name, layers):
     ours, sfm = (FUSIONS[x](256, AttentionHeads(8), layers) for x in (name, "sfm"))
     tolerance = 0.135 if name == "co-attention" else 0.1  # 18 D^2 for 16 D^2
     assert count_parameters(ours) == pytest.approx(count_parameters(sfm), rel=tolerance)
-    assert len(build("merge-attention", layers).layers) == layers
 
 
 @modules
-def test_the_order_of_regions_and_of_words_does_not_count(name):
-    module, (text, image) = build(name, 4), words_and_regions()
-    fused = module(text, image, TEXT_MASK, IMAGE_MASK)
-    p = [3, 1, 4, 0, 2]
+def test_the_order_of_regions_and_of_words_does_not_count(text, image, name):
+    module, p, q = build(name, 4), [3, 1, 4, 0, 2], [2, 0, 3, 1]
+    fused = module(text, image, *MASKS)
     assert_close(module(text, image[:, p], TEXT_MASK, IMAGE_MASK[:, p]), fused)
-    p = [2, 0, 3, 1]  # a causal self-attention would notice
-    assert_close(module(text[:, p], image, TEXT_MASK[:, p], IMAGE_MASK), fused)
+    assert_close(module(text[:, q], image, TEXT_MASK[:, q], IMAGE_MASK), fused)
 
 
 @modules
-def test_the_modalities_are_not_interchangeable(name):
-    module, (text, image) = build(name), words_and_regions()
-    fused = module(text, image, TEXT_MASK, IMAGE_MASK)
-    assert not torch.isclose(fused, module(image, text, IMAGE_MASK, TEXT_MASK)).any()
+def test_the_modalities_are_not_interchangeable(text, image, name):
+    module = build(name)
+    fused, swapped = module(text, image, *MASKS), (image, text, IMAGE_MASK, TEXT_MASK)
+    assert not torch.isclose(fused, module(*swapped)).any()
     if name == "merge-attention":  # which tells them apart by the type embeddings alone
         with torch.no_grad():
             module.types.copy_(module.types.flip(0))
-        assert_close(module(image, text, IMAGE_MASK, TEXT_MASK), fused)
+        assert_close(module(*swapped), fused)
 
 
 @modes
 @modules
-def test_padding_does_not_leak(name, mode):
-    module, (text, image) = build(name, 4), words_and_regions()
+def test_padding_does_not_leak(text, image, name, mode):
+    module = build(name, 4)
     with mode():
-        fused = module(text, image, TEXT_MASK, IMAGE_MASK)
-        text, image = text.clone(), image.clone()
+        fused = module(text, image, *MASKS)
         text[~TEXT_MASK], image[~IMAGE_MASK] = 50.0, -50.0
-        assert_close(module(text, image, TEXT_MASK, IMAGE_MASK), fused)
-        assert_close(
-            module(text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]), fused[1:]
-        )
+        assert_close(module(text, image, *MASKS), fused)
+        short = text[1:, :3], image[1:, :2], TEXT_MASK[1:, :3], IMAGE_MASK[1:, :2]
+        assert_close(module(*short), fused[1:])
 
 
 @modules
-def test_dropout_works_in_training_only(name):
-    module, (text, image) = build(name), words_and_regions()
-    inputs = (text, image, TEXT_MASK, IMAGE_MASK)
-    assert torch.equal(module(*inputs), module(*inputs))
+def test_dropout_works_in_training_only(text, image, name):
+    module, inputs = build(name), (text, image, *MASKS)
+    evaluated = module(*inputs)
+    assert torch.equal(module(*inputs), evaluated)
     assert not torch.equal(module.train()(*inputs), module(*inputs))
-
-
-@modules
-def test_training_without_dropout_computes_what_evaluation_does(name):
-    """Torch computes a layer by another kernel in evaluation."""
-    module, (text, image) = build(name), words_and_regions()
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
         if isinstance(part, nn.MultiheadAttention):
             part.dropout = 0.0
-    with torch.inference_mode():
-        evaluated = module(text, image, TEXT_MASK, IMAGE_MASK)
-    assert_close(module.train()(text, image, TEXT_MASK, IMAGE_MASK), evaluated)
+    assert_close(module(*inputs), evaluated)
 
 
 @modules
@@ -282,53 +258,30 @@ def test_the_elements_view_is_refused(name):
 # --- single modules
 
 
-def test_every_asymmetric_block_reads_the_image_as_it_came():
-    module, (text, image) = build(ATTENTION[0], 6), words_and_regions()
-    before, read = image.clone(), []
+def test_every_asymmetric_block_reads_the_image_as_it_came(text, image):
+    module, before, read = build(ATTENTION[0], 6), image.clone(), []
     for block in module.blocks:
         block.register_forward_pre_hook(lambda _, args: read.append(args[1]))
-    module(text, image, TEXT_MASK, IMAGE_MASK)
-    assert len(read) == 3
-    assert all(x is image for x in read)
+    module(text, image, *MASKS)
+    assert len(read) == 3 and all(x is image for x in read)
     assert torch.equal(image, before)
 
 
-def test_a_merge_layer_moves_with_its_tokens():
-    layer, x, p = build("merge-attention").layers[0], normal(2, 5, D), [3, 1, 4, 0, 2]
-    out = layer(x, src_key_padding_mask=~IMAGE_MASK)
-    moved = layer(x[:, p], src_key_padding_mask=~IMAGE_MASK[:, p])
-    assert_close(moved, out[:, p])
-
-
-def test_the_layer_is_that_of_transformers():
-    layer, (text, image) = randomize(CrossModalLayer(D, HEADS, 12)), words_and_regions()
+def test_the_layer_is_that_of_transformers(text, image):
+    layer = randomize(CrossModalLayer(D, HEADS, 12))
     config = BridgeTowerTextConfig(
         hidden_size=D, num_attention_heads=HEADS, intermediate_size=12, attn_implementation="eager"
     )
-    no_text, no_image = (
-        torch.where(m, 0.0, -math.inf).double()[:, None, None] for m in (TEXT_MASK, IMAGE_MASK)
-    )
-    ways = (
-        (layer.text, text, image, no_text, no_image),
-        (layer.image, image, text, no_image, no_text),
-    )
-    out = layer(text, image, TEXT_MASK, IMAGE_MASK)
-    for ours, (weights, x, y, no_x, no_y) in zip(out, ways, strict=True):
+    no_text, no_image = (torch.where(m, 0.0, -math.inf).double()[:, None, None] for m in MASKS)
+    for ours, weights, x, y, no_x, no_y in zip(
+        layer(text, image, *MASKS),
+        (layer.text, layer.image),
+        *((text, image), (image, text), (no_text, no_image), (no_image, no_text)),
+        strict=True,
+    ):
         theirs = BridgeTowerBertCrossLayer(config).double().eval()
         theirs.load_state_dict(weights.state_dict(), strict=True)
         assert_close(ours, theirs(x, y, attention_mask=no_x, encoder_attention_mask=no_y)[0])
-
-
-def test_both_streams_are_updated_from_the_same_inputs():
-    """Exchanging the streams and their weights exchanges the results: neither goes first."""
-    layer, other = (randomize(CrossModalLayer(D, HEADS, 12), seed) for seed in (1, 2))
-    other.text.load_state_dict(layer.image.state_dict())
-    other.image.load_state_dict(layer.text.state_dict())
-    text, image = words_and_regions()
-    a, b = layer(text, image, TEXT_MASK, IMAGE_MASK)
-    d, c = other(image, text, IMAGE_MASK, TEXT_MASK)
-    assert torch.equal(a, c) and torch.equal(b, d)
-    assert not torch.isclose(a, layer(text, b, TEXT_MASK, IMAGE_MASK)[0]).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -343,40 +296,15 @@ def test_a_masked_key_has_no_weight_at_all(dtype):
 # --- in the SFM's place
 
 
-def model_and_batch(fusion, sim, seed=0):
-    torch.manual_seed(seed)
-    config = SGMFTConfig(
-        classes=3,
-        text_width=12,
-        image_width=10,
-        width=16,
-        heads=2,
-        view="tokens",
-        fusion=fusion,
-        sim=sim,
-        classifier_widths=(12,),
-    )
-    batch = Batch(
-        normal(6, 12),
-        normal(6, 10),
-        torch.arange(6) != 0,
-        torch.arange(6) != 1,
-        normal(6, 4, 12),
-        torch.arange(4) < torch.tensor([[4], [1], [3], [2], [4], [1]]),
-        normal(6, 5, 10),
-        torch.arange(5) < torch.tensor([[5], [2], [3], [1], [4], [5]]),
-        torch.zeros(6, 5, dtype=torch.long),
-    )
-    return SGMFT(config).double().eval(), batch
-
-
 @modules
 @pytest.mark.parametrize("sim", [True, False])
-def test_a_model_with_it_learns(name, sim):
-    model, batch = model_and_batch(name, sim)
-    labels = torch.arange(6) % 3
+def test_a_model_with_it_learns_and_is_saved(name, sim, tmp_path):
+    settings = {"width": 16, "heads": 2, "view": "tokens", "classifier_widths": (12,)}
+    config = SGMFTConfig(**WIDTHS, **settings, fusion=name, sim=sim)
+    torch.manual_seed(0)
+    (model, other), batch = (SGMFT(config).double().eval() for _ in range(2)), random_batch()
+    labels, losses = torch.arange(4) % 3, []
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = []
     for _ in range(6):
         loss = model.loss(model(batch), labels, cross_entropy)
         losses.append(loss.item())
@@ -387,11 +315,6 @@ def test_a_model_with_it_learns(name, sim):
             assert p.grad is not None and p.grad.abs().max() > floor, key
         optimizer.step()
     assert losses[-1] < losses[0]
-
-
-@modules
-def test_a_model_with_it_is_saved_and_loaded(name, tmp_path):
-    (model, batch), (other, _) = (model_and_batch(name, True, seed) for seed in (0, 1))
     save_model(model, tmp_path / "model.safetensors")
     assert not torch.equal(other(batch).logits, model(batch).logits)
     load_model(other, tmp_path / "model.safetensors", strict=True)
