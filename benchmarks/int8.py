@@ -18,10 +18,8 @@ from measuring import in_turns
 from trained import halves, trained
 
 from sgmft import Post
-from sgmft.locator.onnx.export import export_model
-from sgmft.locator.onnx.locator import OnnxLocator
-from sgmft.locator.onnx.manifest import PICTURES
-from sgmft.locator.onnx.quantize import pictures_of
+from sgmft.locator.onnx.export import export_model, readable_images
+from sgmft.locator.onnx.locator import PICTURES, OnnxLocator
 
 ROUNDS, TIMED = 3, 32
 
@@ -58,7 +56,7 @@ def compare(whole: OnnxLocator, small: OnnxLocator, posts: list[Post]) -> str:
     one, other = (locator.predict_proba(posts) for locator in (whole, small))
     right = [100 * np.mean(x.argmax(1) == truth) for x in (one, other)]
     same = 100 * np.mean(one.argmax(1) == other.argmax(1))
-    pictures = np.stack(list(pictures_of(posts, whole.encoder.info))[:TIMED])
+    pictures = np.stack(list(readable_images(posts, whole.encoder.info))[:TIMED])
     timed = in_turns(
         lambda: whole.encoder.encode_images(pictures, False).pooled,
         lambda: small.encoder.encode_images(pictures, False).pooled,

@@ -28,7 +28,6 @@ TORCH_FREE = (
 
 NEEDS_TORCH = {
     "sgmft.locator.onnx.export",
-    "sgmft.locator.onnx.quantize",
     "sgmft.utils.distributed_loss",
     "sgmft.utils.onnx_writer",
 }

@@ -15,7 +15,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.jobs.train import train_table
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.onnx.manifest import MANIFEST, Manifest
+from sgmft.locator.onnx.locator import MANIFEST, Manifest
 from sgmft.utils.checksums import checksum_matches, file_digests, with_checksum
 from small_tables import file_names
 from small_tables import rows as rows

@@ -24,9 +24,8 @@ def export_command(
 ) -> None:
     """Write a model as ONNX, for `sgmft predict` without PyTorch or for any other runtime."""
     from sgmft.locator.locator import SemanticLocator
-    from sgmft.locator.onnx.export import export_model
+    from sgmft.locator.onnx.export import agreement, export_model
     from sgmft.locator.onnx.locator import OnnxLocator
-    from sgmft.locator.onnx.quantize import agreement
 
     posts = None
     if int8 is not None:

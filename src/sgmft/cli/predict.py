@@ -65,7 +65,7 @@ def predict_command(
     """
     from sgmft.jobs.predict import ModelFolder, is_shards, predict_table
     from sgmft.locator.abstention import Abstention
-    from sgmft.locator.onnx.manifest import is_exported
+    from sgmft.locator.onnx.locator import is_exported
     from sgmft.locator.prediction import SupportsPredictions
 
     abstain = Abstention(coverage, min_probability, reject)

@@ -5,22 +5,20 @@ being drawn like those (exchangeability): Vovk, Gammerman & Shafer, Algorithmic 
 World, 2005.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from sgmft.errors import Message, SgmftError
-from sgmft.utils.files import make_whole
+from sgmft.utils.files import write_whole
 
 Numbers = NDArray[np.float32]
 FILE = "held_out.safetensors"
@@ -97,8 +95,8 @@ class HeldOutProbabilities:
         )
         with warnings.catch_warnings():  # rare labels that no held-out post has are no mistake
             warnings.simplefilter("ignore")
-            rule.conformalize(_normal(self.probabilities), self.classes)
-            members: NDArray[np.bool_] = rule.predict_set(_normal(probabilities))[1][..., 0]
+            rule.conformalize(_normalized(self.probabilities), self.classes)
+            members: NDArray[np.bool_] = rule.predict_set(_normalized(probabilities))[1][..., 0]
         return members
 
     def typicality(self, probabilities: Numbers) -> NDArray[np.float64]:
@@ -117,11 +115,20 @@ class HeldOutProbabilities:
 
     def check(self, rules: Abstention) -> None:
         """Raise SgmftError unless there are enough held-out posts for these rules."""
+        needs = []
         if rules.coverage is not None:
             least = 1 / min(rules.coverage, 1 - rules.coverage)
-            self._require(least, f"a coverage of {rules.coverage:g}")
+            needs.append((least, f"a coverage of {rules.coverage:g}"))
         if rules.reject is not None:
-            self._require(1 / rules.reject, f"rejecting {rules.reject:g}")
+            needs.append((1 / rules.reject, f"rejecting {rules.reject:g}"))
+        for least, what in needs:
+            if len(self) <= least:
+                number = math.floor(min(least, 1e15))  # the smallest floats have no finite inverse
+                raise SgmftError(
+                    f"For {what} a model must have been tested on more than {number} posts "
+                    f"that it had not learned from, and this one was on {len(self)}: train it on "
+                    "more posts, or, where its preset holds none out, with --val-size 0.1."
+                )
 
     def apply(self, probabilities: Numbers, rules: Abstention) -> Iterator[AbstentionDecision]:
         """Yield the decisions for posts with these probabilities (B, K)."""
@@ -132,38 +139,27 @@ class HeldOutProbabilities:
             seen = None if typical is None else float(typical[i])
             yield AbstentionDecision(chosen, seen, _reason(row, chosen, seen, rules))
 
-    def _require(self, least: float, what: str) -> None:
-        if len(self) <= least:
-            number = math.floor(min(least, 1e15))  # the smallest floats have no finite inverse
-            raise SgmftError(
-                f"For {what} a model must have been tested on more than {number} posts "
-                f"that it had not learned from, and this one was on {len(self)}: train it on more "
-                "posts, or, where its preset holds none out, with --val-size 0.1."
-            )
-
     def save(self, folder: Path) -> None:
         """Write them into a model's folder; an empty set leaves no file there."""
-        if not len(self):
+        if len(self):
+            data = save({"probabilities": self.probabilities, "classes": self.classes})
+            write_whole(folder / FILE, data)
+        else:
             (folder / FILE).unlink(missing_ok=True)
-            return
-
-        def write(path: Path) -> None:
-            save_file({"probabilities": self.probabilities, "classes": self.classes}, path)
-            path.chmod(0o644)
-
-        make_whole(folder / FILE, write)
 
     @classmethod
-    def none(cls, classes: int) -> HeldOutProbabilities:
+    def none(cls, classes: int) -> Self:
         """Return the empty set, for a model of K classes that had no posts held out."""
         return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64))
 
     @classmethod
-    def load(cls, file: Path, classes: int) -> HeldOutProbabilities:
-        """Read what `save` wrote, for a model of K classes.
+    def load(cls, file: Path, classes: int) -> Self:
+        """Read what `save` wrote, perhaps nothing, for a model of K classes.
 
         SgmftError where the file is damaged or belongs to another model.
         """
+        if not file.is_file():
+            return cls.none(classes)
         try:
             found = cls(**load_file(file))
         except (OSError, SafetensorError, TypeError) as error:
@@ -196,7 +192,7 @@ def _reason(
     return None
 
 
-def _normal(probabilities: Numbers) -> NDArray[np.float64]:
+def _normalized(probabilities: Numbers) -> NDArray[np.float64]:
     """Return rows that sum to 1 to the last digit, which mapie insists on."""
     wide = probabilities.astype(np.float64)
     rows: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgmft.errors import SgmftError
-from sgmft.locator.onnx.manifest import Manifest, is_exported
+from sgmft.locator.onnx.locator import Manifest, is_exported
 from sgmft.locator.state import REPOSITORY, read_state
 
 if TYPE_CHECKING:

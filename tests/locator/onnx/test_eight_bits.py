@@ -16,16 +16,16 @@ import tiny_clip
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.locator.onnx.export import _in_8_bits, export_model
-from sgmft.locator.onnx.locator import OnnxLocator
-from sgmft.locator.onnx.quantize import (
-    COMPARED,
+from sgmft.locator.onnx.export import (
     SEEN,
     _halves,
     agreement,
-    pictures_of,
+    export_model,
     quantize_graph,
+    quantize_image_network,
+    readable_images,
 )
+from sgmft.locator.onnx.locator import OnnxLocator
 from sgmft.utils.onnx_session import Session
 from sgmft.utils.onnx_writer import write_graph
 
@@ -81,8 +81,8 @@ def test_one_picture_of_each_of_enough_posts(small_posts, tiny):
     info = tiny().encoder.info
     bad = [Post("words"), Post(images="nowhere.jpg")]
     shown = [post for post in small_posts if post.images]
-    assert len(list(pictures_of([*bad, *shown], info))) == len(shown)
-    assert len(list(pictures_of(shown * 40, info))) == SEEN
+    assert len(list(readable_images([*bad, *shown], info))) == len(shown)
+    assert len(list(readable_images(shown * 40, info))) == SEEN
 
 
 def test_ranges_are_taken_from_one_half_and_labels_compared_on_the_other(small_posts):
@@ -97,7 +97,7 @@ def test_agreement_counts_what_both_can_label(small_posts):
             self.labels = labels
 
         def predict(self, posts):
-            assert all(post.images for post in posts) and len(posts) <= COMPARED
+            assert all(post.images for post in posts) and len(posts) <= SEEN
             return [self.labels[i % len(self.labels)] for i in range(len(posts))]
 
     posts = [Post(images="x.jpg") for _ in range(12)]  # six are compared
@@ -109,7 +109,7 @@ def test_agreement_counts_what_both_can_label(small_posts):
 def test_posts_without_pictures_are_refused(tmp_path):
     encoder = load_encoder("compact", device="cpu", dtype="float32")
     with pytest.raises(SgmftError, match="none of the posts that --int8"):
-        _in_8_bits(encoder, tmp_path, [Post("words"), Post(images="nowhere.jpg")])
+        quantize_image_network(encoder, tmp_path, [Post("words"), Post(images="nowhere.jpg")])
 
 
 def test_other_encoders_are_refused(tmp_path):
@@ -117,7 +117,7 @@ def test_other_encoders_are_refused(tmp_path):
     tiny_clip.save_tiny_clip(checkpoint)
     encoder = load_encoder(str(checkpoint), device="cpu", dtype="float32")
     with pytest.raises(SgmftError, match="leave --int8 out"):
-        _in_8_bits(encoder, tmp_path, [])
+        quantize_image_network(encoder, tmp_path, [])
 
 
 @pytest.mark.slow

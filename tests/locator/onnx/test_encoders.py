@@ -13,9 +13,8 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.efficientnet import IMAGE_SIZE, NETWORKS
 from sgmft.features.encoders.image_graph import pooling, scaling
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.locator.onnx.encoder import OnnxEncoder
 from sgmft.locator.onnx.export import _write_encoder
-from sgmft.locator.onnx.manifest import Manifest
+from sgmft.locator.onnx.locator import Manifest, OnnxEncoder
 
 TEXTS = ["周末在家看书", "a", "movie night with friends " * 30, "☺", "在"]
 

@@ -11,8 +11,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 from sgmft.locator.onnx.export import write_head
-from sgmft.locator.onnx.locator import inputs_of
-from sgmft.locator.onnx.manifest import HEAD_OUTPUTS
+from sgmft.locator.onnx.locator import HEAD_OUTPUTS, head_inputs
 from sgmft.models.experts import NgramExpert
 from sgmft.models.layers import _bisect, lookup
 from sgmft.utils.onnx_session import Session
@@ -63,7 +62,7 @@ def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
         found = features(name, posts, seed=posts)
         with torch.inference_mode():
             output = network(found.batch(torch.arange(posts), network.uses_ngrams))
-        probs, guidance = graph.run(HEAD_OUTPUTS, inputs_of(rows_of(found), info, tokens))
+        probs, guidance = graph.run(HEAD_OUTPUTS, head_inputs(rows_of(found), info, tokens))
         wanted = (output.logits / TEMPERATURE).softmax(-1).numpy()
         np.testing.assert_allclose(probs, wanted, atol=2e-6)
         if output.guidance is None:

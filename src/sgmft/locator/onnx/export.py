@@ -1,23 +1,26 @@
 """Export a model to a folder for runtimes without torch, which `OnnxLocator` reads."""
 
-from __future__ import annotations
-
 import json
+import logging
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
+from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
 from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
 from sgmft.features.encoders.image_encoder import ImageEncoder
@@ -25,7 +28,8 @@ from sgmft.features.encoders.image_graph import write_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.locator import SemanticLocator
-from sgmft.locator.onnx.manifest import (
+from sgmft.locator.onnx.locator import (
+    BATCH,
     FORMAT,
     HEAD,
     HEAD_OUTPUTS,
@@ -35,11 +39,11 @@ from sgmft.locator.onnx.manifest import (
     TOKENIZER,
     is_exported,
 )
-from sgmft.locator.onnx.quantize import quantize_image_network
+from sgmft.locator.prediction import Predictor
 from sgmft.models.base import Network
 from sgmft.utils.checksums import FILES as DIGESTS
-from sgmft.utils.checksums import file_digests, with_checksum
-from sgmft.utils.files import error_reason, nan_to_none, write_whole
+from sgmft.utils.checksums import file_digests, short_digest, with_checksum
+from sgmft.utils.files import nan_to_none, write_whole, writing
 from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
@@ -49,6 +53,7 @@ FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "RE
 TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
 KEPT = ("data", "metrics", "calibration")  # of the training's record
 POSTS, WORDS, REGIONS, NGRAMS = 1_013, 17, 19, 23  # an example's, lengths nothing else has
+SEEN = 128  # pictures that ranges of 8 bits are taken from, and posts compared afterwards
 
 
 def export_model(
@@ -63,7 +68,7 @@ def export_model(
         locator: trained, or loaded.
         folder: made if need be; its other files stay.
         int8: posts such as the model will see; with them the picture networks of `compact` and
-            `cnn` compute in 8 bits, see `sgmft.locator.onnx.quantize`.
+            `cnn` compute in 8 bits, see `quantize_graph`.
 
     Returns:
         The files.
@@ -84,9 +89,9 @@ def export_model(
     ours = is_exported(target) or unfinished
     if target.is_dir() and any(target.iterdir()) and not ours:
         raise SgmftError(f"{target} holds other files: write the export to a new folder.")
-    try:
+    with writing(f"The export to {target}"):
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=TEMPORARY) as name:
+        with TemporaryDirectory(dir=target, prefix=TEMPORARY) as name:
             temporary = Path(name)
             for folder_left in unfinished:
                 shutil.rmtree(folder_left, ignore_errors=True)
@@ -95,16 +100,15 @@ def export_model(
             settings = _write_encoder(encoder, temporary)
             info, tokens = encoder.info, locator.uses_tokens
             if int8 is not None:
-                info = _in_8_bits(encoder, temporary, int8)
+                info = quantize_image_network(encoder, temporary / PICTURES, int8)
             write_head(deepcopy(network).cpu(), locator.temperature, info, tokens, temporary / HEAD)
             locator.held_out.save(temporary)
             readme = render("locator/templates/exported.md", labels=locator.labels)
             (temporary / "README.md").write_text(readme, "utf-8")
-            (target / MANIFEST).unlink(missing_ok=True)
-            for file in FILES:
+            for file in (MANIFEST, *FILES):
                 (target / file).unlink(missing_ok=True)
             for path in temporary.iterdir():
-                shutil.move(path, target / path.name)
+                path.rename(target / path.name)
             manifest = {
                 "format": FORMAT,
                 "labels": locator.labels,
@@ -114,16 +118,11 @@ def export_model(
                 "preset": locator.preset.name,
                 **{key: value for key, value in locator.record.items() if key in KEPT},
                 "versions": versions(),
+                DIGESTS: file_digests(target / name for name in FILES if name != "README.md"),
             }
-            manifest[DIGESTS] = file_digests(target / name for name in FILES if name != "README.md")
             values = {"sgmft": with_checksum(nan_to_none(manifest))}
-            write_whole(
-                target / MANIFEST, json.dumps(values, ensure_ascii=False, indent=2).encode()
-            )
-    except (OSError, SafetensorError) as error:
-        raise SgmftError(
-            f"The export cannot be written to {target}: {error_reason(error)}."
-        ) from error
+            text = json.dumps(values, ensure_ascii=False, indent=2)
+            write_whole(target / MANIFEST, text.encode())
     return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
 
 
@@ -143,36 +142,20 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
 
 
-def _in_8_bits(encoder: Encoder, folder: Path, posts: Sequence[Post]) -> EncoderInfo:
-    if not isinstance(encoder, ImageEncoder):
-        raise SgmftError(
-            f"The networks of compact and cnn can be exported in 8 bits, those of "
-            f"{encoder.info.name} cannot: leave --int8 out."
-        )
-    return quantize_image_network(folder / PICTURES, posts, encoder.info)
-
-
 def write_head(
     network: Network, temperature: float, info: EncoderInfo, tokens: bool, path: Path
 ) -> None:
     """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
-    inputs = example_inputs(network, info, tokens)
-    write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
-
-
-def example_inputs(
-    network: Network, info: EncoderInfo, tokens: bool
-) -> dict[str, tuple[Tensor, int]]:
-    """Return a batch by field, each with the number of its first axes that are of any length."""
     B, n, m, g = POSTS, WORDS, REGIONS, NGRAMS
-    found = {
+    # A batch by field, each with the number of its first axes that are of any length.
+    inputs = {
         "text": (torch.rand(B, info.text_width), 1),
         "image": (torch.rand(B, info.image_width), 1),
         "has_text": (torch.ones(B, dtype=torch.bool), 1),
         "has_image": (torch.ones(B, dtype=torch.bool), 1),
     }
     if tokens:
-        found |= {
+        inputs |= {
             "text_tokens": (torch.rand(B, n, info.word_width), 2),
             "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
             "image_tokens": (torch.rand(B, m, info.image_width), 2),
@@ -181,8 +164,8 @@ def example_inputs(
         }
     if network.uses_ngrams:
         numbers = torch.arange(B * g, dtype=torch.int32).reshape(B, g)
-        found |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
-    return found
+        inputs |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
+    write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
 
 
 class Head(nn.Module):
@@ -199,3 +182,102 @@ class Head(nn.Module):
         if output.guidance is None:
             return probabilities, torch.full_like(probabilities[:, :2], torch.nan)
         return probabilities, torch.stack(tuple(output.guidance), 1)
+
+
+def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) -> EncoderInfo:
+    """Write the graph of the picture networks again in 8 bits; return its `EncoderInfo`.
+
+    Ranges are taken from up to 128 pictures of a half of the posts, drawn at random but always the
+    same. The info is the encoder's with a fingerprint of its own. SgmftError for an encoder with
+    other networks, and where none of the posts has a picture that can be read.
+    """
+    info = encoder.info
+    if not isinstance(encoder, ImageEncoder):
+        raise SgmftError(
+            f"The networks of compact and cnn can be exported in 8 bits, those of {info.name} "
+            "cannot: leave --int8 out."
+        )
+    pictures = list(readable_images(_halves(posts)[0], info))
+    if not pictures:
+        raise SgmftError(
+            "8 bits need pictures such as the model will see, and none of the posts that --int8 "
+            "named has one that can be read."
+        )
+    stacked = np.stack(pictures)
+    batches = ({"pictures": stacked[i : i + BATCH]} for i in range(0, len(stacked), BATCH))
+    quantize_graph(path, batches, path)
+    digest = short_digest(path.read_bytes())
+    fingerprint = short_digest(f"{info.fingerprint} {digest}".encode())
+    return replace(info, fingerprint=fingerprint, image_key=f"{info.image_key}, int8 {digest}")
+
+
+def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], out: Path) -> None:
+    """Write the graph at `path` to `out`, perhaps the same file, its convolutions in integers.
+
+    Activations are unsigned 8-bit integers, over the range that they take in `batches`; weights are
+    integers of 7 bits with a scale for each channel, since two products of 8 bits overflow on
+    processors without instructions for them (VNNI). Convolutions that read pixels, and whatever is
+    no convolution, stay in float32.
+    """
+    from onnx import load
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = iter(batches)
+
+        def get_next(self) -> Mapping[str, NDArray[Any]] | None:
+            return next(self._batches, None)
+
+    graph = load(path).graph
+    channels = {weight.name: weight.dims[1:2] for weight in graph.initializer}
+    first = [x.name for x in graph.node if x.op_type == "Conv" and channels[x.input[1]] == [3]]
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the quantizer gives advice to the root logger
+    try:
+        with TemporaryDirectory(dir=out.parent, prefix=".") as folder:
+            whole = Path(folder) / out.name
+            quantize_static(
+                path,
+                whole,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                # With ReLU6, a convolution's range is that of what it clips to.
+                op_types_to_quantize=["Conv", "Clip", "Add"],
+                nodes_to_exclude=first,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+            )
+            whole.replace(out)
+    finally:
+        logging.disable(before)
+
+
+def agreement(one: Predictor, other: Predictor, posts: Sequence[Post]) -> tuple[int, int]:
+    """Return the number of posts on which two models agree, and of those that were compared.
+
+    These are up to 128 posts of the half that `quantize_image_network` did not take ranges from.
+    """
+    compared = [post for post in _halves(posts)[1] if post.images][:SEEN]
+    labels = zip(one.predict(compared), other.predict(compared), strict=True)
+    same = [a == b for a, b in labels if a is not None]
+    return sum(same), len(same)
+
+
+def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
+    order = np.random.default_rng(0).permutation(len(posts))
+    half = (len(posts) + 1) // 2
+    return [posts[i] for i in order[:half]], [posts[i] for i in order[half:]]
+
+
+def readable_images(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
+    """Yield one image of each post that has one which can be read, up to SEEN."""
+    prepared = (prepare_post(post, info) for post in posts if post.images)
+    return islice((post.images[0] for post in prepared if not isinstance(post, str)), SEEN)

@@ -1,27 +1,86 @@
 """An exported model with the methods of `SemanticLocator`: the same predictions, without torch."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
+from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
-from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
+from sgmft.features.encoders.sentence_encoder import SentenceEncoder
+from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.features.post_features import PostFeatures, stack_features
 from sgmft.features.ragged import Ragged
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.onnx.encoder import OnnxEncoder
-from sgmft.locator.onnx.manifest import HEAD, HEAD_OUTPUTS, Manifest
 from sgmft.locator.prediction import PredictionBatch, Predictor
+from sgmft.utils.checksums import FILES, check_file, verify_checksum
 from sgmft.utils.onnx_session import Session
 
-BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
+FORMAT = 1  # raised when an older sgmft could not read it
+MANIFEST = "onnx.json"
+FIX = "export the model again"
+HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
+HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
+BATCH = 8  # pictures, or texts, in one run
+HEAD_BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
+TextEncoder = Callable[[Sequence[str], bool], Encoded]
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Return whether a folder holds an exported model; SgmftError where it may not be read."""
+    try:
+        return (Path(folder) / MANIFEST).is_file()
+    except OSError as error:
+        raise SgmftError(f"{folder} cannot be read ({error.strerror}).") from error
+
+
+class Manifest(NamedTuple):
+    """The settings that the runtime needs."""
+
+    labels: list[str]  # K, in the order of the probabilities
+    tokens: bool  # whether the head reads word and region features
+    info: EncoderInfo  # with the fingerprint of the encoder that was exported
+    texts: str  # kind of the text encoder: "compact", "cnn" or "chinese-clip"
+    max_words: int  # bounds a text's tokens
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest of a folder and check the digests of its files.
+
+        SgmftError where it holds no exported model, or one that is damaged or of a newer format.
+        """
+        if not is_exported(folder):
+            raise SgmftError(
+                f"{folder} is not a model exported by sgmft: it has no {MANIFEST}. "
+                "Write one with: sgmft export MODEL -o FOLDER."
+            )
+        try:
+            found: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["sgmft"]
+            if found["format"] > FORMAT:
+                raise SgmftError(
+                    f"{folder} was written by sgmft {found['versions']['sgmft']}, in a newer "
+                    "format than this one reads: pip install --upgrade sgmft."
+                )
+            verify_checksum(found, folder / MANIFEST, FIX)
+            for name in found.get(FILES, ()):
+                check_file(folder / name, found, FIX)
+            encoder = found["encoder"]
+            return cls(
+                [str(label) for label in found["labels"]],
+                bool(found["tokens"]),
+                EncoderInfo(**encoder["info"]),
+                str(encoder["texts"]),
+                int(encoder["max_words"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
 
 
 class OnnxLocator(Predictor):
@@ -33,17 +92,11 @@ class OnnxLocator(Predictor):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._manifest = Manifest.read(folder)
-        self.labels = self._manifest.labels
-        self.encoder = OnnxEncoder(folder, self._manifest)
+        manifest = Manifest.read(folder)
+        self.labels, self._tokens = manifest.labels, manifest.tokens
+        self.encoder = OnnxEncoder(folder, manifest)
         self._head = Session(folder / HEAD)
-        kept = folder / HELD_OUT
-        classes = len(self.labels)
-        self.held_out = (
-            HeldOutProbabilities.load(kept, classes)
-            if kept.is_file()
-            else HeldOutProbabilities.none(classes)
-        )
+        self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -56,22 +109,21 @@ class OnnxLocator(Predictor):
         return cls(Path(folder))
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
-        for chunk in encode_posts(posts, self.encoder, tokens=self._manifest.tokens):
+        for chunk in encode_posts(posts, self.encoder, tokens=self._tokens):
             yield PredictionBatch(chunk, *self._run_head(chunk.rows))
 
     def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
         """Return probabilities (N, K) and guidance (N, 2)."""
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
-        for start in range(0, len(rows), BATCH):
-            inputs = inputs_of(
-                rows[start : start + BATCH], self.encoder.info, self._manifest.tokens
-            )
+        for start in range(0, len(rows), HEAD_BATCH):
+            some = rows[start : start + HEAD_BATCH]
+            inputs = head_inputs(some, self.encoder.info, self._tokens)
             for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
                 part.append(x)
         return tuple(np.concatenate(part) for part in parts)
 
 
-def inputs_of(
+def head_inputs(
     rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool
 ) -> dict[str, NDArray[Any]]:
     """Return arrays with the names and shapes of the fields of `sgmft.features.batch.Batch`.
@@ -80,29 +132,84 @@ def inputs_of(
     """
     posts = stack_features(rows, info, tokens)
     none = np.zeros(0, np.int32)
-    counted = [
-        np.unique(none if row.ngrams is None else row.ngrams, return_counts=True) for row in rows
-    ]
+    ngrams = [none if row.ngrams is None else row.ngrams for row in rows]
+    counted = [np.unique(some, return_counts=True) for some in ngrams]
+    counts = [numbers.astype(np.int32) for _, numbers in counted]
     arrays: dict[str, NDArray[Any]] = {
         "text": posts.text,
         "image": posts.image,
         "has_text": posts.has_text,
         "has_image": posts.has_image,
-        "ngrams": Ragged.of([ngrams for ngrams, _ in counted], none).pad(fill=-1)[0],
-        "ngram_counts": Ragged.of([counts.astype(np.int32) for _, counts in counted], none).pad()[
-            0
-        ],
+        "ngrams": Ragged.of([found for found, _ in counted], none).pad(fill=-1)[0],
+        "ngram_counts": Ragged.of(counts, none).pad()[0],
     }
     if posts.words is None or posts.regions is None:
         return arrays
     words, text_mask = posts.words.pad()
     regions, image_mask = posts.regions.pad()
     index = np.arange(regions.shape[1]) // max(1, posts.regions_per_image)
-    return {
-        **arrays,
+    return arrays | {
         "text_tokens": words.astype(np.float32),
         "text_mask": text_mask,
         "image_tokens": regions.astype(np.float32),
         "image_mask": image_mask,
         "image_index": np.tile(index, (len(rows), 1)),
     }
+
+
+class OnnxEncoder:
+    """An `Encoder` whose networks run in ONNX Runtime, from the folder of an exported model.
+
+    SgmftError where a file is missing or damaged, or the encoder is of an unknown kind.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.info = manifest.info
+        self._pictures = Session(folder / PICTURES)
+        self._texts = _text_encoder(folder, manifest)
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Encode as the encoder that was exported."""
+        return self._texts(texts, tokens)
+
+    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+        """Encode as the encoder that was exported, to rounding."""
+        run = graph_runner(self._pictures, tokens)
+        return encode_image_batches(pictures, BATCH, self.info.image_width, tokens, run)
+
+
+def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
+    cleaning = manifest.info.cleaning
+    if manifest.texts == "compact":
+        return SentenceEncoder(cleaning, manifest.max_words).encode
+    if manifest.texts == "cnn":
+        return WordHashEncoder(cleaning, manifest.max_words).encode
+    if manifest.texts == "chinese-clip":
+        return _clip_texts(folder, manifest)
+    raise SgmftError(f"{folder} has texts of an unknown kind, {manifest.texts}: update sgmft.")
+
+
+def _clip_texts(folder: Path, manifest: Manifest) -> TextEncoder:
+    """Load the text tower of Chinese-CLIP."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise SgmftError(
+            "Chinese-CLIP needs the package tokenizers: pip install tokenizers."
+        ) from error
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise SgmftError(f"{folder / TOKENIZER} is damaged: {FIX}.") from error
+    tokenizer.enable_truncation(manifest.max_words)
+    tokenizer.no_padding()
+    tower = Session(folder / TEXTS)
+
+    def run(numbers: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
+        return tower.run(["projected"], {"input_ids": numbers, "attention_mask": mask})[0]
+
+    def encode(texts: Sequence[str], tokens: bool) -> Encoded:
+        ids = [row.ids for row in tokenizer.encode_batch(list(texts))]
+        return encode_token_ids(ids, BATCH, manifest.info.text_width, tokens, run)
+
+    return encode
