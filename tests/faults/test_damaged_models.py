@@ -95,7 +95,7 @@ def test_killed_between_the_files_of_a_model_and_run_again(table, tiny, tmp_path
 
     for name in ("file_digests", "make_whole", "write_whole"):
         with monkeypatch.context() as patch, pytest.raises(KilledError):
-            patch.setattr(f"sgmft.locator.persistence.{name}", stop)
+            patch.setattr(f"sgmft.locator.locator.{name}", stop)
             train_table(Source(str(table)), tmp_path / "m", tiny(preset="default"))
         assert not (tmp_path / "m" / "config.json").exists()
     (tmp_path / "m" / ".model.safetensors.0123.tmp").write_bytes(b"half")

@@ -1,7 +1,5 @@
 """Encode tables of posts into a feature store, in this process or on a cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,47 +11,31 @@ from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
 from sgmft.jobs.cluster.pieces import (
     ROWS,
     Engine,
     Piece,
+    PieceTask,
     Work,
     add_up,
-    cut,
     run_here,
     single_tables,
 )
 
 
-@dataclass(frozen=True)
-class EncodeTask:
-    """A `PieceTask`: encode what the store does not have."""
+@dataclass(frozen=True, kw_only=True)
+class EncodeTask(PieceTask):
+    """Encode what the store does not have; the store itself knows which posts it has."""
 
-    sources: list[Source]
     settings: dict[str, Any]  # arguments of `load_encoder`
-    folder: Path  # of the store
     tokens: bool  # whether word and region features are encoded
-    rows: int | None  # of a piece; None leaves the tables whole
-    opened: tuple[Encoder, FeatureStore] | None = None  # in this process; others open them
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"opened": None}
-
-    def pieces(self, table: int) -> Iterator[Piece]:
-        """Yield all pieces: the store itself knows which posts it has."""
-        if self.rows is None:
-            yield Piece((table, 0), self.sources[table].iter_posts())
-        else:
-            yield from cut(self.sources[table], table, self.rows)
 
     def start(self) -> Work:
         """Load the encoder and open the store, where they are not."""
-        if self.opened:
-            encoder, store = self.opened
-        else:
+        encoder, store = self.loaded or (None, None)
+        if encoder is None:
             encoder = load_encoder(**self.settings)
             store = FeatureStore(self.folder, encoder.info, self.tokens)
 
@@ -99,11 +81,11 @@ def encode_table(
     sources = [source] if here else single_tables(source)
     store = FeatureStore(folder, handle.encoder.info, tokens)
     task = EncodeTask(
-        sources,
-        {**handle.encoder_settings, "device": handle.device},
-        folder,
-        tokens,
-        None if here else ROWS,
-        (handle.encoder, store),
+        sources=sources,
+        folder=folder,
+        rows=0 if here else ROWS,
+        loaded=(handle.encoder, store),
+        settings={**handle.encoder_settings, "device": handle.device},
+        tokens=tokens,
     )
     return add_up(engine(task), on_encoded), store.folder

@@ -16,7 +16,7 @@ from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
-from sgmft.jobs.output_columns import prediction_columns, probability_columns
+from sgmft.jobs.predict import prediction_columns, probability_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 

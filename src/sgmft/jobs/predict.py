@@ -1,38 +1,35 @@
 """Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
-from __future__ import annotations
-
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary
-from sgmft.data.tables import open_writer
+from sgmft.data.summary import JobSummary, count_errors
+from sgmft.data.tables import open_table, open_writer
+from sgmft.data.tables.reading import list_tables
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import (
     ROWS,
     Engine,
     Piece,
-    PieceId,
+    PieceTask,
     Work,
     add_up,
-    cut,
     run_here,
     single_tables,
 )
-from sgmft.jobs.cluster.shards import Shards, input_types, output_types
-from sgmft.jobs.output_columns import OutputColumns, columns_of
+from sgmft.jobs.cluster.shards import Shards, input_types
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
-from sgmft.locator.prediction import Predictor, SupportsPredictions, summarize
+from sgmft.locator.prediction import Prediction, Predictor, SupportsPredictions
 from sgmft.utils.checksums import digest_of, file_digests
 
 WRITE_ROWS = 256  # of one file, written together
-Sink = Callable[[PieceId, Sequence[Mapping[str, Any]], JobSummary], None]  # writes rows of a piece
 
 
 @dataclass(frozen=True)
@@ -55,53 +52,6 @@ class ModelFolder:
             return digest_of({"name": self.folder})
         files = (x for x in folder.iterdir() if x.name != "README.md" and x.name[0] != ".")
         return digest_of(file_digests(files))
-
-
-@dataclass(frozen=True)
-class PredictTask:
-    """A `PieceTask`: predict what has not been predicted yet."""
-
-    sources: list[Source]
-    model: ModelFolder | None  # where other machines load the model from
-    rules: Abstention
-    columns: OutputColumns
-    sink: Sink  # where rows go
-    rows: int  # written together; of a piece, but for a stream
-    folder: Path  # where results go
-    finished: frozenset[PieceId] = field(default_factory=frozenset)  # pieces that are done
-    stream: Iterable[Post] | None = None  # posts that are not cut into pieces
-    predictor: SupportsPredictions | None = None  # loaded; it is not sent to other machines
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"predictor": None}
-
-    def pieces(self, table: int) -> Iterator[Piece]:
-        """Yield the pieces of one table that are not finished, in order."""
-        if self.stream is not None:
-            yield Piece((table, 0), self.stream)
-            return
-        for piece in cut(self.sources[table], table, self.rows):
-            if piece.id not in self.finished:
-                yield piece
-
-    def start(self) -> Work:
-        """Load the model, where it is not."""
-        predictor = self.predictor
-        if predictor is None:
-            assert self.model is not None
-            predictor = self.model.load()
-
-        def work(piece: Piece) -> Iterator[JobSummary]:
-            predictions = predictor.predictions(piece.posts, self.rules)
-            while part := list(islice(predictions, self.rows)):
-                if self.sources[piece.id[0]].strict:
-                    raise_first_error([prediction.post for prediction in part])
-                summary = summarize(part)
-                rows = [self.columns.row(prediction) for prediction in part]
-                self.sink(piece.id, rows, summary)
-                yield summary
-
-        return work
 
 
 def predict_table(
@@ -161,18 +111,54 @@ def predict_table(
         adapt(posts if isinstance(posts, list) else source.iter_posts())
     columns = OutputColumns.of(names, predictor.labels, rules)
     with open_writer(output, columns.columns) as writer:
-        task = PredictTask(
-            [source],
-            None,
-            rules,
-            columns,
-            lambda piece, rows, summary: writer.write(rows),
-            WRITE_ROWS,
-            Path(),
-            stream=posts,
-            predictor=predictor,
-        )
-        return add_up(run_here(task), on_predicted)
+
+        def write() -> Iterator[JobSummary]:
+            for rows, summary in _predict(predictor, posts, rules, columns, source.strict):
+                writer.write(rows)
+                yield summary
+
+        return add_up(write(), on_predicted)
+
+
+def _predict(
+    predictor: SupportsPredictions,
+    posts: Iterable[Post],
+    rules: Abstention,
+    columns: "OutputColumns",
+    strict: bool,
+    rows: int = WRITE_ROWS,
+) -> Iterator[tuple[list[dict[str, Any]], JobSummary]]:
+    """Yield so many rows at a time, with their summary."""
+    predictions = predictor.predictions(posts, rules)
+    while part := list(islice(predictions, rows)):
+        if strict:
+            raise_first_error([prediction.post for prediction in part])
+        errors = count_errors(prediction.post for prediction in part)
+        abstained = Counter(p.abstained for p in part if p.abstained is not None)
+        yield [columns.row(p) for p in part], JobSummary(len(part), errors, dict(abstained))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictTask(PieceTask):
+    """Predict what has not been predicted yet."""
+
+    model: ModelFolder  # where other machines load the model from
+    rules: Abstention
+    columns: "OutputColumns"
+    shards: Shards  # where rows go
+
+    def start(self) -> Work:
+        """Load the model, where it is not."""
+        predictor = self.loaded or self.model.load()
+
+        def work(piece: Piece) -> Iterator[JobSummary]:
+            strict = self.sources[piece.id[0]].strict
+            some = _predict(predictor, piece.posts, self.rules, self.columns, strict, self.rows)
+            for rows, summary in some:
+                self.shards.write(piece.id, rows, summary)
+                yield summary
+
+        return work
 
 
 def is_shards(output: str | Path) -> bool:
@@ -204,19 +190,109 @@ def _predict_shards(
         "rules": asdict(rules),
         "rows": rows,
     }
-    shards = Shards(output, job, output_types(columns, types))
+    shards = Shards(output, job, columns.types(types))
     shards.begin()
     finished = shards.finished()
     task = PredictTask(
-        sources,
-        model,
-        rules,
-        columns,
-        shards.write,
-        rows,
-        shards.folder,
-        frozenset(finished),
-        predictor=predictor,
+        sources=sources,
+        folder=shards.folder,
+        rows=rows,
+        finished=frozenset(finished),
+        loaded=predictor,
+        model=model,
+        rules=rules,
+        columns=columns,
+        shards=shards,
     )
     total = add_up(chain(finished.values(), engine(task)), on_predicted)
     return shards.end(total.posts)
+
+
+@dataclass(frozen=True)
+class OutputColumns:
+    """The columns of a table of predictions."""
+
+    renamed: dict[str, str]  # name of each column of the input, and the name under which it is kept
+    added: list[str]  # the columns that follow
+    labels: list[str]  # in the order of the probabilities
+
+    @classmethod
+    def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
+        """Return those for an input with these columns, each named once or more often."""
+        added = ["label", "probability", *probability_columns(labels)]
+        added += ["set"] if rules.coverage is not None else []
+        added += ["typicality"] if rules.reject is not None else []
+        added += ["abstained"] if rules != Abstention() else []
+        added.append("error")
+        return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
+
+    @property
+    def columns(self) -> list[str]:
+        """All names, in order."""
+        return [*self.renamed.values(), *self.added]
+
+    def row(self, prediction: Prediction) -> dict[str, Any]:
+        """Return the row of one prediction."""
+        return (
+            {self.renamed[key]: value for key, value in prediction.post.row.items()}
+            | prediction_columns(prediction, self.labels)
+            | {key: x for key, x in abstention_columns(prediction).items() if key in self.added}
+        )
+
+    def types(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the Arrow type of every column; `given` are the input's."""
+        import pyarrow as pa
+
+        texts = ("label", "abstained", "error")
+        added = {name: pa.string() if name in texts else pa.float64() for name in self.added}
+        if "set" in added:
+            added["set"] = pa.list_(pa.string())
+        return {self.renamed[name]: kind for name, kind in given.items()} | added
+
+
+def columns_of(table: str) -> Iterator[str]:
+    """Yield the columns of a table, also those that only some rows have, some more than once."""
+    for part in list_tables(table):
+        raw = open_table(part)
+        yield from raw.columns or ()
+        for row in raw.rows:
+            yield from row.values
+
+
+def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+    """Return the name under which each column of the input is kept, none of them twice."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in added or (name != column and name in columns) or name in names.values():
+            name = f"input_{name}"
+        names[column] = name
+    return names
+
+
+def probability_columns(labels: Sequence[str]) -> list[str]:
+    """Return the names of the columns of probabilities."""
+    return [f"p_{label}" for label in labels]
+
+
+def prediction_columns(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the columns that a prediction adds to a row."""
+    values: dict[str, Any] = {
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "error": prediction.error,
+    }
+    if prediction.probabilities is not None:
+        probs = prediction.probabilities.tolist()
+        values |= {f"p_{label}": p for label, p in zip(labels, probs, strict=True)}
+    return values
+
+
+def abstention_columns(prediction: Prediction) -> dict[str, Any]:
+    """Return the columns that rules of abstention add to a row."""
+    members = prediction.label_set
+    return {
+        "set": None if members is None else list(members),
+        "typicality": prediction.typicality,
+        "abstained": prediction.abstained,
+    }

@@ -22,7 +22,7 @@ from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
-from sgmft.jobs.output_columns import columns_of, renamed_columns
+from sgmft.jobs.predict import columns_of, renamed_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 from sgmft.models.base import Normalizer

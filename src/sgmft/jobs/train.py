@@ -1,18 +1,15 @@
 """Train a model on a table of posts and save it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.errors import SgmftError
-from sgmft.locator.locator import SemanticLocator
+from sgmft.locator.locator import ENCODER, SemanticLocator
 from sgmft.training.trainer import Epoch
 from sgmft.utils import distributed
-from sgmft.utils.files import check_output, error_reason, read_json
+from sgmft.utils.files import check_output, read_json, writing
 
 
 def train_table(
@@ -46,15 +43,9 @@ def train_table(
         on_epoch=on_epoch,
     )
     if distributed.is_main():
-        from sgmft.locator.persistence import ENCODER
-
         unfinished = folder / "checkpoint"
-        try:
+        with writing(f"The model in {folder}"):
             unfinished.mkdir(parents=True, exist_ok=True)  # tells half a model from other files
-        except OSError as error:
-            raise SgmftError(
-                f"The model cannot be written to {folder}: {error_reason(error)}."
-            ) from error
         locator.save_pretrained(folder)
         if locator.tuned is not None:
             locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))

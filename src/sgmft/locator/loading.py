@@ -1,16 +1,11 @@
 """Load a saved or an exported model, whichever a folder holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sgmft.errors import SgmftError
-from sgmft.locator.onnx.locator import Manifest, is_exported
+from sgmft.locator.onnx.locator import Manifest, OnnxLocator, is_exported
+from sgmft.locator.prediction import Predictor
 from sgmft.locator.state import REPOSITORY, read_state
-
-if TYPE_CHECKING:
-    from sgmft.locator.prediction import Predictor
 
 
 def load_predictor(
@@ -33,8 +28,6 @@ def load_predictor(
         return SemanticLocator.from_pretrained(model, features=features, device=device)
     if device is not None:
         raise SgmftError("An exported model runs on the CPU: leave out --device.")
-    from sgmft.locator.onnx.locator import OnnxLocator
-
     return OnnxLocator.load(model)
 
 

@@ -1,14 +1,17 @@
 """`SemanticLocator`: fit, predict, explain, save and load, from posts to labels."""
 
-from __future__ import annotations
-
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
 
 from sgmft.data.posts import Post
 from sgmft.data.splits import split_posts
@@ -19,23 +22,40 @@ from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.masked_model import ExplainedModel
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
+from sgmft.features.encoders.device import pick_device
 from sgmft.features.features import Features, LabelledFeatures
+from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.persistence import SavedModel, load_model, model_card, save_model
 from sgmft.locator.prediction import PredictionBatch, Predictor
-from sgmft.locator.state import EncoderState, ModelState, TrainingData, TrainingRecord
+from sgmft.locator.state import (
+    CONFIG,
+    FIX,
+    WEIGHTS,
+    EncoderState,
+    ModelState,
+    TrainingData,
+    TrainingRecord,
+    model_file,
+    read_state,
+    unreadable,
+)
 from sgmft.locator.zero_shot import adapt_to, describe
 from sgmft.models.base import Network
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
-from sgmft.models.registry import find_method
+from sgmft.models.registry import find_method, get_method
 from sgmft.training.finetune.settings import Tuning, tuning_of
 from sgmft.training.fit import TrainingTask, fit_network, training_set, validation_metrics
 from sgmft.training.trainer import Epoch
 from sgmft.utils import distributed
+from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
+from sgmft.utils.files import leftovers, make_whole, nan_to_none, write_whole, writing
+from sgmft.utils.templates import render
 
 Progress = Callable[[int], None]  # called with the number of posts done so far
+ENCODER = "encoder"  # folder of a fine-tuned one, in that of its model
+MARK = "<!-- written by sgmft -->"  # of a model card
 
 
 class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
@@ -306,8 +326,43 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights, then settings with the digests of all files and of themselves.
+
+        A folder without config.json is no model, so there is never half of one.
+        """
+        folder, state, network = save_directory, self.state, self._trained()
+        card = folder / "README.md"
+
+        def write_weights(path: Path) -> None:
+            save_weights(network, str(path))
+            path.chmod(0o644)  # safetensors writes files that only their owner reads
+
+        with writing(f"The model in {folder}"):
+            for name in (CONFIG, WEIGHTS, HELD_OUT, card.name):
+                for leftover in leftovers(folder, name):
+                    leftover.unlink()
+            (folder / CONFIG).unlink(missing_ok=True)  # an earlier model's, until this one is there
+            make_whole(folder / WEIGHTS, write_weights)
+            self.held_out.save(folder)
+            state.files = file_digests(folder / name for name in (WEIGHTS, HELD_OUT))
+            self._save_encoder(folder / ENCODER)
+            if self.tuned is not None:
+                state.encoder.files = file_digests((folder / ENCODER).iterdir())
+            if not card.is_file() or MARK in card.read_text("utf-8", "replace"):  # else by hand
+                write_whole(card, str(self.generate_model_card()).encode())
+            values = {"sgmft": with_checksum(nan_to_none(state.to_config()))}
+            text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+            write_whole(folder / CONFIG, text.encode())
+
+    def _save_encoder(self, folder: Path) -> None:
+        """Put a fine-tuned encoder where the model is; an earlier model's there is removed."""
         tuned = None if self.tuned is None else self.tuned.folder
-        save_model(SavedModel(self.state, self._trained(), self.held_out, tuned), save_directory)
+        if tuned is not None and folder.is_dir() and folder.samefile(tuned):
+            return
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        if tuned is not None:
+            shutil.copytree(tuned, folder)
 
     @classmethod
     def from_pretrained(
@@ -331,9 +386,14 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         Raises:
             SgmftError: it is no model of sgmft's, is damaged, or of a newer format.
         """
-        state, network, held_out, tuned = load_model(
-            str(pretrained_model_name_or_path), device, hub
-        )
+        model_id = str(pretrained_model_name_or_path)
+        state, weights_file = read_state(model_id, hub)
+        network = _load_network(model_id, state, weights_file)
+        encoder_files = [
+            model_file(model_id, f"{ENCODER}/{name}", hub) for name in state.encoder.files or ()
+        ]
+        for file in encoder_files:
+            check_file(file, {FILES: state.encoder.files}, FIX)
         locator = cls(
             encoder or state.encoder.name,
             method=state.method,
@@ -343,18 +403,49 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             device=device,
         )
         locator.weights = state.encoder.weights
-        locator.preset, locator.labels, locator.training = (
-            state.preset,
-            state.labels,
-            state.training,
-        )
-        locator.network, locator.held_out = network, held_out
-        if tuned is not None:
-            locator.use_tuned(TunedEncoder(tuned, state.encoder.name))
+        locator.preset, locator.labels = state.preset, state.labels
+        locator.training = state.training
+        locator.network = network if device is None else network.to(pick_device(device))
+        locator.held_out = _load_held_out(model_id, state, hub)
+        if encoder_files:
+            locator.use_tuned(TunedEncoder(encoder_files[0].parent, state.encoder.name))
             if encoder is not None:
                 locator.encoder_settings["base"] = encoder
         return locator
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the README.md of a saved model."""
-        return model_card(self.state)
+        header = ModelCardData(
+            library_name="sgmft", pipeline_tag="image-text-to-text", tags=["semantic-location"]
+        )
+        template, state = "locator/templates/model_card.md", self.state
+        text = render(template, mark=MARK, state=state, method=get_method(state.method))
+        return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}")
+
+
+def _load_network(model_id: str, state: ModelState, weights_file: Path) -> Network:
+    """Load the network of a saved model, on the CPU."""
+    try:
+        method = get_method(state.method)
+        network = method.network(method.load_config(state.network))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(model_id, error) from error
+    try:
+        load_weights(network, str(weights_file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise SgmftError(
+            f"{weights_file} is damaged or belongs to another model: save or copy it again."
+        ) from error
+    return network.eval()
+
+
+def _load_held_out(
+    model_id: str, state: ModelState, hub: Mapping[str, Any]
+) -> HeldOutProbabilities:
+    """Load them; models saved before there was such a file have none."""
+    try:
+        file = model_file(model_id, HELD_OUT, hub)
+    except SgmftError:
+        return HeldOutProbabilities.none(len(state.labels))
+    check_file(file, {FILES: state.files}, FIX)
+    return HeldOutProbabilities.load(file, len(state.labels))

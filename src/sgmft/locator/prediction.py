@@ -1,9 +1,6 @@
 """Predictions of a trained model, post by post, and what can make them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -11,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
-from sgmft.data.summary import JobSummary, count_errors
 from sgmft.features.encode import Chunk
 from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities
 
@@ -46,12 +42,6 @@ class Prediction(NamedTuple):
     def probability(self) -> float | None:
         """The probability of the most probable label, given or not."""
         return None if self.probabilities is None else float(self.probabilities.max())
-
-
-def summarize(predictions: Sequence[Prediction]) -> JobSummary:
-    """Count the posts, the errors and the posts without a label among predictions."""
-    abstained = Counter(p.abstained for p in predictions if p.abstained is not None)
-    return JobSummary(len(predictions), count_errors(p.post for p in predictions), dict(abstained))
 
 
 class PredictionBatch(NamedTuple):
@@ -98,11 +88,11 @@ class Predictor(ABC):
 
     def predict_proba(self, posts: Sequence[Post]) -> NDArray[np.float32]:
         """Return probabilities (N, K) in the order of `labels`; NaN where a post cannot be read."""
-        missing = np.full(len(self.labels), np.nan, np.float32)
-        rows = [p.probabilities for p in self.predictions(posts)]
-        return np.array([missing if row is None else row for row in rows], np.float32).reshape(
-            len(rows), len(self.labels)
-        )
+        found = np.full((len(posts), len(self.labels)), np.nan, np.float32)
+        for row, prediction in zip(found, self.predictions(posts), strict=True):
+            if prediction.probabilities is not None:
+                row[:] = prediction.probabilities
+        return found
 
     def predictions(
         self, posts: Iterable[Post], abstain: Abstention | None = None
@@ -148,11 +138,10 @@ def _decide(
     """Return the prediction with the label, if any, that the decision leaves it."""
     probs, members = prediction.probabilities, decision.members
     assert probs is not None
+    label_set = None if members is None else tuple(np.array(labels)[members].tolist())
     return prediction._replace(
         label=None if decision.reason else labels[int(probs.argmax())],
-        label_set=None
-        if members is None
-        else tuple(labels[k] for k in members.nonzero()[0].tolist()),
+        label_set=label_set,
         typicality=decision.typicality,
         abstained=decision.reason,
     )

@@ -1,14 +1,12 @@
 """The state of a saved model, as config.json has it: typed, read and written without torch."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sgmft.errors import SgmftError
 from sgmft.models.presets import Preset, TrainConfig
@@ -25,17 +23,11 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name on the hub
 class TrainingData:
     """The posts that a model was trained on."""
 
+    fingerprint: str = ""  # digest of their contents and labels; "" for a zero-shot model
     posts: int = 0  # labelled posts that could be used
     train: int = 0  # those of them that the weights were learned from
     validation: int = 0  # those held out to choose the epoch
     skipped: dict[str, int] = field(default_factory=dict)  # number of posts left out, by reason
-    fingerprint: str = ""  # digest of their contents and labels; "" for a zero-shot model
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the entry "data" of config.json."""
-        values = asdict(self)
-        fingerprint = values.pop("fingerprint")
-        return ({"fingerprint": fingerprint} if fingerprint else {}) | values
 
 
 @dataclass
@@ -59,7 +51,7 @@ class TrainingRecord:
             "versions": self.versions or None,
         }
         return {
-            "data": self.data.to_config(),
+            "data": {key: value for key, value in asdict(self.data).items() if value != ""},
             "metrics": self.metrics,
             "calibration": {"temperature": self.temperature},
             "history": self.history,
@@ -67,7 +59,7 @@ class TrainingRecord:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TrainingRecord:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the entries that `to_config` wrote; an earlier sgmft wrote fewer."""
         return cls(
             TrainingData(**_known_fields(TrainingData, config.get("data", {}))),
@@ -80,7 +72,7 @@ class TrainingRecord:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class EncoderState:
     """The encoder that a model was trained with."""
 
@@ -91,17 +83,8 @@ class EncoderState:
     weights: str = ""  # as in `EncoderInfo`; "" of a model saved early
     files: dict[str, str] | None = None  # digests of a fine-tuned one's, saved beside the model
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the entry "encoder" of config.json."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> EncoderState:
-        """Read the entry that `to_config` wrote."""
-        return cls(**_known_fields(cls, config))
-
-
-@dataclass(frozen=True)
+@dataclass
 class ModelState:
     """A saved model but for its weights."""
 
@@ -118,7 +101,7 @@ class ModelState:
         return {
             "format": FORMAT,
             "labels": self.labels,
-            "encoder": self.encoder.to_config(),
+            "encoder": {k: x for k, x in asdict(self.encoder).items() if x is not None},
             "model": self.network,
             "method": self.method,
             "preset": self.preset.name,
@@ -132,14 +115,14 @@ class ModelState:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ModelState:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read values that `to_config` wrote; KeyError, TypeError or ValueError for others."""
         settings, method = config["settings"].items(), config["method"]
         if (method, config["preset"]) == ("sgmft", "default"):
             method = "gated-experts"  # sgmft 0.1 called it a preset of sgmft
         return cls(
             list(config["labels"]),
-            EncoderState.from_config(config["encoder"]),
+            EncoderState(**_known_fields(EncoderState, config["encoder"])),
             method,
             Preset(
                 config["preset"],

@@ -1,7 +1,5 @@
 """Zero-shot use: labels that are described in words, and standardisation by unlabelled posts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -232,7 +232,7 @@ class TokenInputs(NamedTuple):
 
 
 class Network(nn.Module, ABC):
-    """A network that `sgmft.training.trainer` can train, and `sgmft.locator.persistence` can save.
+    """A network that `sgmft.training.trainer` can train, and `sgmft.locator.locator` can save.
 
     A subclass sets `config`.
     """

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgmft.jobs.output_columns import abstention_columns
+from sgmft.jobs.predict import abstention_columns
 from sgmft.locator.prediction import Prediction
 
 

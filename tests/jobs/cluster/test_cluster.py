@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
-from sgmft.jobs.cluster.pieces import Piece, Work, cut
+from sgmft.jobs.cluster.pieces import PieceTask, Work
 from sgmft.jobs.encode import encode_table
 from sgmft.jobs.predict import predict_table
 
@@ -78,15 +77,8 @@ def wait_for(there: Callable[[], bool], process: Any) -> None:
         time.sleep(0.05)
 
 
-@dataclass(frozen=True)
-class Counting:
+class Counting(PieceTask):
     """A task that counts posts."""
-
-    sources: list[Source]
-    folder: Path
-
-    def pieces(self, table: int) -> Iterator[Piece]:
-        return cut(self.sources[table], table, 10)
 
     def start(self) -> Work:
         return lambda piece: iter([JobSummary(len(piece.posts))])
@@ -122,7 +114,8 @@ def test_engines_that_are_not_there(
 def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_path: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.raises(SgmftError, match=r"^There is no file .*missing\.csv"):
-        list(engine(Counting([Source(str(tmp_path / "missing.csv"))], tmp_path)))
+        table = Source(str(tmp_path / "missing.csv"))
+        list(engine(Counting(sources=[table], folder=tmp_path, rows=10)))
 
 
 @pytest.mark.slow

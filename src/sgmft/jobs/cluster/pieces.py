@@ -1,14 +1,13 @@
 """A job on tables as pieces that can be done anywhere, in any order, and more than once."""
 
-from __future__ import annotations
-
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
@@ -32,20 +31,32 @@ class Piece(NamedTuple):
 Work = Callable[[Piece], Iterator[JobSummary]]
 
 
-class PieceTask(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class PieceTask(ABC):
     """A job as engines see it; it can be sent to other machines."""
 
-    @property
-    def sources(self) -> list[Source]:
-        """Tables."""
+    sources: list[Source]  # tables
+    folder: Path  # where results go; a shared one, where several machines work
+    rows: int  # of a piece; 0 leaves the tables whole
+    finished: frozenset[PieceId] = frozenset()  # pieces that are done
+    loaded: Any = None  # what the work needs, in this process; others load it
 
-    @property
-    def folder(self) -> Path:
-        """Where results go; a shared folder, where several machines work."""
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"loaded": None}
 
     def pieces(self, table: int) -> Iterator[Piece]:
         """Yield the pieces of one table that are still to be done, in order."""
+        posts = self.sources[table].iter_posts()
+        if not self.rows:
+            yield Piece((table, 0), posts)
+            return
+        number = 0
+        while part := list(islice(posts, self.rows)):
+            if (table, number) not in self.finished:
+                yield Piece((table, number), part)
+            number += 1
 
+    @abstractmethod
     def start(self) -> Work:
         """Load what the work needs: called once in each process that works."""
 
@@ -81,15 +92,6 @@ def single_tables(source: Source) -> list[Source]:
             "Standard input can be read once only, and so not in pieces: save it as a file."
         )
     return [replace(source, table=str(Path(x).absolute())) for x in list_tables(source.table)]
-
-
-def cut(source: Source, table: int, rows: int) -> Iterator[Piece]:
-    """Cut the posts of one table into pieces of so many rows; the last may be shorter."""
-    posts = source.iter_posts()
-    number = 0
-    while part := list(islice(posts, rows)):
-        yield Piece((table, number), part)
-        number += 1
 
 
 class AttemptLog:

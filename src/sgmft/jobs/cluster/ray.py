@@ -5,8 +5,6 @@ take them. A piece that was lost with its node is read again and done again; as 
 there once, nothing is lost or repeated.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ name and then renamed, so one that is there is whole. `_job.json` describes the 
 begin with "_" or "." are passed over by what reads folders of Parquet.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -23,9 +21,8 @@ from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import PieceId
-from sgmft.jobs.output_columns import OutputColumns
 from sgmft.utils.checksums import digest_of, short_digest
-from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
+from sgmft.utils.files import leftovers, read_json, set_aside, write_whole, writing
 
 JOB, DONE = "_job.json", "_done.json"
 READ_ROWS = 4096  # whose types are looked at together
@@ -49,34 +46,28 @@ class Shards:
 
         SgmftError where it cannot be written, or holds another job's shards or other files.
         """
-        try:
+        described = self.folder / JOB
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if (self.folder / JOB).is_file():
-                self._compare(json.loads((self.folder / JOB).read_text("utf-8")))
-                for left in leftovers(self.folder):
-                    left.unlink(missing_ok=True)
-                return
-            if any(not file.name.startswith(".") for file in self.folder.iterdir()):
-                raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
-            text = json.dumps(self._job, ensure_ascii=False, indent=2)
-            write_whole(self.folder / JOB, text.encode())
-        except ValueError as error:
+            if not described.is_file():
+                if any(not file.name.startswith(".") for file in self.folder.iterdir()):
+                    raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
+                text = json.dumps(self._job, ensure_ascii=False, indent=2)
+                write_whole(described, text.encode())
+            for left in leftovers(self.folder):
+                left.unlink(missing_ok=True)
+        earlier = read_json(described)
+        if not isinstance(earlier, dict):
             raise SgmftError(
-                f"{self.folder / JOB} is damaged, so that nothing shows which job the shards "
-                "beside it are of: choose a new folder."
-            ) from error
-        except OSError as error:
-            raise SgmftError(f"{self.folder} cannot be written: {error_reason(error)}.") from error
-
-    def _compare(self, earlier: Mapping[str, Any]) -> None:
-        if earlier == self._job:
-            return
+                f"{described} is damaged, so that nothing shows which job the shards beside it are "
+                "of: choose a new folder."
+            )
         names = [*dict.fromkeys([*self._job, *earlier])]
-        changed = [name for name in names if earlier.get(name) != self._job.get(name)]
-        raise SgmftError(
-            f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "
-            "choose a new folder, or delete this one."
-        )
+        if changed := [name for name in names if earlier.get(name) != self._job.get(name)]:
+            raise SgmftError(
+                f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "
+                "choose a new folder, or delete this one."
+            )
 
     def finished(self) -> dict[PieceId, JobSummary]:
         """Return the summary of each shard that is there; all their bytes are checked.
@@ -170,14 +161,3 @@ def input_types(tables: Sequence[str]) -> dict[str, Any]:
             names = dict.fromkeys(name for row in part for name in row)
             seen.update({name: [to_plain(row.get(name)) for row in part] for name in names})
     return seen.types
-
-
-def output_types(columns: OutputColumns, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the Arrow type of every column of a table of predictions; `given` are the input's."""
-    import pyarrow as pa
-
-    texts = ("label", "abstained", "error")
-    added = {name: pa.string() if name in texts else pa.float64() for name in columns.added}
-    if "set" in added:
-        added["set"] = pa.list_(pa.string())
-    return {columns.renamed[name]: kind for name, kind in given.items()} | added
