@@ -118,24 +118,24 @@ def unlabelled(small_posts):
 def test_posts_with_a_label_and_bad_posts_are_left_out(small_posts, unlabelled, small_model):
     bad = [Post("kitchen", images="nowhere.jpg"), Post("x", error="broken")]
     posts = [*small_posts[:10], *unlabelled[:20], *bad]
-    found = suggest_posts(posts, small_model, 50)
-    assert {one.post.id for one in found.chosen} <= {p.id for p in unlabelled[10:20]}
-    assert found.chosen and len(found.refused) == 2
-    for one in found.chosen:
+    found, refused = suggest_posts(posts, small_model, 50)
+    assert {one.post.id for one in found} <= {p.id for p in unlabelled[10:20]}
+    assert found and len(refused) == 2
+    for one in found:
         probs = np.sort(small_model.predict_proba([one.post])[0])
         assert one.uncertainty == pytest.approx(1 - probs[-1] + probs[-2], abs=1e-5)
         assert one.prediction.label == small_model.predict([one.post])[0]
-    elsewhere = suggest_posts(unlabelled[:20], small_model, 50, labelled=small_posts[:10])
-    assert [one.post.id for one in elsewhere.chosen] == [one.post.id for one in found.chosen]
+    elsewhere, _ = suggest_posts(unlabelled[:20], small_model, 50, labelled=small_posts[:10])
+    assert [one.post.id for one in elsewhere] == [one.post.id for one in found]
     with pytest.raises(SgmftError, match="nowhere"):
         suggest_posts(posts, small_model, 5, strict=True)
 
 
 def test_without_a_model_there_is_no_uncertainty(tiny, unlabelled):
-    found = suggest_posts([*unlabelled, *unlabelled], SemanticLocator("tiny"), 36)
-    ids = [one.post.id for one in found.chosen]
+    found, _ = suggest_posts([*unlabelled, *unlabelled], SemanticLocator("tiny"), 36)
+    ids = [one.post.id for one in found]
     assert len(ids) == len(set(ids)) > 20  # the same post twice is one
-    assert all(one.uncertainty is None and one.prediction is None for one in found.chosen)
+    assert all(one.uncertainty is None and one.prediction is None for one in found)
 
 
 @pytest.fixture

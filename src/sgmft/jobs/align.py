@@ -1,7 +1,5 @@
 """Adapt an encoder to pairs of text and picture, and write it to a folder."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterable

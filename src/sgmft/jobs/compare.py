@@ -1,7 +1,5 @@
 """Compare systems on a table of labelled posts, and write the report."""
 
-from __future__ import annotations
-
 import os
 import platform
 import warnings

@@ -1,7 +1,5 @@
 """Evaluate a model on labelled posts: figures, a report page, every prediction with its truth."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Explain predictions for posts of a table, and write a page or the numbers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

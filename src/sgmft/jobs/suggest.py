@@ -1,11 +1,9 @@
 """Suggest the posts of a table most worth labelling, as Label Studio tasks or as a table."""
 
-from __future__ import annotations
-
 import heapq
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,15 +145,7 @@ class Suggestion(NamedTuple):
     prediction: Prediction | None
 
 
-class Suggestions(NamedTuple):
-    """The posts most worth labelling, the most worthwhile first, and those that were left out."""
-
-    chosen: list[Suggestion]
-    refused: list[Post]  # each with its `error`
-
-
-@dataclass(frozen=True)
-class SuggestResult:
+class SuggestResult(NamedTuple):
     """The outcome of `suggest_table`."""
 
     summary: JobSummary  # posts read, and those that could not be used
@@ -174,7 +164,7 @@ def suggest_posts(
     seed: int = 0,
     strict: bool = False,
     on_encoded: Callable[[int], None] | None = None,
-) -> Suggestions:
+) -> tuple[list[Suggestion], list[Post]]:
     """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
 
     Of posts with the same text and the same pictures one is suggested, and none where one of them
@@ -186,6 +176,9 @@ def suggest_posts(
             the encoder is used.
         labelled: posts from elsewhere that count as labelled too, if they have a label.
         strict: raise SgmftError for the first post with an error or that cannot be encoded.
+
+    Returns:
+        The posts, the most worthwhile first, and those that were left out, each with its `error`.
     """
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
@@ -197,28 +190,24 @@ def suggest_posts(
         (unlabelled if post.label is None else covered).setdefault(key, i)
     kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
     features = encoded.features.take(torch.tensor(kept, dtype=torch.long))
-    predictions: list[Prediction] = []
-    uncertainty = None
+    probs = uncertainty = None
     if locator.network is not None:
         output = predict_logits(locator.network, features)
         probs = (output.logits / locator.temperature).softmax(-1).numpy()
         uncertainty = margin_uncertainty(probs)
-        predictions = [
-            Prediction(encoded.posts[i], locator.labels[int(row.argmax())], row, None)
-            for i, row in zip(kept, probs, strict=True)
-        ]
     order = choose_posts(
         features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
     )
-    chosen = [
-        Suggestion(
-            encoded.posts[kept[i]],
-            None if uncertainty is None else float(uncertainty[i]),
-            predictions[i] if predictions else None,
-        )
-        for i in order
-    ]
-    return Suggestions(chosen, encoded.refused)
+    chosen = []
+    for i in order:
+        post = encoded.posts[kept[i]]
+        if probs is None or uncertainty is None:
+            chosen.append(Suggestion(post, None, None))
+        else:
+            label = locator.labels[int(probs[i].argmax())]
+            prediction = Prediction(post, label, probs[i], None)
+            chosen.append(Suggestion(post, float(uncertainty[i]), prediction))
+    return chosen, encoded.refused
 
 
 def suggest_table(
@@ -275,12 +264,13 @@ def suggest_table(
         )
     config = None
     if tasks:
+        guesses = [one.prediction for one in chosen]
         config = write_tasks(
             output,
             [one.post for one in chosen],
             list(names),
             table_folder(source.table),
-            predictions=[_pre_annotation(one.prediction) for one in chosen],
+            predictions=[x and (x.label or "", x.probability or 0.0) for x in guesses],
             model_version=" ".join(
                 dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
             ),
@@ -289,12 +279,6 @@ def suggest_table(
         _write_table(output, posts, chosen)
     summary = JobSummary(len(posts) + len(seen), count_errors(refused))
     return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
-
-
-def _pre_annotation(prediction: Prediction | None) -> tuple[str, float] | None:
-    if prediction is None or prediction.label is None or prediction.probability is None:
-        return None
-    return prediction.label, prediction.probability
 
 
 def labelled_source(table: str, source: Source) -> Source:

@@ -1,9 +1,7 @@
 """A job on tables as pieces that can be done anywhere, in any order, and more than once."""
 
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +14,6 @@ from sgmft.data.tables.reading import list_tables
 from sgmft.errors import SgmftError
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
-MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece
 PieceId = tuple[int, int]  # index of the table in the job, index of the piece in the table
 
 
@@ -92,37 +89,3 @@ def single_tables(source: Source) -> list[Source]:
             "Standard input can be read once only, and so not in pieces: save it as a file."
         )
     return [replace(source, table=str(Path(x).absolute())) for x in list_tables(source.table)]
-
-
-class AttemptLog:
-    """Files in a shared folder that count the attempts at the pieces of a job, across machines."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def clear(self) -> None:
-        """Start a job: attempts of an earlier one do not count."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for file in self._folder.glob(".attempt-*"):
-            file.unlink(missing_ok=True)
-
-    @contextmanager
-    def attempt(self, piece: Piece) -> Iterator[None]:
-        """Log an attempt for as long as it takes; one that is never left stays logged.
-
-        SgmftError where the piece's workers have died too often.
-        """
-        name = ".attempt-{}-{}-".format(*piece.id)
-        if len(list(self._folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
-            places = [post.place for post in piece.posts]
-            raise SgmftError(
-                f"{MAX_ATTEMPTS} workers have died at the posts from {places[0]} to {places[-1]}: "
-                "one of them may take more memory than a worker has, or crash a decoder; find it "
-                "by predicting these rows alone, and leave it out."
-            )
-        file = self._folder / f"{name}{uuid.uuid4().hex}"
-        file.touch()
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)

@@ -7,17 +7,21 @@ there once, nothing is lost or repeated.
 
 import logging
 import socket
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
-from sgmft.jobs.cluster.pieces import AttemptLog, Piece, PieceTask, Work
+from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
+MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece
 PATIENCE = 10.0  # seconds until a cluster must have answered
 
 # Half a processor is reserved for each worker, and there are as many workers as processors: when
@@ -52,7 +56,7 @@ class RayEngine:
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
 
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised below
-        AttemptLog(task.folder / ATTEMPTS).clear()
+        clear_attempts(task.folder / ATTEMPTS)
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # a block is a piece
@@ -122,27 +126,53 @@ class _Worker:
 
     def __init__(self, task: PieceTask, version_: str) -> None:
         self._task, self._version = task, version_
-        self._attempts = AttemptLog(task.folder / ATTEMPTS)
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        piece = batch["piece"][0]
         try:
-            return {"summary": _cell(self._do(batch["piece"][0]))}
+            if isinstance(piece, SgmftError):
+                raise piece
+            if version("sgmft") != self._version:
+                raise SgmftError(
+                    f"A worker has sgmft {version('sgmft')}, the machine that started the job "
+                    f"{self._version}: install the same on all nodes."
+                )
+            self._work = self._work or self._task.start()
+            piece = Piece(*piece)
+            with attempt(self._task.folder / ATTEMPTS, piece):
+                return {"summary": _cell(sum(self._work(piece), JobSummary()))}
         except SgmftError as error:
             return {"summary": _cell(error)}
 
-    def _do(self, piece: Any) -> JobSummary:
-        if isinstance(piece, SgmftError):
-            raise piece
-        if version("sgmft") != self._version:
-            raise SgmftError(
-                f"A worker has sgmft {version('sgmft')}, the machine that started the job "
-                f"{self._version}: install the same on all nodes."
-            )
-        self._work = self._work or self._task.start()
-        piece = Piece(*piece)
-        with self._attempts.attempt(piece):
-            return sum(self._work(piece), JobSummary())
+
+def clear_attempts(folder: Path) -> None:
+    """Start a job: attempts of an earlier one do not count."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(".attempt-*"):
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def attempt(folder: Path, piece: Piece) -> Iterator[None]:
+    """Log an attempt at a piece, in a shared folder, for as long as it takes.
+
+    One that is never left stays logged. SgmftError where the piece's workers have died too often.
+    """
+    name = ".attempt-{}-{}-".format(*piece.id)
+    if len(list(folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
+        places = [post.place for post in piece.posts]
+        raise SgmftError(
+            f"{MAX_ATTEMPTS} workers have died at the posts from {places[0]} to {places[-1]}: "
+            "one of them may take more memory than a worker has, or crash a decoder; find it "
+            "by predicting these rows alone, and leave it out."
+        )
+    file = folder / f"{name}{uuid.uuid4().hex}"
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _cell(value: Any) -> Any:
