@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from sgmft import Post, SemanticLocator
+from sgmft import Post
 from sgmft.data.source import Source
-from sgmft.errors import SgmftError
 from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.predict import predict_table
-from sgmft.locator.abstention import FILE, Abstention
+from sgmft.locator.abstention import Abstention
 
 RULES = Abstention(coverage=0.8, reject=0.2)
 
@@ -42,29 +41,6 @@ def test_rules_take_labels_away_and_change_nothing_else(fitted, small_posts, opt
     nothing = Post(text="", images=["nowhere.png"])
     (bad,) = locator.predictions([nothing], RULES)
     assert bad.error and bad.label is bad.label_set is bad.abstained is None
-
-
-def test_a_saved_model_keeps_its_promises(fitted, small_posts, tmp_path):
-    locator = fitted()
-    assert len(locator.held_out) == len([p for p in small_posts if p.label and not p.error])
-    locator.save_pretrained(tmp_path)
-    loaded = SemanticLocator.from_pretrained(tmp_path)
-    for one, other in zip(
-        locator.predictions(small_posts, RULES), loaded.predictions(small_posts, RULES), strict=True
-    ):
-        assert one[1:2] + one[4:] == other[1:2] + other[4:]
-    (tmp_path / FILE).unlink()  # of a model saved before there was one
-    old = SemanticLocator.from_pretrained(tmp_path)
-    assert old.predict(small_posts) == locator.predict(small_posts)
-    with pytest.raises(SgmftError, match=r"For a coverage of 0\.8 a model must have been tested"):
-        old.predict(small_posts, RULES)
-
-
-def test_without_held_out_posts_no_coverage_is_promised(fitted, small_posts):
-    locator = fitted(preset="paper", settings={"epochs": 1})
-    with pytest.raises(SgmftError, match="--val-size"):
-        locator.predict(small_posts, Abstention(coverage=0.8))
-    assert None in locator.predict(small_posts, Abstention(min_probability=0.999))
 
 
 def test_a_table_gets_what_the_rules_look_at(fitted, small_posts, tmp_path):

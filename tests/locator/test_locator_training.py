@@ -1,15 +1,15 @@
 """What a locator knows of its training: who was left out, held out, and what was chosen."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from sgmft import Post
+from sgmft import Abstention, Post
 from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import rescale_probabilities
 from small_posts import LABELS, UNUSABLE
 
 
@@ -153,3 +153,29 @@ def test_interrupted_training_continues_to_the_same_model(tiny, small_posts, tmp
     assert repr(resumed.record) == repr(expected.record)
     state = expected.network.state_dict()
     assert all(torch.equal(x, state[name]) for name, x in resumed.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"method": "late-average"}, {"preset": "elements", "settings": {"epochs": 2}}],
+    ids=str,
+)
+def test_fit_finds_a_temperature_that_only_scales(fitted, small_posts, options):
+    locator = fitted(**options)
+    temperature = locator.temperature
+    assert temperature != 1 and 0.05 <= temperature <= 20
+    assert locator.record["calibration"] == {"temperature": temperature}
+    scaled, labels = locator.predict_proba(small_posts), locator.predict(small_posts)
+    locator.training.temperature = 1.0
+    raw = locator.predict_proba(small_posts).astype(float)
+    np.testing.assert_allclose(rescale_probabilities(raw, temperature), scaled, atol=1e-5)
+    assert locator.predict(small_posts) == labels
+
+
+def test_without_held_out_posts_probabilities_are_the_networks(fitted, small_posts):
+    locator = fitted(preset="paper", settings={"epochs": 1})
+    assert locator.temperature == 1
+    assert fitted(method="text-only", settings={}).temperature != 1  # held out in turn
+    with pytest.raises(SgmftError, match="--val-size"):
+        locator.predict(small_posts, Abstention(coverage=0.8))
+    assert None in locator.predict(small_posts, Abstention(min_probability=0.999))

@@ -39,7 +39,7 @@ def check_model(model: str, runtime: str | None = None) -> None:
     """
     if _runtime(model, runtime) == "onnx":
         Manifest.read(Path(model))
-    elif Path(model).is_dir() or not REPOSITORY.fullmatch(model):
+    elif not REPOSITORY.fullmatch(model) or Path(model).is_dir():
         read_state(model, {})
 
 
