@@ -1,11 +1,10 @@
 """An exported model predicts as the model does, and a damaged one is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ from sgmft import Abstention, Post, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.locator.onnx.export import export_model
 from sgmft.locator.onnx.locator import OnnxLocator
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +48,21 @@ def plain(trained: Path) -> SemanticLocator:
     return locator
 
 
+def check_probabilities(output: Path, locator: SemanticLocator, table: Path) -> None:
+    """Check that a table of predictions is the locator's."""
+    rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    found = [[row[f"p_{label}"] for label in locator.labels] for row in rows]
+    np.testing.assert_allclose(found, locator.predict_proba(read_posts(table)), atol=1e-5)
+
+
 def test_the_same_predictions(exported, plain, posts):
     locator = OnnxLocator.load(exported)
     rules = Abstention(coverage=0.8, min_probability=0.3)
     wanted = list(plain.predictions(posts, rules))
     found = list(locator.predictions(posts, rules))
     assert locator.labels == plain.labels
-    assert [p.label for p in found] == [p.label for p in wanted]
-    assert [p.label_set for p in found] == [p.label_set for p in wanted]
-    assert [p.abstained for p in found] == [p.abstained for p in wanted]
-    assert [p.error for p in found] == [p.error for p in wanted]
+    for name in ("label", "label_set", "abstained", "error"):
+        assert [getattr(p, name) for p in found] == [getattr(p, name) for p in wanted]
     assert sum(p.error is not None for p in found) == 2
     for one, other in zip(found, wanted, strict=True):
         if one.probabilities is not None:
@@ -97,10 +103,7 @@ def test_the_command_line_runs_it_without_torch(exported, plain, sample, tmp_pat
         [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
-    wanted = plain.predict_proba(read_posts(sample))
-    found = [[row[f"p_{label}"] for label in plain.labels] for row in rows]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    check_probabilities(out, plain, sample)
 
 
 @pytest.mark.slow
@@ -123,32 +126,28 @@ def test_export_and_predict_as_a_user_types_them(run, trained, sample, tmp_path)
         assert refused.returncode == 2 and message in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["head.onnx", "pictures.onnx", "held_out.safetensors"])
-def test_a_damaged_file_is_named(name, copy):
-    (copy / name).write_bytes((copy / name).read_bytes()[:100])
-    with pytest.raises(SgmftError, match=name):
-        OnnxLocator.load(copy)
+def cut(data: bytes) -> bytes:
+    return data[:100]
 
 
-@pytest.mark.parametrize("name", ["head.onnx", "pictures.onnx", "onnx.json"])
-def test_a_missing_file_is_named(name, copy):
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        *((name, cut, name) for name in ("head.onnx", "pictures.onnx", "held_out.safetensors")),
+        *((name, None, name) for name in ("head.onnx", "pictures.onnx", "onnx.json")),
+        *(
+            ("onnx.json", lambda _, text=text: text, r"onnx\.json is damaged")
+            for text in (b"", b"{}", b"[]", b'{"sgmft": {"format": 1}}', b'{"sgmft": 3}')
+        ),
+        ("onnx.json", lambda x: x.replace(b'"format": 1', b'"format": 99'), "newer format"),
+    ],
+)
+def test_a_damaged_or_missing_file_is_named(name, change, message, copy):
+    data = (copy / name).read_bytes()
     (copy / name).unlink()
-    with pytest.raises(SgmftError, match=name):
-        OnnxLocator.load(copy)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"sgmft": {"format": 1}}', '{"sgmft": 3}'])
-def test_a_damaged_manifest_is_named(text, copy):
-    (copy / "onnx.json").write_text(text)
-    with pytest.raises(SgmftError, match=r"onnx\.json is damaged"):
-        OnnxLocator.load(copy)
-
-
-def test_a_newer_format_says_so(copy):
-    manifest = json.loads((copy / "onnx.json").read_text("utf-8"))
-    manifest["sgmft"]["format"] = 99
-    (copy / "onnx.json").write_text(json.dumps(manifest), "utf-8")
-    with pytest.raises(SgmftError, match="newer format"):
+    if change is not None:
+        (copy / name).write_bytes(change(data))
+    with pytest.raises(SgmftError, match=message):
         OnnxLocator.load(copy)
 
 
@@ -185,3 +184,50 @@ def test_an_export_that_fails_leaves_the_earlier_one(trained, copy, monkeypatch)
 def test_what_cannot_be_exported_says_so(tiny, tmp_path):
     with pytest.raises(SgmftError, match="not trained"):
         export_model(tiny(), tmp_path / "onnx")
+
+
+@pytest.mark.slow
+def test_compact_in_8_bits_by_the_command(trained, exported, sample, tmp_path, run):
+    whole, small = exported, tmp_path / "small"
+    done = run("export", trained, "-o", small, "--int8", sample)
+    assert done.returncode == 0, done.stderr
+    compared = int(done.stderr.split(" other posts keep their label")[0].split()[-1])
+    assert 0 < compared <= 14
+    assert (small / "pictures.onnx").stat().st_size < (whole / "pictures.onnx").stat().st_size / 3
+    one, other = (
+        json.loads((folder / "onnx.json").read_text("utf-8"))["sgmft"]["encoder"]["info"]
+        for folder in (whole, small)
+    )
+    assert one["fingerprint"] != other["fingerprint"] and "int8" in other["image_key"]
+    posts = read_posts(sample)
+    wanted, found = (OnnxLocator.load(folder).predict_proba(posts) for folder in (whole, small))
+    apart = np.abs(found - wanted).max(1)
+    silent = np.array([not post.images for post in posts])
+    assert apart[silent].max() < 1e-5, "texts are as they were"
+    assert apart.max() > 0 and np.median(apart[~silent]) < 0.1
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_without_torch_predicts_the_same(exported, plain, sample, tmp_path):
+    slim = tmp_path / "slim"
+    venv.create(slim, with_pip=True)
+    python = slim / "bin" / "python"
+
+    def pip(*words: object) -> subprocess.CompletedProcess[str]:
+        constraints = ["--constraint", ROOT / "constraints.txt"]
+        command = [python, "-m", "pip", "install", "--quiet", "--no-compile", *constraints, *words]
+        return subprocess.run([str(x) for x in command], capture_output=True, text=True)
+
+    done = pip("setuptools", "wheel", "hatchling", "editables")
+    if done.returncode:
+        pytest.skip(f"packages cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    done = pip("--no-build-isolation", "-r", ROOT / "requirements-onnx.txt")
+    assert done.returncode == 0, done.stderr
+    done = pip("--no-build-isolation", "--no-deps", ROOT)
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
+    out = tmp_path / "out.jsonl"
+    command = [slim / "bin" / "sgmft", "predict", exported, sample, "-o", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check_probabilities(out, plain, sample)
