@@ -1,7 +1,5 @@
 """Locators of every method, fitted to the small posts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

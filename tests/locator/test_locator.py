@@ -1,7 +1,5 @@
 """`SemanticLocator`: what it learns and predicts, and the message where it cannot."""
 
-from __future__ import annotations
-
 import json
 import math
 
@@ -16,12 +14,6 @@ from sgmft.utils.checksums import with_checksum
 from small_posts import LABELS, UNUSABLE, saved_config
 
 
-def test_it_learns(small_model, small_posts):
-    assert small_model.labels == LABELS
-    predicted = small_model.predict(small_posts)
-    assert np.mean([a == post.label for a, post in zip(predicted, small_posts, strict=True)]) > 0.9
-
-
 def test_posts_made_by_hand(small_model, small_posts):
     picture = small_posts[0].images[0]
     text = Post(text="exam desk teacher")
@@ -33,12 +25,13 @@ def test_posts_made_by_hand(small_model, small_posts):
     assert small_model.predict_proba([both]).shape == (1, 3)
 
 
-def test_probabilities_are_rows_in_the_order_of_labels(small_model, small_posts):
-    found = small_model.predict_proba(small_posts)
+def test_it_learns_and_its_probabilities_are_rows_in_the_order_of_labels(small_model, small_posts):
+    assert small_model.labels == LABELS
+    found, predicted = small_model.predict_proba(small_posts), small_model.predict(small_posts)
+    assert np.mean([a == post.label for a, post in zip(predicted, small_posts, strict=True)]) > 0.9
     assert found.shape == (36, 3) and found.dtype == np.float32
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
-    assert (found >= 0).all()
-    assert [LABELS[k] for k in found.argmax(1)] == small_model.predict(small_posts)
+    assert (found >= 0).all() and [LABELS[k] for k in found.argmax(1)] == predicted
 
 
 def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(small_model, small_posts):
@@ -50,29 +43,19 @@ def test_bad_posts_have_a_reason_and_no_label_and_change_no_other(small_model, s
     errors = [a.error for a in predictions if a.error is not None]
     assert errors[0] == "already broken" and "nowhere.jpg" in errors[1]
     assert all("nothing to go on" in error for error in errors[2:])
-    for prediction in predictions:
-        if prediction.error is not None:
-            assert (prediction.label, prediction.probabilities, prediction.probability) == (
-                None,
-                None,
-                None,
-            )
-            assert prediction.guidance is None
-        else:
-            assert prediction.probability == prediction.probabilities.max()
+    for _, label, probs, guidance, *_ in (a for a in predictions if a.error is not None):
+        assert label is probs is guidance is None
+    assert all(a.probability == a.probabilities.max() for a in predictions if a.error is None)
     assert small_model.predict(mixed) == [a.label for a in predictions]
     found = small_model.predict_proba(mixed)
-    bad = [i for i, prediction in enumerate(predictions) if prediction.error is not None]
-    assert np.isnan(found[bad]).all() and len(bad) == 4
-    np.testing.assert_allclose(
-        found[~np.isnan(found[:, 0])], small_model.predict_proba(good), atol=1e-6
-    )
+    bad = np.array([prediction.error is not None for prediction in predictions])
+    assert np.isnan(found[bad]).all() and bad.sum() == 4
+    np.testing.assert_allclose(found[~bad], small_model.predict_proba(good), atol=1e-6)
 
 
 def test_no_posts(small_model):
     assert small_model.predict([]) == []
     assert small_model.predict_proba([]).shape == (0, 3)
-    assert np.isnan(small_model.predict_proba([UNUSABLE[0]])).all()
     assert small_model.predict([UNUSABLE[0]]) == [None]
 
 
@@ -198,25 +181,20 @@ def test_texts_that_have_nothing_in_common_are_learned_from_too(tiny):
     np.testing.assert_allclose(locator.predict_proba(posts).sum(1), 1, atol=1e-5)
 
 
-def test_a_saved_default_predicts_the_same_and_learns_anew(default, small_posts, tmp_path):
+@pytest.mark.parametrize("method", ["gated-experts", "sgmft"])  # as sgmft 0.1 called it
+def test_a_saved_default_predicts_the_same_and_learns_anew(default, small_posts, tmp_path, method):
     default.save_pretrained(tmp_path)
     config = saved_config(tmp_path)
     assert (config["method"], config["preset"]) == ("gated-experts", "default")
     assert config["model"]["vocabulary_size"] == len(default.network.lexical.vocabulary) > 10
-    loaded = SemanticLocator.from_pretrained(tmp_path)
-    assert type(loaded.network) is type(default.network) and loaded.preset == default.preset
-    expected = default.predict_proba(small_posts)
-    assert np.array_equal(loaded.predict_proba(small_posts), expected)
-    assert np.array_equal(loaded.fit(small_posts).predict_proba(small_posts), expected)
-
-
-def test_a_default_that_sgmft_0_1_saved_is_the_same_model(default, small_posts, tmp_path):
-    default.save_pretrained(tmp_path)
-    config = with_checksum({**saved_config(tmp_path), "method": "sgmft", "preset": "default"})
+    config = with_checksum(config | {"method": method})
     (tmp_path / "config.json").write_text(json.dumps({"sgmft": config}), "utf-8")
     loaded = SemanticLocator.from_pretrained(tmp_path)
     assert loaded.method is default.method and loaded.preset == default.preset
-    assert np.array_equal(loaded.predict_proba(small_posts), default.predict_proba(small_posts))
+    assert type(loaded.network) is type(default.network)
+    expected = default.predict_proba(small_posts)
+    assert np.array_equal(loaded.predict_proba(small_posts), expected)
+    assert np.array_equal(loaded.fit(small_posts).predict_proba(small_posts), expected)
 
 
 def test_the_defaults_seed_decides_its_folds(tiny, small_posts, default):

@@ -1,7 +1,5 @@
 """Methods and fusion modules of the user's own: learned, saved and loaded as those."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -58,7 +56,7 @@ def linear(monkeypatch):
 
 @pytest.mark.parametrize("preset", [None, "wide"])
 def test_another_method_is_learned_saved_and_loaded_as_that(
-    tiny, linear, small_posts, tmp_path, preset
+    tiny, linear, small_posts, tmp_path, preset, monkeypatch
 ):
     locator = SemanticLocator("tiny", method="linear", preset=preset).fit(small_posts)
     found = locator.predict_proba(small_posts)
@@ -73,12 +71,6 @@ def test_another_method_is_learned_saved_and_loaded_as_that(
     assert loaded.preset == locator.preset and loaded.network.config == locator.network.config
     assert np.array_equal(loaded.predict_proba(small_posts), found)
     assert np.array_equal(loaded.fit(small_posts).predict_proba(small_posts), found)
-
-
-def test_a_model_of_a_method_that_is_not_there(linear, tiny, small_posts, tmp_path, monkeypatch):
-    settings = {"epochs": 1}
-    locator = SemanticLocator("tiny", method="linear", settings=settings).fit(small_posts)
-    locator.save_pretrained(tmp_path)
     monkeypatch.delitem(METHODS, "linear")
     with pytest.raises(SgmftError, match="no method 'linear': use gated-experts"):
         SemanticLocator.from_pretrained(tmp_path)
