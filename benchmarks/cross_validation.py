@@ -27,7 +27,7 @@ from sklearn.metrics import f1_score
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
 from sgmft.data.splits import split_posts
-from sgmft.evaluation.compare.run import FACTORS
+from sgmft.evaluation.compare.runs import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.inference import predict_logits

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from sgmft import SemanticLocator, read_posts
 from sgmft.evaluation.explain.attribution import (
     MOST_WORDS,
+    ExplainedModel,
+    MaskedPredictor,
     blank_regions,
     region_losses,
     word_losses,
 )
-from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor
 from sgmft.evaluation.explain.words import find_words, without
 
 WORDS, REGIONS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 6, 8)  # how many are deleted

@@ -15,7 +15,7 @@ from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.report import write_report
-from sgmft.evaluation.compare.scheduler import Comparison, OnProgress
+from sgmft.evaluation.compare.runs import Comparison, OnProgress
 from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
@@ -61,7 +61,7 @@ def compare_table(
             raise SgmftError(f"Nothing is finished in {folder}.")
         if not _is_comparison(read_json(path)):
             raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
-        data = prepare.load_data(path)
+        data = prepare.load_data(folder)
     else:
         data = prepare.prepare_comparison(
             source.read_posts(),
@@ -128,7 +128,7 @@ def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.Compariso
     if not path.exists():
         return data
     try:
-        earlier = prepare.load_data(path)
+        earlier = prepare.load_data(path.parent)
         same = earlier.fingerprint == data.fingerprint
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         message = f"{path} is damaged: it is written anew, and what is finished is found again."

@@ -10,8 +10,8 @@ from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors
 from sgmft.errors import SgmftError
+from sgmft.evaluation.explain.attribution import UnexplainableError, check_label
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.evaluation.explain.masked_model import UnexplainableError, check_label
 from sgmft.evaluation.explain.page import explanation_page, summarize_explanation
 from sgmft.locator.locator import SemanticLocator
 from sgmft.utils.files import write_whole, writing

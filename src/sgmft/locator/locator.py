@@ -17,9 +17,9 @@ from sgmft.data.posts import Post
 from sgmft.data.splits import split_posts
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import fit_temperature
+from sgmft.evaluation.explain.attribution import ExplainedModel
 from sgmft.evaluation.explain.explain import explain_post
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.evaluation.explain.masked_model import ExplainedModel
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.encoders.device import pick_device

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare import scheduler
+from sgmft.evaluation.compare import runs
 from sgmft.evaluation.compare.catalogue import make_plan
 from sgmft.evaluation.compare.prepare import Split, load_data, load_features, prepare_comparison
 from sgmft.evaluation.compare.results import (
@@ -19,7 +20,7 @@ from sgmft.evaluation.compare.results import (
     read_predictions,
     write_predictions,
 )
-from sgmft.evaluation.compare.scheduler import Comparison
+from sgmft.evaluation.compare.runs import Comparison
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import plugins
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
@@ -69,13 +70,13 @@ def lines_of(comparison):
 
 def watch_runs(monkeypatch):
     """Note the name of every run that is really executed from now on."""
-    done, execute = [], scheduler.execute_run
+    done, execute = [], runs.execute_run
 
     def watched(run):
-        done.append(run.name(load_data(run.data_path)))
+        done.append(run.name(load_data(Path(run.folder))))
         return execute(run)
 
-    monkeypatch.setattr(scheduler, "execute_run", watched)
+    monkeypatch.setattr(runs, "execute_run", watched)
     return done
 
 
@@ -282,7 +283,7 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
     expected = {key: probabilities_of(alone, key) for key in ("text-only", "unis-mmc")}
     alone.folder.rename(tmp_path / "alone")
     monkeypatch.setattr(plugins, "LOADED", [])
-    monkeypatch.setattr(scheduler, "LOADED", plugins.LOADED)
+    monkeypatch.setattr(runs, "LOADED", plugins.LOADED)
     monkeypatch.setitem(METHODS, "deadly", METHODS["text-only"])  # taken away again at the end
     (tmp_path / "deadly.py").write_text(PLUGIN)
     plugins.load_plugin(tmp_path / "deadly.py")

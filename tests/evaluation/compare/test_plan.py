@@ -4,7 +4,7 @@ import pytest
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import FIGURES, REFERENCE, make_plan, rows, tables
-from sgmft.evaluation.compare.run import Run
+from sgmft.evaluation.compare.runs import Run
 from sgmft.models.base import Network
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import METHODS

@@ -8,8 +8,7 @@ import pytest
 
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError
-from sgmft.evaluation.explain.attribution import blank_regions
-from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor
+from sgmft.evaluation.explain.attribution import ExplainedModel, MaskedPredictor, blank_regions
 from sgmft.evaluation.explain.page import explanation_page
 from sgmft.features.encoders.registry import ENCODERS
 from small_posts import LABELS, UNUSABLE

@@ -83,18 +83,18 @@ class ComparisonData:
 
 
 @lru_cache(maxsize=1)
-def load_data(path: Path) -> ComparisonData:
-    """Read `ComparisonData` from `data.json`."""
-    values = json.loads(path.read_text("utf-8"))
+def load_data(folder: Path) -> ComparisonData:
+    """Read `data.json` of a comparison."""
+    values = json.loads((folder / "data.json").read_text("utf-8"))
     encoded = {key: EncodedSetting(**value) for key, value in values.pop("encoded").items()}
     places = [(place, name) for place, name in values.pop("places")]
     return ComparisonData(**values, encoded=encoded, places=places)
 
 
 @lru_cache(maxsize=2)
-def load_features(path: Path, key: str) -> Features:
+def load_features(folder: Path, key: str) -> Features:
     """Return all posts' features under one encoder setting, kept in memory for the next run."""
-    data = load_data(path)
+    data = load_data(folder)
     info, tokens = EncoderInfo(**data.encoded[key].info), data.encoded[key].tokens
     return Features.of(FeatureStore(data.store, info, tokens).read(data.keys), info, tokens)
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from sgmft.evaluation.compare.catalogue import Row, rows
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
-from sgmft.evaluation.compare.scheduler import Comparison, RowRecords
+from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.statistics import (
     Difference,
     Summary,

@@ -19,7 +19,6 @@ _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
 _Probabilities = npt.NDArray[np.floating[Any]]
-_Labels = npt.NDArray[np.integer[Any]]
 
 
 class Estimate(NamedTuple):
@@ -57,7 +56,7 @@ class Summary:
 
 def summarise(
     probabilities: _Probabilities,
-    truth: _Labels,
+    truth: _Integers,
     labels: Sequence[str],
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
@@ -86,16 +85,11 @@ def summarise(
 
     def figures(counts: _Integers) -> _Floats:
         """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
-        weights = counts.astype(np.float64)
-        return np.array(
-            [
-                (
-                    *metrics.accuracy_and_f1(counts, true, run, classes),
-                    np.abs(weights @ gap).sum(axis=1) / posts,
-                )
-                for run, gap in zip(predicted, gaps, strict=True)
-            ]
-        )
+        found = []
+        for run, gap in zip(predicted, gaps, strict=True):
+            errors = np.abs(counts.astype(np.float64) @ gap).sum(axis=1) / posts
+            found.append((*metrics.accuracy_and_f1(counts, true, run, classes), errors))
+        return np.array(found)
 
     found = figures(np.ones((1, posts), dtype=np.int64))[:, :, 0]  # (S, 3)
     rng, size = np.random.default_rng([seed, 0]), max(1, _CHUNK // posts)
@@ -107,22 +101,16 @@ def summarise(
     table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
     accuracy, macro_f1, error = (Estimate(*row) for row in table.tolist())
     right = (predicted == true).mean(axis=0)  # (N,)
-    return Summary(
-        runs,
-        posts,
-        accuracy,
-        macro_f1,
-        error,
-        per_class=_mean_class_scores(predicted, true, labels),
-        groups={
-            name: metrics.accuracy_by_value(name, values, right)
-            for name, values in (groups or {}).items()
-        },
-    )
+    by_group = {
+        name: metrics.accuracy_by_value(name, values, right)
+        for name, values in (groups or {}).items()
+    }
+    scores = _mean_class_scores(predicted, true, labels)
+    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group)
 
 
 def difference(
-    probabilities: _Probabilities, reference: _Probabilities, truth: _Labels, seed: int = 0
+    probabilities: _Probabilities, reference: _Probabilities, truth: _Integers, seed: int = 0
 ) -> Difference:
     """Compare the accuracy of one method with that of a reference on the same posts.
 

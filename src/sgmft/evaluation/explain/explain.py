@@ -14,6 +14,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.text import split_words
 from sgmft.data.preprocessing.thumbnails import make_thumbnail, to_data_url
 from sgmft.evaluation.explain import attribution
+from sgmft.evaluation.explain.attribution import ExplainedModel, MaskedPredictor, check_label
 from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,
@@ -21,7 +22,6 @@ from sgmft.evaluation.explain.explanation import (
     SimilarityMap,
     WordAttribution,
 )
-from sgmft.evaluation.explain.masked_model import ExplainedModel, MaskedPredictor, check_label
 from sgmft.evaluation.explain.words import SEGMENTED, find_words, is_word
 from sgmft.models.sgmft import SGMFT
 
