@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sgmft.data.synthetic.damage import KINDS
-from sgmft.data.synthetic.posts import Crowd
-from sgmft.data.synthetic.sample import write_sample
-from sgmft.data.synthetic.texts import PLACES, write_text
+from sgmft.data.synthetic.posts import PLACES, Crowd, write_text
+from sgmft.data.synthetic.sample import KINDS, write_sample
 from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]

@@ -16,8 +16,7 @@ from recording_encoder import IMAGE, SIZE, RecordingEncoder, by_id
 from sgmft import read_posts
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError, decode_image
-from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media
-from sgmft.data.preprocessing.thumbnails import SIDE, make_thumbnail
+from sgmft.data.preprocessing.media import MAX_FRAMES, SIDE, decode_media, make_thumbnail
 from sgmft.data.summary import count_errors
 from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.post_features import PostFeatures

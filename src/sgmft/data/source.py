@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sgmft.data.posts import Post
 from sgmft.data.tables import Columns, iter_posts
-from sgmft.data.tables.reading import list_tables
+from sgmft.data.tables.formats import list_tables
 from sgmft.errors import SgmftError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from sgmft.data.posts import MediaFile
-from sgmft.data.preprocessing.thumbnails import image_view
+from sgmft.data.preprocessing.media import image_view
 from sgmft.evaluation import figures
 from sgmft.evaluation.metrics import Evaluation
 from sgmft.utils.files import write_whole, writing

@@ -11,7 +11,7 @@ from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors
 from sgmft.data.tables import open_table, open_writer
-from sgmft.data.tables.reading import list_tables
+from sgmft.data.tables.formats import list_tables
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import (
     ROWS,

@@ -230,6 +230,6 @@ def test_one_frame_is_held_at_a_time(name, monkeypatch):
             yield frame
 
     monkeypatch.setattr(media, "decode_video", watched)
-    monkeypatch.setattr(media, "squash_picture", note("squashed", media.squash_picture))
+    monkeypatch.setattr(media, "squash", note("squashed", media.squash))
     decode_media(ALL[name], "a", 16)
     assert order and order == ["decoded", "squashed"] * (len(order) // 2)

@@ -1,11 +1,13 @@
-"""From one file of a post to its pictures: a still, an animation, a video, a motion photo."""
+"""From a file of a post (a still, animation, video, motion photo) to its pictures; thumbnails."""
 
+import base64
+import io
 import re
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageFile
+from PIL import ExifTags, Image
 
 from sgmft.data.posts import Attachment, MediaFile
 from sgmft.data.preprocessing.images import (
@@ -16,10 +18,11 @@ from sgmft.data.preprocessing.images import (
     open_image,
     read_image,
     square,
+    squash,
 )
-from sgmft.data.preprocessing.images import squash as squash_picture
 from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, decode_video, is_video
 
+SIDE = 280  # the longer side of a thumbnail, in pixels: about 10 kB of JPEG
 MAX_FRAMES = 4  # the most pictures taken from one file
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
@@ -85,7 +88,7 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
 
 def _decode_video(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
     frames = decode_video(data, name, most)
-    return [np.array(squash_picture(frame, size), dtype=np.uint8) for frame in frames]
+    return [np.array(squash(frame, size), dtype=np.uint8) for frame in frames]
 
 
 def _decode_animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
@@ -94,7 +97,8 @@ def _decode_animation(data: bytes, name: str, size: int, most: int) -> list[Pixe
     pictures: list[Pixels] = []
     try:
         with open_image(data, name, file) as picture:
-            count = _count_frames(picture)
+            animated = picture.format in _ANIMATED
+            count = int(getattr(picture, "n_frames", 1)) if animated else 1
             taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
             for number in range(taken[-1] + 1 if count > most else count):
                 if number:
@@ -107,10 +111,6 @@ def _decode_animation(data: bytes, name: str, size: int, most: int) -> list[Pixe
         file.check()  # the file that ended with its time looks cut off
         raise
     return pictures
-
-
-def _count_frames(picture: ImageFile.ImageFile) -> int:
-    return int(getattr(picture, "n_frames", 1)) if picture.format in _ANIMATED else 1
 
 
 def _find_motion(data: bytes) -> int | None:
@@ -143,3 +143,47 @@ def _jpeg_end(data: bytes) -> int:
         if kind not in (0x01, 0xD8):
             at += int.from_bytes(data[at : at + 2])
     return len(data)
+
+
+def make_thumbnail(file: MediaFile) -> str:
+    """Return a picture file as the `data:` URL of a small JPEG, upright and in its proportions.
+
+    An animation gives its first frame, a video the first one that a model sees.
+
+    Raises:
+        ImageError: the file is missing, empty, too large, damaged or not a picture or video.
+    """
+    data, name = read_media(file), media_name(file)
+    if is_video(data):
+        frame = next(decode_video(data, name, MAX_FRAMES))
+        small, (width, height) = squash(frame, SIDE), frame.size
+    else:
+        small = Image.fromarray(decode_image(data, name, SIDE))
+        width, height = _proportions(data)
+    scale = SIDE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return to_data_url(small.resize(size, Image.Resampling.BICUBIC))
+
+
+def to_data_url(picture: Image.Image) -> str:
+    """Encode an RGB picture as the `data:` URL of a JPEG."""
+    out = io.BytesIO()
+    picture.save(out, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def _proportions(data: bytes) -> tuple[int, int]:
+    """Return the width and height, upright, of a picture that has been decoded before."""
+    with suppress(Exception), open_image(data, "") as picture:
+        width, height = picture.size
+        lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (height, width) if lying else (width, height)
+    return SIDE, SIDE
+
+
+def image_view(file: MediaFile) -> dict[str, str]:
+    """Return a thumbnail as a `data:` address, or the reason why there is none."""
+    try:
+        return {"data": make_thumbnail(file), "reason": ""}
+    except ImageError as error:
+        return {"data": "", "reason": str(error)}

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 Color = tuple[int, ...]
 Point = tuple[float, float]
 T = TypeVar("T")
+HIGH = 384  # pixels
 
 
 def shade(color: Color, factor: float) -> Color:
@@ -28,11 +29,10 @@ class Canvas:
         image: the picture itself.
     """
 
-    def __init__(self, rng: np.random.Generator, width: float, pixels: int = 384) -> None:
+    def __init__(self, rng: np.random.Generator, width: float) -> None:
         self.rng = rng
         self.w = width
-        self.image = Image.new("RGB", (round(width * pixels), pixels))
-        self._pixels = pixels
+        self.image = Image.new("RGB", (round(width * HIGH), HIGH))
         self._draw = ImageDraw.Draw(self.image)
 
     def between(self, low: float, high: float) -> float:
@@ -66,7 +66,7 @@ class Canvas:
     ) -> None:
         """Fill a rectangle, its corners rounded by `radius`."""
         corners = self._scale([(x0, y0), (x1, y1)])
-        self._draw.rounded_rectangle(corners, radius * self._pixels, fill)
+        self._draw.rounded_rectangle(corners, radius * HIGH, fill)
 
     def oval(self, x: float, y: float, rx: float, ry: float, fill: Color) -> None:
         """Fill an ellipse round (x, y)."""
@@ -78,12 +78,12 @@ class Canvas:
 
     def line(self, points: Iterable[Point], fill: Color, width: float = 0.008) -> None:
         """Draw a line through `points`."""
-        self._draw.line(self._scale(points), fill, round(width * self._pixels), joint="curve")
+        self._draw.line(self._scale(points), fill, round(width * HIGH), joint="curve")
 
     def fade(self, y0: float, y1: float, top: Color, bottom: Color) -> None:
         """Fill the full width between two heights, from the colour `top` to the colour `bottom`."""
-        for row in range(round(y0 * self._pixels), round(y1 * self._pixels)):
-            t = (row / self._pixels - y0) / (y1 - y0)
+        for row in range(round(y0 * HIGH), round(y1 * HIGH)):
+            t = (row / HIGH - y0) / (y1 - y0)
             mixed = tuple(round(a + (b - a) * t) for a, b in zip(top, bottom, strict=True))
             self._draw.line([(0, row), (self.image.width, row)], mixed)
 
@@ -98,4 +98,4 @@ class Canvas:
         self.image.paste(color, (int(left), int(top)), spot.resize(size))
 
     def _scale(self, points: Iterable[Point]) -> list[Point]:
-        return [(x * self._pixels, y * self._pixels) for x, y in points]
+        return [(x * HIGH, y * HIGH) for x, y in points]

@@ -63,43 +63,34 @@ def open_json(path: Path) -> RawTable:
 
 
 class JsonLinesWriter:
-    """Writes rows of plain values to a file, one JSON object per line."""
+    """Writes rows of plain values, one JSON object per line.
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    To a new file; or, where the path is None, to standard output, which is flushed after each
+    `write` and left open.
+    """
+
+    def __init__(self, path: Path | None, columns: list[str]) -> None:
         self._columns = columns
-        self._file = path.open("xb")
+        self._file = None if path is None else path.open("xb")
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows."""
-        self._file.writelines(_to_line(self._columns, row) for row in rows)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class StandardOutputWriter:
-    """Writes rows of plain values to standard output as JSON lines, flushed after each `write`."""
-
-    def __init__(self, columns: list[str]) -> None:
-        self._columns = columns
-
-    def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows."""
+        lines = (to_json(dict(zip(self._columns, row, strict=True))) + "\n" for row in rows)
+        if self._file is not None:
+            self._file.writelines(map(str.encode, lines))
+            return
         sys.stdout.flush()
-        sys.stdout.buffer.writelines(_to_line(self._columns, row) for row in rows)
+        sys.stdout.buffer.writelines(map(str.encode, lines))
         sys.stdout.buffer.flush()
 
     def close(self) -> None:
-        """Leave standard output open."""
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
 JSON = TableFormat((".json",), open_json, streamed=False)
-
-
-def _to_line(columns: list[str], row: Sequence[Any]) -> bytes:
-    return to_json(dict(zip(columns, row, strict=True))).encode() + b"\n"
 
 
 def _iter_file(path: Path) -> Iterator[RawRow]:

@@ -12,8 +12,8 @@ from typing import Any
 from sgmft.data.posts import Attachment, MediaFile, Post
 from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.cells import is_missing, to_label, to_text
+from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import IMAGES, PathResolver, parse_image_cell, strip_bytes
-from sgmft.data.tables.reading import list_tables, open_table
 from sgmft.errors import Message, SgmftError, join_messages, make_printable
 
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur

@@ -12,7 +12,7 @@ from typing import Any
 from sgmft.data.tables.base import RowWriter
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import WRITABLE, find_format
-from sgmft.data.tables.json import StandardOutputWriter
+from sgmft.data.tables.json import JsonLinesWriter
 from sgmft.errors import SgmftError
 from sgmft.utils.files import leftovers, temporary_of, writing
 
@@ -34,7 +34,7 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> TableWriter:
         ValueError: when a column is named twice.
     """
     if str(path) == "-":
-        return TableWriter(None, columns, lambda _, names: StandardOutputWriter(names))
+        return TableWriter(None, columns, lambda _, names: JsonLinesWriter(None, names))
     path = Path(path)
     table_format = find_format(path)
     if table_format is None or table_format.write is None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
+from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
 from sgmft.data.preprocessing.text import split_words
-from sgmft.data.preprocessing.thumbnails import make_thumbnail, to_data_url
 from sgmft.evaluation.explain import attribution
 from sgmft.evaluation.explain.attribution import ExplainedModel, MaskedPredictor, check_label
 from sgmft.evaluation.explain.explanation import (

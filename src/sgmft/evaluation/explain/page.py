@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.thumbnails import image_view
+from sgmft.data.preprocessing.media import image_view
 from sgmft.evaluation.explain.explanation import (
     Explanation,
     ImageAttribution,

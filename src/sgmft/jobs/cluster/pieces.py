@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables.reading import list_tables
+from sgmft.data.tables.formats import list_tables
 from sgmft.errors import SgmftError
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
