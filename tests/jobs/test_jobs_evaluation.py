@@ -1,7 +1,5 @@
 """The evaluation of a table: its files hold the right figures, and say what was left out."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -18,31 +16,28 @@ from small_tables import rows as rows
 from small_tables import table as table
 
 
-@pytest.fixture
-def evaluated(rows, small_posts, small_model, tmp_path):
-    """An evaluation of the table, with two labels made wrong and one never learned."""
-    rows = [dict(row) for row in rows]
+def test_evaluation_files_hold_the_right_figures(rows, small_posts, small_model, tmp_path):
+    """Two labels are made wrong, and one is none that the model learned."""
+    rows, folder, seen = [dict(row) for row in rows], tmp_path / "e", []
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
-    table = write_rows(rows, small_posts[0].images[0].parent / "truth.csv")
-    seen = []
+    source = Source(str(write_rows(rows, small_posts[0].images[0].parent / "truth.csv")))
     summary, evaluation = evaluate_table(
-        Source(str(table)), tmp_path / "e", small_model, by=["城市"], on_predicted=seen.append
+        source, folder, small_model, by=["城市"], on_predicted=seen.append
     )
     assert seen[-1] == 12
-    return rows, summary, evaluation, tmp_path / "e"
-
-
-def test_evaluation_files_hold_the_right_figures(evaluated):
-    rows, _, evaluation, folder = evaluated
-    assert file_names(folder) == [
-        "confusion.png",
-        "metrics.json",
-        "predictions.parquet",
-        "report.html",
-    ]
+    names = ["confusion.png", "metrics.json", "predictions.parquet", "report.html"]
+    assert file_names(folder) == names
     found = read_rows(folder / "predictions.parquet")
     assert [row["id"] for row in found] == [row["id"] for row in rows]
     assert [row["true_label"] or "" for row in found] == [row["label"] for row in rows]
+    errors = [row["error"] for row in found]
+    assert errors[2] == "the model never learned the label 'Moon'"
+    assert "no file" in errors[3] and "no label" in errors[11]
+    assert summary.posts == 12 and summary.errors == {
+        "the model never learned the label …": 1,
+        "there is no file …": 1,
+        "has no label to compare with": 1,
+    }
     good = [row for row in found if row["error"] is None]
     truth, guess = ([row[name] for row in good] for name in ("true_label", "label"))
     probs = np.array([[row[f"p_{place}"] for place in LABELS] for row in good])
@@ -65,19 +60,6 @@ def test_evaluation_files_hold_the_right_figures(evaluated):
         assert picture.format == "PNG"
     page = (folder / "report.html").read_text("utf-8")
     assert "Evaluation on truth.csv" in page and "data fingerprint" in page
-
-
-def test_rows_that_cannot_be_evaluated_are_counted(evaluated):
-    _, summary, _, folder = evaluated
-    assert summary.posts == 12
-    assert summary.errors == {
-        "the model never learned the label …": 1,
-        "there is no file …": 1,
-        "has no label to compare with": 1,
-    }
-    errors = [row["error"] for row in read_rows(folder / "predictions.parquet")]
-    assert errors[2] == "the model never learned the label 'Moon'"
-    assert "no file" in errors[3] and "no label" in errors[11]
 
 
 def test_by_a_column_that_is_not_there(table, small_model, tmp_path):

@@ -1,24 +1,21 @@
 """Jobs on a real Ray cluster of two nodes on this machine, one of which is lost."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sgmft import SemanticLocator, read_posts
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
-from sgmft.jobs.cluster.pieces import PieceTask, Work
+from sgmft.jobs.cluster.pieces import PieceTask
+from sgmft.jobs.cluster.ray import RayEngine
 from sgmft.jobs.encode import encode_table
 from sgmft.jobs.predict import predict_table
 
@@ -28,7 +25,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+def parts(tmp_path_factory, sample):
     """Three tables of 300 texts in all, every one another, one row bad."""
     folder = tmp_path_factory.mktemp("parts")
     texts = [json.loads(line)["text"] for line in sample.read_text("utf-8").splitlines()]
@@ -42,7 +39,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster():
     """Two nodes of one processor each; the second is there to be lost by the last test."""
     memory = {"object_store_memory": 80 * 2**20, "num_cpus": 1}
     with pytest.MonkeyPatch.context() as patch:
@@ -56,20 +53,18 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def engine(cluster: Any) -> Iterator[Any]:
-    from sgmft.jobs.cluster.ray import RayEngine
-
+def engine(cluster):
     engine = RayEngine(cluster.address, workers=1)
     yield engine
     engine.close()
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read(folder):
     shards = [pq.read_table(x) for x in sorted(folder.glob("part-*.parquet"))]
     return pa.concat_tables(shards).to_pylist() if shards else []
 
 
-def wait_for(there: Callable[[], bool], process: Any) -> None:
+def wait_for(there, process):
     end = time.monotonic() + 300
     while not there():
         assert process.poll() is None, process.communicate()
@@ -80,38 +75,31 @@ def wait_for(there: Callable[[], bool], process: Any) -> None:
 class Counting(PieceTask):
     """A task that counts posts."""
 
-    def start(self) -> Work:
+    def start(self):
         return lambda piece: iter([JobSummary(len(piece.posts))])
 
 
-def test_no_cluster_at_an_address(trained: Path, parts: Path, run: Any, tmp_path: Path) -> None:
-    words = ["predict", trained, parts, "-o", tmp_path / "out", "--engine", "ray"]
-    done = run(*words, "--address", "127.0.0.1:1")
-    assert done.returncode == 2
-    assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
+@pytest.mark.parametrize(
+    ("output", "words", "expected"),
+    [
+        (
+            "out",
+            ["--engine", "ray", "--address", "127.0.0.1:1"],
+            "There is no Ray cluster at 127.0.0.1:1",
+        ),
+        ("out", ["--engine", "spark"], "There is no engine 'spark': use local or ray"),
+        ("out", ["--workers", 2], "--address and --workers are for --engine ray"),
+        ("o.csv", ["--engine", "ray"], "is one file: for shards, give the name of a folder"),
+    ],
+)
+def test_engines_that_are_not_there(run, trained, parts, tmp_path, output, words, expected):
+    done = run("predict", trained, parts, "-o", tmp_path / output, *words)
+    assert done.returncode == 2 and expected in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["--engine", "spark"], "There is no engine 'spark': use local or ray"),
-        (["--workers", 2], "--address and --workers are for --engine ray"),
-    ],
-)
-def test_engines_that_are_not_there(
-    run: Any, trained: Path, parts: Path, tmp_path: Path, words: list[Any], expected: str
-) -> None:
-    done = run("predict", trained, parts, "-o", tmp_path / "out", *words)
-    assert done.returncode == 2 and expected in done.stderr
-    one = run("predict", trained, parts, "-o", tmp_path / "o.csv", "--engine", "ray")
-    assert (
-        one.returncode == 2 and "is one file: for shards, give the name of a folder" in one.stderr
-    )
-
-
 @pytest.mark.slow
-def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine, tmp_path):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with pytest.raises(SgmftError, match=r"^There is no file .*missing\.csv"):
         table = Source(str(tmp_path / "missing.csv"))
@@ -119,19 +107,12 @@ def test_what_is_wrong_with_a_table_is_told_in_its_own_words(engine: Any, tmp_pa
 
 
 @pytest.mark.slow
-def test_features_encoded_on_a_cluster_are_those_encoded_here(
-    parts: Path, engine: Any, tmp_path: Path
-) -> None:
-    from sgmft import SemanticLocator, read_posts
-
+def test_features_encoded_on_a_cluster_are_those_encoded_here(parts, engine, tmp_path):
     source = Source(str(parts))
     here, there = (SemanticLocator(features=tmp_path / name) for name in ("here", "there"))
     summary, theirs = encode_table(source, here, tokens=False)
-    assert encode_table(source, there, tokens=False, engine=engine) == (
-        summary,
-        there_folder(tmp_path),
-    )
-    ours = there_folder(tmp_path)
+    same, ours = encode_table(source, there, tokens=False, engine=engine)
+    assert same == summary and [ours] == [*(tmp_path / "there").glob("*-pooled-*")]
     keys = [sorted(row["key"] for row in read(x)) for x in (ours, theirs)]
     assert keys[0] == keys[1] and len(keys[0]) == 299
     posts = read_posts(parts)
@@ -139,17 +120,10 @@ def test_features_encoded_on_a_cluster_are_those_encoded_here(
     assert (stored.text - fresh.text).abs().max() < 1e-5
 
 
-def there_folder(tmp_path: Path) -> Path:
-    [folder] = (tmp_path / "there").glob("*-pooled-*")
-    return folder
-
-
 @pytest.mark.slow
 def test_a_killed_job_and_a_lost_node_cost_no_post_and_repeat_none(
-    parts: Path, trained: Path, cluster: Any, start: Any, tmp_path: Path
-) -> None:
-    from sgmft import SemanticLocator
-
+    parts, trained, cluster, start, tmp_path
+):
     out = tmp_path / "out"
     words = ["predict", trained, parts, "-o", out, "--shard-rows", 10]
     words += ["--engine", "ray", "--address", cluster.address]
@@ -169,10 +143,8 @@ def test_a_killed_job_and_a_lost_node_cost_no_post_and_repeat_none(
     predict_table(Source(str(parts)), tmp_path / "here.jsonl", locator)
     here = [json.loads(line) for line in (tmp_path / "here.jsonl").open(encoding="utf-8")]
     there = read(out)
-    assert (
-        [row["id"] for row in there] == [row["id"] for row in here] == [f"p{i}" for i in range(300)]
-    )
+    assert [row["id"] for row in there] == [f"p{i}" for i in range(300)]
     for ours, theirs in zip(there, here, strict=True):
-        assert ours["label"] == theirs["label"] and ours["error"] == theirs["error"]
+        assert all(ours[name] == theirs[name] for name in ("id", "label", "error"))
         if theirs["error"] is None:
             assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)

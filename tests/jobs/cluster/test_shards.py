@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.jobs.cluster.pieces import run_here
+from sgmft.jobs.cluster.pieces import Piece, run_here
+from sgmft.jobs.cluster.ray import MAX_ATTEMPTS, attempt, clear_attempts
 from sgmft.jobs.predict import ModelFolder, predict_table
 from sgmft.locator.abstention import Abstention
 
@@ -215,3 +217,30 @@ def test_times_that_python_has_no_word_for_are_texts(predict, out, tmp_path):
     assert found["late"].to_pylist()[1].startswith("10000-01-01")
     kinds = [str(found.schema.field(name).type) for name in ("late", "day", "ok")]
     assert kinds == ["string", "string", "timestamp[us]"]
+
+
+# --- pieces under which workers die
+
+POSTS = [Post("a", place="0.jsonl, row 41"), Post("b", place="0.jsonl, row 42")]
+held = []  # attempts that never end, as of workers that are killed under a piece
+
+
+def die(folder, piece):
+    held.append(attempt(folder, piece))
+    held[-1].__enter__()
+
+
+def test_the_piece_is_named_when_its_workers_have_died_too_often(tmp_path):
+    piece, other = Piece((0, 4), POSTS), Piece((0, 41), POSTS)
+    for _ in range(MAX_ATTEMPTS):
+        with attempt(tmp_path, other):
+            die(tmp_path, piece)
+    with pytest.raises(SgmftError, match=r"posts from 0\.jsonl, row 41 to 0\.jsonl, row 42"):
+        die(tmp_path, piece)
+    with attempt(tmp_path, other):
+        pass
+    assert len([*tmp_path.iterdir()]) == MAX_ATTEMPTS, "what ended leaves nothing"
+    clear_attempts(tmp_path)  # a job that is given again begins to count anew
+    with attempt(tmp_path, piece):
+        pass
+    assert not [*tmp_path.iterdir()]
