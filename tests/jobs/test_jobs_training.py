@@ -1,11 +1,9 @@
 """Tables in, models and features out: nothing half done, nothing done twice."""
 
-from __future__ import annotations
-
 import signal
 import time
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -28,23 +26,17 @@ WITH_HELD_OUT = ["README.md", "config.json", "held_out.safetensors", "model.safe
 
 
 def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):
-    steps, epochs = [], []
-    summary = train_table(
-        Source(str(table)),
-        tmp_path / "runs" / "m",
-        tiny(val_size=0.0),
-        on_encoded=lambda done, total: steps.append((done, total)),
-        on_epoch=epochs.append,
+    steps, epochs, folder = [], [], tmp_path / "runs" / "m"
+    train = partial(train_table, Source(str(table)), folder)
+    summary = train(
+        tiny(val_size=0.0), on_encoded=lambda *step: steps.append(step), on_epoch=epochs.append
     )
     assert summary.posts == 12
     assert summary.errors == {"there is no file …": 1, "no label": 1}
     assert steps[-1][1] == 12 and len(epochs) == 3
-    folder = tmp_path / "runs" / "m"
     assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
-    posts = read_posts(table)
-    assert SemanticLocator.from_pretrained(folder).predict(posts)[3] is None
-    again = train_table(Source(str(table)), folder, tiny(val_size=0.0))  # over an earlier model
-    assert again == summary
+    assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] is None
+    assert train(tiny(val_size=0.0)) == summary  # over an earlier model
 
 
 def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
@@ -56,32 +48,34 @@ def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
     def stop(epoch):
         raise StopHereError
 
-    folder = tmp_path / "m"
+    train = partial(train_table, Source(str(table)), tmp_path / "m")
     with pytest.raises(StopHereError):
-        train_table(Source(str(table)), folder, tiny(preset="default"), on_epoch=stop)
-    assert not (folder / "config.json").exists()
-    summary = train_table(Source(str(table)), folder, tiny(preset="default"))
-    assert summary.posts == 12
-    assert file_names(folder) == WITH_HELD_OUT
+        train(tiny(preset="default"), on_epoch=stop)
+    assert not (tmp_path / "m" / "config.json").exists()
+    assert train(tiny(preset="default")).posts == 12
+    assert file_names(tmp_path / "m") == WITH_HELD_OUT
 
 
 def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, small_model, tmp_path):
-    source = Source(str(table), strict=True, where={"likes": "30"})
-    with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
-        train_table(replace(source, where={}), tmp_path / "m", tiny())
-    with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
-        evaluate_table(source, tmp_path / "e", small_model)
+    for job, locator, where in (
+        (train_table, tiny(), {}),
+        (evaluate_table, small_model, {"likes": "30"}),
+    ):
+        source = Source(str(table), where=where, strict=True)
+        with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
+            job(source, tmp_path / "x", locator)
     assert file_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("files", [["thesis.docx"], ["config.json", "model.safetensors"]])
 def test_a_folder_of_other_files_is_left_alone(table, tiny, tmp_path, files):
+    content = '{"model_type": "chinese_clip"}'
     for name in files:
-        (tmp_path / name).write_text('{"model_type": "chinese_clip"}')
+        (tmp_path / name).write_text(content)
     with pytest.raises(SgmftError, match="holds other files: choose a new folder"):
         train_table(Source(str(table)), tmp_path, tiny())
     assert file_names(tmp_path) == sorted(files)
-    assert {(tmp_path / name).read_text() for name in files} == {'{"model_type": "chinese_clip"}'}
+    assert {(tmp_path / name).read_text() for name in files} == {content}
     with pytest.raises(SgmftError, match="is a file: choose a folder"):
         train_table(Source(str(table)), tmp_path / files[0], tiny())
 
@@ -118,11 +112,9 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     flags = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
     flags += ["--preset", "elements"]
 
-    def started(folder):
-        return start("train", sample, "-o", folder, "--features", store, *flags)
-
-    killed = tmp_path / "killed"
-    process = started(killed)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = ["train", sample, "-o", killed, "--features", store, *flags]
+    process = start(*command)
     while process.poll() is None and not any(killed.rglob("checkpoint.safetensors")):
         time.sleep(0.005)
     process.kill()
@@ -130,10 +122,9 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
     assert process.returncode == -signal.SIGKILL, errors
     assert not (killed / "config.json").exists()
     (killed / "checkpoint" / ".checkpoint.safetensors.1.tmp").write_bytes(b"half")
-    process = started(killed)
+    process = start(*command)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    whole = tmp_path / "whole"
     locator = SemanticLocator(preset="elements", settings=settings, features=store)
     train_table(Source(str(sample)), whole, locator)
     assert file_names(killed) == file_names(whole) == WITH_HELD_OUT
@@ -163,11 +154,10 @@ def test_what_was_encoded_is_not_encoded_again(table, tiny, tmp_path, monkeypatc
     encode_table(Source(str(table)), tiny(features=tmp_path), tokens=False)
     locator = tiny(features=tmp_path, val_size=0.0)
     asked = []
-    encode = locator.encoder.encode_texts
-    monkeypatch.setattr(
-        locator.encoder,
-        "encode_texts",
-        lambda texts, tokens: [asked.extend(texts), encode(texts, tokens)][1],
-    )
-    train_table(Source(str(table)), Path(tmp_path) / "m", locator)
+
+    def encode(texts, tokens):
+        asked.extend(texts)
+
+    monkeypatch.setattr(locator.encoder, "encode_texts", encode)
+    train_table(Source(str(table)), tmp_path / "m", locator)
     assert asked == []

@@ -1,8 +1,5 @@
 """Which posts are suggested for labelling: worth, order, duplicates, labels that are there."""
 
-from __future__ import annotations
-
-import csv
 import json
 import shutil
 from contextlib import nullcontext
@@ -11,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.data.source import Source
@@ -91,11 +89,10 @@ def test_of_many_posts_some_are_looked_at(monkeypatch):
     assert set(first) != set(choose_posts(features, 30, near=2.0, seed=2))
 
 
-def test_missing_sides_and_few_posts():
-    features = made()
-    text, image = torch.arange(40) % 3 != 0, torch.arange(40) % 3 != 1
-    dirty = Features(features.text, features.image.clone(), text, image)
-    dirty.image[~image] = float("nan")
+def test_missing_modalities_and_few_posts():
+    features, kinds = made(), torch.arange(40) % 3
+    dirty = Features(features.text, features.image.clone(), kinds != 0, kinds != 1)
+    dirty.image[kinds == 1] = float("nan")
     assert len(set(choose_posts(dirty, 10))) == 10
     assert choose_posts(features.take(torch.tensor([5])), 3) == [0]
     assert choose_posts(features.take(torch.tensor([], dtype=torch.long)), 3) == []
@@ -155,30 +152,15 @@ def posts_table(small_posts, tmp_path):
 
 def annotated(tasks, folder, labels):
     """What Label Studio exports once an annotator is through."""
-    items = [
-        {
-            "id": 100 + i,
-            "data": task["data"],
-            "predictions": [],
-            "annotations": [
-                {
-                    "was_cancelled": False,
-                    "result": [
-                        {
-                            "from_name": "label",
-                            "to_name": "text",
-                            "type": "choices",
-                            "value": {"choices": [labels[task["data"]["id"]]]},
-                        }
-                    ],
-                }
-            ],
-        }
-        for i, task in enumerate(tasks)
-    ]
-    path = folder / "export.json"
-    path.write_text(json.dumps(items), "utf-8")
-    return path
+    fixed = {"from_name": "label", "to_name": "text", "type": "choices"}
+    items = []
+    for i, task in enumerate(tasks):
+        result = fixed | {"value": {"choices": [labels[task["data"]["id"]]]}}
+        annotation = {"was_cancelled": False, "result": [result]}
+        items.append({"id": 100 + i, "data": task["data"], "predictions": []})
+        items[-1]["annotations"] = [annotation]
+    (folder / "export.json").write_text(json.dumps(items), "utf-8")
+    return folder / "export.json"
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -219,15 +201,11 @@ def test_tasks_come_back_as_labelled_posts(
         assert post.error is None and post.label == labels[post.id]
         assert (post.text, post.images) == (before[post.id].text, before[post.id].images)
         assert all(path.is_file() for path in post.images)
-    again = suggest_table(
-        Source(str(posts_table)),
-        tmp_path / "more.jsonl",
-        small_model,
-        30,
-        labelled=[Source(str(posts_table.parent / "export.json"))],
-    )
-    more = read_rows(tmp_path / "more.jsonl")
-    assert again.labelled == len(back) and not {r["id"] for r in more} & {p.id for p in back}
+    done = [Source(str(posts_table.parent / "export.json"))]
+    source, output = Source(str(posts_table)), tmp_path / "more.jsonl"
+    again = suggest_table(source, output, small_model, 30, labelled=done)
+    more = {row["id"] for row in read_rows(output)}
+    assert again.labelled == len(back) and not more & {post.id for post in back}
 
 
 def test_a_table_to_fill_in(small_model, posts_table, tmp_path):
@@ -237,13 +215,9 @@ def test_a_table_to_fill_in(small_model, posts_table, tmp_path):
     columns = ["id", "text", "image", "城市", "suggested_rank", "uncertainty", "label"]
     assert list(rows[0]) == columns and [row["suggested_rank"] for row in rows] == list("12345")
     assert all(0 <= float(row["uncertainty"]) <= 1 and row["label"] is None for row in rows)
-    for row in rows:
-        row["label"] = "Home"
-    filled = posts_table.parent / "filled.csv"
-    with filled.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    filled = write_rows(
+        [row | {"label": "Home"} for row in rows], posts_table.parent / "filled.csv"
+    )
     assert [post.label for post in read_posts(filled)] == ["Home"] * 5
 
 
@@ -254,9 +228,8 @@ def test_labels_that_were_filled_in_are_not_replaced(small_model, posts_table, t
     suggest_table(table, output, small_model, 4)  # as long as nobody has worked on them
     if name.endswith(".csv"):
         rows = read_rows(output)
-        write_rows(
-            [row | {"label": "Home"} if i == 2 else row for i, row in enumerate(rows)], output
-        )
+        rows[2]["label"] = "Home"
+        write_rows(rows, output)
     else:
         tasks = json.loads(output.read_text("utf-8"))
         annotated(tasks, tmp_path, {task["data"]["id"]: "Home" for task in tasks})
@@ -282,15 +255,13 @@ def test_labelled_tables_are_read_like_the_posts(tmp_path):
 
 
 def test_a_label_column_of_its_own_is_kept(small_model, tmp_path):
-    rows = [
-        {"text": "sofa bed", "label": "Home", "uncertainty": "x"},
-        {"text": "boss desk", "label": "", "uncertainty": "y"},
-    ]
+    rows = [{"text": "sofa bed", "label": "Home"}, {"text": "boss desk", "label": ""}]
+    rows = [row | {"uncertainty": "x"} for row in rows]
     table, output = write_rows(rows, tmp_path / "p.jsonl"), tmp_path / "out.jsonl"
     suggest_table(Source(str(table)), output, small_model, 5)
     (row,) = read_rows(output)
     assert list(row) == ["text", "label", "input_uncertainty", "suggested_rank", "uncertainty"]
-    assert row["text"] == "boss desk" and row["label"] == "" and row["input_uncertainty"] == "y"
+    assert row["text"] == "boss desk" and row["label"] == "" and row["input_uncertainty"] == "x"
 
 
 def test_what_cannot_be_suggested(tiny, small_model, tmp_path):
@@ -301,12 +272,8 @@ def test_what_cannot_be_suggested(tiny, small_model, tmp_path):
     named = Source(str(table), Columns(label="place"))
     with pytest.raises(SgmftError, match="no post to suggest"):
         suggest_table(named, output, cold, 5)
-    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     outside = [{"text": "", "image": str(tmp_path / "a.png")}]
-    quarter = np.zeros((8, 8, 3), np.uint8)
-    from PIL import Image
-
-    Image.fromarray(quarter).save(tmp_path / "a.png")
     table = write_rows(outside, tmp_path / "in" / "p.jsonl")
     source = Source(str(table), allow_outside=True)
     with pytest.raises(SgmftError, match=r"row 1: Label Studio cannot be shown .* lies outside"):
