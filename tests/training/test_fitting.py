@@ -1,7 +1,5 @@
 """From labelled features to a network: who is learned from, what is chosen, what is fitted anew."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +26,7 @@ from sgmft.training.fit import (
     train_with_validation,
     validation_metrics,
 )
+from small_networks import equal_weights, weights_of
 from synthetic_features import INFO, NearestMean, make_features
 
 HELD = [0, 4, 8, 15, 20, 25]  # two of each class
@@ -57,27 +56,35 @@ def centres(data: LabelledFeatures, without: list[int]) -> torch.Tensor:
 # --- networks that are solved at once
 
 
+@pytest.mark.parametrize("held", [[], HELD])
 @pytest.mark.parametrize("refit", [False, True])
-def test_a_solved_network_is_solved_again_on_all_posts(refit):
-    task, told = solved(refit), []
-    choice = fit_network(task, HELD, on_epoch=told.append)
-    expected = centres(task.data, [] if refit else HELD)
-    assert not torch.equal(centres(task.data, []), centres(task.data, HELD))
-    torch.testing.assert_close(choice.network.means, expected)
-    (line,) = choice.history
-    assert (line.epoch, choice.selected) == (1, line)
-    assert 0 < line.val_loss < math.inf and line.val_accuracy > 0.9  # of those held out
-    assert len(told) == 1 + refit and repr(told[0]) == repr(line)
-    assert all(math.isnan(later.val_loss) for later in told[1:])
-
-
-@pytest.mark.parametrize("refit", [False, True])
-def test_a_solved_network_without_held_out_posts(tmp_path, refit):
+def test_a_solved_network_is_solved_again_on_all_posts(tmp_path, refit, held):
     task = solved(refit)
+    assert not torch.equal(centres(task.data, []), centres(task.data, HELD))
     for _ in ("first", "again"):  # a folder for checkpoints changes nothing
-        choice = fit_network(task, [], checkpoint=tmp_path)
-        torch.testing.assert_close(choice.network.means, centres(task.data, []))
-        assert len(choice.history) == 1 and math.isnan(choice.history[0].val_loss)
+        told = []
+        choice = fit_network(task, held, checkpoint=tmp_path, on_epoch=told.append)
+        torch.testing.assert_close(choice.network.means, centres(task.data, [] if refit else held))
+        (line,) = choice.history
+        assert (line.epoch, repr(choice.selected)) == (1, repr(line))
+        assert len(told) == 1 + (refit and held != []) and repr(told[0]) == repr(line)
+        assert all(math.isnan(later.val_loss) for later in told[1:])
+        if held:  # the figures are of those held out
+            assert 0 < line.val_loss < math.inf and line.val_accuracy > 0.9
+        else:
+            assert math.isnan(line.val_loss)
+
+
+def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged():
+    method = get_method("gated-experts")
+    preset = method.preset(None, {"lexical": False})
+    task = TrainingTask(make_features(noise=4.0), 3, INFO, method, preset)
+    choice = fit_network(task, [])
+    (line,) = choice.history
+    assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well
+    assert line.val_loss > line.loss
+    told = {"validation accuracy": line.val_accuracy, "validation loss": line.val_loss}
+    assert validation_metrics(choice.selected) == told
 
 
 # --- refitting
@@ -99,7 +106,8 @@ def trained(monkeypatch):
 
 def misled(**settings: Any) -> TrainingTask:
     """Held-out posts have wrong labels: the less is learned, the better for them."""
-    task, wrong = elements(learning_rate=1e-2, patience=2, **settings), make_features()
+    task = elements(**{"learning_rate": 1e-2, "patience": 2} | settings)
+    wrong = make_features()
     labels = wrong.labels.clone()
     labels[HELD] = (labels[HELD] + 1) % 3
     return replace(task, data=LabelledFeatures(wrong.features, labels))
@@ -108,24 +116,17 @@ def misled(**settings: Any) -> TrainingTask:
 def test_all_posts_are_learned_from_for_as_many_epochs_as_held_out_posts_chose(trained):
     task = misled()
     chosen = train_with_validation(task, HELD)
-    assert chosen.selected.epoch < 6  # so that the epochs chosen are not simply all
+    best = chosen.selected.epoch
+    assert best < 6  # so that the epochs chosen are not simply all
     trained.clear()
     fitted = fit_network(task, HELD)
-    best = chosen.selected.epoch
     assert trained == [(39, 8, 2, best + 2), (45, best, 0, best)]
     assert repr(fitted.history) == repr(chosen.history)
-    again = train_on_all(task, chosen.selected.epoch).state_dict()
-    for name, value in fitted.network.state_dict().items():
-        assert torch.equal(again[name], value)
-
-
-def test_without_refitting_the_choice_is_kept():
-    task = misled()
-    chosen = train_with_validation(task, HELD).network.state_dict()
-    alone = fit_network(replace(task, preset=replace(task.preset, refit=False)), HELD).network
-    assert all(torch.equal(value, chosen[name]) for name, value in alone.state_dict().items())
-    fitted = fit_network(task, HELD).network
-    assert any(not torch.equal(x, chosen[name]) for name, x in fitted.state_dict().items())
+    again, weights = train_on_all(task, best), weights_of(fitted.network)
+    assert equal_weights(weights_of(again), weights)
+    assert not equal_weights(weights_of(chosen.network), weights)
+    alone = fit_network(replace(task, preset=replace(task.preset, refit=False)), HELD)
+    assert equal_weights(weights_of(alone.network), weights_of(chosen.network))
 
 
 def test_without_held_out_posts_all_epochs_are_trained_on_all_posts(trained):
@@ -138,9 +139,7 @@ def test_without_held_out_posts_all_epochs_are_trained_on_all_posts(trained):
 @pytest.mark.parametrize("patience", [0, 7])
 def test_the_epoch_kept_is_the_one_whose_figures_are_the_networks(patience):
     """With patience that of the least loss on held-out posts, without it the last."""
-    task = misled()
-    train = replace(task.preset.train, patience=patience)
-    chosen = train_with_validation(replace(task, preset=replace(task.preset, train=train)), HELD)
+    chosen = train_with_validation(misled(patience=patience), HELD)
     losses = [line.val_loss for line in chosen.history]
     assert len(losses) == 8 and losses.index(min(losses)) + 1 < 8
     assert chosen.selected.epoch == (losses.index(min(losses)) + 1 if patience else 8)
@@ -195,26 +194,21 @@ def test_a_network_is_made_from_the_training_posts_the_encoder_and_the_settings(
     data.features.has_text[:10] = False
     data.features.has_image[40:] = False
     task = TrainingTask(data, 3, INFO, method, preset, prompts)
-    made = task.network(data.features)
-    count = len(data.features.words.values)
-    assert made.config == Measured(3, 12, 10, rank=2, vocabulary_size=count)
-    text, image, words, regions = made.given
-    assert torch.equal(text, data.features.text[10:])
-    assert torch.equal(image, data.features.image[:40])
-    assert np.array_equal(words, data.features.words.values)
-    assert np.array_equal(regions, data.features.regions.values)
+    made, known = task.network(data.features), data.features
+    words, regions = known.words.values, known.regions.values
+    assert made.config == Measured(3, 12, 10, rank=2, vocabulary_size=len(words))
+    expected = known.text[10:], known.image[:40], words, regions
+    assert all(map(np.array_equal, made.given, expected))
     assert torch.equal(made.prompts, prompts)
     torch.rand(7)  # whatever else was drawn
     assert torch.equal(task.network(data.features).drawn, made.drawn)
     other = replace(task, preset=method.preset(None, {"seed": 6}))
     assert not torch.equal(other.network(data.features).drawn, made.drawn)
-    narrow = replace(task, info=replace(INFO, shared_space=True, word_width=5))
-    assert narrow.network(data.features).config == replace(
-        made.config, shared_space=True, word_width=5
-    )
-    pooled = replace(data.features, words=None, regions=None)
-    assert task.network(pooled).config.vocabulary_size == 1
-    assert task.network(pooled).given[2:] == [None, None]
+    change = {"shared_space": True, "word_width": 5}
+    narrow = replace(task, info=replace(INFO, **change)).network(data.features)
+    assert narrow.config == replace(made.config, **change)
+    pooled = task.network(replace(known, words=None, regions=None))
+    assert pooled.config.vocabulary_size == 1 and pooled.given[2:] == [None, None]
 
 
 def test_scales_are_those_of_the_posts_that_are_learned_from():
@@ -226,18 +220,3 @@ def test_scales_are_those_of_the_posts_that_are_learned_from():
     assert isinstance(chosen.text.project, nn.Linear)
     fitted = fit_network(elements(scale="standard", epochs=1), HELD).network
     torch.testing.assert_close(fitted.text.pooled_scale.mean, data.features.text.mean(0))
-
-
-# --- a network that is solved at once
-
-
-def test_without_held_out_posts_the_default_tells_how_posts_left_out_were_judged():
-    method = get_method("gated-experts")
-    preset = method.preset(None, {"lexical": False})
-    task = TrainingTask(make_features(noise=4.0), 3, INFO, method, preset)
-    choice = fit_network(task, [])
-    (line,) = choice.history
-    assert 1 / 3 < line.val_accuracy < line.accuracy <= 1  # what was not learned is known less well
-    assert line.val_loss > line.loss
-    told = {"validation accuracy": line.val_accuracy, "validation loss": line.val_loss}
-    assert validation_metrics(choice.selected) == told

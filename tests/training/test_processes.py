@@ -1,7 +1,5 @@
 """Trainings by several processes, started as a user starts them, against one process alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -14,7 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from multiprocess_trainings import run, trainings
+from clip_posts import clip as clip
+from clip_posts import clip_posts as clip_posts
+from multiprocess_trainings import run as run_training
+from multiprocess_trainings import trainings
 from small_networks import equal_weights
 
 TESTS = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def test_two_processes_reach_what_one_reaches(together, name):
         with safe_open(path, "pt") as file:
             logs.append(file.metadata()["history"])
     assert logs[0] == logs[1]
-    expected, history = run(name)
+    expected, history = run_training(name)
     for key, x in expected.items():
         if key == "attention.in_proj_bias":  # a softmax does not see the keys' bias: its gradient
             x, found[key] = (y.view(3, -1)[::2] for y in (x, found[key]))  # is rounding alone
@@ -87,16 +88,8 @@ def trained(
     """`sgmft train` by two processes, with dropout, its features in a store beside the model."""
     settings = {"epochs": 6, "patience": 6, "dropout": 0.3, "width": 16, "heads": 2}
     words = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
-    command = [
-        "-m",
-        "sgmft",
-        "--plugin",
-        TESTS / "multiprocess_plugin.py",
-        "train",
-        table,
-        "-o",
-        output,
-    ]
+    plugin = "--plugin", TESTS / "multiprocess_plugin.py"
+    command = ["-m", "sgmft", *plugin, "train", table, "-o", output]
     words += ["--preset", "tokens", "--encoder", "tiny", "--features", output.parent / "store"]
     return launched(*command, *words, *more, **environment)
 
@@ -157,3 +150,28 @@ def test_a_mistake_says_whose_it_is(tmp_path, words, told):
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"sgmft, process 1: {told}")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_as_one_does(run, clip, clip_posts, tmp_path):
+    """With LoRA; there is no dropout, and pictures are shown as they are."""
+    path = tmp_path / "posts.jsonl"
+    fields = [(p.text, [*map(str, p.images)], p.label) for p in clip_posts]
+    rows = [dict(zip(("text", "images", "label"), row, strict=True)) for row in fields]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    words = (
+        *("train", path, "--encoder", clip, "--preset", "tokens"),
+        *("--set", "width=16", "--set", "heads=2", "--set", "epochs=2", "--set", "dropout=0"),
+        *("--tune", "lora", "--set", "tune.epochs=2", "--set", "tune.patience=2"),
+        *("--set", "tune.augment=false", "--set", "tune.batch_size=9", "--allow-outside"),
+    )
+    alone = run(*words, "-o", tmp_path / "one", "--features", tmp_path / "f1")
+    assert alone.returncode == 0, alone.stderr
+    more = ("-o", tmp_path / "two", "--features", tmp_path / "f2")
+    both = launched("-m", "sgmft", "--plugin", TESTS / "float32_plugin.py", *words, *more)
+    assert both.returncode == 0, both.stderr
+    for name in ("encoder/adapter_model.safetensors", "model.safetensors"):
+        one, two = (load_file(tmp_path / x / name) for x in ("one", "two"))
+        assert one.keys() == two.keys()
+        for key, x in one.items():
+            torch.testing.assert_close(two[key], x, rtol=1e-3, atol=2e-5, msg=key)

@@ -1,28 +1,42 @@
-"""The training loop on small made-up features: what it learns, keeps, repeats and answers."""
+"""The training loop on small made-up features: what it minimises, learns, keeps and predicts."""
 
-from __future__ import annotations
-
+import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
+from sgmft.features.batch import Batch
 from sgmft.features.features import Features
+from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
 from sgmft.models.inference import EVALUATION_BATCH, predict_logits
-from sgmft.training.trainer import train
-from small_networks import FAST, SMALL, equal_weights, make_network, mislabelled, weights_of
+from sgmft.training.trainer import Epoch, train
+from small_networks import (
+    FAST,
+    SMALL,
+    equal_weights,
+    history_text,
+    make_network,
+    mislabelled,
+    weights_of,
+)
 from small_networks import steps as steps
-from synthetic_features import INFO, make_features
+from synthetic_features import INFO, NearestMean, make_features
+
+WIDTHS = NetworkConfig(3, 12, 10)
+views = pytest.mark.parametrize("view", ["elements", "tokens"])
+watching = pytest.mark.parametrize("watched", [False, True])
 
 # --- learning
 
 
-@pytest.mark.parametrize("view", ["elements", "tokens"])
+@views
 def test_loss_falls_and_the_classes_are_learned(view):
-    model = make_network(replace(SMALL, view=view))
-    data = make_features()
+    model, data = make_network(replace(SMALL, view=view)), make_features()
     history = train(model, data, make_features(15, seed=1), replace(FAST, epochs=12))
     assert [epoch.epoch for epoch in history] == list(range(1, 13))
     assert history[-1].loss < history[0].loss / 2
@@ -35,19 +49,16 @@ def test_loss_falls_and_the_classes_are_learned(view):
 
 
 def test_figures_of_an_epoch_without_validation_or_guidance_are_nan():
-    history = train(
-        make_network(replace(SMALL, sim=False)), make_features(), None, replace(FAST, epochs=1)
-    )
-    values = history[0]._asdict()
-    assert {name for name, x in values.items() if math.isnan(x)} == {
-        "val_loss",
-        "val_accuracy",
-        "gate_entropy",
-        "element_entropy",
-    }
+    model = make_network(replace(SMALL, sim=False))
+    (line,) = train(model, make_features(), None, replace(FAST, epochs=1))
+    unknown = {"val_loss", "val_accuracy", "gate_entropy", "element_entropy"}
+    assert {name for name, x in line._asdict().items() if math.isnan(x)} == unknown
+    found = predict_logits(model, make_features(4).features)
+    assert found.guidance.shape == (4, 2) and found.guidance.isnan().all()
+    assert found.logits.isfinite().all()
 
 
-@pytest.mark.parametrize("view", ["elements", "tokens"])
+@views
 @pytest.mark.parametrize("lacking", ["text", "image"])
 def test_a_side_that_every_post_lacks(view, lacking):
     model, data = make_network(replace(SMALL, view=view)), make_features(lacking=lacking)
@@ -71,11 +82,22 @@ def test_one_post_per_class_and_a_last_batch_of_one(count):
     assert predict_logits(model, data.features).logits.isfinite().all()
 
 
-# --- answers
+def test_the_seed_decides_initial_weights_dropout_and_order():
+    def run(initial: int, order: int, dropout: float = 0.0) -> dict[str, torch.Tensor]:
+        model = make_network(replace(SMALL, dropout=dropout), initial)
+        train(model, make_features(), None, replace(FAST, epochs=2, seed=order))
+        return weights_of(model)
+
+    assert equal_weights(run(0, 0, 0.5), run(0, 0, 0.5))
+    assert not equal_weights(run(0, 0, 0.5), run(1, 0, 0.5))
+    assert not equal_weights(run(0, 0), run(0, 1))
 
 
-@pytest.mark.parametrize("view", ["elements", "tokens"])
-def test_answers_are_the_networks_in_the_order_of_the_posts(view):
+# --- predictions
+
+
+@views
+def test_predictions_are_the_networks_in_the_order_of_the_posts(view):
     count = EVALUATION_BATCH + 3  # more than one batch
     features = make_features(count).features
     model = make_network(replace(SMALL, view=view)).eval()
@@ -86,42 +108,25 @@ def test_answers_are_the_networks_in_the_order_of_the_posts(view):
     expected = output.logits, output.fused, torch.stack(tuple(output.guidance), 1)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    none = predict_logits(model, Features.of([], INFO, True))
+    assert none.logits.shape == (0, 3)
+    assert none.guidance.shape == (0, 2) and len(none.fused) == 0
 
 
-def test_answers_without_guidance_are_nan_there():
-    found = predict_logits(make_network(replace(SMALL, sim=False)), make_features(4).features)
-    assert found.guidance.shape == (4, 2) and found.guidance.isnan().all()
-    assert found.logits.isfinite().all()
+# --- the optimiser, and the epoch that is kept
 
 
-@pytest.mark.parametrize("view", ["elements", "tokens"])
-def test_no_posts_no_answers(view):
-    found = predict_logits(make_network(replace(SMALL, view=view)), Features.of([], INFO, True))
-    assert found.logits.shape == (0, 3)
-    assert found.guidance.shape == (0, 2) and len(found.fused) == 0
-
-
-# --- the optimiser
-
-
-def test_cosine_schedule_falls_from_the_rate_to_zero_over_all_steps(steps):
-    train(make_network(), make_features(20), None, replace(FAST, epochs=4, schedule="cosine"))
+@pytest.mark.parametrize("schedule", ["cosine", "none"])
+def test_the_rate_falls_to_zero_over_all_steps_or_stays(steps, schedule):
+    train(make_network(), make_features(20), None, replace(FAST, epochs=4, schedule=schedule))
     total = 4 * 3  # epochs x batches of at most eight
-    expected = [3e-3 * (1 + math.cos(math.pi * i / total)) / 2 for i in range(total)]
-    assert [rates[0] for rates in steps] == pytest.approx(expected)
-
-
-def test_without_schedule_the_rate_stays(steps):
-    train(make_network(), make_features(20), None, replace(FAST, epochs=2))
-    assert steps == [[3e-3]] * 6
-
-
-# --- which epoch is kept
+    falling = [(1 + math.cos(math.pi * i / total)) / 2 for i in range(total)]
+    share = falling if schedule == "cosine" else [1.0] * total
+    assert [rates[0] for rates in steps] == pytest.approx([3e-3 * x for x in share])
 
 
 def test_early_stopping_keeps_the_best_epochs_weights():
-    model = make_network()
-    held = mislabelled(make_features(15, seed=1))
+    model, held = make_network(), mislabelled(make_features(15, seed=1))
     config = replace(FAST, epochs=60, patience=3, learning_rate=1e-2)
     history = train(model, make_features(), held, config)
     losses = [epoch.val_loss for epoch in history]
@@ -134,51 +139,179 @@ def test_early_stopping_keeps_the_best_epochs_weights():
     assert losses[-1] > min(losses) * 1.01
 
 
-def test_without_patience_all_epochs_are_trained_and_the_last_is_kept():
-    model, held = make_network(), mislabelled(make_features(15, seed=1))
-    history = train(model, make_features(), held, replace(FAST, epochs=15, learning_rate=1e-2))
-    logits = predict_logits(model, held.features).logits
-    loss = float(cross_entropy(logits, held.labels))
-    assert len(history) == 15
-    assert loss == pytest.approx(history[-1].val_loss, rel=1e-6)
-    assert loss > min(epoch.val_loss for epoch in history) * 1.01
-
-
-def test_patience_without_validation_trains_all_epochs():
-    assert (
-        len(train(make_network(), make_features(), None, replace(FAST, patience=1))) == FAST.epochs
-    )
-
-
-# --- one seed
-
-
-def test_the_seed_decides_initial_weights_dropout_and_order():
-    def run(initial: int, order: int, dropout: float = 0.0) -> dict[str, torch.Tensor]:
-        model = make_network(replace(SMALL, dropout=dropout), initial)
-        train(model, make_features(), None, replace(FAST, epochs=2, seed=order))
-        return weights_of(model)
-
-    assert equal_weights(run(0, 0, 0.5), run(0, 0, 0.5))
-    assert not equal_weights(run(0, 0, 0.5), run(1, 0, 0.5))
-    assert not equal_weights(run(0, 0), run(0, 1))
-
-
-# --- TensorBoard
-
-
 def test_tracking_writes_tensorboard_files(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = train(
-        make_network(),
-        make_features(),
-        make_features(9, seed=1),
-        replace(FAST, epochs=3),
-        track=tmp_path,
-    )
+    held, config = make_features(9, seed=1), replace(FAST, epochs=3)
+    history = train(make_network(), make_features(), held, config, track=tmp_path)
     logs = [EventAccumulator(str(x)).Reload() for x in tmp_path.rglob("events.out.tfevents*")]
     (events,) = [log for log in logs if "loss" in log.Tags()["scalars"]]
     for name in ("loss", "accuracy", "val_loss", "gate_entropy"):
         values = [event.value for event in events.Scalars(name)]
         assert values == pytest.approx([getattr(epoch, name) for epoch in history], rel=1e-5)
+
+
+# --- what is minimised
+
+
+def test_the_loss_is_the_mean_of_minus_log_p_weighted_and_smoothed():
+    rows = torch.tensor([0, 3, 6, 9, 12, 1, 4, 2])  # five, two and one of a class
+    data = make_features().take(rows)
+
+    def first_loss(**settings: Any) -> float:
+        """The reported loss of the first step, all posts in one batch."""
+        config = replace(FAST, epochs=1, batch_size=8, **settings)
+        return train(copy.deepcopy(model), data, None, config)[0].loss
+
+    model = make_network()
+    logits = predict_logits(copy.deepcopy(model), data.features).logits.double()
+    log_p = logits - logits.exp().sum(1, keepdim=True).log()
+    own = log_p[range(8), data.labels]
+    assert first_loss() == pytest.approx(-float(own.mean()), rel=1e-5)
+    # Each class weighs the same in total: the mean over classes of the mean over its posts.
+    means = [-float(own[data.labels == k].mean()) for k in range(3)]
+    assert first_loss(class_weights=True) == pytest.approx(sum(means) / 3, rel=1e-5)
+    assert first_loss(class_weights=True) != pytest.approx(first_loss(), rel=1e-3)
+    smoothed = -0.7 * own.mean() - 0.3 * log_p.mean()
+    assert first_loss(label_smoothing=0.3) == pytest.approx(float(smoothed), rel=1e-5)
+
+
+class SideBySide(BimodalNetwork):
+    """The text's classes and the picture's, each with a head; only the text's is the answer."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config, 8)
+        self.heads = nn.ModuleList(nn.Linear(8, config.classes) for _ in range(2))
+
+    def forward(self, batch: Batch) -> Output:
+        text, image = self.pooled_inputs(batch)
+        return Output(self.heads[0](text), text, parts={"image": self.heads[1](image)})
+
+    def loss(self, output: Output, labels: torch.Tensor, criterion: Any) -> torch.Tensor:
+        assert output.parts is not None
+        return criterion(output.logits, labels) + criterion(output.parts["image"], labels)
+
+
+def test_a_networks_own_objective_is_minimised_and_the_cross_entropy_told():
+    torch.manual_seed(0)
+    model, data = SideBySide(WIDTHS), make_features()
+    model.prepare(data.features.text, data.features.image, None, None)
+    before, everything = weights_of(model), data.features.batch(torch.arange(45))
+    with torch.no_grad():
+        told = float(cross_entropy(model(everything).logits, data.labels))
+    history = train(model, data, None, replace(FAST, epochs=20, batch_size=45, learning_rate=0.03))
+    assert history[0].loss == pytest.approx(told, rel=1e-5)  # of the logits alone
+    output = model(everything)
+    for logits in (output.logits, output.parts["image"]):  # the other head by `loss` alone
+        assert (logits.argmax(-1) == data.labels).float().mean() > 0.95
+    learned = {name for name, x in weights_of(model).items() if not torch.equal(before[name], x)}
+    layers = ("heads.0", "heads.1", "text.project", "image.project")
+    assert learned == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+
+
+# --- networks that are solved at once
+
+
+@watching
+def test_a_solved_network_has_one_line_of_log(tmp_path, watched):
+    model, data, held = NearestMean(WIDTHS), make_features(), mislabelled(make_features(15, seed=1))
+    told: list[Epoch] = []
+    options = {"checkpoint": tmp_path / "c", "on_epoch": told.append}
+    config = replace(FAST, epochs=50, patience=3)
+    (line,) = train(model, data, held if watched else None, config, **options)
+    assert history_text(told) == history_text([line])
+    assert (line.epoch, line.epochs) == (1, 1)
+    assert not model.training
+    for k in range(3):
+        torch.testing.assert_close(model.means[k], data.features.text[data.labels == k].mean(0))
+    for name, of in (("", data), ("val_", held)):
+        if of is held and not watched:
+            assert math.isnan(line.val_loss) and math.isnan(line.val_accuracy)
+            continue
+        logits = predict_logits(model, of.features).logits
+        loss, right = cross_entropy(logits, of.labels), logits.argmax(-1) == of.labels
+        assert getattr(line, f"{name}loss") == pytest.approx(float(loss))
+        assert getattr(line, f"{name}accuracy") == pytest.approx(float(right.float().mean()))
+    assert math.isnan(line.gate_entropy) and math.isnan(line.element_entropy)
+
+
+class LeavingOut(NearestMean):
+    """Says of each post what is far from the truth when it is left out; reads n-grams."""
+
+    uses_ngrams = True
+
+    def solve(self, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
+        super().solve(batch, labels)
+        assert batch.ngrams is not None and len(batch.ngrams) == len(labels)
+        return nn.functional.one_hot((labels + 1) % 3, 3).float()
+
+    def forward(self, batch: Batch) -> Output:
+        assert batch.ngrams is not None
+        counts = torch.stack([(batch.ngrams == 100 + k).sum(1) for k in range(3)], 1)
+        return Output(10.0 * counts, batch.text)
+
+
+@watching
+def test_without_validation_posts_what_is_said_of_posts_left_out_stands_for_them(watched):
+    held = make_features(15, seed=1) if watched else None
+    (line,) = train(LeavingOut(WIDTHS), make_features(), held, FAST)
+    assert line.accuracy == 1 and line.loss == pytest.approx(math.log1p(2 * math.exp(-10)), rel=0.1)
+    assert line.val_accuracy == (1 if watched else 0)
+    loss = line.loss if watched else math.log(math.e + 2)  # -log p, the 1 on a wrong class
+    assert line.val_loss == pytest.approx(loss)
+
+
+def test_n_grams_reach_the_networks_that_read_them_and_no_others():
+    data, seen = make_features(EVALUATION_BATCH + 3), []
+
+    class Reading(SideBySide):
+        def forward(self, batch: Batch) -> Output:
+            seen.append(batch.ngrams)
+            return super().forward(batch)
+
+    for reads in (False, True):
+        model = Reading(WIDTHS)
+        model.uses_ngrams = reads
+        seen.clear()
+        train(model, data, make_features(15, seed=1), replace(FAST, epochs=1, batch_size=100))
+        predict_logits(model, data.features)
+        assert len(seen) == 3 + 1 + 2 and all((x is not None) is reads for x in seen)
+    assert seen[-1][:, 0].tolist() == [100 + i % 3 for i in range(EVALUATION_BATCH, len(data[1]))]
+
+
+# --- modality dropout
+
+
+def shown(share: float, epochs: int = 1) -> list[Batch]:
+    """The batches that a training of so many epochs shows."""
+    model, seen = make_network(), []
+    forward = model.forward
+    model.forward = lambda batch: (seen.append(batch), forward(batch))[1]
+    train(model, make_features(200), None, replace(FAST, epochs=epochs, modality_dropout=share))
+    return seen
+
+
+def test_a_share_of_the_posts_loses_one_side_and_none_loses_both():
+    batches, complete = shown(0.4), shown(0.0)
+    text, image = (torch.cat([b[i] for b in batches]) for i in (2, 3))
+    had = torch.cat([b.has_text & b.has_image for b in complete])
+    for side in (text, image):
+        assert 0.1 < float((had & ~side).float().mean()) < 0.3  # about half of 0.4
+    assert ((text | image)[had]).all()
+    for x, y in zip(batches, complete, strict=True):
+        assert torch.equal(x.text, y.text) and torch.equal(x.image, y.image)  # only the flags
+
+
+def test_each_epoch_draws_anew_and_each_run_the_same():
+    runs = [torch.cat([torch.stack(b[2:4], 1) for b in shown(0.4, 2)]) for _ in range(2)]
+    assert torch.equal(*runs)
+    assert not torch.equal(*runs[0].chunk(2))
+
+
+def test_a_post_with_one_side_keeps_it():
+    batch = make_features(9).features.batch(torch.arange(9))
+    alone = batch._replace(has_text=torch.arange(9) % 3 > 0, has_image=torch.arange(9) % 3 < 2)
+    lost = alone.drop_modalities(0.99, torch.zeros(2, 9))
+    both = alone.has_text & alone.has_image
+    assert torch.equal(lost.has_text, alone.has_text & ~both)
+    assert torch.equal(lost.has_image, alone.has_image)

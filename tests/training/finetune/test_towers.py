@@ -1,15 +1,15 @@
 """Towers in training: the encoder's features, what moves, and steps in parts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
+from image_files import scene
 from sgmft.features.batch import Batch
 from sgmft.features.encode import EncodedPosts, encode_all
 from sgmft.features.encoders.registry import load_encoder
@@ -18,7 +18,7 @@ from sgmft.models.base import Network, NetworkConfig, Output
 from sgmft.models.presets import TrainConfig
 from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.finetune.towers import open_towers
+from sgmft.training.finetune.towers import augmentation, open_towers
 from sgmft.training.trainer import train
 
 PLAIN = Tuning(augment=False, rank=2, encoder_learning_rate=1e-2)
@@ -50,9 +50,8 @@ def encoded(clip, clip_posts) -> tuple[Any, EncodedPosts]:
 def made(clip: str, encoded: Any, tuning: Tuning) -> tuple[Tuned, RawPosts]:
     torch.manual_seed(0)
     encoder, known = encoded
-    model = Tuned(
-        Linear(), open_towers({"name": clip}, tuning, "cpu"), True, encoder.info.fingerprint
-    )
+    towers = open_towers({"name": clip}, tuning, "cpu")
+    model = Tuned(Linear(), towers, True, encoder.info.fingerprint)
     raw = RawPosts(known.posts, known.keys, known.features, encoder.info, model.towers.tokenize)
     return model, raw
 
@@ -136,9 +135,8 @@ def test_the_last_layers_and_what_is_behind_them_move(clip, encoded):
 def gradients(clip: str, encoded: Any, tuning: Tuning) -> dict[str, torch.Tensor]:
     model, raw = made(clip, encoded, tuning)
     model.train()
-    torch.nn.functional.cross_entropy(
-        model(raw.batch(None)).logits, torch.arange(36) % 3
-    ).backward()
+    logits = model(raw.batch(None)).logits
+    torch.nn.functional.cross_entropy(logits, torch.arange(36) % 3).backward()
     return {n: x.grad for n, x in model.named_parameters() if x.grad is not None}
 
 
@@ -163,3 +161,17 @@ def test_bfloat16_is_close(clip, encoded):
         has = x.abs().sum(1) > 0
         assert torch.cosine_similarity(x[has], y[has]).min() > 0.995
     assert {x.dtype for x in low.towers.parameters() if x.requires_grad} == {torch.float32}
+
+
+def test_augmented_pictures_become_different_ones_and_the_seed_decides_which():
+    pictures = torch.from_numpy(np.stack([np.asarray(scene((84, 84)))] * 6))
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(augmentation(84)(pictures))
+    found, again, other = drawn
+    assert torch.equal(found, again) and not torch.equal(found, other)
+    assert found.shape == pictures.shape and found.dtype == torch.uint8
+    assert len({x.numpy().tobytes() for x in found}) == len(found), "each in its own way"
+    assert 2 < (found.float() - pictures.float()).abs().mean() < 100
+    assert len(augmentation(84)(pictures[:0])) == 0
