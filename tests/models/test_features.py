@@ -47,24 +47,21 @@ def test_padding_takes_sequences_apart_and_fills_with_zeros(posts):
     values, mask = ragged.pad(torch.tensor([2, 0, 3, 0]))
     assert values.shape == (4, 5, DW) and values.dtype == np.float16
     assert mask.sum(1).tolist() == [5, 3, 0, 3] and mask[1, :3].all()
-    assert np.array_equal(values[0], posts[2].words)
-    for row in (1, 3):
-        assert np.array_equal(values[row, :3], posts[0].words)
+    for row, post in ((0, 2), (1, 0), (3, 0)):
+        assert np.array_equal(values[row][mask[row]], posts[post].words)
     assert (values[~mask] == 0).all()
 
 
-def test_padding_is_as_short_as_the_chosen_sequences_allow(posts):
-    ragged = Ragged.of([p.words for p in posts], NO_WORDS)
-    assert ragged.pad(torch.tensor([0]))[0].shape == (1, 3, DW)
-    values, mask = ragged.pad(torch.tensor([1, 3, 4]))  # nothing in any of them
-    assert values.shape == (3, 1, DW) and not mask.any()
-    values, mask = ragged.pad(torch.tensor([], dtype=torch.long))
-    assert values.shape == (0, 1, DW) and mask.shape == (0, 1)
-
-
-def test_sequences_that_are_all_missing():
-    values, mask = Ragged.of([None, None], NO_WORDS).pad(torch.tensor([0, 1]))
-    assert values.shape == (2, 1, DW) and values.dtype == np.float16 and not mask.any()
+@pytest.mark.parametrize(
+    ("chosen", "shape"), [([0], (1, 3)), ([1, 3, 4], (3, 1)), ([], (0, 1))], ids=str
+)
+def test_padding_is_as_short_as_the_chosen_sequences_allow(posts, chosen, shape):
+    rows = torch.tensor(chosen, dtype=torch.long)
+    for sequences in ([p.words for p in posts], [None] * 5):  # or none has a sequence
+        values, mask = Ragged.of(sequences, NO_WORDS).pad(rows)
+        expected = shape if sequences[0] is not None else (len(chosen), 1)
+        assert values.shape == (*expected, DW) and mask.shape == expected
+        assert values.dtype == np.float16 and mask.any() == (expected == (1, 3))
 
 
 def test_pooled_features_and_what_is_missing(posts):
@@ -105,13 +102,9 @@ def test_regions_know_their_picture(posts):
 def test_without_tokens_a_batch_holds_pooled_features_only(posts):
     batch = Features.of(posts, INFO, tokens=False).batch(torch.tensor([0, 1]))
     assert batch.text.shape == (2, DT)
-    assert batch[4:] == (None,) * 7
-    assert batch.to(torch.device("cpu"))[4:] == (None,) * 7
-    pooled_only = [p._replace(words=None, regions=None) for p in posts]
-    assert torch.equal(
-        Features.of(pooled_only, INFO, tokens=False).image,
-        Features.of(posts, INFO, tokens=True).image,
-    )
+    assert batch[4:] == batch.to(torch.device("cpu"))[4:] == (None,) * 7
+    bare = Features.of([p._replace(words=None, regions=None) for p in posts], INFO, tokens=False)
+    assert torch.equal(bare.image, Features.of(posts, INFO, tokens=True).image)
 
 
 @pytest.mark.parametrize("with_tokens", [True, False])
@@ -141,9 +134,8 @@ def test_chosen_posts_and_their_n_grams(posts):
 
 def test_features_made_by_hand_may_be_without_n_grams(posts):
     features = replace(Features.of(posts, INFO, tokens=True), ngrams=None)
-    rows = torch.tensor([2, 0])
-    assert features.take(rows).ngrams is None
-    assert features.batch(rows, ngrams=True).ngrams is None
+    assert features.take(torch.tensor([2, 0])).ngrams is None
+    assert features.batch(torch.tensor([2, 0]), ngrams=True).ngrams is None
 
 
 @given(
@@ -166,14 +158,11 @@ def test_any_n_grams_stacked_chosen_and_padded(grams, data):
     assert batch.ngrams.tolist() == [g + [-1] * (longest - len(g)) for g in wanted]
 
 
-def test_no_posts_at_all():
-    features = Features.of([], INFO, tokens=True)
-    assert len(features) == 0
-    batch = features.batch(torch.tensor([], dtype=torch.long), ngrams=True)
+def test_no_posts_at_all_and_posts_without_any_image():
+    batch = Features.of([], INFO, tokens=True).batch(
+        torch.tensor([], dtype=torch.long), ngrams=True
+    )
     assert batch.text.shape == (0, DT) and batch.ngrams.shape == (0, 1)
-
-
-def test_posts_without_any_picture():
     features = Features.of([make(2, None), make(1, None)], INFO, tokens=True)
     batch = features.batch(torch.tensor([0, 1]))
     assert batch.image_tokens.shape == (2, 1, DV) and not batch.image_mask.any()
