@@ -61,7 +61,7 @@ def plugins(
             "accelerate launch, which are for sgmft train."
         )
     for path in plugin or ():
-        from sgmft.models.plugins import load_plugin
+        from sgmft.models.registry import load_plugin
 
         load_plugin(path)
 

@@ -1,7 +1,5 @@
 """Base classes of all networks, which map features of posts to logits, and their inputs."""
 
-from __future__ import annotations
-
 import math
 import typing
 from abc import ABC, abstractmethod
@@ -153,11 +151,16 @@ class ModalityInput(nn.Module):
         return torch.where(present[:, None], self.project(self.pooled_scale(x)), self.null)
 
     def tokens(
-        self, x: Tensor, mask: Tensor, present: Tensor, index: Tensor | None = None
+        self, x: Tensor | None, mask: Tensor | None, present: Tensor, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(B, n, token_source), mask -> (B, n, D), mask, the null token first where absent."""
         if self.token_scale is None:
             raise ValueError("this model was built without token features")
+        if x is None or mask is None:
+            raise SgmftError(
+                "This model works on token features (words and regions), and these features hold "
+                "pooled ones only: encode the posts again with tokens."
+            )
         project = self.project if self.project_tokens is None else self.project_tokens
         tokens = project(self.token_scale(x))
         if self.index is not None and index is not None:
@@ -279,13 +282,9 @@ class Network(nn.Module, ABC):
 
 
 class ClosedFormNetwork(Network):
-    """A network without epochs: its weights are the solution of a convex problem, or are given.
+    """A network without epochs: its weights are the solution of a convex problem, or are given."""
 
-    Attributes:
-        held_out: logits that `solve` returned, after training.
-    """
-
-    held_out: Tensor | None = None
+    held_out: Tensor | None = None  # logits that `solve` returned, after training
 
     @abstractmethod
     def solve(self, batch: Batch, labels: Tensor) -> Tensor | None:
@@ -307,9 +306,6 @@ class BimodalNetwork(Network):
         max_images: see `ModalityInput`.
         pooled: whether pooled features come in, for `pooled_inputs`.
     """
-
-    text: ModalityInput
-    image: ModalityInput
 
     def __init__(
         self,
@@ -342,21 +338,7 @@ class BimodalNetwork(Network):
         )
 
     def token_inputs(self, batch: Batch) -> TokenInputs:
-        """Word and region features.
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
-        if (
-            batch.text_tokens is None
-            or batch.text_mask is None
-            or batch.image_tokens is None
-            or batch.image_mask is None
-        ):
-            raise SgmftError(
-                "This model works on token features (words and regions), and these features hold "
-                "pooled ones only: encode the posts again with tokens."
-            )
+        """Word and region features; SgmftError of a batch that holds pooled features only."""
         text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
         image, image_mask = self.image.tokens(
             batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index

@@ -1,7 +1,5 @@
 """Run a network on many posts, batch by batch."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -11,7 +9,6 @@ from torch import Tensor
 from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output
 
 EVALUATION_BATCH = 256  # posts; networks may compare every feature of one with every other
-
 SOLVED_BATCH = 1024  # of networks without layers, which otherwise spend their time between steps
 
 
@@ -31,7 +28,7 @@ def predict_logits(model: Network, posts: BatchSource) -> NetworkOutputs:
         none = torch.zeros(0, model.config.classes)
         return NetworkOutputs(none, none, torch.zeros(0, 2))
     device = next(iter(model.state_dict().values())).device
-    parts: list[NetworkOutputs] = []
+    parts = []
     size = SOLVED_BATCH if isinstance(model, ClosedFormNetwork) else EVALUATION_BATCH
     for start in range(0, len(posts), size):
         batch = posts.batch(slice(start, start + size), model.uses_ngrams).to(device)
@@ -39,7 +36,5 @@ def predict_logits(model: Network, posts: BatchSource) -> NetworkOutputs:
         guidance = torch.full((len(output.logits), 2), math.nan)
         if output.guidance is not None:
             guidance = torch.stack(tuple(output.guidance), 1)
-        parts.append(
-            NetworkOutputs(*(x.float().cpu() for x in (output.logits, output.fused, guidance)))
-        )
+        parts.append([x.float().cpu() for x in (output.logits, output.fused, guidance)])
     return NetworkOutputs(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -1,7 +1,5 @@
 """A method: a network, its settings, and what a reader of its results must know."""
 
-from __future__ import annotations
-
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,10 +15,9 @@ from sgmft.features.encoders.base import Encoder
 from sgmft.models.base import ClosedFormNetwork, Network, NetworkConfig
 from sgmft.models.presets import Preset, TrainConfig, with_settings
 
-BUDGET = TrainConfig(
+BUDGET = TrainConfig(  # of a compared system, unless its `Method` has presets
     epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
 )
-"""How a compared system is trained unless its `Method` has presets: the same epochs for all."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +67,21 @@ class Method:
         if issubclass(self.network, ClosedFormNetwork):  # it has no epochs to set anything for
             for key in settings or {}:
                 if key not in (*known, "seed"):
-                    raise SgmftError(
-                        f"{self.name} has no setting {key!r}: "
-                        + (f"use {', '.join(known)}." if known else "it has none.")
-                    )
+                    names = f"use {', '.join(known)}" if known else "it has none"
+                    raise SgmftError(f"{self.name} has no setting {key!r}: {names}.")
         preset = with_settings(self.presets[name], settings or {}, known)
-        self._check(preset)
-        return preset
-
-    def _check(self, preset: Preset) -> None:
-        """Raise what a network of these settings would raise, before any post is encoded."""
+        # What a network of these settings would raise is raised before any post is encoded.
         parts = [preset.model.get(name, 1) for name in ("heads", "element_width")]
         width = 3 if self.encoder == "cnn" else 8 * math.prod(max(1, part) for part in parts)
         self.config(2, width, width, shared_space=True, **preset.model)
+        return preset
 
     def load_config(self, values: Mapping[str, Any]) -> NetworkConfig:
         """The config of a saved network; unknown names raise SgmftError (a newer version's)."""
         unknown = values.keys() - {f.name for f in fields(self.config)}
         if unknown:
-            raise SgmftError(
-                f"The model's settings {', '.join(sorted(unknown))} are not known here."
-            )
+            names = ", ".join(sorted(unknown))
+            raise SgmftError(f"The model's settings {names} are not known here.")
         return self.config(**values)
 
     def title_with(self, preset: str) -> str:
@@ -123,17 +114,13 @@ class Method:
         return name or self.encoder or "compact"
 
     def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> Tensor | None:
-        """The labels as encoded texts (K, Dt), the mean of their prompts' unit vectors.
-
-        None where the method needs none.
-        """
+        """The labels as texts (K, Dt), means of their prompts' unit vectors; None without any."""
         if not self.prompts:
             return None
         names = [label.replace("_", " ") for label in labels]
         texts = [prompt.format(name) for name in names for prompt in self.prompts]
-        encoded: Tensor = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
-        pooled: Tensor = normalize(encoded, dim=-1)
-        return pooled.reshape(len(labels), len(self.prompts), -1).mean(1)
+        pooled = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
+        return normalize(pooled, dim=-1).reshape(len(labels), len(self.prompts), -1).mean(1)
 
     def uses_tokens(self, preset: Preset) -> bool:
         """Whether this preset of the method needs word and region features."""

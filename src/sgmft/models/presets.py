@@ -1,7 +1,5 @@
 """Presets, named settings of a method and of its training; and `--set name=value` on top."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import types
@@ -55,15 +53,12 @@ class TrainConfig:
             raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
         if self.schedule not in ("none", "cosine"):
             raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
-        for name in ("label_smoothing", "modality_dropout", "warmup"):
+        for name in ("label_smoothing", "modality_dropout", "warmup", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
         for name in ("patience", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SgmftError(f"{name} must be 0 or more, not {getattr(self, name)}.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -90,15 +85,12 @@ class Preset:
 def with_settings(
     preset: Preset, settings: Mapping[str, Any], model_kinds: Mapping[str, Any]
 ) -> Preset:
-    """A preset with single settings replaced.
+    """A preset with single settings replaced; see `Method.preset`.
 
     Args:
         settings: values, or their text as typed after `--set`, by name of a `TrainConfig` field or
             of a setting of the network.
         model_kinds: name and type of the network's settings.
-
-    Raises:
-        SgmftError: no such setting, or a value of the wrong kind.
     """
     train_kinds = typing.get_type_hints(TrainConfig)
     model, train = dict(preset.model), {}
@@ -116,31 +108,28 @@ def with_settings(
 
 
 def parse_setting(name: str, value: Any, kind: Any) -> Any:
-    """A setting's value from its text: the kinds that the two configs have, and no others."""
+    """A setting's value from its text: the kinds that configs have, and no others."""
     if not isinstance(value, str):
         return value
-    choices = [kind]
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        choices = list(typing.get_args(kind))
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    choices = typing.get_args(kind) if union else (kind,)
     for choice in choices:
-        if typing.get_origin(choice) is Literal:
-            if value in typing.get_args(choice):
-                return value
-        elif choice is bool:
-            if value.lower() in ("true", "false"):
-                return value.lower() == "true"
-        elif choice in (int, float, str):
-            try:
-                return choice(value)
-            except ValueError:
-                continue
-        elif typing.get_origin(choice) is tuple:
-            try:
-                return tuple(int(part) for part in value.split(",") if part)
-            except ValueError:
-                continue
+        try:
+            return _parse(value, choice)
+        except (ValueError, KeyError, TypeError):  # TypeError from None, which no text stands for
+            continue
     expected = " or ".join(_describe_kind(choice) for choice in choices)
     raise SgmftError(f"--set {name}={value}: expected {expected}.")
+
+
+def _parse(text: str, kind: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        return {choice: choice for choice in typing.get_args(kind)}[text]
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]
+    if typing.get_origin(kind) is tuple:
+        return tuple(int(part) for part in text.split(",") if part)
+    return kind(text)
 
 
 def _describe_kind(kind: Any) -> str:

@@ -1,6 +1,8 @@
-"""Every method by name: the default, SG-MFT and the systems it is compared with."""
+"""Every method by name: the default, SG-MFT and those compared with it; and users' plugins."""
 
-from __future__ import annotations
+import importlib.util
+import sys
+from pathlib import Path
 
 from sgmft.errors import SgmftError
 from sgmft.models import gated_experts, sgmft
@@ -13,6 +15,7 @@ METHODS: dict[str, Method] = {
 }
 
 DEFAULT = gated_experts.METHOD.name
+LOADED: list[str] = []  # absolute paths of plugins, which a comparison's workers load too
 
 
 def get_method(name: str) -> Method:
@@ -49,3 +52,30 @@ def find_method(name: str | None = None, preset: str | None = None) -> Method:
         f"There is no preset {preset!r}: use {', '.join(sgmft.PRESETS)}, which are of sgmft, or "
         "name the method too."
     )
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a Python file of a user's once, so that what it registers is known by name.
+
+    It runs with all the rights of this process: only load files you trust.
+
+    Raises:
+        SgmftError: there is no such file, or it cannot be run.
+    """
+    file = Path(path).absolute()
+    if str(file) in LOADED:
+        return
+    spec = importlib.util.spec_from_file_location(f"sgmft_plugin_{file.stem}", file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise SgmftError(f"There is no Python file {path} to load.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        moved = (error.name or "").startswith("sgmft.")
+        hint = "; modules moved after sgmft 0.1, see CHANGELOG.md" if moved else ""
+        raise SgmftError(f"{path} cannot be loaded: {error}{hint}.") from error
+    except Exception as error:
+        raise SgmftError(f"{path} cannot be loaded: {type(error).__name__}: {error}.") from error
+    LOADED.append(str(file))

@@ -22,7 +22,7 @@ from sgmft.evaluation.compare.results import (
 )
 from sgmft.evaluation.compare.runs import Comparison
 from sgmft.features.encoders.registry import ENCODERS
-from sgmft.models import plugins
+from sgmft.models import registry
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
 from sgmft.utils.files import write_json
@@ -282,11 +282,11 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
     alone.run()
     expected = {key: probabilities_of(alone, key) for key in ("text-only", "unis-mmc")}
     alone.folder.rename(tmp_path / "alone")
-    monkeypatch.setattr(plugins, "LOADED", [])
-    monkeypatch.setattr(runs, "LOADED", plugins.LOADED)
+    monkeypatch.setattr(registry, "LOADED", [])
+    monkeypatch.setattr(runs, "LOADED", registry.LOADED)
     monkeypatch.setitem(METHODS, "deadly", METHODS["text-only"])  # taken away again at the end
     (tmp_path / "deadly.py").write_text(PLUGIN)
-    plugins.load_plugin(tmp_path / "deadly.py")
+    registry.load_plugin(tmp_path / "deadly.py")
     together = compare("deadly,text-only,unis-mmc", workers=2, trials=2)
     found = together.run()
     assert "died" in " ".join(found["deadly"].failed) and not found["deadly"].runs

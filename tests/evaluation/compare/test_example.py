@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgmft.errors import SgmftError
-from sgmft.models import plugins
+from sgmft.models import registry
 from sgmft.models.fusions import FUSIONS
 from test_readme import blocks
 
@@ -17,10 +17,10 @@ def plugin(tmp_path):
     """The example's file; what it registers is taken away again."""
     (code,) = [block for block in blocks("docs/compare.md", "python") if "FUSIONS[" in block]
     (tmp_path / "gated_sum.py").write_text(code)
-    loaded, before = plugins.LOADED.copy(), FUSIONS.copy()
-    plugins.LOADED.clear()
+    loaded, before = registry.LOADED.copy(), FUSIONS.copy()
+    registry.LOADED.clear()
     yield tmp_path / "gated_sum.py"
-    plugins.LOADED[:] = loaded
+    registry.LOADED[:] = loaded
     FUSIONS.clear()
     FUSIONS.update(before)
 
@@ -28,9 +28,9 @@ def plugin(tmp_path):
 def test_the_example_is_the_formula_it_prints(plugin):
     from sgmft.models import fusions
 
-    plugins.load_plugin(plugin)
-    plugins.load_plugin(plugin)  # a second time does nothing
-    assert [str(plugin)] == plugins.LOADED
+    registry.load_plugin(plugin)
+    registry.load_plugin(plugin)  # a second time does nothing
+    assert [str(plugin)] == registry.LOADED
     module = fusions.FUSIONS["gated-sum"](4, None, 2)
     text, image = torch.randn(3, 5, 4), torch.randn(3, 2, 4)
     mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] + [False] * 4])
@@ -109,7 +109,7 @@ def test_other_folders_are_left_alone(run, sample, tmp_path):
 
 def test_a_plugin_that_is_not_there_or_broken(tmp_path):
     with pytest.raises(SgmftError, match="no Python file"):
-        plugins.load_plugin(tmp_path / "nothing.py")
+        registry.load_plugin(tmp_path / "nothing.py")
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(SgmftError, match="ZeroDivisionError"):
-        plugins.load_plugin(tmp_path / "broken.py")
+        registry.load_plugin(tmp_path / "broken.py")

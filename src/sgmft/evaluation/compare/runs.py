@@ -38,9 +38,8 @@ from sgmft.evaluation.compare.prepare import (
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.inference import predict_logits
-from sgmft.models.plugins import LOADED, load_plugin
 from sgmft.models.presets import Preset
-from sgmft.models.registry import DEFAULT, get_method
+from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.checksums import FILES, checksum_matches, file_digest, file_digests, with_checksum
 from sgmft.utils.files import make_whole, read_json, write_json, writing
