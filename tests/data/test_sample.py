@@ -46,7 +46,8 @@ def test_columns_labels_and_split(sample: Path) -> None:
     assert all(list(post) == COLUMNS and post["synthetic"] is True for post in posts)
     assert Counter(post["label"] for post in posts) == dict.fromkeys(PLACES, POSTS // 7)
     assert len({post["id"] for post in posts}) == POSTS
-    assert all(post["text"] or post["images"] for post in posts)
+    assert all(post["text"] or post["informative"] == "image" for post in posts)
+    assert all(post["images"] or post["informative"] == "text" for post in posts)
     tests = Counter(post["label"] for post in posts if post["split"] == "test")
     assert tests == dict.fromkeys(PLACES, POSTS // 35)
 
@@ -58,12 +59,6 @@ def test_every_picture_opens_and_none_is_left_over(sample: Path) -> None:
         with Image.open(sample.parent / image) as picture:
             picture.load()
             assert min(picture.size) >= 180
-
-
-def test_informative_modality_is_there(sample: Path) -> None:
-    for post in rows(sample):
-        assert post["text"] or post["informative"] == "image"
-        assert post["images"] or post["informative"] == "text"
 
 
 def test_shares_at_the_default_noise() -> None:
@@ -85,11 +80,14 @@ def test_same_arguments_same_sample(sample: Path, tmp_path: Path) -> None:
     assert write_sample(tmp_path / "other", posts=14, seed=4).read_bytes() != again.read_bytes()
 
 
-def test_without_noise_both_modalities_tell(tmp_path: Path) -> None:
+def test_noise_from_none_to_full(tmp_path: Path) -> None:
     posts = rows(write_sample(tmp_path / "clean", posts=14, noise=0.0))
     assert {post["informative"] for post in posts} == {"both"}
     assert all(post["text"] and post["images"] for post in posts)
     assert not any(re.search(r"[@#\[]|http", post["text"]) for post in posts)
+    posts = rows(write_sample(tmp_path / "noisy", posts=14, noise=1.0, users=1))
+    assert "both" not in {post["informative"] for post in posts}
+    assert {post["user"] for post in posts} == {"user000"}
 
 
 def test_noise_decorates_texts() -> None:
@@ -99,12 +97,6 @@ def test_noise_decorates_texts() -> None:
     )
     for mark in (r"http://t\.cn/\w+", r"//@", r" @", r"\[二哈\]", r"#.+#", "😂", "mood", "滴"):
         assert re.search(mark, texts), mark
-
-
-def test_full_noise_leaves_no_post_with_both(tmp_path: Path) -> None:
-    posts = rows(write_sample(tmp_path / "noisy", posts=14, noise=1.0, users=1))
-    assert "both" not in {post["informative"] for post in posts}
-    assert {post["user"] for post in posts} == {"user000"}
 
 
 def test_the_share_of_posts_with_several_pictures(tmp_path: Path) -> None:
@@ -170,11 +162,7 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     assert {f"images/{path.name}" for path in (tmp_path / "images").iterdir()} == named
     assert (tmp_path / "predictions.csv").read_text() == "kept"
     assert not (tmp_path / "posts.jsonl.part").exists()
-
-
-def test_an_unfinished_run_can_be_repeated(tmp_path: Path) -> None:
-    table = write_sample(tmp_path, posts=7)
-    table.unlink()
+    table.unlink()  # as in a run that was stopped
     assert len(rows(write_sample(tmp_path, posts=7))) == 7
 
 

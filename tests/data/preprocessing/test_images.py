@@ -21,10 +21,6 @@ def load_image(path, size: int = 224) -> np.ndarray:
     return decode_image(read_image(path), Path(path).name, size)
 
 
-def middle(data: bytes, size: int = 8) -> list[int]:
-    return [int(value) for value in decode_image(data, "a", size)[size // 2, size // 2]]
-
-
 def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
     size = len(pixels)
     near, far = size // 8, size - 1 - size // 8
@@ -40,25 +36,13 @@ def assert_close(pixels: np.ndarray, expected: object, within: float) -> None:
 
 
 @pytest.mark.parametrize("format", made.FORMATS)
-def test_every_format_gives_the_same_square(tmp_path, format):
-    path = made.write_picture(
-        tmp_path / "any.name", made.encoded(made.plain((200, 80, 40)), format)
-    )
-    pixels = load_image(path)
-    assert pixels.shape == (224, 224, 3)
-    assert pixels.dtype == np.uint8
+def test_every_format_whatever_its_name_gives_the_same_square(tmp_path, format):
+    data = made.encoded(made.plain((200, 80, 40)), format)
+    pixels = load_image(made.write_picture(tmp_path / "a.jpg", data))
+    assert pixels.shape == (224, 224, 3) and pixels.dtype == np.uint8
     assert_close(pixels, (200, 80, 40), LOSSY.get(format, 0))
-
-
-def test_the_result_can_be_written_to():
-    pixels = decode_image(made.encoded(made.plain()), "a")
-    pixels[0, 0, 0] = 7
+    pixels[0, 0, 0] = 7  # it can be written to
     assert pixels.flags.c_contiguous
-
-
-def test_format_is_detected_from_content_not_name(tmp_path):
-    path = made.write_picture(tmp_path / "really_a_png.jpg", made.encoded(made.plain(), "PNG"))
-    assert_close(load_image(path, 4), made.RED, 0)
 
 
 def test_squashed_not_cropped():
@@ -83,10 +67,9 @@ def test_tiny_and_thin(size, format):
     assert_close(pixels, made.RED, LOSSY.get(format, 0))
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_size_must_be_positive(size):
+def test_size_must_be_positive():
     with pytest.raises(SgmftError, match="1 pixel or more"):
-        decode_image(made.encoded(made.plain()), "a", size)
+        decode_image(made.encoded(made.plain()), "a", 0)
 
 
 # --- odd but good files ----------------------------------------------------------------------
@@ -108,56 +91,45 @@ def test_nonsense_orientation_is_ignored():
     assert corners(decode_image(data, "a", 32))[0] == made.RED
 
 
-@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
-def test_animation_gives_its_first_frame(format):
-    assert_close(decode_image(made.animated(format), "a", 4), made.RED, 6)
+def encoded(color: object, mode: str, format: str = "PNG", **options: object) -> bytes:
+    return made.encoded(made.plain(color, mode=mode), format, **options)
 
 
-@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
-def test_transparent_becomes_white(format):
-    half = made.encoded(made.plain((255, 0, 0, 128), mode="RGBA"), format)
-    assert_close(decode_image(half, "a", 4), (255, 127, 127), 4)
+ODD = {
+    **{f"first frame, {x}": (made.animated(x), made.RED, 6) for x in ("GIF", "PNG", "WEBP")},
+    "first page": (
+        encoded(made.RED, "RGB", "TIFF", save_all=True, append_images=[made.plain("blue")]),
+        made.RED,
+        0,
+    ),
+    **{
+        f"half clear, {x}": (encoded((255, 0, 0, 128), "RGBA", x), (255, 127, 127), 4)
+        for x in ("PNG", "WEBP", "TIFF")
+    },
+    **{f"clear {x}": (encoded(0, x, transparency=0), 255, 0) for x in ("P", "L", "1")},
+    "clear RGB": (encoded("black", "RGB", transparency=(0, 0, 0)), 255, 0),
+    "clear GIF": (encoded(3, "P", "GIF", transparency=3), 255, 0),
+    **{f"CMYK {x}": (encoded((0, 255, 255, 0), "CMYK", x), made.RED, 4) for x in ("JPEG", "TIFF")},
+    "white in Lab": (encoded((255, 128, 128), "LAB", "TIFF"), 255, 3),
+    "red in Lab": (encoded((136, 200, 190), "LAB", "TIFF"), (230, 30, 30), 30),
+    **{f"grey {x}": (encoded(90, "L", x), 90, 2) for x in ("JPEG", "PNG", "WEBP", "TIFF")},
+    "grey with alpha": (encoded((0, 128), "LA"), 127, 1),
+    **{
+        f"16 bits, {x}": (made.grey16(np.full((9, 9), x)), x // 257, 1)  # scaled, not clipped
+        for x in (0, 128, 255, 256, 20_000, 40_000, 65_535)
+    },
+}
+
+
+@pytest.mark.parametrize(("data", "expected", "within"), ODD.values(), ids=ODD)
+def test_odd_files(data, expected, within):
+    assert_close(decode_image(data, "a", 4), expected, within)
 
 
 def test_hidden_colour_of_transparent_pixels_never_shows():
     picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     picture.paste((255, 255, 255, 255), (0, 0, 10, 20))
     assert decode_image(made.encoded(picture), "a", 7).min() >= 254
-
-
-@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
-def test_transparent_colour_of_a_palette_or_a_key(mode):
-    picture = made.plain("black", mode="RGB").convert(mode)
-    key = (0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))
-    assert_close(decode_image(made.encoded(picture, transparency=key), "a", 4), 255, 0)
-
-
-def test_transparent_gif():
-    data = made.encoded(made.plain(3, mode="P"), "GIF", transparency=3)
-    assert_close(decode_image(data, "a", 4), 255, 0)
-
-
-@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
-def test_cmyk(format):
-    data = made.encoded(made.plain(mode="CMYK", color=(0, 255, 255, 0)), format)
-    assert_close(decode_image(data, "a", 4), made.RED, 4)
-
-
-def test_lab():
-    data = made.encoded(made.plain(mode="LAB", color=(255, 128, 128)), "TIFF")
-    assert_close(decode_image(data, "a", 4), 255, 3)
-    red, green, blue = middle(made.encoded(made.plain(mode="LAB", color=(136, 200, 190)), "TIFF"))
-    assert red > 200 > 60 > max(green, blue)
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_grey(format):
-    assert_close(decode_image(made.encoded(made.plain(90, mode="L"), format), "a", 4), 90, 2)
-
-
-def test_grey_with_alpha():
-    data = made.encoded(made.plain((0, 128), mode="LA"))
-    assert_close(decode_image(data, "a", 4), 127, 1)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
@@ -169,48 +141,27 @@ def test_one_bit(format):
     assert pixels[17].max() == 0
 
 
-@pytest.mark.parametrize("value", [0, 128, 255, 256, 20_000, 40_000, 65_535])
-def test_16_bit_grey_png_is_scaled_not_clipped(value):
-    assert_close(decode_image(made.grey16(np.full((9, 9), value)), "a", 4), value // 257, 1)
-
-
-@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
-def test_16_bit_tiff(dtype):
-    values = np.tile(np.array([0, 65535], dtype=dtype).repeat(8), (8, 1))
-    pixels = decode_image(made.encoded(Image.fromarray(values), "TIFF"), "a", 16)
-    assert pixels[8, 1].max() == 0
-    assert pixels[8, 14].min() == 255
-
-
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "expected", "kind"),
     [
-        ([0.0, 0.5, 1.0], [0, 128, 255]),
-        ([0.0, 100.0, 255.0], [0, 100, 255]),
-        ([0.0, 25_700.0, 65_535.0], [0, 100, 255]),
-        ([-1.0, 0.0, 1.0], [0, 128, 255]),
-        ([0.0, 5e5, 1e6], [0, 128, 255]),
-        ([float("nan"), 1.0, float("inf")], [0, 255, 0]),
-        ([-3e38, 0.0, 3e38], [0, 128, 255]),
-        ([-5.0, -5.0, -5.0], [0, 0, 0]),
-        ([0.0, 0.0, 0.0], [0, 0, 0]),
+        ([0, 25_700, 65_535], [0, 100, 255], "<u2"),
+        ([0, 25_700, 65_535], [0, 100, 255], ">u2"),
+        ([0, 500_000, 1_000_000], [0, 128, 255], "i4"),
+        ([0.0, 0.5, 1.0], [0, 128, 255], "f4"),
+        ([0.0, 100.0, 255.0], [0, 100, 255], "f4"),
+        ([0.0, 25_700.0, 65_535.0], [0, 100, 255], "f4"),
+        ([-1.0, 0.0, 1.0], [0, 128, 255], "f4"),
+        ([0.0, 5e5, 1e6], [0, 128, 255], "f4"),
+        ([float("nan"), 1.0, float("inf")], [0, 255, 0], "f4"),
+        ([-3e38, 0.0, 3e38], [0, 128, 255], "f4"),
+        ([-5.0, -5.0, -5.0], [0, 0, 0], "f4"),
+        ([0.0, 0.0, 0.0], [0, 0, 0], "f4"),
     ],
 )
-def test_float_tiff(values, expected):
-    rows = np.tile(np.array(values, dtype=np.float32).repeat(16), (48, 1))
+def test_tiff_of_many_bits(values, expected, kind):
+    rows = np.tile(np.array(values, kind).repeat(16), (48, 1))
     pixels = decode_image(made.encoded(Image.fromarray(rows), "TIFF"), "a", 48)
     assert_close(pixels[24, [4, 24, 43]], np.array(expected)[:, None], 1)
-
-
-def test_32_bit_integer_tiff():
-    rows = np.tile(np.array([0, 1_000_000], dtype=np.int32).repeat(16), (32, 1))
-    pixels = decode_image(made.encoded(Image.fromarray(rows), "TIFF"), "a", 32)
-    assert [int(pixels[16, 3, 0]), int(pixels[16, 28, 0])] == [0, 255]
-
-
-def test_several_pages_give_the_first():
-    pages = made.encoded(made.plain(), "TIFF", save_all=True, append_images=[made.plain("blue")])
-    assert middle(pages) == list(made.RED)
 
 
 # --- large pictures --------------------------------------------------------------------------
@@ -219,11 +170,9 @@ def test_several_pages_give_the_first():
 def test_draft_changes_a_large_jpeg_by_a_few_grey_levels():
     data = made.encoded(made.scene((3000, 2400)), "JPEG", quality=90)
 
-    def full() -> np.ndarray:
-        with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(picture.resize((224, 224), Image.Resampling.BICUBIC))
-
-    assert_close(decode_image(data, "a"), full(), 4)
+    with Image.open(io.BytesIO(data)) as picture:
+        full = picture.resize((224, 224), Image.Resampling.BICUBIC)
+    assert_close(decode_image(data, "a"), full, 4)
 
 
 def test_damaged_metadata_does_not_cost_a_good_picture():
@@ -272,6 +221,9 @@ def test_reasons(tmp_path):
     assert reason(write(made.truncated())) == "a.jpg is cut off or damaged"
     assert reason(write(b"\xff\xd8\xff\xe0")) == "a.jpg is cut off or damaged"
     assert reason(tmp_path) == f"{tmp_path.name} is a folder, not a file"
+    os.mkfifo(tmp_path / "pipe.jpg")  # it is not opened, nor is a device
+    assert reason(tmp_path / "pipe.jpg") == "pipe.jpg is a device or pipe, not a file"
+    assert reason("/dev/zero") == "zero is a device or pipe, not a file"
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
@@ -285,12 +237,6 @@ def test_other_formats_are_not_tried():
     for format in ("PPM", "ICO", "PCX", "TGA", "EPS"):
         with pytest.raises(ImageError, match="is not a picture"):
             decode_image(made.encoded(made.plain(), format), "a")
-
-
-def test_pipes_and_devices_are_not_opened(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    assert reason(tmp_path / "pipe.jpg") == "pipe.jpg is a device or pipe, not a file"
-    assert reason("/dev/zero") == "zero is a device or pipe, not a file"
 
 
 def test_too_large_a_file_is_not_read(tmp_path):

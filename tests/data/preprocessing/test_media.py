@@ -1,5 +1,7 @@
-"""Which pictures a file gives: of videos, animations, motion photos, and stills as ever."""
+"""Which pictures a file gives (a video, an animation, a motion photo, a still), and bad files."""
 
+import logging
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,9 +9,9 @@ import pytest
 
 import image_files as made
 import video_files as film
-from sgmft.data.preprocessing import media
-from sgmft.data.preprocessing.images import decode_image
-from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image
+from sgmft.data.preprocessing import images, media, videos
+from sgmft.data.preprocessing.images import ImageError, decode_image
+from sgmft.data.preprocessing.media import MAX_FRAMES, decode_media, is_multi_image, read_media
 from sgmft.data.preprocessing.videos import decode_video
 
 VIDEOS = [
@@ -73,32 +75,25 @@ def test_shape_and_type():
         assert picture.flags.c_contiguous and picture.flags.writeable
 
 
-def test_spans_are_of_time_where_the_rate_changes():
-    tenths = [0, 1, 2, 3, 30, 31, 60, 61]
-    assert numbers(film.video(film.coloured(8), times=tenths)) == [3, 5, 7]
-    assert numbers(film.video(film.coloured(6), times=[0, 1, 2, 3, 4, 100])) == [4, 5]
+def test_spans_are_of_time():
+    for times, taken in [
+        ([0, 1, 2, 3, 30, 31, 60, 61], [3, 5, 7]),  # tenths of a second; the rate changes
+        ([0, 1, 2, 3, 4, 100], [4, 5]),
+        (range(50, 58), [1, 3, 5, 7]),  # a late start is no part of the length
+    ]:
+        assert numbers(film.video(film.coloured(len(times)), times=times)) == taken
 
 
-def test_a_late_start_is_no_part_of_the_length():
-    assert numbers(film.video(film.coloured(8), times=range(50, 58))) == [1, 3, 5, 7]
-
-
-def test_no_length_in_the_header():
-    live = film.video(film.coloured(32), "webm", live="1")
-    parts = film.video(film.coloured(32), "mp4", movflags="frag_keyframe+empty_moov", g="8")
-    assert numbers(live) == numbers(parts) == [4, 12, 20, 28]
-
-
-def test_a_wrong_length_in_the_header_does_no_harm():
-    data = bytearray(film.video(film.coloured(32)))
-    at = data.index(b"mvhd") + 20
-    data[at : at + 4] = bytes(4)
-    assert numbers(bytes(data)) == [4, 12, 20, 28]
-
-
-def test_titles_in_an_unknown_encoding_do_no_harm():
-    data = film.video(film.coloured(32)).replace(b"Lavf", b"\xff\xfe\xff\xfe")
-    assert b"\xff\xfe\xff\xfe" in data and numbers(data) == [4, 12, 20, 28]
+def test_headers_that_tell_nothing_or_nonsense_do_no_harm():
+    frames = film.coloured(32)
+    parts = film.video(frames, "mp4", movflags="frag_keyframe+empty_moov", g="8")
+    length = bytearray(film.video(frames))
+    at = length.index(b"mvhd") + 20
+    length[at : at + 4] = bytes(4)
+    title = film.video(frames).replace(b"Lavf", b"\xff\xfe\xff\xfe")  # in no known encoding
+    assert b"\xff\xfe\xff\xfe" in title
+    for data in (film.video(frames, "webm", live="1"), parts, bytes(length), title):
+        assert numbers(data) == [4, 12, 20, 28]
 
 
 @pytest.mark.parametrize("format", ["mp4", "mov"])
@@ -233,3 +228,132 @@ def test_one_frame_is_held_at_a_time(name, monkeypatch):
     monkeypatch.setattr(media, "squash", note("squashed", media.squash))
     decode_media(ALL[name], "a", 16)
     assert order and order == ["decoded", "squashed"] * (len(order) // 2)
+
+
+# --- damaged, hostile, too large, too slow
+
+MP4 = film.video(film.coloured(16))
+WEBM = film.video(film.coloured(16), "webm")
+
+
+def reason(data: bytes, name: str = "a.mp4") -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_media(data, name, 16)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def outcome(data: bytes) -> str:
+    try:
+        return f"{len(decode_media(data, 'a', 16))} pictures"
+    except ImageError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("format", ["mp4", "mov", "webm", "matroska"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.99])
+def test_cut_off(format, share):
+    data = film.video(film.coloured(16), format, "" if format in film.CODECS else "libx264")
+    assert reason(data[: max(8, int(len(data) * share))]) == "a.mp4 is cut off or damaged"
+
+
+def test_cut_off_in_fragments_or_with_more_behind():
+    data = film.video(film.coloured(16), movflags="frag_keyframe+empty_moov", g="4")
+    for share in (0.3, 0.6, 0.9):
+        assert "cut off or damaged" in reason(data[: int(len(data) * share)])
+    behind = (MP4 + b"a trailer of its own", MP4 + bytes(9), MP4 + b"\xff" * 9)
+    assert [outcome(data) for data in behind] == ["4 pictures"] * 3
+
+
+@pytest.mark.parametrize("format", ["WEBP", *(["AVIF"] if made.HAS_AVIF else [])])
+def test_cut_off_animations(format):
+    assert reason(made.truncated(film.moving(format, 20))) == "a.mp4 is cut off or damaged"
+
+
+def test_nothing_and_nonsense():
+    assert reason(b"") == "a.mp4 is empty (0 bytes)"
+    assert reason(b"\0" * 5000).startswith("a.mp4 is not a picture")
+    assert "MP4, MOV and WebM videos" in reason(b"RIFF\0\0\0\0AVI LIST")
+    assert reason(b"\0\0\0\x18ftypmp42" + b"\0" * 12) == "a.mp4 is cut off or damaged"
+    assert reason(b"\x1aE\xdf\xa3") == "a.mp4 is cut off or damaged"
+    assert reason(MP4[:8] + b"heic" + MP4[12:]).startswith("a.mp4 is not a picture")
+
+
+def test_only_sound_and_no_frames():
+    assert reason(film.sound()) == "a.mp4 has no video in it, only sound or data"
+    empty = film.video(film.coloured(1), "mp4", movflags="frag_keyframe+empty_moov")
+    head = empty[: empty.index(b"moof") - 4]
+    assert "without a frame" in reason(head) or "no video" in reason(head)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n",
+        b"ffconcat version 1.0\nfile 'secret.mp4'\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+        b"<?xml version='1.0'?><MPD><BaseURL>secret.mp4</BaseURL></MPD>",
+        b"Let's wide open moov, free skip and mdat",
+        b"Let'free ",
+    ],
+)
+def test_lists_of_files_are_not_followed(tmp_path, monkeypatch, text):
+    (tmp_path / "secret.mp4").write_bytes(MP4)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.m3u8", "a.mp4", "a%d.jpg"):
+        assert "is not a picture" in reason(text, name)
+    with pytest.raises(ImageError, match="a is not a video"):
+        next(decode_video(text, "a", 1))
+
+
+def test_too_many_pixels(monkeypatch):
+    data = film.video([made.plain(size=(64, 48))] * 3)
+    at = data.index(b"avc1", data.index(b"stsd")) + 28
+    claimed = data[:at] + struct.pack(">HH", 60_000, 60_000) + data[at + 4 :]
+    monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
+    assert "pixels; at most" in reason(data)
+    monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 64 * 48)
+    assert len(decode_media(data, "a", 16)) == 3
+    monkeypatch.undo()
+    if "pixels" not in (found := outcome(claimed)):  # the codec's own header counts
+        assert found == "3 pictures"
+
+
+def test_too_many_frames(monkeypatch):
+    monkeypatch.setattr(videos, "MAX_TIMES", 15)
+    assert reason(MP4) == "a.mp4 has more than 15 frames; give a shorter copy"
+
+
+@pytest.mark.parametrize("data", [MP4, WEBM, *(film.moving(f, 8) for f in ("GIF", "PNG", "WEBP"))])
+def test_too_slow(data, monkeypatch):
+    monkeypatch.setattr(videos, "MAX_SECONDS", 0.0)
+    assert reason(data).endswith("more than 0 seconds to read; give a shorter or a smaller copy")
+
+
+def test_too_slow_half_way(monkeypatch):
+    """The clock is looked at between frames, not only where the file is read."""
+    times = iter([0.0] * 30)
+    monkeypatch.setattr(videos.time, "thread_time", lambda: next(times, 100.0))
+    assert "takes more than 20 seconds" in reason(MP4)
+
+
+def test_too_large_a_file_is_not_read(tmp_path):
+    with (tmp_path / "big.mp4").open("wb") as file:
+        file.truncate(videos.MAX_VIDEO_BYTES + 1)
+    with pytest.raises(ImageError, match=r"^big\.mp4 has at least .* at most 256 MiB are read$"):
+        read_media(tmp_path / "big.mp4")
+
+
+def test_a_picture_may_not_be_as_large_as_a_video(monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    assert len(MP4) > 1000 and len(decode_media(MP4, "a", 16)) == 4
+    assert "bytes; at most" in reason(made.encoded(made.scene((60, 40)), "BMP"))
+
+
+def test_nothing_is_logged(caplog, capfd):
+    capfd.readouterr()
+    with caplog.at_level(logging.DEBUG):
+        for data in (MP4, MP4[:800], WEBM[:-200], b"\0\0\0\x18ftypmp42", film.sound()):
+            outcome(data)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")

@@ -209,10 +209,16 @@ def test_pictures_inside_a_table_are_those_of_files(tmp_path, shape):
 
 def test_rows_do_not_repeat_the_bytes_of_their_pictures(tmp_path):
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    cells = pa.array([{"bytes": png(1), "path": "a.png"}, None], kind)
-    pq.write_table(pa.table({"text": ["家", "校"], "image": cells}), tmp_path / "t.parquet")
-    rows = [post.row for post in read_posts(tmp_path / "t.parquet")]
-    assert rows == [{"text": "家", "image": "a.png"}, {"text": "校", "image": None}]
+    cells = [{"bytes": png(1), "path": "a.png"}, {"bytes": None, "path": "b.png"}, None]
+    columns = {"text": ["家", "校", "店"], "image": pa.array(cells, kind)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    posts = read_posts(tmp_path / "t.parquet")
+    assert [post.row["image"] for post in posts] == ["a.png", cells[1], None]
+    assert [post.images for post in posts] == [
+        (Attachment(png(1), "a.png"),),
+        (tmp_path / "b.png",),
+        (),
+    ]
 
 
 def test_a_damaged_picture_inside_a_table_is_a_bad_row(tmp_path):
