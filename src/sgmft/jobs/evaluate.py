@@ -14,7 +14,7 @@ from sgmft.data.tables import open_writer
 from sgmft.errors import SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
-from sgmft.jobs.predict import prediction_columns, probability_columns
+from sgmft.jobs.predict import prediction_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 
@@ -72,7 +72,7 @@ def evaluate_table(
         examples=choose_examples(good, locator.labels),
     )
     columns = ["id", "place", "true_label", "label", "probability"]
-    columns += [*probability_columns(locator.labels), "error"]
+    columns += [*(f"p_{label}" for label in locator.labels), "error"]
     with open_writer(Path(output) / "predictions.parquet", columns) as writer:
         writer.write(
             [
@@ -100,25 +100,21 @@ def describe_locator(locator: SemanticLocator) -> dict[str, str]:
 
 def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[ExamplePost]:
     """Return a few posts for a report: half wrong, where there are as many, spread evenly."""
-    right = [p for p in predictions if p.label == p.post.label]
-    wrong = [p for p in predictions if p.label != p.post.label]
-    chosen = _spread(wrong, GALLERY // 2)
-    chosen = _spread(right, GALLERY - len(chosen)) + chosen
+    chosen: list[Prediction] = []
+    for right, most in ((False, GALLERY // 2), (True, GALLERY)):
+        some = [p for p in predictions if (p.label == p.post.label) == right]
+        number = most - len(chosen)
+        chosen = [*some[:: max(1, len(some) // max(1, number))][:number], *chosen]
     return [
         ExamplePost(
             text=p.post.text,
             pictures=p.post.images,
             truth=str(p.post.label),
-            probabilities=dict(zip(labels, map(float, p.probabilities), strict=True)),
+            probabilities=dict(zip(labels, p.probabilities.tolist(), strict=True)),
         )
         for p in chosen
         if p.probabilities is not None
     ]
-
-
-def _spread(items: Sequence[Prediction], count: int) -> list[Prediction]:
-    step = max(1, len(items) // max(1, count))
-    return list(items[::step][:count])
 
 
 def _comparable(post: Post, known: set[str]) -> Post:

@@ -51,7 +51,12 @@ def explain_table(
     found: list[Explanation | Post] = []
     posts = _chosen(source, row, most + 1)
     for post in posts[:most]:
-        found.append(_explain(post, locator, label, source.strict))
+        try:
+            found.append(locator.explain(post, label=label))
+        except UnexplainableError as error:
+            if source.strict:
+                raise
+            found.append(replace(post, error=error.reason))
         if on_explained:
             on_explained(len(found))
     explanations = [each for each in found if isinstance(each, Explanation)]
@@ -86,15 +91,3 @@ def _chosen(source: Source, row: int | None, most: int) -> list[Post]:
     if not posts:
         raise SgmftError(f"{source.table} has no row {row}: rows are counted as in its messages.")
     return posts
-
-
-def _explain(
-    post: Post, locator: SemanticLocator, label: str | None, strict: bool
-) -> Explanation | Post:
-    """Return its explanation, or the post with the reason why there is none."""
-    try:
-        return locator.explain(post, label=label)
-    except UnexplainableError as error:
-        if strict:
-            raise
-        return replace(post, error=error.reason)

@@ -219,7 +219,7 @@ class OutputColumns:
     @classmethod
     def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
         """Return those for an input with these columns, each named once or more often."""
-        added = ["label", "probability", *probability_columns(labels)]
+        added = ["label", "probability", *(f"p_{label}" for label in labels)]
         added += ["set"] if rules.coverage is not None else []
         added += ["typicality"] if rules.reject is not None else []
         added += ["abstained"] if rules != Abstention() else []
@@ -270,22 +270,16 @@ def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, s
     return names
 
 
-def probability_columns(labels: Sequence[str]) -> list[str]:
-    """Return the names of the columns of probabilities."""
-    return [f"p_{label}" for label in labels]
-
-
 def prediction_columns(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """Return the columns that a prediction adds to a row."""
-    values: dict[str, Any] = {
+    probs = prediction.probabilities
+    values = {} if probs is None else dict(zip(labels, probs.tolist(), strict=True))
+    return {
         "label": prediction.label,
         "probability": prediction.probability,
         "error": prediction.error,
+        **{f"p_{label}": value for label, value in values.items()},
     }
-    if prediction.probabilities is not None:
-        probs = prediction.probabilities.tolist()
-        values |= {f"p_{label}": p for label, p in zip(labels, probs, strict=True)}
-    return values
 
 
 def abstention_columns(prediction: Prediction) -> dict[str, Any]:

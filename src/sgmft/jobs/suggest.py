@@ -110,17 +110,13 @@ def _space(features: Features) -> Tensor:
 
     Between a post with one modality and one with both, a product is its cosine over sqrt(2).
     """
-    text, image = features.pooled()
-    modalities = [_unit_rows(text, features.has_text), _unit_rows(image, features.has_image)]
+    modalities = []
+    for x, has in zip(features.pooled(), (features.has_text, features.has_image), strict=True):
+        scale = Normalizer(x.shape[1], "standard")
+        if has.any():
+            scale.fit(x[has])
+        modalities.append(torch.where(has[:, None], normalize(scale(x), dim=-1), 0.0).float())
     return normalize(torch.cat(modalities, -1), dim=-1)
-
-
-def _unit_rows(x: Tensor, has: Tensor) -> Tensor:
-    """Return standardised features of unit length (N, D), zeros where missing."""
-    scale = Normalizer(x.shape[1], "standard")
-    if has.any():
-        scale.fit(x[has])
-    return torch.where(has[:, None], normalize(scale(x), dim=-1), 0.0).float()
 
 
 def _nearest(rows: Tensor, others: Tensor) -> Tensor:
@@ -276,7 +272,18 @@ def suggest_table(
             ),
         )
     else:
-        _write_table(output, posts, chosen)
+        columns = list(dict.fromkeys(key for post in posts for key in post.row))
+        added = [RANK, UNCERTAINTY]
+        if not any(column.strip().casefold() == CONTROL for column in columns):
+            added.append(CONTROL)
+        renamed = renamed_columns(columns, added)
+        rows = [
+            {renamed[key]: value for key, value in one.post.row.items()}
+            | {RANK: rank, UNCERTAINTY: one.uncertainty}
+            for rank, one in enumerate(chosen, 1)
+        ]
+        with open_writer(output, [*renamed.values(), *added]) as writer:
+            writer.write(rows)
     summary = JobSummary(len(posts) + len(seen), count_errors(refused))
     return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
 
@@ -308,20 +315,3 @@ def table_folder(table: str) -> Path:
     path = Path(table)
     folder = Path() if table == "-" else path if path.is_dir() else path.parent
     return Path(os.path.abspath(folder))  # noqa: PTH100  no "..", but links as they are
-
-
-def _write_table(output: str | Path, posts: Sequence[Post], chosen: Sequence[Suggestion]) -> None:
-    """Write the chosen rows with their rank and uncertainty, and a column for the label."""
-    columns = list(dict.fromkeys(key for post in posts for key in post.row))
-    added = [RANK, UNCERTAINTY]
-    if not any(column.strip().casefold() == CONTROL for column in columns):
-        added.append(CONTROL)
-    renamed = renamed_columns(columns, added)
-    with open_writer(output, [*renamed.values(), *added]) as writer:
-        writer.write(
-            [
-                {renamed[key]: value for key, value in one.post.row.items()}
-                | {RANK: rank, UNCERTAINTY: one.uncertainty}
-                for rank, one in enumerate(chosen, 1)
-            ]
-        )

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
@@ -39,8 +40,9 @@ from sgmft.locator.state import (
     read_state,
     unreadable,
 )
-from sgmft.locator.zero_shot import adapt_to, describe
+from sgmft.locator.zero_shot import describe
 from sgmft.models.base import Network
+from sgmft.models.baselines.zero_shot import Described
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
@@ -250,9 +252,24 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         return locator
 
     def adapt(self, posts: Iterable[Post]) -> Self:
-        """Standardise a zero-shot locator's scores by these posts too; see `adapt_to`."""
-        chunks = encode_posts(posts, self.encoder, store=self.store(False))
-        adapt_to(self._trained(), chunks, self.encoder)
+        """Standardise a zero-shot locator's scores by these posts too, in constant memory.
+
+        Predictions then depend on all posts it was adapted to (transductive); none of their labels
+        is looked at. Without any, the names of ImageNet's classes stand in for them.
+
+        Raises:
+            SgmftError: the locator learns with `fit`.
+        """
+        network = self._trained()
+        if not isinstance(network, Described):
+            raise SgmftError(
+                "Only a zero-shot locator adapts to posts: others learn with fit(posts)."
+            )
+        for chunk in encode_posts(posts, self.encoder, store=self.store(False)):
+            if chunk.rows:
+                features = Features.of(chunk.rows, self.encoder.info, False)
+                batch = features.batch(torch.arange(len(features)))
+                network.adapt(batch.to(network.prompts.device))
         return self
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
@@ -262,7 +279,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         def predict(chunk: Chunk) -> PredictionBatch:
             output = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))
             probs = (output.logits / self.temperature).softmax(-1)
-            return PredictionBatch(chunk, probs.numpy(), output.guidance.numpy())
+            return chunk, probs.numpy(), output.guidance.numpy()
 
         return map(predict, chunks)
 

@@ -44,12 +44,9 @@ class Prediction(NamedTuple):
         return None if self.probabilities is None else float(self.probabilities.max())
 
 
-class PredictionBatch(NamedTuple):
-    """A model's output for a chunk's B posts that could be encoded."""
-
-    chunk: Chunk
-    probabilities: NDArray[np.float32]  # (B, K), calibrated
-    guidance: NDArray[np.float32]  # (B, 2) relative entropies of P^m and P^e; NaN without guidance
+# A chunk, and for its B posts that could be encoded probabilities (B, K), calibrated, and relative
+# entropies of P^m and P^e (B, 2), NaN without guidance.
+PredictionBatch = tuple[Chunk, NDArray[np.float32], NDArray[np.float32]]
 
 
 class SupportsPredictions(Protocol):

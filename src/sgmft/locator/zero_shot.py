@@ -1,6 +1,6 @@
 """Zero-shot use: labels that are described in words, and standardisation by unlabelled posts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,11 +9,8 @@ from torch.nn.functional import normalize
 
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import SgmftError
-from sgmft.features.encode import Chunk
 from sgmft.features.encoders.base import Encoder, Recognizer
 from sgmft.features.encoders.efficientnet import imagenet_names
-from sgmft.features.features import Features
-from sgmft.models.base import Network
 from sgmft.models.baselines.zero_shot import Described, DescribedConfig
 
 
@@ -78,21 +75,6 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
         network.bias.copy_(torch.from_numpy(heads.bias))
     network.refer(vectors)
     return network.eval()
-
-
-def adapt_to(network: Network, chunks: Iterable[Chunk], encoder: Encoder) -> None:
-    """Add posts to those by which a network standardises its scores, in constant memory.
-
-    Predictions then depend on all posts it was adapted to (transductive); none of their labels is
-    looked at. Without any, the names of ImageNet's classes stand in for them. SgmftError where the
-    network is not of the method "described".
-    """
-    if not isinstance(network, Described):
-        raise SgmftError("Only a zero-shot locator adapts to posts: others learn with fit(posts).")
-    for chunk in chunks:
-        if chunk.rows:
-            features = Features.of(chunk.rows, encoder.info, False)
-            network.adapt(features.batch(torch.arange(len(features))).to(network.prompts.device))
 
 
 def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:

@@ -45,8 +45,19 @@ class RayEngine:
     def __init__(
         self, address: str | None = None, workers: int | None = None, gpu: bool = False
     ) -> None:
-        self._ray = _connect(address)
-        resources = self._ray.cluster_resources()
+        try:
+            import ray
+        except ImportError as error:
+            raise SgmftError("--engine ray needs Ray: pip install 'sgmft[scale]'.") from error
+        try:
+            host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+            if colon:  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SgmftError(f"There is no Ray cluster at {address}: {error}.") from error
+        self.close = ray.shutdown  # leaves the cluster; one that was started for the job ends
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.workers = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
         self._gpu = gpu
 
@@ -88,25 +99,6 @@ class RayEngine:
                 f"The job stopped: {str(error).strip().splitlines()[0]} What is done is kept; the "
                 "same command continues."
             ) from error
-
-    def close(self) -> None:
-        """Leave the cluster; one that was started for the job ends."""
-        self._ray.shutdown()
-
-
-def _connect(address: str | None) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise SgmftError("--engine ray needs Ray: pip install 'sgmft[scale]'.") from error
-    try:
-        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-        if colon:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SgmftError(f"There is no Ray cluster at {address}: {error}.") from error
-    return ray
 
 
 def _reader(task: PieceTask) -> Any:

@@ -49,20 +49,23 @@ class Shards:
         described = self.folder / JOB
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not described.is_file():
-                if any(not file.name.startswith(".") for file in self.folder.iterdir()):
-                    raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
-                text = json.dumps(self._job, ensure_ascii=False, indent=2)
-                write_whole(described, text.encode())
-            for left in leftovers(self.folder):
-                left.unlink(missing_ok=True)
-        earlier = read_json(described)
+            if described.is_file():
+                self._compare(read_json(described))
+                for left in leftovers(self.folder):
+                    left.unlink(missing_ok=True)
+                return
+            if any(not file.name.startswith(".") for file in self.folder.iterdir()):
+                raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
+            text = json.dumps(self._job, ensure_ascii=False, indent=2)
+            write_whole(described, text.encode())
+
+    def _compare(self, earlier: Any) -> None:
         if not isinstance(earlier, dict):
             raise SgmftError(
-                f"{described} is damaged, so that nothing shows which job the shards beside it are "
-                "of: choose a new folder."
+                f"{self.folder / JOB} is damaged, so that nothing shows which job the shards "
+                "beside it are of: choose a new folder."
             )
-        names = [*dict.fromkeys([*self._job, *earlier])]
+        names = dict.fromkeys([*self._job, *earlier])
         if changed := [name for name in names if earlier.get(name) != self._job.get(name)]:
             raise SgmftError(
                 f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "

@@ -110,9 +110,9 @@ class OnnxLocator(Predictor):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         for chunk in encode_posts(posts, self.encoder, tokens=self._tokens):
-            yield PredictionBatch(chunk, *self._run_head(chunk.rows))
+            yield chunk, *self._run_head(chunk.rows)
 
-    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[np.float32], ...]:
+    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[FloatArray, FloatArray]:
         """Return probabilities (N, K) and guidance (N, 2)."""
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
         for start in range(0, len(rows), HEAD_BATCH):
@@ -120,7 +120,7 @@ class OnnxLocator(Predictor):
             inputs = head_inputs(some, self.encoder.info, self._tokens)
             for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
                 part.append(x)
-        return tuple(np.concatenate(part) for part in parts)
+        return np.concatenate(parts[0]), np.concatenate(parts[1])
 
 
 def head_inputs(
