@@ -104,7 +104,7 @@ def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) ->
     for right, most in ((False, GALLERY // 2), (True, GALLERY)):
         some = [p for p in predictions if (p.label == p.post.label) == right]
         number = most - len(chosen)
-        chosen = [*some[:: max(1, len(some) // max(1, number))][:number], *chosen]
+        chosen = [*some[:: max(1, len(some) // number)][:number], *chosen]
     return [
         ExamplePost(
             text=p.post.text,
