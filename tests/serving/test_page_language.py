@@ -10,11 +10,11 @@ from sgmft import Post, SemanticLocator, read_posts
 from sgmft.errors import Message, SgmftError, join_messages
 from sgmft.evaluation.explain.page import describe_strongest, summarize_explanation
 from sgmft.features.encode import prepare_post
-from sgmft.serving.page.language import get_language
+from sgmft.serving.page.language import LANGUAGES
 from sgmft.serving.problems import PROBLEMS, Problem
 from tiny_encoder import TinyEncoder
 
-ENGLISH, CHINESE = get_language("en"), get_language("zh")
+ENGLISH, CHINESE = LANGUAGES.values()
 KEPT = re.compile(
     r"\b(http://a\.jpg|a\.\w+|JPEG|PNG|GIF|WebP|BMP|TIFF|AVIF|MP4|MOV|WebM|MiB|x"
     r"|UTF|GB18030|text|image)\b"

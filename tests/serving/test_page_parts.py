@@ -20,11 +20,11 @@ from sgmft.locator.prediction import Prediction
 from sgmft.serving.guard import Guard, ServerMetrics
 from sgmft.serving.limits import Limits, Places
 from sgmft.serving.page import routes
-from sgmft.serving.page.language import get_language
+from sgmft.serving.page.language import LANGUAGES
 from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
 from sgmft.serving.problems import Problem
 
-ENGLISH, CHINESE = get_language("en"), get_language("zh")
+ENGLISH, CHINESE = LANGUAGES.values()
 
 
 @dataclass

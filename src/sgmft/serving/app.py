@@ -68,11 +68,12 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     metrics = ServerMetrics(engine)
-    closed: dict[str, Any] = {}
+    closed = APIRouter()
     if key is not None:
-        closed = {"dependencies": [Security(x) for x in _KEYS], "responses": _problems(401)}
-    app.include_router(_inference_routes(engine, metrics), **closed)
-    app.include_router(_information_routes(engine, metrics), **closed)
+        closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
+    _add_inference(closed, engine, metrics)
+    _add_information(closed, engine, metrics)
+    app.include_router(closed)
     _add_health(app, engine)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
@@ -80,11 +81,12 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
     return app
 
 
-def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRouter:
+def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:
     labels = engine.model.labels
-    router = APIRouter(responses=_problems(400, 408, 413, 415, 422, 500, 503))
+    problems = _problems(400, 408, 413, 415, 422, 500, 503)
+    pages = {"content": {"text/html": {"schema": {"type": "string"}}}}
 
-    @router.post("/v1/predict", openapi_extra=_body("OnePost", "ManyPosts"))
+    @router.post("/v1/predict", responses=problems, openapi_extra=_body("OnePost", "ManyPosts"))
     async def predict_posts(request: Request) -> PredictionsResponse:
         """Label one post or several; a post that cannot be used comes back with its `error`."""
         with engine.places.take():
@@ -96,7 +98,7 @@ def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRou
     @router.post(
         "/v1/explain",
         response_model=ExplanationResponse,
-        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+        responses=problems | {200: pages},
         openapi_extra=_body("ExplainedPost"),
     )
     async def explain_post(
@@ -116,12 +118,8 @@ def _inference_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRou
             prediction=PredictionResponse.of(prediction, labels), explanation=explanation.to_dict()
         )
 
-    return router
 
-
-def _information_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIRouter:
-    router = APIRouter()
-
+def _add_information(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:
     @router.get("/v1/model")
     async def model() -> ModelResponse:
         """The model that is served, and the limits of requests."""
@@ -139,8 +137,6 @@ def _information_routes(engine: InferenceEngine, metrics: ServerMetrics) -> APIR
         if kind not in PROBLEMS:
             raise Problem("not-found", "There is no such kind of problem.")
         return PROBLEMS[kind]._asdict()
-
-    return router
 
 
 def _add_health(app: FastAPI, engine: InferenceEngine) -> None:

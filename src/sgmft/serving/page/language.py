@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,7 @@ from sgmft.locator.prediction import Prediction
 from sgmft.serving.problems import Problem
 from sgmft.utils.templates import render
 
-LANGUAGES = ("en", "zh")
-
 _SENTENCES = ("first", "second", "reason")  # values of a `Message` that are messages themselves
-
-
-@cache
-def get_language(code: str) -> "Language":
-    """Return one of `LANGUAGES`."""
-    return Language(
-        json.loads((Path(__file__).parent / "texts" / f"{code}.json").read_text("utf-8"))
-    )
 
 
 class Language:
@@ -44,8 +33,9 @@ class Language:
             a `Problem`, `reasons` by the template of a `Message`, or the English sentence itself.
     """
 
-    def __init__(self, texts: dict[str, Any]) -> None:
-        self.texts = texts
+    def __init__(self, code: str) -> None:
+        file = Path(__file__).parent / "texts" / f"{code}.json"
+        self.texts: dict[str, Any] = json.loads(file.read_text("utf-8"))
 
     def text(self, code: str, **values: object) -> str:
         """Return a text, filled in."""
@@ -142,6 +132,9 @@ class Language:
     def _join(self, items: Sequence[str], kind: str) -> str:
         between, last = self.texts["separators"][kind]
         return str(last).join(filter(None, [str(between).join(items[:-1]), *items[-1:]]))
+
+
+LANGUAGES = {code: Language(code) for code in ("en", "zh")}
 
 
 class _Ellipsis(str):

@@ -31,7 +31,7 @@ from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
 from sgmft.serving.limits import Places
-from sgmft.serving.page.language import LANGUAGES, Language, get_language, problem_html, result_html
+from sgmft.serving.page.language import LANGUAGES, Language, problem_html, result_html
 from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
 from sgmft.serving.problems import Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
@@ -86,8 +86,7 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     """
     page = Page(engine)
     app.add_api_route("/", choose_language, include_in_schema=False)
-    for code in LANGUAGES:
-        language = get_language(code)
+    for code, language in LANGUAGES.items():
         for path, method, endpoint in (
             ("", "GET", page.show),
             ("post", "POST", page.post),
