@@ -3,23 +3,17 @@
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-
-from sgmft.cli.main import main
 
 COMPARE = ("--tables", "1", "--figures", "", "--methods", "linear-probe,text-only,unis-mmc")
 COMPARE += ("--seeds", "1", "--trials", "2", "--epochs", "2")
 
 
 @contextmanager
-def mounted(folder: Path, size: str = "64m") -> Iterator[Callable[..., None]]:
+def mounted(folder, size="64m"):
     """A disk of its own at `folder`; call what is given with mount's options to change it.
 
     Skips the test where nothing can be mounted.
@@ -31,7 +25,7 @@ def mounted(folder: Path, size: str = "64m") -> Iterator[Callable[..., None]]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounting a small disk needs Linux and root")
 
-    def change(options: str) -> None:
+    def change(options):
         subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
     try:
@@ -40,7 +34,7 @@ def mounted(folder: Path, size: str = "64m") -> Iterator[Callable[..., None]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fill(folder: Path, pages: int) -> Path:
+def fill(folder, pages):
     """Fill a disk but for so many pages; the file that fills it."""
     page = os.sysconf("SC_PAGE_SIZE")
     filler = folder / "filler"
@@ -53,31 +47,23 @@ def fill(folder: Path, pages: int) -> Path:
     return filler
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: Any) -> int:
-    """Run `sgmft` in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["sgmft", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
-def shards_of(folder: Path) -> dict[str, bytes]:
+def shards_of(folder):
     """The shards of the stores in a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*/part-*.parquet"))}
 
 
-def model_of(folder: Path) -> dict[str, bytes]:
+def model_of(folder):
     """All files of a saved model."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def comparison_of(folder: Path) -> tuple[Any, Any]:
+def comparison_of(folder):
     """What a comparison found: its tables, without how long they took, and all predictions."""
     results = json.loads((folder / "results.json").read_text("utf-8"))
     return _timeless(results), pq.read_table(folder / "predictions.parquet").to_pydict()
 
 
-def _timeless(values: Any) -> Any:
+def _timeless(values):
     if isinstance(values, dict):
         return {key: _timeless(x) for key, x in values.items() if "seconds" not in key}
     return [_timeless(x) for x in values] if isinstance(values, list) else values

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from faults import COMPARE, command, comparison_of, fill, model_of, mounted, shards_of
+from faults import COMPARE, comparison_of, fill, model_of, mounted, shards_of
 from small_tables import rows as rows
 from small_tables import table as table
 
@@ -42,25 +42,24 @@ def result(job, to):
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_full_disk(job, words, tmp_path, monkeypatch, capsys):
+def test_a_full_disk(job, words, run, tmp_path):
     calm = tmp_path / "calm"
-    assert command(monkeypatch, *words(calm)) == 0
+    assert run(*words(calm)).returncode == 0
     refused = 0
     with mounted(tmp_path / "disk"):
         disk = tmp_path / "disk"
         for pages in (0, 3):
             filler = fill(disk, pages)
-            capsys.readouterr()
-            code = command(monkeypatch, *words(disk))
-            *_, last = capsys.readouterr().err.splitlines()
-            if code:
-                assert code == 2 and last.startswith("sgmft: ") and str(disk) in last
+            ended = run(*words(disk))
+            if ended.returncode:
+                *_, last = ended.stderr.splitlines()
+                assert ended.returncode == 2 and last.startswith("sgmft: ") and str(disk) in last
                 assert "make room" in last
                 refused += 1
                 assert_nothing_half(disk)
             filler.unlink()
         assert refused
-        assert command(monkeypatch, *words(disk)) == 0
+        assert run(*words(disk)).returncode == 0
         assert result(job, disk) == result(job, calm)
         assert not list(disk.rglob(".*.tmp")) and not list(disk.rglob(".*.part"))
 
@@ -74,14 +73,14 @@ def assert_nothing_half(disk):
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_read_only_disk(job, words, tmp_path, monkeypatch, capsys):
+def test_a_read_only_disk(job, words, run, tmp_path):
     with mounted(tmp_path / "disk") as change:
         disk = tmp_path / "disk"
         change("ro")
-        assert command(monkeypatch, *words(disk)) == 2
-        said = capsys.readouterr().err.splitlines()
-        assert said[-1].startswith("sgmft: ") and str(disk) in said[-1]
-        assert "Read-only file system" in said[-1] and "another folder" in said[-1]
+        refused = run(*words(disk))
+        *_, last = refused.stderr.splitlines()
+        assert refused.returncode == 2 and last.startswith("sgmft: ") and str(disk) in last
+        assert "Read-only file system" in last and "another folder" in last
         change("rw")
-        assert command(monkeypatch, *words(disk)) == 0
+        assert run(*words(disk)).returncode == 0
         assert result(job, disk)

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from faults import COMPARE, command
+from faults import COMPARE
 from sgmft.utils.signals import Stopped, stoppable
 from small_tables import file_names
 from small_tables import rows as rows
@@ -20,7 +20,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 @pytest.mark.parametrize("number", CODES)
 @pytest.mark.parametrize("job", ["encode", "train", "predict"])
 @pytest.mark.usefixtures("tiny")
-def test_a_signal_within_the_work(job, number, table, small_model, tmp_path, monkeypatch, capsys):
+def test_a_signal_within_the_work(job, number, run, table, small_model, tmp_path, monkeypatch):
     small_model.save_pretrained(tmp_path / "given")
     out, none = tmp_path / "out put", ("--features", "none")
     words = {
@@ -37,14 +37,15 @@ def test_a_signal_within_the_work(job, number, table, small_model, tmp_path, mon
     handlers = [signal.getsignal(x) for x in CODES]
     with monkeypatch.context() as patch:
         patch.setattr(TinyEncoder, "encode_images", stop)
-        assert command(patch, *words) == CODES[number]
+        stopped = run(*words)
+    assert stopped.returncode == CODES[number]
     assert [signal.getsignal(x) for x in CODES] == handlers
-    *_, last = capsys.readouterr().err.splitlines()
+    *_, last = stopped.stderr.splitlines()
     again = shlex.join(["sgmft", *map(str, words)])
     assert last.startswith("sgmft: stopped") and last.endswith(again)
     assert not [x for x in out.rglob("*") if x.suffix in (".tmp", ".part")]
     assert not (out / "p.csv").exists() and not (out / "m" / "config.json").exists()
-    assert command(monkeypatch, *words) == 0
+    assert run(*words).returncode == 0
 
 
 def test_a_second_signal_ends_at_once_and_an_ignored_one_stays_ignored():
