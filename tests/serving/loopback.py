@@ -17,12 +17,7 @@ class Case(NamedTuple):
 
 
 def request(
-    body=b"",
-    kind="application/json",
-    path="/v1/predict",
-    *more: str,
-    method="POST",
-    length: object = None,
+    body=b"", kind="application/json", path="/v1/predict", *more, method="POST", length=None
 ):
     """Well-formed HTTP around anything; odd characters stand for their UTF-8 or escaped bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Type: {kind}"]

@@ -1,13 +1,10 @@
 """Malformed requests at random: bytes as a client sends them."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json
 import random
 import zlib
-from collections.abc import Callable
 from functools import cache
 
 from loopback import Case, request
@@ -44,12 +41,12 @@ REPEATED = ("a", "#", "@a", "[", "//", "\u200d")
 METHODS = ("GET", "PUT", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT", "PATCH", "get", "POST")
 
 
-def place(rng: random.Random) -> str:
+def place(rng):
     """Return now and then the address of explanations: most of these are refused before that."""
     return rng.choice(("/v1/predict",) * 9 + ("/v1/explain",))
 
 
-def damaged(data: bytes, rng: random.Random) -> bytes:
+def damaged(data, rng):
     """With some bytes changed, cut out, doubled or cut off."""
     found = bytearray(data)
     for _ in range(rng.randint(1, 6)):
@@ -68,7 +65,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(found)
 
 
-def broken_http(rng: random.Random) -> Case:
+def broken_http(rng):
     """Bytes that are hardly HTTP, or that lie about their length."""
     good = request(b'{"text": "at home"}')
     chunked = request(b"", "application/json", "/v1/predict", "Transfer-Encoding: chunked")
@@ -94,7 +91,7 @@ def broken_http(rng: random.Random) -> Case:
     return Case(rng.choice(kinds)(), whole=False)
 
 
-def odd_http(rng: random.Random) -> Case:
+def odd_http(rng):
     """HTTP as it may be, of methods, paths and headers that nobody expects."""
     extra = rng.sample(HEADERS, rng.choice((0, 0, 1, 2)))
     known = rng.random() < 0.3
@@ -103,7 +100,7 @@ def odd_http(rng: random.Random) -> Case:
     return Case(request(b'{"text": ""}', "application/json", path, *extra, method=method))
 
 
-def value(rng: random.Random, depth: int = 0) -> str:
+def value(rng, depth=0):
     """Some JSON or what looks like it."""
     kind = rng.randrange(9 if depth < 3 else 6)
     if kind == 0:
@@ -123,7 +120,7 @@ def value(rng: random.Random, depth: int = 0) -> str:
     return "[" + ", ".join(value(rng, depth + 1) for _ in range(rng.randrange(4))) + "]"
 
 
-def wrong_json(rng: random.Random) -> Case:
+def wrong_json(rng):
     """Of the right members, mostly, and the wrong values; or no JSON."""
     names = ("text", "id", "images", "posts", "coverage", "min_probability", "reject", "label", "x")
     chosen = rng.sample(names, rng.randint(1, 3))
@@ -142,7 +139,7 @@ def wrong_json(rng: random.Random) -> Case:
     return Case(request(odd(), "application/json", place(rng)))
 
 
-def other_type(rng: random.Random) -> Case:
+def other_type(rng):
     """A body of a type that is not read, or squeezed."""
     kind = rng.choice(
         ("", "text/plain", "application/x-www-form-urlencoded", "json", "a/\udce4", ";")
@@ -161,12 +158,12 @@ def other_type(rng: random.Random) -> Case:
 
 
 @cache
-def bomb() -> bytes:
+def bomb():
     """Sixteen MiB in sixteen KiB."""
     return gzip.compress(b"[" * 2**24)
 
 
-def wrong_form(rng: random.Random) -> Case:
+def wrong_form(rng):
     """A form that is none, or holds what it should not."""
     names = ("text", "id", "image", "images", "posts", "coverage", "reject", "x", "", "t\udce4")
     parts = []
@@ -191,7 +188,7 @@ def wrong_form(rng: random.Random) -> Case:
 
 
 @cache
-def files() -> tuple[bytes, ...]:
+def files():
     """Small pictures and videos of every kind."""
     return (
         *(image_files.encoded(image_files.quarters(), x) for x in image_files.FORMATS),
@@ -206,7 +203,7 @@ def files() -> tuple[bytes, ...]:
     )
 
 
-def damaged_pictures(rng: random.Random) -> Case:
+def damaged_pictures(rng):
     """A post of good form whose files are not."""
     sent = [damaged(rng.choice(files()), rng) for _ in range(rng.randint(1, 2))]
     if rng.random() < 0.5:
@@ -217,7 +214,7 @@ def damaged_pictures(rng: random.Random) -> Case:
     return Case(request(body + b"--x--\r\n", "multipart/form-data; boundary=x"))
 
 
-KINDS: dict[Callable[[random.Random], Case], int] = {  # of a hundred
+KINDS = {  # of a hundred
     broken_http: 20,
     odd_http: 14,
     wrong_json: 34,
@@ -227,7 +224,7 @@ KINDS: dict[Callable[[random.Random], Case], int] = {  # of a hundred
 }
 
 
-def case(seed: str, port: int) -> Case:
+def case(seed, port):
     """The same for the same seed; `port` is the listener's and takes as many bytes as its name."""
     rng = random.Random(seed)
     made = rng.choices(list(KINDS), list(KINDS.values()))[0](rng)

@@ -4,7 +4,6 @@ import csv
 import json
 import zipfile
 
-import httpx
 import pytest
 
 pytest.importorskip("playwright", reason="playwright drives the browser")
@@ -58,6 +57,7 @@ def visit(context, server, fetched):
         made.page.close()
         assert made.mistakes == []
     own = (server.address, "data:", f"blob:{server.address}")
+    assert len(fetched) > 4  # the page, its style, its script, its icon, an example
     assert [address for address in fetched if not address.startswith(own)] == []
 
 
@@ -278,17 +278,6 @@ def test_text_is_text(visit):
     assert page.page.title() == "Where was this post written?"
     page.refused(text, [file("<img src=x onerror=1>.jpg", b"no picture")])
     assert page.page.locator(".problem img").count() == 0
-
-
-def test_no_request_leaves_the_server(visit, fetched):
-    page = visit()
-    page.page.get_by_role("tab", name="A table").click()
-    page.page.get_by_role("tab", name="One post").click()
-    page.press("A picture only")
-    page.explained()
-    assert len(fetched) > 5
-    assert {httpx.URL(x).host for x in fetched if x.startswith("http")} == {"127.0.0.1"}
-    assert {x.partition(":")[0] for x in fetched} <= {"http", "data", "blob"}
 
 
 def test_no_script_but_the_pages_own_is_run(visit, server):

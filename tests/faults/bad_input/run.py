@@ -6,8 +6,6 @@ Written to FOLDER: `outcome.json`; `current`, the case under way, for whoever se
 die; and the first case of each finding.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import faulthandler
@@ -20,10 +18,6 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 _HERE = Path(__file__).resolve()
 sys.path[:0] = [str(_HERE.parents[3] / "src"), str(_HERE.parents[2]), str(_HERE.parents[1])]
@@ -38,9 +32,7 @@ class Run:
     def __init__(self, target, engine, folder):
         self.target, self.engine, self.folder = target, engine, folder
         self.cases = self.accepted = 0
-        self.refused: Counter[str] = Counter()
-        self.findings: dict[str, str] = {}
-        self.slowest = 0.0
+        self.refused, self.findings, self.slowest = Counter(), {}, 0.0
         self._current = os.open(folder / "current", os.O_RDWR | os.O_CREAT)
         self._stderr = os.fstat(2).st_size
 
