@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response, Security
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader
 from fastapi.security.http import HTTPBase
 from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sgmft.serving.engine import InferenceEngine
@@ -75,7 +75,8 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
     _add_information(closed, engine, metrics)
     app.include_router(closed)
     _add_health(app, engine)
-    app.add_exception_handler(HTTPException, _http_error)
+    for status, kind in ((404, "not-found"), (405, "not-allowed")):
+        app.add_exception_handler(status, partial(_http_error, kind))
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
     _describe_bodies(app)
     return app
@@ -172,12 +173,9 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code not in (404, 405):
-        return JSONResponse({"detail": error.detail}, error.status_code)
-    response = Problem("not-found" if error.status_code == 404 else "not-allowed").response()
-    response.headers.update(error.headers or {})
+def _http_error(kind: str, request: Request, error: Exception) -> Response:
+    response = Problem(kind).response()
+    response.headers.update(getattr(error, "headers", None) or {})
     return response
 
 
