@@ -1,6 +1,7 @@
 """A table in, a table of predictions out: nothing lost, nothing out of order, nothing half done."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -143,18 +144,17 @@ def test_memory_holds_a_chunk_whatever_the_table(small_model, tmp_path, monkeypa
                 taken += 1
                 yield post
 
+    @contextmanager
     def watched(path, columns):
-        writer = open_writer(path, columns)
-        write = writer.write
-
         def counted(rows):
             nonlocal written
             lags.append(taken - written)
             written += len(rows)
             write(rows)
 
-        writer.write = counted
-        return writer
+        with open_writer(path, columns) as writer:
+            write, writer.write = writer.write, counted
+            yield writer
 
     monkeypatch.setattr(sgmft.jobs.predict, "open_writer", watched)
     predict_table(Watched(str(table)), tmp_path / "out.csv", small_model)

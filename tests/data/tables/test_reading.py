@@ -251,8 +251,8 @@ def test_a_new_format_is_one_line_in_the_registry(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, TableFormat((".txt",), read)))
     path = table(tmp_path, "one\ntwo\n", "P.TXT")
     assert [post.text for post in read_posts(path)] == ["one", "two"]
-    with pytest.raises(SgmftError, match="no table sgmft can write"):
-        open_writer(path, ["text"])
+    with pytest.raises(SgmftError, match="no table sgmft can write"), open_writer(path, ["text"]):
+        pass
 
 
 def test_suffixes_of_the_formats():

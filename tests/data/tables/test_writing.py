@@ -187,25 +187,20 @@ def test_standard_output(capfdbinary):
     assert not sys.stdout.closed
 
 
-def test_mistakes(tmp_path):
-    with pytest.raises(SgmftError, match=r"\.csv, \.tsv, \.jsonl"):
-        open_writer(tmp_path / "o.xlsx", ["a"])
+@pytest.mark.parametrize(
+    ("name", "columns", "error", "match"),
+    [
+        ("o.xlsx", ["a"], SgmftError, r"\.csv, \.tsv, \.jsonl"),
+        ("folder", ["a"], SgmftError, "is no table sgmft can write"),
+        ("d.csv", ["a"], SgmftError, "is a folder"),
+        ("o.csv", ["a", "a"], ValueError, "named twice"),
+        ("o.csv", ["b"], ValueError, "none of the columns"),
+        ("file/o.csv", ["a"], SgmftError, "cannot be written"),
+    ],
+)
+def test_mistakes(tmp_path, name, columns, error, match):
     (tmp_path / "d.csv").mkdir()
-    with pytest.raises(SgmftError, match="is a folder"):
-        open_writer(tmp_path / "d.csv", ["a"])
-    with pytest.raises(ValueError, match="named twice"):
-        open_writer(tmp_path / "o.csv", ["a", "a"])
-    with (
-        pytest.raises(ValueError, match="none of the columns"),
-        open_writer(tmp_path / "o.csv", ["a"]) as writer,
-    ):
-        writer.write([{"b": 1}])
-    with pytest.raises(ValueError, match="with block"):
-        open_writer(tmp_path / "o.csv", ["a"]).write([])
     (tmp_path / "file").touch()
-    with (
-        pytest.raises(SgmftError, match="cannot be written"),
-        open_writer(tmp_path / "file" / "o.csv", ["a"]),
-    ):
-        pass
+    with pytest.raises(error, match=match), open_writer(tmp_path / name, columns) as writer:
+        writer.write([{"a": 1}])
     assert not (tmp_path / "o.csv").exists()

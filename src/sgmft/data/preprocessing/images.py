@@ -187,10 +187,7 @@ def count_pixels(data: bytes, name: str) -> int | None:
 
 
 def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
-    for start, signature, plugin in _SIGNATURES:
-        if data.startswith(signature, start):
-            return plugin
-    return None
+    return next((plugin for at, mark, plugin in _SIGNATURES if data.startswith(mark, at)), None)
 
 
 def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
