@@ -96,13 +96,6 @@ def test_an_output_can_be_predicted_again(table, small_model, tmp_path):
         assert row["input_probability"] == one["probability"]
 
 
-def test_only_the_rows_asked_for(table, small_model, tmp_path):
-    source = Source(str(table), where={"城市": "北京"})
-    assert predict_table(source, tmp_path / "out.jsonl", small_model).posts == 6
-    found = [int(row["likes"]) for row in read_rows(tmp_path / "out.jsonl")]
-    assert found == [*range(10, 120, 20)]
-
-
 @pytest.mark.parametrize("end", SUFFIXES)
 def test_an_output_is_whole_or_not_there(table, small_model, tmp_path, end):
     def stop(done):
