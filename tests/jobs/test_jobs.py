@@ -1,17 +1,29 @@
-"""A table in, a table of predictions out: nothing lost, nothing out of order, nothing half done."""
+"""Tables in; predictions, figures, models and features out: nothing lost, nothing half done."""
 
 import json
+import signal
+import time
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
 import sgmft.jobs.predict
 from sgmft.data.source import Source
 from sgmft.data.synthetic.sample import write_sample
-from sgmft.data.tables import Columns, open_writer
+from sgmft.data.tables import Columns, open_writer, read_posts
 from sgmft.errors import SgmftError
+from sgmft.jobs.encode import encode_table
+from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.predict import predict_table
+from sgmft.jobs.train import train_table
+from sgmft.locator.locator import SemanticLocator
 from small_posts import LABELS
 from small_tables import file_names, read_rows, write_rows
 from small_tables import rows as rows
@@ -19,6 +31,7 @@ from small_tables import table as table
 
 ADDED = ["label", "probability", "p_Home", "p_School", "p_Work", "error"]
 SUFFIXES = ["csv", "jsonl", "parquet"]
+MODEL = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
 
 
 @pytest.mark.parametrize("end", SUFFIXES)
@@ -165,3 +178,205 @@ def test_outputs_that_cannot_be(table, small_model, tmp_path):
         source = Source(str(table), columns=Columns(text="txt"))
         predict_table(source, tmp_path / "out.csv", small_model)
     assert file_names(tmp_path) == []
+
+
+# --- evaluate
+
+
+def test_evaluation_files_hold_the_right_figures(rows, small_posts, small_model, tmp_path):
+    """Two labels are made wrong, and one is none that the model learned."""
+    rows, folder, seen = [dict(row) for row in rows], tmp_path / "e", []
+    rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
+    source = Source(str(write_rows(rows, small_posts[0].images[0].parent / "truth.csv")))
+    summary, evaluation = evaluate_table(
+        source, folder, small_model, by=["城市"], on_predicted=seen.append
+    )
+    assert seen[-1] == 12
+    names = ["confusion.png", "metrics.json", "predictions.parquet", "report.html"]
+    assert file_names(folder) == names
+    found = read_rows(folder / "predictions.parquet")
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+    assert [row["true_label"] or "" for row in found] == [row["label"] for row in rows]
+    errors = [row["error"] for row in found]
+    assert errors[2] == "the model never learned the label 'Moon'"
+    assert "no file" in errors[3] and "no label" in errors[11]
+    assert summary.posts == 12 and summary.errors == {
+        "the model never learned the label …": 1,
+        "there is no file …": 1,
+        "has no label to compare with": 1,
+    }
+    good = [row for row in found if row["error"] is None]
+    truth, guess = ([row[name] for row in good] for name in ("true_label", "label"))
+    probs = np.array([[row[f"p_{place}"] for place in LABELS] for row in good])
+    probs /= probs.sum(1, keepdims=True)  # they were float32
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    right = np.equal(truth, guess)
+    assert 0 < right.mean() < 1  # or the comparisons below say little
+    assert metrics["posts"] == len(good) == 9
+    assert metrics["accuracy"]["value"] == pytest.approx(right.mean())
+    assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(truth, guess, average="macro"))
+    assert metrics["log_loss"] == pytest.approx(log_loss(truth, probs, labels=LABELS), rel=1e-5)
+    assert metrics["confusion"] == confusion_matrix(truth, guess, labels=LABELS).tolist()
+    cities = [rows[i]["城市"] for i, row in enumerate(found) if row["error"] is None]
+    for city, group in metrics["groups"]["城市"].items():
+        of_city = [r for r, other in zip(right, cities, strict=True) if other == city]
+        assert group["posts"] == len(of_city)
+        assert group["accuracy"]["value"] == pytest.approx(np.mean(of_city))
+    assert evaluation.to_dict() == metrics
+    with Image.open(folder / "confusion.png") as picture:
+        assert picture.format == "PNG"
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Evaluation on truth.csv" in page and "data fingerprint" in page
+
+
+def test_what_cannot_be_evaluated(rows, small_posts, small_model, table, tmp_path):
+    with pytest.raises(SgmftError, match=r"no column 'city' for --by; it has id, text, .*城市"):
+        evaluate_table(Source(str(table)), tmp_path / "e", small_model, by=["城市", "city"])
+    moons = [row | {"label": "Moon"} for row in rows[:2]]
+    table = write_rows(moons, small_posts[0].images[0].parent / "moons.csv")
+    with pytest.raises(SgmftError, match=r"can be evaluated: 2 x the model never learned"):
+        evaluate_table(Source(str(table)), tmp_path / "e", small_model)
+    with pytest.raises(SgmftError, match=r"moons\.csv, row 2: the model never learned"):
+        evaluate_table(Source(str(table), strict=True), tmp_path / "e", small_model)
+    assert file_names(tmp_path) == []
+
+
+# --- train
+
+
+def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):
+    steps, epochs, folder = [], [], tmp_path / "runs" / "m"
+    train = partial(train_table, Source(str(table)), folder)
+    summary = train(
+        tiny(val_size=0.0), on_encoded=lambda *step: steps.append(step), on_epoch=epochs.append
+    )
+    assert summary.posts == 12
+    assert summary.errors == {"there is no file …": 1, "no label": 1}
+    assert steps[-1][1] == 12 and len(epochs) == 3
+    assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
+    assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] is None
+    assert train(tiny(val_size=0.0)) == summary  # over an earlier model
+
+
+def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):
+    """It has no epochs to continue from; what is left behind is no obstacle."""
+
+    class StopHereError(Exception):
+        pass
+
+    def stop(epoch):
+        raise StopHereError
+
+    train = partial(train_table, Source(str(table)), tmp_path / "m")
+    with pytest.raises(StopHereError):
+        train(tiny(preset="default"), on_epoch=stop)
+    assert not (tmp_path / "m" / "config.json").exists()
+    assert train(tiny(preset="default")).posts == 12
+    assert file_names(tmp_path / "m") == MODEL
+
+
+def test_strict_training_and_evaluation_stop_at_a_bad_row(table, tiny, small_model, tmp_path):
+    for job, locator, where in (
+        (train_table, tiny(), {}),
+        (evaluate_table, small_model, {"likes": "30"}),
+    ):
+        source = Source(str(table), where=where, strict=True)
+        with pytest.raises(SgmftError, match=r"posts\.jsonl, row 4: there is no file gone\.jpg"):
+            job(source, tmp_path / "x", locator)
+    assert file_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("files", [["thesis.docx"], ["config.json", "model.safetensors"]])
+def test_a_folder_of_other_files_is_left_alone(table, tiny, tmp_path, files):
+    content = '{"model_type": "chinese_clip"}'
+    for name in files:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SgmftError, match="holds other files: choose a new folder"):
+        train_table(Source(str(table)), tmp_path, tiny())
+    assert file_names(tmp_path) == sorted(files)
+    assert {(tmp_path / name).read_text() for name in files} == {content}
+    with pytest.raises(SgmftError, match="is a file: choose a folder"):
+        train_table(Source(str(table)), tmp_path / files[0], tiny())
+
+
+@pytest.mark.parametrize("broken", ["weights", "settings"])
+def test_training_is_not_lost_when_the_model_cannot_be_written(
+    table, tiny, tmp_path, monkeypatch, broken
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    def steps(locator):
+        trained = []
+        train_table(Source(str(table)), tmp_path / "m", locator, on_epoch=trained.append)
+        return len(trained)
+
+    with monkeypatch.context() as patch:
+        target = "save_weights" if broken == "weights" else "nan_to_none"
+        patch.setattr(f"sgmft.locator.locator.{target}", full)
+        with pytest.raises(SgmftError, match=r"The model in .* cannot be written: No space"):
+            steps(tiny())
+    assert not (tmp_path / "m" / "config.json").exists()
+    calls = []
+    monkeypatch.setattr("sgmft.training.trainer._train_epoch", lambda *_: calls.append(1))
+    assert steps(tiny()) > 0 and not calls  # every epoch came out of the checkpoint
+    assert file_names(tmp_path / "m") == MODEL
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")  # whose features are in the store
+def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
+    """The command as a user gives it, killed with -9, then given again."""
+    settings = {"epochs": 15, "patience": 0, "width": 32, "dropout": 0.3}
+    flags = [word for item in settings.items() for word in ("--set", "{}={}".format(*item))]
+    flags += ["--preset", "elements"]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = ["train", sample, "-o", killed, "--features", store, *flags]
+    process = start(*command)
+    while process.poll() is None and not any(killed.rglob("checkpoint.safetensors")):
+        time.sleep(0.005)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert not (killed / "config.json").exists()
+    (killed / "checkpoint" / ".checkpoint.safetensors.1.tmp").write_bytes(b"half")
+    process = start(*command)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    locator = SemanticLocator(preset="elements", settings=settings, features=store)
+    train_table(Source(str(sample)), whole, locator)
+    assert file_names(killed) == file_names(whole) == MODEL
+    one, other = (load_file(folder / "model.safetensors") for folder in (killed, whole))
+    assert one.keys() == other.keys()
+    assert all((one[name] == other[name]).all() for name in one)
+    assert (killed / "config.json").read_text() == (whole / "config.json").read_text()
+
+
+# --- encode
+
+
+def test_encoding_a_table_fills_the_store(table, tiny, tmp_path):
+    locator, seen = tiny(features=tmp_path), []
+    summary, folder = encode_table(Source(str(table)), locator, on_encoded=seen.append)
+    assert summary.posts == 12 == seen[-1] and summary.errors == {"there is no file …": 1}
+    assert folder.parent == tmp_path
+    keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
+    assert len(set(keys)) == len(keys) == 11
+    with pytest.raises(SgmftError, match="row 4: there is no file"):
+        encode_table(replace(Source(str(table)), strict=True), locator)
+    with pytest.raises(SgmftError, match="needs a folder"):
+        encode_table(Source(str(table)), tiny())
+
+
+def test_what_was_encoded_is_not_encoded_again(table, tiny, tmp_path, monkeypatch):
+    encode_table(Source(str(table)), tiny(features=tmp_path), tokens=False)
+    locator = tiny(features=tmp_path, val_size=0.0)
+    asked = []
+
+    def encode(texts, tokens):
+        asked.extend(texts)
+
+    monkeypatch.setattr(locator.encoder, "encode_texts", encode)
+    train_table(Source(str(table)), tmp_path / "m", locator)
+    assert asked == []
