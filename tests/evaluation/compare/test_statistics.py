@@ -14,7 +14,6 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import measure_calibration
 from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference, holm, summarise
-from sgmft.evaluation.metrics import evaluate
 
 
 def names(classes):
@@ -87,16 +86,6 @@ def test_intervals_agree_with_resampling_posts_one_by_one():
         low, high = np.percentile(naive, [2.5, 97.5])
         assert (spread.low, spread.high) == pytest.approx((low, high), abs=0.02)
     assert all(spread.low < spread.mean < spread.high for spread in spreads[:2])
-
-
-def test_one_run_has_the_figures_of_its_evaluation():
-    (run,), truth = random_runs(5, runs=1, posts=200, classes=3)
-    summary = summarise(run[None], truth, names(3))
-    alone = evaluate(run, [names(3)[k] for k in truth], names(3))
-    assert list(summary.per_class) == alone.per_class
-    for spread, x in ((summary.accuracy, alone.accuracy), (summary.macro_f1, alone.macro_f1)):
-        assert spread.mean == pytest.approx(x.value)
-        assert (spread.low, spread.high) == pytest.approx((x.low, x.high), abs=0.02)
 
 
 def test_every_seed_sees_the_same_resamples():
