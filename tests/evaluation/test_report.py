@@ -71,7 +71,7 @@ def test_figures_are_the_same_every_time_and_follow_the_page(figure):
 @pytest.mark.parametrize("fonts", [True, False])
 def test_save_confusion(tmp_path, monkeypatch, caplog, fonts):
     if not fonts:
-        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", ())
+        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", "")
     evaluation = evaluation_of(["家", "学校", "Shopping Center"])
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")

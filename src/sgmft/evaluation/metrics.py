@@ -171,15 +171,12 @@ def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
     """Return the true classes (N,) as numbers; raise SgmftError for what cannot be evaluated."""
     if not truth:
         raise SgmftError("there are no posts with a label to evaluate on")
-    if len(set(labels)) < len(labels):
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise SgmftError(f"labels given twice: {', '.join(twice)}")
-    unknown = sorted(set(map(str, truth)) - set(labels))
-    if unknown:
+    if unknown := sorted(set(map(str, truth)) - set(labels)):
         named = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
-        raise SgmftError(
-            f"the model does not know these labels: {named}; it knows {', '.join(labels)}"
-        )
+        known = ", ".join(labels)
+        raise SgmftError(f"the model does not know these labels: {named}; it knows {known}")
     if probs.shape != (len(truth), len(labels)):
         raise SgmftError(
             f"probabilities have shape {probs.shape}; {len(truth)} posts and {len(labels)} "
@@ -266,7 +263,7 @@ def accuracy_by_value(
     """
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
-    names = np.array([str(value) for value in column], dtype=object)
+    names = np.array(list(map(str, column)), dtype=object)
     values, which = np.unique(names, return_inverse=True)
     posts = np.bincount(which)
     shares = np.bincount(which, weights=right) / posts
@@ -278,14 +275,11 @@ def score_sets(members: _Flags, true: _Cells, labels: Sequence[str], promised: f
     """Evaluate prediction sets (N, K) of posts whose classes (N,) are known."""
     hit = members[np.arange(len(true)), true]
     single = members.sum(1) == 1
-    of_class = [hit[true == k] for k in range(len(labels))]
+    of_class = {label: hit[true == k] for k, label in enumerate(labels)}
     return SetScore(
         promised=promised,
         achieved=float(hit.mean()),
-        per_class={
-            label: float(hits.mean()) if len(hits) else None
-            for label, hits in zip(labels, of_class, strict=True)
-        },
+        per_class={x: float(hits.mean()) if len(hits) else None for x, hits in of_class.items()},
         size=float(members.sum(1).mean()),
         answered=float(single.mean()),
         accuracy=float(hit[single].mean()) if single.any() else None,

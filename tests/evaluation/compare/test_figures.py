@@ -176,7 +176,7 @@ def test_panels_fill_rows_of_five():
 @pytest.mark.parametrize("fonts", [True, False])
 def test_save_panels(tmp_path, monkeypatch, fonts):
     if not fonts:
-        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", ())
+        monkeypatch.setattr("sgmft.evaluation.figures._CJK_FONTS", "")
     panels = [scattered("one", ["家", "学校", "Shopping Center"], title="图像引导 Image-wise")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -65,11 +65,7 @@ FUSION_ROWS = {
 FULL = "sgmft-tokens"  # the network that the paper's ablations change
 
 FIGURES = {
-    "6": FigurePlan(
-        "6",
-        "Fused representations in the module ablation",
-        (*PAPER_TABLE_2, FULL),
-    ),
+    "6": FigurePlan("6", "Fused representations in the module ablation", (*PAPER_TABLE_2, FULL)),
     "8": FigurePlan("8", "Fused representations by fusion module", (*FUSION_ROWS, FULL)),
     "9": FigurePlan("9", "Fused representations by guided modality", ("image-wise", FULL)),
 }

@@ -129,12 +129,11 @@ def _lighter(group: re.Match[str]) -> str:
     return f"<g{style[0] if style else ''}>{points}"
 
 
-def save_panels(panels: Sequence[TsnePanel], folder: str | Path, name: str) -> tuple[Path, Path]:
+def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> tuple[Path, Path]:
     """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
 
     Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
     """
-    folder = Path(folder)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
     text = render_panels(panels)
     with writing(folder), drawing_style(cjk_fonts()):

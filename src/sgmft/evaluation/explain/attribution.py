@@ -221,11 +221,10 @@ def _exact_values(game: Game, players: int) -> NDArray[np.float64]:
     """phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))."""
     codes = np.arange(2**players)
     members = (codes[:, None] >> np.arange(players) & 1).astype(bool)
-    values = game(members)
-    sizes = members.sum(1)
+    values, sizes = game(members), members.sum(1)
+    factorials = [math.factorial(k) for k in range(players + 1)]
     weights = [
-        math.factorial(k) * math.factorial(players - k - 1) / math.factorial(players)
-        for k in range(players)
+        factorials[k] * factorials[players - k - 1] / factorials[players] for k in range(players)
     ]
     shares = np.zeros(players)
     for i in range(players):

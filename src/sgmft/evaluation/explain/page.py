@@ -48,8 +48,8 @@ def summarize_explanation(found: Explanation) -> str:
 
 def describe_strongest(found: Explanation) -> str:
     """Say how far single words and regions move the probability, which shades cannot tell."""
-    names = {"words": "word", "regions": "region"}
-    effects = [f"the strongest {names[x]} by {by:.1f}" for x, by in largest_effects(found).items()]
+    largest = largest_effects(found)
+    effects = [f"the strongest {x.removesuffix('s')} by {by:.1f}" for x, by in largest.items()]
     return f"How far they move the probability: {join_words(effects)} points."
 
 
@@ -170,8 +170,7 @@ def _shade(contribution: float, scale: float) -> dict[str, Any]:
 
 
 def _heat_map(found: Explanation, share: ImageAttribution) -> dict[str, Any]:
-    largest = (abs(x) for picture in found.pictures for x in picture.contributions)
-    scale = max([LEAST, *largest])
+    scale = max([LEAST, *(abs(x) for other in found.pictures for x in other.contributions)])
     image = {"data": share.seen, "reason": ""} if share.seen else image_view(Path(share.file))
     cells = [_shade(x, scale) for x in share.contributions]
     return {**image, "grid": share.grid, "cells": cells}
@@ -201,11 +200,9 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
 def _maps(found: Explanation, similarity: SimilarityMap) -> dict[str, Any]:
     """Shade, for the words that matter most, each picture's regions by their similarity."""
     weight = {word.text: abs(word.contribution) for word in found.words}
-    rows = sorted(
-        dict(zip(similarity.words, similarity.values, strict=True)).items(),
-        key=lambda row: -weight.get(row[0], 0.0),
-    )[:MOST_MAPS]
-    numbers = [x for _, values in rows for x in values]
+    values = dict(zip(similarity.words, similarity.values, strict=True))
+    rows = sorted(values.items(), key=lambda row: -weight.get(row[0], 0.0))[:MOST_MAPS]
+    numbers = [x for _, row in rows for x in row]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
     size = similarity.grid**2
 
@@ -213,8 +210,8 @@ def _maps(found: Explanation, similarity: SimilarityMap) -> dict[str, Any]:
         return {"strength": round((x - low) / max(high - low, 1e-9), 2), "value": f"{x:.3f}"}
 
     words = []
-    for word, values in rows:
-        cells = [cell(x) for x in values]
+    for word, row in rows:
+        cells = [cell(x) for x in row]
         pictures = [cells[start : start + size] for start in range(0, len(cells), size)]
         words.append({"word": word, "pictures": pictures})
     return {"kind": similarity.kind, "grid": similarity.grid, "words": words, "total": len(rows)}

@@ -33,9 +33,9 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
     Marks and symbols other than emoji are no words; a text of nothing else is one. `cleaned` is
     what `sgmft.data.preprocessing.text.clean_text` made of `original`.
     """
-    inside = _inside(cleaned)
-    if not inside:
+    if not cleaned:
         return []
+    inside = _inside(cleaned)
     per_word = -(-len(inside) // most)
     groups = [inside[i : i + per_word] for i in range(0, len(inside), per_word)]
     bounds = [0, *(group[0][0] for group in groups[1:]), len(cleaned)]
@@ -61,20 +61,17 @@ def without(cleaned: str, found: Sequence[Word], kept: NDArray[np.bool_]) -> str
 
 def is_word(piece: str) -> bool:
     """Whether there is a letter, a digit or an emoji in it, and not marks only."""
-    kinds = map(unicodedata.category, piece)
-    return any(kind[0] in "LN" or kind == "So" for kind in kinds)
+    return any(kind[0] in "LN" or kind == "So" for kind in map(unicodedata.category, piece))
 
 
 def _inside(cleaned: str) -> list[tuple[int, int]]:
     """Return start and end of each word in the cleaned text."""
     found, at = [], 0
     for word in split_words(cleaned, SEGMENTED):
-        start = cleaned.find(word, at)
-        if start >= 0:
+        if (start := cleaned.find(word, at)) >= 0:
             at = start + len(word)
             found.append((start, at))
-    kept = [(i, j) for i, j in found if is_word(cleaned[i:j])]
-    return kept or ([(0, len(cleaned))] if cleaned else [])
+    return [(i, j) for i, j in found if is_word(cleaned[i:j])] or [(0, len(cleaned))]
 
 
 def _places(original: str, cleaned: str) -> dict[int, int]:
