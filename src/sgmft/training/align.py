@@ -118,10 +118,7 @@ def _number_components(*features: Tensor) -> Tensor:
 def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tensor:
     """Mean cross-entropy of finding each text's image and each image's text, among B.
 
-    Args:
-        text, image: (B, D) of unit length.
-        scale: of their products.
-        number: (B,); pairs of the same number need not be told apart.
+    Both are (B, D) of unit length. Pairs of the same `number` (B,) need not be told apart.
     """
     products = scale * text @ image.T
     same = (number[:, None] == number) & ~torch.eye(len(number), dtype=torch.bool).to(number.device)
@@ -133,8 +130,7 @@ def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tens
 def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[str, float]:
     """Share of texts whose own image is among the k nearest of all N, and the other way round.
 
-    Args:
-        text, image: (N, D) of unit length. Of equally near ones half are taken to be before.
+    Both are (N, D) of unit length. Of equally near ones half are taken to be before.
     """
     found: dict[str, float] = {}
     for name, a, b in (("text to picture", text, image), ("picture to text", image, text)):
@@ -155,9 +151,6 @@ class Contrast(Network):
     """Pooled features as they are; what is learned is the scale of their similarities.
 
     Its logits are none: `parts` has the features, of unit length.
-
-    Args:
-        scale: of the similarities, at first.
     """
 
     def __init__(self, config: NetworkConfig, scale: float) -> None:
@@ -304,9 +297,7 @@ def align_projections(
 ) -> Alignment:
     """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
 
-    Args:
-        fitted: which pairs (N,) give the scales of the features.
-        width: D of the space.
+    The `fitted` pairs (N,) give the scales of the features; `width` is D of the space.
     """
     model = ContrastiveProjections(ProjectionConfig(*_widths(source.encoder.info), width))
     known = pairs.features.take(fitted.nonzero()[:, 0])

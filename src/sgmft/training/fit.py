@@ -115,10 +115,9 @@ def fit_network(
 def train_with_validation(
     task: TrainingTask, held_out: Sequence[int], **run: Unpack[RunOptions]
 ) -> FitResult:
-    """Train on the posts that are not held out; those that are select the epoch.
+    """Train on the posts that are not held out; those that are (positions) select the epoch.
 
-    Args:
-        held_out: positions of the validation posts; with none, all epochs are trained on all posts.
+    With none held out, all epochs are trained on all posts.
 
     Raises:
         SgmftError: the training has diverged.

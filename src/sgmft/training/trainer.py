@@ -4,6 +4,7 @@
 whole or not there at all.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -168,7 +169,7 @@ def train(
     best: dict[str, Tensor] | None = None
     initial_loss = math.inf
     if objective.selects_initial and validation is not None:
-        best = _copy_state(model)
+        best = copy.deepcopy(model.state_dict())
         initial_loss = objective.validate(model, validation, accelerator.device).loss
     identity = identity_of(model, (data, validation), config) if checkpoint else ""
     if checkpoint and (
@@ -196,7 +197,7 @@ def train(
         if validation is not None:
             val_figures = objective.validate(model, validation, accelerator.device)
             if val_figures.loss < min([initial_loss, *(line.val_loss for line in history)]):
-                best = _copy_state(model)
+                best = copy.deepcopy(model.state_dict())
         history.append(Epoch(len(history) + 1, config.epochs, *figures, *val_figures, *guidance))
         accelerator.log(history[-1]._asdict(), step=len(history))
         if checkpoint:
@@ -327,17 +328,8 @@ def _criterion(
     return BatchCrossEntropy(weights, config.label_smoothing)
 
 
-def _copy_state(model: Network) -> dict[str, Tensor]:
-    return {name: x.detach().clone() for name, x in model.state_dict().items()}
-
-
 def identity_of(model: Network, parts: Iterable[LabelledData | None], config: TrainConfig) -> str:
-    """Digest of everything that decides a run, so that only the same run is continued.
-
-    Args:
-        model: before training.
-        parts: posts to train on, and those held out, if there are any.
-    """
+    """Digest of all that decides a run of a new model, so that only the same run is continued."""
     digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
     for part in parts:
         if part is not None:
@@ -359,8 +351,6 @@ def save_training_state(
     """Write one file with weights, optimiser state, best weights so far, random states, progress.
 
     Args:
-        folder: created if need be.
-        best: weights of the best epoch so far, if one is tracked.
         random: the random state of each process (P, S).
         progress: what JSON can hold: epoch, history and the run's identity.
 

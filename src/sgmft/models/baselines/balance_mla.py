@@ -42,12 +42,8 @@ def branch_coefficients(
 
     rho, the batch's summed probability of the right class in one branch over that in the other, is
     above 1 for the dominant branch, which gets 1 - tanh(modulation * rho). The other gets 1, and
-    both do where they are equal (OGM-GE, Peng et al. 2022, equation 10, without its noise).
-
-    Args:
-        text_logits, image_logits: of the branches alone (B, K).
-        labels: (B,).
-        modulation: alpha in OGM-GE.
+    both do where they are equal (OGM-GE, Peng et al. 2022, equation 10, without its noise; its
+    alpha is `modulation`). Logits (B, K) are those of the branches alone.
     """
     confidence = torch.stack(
         [x.softmax(-1).gather(1, labels[:, None]).sum() for x in (text_logits, image_logits)]

@@ -63,12 +63,8 @@ def vocabulary(words: Vectors | None) -> Tensor:
 class WordEmbeddings(nn.Module):
     """Word features to learned embeddings.
 
-    Words outside the vocabulary share one, <unk>. No training post has such a word, so that it
-    stays what it starts as, zero: a word that no training post has counts for nothing.
-
-    Args:
-        size: V, words of the vocabulary.
-        width: E.
+    Words outside the vocabulary of `size` V share one, <unk>. No training post has such a word, so
+    that it stays what it starts as, zero: a word that no training post has counts for nothing.
     """
 
     vocabulary: Tensor
@@ -119,11 +115,7 @@ class WordInput(nn.Module):
         self.null = nn.Parameter(torch.randn(pooled_width) * pooled_width**-0.5)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The texts of B posts, (B, D).
-
-        Raises:
-            SgmftError: the batch holds pooled features only.
-        """
+        """The texts of B posts, (B, D); SgmftError where the batch holds pooled features only."""
         if batch.text_tokens is None or batch.text_mask is None:
             raise SgmftError(
                 "This model learns word embeddings, and these features hold no words: encode the "

@@ -31,8 +31,6 @@ PROMPTS = (  # a label is any text in any language: a kind of place, or somethin
 
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 
-MODALITIES = 2  # text and image
-
 
 @dataclass(frozen=True)
 class ZeroShotConfig(NetworkConfig):
@@ -43,9 +41,6 @@ class ZeroShotConfig(NetworkConfig):
             probabilities are: by 20, a cosine 0.1 above another one's is 7 times as probable. The
             100 that CLIP models are trained with suits images against captions, whose cosines
             lie closer together than those of two texts.
-
-    Raises:
-        SgmftError: scale_factor is not positive.
     """
 
     scale_factor: float = 20.0
@@ -105,9 +100,6 @@ class DescribedConfig(NetworkConfig):
         top: how many of the most probable classes make an image's vector (ConSE's T).
         scale_factor: on the sum of both modalities' standardised cosines, before the softmax; it
             changes no label, only how sure the probabilities are.
-
-    Raises:
-        SgmftError: a whole number that is too small, or scale_factor is not positive.
     """
 
     heads: int = 0
@@ -144,7 +136,7 @@ class Described(ClosedFormNetwork):
     bias: Tensor  # (G, C)
     reference: Tensor  # (2, K) mean and variance of the reference's cosines
     count: Tensor  # (2,) posts adapted to that have a text, an image
-    total: Tensor  # (2, K) sums of their cosines
+    total: Tensor  # (2, K) sums of their cosines, of texts and of images
     squares: Tensor  # (2, K) sums of their squares
 
     def __init__(self, config: DescribedConfig) -> None:
@@ -156,9 +148,9 @@ class Described(ClosedFormNetwork):
             "weight": (G, C, config.image_width // max(1, G)),
             "bias": (G, C),
             "reference": (2, K),
-            "count": (MODALITIES,),
-            "total": (MODALITIES, K),
-            "squares": (MODALITIES, K),
+            "count": (2,),
+            "total": (2, K),
+            "squares": (2, K),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))

@@ -4,6 +4,7 @@ A head that was trained on frozen features first keeps the encoder from being be
 (Kumar et al. 2022, arXiv 2202.10054).
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -286,7 +287,7 @@ def fine_tune(
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, task.info, towers.tokenize)
     labels = task.data.labels
     data, validation = hold_out(raw, labels, mask_of(held_out, len(labels)))
-    before = {name: x.clone() for name, x in model.state_dict().items()}
+    before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
     history = train(model, data, validation, config, **in_subfolder(run, "both"))
     selected = selected_epoch(history, config.patience)
