@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,3 +35,10 @@ def clip_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
         text = "" if i in (0, 9, 27) else TEXTS[label][: 3 + i % 5] + "的" * (i % 7)
         posts.append(Post(text, files, id=str(i), label=label))
     return posts
+
+
+def write_table(path: Path, posts: list[Post]) -> Path:
+    """Their table in JSON Lines."""
+    rows = [{"text": p.text, "images": [*map(str, p.images)], "label": p.label} for p in posts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -48,6 +50,22 @@ def equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
 
 def history_text(history: list[Epoch]) -> str:
     return repr([tuple(epoch) for epoch in history])  # NaN equals NaN as a word
+
+
+class StopHereError(Exception):
+    """What interrupts a training."""
+
+
+def stop_after(*epochs: int) -> Callable[[Epoch], None]:
+    """Interrupts trainings after these epochs, counted over all of them."""
+    told: list[Epoch] = []
+
+    def stop(epoch: Epoch) -> None:
+        told.append(epoch)
+        if len(told) in epochs:
+            raise StopHereError
+
+    return stop
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from sgmft.jobs.align import align_encoder
 from sgmft.models.base import NetworkConfig
 from sgmft.training.align import Contrast, Pairs, find_pairs, info_nce, recall
 from sgmft.training.finetune.settings import Tuning
+from small_networks import StopHereError, stop_after
 from synthetic_features import make_features
 
 WORDS = ["red", "green", "blue"]
@@ -86,16 +87,9 @@ def test_an_aligned_encoder_trains_and_is_saved_by_name(pairs, source, tmp_path)
 
 
 def test_stopped_and_continued_is_the_same(pairs, source, tmp_path):
-    class StopHereError(Exception):
-        pass
-
-    def stop(epoch: Any) -> None:
-        if epoch.epoch == 3:
-            raise StopHereError
-
     whole = align_encoder(pairs, tmp_path / "whole", source(), width=6)
     with pytest.raises(StopHereError):
-        align_encoder(pairs, tmp_path / "some", source(), width=6, on_epoch=stop)
+        align_encoder(pairs, tmp_path / "some", source(), width=6, on_epoch=stop_after(3))
     assert (tmp_path / "some" / "checkpoint").is_dir()
     some = align_encoder(pairs, tmp_path / "some", source(), width=6)
     assert repr(some) == repr(whole)

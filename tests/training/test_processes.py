@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
+from clip_posts import write_table
 from multiprocess_trainings import run as run_training
 from multiprocess_trainings import trainings
 from small_networks import equal_weights
@@ -155,10 +156,7 @@ def test_a_mistake_says_whose_it_is(tmp_path, words, told):
 @pytest.mark.slow
 def test_two_processes_fine_tune_as_one_does(run, clip, clip_posts, tmp_path):
     """With LoRA; there is no dropout, and pictures are shown as they are."""
-    path = tmp_path / "posts.jsonl"
-    fields = [(p.text, [*map(str, p.images)], p.label) for p in clip_posts]
-    rows = [dict(zip(("text", "images", "label"), row, strict=True)) for row in fields]
-    path.write_text("\n".join(map(json.dumps, rows)))
+    path = write_table(tmp_path / "posts.jsonl", clip_posts)
     words = (
         *("train", path, "--encoder", clip, "--preset", "tokens"),
         *("--set", "width=16", "--set", "heads=2", "--set", "epochs=2", "--set", "dropout=0"),

@@ -68,17 +68,12 @@ def test_a_side_that_every_post_lacks(view, lacking):
     assert predict_logits(model, make_features(5, seed=2).features).logits.isfinite().all()
 
 
-def test_two_classes():
-    model = make_network(replace(SMALL, classes=2))
-    history = train(model, make_features(20, classes=2), make_features(6, classes=2, seed=1), FAST)
-    assert history[-1].val_accuracy == 1
-
-
-@pytest.mark.parametrize("count", [3, 9])
-def test_one_post_per_class_and_a_last_batch_of_one(count):
-    model, data = make_network(), make_features(count)
-    history = train(model, data, None, replace(FAST, epochs=30))
+@pytest.mark.parametrize("count, classes", [(3, 3), (9, 3), (20, 2)])
+def test_one_post_per_class_a_last_batch_of_one_and_two_classes(count, classes):
+    model, data = make_network(replace(SMALL, classes=classes)), make_features(count, classes)
+    history = train(model, data, make_features(6, classes, 1), replace(FAST, epochs=30))
     assert history[-1].loss < history[0].loss
+    assert history[-1].val_accuracy == 1 or count < 20
     assert predict_logits(model, data.features).logits.isfinite().all()
 
 
@@ -113,7 +108,7 @@ def test_predictions_are_the_networks_in_the_order_of_the_posts(view):
     assert none.guidance.shape == (0, 2) and len(none.fused) == 0
 
 
-# --- the optimiser, and the epoch that is kept
+# --- the optimiser
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "none"])
@@ -123,20 +118,6 @@ def test_the_rate_falls_to_zero_over_all_steps_or_stays(steps, schedule):
     falling = [(1 + math.cos(math.pi * i / total)) / 2 for i in range(total)]
     share = falling if schedule == "cosine" else [1.0] * total
     assert [rates[0] for rates in steps] == pytest.approx([3e-3 * x for x in share])
-
-
-def test_early_stopping_keeps_the_best_epochs_weights():
-    model, held = make_network(), mislabelled(make_features(15, seed=1))
-    config = replace(FAST, epochs=60, patience=3, learning_rate=1e-2)
-    history = train(model, make_features(), held, config)
-    losses = [epoch.val_loss for epoch in history]
-    best = losses.index(min(losses))
-    assert len(history) == best + 1 + 3 < 60
-    logits = predict_logits(model, held.features).logits
-    assert float(cross_entropy(logits, held.labels)) == pytest.approx(min(losses), rel=1e-6)
-    accuracy = float((logits.argmax(-1) == held.labels).float().mean())
-    assert accuracy == pytest.approx(history[best].val_accuracy)
-    assert losses[-1] > min(losses) * 1.01
 
 
 def test_tracking_writes_tensorboard_files(tmp_path):

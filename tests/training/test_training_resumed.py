@@ -20,6 +20,7 @@ from sgmft.training.trainer import Epoch, load_training_state, train
 from small_networks import (
     FAST,
     SMALL,
+    StopHereError,
     equal_weights,
     history_text,
     make_network,
@@ -32,10 +33,6 @@ from synthetic_features import make_features
 FILE = "checkpoint.safetensors"
 STOPPED = replace(FAST, epochs=6, batch_size=10, learning_rate=1e-2, schedule="cosine")
 DROPPING = replace(SMALL, dropout=0.3)
-
-
-class StopHereError(Exception):
-    pass
 
 
 class Run(NamedTuple):

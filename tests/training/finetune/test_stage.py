@@ -12,12 +12,14 @@ from safetensors.numpy import load_file
 
 from clip_posts import clip as clip
 from clip_posts import clip_posts as clip_posts
+from clip_posts import write_table
 from sgmft import SemanticLocator
 from sgmft.cli.options import make_tuning
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.models.presets import TrainConfig
 from sgmft.training.finetune.settings import Tuning
+from small_networks import StopHereError, stop_after
 from tiny_clip import save_tiny_clip
 
 QUICK = Tuning(
@@ -87,25 +89,15 @@ def test_merged_is_the_same_as_unmerged(clip, clip_posts, tuned, tmp_path):
 
 
 def test_stopped_and_continued_is_the_same(clip, clip_posts, tmp_path):
-    class StopHereError(Exception):
-        pass
+    def fit(name: str, **more: Any) -> SemanticLocator:
+        ours = locator(clip, "tokens", replace(QUICK, epochs=3, patience=3))
+        return ours.fit(clip_posts, checkpoint=tmp_path / name, **more)
 
-    told = []
-
-    def stop(epoch: Any) -> None:
-        told.append(epoch)
-        if len(told) in (1, 5):  # in the first epoch of the head, and in the second of both
-            raise StopHereError
-
-    tuning = replace(QUICK, epochs=3, patience=3)
-    whole = locator(clip, "tokens", tuning)
-    whole.fit(clip_posts, checkpoint=tmp_path / "whole")
+    whole, stop = fit("whole"), stop_after(1, 5)  # of the head the first, of both the second
     for _ in range(2):
         with pytest.raises(StopHereError):
-            locator(clip, "tokens", tuning).fit(
-                clip_posts, checkpoint=tmp_path / "some", on_epoch=stop
-            )
-    some = locator(clip, "tokens", tuning).fit(clip_posts, checkpoint=tmp_path / "some")
+            fit("some", on_epoch=stop)
+    some = fit("some")
     assert repr(some.record["history"]) == repr(whole.record["history"])
     one, other = (load_file(tmp_path / x / MATRICES) for x in ("whole", "some"))
     assert all(np.array_equal(x, other[name]) for name, x in one.items())
@@ -119,6 +111,7 @@ def test_what_is_tuned_is_tuned_further(clip_posts, tuned, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(clip_posts), expected)
     low = load_encoder(str(tmp_path / "m" / "encoder"), dtype="bfloat16")
     assert low.info.fingerprint != loaded.encoder.info.fingerprint
+    assert low.info.shared_space
 
 
 def test_from_the_hub_with_all_its_files(clip_posts, tuned, monkeypatch):
@@ -157,6 +150,8 @@ def test_damage_is_named(tuned, tmp_path, name):
 
 
 def test_the_base_may_move_but_not_change(clip, clip_posts, tuned, tmp_path):
+    described = json.loads((tuned / "encoder" / "encoder.json").read_text())
+    assert described["base"]["name"] == clip
     moved = shutil.copytree(clip, tmp_path / "moved")
     expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
     there = SemanticLocator.from_pretrained(tuned, encoder=str(moved))
@@ -167,43 +162,26 @@ def test_the_base_may_move_but_not_change(clip, clip_posts, tuned, tmp_path):
         wrong.predict(clip_posts)
 
 
-def test_the_adapter_alone_is_an_encoder(clip, tuned):
-    encoder = load_encoder(str(tuned / "encoder"))
-    described = json.loads((tuned / "encoder" / "encoder.json").read_text())
-    assert described["base"]["name"] == clip
-    assert encoder.info.shared_space
-
-
 @pytest.mark.slow
 def test_on_the_command_line(run, clip, clip_posts, tmp_path):
-    import csv
-
-    with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["text", "images", "label"])
-        for post in clip_posts:
-            rows.writerow([post.text, "|".join(map(str, post.images)), post.label])
     quick = ("--set", "tune.epochs=1", "--tune-last", 1, "--allow-outside", "--features", "none")
-    table, model = tmp_path / "posts.csv", tmp_path / "m"
+    table, model = write_table(tmp_path / "posts.jsonl", clip_posts), tmp_path / "m"
     ended = run("train", table, "-o", model, "--encoder", clip, "--tune", "lora", *quick)
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr
     assert not (model / "checkpoint").exists()
     assert "fine-tuned" in (model / "README.md").read_text("utf-8")
-    ended = run("predict", model, table, "-o", tmp_path / "out.csv", *quick[-3:])
+    ended = run("predict", model, table, "-o", tmp_path / "out.jsonl", *quick[-3:])
     assert ended.returncode == 0, ended.stderr
-    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
-        assert {row["label"] for row in csv.DictReader(file)} <= {"Home", "School", "Work"}
+    rows = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert {row["label"] for row in rows} <= {"Home", "School", "Work"}
 
 
 # --- settings
 
 
-def test_nothing_is_tuned_by_default():
+def test_texts_become_values_and_nothing_is_tuned_by_default():
     assert make_tuning("head", None, False, {"epochs": "3"}) is None
-
-
-def test_texts_become_values():
     settings = {"tune.rank": "4", "tune.augment": "false", "tune.micro_batch": "2", "epochs": "9"}
     expected = Tuning("lora", rank=4, augment=False, micro_batch=2, last=3, merge=True)
     assert make_tuning("lora", 3, True, settings) == expected
