@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from sgmft.data.posts import Post
-from tiny_clip import save_tiny_clip
 
 TEXTS = {"Home": "在家里看书", "School": "学校里上课", "Work": "去公司开会 work"}
 COLOURS = {"Home": (200, 60, 60), "School": (60, 200, 60), "Work": (60, 60, 200)}
@@ -19,6 +18,8 @@ COLOURS = {"Home": (200, 60, 60), "School": (60, 200, 60), "Work": (60, 60, 200)
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Its folder."""
+    from tiny_clip import save_tiny_clip  # transformers take seconds: only who needs them waits
+
     return str(save_tiny_clip(tmp_path_factory.mktemp("clip") / "tiny", dropout=0.0))
 
 

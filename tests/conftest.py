@@ -26,6 +26,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first importe
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, as by nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ("clip_posts", "recording_encoder", "small_networks", "small_tables")
+
 SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
 WORDS = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss meeting office"}

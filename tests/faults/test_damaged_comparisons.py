@@ -7,8 +7,6 @@ from sgmft.data.source import Source
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare.catalogue import make_plan
 from sgmft.jobs.compare import compare_table
-from small_tables import rows as rows
-from small_tables import table as table
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

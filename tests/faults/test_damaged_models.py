@@ -18,8 +18,6 @@ from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.onnx.locator import MANIFEST, Manifest
 from sgmft.utils.checksums import checksum_matches, file_digests, with_checksum
 from small_tables import file_names
-from small_tables import rows as rows
-from small_tables import table as table
 
 FILES = ("config.json", "model.safetensors", "held_out.safetensors")
 

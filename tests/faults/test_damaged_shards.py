@@ -10,8 +10,6 @@ import pytest
 
 from faults import shards_of
 from recording_encoder import RecordingEncoder, equal_features
-from recording_encoder import files as files
-from recording_encoder import posts as posts
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encode import encode_posts
 from sgmft.features.store import FeatureStore

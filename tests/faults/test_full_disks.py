@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from faults import COMPARE, comparison_of, fill, model_of, mounted, shards_of
-from small_tables import rows as rows
-from small_tables import table as table
 
 pytestmark = pytest.mark.usefixtures("tiny")
 EPOCHS = ("--preset", "elements", "--set", "epochs=3", "--set", "width=16", "--set", "heads=2")

@@ -10,8 +10,6 @@ import pytest
 from faults import COMPARE
 from sgmft.utils.signals import Stopped, stoppable
 from small_tables import file_names
-from small_tables import rows as rows
-from small_tables import table as table
 from tiny_encoder import TinyEncoder
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

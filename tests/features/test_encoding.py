@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from recording_encoder import IMAGE, SIZE, TEXT, WORD, RecordingEncoder, by_id, equal_features
-from recording_encoder import files as files
-from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import decode_image
 from sgmft.data.preprocessing.ngrams import hash_ngrams

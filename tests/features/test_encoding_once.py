@@ -8,8 +8,6 @@ import pytest
 
 from image_files import encoded, plain
 from recording_encoder import RecordingEncoder, by_id, equal_features
-from recording_encoder import files as files
-from recording_encoder import posts as posts
 from sgmft.data.posts import Post
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.features.encode import encode_posts

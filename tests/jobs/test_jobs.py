@@ -26,8 +26,6 @@ from sgmft.jobs.train import train_table
 from sgmft.locator.locator import SemanticLocator
 from small_posts import LABELS
 from small_tables import file_names, read_rows, write_rows
-from small_tables import rows as rows
-from small_tables import table as table
 
 ADDED = ["label", "probability", "p_Home", "p_School", "p_Work", "error"]
 SUFFIXES = ["csv", "jsonl", "parquet"]

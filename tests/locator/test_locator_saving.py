@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clip_posts import clip_posts as clip_posts
 from sgmft import Abstention, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.locator.loading import check_model, load_predictor

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import normalize
 
-from clip_posts import clip as clip
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError

@@ -12,8 +12,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from clip_posts import clip as clip
-from clip_posts import clip_posts as clip_posts
 from clip_posts import write_table
 from multiprocess_trainings import run as run_training
 from multiprocess_trainings import trainings

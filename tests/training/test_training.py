@@ -24,7 +24,6 @@ from small_networks import (
     mislabelled,
     weights_of,
 )
-from small_networks import steps as steps
 from synthetic_features import INFO, NearestMean, make_features
 
 WIDTHS = NetworkConfig(3, 12, 10)

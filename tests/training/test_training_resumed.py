@@ -27,7 +27,6 @@ from small_networks import (
     mislabelled,
     weights_of,
 )
-from small_networks import steps as steps
 from synthetic_features import make_features
 
 FILE = "checkpoint.safetensors"

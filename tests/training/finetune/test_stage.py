@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from clip_posts import clip as clip
-from clip_posts import clip_posts as clip_posts
 from clip_posts import write_table
 from sgmft import SemanticLocator
 from sgmft.cli.options import make_tuning

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from clip_posts import clip as clip
-from clip_posts import clip_posts as clip_posts
 from image_files import scene
 from sgmft.features.batch import Batch
 from sgmft.features.encode import EncodedPosts, encode_all
