@@ -200,16 +200,12 @@ def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
     picture.load()
     small = _to_rgb(picture, size)
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.
-    turn = _turn(picture)
+    turn = None
+    with suppress(Exception):  # damaged metadata must not cost a good picture
+        turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is not None:
         small = small.transpose(turn)
     return np.array(small, dtype=np.uint8)
-
-
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    with suppress(Exception):  # damaged metadata must not cost a good picture
-        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    return None
 
 
 def _to_rgb(picture: Image.Image, size: int) -> Image.Image:

@@ -17,7 +17,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.images import IMAGES
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.utils.files import write_whole
+from sgmft.utils.files import write_whole, writing
 
 CONTROL = "label"  # the choice control of the tasks, and so the column in an export of them
 _LOCAL_FILES, _UPLOAD = "/data/local-files/?d=", "/data/upload/"
@@ -109,7 +109,12 @@ def write_tasks(
     for i, post in enumerate(posts):
         task: dict[str, Any] = {"data": _data(post, folder, several)}
         if predictions and (predicted := predictions[i]) is not None:
-            task["predictions"] = [_prediction(*predicted, shown, model_version)]
+            label, score = predicted
+            choice = {"type": "choices", "value": {"choices": [label]}}
+            choice |= {"from_name": CONTROL, "to_name": shown}
+            task["predictions"] = [
+                {"model_version": model_version, "score": score, "result": [choice]}
+            ]
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
@@ -122,12 +127,10 @@ def write_tasks(
         )
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(config, _config(posts, labels, several, shown).encode())
         write_whole(path, replace_surrogates(text).encode())
-    except OSError as error:
-        raise SgmftError(f"{path} cannot be written: {error.strerror or error}.") from error
     return config
 
 
@@ -227,16 +230,6 @@ def _relative(post: Post, image: Path, folder: Path) -> str:
             f"the table's folder: copy it there, or write a table with -o suggestions.csv."
         )
     return replace_surrogates(Path(path).as_posix())
-
-
-def _prediction(label: str, probability: float, shown: str, model: str) -> dict[str, Any]:
-    choice = {
-        "from_name": CONTROL,
-        "to_name": shown,
-        "type": "choices",
-        "value": {"choices": [label]},
-    }
-    return {"model_version": model, "score": probability, "result": [choice]}
 
 
 def _config(posts: Sequence[Post], labels: Sequence[str], several: bool, shown: str) -> str:

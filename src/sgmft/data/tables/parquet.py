@@ -66,8 +66,7 @@ class ParquetWriter:
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:
-        self._path = path
-        self._columns = columns
+        self._path, self._columns = path, columns
         self._waiting: list[Sequence[Any]] = []
         self._types: list[Any] = []
         self._seen = ColumnTypes()
@@ -136,7 +135,8 @@ class ColumnTypes:
     def update(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Widen the types so that they hold these values too."""
         for name, values in columns.items():
-            if any(map(_is_big, values)):
+            members = (x for value in values for x in _members(value))
+            if any(isinstance(x, int) and abs(x) > _MAX_EXACT for x in members):
                 self._big.add(name)
             self._widen(name, _infer(values))
 
@@ -267,10 +267,6 @@ def _plain_type(kind: Any) -> Any:
 
 def _is_double(kind: Any) -> bool:
     return bool(pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind))
-
-
-def _is_big(value: Any) -> bool:
-    return any(isinstance(v, int) and abs(v) > _MAX_EXACT for v in _members(value))
 
 
 def _to_text(value: Any) -> str:
