@@ -47,9 +47,6 @@ def compare_table(
 
     Returns:
         The rows that could not be used, the tables of results, and the report's path.
-
-    Raises:
-        SgmftError: the table cannot be used, or `output` holds something else.
     """
     folder = Path(output).absolute()
     _refuse_other_folders(folder)

@@ -68,10 +68,6 @@ def encode_table(
 
     Returns:
         The posts read and those that could not be encoded, and the store's folder.
-
-    Raises:
-        SgmftError: a table cannot be read, or there is no folder for the store; with
-            `source.strict`, for the first post that cannot be encoded.
     """
     if handle.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")

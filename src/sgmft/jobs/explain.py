@@ -38,10 +38,6 @@ def explain_table(
     Returns:
         The posts read and those that could not be used, a sentence for each explanation, and one
         more where the table has more posts.
-
-    Raises:
-        SgmftError: the table cannot be read or has no such row, no post can be explained, the model
-            has no such label, or `output` is the table, cannot be written or ends otherwise.
     """
     path = Path(output)
     if path.suffix.lower() not in (".html", ".json"):

@@ -18,12 +18,13 @@ from sgmft.jobs.cluster.pieces import (
     Engine,
     Piece,
     PieceTask,
+    Shards,
     Work,
     add_up,
+    input_types,
     run_here,
     single_tables,
 )
-from sgmft.jobs.cluster.shards import Shards, input_types
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.prediction import Prediction, Predictor, SupportsPredictions

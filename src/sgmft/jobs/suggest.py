@@ -227,10 +227,6 @@ def suggest_table(
         labels: choices for the annotators, in the order shown; the model's and those found in the
             tables come after them.
         labelled: tables with posts that are labelled already, such as an export of earlier tasks.
-
-    Raises:
-        SgmftError: a table cannot be read, nothing is left to suggest, or there are no labels to
-            choose among; with `source.strict`, for the first bad row.
     """
     for table in (source, *labelled):
         table.refuse_overwriting(output)

@@ -25,10 +25,7 @@ def train_table(
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
     With several processes (`utils.distributed`) all of them call this, and the main one writes.
-
-    Raises:
-        SgmftError: the table cannot be read, has fewer than two labels, or `output` holds
-            something else than a model.
+    SgmftError where the table has fewer than two labels, or `output` holds something else.
     """
     folder = Path(output)
     check_output(folder, not distributed.is_main() or _holds_model(folder), "model")

@@ -146,12 +146,8 @@ def _known_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]:
     """Read a saved model's config.json; return it and the weights' file, whose digest is checked.
 
-    Args:
-        model_id: a folder or a hub repository.
-        hub: revision, token, cache_dir, ... for a repository.
-
-    Raises:
-        SgmftError: it is no sgmft model, is damaged, or was written by a newer sgmft.
+    `hub` are revision, token, cache_dir, ... for a repository. SgmftError where it is no model of
+    sgmft, is damaged, or was written by a newer sgmft.
     """
     config_file, weights_file = (model_file(model_id, name, hub) for name in (CONFIG, WEIGHTS))
     try:

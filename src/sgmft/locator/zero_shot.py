@@ -40,11 +40,9 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
 def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Described:
     """Return the network that knows labels by their descriptions alone.
 
-    These are texts that a post of a label could contain, or that describe it, by label, at least
-    two in the order of the probabilities; they become the encoder's text features.
-
-    Raises:
-        SgmftError: fewer than two labels, or one without words to describe it.
+    These are texts that a post of a label could contain, or that describe it, by label, in the
+    order of the probabilities; they become the encoder's text features. SgmftError for fewer than
+    two labels, or one without words to describe it.
     """
     if len(descriptions) < 2:
         raise SgmftError(

@@ -1,8 +1,18 @@
-"""A job on tables as pieces that can be done anywhere, in any order, and more than once."""
+"""A job on tables as pieces that can be done anywhere, in any order, and more than once.
 
+Its result may be a folder of Parquet shards, one for each piece. Shard
+`part-00002-000017-<digest>.parquet` has the rows of piece 17 of table 2, so that names in order are
+the input's rows in order. The digest is that of its bytes, so damage is seen; its footer names the
+job that wrote it and has the summary of its rows. A shard is written under a temporary name and
+then renamed, so one that is there is whole. `_job.json` describes the job; names that begin with
+"_" or "." are passed over by what reads folders of Parquet.
+"""
+
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +20,19 @@ from typing import Any, NamedTuple
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables.formats import list_tables
+from sgmft.data.tables import open_table
+from sgmft.data.tables.cells import to_plain
+from sgmft.data.tables.formats import find_format, list_tables
 from sgmft.errors import SgmftError
+from sgmft.utils.checksums import digest_of, short_digest
+from sgmft.utils.files import leftovers, read_json, set_aside, write_whole, writing
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
 PieceId = tuple[int, int]  # index of the table in the job, index of the piece in the table
+JOB, DONE = "_job.json", "_done.json"
+READ_ROWS = 4096  # whose types are looked at together
+_NAME = re.compile(r"part-(\d{5,})-(\d{6,})-([0-9a-f]{16})\.parquet")
+_MARK = b"sgmft"  # key of the footer's metadata
 
 
 class Piece(NamedTuple):
@@ -89,3 +107,139 @@ def single_tables(source: Source) -> list[Source]:
             "Standard input can be read once only, and so not in pieces: save it as a file."
         )
     return [replace(source, table=str(Path(x).absolute())) for x in list_tables(source.table)]
+
+
+class Shards:
+    """The folder of one job, which decides every row: a sink, of columns of these Arrow types."""
+
+    def __init__(
+        self, folder: str | Path, job: Mapping[str, Any], types: Mapping[str, Any]
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self._job = json.loads(json.dumps(job))
+        self._digest = digest_of(self._job)
+        self._types = types
+
+    def begin(self) -> None:
+        """Make the folder, or continue in it.
+
+        SgmftError where it cannot be written, or holds another job's shards or other files.
+        """
+        described = self.folder / JOB
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if described.is_file():
+                self._compare(read_json(described))
+                for left in leftovers(self.folder):
+                    left.unlink(missing_ok=True)
+                return
+            if any(not file.name.startswith(".") for file in self.folder.iterdir()):
+                raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
+            text = json.dumps(self._job, ensure_ascii=False, indent=2)
+            write_whole(described, text.encode())
+
+    def _compare(self, earlier: Any) -> None:
+        if not isinstance(earlier, dict):
+            raise SgmftError(
+                f"{self.folder / JOB} is damaged, so that nothing shows which job the shards "
+                "beside it are of: choose a new folder."
+            )
+        names = dict.fromkeys([*self._job, *earlier])
+        if changed := [name for name in names if earlier.get(name) != self._job.get(name)]:
+            raise SgmftError(
+                f"{self.folder} holds another job's result, which differs in {', '.join(changed)}: "
+                "choose a new folder, or delete this one."
+            )
+
+    def finished(self) -> dict[PieceId, JobSummary]:
+        """Return the summary of each shard that is there; all their bytes are checked.
+
+        A damaged shard is named in a warning and set aside, so that its piece is done again. Of two
+        of one piece, which it has when a worker that seemed lost was not, one is removed.
+        """
+        found: dict[PieceId, JobSummary] = {}
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            match = _NAME.fullmatch(path.name)
+            summary = _read_summary(path, self._digest, match[3]) if match else None
+            if match is None or summary is None:
+                aside = path.with_name(f"_damaged-{path.name}")
+                set_aside(path, aside, "shard", "it is written again")
+                continue
+            piece = int(match[1]), int(match[2])
+            if piece in found:
+                path.unlink()
+            found.setdefault(piece, summary)
+        return found
+
+    def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
+        """Write the shard of one piece; SgmftError where the disk is full or read-only."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from sgmft.data.tables.parquet import to_arrow
+
+        mark = json.dumps({"job": self._digest, **asdict(summary)}, ensure_ascii=False)
+        arrays = [
+            to_arrow([to_plain(row.get(name)) for row in rows], kind)
+            for name, kind in self._types.items()
+        ]
+        schema = pa.schema(list(self._types.items()), {_MARK: mark.encode()})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(arrays, schema=schema), sink)
+        data = sink.getvalue()
+        path = self.folder / f"part-{piece[0]:05d}-{piece[1]:06d}-{short_digest(data)}.parquet"
+        with writing(path):
+            write_whole(path, data)
+
+    def end(self, posts: int) -> JobSummary:
+        """Check that all is whole and mark the job as done; return the summary of all rows.
+
+        SgmftError where of the `posts` that were written so far some are damaged or gone.
+        """
+        total = sum(self.finished().values(), JobSummary())
+        if total.posts < posts:
+            raise SgmftError(
+                f"{self.folder}: of {posts} rows that were written only {total.posts} are whole: "
+                "run the same command again, which writes the others anew."
+            )
+        text = json.dumps(asdict(total), ensure_ascii=False, indent=2)
+        with writing(self.folder / DONE):
+            write_whole(self.folder / DONE, text.encode())
+        return total
+
+
+def _read_summary(path: Path, job: str, digest: str) -> JobSummary | None:
+    """Read the summary of a shard's rows; None if it is damaged or another job's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = path.read_bytes()
+        if short_digest(data) != digest:
+            return None
+        mark = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_MARK])
+        return JobSummary(**mark) if mark.pop("job") == job else None
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return None
+
+
+def input_types(tables: Sequence[str]) -> dict[str, Any]:
+    """Return the Arrow type of every column that any of the tables has.
+
+    Some formats declare them; tables of others are read through.
+    """
+    from sgmft.data.tables.parquet import ColumnTypes  # Arrow, which takes long to load
+
+    seen = ColumnTypes()
+    for table in tables:
+        table_format = find_format(table)
+        if table_format is not None and table_format.column_types is not None:
+            seen.join(table_format.column_types(Path(table)))
+            continue
+        raw = open_table(table)
+        seen.update({name: [] for name in raw.columns or ()})
+        rows = (row.values for row in raw.rows)
+        while part := list(islice(rows, READ_ROWS)):
+            names = dict.fromkeys(name for row in part for name in row)
+            seen.update({name: [to_plain(row.get(name)) for row in part] for name in names})
+    return seen.types

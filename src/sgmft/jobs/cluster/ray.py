@@ -33,13 +33,9 @@ class RayEngine:
     """An engine that does the pieces of a task on a Ray cluster.
 
     Args:
-        address: of the cluster, "auto" for the one this machine belongs to; None starts one on
-            this machine for the time of the job.
+        address: of the cluster, "auto" for the one this machine belongs to; None starts one here.
         workers: pieces that are done at a time; by default one for each processor.
         gpu: whether each worker is given a GPU.
-
-    Raises:
-        SgmftError: Ray is not installed, or there is no cluster at the address.
     """
 
     def __init__(
