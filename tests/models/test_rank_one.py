@@ -66,20 +66,28 @@ def test_within_rounding_of_the_exact_softmax(tau, width, spread, offset, size, 
     assert error.max() / x.abs().max() <= 1e-6 + rounding(t, v, tau)
 
 
+def half_ranges(t, v):
+    return [(x.amax(-1) - x.amin(-1)) / 2 for x in (t, v)]
+
+
 @quick
 @given(rho=st.floats(-3, 0.7).map(lambda x: 10**x), seed=st.integers(0, 10_000))
 def test_where_it_interpolates_the_error_is_below_1e_6(rho, seed):
     """Heavy tails and outliers included: the bound asks only for the ranges of t and v."""
     torch.manual_seed(seed)
     t, v, x = (torch.randn(2, 256) ** p for p in (1, 3, 1))
-    half = (t.amax(-1) - t.amin(-1)) / 2, (v.amax(-1) - v.amin(-1)) / 2
-    tau = torch.tensor(rho) / (half[0] * half[1]).max()
+    tau = torch.tensor(rho) / math.prod(half_ranges(t, v)).max()
     error = (rank_one_attention(t, v, x, tau).double() - exact(t, v, x, tau)).abs().max()
     assert error / x.abs().max() <= 1e-6
-    p = logits(t, v, tau).softmax(-1)
-    expected = torch.special.entr(p).sum(-1)
+    expected = torch.special.entr(logits(t, v, tau).softmax(-1)).sum(-1)
     error = (rank_one_entropy(t, v, tau).double() - expected).abs().max()
     assert error <= 1e-6 * math.log(256)
+
+
+def gradients(function, leaves, weight):
+    leaves = [a.clone().requires_grad_() for a in leaves]
+    out = function(*leaves)
+    return out.detach(), torch.autograd.grad((out * weight).sum(), leaves)
 
 
 DRAWN = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
@@ -101,14 +109,12 @@ DRAWN = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
 def test_constant_queries_and_keys(t, v):
     """Values and gradients stay those of the exact form where the interval has no width."""
     torch.manual_seed(0)
-    x, weight = torch.randn(2, 64), torch.randn(2, 64)
-    leaves = [a.clone().requires_grad_() for a in (t, v, x)]
-    out = rank_one_attention(*leaves, torch.tensor(1.0))
-    found = torch.autograd.grad((out * weight).sum(), leaves)
-    doubles = [a.double().requires_grad_() for a in (t, v, x)]
-    expected = torch.autograd.grad((exact(*doubles, 1.0) * weight).sum(), doubles)
-    torch.testing.assert_close(out.double(), exact(t, v, x, 1.0), rtol=0, atol=2e-6)
-    for a, b in zip(found, expected, strict=True):
+    leaves = t, v, torch.randn(2, 64), torch.tensor(1.0)
+    weight = torch.randn(2, 64)
+    out, found = gradients(rank_one_attention, leaves, weight)
+    value, expected = gradients(exact, [a.double() for a in leaves], weight)
+    torch.testing.assert_close(out.double(), value, rtol=0, atol=2e-6)
+    for a, b in zip(found[:3], expected, strict=False):
         scale = float(b.abs().max())
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5 * scale + 1e-6)
 
@@ -123,30 +129,19 @@ def test_one_post_with_constant_features_among_others():
     assert t.grad.abs().max() < 10
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rho", [0.01, 0.1, 1.0, 5.0])
-def test_gradients_agree_with_the_exact_form(rho):
-    t, v, x = inputs(256, (1.0, 1.0), (0.2, -0.1))
-    half = (t.amax(-1) - t.amin(-1)) / 2, (v.amax(-1) - v.amin(-1)) / 2
-    tau = rho / (half[0] * half[1]).max()
+def test_gradients_agree_with_the_exact_form(rho, dtype):
+    t, v, x = (a.to(dtype) for a in inputs(256, (1.0, 1.0), (0.2, -0.1)))
+    leaves = t, v, x, rho / math.prod(half_ranges(t, v)).max()
     assert nodes_needed(rho) < 256 // 2  # it does interpolate
     weight = torch.randn(2, 256)
-    leaves = [a.clone().requires_grad_() for a in (t, v, x, tau)]
-    found = torch.autograd.grad((rank_one_attention(*leaves) * weight).sum(), leaves)
-    doubles = [a.double().requires_grad_() for a in (t, v, x, tau)]
-    expected = torch.autograd.grad((exact(*doubles) * weight).sum(), doubles)
+    _, found = gradients(rank_one_attention, leaves, weight)
+    _, expected = gradients(exact, [a.double() for a in leaves], weight)
     for name, a, b in zip(("queries", "keys", "values", "tau"), found, expected, strict=True):
         error = (a.double() - b).abs().max() / b.abs().max()
-        assert error < (1e-4 if name == "tau" else 1e-5), (name, error)  # tau: one sum of all
-
-
-def test_gradients_in_double():
-    t, v, x = (a.double() for a in inputs(64, (0.3, 0.3), (0.0, 0.0), batch=1))
-    tau = torch.tensor(1.0, dtype=torch.float64)
-    leaves = [a.clone().requires_grad_() for a in (t, v, x, tau)]
-    found = torch.autograd.grad(rank_one_attention(*leaves).square().sum(), leaves)
-    expected = torch.autograd.grad(exact(*leaves).square().sum(), leaves)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-6 * float(b.abs().max()))
+        single = 1e-4 if name == "tau" else 1e-5  # tau: one sum of all
+        assert error < (single if dtype == torch.float32 else 1e-6), (name, error)
 
 
 def test_the_number_of_nodes_follows_the_range():
