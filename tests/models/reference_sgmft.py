@@ -21,10 +21,7 @@ def add(x, y):
 
 
 def dot(x, y):
-    total = 0.0
-    for a, b in zip(x, y, strict=True):
-        total += a * b
-    return total
+    return sum(a * b for a, b in zip(x, y, strict=True))
 
 
 def times(x, W, b=None):
@@ -35,6 +32,14 @@ def times(x, W, b=None):
         for j, weight in enumerate(row):
             out[j] += x[i] * weight
     return out
+
+
+def mix(weights, rows):
+    """The sum of rows, each times its weight."""
+    row = [0.0] * len(rows[0])
+    for weight, value in zip(weights, rows, strict=True):
+        row = [r + weight * a for r, a in zip(row, value, strict=True)]
+    return row
 
 
 def relu(x):
@@ -84,14 +89,7 @@ def column(x):
 
 def head(Q, K, V):
     """Equations 8 and 9."""
-    out = []
-    for q in Q:
-        weights = softmax([dot(q, k) / math.sqrt(len(k)) for k in K])
-        row = [0.0] * len(V[0])
-        for weight, value in zip(weights, V, strict=True):
-            row = [r + weight * a for r, a in zip(row, value, strict=True)]
-        out.append(row)
-    return out
+    return [mix(softmax([dot(q, k) / math.sqrt(len(k)) for k in K]), V) for q in Q]
 
 
 def cut(X, index, heads, element_width):
@@ -161,13 +159,7 @@ def interpolation_attention(w, text, image, p, heads, element_width):
 
 def interaction(queries, keys, values, tau):
     """Equation 14 on lists of rows; one-number rows in the elements view (n x 1 as printed)."""
-    out = []
-    for weights in element_probabilities(queries, keys, tau):
-        row = [0.0] * len(values[0])
-        for weight, value in zip(weights, values, strict=True):
-            row = [r + weight * a for r, a in zip(row, value, strict=True)]
-        out.append(row)
-    return out
+    return [mix(weights, values) for weights in element_probabilities(queries, keys, tau)]
 
 
 def feed_forward(w, X, inter=None):

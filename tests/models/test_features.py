@@ -10,7 +10,6 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.models.sgmft import SGMFT, SGMFTConfig
 
 DT, DW, DV, REGIONS = 4, 5, 3, 2
 INFO = EncoderInfo("x", "0" * 16, DT, DV, False, None, 8, "light", word_width=DW)
@@ -173,18 +172,3 @@ def test_moving_a_batch_keeps_every_field(posts):
     batch = Features.of(posts, INFO, tokens=True).batch(torch.tensor([0, 4]), ngrams=True)
     for before, after in zip(batch, batch.to(torch.device("cpu")), strict=True):
         assert before is after is None or torch.equal(before, after)
-
-
-@pytest.mark.parametrize("view", ["elements", "tokens"])
-def test_a_model_runs_on_every_batch(posts, view):
-    """A post's logits do not depend on the batch it was cut with."""
-    torch.manual_seed(0)
-    features = Features.of(posts, INFO, tokens=view == "tokens")
-    model = SGMFT(SGMFTConfig(3, DT, DV, word_width=DW, width=16, heads=2, view=view)).eval()
-    with torch.no_grad():
-        together = model(features.batch(torch.arange(5))).logits
-        for i in range(5):
-            alone = model(features.batch(torch.tensor([i]))).logits
-            torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
-    assert together.isfinite().all()
-    assert len({tuple(row) for row in together.tolist()}) == 5
