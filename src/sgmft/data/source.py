@@ -1,7 +1,7 @@
 """A table of posts and how to read it: the input of every job."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sgmft.data.posts import Post
@@ -22,13 +22,7 @@ class Source:
 
     def iter_posts(self) -> Iterator[Post]:
         """Read the posts one at a time."""
-        return iter_posts(
-            self.table,
-            columns=self.columns,
-            where=self.where,
-            allow_outside=self.allow_outside,
-            strict=self.strict,
-        )
+        return iter_posts(**{field.name: getattr(self, field.name) for field in fields(Source)})
 
     def read_posts(self) -> list[Post]:
         """Read all posts.
@@ -48,7 +42,6 @@ class Source:
         path = Path(output)
         if "-" in (str(output), str(self.table)) or not path.exists():
             return
-        if any(
-            part.exists() and path.samefile(part) for part in map(Path, list_tables(self.table))
-        ):
+        parts = map(Path, list_tables(self.table))
+        if any(part.exists() and path.samefile(part) for part in parts):
             raise SgmftError(f"{output} is the table that is read: give the output a new name.")

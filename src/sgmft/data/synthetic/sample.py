@@ -92,10 +92,9 @@ def write_sample(
     """
     if posts < 7:
         raise SgmftError(f"{posts} posts cannot cover the seven places; ask for at least 7.")
-    if not 0 <= noise <= 1:
-        raise SgmftError(f"noise is {noise}; give a number from 0 (clean) to 1.")
-    if not 0 <= several <= 1:
-        raise SgmftError(f"several is {several}; give a share from 0 to 1.")
+    for name, share in (("noise", noise), ("several", several)):
+        if not 0 <= share <= 1:
+            raise SgmftError(f"{name} is {share}; give a number from 0 to 1.")
     for name, value, least in (("seed", seed, 0), ("damaged", damaged, 0), ("users", users, 1)):
         if value < least:
             raise SgmftError(f"{name} is {value}; give {least} or more.")
