@@ -44,17 +44,12 @@ PROJECTIONS = TrainConfig(
 
 
 class Pairs(NamedTuple):
-    """N posts with both modalities.
-
-    Attributes:
-        posts, keys, features: of each, as in `EncodedPosts`.
-        number: (N,) the same for pairs that share a text or an image, directly or through others.
-    """
+    """N posts with both modalities, as in `EncodedPosts`."""
 
     posts: list[Post]
     keys: list[str]
     features: Features
-    number: Tensor
+    number: Tensor  # (N,) the same for pairs that share a text or image, also through others
 
     def held_out(self, seed: int) -> Tensor:
         """Which pairs (N,) are held out, at random; all of one number, or none of them.
@@ -266,19 +261,12 @@ class Retrieval(Objective):
 
 
 class Alignment(NamedTuple):
-    """An encoder that is to be adapted.
+    """An encoder that is to be adapted."""
 
-    Attributes:
-        model: gives embeddings of a batch in `parts`.
-        data: all pairs, as the model reads them.
-        config: how it is trained.
-        save: writes the encoder into a folder.
-    """
-
-    model: Network
-    data: BatchSource
+    model: Network  # gives embeddings of a batch in `parts`
+    data: BatchSource  # all pairs, as the model reads them
     config: TrainConfig
-    save: Callable[[Path], None]
+    save: Callable[[Path], None]  # writes the encoder into a folder
 
 
 def align_towers(source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> Alignment:

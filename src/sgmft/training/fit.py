@@ -80,17 +80,12 @@ class HeldOutLogits(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """A trained network, and the log of its training.
-
-    Attributes:
-        held_out: logits of posts that it had not learned from; there may be none.
-        selected: the epoch whose weights it has, or had before it was trained anew on all posts.
-    """
+    """A trained network, and the log of its training."""
 
     network: Network
     history: list[Epoch]
-    held_out: HeldOutLogits
-    selected: Epoch
+    held_out: HeldOutLogits  # of posts that it had not learned from; there may be none
+    selected: Epoch  # whose weights it has, or had before it was trained anew on all posts
 
 
 def fit_network(
@@ -198,19 +193,12 @@ def validation_metrics(selected: Epoch) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """N posts with features and labels.
-
-    Attributes:
-        encoded: the posts and their features.
-        names: the label of each.
-        labels: the K different labels, sorted.
-        skipped: why other posts were left out, and how many.
-    """
+    """N posts with features and labels."""
 
     encoded: EncodedPosts
-    names: list[str]
-    labels: list[str]
-    skipped: dict[str, int]
+    names: list[str]  # the label of each
+    labels: list[str]  # the K different ones, sorted
+    skipped: dict[str, int]  # number of other posts, by the reason why they were left out
 
     @property
     def classes(self) -> Tensor:
