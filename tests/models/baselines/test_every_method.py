@@ -181,6 +181,7 @@ def test_the_defaults_are_the_cards_and_a_note_tells_what_differs(name):
     config = method.config(7, 3 if method.encoder == "cnn" else 512, 1280)
     assert {key: getattr(config, key) for key in method.setting_kinds()} == defaults
     assert all(words in method.title + method.note for words in told)
+    assert (method.tuned == "") == (name == "zero-shot")
     transformers = ("mplug", "bridgetower", "balance-mla")
     assert method.tokens == (name in transformers or method.encoder == "cnn")
 
