@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sgmft.features.batch import Batch
 
@@ -22,11 +22,6 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal numbers in float64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def words_and_regions() -> tuple[Tensor, Tensor]:
-    """Words (2, 4, D) and regions (2, 5, D)."""
-    return normal(2, 4, D), normal(2, 5, D, seed=1)
 
 
 def random_batch(seed: int = 0) -> Batch:
@@ -56,11 +51,6 @@ def randomize(module: Any, seed: int = 0) -> Any:
         for name, b in module.named_buffers():
             b.copy_(torch.rand_like(b) + 0.5 if "deviation" in name else torch.randn_like(b))
     return module
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many weights it has."""
-    return sum(p.numel() for p in module.parameters())
 
 
 def assert_close(a: Tensor, b: Tensor) -> None:

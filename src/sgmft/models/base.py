@@ -201,6 +201,10 @@ class NetworkConfig:
                 raise SgmftError(f"{name} must be at least {self._minimum(name)}, not {value}.")
             if typing.get_origin(kind) is typing.Literal and value not in choices:
                 raise SgmftError(f"{name}={value!r} is not known: use {' or '.join(choices)}.")
+            if typing.get_origin(kind) is tuple:  # of whole numbers, a list in a saved config
+                object.__setattr__(self, name, tuple(value))
+                if min(value, default=1) < 1:
+                    raise SgmftError(f"{name} must be at least 1, not {list(value)}.")
             if name == "dropout" and not 0 <= value < 1:
                 raise SgmftError(f"dropout must be at least 0 and below 1, not {value}.")
 

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmft.errors import SgmftError
-
 
 def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> Any:
     """The shape of BridgeTower layers, as their constructors in `transformers` take it.
@@ -117,12 +115,6 @@ def asymmetric_layer(
     `memory_key_padding_mask`, which are True where there is no token. V is read only.
     """
     return nn.TransformerDecoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
-
-
-def check_widths(widths: Sequence[int]) -> None:
-    """Raise SgmftError unless all hidden widths of a classifier are at least 1."""
-    if min(widths, default=1) < 1:
-        raise SgmftError(f"classifier_widths must be at least 1, not {list(widths)}.")
 
 
 def classifier(

@@ -15,7 +15,7 @@ from sgmft.features.batch import Batch
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import BimodalNetwork, NetworkConfig, Output, Scale
 from sgmft.models.fusions import FUSIONS
-from sgmft.models.layers import check_widths, classifier
+from sgmft.models.layers import classifier
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.rank_one import rank_one_attention
@@ -73,12 +73,10 @@ class SGMFTConfig(NetworkConfig):
     max_images: int = 16
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
         if self.width == 0:
             D = shared_width(self.text_width, self.image_width, self.shared_space)
             object.__setattr__(self, "width", D)
         super().__post_init__()
-        check_widths(self.classifier_widths)
         for name in ("initial_temperature", "hidden_ratio"):
             self._require(name)
         if self.temperature != "learned":

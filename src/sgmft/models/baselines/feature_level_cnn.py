@@ -24,12 +24,9 @@ class TextCNNConfig(WordConfig):
     filters: int = 128
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "windows", tuple(self.windows))
         super().__post_init__()
-        if min(self.windows, default=0) < 1:
-            raise SgmftError(
-                f"windows must be one or more numbers of words, not {list(self.windows)}."
-            )
+        if not self.windows:
+            raise SgmftError("windows must be one or more numbers of words, not none.")
 
     @property
     def text_features(self) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordNetwork
-from sgmft.models.layers import check_widths, classifier
+from sgmft.models.layers import classifier
 from sgmft.models.method import Method
 
 
@@ -21,11 +21,6 @@ class WordAverageConfig(WordConfig):
     dropout: float = 0.1
     width: int = 256
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "classifier_widths", tuple(self.classifier_widths))
-        super().__post_init__()
-        check_widths(self.classifier_widths)
 
 
 class ProjectedMean(nn.Module):
