@@ -68,6 +68,7 @@ class TableJob:
         pictures: a zip of its pictures, if there are any.
 
     Attributes:
+        labels: of the model.
         stop: once it is set, the job ends with `JobStopped`.
     """
 
