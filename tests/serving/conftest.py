@@ -64,7 +64,12 @@ def start_server(model, *options):
             break
     else:
         raise RuntimeError("".join(server.log))
-    threading.Thread(target=lambda: server.log.extend(process.stderr), daemon=True).start()
+
+    def listen():
+        for line in process.stderr:
+            server.log.append(line)
+
+    threading.Thread(target=listen, daemon=True).start()
     return server
 
 
