@@ -34,8 +34,9 @@ class EncodeTask(PieceTask):
 
     def start(self) -> Work:
         """Load the encoder and open the store, where they are not."""
-        encoder, store = self.loaded or (None, None)
-        if encoder is None:
+        if self.loaded:
+            encoder, store = self.loaded
+        else:
             encoder = load_encoder(**self.settings)
             store = FeatureStore(self.folder, encoder.info, self.tokens)
 

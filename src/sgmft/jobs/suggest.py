@@ -64,7 +64,9 @@ def choose_posts(
     if not len(pool):
         return []
     open_posts = space[torch.from_numpy(pool)]
-    reached = _nearest(open_posts, space[torch.from_numpy(known)])  # (P,) similarity to a label
+    reached = torch.zeros(len(pool))  # (P,) similarity to the nearest post with a label
+    for part in space[torch.from_numpy(known)].split(POOL) if known.any() else ():
+        reached = torch.maximum(reached, (open_posts @ part.T).amax(1))
     weights = np.ones(len(pool)) if uncertainty is None else np.asarray(uncertainty)[pool]
     similarity = (open_posts @ open_posts.T).clamp_(min=0)  # (P, P)
     if uncertainty is not None:
@@ -117,14 +119,6 @@ def _space(features: Features) -> Tensor:
             scale.fit(x[has])
         modalities.append(torch.where(has[:, None], normalize(scale(x), dim=-1), 0.0).float())
     return normalize(torch.cat(modalities, -1), dim=-1)
-
-
-def _nearest(rows: Tensor, others: Tensor) -> Tensor:
-    """Return the cosine of each row (P, D) and the nearest of others (C, D), 0 without others."""
-    best = torch.zeros(len(rows))
-    for part in others.split(POOL) if len(others) else ():
-        best = torch.maximum(best, (rows @ part.T).amax(1))
-    return best
 
 
 def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -137,7 +137,17 @@ class HeldOutProbabilities:
         for i, row in enumerate(probabilities):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])
-            yield AbstentionDecision(chosen, seen, _reason(row, chosen, seen, rules))
+            reason = None
+            if seen is not None and rules.reject is not None and seen <= rules.reject:
+                reason = "seems to be of none of the labels"
+            elif chosen is not None and chosen.sum() > 1:
+                reason = "several labels are possible"
+            elif chosen is not None and not chosen.any():
+                reason = "no label is probable enough"
+            elif rules.min_probability is not None and row.max() < rules.min_probability:
+                least = rules.min_probability
+                reason = Message("no label has a probability of {least:g}", least=least)
+            yield AbstentionDecision(chosen, seen, reason)
 
     def save(self, folder: Path) -> None:
         """Write them into a model's folder; an empty set leaves no file there."""
@@ -175,21 +185,6 @@ def entropy(probabilities: Numbers) -> NDArray[np.float64]:
     logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
     sums: NDArray[np.float64] = -(wide * logs).sum(1)
     return sums
-
-
-def _reason(
-    probabilities: Numbers,
-    members: NDArray[np.bool_] | None,
-    typicality: float | None,
-    rules: Abstention,
-) -> str | None:
-    if typicality is not None and rules.reject is not None and typicality <= rules.reject:
-        return "seems to be of none of the labels"
-    if members is not None and members.sum() != 1:
-        return "several labels are possible" if members.any() else "no label is probable enough"
-    if rules.min_probability is not None and probabilities.max() < rules.min_probability:
-        return Message("no label has a probability of {least:g}", least=rules.min_probability)
-    return None
 
 
 def _normalized(probabilities: Numbers) -> NDArray[np.float64]:

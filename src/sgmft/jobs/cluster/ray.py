@@ -64,13 +64,22 @@ class RayEngine:
 
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised below
         clear_attempts(task.folder / ATTEMPTS)
+
+        def read(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            for table in batch["table"]:
+                try:
+                    for piece in task.pieces(int(table)):
+                        yield {"piece": _cell(piece)}
+                except SgmftError as error:  # a row like another, for Ray would hide it in its own
+                    yield {"piece": _cell(error)}
+
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # a block is a piece
         count = len(task.sources)
         tables = from_items([{"table": i} for i in range(count)], override_num_blocks=count)
         pieces = tables.map_batches(
-            _reader(task),
+            read,
             batch_size=1,
             num_cpus=0,
             compute=TaskPoolStrategy(size=1 + self.workers // 8),
@@ -95,18 +104,6 @@ class RayEngine:
                 f"The job stopped: {str(error).strip().splitlines()[0]} What is done is kept; the "
                 "same command continues."
             ) from error
-
-
-def _reader(task: PieceTask) -> Any:
-    def read(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for table in batch["table"]:
-            try:
-                for piece in task.pieces(int(table)):
-                    yield {"piece": _cell(piece)}
-            except SgmftError as error:  # a row like another, for Ray would hide it in its own
-                yield {"piece": _cell(error)}
-
-    return read
 
 
 class _Worker:

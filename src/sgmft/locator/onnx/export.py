@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,20 +222,9 @@ def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], ou
     no convolution, stay in float32.
     """
     from onnx import load
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter(batches)
-
-        def get_next(self) -> Mapping[str, NDArray[Any]] | None:
-            return next(self._batches, None)
-
+    reader = SimpleNamespace(get_next=partial(next, iter(batches), None))
     graph = load(path).graph
     channels = {weight.name: weight.dims[1:2] for weight in graph.initializer}
     first = [x.name for x in graph.node if x.op_type == "Conv" and channels[x.input[1]] == [3]]
@@ -245,7 +236,7 @@ def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], ou
             quantize_static(
                 path,
                 whole,
-                Reader(),
+                reader,
                 quant_format=QuantFormat.QDQ,
                 # With ReLU6, a convolution's range is that of what it clips to.
                 op_types_to_quantize=["Conv", "Clip", "Add"],
