@@ -53,22 +53,15 @@ def test_two_hundred_labels_from_fifty_posts_down_to_one(options):
         assert prediction.label_set is not None
 
 
-def test_of_two_labels_one_post_each_is_enough():
+def test_labels_of_one_post_are_learned_and_named():
     with pytest.warns(SgmftWarning, match="the label a, b: "):
         locator = SemanticLocator("tiny").fit(posts(["a", "b"]))
     assert np.isfinite(locator.predict_proba(posts(["a", "b"]))).all()
-
-
-def test_labels_of_several_posts_warn_of_nothing():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", SgmftWarning)
-        SemanticLocator("tiny", method="text-only").fit(posts(["a", "b"] * 3))
-
-
-def test_of_many_such_labels_ten_are_named():
     labels = [f"label {k:02d}" for k in range(13)]
     with pytest.warns(SgmftWarning, match=r"label 00, .*label 09 and 3 more: "):
         SemanticLocator("tiny", method="text-only").fit(posts([*labels, "other", "other"]))
+    with warnings.catch_warnings(action="error", category=SgmftWarning):
+        SemanticLocator("tiny", method="text-only").fit(posts(["a", "b"] * 3))
 
 
 def test_the_command_warns_in_one_line(run, tmp_path):

@@ -33,15 +33,12 @@ def table(pictures, tmp_path):
     return path
 
 
-def test_a_file_of_one_post(explain, tmp_path, table):
+def test_a_file_of_one_post_and_a_table_with_a_bad_row(explain, tmp_path, table):
     (tmp_path / "post.json").write_text('{"text": "boss meeting", "images": ["a.png"]}', "utf-8")
     code, errors = explain(tmp_path / "post.json", "-o", tmp_path / "new" / "why.html")
     assert code == 0 and "Work, " in errors and "Explanation: " in errors
     page = (tmp_path / "new" / "why.html").read_text("utf-8")
     assert ">boss</span>" in page and page.count("<section") == 1
-
-
-def test_a_table_with_a_bad_row(explain, tmp_path, table):
     code, errors = explain(table, "-o", tmp_path / "why.html")
     assert code == 0 and "1 of 3 rows could not be used" in errors
     page = (tmp_path / "why.html").read_text("utf-8")
@@ -65,14 +62,15 @@ def test_numbers_of_the_rows_that_were_asked_for(explain, tmp_path, table):
 
 
 def test_mistakes(explain, tmp_path, table):
-    for words, message in (
-        ((table, "-o", tmp_path / "why.txt"), "must end in .html"),
-        ((table, "-o", tmp_path / "w.html", "--row", 9), "has no row 9"),
-        ((table, "-o", tmp_path / "w.html", "--row", 2), "row 2 cannot be explained: there is no"),
-        ((table, "-o", tmp_path / "w.html", "--label", "Moon"), "no label 'Moon'"),
-        ((table, "-o", tmp_path / "w.html", "--strict"), "there is no file gone.png"),
-        ((table, "-o", tmp_path / "w.html", "--where", "id=no"), "has no rows with id=no"),
-    ):
-        code, errors = explain(*words)
+    for words, message in {
+        "why.txt": "must end in .html",
+        "w.html --row 9": "has no row 9",
+        "w.html --row 2": "row 2 cannot be explained: there is no",
+        "w.html --label Moon": "no label 'Moon'",
+        "w.html --strict": "there is no file gone.png",
+        "w.html --where id=no": "has no rows with id=no",
+    }.items():
+        name, *options = words.split()
+        code, errors = explain(table, "-o", tmp_path / name, *options)
         assert code == 2 and message in errors and len(errors.strip().splitlines()) <= 2, errors
         assert not (tmp_path / "w.html").exists()

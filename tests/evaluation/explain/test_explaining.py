@@ -89,18 +89,16 @@ def test_the_gate_is_the_texts_weight(default, small_model, pictures):
 
 def test_deleting_top_words_hurts_more_than_deleting_others(default):
     """On average over posts; benchmarks/faithfulness.py measures it on real ones."""
-    rng, top, other = np.random.default_rng(0), [], []
+    rng, drops = np.random.default_rng(0), []
     for telling in ("sofa bed", "exam desk", "boss office", "kitchen sofa", "office meeting"):
-        words = rng.permutation(
-            [*telling.split(), *["day7", "day9", "and", "then", "green", "tea"]]
-        )
+        words = rng.permutation(f"{telling} day7 day9 and then green tea".split())
         found = default.explain(Post(" ".join(words)))
-        k = LABELS.index(found.label)
         ranked = sorted(range(len(words)), key=lambda i: -found.words[i].contribution)
-        for chosen, drops in ((ranked[:2], top), (rng.permutation(len(words))[:2], other)):
-            left = Post(" ".join(w for i, w in enumerate(words) if i not in chosen))
-            drops.append(found.probability - default.predict_proba([left])[0][k])
-    assert np.mean(top) > np.mean(other) + 0.05
+        top, others = ranked[:2], rng.permutation(len(words))[:2]
+        posts = [Post(" ".join(np.delete(words, chosen))) for chosen in (top, others)]
+        probs = default.predict_proba(posts)[:, LABELS.index(found.label)]
+        drops.append(found.probability - probs)
+    assert np.mean(drops, axis=0)[0] > np.mean(drops, axis=0)[1] + 0.05
 
 
 def test_refusals(default, tiny):
