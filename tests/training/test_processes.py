@@ -1,21 +1,30 @@
-"""Trainings by several processes, started as a user starts them, against one process alone."""
+"""Trainings by several processes, started as a user starts them, against one process alone.
+
+It is also the script that torchrun starts: it writes what each process has of each training.
+"""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from clip_posts import write_table
-from multiprocess_trainings import run as run_training
-from multiprocess_trainings import trainings
-from small_networks import equal_weights
+from sgmft.models.base import Network
+from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
+from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig
+from sgmft.models.presets import TrainConfig
+from sgmft.training.trainer import train
+from sgmft.utils import distributed
+from small_networks import FAST, SMALL, equal_weights, make_network, mislabelled, weights_of
+from synthetic_features import make_features
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -33,12 +42,45 @@ def launched(*words: Any, **environment: str) -> subprocess.CompletedProcess[str
 
 # --- the same as one process
 
+WIDTHS = {"classes": 3, "text_width": 12, "image_width": 10}
+UNEVEN = 25  # posts in steps of 8: the last step has one, and so one of two processes has none
+
+
+def trainings() -> dict[str, tuple[Network, TrainConfig, bool]]:
+    """Networks with their settings, and whether held-out posts choose the epoch."""
+    weighted = replace(FAST, class_weights=True, label_smoothing=0.1, modality_dropout=0.3)
+    stopping = replace(FAST, epochs=30, patience=2, learning_rate=1e-2)
+    found: dict[str, tuple[Network, TrainConfig, bool]] = {
+        "class weights": (make_network(replace(SMALL, view="tokens")), weighted, False),
+        "early stopping": (make_network(), stopping, True),
+    }
+    torch.manual_seed(0)
+    contrast = UniSMMC(UniSMMCConfig(**WIDTHS, width=16, dropout=0.0, contrast=1.0))
+    found["contrast of posts"] = (contrast, FAST, False)
+    modulated = BalanceMLA(BalanceMLAConfig(**WIDTHS, width=16, heads=2))
+    found["dominant side"] = (modulated, FAST, False)
+    return found
+
+
+def run_training(name: str) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    """Weights and log of one of them."""
+    model, config, watched = trainings()[name]
+    data = make_features(UNEVEN)
+    model.prepare(
+        data.features.texts,
+        data.features.images,
+        *(x.flat() for x in (data.features.words, data.features.regions) if x is not None),
+    )
+    held = mislabelled(make_features(15, seed=1)) if watched else None
+    history = train(model, data, held, config, device="cpu")
+    return weights_of(model), [list(epoch) for epoch in history]
+
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
     """What each of two processes has of each training."""
     folder = tmp_path_factory.mktemp("together")
-    ended = launched(TESTS / "multiprocess_trainings.py", folder)
+    ended = launched(__file__, folder)
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -171,3 +213,10 @@ def test_two_processes_fine_tune_as_one_does(run, clip, clip_posts, tmp_path):
         assert one.keys() == two.keys()
         for key, x in one.items():
             torch.testing.assert_close(two[key], x, rtol=1e-3, atol=2e-5, msg=key)
+
+
+if __name__ == "__main__":
+    for name in trainings():
+        weights, history = run_training(name)
+        path = Path(sys.argv[1]) / f"{name} {distributed.rank()} of {distributed.world_size()}"
+        save_file(weights, path, {"history": json.dumps(history)})
