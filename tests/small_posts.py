@@ -15,12 +15,8 @@ UNUSABLE = [
 ]
 
 
-def parse_json(text):
+def saved_config(folder):
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")
 
-    return json.loads(text, parse_constant=refuse)
-
-
-def saved_config(folder):
-    return parse_json((folder / "config.json").read_text("utf-8"))["sgmft"]
+    return json.loads((folder / "config.json").read_text("utf-8"), parse_constant=refuse)["sgmft"]

@@ -54,26 +54,13 @@ def save_tiny_clip(
         weights: "safetensors", or "bin" for the pytorch_model.bin of the published repositories.
     """
     words = vocabulary()
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": len(words), "hidden_size": 32, "intermediate_size": 64, **layers}
+    text |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    image = {"image_size": image_size, "patch_size": patch_size, "hidden_size": 48, **layers}
     config = ChineseCLIPConfig(
-        text_config={
-            "vocab_size": len(words),
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 64,
-            "max_position_embeddings": 128,
-            "hidden_dropout_prob": dropout,
-            "attention_probs_dropout_prob": dropout,
-        },
-        vision_config={
-            "hidden_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 96,
-            "image_size": image_size,
-            "patch_size": patch_size,
-            "projection_dim": projection_dim,
-        },
+        text_config={**text, "max_position_embeddings": 128},
+        vision_config={**image, "intermediate_size": 96, "projection_dim": projection_dim},
         projection_dim=projection_dim,
     )
     generator = torch.Generator().manual_seed(seed)

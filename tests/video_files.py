@@ -39,8 +39,9 @@ def video(
     **options: str,
 ) -> bytes:
     """A video of these frames, ten a second, or shown at these tenths of a second."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=format, options=container_options(options)) as film:
+    buffer, own = io.BytesIO(), ("movflags", "live", "fflags")  # the container's, not the codec's
+    container = {name: options.pop(name) for name in own if name in options}
+    with av.open(buffer, "w", format=format, options=container) as film:
         stream = film.add_stream(codec or CODECS[format], rate=10, options=options)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
@@ -52,11 +53,6 @@ def video(
             film.mux(stream.encode(frame))
         film.mux(stream.encode())
     return buffer.getvalue()
-
-
-def container_options(options: dict[str, str]) -> dict[str, str]:
-    """Take those that are the container's out of a codec's options."""
-    return {name: options.pop(name) for name in ("movflags", "live", "fflags") if name in options}
 
 
 def sound() -> bytes:

@@ -7,21 +7,9 @@ list of token vectors; in the elements view it is a list of one vector, the pool
 
 import math
 
+from reference_loops import add, dot, softmax
+
 # --- pieces ---
-
-
-def softmax(x):
-    top = max(x)
-    powers = [math.exp(a - top) for a in x]
-    return [a / sum(powers) for a in powers]
-
-
-def add(x, y):
-    return [a + b for a, b in zip(x, y, strict=True)]
-
-
-def dot(x, y):
-    return sum(a * b for a, b in zip(x, y, strict=True))
 
 
 def times(x, W, b=None):

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BridgeTowerTextConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
 
+from reference_loops import bridgetower_layer, transformer_block
 from sgmft.errors import SgmftError
 from sgmft.models.attention import AttentionHeads
 from sgmft.models.fusions import FUSIONS, SimilarityAwareFusion, SumFusion, pool
@@ -103,69 +104,28 @@ def test_an_unknown_name_lists_those_there_are_and_how_to_add_one(monkeypatch):
 # --- the others, one post and one head at a time, with matrix products only
 
 
-def attend(q, k, v):
-    """Softmax attention of each head, heads concatenated."""
-    width, heads = D // HEADS, []
-    for part in (slice(h * width, (h + 1) * width) for h in range(HEADS)):
-        powers = (q[:, part] @ k[:, part].T / math.sqrt(width)).exp()
-        heads.append(powers / powers.sum(1, keepdim=True) @ v[:, part])
-    return torch.cat(heads, 1)
-
-
-def linear(m, x):
-    return x @ m.weight.T + m.bias
-
-
-def norm(m, x):
-    x = x - x.mean(-1, keepdim=True)
-    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * m.weight + m.bias
-
-
-def gelu(x):
-    return x / 2 * (1 + torch.erf(x / math.sqrt(2)))
-
-
-def stacked_attention(m, x, y):
-    """`nn.MultiheadAttention`, whose projections of Q, K and V are one matrix."""
-    weights = zip((x, y, y), m.in_proj_weight.split(D), m.in_proj_bias.split(D), strict=True)
-    return linear(m.out_proj, attend(*(z @ weight.T + bias for z, weight, bias in weights)))
-
-
-def feed_forward(m, x):
-    return linear(m.linear2, gelu(linear(m.linear1, x)))
-
-
 def asymmetric(module, x, image):
-    for m in module.blocks:
-        x = norm(m.norm1, x + stacked_attention(m.self_attn, x, x))
-        x = norm(m.norm2, x + stacked_attention(m.multihead_attn, x, image))
-        x = norm(m.norm3, x + feed_forward(m, x))
+    w = module.state_dict()
+    for i in range(len(module.blocks)):
+        x = transformer_block(w, f"blocks.{i}", HEADS, x, image)
     return x.mean(0)
 
 
 def merged(module, text, image):
-    x = torch.cat([text + module.types[0], image + module.types[1]])
-    for m in module.layers:
-        x = norm(m.norm1, x + stacked_attention(m.self_attn, x, x))
-        x = norm(m.norm2, x + feed_forward(m, x))
+    x, w = torch.cat([text + module.types[0], image + module.types[1]]), module.state_dict()
+    for i in range(len(module.layers)):
+        x = transformer_block(w, f"layers.{i}", HEADS, x)
     return x.mean(0)
 
 
-def bridge_attention(m, x, y):
-    w = m.self
-    attended = attend(linear(w.query, x), linear(w.key, y), linear(w.value, y))
-    return norm(m.output.LayerNorm, linear(m.output.dense, attended) + x)
-
-
-def stream(m, x, y):
-    x = bridge_attention(m.crossattention, bridge_attention(m.attention, x, x), y)
-    hidden = gelu(linear(m.intermediate.dense, x))
-    return norm(m.output.LayerNorm, linear(m.output.dense, hidden) + x)
-
-
 def symmetric(module, text, image):
-    for block in module.blocks:
-        text, image = stream(block.text, text, image), stream(block.image, image, text)
+    w = module.state_dict()
+    for i in range(len(module.blocks)):
+        streams = {"text": (text, image), "image": (image, text)}
+        text, image = (
+            bridgetower_layer(w, f"blocks.{i}.{name}", HEADS, *pair)
+            for name, pair in streams.items()
+        )
     return text.mean(0) + image.mean(0)
 
 

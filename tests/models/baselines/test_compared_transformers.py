@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference_loops import gelu, heads_of_attention, layer_norm
-from reference_loops import matrix_linear as linear
 
+from reference_loops import bridgetower_layer, gelu, layer_norm, transformer_block
+from reference_loops import matrix_linear as linear
 from sgmft.errors import SgmftError
 from sgmft.models.baselines.bridgetower import BridgeTower, BridgeTowerConfig
 from sgmft.models.baselines.mplug import MPLUG, MPLUGConfig
@@ -41,52 +41,17 @@ def tokens_of(w, name, tokens, index=None):
     return x if index is None else x + w[f"{name}.index.weight"][index.clamp(max=1)]
 
 
-def mplug_attention(w, name, heads, x, y):
-    rows, shift = w[f"{name}.in_proj_weight"].chunk(3), w[f"{name}.in_proj_bias"].chunk(3)
-    q, k, v = (z @ W.T + b for z, W, b in zip((x, y, y), rows, shift, strict=True))
-    return linear(w, f"{name}.out_proj", heads_of_attention(q, k, v, heads))
-
-
-def mplug_block(w, name, heads, x, image=None):
-    def feed_forward(x):
-        return linear(w, f"{name}.linear2", gelu(linear(w, f"{name}.linear1", x)))
-
-    x = layer_norm(w, f"{name}.norm1", x + mplug_attention(w, f"{name}.self_attn", heads, x, x))
-    if image is None:
-        return layer_norm(w, f"{name}.norm2", x + feed_forward(x))
-    cross = mplug_attention(w, f"{name}.multihead_attn", heads, x, image)
-    x = layer_norm(w, f"{name}.norm2", x + cross)
-    return layer_norm(w, f"{name}.norm3", x + feed_forward(x))
-
-
 def slow_mplug(w, config, words, regions, index):
     """x[:, 0] after all layers, and the logits, of one post."""
     x = torch.cat([w["class_token"][None], tokens_of(w, "text", words)])
     image = tokens_of(w, "image", regions, index)
     for i in range(config.layers):
         if i and i % config.stride == 0:
-            both = mplug_block(w, f"layers.{i}", config.heads, torch.cat([image, x]))
+            both = transformer_block(w, f"layers.{i}", config.heads, torch.cat([image, x]))
             image, x = image + both[: len(image)], both[len(image) :]
         else:
-            x = mplug_block(w, f"layers.{i}", config.heads, x, image)
+            x = transformer_block(w, f"layers.{i}", config.heads, x, image)
     return x[0], linear(w, "classifier", x[0])
-
-
-def attend(w, name, heads, x, y):
-    """LN(x + attention to y)."""
-    parts = (("query", x), ("key", y), ("value", y))
-    out = heads_of_attention(*(linear(w, f"{name}.self.{part}", z) for part, z in parts), heads)
-    out = linear(w, f"{name}.output.dense", out)
-    return layer_norm(w, f"{name}.output.LayerNorm", x + out)
-
-
-def bridgetower_layer(w, name, heads, x, y=None):
-    """A uni-modal layer, or with y a cross-modal one."""
-    x = attend(w, f"{name}.attention", heads, x, x)
-    x = x if y is None else attend(w, f"{name}.crossattention", heads, x, y)
-    hidden = gelu(linear(w, f"{name}.intermediate.dense", x))
-    out = linear(w, f"{name}.output.dense", hidden)
-    return layer_norm(w, f"{name}.output.LayerNorm", x + out)
 
 
 def slow_bridgetower(w, config, words, regions, index):

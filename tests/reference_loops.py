@@ -70,3 +70,43 @@ def heads_of_attention(q, k, v, heads):
         powers = (a @ b.T / math.sqrt(a.shape[1])).exp()
         out.append(powers / powers.sum(1, keepdim=True) @ c)
     return torch.cat(out, 1)
+
+
+def stacked_attention(w, name, heads, x, y):
+    """`nn.MultiheadAttention`, whose projections of Q, K and V are one matrix."""
+    rows, shift = w[f"{name}.in_proj_weight"].chunk(3), w[f"{name}.in_proj_bias"].chunk(3)
+    q, k, v = (z @ W.T + b for z, W, b in zip((x, y, y), rows, shift, strict=True))
+    return matrix_linear(w, f"{name}.out_proj", heads_of_attention(q, k, v, heads))
+
+
+def transformer_block(w, name, heads, x, image=None):
+    """Self-attention, cross-attention if there is an image, and feed-forward, each normalised."""
+
+    def feed_forward(x):
+        return matrix_linear(w, f"{name}.linear2", gelu(matrix_linear(w, f"{name}.linear1", x)))
+
+    x = layer_norm(w, f"{name}.norm1", x + stacked_attention(w, f"{name}.self_attn", heads, x, x))
+    if image is None:
+        return layer_norm(w, f"{name}.norm2", x + feed_forward(x))
+    cross = stacked_attention(w, f"{name}.multihead_attn", heads, x, image)
+    x = layer_norm(w, f"{name}.norm2", x + cross)
+    return layer_norm(w, f"{name}.norm3", x + feed_forward(x))
+
+
+def attend(w, name, heads, x, y):
+    """LN(x + attention to y)."""
+    parts = (("query", x), ("key", y), ("value", y))
+    out = heads_of_attention(
+        *(matrix_linear(w, f"{name}.self.{part}", z) for part, z in parts), heads
+    )
+    out = matrix_linear(w, f"{name}.output.dense", out)
+    return layer_norm(w, f"{name}.output.LayerNorm", x + out)
+
+
+def bridgetower_layer(w, name, heads, x, y=None):
+    """A uni-modal layer, or with y a cross-modal one."""
+    x = attend(w, f"{name}.attention", heads, x, x)
+    x = x if y is None else attend(w, f"{name}.crossattention", heads, x, y)
+    hidden = gelu(matrix_linear(w, f"{name}.intermediate.dense", x))
+    out = matrix_linear(w, f"{name}.output.dense", hidden)
+    return layer_norm(w, f"{name}.output.LayerNorm", x + out)
