@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import normalize
 
-from sgmft.models.attention import AttentionHeads, CrossAttention, InterpolationAttention
+from sgmft.models.attention import AttentionHeads, InterpolationAttention
 from sgmft.models.layers import classifier
 from sgmft.models.sgmft import FeedForward, interaction
 from sgmft.models.similarity import (
@@ -157,18 +157,6 @@ def test_temperature_is_a_number_or_learned():
 
 
 @views
-def test_heads_are_equations_8_and_9(width):
-    q, k, _, mask = features(width)
-    v, heads = torch.randn_like(k), AttentionHeads(HEADS, width)
-    assert torch.equal(heads.merge(heads.split(q)), q)
-    out = heads.attend(q, k, v, mask)
-    for b, post in enumerate(
-        posts((q, None if mask is None else torch.ones_like(TEXT_MASK)), (k, mask), (v, mask))
-    ):
-        close(out[b] if mask is not None else out[b][None], reference.concat(*post, HEADS, width))
-
-
-@views
 def test_interpolation_attention_is_equations_6_to_13(width):
     block = randomize(InterpolationAttention(D, AttentionHeads(HEADS, width)))
     text, image, *masks = features(width)
@@ -179,19 +167,6 @@ def test_interpolation_attention_is_equations_6_to_13(width):
         expected = reference.interpolation_attention(w, *post, gate[b].tolist(), HEADS, width)
         for x, mask, numbers in zip(out, masks, expected, strict=True):
             close(rows(x, mask, b), numbers)
-
-
-@views
-def test_cross_attention_is_equation_11(width):
-    block = randomize(CrossAttention(D, AttentionHeads(HEADS, width)))
-    text, image, *masks = features(width)
-    out, w, names = block(text, image, *masks), reference.matrices(block), ("text", "image")
-    for b, post in enumerate(posts((text, masks[0]), (image, masks[1]))):
-        qkv = [reference.projections(w, name, x) for name, x in zip(names, post, strict=True)]
-        crossed = reference.cross_heads(*qkv, HEADS, width)
-        for name, x, mask, c in zip(names, out, masks, crossed, strict=True):
-            expected = [reference.times(row, w[f"{name}_cross.weight"]) for row in c]
-            close(rows(x, mask, b), expected)
 
 
 # --- equations 14 to 16, and 18

@@ -209,8 +209,7 @@ def test_settings_are_those_of_the_methods_config():
     preset = method().preset(None, {"rank": "8", "epochs": "2"})
     assert preset.model == {"rank": 8} and preset.train == replace(BUDGET, epochs=2)
     assert method().setting_kinds() == {"rank": int, "view": str}
-    fixed = ("classes", "shared_space", "word_width", "initial_temperature", "vocabulary_size")
-    for name in ("heads", *fixed):
+    for name in ("heads", "vocabulary_size"):
         with pytest.raises(SgmftError, match=f"no setting '{name}': use one of .*rank"):
             method().preset(None, {name: 2})
 
