@@ -1,4 +1,4 @@
-"""An exported model predicts as the model does, and a damaged one is refused."""
+"""An exported model predicts as the model does: whole, each network of it, and in 8 bits."""
 
 import json
 import shutil
@@ -8,30 +8,54 @@ import venv
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from torch import nn
 
+import tiny_clip
+from models.baselines.test_every_method import SMALL, SYSTEMS, features, fresh, task
 from sgmft import Abstention, Post, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
-from sgmft.locator.onnx.export import export_model
-from sgmft.locator.onnx.locator import OnnxLocator
+from sgmft.features.encoders.efficientnet import IMAGE_SIZE, NETWORKS
+from sgmft.features.encoders.image_graph import pooling, scaling
+from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.post_features import PostFeatures
+from sgmft.locator.onnx.export import (
+    SEEN,
+    _halves,
+    _write_encoder,
+    agreement,
+    export_model,
+    quantize_graph,
+    quantize_image_network,
+    readable_images,
+    write_head,
+)
+from sgmft.locator.onnx.locator import HEAD_OUTPUTS, Manifest, OnnxEncoder, OnnxLocator, head_inputs
+from sgmft.models.experts import NgramExpert
+from sgmft.models.layers import _bisect, lookup
+from sgmft.utils.onnx_session import Session
+from sgmft.utils.onnx_writer import write_graph
+from small_tables import file_names
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "onnx"
     export_model(SemanticLocator.from_pretrained(trained), folder)
     return folder
 
 
 @pytest.fixture
-def copy(exported: Path, tmp_path: Path) -> Path:
+def copy(exported, tmp_path):
     return Path(shutil.copytree(exported, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")
-def posts(sample: Path) -> list[Post]:
+def posts(sample):
     return [
         *read_posts(sample),
         Post("", id="nothing"),
@@ -41,14 +65,14 @@ def posts(sample: Path) -> list[Post]:
 
 
 @pytest.fixture(scope="module")
-def plain(trained: Path) -> SemanticLocator:
+def plain(trained):
     """The model with its encoder in the precision that is exported."""
     locator = SemanticLocator.from_pretrained(trained)
     locator.encoder_settings["dtype"] = "float32"
     return locator
 
 
-def check_probabilities(output: Path, locator: SemanticLocator, table: Path) -> None:
+def check_probabilities(output, locator, table):
     """Check that a table of predictions is the locator's."""
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     found = [[row[f"p_{label}"] for label in locator.labels] for row in rows]
@@ -126,7 +150,7 @@ def test_export_and_predict_as_a_user_types_them(run, trained, sample, tmp_path)
         assert refused.returncode == 2 and message in refused.stderr
 
 
-def cut(data: bytes) -> bytes:
+def cut(data):
     return data[:100]
 
 
@@ -231,3 +255,230 @@ def test_a_fresh_environment_without_torch_predicts_the_same(exported, plain, sa
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     check_probabilities(out, plain, sample)
+
+
+# --- networks
+
+TEMPERATURE = 1.7
+LAYERS = {"mplug": 3, "bridgetower": 1}  # instead of 6 and 3, which take long to write
+TEXTS = ["周末在家看书", "a", "movie night with friends " * 30, "☺", "在"]
+EXACT = {"device": "cpu", "dtype": "float32"}
+
+# --- heads
+
+
+def rows_of(found):
+    """The same posts as the runtime gets them."""
+    rows = []
+    for i in range(len(found)):
+        words, regions, grams = (
+            part.take([i]).pad()[0][0] for part in (found.words, found.regions, found.ngrams)
+        )
+        pictures = len(regions) // found.regions_per_image
+        image = found.image[i].numpy()[None].repeat(max(1, pictures), 0)
+        text, seen = bool(found.has_text[i]), bool(found.has_image[i])
+        rows.append(
+            PostFeatures(
+                found.text[i].numpy() if text else None,
+                words if text else None,
+                image if seen else None,
+                regions if seen else None,
+                grams if text else None,
+            )
+        )
+    return rows
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.startswith(("sgmft", "gated")) else pytest.param(name, marks=pytest.mark.slow)
+        for name in SYSTEMS
+    ],
+)
+def test_a_graph_answers_as_its_network(name, tmp_path, monkeypatch):
+    if name in LAYERS:
+        monkeypatch.setitem(SMALL, "layers", LAYERS[name])
+    network, info = fresh(name).eval(), task(name).info
+    method, preset = SYSTEMS[name]
+    tokens = method.uses_tokens(method.preset(preset))
+    write_head(network, TEMPERATURE, info, tokens, tmp_path / "head.onnx")
+    graph = Session(tmp_path / "head.onnx")
+    for posts in (1, 9):
+        found = features(name, posts, seed=posts)
+        with torch.inference_mode():
+            output = network(found.batch(torch.arange(posts), network.uses_ngrams))
+        probs, guidance = graph.run(HEAD_OUTPUTS, head_inputs(rows_of(found), info, tokens))
+        wanted = (output.logits / TEMPERATURE).softmax(-1).numpy()
+        np.testing.assert_allclose(probs, wanted, atol=2e-6)
+        if output.guidance is None:
+            assert np.isnan(guidance).all()
+        else:
+            np.testing.assert_allclose(guidance, torch.stack(output.guidance, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 100])
+def test_the_search_that_can_be_exported_finds_the_same(size):
+    rng = torch.Generator().manual_seed(size)
+    vocabulary = torch.randperm(3 * size, generator=rng)[:size].sort().values
+    asked = torch.arange(-2, 3 * size + 2).reshape(1, -1)
+    place, known = lookup(vocabulary, asked)
+    other = _bisect(vocabulary, asked)
+    assert torch.equal(known, torch.isin(asked, vocabulary))
+    assert torch.equal(vocabulary[other] == asked, known)
+    assert torch.equal(other[known], place[known])
+
+
+def test_counted_ngrams_weigh_as_ngrams_that_are_not():
+    expert = NgramExpert(0, 2)
+    grams = torch.tensor([[4, 4, 9, 5], [9, 4, 2, -1], [5, 5, 5, 2], [-1] * 4], dtype=torch.int32)
+    expert.fit_inputs(grams)
+    torch.nn.init.normal_(expert.weight)
+    different = torch.tensor([[4, 9, 5], [9, 4, 2], [5, 2, -1], [-1] * 3], dtype=torch.int32)
+    counts = torch.tensor([[2, 1, 1], [1, 1, 1], [3, 1, 0], [0] * 3])
+    torch.testing.assert_close(expert.counted(different, counts), expert(grams))
+    unseen = torch.tensor([[7, 8]], dtype=torch.int32)
+    torch.testing.assert_close(expert.counted(unseen, torch.ones_like(unseen)), expert(unseen))
+
+
+def test_weights_may_stand_beside_their_graph(tmp_path):
+    linear, x = nn.Linear(40, 30), torch.rand(5, 40)
+    write_graph(linear, {"x": (x, 1)}, ["y"], tmp_path / "linear.onnx", apart=True)
+    assert file_names(tmp_path) == ["linear.onnx", "linear.onnx.data"]
+    (found,) = Session(tmp_path / "linear.onnx").run(["y"], {"x": x.numpy()})
+    np.testing.assert_allclose(found, linear(x).detach(), atol=1e-6)
+
+
+def test_what_onnx_cannot_do_is_said_in_a_sentence(tmp_path):
+    class Undecided(nn.Module):
+        def forward(self, x):
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(SgmftError, match=r"cannot be written as ONNX: ."):
+        write_graph(Undecided(), {"x": (torch.rand(5, 2), 1)}, ["y"], tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+# --- encoders
+
+
+@pytest.fixture
+def clip(tmp_path):
+    tiny_clip.save_tiny_clip(tmp_path / "clip")
+    return str(tmp_path / "clip")
+
+
+def check(encoder, folder):
+    graph = OnnxEncoder(folder, Manifest([], True, encoder.info, **_write_encoder(encoder, folder)))
+    size = encoder.info.image_size
+    pictures = np.random.default_rng(0).integers(0, 256, (11, size, size, 3), dtype=np.uint8)
+    for ours, theirs in (
+        (graph.encode_images(pictures, True), encoder.encode_images(pictures, True)),
+        (graph.encode_texts(TEXTS, True), encoder.encode_texts(TEXTS, True)),
+    ):
+        np.testing.assert_allclose(ours.pooled, theirs.pooled, atol=5e-5)
+        for one, other in zip(ours.tokens, theirs.tokens, strict=True):
+            np.testing.assert_allclose(one, other, atol=5e-5)
+    assert graph.encode_images(pictures[:2], False).tokens is None
+    assert graph.encode_texts(TEXTS[:1], False).tokens is None
+    for empty in (graph.encode_texts([], True), graph.encode_images(pictures[:0], True)):
+        assert len(empty.pooled) == 0 and empty.tokens == []
+
+
+@pytest.mark.parametrize("grid", [1, 3])
+def test_chinese_clip(grid, clip, tmp_path):
+    check(load_encoder(clip, patch_grid=grid, **EXACT), tmp_path)
+
+
+@pytest.mark.slow
+def test_compact(tmp_path):
+    check(load_encoder("compact", patch_grid=5, **EXACT), tmp_path)
+
+
+@pytest.mark.parametrize("size", NETWORKS.values())
+def test_pictures_are_scaled_as_torch_scales_them(size):
+    picture = torch.rand(1, 1, IMAGE_SIZE, IMAGE_SIZE) * 255
+    wanted = nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True)
+    matrix = scaling(size)
+    torch.testing.assert_close(matrix @ picture @ matrix.T, wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "grid"), [(7, 4), (9, 4), (7, 1), (9, 16), (2, 3)])
+def test_regions_are_pooled_as_torch_pools_them(side, grid):
+    maps = torch.rand(3, 5, side, side)
+    wanted = nn.functional.adaptive_avg_pool2d(maps, grid).flatten(2)
+    torch.testing.assert_close(maps.flatten(2) @ pooling(side, grid).T, wanted)
+
+
+def test_what_cannot_be_exported_is_refused(tiny, clip, tmp_path):
+    with pytest.raises(SgmftError, match="tiny cannot be exported"):
+        _write_encoder(tiny().encoder, tmp_path)
+    with pytest.raises(SgmftError, match="none of the posts that --int8"):
+        posts = [Post("words"), Post(images="nowhere.jpg")]
+        quantize_image_network(load_encoder("compact", **EXACT), tmp_path, posts)
+    with pytest.raises(SgmftError, match="leave --int8 out"):
+        quantize_image_network(load_encoder(clip, **EXACT), tmp_path, [])
+
+
+# --- 8 bits
+
+
+class Small(nn.Module):
+    """Pixels through a convolution, a residual block and a mean."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.third = nn.Conv2d(16, 16, 1)
+
+    def forward(self, pictures):
+        seen = self.first(pictures).clamp(0, 6)
+        return (seen + self.third(self.second(seen).clamp(0, 6))).mean((2, 3))
+
+
+def test_convolutions_are_integers_and_the_result_nearly_the_same(tmp_path):
+    whole, small, again = (tmp_path / name for name in ("whole.onnx", "small.onnx", "again.onnx"))
+    rng = np.random.default_rng(1)
+    *batches, given = ({"pictures": x} for x in rng.normal(size=(5, 5, 3, 12, 12)).astype("f"))
+    example = torch.zeros(3, 3, 12, 12)
+    write_graph(Small().eval(), {"pictures": (example, 1)}, ["pooled"], whole)
+    quantize_graph(whole, batches, small)
+    (wanted,), (found,) = (Session(path).run(["pooled"], given) for path in (whole, small))
+    assert 0 < np.abs(found - wanted).max() < 0.03 * np.abs(wanted).max()
+    weights = [x for x in onnx.load(small).graph.initializer if len(x.dims) == 4]
+    kinds = {tuple(x.dims): x.data_type for x in weights}
+    assert kinds[16, 3, 3, 3] == onnx.TensorProto.FLOAT, "what reads pixels stays as it is"
+    assert kinds[16, 1, 3, 3] == kinds[16, 16, 1, 1] == onnx.TensorProto.INT8
+    whole_numbers = [onnx.numpy_helper.to_array(x) for x in weights if x.data_type != 1]
+    assert max(np.abs(x).max() for x in whole_numbers) <= 64, "two products must fit 16 bits"
+    quantize_graph(whole, batches, again)
+    assert again.read_bytes() == small.read_bytes()
+    assert file_names(tmp_path) == ["again.onnx", "small.onnx", "whole.onnx"]
+
+
+def test_ranges_are_taken_from_pictures_of_one_half(small_posts, tiny):
+    info = tiny().encoder.info
+    bad = [Post("words"), Post(images="nowhere.jpg")]
+    shown = [post for post in small_posts if post.images]
+    assert len(list(readable_images([*bad, *shown], info))) == len(shown)
+    assert len(list(readable_images(shown * 40, info))) == SEEN
+    one, other = _halves(small_posts)
+    assert sorted(post.id for post in [*one, *other]) == sorted(post.id for post in small_posts)
+    assert (one, other) == _halves(small_posts) and len(one) == len(other)
+
+
+def test_agreement_counts_what_both_can_label():
+    class Fixed:
+        def __init__(self, *labels):
+            self.labels = labels
+
+        def predict(self, posts):
+            assert all(post.images for post in posts) and len(posts) <= SEEN
+            return [self.labels[i % len(self.labels)] for i in range(len(posts))]
+
+    posts = [Post(images="x.jpg") for _ in range(12)]  # six are compared
+    assert agreement(Fixed("a"), Fixed("a", "b"), posts) == (3, 6)
+    assert agreement(Fixed("a", None), Fixed("a", None), posts) == (3, 3)
+    assert agreement(Fixed("a"), Fixed("a"), [Post("words")]) == (0, 0)
