@@ -114,11 +114,8 @@ def test_two_processes_reach_what_one_reaches(together, name):
 def table(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("table") / "posts.jsonl"
     words = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss office"}
-    rows = [
-        {"text": f"{text} day{i}", "label": label}
-        for i in range(9)
-        for label, text in words.items()
-    ]
+    pairs = [(f"{text} day{i}", label) for i in range(9) for label, text in words.items()]
+    rows = [{"text": text, "label": label} for text, label in pairs]
     path.write_text("\n".join(map(json.dumps, [*rows, {"image": "gone.jpg", "label": "Home"}])))
     return path
 
