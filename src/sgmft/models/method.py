@@ -3,7 +3,7 @@
 import math
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder
 from sgmft.models.base import ClosedFormNetwork, Network, NetworkConfig
-from sgmft.models.presets import Preset, TrainConfig, with_settings
+from sgmft.models.presets import Preset, TrainConfig, parse_setting
 
 BUDGET = TrainConfig(  # of a compared system, unless its `Method` has presets
     epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
@@ -55,6 +55,9 @@ class Method:
     def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:
         """The preset of that name, or the first, with single settings replaced.
 
+        Settings are values, or their text as typed after `--set`, by name of a `TrainConfig` field
+        or of a setting of the network.
+
         Raises:
             SgmftError: no such preset or setting, or a value of the wrong kind.
         """
@@ -63,13 +66,22 @@ class Method:
             raise SgmftError(
                 f"There is no preset {name!r} of {self.name}: use {', '.join(self.presets)}."
             )
-        known = self.setting_kinds()
-        if issubclass(self.network, ClosedFormNetwork):  # it has no epochs to set anything for
-            for key in settings or {}:
-                if key not in (*known, "seed"):
-                    names = f"use {', '.join(known)}" if known else "it has none"
-                    raise SgmftError(f"{self.name} has no setting {key!r}: {names}.")
-        preset = with_settings(self.presets[name], settings or {}, known)
+        chosen, known = self.presets[name], self.setting_kinds()
+        of_training = typing.get_type_hints(TrainConfig)
+        solved = issubclass(self.network, ClosedFormNetwork)  # no epochs to set anything for
+        model, train = dict(chosen.model), {}
+        for key, value in (settings or {}).items():
+            if solved and key not in (*known, "seed"):
+                names = f"use {', '.join(known)}" if known else "it has none"
+                raise SgmftError(f"{self.name} has no setting {key!r}: {names}.")
+            if key in of_training:
+                train[key] = parse_setting(key, value, of_training[key])
+            elif key in known:
+                model[key] = parse_setting(key, value, known[key])
+            else:
+                names = ", ".join(sorted({*of_training, *known}))
+                raise SgmftError(f"There is no setting {key!r}: use one of {names}.")
+        preset = replace(chosen, model=model, train=replace(chosen.train, **train))
         # What a network of these settings would raise is raised before any post is encoded.
         parts = [preset.model.get(name, 1) for name in ("heads", "element_width")]
         width = 3 if self.encoder == "cnn" else 8 * math.prod(max(1, part) for part in parts)

@@ -1,6 +1,5 @@
 """Presets, named settings of a method and of its training; and `--set name=value` on top."""
 
-import dataclasses
 import math
 import types
 import typing
@@ -80,31 +79,6 @@ class Preset:
     val_size: float = 0.0
     refit: bool = False
     cleaning: str = "light"
-
-
-def with_settings(
-    preset: Preset, settings: Mapping[str, Any], model_kinds: Mapping[str, Any]
-) -> Preset:
-    """A preset with single settings replaced; see `Method.preset`.
-
-    Args:
-        settings: values, or their text as typed after `--set`, by name of a `TrainConfig` field or
-            of a setting of the network.
-        model_kinds: name and type of the network's settings.
-    """
-    train_kinds = typing.get_type_hints(TrainConfig)
-    model, train = dict(preset.model), {}
-    for key, value in settings.items():
-        if key in train_kinds:
-            train[key] = parse_setting(key, value, train_kinds[key])
-        elif key in model_kinds:
-            model[key] = parse_setting(key, value, model_kinds[key])
-        else:
-            names = sorted({*train_kinds, *model_kinds})
-            raise SgmftError(f"There is no setting {key!r}: use one of {', '.join(names)}.")
-    return dataclasses.replace(
-        preset, model=model, train=dataclasses.replace(preset.train, **train)
-    )
 
 
 def parse_setting(name: str, value: Any, kind: Any) -> Any:
