@@ -1,8 +1,15 @@
 """On a CPU with ONNX Runtime pictures go through a graph: the same features, made once, kept."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import onnx
 import pytest
 
+from sgmft.features.encoders.base import IMAGE_OUTPUTS
+from sgmft.features.encoders.image_graph import open_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.utils.files import cache_folder
 
@@ -12,18 +19,47 @@ def pictures() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (11, 260, 260, 3), dtype=np.uint8)
 
 
-def test_the_features_are_torchs_to_rounding(pictures):
-    graph, torchs = load_encoder(device="cpu"), load_encoder(device="cpu", dtype="float32")
-    found, wanted = (encoder.encode_images(pictures, True) for encoder in (graph, torchs))
-    np.testing.assert_allclose(found.pooled, wanted.pooled, atol=5e-5)
-    np.testing.assert_allclose(np.stack(found.tokens), np.stack(wanted.tokens), atol=5e-5)
-    assert (found.pooled != wanted.pooled).any(), "the graph was not used"
+@pytest.mark.parametrize("grid", [1, 4])
+def test_the_features_are_torchs_to_rounding(pictures, grid):
+    graph = load_encoder(device="cpu", patch_grid=grid)
+    torchs = load_encoder(device="cpu", patch_grid=grid, dtype="float32")
+    for count in (1, 3):
+        images = pictures[:count]
+        found, wanted = (encoder.encode_images(images, True) for encoder in (graph, torchs))
+        np.testing.assert_allclose(found.pooled, wanted.pooled, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.tokens, wanted.tokens, rtol=1e-5, atol=1e-5)
+        assert (found.pooled != wanted.pooled).any(), "the graph was not used"
     assert graph.info.fingerprint != torchs.info.fingerprint
-    again = load_encoder(device="cpu").encode_images(pictures, True)
+    again = load_encoder(device="cpu", patch_grid=grid).encode_images(images, True)
     np.testing.assert_array_equal(found.pooled, again.pooled)
 
 
-@pytest.mark.slow
+def test_the_exporter_and_what_it_imports_are_not_needed(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from sgmft.features.encoders.image_graph import write_image_graph
+write_image_graph(4, Path({str(tmp_path / "graph.onnx")!r}))
+print(*{{"onnxscript", "sympy", "torch.onnx", "torch._dynamo"}} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+    onnx.checker.check_model(tmp_path / "graph.onnx", full_check=True)
+
+
+def test_graphs_are_written_at_once_and_one_is_kept(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
+    with ThreadPoolExecutor(4) as pool:
+        sessions = list(pool.map(lambda _: open_image_graph(2, ["lite"], 1), range(4)))
+    first, *others = (x.run(IMAGE_OUTPUTS, {"pictures": pictures[:1]}) for x in sessions)
+    for other in others:
+        np.testing.assert_array_equal(first[1], other[1])
+    kept = {path: path.stat().st_mtime_ns for path in (cache_folder() / "graphs").iterdir()}
+    assert {path.suffix for path in kept} == {".onnx", ".sha256"} and len(kept) == 2
+    open_image_graph(2, ["lite"], 1)
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+
+
 def test_a_graph_is_kept_and_a_damaged_one_made_anew(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
     first = load_encoder(device="cpu", patch_grid=1).encode_images(pictures[:2], False)
@@ -38,7 +74,6 @@ def test_a_graph_is_kept_and_a_damaged_one_made_anew(pictures, tmp_path, monkeyp
     assert {path.name for path in kept.parent.iterdir()} == {kept.name, f"{kept.stem}.sha256"}
 
 
-@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(pictures, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path / "file"))

