@@ -32,6 +32,157 @@ RANK, UNCERTAINTY = "suggested_rank", "uncertainty"  # columns
 NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
 
 
+class Suggestion(NamedTuple):
+    """A post worth labelling, and what a model predicts so far."""
+
+    post: Post
+    uncertainty: float | None  # 0..1; None without a model
+    prediction: Prediction | None
+
+
+class SuggestResult(NamedTuple):
+    """The outcome of `suggest_table`."""
+
+    summary: JobSummary  # posts read, and those that could not be used
+    posts: int  # how many are suggested
+    labelled: int  # posts that have a label already
+    folder: Path  # of the table, for Label Studio
+    config: Path | None  # the labelling configuration, where tasks were written
+
+
+def suggest_table(
+    source: Source,
+    output: str | Path,
+    locator: SemanticLocator,
+    count: int,
+    *,
+    labels: Sequence[str] = (),
+    labelled: Sequence[Source] = (),
+    seed: int = 0,
+    on_encoded: Callable[[int], None] | None = None,
+) -> SuggestResult:
+    """Write the posts of a table most worth labelling, in that order; see `suggest_posts`.
+
+    A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
+    table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
+    empty `label` to fill in where the input has none.
+
+    Args:
+        labels: choices for the annotators, in the order shown; the model's and those found in the
+            tables come after them.
+        labelled: tables with posts that are labelled already, such as an export of earlier tasks.
+    """
+    for table in (source, *labelled):
+        table.refuse_overwriting(output)
+    if _holds_labels(output):
+        raise SgmftError(
+            f"{output} holds labels already, which would be lost: give the new suggestions another "
+            f"name, and these posts with --labelled {output}."
+        )
+    posts = source.read_posts()
+    seen = [post for table in labelled for post in table.read_posts()]
+    known = [post for post in (*posts, *seen) if post.label is not None]
+    names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
+    tasks = str(output).lower().endswith(".json")
+    if tasks and not names:
+        raise SgmftError(
+            'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
+        )
+    chosen, refused = suggest_posts(
+        posts, locator, count, labelled=seen, seed=seed, strict=source.strict, on_encoded=on_encoded
+    )
+    if not chosen:
+        bad = describe_errors(count_errors(refused))
+        raise SgmftError(
+            f"{source.table} has no post to suggest: all that can be used have a label, or are "
+            "the same as one that has; give a table with other posts."
+            + (f" Not used: {bad}." if bad else "")
+        )
+    config = None
+    if tasks:
+        guesses = [one.prediction for one in chosen]
+        config = write_tasks(
+            output,
+            [one.post for one in chosen],
+            list(names),
+            table_folder(source.table),
+            predictions=[x and (x.label or "", x.probability or 0.0) for x in guesses],
+            model_version=" ".join(
+                dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
+            ),
+        )
+    else:
+        columns = list(dict.fromkeys(key for post in posts for key in post.row))
+        added = [RANK, UNCERTAINTY]
+        if not any(column.strip().casefold() == CONTROL for column in columns):
+            added.append(CONTROL)
+        renamed = renamed_columns(columns, added)
+        rows = [
+            {renamed[key]: value for key, value in one.post.row.items()}
+            | {RANK: rank, UNCERTAINTY: one.uncertainty}
+            for rank, one in enumerate(chosen, 1)
+        ]
+        with open_writer(output, [*renamed.values(), *added]) as writer:
+            writer.write(rows)
+    summary = JobSummary(len(posts) + len(seen), count_errors(refused))
+    return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
+
+
+def suggest_posts(
+    posts: Sequence[Post],
+    locator: SemanticLocator,
+    count: int,
+    *,
+    labelled: Sequence[Post] = (),
+    seed: int = 0,
+    strict: bool = False,
+    on_encoded: Callable[[int], None] | None = None,
+) -> tuple[list[Suggestion], list[Post]]:
+    """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
+
+    Of posts with the same text and the same pictures one is suggested, and none where one of them
+    has a label. Posts with an error or that cannot be encoded are left out.
+
+    Args:
+        posts: to choose from; those with a label are not suggested, and cover what is like them.
+        locator: a trained one weighs posts by its uncertainty; of one that is not trained only
+            the encoder is used.
+        labelled: posts from elsewhere that count as labelled too, if they have a label.
+        strict: raise SgmftError for the first post with an error or that cannot be encoded.
+
+    Returns:
+        The posts, the most worthwhile first, and those that were left out, each with its `error`.
+    """
+    seen = [post for post in labelled if post.label is not None]
+    encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
+    if strict:
+        raise_first_error(encoded.refused)
+    covered: dict[str, int] = {}  # content key to the position of the first post of that content
+    unlabelled: dict[str, int] = {}
+    for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
+        (unlabelled if post.label is None else covered).setdefault(key, i)
+    kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
+    features = encoded.features.take(torch.tensor(kept, dtype=torch.long))
+    probs = uncertainty = None
+    if locator.network is not None:
+        output = predict_logits(locator.network, features)
+        probs = (output.logits / locator.temperature).softmax(-1).numpy()
+        uncertainty = margin_uncertainty(probs)
+    order = choose_posts(
+        features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
+    )
+    chosen = []
+    for i in order:
+        post = encoded.posts[kept[i]]
+        if probs is None or uncertainty is None:
+            chosen.append(Suggestion(post, None, None))
+        else:
+            label = locator.labels[int(probs[i].argmax())]
+            prediction = Prediction(post, label, probs[i], None)
+            chosen.append(Suggestion(post, float(uncertainty[i]), prediction))
+    return chosen, encoded.refused
+
+
 def choose_posts(
     features: Features,
     count: int,
@@ -127,168 +278,6 @@ def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32
     return (1 - first_two[:, 0] + first_two[:, 1]).astype(np.float32)
 
 
-class Suggestion(NamedTuple):
-    """A post worth labelling, and what a model predicts so far."""
-
-    post: Post
-    uncertainty: float | None  # 0..1; None without a model
-    prediction: Prediction | None
-
-
-class SuggestResult(NamedTuple):
-    """The outcome of `suggest_table`."""
-
-    summary: JobSummary  # posts read, and those that could not be used
-    posts: int  # how many are suggested
-    labelled: int  # posts that have a label already
-    folder: Path  # of the table, for Label Studio
-    config: Path | None  # the labelling configuration, where tasks were written
-
-
-def suggest_posts(
-    posts: Sequence[Post],
-    locator: SemanticLocator,
-    count: int,
-    *,
-    labelled: Sequence[Post] = (),
-    seed: int = 0,
-    strict: bool = False,
-    on_encoded: Callable[[int], None] | None = None,
-) -> tuple[list[Suggestion], list[Post]]:
-    """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
-
-    Of posts with the same text and the same pictures one is suggested, and none where one of them
-    has a label. Posts with an error or that cannot be encoded are left out.
-
-    Args:
-        posts: to choose from; those with a label are not suggested, and cover what is like them.
-        locator: a trained one weighs posts by its uncertainty; of one that is not trained only
-            the encoder is used.
-        labelled: posts from elsewhere that count as labelled too, if they have a label.
-        strict: raise SgmftError for the first post with an error or that cannot be encoded.
-
-    Returns:
-        The posts, the most worthwhile first, and those that were left out, each with its `error`.
-    """
-    seen = [post for post in labelled if post.label is not None]
-    encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
-    if strict:
-        raise_first_error(encoded.refused)
-    covered: dict[str, int] = {}  # content key to the position of the first post of that content
-    unlabelled: dict[str, int] = {}
-    for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
-        (unlabelled if post.label is None else covered).setdefault(key, i)
-    kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
-    features = encoded.features.take(torch.tensor(kept, dtype=torch.long))
-    probs = uncertainty = None
-    if locator.network is not None:
-        output = predict_logits(locator.network, features)
-        probs = (output.logits / locator.temperature).softmax(-1).numpy()
-        uncertainty = margin_uncertainty(probs)
-    order = choose_posts(
-        features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
-    )
-    chosen = []
-    for i in order:
-        post = encoded.posts[kept[i]]
-        if probs is None or uncertainty is None:
-            chosen.append(Suggestion(post, None, None))
-        else:
-            label = locator.labels[int(probs[i].argmax())]
-            prediction = Prediction(post, label, probs[i], None)
-            chosen.append(Suggestion(post, float(uncertainty[i]), prediction))
-    return chosen, encoded.refused
-
-
-def suggest_table(
-    source: Source,
-    output: str | Path,
-    locator: SemanticLocator,
-    count: int,
-    *,
-    labels: Sequence[str] = (),
-    labelled: Sequence[Source] = (),
-    seed: int = 0,
-    on_encoded: Callable[[int], None] | None = None,
-) -> SuggestResult:
-    """Write the posts of a table most worth labelling, in that order; see `suggest_posts`.
-
-    A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
-    table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
-    empty `label` to fill in where the input has none.
-
-    Args:
-        labels: choices for the annotators, in the order shown; the model's and those found in the
-            tables come after them.
-        labelled: tables with posts that are labelled already, such as an export of earlier tasks.
-    """
-    for table in (source, *labelled):
-        table.refuse_overwriting(output)
-    if _holds_labels(output):
-        raise SgmftError(
-            f"{output} holds labels already, which would be lost: give the new suggestions another "
-            f"name, and these posts with --labelled {output}."
-        )
-    posts = source.read_posts()
-    seen = [post for table in labelled for post in table.read_posts()]
-    known = [post for post in (*posts, *seen) if post.label is not None]
-    names = dict.fromkeys([*labels, *locator.labels, *sorted({str(p.label) for p in known})])
-    tasks = str(output).lower().endswith(".json")
-    if tasks and not names:
-        raise SgmftError(
-            'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
-        )
-    chosen, refused = suggest_posts(
-        posts, locator, count, labelled=seen, seed=seed, strict=source.strict, on_encoded=on_encoded
-    )
-    if not chosen:
-        bad = describe_errors(count_errors(refused))
-        raise SgmftError(
-            f"{source.table} has no post to suggest: all that can be used have a label, or are "
-            "the same as one that has; give a table with other posts."
-            + (f" Not used: {bad}." if bad else "")
-        )
-    config = None
-    if tasks:
-        guesses = [one.prediction for one in chosen]
-        config = write_tasks(
-            output,
-            [one.post for one in chosen],
-            list(names),
-            table_folder(source.table),
-            predictions=[x and (x.label or "", x.probability or 0.0) for x in guesses],
-            model_version=" ".join(
-                dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
-            ),
-        )
-    else:
-        columns = list(dict.fromkeys(key for post in posts for key in post.row))
-        added = [RANK, UNCERTAINTY]
-        if not any(column.strip().casefold() == CONTROL for column in columns):
-            added.append(CONTROL)
-        renamed = renamed_columns(columns, added)
-        rows = [
-            {renamed[key]: value for key, value in one.post.row.items()}
-            | {RANK: rank, UNCERTAINTY: one.uncertainty}
-            for rank, one in enumerate(chosen, 1)
-        ]
-        with open_writer(output, [*renamed.values(), *added]) as writer:
-            writer.write(rows)
-    summary = JobSummary(len(posts) + len(seen), count_errors(refused))
-    return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
-
-
-def labelled_source(table: str, source: Source) -> Source:
-    """Return a table of labelled posts, read as `source` is where it has the columns named there.
-
-    A stream, which is read once, has the usual names.
-    """
-    named = {role: name for role, name in asdict(source.columns).items() if name is not None}
-    there = set(columns_of(table)) if named and table != "-" else set()
-    named = {role: name for role, name in named.items() if name in there}
-    return replace(source, table=table, columns=Columns(**named), where={})
-
-
 def _holds_labels(output: str | Path) -> bool:
     """Return whether a file of earlier suggestions has labels that somebody filled in."""
     if str(output) == "-" or not Path(output).is_file():
@@ -305,3 +294,14 @@ def table_folder(table: str) -> Path:
     path = Path(table)
     folder = Path() if table == "-" else path if path.is_dir() else path.parent
     return Path(os.path.abspath(folder))  # noqa: PTH100  no "..", but links as they are
+
+
+def labelled_source(table: str, source: Source) -> Source:
+    """Return a table of labelled posts, read as `source` is where it has the columns named there.
+
+    A stream, which is read once, has the usual names.
+    """
+    named = {role: name for role, name in asdict(source.columns).items() if name is not None}
+    there = set(columns_of(table)) if named and table != "-" else set()
+    named = {role: name for role, name in named.items() if name in there}
+    return replace(source, table=table, columns=Columns(**named), where={})

@@ -65,11 +65,11 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
 
     Args:
         encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
-            or folder that `load_encoder` takes. None is "compact", or the encoder
-            that the method brings along.
+            or folder that `load_encoder` takes. None is "compact", or the encoder that the method
+            brings along.
         method: "gated-experts", our own; "sgmft", the paper's network; or a system they are
             compared with, see `sgmft.models.registry.METHODS`. None is "gated-experts", or "sgmft"
-            where a preset of its is named.
+            where one of its presets is named.
         preset: of sgmft "tokens", "elements" or "paper". None is the method's first.
         cleaning: how texts are cleaned before encoding: "light", "paper" or "none"; None is the
             preset's.

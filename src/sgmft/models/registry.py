@@ -32,7 +32,7 @@ def get_method(name: str) -> Method:
 
 
 def find_method(name: str | None = None, preset: str | None = None) -> Method:
-    """The method of that name; of none the default, or SG-MFT for a preset of its.
+    """The method of that name; without one the default, or SG-MFT for one of its presets.
 
     Raises:
         SgmftError: there is no such method, or the preset is not one of SG-MFT's any more.

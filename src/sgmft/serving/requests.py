@@ -29,11 +29,8 @@ from sgmft.serving.problems import Problem
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Files = Mapping[str, Sequence[Attachment]]
-
 MAX_MEMBERS = 16  # of one JSON object; ours have fewer
-
 MAX_FIELDS = 16  # of one form that are no files
-
 _BOUNDARY = re.compile(r"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]", re.ASCII)  # RFC 2046
 
 

@@ -32,7 +32,6 @@ from sgmft.utils.distributed_loss import BatchCrossEntropy
 MIN_PAIRS = 20
 HELD_OUT = 0.1  # share of the pairs
 MAX_HELD_OUT = 1000  # recall among more depends on their number more than on the encoder
-
 LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 RANKS = (1, 5, 10)
 CHUNK = 1024  # texts compared with all images at a time

@@ -164,7 +164,7 @@ def _check_finite(network: Network, task: TrainingTask) -> None:
     some = task.data.features.take(torch.arange(min(len(task.data.labels), 32)))
     if not predict_logits(network, some).logits.isfinite().all():
         raise SgmftError(
-            f"The training of {task.method.title} has diverged: its answers are no numbers. A "
+            f"The training of {task.method.title} has diverged: its logits are not finite. A "
             f"lower learning rate than {task.preset.train.learning_rate:g} may help."
         )
 

@@ -76,7 +76,7 @@ UNKNOWN = Figures(math.nan, math.nan)
 
 
 class Objective:
-    """What is logged, and what epochs are chosen by: equation 19's cross-entropy, and accuracy.
+    """The figures that are logged and choose an epoch: equation 19's cross-entropy, and accuracy.
 
     What is minimised is `Network.loss`.
 

@@ -176,7 +176,7 @@ def _fusions() -> list[str]:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is compared, and how thoroughly."""
+    """The systems and tables of a comparison, and how thoroughly they are compared."""
 
     tables: Sequence[TablePlan]
     figures: Sequence[FigurePlan]

@@ -138,7 +138,7 @@ def check_label(label: str | None, labels: Sequence[str]) -> None:
 
 
 class ShapleyValues(NamedTuple):
-    """What the players of a game bring."""
+    """The values of the n players of a game."""
 
     values: NDArray[np.float64]  # (n,)
     exact: bool  # False: from some orders of joining only, drawn at random

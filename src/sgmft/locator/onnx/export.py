@@ -84,7 +84,7 @@ def export_model(
     if network is None:
         raise SgmftError("This locator is not trained: there is nothing to export.")
     if locator.method.name == "described":
-        raise SgmftError("A zero-shot locator is not exported: train one on its answers.")
+        raise SgmftError("A zero-shot locator is not exported: train one on its predictions.")
     if (target / "config.json").exists():
         raise SgmftError(f"{target} holds a model: write its export to another folder.")
     unfinished = list(target.glob(f"{TEMPORARY}*"))  # of a process that was killed

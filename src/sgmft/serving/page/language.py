@@ -137,13 +137,6 @@ class Language:
 LANGUAGES = {code: Language(code) for code in ("en", "zh")}
 
 
-class _Ellipsis(str):
-    """Stands for a value, however that is formatted."""
-
-    def __format__(self, spec: str) -> str:
-        return str(self)
-
-
 def result_html(
     language: Language,
     prediction: Prediction,
@@ -183,3 +176,10 @@ def result_html(
 def problem_html(language: Language, sentence: str) -> str:
     """Return the reason why there is no result, as HTML."""
     return render("serving/page/templates/problem.html", t=language.texts, sentence=sentence)
+
+
+class _Ellipsis(str):
+    """Stands for a value, however that is formatted."""
+
+    def __format__(self, spec: str) -> str:
+        return str(self)

@@ -38,13 +38,9 @@ from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form
 from sgmft.utils.templates import render
 
 Events = AsyncGenerator[dict[str, Any], None]  # lines of a response
-
 COVERAGES = (0.8, 0.9, 0.95)
-
 UPLOADS = 16  # posts that come in at a time; and tables, from their first byte to their labels
-
 TABLES = 2  # that are labelled at the same time
-
 KEPT = 3600  # seconds that a labelled table can be downloaded
 
 SCRIPT_TEXTS = (

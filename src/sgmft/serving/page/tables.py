@@ -29,11 +29,8 @@ from sgmft.serving.problems import Problem
 from sgmft.utils.templates import render
 
 SHOWN = 8  # rows
-
 CELL = 120  # characters
-
 FIRST = ("label", "probability", "set", "abstained", "error", "text")  # columns
-
 _PATIENCE = 1.0  # seconds before a busy server is tried again, where it gives no other number
 
 

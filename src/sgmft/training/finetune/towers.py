@@ -26,9 +26,7 @@ ATTENTION = (
 )
 
 EVALUATED = 16  # texts or images at a time where nothing is trained
-
 CROP = (0.6, 1.0)  # share of an image's area that augmentation keeps
-
 COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
