@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from sgmft.data.posts import Post
 
 ROOT = Path(__file__).parents[1] / "src" / "sgmft"
 
@@ -72,3 +75,63 @@ def test_starting_imports_next_to_nothing(start: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert "sgmft" in loaded and not loaded & {"torch", "numpy", "pyarrow", "PIL"}
+
+
+TABLE, MODEL, EXPORTED = "posts.jsonl", "model", "onnx"
+LISTED = """
+import runpy, sys
+try:
+    runpy.run_module("sgmft", {}, "__main__", alter_sys=False)
+except SystemExit as end:
+    assert not end.code, end.code
+print("LOADED", *sys.modules)
+"""
+SELDOM = "captum mapie matplotlib onnxscript pandas scipy sklearn sympy torch._dynamo transformers"
+COMMANDS = {
+    "predict": f"predict {MODEL} {TABLE} -o out.csv --coverage 0.6",
+    "predict exported": f"predict {EXPORTED} {TABLE} -o out.csv --coverage 0.6",
+    "evaluate": f"evaluate {MODEL} {TABLE} -o evaluation",
+    "explain": f"explain {MODEL} {TABLE} -o why.html --posts 1",
+    "encode": f"encode {TABLE} -o encoded",
+    "suggest": f"suggest {TABLE} -o tasks.csv -n 2",
+}
+NEEDED = {"evaluate": {"matplotlib", "pandas"}}  # a figure; and pyarrow tries it, for a table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table, a model of it with the real encoder, and the same exported."""
+    pytest.importorskip("onnxscript")
+    from sgmft import SemanticLocator
+    from sgmft.locator.onnx.export import export_model
+
+    folder = tmp_path_factory.mktemp("commands")
+    posts = [
+        Post(f"{text} {i}", label=label)
+        for i in range(8)
+        for label, text in (("Home", "在家睡觉"), ("School", "去学校上课"))
+    ]
+    rows = [{"text": post.text, "label": post.label} for post in posts]
+    rows += [{"text": "今天去电影院看电影"}, {"text": "爬山看风景"}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / TABLE).write_text(text + "\n", "utf-8")
+    locator = SemanticLocator(features=folder / "features").fit(posts)
+    locator.save_pretrained(folder / MODEL)
+    export_model(locator, folder / EXPORTED)
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_imports_what_it_needs_only(folder: Path, name: str) -> None:
+    words = COMMANDS[name].split()
+    start = f"import sys; sys.argv = {['sgmft', *words]!r}\n{LISTED}"
+    done = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.rpartition("LOADED")[2].split())
+    unwanted = set(SELDOM.split()) - NEEDED.get(name, set())
+    if name == "predict exported":
+        unwanted |= {"torch", "huggingface_hub", "pyarrow", "jinja2"}
+    assert "onnxruntime" in loaded or "torch" in loaded
+    assert not loaded & unwanted

@@ -1,6 +1,7 @@
 """Calibration of probabilities: its error, and temperature scaling."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,8 +80,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     From logits (N, K) of posts that they were not learned from, and labels (N,). T is between 1/20
     and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
     """
-    from scipy.optimize import minimize_scalar
-
     if not len(labels):
         return 1.0
     wide = logits.double()
@@ -89,4 +88,24 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(cross_entropy(wide / math.exp(log), labels)) + log * log / len(labels)
 
     limit = math.log(LARGEST)
-    return math.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
+    return math.exp(_minimise(loss, -limit, limit))
+
+
+def _minimise(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a function with one minimum between two numbers has it, to 1e-6.
+
+    Golden-section search (Kiefer 1953).
+    """
+    golden = (math.sqrt(5) - 1) / 2
+    left, right = high - golden * (high - low), low + golden * (high - low)
+    at_left, at_right = function(left), function(right)
+    while high - low > 1e-6:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - golden * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + golden * (high - low)
+            at_right = function(right)
+    return (low + high) / 2

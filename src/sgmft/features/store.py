@@ -86,7 +86,9 @@ class FeatureStore:
             try:
                 with _reading(shard):
                     # Unchecked: a damaged key is a post not found, which is encoded again.
-                    keys = pq.read_table(shard, columns=["key"], partitioning=None)["key"]
+                    # `pq.read_table` would import pyarrow.dataset, and pandas with it.
+                    with pq.ParquetFile(shard) as file:
+                        keys = file.read(columns=["key"])["key"]
                     self._register(shard, keys.cast(pa.string()).to_pylist())
             except _DamagedError:
                 _set_aside(shard)
@@ -107,11 +109,13 @@ class FeatureStore:
         """
         if not rows:
             return
-        columns = {
-            name: [_cell(getattr(row, name)) for row in rows.values()]
-            for name in PostFeatures._fields
-        }
-        table = pa.table({"key": list(rows), **columns}, schema=self._schema)
+        text = "".join(rows).encode()  # of keys, all of one length
+        ends = np.arange(len(rows) + 1, dtype=np.int32) * (len(text) // len(rows))
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(text)]
+        columns = [pa.Array.from_buffers(pa.string(), len(rows), buffers)]
+        for field in list(self._schema)[1:]:
+            columns.append(_column([getattr(row, field.name) for row in rows.values()], field.type))
+        table = pa.Table.from_arrays(columns, schema=self._schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()
@@ -253,9 +257,36 @@ def _pack(keys: Sequence[str]) -> NDArray[np.bytes_]:
     return packed
 
 
-def _cell(value: Any) -> Any:
-    """Arrow takes a matrix as a list of its rows."""
-    return list(value) if value is not None and value.ndim == 2 else value
+def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
+    """Return N lists of numbers, or of rows of equal width, as a column; `pa.array` would import
+    pandas to see whether it was given something of it.
+
+    Raises:
+        ValueError: rows have not the width of this type.
+    """
+    known = [x for x in values if x is not None]
+    missing = len(known) < len(values)
+    bits = np.packbits([x is not None for x in values], bitorder="little")
+    buffers = [pa.py_buffer(bits) if missing else None]
+    rows = kind if pa.types.is_fixed_size_list(kind) else kind.value_type
+    number, parts = rows, known
+    if pa.types.is_fixed_size_list(rows):
+        number = rows.value_type
+        if any(x.shape[-1] != rows.list_size for x in known):
+            raise ValueError(f"features of width {rows.list_size} have another one")
+    if rows is kind:  # also a list that is missing has its place
+        parts = [np.zeros(kind.list_size) if x is None else x for x in values]
+    else:
+        ends = np.cumsum([0, *(0 if x is None else len(x) for x in values)], dtype=np.int32)
+        buffers.append(pa.py_buffer(ends))
+    dtype = number.to_pandas_dtype()
+    flat = np.concatenate([np.zeros(0, dtype), *(x.ravel() for x in parts)]).astype(dtype)
+    content = pa.Array.from_buffers(number, len(flat), [None, pa.py_buffer(flat)])
+    if rows is not kind and rows is not number:
+        content = pa.Array.from_buffers(
+            rows, len(flat) // rows.list_size, [None], children=[content]
+        )
+    return pa.Array.from_buffers(kind, len(values), buffers, children=[content])
 
 
 def _row(table: pa.Table, position: int) -> PostFeatures:
@@ -266,10 +297,15 @@ def _row(table: pa.Table, position: int) -> PostFeatures:
         flat = scalar.values
         if pa.types.is_fixed_size_list(flat.type):
             width = flat.type.list_size
-            return flat.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).copy()
-        return np.array(flat.to_numpy(zero_copy_only=False))
+            return _numbers(flat.flatten()).reshape(-1, width)
+        return _numbers(flat)
 
     return PostFeatures(*map(cell, PostFeatures._fields))
+
+
+def _numbers(values: pa.Array) -> NDArray[Any]:
+    """Return a copy of an array of numbers; its `to_numpy` would import pandas."""
+    return np.array(np.from_dlpack(values)) if len(values) else values.to_numpy()
 
 
 def _name(data: Any) -> str:
@@ -314,7 +350,7 @@ def _read(shard: Path) -> pa.Table:
         data = shard.read_bytes()
     if shard.name != _name(data):
         raise _DamagedError
-    return pq.read_table(pa.BufferReader(data))
+    return pq.ParquetFile(pa.BufferReader(data)).read()
 
 
 def _set_aside(shard: Path) -> None:

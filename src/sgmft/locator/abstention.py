@@ -6,11 +6,10 @@ World, 2005.
 """
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from sgmft.utils.files import write_whole
 
 Numbers = NDArray[np.float32]
 FILE = "held_out.safetensors"
+ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
 
 
 @dataclass(frozen=True)
@@ -73,30 +73,17 @@ class HeldOutProbabilities:
 
         The labels whose probability is at least the threshold that this share of the held-out
         posts' own labels reaches: split conformal prediction with the score 1 - p (Sadinle, Lei &
-        Wasserman 2019), by mapie. A set may be empty.
+        Wasserman 2019). A set may be empty.
 
         Raises:
             SgmftError: too few held-out posts for this coverage.
         """
-        try:
-            from mapie.classification import SplitConformalClassifier
-        except ImportError as error:
-            raise SgmftError(
-                "Prediction sets need the package mapie: pip install mapie."
-            ) from error
         self.check(Abstention(coverage=coverage))
-        if not len(probabilities):
-            return np.zeros(probabilities.shape, np.bool_)
-        rule = SplitConformalClassifier(
-            _identity_classifier(self.probabilities.shape[1]),
-            confidence_level=coverage,
-            conformity_score="lac",
-            prefit=True,
-        )
-        with warnings.catch_warnings():  # rare labels that no held-out post has are no mistake
-            warnings.simplefilter("ignore")
-            rule.conformalize(_normalized(self.probabilities), self.classes)
-            members: NDArray[np.bool_] = rule.predict_set(_normalized(probabilities))[1][..., 0]
+        n = len(self)
+        scores = 1 - _normalized(self.probabilities)[np.arange(n), self.classes]
+        place = min(math.ceil((n + 1) * coverage), n)  # from the smallest score, counted from 1
+        threshold = np.partition(scores, place - 1)[place - 1]
+        members: NDArray[np.bool_] = 1 - _normalized(probabilities) <= threshold + ROUNDING
         return members
 
     def typicality(self, probabilities: Numbers) -> NDArray[np.float64]:
@@ -188,26 +175,7 @@ def entropy(probabilities: Numbers) -> NDArray[np.float64]:
 
 
 def _normalized(probabilities: Numbers) -> NDArray[np.float64]:
-    """Return rows that sum to 1 to the last digit, which mapie insists on."""
+    """Return rows in float64 that sum to 1 to its last digit."""
     wide = probabilities.astype(np.float64)
     rows: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
     return rows
-
-
-def _identity_classifier(classes: int) -> Any:
-    """Return a classifier, as mapie requires one, whose inputs are its probabilities."""
-    from sklearn.base import BaseEstimator, ClassifierMixin
-
-    class IdentityClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-        classes_ = np.arange(classes)
-
-        def __sklearn_is_fitted__(self) -> bool:
-            return True
-
-        def predict_proba(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-            return x
-
-        def predict(self, x: NDArray[np.float64]) -> Any:
-            return x.argmax(1)
-
-    return IdentityClassifier()

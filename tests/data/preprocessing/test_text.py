@@ -1,7 +1,10 @@
+import random
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
 
+import jieba
 import pytest
 
 from sgmft.data.preprocessing.text import (
@@ -228,3 +231,16 @@ def test_import_is_light_and_first_use_is_silent():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == "['电影院']"
+
+
+def test_words_are_those_of_jieba_with_its_whole_dictionary() -> None:
+    whole = jieba.Tokenizer()
+    with whole.get_dict_file() as file:
+        words = re.findall(r"(?m)^([\u4e00-\u9fff]+) ", file.read().decode())
+    with whole.get_dict_file() as file:
+        whole.FREQ, whole.total = whole.gen_pfdict(file)
+    whole.initialized = True
+    draw = random.Random(0)
+    for _ in range(300):
+        text = "".join(draw.choice(words)[: draw.randint(1, 9)] for _ in range(8))
+        assert split_words(text, NONE) == list(whole.cut(text)), text

@@ -1,5 +1,6 @@
 """The embedded encoder: shapes, its two networks against their plain selves, and its manners."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sgmft.data.preprocessing.text import CLEANINGS, split_words
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 
 TEXTS = [
     "今天在家里看电视，真舒服",
@@ -239,3 +241,14 @@ def test_the_fingerprint_follows_the_settings_that_matter(name: str, other: str)
 def test_an_unknown_cleaning_is_refused(name: str) -> None:
     with pytest.raises(SgmftError, match="'thorough'"):
         load_encoder(name, cleaning="thorough")
+
+
+def test_texts_are_encoded_as_the_package_itself_encodes_them() -> None:
+    package, ours = USE(threads=1), SentenceEncoder()
+    draw = random.Random(0)
+    pieces = package._tokenizer._pieces
+    texts = ["", " ", "在家睡觉", "Ｆｕｌｌ ｗｉｄｔｈ", "Привет, мир", "😀🏳️‍🌈", "ﷺ", "\ue000"]
+    texts += ["".join(draw.choices(pieces, k=12)).replace("▁", " ") for _ in range(200)]
+    tokens = [package._tokenizer.encode(text) for text in texts]
+    assert [ours._sentences._tokenizer.encode(text) for text in texts] == tokens
+    np.testing.assert_array_equal(ours._sentences.encode(texts), package.encode(texts))

