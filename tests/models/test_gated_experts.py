@@ -207,7 +207,8 @@ def test_the_order_of_the_posts_does_not_matter(monkeypatch):
     batch, labels = made()
     order = torch.randperm(120, generator=torch.Generator().manual_seed(2))
     new, found = made(40, seed=1)[0], []
-    monkeypatch.setattr("sgmft.models.logistic.TOLERANCE", 1e-7)
+    monkeypatch.setattr("sgmft.models.logistic.GAP", 1e-14)
+    monkeypatch.setattr("sgmft.models.logistic.ROUNDING", 1e-13)
     for chosen in (torch.arange(120), order):
         fold = chosen % 5
         monkeypatch.setattr("sgmft.models.gated_experts.draw_folds", lambda *_, fold=fold: fold)

@@ -3,20 +3,21 @@
 They also give predictions for the training posts, each by a regression that was not fitted to it.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.nn.functional import linear, nll_loss, normalize
 
-from sgmft.models.base import Normalizer
+from sgmft.models.base import Normalizer, divisor
 from sgmft.models.layers import lookup
-from sgmft.models.logistic import Block, Solution, logistic_paths
+from sgmft.models.logistic import Block, Solution, log_frequencies, logistic_paths
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
 
@@ -32,6 +33,11 @@ def draw_folds(labels: Tensor, folds: int) -> Tensor:
     fold = torch.empty_like(order)
     fold[order] = torch.arange(len(order)) % folds
     return fold
+
+
+def class_prior(labels: Tensor, classes: int) -> Tensor:
+    """Logarithm of the share of each class among labels (N,); see `log_frequencies`."""
+    return torch.from_numpy(log_frequencies(labels.cpu().numpy(), classes)).float()
 
 
 def evidence(log_probabilities: Tensor, prior: Tensor) -> Tensor:
@@ -52,7 +58,7 @@ class CrossFitted(NamedTuple):
 class Expert(nn.Module, ABC):
     """log p(y | x) by a penalised logistic regression."""
 
-    penalties: ClassVar[tuple[float, ...]]
+    penalties: tuple[float, ...]
     weight: nn.Parameter  # (K, D)
     bias: nn.Parameter  # (K,)
 
@@ -60,7 +66,7 @@ class Expert(nn.Module, ABC):
     def fit_inputs(self, x: Tensor) -> Any:
         """Take scale or vocabulary from N posts, and return their inputs (N, D).
 
-        A tensor, or a sparse matrix of SciPy.
+        An array, or a sparse matrix of SciPy.
         """
 
     @abstractmethod
@@ -69,9 +75,9 @@ class Expert(nn.Module, ABC):
 
     def path(self, x: Tensor, labels: Tensor) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
-        everything = Block(torch.ones_like(labels, dtype=torch.bool))
+        everything = Block(np.ones(len(labels), bool))
         paths = logistic_paths(
-            self.fit_inputs(x), labels, len(self.bias), self.penalties, [everything]
+            self.fit_inputs(x), labels.cpu().numpy(), len(self.bias), self.penalties, [everything]
         )
         for (solution,) in paths:
             self.load_solution(solution)
@@ -80,6 +86,8 @@ class Expert(nn.Module, ABC):
     @torch.no_grad()
     def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
+
+        Penalties are tried from strong to weak, until the loss rises.
 
         Args:
             x: what `forward` takes, of N posts.
@@ -90,23 +98,29 @@ class Expert(nn.Module, ABC):
             Log-probabilities (N, K) of at least log 1e-4 by the chosen regressions, each post's by
             that without its fold; with one fold only, of the posts it was fitted to.
         """
-        if len(fold.unique()) < 2:
-            next(self.path(x, labels))
-            return self(x).clamp(min=FLOOR)
-        found = self.cross_fit(x, labels, fold)
-        losses = [float(nll_loss(one.log_probs.clamp(min=FLOOR), labels)) for one in found]
-        best = found[losses.index(min(losses))]
+        blas = ThreadpoolController()  # NumPy's does not know how many threads torch was given
+        with blas.limit(limits=torch.get_num_threads(), user_api="blas"):
+            if len(fold.unique()) < 2:
+                next(self.path(x, labels))
+                return self(x).clamp(min=FLOOR)
+            least, best = math.inf, None
+            for found in self.cross_fit(x, labels, fold):
+                loss = float(nll_loss(found.log_probs.clamp(min=FLOOR), labels))
+                if loss >= least:
+                    break
+                least, best = loss, found
+        assert best is not None
         self.load_solution(best.solution)
         return best.log_probs.clamp(min=FLOOR)
 
     @abstractmethod
-    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
-        """Fit the regressions for each of `penalties`; their inputs are scaled as in all posts."""
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
+        """Yield the regressions for each of `penalties`, from strong to weak."""
 
     def load_solution(self, solution: Solution) -> None:
         """Take the weights of a regression."""
-        self.weight.copy_(solution.weight)
-        self.bias.copy_(solution.bias)
+        self.weight.copy_(torch.from_numpy(solution.weight))
+        self.bias.copy_(torch.from_numpy(solution.bias))
 
 
 class DenseExpert(Expert):
@@ -123,24 +137,19 @@ class DenseExpert(Expert):
     def fit_inputs(self, x: Tensor) -> Any:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
-        return self.scale(x)
+        return self.scale(x).cpu().numpy()
 
-    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
-        rows, parts = self.fit_inputs(x), [Block(torch.ones_like(labels, dtype=torch.bool))]
-        for left_out in fold.unique():
-            scale = Normalizer(rows.shape[1], "standard").to(rows)
-            scale.fit(rows[fold != left_out])
-            parts.append(Block(fold != left_out, scale.mean, scale.deviation))
-        found = []
-        for whole, *others in logistic_paths(rows, labels, len(self.bias), self.penalties, parts):
-            log_probs = rows.new_zeros(len(rows), len(self.bias))
+        rows, left_out = self.fit_inputs(x), fold.cpu().numpy()
+        parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
+        paths = logistic_paths(rows, labels.cpu().numpy(), len(self.bias), self.penalties, parts)
+        for whole, *others in paths:
+            logits = np.empty((len(rows), len(self.bias)), rows.dtype)
             for part, (weight, bias) in zip(parts[1:], others, strict=True):
                 out = ~part.rows
-                logits = linear(rows[out], weight.to(rows), bias.to(rows))
-                log_probs[out] = logits.log_softmax(-1)
-            found.append(CrossFitted(whole, log_probs))
-        return found
+                logits[out] = rows[out] @ weight.T.astype(rows.dtype) + bias.astype(rows.dtype)
+            yield CrossFitted(whole, torch.from_numpy(logits).to(x).log_softmax(-1))
 
     def unscaled(self) -> tuple[Tensor, Tensor]:
         """Weight (K, width) and bias (K,) for features as they are, which are many more numbers."""
@@ -150,6 +159,21 @@ class DenseExpert(Expert):
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, width) to log-probabilities (B, K)."""
         return linear(x, *self.unscaled()).log_softmax(-1)
+
+
+def _without_each_fold(rows: NDArray[Any], fold: NDArray[Any]) -> list[Block]:
+    """The posts outside each fold, with their mean and deviation, from each fold's sums."""
+    folds = np.unique(fold)
+    sums = np.stack([rows[fold == f].sum(0, dtype=float) for f in folds])
+    squares = np.stack([np.square(rows[fold == f], dtype=float).sum(0) for f in folds])
+    parts = []
+    for i, left_out in enumerate(folds):
+        kept = fold != left_out
+        mean = np.delete(sums, i, 0).sum(0) / kept.sum()
+        variance = np.delete(squares, i, 0).sum(0) - kept.sum() * np.square(mean)
+        deviation = np.sqrt(np.maximum(variance, 0) / max(1, kept.sum() - 1))
+        parts.append(Block(kept, mean, divisor(torch.from_numpy(deviation)).numpy()))
+    return parts
 
 
 class NgramExpert(Expert):
@@ -175,8 +199,8 @@ class NgramExpert(Expert):
         from scipy.sparse import csr_matrix
 
         row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)[x >= 0]
-        pairs = torch.stack([x[x >= 0].long(), row]).unique(dim=1)
-        ids, posts = pairs[0].unique_consecutive(return_counts=True)
+        pairs = (x[x >= 0].long() * len(x) + row).unique()
+        ids, posts = (pairs // len(x)).unique_consecutive(return_counts=True)
         enough = posts >= MIN_POSTS
         ids, posts = ids[enough], posts[enough]
         frequent = posts.argsort(descending=True, stable=True)[:MAX_VOCABULARY].sort().values
@@ -186,14 +210,19 @@ class NgramExpert(Expert):
         rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
         return csr_matrix((values, (rows, columns)), shape=(len(x), len(frequent)))
 
-    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> list[CrossFitted]:
-        """See `Expert`. Fold by fold, for each has a vocabulary of its own."""
-        held_out = [self.weight.new_zeros(len(x), len(self.bias)) for _ in self.penalties]
-        for left_out in fold.unique():
-            out = fold == left_out
-            for log_probs, _ in zip(held_out, self.path(x[~out], labels[~out]), strict=True):
-                log_probs[out] = self(x[out]).to(log_probs)
-        return [CrossFitted(*pair) for pair in zip(self.path(x, labels), held_out, strict=True)]
+    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
+        """See `Expert`. Each fold's has a vocabulary of its own."""
+        left_out = [fold == f for f in fold.unique()]
+        experts = [NgramExpert(0, len(self.bias)).to(x.device) for _ in left_out]
+        paths = []
+        for one, out in zip(experts, left_out, strict=True):
+            one.penalties = self.penalties
+            paths.append(one.path(x[~out], labels[~out]))
+        for whole, *_ in zip(self.path(x, labels), *paths, strict=True):
+            log_probs = self.weight.new_zeros(len(x), len(self.bias))
+            for one, out in zip(experts, left_out, strict=True):
+                log_probs[out] = one(x[out]).to(log_probs)
+            yield CrossFitted(whole, log_probs)
 
     def forward(self, x: Tensor) -> Tensor:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""

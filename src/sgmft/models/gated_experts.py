@@ -19,8 +19,7 @@ from torch.nn.functional import cross_entropy, linear, logsigmoid
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output, divisor
-from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, evidence
-from sgmft.models.logistic import log_frequencies
+from sgmft.models.experts import DenseExpert, NgramExpert, class_prior, draw_folds, evidence
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.similarity import Guidance, gate_entropy
@@ -97,7 +96,7 @@ class GatedExperts(ClosedFormNetwork):
     def solve(self, batch: Batch, labels: Tensor) -> Tensor:
         """Fit experts and pools; return log-probabilities (N, K) of experts held out, pooled."""
         fold = draw_folds(labels, self.config.folds)
-        self.prior.copy_(log_frequencies(labels, self.config.classes))
+        self.prior.copy_(class_prior(labels, self.config.classes))
         t, v = batch.has_text, batch.has_image
         self.known.copy_(torch.stack([t.any(), v.any()]))
         both = t & v

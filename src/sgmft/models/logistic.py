@@ -1,168 +1,330 @@
-"""Multinomial logistic regressions by L-BFGS, several on the same rows at once.
+"""Multinomial logistic regressions by a preconditioned Newton method, several at once.
 
 Regressions of one kind on parts of the same rows, as folds are, differ in few rows only. Their
-weights stand side by side, so that one pass over the rows serves all of them, which takes little
-longer than one of them alone.
-"""
+weights stand side by side, so that one pass over the rows serves all of them.
 
-from __future__ import annotations
+The Hessian of a class's weights is close to c X'X / N + penalty, where c is the mean of p (1 - p)
+over the rows. Its inverse, from the leading eigenvectors of X'X, preconditions the conjugate
+gradients by which each Newton step is found (Nocedal & Wright 2006, section 7.1). Few passes over
+the rows are then left, whatever their spectrum. Where rows are fewer than columns, the weights lie
+in the span of the rows (representer theorem), and the search goes on in its coordinates.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 ABSENT = -100.0  # logit of a class without training posts; those of the others are about 0
 
-MAX_ITERATIONS = 500
+GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of its probabilities
 
-TOLERANCE = 1e-3  # of a gradient's largest entry
+MAX_STEPS, MAX_HALVINGS, MAX_PRODUCTS = 100, 20, 60
+
+FORCING = 0.1  # of a Newton step's residual, relative
+
+ROUNDING = 1e-7  # of an objective in float32
+
+MAX_SPAN = 512  # rows, up to which the search goes on in their span
+
+RANK = 192  # eigenvectors of the preconditioner
 
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
+
+Array = NDArray[Any]
+
+Labels = NDArray[np.integer[Any]]
 
 
 class Solution(NamedTuple):
     """Weights of a regression, for the rows as they are given."""
 
-    weight: Tensor  # (K, D)
-    bias: Tensor  # (K,)
+    weight: Array  # (K, D)
+    bias: Array  # (K,)
 
 
 class Block(NamedTuple):
     """The rows that one regression learns from, and how it scales them: (x - mean) / deviation."""
 
-    rows: Tensor  # (N,) bool
-    mean: Tensor | float = 0.0  # (D,)
-    deviation: Tensor | float = 1.0  # (D,)
+    rows: NDArray[np.bool_]  # (N,)
+    mean: Array | float = 0.0  # (D,)
+    deviation: Array | float = 1.0  # (D,)
 
 
-def log_frequencies(labels: Tensor, classes: int) -> Tensor:
+def log_frequencies(labels: Labels, classes: int) -> NDArray[np.float64]:
     """Logarithm of the share of each class among labels (N,): (classes,), ABSENT where it has none.
 
     Without any labels all classes are equal.
     """
-    shares = torch.bincount(labels, minlength=classes) / max(1, len(labels))
-    return shares.log().clamp(min=ABSENT)
+    shares = np.bincount(labels, minlength=classes) / max(1, len(labels))
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(shares), ABSENT)
 
 
 def logistic_paths(
-    x: Any, labels: Tensor, classes: int, penalties: Sequence[float], parts: Sequence[Block]
+    x: Any,
+    labels: Labels,
+    classes: int,
+    penalties: Sequence[float],
+    parts: Sequence[Block],
 ) -> Iterator[list[Solution]]:
     """Solutions of every part for one L2 penalty after another, each search starting from the last.
 
     Each minimises the mean cross-entropy of its rows plus penalty |w|^2 / 2 (intercepts free; with
     two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
-    with C = 1 / (rows x penalty), by SciPy's L-BFGS-B to a gradient of 1e-3, on as many threads as
-    torch uses. Classes without posts get no weight and a bias of ABSENT.
+    with C = 1 / (rows x penalty), to within about 1e-7. Classes without posts get no weight and a
+    bias of ABSENT.
 
     Args:
-        x: (N, D), a tensor, or a sparse matrix of SciPy.
+        x: (N, D), float32 or float64, or a sparse matrix of SciPy.
         labels: classes (N,) in 0..K-1.
         penalties: from the largest, whose solution is nearest to zero, to the smallest.
     """
-    together = max(1, MAX_NUMBERS // (classes * max(1, *x.shape)))
-    groups = [parts[i : i + together] for i in range(0, len(parts), together)]
-    paths = [_path(x, labels, classes, penalties, group) for group in groups]
-    for found in zip(*paths, strict=True):
-        yield [solution for group in found for solution in group]
-
-
-def _path(
-    x: Any, labels: Tensor, classes: int, penalties: Sequence[float], parts: Sequence[Block]
-) -> Iterator[list[Solution]]:
-    """As `logistic_paths`, of parts that are solved together."""
-    from scipy.optimize import minimize
-    from threadpoolctl import ThreadpoolController
-
-    blas = ThreadpoolController()  # SciPy's does not know how many threads torch was given
-    problem = _Problem(x, labels, classes, parts)
-    point = problem.start()
-    limits = {
-        "maxiter": MAX_ITERATIONS,
-        "gtol": TOLERANCE,
-        "ftol": 64 * np.finfo(float).eps,
-        "maxls": 50,
-    }
+    spaces: list[_Span] | list[_Columns]
+    if _in_span(x):
+        spaces = [_Span(x, parts)]
+    else:
+        axes = _principal_axes(x) if isinstance(x, np.ndarray) else None
+        together = max(1, MAX_NUMBERS // (classes * max(1, *x.shape)))
+        groups = [parts[i : i + together] for i in range(0, len(parts), together)]
+        spaces = [_Columns(x, group, axes) for group in groups]
+    problems = [_Problem(space, labels, classes) for space in spaces]
     for penalty in penalties:
-        with blas.limit(limits=torch.get_num_threads(), user_api="blas"):
-            found = minimize(problem, point, (penalty,), "L-BFGS-B", jac=True, options=limits)
-        point = found.x
-        yield problem.solutions(point)
+        yield [solution for problem in problems for solution in problem.solve(penalty)]
+
+
+def _in_span(x: Any) -> bool:
+    """Whether rows are so few that their span is the smaller space."""
+    return bool(x.shape[0] <= min(MAX_SPAN, x.shape[1] // 2))
 
 
 class _Problem:
-    """The sum of F regressions' objectives as a function of all their weights, for SciPy.
+    """F regressions' objectives, and the points (F, K, d + 1) where the last two searches ended.
 
-    A point is (F, K, D + 1), flat: of each regression and class its weights for the scaled rows,
-    and its intercept.
+    A point has of each regression and class its weights in some coordinates, and its intercept.
     """
 
-    def __init__(self, x: Any, labels: Tensor, classes: int, parts: Sequence[Block]) -> None:
-        self.labels, self.classes, self.width = labels, classes, x.shape[1]
-        self.forward, self.backward = _products(x)
-        used = torch.stack([part.rows for part in parts], 1)  # (N, F)
-        self.share = used / used.sum(0).clamp(min=1)
-        self.mean = _stacked([part.mean for part in parts], self.width)
-        self.factor = 1 / _stacked([part.deviation for part in parts], self.width)
-        self.bias = torch.stack([log_frequencies(labels[rows], classes) for rows in used.T]).cpu()
-        self.present = (self.bias > ABSENT)[..., None]  # (F, K, 1); others stay where they start
+    def __init__(self, space: "_Span | _Columns", labels: Labels, classes: int) -> None:
+        self.space = space
+        used = np.stack([part.rows for part in space.parts], 1)  # (N, F)
+        self.share = (used / np.maximum(used.sum(0), 1))[..., None].astype(space.dtype)
+        self.own = (np.arange(classes) == labels[:, None])[:, None]  # (N, 1, K)
+        self.point = np.zeros((len(space.parts), classes, space.width + 1))
+        self.point[..., -1] = [log_frequencies(labels[part.rows], classes) for part in space.parts]
+        self.before = self.point
+        self.present = self.point[..., -1:] > ABSENT  # (F, K, 1); others stay where they start
         pairs = self.present.sum(1) == 2  # the difference w of two rows has 2 |row|^2 = |w|^2 / 2
-        self.strength = torch.where(pairs, 2.0, 1.0)[..., None]
+        self.strength = np.where(pairs, 2.0, 1.0)[..., None]  # (F, 1, 1)
 
-    def start(self) -> NDArray[np.float64]:
-        """No weights, and the class frequencies."""
-        point = torch.zeros(len(self.bias), self.classes, self.width + 1, dtype=torch.double)
-        point[..., -1] = self.bias
-        return point.flatten().numpy()
+    def solve(self, penalty: float) -> list[Solution]:
+        """Find the minima by Newton's method, and return the regressions there.
 
-    def solutions(self, point: NDArray[np.float64]) -> list[Solution]:
+        It starts as far beyond the last minima as they were from those before them.
+        """
+        penalties = penalty * self.strength
+        self.before, self.point = self.point, 2 * self.point - self.before
+        logits = self.space.logits(self.point)
+        value, probs = self._value(self.point, logits, penalties)
+        for _ in range(MAX_STEPS):
+            slopes = (probs - self.own) * self.share
+            gradient = self._gradient(slopes, self.point, penalties)
+            step, along, gap = self._newton_step(gradient, probs, penalties)
+            length = (gap > GAP).astype(float)  # (F,)
+            if not length.any():
+                break
+            for _ in range(MAX_HALVINGS):
+                point = self.point + length[:, None, None] * step
+                moved = logits + length[:, None].astype(logits.dtype) * along
+                found, probs = self._value(point, moved, penalties)
+                worse = found > value + ROUNDING
+                if not worse.any():
+                    break
+                length[worse] /= 2
+            self.point, logits, value = point, moved, found
+        return self.space.solutions(self.point)
+
+    def _value(self, point: Array, logits: Array, penalties: Array) -> tuple[Array, Array]:
+        """The objectives (F,), and the probabilities (N, F, K)."""
+        shifted = logits - logits.max(-1, keepdims=True)
+        probs = np.exp(shifted)
+        total = probs.sum(-1, keepdims=True)
+        probs /= total
+        own = (shifted * self.own).sum(-1, keepdims=True)
+        loss: Array = ((np.log(total) - own) * self.share).sum((0, 2), dtype=float)
+        return loss + (penalties * np.square(point[..., :-1])).sum((1, 2)) / 2, probs
+
+    def _gradient(self, slopes: Array, point: Array, penalties: Array) -> Array:
+        """Derivative (F, K, d + 1), where that by the logits is (N, F, K)."""
+        gradient = self.space.gradient(slopes)
+        gradient[..., :-1] += (penalties * point[..., :-1]).astype(gradient.dtype)
+        return gradient * self.present
+
+    def _newton_step(
+        self, gradient: Array, probs: Array, penalties: Array
+    ) -> tuple[Array, Array, Array]:
+        """The step (F, K, d + 1), its logits (N, F, K), and about how far it goes down (F,).
+
+        By conjugate gradients, each regression's to a relative residual of FORCING.
+        """
+        curvature = probs * (1 - probs) * self.share  # (N, F, K)
+        divide = self.space.divider(curvature, penalties.astype(gradient.dtype))
+        total = np.maximum(curvature.sum(0), 1e-12)[..., None]
+
+        def precondition(residual: Array) -> Array:
+            return np.concatenate([divide(residual[..., :-1]), residual[..., -1:] / total], -1)
+
+        step, along = np.zeros_like(gradient), np.zeros_like(probs)
+        residual = -gradient
+        direction = precondition(residual)
+        size = gap = (residual * direction).sum((1, 2), dtype=float)  # (F,)
+        for _ in range(MAX_PRODUCTS):
+            goes_on = size > np.maximum(GAP / 2, FORCING**2 * gap)
+            if not goes_on.any():
+                break
+            moved = self.space.logits(direction)
+            slopes = probs * moved
+            slopes -= probs * slopes.sum(-1, keepdims=True)
+            product = self._gradient(slopes * self.share, direction, penalties)
+            bend = (direction * product).sum((1, 2), dtype=float)
+            length = np.divide(size, bend, out=np.zeros_like(size), where=goes_on & (bend > 0))
+            length = length.astype(gradient.dtype)
+            step += length[:, None, None] * direction
+            along += length[:, None] * moved
+            residual -= length[:, None, None] * product
+            towards = precondition(residual)
+            before, size = size, (residual * towards).sum((1, 2), dtype=float)
+            ratio = np.divide(size, before, out=np.zeros_like(size), where=before > 0)
+            direction = towards + ratio.astype(gradient.dtype)[:, None, None] * direction
+        return step, along, gap / 2
+
+
+class _Columns:
+    """The weights themselves, of rows as each regression scales them."""
+
+    def __init__(self, x: Any, parts: Sequence[Block], axes: "_Axes | None") -> None:
+        self.x, self.parts, self.width, self.dtype = x, parts, x.shape[1], x.dtype
+        self.transposed: Any = x.T if axes else x.T.tocsr()
+        self.squares: Any = None if axes else self.transposed.power(2)
+        self.mean, self.factor = np.empty((2, len(parts), 1, self.width), x.dtype)
+        for i, part in enumerate(parts):
+            self.mean[i], self.factor[i] = part.mean, 1 / np.asarray(part.deviation)
+        self.axes = axes
+
+    def logits(self, point: Array) -> Array:
+        """Of all rows, (N, F, K)."""
+        weight, bias = self._unscaled(point)
+        flat = weight.reshape(bias.size, self.width).astype(self.dtype, copy=False)
+        logits: Array = (self.x @ flat.T).reshape(-1, *bias.shape)
+        logits += bias.astype(self.dtype)
+        return logits
+
+    def gradient(self, slopes: Array) -> Array:
+        """Of a sum over rows and classes of slopes (N, F, K) times logits, (F, K, d + 1)."""
+        total = slopes.sum(0, dtype=float)[..., None].astype(self.dtype)  # (F, K, 1)
+        inner = (self.transposed @ slopes.reshape(len(slopes), -1)).T
+        inner = (inner.reshape(*total.shape[:2], self.width) - total * self.mean) * self.factor
+        return np.concatenate([inner, total], -1)
+
+    def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
+        """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
+        total = curvature.sum(0)[..., None]  # (F, K, 1)
+        if self.axes is None:
+            diagonal = (self.squares @ curvature.reshape(len(curvature), -1)).T
+            diagonal = diagonal.reshape(*total.shape[:2], self.width) + penalties
+            return lambda weights: weights / diagonal
+        vectors, variances, others = self.axes
+        rest = 1 / (total * others + penalties)
+        leading = 1 / (total * variances + penalties) - rest  # (F, K, r)
+
+        def divide(weights: Array) -> Array:
+            inside = weights.reshape(total.size, self.width) @ vectors
+            inside = inside * leading.reshape(inside.shape) @ vectors.T
+            divided: Array = weights * rest + inside.reshape(weights.shape)
+            return divided
+
+        return divide
+
+    def solutions(self, point: Array) -> list[Solution]:
         """The regressions at a point."""
-        return [Solution(*pair) for pair in zip(*self._unscaled(self._split(point)), strict=True)]
+        return [Solution(*pair) for pair in zip(*self._unscaled(point), strict=True)]
 
-    def __call__(
-        self, point: NDArray[np.float64], penalty: float
-    ) -> tuple[float, NDArray[np.float64]]:
-        """The objective and its gradient."""
-        split = self._split(point)
-        weight, bias = self._unscaled(split)
-        logits = self.forward(weight.flatten(0, 1)).unflatten(1, bias.shape)  # (N, F, K)
-        log_probs = (logits + bias.to(logits)).log_softmax(-1)
-        own = self.labels[:, None, None].expand(-1, len(bias), 1)
-        share = self.share.to(log_probs)[..., None]
-        loss = -(log_probs.gather(-1, own) * share).sum(dtype=torch.double)
-        slope = log_probs.exp_().scatter_add_(-1, own, -torch.ones_like(share)).mul_(share)
-        total = slope.sum(0).double().cpu()  # (F, K)
-        inner = self.backward(slope.flatten(1)).double().cpu().view(weight.shape)
-        inner = (inner - total[..., None] * self.mean) * self.factor
-        strength = penalty * self.strength
-        inner += strength * split[..., :-1]
-        size = (strength * split[..., :-1].square()).sum()
-        gradient = torch.cat([inner, total[..., None]], -1) * self.present
-        return float(loss) + float(size) / 2, gradient.flatten().numpy()
-
-    def _split(self, point: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(point).view(len(self.bias), self.classes, self.width + 1)
-
-    def _unscaled(self, split: Tensor) -> tuple[Tensor, Tensor]:
+    def _unscaled(self, point: Array) -> tuple[Array, Array]:
         """Weights (F, K, D) and biases (F, K) for rows that are not scaled."""
-        weight = split[..., :-1] * self.factor
-        return weight, split[..., -1] - (weight * self.mean).sum(-1)
+        weight = point[..., :-1] * self.factor
+        return weight, point[..., -1] - (weight * self.mean).sum(-1)
 
 
-def _stacked(values: Sequence[Tensor | float], width: int) -> Tensor:
-    """One row for each regression, (F, 1, D)."""
-    return torch.stack([torch.as_tensor(x).double().cpu().expand(width) for x in values])[:, None]
+class _Axes(NamedTuple):
+    """Spectrum of X'X / N."""
+
+    vectors: Array  # (D, r), the leading ones
+    variances: Array  # (r,)
+    others: float  # mean variance along all other axes
 
 
-def _products(x: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """w (M, D) to x w^T (N, M), and g (N, M) to g^T x (M, D)."""
-    if isinstance(x, Tensor):
-        return lambda w: x @ w.to(x).T, lambda g: g.T @ x
-    columns = x.T.tocsr()
-    return (
-        lambda w: torch.from_numpy(x @ w.numpy().T.astype(x.dtype)),
-        lambda g: torch.from_numpy(columns @ g.numpy()).T,
-    )
+def _principal_axes(x: Array) -> _Axes:
+    """Spectrum of dense rows (N, D), about.
+
+    By subspace iteration (Halko, Martinsson & Tropp 2011), for it only preconditions.
+    """
+    rows, columns = x.shape
+    rank = min(RANK, rows, columns)
+    vectors = np.random.default_rng(0).standard_normal((columns, rank)).astype(x.dtype)
+    for _ in range(2):
+        vectors = np.linalg.qr(x.T @ (x @ vectors))[0]
+    image = x @ vectors
+    variances, rotation = np.linalg.eigh(image.T @ image)
+    variances = np.maximum(variances, 0) / max(1, rows)
+    total = np.square(x).sum(dtype=float) / max(1, rows)
+    others = max(0.0, total - variances.sum(dtype=float)) / max(1, columns - rank)
+    return _Axes(vectors @ rotation, variances, others)
+
+
+class _Span:
+    """Weights along the principal axes of each regression's own rows, which are few."""
+
+    dtype = np.dtype(float)
+
+    def __init__(self, x: Any, parts: Sequence[Block]) -> None:
+        self.x, self.parts, self.width = x, parts, x.shape[0]
+        scaled = [self._scaled(part) for part in parts]
+        products = [z @ z.T for z in scaled]
+        gram = np.stack([z if isinstance(z, np.ndarray) else z.toarray() for z in products])
+        squares, self.vectors = np.linalg.eigh(gram)  # (F, N), (F, N, N)
+        kept = squares > 1e-14 * squares.max(-1, keepdims=True)
+        self.size = np.sqrt(np.where(kept, squares, 0))
+        self.rows = self.vectors * self.size[:, None]
+        counts = np.array([max(1, part.rows.sum()) for part in parts])
+        self.variances = np.square(self.size)[:, None] / counts[:, None, None]  # (F, 1, N)
+
+    def logits(self, point: Array) -> Array:
+        """Of all rows, (N, F, K)."""
+        logits: Array = self.rows @ point[..., :-1].swapaxes(1, 2)  # (F, N, K)
+        return (logits + point[:, None, :, -1]).swapaxes(0, 1)
+
+    def gradient(self, slopes: Array) -> Array:
+        """Of a sum over rows and classes of slopes (N, F, K) times logits, (F, K, d + 1)."""
+        by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
+        return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
+
+    def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
+        """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
+        diagonal = curvature.sum(0)[..., None] * self.variances + penalties
+        return lambda weights: weights / diagonal
+
+    def solutions(self, point: Array) -> list[Solution]:
+        """The regressions at a point."""
+        found = []
+        inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
+        for i, part in enumerate(self.parts):
+            combination = (point[i, :, :-1] * inverse[i]) @ self.vectors[i].T  # (K, N)
+            weight = combination @ self._scaled(part) / part.deviation
+            found.append(Solution(weight, point[i, :, -1] - (weight * part.mean).sum(-1)))
+        return found
+
+    def _scaled(self, part: Block) -> Any:
+        """The rows (N, D) as a regression scales them, 0 where it does not learn from them."""
+        if isinstance(self.x, np.ndarray):
+            return (self.x.astype(float) - part.mean) / part.deviation * part.rows[:, None]
+        return self.x.astype(float).multiply(part.rows[:, None]).tocsr()

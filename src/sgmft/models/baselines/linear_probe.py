@@ -12,8 +12,7 @@ from torch import Tensor
 
 from sgmft.features.batch import Batch
 from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
-from sgmft.models.experts import DenseExpert, draw_folds
-from sgmft.models.logistic import log_frequencies
+from sgmft.models.experts import DenseExpert, class_prior, draw_folds
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 
@@ -41,7 +40,7 @@ class LinearProbe(ClosedFormNetwork):
     def solve(self, batch: Batch, labels: Tensor) -> Tensor:
         """Fit the regression to the posts with this modality; see `ClosedFormNetwork.solve`."""
         x, known = self._inputs(batch)
-        self.prior.copy_(log_frequencies(labels, self.config.classes))
+        self.prior.copy_(class_prior(labels, self.config.classes))
         logits, fold = self.prior.repeat(len(labels), 1), draw_folds(labels, FOLDS)
         if known.any():
             logits[known] = self.expert.fit(x[known], labels[known], fold[known])
