@@ -23,6 +23,7 @@ PROGRAMS = (
     "compact_pictures.py",
     "rank_one.py",
     "training.py",
+    "experts.py",
     "answering.py",
     "export.py",
     "growth.py",

@@ -4,13 +4,13 @@ import math
 from dataclasses import replace
 
 import pytest
-import reference_loops
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_loops import add, dot, gradients, linear, lists, softmax, standardised
 from torch.nn.functional import cross_entropy
 
+import reference_loops
+from reference_loops import add, dot, gradients, linear, lists, softmax, standardised
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig, branch_coefficients

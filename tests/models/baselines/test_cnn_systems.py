@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from reference_loops import add, dot, linear, lists
 
+from reference_loops import add, dot, linear, lists
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.feature_level_cnn import FeatureLevelCNN, TextCNN, TextCNNConfig

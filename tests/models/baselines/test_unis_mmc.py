@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_loops import cross_entropy, dot, linear, lists, standardised
 
+from reference_loops import cross_entropy, dot, linear, lists, standardised
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig, multimodal_contrast

@@ -50,9 +50,10 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
 
     A file is written under a temporary name in the same folder, and gets its own name when the
     ``with`` block ends well. After an exception the temporary file is removed, and a file that was
-    there before is as it was. What a process that was killed left behind is removed by the next one
-    that writes the same file. The path "-" is JSON lines on standard output, flushed after each
-    `write`.
+    there before is as it was. What a killed process left behind is removed by the next one that
+    writes the same file.
+
+    The path "-" is JSON lines on standard output, flushed after each `write`.
 
     Raises:
         SgmftError: for a suffix that is none of these, or a path that cannot be written.
