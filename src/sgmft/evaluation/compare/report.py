@@ -127,7 +127,7 @@ def view_table(table: ResultTable) -> TableView:
 
 
 def verdict(table: ResultTable) -> str:
-    """Say in a sentence or two which rows differ from the reference, and in which direction."""
+    """Return a sentence or two on which rows differ from the reference, and in which direction."""
     finished = [(line, line.summary) for line in table.lines if line.summary is not None]
     if not finished:
         return "No row of this table is finished."
@@ -218,7 +218,7 @@ def _against(line: ResultRow, reference: str) -> Cell:
 
 
 def _basis(found: Sequence[Summary]) -> str:
-    """Say how many seeds and posts are behind the figures."""
+    """Return how many seeds and posts are behind the figures."""
     if not found:
         return ""
     seeds = sorted({summary.seeds for summary in found})

@@ -47,7 +47,7 @@ def summarize_explanation(found: Explanation) -> str:
 
 
 def describe_strongest(found: Explanation) -> str:
-    """Say how far single words and regions move the probability, which shades cannot tell."""
+    """Return how far single words and regions move the probability, which shades cannot tell."""
     largest = largest_effects(found)
     effects = [f"the strongest {x.removesuffix('s')} by {by:.1f}" for x, by in largest.items()]
     return f"How far they move the probability: {join_words(effects)} points."
