@@ -101,9 +101,12 @@ class ImageEncoder:
         Each network's last feature map is averaged over the whole image, and over each region of
         a grid of `patch_grid` by `patch_grid`.
         """
-        run = (
-            graph_runner(self._graph, tokens) if self._runs_graph else self._network_runner(tokens)
-        )
+
+        def run(some: Images) -> Sequence[FloatArray]:  # opens the graph where there are images
+            if self._runs_graph:
+                return graph_runner(self._graph, tokens)(some)
+            return self._network_runner(tokens)(some)
+
         return encode_image_batches(images, self._batch_size, IMAGE_WIDTH, tokens, run)
 
     @cached_property
