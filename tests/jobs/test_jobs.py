@@ -6,6 +6,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -254,6 +256,24 @@ def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path
     assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
     assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] is None
     assert train(tiny(val_size=0.0)) == summary  # over an earlier model
+
+
+def test_fitting_the_default_reports_each_expert_from_its_start_to_its_end(table, tiny, tmp_path):
+    steps, encoded = [], []
+    train_table(
+        Source(str(table)),
+        tmp_path / "m",
+        tiny(preset="default"),
+        on_encoded=lambda *step: encoded.append((*step, len(steps))),
+        on_step=steps.append,
+    )
+    assert encoded and all(before == 0 for *_, before in encoded)  # encoding comes first
+    experts = [(part, [*own]) for part, own in groupby(steps, key=attrgetter("part"))]
+    assert [part for part, _ in experts] == ["text", "character n-grams", "image", "text and image"]
+    for _, own in experts:
+        done = [step.done for step in own]
+        assert done == [*range(len(done) - 1), own[-1].total]  # may end early
+        assert len({step.total for step in own}) == 1
 
 
 def test_a_killed_training_of_the_default_is_begun_again(table, tiny, tmp_path):

@@ -22,6 +22,7 @@ from sgmft.utils.files import cache_folder
 
 if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
+    from sgmft.models.base import SolveStep
     from sgmft.training.trainer import Epoch
 
 # Standard output is for results. Of several processes of one training the main one prints.
@@ -59,6 +60,10 @@ class ProgressBars(Progress):
     def encoded(self, done: int, total: int) -> None:
         """Show the posts that are encoded so far."""
         self.show("Encoding posts", done, total)
+
+    def step(self, step: "SolveStep") -> None:
+        """Show the penalties that are tried for one part of a method without epochs."""
+        self.show(f"Fitting {step.part}", step.done, step.total, "penalties, in all folds")
 
     def epoch(self, epoch: "Epoch") -> None:
         """Show an epoch that is done, with its figures."""

@@ -68,6 +68,7 @@ def train_command(
             track=track,
             on_encoded=bars.encoded,
             on_epoch=bars.epoch,
+            on_step=bars.step,
         )
     console.print_errors(summary)
     data, metrics = locator.training.data, locator.training.metrics

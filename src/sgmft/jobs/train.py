@@ -7,6 +7,7 @@ from pathlib import Path
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.locator.locator import ENCODER, SemanticLocator
+from sgmft.models.base import SolveStep
 from sgmft.training.trainer import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.files import check_output, read_json, writing
@@ -21,6 +22,7 @@ def train_table(
     track: str | Path | None = None,
     on_encoded: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[SolveStep], None] | None = None,
 ) -> JobSummary:
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
@@ -38,6 +40,7 @@ def train_table(
         track=track,
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
         on_epoch=on_epoch,
+        on_step=on_step,
     )
     if distributed.is_main():
         unfinished = folder / "checkpoint"

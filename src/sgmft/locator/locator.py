@@ -41,7 +41,7 @@ from sgmft.locator.state import (
     unreadable,
 )
 from sgmft.locator.zero_shot import describe
-from sgmft.models.base import Network
+from sgmft.models.base import Network, SolveStep
 from sgmft.models.baselines.zero_shot import Described
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
@@ -152,6 +152,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         track: str | Path | None = None,
         on_encoded: Progress | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
+        on_step: Callable[[SolveStep], None] | None = None,
     ) -> Self:
         """Learn from labelled posts; warns of a label that only one of them has.
 
@@ -166,6 +167,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             track: folder for TensorBoard logs; needs `pip install sgmft[track]`.
             on_encoded: called with the number of posts encoded so far.
             on_epoch: called after each epoch.
+            on_step: called while a method without epochs is fitted, the default for instance.
 
         Raises:
             SgmftError: fewer than two labels are left, or the training has diverged; with
@@ -205,7 +207,8 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             self.preset,
             self.method.encode_prompts(self.labels, self.encoder),
         )
-        run: dict[str, Any] = {"track": track, "device": self.device, "on_epoch": on_epoch}
+        run: dict[str, Any] = {"track": track, "device": self.device}
+        run |= {"on_epoch": on_epoch, "on_step": on_step}
         folder = None if checkpoint is None else Path(checkpoint)
         if self.tuning is None:
             choice = fit_network(task, val_rows, checkpoint=folder, **run)

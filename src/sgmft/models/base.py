@@ -3,7 +3,7 @@
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
@@ -285,10 +285,19 @@ class Network(nn.Module, ABC):
         return [{"params": [x for x in self.parameters() if x.requires_grad], "lr": learning_rate}]
 
 
+class SolveStep(NamedTuple):
+    """How far one part of a network in closed form is solved."""
+
+    part: str  # as a user reads it, "text" for instance
+    done: int  # penalties tried; 0 at its start
+    total: int  # reached at its end, also where the last penalties need not be tried
+
+
 class ClosedFormNetwork(Network):
     """A network without epochs: its weights are the solution of a convex problem, or are given."""
 
     held_out: Tensor | None = None  # logits that `solve` returned, after training
+    on_step: Callable[[SolveStep], None] | None = None  # called while `solve` is at work
 
     @abstractmethod
     def solve(self, batch: Batch, labels: Tensor) -> Tensor | None:
@@ -297,6 +306,15 @@ class ClosedFormNetwork(Network):
         Returns:
             Logits (N, K) of each post from weights found without it, where there are such.
         """
+
+    def report(self, part: str) -> Callable[[int, int], None]:
+        """Return what `solve` calls with the penalties of a part that are done, and all of them."""
+
+        def report(done: int, total: int) -> None:
+            if self.on_step is not None:
+                self.on_step(SolveStep(part, done, total))
+
+        return report
 
 
 class BimodalNetwork(Network):

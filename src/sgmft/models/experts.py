@@ -5,7 +5,7 @@ They also give predictions for the training posts, each by a regression that was
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,13 @@ class Expert(nn.Module, ABC):
             yield solution
 
     @torch.no_grad()
-    def fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
+    def fit(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        fold: Tensor,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tensor:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 
         Penalties are tried from strong to weak, until the loss rises.
@@ -93,22 +99,30 @@ class Expert(nn.Module, ABC):
             x: what `forward` takes, of N posts.
             labels: their classes (N,).
             fold: the fold of each post (N,); with one fold only, the strongest penalty is taken.
+            report: called with the penalties that are done, of all folds, and their number; at the
+                end with that number twice.
 
         Returns:
             Log-probabilities (N, K) of at least log 1e-4 by the chosen regressions, each post's by
             that without its fold; with one fold only, of the posts it was fitted to.
         """
+        number = len(self.penalties)
+        report(0, number)
         blas = ThreadpoolController()  # NumPy's does not know how many threads torch was given
         with blas.limit(limits=torch.get_num_threads(), user_api="blas"):
             if len(fold.unique()) < 2:
                 next(self.path(x, labels))
+                report(number, number)
                 return self(x).clamp(min=FLOOR)
             least, best = math.inf, None
-            for found in self.cross_fit(x, labels, fold):
+            for tried, found in enumerate(self.cross_fit(x, labels, fold), 1):
                 loss = float(nll_loss(found.log_probs.clamp(min=FLOOR), labels))
                 if loss >= least:
                     break
                 least, best = loss, found
+                if tried < number:
+                    report(tried, number)
+        report(number, number)
         assert best is not None
         self.load_solution(best.solution)
         return best.log_probs.clamp(min=FLOOR)

@@ -102,21 +102,24 @@ class GatedExperts(ClosedFormNetwork):
         both = t & v
         text, image, joint = (self.prior.repeat(len(labels), 1) for _ in range(3))
         if t.any():
-            held_out = [self.text.fit(batch.text[t], labels[t], fold[t])]
+            held_out = [self.text.fit(batch.text[t], labels[t], fold[t], self.report("text"))]
             if self.lexical is not None:
-                held_out.append(self.lexical.fit(_ngrams(batch)[t], labels[t], fold[t]))
+                report = self.report("character n-grams")
+                held_out.append(self.lexical.fit(_ngrams(batch)[t], labels[t], fold[t], report))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
             text[t] = self._fit_pool(self.text_pool, held_out, labels[t])
         if v.any():
-            held_out = [self.image.fit(batch.image[v], labels[v], fold[v])]
+            report = self.report("image")
+            held_out = [self.image.fit(batch.image[v], labels[v], fold[v], report)]
             image[v] = self._fit_pool(self.image_pool, held_out, labels[v])
         if self.joint is not None:
             self.joint.bias.copy_(self.prior)  # no evidence, unless there are posts to learn from
         if both.any():
             if self.joint is not None:
                 features = torch.cat([batch.text, batch.image], -1)[both]
-                joint[both] = self.joint.fit(features, labels[both], fold[both])
+                report = self.report("text and image")
+                joint[both] = self.joint.fit(features, labels[both], fold[both], report)
             e_t, e_v, e_j = (evidence(x[both], self.prior) for x in (text, image, joint))
             self.pool.fit(e_t, e_v, e_j, self.prior, labels[both])
         return self._combine(batch, text, image, joint).logits

@@ -17,7 +17,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.models.base import ClosedFormNetwork, Network
+from sgmft.models.base import ClosedFormNetwork, Network, SolveStep
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
@@ -70,6 +70,7 @@ class RunOptions(TypedDict, total=False):
     track: str | Path | None
     device: str | None
     on_epoch: Callable[[Epoch], None] | None
+    on_step: Callable[[SolveStep], None] | None
 
 
 class HeldOutLogits(NamedTuple):

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftWarning
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output
+from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output, SolveStep
 from sgmft.models.inference import predict_logits
 from sgmft.models.presets import TrainConfig
 from sgmft.utils import distributed
@@ -121,6 +121,7 @@ def train(
     track: str | Path | None = None,
     device: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[SolveStep], None] | None = None,
 ) -> list[Epoch]:
     """Minimise the network's loss; `model` ends with the chosen epoch's weights.
 
@@ -136,6 +137,7 @@ def train(
         track: folder for TensorBoard logs; needs the extra `sgmft[track]`.
         device: by default what accelerate finds: a GPU if there is one.
         on_epoch: called after each epoch, also for those restored from a checkpoint.
+        on_step: called while a network in closed form is solved.
 
     Returns:
         The log, one entry an epoch.
@@ -147,7 +149,7 @@ def train(
 
     keep_freed_memory()
     if isinstance(model, ClosedFormNetwork):
-        return [_solve(model, data, validation, on_epoch)]
+        return [_solve(model, data, validation, on_epoch, on_step)]
     distributed.join(device)
     accelerator = Accelerator(
         cpu=distributed.on_cpu(device), log_with="tensorboard" if track else None, project_dir=track
@@ -270,12 +272,15 @@ def _solve(
     data: LabelledData,
     validation: LabelledData | None,
     on_epoch: Callable[[Epoch], None] | None,
+    on_step: Callable[[SolveStep], None] | None,
 ) -> Epoch:
     """Solve a network without epochs, and return its one line of log.
 
     Without validation posts, its predictions for training posts by folds without them stand in.
     """
+    model.on_step = on_step
     model.held_out = model.solve(data.features.batch(None, model.uses_ngrams), data.labels)
+    model.on_step = None
     logits = predict_logits(model, data.features).logits
     train_figures, val_figures = classification_figures(logits, data.labels), UNKNOWN
     if validation is not None:
