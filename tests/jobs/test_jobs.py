@@ -269,7 +269,7 @@ def test_fitting_the_default_reports_each_expert_from_its_start_to_its_end(table
     )
     assert encoded and all(before == 0 for *_, before in encoded)  # encoding comes first
     experts = [(part, [*own]) for part, own in groupby(steps, key=attrgetter("part"))]
-    assert [part for part, _ in experts] == ["text", "character n-grams", "image", "text and image"]
+    assert [part for part, _ in experts] == ["text", "n-grams", "image", "both"]
     for _, own in experts:
         done = [step.done for step in own]
         assert done == [*range(len(done) - 1), own[-1].total]  # may end early

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from sgmft.utils.distributed import is_main
 from sgmft.utils.files import cache_folder
@@ -42,11 +43,12 @@ class ProgressBars(Progress):
     def __init__(self) -> None:
         super().__init__(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            BarColumn(20, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            # It gives way where a terminal is narrow; else bars and counts would.
+            TextColumn("{task.fields[text]}", table_column=Column()),
             console=screen,
         )
         self._stages: dict[str, TaskID] = {}
@@ -63,7 +65,7 @@ class ProgressBars(Progress):
 
     def step(self, step: "SolveStep") -> None:
         """Show the penalties that are tried for one part of a method without epochs."""
-        self.show(f"Fitting {step.part}", step.done, step.total, "penalties, in all folds")
+        self.show(f"Fitting {step.part}", step.done, step.total, "penalties")
 
     def epoch(self, epoch: "Epoch") -> None:
         """Show an epoch that is done, with its figures."""

@@ -104,7 +104,7 @@ class GatedExperts(ClosedFormNetwork):
         if t.any():
             held_out = [self.text.fit(batch.text[t], labels[t], fold[t], self.report("text"))]
             if self.lexical is not None:
-                report = self.report("character n-grams")
+                report = self.report("n-grams")
                 held_out.append(self.lexical.fit(_ngrams(batch)[t], labels[t], fold[t], report))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
@@ -118,7 +118,7 @@ class GatedExperts(ClosedFormNetwork):
         if both.any():
             if self.joint is not None:
                 features = torch.cat([batch.text, batch.image], -1)[both]
-                report = self.report("text and image")
+                report = self.report("both")
                 joint[both] = self.joint.fit(features, labels[both], fold[both], report)
             e_t, e_v, e_j = (evidence(x[both], self.prior) for x in (text, image, joint))
             self.pool.fit(e_t, e_v, e_j, self.prior, labels[both])

@@ -43,7 +43,7 @@ class LinearProbe(ClosedFormNetwork):
         self.prior.copy_(class_prior(labels, self.config.classes))
         logits, fold = self.prior.repeat(len(labels), 1), draw_folds(labels, FOLDS)
         if known.any():
-            report = self.report(" and ".join(self.modalities))
+            report = self.report("regression")
             logits[known] = self.expert.fit(x[known], labels[known], fold[known], report)
         return logits
 
