@@ -76,8 +76,8 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
     graph.weight("six", np.float32(6))
     graph.weight("white", np.float32(255))
     graph.weight("mean", np.float32(MEAN))
-    graph.weight("flat", np.array([0, 0, -1]))
-    graph.weight("places", np.array([2]))
+    graph.weight("flat", np.array([0, 0, -1], np.int64))
+    graph.weight("places", np.array([2], np.int64))
     planes = graph.node("Transpose", "planes", "pictures", perm=[0, 3, 1, 2])
     pixels = graph.node("Cast", "pixels", planes, to=TensorProto.FLOAT)
     pooled, regions = [], []
