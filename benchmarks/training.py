@@ -1,4 +1,4 @@
-"""Training against plain loops: the default, SG-MFT as printed, and the tokens view.
+"""Training: the whole of the default; SG-MFT as printed and its tokens view against plain loops.
 
     python benchmarks/training.py
 
@@ -18,7 +18,6 @@ import numpy as np
 import rank_one
 import torch
 from measuring import in_turns, print_row
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -28,7 +27,6 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures, Ragged
 from sgmft.models import sgmft as feed_forward
 from sgmft.models.base import Network
-from sgmft.models.experts import DenseExpert, draw_folds
 from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask
 from sgmft.training.trainer import train
@@ -74,7 +72,7 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
 
 
 def default() -> None:
-    """The whole run, and one expert's regressions against scikit-learn's."""
+    """The whole run; `experts.py` compares one expert's regressions."""
     data = made(POSTS, COMPACT)
     task = TrainingTask(data, CLASSES, COMPACT, EXPERTS, EXPERTS.preset())
     network = task.network(data.features)
@@ -83,37 +81,6 @@ def default() -> None:
     seconds = f"{time.perf_counter() - began:.0f} s"
     told = f"accuracy on left-out posts {100 * line.val_accuracy:.1f} %"
     print_row(f"training gated experts, {POSTS:,} posts, whole run", "–", seconds, "< 180 s", told)
-
-    some = data.take(torch.arange(POSTS // 4))
-    x, labels, fold = some.features.pooled()[1], some.labels, draw_folds(some.labels, 5)
-
-    def ours() -> np.ndarray:
-        return DenseExpert(x.shape[1], CLASSES).fit(x, labels, fold).exp().numpy()
-
-    def theirs() -> np.ndarray:
-        parts = [*(fold != i for i in range(5)), fold >= 0]
-        said = np.zeros((len(DenseExpert.penalties), len(x), CLASSES), np.float32)
-        for part in parts:
-            mean, deviation = x[part].mean(0), x[part].std(0)
-            rows = ((x - mean) / deviation).numpy()
-            model = LogisticRegression(max_iter=500, tol=1e-3, warm_start=True)
-            for number, penalty in enumerate(DenseExpert.penalties):
-                model.set_params(C=1 / (int(part.sum()) * penalty))
-                model.fit(rows[part], labels[part].numpy())
-                if not part.all():
-                    said[number, ~part] = model.predict_proba(rows[~part])
-        own = said[:, np.arange(len(x)), labels.numpy()]
-        return said[np.log(own.clip(1e-4)).mean(1).argmax()]
-
-    found = in_turns(theirs, ours, 2)
-    a, b = found.answers
-    print_row(
-        f"one of the gated experts: 6 penalties, 5 folds, {len(x):,} posts",
-        "scikit-learn, fold by fold",
-        found.ratio,
-        "≥ 3",
-        f"probabilities to {np.abs(a - b).max():.0e}",
-    )
 
 
 def plain(network: Network, data: LabelledFeatures, order: Tensor, settings: Any) -> float:
