@@ -16,9 +16,11 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from measuring import print_row
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from sgmft.models.experts import DenseExpert
 from sgmft.models.logistic import Block, logistic_paths
@@ -65,7 +67,8 @@ def measure(posts: int, classes: int, fitted: Sequence[int]) -> None:
     x, labels = make_posts(posts, classes)
     parts = parts_of(x)
     began = time.perf_counter()
-    path = list(logistic_paths(x, labels, classes, PENALTIES, parts))
+    with ThreadpoolController().limit(limits=1, user_api="blas"):  # as experts do
+        path = list(logistic_paths(x, labels, classes, PENALTIES, parts, torch.get_num_threads()))
     ours = time.perf_counter() - began
     began = time.perf_counter()
     for i in fitted:

@@ -1,6 +1,7 @@
 """Logistic regressions and the experts they make, against scikit-learn and plain loops."""
 
 import math
+import threading
 import warnings
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sgmft.data.preprocessing.ngrams import BUCKETS
 from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds
-from sgmft.models.logistic import ABSENT, Block, log_frequencies, logistic_paths
+from sgmft.models.logistic import ABSENT, Block, _Problem, log_frequencies, logistic_paths
 
 K, D = 3, 6
 PENALTIES = (3.0, 0.3, 0.03)
@@ -158,20 +159,24 @@ def test_log_frequencies():
     assert np.isfinite(none).all() and (none == none[0]).all()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_an_expert_takes_as_many_threads_as_torch(threads, monkeypatch):
-    seen, eigh = [], np.linalg.eigh
+def test_threads_are_our_own_and_change_nothing(kind, monkeypatch):
+    make, data, _ = kind
+    x, labels = data()
+    seen, solve, found = {}, _Problem.solve, []
 
-    def watched(*given):
+    def watched(self, penalty):
         pools = threadpoolctl.threadpool_info()
-        seen.extend(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
-        return eigh(*given)
+        blas = {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+        seen.setdefault(threading.get_ident(), set()).update(blas)
+        return solve(self, penalty)
 
-    monkeypatch.setattr(np.linalg, "eigh", watched)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    x, labels = dense()
-    DenseExpert(D, K).fit(x, labels, torch.arange(len(x)) % 3)
-    assert seen and set(seen) == {threads}
+    monkeypatch.setattr(_Problem, "solve", watched)
+    for threads in (1, 3):
+        seen.clear()
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(make().fit(x, labels, torch.arange(len(x)) % 3))
+        assert 1 <= len(seen) <= threads and all(blas == {1} for blas in seen.values())
+    torch.testing.assert_close(*found, atol=1e-3, rtol=0)
 
 
 def folds(x, count=4):

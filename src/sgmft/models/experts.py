@@ -6,6 +6,7 @@ They also give predictions for the training posts, each by a regression that was
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,8 +109,7 @@ class Expert(nn.Module, ABC):
         """
         number = len(self.penalties)
         report(0, number)
-        blas = ThreadpoolController()  # NumPy's does not know how many threads torch was given
-        with blas.limit(limits=torch.get_num_threads(), user_api="blas"):
+        with ThreadpoolController().limit(limits=1, user_api="blas"):  # see `logistic`
             if len(fold.unique()) < 2:
                 next(self.path(x, labels))
                 report(number, number)
@@ -131,6 +131,7 @@ class Expert(nn.Module, ABC):
     def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
         """Yield the regressions for each of `penalties`, from strong to weak."""
 
+    @torch.no_grad()
     def load_solution(self, solution: Solution) -> None:
         """Take the weights of a regression."""
         self.weight.copy_(torch.from_numpy(solution.weight))
@@ -157,7 +158,8 @@ class DenseExpert(Expert):
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
         rows, left_out = self.fit_inputs(x), fold.cpu().numpy()
         parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
-        paths = logistic_paths(rows, labels.cpu().numpy(), len(self.bias), self.penalties, parts)
+        classes, threads = labels.cpu().numpy(), torch.get_num_threads()
+        paths = logistic_paths(rows, classes, len(self.bias), self.penalties, parts, threads)
         for whole, *others in paths:
             logits = np.empty((len(rows), len(self.bias)), rows.dtype)
             for part, (weight, bias) in zip(parts[1:], others, strict=True):
@@ -228,15 +230,17 @@ class NgramExpert(Expert):
         """See `Expert`. Each fold's has a vocabulary of its own."""
         left_out = [fold == f for f in fold.unique()]
         experts = [NgramExpert(0, len(self.bias)).to(x.device) for _ in left_out]
-        paths = []
+        paths = [self.path(x, labels)]
         for one, out in zip(experts, left_out, strict=True):
             one.penalties = self.penalties
             paths.append(one.path(x[~out], labels[~out]))
-        for whole, *_ in zip(self.path(x, labels), *paths, strict=True):
-            log_probs = self.weight.new_zeros(len(x), len(self.bias))
-            for one, out in zip(experts, left_out, strict=True):
-                log_probs[out] = one(x[out]).to(log_probs)
-            yield CrossFitted(whole, log_probs)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for _ in self.penalties:
+                whole, *_ = pool.map(next, paths)
+                log_probs = self.weight.new_zeros(len(x), len(self.bias))
+                for one, out in zip(experts, left_out, strict=True):
+                    log_probs[out] = one(x[out]).to(log_probs)
+                yield CrossFitted(whole, log_probs)
 
     def forward(self, x: Tensor) -> Tensor:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
