@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, logsigmoid
+from torch.nn.utils import parameters_to_vector
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
@@ -323,17 +326,30 @@ def _similarities(text: Tensor, image: Tensor, prior: Tensor) -> Tensor:
 
 
 def _minimise(module: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Set a module's few parameters to where a smooth loss is least (L-BFGS)."""
-    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    """Set a module's few parameters to where a smooth loss is least.
 
-    def step() -> Tensor:
-        optimizer.zero_grad()
+    By SciPy's BFGS: the optimizers of torch import its compiler, which takes longer than this does.
+    """
+    from scipy.optimize import minimize
+
+    parameters = list(module.parameters())
+
+    @torch.no_grad()
+    def load(point: NDArray[np.float64]) -> None:
+        values = torch.from_numpy(point).split([x.numel() for x in parameters])
+        for x, value in zip(parameters, values, strict=True):
+            x.copy_(value.view_as(x))
+
+    def value_and_slope(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        load(point)
         value = loss()
-        value.backward()
-        return value
+        slope = parameters_to_vector(torch.autograd.grad(value, parameters))
+        return value.item(), slope.double().cpu().numpy()
 
+    start = parameters_to_vector(parameters).detach().double().cpu().numpy()
     with torch.enable_grad():
-        optimizer.step(step)
+        found = minimize(value_and_slope, start, method="BFGS", jac=True, options={"gtol": 1e-6})
+    load(found.x)
 
 
 METHOD = Method(
