@@ -4,6 +4,7 @@ import json
 import shlex
 import signal
 import time
+from importlib.metadata import version
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,11 @@ def test_help(run, command):
         assert all(f" {name} " in ended.stdout for name in COMMANDS)
     if command == "predict":
         assert "sgmft[scale]" in ended.stdout  # brackets mean something to what prints it
+
+
+def test_version(run):
+    ended = run("--version")
+    assert ended.returncode == 0 and ended.stdout == f"sgmft {version('sgmft')}\n"
 
 
 def test_from_sample_to_labels(run, tmp_path, store):

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sgmft {version('sgmft')}")
+        raise typer.Exit
+
+
 @app.callback()
 def plugins(
     command: typer.Context,
@@ -53,6 +60,10 @@ def plugins(
         list[str] | None,
         Option(help="Python file that registers a fusion module or method; repeat."),
     ] = None,
+    _: Annotated[
+        bool,
+        Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
     """Load a user's own files before the command."""
     if world_size() > 1 and command.invoked_subcommand != "train":
