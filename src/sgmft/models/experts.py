@@ -158,8 +158,8 @@ class DenseExpert(Expert):
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
         rows, left_out = self.fit_inputs(x), fold.cpu().numpy()
         parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
-        classes, threads = labels.cpu().numpy(), torch.get_num_threads()
-        paths = logistic_paths(rows, classes, len(self.bias), self.penalties, parts, threads)
+        targets, threads = labels.cpu().numpy(), torch.get_num_threads()
+        paths = logistic_paths(rows, targets, len(self.bias), self.penalties, parts, threads)
         for whole, *others in paths:
             logits = np.empty((len(rows), len(self.bias)), rows.dtype)
             for part, (weight, bias) in zip(parts[1:], others, strict=True):

@@ -326,12 +326,15 @@ class _Span:
 
     def solutions(self, point: Array) -> list[Solution]:
         """The regressions at a point."""
-        found = []
         inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
-        for i, part in enumerate(self.parts):
-            combination = (point[i, :, :-1] * inverse[i]) @ self.vectors[i].T  # (K, N)
-            weight = combination @ self._scaled(part) / part.deviation
-            found.append(Solution(weight, point[i, :, -1] - (weight * part.mean).sum(-1)))
+        of_rows = (point[..., :-1] * inverse[:, None]) @ self.vectors.swapaxes(1, 2)  # (F, K, N)
+        of_rows *= np.stack([part.rows for part in self.parts])[:, None]
+        inner = (of_rows.reshape(-1, self.width) @ self.x).reshape(*of_rows.shape[:2], -1)
+        found = []
+        for part, one, rows, product in zip(self.parts, point, of_rows, inner, strict=True):
+            weight = product - rows.sum(1, keepdims=True) * part.mean
+            weight = weight / np.square(part.deviation)  # their scale, and that undone
+            found.append(Solution(weight, one[:, -1] - (weight * part.mean).sum(-1)))
         return found
 
     def _scaled(self, part: Block) -> Any:
