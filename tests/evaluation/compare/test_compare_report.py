@@ -5,7 +5,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -356,12 +356,12 @@ def test_escaped_text_reads_as_it_was(text):
 
 
 @given(st.text() | st.from_regex(r"\A\s*([-+*#>=]+|\d+[.)])\s.*\Z"))
+@example("\xa0")
 def test_a_paragraph_begins_nothing_else(text):
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     tokens = MARKDOWN.parse(f"- x {escape_markdown(text)}\n- {escape_paragraph(text)}")
-    [_, last] = [" ".join(seen(t).split()) for t in tokens if t.type == "inline"] + (
-        [] if shown else [""]
-    )
+    found = [" ".join(seen(t).split()) for t in tokens if t.type == "inline"]
+    [_, last] = found + [""] * (2 - len(found))  # nothing of a blank text, but for a hard space
     assert last == shown
     kinds = {token.type.split("_")[0] for token in tokens}
     assert kinds <= {"bullet", "list", "paragraph", "inline"}
