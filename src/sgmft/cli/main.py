@@ -77,7 +77,7 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = "sample train evaluate predict explain encode suggest compare align export serve"
+NAMES = "sample fetch train evaluate predict explain encode suggest compare align export serve"
 for name in NAMES.split():
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 

@@ -86,6 +86,20 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
     return _decode_animation(data, name, size, most)
 
 
+def check_media(data: bytes, name: str) -> str:
+    """Return the suffix of a picture or video file by its kind, once it could be decoded.
+
+    Raises:
+        ImageError: as `decode_media` does.
+    """
+    decode_media(data, name)
+    if is_video(data):
+        return ".mp4" if data[4:8] == b"ftyp" else ".webm"
+    with open_image(data, name) as picture:
+        kind = str(picture.format).lower()
+    return ".jpg" if kind in ("jpeg", "mpo") else f".{kind}"
+
+
 def _decode_video(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
     frames = decode_video(data, name, most)
     return [np.array(squash(frame, size), dtype=np.uint8) for frame in frames]

@@ -13,6 +13,7 @@ from sgmft.data.tables.cells import is_missing, replace_surrogates
 from sgmft.errors import Message
 
 IMAGES = ("image", "images", "file_name")  # usual columns; the first that is not empty counts
+_WEB = re.compile(r"https?://|//[\w-]+(\.[\w-]+)+/", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
@@ -35,6 +36,13 @@ def parse_image_cell(cell: Any) -> list[str | Attachment]:
         cell = listed
     members = list(cell) if isinstance(cell, (list, tuple)) else [cell]
     return [_parse_member(member) for member in members if not is_missing(member)]
+
+
+def find_web_address(picture: str | Attachment) -> str | None:
+    """Return the web address that stands for a picture, or None; // is taken for https://."""
+    if not isinstance(picture, str) or not _WEB.match(picture):
+        return None
+    return f"https:{picture}" if picture.startswith("//") else picture
 
 
 def strip_bytes(cell: Any) -> Any:

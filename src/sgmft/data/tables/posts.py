@@ -101,6 +101,18 @@ def _posts_of(
             yield _to_post(row, raw.name, finder, resolve, seen)
 
 
+def iter_image_cells(
+    table: str | Path, columns: Columns = USUAL_COLUMNS
+) -> Iterator[tuple[RawTable, RawRow, list[str]]]:
+    """Yield every row with its table and those of its columns that hold pictures."""
+    for part in list_tables(table):
+        raw = open_table(part)
+        finder = _ColumnFinder(raw, columns)
+        for row in _check_columns(raw, finder, columns, {}):
+            names = finder.names(row.values, "image")
+            yield raw, row, [name for name in names if not is_missing(row.values[name])]
+
+
 class _ColumnFinder:
     """Looks up the cells of a row by what they mean."""
 

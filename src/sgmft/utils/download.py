@@ -1,0 +1,268 @@
+"""Download files from the web: a few at once from each host, with waits, retries and limits."""
+
+import asyncio
+import random
+import socket
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import IPv4Address, IPv6Network, ip_address
+from itertools import count
+from typing import Any, Self
+
+import httpcore2
+import httpx2
+
+from sgmft.errors import SgmftError
+
+MAX_REDIRECTS = 5
+MAX_PAUSE = 120  # seconds: a host that asks for more is left for another run
+SILENCE = 10  # attempts in a row without an answer, after which a host is left for another run
+AT_ONCE = 16  # requests to all hosts together
+_REFERERS = {"sinaimg.cn": "https://weibo.com/"}  # hosts that answer 403 without one
+_NAT64 = IPv6Network("64:ff9b::/96")
+_AGAIN = {408, 429, 500, 502, 503, 504}  # status codes after which another attempt makes sense
+_HEADERS = (
+    ("User-Agent", "Mozilla/5.0 (compatible; sgmft)"),
+    ("Accept", "image/*,video/*;q=0.9,*/*;q=0.5"),
+    ("Accept-Encoding", "identity"),
+)
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+class DownloadError(SgmftError):
+    """The reason why an address gave no file, fit for a message."""
+
+
+class _TryAgainError(Exception):
+    """A failure that may pass; `pause` is how many seconds the server asks to wait, if it does."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+@dataclass(frozen=True)
+class DownloadSettings:
+    """How files are downloaded.
+
+    Attributes:
+        max_bytes: of one file.
+        timeout: seconds for one attempt, from the look-up of the host to the last byte.
+        attempts: at one file.
+        backoff: seconds before the second attempt, twice as many before each further one; a
+            server that sends Retry-After is obeyed instead.
+        per_host: requests at once to one host.
+        wait: seconds between the beginnings of two requests to one host.
+        referer: sent as Referer; by default what a host is known to need, or nothing.
+        allow_private: also from private, loopback, link-local and reserved networks.
+        proxy: address of an HTTP or SOCKS proxy, which looks up the hosts itself, so that where
+            they are is not checked.
+    """
+
+    max_bytes: int
+    timeout: float = 60
+    attempts: int = 3
+    backoff: float = 1
+    per_host: int = 4
+    wait: float = 0.1
+    referer: str | None = None
+    allow_private: bool = False
+    proxy: str | None = None
+
+
+@dataclass
+class _Host:
+    """What is known of a host in this run."""
+
+    slots: asyncio.Semaphore
+    free_at: float = 0  # on the loop's clock: when the next request may begin
+    silent: int = 0  # attempts in a row without an answer
+    closed: str = ""  # the reason why it is asked no more
+
+
+class Downloader:
+    """Downloads files; use it as an asynchronous context manager."""
+
+    def __init__(self, settings: DownloadSettings) -> None:
+        self._settings = settings
+        self._hosts: dict[str, _Host] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._pool = httpcore2.AsyncConnectionPool(
+            proxy=httpcore2.Proxy(settings.proxy) if settings.proxy else None,
+            max_connections=AT_ONCE,
+            keepalive_expiry=5,
+            network_backend=None if settings.proxy else _CheckedNetwork(settings.allow_private),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._pool.aclose()
+
+    async def download(self, address: str) -> bytes:
+        """Return the body of an address; waits for its turn and tries several times.
+
+        Raises:
+            DownloadError: with the reason why there is none.
+        """
+        settings, url = self._settings, _parse(address)
+        slots = asyncio.Semaphore(settings.per_host)
+        host = self._hosts.setdefault(url.host, _Host(slots))
+        for attempt in count(1):
+            async with host.slots, self._slots:
+                start = max(_now(), host.free_at)
+                host.free_at = start + settings.wait
+                await asyncio.sleep(start - _now())
+                if host.closed:
+                    raise DownloadError(host.closed)
+                try:
+                    return await self._attempt(url, host)
+                except _TryAgainError as error:
+                    if attempt >= settings.attempts:
+                        raise DownloadError(str(error)) from None
+                    pause = settings.backoff * 2 ** (attempt - 1) * random.uniform(1, 1.5)
+                    if error.pause is not None:  # the whole host is asked for less
+                        pause = error.pause
+                        host.free_at = max(host.free_at, _now() + pause)
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def _attempt(self, url: httpx2.URL, host: _Host) -> bytes:
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                data = await self._get(url)
+        except (DownloadError, _TryAgainError) as error:
+            host.silent = 0
+            if isinstance(error, _TryAgainError) and (error.pause or 0) > MAX_PAUSE:
+                host.closed = f"{url.host} asks to wait {error.pause:.0f} seconds: run again later"
+                raise DownloadError(host.closed) from None
+            raise
+        except (TimeoutError, httpcore2.TimeoutException):
+            reason = f"no whole answer within {self._settings.timeout:g} seconds"
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError) as error:
+            reason = f"the connection failed: {str(error)[:200] or type(error).__name__}"
+        else:
+            host.silent = 0
+            return data
+        host.silent += 1
+        if host.silent >= SILENCE:
+            host.closed = f"{url.host} failed {SILENCE} times in a row: it is left for another run"
+        raise _TryAgainError(reason)
+
+    async def _get(self, url: httpx2.URL) -> bytes:
+        headers: list[tuple[bytes | str, bytes | str]] = [*_HEADERS]
+        if referer := self._settings.referer or _default_referer(url.host):
+            headers.append(("Referer", referer.encode()))
+        for _ in range(MAX_REDIRECTS + 1):
+            target = httpcore2.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            )
+            limits = {"timeout": {"connect": min(10.0, self._settings.timeout)}}
+            async with self._pool.stream(
+                "GET", target, headers=headers, extensions=limits
+            ) as response:
+                names = {key.lower(): x.decode("latin-1") for key, x in response.headers}
+                location = names.get(b"location")
+                if response.status not in _REDIRECTS or location is None:
+                    return await self._read(response, names)
+                url = _parse(str(url.join(location)))
+        raise DownloadError(f"the server redirects more than {MAX_REDIRECTS} times")
+
+    async def _read(self, response: httpcore2.Response, headers: dict[bytes, str]) -> bytes:
+        if response.status in _AGAIN:
+            pause = _retry_after(headers.get(b"retry-after", ""))
+            raise _TryAgainError(f"the server answers {response.status}", pause)
+        if response.status != 200:
+            raise DownloadError(f"the server answers {response.status}")
+        coding = headers.get(b"content-encoding", "identity").strip().lower()
+        if coding not in ("identity", "gzip"):
+            raise DownloadError(f"the server sends the encoding {coding}, which was not asked for")
+        unzip = zlib.decompressobj(zlib.MAX_WBITS | 16) if coding == "gzip" else None
+        most, data = self._settings.max_bytes, bytearray()
+        declared = headers.get(b"content-length", "")
+        if not (declared.isdecimal() and int(declared) > most):
+            async for chunk in response.aiter_stream():
+                try:
+                    data += unzip.decompress(chunk, most + 1) if unzip else chunk
+                except zlib.error:
+                    raise DownloadError("the server sends damaged gzip") from None
+                if len(data) > most:
+                    break
+            else:
+                return bytes(data)
+        raise DownloadError(f"the file has more than {most / 2**20:g} MiB")
+
+
+def _parse(address: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(address)
+    except (httpx2.InvalidURL, UnicodeError, ValueError):
+        raise DownloadError(f"{address[:200]} is no valid web address") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise DownloadError(f"{address[:200]} does not begin with http:// or https://")
+    return url
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address belongs to the public internet.
+
+    Private, loopback, link-local, multicast and reserved networks do not, nor do IPv6 addresses
+    that stand for an IPv4 address of one of them (mapped, 6to4, Teredo, NAT64).
+    """
+    ip = ip_address(address.partition("%")[0])
+    if ip.version == 6:
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        inner = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else inner
+        if ip.is_site_local:
+            return False
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
+    """Connects to the very addresses that were checked: hosts are looked up once, here."""
+
+    def __init__(self, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise httpcore2.ConnectError(f"there is no host {host}") from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        public = [x for x in addresses if self._allow_private or is_public(x)]
+        if not public:
+            raise DownloadError(
+                f"{host} is in a private or reserved network ({addresses[0]}): allow it with "
+                "--allow-private"
+            )
+        for address in public[:-1]:
+            with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return await self._network.connect_tcp(address, port, *args, **options)
+        return await self._network.connect_tcp(public[-1], port, *args, **options)
+
+
+def _default_referer(host: str) -> str | None:
+    return next((to for end, to in _REFERERS.items() if f".{host}".endswith(f".{end}")), None)
+
+
+def _retry_after(value: str) -> float | None:
+    """Return how many seconds a Retry-After header asks to wait: a number, or a date."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
