@@ -25,6 +25,10 @@ class SgmftWarning(UserWarning):
     """Something a user should know of that does not stop the work, in one sentence."""
 
 
+class SgmftNotice(SgmftWarning):
+    """What was recognised or chosen for the user, in one line; nothing is wrong."""
+
+
 class Message(str):
     """A sentence that keeps its template and values, so that it can be translated.
 

@@ -25,6 +25,7 @@ def align_command(
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -44,7 +45,7 @@ def align_command(
     tuning = None if kind is None else opt.make_tuning(kind, tune_last, merge, named)
     store = console.feature_folder(features)
     source = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)
-    posts = opt.make_source(table, where, column, allow_outside, strict).read_posts()
+    posts = opt.make_source(table, where, column, allow_outside, strict, format).read_posts()
     with console.ProgressBars() as bars:
         result = align_encoder(
             posts,

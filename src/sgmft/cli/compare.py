@@ -52,6 +52,7 @@ def compare_command(
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -79,7 +80,7 @@ def compare_command(
     chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
     with console.ProgressBars() as bars:
         summary, results, report = compare_table(
-            opt.make_source(table, where, column, allow_outside, strict),
+            opt.make_source(table, where, column, allow_outside, strict, format),
             output,
             plan,
             split=Split(chosen, split_by),

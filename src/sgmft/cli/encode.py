@@ -20,6 +20,7 @@ def encode_command(
     workers: opt.Workers = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -29,7 +30,7 @@ def encode_command(
     from sgmft.locator.locator import SemanticLocator
 
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
-    source = opt.make_source(table, where, column, allow_outside, strict)
+    source = opt.make_source(table, where, column, allow_outside, strict, format)
     with (
         console.counter("Encoding") as done,
         opt.open_engine(engine, address, workers, device) as run,

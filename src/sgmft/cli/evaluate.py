@@ -19,6 +19,7 @@ def evaluate_command(
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -26,7 +27,7 @@ def evaluate_command(
     """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
     from sgmft.jobs.evaluate import evaluate_table
 
-    source = opt.make_source(table, where, column, allow_outside, strict)
+    source = opt.make_source(table, where, column, allow_outside, strict, format)
     locator = opt.load_locator(model, features, device)
     with console.counter("Predicting") as done:
         summary, evaluation = evaluate_table(

@@ -20,6 +20,7 @@ def explain_command(
     ] = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -30,7 +31,7 @@ def explain_command(
     """
     from sgmft.jobs.explain import explain_table
 
-    source = opt.make_source(table, where, column, allow_outside, strict)
+    source = opt.make_source(table, where, column, allow_outside, strict, format)
     locator = opt.load_locator(model, "none", device)
     with console.counter("Explaining") as done:
         summary, lines = explain_table(

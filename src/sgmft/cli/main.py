@@ -15,7 +15,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from sgmft.cli.console import screen
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.signals import Stopped, stoppable
 
@@ -99,7 +99,8 @@ def one_line_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, SgmftWarning):
-            screen.print(f"Warning: {message}", markup=False, highlight=False)
+            what = "" if issubclass(category, SgmftNotice) else "Warning: "
+            screen.print(f"{what}{message}", markup=False, highlight=False, soft_wrap=True)
         elif is_main():
             usual(message, category, *where, **more)
 

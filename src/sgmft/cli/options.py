@@ -20,7 +20,7 @@ TUNE = "tune."  # of settings of fine-tuning
 PostsTable = Annotated[
     str,
     Argument(
-        help="Posts: .csv, .tsv, .jsonl, .parquet, a Label Studio .json, an ImageFolder, or -."
+        help="Posts: .csv, .tsv, .jsonl, .parquet, .json, what a collecting tool wrote, or -."
     ),
 ]
 
@@ -64,8 +64,13 @@ Column = Annotated[
     Option(
         "--column",
         help="FIELD=COLUMN where the table's names differ; "
-        "FIELD is text, image, id, label or user.",
+        "FIELD is text, image, id, label, user or time.",
     ),
+]
+
+Format = Annotated[
+    str | None,
+    Option("--format", help="Of the posts, or the tool that collected them, where it isn't seen."),
 ]
 
 By = Annotated[list[str] | None, Option(help="Column to break accuracy down by; repeat.")]
@@ -92,17 +97,23 @@ Workers = Annotated[
 
 
 def make_source(
-    table: str, where: list[str] | None, column: list[str] | None, allow_outside: bool, strict: bool
+    table: str,
+    where: list[str] | None,
+    column: list[str] | None,
+    allow_outside: bool,
+    strict: bool,
+    name: str | None = None,
 ) -> "Source":
     """Return the table and how to read it; SgmftError for an option that makes no sense."""
     from sgmft.data.source import Source
     from sgmft.data.tables import Columns
 
     names = parse_pairs(column, "--column")
-    fields = ("text", "image", "id", "label", "user")
+    fields = ("text", "image", "id", "label", "user", "time")
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
-    return Source(table, Columns(**names), parse_pairs(where, "--where"), allow_outside, strict)
+    rows = parse_pairs(where, "--where")
+    return Source(table, Columns(**names), rows, allow_outside, strict, name)
 
 
 def make_tuning(

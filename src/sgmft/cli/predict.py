@@ -54,6 +54,7 @@ def predict_command(
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -82,7 +83,7 @@ def predict_command(
             raise SgmftError("An exported model keeps no features: leave out --features.")
     if engine == "ray" and not is_shards(output):
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
-    source = opt.make_source(table or model, where, column, allow_outside, strict)
+    source = opt.make_source(table or model, where, column, allow_outside, strict, format)
     if engine == "ray" and features is None:
         features = "none"  # a cluster's machines have caches of their own
     folder = console.feature_folder(features)

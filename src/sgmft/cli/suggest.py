@@ -33,6 +33,7 @@ def suggest_command(
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     device: opt.Device = None,
@@ -49,7 +50,7 @@ def suggest_command(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = opt.load_locator(model, features, device)
-    source = opt.make_source(table, where, column, allow_outside, strict)
+    source = opt.make_source(table, where, column, allow_outside, strict, format)
     with console.counter("Encoding") as done:
         found = suggest_table(
             source,

@@ -37,6 +37,7 @@ def train_command(
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
@@ -61,7 +62,7 @@ def train_command(
     )
     with console.ProgressBars() as bars:
         summary = train_table(
-            opt.make_source(table, where, column, allow_outside, strict),
+            opt.make_source(table, where, column, allow_outside, strict, format),
             output,
             locator,
             split_by=split_by,

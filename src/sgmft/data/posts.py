@@ -40,6 +40,7 @@ class Post:
         id: the user's own identifier, unique in its table.
         label: the semantic location, when known.
         user: the author, for splits by user.
+        time: when it was written, as the table has it.
         error: why this row cannot be used; None for a good row.
         place: where the row stands, for messages: "posts.csv, row 12".
         row: the columns of the source table as they were read, so that an output can repeat them.
@@ -50,6 +51,7 @@ class Post:
     id: str | None = None
     label: str | None = None
     user: str | None = None
+    time: str | None = None
     error: str | None = None
     place: str = ""
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)

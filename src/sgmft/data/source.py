@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sgmft.data.posts import Post
 from sgmft.data.tables import Columns, iter_posts
-from sgmft.data.tables.formats import list_tables
+from sgmft.data.tables.base import RawTable
+from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.errors import SgmftError
 
 
@@ -19,10 +20,27 @@ class Source:
     where: Mapping[str, str] = field(default_factory=dict)
     allow_outside: bool = False
     strict: bool = False
+    format: str | None = None
 
     def iter_posts(self) -> Iterator[Post]:
         """Read the posts one at a time."""
         return iter_posts(**{field.name: getattr(self, field.name) for field in fields(Source)})
+
+    def tables(self) -> list[str | Path]:
+        """List the tables that are read one after another; see `list_tables`."""
+        return list_tables(self.table, self.format)
+
+    def open(self, part: str | Path) -> RawTable:
+        """Open one of `tables`."""
+        return open_table(part, self.format)
+
+    def columns_seen(self) -> Iterator[str]:
+        """Yield the columns, also those that only some rows have, some more than once."""
+        for part in self.tables():
+            raw = self.open(part)
+            yield from raw.columns or ()
+            for row in raw.rows:
+                yield from row.values
 
     def read_posts(self) -> list[Post]:
         """Read all posts.
@@ -42,6 +60,6 @@ class Source:
         path = Path(output)
         if "-" in (str(output), str(self.table)) or not path.exists():
             return
-        parts = map(Path, list_tables(self.table))
+        parts = map(Path, self.tables())
         if any(part.exists() and path.samefile(part) for part in parts):
             raise SgmftError(f"{output} is the table that is read: give the output a new name.")

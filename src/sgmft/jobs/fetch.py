@@ -17,7 +17,6 @@ from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import WRITABLE
 from sgmft.data.tables.images import PathResolver, find_web_address, parse_image_cell
 from sgmft.data.tables.posts import iter_image_cells
-from sgmft.jobs.predict import columns_of
 from sgmft.utils.download import Downloader, DownloadError, DownloadSettings
 from sgmft.utils.files import check_writable, leftovers, write_whole, writing
 
@@ -175,7 +174,7 @@ def _pictures(cell: Any) -> list[str | Attachment]:
 def _write(source: Source, downloads: _Downloads) -> None:
     """Write the table, and the addresses that gave no file."""
     summary = downloads.summary
-    columns = list(dict.fromkeys(columns_of(source.table)))
+    columns = list(dict.fromkeys(source.columns_seen()))
     report = summary.table.with_name(FAILED)
     with (
         open_writer(summary.table, columns) as table,

@@ -10,8 +10,8 @@ from typing import Any, Self
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, count_errors
-from sgmft.data.tables import open_table, open_writer
-from sgmft.data.tables.formats import list_tables
+from sgmft.data.tables import open_writer
+from sgmft.data.tables.formats import table_file
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import (
     ROWS,
@@ -107,7 +107,7 @@ def predict_table(
         names: Iterable[str] = (name for post in posts for name in post.row)
     else:
         posts = source.iter_posts()
-        names = columns_of(source.table)
+        names = source.columns_seen()
     if adapt:
         adapt(posts if isinstance(posts, list) else source.iter_posts())
     columns = OutputColumns.of(names, predictor.labels, rules)
@@ -179,15 +179,16 @@ def _predict_shards(
     sources = single_tables(source)
     predictor = model.load()
     predictor.held_out.check(rules)
-    types = input_types([one.table for one in sources])
+    types = input_types(sources)
     columns = OutputColumns.of(types, predictor.labels, rules)
-    files = [Path(one.table) for one in sources]
+    files = [table_file(one.table) for one in sources]
     job = {
         "model": model.digest(),
         "tables": [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in files],
         "columns": {k: v for k, v in asdict(source.columns).items() if v is not None},
         "where": dict(source.where),
         "allow_outside": source.allow_outside,
+        **({} if source.format is None else {"format": source.format}),
         "rules": asdict(rules),
         "rows": rows,
     }
@@ -249,15 +250,6 @@ class OutputColumns:
         if "set" in added:
             added["set"] = pa.list_(pa.string())
         return {self.renamed[name]: kind for name, kind in given.items()} | added
-
-
-def columns_of(table: str) -> Iterator[str]:
-    """Yield the columns of a table, also those that only some rows have, some more than once."""
-    for part in list_tables(table):
-        raw = open_table(part)
-        yield from raw.columns or ()
-        for row in raw.rows:
-            yield from row.values
 
 
 def renamed_columns(columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
-from sgmft.jobs.predict import columns_of, renamed_columns
+from sgmft.jobs.predict import renamed_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 from sgmft.models.base import Normalizer
@@ -302,6 +302,6 @@ def labelled_source(table: str, source: Source) -> Source:
     A stream, which is read once, has the usual names.
     """
     named = {role: name for role, name in asdict(source.columns).items() if name is not None}
-    there = set(columns_of(table)) if named and table != "-" else set()
+    there = set(replace(source, table=table).columns_seen()) if named and table != "-" else set()
     named = {role: name for role, name in named.items() if name in there}
     return replace(source, table=table, columns=Columns(**named), where={})

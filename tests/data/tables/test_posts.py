@@ -38,14 +38,14 @@ def test_named_columns(tmp_path):
 
 @pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
 def test_wrong_column_names_those_there_are(tmp_path, name):
-    content = "content,kind\na,b\n" if name == "p.csv" else '{"content": "a", "kind": "b"}\n'
+    content = "words,kind\na,b\n" if name == "p.csv" else '{"words": "a", "kind": "b"}\n'
     path = table(tmp_path, content, name)
-    with pytest.raises(SgmftError, match=r"content, kind\. Did you mean 'content'"):
-        read_posts(path, columns=Columns(text="contnt"))
-    with pytest.raises(SgmftError, match=r"neither a text nor an image column.*content, kind"):
+    with pytest.raises(SgmftError, match=r"words, kind\. Did you mean 'words'"):
+        read_posts(path, columns=Columns(text="wrds"))
+    with pytest.raises(SgmftError, match=r"neither a text nor an image column.*words, kind"):
         read_posts(path)
     with pytest.raises(SgmftError, match="no column 'split'"):
-        read_posts(path, columns=Columns(text="content"), where={"split": "train"})
+        read_posts(path, columns=Columns(text="words"), where={"split": "train"})
 
 
 def test_where_keeps_rows_before_anything_else(tmp_path):

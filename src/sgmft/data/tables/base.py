@@ -1,9 +1,9 @@
 """Raw tables, which every format is read into, and the description of a format."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,16 @@ class RawRow:
     error: str | None = None
 
 
+@dataclass
+class Tally:
+    """What was read of the output of a tool, counted along the way."""
+
+    tool: str
+    posts: int = 0
+    found: int = 0
+    missing: int = 0
+
+
 @dataclass(frozen=True)
 class RawTable:
     """An open table.
@@ -40,6 +50,8 @@ class RawTable:
         rows: the records, read lazily.
         label_columns: the usual names of the label column, best first.
         to_path: rewrites the picture addresses of the tool that wrote the table, given the folder.
+        about: what stands beside the list of records in a JSON file.
+        tally: of a tool's output; see `collectors.adapt_table`.
     """
 
     name: str
@@ -48,6 +60,8 @@ class RawTable:
     rows: Iterator[RawRow]
     label_columns: tuple[str, ...] = ("label",)
     to_path: Callable[[str, Path], str] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    tally: Tally | None = None
 
 
 class RowWriter(Protocol):
@@ -64,6 +78,8 @@ class RowWriter(Protocol):
 class TableFormat:
     """One kind of table files; `formats.FORMATS` lists all of them.
 
+    A file that holds several tables, such as a workbook, is a folder of them: FILE/NAME is one.
+
     Attributes:
         suffixes: of the files, in lower case.
         read: opens a file. Damage further down may be raised while the rows are read.
@@ -71,7 +87,8 @@ class TableFormat:
         column_types: returns the Arrow types that a file declares for its columns, as they are
             after reading; None for a format that has to be read through to know them.
         streamed: whether rows are read in constant memory. Files of other formats are no parts of
-            a folder, and not accepted by a server.
+            a folder that has streamed ones, and not accepted by a server.
+        members: lists the tables in a file that may hold several, with their columns.
     """
 
     suffixes: tuple[str, ...]
@@ -79,6 +96,7 @@ class TableFormat:
     write: Callable[[Path, list[str]], RowWriter] | None = None
     column_types: Callable[[Path], dict[str, Any]] | None = None
     streamed: bool = True
+    members: Callable[[Path], Mapping[str, Sequence[str]]] | None = None
 
 
 def check_header(path: Path, columns: list[str]) -> None:

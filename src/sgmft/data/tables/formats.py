@@ -1,17 +1,23 @@
-"""The registry of table formats, and what opens a table with it.
+"""The registries of table formats and of collecting tools, and what opens a table with them.
 
-A new format is a file beside this one, and a line in `FORMATS`.
+A new format, or the output of another tool, is a file beside this one and a line in `FORMATS` or
+`COLLECTORS`.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
-from sgmft.data.tables.csv import CSV, TSV
+from sgmft.data.tables.collectors import Collector, rebase
+from sgmft.data.tables.columns import holds_posts
+from sgmft.data.tables.csv import CSV, TSV, read_columns
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
+from sgmft.data.tables.weibo import WEIBO_CRAWLER
 from sgmft.errors import SgmftError
 
 
@@ -27,80 +33,227 @@ PARQUET = TableFormat(
     _parquet("read_column_types"),
 )
 FORMATS: tuple[TableFormat, ...] = (CSV, TSV, JSON_LINES, PARQUET, JSON)
+COLLECTORS: tuple[Collector, ...] = (WEIBO_CRAWLER,)
 
 READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 WRITABLE = tuple(suffix for kind in FORMATS if kind.write for suffix in kind.suffixes)
 STREAMED = tuple(suffix for kind in FORMATS if kind.streamed for suffix in kind.suffixes)
+SEVERAL = tuple(suffix for kind in FORMATS if kind.members for suffix in kind.suffixes)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The table of a Hugging Face ImageFolder, by its convention."""
+LOOK_AHEAD = 100  # damaged lines of JSON before the first that tells the columns
+NAMES = (*(tool.name for tool in COLLECTORS), *(kind.suffixes[0][1:] for kind in FORMATS))
+"""What ``--format`` may be."""
 
 
 def find_format(path: str | Path) -> TableFormat | None:
-    """Return the format that a file's suffix names, or None."""
-    suffix = Path(path).suffix.lower()
+    """Return the format that a file's suffix names, or None; of FILE/NAME, that of the file."""
+    suffix = table_file(path).suffix.lower()
     return next((kind for kind in FORMATS if suffix in kind.suffixes), None)
 
 
-def list_tables(table: str | Path) -> list[str | Path]:
+def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
     """List the tables of a path, in order.
 
-    A folder with ``metadata.csv|jsonl|parquet`` is an ImageFolder: that file is its table. Any
-    other folder is one table in parts: all its files of the `STREAMED` formats by name, except
-    those whose names begin with "." or "_", and those of its sub-folders. Anything else, "-"
-    included, stands for itself.
+    A folder with ``metadata.csv|jsonl|parquet`` is an ImageFolder: that file is its table. A
+    folder of tables is one table in parts: all its files of the `STREAMED` formats by name (or,
+    without any, all that can be read), except those whose names begin with "." or "_", and those
+    of its sub-folders. In any other folder the output of a tool is looked for, in its sub-folders
+    as well. A file that holds several tables is listed as FILE/NAME for each that holds posts.
+    Anything else, "-" included, stands for itself.
+
+    Args:
+        table: the path.
+        name: a format or tool, one of `NAMES`: nothing else is looked for.
 
     Raises:
-        SgmftError: a folder holds none of these or more than one metadata file, or cannot be read.
+        SgmftError: a folder holds none of these or more than one metadata file, or cannot be read;
+            there is no such format.
     """
+    kind, tools = _chosen(name)
     if str(table) == "-":
         return [table]
-    folder = Path(table)
-    with reading(folder):
-        if not folder.is_dir():
-            return [table]
-        found = [folder / name for name in METADATA if (folder / name).is_file()]
-        parts = sorted(
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in STREAMED
-            and not file.name.startswith((".", "_"))
-            and file.is_file()
-        )
-    if len(found) > 1:
-        names = " and ".join(file.name for file in found)
-        raise SgmftError(f"{folder} holds {names}: give the one to read as the table.")
-    if not found and not parts:
+    path = Path(table)
+    with reading(path):
+        if not path.is_dir():
+            return [*_members(path, kind, tools)] if table_file(path) == path else [table]
+        files = [file for file in _list_files(path) if kind is None or _is_of(file, kind)]
+        metadata = [file for file in files if file.name in METADATA]
+        if len(metadata) > 1:
+            names = " and ".join(file.name for file in metadata)
+            raise SgmftError(f"{path} holds {names}: give the one to read as the table.")
+        if metadata:
+            return [*metadata]
+        parts = [x for x in files if x.suffix.lower() in STREAMED or kind is not None] or files
+        found: list[Path] = []
+        if kind is None and (name is not None or not parts or not _is_plain(parts[0])):
+            found = list(_search(path, tools))
+    if not found and (not parts or (kind is None and name is not None)):
+        wanted = f"what {name} writes" if kind is None and name else "tables"
         raise SgmftError(
-            f"{folder} is a folder without any of {', '.join(METADATA)}, and without tables "
-            f"({', '.join(STREAMED)}): add one."
+            f"{path} is a folder without any of {', '.join(METADATA)}, and without {wanted} "
+            f"({', '.join(READABLE)}): add one."
         )
     return [*(found or parts)]
 
 
-def open_table(table: str | Path) -> RawTable:
+def open_table(
+    table: str | Path, name: str | None = None, base: str | Path | None = None
+) -> RawTable:
     """Open one table by its suffix, or "-" (JSONL on stdin); of a folder, its only table.
+
+    The output of a tool is recognised by its columns or by how its files lie; a table that has
+    ``text`` and ``images`` already is nobody's.
+
+    Args:
+        table: the path.
+        name: a format or tool, one of `NAMES`, in the place of what is recognised.
+        base: a folder that picture paths of a tool's output are relative to, where it holds them.
 
     Raises:
         SgmftError: when it is missing, empty, damaged, of an unknown format, or has two columns of
             one name. Damage further down is raised while the rows are read.
     """
+    kind, tools = _chosen(name)
     if str(table) == "-":
-        return read_standard_input()
-    parts = list_tables(table)
+        return _adapt(read_standard_input(), Path(), tools, kind is None and name is not None)
+    parts = list_tables(table, name)
     if len(parts) > 1:
         raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
     path = Path(parts[0])
-    table_format = find_format(path)
-    if table_format is None:
+    for tool in tools:
+        if tool.parts and tool.read and tool.parts(path) == [path]:
+            with reading(path):
+                raw = tool.read(path)
+            break
+    else:
+        raw = _adapt(_open(path, kind), path, tools, kind is None and name is not None)
+    raw = replace(raw, rows=_iter_rows(path, raw.rows))
+    return raw if base is None else rebase(raw, Path(base))
+
+
+def _open(path: Path, kind: TableFormat | None) -> RawTable:
+    kind = kind or find_format(path)
+    if kind is None:
         raise SgmftError(
             f"{path} is no table sgmft can read: use one of {', '.join(READABLE)}, "
-            "or a folder with a metadata file."
+            "or a folder with a metadata file; --format NAME where its name ends otherwise."
         )
     with reading(path):
-        if path.stat().st_size == 0:
+        if table_file(path).stat().st_size == 0:
             raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
-        raw = table_format.read(path)
-        return replace(raw, rows=_iter_rows(path, raw.rows))
+        return kind.read(path)
+
+
+def _adapt(raw: RawTable, path: Path, tools: Iterable[Collector], forced: bool) -> RawTable:
+    """Return the posts of a table that is a tool's, and any other as it is."""
+    with reading(path):
+        raw, columns = _look_ahead(raw)
+    for tool in tools:
+        if tool.adapt and (forced or _is_of_tool(tool.columns, columns)):
+            return tool.adapt(raw, path)
+    return raw
+
+
+def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
+    """Return the table, and its columns or those of its first good record."""
+    if raw.columns is not None:
+        return raw, raw.columns
+    ahead: list[RawRow] = []
+    for row in raw.rows:
+        ahead.append(row)
+        if row.error is None or len(ahead) == LOOK_AHEAD:
+            break
+    columns = [name for row in ahead if row.error is None for name in row.values]
+    return replace(raw, rows=chain(ahead, raw.rows)), columns
+
+
+def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
+    """Return the format that is named, if one is, and the tools that come into question."""
+    if name is None:
+        return None, COLLECTORS
+    for kind in FORMATS:
+        if f".{name}" in kind.suffixes:
+            return kind, ()
+    tools = [tool for tool in COLLECTORS if tool.name == name]
+    if not tools:
+        raise SgmftError(f"There is no format {name!r}: use one of {', '.join(NAMES)}.")
+    return None, tools
+
+
+def _is_of_tool(wanted: Iterable[frozenset[str]], columns: Iterable[str]) -> bool:
+    there = {name.strip() for name in columns}
+    return not there >= {"text", "images"} and any(there >= names for names in wanted)
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether a table is read as it is, whatever lies beside it."""
+    columns = _peek(path)
+    known = any(_is_of_tool((*x.columns, *x.others), columns) for x in COLLECTORS)
+    return not known and holds_posts(columns)
+
+
+def _peek(path: Path) -> Sequence[str]:
+    """Return the columns of a table; none where it cannot be read."""
+    kind = find_format(path)
+    try:
+        if kind in (CSV, TSV):
+            return read_columns(path)
+        return [] if kind is None else _look_ahead(_open(path, kind))[1]
+    except SgmftError:
+        return []
+
+
+def _search(folder: Path, tools: Sequence[Collector]) -> Iterator[Path]:
+    """Yield what tools have written into a folder and its sub-folders."""
+    for at, folders, _ in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        parts = [part for tool in tools if tool.parts for part in tool.parts(Path(at))]
+        if parts:
+            yield from parts
+            folders.clear()
+            continue
+        for file in _list_files(Path(at)):
+            for member in _members(file, None, tools):
+                if any(_is_of_tool(tool.columns, _peek(member)) for tool in tools):
+                    yield member
+
+
+def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -> list[Path]:
+    """List the tables of a file: itself, or FILE/NAME for those in it that hold posts."""
+    kind = kind or find_format(path)
+    if kind is None or kind.members is None or not path.is_file():
+        return [path]
+    members = kind.members(path)
+    of_tools = [
+        name
+        for name, columns in members.items()
+        if any(_is_of_tool(tool.columns, columns) for tool in tools)
+    ]
+    chosen = of_tools or [name for name, columns in members.items() if holds_posts(columns)]
+    return [path / name for name in chosen or list(members)[:1]] or [path]
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """List the files of a folder that may be tables, by name."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in READABLE
+        and not file.name.startswith((".", "_"))
+        and file.is_file()
+    )
+
+
+def _is_of(file: Path, kind: TableFormat) -> bool:
+    return file.suffix.lower() in kind.suffixes
+
+
+def table_file(path: str | Path) -> Path:
+    """Return the file of FILE/NAME, and any other path as it is."""
+    path = Path(path)
+    inside = path.parent.suffix.lower() in SEVERAL and path.parent.is_file()
+    return path.parent if inside else path
 
 
 def _iter_rows(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:

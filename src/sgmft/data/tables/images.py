@@ -12,7 +12,6 @@ from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.cells import is_missing, replace_surrogates
 from sgmft.errors import Message
 
-IMAGES = ("image", "images", "file_name")  # usual columns; the first that is not empty counts
 _WEB = re.compile(r"https?://|//[\w-]+(\.[\w-]+)+/", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.tables.cells import replace_surrogates
-from sgmft.data.tables.images import IMAGES
+from sgmft.data.tables.columns import USUAL
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.utils.files import write_whole, writing
 
@@ -136,7 +136,7 @@ def write_tasks(
 
 def _content(record: Mapping[str, Any]) -> tuple[Any, list[Any]]:
     """Return the text and the pictures, which one round may have as a text, another as a list."""
-    cells = [cell for name, cell in record.items() if name.strip().casefold() in IMAGES]
+    cells = [cell for name, cell in record.items() if name.strip().casefold() in USUAL["image"]]
     listed = [cell if isinstance(cell, list) else [cell] for cell in cells]
     return record.get("text"), [picture for cell in listed for picture in cell if picture]
 

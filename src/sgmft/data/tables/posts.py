@@ -1,7 +1,9 @@
 """Posts from the rows of a table."""
 
 import difflib
+import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
@@ -10,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Attachment, MediaFile, Post
-from sgmft.data.tables.base import RawRow, RawTable
+from sgmft.data.tables.base import RawRow, RawTable, Tally
 from sgmft.data.tables.cells import is_missing, to_label, to_text
+from sgmft.data.tables.columns import USUAL, find_columns, find_role
 from sgmft.data.tables.formats import list_tables, open_table
-from sgmft.data.tables.images import IMAGES, PathResolver, parse_image_cell, strip_bytes
-from sgmft.errors import Message, SgmftError, join_messages, make_printable
+from sgmft.data.tables.images import PathResolver, parse_image_cell, strip_bytes
+from sgmft.errors import Message, SgmftError, SgmftNotice, join_messages, make_printable
 
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
 
@@ -24,7 +27,8 @@ class Columns:
     """Which column holds what; None finds it under its usual name, in any case.
 
     Usual names: ``text``; ``image``, ``images`` or ``file_name`` (the first that is not empty);
-    ``id``; ``label``; ``user``.
+    ``id``; ``label``; ``user``; ``time``. In a table without, names such as ``content`` or
+    ``正文``; see `sgmft.data.tables.columns`.
     """
 
     text: str | None = None
@@ -32,6 +36,7 @@ class Columns:
     id: str | None = None
     label: str | None = None
     user: str | None = None
+    time: str | None = None
 
 
 USUAL_COLUMNS = Columns()
@@ -44,10 +49,18 @@ def read_posts(
     where: Mapping[str, str] | None = None,
     allow_outside: bool = False,
     strict: bool = False,
+    format: str | None = None,
 ) -> list[Post]:
     """Read a whole table of posts; see `iter_posts`."""
     return list(
-        iter_posts(table, columns=columns, where=where, allow_outside=allow_outside, strict=strict)
+        iter_posts(
+            table,
+            columns=columns,
+            where=where,
+            allow_outside=allow_outside,
+            strict=strict,
+            format=format,
+        )
     )
 
 
@@ -58,19 +71,23 @@ def iter_posts(
     where: Mapping[str, str] | None = None,
     allow_outside: bool = False,
     strict: bool = False,
+    format: str | None = None,
 ) -> Iterator[Post]:
     """Read posts one at a time, in constant memory.
 
     Args:
         table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
             records, or one record), a folder with ``metadata.csv|jsonl|parquet``, a folder of
-            tables that are read one after another (see `list_tables`), or "-": JSON lines
-            on standard input, with pictures relative to the current folder.
+            tables that are read one after another (see `list_tables`), the output of a tool that
+            collects posts, or "-": JSON lines on standard input, with pictures relative to the
+            current folder.
         columns: which column holds what, when they have other names than the usual.
         where: keep only rows whose columns equal these values as text. A row too damaged to have
             the column is kept, as a bad row.
         allow_outside: accept pictures outside the table's folder.
         strict: raise at the first bad row.
+        format: of the table, or the tool that wrote it, one of `sgmft.data.tables.formats.NAMES`;
+            by default it is recognised.
 
     Yields:
         One post per row, in order. A row that cannot be used has `error` set, and whatever could
@@ -81,12 +98,26 @@ def iter_posts(
     Raises:
         SgmftError: when the table cannot be read, has no text and no image column, or lacks a
             column that was named; with `strict`, for the first bad row.
+
+    Warns:
+        SgmftNotice: which tool's output was read, and in which columns.
     """
-    for part in list_tables(table):
-        for post in _posts_of(open_table(part), columns, dict(where or {}), allow_outside):
+    base = table if os.path.isdir(table) else None  # noqa: PTH112  False for what cannot be one
+    tallies: dict[str, list[Tally]] = {}
+    for part in list_tables(table, format):
+        raw = open_table(part, format, base)
+        for post in _posts_of(raw, columns, dict(where or {}), allow_outside):
             if strict and post.error is not None:
                 raise SgmftError(f"{post.place}: {post.error}.")
             yield post
+        if raw.tally is not None:
+            tallies.setdefault(raw.tally.tool, []).append(raw.tally)
+    for tool, some in tallies.items():
+        posts, found, missing = (
+            sum(getattr(x, name) for x in some) for name in ("posts", "found", "missing")
+        )
+        counts = f"{posts:,} posts, {found:,} pictures found, {missing:,} missing"
+        _notice(f"{table} read as {tool}: {counts}")
 
 
 def _posts_of(
@@ -117,12 +148,8 @@ class _ColumnFinder:
     """Looks up the cells of a row by what they mean."""
 
     def __init__(self, raw: RawTable, columns: Columns) -> None:
-        usual = {"image": IMAGES, "label": raw.label_columns}
-        self._roles = {
-            field.name: (named, usual.get(field.name, (field.name,)))
-            for field in fields(Columns)
-            for named in [getattr(columns, field.name)]
-        }
+        self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
+        self._table, self._labels = raw.name, raw.label_columns
         self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
 
     def names(self, columns: Iterable[str], role: str) -> list[str]:
@@ -135,12 +162,15 @@ class _ColumnFinder:
         return next((cell for cell in cells if not is_missing(cell)), None)
 
     def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
-        named, usual = self._roles[role]
+        named = self._roles[role]
         if named is not None:
             return [named] if named in columns else []
-        folded = {name.strip().casefold(): name for name in reversed(columns)}
-        found = [name if name in columns else folded.get(name) for name in usual]
-        return [name for name in found if name is not None]
+        if role == "label" and self._labels != USUAL[role]:
+            return find_columns(columns, self._labels)
+        found = find_role(columns, role)
+        if found and found[0].strip().casefold() not in USUAL[role]:
+            _notice(f"{self._table}: {role} is read from the column {found[0]!r}")
+        return found
 
 
 class SeenIds:
@@ -171,7 +201,7 @@ def _to_post(
     row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: SeenIds
 ) -> Post:
     errors = [] if row.error is None else [row.error]
-    texts = dict.fromkeys(("text", "id", "label", "user"), "")
+    texts = dict.fromkeys(("text", "id", "label", "user", "time"), "")
     for role in texts:
         try:
             cell = finder.cell(row.values, role)
@@ -201,10 +231,15 @@ def _to_post(
         id=key or None,
         label=texts["label"] if texts["label"].strip() else None,
         user=texts["user"] if texts["user"].strip() else None,
+        time=texts["time"] if texts["time"].strip() else None,
         error=make_printable(join_messages(errors)) or None,
         place=f"{table}, row {row.number}",
         row=row.values | {name: strip_bytes(row.values[name]) for name in holders},
     )
+
+
+def _notice(message: str) -> None:
+    warnings.warn(make_printable(message), SgmftNotice, stacklevel=2)
 
 
 def _matches(row: RawRow, where: Mapping[str, str]) -> bool:

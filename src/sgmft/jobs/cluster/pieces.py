@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables import open_table
 from sgmft.data.tables.cells import to_plain
-from sgmft.data.tables.formats import find_format, list_tables
+from sgmft.data.tables.formats import find_format
 from sgmft.errors import SgmftError
 from sgmft.utils.checksums import digest_of, short_digest
 from sgmft.utils.files import leftovers, read_json, set_aside, write_whole, writing
@@ -106,7 +105,7 @@ def single_tables(source: Source) -> list[Source]:
         raise SgmftError(
             "Standard input can be read once only, and so not in pieces: save it as a file."
         )
-    return [replace(source, table=str(Path(x).absolute())) for x in list_tables(source.table)]
+    return [replace(source, table=str(Path(x).absolute())) for x in source.tables()]
 
 
 class Shards:
@@ -223,7 +222,7 @@ def _read_summary(path: Path, job: str, digest: str) -> JobSummary | None:
         return None
 
 
-def input_types(tables: Sequence[str]) -> dict[str, Any]:
+def input_types(sources: Sequence[Source]) -> dict[str, Any]:
     """Return the Arrow type of every column that any of the tables has.
 
     Some formats declare them; tables of others are read through.
@@ -231,12 +230,11 @@ def input_types(tables: Sequence[str]) -> dict[str, Any]:
     from sgmft.data.tables.parquet import ColumnTypes  # Arrow, which takes long to load
 
     seen = ColumnTypes()
-    for table in tables:
-        table_format = find_format(table)
-        if table_format is not None and table_format.column_types is not None:
-            seen.join(table_format.column_types(Path(table)))
+    for source in sources:
+        table_format, raw = find_format(source.table), source.open(source.table)
+        if raw.tally is None and table_format and table_format.column_types is not None:
+            seen.join(table_format.column_types(Path(source.table)))
             continue
-        raw = open_table(table)
         seen.update({name: [] for name in raw.columns or ()})
         rows = (row.values for row in raw.rows)
         while part := list(islice(rows, READ_ROWS)):

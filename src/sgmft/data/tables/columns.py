@@ -1,0 +1,67 @@
+"""The names under which people have the columns of a post."""
+
+from collections.abc import Iterable
+
+USUAL = {
+    "text": ("text",),
+    "image": ("image", "images", "file_name"),
+    "id": ("id",),
+    "label": ("label",),
+    "user": ("user",),
+    "time": ("time",),
+}
+"""Best first; of images the first that is not empty counts."""
+
+SYNONYMS = {
+    "text": (
+        *("full_text", "content", "caption", "message", "post_text", "body", "tweet", "sentence"),
+        *(
+            "正文",
+            "微博正文",
+            "微博内容",
+            "内容",
+            "文本",
+            "文案",
+            "正文内容",
+            "笔记内容笔记内容",
+        ),
+    ),
+    "image": (
+        *("picture", "pictures", "image_path", "image_paths", "img", "photo", "photos", "filename"),
+        *("图片", "图片路径", "图像", "照片", "配图", "微博图片", "图片链接", "图片地址"),
+    ),
+    "id": (
+        *("post_id", "tweet_id", "weibo_id", "note_id", "mid", "id_str"),
+        *("微博id", "编号", "帖子id", "笔记id", "作品id"),
+    ),
+    "label": ("category", "class", "标签", "类别", "分类", "语义位置"),
+    "user": (
+        *("username", "user_name", "screen_name", "nickname", "author", "user_id"),
+        *("用户", "用户昵称", "昵称", "用户名", "作者", "作者昵称", "博主", "用户id"),
+    ),
+    "time": (
+        *("created_at", "create_time", "timestamp", "date", "datetime", "publish_time"),
+        *("发布时间", "时间", "日期", "创建时间", "完整日期"),
+    ),
+}
+"""Counted only in a table that has none of the usual names; best first."""
+
+
+def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """List those of `columns` that have one of the names, in any case, in the order of these."""
+    there = list(columns)
+    folded = {name.strip().casefold(): name for name in reversed(there)}
+    found = [name if name in there else folded.get(name) for name in names]
+    return [name for name in found if name is not None]
+
+
+def find_role(columns: Iterable[str], role: str) -> list[str]:
+    """List the columns that can hold a role by their usual names, or else by one synonym."""
+    there = list(columns)
+    return find_columns(there, USUAL[role]) or find_columns(there, SYNONYMS[role])[:1]
+
+
+def holds_posts(columns: Iterable[str]) -> bool:
+    """Return whether a table of these columns has texts or pictures."""
+    there = list(columns)
+    return bool(find_role(there, "text") or find_role(there, "image"))
