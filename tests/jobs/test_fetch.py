@@ -305,3 +305,19 @@ def test_a_run_that_is_killed_goes_on(site, tmp_path, start):
     summary = fetch(table, out)
     assert summary.there == len(kept) and summary.fetched == 30 - len(kept)
     assert len(read_rows(out / "posts.jsonl")) == 30
+
+
+def test_what_a_tool_has_not_downloaded(site, tmp_path):
+    folder = tmp_path / "in"
+    kept = {"category": "twitter", "subcategory": "timeline", "content": "a", "extension": "jpg"}
+    rows = [
+        [3, f"{site.url}/picture/{n}", kept | {"tweet_id": 1, "num": n, "filename": f"G{n}"}]
+        for n in (1, 2)
+    ]
+    folder.mkdir()
+    (folder / "dump.json").write_text(json.dumps(rows))
+    (folder / "1_1.jpg").write_bytes(PICTURE)
+    assert fetch(folder, tmp_path / "out").fetched == 1
+    (post,) = read_posts(tmp_path / "out")
+    assert [Path(file).read_bytes() for file in post.images] == [PICTURE, PICTURE]
+    assert post.text == "a" and post.row["tweet_id"] == 1

@@ -37,6 +37,7 @@ def fetch_command(
         Option(help="Address of a proxy; it looks up the hosts, whose networks go unchecked."),
     ] = None,
     column: opt.Column = None,
+    format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
 ) -> None:
     """Download the pictures whose web addresses a table holds; no other command fetches anything.
@@ -57,7 +58,7 @@ def fetch_command(
         allow_private=allow_private,
         proxy=proxy,
     )
-    source = opt.make_source(table, None, column, allow_outside, strict=False)
+    source = opt.make_source(table, None, column, allow_outside, False, format)
     with console.counter("Fetching") as done:
         summary = fetch_table(
             source,

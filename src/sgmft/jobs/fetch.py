@@ -159,7 +159,7 @@ class _Downloads:
 
 
 def _iter_addresses(source: Source) -> Iterator[str]:
-    for _, row, names in iter_image_cells(source.table, source.columns):
+    for _, row, names in iter_image_cells(source.table, source.columns, source.format):
         for name in names:
             yield from filter(None, map(find_web_address, _pictures(row.values[name])))
 
@@ -180,7 +180,7 @@ def _write(source: Source, downloads: _Downloads) -> None:
         open_writer(summary.table, columns) as table,
         open_writer(report, ["row", "address", "reason"]) as failed,
     ):
-        for raw, row, names in iter_image_cells(source.table, source.columns):
+        for raw, row, names in iter_image_cells(source.table, source.columns, source.format):
             values, resolve = dict(row.values), PathResolver(raw, source.allow_outside)
             for name in names:
                 cell, kept = values[name], list[Any]()

@@ -3,17 +3,23 @@
 A new tool is a file beside this one, and a line in `formats.COLLECTORS`.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.tables.base import RawRow, RawTable, Tally
+from sgmft.data.tables.base import RawRow, RawTable, Tally, first_line
+from sgmft.data.tables.cells import is_deep
+from sgmft.data.tables.images import find_web_address
+from sgmft.errors import SgmftError
 
 OWN = ("text", "images", "id", "user", "time")
 """Columns that the tables of collectors begin with; ``images`` is a list of paths."""
+ADDRESSES = "image_addresses"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".bmp")
 VIDEOS = (".mp4", ".mov")
 ToPost = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -50,15 +56,16 @@ def adapt_table(
 ) -> RawTable:
     """Return a table with our own columns before the tool's.
 
-    Pictures that are not there are counted, and left out. A column of the tool's that has one of
-    our names and another value is kept as ``original.NAME``.
+    Pictures that are not there are counted, and left out; their addresses, if they are known, are
+    kept in a column `ADDRESSES`, for ``sgmft fetch``. A column of the tool's that has one of our
+    names and another value is kept as ``original.NAME``.
 
     Args:
         raw: the tool's records.
         tool: its name.
         to_post: returns, of the values of a record, those of our columns that are known; under
             ``images`` the paths where the tool puts the pictures, relative to `folder`, whether
-            they are there or not. None where a record is no post.
+            they are there or not, or web addresses. None where a record is no post.
         folder: which the pictures lie in; by default that of the table.
         own: the columns that `to_post` returns.
     """
@@ -67,7 +74,10 @@ def adapt_table(
 
     def rows() -> Iterator[RawRow]:
         for row in raw.rows:
-            post = None if row.error is not None else to_post(row.values)
+            try:
+                post = None if row.error is not None else to_post(row.values)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                post, row = None, replace(row, error=f"not laid out as {tool} does it")
             if row.error is not None:
                 tally.posts += 1
                 yield row
@@ -77,7 +87,9 @@ def adapt_table(
                 there = [path for path in paths if os.path.lexists(folder / path)]
                 tally.found += len(there)
                 tally.missing += len(paths) - len(there)
-                yield replace(row, values=_merge(post | {"images": there}, row.values))
+                gone = [path for path in paths if path not in there and find_web_address(path)]
+                post = post | {"images": there} | ({ADDRESSES: gone} if gone else {})
+                yield replace(row, values=_merge(post, row.values))
 
     names = list(own)
     columns = None if raw.columns is None else list(dict.fromkeys([*names, *raw.columns]))
@@ -98,6 +110,57 @@ def rebase(raw: RawTable, base: Path) -> RawTable:
             yield replace(row, values=row.values | {"images": images}) if images else row
 
     return replace(raw, folder=base, rows=rows())
+
+
+def pick(values: Any, *paths: str) -> Any:
+    """Return the first value that is not empty at some paths, as "user.name" or "media.0.url"."""
+    for path in paths:
+        value = values
+        for key in path.split("."):
+            if isinstance(value, list):
+                value = value[int(key)] if key.isdecimal() and int(key) < len(value) else None
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
+        if value not in (None, "", [], {}):
+            return value
+    return None
+
+
+def to_time(value: Any) -> Any:
+    """Return a Unix time, in seconds or milliseconds, as ISO 8601; anything else as it is."""
+    if isinstance(value, bool) or not re.fullmatch(r"\d{8,13}(\.\d+)?", str(value)):
+        return value
+    seconds = float(value) / (1000 if float(value) > 1e11 else 1)
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def load_json(path: Path, after: str = "") -> Any:
+    """Read a file of JSON, or what follows `after` in it; SgmftError where it is damaged."""
+    try:
+        text = path.read_text("utf-8-sig")
+        return json.loads(text.partition(after)[2] if after else text)
+    except (ValueError, RecursionError) as error:
+        reason = first_line(error)
+        raise SgmftError(f"{path} is not valid JSON ({reason}): export it again.") from None
+
+
+def number_rows(items: Iterable[Any]) -> Iterator[RawRow]:
+    """Yield a row for each item of a list; one that is no object has an error."""
+    for number, item in enumerate(items, 1):
+        fits = isinstance(item, dict) and not is_deep(item)
+        reason = None if fits else "not an object of columns and values"
+        yield RawRow(number, item if fits else {"line": str(item)[:500]}, reason)
+
+
+def read_head(path: Path) -> str:
+    """Return the beginning of a text file, by which a tool's is recognised."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.read(2**16)
+
+
+def list_names(path: Path) -> list[str]:
+    """List the names in a folder, in order; none of what is no folder."""
+    return sorted(file.name for file in path.iterdir()) if path.is_dir() else []
 
 
 def name_part(value: Any) -> str:

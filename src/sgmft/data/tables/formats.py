@@ -16,8 +16,16 @@ from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
 from sgmft.data.tables.collectors import Collector, rebase
 from sgmft.data.tables.columns import holds_posts
 from sgmft.data.tables.csv import CSV, TSV, read_columns
+from sgmft.data.tables.gallery_dl import GALLERY_DL
+from sgmft.data.tables.instagram import INSTAGRAM
+from sgmft.data.tables.instaloader import INSTALOADER
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
+from sgmft.data.tables.reddit import REDDIT
+from sgmft.data.tables.telegram import TELEGRAM
+from sgmft.data.tables.twitter import SNSCRAPE, TWSCRAPE
 from sgmft.data.tables.weibo import WEIBO_CRAWLER
+from sgmft.data.tables.x_archive import X_ARCHIVE
+from sgmft.data.tables.xhs_downloader import XHS_DOWNLOADER
 from sgmft.errors import SgmftError
 
 
@@ -33,7 +41,18 @@ PARQUET = TableFormat(
     _parquet("read_column_types"),
 )
 FORMATS: tuple[TableFormat, ...] = (CSV, TSV, JSON_LINES, PARQUET, JSON)
-COLLECTORS: tuple[Collector, ...] = (WEIBO_CRAWLER,)
+COLLECTORS: tuple[Collector, ...] = (
+    WEIBO_CRAWLER,
+    GALLERY_DL,
+    INSTAGRAM,
+    INSTALOADER,
+    REDDIT,
+    TELEGRAM,
+    SNSCRAPE,
+    TWSCRAPE,
+    X_ARCHIVE,
+    XHS_DOWNLOADER,
+)
 
 READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 WRITABLE = tuple(suffix for kind in FORMATS if kind.write for suffix in kind.suffixes)
@@ -117,19 +136,27 @@ def open_table(
     kind, tools = _chosen(name)
     if str(table) == "-":
         return _adapt(read_standard_input(), Path(), tools, kind is None and name is not None)
-    parts = list_tables(table, name)
-    if len(parts) > 1:
-        raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
-    path = Path(parts[0])
-    for tool in tools:
-        if tool.parts and tool.read and tool.parts(path) == [path]:
-            with reading(path):
-                raw = tool.read(path)
-            break
+    path = Path(table)
+    if (tool := _reader_of(path, tools)) is None:
+        parts = list_tables(table, name)
+        if len(parts) > 1:
+            raise SgmftError(f"{table} holds {len(parts)} tables: give one of them.")
+        path = Path(parts[0])
+        tool = _reader_of(path, tools)
+    if tool is not None and tool.read is not None:
+        with reading(path):
+            raw = tool.read(path)
     else:
         raw = _adapt(_open(path, kind), path, tools, kind is None and name is not None)
     raw = replace(raw, rows=_iter_rows(path, raw.rows))
     return raw if base is None else rebase(raw, Path(base))
+
+
+def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
+    """Return the tool that reads a path as one table, if one does."""
+    with reading(path):
+        found = (x for x in tools if x.parts and x.read and x.parts(path) == [path])
+        return next(found, None)
 
 
 def _open(path: Path, kind: TableFormat | None) -> RawTable:
@@ -190,7 +217,9 @@ def _is_plain(path: Path) -> bool:
     """Return whether a table is read as it is, whatever lies beside it."""
     columns = _peek(path)
     known = any(_is_of_tool((*x.columns, *x.others), columns) for x in COLLECTORS)
-    return not known and holds_posts(columns)
+    places = () if path.suffix.lower() in STREAMED else (path, path.parent)
+    claimed = any(tool.parts(at) for tool in COLLECTORS if tool.parts for at in places)
+    return not known and not claimed and holds_posts(columns)
 
 
 def _peek(path: Path) -> Sequence[str]:

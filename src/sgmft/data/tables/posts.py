@@ -14,6 +14,7 @@ from typing import Any
 from sgmft.data.posts import Attachment, MediaFile, Post
 from sgmft.data.tables.base import RawRow, RawTable, Tally
 from sgmft.data.tables.cells import is_missing, to_label, to_text
+from sgmft.data.tables.collectors import ADDRESSES, OWN
 from sgmft.data.tables.columns import USUAL, find_columns, find_role
 from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import PathResolver, parse_image_cell, strip_bytes
@@ -133,13 +134,18 @@ def _posts_of(
 
 
 def iter_image_cells(
-    table: str | Path, columns: Columns = USUAL_COLUMNS
+    table: str | Path, columns: Columns = USUAL_COLUMNS, format: str | None = None
 ) -> Iterator[tuple[RawTable, RawRow, list[str]]]:
-    """Yield every row with its table and those of its columns that hold pictures."""
-    for part in list_tables(table):
-        raw = open_table(part)
+    """Yield every row with its table and those of its columns that hold pictures.
+
+    Of a tool's output, pictures that were not downloaded stand with those that were.
+    """
+    for part in list_tables(table, format):
+        raw = open_table(part, format)
         finder = _ColumnFinder(raw, columns)
         for row in _check_columns(raw, finder, columns, {}):
+            if raw.tally is not None and (gone := row.values.pop(ADDRESSES, None)):
+                row.values["images"] = [*(row.values.get("images") or ()), *gone]
             names = finder.names(row.values, "image")
             yield raw, row, [name for name in names if not is_missing(row.values[name])]
 
@@ -150,6 +156,7 @@ class _ColumnFinder:
     def __init__(self, raw: RawTable, columns: Columns) -> None:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
         self._table, self._labels = raw.name, raw.label_columns
+        self._is_tools = raw.tally is not None
         self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
 
     def names(self, columns: Iterable[str], role: str) -> list[str]:
@@ -167,6 +174,8 @@ class _ColumnFinder:
             return [named] if named in columns else []
         if role == "label" and self._labels != USUAL[role]:
             return find_columns(columns, self._labels)
+        if self._is_tools or set(OWN) <= set(columns):  # or it was converted from a tool's
+            return find_columns(columns, USUAL[role])
         found = find_role(columns, role)
         if found and found[0].strip().casefold() not in USUAL[role]:
             _notice(f"{self._table}: {role} is read from the column {found[0]!r}")
