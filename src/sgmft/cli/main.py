@@ -77,7 +77,9 @@ def plugins(
         load_plugin(path)
 
 
-NAMES = "sample fetch train evaluate predict explain encode suggest compare align export serve"
+NAMES = (
+    "sample fetch convert train evaluate predict explain encode suggest compare align export serve"
+)
 for name in NAMES.split():
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))
 
@@ -94,11 +96,14 @@ def main() -> None:
 
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Show our own warnings as one line, without the place in the code."""
-    usual = warnings.showwarning
+    """Show our own warnings as one line, without the place in the code, each once."""
+    usual, told = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, SgmftWarning):
+            if str(message) in told:  # tables are read more than once
+                return
+            told.add(str(message))
             what = "" if issubclass(category, SgmftNotice) else "Warning: "
             screen.print(f"{what}{message}", markup=False, highlight=False, soft_wrap=True)
         elif is_main():

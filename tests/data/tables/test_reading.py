@@ -256,8 +256,10 @@ def test_a_new_format_is_one_line_in_the_registry(tmp_path, monkeypatch):
 
 
 def test_suffixes_of_the_formats():
-    assert formats.WRITABLE == formats.STREAMED == (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-    assert (*formats.WRITABLE, ".json") == formats.READABLE
+    assert formats.STREAMED == (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+    assert (*formats.STREAMED, ".xlsx") == formats.WRITABLE
+    only_read = {".json", ".sqlite", ".sqlite3", ".db"}
+    assert {*formats.WRITABLE, *only_read} == {*formats.READABLE}
 
 
 # --- broken tables
@@ -272,7 +274,9 @@ def test_suffixes_of_the_formats():
         ("blank.csv", "\n\n", "is empty"),
         ("blank.jsonl", "\n \n", "is empty"),
         ("e.parquet", "", "is empty"),
-        ("p.xlsx", "x", r"use one of \.csv"),
+        ("p.xls", "x", r"use one of \.csv"),
+        ("p.xlsx", "x", r"is no \.xlsx workbook"),
+        ("p.db", "text\na\n", "is no SQLite database"),
         ("p.json", "{", "not valid JSON"),
         ("o.json", "5", "not a list"),
         ("o.json", '{"a": 1}', "neither a text nor an image column"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sgmft.data.tables import open_table, open_writer, parquet, read_posts
 from sgmft.errors import SgmftError
 
-FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]
+FORMATS = ["csv", "tsv", "jsonl", "ndjson", "parquet"]  # of xlsx see test_xlsx.py
 in_one_folder = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -190,7 +190,7 @@ def test_standard_output(capfdbinary):
 @pytest.mark.parametrize(
     ("name", "columns", "error", "match"),
     [
-        ("o.xlsx", ["a"], SgmftError, r"\.csv, \.tsv, \.jsonl"),
+        ("o.xls", ["a"], SgmftError, r"\.csv, \.tsv, \.jsonl"),
         ("folder", ["a"], SgmftError, "is no table sgmft can write"),
         ("d.csv", ["a"], SgmftError, "is a folder"),
         ("o.csv", ["a", "a"], ValueError, "named twice"),

@@ -74,6 +74,8 @@ def adapt_table(
 
     def rows() -> Iterator[RawRow]:
         for row in raw.rows:
+            if row.values and all(value == name for name, value in row.values.items()):
+                continue  # a header, which some tools write in every run
             try:
                 post = None if row.error is not None else to_post(row.values)
             except (AttributeError, KeyError, TypeError, ValueError):
@@ -169,10 +171,23 @@ def name_part(value: Any) -> str:
     return "" if re.search(r"[/\\\0]|^\.*$", text) else text
 
 
+def first_of(row: Mapping[str, Any], *columns: str) -> Any:
+    """Return the first cell of these columns that is not empty, or None."""
+    return next((row[name] for name in columns if row.get(name)), None)
+
+
 def find_file(folder: Path, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str:
     """Return the first of some files that is there, from `folder`; else the first."""
     names = [stem + suffix for stem in stems for suffix in suffixes]
     return next((name for name in names if os.path.lexists(folder / name)), names[0])
+
+
+def find_numbered(
+    folder: Path, stems: Sequence[str], count: int, mark: str = "_", start: int = 1
+) -> list[str]:
+    """Return the paths of so many pictures: STEM, or of several STEM_1, STEM_2 and so on."""
+    numbers = [f"{mark}{start + i}" for i in range(count)] if count > 1 or not mark else [""]
+    return [find_file(folder, [stem + end for stem in stems]) for end in numbers if stems and count]
 
 
 def _merge(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

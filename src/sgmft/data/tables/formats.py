@@ -5,53 +5,60 @@ A new format, or the output of another tool, is a file beside this one and a lin
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
+from sgmft.data.tables.class_folders import CLASS_FOLDERS
 from sgmft.data.tables.collectors import Collector, rebase
-from sgmft.data.tables.columns import holds_posts
+from sgmft.data.tables.columns import find_role, holds_posts
 from sgmft.data.tables.csv import CSV, TSV, read_columns
 from sgmft.data.tables.gallery_dl import GALLERY_DL
 from sgmft.data.tables.instagram import INSTAGRAM
 from sgmft.data.tables.instaloader import INSTALOADER
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
+from sgmft.data.tables.mediacrawler import MEDIACRAWLER_WEIBO, MEDIACRAWLER_XHS
 from sgmft.data.tables.reddit import REDDIT
+from sgmft.data.tables.sqlite import SQLITE
 from sgmft.data.tables.telegram import TELEGRAM
 from sgmft.data.tables.twitter import SNSCRAPE, TWSCRAPE
-from sgmft.data.tables.weibo import WEIBO_CRAWLER
+from sgmft.data.tables.weibo import WEIBO_CRAWLER, WEIBO_SEARCH, WEIBO_SPIDER
 from sgmft.data.tables.x_archive import X_ARCHIVE
 from sgmft.data.tables.xhs_downloader import XHS_DOWNLOADER
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 
 
-def _parquet(name: str) -> Callable[..., Any]:
-    """Return a function of `parquet`, imported when it is called: Arrow takes long to load."""
-    return lambda *args: getattr(import_module("sgmft.data.tables.parquet"), name)(*args)
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """Return a function of a module that is imported when it is called, for it loads long."""
+    return lambda *args: getattr(import_module(f"sgmft.data.tables.{module}"), name)(*args)
 
 
 PARQUET = TableFormat(
     (".parquet",),
-    _parquet("open_parquet"),
-    _parquet("ParquetWriter"),
-    _parquet("read_column_types"),
+    _late("parquet", "open_parquet"),
+    _late("parquet", "ParquetWriter"),
+    _late("parquet", "read_column_types"),
 )
-FORMATS: tuple[TableFormat, ...] = (CSV, TSV, JSON_LINES, PARQUET, JSON)
+XLSX = TableFormat(
+    (".xlsx",),
+    _late("xlsx", "open_xlsx"),
+    _late("xlsx", "XlsxWriter"),
+    streamed=False,
+    members=_late("xlsx", "list_sheets"),
+)
+FORMATS: tuple[TableFormat, ...] = (CSV, TSV, JSON_LINES, PARQUET, JSON, XLSX, SQLITE)
 COLLECTORS: tuple[Collector, ...] = (
-    WEIBO_CRAWLER,
-    GALLERY_DL,
-    INSTAGRAM,
-    INSTALOADER,
-    REDDIT,
-    TELEGRAM,
-    SNSCRAPE,
-    TWSCRAPE,
-    X_ARCHIVE,
+    *(WEIBO_SEARCH, WEIBO_CRAWLER, WEIBO_SPIDER, MEDIACRAWLER_XHS, MEDIACRAWLER_WEIBO),
+    *(GALLERY_DL, INSTAGRAM, INSTALOADER, REDDIT, TELEGRAM, SNSCRAPE, TWSCRAPE, X_ARCHIVE),
     XHS_DOWNLOADER,
+    CLASS_FOLDERS,  # last: other tools have pictures in folders, too
 )
 
 READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
@@ -107,13 +114,15 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         found: list[Path] = []
         if kind is None and (name is not None or not parts or not _is_plain(parts[0])):
             found = list(_search(path, tools))
+            if not found and name is None and not any(_peek(part) for part in parts):
+                found = CLASS_FOLDERS.parts(path)
     if not found and (not parts or (kind is None and name is not None)):
         wanted = f"what {name} writes" if kind is None and name else "tables"
         raise SgmftError(
             f"{path} is a folder without any of {', '.join(METADATA)}, and without {wanted} "
             f"({', '.join(READABLE)}): add one."
         )
-    return [*(found or parts)]
+    return [*_read_once(found or [x for part in parts for x in _members(part, kind, tools)])]
 
 
 def open_table(
@@ -237,15 +246,60 @@ def _search(folder: Path, tools: Sequence[Collector]) -> Iterator[Path]:
     """Yield what tools have written into a folder and its sub-folders."""
     for at, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        parts = [part for tool in tools if tool.parts for part in tool.parts(Path(at))]
+        asked = [tool for tool in tools if tool is not CLASS_FOLDERS or len(tools) == 1]
+        parts = [part for tool in asked if tool.parts for part in tool.parts(Path(at))]
         if parts:
             yield from parts
             folders.clear()
             continue
         for file in _list_files(Path(at)):
-            for member in _members(file, None, tools):
-                if any(_is_of_tool(tool.columns, _peek(member)) for tool in tools):
-                    yield member
+            with suppress(SgmftError):  # of a file that cannot be read, and may be anything
+                for member in _members(file, None, tools):
+                    if any(_is_of_tool(tool.columns, _peek(member)) for tool in tools):
+                        yield member
+
+
+def _read_once(parts: list[Path]) -> list[Path]:
+    """Leave out tables whose posts another table of the same name, in another format, has too."""
+    groups: dict[Path, list[Path]] = {}
+    for part in parts:
+        file = table_file(part)  # MediaCrawler has a folder for each format
+        home = file.parent.parent if file.parent.name == file.suffix[1:] else file.parent
+        groups.setdefault(home / file.stem, []).append(part)
+    left: dict[Path, Path] = {}
+    for same in groups.values():
+        if len({table_file(part).suffix for part in same}) == len(same) > 1:
+            stamps = [(str(part), table_file(part).stat().st_mtime_ns) for part in same]
+            left |= _compare(tuple(stamps))
+    for part, kept in left.items():
+        message = f"{part.name} holds the same posts as {kept.name}: they are read from that alone."
+        warnings.warn(message, SgmftWarning, stacklevel=2)
+    return [part for part in parts if part not in left]
+
+
+@lru_cache(256)
+def _compare(stamps: tuple[tuple[str, int], ...]) -> dict[Path, Path]:
+    """Return tables that another one contains, with that; of equal ones a labelled one is kept."""
+    keys, labelled = {}, {}
+    for path in (Path(name) for name, _ in stamps):
+        keys[path] = set[int]()
+        with suppress(SgmftError):
+            for row in open_table(path).rows:
+                labelled[path] = labelled.get(path) or bool(find_role(row.values, "label"))
+                names = find_role(row.values, "id") or find_role(row.values, "text")
+                keys[path].add(hash(tuple(str(row.values[name]).strip() for name in names[:1])))
+    order = sorted(keys, key=lambda x: (-len(keys[x]), not labelled.get(x), _preference(x)))
+    left: dict[Path, Path] = {}
+    for i, path in enumerate(order):
+        larger = (x for x in order[:i] if x not in left and keys[path] <= keys[x])
+        if keys[path] and (kept := next(larger, None)):
+            left[path] = kept
+    return left
+
+
+def _preference(path: Path) -> int:
+    kind = find_format(path)
+    return len(FORMATS) if kind is None else FORMATS.index(kind)
 
 
 def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -> list[Path]:

@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_json
+from sgmft.data.tables.columns import holds_posts
 from sgmft.data.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
-from sgmft.data.tables.label_studio import find_post, flatten, local_path
+from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
 from sgmft.errors import SgmftError
 
 
@@ -26,7 +27,9 @@ def read_standard_input() -> RawTable:
 
 
 def open_json(path: Path) -> RawTable:
-    """Open a list of records, one record, or an export of Label Studio; all in memory.
+    """Open a list of records, alone or in an object, one record, or an export of Label Studio.
+
+    All is in memory.
 
     Raises:
         SgmftError: when it is not valid JSON, or holds no records.
@@ -37,8 +40,9 @@ def open_json(path: Path) -> RawTable:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
+    about: dict[str, Any] = {}
     if isinstance(items, dict):
-        items = [items]
+        items, about = _find_records(items, path)
     if not isinstance(items, list):
         raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
     rows: list[RawRow] = []
@@ -59,7 +63,7 @@ def open_json(path: Path) -> RawTable:
         rows.append(RawRow(number, values, DAMAGED if damaged else None))
         columns.update(dict.fromkeys(values))
     labels = tuple(controls) if len(controls) == 1 else ("label", "choice", "choices")
-    return RawTable(path.name, path.parent, list(columns), iter(rows), labels, local_path)
+    return RawTable(path.name, path.parent, list(columns), iter(rows), labels, local_path, about)
 
 
 class JsonLinesWriter:
@@ -137,6 +141,28 @@ def _parse_line(number: int, line: str) -> RawRow:
                 return RawRow(number, value)
             error = f"JSON, but {reason}"
     return RawRow(number, {"line": replace_surrogates(line[:500])}, error)
+
+
+def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str, Any]]:
+    """Return the records of an object, which are in a list in it, and the rest; or itself.
+
+    Raises:
+        SgmftError: several lists may be the one.
+    """
+    lists = {
+        name: value
+        for name, value in item.items()
+        if isinstance(value, list) and value and all(isinstance(x, dict) for x in value)
+    }
+    if holds_posts(item) or is_task(item) or not lists:
+        return [item], {}
+    usable = {name: value for name, value in lists.items() if holds_posts(value[0])} or lists
+    if len(usable) > 1:
+        raise SgmftError(
+            f"{path} has lists of records under {', '.join(usable)}: save one as a file of its own."
+        )
+    (name,) = usable
+    return usable[name], {key: value for key, value in item.items() if key != name}
 
 
 def _reject(record: Any) -> str | None:

@@ -4,7 +4,8 @@ import difflib
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from itertools import chain
@@ -18,7 +19,14 @@ from sgmft.data.tables.collectors import ADDRESSES, OWN
 from sgmft.data.tables.columns import USUAL, find_columns, find_role
 from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import PathResolver, parse_image_cell, strip_bytes
-from sgmft.errors import Message, SgmftError, SgmftNotice, join_messages, make_printable
+from sgmft.errors import (
+    Message,
+    SgmftError,
+    SgmftNotice,
+    SgmftWarning,
+    join_messages,
+    make_printable,
+)
 
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
 
@@ -105,14 +113,26 @@ def iter_posts(
     """
     base = table if os.path.isdir(table) else None  # noqa: PTH112  False for what cannot be one
     tallies: dict[str, list[Tally]] = {}
-    for part in list_tables(table, format):
+    parts = list_tables(table, format)
+    seen, twice = SeenIds() if parts[1:] else None, Counter[tuple[int, int]]()
+    for number, part in enumerate(parts):
         raw = open_table(part, format, base)
         for post in _posts_of(raw, columns, dict(where or {}), allow_outside):
             if strict and post.error is not None:
                 raise SgmftError(f"{post.place}: {post.error}.")
+            if seen and post.id is not None:
+                first = seen.first(f"{post.id}\0{post.text}", number)
+                twice[first, number] += first != number
             yield post
         if raw.tally is not None:
             tallies.setdefault(raw.tally.tool, []).append(raw.tally)
+    for (first, number), count in (+twice).items():
+        names = f"{Path(parts[number]).name} are in {Path(parts[first]).name} as well"
+        warnings.warn(
+            f"{table}: {count:,} posts of {names}, so that they are read twice.",
+            SgmftWarning,
+            stacklevel=2,
+        )
     for tool, some in tallies.items():
         posts, found, missing = (
             sum(getattr(x, name) for x in some) for name in ("posts", "found", "missing")
@@ -155,13 +175,19 @@ class _ColumnFinder:
 
     def __init__(self, raw: RawTable, columns: Columns) -> None:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
-        self._table, self._labels = raw.name, raw.label_columns
+        self._labels = raw.label_columns
         self._is_tools = raw.tally is not None
         self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
 
     def names(self, columns: Iterable[str], role: str) -> list[str]:
         """List those of `columns` that can hold `role`, best first."""
         return self._names(tuple(columns), role)
+
+    def guessed(self, columns: Sequence[str]) -> dict[str, str]:
+        """Return the columns that are no usual names of the roles for which they count."""
+        found = {role: names[0] for role in self._roles if (names := self.names(columns, role))}
+        usual = {role: (*USUAL[role], *self._labels, self._roles[role]) for role in found}
+        return {x: name for x, name in found.items() if name.strip().casefold() not in usual[x]}
 
     def cell(self, values: Mapping[str, Any], role: str) -> Any:
         """Return the first cell of `role` that is not empty, or None."""
@@ -176,10 +202,7 @@ class _ColumnFinder:
             return find_columns(columns, self._labels)
         if self._is_tools or set(OWN) <= set(columns):  # or it was converted from a tool's
             return find_columns(columns, USUAL[role])
-        found = find_role(columns, role)
-        if found and found[0].strip().casefold() not in USUAL[role]:
-            _notice(f"{self._table}: {role} is read from the column {found[0]!r}")
-        return found
+        return find_role(columns, role)
 
 
 class SeenIds:
@@ -276,8 +299,8 @@ def _check_columns(
         return _explain_missing(raw.name, list(names), needed, finder)
 
     problem, ahead = None, list[RawRow]()
+    seen: dict[str, None] = dict.fromkeys(raw.columns or ())
     if raw.columns is None:
-        seen: dict[str, None] = {}
         for row in raw.rows:
             ahead.append(row)
             if row.error is None:
@@ -290,6 +313,9 @@ def _check_columns(
         problem = explain(raw.columns)
     if problem is not None:
         raise SgmftError(make_printable(problem))
+    if guessed := finder.guessed(list(seen)):
+        pairs = ", ".join(f"{role} is read from {name!r}" for role, name in guessed.items())
+        _notice(f"{raw.name}: {pairs}")
     return chain(ahead, raw.rows)
 
 

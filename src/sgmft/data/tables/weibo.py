@@ -1,67 +1,130 @@
-"""What weibo-crawler, weiboSpider and weibo-search write (github.com/dataabc)."""
+"""What weibo-crawler, weiboSpider and weibo-search write (github.com/dataabc).
 
-from collections.abc import Iterator
+Of a repost the text and pictures are its author's own; the post that was passed on stays in the
+tools' columns.
+"""
+
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.collectors import (
+    VIDEOS,
     Collector,
     adapt_table,
     find_file,
+    find_numbered,
+    first_of,
     name_part,
 )
 
-_FOLDERS = ("img/原创微博图片", "原创微博图片", "img")
+_PASSED_ON = re.compile(
+    r"\n(?:原始用户|转发内容): "
+)  # weiboSpider has what is reposted in the text
 
 
-def _adapt_crawler(raw: RawTable, path: Path) -> RawTable:
-    """Read weibo-crawler's posts: CSV, JSON with ``user`` and ``weibo``, or a SQLite database.
+def _adapt_user(raw: RawTable, path: Path, tool: str) -> RawTable:
+    """Read the posts of one user, or of all users in a database.
 
-    Pictures are ``img/原创微博图片/<date>_<id>[_<n>].jpg`` beside the table. Of a repost that is
-    what its author wrote and added; the post that was passed on stays in its own columns.
+    Pictures are ``img/原创微博图片/<day>_<id>[_<n>].jpg`` beside the table, or, where weibo-crawler
+    writes Markdown, ``img/<time>[_<n>].jpg``; videos ``video/原创微博视频/<day>_<id>.mp4``.
     """
+    in_database = path.parent.is_file()
+    users = [file for file in path.parent.glob("*.csv") if file.stem.isdigit()]
+    user = path.stem if users[1:] else path.parent.name  # several were put into one folder
+    about = raw.about.get("user")
+    user = first_of(about, "screen_name", "nickname") or user if isinstance(about, dict) else user
 
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
-        key, time = (
-            name_part(row.get("id")),
-            _first(row, "完整日期", "full_created_at", "created_at", "日期"),
-        )
-        pictures = _split(_first(row, "原始图片url", "pics"))
-        post = {"text": _first(row, "正文", "text"), "id": key, "time": time}
-        post["images"] = list(_dated(raw.folder, _FOLDERS, str(time), key, len(pictures)))
-        post["user"] = _first(row, "screen_name") or path.parent.name
-        return post
+        key = name_part(first_of(row, "id", "微博id"))
+        names = ("created_at", "日期", "publish_time", "发布时间", "完整日期")
+        time = str(first_of(row, *names) or "")
+        given = first_of(row, "screen_name"), first_of(row, "user_id")
+        homes = [f"weibo/{name_part(x)}/" for x in given if x] if in_database else [""]
+        homes += [f"{homes[0]}{time[:7]}/"] if homes else []
+        day, second = time[:10].replace("-", ""), re.sub("[T ]", "_", time).replace(":", "-")
+        stems = [f"{day}T_{key}", f"{day}_{key}"]
+        places = [
+            f"{home}{at}" for home in homes for at in ("img/原创微博图片", "img", "原创微博图片")
+        ]
+        images = [f"{at}/{stem}" for at in places for stem in (*stems, second)]
+        clips = [
+            f"{home}video/{at}{x}" for home in homes for at in ("原创微博视频/", "") for x in stems
+        ]
+        count = _count(first_of(row, "原始图片url", "pics", "original_pictures"))
+        text = str(first_of(row, "正文", "微博正文", "text", "content") or "")
+        return {
+            "text": _PASSED_ON.split(text)[0] if tool == "weiboSpider" else text,
+            "images": find_numbered(raw.folder, images, count) + _video(raw.folder, clips),
+            "id": key,
+            "user": given[0] or (given[1] if in_database else user),
+            "time": first_of(row, "完整日期", "full_created_at") or time,
+        }
 
-    return adapt_table(raw, WEIBO_CRAWLER.name, to_post)
-
-
-def _dated(
-    folder: Path, folders: tuple[str, ...], time: str, key: str, count: int
-) -> Iterator[str]:
-    """Yield the paths of a post's pictures: <date>_<id>.jpg, or _1 to _n of them."""
-    days = [time[:10].replace("-", "") + mark for mark in ("T", "")]
-    for number in range(1, count + 1):
-        end = f"_{number}" if count > 1 else ""
-        stems = [f"{at}/{day}_{key}{end}" for at in folders for day in days if key]
-        if stems:
-            yield find_file(folder, stems)
-
-
-def _first(row: dict[str, Any], *names: str) -> Any:
-    return next((row[name] for name in names if row.get(name)), None)
-
-
-def _split(urls: Any) -> list[str]:
-    """Return the addresses of a cell; 无 stands for none."""
-    return [x for x in str(urls or "").split(",") if x.strip() and x.strip() != "无"]
+    return adapt_table(raw, tool, to_post)
 
 
+def _adapt_search(raw: RawTable, path: Path) -> RawTable:
+    """Read weibo-search's posts: a CSV for each keyword, or a database of all.
+
+    Pictures are ``images/<id>.jpg``, or ``images/<id>-<n>.jpg`` from 0, in the keyword's folder.
+    """
+    homes = [""]
+    if path.parent.is_file():
+        homes = [f"{at.name}/" for at in sorted(raw.folder.iterdir()) if (at / "images").is_dir()]
+
+    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+        key = name_part(row.get("id"))
+        images, clips = ([f"{home}{at}/{key}" for home in homes] for at in ("images", "videos"))
+        count = _count(first_of(row, "微博图片url", "pics"))
+        return {
+            "text": first_of(row, "微博正文", "text") or "",
+            "images": find_numbered(raw.folder, images, count, "-", 0) + _video(raw.folder, clips),
+            "id": key,
+            "user": first_of(row, "用户昵称", "screen_name", "user_id"),
+            "time": first_of(row, "发布时间", "created_at"),
+        }
+
+    return adapt_table(raw, WEIBO_SEARCH.name, to_post)
+
+
+def _count(urls: Any) -> int:
+    """Return the number of addresses in a cell, in which 无 stands for none."""
+    return sum(1 for url in str(urls or "").split(",") if url.strip() not in ("", "无"))
+
+
+def _video(folder: Path, stems: list[str]) -> list[str]:
+    """Return the video of a post, where it was downloaded."""
+    found = [find_file(folder, stems, VIDEOS)] if stems else []
+    return [name for name in found if (folder / name).exists()]
+
+
+_COMMENTS = frozenset({"weibo_id", "user_screen_name", "text"})
+
+WEIBO_SEARCH = Collector(
+    "weibo-search",
+    (
+        frozenset({"id", "微博正文", "用户昵称", "微博图片url"}),
+        frozenset({"id", "bid", "text", "pics", "screen_name", "user_authentication"}),
+    ),
+    adapt=_adapt_search,
+)
 WEIBO_CRAWLER = Collector(
     "weibo-crawler",
     (
         frozenset({"id", "正文", "原始图片url"}),
         frozenset({"id", "bid", "text", "pics", "screen_name"}),
     ),
-    adapt=_adapt_crawler,
+    others=(_COMMENTS,),
+    adapt=partial(_adapt_user, tool="weibo-crawler"),
+)
+WEIBO_SPIDER = Collector(
+    "weiboSpider",
+    (
+        frozenset({"微博id", "微博正文", "原始图片url"}),
+        frozenset({"id", "content", "original_pictures", "publish_time"}),
+    ),
+    adapt=partial(_adapt_user, tool="weiboSpider"),
 )

@@ -1,0 +1,25 @@
+"""`sgmft convert`: posts from any source as a table."""
+
+import sys
+
+from sgmft.cli import console
+from sgmft.cli import options as opt
+
+
+def convert_command(
+    table: opt.PostsTable,
+    output: opt.Output,
+    where: opt.Where = None,
+    column: opt.Column = None,
+    format: opt.Format = None,
+    allow_outside: opt.AllowOutside = False,
+    strict: opt.Strict = False,
+) -> None:
+    """Write posts, from a collecting tool's folder for instance, as one table with our columns."""
+    from sgmft.jobs.convert import convert_table
+
+    source = opt.make_source(table, where, column, allow_outside, strict, format)
+    summary = convert_table(source, output)
+    console.print_errors(summary)
+    if output != "-":
+        print(f"Wrote {summary.posts} posts to {output}", file=sys.stderr)

@@ -1,0 +1,166 @@
+"""Excel workbooks, in which every sheet is a table.
+
+openpyxl takes long to import, so `formats` imports this file when a workbook is opened.
+"""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from openpyxl import Workbook, load_workbook
+from openpyxl.cell import WriteOnlyCell
+from openpyxl.utils.exceptions import IllegalCharacterError
+
+from sgmft.data.tables.base import RawRow, RawTable, check_header, first_line
+from sgmft.data.tables.cells import is_missing, to_json
+from sgmft.errors import SgmftError, SgmftWarning
+
+MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
+MAX_UNPACKED = 2**31  # bytes
+_EXACT = 10**15  # Excel keeps 15 digits of a number
+
+
+def list_sheets(path: Path) -> dict[str, list[str]]:
+    """Return the header of each sheet that has one."""
+    with _open(path) as book:
+        headers = {sheet.title: _read_header(sheet)[1] for sheet in book.worksheets}
+        if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
+            warnings.warn(
+                f"{path}: pictures that lie in the workbook itself are not read; "
+                "give the paths of files.",
+                SgmftWarning,
+                stacklevel=2,
+            )
+    return {title: header for title, header in headers.items() if header}
+
+
+def open_xlsx(path: Path) -> RawTable:
+    """Open a sheet, FILE/SHEET, or the first of a file.
+
+    Of a formula its value counts, as it was when the workbook was saved.
+
+    Raises:
+        SgmftError: the file is damaged or no workbook, or a column name comes twice.
+    """
+    file, title = (path, None) if path.is_file() else (path.parent, path.name)
+    sheets = list_sheets(file)
+    title = title or next(iter(sheets), None)
+    if title is None or title not in sheets:
+        raise SgmftError(f"{file} has no sheet {title or 'with a header'}; it has: {[*sheets]}.")
+    check_header(path, sheets[title])
+    name = file.name if len(sheets) == 1 else f"{file.name}/{title}"
+    return RawTable(name, file.parent, sheets[title], _iter_rows(file, title))
+
+
+class XlsxWriter:
+    """Writes rows of plain values to a workbook of one sheet.
+
+    Texts stay texts, also those that look like a formula or a number; so do numbers of more digits
+    than Excel keeps. Lists and objects become JSON.
+    """
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self._path, self._rows, self._changed = path, 0, 0
+        path.touch(exist_ok=False)
+        self._book = Workbook(write_only=True)
+        self._sheet = self._book.create_sheet("posts")
+        self.write([columns])
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Write rows."""
+        self._rows += len(rows)
+        if self._rows > MAX_ROWS:
+            raise SgmftError(f"A sheet has no more than {MAX_ROWS:,} rows: write a .csv or .jsonl.")
+        for row in rows:
+            self._sheet.append([self._cell(value) for value in row])
+
+    def close(self) -> None:
+        """Close the file; warns of texts that Excel has no room for."""
+        self._book.save(self._path)
+        if self._changed:
+            warnings.warn(
+                f"{self._changed:,} cells hold more than {MAX_CELL:,} characters, or characters "
+                "that Excel has not: they were cut or replaced; a .csv or .jsonl keeps them.",
+                SgmftWarning,
+                stacklevel=2,
+            )
+
+    def _cell(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool) or self._has_type(value):
+            return value
+        if isinstance(value, (list, dict)):
+            value = to_json(value)
+        text = str(value)
+        units = text.encode("utf-16-le", "surrogatepass")
+        fits = units[: 2 * MAX_CELL].decode("utf-16-le", "ignore")
+        try:
+            cell = WriteOnlyCell(self._sheet, fits)
+        except IllegalCharacterError:
+            fits = "".join(x if x >= " " or x in "\t\n\r" else "\ufffd" for x in fits)
+            cell = WriteOnlyCell(self._sheet, fits)
+        self._changed += fits != text
+        cell.data_type = "s"
+        return cell
+
+    @staticmethod
+    def _has_type(value: Any) -> bool:
+        """Return whether Excel has a number or a date that is the same."""
+        if isinstance(value, (int, float)):
+            return abs(value) < _EXACT or (isinstance(value, float) and math.isfinite(value))
+        naive = isinstance(value, date) and getattr(value, "tzinfo", None) is None
+        return naive and value.year >= 1900
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    try:
+        with zipfile.ZipFile(file) as packed:
+            if sum(member.file_size for member in packed.infolist()) > MAX_UNPACKED:
+                raise SgmftError(f"{file} unpacks to more than 2 GiB: save it as .csv.")
+        with closing(load_workbook(file, read_only=True, data_only=True)) as book:
+            yield book
+    except (SgmftError, GeneratorExit):
+        raise
+    except Exception as error:  # openpyxl raises nearly every exception there is
+        if isinstance(error, OSError) and error.errno:  # the system's, which `open_table` explains
+            raise
+        raise SgmftError(
+            f"{file} is no .xlsx workbook, or a damaged or protected one ({first_line(error)}): "
+            "save it again as .xlsx or .csv."
+        ) from error
+
+
+def _read_header(sheet: Any) -> tuple[int, list[str]]:
+    """Return the first row that is not empty, and its number."""
+    sheet.reset_dimensions()  # which some programs write wrong
+    for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
+        names = ["" if is_missing(cell) else str(cell).strip() for cell in cells]
+        while names and not names[-1]:
+            names.pop()
+        if names:
+            return number, [name or f"column {i}" for i, name in enumerate(names, 1)]
+    return 0, []
+
+
+def _iter_rows(file: Path, title: str) -> Iterator[RawRow]:
+    with _open(file) as book:
+        header, columns = _read_header(book[title])
+        rows = book[title].iter_rows(min_row=header + 1, max_row=MAX_ROWS, values_only=True)
+        for number, cells in enumerate(rows, header + 1):
+            values = dict.fromkeys(columns) | {
+                columns[i] if i < len(columns) else f"column {i + 1}": _to_value(cell)
+                for i, cell in enumerate(cells)
+                if i < len(columns) or cell is not None
+            }
+            if any(not is_missing(value) for value in values.values()):
+                yield RawRow(number, values)
+
+
+def _to_value(cell: Any) -> Any:
+    """Return a whole number without the digits that Excel has not kept as 1.2e+18."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell

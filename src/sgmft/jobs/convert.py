@@ -1,0 +1,72 @@
+"""Write any posts that can be read as a table of our own."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sgmft.data.posts import Attachment, MediaFile, Post
+from sgmft.data.source import Source
+from sgmft.data.summary import JobSummary, count_errors
+from sgmft.data.tables import open_writer
+from sgmft.data.tables.columns import USUAL, find_columns
+from sgmft.errors import SgmftNotice
+from sgmft.utils.files import write_whole, writing
+
+ROLES = ("text", "images", "id", "user", "time", "label")
+
+
+def convert_table(source: Source, output: str | Path) -> JobSummary:
+    """Write posts with the columns `ROLES`, of which empty ones are left out, and all others.
+
+    Paths of pictures are relative to the output's folder where they lie in it, and absolute
+    elsewhere. Pictures that are stored in the table become files in a folder beside the output.
+
+    Args:
+        source: anything that can be read; it is read twice, but for a stream.
+        output: a table, or "-" for JSON lines on standard output.
+
+    Raises:
+        SgmftError: the source cannot be read, is the output, or the output cannot be written.
+    """
+    source.refuse_overwriting(output)
+    stream = str(source.table) == "-"
+    posts: Iterable[Post] = source.read_posts() if stream else source.iter_posts()
+    used, names, summary = set[str](), dict[str, None](), JobSummary()
+    for post in posts:
+        used |= {role for role in ROLES if getattr(post, role)}
+        names.update(dict.fromkeys(post.row))
+        summary += JobSummary(1, count_errors([post]))
+    kept = [name for name in names if name not in find_columns(names, USUAL["image"])]
+    columns = list(dict.fromkeys([*(role for role in ROLES if role in used), *kept]))
+    outside = 0
+    with open_writer(output, columns) as writer:
+        for post in posts if stream else source.iter_posts():
+            own: dict[str, Any] = {role: getattr(post, role) for role in ROLES if role in used}
+            if "images" in used:
+                paths = [_path(image, output) for image in post.images]
+                outside += any(os.path.isabs(path) for path in paths)  # noqa: PTH117
+                given = (post.row.get(name) for name in names if name not in kept)
+                own["images"] = paths or (next(given, None) if post.error else paths)
+            writer.write([{name: post.row.get(name) for name in kept} | own])
+    if outside:
+        message = f"Pictures of {outside:,} posts lie outside the folder of {output}"
+        warnings.warn(f"{message}: read it with --allow-outside.", SgmftNotice, stacklevel=2)
+    return summary
+
+
+def _path(image: MediaFile, output: str | Path) -> str:
+    """Return the path of a picture for the table; one that is in memory is written to a file."""
+    folder = Path() if str(output) == "-" else Path(output).parent
+    if isinstance(image, Attachment):
+        data = image.data
+        name = hashlib.sha256(data).hexdigest()[:32] + Path(image.name).suffix
+        image = folder / f"{Path(output).stem.strip('-') or 'posts'}-images" / name
+        with writing(image):
+            image.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(image, data)
+    path = os.path.abspath(image)  # noqa: PTH100  no "..", but links as they are
+    relative = os.path.relpath(path, os.path.abspath(folder))  # noqa: PTH100
+    return path if relative.startswith(os.pardir + os.sep) else Path(relative).as_posix()
