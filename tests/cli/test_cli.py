@@ -157,7 +157,7 @@ MISTAKES = {
         "{gone} {table} -o {out}.csv": "There is no model",
         "{images} {table} -o {out}.csv": "not a model saved by sgmft",
         "{model} {gone}.csv -o {out}.csv": "There is no file",
-        "{model} {table} -o {out}.xlsx": "no table sgmft can write",
+        "{model} {table} -o {out}.xls": "no table sgmft can write",
         "{model} {table} -o {table}": "is the table that is read",
         "{model} {images} -o {out}.csv": "a folder without any of metadata.csv",
         "{model} {table} -o {out}.csv --device quantum": "no device 'quantum' here",
