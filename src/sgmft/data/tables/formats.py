@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
-from sgmft.data.tables.class_folders import CLASS_FOLDERS
+from sgmft.data.tables.class_folders import CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.collectors import Collector, rebase
 from sgmft.data.tables.columns import find_role, holds_posts
 from sgmft.data.tables.csv import CSV, TSV, read_columns
@@ -115,7 +115,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         if kind is None and (name is not None or not parts or not _is_plain(parts[0])):
             found = list(_search(path, tools))
             if not found and name is None and not any(_peek(part) for part in parts):
-                found = CLASS_FOLDERS.parts(path)
+                found = find_class_folders(path)
     if not found and (not parts or (kind is None and name is not None)):
         wanted = f"what {name} writes" if kind is None and name else "tables"
         raise SgmftError(
@@ -280,9 +280,10 @@ def _read_once(parts: list[Path]) -> list[Path]:
 @lru_cache(256)
 def _compare(stamps: tuple[tuple[str, int], ...]) -> dict[Path, Path]:
     """Return tables that another one contains, with that; of equal ones a labelled one is kept."""
-    keys, labelled = {}, {}
+    keys: dict[Path, set[int]] = {}
+    labelled: dict[Path, bool] = {}
     for path in (Path(name) for name, _ in stamps):
-        keys[path] = set[int]()
+        keys[path] = set()
         with suppress(SgmftError):
             for row in open_table(path).rows:
                 labelled[path] = labelled.get(path) or bool(find_role(row.values, "label"))
