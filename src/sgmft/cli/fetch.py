@@ -17,20 +17,15 @@ def fetch_command(
     ],
     referer: Annotated[
         str | None,
-        Option(
-            help="Address sent as Referer; https://weibo.com/ to the hosts of Weibo's pictures."
-        ),
+        Option(help="Address sent as Referer; Weibo's picture hosts get https://weibo.com/."),
     ] = None,
     max_files: Annotated[int, Option(min=1, help="Downloads in one run.")] = 100_000,
     max_size: Annotated[int, Option(min=1, help="MiB of one file.")] = 64,
     max_total: Annotated[int, Option(min=1, help="GiB of one run.")] = 20,
-    timeout: Annotated[float, Option(min=1, help="Seconds for one attempt at one file.")] = 60,
-    attempts: Annotated[int, Option(min=1, help="At one file.")] = 3,
-    per_host: Annotated[int, Option(min=1, max=16, help="Downloads at once from one host.")] = 4,
-    wait: Annotated[float, Option(min=0, help="Seconds between two requests to one host.")] = 0.1,
+    timeout: Annotated[float, Option(min=1, help="Seconds for one attempt.")] = 60,
+    wait: Annotated[float, Option(min=0, help="Seconds between requests to a host.")] = 0.1,
     allow_private: Annotated[
-        bool,
-        Option(help="Also addresses in private, loopback, link-local and reserved networks."),
+        bool, Option(help="Also from private, loopback, link-local and reserved networks.")
     ] = False,
     proxy: Annotated[
         str | None,
@@ -45,38 +40,30 @@ def fetch_command(
     The table is written into the folder with the paths of the files. Run it again to continue, or
     to try what failed.
     """
-    from sgmft.jobs.fetch import fetch_table
+    from sgmft.jobs.fetch import FAILED, fetch_table
     from sgmft.utils.download import DownloadSettings
 
+    source = opt.make_source(table, None, column, allow_outside, False, format)
     settings = DownloadSettings(
-        max_bytes=max_size * 2**20,
-        timeout=timeout,
-        attempts=attempts,
-        per_host=per_host,
+        max_size * 2**20,
+        timeout,
         wait=wait,
         referer=referer,
         allow_private=allow_private,
         proxy=proxy,
     )
-    source = opt.make_source(table, None, column, allow_outside, False, format)
+    limits = {"max_files": max_files, "max_total": max_total * 2**30}
     with console.counter("Fetching") as done:
-        summary = fetch_table(
-            source,
-            output,
-            settings,
-            max_files=max_files,
-            max_total=max_total * 2**30,
-            on_fetched=done,
-        )
-    failed = summary.failed.total()
-    found = summary.fetched + summary.there
-    console.print_counts(
-        dict(summary.failed.most_common()), f"{failed} of {failed + found} addresses gave no file:"
+        summary = fetch_table(source, output, settings, **limits, on_fetched=done)
+    failed, found = summary.failed.total(), summary.fetched + summary.there
+    counts = dict(summary.failed.most_common())
+    console.print_counts(counts, f"{failed} of {failed + found} addresses gave no file:")
+    if failed:
+        print(f"Their rows and reasons are in {summary.table.with_name(FAILED)}", file=sys.stderr)
+    print(
+        f"{summary.fetched} pictures fetched, {summary.there} there already\n"
+        f"Wrote {summary.rows} rows to {summary.table}",
+        file=sys.stderr,
     )
-    lines = [f"{summary.fetched} pictures fetched, {summary.there} there already"]
-    if summary.report is not None:
-        lines.append(f"Rows and reasons of those that failed: {summary.report}")
-    lines.append(f"Wrote {summary.rows} rows to {summary.table}")
-    print("\n".join(lines), file=sys.stderr)
     if failed and not found:
         raise typer.Exit(1)

@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.posts import Attachment, MediaFile
+from sgmft.data.posts import Attachment
 from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.media import check_media, media_name, read_media
 from sgmft.data.source import Source
@@ -34,7 +35,6 @@ class FetchSummary:
         fetched: files that were downloaded now.
         there: different addresses whose file was there from an earlier run.
         failed: how many different addresses gave no file, by reason.
-        report: a table of the row, address and reason of each; None where there is none.
     """
 
     table: Path
@@ -42,7 +42,6 @@ class FetchSummary:
     fetched: int = 0
     there: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    report: Path | None = None
 
 
 def fetch_table(
@@ -70,110 +69,98 @@ def fetch_table(
     Raises:
         SgmftError: a table cannot be read, or the folder cannot be written.
     """
-    folder = Path(folder)
-    path = Path(source.table)
+    folder, path = Path(folder), Path(source.table)
     suffix = path.suffix if path.suffix.lower() in WRITABLE and path.is_file() else ".jsonl"
     summary = FetchSummary(folder / f"{path.stem or 'posts'}{suffix}")
     source.refuse_overwriting(summary.table)
     check_writable(folder)
-    images = folder / IMAGES
-    with writing(images):
-        images.mkdir(parents=True, exist_ok=True)
-        for leftover in leftovers(images):
-            leftover.unlink(missing_ok=True)
-        files = {file.stem: file.name for file in images.iterdir()}
-    downloads = _Downloads(images, files, max_files, max_total, summary, on_fetched)
-    asyncio.run(downloads.run(_iter_addresses(source), settings))
-    _write(source, downloads)
+    files = _Files(folder / IMAGES)
+    work = _download(source, files, settings, (max_files, max_total), summary, on_fetched)
+    reasons = asyncio.run(work)
+    _write(source, files, reasons, summary)
     return summary
 
 
-@dataclass
-class _Downloads:
-    """The downloads of one run."""
+class _Files:
+    """The files of a folder, by the key of their address or bytes."""
 
-    folder: Path
-    files: dict[str, str]  # name of each file that is there, by the key of its address
-    max_files: int
-    max_total: int
-    summary: FetchSummary
-    on_done: Callable[[int], None] | None
-    reasons: dict[str, str] = field(default_factory=dict)  # why there is none, by key
-    done: int = 0
-    started: int = 0
-    size: int = 0
-
-    async def run(self, addresses: Iterator[str], settings: DownloadSettings) -> None:
-        """Download what is not there."""
-        seen: set[str] = set()
-        decoders = ThreadPoolExecutor(2)  # a large picture takes hundreds of megabytes
-
-        async def work() -> None:
-            for address in addresses:  # shared by all workers
-                key = _key(address.encode("utf-8", "surrogatepass"))
-                if key in seen:
-                    continue
-                seen.add(key)
-                if key in self.files:
-                    self.summary.there += 1
-                else:
-                    reason = await self._fetch(key, address, downloader, decoders)
-                    if reason:
-                        self.reasons[key] = reason
-                        self.summary.failed[reason] += 1
-                self.done += 1
-                if self.on_done:
-                    self.on_done(self.done)
-
-        async with Downloader(settings) as downloader:
-            await asyncio.gather(*(work() for _ in range(WORKERS)))
-
-    async def _fetch(
-        self, key: str, address: str, downloader: Downloader, decoders: ThreadPoolExecutor
-    ) -> str | None:
-        """Download one file; return the reason if there is none."""
-        if self.started >= self.max_files or self.size >= self.max_total:
-            return "the limit of one run is reached: run the command again to go on"
-        self.started += 1
-        try:
-            data = await downloader.download(address)
-            loop = asyncio.get_running_loop()
-            suffix = await loop.run_in_executor(decoders, check_media, data, "what is there")
-        except (DownloadError, ImageError) as error:
-            return str(error)
-        self.keep(key, suffix, data)
-        self.summary.fetched += 1
-        self.size += len(data)
-        return None
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in leftovers(folder):
+                leftover.unlink(missing_ok=True)
+            self.names = {file.stem: file.name for file in folder.iterdir()}
 
     def keep(self, key: str, suffix: str, data: bytes) -> None:
         """Write a file whole, where it is not there."""
-        if key not in self.files:
-            with writing(self.folder):
-                write_whole(self.folder / (key + suffix), data)
-            self.files[key] = key + suffix
+        if key not in self.names:
+            with writing(self._folder):
+                write_whole(self._folder / (key + suffix), data)
+            self.names[key] = key + suffix
 
     def path(self, key: str) -> str | None:
         """Return the path of a file in the table; None where there is none."""
-        return f"{IMAGES}/{self.files[key]}" if key in self.files else None
+        return f"{IMAGES}/{self.names[key]}" if key in self.names else None
 
 
-def _iter_addresses(source: Source) -> Iterator[str]:
-    for _, row, names in iter_image_cells(source.table, source.columns, source.format):
-        for name in names:
-            yield from filter(None, map(find_web_address, _pictures(row.values[name])))
+async def _download(
+    source: Source,
+    files: _Files,
+    settings: DownloadSettings,
+    limits: tuple[int, int],
+    summary: FetchSummary,
+    on_fetched: Callable[[int], None] | None,
+) -> dict[str, str]:
+    """Download what is not there; return why an address gave no file, by its key."""
+    reasons: dict[str, str] = {}
+    seen: set[str] = set()
+    started = size = 0
+    addresses = (
+        address
+        for _, row, names in iter_image_cells(source.table, source.columns, source.format)
+        for name in names
+        for picture in _pictures(row.values[name])
+        if (address := find_web_address(picture)) is not None
+    )
+
+    async def fetch(key: str, address: str) -> None:
+        nonlocal started, size
+        if started >= limits[0] or size >= limits[1]:
+            raise DownloadError("the limit of one run is reached: run the command again to go on")
+        started += 1
+        data = await downloader.download(address)
+        loop = asyncio.get_running_loop()
+        suffix = await loop.run_in_executor(decoders, check_media, data, "what is there")
+        files.keep(key, suffix, data)
+        summary.fetched += 1
+        size += len(data)
+
+    async def work() -> None:
+        for address in addresses:  # shared by all workers
+            key = _key(address)
+            if key in seen:
+                continue
+            seen.add(key)
+            if key in files.names:
+                summary.there += 1
+            else:
+                try:
+                    await fetch(key, address)
+                except (DownloadError, ImageError) as error:
+                    reasons[key] = str(error)
+                    summary.failed[reasons[key]] += 1
+            if on_fetched:
+                on_fetched(summary.fetched + summary.there + len(reasons))
+
+    with ThreadPoolExecutor(2) as decoders:  # a large picture takes hundreds of megabytes
+        async with aclosing(Downloader(settings)) as downloader:
+            await asyncio.gather(*(work() for _ in range(WORKERS)))
+    return reasons
 
 
-def _pictures(cell: Any) -> list[str | Attachment]:
-    try:
-        return parse_image_cell(cell)
-    except ValueError:
-        return []
-
-
-def _write(source: Source, downloads: _Downloads) -> None:
+def _write(source: Source, files: _Files, reasons: dict[str, str], summary: FetchSummary) -> None:
     """Write the table, and the addresses that gave no file."""
-    summary = downloads.summary
     columns = list(dict.fromkeys(source.columns_seen()))
     report = summary.table.with_name(FAILED)
     with (
@@ -183,37 +170,42 @@ def _write(source: Source, downloads: _Downloads) -> None:
         for raw, row, names in iter_image_cells(source.table, source.columns, source.format):
             values, resolve = dict(row.values), PathResolver(raw, source.allow_outside)
             for name in names:
-                cell, kept = values[name], list[Any]()
-                for picture in _pictures(cell):
+                pictures, kept = _pictures(values[name]), list[Any]()
+                for picture in pictures:
                     address = find_web_address(picture)
-                    if address is None:
-                        kept.append(_copy(picture, resolve, downloads))
-                        continue
-                    key = _key(address.encode("utf-8", "surrogatepass"))
-                    kept.append(downloads.path(key) or picture)
-                    if reason := downloads.reasons.get(key):
+                    key = _copy(picture, resolve, files) if address is None else _key(address)
+                    kept.append(files.path(key) or str(picture))
+                    if key in reasons:
                         place = f"{raw.name}, row {row.number}"
-                        failed.write([{"row": place, "address": address, "reason": reason}])
+                        failed.write([{"row": place, "address": address, "reason": reasons[key]}])
                 if kept:
-                    values[name] = kept[0] if isinstance(cell, str) and len(kept) == 1 else kept
+                    single = isinstance(values[name], str) and len(kept) == 1
+                    values[name] = kept[0] if single else kept
             table.write([values])
             summary.rows += 1
-    if summary.failed:
-        summary.report = report
-    else:
+    if not summary.failed:
         report.unlink()
 
 
-def _copy(picture: str | Attachment, resolve: PathResolver, downloads: _Downloads) -> Any:
-    """Copy a picture that is no address into the folder; return its path, or what was given."""
+def _pictures(cell: Any) -> list[str | Attachment]:
     try:
-        file: MediaFile = resolve(picture) if isinstance(picture, str) else picture
+        return parse_image_cell(cell)
+    except ValueError:
+        return []
+
+
+def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:
+    """Copy a picture that is no address into the folder, if it can be read; return its key."""
+    try:
+        file = resolve(picture) if isinstance(picture, str) else picture
         data = read_media(file)
     except (ImageError, ValueError):
-        return picture if isinstance(picture, str) else None
-    downloads.keep(_key(data), Path(media_name(file)).suffix, data)
-    return downloads.path(_key(data))
+        return ""
+    files.keep(_key(data), Path(media_name(file)).suffix, data)
+    return _key(data)
 
 
-def _key(data: bytes) -> str:
+def _key(content: str | bytes) -> str:
+    """Return what names a file: a digest of its address, or of its bytes if it has none."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()[:32]

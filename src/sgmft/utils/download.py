@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from itertools import count
-from typing import Any, Self
+from typing import Any
 
 import httpcore2
 import httpx2
@@ -24,20 +24,20 @@ AT_ONCE = 16  # requests to all hosts together
 _REFERERS = {"sinaimg.cn": "https://weibo.com/"}  # hosts that answer 403 without one
 _NAT64 = IPv6Network("64:ff9b::/96")
 _AGAIN = {408, 429, 500, 502, 503, 504}  # status codes after which another attempt makes sense
-_HEADERS = (
-    ("User-Agent", "Mozilla/5.0 (compatible; sgmft)"),
-    ("Accept", "image/*,video/*;q=0.9,*/*;q=0.5"),
-    ("Accept-Encoding", "identity"),
-)
-_REDIRECTS = {301, 302, 303, 307, 308}
+_HEADERS = {
+    "User-Agent": "Mozilla/5.0 (compatible; sgmft)",
+    "Accept": "image/*,video/*;q=0.9,*/*;q=0.5",
+    "Accept-Encoding": "identity",
+}
 
 
 class DownloadError(SgmftError):
-    """The reason why an address gave no file, fit for a message."""
+    """The reason why an address gave no file, fit for a message.
 
-
-class _TryAgainError(Exception):
-    """A failure that may pass; `pause` is how many seconds the server asks to wait, if it does."""
+    Attributes:
+        pause: seconds that the server asks to wait before another attempt; 0 where it says
+            nothing, None where another attempt makes no sense.
+    """
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -53,13 +53,12 @@ class DownloadSettings:
         timeout: seconds for one attempt, from the look-up of the host to the last byte.
         attempts: at one file.
         backoff: seconds before the second attempt, twice as many before each further one; a
-            server that sends Retry-After is obeyed instead.
+            server's Retry-After is obeyed instead.
         per_host: requests at once to one host.
         wait: seconds between the beginnings of two requests to one host.
         referer: sent as Referer; by default what a host is known to need, or nothing.
         allow_private: also from private, loopback, link-local and reserved networks.
-        proxy: address of an HTTP or SOCKS proxy, which looks up the hosts itself, so that where
-            they are is not checked.
+        proxy: its address. It looks up the hosts itself, so that where they are is not checked.
     """
 
     max_bytes: int
@@ -75,16 +74,14 @@ class DownloadSettings:
 
 @dataclass
 class _Host:
-    """What is known of a host in this run."""
-
     slots: asyncio.Semaphore
     free_at: float = 0  # on the loop's clock: when the next request may begin
     silent: int = 0  # attempts in a row without an answer
-    closed: str = ""  # the reason why it is asked no more
+    closed: str = ""  # the reason why it is asked no more in this run
 
 
 class Downloader:
-    """Downloads files; use it as an asynchronous context manager."""
+    """Downloads files; made and closed in a running event loop."""
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
@@ -97,10 +94,8 @@ class Downloader:
             network_backend=None if settings.proxy else _CheckedNetwork(settings.allow_private),
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
+    async def aclose(self) -> None:
+        """Close the connections."""
         await self._pool.aclose()
 
     async def download(self, address: str) -> bytes:
@@ -112,22 +107,23 @@ class Downloader:
         settings, url = self._settings, _parse(address)
         slots = asyncio.Semaphore(settings.per_host)
         host = self._hosts.setdefault(url.host, _Host(slots))
+        clock = asyncio.get_running_loop().time
         for attempt in count(1):
             async with host.slots, self._slots:
-                start = max(_now(), host.free_at)
+                start = max(clock(), host.free_at)
                 host.free_at = start + settings.wait
-                await asyncio.sleep(start - _now())
+                await asyncio.sleep(start - clock())
                 if host.closed:
                     raise DownloadError(host.closed)
                 try:
                     return await self._attempt(url, host)
-                except _TryAgainError as error:
-                    if attempt >= settings.attempts:
-                        raise DownloadError(str(error)) from None
+                except DownloadError as error:
+                    if error.pause is None or attempt == settings.attempts:
+                        raise
                     pause = settings.backoff * 2 ** (attempt - 1) * random.uniform(1, 1.5)
-                    if error.pause is not None:  # the whole host is asked for less
+                    if error.pause:  # the whole host is asked for less
                         pause = error.pause
-                        host.free_at = max(host.free_at, _now() + pause)
+                        host.free_at = max(host.free_at, clock() + pause)
             await asyncio.sleep(pause)
         raise AssertionError
 
@@ -135,9 +131,9 @@ class Downloader:
         try:
             async with asyncio.timeout(self._settings.timeout):
                 data = await self._get(url)
-        except (DownloadError, _TryAgainError) as error:
+        except DownloadError as error:
             host.silent = 0
-            if isinstance(error, _TryAgainError) and (error.pause or 0) > MAX_PAUSE:
+            if (error.pause or 0) > MAX_PAUSE:
                 host.closed = f"{url.host} asks to wait {error.pause:.0f} seconds: run again later"
                 raise DownloadError(host.closed) from None
             raise
@@ -151,33 +147,30 @@ class Downloader:
         host.silent += 1
         if host.silent >= SILENCE:
             host.closed = f"{url.host} failed {SILENCE} times in a row: it is left for another run"
-        raise _TryAgainError(reason)
+        raise DownloadError(reason, pause=0)
 
     async def _get(self, url: httpx2.URL) -> bytes:
-        headers: list[tuple[bytes | str, bytes | str]] = [*_HEADERS]
-        if referer := self._settings.referer or _default_referer(url.host):
-            headers.append(("Referer", referer.encode()))
+        referers = (to for end, to in _REFERERS.items() if f".{url.host}".endswith(f".{end}"))
+        referer = self._settings.referer or next(referers, None)
+        given = _HEADERS | ({"Referer": referer} if referer else {})
+        headers: list[tuple[bytes | str, bytes | str]] = [*given.items()]
+        limits = {"timeout": {"connect": min(10.0, self._settings.timeout)}}
         for _ in range(MAX_REDIRECTS + 1):
-            target = httpcore2.URL(
-                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-            )
-            limits = {"timeout": {"connect": min(10.0, self._settings.timeout)}}
-            async with self._pool.stream(
-                "GET", target, headers=headers, extensions=limits
-            ) as response:
+            where = {"scheme": url.raw_scheme, "host": url.raw_host, "target": url.raw_path}
+            target = httpcore2.URL(**where, port=url.port)
+            request = self._pool.stream("GET", target, headers=headers, extensions=limits)
+            async with request as response:
                 names = {key.lower(): x.decode("latin-1") for key, x in response.headers}
-                location = names.get(b"location")
-                if response.status not in _REDIRECTS or location is None:
+                if not (300 <= response.status < 400 and b"location" in names):
                     return await self._read(response, names)
-                url = _parse(str(url.join(location)))
+                url = _parse(str(url.join(names[b"location"])))
         raise DownloadError(f"the server redirects more than {MAX_REDIRECTS} times")
 
     async def _read(self, response: httpcore2.Response, headers: dict[bytes, str]) -> bytes:
-        if response.status in _AGAIN:
-            pause = _retry_after(headers.get(b"retry-after", ""))
-            raise _TryAgainError(f"the server answers {response.status}", pause)
         if response.status != 200:
-            raise DownloadError(f"the server answers {response.status}")
+            again = response.status in _AGAIN
+            pause = _retry_after(headers.get(b"retry-after", "")) if again else None
+            raise DownloadError(f"the server answers {response.status}", pause)
         coding = headers.get(b"content-encoding", "identity").strip().lower()
         if coding not in ("identity", "gzip"):
             raise DownloadError(f"the server sends the encoding {coding}, which was not asked for")
@@ -197,16 +190,6 @@ class Downloader:
         raise DownloadError(f"the file has more than {most / 2**20:g} MiB")
 
 
-def _parse(address: str) -> httpx2.URL:
-    try:
-        url = httpx2.URL(address)
-    except (httpx2.InvalidURL, UnicodeError, ValueError):
-        raise DownloadError(f"{address[:200]} is no valid web address") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise DownloadError(f"{address[:200]} does not begin with http:// or https://")
-    return url
-
-
 def is_public(address: str) -> bool:
     """Return whether an IP address belongs to the public internet.
 
@@ -215,11 +198,10 @@ def is_public(address: str) -> bool:
     """
     ip = ip_address(address.partition("%")[0])
     if ip.version == 6:
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
-        inner = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else inner
         if ip.is_site_local:
             return False
-        ip = inner or ip
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        ip = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else inner or ip
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
@@ -249,20 +231,21 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
         return await self._network.connect_tcp(public[-1], port, *args, **options)
 
 
-def _default_referer(host: str) -> str | None:
-    return next((to for end, to in _REFERERS.items() if f".{host}".endswith(f".{end}")), None)
+def _parse(address: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(address)
+    except (httpx2.InvalidURL, ValueError):
+        raise DownloadError(f"{address[:200]} is no valid web address") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise DownloadError(f"{address[:200]} does not begin with http:// or https://")
+    return url
 
 
-def _retry_after(value: str) -> float | None:
-    """Return how many seconds a Retry-After header asks to wait: a number, or a date."""
+def _retry_after(value: str) -> float:
+    """Return how many seconds a Retry-After header asks to wait, as a number or a date; or 0."""
     if value.strip().isdecimal():
         return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    with suppress(ValueError):
+        until = parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)
+        return max(0.0, until.total_seconds())
+    return 0
