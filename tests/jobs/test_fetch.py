@@ -321,3 +321,18 @@ def test_what_a_tool_has_not_downloaded(site, tmp_path):
     (post,) = read_posts(tmp_path / "out")
     assert [Path(file).read_bytes() for file in post.images] == [PICTURE, PICTURE]
     assert post.text == "a" and post.row["tweet_id"] == 1
+
+
+def test_pictures_of_weibo_that_were_not_downloaded(site, tmp_path):
+    folder = tmp_path / "weibo/小王"
+    (folder / "img").mkdir(parents=True)
+    (folder / "img/20250901_7_2.jpg").write_bytes(PICTURE)
+    urls = ",".join(f"{site.url}/picture/{name}" for name in "abc")
+    table = f'id,正文,原始图片url,日期\n7,在家,"{urls}",2025-09-01\n8,无图,无,2025-09-01\n'
+    (folder / "1669879400.csv").write_text(table, "utf-8-sig")
+    summary = fetch(tmp_path / "weibo", tmp_path / "out")
+    assert (summary.fetched, summary.rows, len(site.seen)) == (2, 2, 2)
+    first, second = read_posts(tmp_path / "out")
+    assert [Path(file).read_bytes() for file in first.images] == [PICTURE] * 3
+    assert (first.text, first.id, first.user) == ("在家", "7", "小王") and not second.images
+    assert site.counts["/picture/b"] == 0

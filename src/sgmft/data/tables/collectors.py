@@ -65,7 +65,8 @@ def adapt_table(
         tool: its name.
         to_post: returns, of the values of a record, those of our columns that are known; under
             ``images`` the paths where the tool puts the pictures, relative to `folder`, whether
-            they are there or not, or web addresses. None where a record is no post.
+            they are there or not, or web addresses; under ``addresses`` those of the first paths,
+            if they are known. None where a record is no post.
         folder: which the pictures lie in; by default that of the table.
         own: the columns that `to_post` returns.
     """
@@ -78,6 +79,7 @@ def adapt_table(
                 continue  # a header, which some tools write in every run
             try:
                 post = None if row.error is not None else to_post(row.values)
+                paths = [str(path) for path in (post and post.get("images")) or ()]
             except (AttributeError, KeyError, TypeError, ValueError):
                 post, row = None, replace(row, error=f"not laid out as {tool} does it")
             if row.error is not None:
@@ -85,12 +87,13 @@ def adapt_table(
                 yield row
             elif post is not None:
                 tally.posts += 1
-                paths = post.get("images") or []
                 there = [path for path in paths if os.path.lexists(folder / path)]
                 tally.found += len(there)
                 tally.missing += len(paths) - len(there)
-                gone = [path for path in paths if path not in there and find_web_address(path)]
-                post = post | {"images": there} | ({ADDRESSES: gone} if gone else {})
+                urls = dict(zip(paths, post.pop("addresses", ()), strict=False))
+                gone = [urls.get(path, path) for path in paths if path not in there]
+                gone = [url for url in gone if find_web_address(url)]
+                post |= {"images": there} | ({ADDRESSES: gone} if gone else {})
                 yield replace(row, values=_merge(post, row.values))
 
     names = list(own)
@@ -180,6 +183,11 @@ def find_file(folder: Path, stems: Iterable[str], suffixes: Sequence[str] = PICT
     """Return the first of some files that is there, from `folder`; else the first."""
     names = [stem + suffix for stem in stems for suffix in suffixes]
     return next((name for name in names if os.path.lexists(folder / name)), names[0])
+
+
+def split_urls(cell: Any) -> list[str]:
+    """Return the addresses in a cell, in which 无 stands for none."""
+    return [x for url in str(cell or "").split(",") if (x := url.strip()) not in ("", "无")]
 
 
 def find_numbered(

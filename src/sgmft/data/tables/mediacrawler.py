@@ -14,6 +14,7 @@ from sgmft.data.tables.collectors import (
     find_numbered,
     first_of,
     name_part,
+    split_urls,
 )
 from sgmft.errors import SgmftWarning
 
@@ -39,13 +40,14 @@ def _adapt(raw: RawTable, path: Path, platform: str) -> RawTable:
         text, title = str(first_of(row, "desc", "content") or ""), str(row.get("title") or "")
         if title and not text.startswith(title):  # the tool makes a title of a text without one
             text = f"{title}\n{text}" if text else title
-        count = sum(1 for url in str(row.get("image_list") or "").split(",") if url.strip())
+        urls = split_urls(row.get("image_list"))
         stems = [f"{at}/{key}/{name}" for at in ("videos", "images") for name in ("0", "video")]
         video = find_file(folder, stems, VIDEOS)
         return {
             "text": text,
-            "images": find_numbered(folder, [f"images/{key}/"] if key else [], count, "", 0)
+            "images": find_numbered(folder, [f"images/{key}/"] if key else [], len(urls), "", 0)
             + [video] * (folder / video).exists(),
+            "addresses": urls,
             "id": key,
             "user": first_of(row, "user_id", "creator_hash", "nickname"),
             "time": first_of(row, "create_date_time", "time", "create_time"),

@@ -18,6 +18,7 @@ from sgmft.data.tables.collectors import (
     find_numbered,
     first_of,
     name_part,
+    split_urls,
 )
 
 _PASSED_ON = re.compile(
@@ -53,11 +54,12 @@ def _adapt_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         clips = [
             f"{home}video/{at}{x}" for home in homes for at in ("原创微博视频/", "") for x in stems
         ]
-        count = _count(first_of(row, "原始图片url", "pics", "original_pictures"))
+        urls = split_urls(first_of(row, "原始图片url", "pics", "original_pictures"))
         text = str(first_of(row, "正文", "微博正文", "text", "content") or "")
         return {
             "text": _PASSED_ON.split(text)[0] if tool == "weiboSpider" else text,
-            "images": find_numbered(raw.folder, images, count) + _video(raw.folder, clips),
+            "images": find_numbered(raw.folder, images, len(urls)) + _video(raw.folder, clips),
+            "addresses": urls,
             "id": key,
             "user": given[0] or (given[1] if in_database else user),
             "time": first_of(row, "完整日期", "full_created_at") or time,
@@ -78,21 +80,18 @@ def _adapt_search(raw: RawTable, path: Path) -> RawTable:
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
         key = name_part(row.get("id"))
         images, clips = ([f"{home}{at}/{key}" for home in homes] for at in ("images", "videos"))
-        count = _count(first_of(row, "微博图片url", "pics"))
+        urls = split_urls(first_of(row, "微博图片url", "pics"))
+        found = find_numbered(raw.folder, images, len(urls), "-", 0)
         return {
             "text": first_of(row, "微博正文", "text") or "",
-            "images": find_numbered(raw.folder, images, count, "-", 0) + _video(raw.folder, clips),
+            "images": found + _video(raw.folder, clips),
+            "addresses": urls,
             "id": key,
             "user": first_of(row, "用户昵称", "screen_name", "user_id"),
             "time": first_of(row, "发布时间", "created_at"),
         }
 
     return adapt_table(raw, WEIBO_SEARCH.name, to_post)
-
-
-def _count(urls: Any) -> int:
-    """Return the number of addresses in a cell, in which 无 stands for none."""
-    return sum(1 for url in str(urls or "").split(",") if url.strip() not in ("", "无"))
 
 
 def _video(folder: Path, stems: list[str]) -> list[str]:
