@@ -1,10 +1,12 @@
 """The first posts of a process, prepared by several threads, are prepared as all others are.
 
-As a script it is such a process: `test_first_use.py FOLDER THREADS SEED` prints what it made.
+As a script it is such a process: `test_first_use.py FOLDER THREADS SEED` prints what it prepared,
+and without a seed the features that it encoded.
 """
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,22 @@ def prepare(folder: Path, threads: int, seed: int) -> dict[str, str]:
     return dict(found)
 
 
+def encode(folder: Path, threads: int) -> list[list[str]]:
+    """The features of the first posts of a process, as digests: texts, files, and both."""
+    from sgmft.data.posts import Post
+    from sgmft.features.encode import encode_posts
+    from sgmft.features.encoders.registry import load_encoder
+
+    os.cpu_count = lambda: threads  # so many prepare posts
+    files = sorted(folder.iterdir())
+    posts = [*map(Post, TEXTS), *(Post("", [file]) for file in files)]
+    posts += [Post(text, [file]) for text, file in zip(TEXTS, files, strict=False)]
+    chunks = list(encode_posts(posts, load_encoder(), tokens=True, chunk=16))
+    rows = [[post.error for chunk in chunks for post in chunk.posts]]
+    rows += [[x if x is None else x.tobytes() for x in row] for c in chunks for row in c.rows]
+    return [[hashlib.sha256(repr(x).encode()).hexdigest() for x in row] for row in rows]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A picture of every format, animations, videos, and a motion photo."""
@@ -89,9 +108,15 @@ def expected(files: Path) -> dict[str, str]:
     return prepare(files, 1, 0)  # with everything loaded
 
 
-def in_a_new_process(files: Path, threads: int, seed: int) -> dict[str, str]:
-    command = [sys.executable, __file__, files, str(threads), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def features(files: Path) -> list[list[str]]:
+    return in_a_new_process(files, 1)
+
+
+def in_a_new_process(files: Path, threads: int, *seed: int) -> Any:
+    command = [sys.executable, __file__, files, str(threads), *map(str, seed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return json.loads(done.stdout)
 
@@ -108,6 +133,15 @@ def test_first_posts_again_and_again(files: Path, expected: dict[str, str], thre
         assert in_a_new_process(files, threads, seed) == expected
 
 
+@pytest.mark.parametrize(
+    "threads", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 8))]
+)
+def test_features_of_first_posts(files: Path, features: list[list[str]], threads: int) -> None:
+    assert len(features) > len(TEXTS) + len(list(files.iterdir()))
+    assert in_a_new_process(files, threads) == features
+
+
 if __name__ == "__main__":
     sys.setswitchinterval(1e-4)
-    print(json.dumps(prepare(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    folder, threads, *seed = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    print(json.dumps(prepare(folder, threads, *seed) if seed else encode(folder, threads)))
