@@ -175,7 +175,7 @@ def test_weibospider(tmp_path: Path) -> None:
     posts, told = read(tmp_path)
     assert [(post.id, post.text) for post in posts] == [("KgAb1", "真好"), ("KgAb2", "看电影")]
     assert pictures(posts) == [["20250901_KgAb1_2.jpg"], ["20250901_KgAb2.mp4"]]
-    assert told[-1].endswith("read as weiboSpider: 2 posts, 2 pictures found, 1 missing")
+    assert told[-1].endswith("read as weibospider: 2 posts, 2 pictures found, 1 missing")
     assert posts[0].row["微博正文"] == SPIDER["微博正文"] and posts[0].user == "小王"
 
 
@@ -187,7 +187,7 @@ def test_json_of_weibospider(tmp_path: Path) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False), "utf-8")
     (read_post,), told = read(path)
     assert (read_post.text, read_post.user) == ("在家", "小王")
-    assert read_post.time == "2025-09-01 12:00" and "weiboSpider: 1 posts" in told[-1]
+    assert read_post.time == "2025-09-01 12:00" and "weibospider: 1 posts" in told[-1]
 
 
 # --- weibo-search
@@ -249,7 +249,7 @@ def test_mediacrawler_for_xiaohongshu(part: str) -> None:
     assert posts[0].text == f"记录一下\n{TEXT}#日常[话题]#"
     assert [post.id for post in posts] == [f"66f0a0000000000{i}" for i in range(3)]
     assert posts[0].user == "a1", "names are masked, and so of many people"
-    assert posts[0].time == "1756700000000" and pictures(posts) == NOTES
+    assert posts[0].time == "2025-09-01T04:13:20+00:00" and pictures(posts) == NOTES
     assert told[-1].endswith("read as mediacrawler-xhs: 3 posts, 6 pictures found, 0 missing")
 
 

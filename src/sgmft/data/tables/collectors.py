@@ -35,7 +35,6 @@ class Collector:
     Attributes:
         name: of the tool, as ``--format`` and messages have it.
         columns: a table that has all columns of one of these is the tool's.
-        others: likewise of tables that hold no posts, such as comments; left out of a folder.
         adapt: returns the posts of a table that was opened by its suffix, given its path.
         parts: lists what `read` opens of a path: nothing, where the path is not the tool's; the
             path itself; or files and folders in it (the sub-folders of a folder without any are
@@ -45,7 +44,6 @@ class Collector:
 
     name: str
     columns: Sequence[frozenset[str]] = ()
-    others: Sequence[frozenset[str]] = ()
     adapt: Callable[[RawTable, Path], RawTable] | None = None
     parts: Callable[[Path], list[Path]] | None = None
     read: Callable[[Path], RawTable] | None = None
@@ -65,8 +63,7 @@ def adapt_table(
         tool: its name.
         to_post: returns, of the values of a record, those of our columns that are known; under
             ``images`` the paths where the tool puts the pictures, relative to `folder`, whether
-            they are there or not, or web addresses; under ``addresses`` those of the first paths,
-            if they are known. None where a record is no post.
+            they are there or not, or web addresses. None where a record is no post.
         folder: which the pictures lie in; by default that of the table.
         own: the columns that `to_post` returns.
     """
@@ -90,9 +87,7 @@ def adapt_table(
                 there = [path for path in paths if os.path.lexists(folder / path)]
                 tally.found += len(there)
                 tally.missing += len(paths) - len(there)
-                urls = dict(zip(paths, post.pop("addresses", ()), strict=False))
-                gone = [urls.get(path, path) for path in paths if path not in there]
-                gone = [url for url in gone if find_web_address(url)]
+                gone = [path for path in paths if path not in there and find_web_address(path)]
                 post |= {"images": there} | ({ADDRESSES: gone} if gone else {})
                 yield replace(row, values=_merge(post, row.values))
 
@@ -174,28 +169,36 @@ def name_part(value: Any) -> str:
     return "" if re.search(r"[/\\\0]|^\.*$", text) else text
 
 
-def first_of(row: Mapping[str, Any], *columns: str) -> Any:
-    """Return the first cell of these columns that is not empty, or None."""
-    return next((row[name] for name in columns if row.get(name)), None)
-
-
 def find_file(folder: Path, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str:
     """Return the first of some files that is there, from `folder`; else the first."""
     names = [stem + suffix for stem in stems for suffix in suffixes]
     return next((name for name in names if os.path.lexists(folder / name)), names[0])
 
 
-def split_urls(cell: Any) -> list[str]:
-    """Return the addresses in a cell, in which 无 stands for none."""
-    return [x for url in str(cell or "").split(",") if (x := url.strip()) not in ("", "无")]
-
-
 def find_numbered(
-    folder: Path, stems: Sequence[str], count: int, mark: str = "_", start: int = 1
+    folder: Path, stems: Sequence[str], addresses: Any, mark: str = "_", start: int = 1
 ) -> list[str]:
-    """Return the paths of so many pictures: STEM, or of several STEM_1, STEM_2 and so on."""
-    numbers = [f"{mark}{start + i}" for i in range(count)] if count > 1 or not mark else [""]
-    return [find_file(folder, [stem + end for stem in stems]) for end in numbers if stems and count]
+    """Return the pictures of a post: STEM, or of several STEM_1, STEM_2 and so on.
+
+    The address stands for what is not there.
+
+    Args:
+        folder: where they are looked for.
+        stems: where they may be, without what all of them end in.
+        addresses: in a cell, with commas; 无 stands for none.
+        mark: before a number.
+        start: the first number.
+    """
+    urls = [url.strip() for url in str(addresses or "").split(",") if url.strip() not in ("", "无")]
+    numbers = [f"{mark}{start + i}" for i in range(len(urls))] if urls[1:] or not mark else [""]
+    files = [find_file(folder, [f"{x}{end}" for x in stems]) if stems else "" for end in numbers]
+    pairs = zip(files, urls, strict=False)
+    return [file if file and os.path.lexists(folder / file) else url for file, url in pairs]
+
+
+def find_video(folder: Path, stems: Sequence[str]) -> list[str]:
+    """Return the video of a post, if it was downloaded."""
+    return [x for x in [find_file(folder, stems, VIDEOS)] if os.path.lexists(folder / x)]
 
 
 def _merge(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

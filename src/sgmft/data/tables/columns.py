@@ -15,16 +15,7 @@ USUAL = {
 SYNONYMS = {
     "text": (
         *("full_text", "content", "caption", "message", "post_text", "body", "tweet", "sentence"),
-        *(
-            "正文",
-            "微博正文",
-            "微博内容",
-            "内容",
-            "文本",
-            "文案",
-            "正文内容",
-            "笔记内容笔记内容",
-        ),
+        *("正文", "微博正文", "微博内容", "内容", "文本", "文案", "正文内容", "笔记内容"),
     ),
     "image": (
         *("picture", "pictures", "image_path", "image_paths", "img", "photo", "photos", "filename"),

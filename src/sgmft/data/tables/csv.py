@@ -1,16 +1,14 @@
 """CSV and TSV."""
 
-import codecs
 import csv
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check_header
 from sgmft.data.tables.cells import replace_surrogates, to_json
-from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded, has_utf16_bom
+from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.data.tables.label_studio import is_annotation_table
 from sgmft.errors import SgmftError
 
@@ -43,19 +41,6 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
         )
     rows = _iter_rows(path, encoding, delimiter, columns, header.number)
     return RawTable(path.name, path.parent, columns, rows)
-
-
-def read_columns(path: Path) -> list[str]:
-    """Return the header of a file from its first 64 KiB, whatever the delimiter, or nothing."""
-    with path.open("rb") as file:
-        start = file.read(2**16)
-    for encoding in ("utf-16",) if has_utf16_bom(start) else ("utf-8-sig", "gb18030"):
-        with suppress(UnicodeError):
-            text = codecs.getincrementaldecoder(encoding)().decode(start)
-            lines = [line for line in text.splitlines() if line.strip()][:1]
-            headers = [list(csv.reader(lines, delimiter=mark)) for mark in ",;\t"]
-            return max((cells for header in headers for cells in header), key=len, default=[])
-    return []
 
 
 class DelimitedWriter:

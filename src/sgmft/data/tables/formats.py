@@ -19,7 +19,7 @@ from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
 from sgmft.data.tables.class_folders import CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.collectors import Collector, rebase
 from sgmft.data.tables.columns import find_role, holds_posts
-from sgmft.data.tables.csv import CSV, TSV, read_columns
+from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.gallery_dl import GALLERY_DL
 from sgmft.data.tables.instagram import INSTAGRAM
 from sgmft.data.tables.instaloader import INSTALOADER
@@ -102,25 +102,23 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
     path = Path(table)
     with reading(path):
         if not path.is_dir():
-            return [*_members(path, kind, tools)] if table_file(path) == path else [table]
-        files = [file for file in _list_files(path) if kind is None or _is_of(file, kind)]
+            return [*_members(path, kind, tools)]
+        files = [x for x in _list_files(path) if kind is None or x.suffix.lower() in kind.suffixes]
         metadata = [file for file in files if file.name in METADATA]
         if len(metadata) > 1:
             names = " and ".join(file.name for file in metadata)
             raise SgmftError(f"{path} holds {names}: give the one to read as the table.")
         if metadata:
             return [*metadata]
-        parts = [x for x in files if x.suffix.lower() in STREAMED or kind is not None] or files
+        parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED] or files
         found: list[Path] = []
-        if kind is None and (name is not None or not parts or not _is_plain(parts[0])):
+        if kind is None and (name is not None or not _are_plain(parts)):
             found = list(_search(path, tools))
-            if not found and name is None and not any(_peek(part) for part in parts):
-                found = find_class_folders(path)
+            found = found or (find_class_folders(path) if name is None and not parts else [])
     if not found and (not parts or (kind is None and name is not None)):
-        wanted = f"what {name} writes" if kind is None and name else "tables"
         raise SgmftError(
-            f"{path} is a folder without any of {', '.join(METADATA)}, and without {wanted} "
-            f"({', '.join(READABLE)}): add one."
+            f"{path} is a folder without any of {', '.join(METADATA)}, and without "
+            f"{f'what {name} writes' if name else 'tables'} ({', '.join(READABLE)}): add one."
         )
     return [*_read_once(found or [x for part in parts for x in _members(part, kind, tools)])]
 
@@ -143,8 +141,9 @@ def open_table(
             one name. Damage further down is raised while the rows are read.
     """
     kind, tools = _chosen(name)
+    forced = tools[0] if name is not None and tools else None
     if str(table) == "-":
-        return _adapt(read_standard_input(), Path(), tools, kind is None and name is not None)
+        return _adapt(read_standard_input(), Path(), tools, forced)
     path = Path(table)
     if (tool := _reader_of(path, tools)) is None:
         parts = list_tables(table, name)
@@ -156,16 +155,25 @@ def open_table(
         with reading(path):
             raw = tool.read(path)
     else:
-        raw = _adapt(_open(path, kind), path, tools, kind is None and name is not None)
+        raw = _adapt(_open(path, kind), path, tools, forced)
     raw = replace(raw, rows=_iter_rows(path, raw.rows))
     return raw if base is None else rebase(raw, Path(base))
 
 
-def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
-    """Return the tool that reads a path as one table, if one does."""
-    with reading(path):
-        found = (x for x in tools if x.parts and x.read and x.parts(path) == [path])
-        return next(found, None)
+def table_file(path: str | Path) -> Path:
+    """Return the file of FILE/NAME, and any other path as it is."""
+    path = Path(path)
+    inside = path.parent.suffix.lower() in SEVERAL and path.parent.is_file()
+    return path.parent if inside else path
+
+
+def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
+    """Return the format that is named, if one is, and the tools that come into question."""
+    kind = next((kind for kind in FORMATS if f".{name}" in kind.suffixes), None)
+    tools = [tool for tool in COLLECTORS if name in (None, tool.name)]
+    if kind is None and not tools:
+        raise SgmftError(f"There is no format {name!r}: use one of {', '.join(NAMES)}.")
+    return kind, tools
 
 
 def _open(path: Path, kind: TableFormat | None) -> RawTable:
@@ -181,14 +189,14 @@ def _open(path: Path, kind: TableFormat | None) -> RawTable:
         return kind.read(path)
 
 
-def _adapt(raw: RawTable, path: Path, tools: Iterable[Collector], forced: bool) -> RawTable:
+def _adapt(
+    raw: RawTable, path: Path, tools: Sequence[Collector], forced: Collector | None
+) -> RawTable:
     """Return the posts of a table that is a tool's, and any other as it is."""
     with reading(path):
         raw, columns = _look_ahead(raw)
-    for tool in tools:
-        if tool.adapt and (forced or _is_of_tool(tool.columns, columns)):
-            return tool.adapt(raw, path)
-    return raw
+    tool = forced or _tool_of(columns, tools)
+    return raw if tool is None or tool.adapt is None else tool.adapt(raw, path)
 
 
 def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
@@ -204,59 +212,73 @@ def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
     return replace(raw, rows=chain(ahead, raw.rows)), columns
 
 
-def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
-    """Return the format that is named, if one is, and the tools that come into question."""
-    if name is None:
-        return None, COLLECTORS
-    for kind in FORMATS:
-        if f".{name}" in kind.suffixes:
-            return kind, ()
-    tools = [tool for tool in COLLECTORS if tool.name == name]
-    if not tools:
-        raise SgmftError(f"There is no format {name!r}: use one of {', '.join(NAMES)}.")
-    return None, tools
+def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
+    """Return the tool that reads a path as one table, if one does."""
+    with reading(path):
+        found = (x for x in tools if x.parts and x.read and x.parts(path) == [path])
+        return next(found, None)
 
 
-def _is_of_tool(wanted: Iterable[frozenset[str]], columns: Iterable[str]) -> bool:
+def _tool_of(columns: Iterable[str], tools: Sequence[Collector]) -> Collector | None:
+    """Return the tool that writes tables with these columns."""
     there = {name.strip() for name in columns}
-    return not there >= {"text", "images"} and any(there >= names for names in wanted)
+    if there >= {"text", "images"}:
+        return None
+    return next((tool for tool in tools if any(there >= x for x in tool.columns)), None)
 
 
-def _is_plain(path: Path) -> bool:
-    """Return whether a table is read as it is, whatever lies beside it."""
-    columns = _peek(path)
-    known = any(_is_of_tool((*x.columns, *x.others), columns) for x in COLLECTORS)
-    places = () if path.suffix.lower() in STREAMED else (path, path.parent)
+def _are_plain(tables: Sequence[Path]) -> bool:
+    """Return whether the tables of a folder are read as they are, whatever lies beside them."""
+    if not tables or any(_tool_of(_peek(table), COLLECTORS) for table in tables[:LOOK_AHEAD]):
+        return False
+    places = () if tables[0].suffix.lower() in STREAMED else (tables[0], tables[0].parent)
     claimed = any(tool.parts(at) for tool in COLLECTORS if tool.parts for at in places)
-    return not known and not claimed and holds_posts(columns)
+    return not claimed and holds_posts(_peek(tables[0]))
 
 
 def _peek(path: Path) -> Sequence[str]:
     """Return the columns of a table; none where it cannot be read."""
-    kind = find_format(path)
-    try:
-        if kind in (CSV, TSV):
-            return read_columns(path)
-        return [] if kind is None else _look_ahead(_open(path, kind))[1]
-    except SgmftError:
-        return []
+    with suppress(OSError):
+        return _peek_once(path, table_file(path).stat().st_mtime_ns)
+    return []
+
+
+@lru_cache(4096)
+def _peek_once(path: Path, _: int) -> Sequence[str]:
+    with suppress(SgmftError):
+        return _look_ahead(_open(path, None))[1]
+    return []
 
 
 def _search(folder: Path, tools: Sequence[Collector]) -> Iterator[Path]:
     """Yield what tools have written into a folder and its sub-folders."""
+    asked = [tool for tool in tools if tool is not CLASS_FOLDERS or len(tools) == 1]
     for at, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        asked = [tool for tool in tools if tool is not CLASS_FOLDERS or len(tools) == 1]
-        parts = [part for tool in asked if tool.parts for part in tool.parts(Path(at))]
-        if parts:
+        if parts := [part for tool in asked if tool.parts for part in tool.parts(Path(at))]:
             yield from parts
             folders.clear()
             continue
         for file in _list_files(Path(at)):
             with suppress(SgmftError):  # of a file that cannot be read, and may be anything
-                for member in _members(file, None, tools):
-                    if any(_is_of_tool(tool.columns, _peek(member)) for tool in tools):
-                        yield member
+                yield from (x for x in _members(file, None, tools) if _tool_of(_peek(x), tools))
+
+
+def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -> list[Path]:
+    """List the tables of a file: itself, or FILE/NAME for those in it that hold posts."""
+    kind = kind or find_format(path)
+    if kind is None or kind.members is None or not path.is_file():
+        return [path]
+    members = kind.members(path)
+    names = [name for name, columns in members.items() if _tool_of(columns, tools)]
+    names = names or [name for name, columns in members.items() if holds_posts(columns)]
+    return [path / name for name in names or list(members)[:1]] or [path]
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """List the files of a folder that may be tables, by name."""
+    files = (file for file in folder.iterdir() if not file.name.startswith((".", "_")))
+    return sorted(file for file in files if file.suffix.lower() in READABLE and file.is_file())
 
 
 def _read_once(parts: list[Path]) -> list[Path]:
@@ -269,8 +291,7 @@ def _read_once(parts: list[Path]) -> list[Path]:
     left: dict[Path, Path] = {}
     for same in groups.values():
         if len({table_file(part).suffix for part in same}) == len(same) > 1:
-            stamps = [(str(part), table_file(part).stat().st_mtime_ns) for part in same]
-            left |= _compare(tuple(stamps))
+            left |= _compare(tuple((part, table_file(part).stat().st_mtime_ns) for part in same))
     for part, kept in left.items():
         message = f"{part.name} holds the same posts as {kept.name}: they are read from that alone."
         warnings.warn(message, SgmftWarning, stacklevel=2)
@@ -278,66 +299,19 @@ def _read_once(parts: list[Path]) -> list[Path]:
 
 
 @lru_cache(256)
-def _compare(stamps: tuple[tuple[str, int], ...]) -> dict[Path, Path]:
+def _compare(stamped: tuple[tuple[Path, int], ...]) -> dict[Path, Path]:
     """Return tables that another one contains, with that; of equal ones a labelled one is kept."""
     keys: dict[Path, set[int]] = {}
-    labelled: dict[Path, bool] = {}
-    for path in (Path(name) for name, _ in stamps):
+    labelled: set[Path] = set()
+    for path, _ in stamped:
         keys[path] = set()
-        with suppress(SgmftError):
-            for row in open_table(path).rows:
-                labelled[path] = labelled.get(path) or bool(find_role(row.values, "label"))
-                names = find_role(row.values, "id") or find_role(row.values, "text")
-                keys[path].add(hash(tuple(str(row.values[name]).strip() for name in names[:1])))
-    order = sorted(keys, key=lambda x: (-len(keys[x]), not labelled.get(x), _preference(x)))
-    left: dict[Path, Path] = {}
-    for i, path in enumerate(order):
-        larger = (x for x in order[:i] if x not in left and keys[path] <= keys[x])
-        if keys[path] and (kept := next(larger, None)):
-            left[path] = kept
-    return left
-
-
-def _preference(path: Path) -> int:
-    kind = find_format(path)
-    return len(FORMATS) if kind is None else FORMATS.index(kind)
-
-
-def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -> list[Path]:
-    """List the tables of a file: itself, or FILE/NAME for those in it that hold posts."""
-    kind = kind or find_format(path)
-    if kind is None or kind.members is None or not path.is_file():
-        return [path]
-    members = kind.members(path)
-    of_tools = [
-        name
-        for name, columns in members.items()
-        if any(_is_of_tool(tool.columns, columns) for tool in tools)
-    ]
-    chosen = of_tools or [name for name, columns in members.items() if holds_posts(columns)]
-    return [path / name for name in chosen or list(members)[:1]] or [path]
-
-
-def _list_files(folder: Path) -> list[Path]:
-    """List the files of a folder that may be tables, by name."""
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in READABLE
-        and not file.name.startswith((".", "_"))
-        and file.is_file()
-    )
-
-
-def _is_of(file: Path, kind: TableFormat) -> bool:
-    return file.suffix.lower() in kind.suffixes
-
-
-def table_file(path: str | Path) -> Path:
-    """Return the file of FILE/NAME, and any other path as it is."""
-    path = Path(path)
-    inside = path.parent.suffix.lower() in SEVERAL and path.parent.is_file()
-    return path.parent if inside else path
+        for row in open_table(path).rows:
+            labelled |= {path} if find_role(row.values, "label") else set()
+            names = find_role(row.values, "id") or find_role(row.values, "text")
+            keys[path].add(hash(str(row.values[names[0]]).strip() if names else ""))
+    order = sorted(keys, key=lambda x: (-len(keys[x]), x not in labelled))
+    larger = {x: [y for y in order[:i] if keys[x] <= keys[y]] for i, x in enumerate(order)}
+    return {x: found[0] for x, found in larger.items() if found}
 
 
 def _iter_rows(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:

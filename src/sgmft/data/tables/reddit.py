@@ -43,6 +43,5 @@ def _addresses(row: dict[str, Any]) -> Iterator[str]:
 REDDIT = tools.Collector(
     "reddit",
     (frozenset({"subreddit", "title", "author", "created_utc"}),),
-    (frozenset({"subreddit", "body", "author", "link_id"}),),
     adapt=_adapt,
 )

@@ -46,12 +46,10 @@ SNSCRAPE = tools.Collector(
         frozenset({"content", "date", "outlinks"}),
         frozenset({"_type", "_snscrape"}),
     ),
-    (frozenset({"rawDescription", "followersCount"}),),
     adapt=partial(_adapt, "snscrape"),
 )
 TWSCRAPE = tools.Collector(
     "twscrape",
     (frozenset({"rawContent", "date", "user"}),),
-    SNSCRAPE.others,
     adapt=partial(_adapt, "twscrape"),
 )
