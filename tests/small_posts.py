@@ -9,7 +9,7 @@ from sgmft import Post
 LABELS = ["Home", "School", "Work"]
 UNUSABLE = [
     Post("kitchen", error="already broken", place="row 2"),
-    Post("kitchen", images="nowhere.jpg"),
+    Post("@bob", images="nowhere.jpg"),
     Post("@bob http://t.cn/x"),
     Post(),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any, Self
@@ -49,8 +50,41 @@ class Message(str):
     def __str__(self) -> str:
         return self  # so that it outlives the exception that carries it
 
+    @property
+    def kind(self) -> str:
+        """The sentence with … in the place of what is filled in; equal for equal mistakes."""
+        values = {
+            key: kind_of(value) if key in SENTENCES else _Ellipsis("…")
+            for key, value in self.values.items()
+        }
+        if {"first", "second"} == values.keys():  # the same twice is said once
+            return "; ".join(dict.fromkeys("; ".join(values.values()).split("; ")))
+        return self.template.format(**values)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Message, self.template, **self.values), ()
+
+
+class _Ellipsis(str):
+    """Stands for a value, however that is formatted."""
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+    __repr__ = str.__str__
+
+
+SENTENCES = ("first", "second", "reason")  # values of a `Message` that are messages themselves
+_DETAILS = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
+
+
+def kind_of(reason: str) -> str:
+    """Return the kind of a reason, by which reasons are counted.
+
+    Of a `Message` it is that of its template. In any other sentence file names, quoted words and
+    numbers are left out.
+    """
+    return reason.kind if isinstance(reason, Message) else _DETAILS.sub("…", reason)
 
 
 def join_messages(messages: Sequence[str]) -> str:
@@ -62,4 +96,12 @@ def join_messages(messages: Sequence[str]) -> str:
 
 def make_printable(text: str) -> str:
     """Replace characters that are not printable, so that a message is one line, safe to show."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    if text.isprintable():
+        return text
+    if isinstance(text, Message):
+        values = text.values.items()
+        return Message(
+            text.template,
+            **{key: make_printable(x) if isinstance(x, str) else x for key, x in values},
+        )
+    return "".join(c if c.isprintable() else "?" for c in text)

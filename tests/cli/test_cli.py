@@ -42,9 +42,9 @@ def test_from_sample_to_labels(run, tmp_path, store):
     ended = run("train", table, "-o", model, *settings, "--column", "image=images", *few)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "" and f"Model: {model}" in ended.stderr
-    assert "Trained on 21 posts, 7 labels; each of them tested in turn" in ended.stderr
+    assert "Trained on 23 posts, 7 labels; each of them tested in turn" in ended.stderr
     assert "validation accuracy: " in ended.stderr
-    assert "2 of 23 rows could not be used:" in ended.stderr
+    assert "Warning: 2 posts have a warning: " in ended.stderr
     assert "… is empty" in ended.stderr and "… is cut off" in ended.stderr
     config = json.loads((model / "config.json").read_text("utf-8"))["sgmft"]
     assert (config["preset"], config["val_size"], config["train"]["seed"]) == ("default", 0, 3)
@@ -54,7 +54,7 @@ def test_from_sample_to_labels(run, tmp_path, store):
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "" and "accuracy" in ended.stderr
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text("utf-8"))
-    assert metrics["posts"] == 21 and set(metrics["groups"]) == {"informative"}
+    assert metrics["posts"] == 23 and set(metrics["groups"]) == {"informative"}
     assert (tmp_path / "e" / "report.html").is_file()
 
     ended = run("predict", model, table, "-o", labelled, "--where", "split=test", *few)

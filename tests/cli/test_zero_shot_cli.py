@@ -21,7 +21,7 @@ def test_labels_from_descriptions(run, tmp_path):
     ended = run("predict", table, "-o", output, *words)
     rows = read_rows(output)
     assert ended.returncode == 0 and "Wrote 3 rows" in ended.stderr
-    assert ",".join(rows[0]) == "text,label,probability,p_Home,p_School,p_Work,error"
+    assert ",".join(rows[0]) == "text,label,probability,error,warning,p_Home,p_School,p_Work"
     assert [row["label"] for row in rows] == ["School", "Home", None]
     assert "nothing to go on" in rows[2]["error"]
 

@@ -16,19 +16,23 @@ from sgmft.features.features import Features
 from sgmft.features.store import FeatureStore
 
 REASONS = {
+    "emoji": "nothing to go on",
+    "carried": "row 7 has no columns",
+    "nothing": "nothing to go on",
+    "missing alone": "there is no file missing.jpg",
+}
+WARNINGS = {
     "missing": "there is no file missing.jpg",
     "cut": "cut.jpg",
-    "emoji": "nothing to go on",
     "many": f"{MAX_IMAGES + 1} pictures",
-    "carried": "row 7 has no columns",
     "empty": "empty.jpg",
-    "nothing": "nothing to go on",
 }
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize("with_store", [False, True])
-def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> None:
+def test_order_and_reasons(posts, files, tmp_path, chunk: int, with_store: bool) -> None:
+    posts.append(Post("😂😂", [files["missing.jpg"]], id="missing alone"))
     encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True) if with_store else None
     before = list(posts)
@@ -43,10 +47,13 @@ def test_order_and_reasons(posts, tmp_path, chunk: int, with_store: bool) -> Non
             assert post.error is not None and reason in post.error and post.id not in found
         else:
             assert post.error is None and post.id in found
+        assert [WARNINGS[str(post.id)] in x for x in post.warnings] == [True] * (
+            post.id in WARNINGS
+        )
     for c in chunks:
         assert c.good == [i for i, post in enumerate(c.posts) if post.error is None]
         assert len(c.keys) == len(c.rows) == len(c.good)
-    missing = next(post.error for post in seen if post.id == "missing")
+    missing = next(post.error for post in seen if post.id == "missing alone")
     assert missing.template == "there is no file {name}", "it can still be translated"
 
 
@@ -70,6 +77,8 @@ def test_features_belong_to_their_posts(posts, files) -> None:
     assert three.text.dtype == three.images.dtype == np.float32
     assert three.words.dtype == three.regions.dtype == np.float16
     assert found["just enough"].images.shape == (MAX_IMAGES, IMAGE)
+    assert found["many"].images.shape == (MAX_IMAGES, IMAGE)
+    np.testing.assert_array_equal(found["cut"].images, picture("red.png").pooled)
     assert found["text"].images is found["text"].regions is None
     assert found["picture"].text is found["picture"].words is None
     assert found["emoji with a picture"].text is None

@@ -87,7 +87,8 @@ def test_no_post_has_more_pictures_than_are_read(files, count, each):
         assert found["many"].images.shape == (count * each, IMAGE)
         assert count * each <= MAX_IMAGES
     (chunk,) = encode_posts([Post("", [files["film.mp4"]] * 33)], RecordingEncoder())
-    assert chunk.posts[0].error == "has 33 pictures; at most 32 of one post are read"
+    assert chunk.posts[0].warnings == ("has 33 pictures; at most 32 of one post are read",)
+    assert chunk.rows[0].images.shape == (32, IMAGE)
 
 
 def test_keys_of_stills_are_as_they_were_and_others_are_not(files, tmp_path):
@@ -126,7 +127,7 @@ def test_a_store_made_before_does_not_answer_with_a_first_frame(files, tmp_path)
     )
 
 
-def test_a_bad_video_in_a_table_is_a_row_with_a_reason(files, tmp_path):
+def test_a_bad_video_in_a_table_is_left_out_with_a_reason(files, tmp_path):
     with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "text", "images"])
@@ -135,13 +136,13 @@ def test_a_bad_video_in_a_table_is_a_row_with_a_reason(files, tmp_path):
             writer.writerow([name, "在家", f"still.jpg|{name}"])
     posts = read_posts(tmp_path / "posts.csv")
     (chunk,) = encode_posts(posts, RecordingEncoder())
-    assert [post.error for post in chunk.posts] == [
-        None,
-        "cut.mp4 is cut off or damaged",
-        "sound.mp4 has no video in it, only sound or data",
-        "there is no file missing.mp4",
+    assert [post.warnings for post in chunk.posts] == [
+        (),
+        ("cut.mp4 is cut off or damaged",),
+        ("sound.mp4 has no video in it, only sound or data",),
+        ("there is no file missing.mp4",),
     ]
-    assert chunk.rows[0].images.shape == (5, IMAGE)
+    assert [len(row.images) for row in chunk.rows] == [5, 1, 1, 1]
     posts = [Post(error=f"{name} is no picture (MP4 is read)") for name in ("a.mp4", "b.mp4")]
     assert count_errors(posts) == {"… is no picture (MP4 is read)": 2}
 
@@ -151,8 +152,9 @@ def test_files_that_are_too_large_together(files, monkeypatch):
     monkeypatch.setattr("sgmft.features.encode.MAX_POST_BYTES", 2 * size)
     posts = [Post("", [files["still.jpg"]] * count) for count in (2, 3)]
     (chunk,) = encode_posts(posts, RecordingEncoder())
-    assert chunk.posts[0].error is None
-    assert "has files of more than 0 MiB together" in chunk.posts[1].error
+    assert chunk.posts[0].warnings == ()
+    assert "has files of more than 0 MiB together" in chunk.posts[1].warnings[0]
+    assert [len(row.images) for row in chunk.rows] == [2, 2]
 
 
 def test_a_model_predicts_posts_with_videos(small_model, tmp_path):

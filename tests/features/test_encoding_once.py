@@ -43,10 +43,10 @@ def test_nothing_is_encoded_twice(posts, tmp_path, chunk: int) -> None:
         return encoder
 
     first = run(posts)
-    # 8 good posts of which one is a duplicate; in one chunk no text and no picture comes twice.
-    known = {"在家看书", "学校上课", "电影院", "满员"}
+    # 12 good posts of which two are duplicates; in one chunk no text and no picture comes twice.
+    known = {"在家看书", "学校上课", "电影院", "满员", "在家", "多图"}
     assert sorted(first.texts) == sorted(known)
-    assert len(first.pictures) == {3: 2 + 1 + 3 + 1, 100: 3}[chunk]
+    assert len(first.pictures) == {3: 2 + 1 + 2 + 3 + 1, 100: 3}[chunk]
     assert not any((again := run(posts)).texts) and not again.pictures
     moved = run([Post("旅游"), *posts[::-1]])  # another table with the same posts
     assert moved.texts == ["旅游"] and not moved.pictures
@@ -84,10 +84,15 @@ def test_a_renamed_picture_is_the_same_and_a_changed_one_is_not(files, tmp_path)
 def test_a_repaired_image_is_encoded_on_the_next_run(files, tmp_path) -> None:
     encoder = RecordingEncoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True)
-    post = Post("家", [files["cut.jpg"]])
-    assert not next(encode_posts([post], encoder, tokens=True, store=store)).good
+    posts = [Post("家", [files["cut.jpg"]]), Post("", [files["cut.jpg"]])]
+    (first,) = encode_posts(posts, encoder, tokens=True, store=store)
+    assert first.good == [0] and first.rows[0].images is None
     files["cut.jpg"].write_bytes(encoded(plain(), "JPEG"))
-    assert next(encode_posts([post], encoder, tokens=True, store=store)).good == [0]
+    (repaired,) = encode_posts(posts, encoder, tokens=True, store=store)
+    assert repaired.good == [0, 1] and repaired.keys[0] != first.keys[0]
+    assert repaired.rows[0].images is not None and not any(x.warnings for x in repaired.posts)
+    (again,) = encode_posts([Post("家")], encoder, tokens=True, store=store)
+    assert again.keys == first.keys, "what was used without the file is what has no file"
 
 
 @pytest.mark.slow

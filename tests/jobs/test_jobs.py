@@ -20,7 +20,7 @@ import sgmft.jobs.predict
 from sgmft.data.source import Source
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import Columns, open_writer, read_posts
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.jobs.encode import encode_table
 from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.predict import predict_table
@@ -29,7 +29,7 @@ from sgmft.locator.locator import SemanticLocator
 from small_posts import LABELS
 from small_tables import file_names, read_rows, write_rows
 
-ADDED = ["label", "probability", "p_Home", "p_School", "p_Work", "error"]
+ADDED = ["label", "probability", "error", "warning", "p_Home", "p_School", "p_Work"]
 SUFFIXES = ["csv", "jsonl", "parquet"]
 MODEL = ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
 
@@ -50,12 +50,15 @@ def test_every_row_and_column_comes_back_in_order(
     for row, before in zip(found, rows, strict=True):
         old = [before["label" if name == "input_label" else name] for name in kept]
         assert [row[name] or "" for name in kept] == old
-    assert found[3]["error"] == "there is no file gone.jpg" and found[3]["label"] is None
-    assert found[3]["p_Home"] is None
-    assert summary.errors == {"there is no file …": 1}
+    assert found[3]["warning"] == "there is no file gone.jpg" and found[3]["label"] is not None
+    assert summary.errors == {} and summary.warnings == {"there is no file …": 1}
+    place = f"{table.name}, row {4 if start == 'jsonl' else 5 if start == 'csv' else 4}"
+    assert summary.examples == {"there is no file …": f"{place}: there is no file gone.jpg"}
     good = [row for row in found if row["error"] is None]
-    assert len(good) == 11
-    posts = [post for i, post in enumerate(small_posts[:12]) if i != 3]
+    assert len(good) == 12 and sum(row["warning"] is not None for row in good) == 1
+    posts = [
+        replace(post, images=()) if i == 3 else post for i, post in enumerate(small_posts[:12])
+    ]
     probs = [[float(row[f"p_{place}"]) for place in LABELS] for row in good]
     np.testing.assert_allclose(probs, small_model.predict_proba(posts), rtol=1e-6)
     assert [row["label"] for row in good] == small_model.predict(posts)
@@ -71,7 +74,9 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
     assert [row["id"] or row["line"] for row in found] == [
         json.loads(line)["id"] if line.endswith("}") else line for line in lines
     ]
-    reasons = {row["damage"]: row["error"] for row in found[7:] if row["damage"]}
+    damaged = [row for row in found[7:] if row["damage"]]
+    reasons = {row["damage"]: row["error"] or row["warning"] for row in damaged}
+    assert [row["damage"] for row in damaged if row["error"]] == ["nothing"]
     good = {"unknown-label", "nul-in-text", "cmyk-jpeg", "16-bit-png", "animated-gif"}
     good |= {"exif-rotated", "emoji-only"}  # light cleaning keeps emoji
     assert {kind for kind, reason in reasons.items() if reason is None} == good
@@ -90,7 +95,8 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
         assert word in reasons[kind]
     for row in found:
         assert (row["label"] is None) == (row["error"] is not None) == (row["p_Work"] is None)
-    assert sum(summary.errors.values()) == sum(row["error"] is not None for row in found) == 9
+    assert sum(summary.errors.values()) == sum(row["error"] is not None for row in found) == 2
+    assert sum(summary.warnings.values()) == sum(row["warning"] is not None for row in found) == 7
     with pytest.raises(SgmftError, match=r"posts\.jsonl, row \d+: .+"):
         predict_table(Source(str(table), strict=True), tmp_path / "strict.csv", small_model)
     assert not (tmp_path / "strict.csv").exists()
@@ -199,12 +205,12 @@ def test_evaluation_files_hold_the_right_figures(rows, small_posts, small_model,
     assert [row["true_label"] or "" for row in found] == [row["label"] for row in rows]
     errors = [row["error"] for row in found]
     assert errors[2] == "the model never learned the label 'Moon'"
-    assert "no file" in errors[3] and "no label" in errors[11]
+    assert "no label" in errors[11]
     assert summary.posts == 12 and summary.errors == {
         "the model never learned the label …": 1,
-        "there is no file …": 1,
         "has no label to compare with": 1,
     }
+    assert summary.warnings == {"there is no file …": 1}
     good = [row for row in found if row["error"] is None]
     truth, guess = ([row[name] for row in good] for name in ("true_label", "label"))
     probs = np.array([[row[f"p_{place}"] for place in LABELS] for row in good])
@@ -212,7 +218,7 @@ def test_evaluation_files_hold_the_right_figures(rows, small_posts, small_model,
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     right = np.equal(truth, guess)
     assert 0 < right.mean() < 1  # or the comparisons below say little
-    assert metrics["posts"] == len(good) == 9
+    assert metrics["posts"] == len(good) == 10
     assert metrics["accuracy"]["value"] == pytest.approx(right.mean())
     assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(truth, guess, average="macro"))
     assert metrics["log_loss"] == pytest.approx(log_loss(truth, probs, labels=LABELS), rel=1e-5)
@@ -247,14 +253,17 @@ def test_what_cannot_be_evaluated(rows, small_posts, small_model, table, tmp_pat
 def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):
     steps, epochs, folder = [], [], tmp_path / "runs" / "m"
     train = partial(train_table, Source(str(table)), folder)
-    summary = train(
-        tiny(val_size=0.0), on_encoded=lambda *step: steps.append(step), on_epoch=epochs.append
-    )
-    assert summary.posts == 12
-    assert summary.errors == {"there is no file …": 1, "no label": 1}
+    with pytest.warns(
+        SgmftWarning, match=r"1 posts have a warning: 1 x there is no file …"
+    ) as said:
+        summary = train(
+            tiny(val_size=0.0), on_encoded=lambda *step: steps.append(step), on_epoch=epochs.append
+        )
+    assert len([x for x in said if "have a warning" in str(x.message)]) == 1
+    assert summary.posts == 12 and summary.errors == {"no label": 1}
     assert steps[-1][1] == 12 and len(epochs) == 3
     assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
-    assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] is None
+    assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] in LABELS
     assert train(tiny(val_size=0.0)) == summary  # over an earlier model
 
 
@@ -377,10 +386,10 @@ def test_killed_in_training_and_started_again(start, sample, store, tmp_path):
 def test_encoding_a_table_fills_the_store(table, tiny, tmp_path):
     locator, seen = tiny(features=tmp_path), []
     summary, folder = encode_table(Source(str(table)), locator, on_encoded=seen.append)
-    assert summary.posts == 12 == seen[-1] and summary.errors == {"there is no file …": 1}
+    assert summary.posts == 12 == seen[-1] and summary.warnings == {"there is no file …": 1}
     assert folder.parent == tmp_path
     keys = pq.read_table(folder, columns=["key"])["key"].to_pylist()
-    assert len(set(keys)) == len(keys) == 11
+    assert len(set(keys)) == len(keys) == 12
     with pytest.raises(SgmftError, match="row 4: there is no file"):
         encode_table(replace(Source(str(table)), strict=True), locator)
     with pytest.raises(SgmftError, match="needs a folder"):

@@ -56,17 +56,26 @@ def is_chinese(sentence):
 
 def test_the_librarys_errors_are_translated(tmp_path):
     posts = [Post("", tmp_path / "a.missing"), Post("http://x.y")]
-    posts += [Post("", [tmp_path / "a.text"] * 99), Post("", tmp_path / "a.bytes")]
+    posts += [Post("家", [tmp_path / "a.text"] * 99), Post("", tmp_path / "a.bytes")]
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
         posts.append(Post("", tmp_path / name))
     with (tmp_path / "a.bytes").open("wb") as file:
         file.truncate(65 * 2**20)
     (tmp_path / "a.csv").write_text("id,text,image\n1,,\n1,again,\n2,,../a.jpg\n3,,http://a.jpg\n")
-    errors = [prepare_post(post, TinyEncoder().info) for post in posts]
-    errors += [post.error for post in read_posts(tmp_path / "a.csv")]
-    errors = [error for error in errors if isinstance(error, str)]
-    assert len(set(errors)) == 12
+    prepared = [prepare_post(post, TinyEncoder().info) for post in posts]
+    errors = [x for x in prepared if isinstance(x, str)]
+    errors += [warning for x in prepared if not isinstance(x, str) for warning in x.warnings]
+    for post in read_posts(tmp_path / "a.csv"):
+        errors += [*post.warnings, *([post.error] if post.error else [])]
+    lines = [
+        '{"id": "501235000000000000", "text": ["a"], "label": ["家", "校"], "image": "a.jpg"}',
+        '{"id": {"oid": 1}, "text": "家", "user": {"name": "a"}}',
+        '{"id": "1", "text": "家"}\n{"id": "1", "text": "家"}',
+    ]
+    (tmp_path / "b.jsonl").write_text("\n".join(lines), "utf-8")
+    errors += [warning for post in read_posts(tmp_path / "b.jsonl") for warning in post.warnings]
+    assert len(set(errors)) == 12 + 6
     assert [x for x in errors if not is_chinese(CHINESE.translate(x))] == []
     assert [x for x in errors if not is_chinese(CHINESE.translate(x, bare=True))] == []
     kinds = {ENGLISH.translate(x, bare=True) for x in errors}

@@ -1,7 +1,7 @@
 """Output on standard error: progress, and the rows that could not be used."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sgmft.training.trainer import Epoch
 
 # Standard output is for results. Of several processes of one training the main one prints.
+PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}  # of what users' data is in
 screen = Console(stderr=True, quiet=not is_main())
 
 
@@ -83,17 +84,21 @@ def counter(stage: str, total: int | None = None) -> Iterator[Callable[[int], No
 
 
 def print_errors(summary: "JobSummary") -> None:
-    """Print how many rows could not be used, or were given no label, and why."""
+    """Print how many rows could not be used, were used in part, or have no label, and why."""
     for reasons, what in (
         (summary.errors, "could not be used"),
+        (summary.warnings, ""),
         (summary.abstained, "have no label"),
     ):
-        print_counts(reasons, f"{sum(reasons.values())} of {summary.posts} rows {what}:")
+        title = f"{sum(reasons.values())} of {summary.posts} rows {what}:"
+        title = title if what else "Warnings, and how many of the other rows have each:"
+        print_counts(reasons, title, summary.examples)
 
 
-def print_counts(counts: dict[str, int], title: str) -> None:
-    """Print reasons and how often each was met, if any was."""
+def print_counts(counts: dict[str, int], title: str, examples: Mapping[str, str] = {}) -> None:
+    """Print reasons, how often each was met, and the first example of it, if any was."""
     if counts:
         screen.print(title)
     for reason, count in counts.items():
-        screen.print(f"  {count:>6}  {reason}", markup=False, highlight=False)
+        example = f" ({examples[reason]})" if examples.get(reason) else ""
+        screen.print(f"  {count:>6}  {reason}{example}", **PLAIN)

@@ -1,9 +1,10 @@
 """A post: the unit everything else works on."""
 
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Post:
         user: the author, for splits by user.
         time: when it was written, as the table has it.
         error: why this row cannot be used; None for a good row.
+        warnings: what is left out of a row that can be used, or doubtful, and why: a picture that
+            cannot be read, an id that an earlier row has.
         place: where the row stands, for messages: "posts.csv, row 12".
         row: the columns of the source table as they were read, so that an output can repeat them.
     """
@@ -53,6 +56,7 @@ class Post:
     user: str | None = None
     time: str | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
     place: str = ""
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -65,10 +69,45 @@ class Post:
 
 
 def raise_first_error(posts: Iterable[Post]) -> None:
-    """Raise SgmftError for the first post that carries an error, if any does."""
+    """Raise SgmftError for the first post that carries an error or a warning, if any does."""
     for post in posts:
-        if post.error is not None:
-            raise SgmftError(f"{post.place}: {post.error}." if post.place else f"{post.error}.")
+        for reason in filter(None, (post.error, *post.warnings)):
+            raise SgmftError(f"{post.place}: {reason}." if post.place else f"{reason}.")
+
+
+BAD_LABEL = "label: {reason}"
+SEEN_BEFORE = ("is the post of row {row} again", "is the post of row {row} of {table} again")
+"""Templates of warnings that `require_label` turns into errors."""
+
+
+def require_label(post: Post, reason: str | None = None) -> Post:
+    """Return the post for work that needs labels, and each post once.
+
+    It has an error where its label cannot be read, or it was there before; and `reason`, if there
+    is one, where it has no label.
+    """
+    if post.error is not None:
+        return post
+    for warning in post.warnings:
+        template = getattr(warning, "template", "")
+        if template in SEEN_BEFORE or (template == BAD_LABEL and post.label is None):
+            return replace(post, error=warning, warnings=())
+    return post if post.label is not None or reason is None else replace(post, error=reason)
+
+
+def warn_about_similar_labels(labels: Iterable[str]) -> None:
+    """Warn of labels that differ in spaces, case or width alone, naming them."""
+    alike: dict[str, dict[str, None]] = {}
+    for label in labels:
+        key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        alike.setdefault(key, {})[label] = None
+    if groups := [" and ".join(map(repr, x)) for x in alike.values() if len(x) > 1]:
+        warnings.warn(
+            f"Labels that differ in spaces, case or width alone are learned as different ones: "
+            f"{'; '.join(groups)}. Write them alike where they are one.",
+            SgmftWarning,
+            stacklevel=4,  # as below
+        )
 
 
 def warn_about_singleton_labels(labels: Iterable[str]) -> None:

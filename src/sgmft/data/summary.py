@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sgmft.data.posts import Post
-
-_DETAILS = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
+from sgmft.errors import SgmftWarning, kind_of
 
 
 @dataclass(frozen=True)
@@ -18,30 +17,70 @@ class JobSummary:
 
     Attributes:
         posts: number of posts read.
-        errors: number of posts that could not be used, by reason.
+        errors: number of posts that could not be used, by the kind of reason.
         abstained: number of usable posts that got no label, by reason.
+        warnings: number of usable posts of which something was left out or is doubtful, by the
+            kind of reason; a post may have several.
+        examples: for each kind of error and warning the place of the first post, and its reason.
     """
 
     posts: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     abstained: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, posts: Iterable[Post], abstained: Iterable[str] = ()) -> JobSummary:
+        """Return that of some posts, and of the reasons why some of them have no label."""
+        posts = list(posts)
+        warned: Counter[str] = Counter()
+        examples: dict[str, str] = {}
+        for post in posts:
+            for reason in post.warnings if post.error is None else (post.error,):
+                kind = kind_of(reason)
+                where = [post.place] if kind == reason else [post.place, reason]
+                examples.setdefault(kind, ": ".join(filter(None, where)))
+            if post.error is None:
+                warned.update({kind_of(reason) for reason in post.warnings})
+        counts = dict(Counter(abstained)), dict(warned.most_common())
+        return cls(len(posts), count_errors(posts), *counts, examples)
+
+    @property
+    def used(self) -> int:
+        """Number of posts that could be used."""
+        return self.posts - sum(self.errors.values())
 
     def __add__(self, other: JobSummary) -> JobSummary:
         return JobSummary(
             self.posts + other.posts,
             dict(Counter(self.errors) + Counter(other.errors)),
             dict(Counter(self.abstained) + Counter(other.abstained)),
+            dict(Counter(self.warnings) + Counter(other.warnings)),
+            other.examples | self.examples,
         )
 
 
 def count_errors(posts: Iterable[Post]) -> dict[str, int]:
     """Count the posts that carry each kind of error, the most frequent first.
 
-    File names, quoted words and numbers are left out of the kinds, so that equal mistakes count
-    together: "a.jpg is empty" and "b.jpg is empty" are both "… is empty".
+    Equal mistakes count together: "a.jpg is empty" and "b.jpg is empty" are both "… is empty".
     """
-    kinds = Counter(_DETAILS.sub("…", post.error) for post in posts if post.error is not None)
+    kinds = Counter(kind_of(post.error) for post in posts if post.error is not None)
     return dict(kinds.most_common())
+
+
+def warn_about_parts(posts: Iterable[Post]) -> None:
+    """Warn of posts that are used without something that cannot be read, with counts."""
+    found = JobSummary.of(post for post in posts if post.warnings)
+    if found.posts:
+        first = next(iter(found.warnings))
+        warnings.warn(
+            f"{found.posts} posts have a warning: {describe_errors(found.warnings)}. "
+            f"The first: {found.examples[first]}.",
+            SgmftWarning,
+            stacklevel=3,
+        )
 
 
 def describe_errors(errors: Mapping[str, int]) -> str:

@@ -24,7 +24,7 @@ from sgmft.data.preprocessing.media import (
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
-from sgmft.errors import Message, SgmftWarning
+from sgmft.errors import Message, SgmftWarning, join_messages
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.post_features import PostFeatures
 
@@ -43,7 +43,8 @@ class Chunk:
     """Consecutive posts and their features.
 
     Attributes:
-        posts: all posts of the chunk, `error` set on those that could not be encoded.
+        posts: all posts of the chunk, `error` set on those that could not be encoded, and a
+            warning for each image that was left out.
         good: positions in `posts` of those that could.
         keys: content key of each good post.
         rows: features of each good post; none where only the store was to have them.
@@ -68,11 +69,13 @@ class EncodedPosts(NamedTuple):
 class PreparedPost(NamedTuple):
     """A post as an encoder takes it."""
 
-    key: str  # content digest of the text as written, its files' bytes, and frames taken of them
+    key: str  # content digest of the text as written, the bytes of its files that can be used,
+    #           and the frames taken of them
     text: str  # cleaned
     images: list[Pixels]  # decoded; left out where a store has them
     files: Sequence[int] = ()  # which of the post's files each image is of
     decoded: bool = True  # whether the images are there
+    warnings: tuple[str, ...] = ()  # why files are left out
 
 
 def encode_posts(
@@ -93,8 +96,9 @@ def encode_posts(
     the same batches, and so the same values to the last bit, as one that was not. Posts of a shard
     that turns out to be damaged are encoded anew.
 
-    A post that already carries an error, or whose image cannot be read, or that has neither words
-    nor an image, comes back with its reason and without features.
+    A post that already carries an error, or of which neither words nor an image can be read, comes
+    back with its reason and without features. An image that cannot be read is left out, with a
+    warning in the post; the features are then those of the same post without it.
 
     Args:
         tokens: whether word and region features are wanted beside the pooled ones.
@@ -187,6 +191,9 @@ def _encode_chunk(
         if isinstance(content, str):
             posts[i] = replace(posts[i], error=content)
             continue
+        if content.warnings:
+            told = dict.fromkeys((*posts[i].warnings, *content.warnings))
+            posts[i] = replace(posts[i], warnings=tuple(told))
         good[i] = content.key
         if content.key not in found:
             new.setdefault(content.key, content)
@@ -203,53 +210,69 @@ def prepare_post(
 ) -> PreparedPost | str:
     """Read and decode a post for an encoder, or return why it cannot be; several threads may.
 
-    Images of a post that one of `stores` has are read, not decoded.
+    A file that cannot be read or decoded is left out, as if the post did not have it; there is no
+    reason against a post of which something is left. Images of a post that one of `stores` has are
+    read, not decoded.
     """
     if post.error is not None:
         return post.error
-    if len(post.images) > MAX_IMAGES:
-        return Message(
+    text = clean_text(post.text, get_cleaning(info.cleaning))
+    files, bad = _read(post.images)
+    while text or files:
+        most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
+        key = _content_key(post.text, files.values(), most)
+        known = any(key in store for store in stores)
+        images: list[tuple[int, Pixels]] = []
+        worse: dict[int, str] = {}
+        for number, data in () if known else files.items():
+            try:
+                name = media_name(post.images[number])
+                images += ((number, x) for x in decode_media(data, name, info.image_size, most))
+            except ImageError as error:
+                worse[number] = str(error)
+        if not worse:
+            numbers, pixels = [number for number, _ in images], [image for _, image in images]
+            warnings = tuple(bad[number] for number in sorted(bad))
+            return PreparedPost(key, text, pixels, numbers, not known, warnings)
+        bad |= worse
+        files = {number: data for number, data in files.items() if number not in worse}
+    reasons = join_messages([bad[number] for number in sorted(bad)])
+    return reasons or "nothing to go on: no words are left after cleaning and there is no picture"
+
+
+def _content_key(text: str, files: Iterable[bytes], most: int) -> str:
+    digest = hashlib.sha256(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    for data in files:
+        digest.update(hashlib.sha256(data).digest())
+        if is_multi_image(data):
+            digest.update(b"%d frames" % most)  # a still's key is as before there were frames
+    return digest.hexdigest()[:32]
+
+
+def _read(given: Sequence[MediaFile]) -> tuple[dict[int, bytes], dict[int, str]]:
+    """Read files, by their numbers; return those that can be used, and why others cannot."""
+    files: dict[int, bytes] = {}
+    bad: dict[int, str] = {}
+    if len(given) > MAX_IMAGES:
+        bad[MAX_IMAGES] = Message(
             "has {count} pictures; at most {most} of one post are read",
-            count=len(post.images),
+            count=len(given),
             most=MAX_IMAGES,
         )
-    text = clean_text(post.text, get_cleaning(info.cleaning))
-    if not text and not post.images:
-        return "nothing to go on: no words are left after cleaning and there is no picture"
-    most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(post.images)))  # images of one file
-    try:
-        files = _read(post.images)
-        digest = hashlib.sha256(hashlib.sha256(post.text.encode("utf-8", "surrogatepass")).digest())
-        for data in files:
-            digest.update(hashlib.sha256(data).digest())
-            if is_multi_image(data):
-                digest.update(b"%d frames" % most)  # a still's key is as before there were frames
-        key = digest.hexdigest()[:32]
-        if any(key in store for store in stores):
-            return PreparedPost(key, text, [], decoded=False)
-        size = info.image_size
-        decoded = [
-            (number, image)
-            for number, (data, file) in enumerate(zip(files, post.images, strict=True))
-            for image in decode_media(data, media_name(file), size, most)
-        ]
-    except ImageError as error:
-        return str(error)
-    return PreparedPost(key, text, [x for _, x in decoded], [number for number, _ in decoded])
-
-
-def _read(given: Sequence[MediaFile]) -> list[bytes]:
-    files: list[bytes] = []
-    for file in given:
-        files.append(read_media(file))
-        if sum(map(len, files)) > MAX_POST_BYTES:
-            raise ImageError(
-                Message(
-                    "has files of more than {most} MiB together; give fewer or smaller copies",
-                    most=MAX_POST_BYTES >> 20,
-                )
+    for number, file in enumerate(given[:MAX_IMAGES]):
+        try:
+            data = read_media(file)
+        except ImageError as error:
+            bad[number] = str(error)
+            continue
+        if sum(map(len, files.values())) + len(data) > MAX_POST_BYTES:
+            bad[number] = Message(
+                "has files of more than {most} MiB together; give fewer or smaller copies",
+                most=MAX_POST_BYTES >> 20,
             )
-    return files
+            continue
+        files[number] = data
+    return files, bad
 
 
 def encode_prepared(

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgmft.data.posts import raise_first_error
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, count_errors
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import EncoderHandle
@@ -44,7 +44,7 @@ class EncodeTask(PieceTask):
             for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
                 if self.sources[piece.id[0]].strict:
                     raise_first_error(chunk.posts)
-                yield JobSummary(len(chunk.posts), count_errors(chunk.posts))
+                yield JobSummary.of(chunk.posts)
 
         return work
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.posts import Post, raise_first_error, require_label
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, count_errors, describe_errors
+from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
-from sgmft.errors import SgmftError
+from sgmft.errors import Message, SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
 from sgmft.jobs.predict import prediction_columns
@@ -46,7 +46,7 @@ def evaluate_table(
         predictions.append(prediction)
         if on_predicted:
             on_predicted(len(predictions))
-    summary = JobSummary(len(posts), count_errors(p.post for p in predictions))
+    summary = JobSummary.of(p.post for p in predictions)
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
         raise SgmftError(
@@ -72,7 +72,7 @@ def evaluate_table(
         examples=choose_examples(good, locator.labels),
     )
     columns = ["id", "place", "true_label", "label", "probability"]
-    columns += [*(f"p_{label}" for label in locator.labels), "error"]
+    columns += ["error", "warning", *(f"p_{label}" for label in locator.labels)]
     with open_writer(Path(output) / "predictions.parquet", columns) as writer:
         writer.write(
             [
@@ -119,10 +119,8 @@ def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) ->
 
 def _comparable(post: Post, known: set[str]) -> Post:
     """Return the post, with an error where its label cannot be compared with a prediction."""
-    if post.error is not None:
-        return post
-    if post.label is None:
-        return replace(post, error="has no label to compare with")
-    if post.label not in known:
-        return replace(post, error=f"the model never learned the label {post.label!r}")
+    post = require_label(post, "has no label to compare with")
+    if post.error is None and post.label not in known:
+        error = Message("the model never learned the label {label!r}", label=post.label)
+        return replace(post, error=error)
     return post

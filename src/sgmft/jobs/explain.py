@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from sgmft.data.posts import Post
+from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, count_errors
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.attribution import UnexplainableError, check_label
 from sgmft.evaluation.explain.explanation import Explanation
@@ -45,10 +45,13 @@ def explain_table(
     source.refuse_overwriting(path)
     check_label(label, locator.labels)
     found: list[Explanation | Post] = []
-    posts = _chosen(source, row, most + 1)
-    for post in posts[:most]:
+    chosen = _chosen(source, row, most + 1)
+    for post in chosen[:most]:
         try:
-            found.append(locator.explain(post, label=label))
+            explanation = locator.explain(post, label=label)
+            if source.strict:
+                raise_first_error([explanation.post])
+            found.append(explanation)
         except UnexplainableError as error:
             if source.strict:
                 raise
@@ -73,9 +76,10 @@ def explain_table(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode(errors="replace"))
     sentences = [summarize_explanation(each) for each in explanations]
-    if len(posts) > most:
+    if len(chosen) > most:
         sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")
-    return JobSummary(len(found), count_errors(refused)), sentences
+    posts = [each.post if isinstance(each, Explanation) else each for each in found]
+    return JobSummary.of(posts), sentences
 
 
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:

@@ -1,6 +1,5 @@
 """Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -9,10 +8,10 @@ from typing import Any, Self
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, count_errors
+from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import table_file
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, join_messages
 from sgmft.jobs.cluster.pieces import (
     ROWS,
     Engine,
@@ -69,10 +68,11 @@ def predict_table(
     """Write tables again with a label for each row, in order and in constant memory.
 
     The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
-    label, and `error`, the reason of a row that cannot be used. With `abstain` there are also
-    `abstained`, the reason of a row that could be used and has no label, and what the rules look
-    at: `set`, the prediction set, and `typicality`. An input column of one of these names is kept
-    as `input_<name>`, or `input_input_<name>` where that is taken.
+    label, `error`, the reason of a row that cannot be used, and `warning`, what was left out of one
+    that can. With `abstain` there are also `abstained`, the reason of a row that could be used and
+    has no label, and what the rules look at: `set`, the prediction set, and `typicality`. An input
+    column of one of these names is kept as `input_<name>`, or `input_input_<name>` where that is
+    taken.
 
     An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
     them. A job that was stopped continues there: shards that are there are kept.
@@ -134,9 +134,8 @@ def _predict(
     while part := list(islice(predictions, rows)):
         if strict:
             raise_first_error([prediction.post for prediction in part])
-        errors = count_errors(prediction.post for prediction in part)
-        abstained = Counter(p.abstained for p in part if p.abstained is not None)
-        yield [columns.row(p) for p in part], JobSummary(len(part), errors, dict(abstained))
+        abstained = (p.abstained for p in part if p.abstained is not None)
+        yield [columns.row(p) for p in part], JobSummary.of((p.post for p in part), abstained)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +190,7 @@ def _predict_shards(
         **({} if source.format is None else {"format": source.format}),
         "rules": asdict(rules),
         "rows": rows,
+        "version": 2,  # of the columns that are added
     }
     shards = Shards(output, job, columns.types(types))
     shards.begin()
@@ -221,11 +221,11 @@ class OutputColumns:
     @classmethod
     def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
         """Return those for an input with these columns, each named once or more often."""
-        added = ["label", "probability", *(f"p_{label}" for label in labels)]
+        added = ["label", "probability"]
         added += ["set"] if rules.coverage is not None else []
         added += ["typicality"] if rules.reject is not None else []
         added += ["abstained"] if rules != Abstention() else []
-        added.append("error")
+        added += ["error", "warning", *(f"p_{label}" for label in labels)]
         return cls(renamed_columns(list(dict.fromkeys(columns)), added), added, list(labels))
 
     @property
@@ -245,7 +245,7 @@ class OutputColumns:
         """Return the Arrow type of every column; `given` are the input's."""
         import pyarrow as pa
 
-        texts = ("label", "abstained", "error")
+        texts = ("label", "abstained", "error", "warning")
         added = {name: pa.string() if name in texts else pa.float64() for name in self.added}
         if "set" in added:
             added["set"] = pa.list_(pa.string())
@@ -271,6 +271,7 @@ def prediction_columns(prediction: Prediction, labels: Sequence[str]) -> dict[st
         "label": prediction.label,
         "probability": prediction.probability,
         "error": prediction.error,
+        "warning": join_messages(prediction.post.warnings) or None,
         **{f"p_{label}": value for label, value in values.items()},
     }
 

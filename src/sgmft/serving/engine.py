@@ -129,7 +129,7 @@ class InferenceEngine:
         request = QueuedRequest(WorkItem(posts, rules or self.rules))
         found: list[Prediction] = await self._result(request)
         return [
-            x._replace(post=replace(post, error=x.error))
+            x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
             for x, post in zip(found, posts, strict=True)
         ]
 
@@ -139,6 +139,7 @@ class InferenceEngine:
         """Predict a post and explain it. Raises Problem."""
         item = WorkItem([post], rules or self.rules)
         prediction, explanation = await self._result(QueuedRequest(item, True, label))
+        post = replace(post, warnings=prediction.post.warnings)
         return prediction._replace(post=post), replace(explanation, post=post)
 
     async def _result(self, request: QueuedRequest) -> Any:

@@ -19,6 +19,7 @@ class PredictionResponse(BaseModel):
     typicality: float | None = Field(description="where the request rejects")
     abstained: str | None = Field(description="why a post that can be read has no label")
     error: str | None = Field(description="why a post cannot be used")
+    warnings: list[str] = Field(description="what was left out of a post that can, and why")
 
     @classmethod
     def of(cls, prediction: Prediction, labels: tuple[str, ...]) -> Self:
@@ -30,6 +31,7 @@ class PredictionResponse(BaseModel):
             probability=prediction.probability,
             probabilities=None if probs is None else dict(zip(labels, probs.tolist(), strict=True)),
             error=prediction.error,
+            warnings=list(prediction.post.warnings),
             **abstention_columns(prediction),
         )
 

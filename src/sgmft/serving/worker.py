@@ -73,7 +73,7 @@ def predict_items(items: Sequence[WorkItem]) -> list[list[Prediction] | str]:
     """Predict several requests together: predictions without their posts, or why there are none."""
     assert _predictor is not None
     found = list(_predictor.predictions(post for item in items for post in item.posts))
-    bare = iter([x._replace(post=Post(error=x.post.error)) for x in found])
+    bare = iter([x._replace(post=Post(error=x.error, warnings=x.post.warnings)) for x in found])
     results: list[list[Prediction] | str] = []
     for item in items:
         own = list(islice(bare, len(item.posts)))
@@ -96,5 +96,5 @@ def explain_item(item: WorkItem, label: str | None) -> tuple[Prediction, Explana
         explanation = _predictor.explain(post, label=label)
     except SgmftError as error:  # subclasses need not survive the pipe between processes
         raise SgmftError(str(error)) from None
-    bare = replace(post, images=())
+    bare = replace(prediction.post, images=())
     return prediction._replace(post=bare), replace(explanation, post=bare)

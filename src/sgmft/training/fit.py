@@ -10,9 +10,14 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from sgmft.data.posts import Post, raise_first_error, warn_about_singleton_labels
+from sgmft.data.posts import (
+    Post,
+    raise_first_error,
+    warn_about_similar_labels,
+    warn_about_singleton_labels,
+)
 from sgmft.data.splits import fingerprint
-from sgmft.data.summary import count_errors, describe_errors
+from sgmft.data.summary import count_errors, describe_errors, warn_about_parts
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo
@@ -224,7 +229,7 @@ def training_set(
     """Encode the labelled posts; warn of a label that only one of them has.
 
     Args:
-        strict: refuse all posts when one has an error or cannot be encoded.
+        strict: refuse all posts when one has an error or a warning, or cannot be encoded.
 
     Raises:
         SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
@@ -232,7 +237,7 @@ def training_set(
     unlabelled = sum(post.error is None and post.label is None for post in posts)
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])
     if strict:
-        raise_first_error(encoded.refused)
+        raise_first_error([*encoded.refused, *encoded.posts])
     skipped = count_errors(encoded.refused)
     if unlabelled:
         skipped["no label"] = unlabelled
@@ -245,4 +250,6 @@ def training_set(
             f"{len(labels)}" + (f", and were left out: {reasons}." if reasons else ".")
         )
     warn_about_singleton_labels(names)
+    warn_about_similar_labels(labels)
+    warn_about_parts(encoded.posts)
     return TrainingSet(encoded, names, labels, skipped)

@@ -59,7 +59,10 @@ def test_where_keeps_rows_before_anything_else(tmp_path):
 
 def test_duplicate_ids(tmp_path):
     posts = read_posts(table(tmp_path, "id,text\n7,a\n8,b\n7,c\n,d\n,e\n"))
-    assert [post.error for post in posts if post.error] == ["the id '7' is already that of row 2"]
+    assert not any(post.error for post in posts)
+    assert [post.warnings for post in posts if post.warnings] == [
+        ("the id '7' is already that of row 2",)
+    ]
     assert posts[2].id == "7" and posts[2].text == "c"
 
 
@@ -74,7 +77,7 @@ def test_values_that_are_no_single_value(tmp_path):
     lines = ['{"text": ["a"]}', '{"text": "a", "label": ["x", "y"]}', '{"text":"a","label":["x"]}']
     posts = read_posts(table(tmp_path, "\n".join(lines), "p.jsonl"))
     assert posts[0].error == "text: a list where one value is needed"
-    assert "several labels (x, y)" in posts[1].error
+    assert posts[1].error is None and "several labels (x, y)" in posts[1].warnings[0]
     assert posts[2].label == "x"
 
 
@@ -108,7 +111,7 @@ def test_backslash_that_is_part_of_a_name_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "cell", ["../x.jpg", "/etc/passwd", "link/x.jpg", "..\\x.jpg", "link/..", "l.jpg"]
 )
-def test_pictures_outside_are_refused(tmp_path, cell):
+def test_pictures_outside_are_left_out(tmp_path, cell):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
@@ -116,7 +119,7 @@ def test_pictures_outside_are_refused(tmp_path, cell):
     path = table(folder, f"text,image\na,good.jpg|{cell}\n")
     (post,) = read_posts(path)
     assert post.images == (folder / "good.jpg",) and post.text == "a"
-    assert "allow it with --allow-outside" in post.error
+    assert post.error is None and "allow it with --allow-outside" in post.warnings[0]
     (allowed,) = read_posts(path, allow_outside=True)
     assert allowed.error is None and len(allowed.images) == 2
 
@@ -133,15 +136,16 @@ def test_links_that_stay_inside_are_accepted(tmp_path):
 
 @pytest.mark.parametrize("cell", ["http://x.cn/a.jpg", "HTTPS://x.cn/a.jpg", "data:image/png;b,x"])
 def test_pictures_on_the_web(tmp_path, cell):
-    (post,) = read_posts(table(tmp_path, f"image\n{cell}\n"), allow_outside=True)
+    (post,) = read_posts(table(tmp_path, f'image\n"{cell}"\n'), allow_outside=True)
     assert "pictures on the web are not fetched" in post.error
 
 
 @pytest.mark.parametrize("image", ["a\0b.jpg", "\ud800.jpg", 7, [["a"]], {"x": 1}])
-def test_what_is_no_path_is_a_bad_row(tmp_path, image):
-    path = table(tmp_path, json.dumps({"text": "a", "image": image}), "p.jsonl")
-    (post,) = read_posts(path)
-    assert post.error is not None and post.text == "a" and post.images == ()
+def test_what_is_no_path_is_left_out(tmp_path, image):
+    lines = [json.dumps({"text": text, "image": image}) for text in ("a", "")]
+    used, bad = read_posts(table(tmp_path, "\n".join(lines), "p.jsonl"))
+    assert used.error is None and used.text == "a" and used.images == bad.images == ()
+    assert used.warnings == (bad.error,) and bad.warnings == ()
 
 
 def test_image_folder(tmp_path):
@@ -176,8 +180,8 @@ def test_a_folder_of_tables_is_read_as_one_in_the_order_of_their_names(tmp_path)
     posts = read_posts(tmp_path)
     assert [post.text for post in posts] == ["一", "二", "三"]
     assert [post.place for post in posts] == ["a.csv, row 2", "a.csv, row 3", "b.jsonl, row 1"]
-    assert posts[0].error is posts[2].error is None, "ids are unique within a file"
-    assert "outside the table's folder" in posts[1].error
+    assert posts[0].warnings == posts[2].warnings == (), "ids are unique within a file"
+    assert "outside the table's folder" in posts[1].warnings[0]
 
 
 def test_a_part_without_the_columns_is_named(tmp_path):
@@ -221,8 +225,9 @@ def test_rows_do_not_repeat_the_bytes_of_their_pictures(tmp_path):
     ]
 
 
-def test_a_damaged_picture_inside_a_table_is_a_bad_row(tmp_path):
-    table = pa.table({"text": ["家"], "image": [b"no picture"]})
+def test_a_damaged_picture_inside_a_table_is_left_out(tmp_path):
+    table = pa.table({"text": ["家", ""], "image": [b"no picture"] * 2})
     pq.write_table(table, tmp_path / "t.parquet")
     found = encode_all(read_posts(tmp_path / "t.parquet"), TinyEncoder())
+    assert found.posts[0].warnings == (found.refused[0].error,)
     assert "picture" in str(found.refused[0].error)

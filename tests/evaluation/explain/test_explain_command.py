@@ -25,8 +25,8 @@ def table(pictures, tmp_path):
     shutil.copy(pictures / "red.png", tmp_path / "a.png")
     rows = [
         {"id": "one", "text": "the boss again", "image": "a.png"},
-        {"id": "two", "text": "exam", "image": "gone.png"},
-        {"id": "three", "text": "sofa and bed"},
+        {"id": "two", "text": "", "image": "gone.png"},
+        {"id": "three", "text": "sofa and bed", "image": "away.png"},
     ]
     path = tmp_path / "posts.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
@@ -43,6 +43,7 @@ def test_a_file_of_one_post_and_a_table_with_a_bad_row(explain, tmp_path, table)
     assert code == 0 and "1 of 3 rows could not be used" in errors
     page = (tmp_path / "why.html").read_text("utf-8")
     assert page.count('<section class="post">') == 2 and "there is no file gone.png" in page
+    assert "Left out or doubtful: there is no file away.png." in page
 
 
 def test_numbers_of_the_rows_that_were_asked_for(explain, tmp_path, table):

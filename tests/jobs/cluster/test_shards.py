@@ -34,7 +34,7 @@ def parts(tmp_path):
     rows = [{"text": words[i % 3], "n": i} for i in range(37)]
     rows[4]["n"] = 4.5
     rows[20] = {"text": "", "label": "School", "tags": ["a"]}
-    rows[36] = {"text": "bed", "image": "missing.png", "n": 2}
+    rows[36] = {"text": "", "image": "missing.png", "n": 2}
     (tmp_path / "parts").mkdir()
     for name, some in (("a", rows[:12]), ("b", rows[12:34]), ("c", rows[34:])):
         lines = "".join(json.dumps(row) + "\n" for row in some)

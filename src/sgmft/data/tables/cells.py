@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from sgmft.errors import Message
+
 MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but not written again
 
 
@@ -78,7 +80,9 @@ def to_label(value: Any) -> str:
         return to_text(value)
     labels = [label for label in map(to_text, value) if label]
     if len(labels) > 1:
-        raise ValueError(f"several labels ({', '.join(labels)}) where one is needed")
+        raise ValueError(
+            Message("several labels ({labels}) where one is needed", labels=", ".join(labels))
+        )
     return labels[0] if labels else ""
 
 

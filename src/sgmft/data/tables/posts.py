@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sqlite3
 import warnings
 from collections import Counter
@@ -12,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.posts import Attachment, MediaFile, Post
+from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
 from sgmft.data.tables.base import RawRow, RawTable, Tally
 from sgmft.data.tables.cells import is_missing, to_label, to_text
 from sgmft.data.tables.collectors import ADDRESSES, OWN
@@ -84,6 +85,9 @@ def iter_posts(
 ) -> Iterator[Post]:
     """Read posts one at a time, in constant memory.
 
+    Rows that repeat the header are left out, with a warning that counts them. Two tables of a
+    folder that hold the same posts are pointed out by a warning, too.
+
     Args:
         table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
             records, or one record), a folder with ``metadata.csv|jsonl|parquet``, a folder of
@@ -100,39 +104,32 @@ def iter_posts(
 
     Yields:
         One post per row, in order. A row that cannot be used has `error` set, and whatever could
-        be read of it; so has one whose id an earlier row of the same file has. Whether the pictures
-        can be opened is not checked here. Pictures stored in the table come as `Attachment`s,
-        and `Post.row` has their names in their place.
+        be read of it; another has `warnings` of pictures and cells that are left out, and of an id
+        that came before. Whether the pictures can be opened is not checked here. Pictures stored in
+        the table come as `Attachment`s, and `Post.row` has their names in their place.
 
     Raises:
         SgmftError: when the table cannot be read, has no text and no image column, or lacks a
-            column that was named; with `strict`, for the first bad row.
+            column that was named; with `strict`, for the first bad row or warning.
 
     Warns:
         SgmftNotice: which tool's output was read, and in which columns.
     """
     base = table if os.path.isdir(table) else None  # noqa: PTH112  False for what cannot be one
+    seen = SeenPosts()
     tallies: dict[str, list[Tally]] = {}
     parts = list_tables(table, format)
-    seen, twice = SeenIds() if parts[1:] else None, Counter[tuple[int, int]]()
-    for number, part in enumerate(parts):
+    for part in parts:
         raw = open_table(part, format, base)
-        for post in _posts_of(raw, columns, dict(where or {}), allow_outside):
-            if strict and post.error is not None:
-                raise SgmftError(f"{post.place}: {post.error}.")
-            if seen and post.id is not None:
-                first = seen.first(f"{post.id}\0{post.text}", number)
-                twice[first, number] += first != number
+        for post in _posts_of(raw, columns, dict(where or {}), allow_outside, seen):
+            if strict:
+                raise_first_error([post])
             yield post
         if raw.tally is not None:
             tallies.setdefault(raw.tally.tool, []).append(raw.tally)
-    for (first, number), count in (+twice).items():
+    for (first, number), count in seen.twice.items():
         names = f"{Path(parts[number]).name} are in {Path(parts[first]).name} as well"
-        warnings.warn(
-            f"{table}: {count:,} posts of {names}, so that they are read twice.",
-            SgmftWarning,
-            stacklevel=2,
-        )
+        _warn(f"{table}: {count:,} posts of {names}, so that they are read twice.")
     for tool, some in tallies.items():
         posts, found, missing = (
             sum(getattr(x, name) for x in some) for name in ("posts", "found", "missing")
@@ -142,15 +139,56 @@ def iter_posts(
 
 
 def _posts_of(
-    raw: RawTable, columns: Columns, where: Mapping[str, str], allow_outside: bool
+    raw: RawTable,
+    columns: Columns,
+    where: Mapping[str, str],
+    allow_outside: bool,
+    seen: "SeenPosts",
 ) -> Iterator[Post]:
     finder = _ColumnFinder(raw, columns)
     rows = _check_columns(raw, finder, columns, where)
     resolve = PathResolver(raw, allow_outside)
-    seen = SeenIds()
+    seen.begin(raw.name)
+    headers: list[int] = []
     for row in rows:
-        if _matches(row, where):
+        if _is_header(row, raw.name):
+            headers.append(row.number)
+        elif _matches(row, where):
             yield _to_post(row, raw.name, finder, resolve, seen)
+    if headers:
+        _warn(
+            f"{raw.name}: rows that repeat the header are left out: {len(headers)}, the first of "
+            f"them row {headers[0]}."
+        )
+    seen.end()
+
+
+@lru_cache(256)
+def _bare(names: tuple[str, ...]) -> list[str]:
+    return [name.strip("\ufeff ") for name in names]
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(make_printable(sentence), SgmftWarning, stacklevel=2)
+
+
+def _is_header(row: RawRow, table: str) -> bool:
+    """Return whether a row is the header again, as where tables were joined.
+
+    Raises:
+        SgmftError: it is, in another order, in which the rows after it may be.
+    """
+    names = _bare(tuple(row.values))
+    first = next(iter(row.values.values()), None)
+    if not isinstance(first, str) or first.strip("\ufeff ") not in names:
+        return False
+    cells = [str(x).strip("\ufeff ") for x in row.values.values()]
+    if cells != names and sorted(cells) == sorted(names):
+        raise SgmftError(
+            f"{make_printable(table)}, row {row.number}, is a header in another order than the "
+            "first: put the rows after it into a table of their own."
+        )
+    return cells == names
 
 
 def iter_image_cells(
@@ -205,8 +243,8 @@ class _ColumnFinder:
         return find_role(columns, role)
 
 
-class SeenIds:
-    """The row in which each id came first.
+class SeenPosts:
+    """The row in which each id came first, and what each table holds.
 
     In a private database that SQLite keeps in memory while it is small and on disk beyond that
     (a file name of "" asks for one; sqlite.org/inmemorydb.html).
@@ -216,55 +254,98 @@ class SeenIds:
         # A generator may be taken up by another thread than began it, though never by two at once.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+        self._rows.execute(
+            "CREATE TABLE seen (id BLOB PRIMARY KEY, part INTEGER, row INTEGER, content INTEGER) "
+            "WITHOUT ROWID"
+        )
         self._rows.execute("BEGIN")
+        self._names: list[str] = []
+        self._sum = self._count = 0  # of the table that is read
+        self._tables: dict[tuple[int, int], int] = {}  # those that were read, by sum and count
+        self.twice = Counter[tuple[int, int]]()  # posts that two tables have, by their numbers
 
-    def first(self, key: str, row: int) -> int:
-        """Return the row that had this id first: `row`, if none had it before."""
-        coded = key.encode("utf-8", "surrogatepass")
-        new = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (coded, row))
-        if new.rowcount:
-            return row
-        found = self._rows.execute("SELECT row FROM seen WHERE id = ?", (coded,)).fetchone()
-        return int(found[0])
+    def begin(self, table: str) -> None:
+        """Go on with a table."""
+        self._names.append(table)
+        self._sum = self._count = 0
+
+    def end(self) -> None:
+        """End a table; one that holds the same posts as another may do so without ids."""
+        part = len(self._names) - 1
+        other = self._tables.setdefault((self._sum, self._count), part)
+        if other != part and self._count:
+            self.twice[other, part] = self._count
+
+    def warn(self, key: str, row: int, content: int) -> Message | None:
+        """Return what is to be said of an id and the hash of its post, if they were there before.
+
+        Another post of another table may have the same id.
+        """
+        self._sum, self._count = (self._sum + content) % 2**64, self._count + 1
+        if not key:
+            return None
+        part = len(self._names) - 1
+        new = (key.encode("utf-8", "surrogatepass"), part, row, content)
+        if self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", new).rowcount:
+            return None
+        found = self._rows.execute("SELECT part, row, content FROM seen WHERE id = ?", new[:1])
+        before, first, same = found.fetchone()
+        if same == content:
+            if before != part:
+                self.twice[before, part] += 1
+            return Message(SEEN_BEFORE[before != part], row=first, table=self._names[before])
+        if before == part:
+            return Message("the id {id!r} is already that of row {row}", id=key, row=first)
+        self._rows.execute("REPLACE INTO seen VALUES (?, ?, ?, ?)", new)
+        return None
 
 
 def _to_post(
-    row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: SeenIds
+    row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: SeenPosts
 ) -> Post:
-    errors = [] if row.error is None else [row.error]
+    lost: list[str] = []  # of what a label could come from
+    doubts: list[str] = []
     texts = dict.fromkeys(("text", "id", "label", "user", "time"), "")
     for role in texts:
         try:
             cell = finder.cell(row.values, role)
             texts[role] = to_label(cell) if role == "label" else to_text(cell)
         except ValueError as error:
-            errors.append(f"{role}: {error}")
+            reason = Message(role + ": {reason}", reason=str(error))
+            (lost if role == "text" else doubts).append(reason)
     holders = finder.names(row.values, "image")
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
     try:
         pictures = parse_image_cell(finder.cell(row.values, "image"))
     except ValueError as error:
-        errors.append(str(error))
+        lost.append(str(error))
     for picture in pictures:
         try:
             images.append(picture if isinstance(picture, Attachment) else resolve(picture))
         except ValueError as error:
-            errors.append(str(error))
-    key = texts["id"]
-    if key and (first := seen.first(key, row.number)) != row.number:
-        errors.append(Message("the id {id!r} is already that of row {row}", id=key, row=first))
-    if not errors and not images and not texts["text"].strip():
-        errors.append("nothing to go on: no text and no picture")
+            lost.append(str(error))
+    key, text, label = texts["id"], texts["text"], texts["label"].strip() or None
+    again = seen.warn(key, row.number, hash((key, text, label, *images)))
+    if again is not None:
+        doubts.append(again)
+    if _is_rounded(key, again is not None):
+        doubts.append(
+            Message("the id {id!r} was rounded; a spreadsheet keeps those imported as text", id=key)
+        )
+    error = row.error
+    if error is None and not images and not text.strip():
+        error = join_messages(lost) or "nothing to go on: no text and no picture"
+        lost = []
     return Post(
-        text=texts["text"],
+        text=text,
         images=images,
         id=key or None,
-        label=texts["label"] if texts["label"].strip() else None,
+        label=label,
         user=texts["user"] if texts["user"].strip() else None,
         time=texts["time"] if texts["time"].strip() else None,
-        error=make_printable(join_messages(errors)) or None,
+        error=error and make_printable(error),
+        warnings=tuple(map(make_printable, lost + doubts)),
         place=f"{table}, row {row.number}",
         row=row.values | {name: strip_bytes(row.values[name]) for name in holders},
     )
@@ -272,6 +353,14 @@ def _to_post(
 
 def _notice(message: str) -> None:
     warnings.warn(make_printable(message), SgmftNotice, stacklevel=2)
+
+
+def _is_rounded(key: str, again: bool) -> bool:
+    """Return whether an id looks like one that Excel, which keeps 15 digits, has rounded."""
+    if re.fullmatch(r"\d(\.\d+)?[Ee]\+\d+", key):
+        return True
+    digits = key.isdecimal() and len(key) >= (16 if again else 18)  # of 16, one in ten ends in 0
+    return digits and not key[15:].strip("0")
 
 
 def _matches(row: RawRow, where: Mapping[str, str]) -> bool:

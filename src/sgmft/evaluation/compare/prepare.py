@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.posts import Post, raise_first_error, require_label
 from sgmft.data.splits import split_posts
 from sgmft.data.summary import count_errors
 from sgmft.errors import SgmftError
@@ -126,11 +126,7 @@ def prepare_comparison(
     Raises:
         SgmftError: fewer than two labels, no test posts, or a column of `by` that is not there.
     """
-    unlabelled = "has no label to learn from"
-    posts = [
-        replace(post, error=unlabelled) if post.error is None and post.label is None else post
-        for post in posts
-    ]
+    posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
     _split(readable, split)  # a mistake in the split is reported now, not after an hour of encoding
     for column in by:

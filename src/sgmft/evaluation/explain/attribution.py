@@ -60,6 +60,7 @@ class MaskedPredictor:
         text: cleaned, as the encoder reads it; "" when there is none.
         images: decoded, as the encoder sees them.
         files: which of the post's files each image is of.
+        warnings: why some of its files are left out.
         whole: the post's features.
     """
 
@@ -70,7 +71,7 @@ class MaskedPredictor:
         self.model = model
         self.text = content.text
         self.images = content.images
-        self.files = content.files
+        self.files, self.warnings = content.files, content.warnings
         self.whole = self._encode([content])[0]
 
     def replace_text(self, texts: Sequence[str]) -> list[PostFeatures]:

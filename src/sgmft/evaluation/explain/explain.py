@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
@@ -39,6 +40,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     labels = list(model.labels)
     check_label(label, labels)
     predictor = MaskedPredictor(post, model)
+    post = replace(post, warnings=(*post.warnings, *predictor.warnings))
     probs = predictor.predict_proba([predictor.whole])[0]
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label

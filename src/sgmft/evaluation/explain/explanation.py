@@ -103,6 +103,7 @@ class Explanation:
             "place": self.post.place,
             "text": self.post.text,
             "images": [str(file) for file in self.post.images],
+            "warnings": list(self.post.warnings),
         }
         found["probabilities"] = dict(self.probabilities)
         for picture in found["pictures"]:

@@ -134,6 +134,7 @@ def explanation_view(found: Explanation) -> dict[str, Any]:
         "summary": summarize_explanation(found),
         "label": found.label,
         "truth": found.post.label,
+        "warnings": found.post.warnings,
         "text": _text_pieces(found),
         "pictures": [_heat_map(found, share) for share in found.pictures],
         "probs": [(name, x, format_probability(x)) for name, x in probs[:MOST_CLASSES]],

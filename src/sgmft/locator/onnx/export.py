@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -271,4 +271,5 @@ def _halves(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
 def readable_images(posts: Sequence[Post], info: EncoderInfo) -> Iterator[Pixels]:
     """Yield one image of each post that has one which can be read, up to SEEN."""
     prepared = (prepare_post(post, info) for post in posts if post.images)
-    return islice((post.images[0] for post in prepared if not isinstance(post, str)), SEEN)
+    read = (post.images[:1] for post in prepared if not isinstance(post, str))
+    return islice(chain.from_iterable(read), SEEN)

@@ -166,7 +166,7 @@ class TableJob:
             half = len(posts) // 2
             return self._predict(posts[:half], rules) + self._predict(posts[half:], rules)
         return [
-            x._replace(post=replace(post, error=x.error))
+            x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
             for x, post in zip(found, posts, strict=True)
         ]
 

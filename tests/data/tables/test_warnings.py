@@ -1,0 +1,173 @@
+"""What is doubtful in a table: said, counted, and no reason to refuse a row."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgmft.data.posts import Post, require_label, warn_about_similar_labels
+from sgmft.data.summary import JobSummary
+from sgmft.data.tables import iter_posts, read_posts
+from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
+
+
+def write(path: Path, *rows: object) -> Path:
+    """Write rows as CSV lines or JSON lines, by the suffix."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "rounded"),
+    [
+        ("5.01235E+15", True),
+        ("5e+18", True),
+        ("501234567890123000", True),
+        ("5012345678901230", False),  # one in ten ends so
+        ("501234567890123456", False),
+        ("1000", False),
+        ("1E5", False),
+        ("page 5.0E+15", False),
+    ],
+)
+def test_rounded_ids(tmp_path, key, rounded):
+    (post,) = read_posts(write(tmp_path / "p.csv", "id,text", f"{key},a"))
+    assert post.error is None and post.id == key
+    assert [x.template[:27] for x in post.warnings] == ["the id {id!r} was rounded; "] * rounded
+
+
+def test_ids_that_were_rounded_to_one(tmp_path):
+    rows = ["5012345678901230,a", "5012345678901230,b"]
+    first, second = read_posts(write(tmp_path / "p.csv", "id,text", *rows))
+    assert first.warnings == ()
+    assert [x.kind[:21] for x in second.warnings] == [
+        "the id … is already t",
+        "the id … was rounded;",
+    ]
+
+
+def test_one_post_twice_is_told_from_two_posts_of_one_id(tmp_path):
+    rows = ["1,a,Home", "2,b,Home", "1,a, Home", "1,c,Home"]
+    posts = read_posts(write(tmp_path / "p.csv", "id,text,label", *rows))
+    assert [post.warnings for post in posts[2:]] == [
+        ("is the post of row 2 again",),
+        ("the id '1' is already that of row 2",),
+    ]
+    assert all(post.error is None and post.label == "Home" for post in posts)
+    needed = [require_label(post) for post in posts]
+    assert [post.error for post in needed] == [None, None, "is the post of row 2 again", None]
+    with pytest.raises(SgmftError, match=r"p\.csv, row 4: is the post of row 2 again"):
+        list(iter_posts(tmp_path / "p.csv", strict=True))
+
+
+def test_the_same_posts_in_two_tables_of_a_folder(tmp_path):
+    rows = [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}]
+    write(tmp_path / "a.csv", "id,text", "1,a", "2,b")
+    write(tmp_path / "b.jsonl", *rows)
+    with pytest.warns(SgmftWarning, match=r"2 posts of b\.jsonl are in a\.csv as well"):
+        posts = read_posts(tmp_path)
+    assert [post.warnings for post in posts[2:]] == [
+        ("is the post of row 2 of a.csv again",),
+        ("is the post of row 3 of a.csv again",),
+    ]
+    write(tmp_path / "b.jsonl", {"id": "1", "text": "another"}, {"id": "1", "text": "third"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        *_, other, third = read_posts(tmp_path)
+    assert other.warnings == () and third.warnings == ("the id '1' is already that of row 1",)
+
+
+def test_same_posts_without_ids_in_another_order(tmp_path):
+    write(tmp_path / "a.csv", "text", "a", "b", "b")
+    write(tmp_path / "b.csv", "text", "b", "a", "b")
+    write(tmp_path / "c.csv", "text", "a", "a", "b")
+    with pytest.warns(SgmftWarning) as said:
+        assert not any(post.warnings for post in read_posts(tmp_path))
+    (sentence,) = (str(x.message) for x in said)
+    assert "3 posts of b.csv are in a.csv as well, so that they are read twice" in sentence
+
+
+@pytest.mark.parametrize("again", ["id,text", " id , text ", "\ufeffid,text"])
+def test_headers_in_the_middle_are_left_out(tmp_path, again):
+    path = write(tmp_path / "p.csv", "id,text", "1,a", again, "2,text", again)
+    with pytest.warns(SgmftWarning, match=r"p\.csv: rows that repeat.*: 2, .* row 3\.") as said:
+        posts = read_posts(path)
+    assert [(post.id, post.text) for post in posts] == [("1", "a"), ("2", "text")]
+    assert len(said) == 1
+
+
+def test_a_header_in_another_order_is_refused(tmp_path):
+    path = write(tmp_path / "p.csv", "id,text", "1,a", "text,id", "b,2")
+    with pytest.raises(SgmftError, match=r"p\.csv, row 3, is a header in another order"):
+        read_posts(path)
+
+
+def test_cells_that_a_command_does_not_need(tmp_path):
+    row = {"text": "a", "id": {"$oid": "6"}, "user": {"name": "u"}, "label": ["x", "y"]}
+    (post,) = read_posts(write(tmp_path / "p.jsonl", row))
+    assert (post.error, post.id, post.user, post.label) == (None, None, None, None)
+    assert post.row == row and [x.template for x in post.warnings] == [
+        f"{role}: {{reason}}" for role in ("id", "label", "user")
+    ]
+    assert require_label(post).error == "label: several labels (x, y) where one is needed"
+    unlabelled = Post("a")
+    assert require_label(unlabelled).error is None
+    assert require_label(unlabelled, "no label").error == "no label"
+
+
+def test_a_text_that_is_none_leaves_the_pictures(tmp_path):
+    used, bad = read_posts(
+        write(tmp_path / "p.jsonl", {"text": ["a"], "image": "b.jpg"}, {"text": ["a"]})
+    )
+    assert used.error is None and used.warnings == (bad.error,)
+    assert bad.error == "text: a list where one value is needed"
+
+
+def test_labels_that_look_alike():
+    with pytest.warns(
+        SgmftWarning, match=r"alone .*: 'Home' and 'home'; 'A B' and 'ＡＢ'\."
+    ) as said:
+        warn_about_similar_labels(["Home", "home", "Work", "A B", "ＡＢ", "Home"])
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_about_similar_labels(["Home", "Work", "Home"])
+
+
+# --- kinds of reasons
+
+
+def test_kinds_are_those_of_templates():
+    missing = [Message("there is no file {name}", name=x) for x in ("a b.jpg", "'c'.png", "7")]
+    assert {x.kind for x in missing} == {"there is no file …"}
+    assert join_messages(missing).kind == "there is no file …"
+    number = Message("{name} has {count:,} pixels", name="a.png", count=7)
+    assert join_messages([number, missing[0], number]).kind == "… has … pixels; there is no file …"
+    assert make_printable(Message("no {name}", name="a\nb")).kind == "no …"
+    assert make_printable(Message("no {name}", name="a\nb")) == "no a?b"
+    assert Message("label: {reason}", reason=missing[0]).kind == "label: there is no file …"
+    assert Message("{id!r} is there", id="x").kind == "… is there"
+
+
+reasons = st.sampled_from([Message("no {x}", x=1), Message("no {x}", x=2), "plain", "bad 'a'"])
+posts = st.builds(
+    Post,
+    error=st.none() | reasons,
+    warnings=st.lists(reasons, max_size=3).map(tuple),
+    place=st.sampled_from(["t, row 1", "t, row 2"]),
+)
+
+
+@given(st.lists(posts), st.lists(posts))
+def test_summaries_add_up(one, two):
+    whole = JobSummary.of([*one, *two])
+    parts = JobSummary.of(one) + JobSummary.of(two)
+    assert whole == parts
+    assert whole.used == sum(post.error is None for post in [*one, *two])
+    for count in whole.warnings.values():
+        assert 0 < count <= whole.used
+    assert whole.examples.keys() == whole.errors.keys() | whole.warnings.keys()
