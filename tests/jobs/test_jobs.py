@@ -177,7 +177,7 @@ def test_memory_holds_a_chunk_whatever_the_table(small_model, tmp_path, monkeypa
 
 
 def test_outputs_that_cannot_be(table, small_model, tmp_path):
-    for path in (tmp_path / "out.xlsx", tmp_path):
+    for path in (tmp_path / "out.docx", tmp_path):
         with pytest.raises(SgmftError, match="end its name in"):
             predict_table(Source(str(table)), path, small_model)
     with pytest.raises(SgmftError, match=r"has no column 'txt'.* id, text, image, label"):
