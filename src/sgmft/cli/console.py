@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sgmft.training.trainer import Epoch
 
 # Standard output is for results. Of several processes of one training the main one prints.
-PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}  # of what users' data is in
 screen = Console(stderr=True, quiet=not is_main())
 
 
@@ -83,6 +82,11 @@ def counter(stage: str, total: int | None = None) -> Iterator[Callable[[int], No
         yield lambda done: bars.show(stage, done, total)
 
 
+def print_line(text: str) -> None:
+    """Print text as it is, whatever a user's data in it looks like, on one line."""
+    screen.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_errors(summary: "JobSummary") -> None:
     """Print how many rows could not be used, were used in part, or have no label, and why."""
     for reasons, what in (
@@ -101,4 +105,4 @@ def print_counts(counts: dict[str, int], title: str, examples: Mapping[str, str]
         screen.print(title)
     for reason, count in counts.items():
         example = f" ({examples[reason]})" if examples.get(reason) else ""
-        screen.print(f"  {count:>6}  {reason}{example}", **PLAIN)
+        print_line(f"  {count:>6}  {reason}{example}")

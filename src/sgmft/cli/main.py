@@ -14,7 +14,7 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
-from sgmft.cli.console import PLAIN, screen
+from sgmft.cli.console import print_line
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.signals import Stopped, stoppable
@@ -105,7 +105,7 @@ def one_line_warnings() -> Iterator[None]:
                 return
             told.add(str(message))
             what = "" if issubclass(category, SgmftNotice) else "Warning: "
-            screen.print(f"{what}{message}", **PLAIN)
+            print_line(f"{what}{message}")
         elif is_main():
             usual(message, category, *where, **more)
 

@@ -333,9 +333,9 @@ def _to_post(
         doubts.append(
             Message("the id {id!r} was rounded; a spreadsheet keeps those imported as text", id=key)
         )
-    error = row.error
-    if error is None and not images and not text.strip():
-        error = join_messages(lost) or "nothing to go on: no text and no picture"
+    bad = row.error
+    if bad is None and not images and not text.strip():
+        bad = join_messages(lost) or "nothing to go on: no text and no picture"
         lost = []
     return Post(
         text=text,
@@ -344,7 +344,7 @@ def _to_post(
         label=label,
         user=texts["user"] if texts["user"].strip() else None,
         time=texts["time"] if texts["time"].strip() else None,
-        error=error and make_printable(error),
+        error=bad and make_printable(bad),
         warnings=tuple(map(make_printable, lost + doubts)),
         place=f"{table}, row {row.number}",
         row=row.values | {name: strip_bytes(row.values[name]) for name in holders},
