@@ -21,12 +21,13 @@ from pathlib import Path
 RUN = Path(__file__).parent / "bad_input" / "run.py"
 PART = 5000  # cases of one process, at most
 SHARES = {  # of all cases, in thousandths: mutation, hypothesis, atheris
-    "tables .csv": (100, 20, 60),
+    "tables .csv": (70, 20, 60),
     "tables .tsv": (40, 10, 0),
     "tables .jsonl": (70, 20, 40),
     "tables .json": (70, 20, 60),
     "tables .parquet": (80, 20, 0),
-    "texts": (100, 20, 30),
+    "collected": (40, 10, 0),
+    "texts": (80, 20, 30),
     "stills": (80, 10, 0),
     "TIFF": (20, 0, 0),
     "videos and animations": (30, 0, 0),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import lzma
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +381,18 @@ def xhs(key: str, title: str, time: str, urls: str, **more: Any) -> dict[str, An
     )
 
 
+def write_database(path: Path, table: str, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    columns = ", ".join(f"{name} TEXT" for name in rows[0])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"CREATE TABLE {table} ({columns})")
+        marks = ", ".join("?" * len(rows[0]))
+        database.executemany(
+            f"INSERT INTO {table} VALUES ({marks})", map(tuple, map(dict.values, rows))
+        )
+    return path
+
+
 def test_xhs_downloader(tmp_path: Path) -> None:
     keys = [f"66f0a{n:019}" for n in range(4)]
     time = "2025-09-01_12:00:00"
@@ -388,7 +402,9 @@ def test_xhs_downloader(tmp_path: Path) -> None:
         xhs(keys[2], "", "2025-09-02_12:00:00", "https://p/2 https://p/3 https://p/4"),
         xhs(keys[3], HOME, "2025-09-03_12:00:00", "https://p/5"),
     ]
-    path = write(tmp_path / "Download/ExploreData.jsonl", rows)
+    path = write_database(tmp_path / "Download/ExploreData.db", "explore_data", rows)
+    write_database(tmp_path / "ExploreID.db", "explore_id", [{"ID": keys[0]}])
+    write_database(tmp_path / "MappingData.db", "mapping_data", [{"ID": "5", "NAME": "小红"}])
     at = "2025-09-01_12.00.00_小红_"
     write_pictures(path.parent, *(f"{at}在家！煮面_第1天_{n}.jpeg" for n in (1, 2)))
     write_pictures(path.parent, f"{at}在家！煮面_第1天_1.mp4")  # a live photo

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from bad_input.collected import COLLECTED
 from bad_input.tables import TABLES
 from bad_input.target import Outcome, Target, one_line, promise, watched
 
@@ -236,4 +237,4 @@ PREPARED = [
         4 * MAX_SECONDS,
     )
 ]
-TARGETS = {x.name: x for x in (*TABLES, *TEXTS, *PICTURES, *PREPARED)}
+TARGETS = {x.name: x for x in (*TABLES, *COLLECTED, *TEXTS, *PICTURES, *PREPARED)}

@@ -60,7 +60,7 @@ def check_table(data, suffix):
             return Outcome(refused=Counter([one_line(message)]))
     refused = Counter()
     for post in posts:
-        _check_post(post, folder)
+        check_post(post, folder)
         if post.error is not None:
             refused[one_line(post.error)] += 1
     if len(posts) < MOST:
@@ -70,7 +70,7 @@ def check_table(data, suffix):
     return Outcome(len(posts) - sum(refused.values()), refused)
 
 
-def _check_post(post, folder):
+def check_post(post, folder):
     for text in (post.text, post.id or "", post.label or "", post.user or ""):
         text.encode()  # nothing behind a table need fear a lone surrogate
     promise(post.place.isprintable(), f"a place is no printable line: {post.place!r}")

@@ -75,7 +75,7 @@ _seen = None
 def watched(folder):
     """Turn warnings into exceptions, and forbid Python to open files outside `folder`.
 
-    The warning of the encoding of a table is allowed, and so are files of the installation:
+    Warnings of ours are allowed, and so are files of the installation:
     modules are imported when they are needed.
     """
     global _seen
@@ -84,9 +84,7 @@ def watched(folder):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings(
-                "ignore", r"(?s).* is not UTF-8 and is read as GB18030\.", SgmftWarning
-            )
+            warnings.simplefilter("ignore", SgmftWarning)
             yield
     finally:
         seen, _seen = _seen, None

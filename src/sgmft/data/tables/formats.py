@@ -153,7 +153,10 @@ def open_table(
         tool = _reader_of(path, tools)
     if tool is not None and tool.read is not None:
         with reading(path):
-            raw = tool.read(path)
+            try:
+                raw = tool.read(path)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise SgmftError(f"{path} is not laid out as {tool.name} does it.") from None
     else:
         raw = _adapt(_open(path, kind), path, tools, forced)
     raw = replace(raw, rows=_iter_rows(path, raw.rows))
@@ -256,7 +259,7 @@ def _search(folder: Path, tools: Sequence[Collector]) -> Iterator[Path]:
     for at, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         if parts := [part for tool in asked if tool.parts for part in tool.parts(Path(at))]:
-            yield from parts
+            yield from dict.fromkeys(parts)  # two tools may know a folder: the first reads it
             folders.clear()
             continue
         for file in _list_files(Path(at)):

@@ -77,9 +77,10 @@ def _file(folder: Path, data: dict[str, Any]) -> str | None:
     file, key = str(data.get("file", "")), name_part(_key(data).partition(" ")[2])
     if file.lower().endswith(tools.PICTURES + tools.VIDEOS):
         return file
-    number, media = data.get("num") or 0, name_part(data.get("media_id"))
+    number = data["num"] if isinstance(data.get("num"), int) else 0
+    media = name_part(data.get("media_id"))
     stems = [file, f"{key}_{number}", f"{key}_{number:02}", f"{key}_{media}", media]
-    stems += [name_part(data.get("filename")), key]
+    stems += [name_part(data.get("filename")), key or "unnamed"]
     name = tools.find_file(folder, filter(None, stems), [f".{name_part(data.get('extension'))}"])
     return name if "url" not in data or os.path.lexists(folder / name) else str(data["url"])
 

@@ -29,11 +29,11 @@ def _open(path: Path) -> RawTable:
     data = tools.load_json(path)
     chats = pick(data, "chats.list") or [data if isinstance(data, dict) else {"messages": data}]
 
-    def messages() -> Iterator[Any]:
-        for chat in chats:
-            about = {f"chat_{name}": pick(chat, name) for name in ("name", "id") if name in chat}
-            for message in pick(chat, "messages") or ():
-                yield message | about if isinstance(message, dict) else message
+    messages = []
+    for chat in chats:
+        about = {f"chat_{name}": chat[name] for name in ("name", "id") if name in chat}
+        listed = pick(chat, "messages") or ()
+        messages += [about | x if isinstance(x, dict) else x for x in listed]
 
     def to_post(row: dict[str, Any]) -> dict[str, Any] | None:
         if row.get("type") != "message":
@@ -48,7 +48,7 @@ def _open(path: Path) -> RawTable:
             "time": tools.to_time(row.get("date_unixtime")) or row.get("date"),
         }
 
-    raw = RawTable(path.name, path.parent, None, tools.number_rows(messages()))
+    raw = RawTable(path.name, path.parent, None, tools.number_rows(messages))
     return tools.adapt_table(raw, TELEGRAM.name, to_post)
 
 

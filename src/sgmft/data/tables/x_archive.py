@@ -36,7 +36,7 @@ def _open(path: Path) -> RawTable:
             "time": parsedate_to_datetime(row["created_at"]).isoformat(),
         }
 
-    posts = (pick(item, "tweet") or item for item in tools.load_json(path, after="="))
+    posts = [pick(item, "tweet") or item for item in tools.load_json(path, after="=")]
     rows = tools.number_rows(posts)
     return tools.adapt_table(RawTable(path.name, path.parent, None, rows), X_ARCHIVE.name, to_post)
 
