@@ -16,7 +16,8 @@ from sgmft.data.preprocessing.media import check_media, media_name, read_media
 from sgmft.data.source import Source
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import WRITABLE
-from sgmft.data.tables.images import PathResolver, find_web_address, parse_image_cell
+from sgmft.data.tables.images import find_web_address, parse_image_cell
+from sgmft.data.tables.paths import PathResolver
 from sgmft.data.tables.posts import iter_image_cells
 from sgmft.utils.download import Downloader, DownloadError, DownloadSettings
 from sgmft.utils.files import check_writable, leftovers, write_whole, writing
@@ -118,9 +119,9 @@ async def _download(
     started = size = 0
     addresses = (
         address
-        for _, row, names in iter_image_cells(source.table, source.columns, source.format)
+        for raw, row, names in iter_image_cells(source.table, source.columns, source.format)
         for name in names
-        for picture in _pictures(row.values[name])
+        for picture in _pictures(row.values[name], PathResolver(raw))
         if (address := find_web_address(picture)) is not None
     )
 
@@ -170,7 +171,7 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         for raw, row, names in iter_image_cells(source.table, source.columns, source.format):
             values, resolve = dict(row.values), PathResolver(raw, source.allow_outside)
             for name in names:
-                pictures, kept = _pictures(values[name]), list[Any]()
+                pictures, kept = _pictures(values[name], resolve), list[Any]()
                 for picture in pictures:
                     address = find_web_address(picture)
                     key = _copy(picture, resolve, files) if address is None else _key(address)
@@ -187,9 +188,9 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         report.unlink()
 
 
-def _pictures(cell: Any) -> list[str | Attachment]:
+def _pictures(cell: Any, resolve: PathResolver) -> list[str | Attachment]:
     try:
-        return parse_image_cell(cell)
+        return parse_image_cell(cell, resolve)
     except ValueError:
         return []
 

@@ -1,15 +1,23 @@
+import base64
 import json
+import unicodedata
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from sgmft.data.posts import Attachment
-from sgmft.data.tables import Columns, iter_posts, read_posts
-from sgmft.errors import SgmftError
+from sgmft.data.posts import Attachment, Post
+from sgmft.data.tables import Columns, RawTable, iter_posts, read_posts
+from sgmft.data.tables.images import parse_image_cell
+from sgmft.data.tables.paths import PathResolver
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encode import encode_all
 from tiny_encoder import TinyEncoder
 
@@ -102,6 +110,216 @@ def test_image_cells(tmp_path, cell, names):
     assert list(post.images) == [tmp_path / name for name in names]
 
 
+def picture(folder: Path, name: str) -> str:
+    """Put a picture there, and return its name."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(folder / name, "PNG")
+    return name
+
+
+def read_cell(tmp_path: Path, cell: object) -> Post:
+    (post,) = read_posts(table(tmp_path, json.dumps({"text": "t", "image": cell}), "p.jsonl"))
+    return post
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['p/a.jpg', 'p/b 2.png']",
+        "[\"p/a.jpg\", 'p/b 2.png']",
+        "['p/a.jpg' 'p/b 2.png']",
+        "['p/a.jpg'\n 'p/b 2.png']",
+        "array(['p/a.jpg', 'p/b 2.png'], dtype=object)",
+        "('p/a.jpg', 'p/b 2.png',)",
+        "['p\\\\a.jpg', None, nan, 'p/b 2.png']",
+        "[p/a.jpg, p/b 2.png]",
+        "p/a.jpg;p/b 2.png",
+        "p/a.jpg；p/b 2.png；",
+        "p/a.jpg, p/b 2.png",
+        "p/a.jpg，p/b 2.png",
+        "p/a.jpg\r\np/b 2.png",
+        " p/a.jpg | 'p/b 2.png' ",
+    ],
+)
+def test_lists_of_pictures_as_people_write_them(tmp_path, cell):
+    with (
+        pytest.warns(SgmftWarning, match=r"p\.jsonl, understood by a guess: 1 x ")
+        if ("|" not in cell)
+        else nullcontext()
+    ):
+        post = read_cell(tmp_path, cell)
+    assert post.error is None
+    assert list(post.images) == [tmp_path / "p/a.jpg", tmp_path / "p/b 2.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a, b.jpg", "a;b.jpg", "[1].jpg", "['x.jpg']", "a.jpg,b.jpg", "x y.jpg", "nan", "-"]
+)
+def test_names_of_files_that_are_there_are_not_taken_apart(tmp_path, recwarn, name):
+    assert read_cell(tmp_path, picture(tmp_path, name)).images == (tmp_path / name,)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("cell", ["1, 2.jpg", "Mr. Bean, 3.jpg", "a b.jpg c.jpg", "[微笑]", "a;b"])
+def test_what_may_be_one_name_is_one(tmp_path, recwarn, cell):
+    assert read_cell(tmp_path, cell).images == (tmp_path / cell,)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "cell", ["['a.jpg' ... 'z.jpg']", "['a.jpg', b.jpg", "[{'a': 'b'}]", '["a.jpg", ["b.jpg"]]']
+)
+def test_lists_that_are_not_understood_are_said(tmp_path, cell):
+    post = read_cell(tmp_path, cell)
+    assert post.images in ((), (tmp_path / cell,))  # the latter is missing when it is opened
+    assert post.images or "image" in post.warnings[0]
+
+
+NOTHING = [
+    "nan",
+    "NaN",
+    "None",
+    "NULL",
+    "\\N",
+    "无",
+    "暂无",
+    "-",
+    "[]",
+    "[ ]",
+    "<NA>",
+    "",
+    " ",
+    "[None]",
+]
+
+
+@pytest.mark.parametrize("cell", NOTHING)
+def test_words_for_nothing_are_no_picture(tmp_path, cell):
+    with pytest.warns(SgmftWarning, match="1 x") if cell.strip() else nullcontext():
+        post = read_cell(tmp_path, cell)
+    assert (post.images, post.error) == ((), None)
+
+
+def test_words_for_nothing_in_other_columns(tmp_path):
+    path = table(tmp_path, "text,id,label,user\nnan,NULL,nan,无\nNone,\\N,None,-\n家,None,无,a\n")
+    with pytest.warns(SgmftWarning, match="2 x a word for nothing in the column 'text'"):
+        first, second, third = read_posts(path)
+    assert (first.text, first.id, first.label, first.user) == ("", None, None, None)
+    assert first.error is second.error == "nothing to go on: no text and no picture"
+    assert (third.id, third.label) == (None, "无"), "such a label may be meant"
+
+
+def test_spaces_around_values(tmp_path):
+    path = table(tmp_path, "text,id,label,user\na, 1, Home,\u3000u \nb,1 ,Home,u\n")
+    with pytest.warns(SgmftWarning, match="1 x spaces around the label, left out"):
+        first, second = read_posts(path)
+    assert (first.label, first.user, first.id) == ("Home", "u", "1")
+    assert "'1' is already that of row 2" in second.warnings[0]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    "cell",
+    ["ä/é 1.jpg", "ä/é%201.jpg", "%C3%A4/%C3%A9%201.JPG", "ä\\é 1.jpg?x=1", "file:ä/é%201.jpg"],
+)
+def test_paths_in_another_spelling(tmp_path, form, cell):
+    name = picture(tmp_path, unicodedata.normalize(form, "ä/é 1.jpg"))
+    for other in ("NFC", "NFD"):
+        post = read_cell(tmp_path, unicodedata.normalize(other, cell))
+        assert post.images == (tmp_path / name,) and post.images[0].exists()
+
+
+def test_a_spelling_that_several_files_have_is_not_guessed(tmp_path, recwarn):
+    for name in ("a.jpg", "A.jpg"):
+        picture(tmp_path, name)
+    assert read_cell(tmp_path, "a.JPG").images == (tmp_path / "a.JPG",)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("root", ["C:\\Users\\me\\", "/home/somebody/", "file:///home/somebody/"])
+def test_paths_of_another_computer(tmp_path, root):
+    picture(tmp_path, "u1/0.jpg")
+    picture(tmp_path, "0.jpg")
+    cells = [f"{root}u1/0.jpg", f"{root}u2/0.jpg", "C:/Windows/win.jpg"]
+    lines = "\n".join(json.dumps({"image": cell}) for cell in cells)
+    with pytest.warns(SgmftWarning, match="1 x .*, a folder of another computer"):
+        first, second, third = read_posts(table(tmp_path, lines, "p.jsonl"))
+    assert first.images == (tmp_path / "u1/0.jpg",)
+    assert "is a path of another computer" in second.error, "not the 0.jpg that is there"
+    assert "is a path of another computer" in third.error
+
+
+def test_pictures_in_the_cells_of_text(tmp_path):
+    data = png(3)
+    coded = base64.b64encode(data).decode()
+    broken = "\n".join(coded[i : i + 76] for i in range(0, len(coded), 76))
+    cells = {
+        f"data:image/png;base64,{coded}": 1,
+        f"DATA:image/png;base64,{broken}": 1,
+        coded: 1,
+        coded.rstrip("="): 1,
+        broken: 1,
+        json.dumps([f"data:image/png;base64,{coded}"] * 2): 2,
+        f"data:image/png;base64,{coded};data:image/png;base64,{coded}": 2,
+        repr({"bytes": data, "path": None}): 1,
+        repr({"bytes": data, "path": "a'b.png"}): 1,
+    }
+    for cell, count in cells.items():
+        post = read_cell(tmp_path, cell)
+        assert post.error is None and [image.data for image in post.images] == [data] * count, cell
+    assert "is not valid Base64" in read_cell(tmp_path, "data:image/png;base64,%%%").warnings[0]
+
+
+def test_pictures_of_several_columns_are_taken_together(tmp_path):
+    path = table(
+        tmp_path,
+        "text,image,images,Image_2,图片1,image_width\nt,a.jpg,a.jpg|b.jpg,c.jpg,d.jpg,640\nu,,,,,\n",
+    )
+    first, second = read_posts(path)
+    assert [image.name for image in first.images] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert (second.images, second.error) == ((), None)
+    (named, _) = read_posts(path, columns=Columns(image="Image_2"))
+    assert [image.name for image in named.images] == ["c.jpg"]
+
+
+def test_a_column_of_pictures_that_is_not_read_is_said(tmp_path, recwarn):
+    read_posts(table(tmp_path, "text,上传,note\na,x/1.jpg,see b.com\nb,['2.PNG'],\n"))
+    (warned,) = recwarn.list
+    assert "the column '上传' seems to hold pictures and is not read" in str(warned.message)
+    assert "--column image=上传" in str(warned.message)
+
+
+WORDS = st.sampled_from(["a.jpg", "b c.png", "é.JPG", "d/e.webp", "x,y.jpg", "无.jpg", "[1].gif"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(names=st.lists(WORDS, min_size=2, max_size=4), write=st.sampled_from([repr, json.dumps]))
+def test_no_picture_of_a_list_is_lost(tmp_path_factory, names, write):
+    folder = tmp_path_factory.mktemp("lists")
+    files = PathResolver(RawTable("t", folder, None, iter(())))
+    written = [write(names), str(tuple(names)), " ".join(map(repr, names)).join("[]")]
+    for cell in (*written, str(np.array(names))):
+        assert parse_image_cell(cell, files) == names, cell
+    plain = [name for name in names if "," not in name]
+    for mark in ("|", ";", "；", "，", ", ", "\n"):
+        assert parse_image_cell(mark.join(plain), files) == plain
+
+
+@settings(max_examples=300, deadline=None)
+@given(cell=st.text(st.sampled_from("a.jpg[]()'\",;| \\{}x:/%b9N"), max_size=24))
+def test_any_cell_is_read_or_refused_with_a_reason(tmp_path_factory, cell):
+    folder = tmp_path_factory.getbasetemp()
+    files = PathResolver(RawTable("t", folder, None, iter(())))
+    try:
+        found = parse_image_cell(cell, files)
+    except ValueError as error:
+        assert str(error)
+    else:
+        shown = "".join(x if isinstance(x, str) else "" for x in found)
+        letters = [c for c in cell if c.isalnum()]
+        assert not found or sum(c.isalnum() for c in shown) >= len(letters) - cell.count("\\") * 5
+
+
 def test_backslash_that_is_part_of_a_name_is_kept(tmp_path):
     (tmp_path / "d\\b.jpg").touch()
     (post,) = read_posts(table(tmp_path, "image\nd\\b.jpg\n"))
@@ -134,7 +352,7 @@ def test_links_that_stay_inside_are_accepted(tmp_path):
     assert post.error is None and len(post.images) == 4 and post.images[2] == absolute
 
 
-@pytest.mark.parametrize("cell", ["http://x.cn/a.jpg", "HTTPS://x.cn/a.jpg", "data:image/png;b,x"])
+@pytest.mark.parametrize("cell", ["http://x.cn/a.jpg", "HTTPS://x.cn/a.jpg", "//x.cn/a.jpg"])
 def test_pictures_on_the_web(tmp_path, cell):
     (post,) = read_posts(table(tmp_path, f'image\n"{cell}"\n'), allow_outside=True)
     assert "pictures on the web are not fetched" in post.error
@@ -231,3 +449,18 @@ def test_a_damaged_picture_inside_a_table_is_left_out(tmp_path):
     found = encode_all(read_posts(tmp_path / "t.parquet"), TinyEncoder())
     assert found.posts[0].warnings == (found.refused[0].error,)
     assert "picture" in str(found.refused[0].error)
+
+
+def test_classes_of_a_hugging_face_table_have_their_names(tmp_path):
+    about = {"info": {"features": {"label": {"names": ["Home", "School"], "_type": "ClassLabel"}}}}
+    columns = pa.table({"text": ["a", "b", "c", "d"], "label": pa.array([1, 0, -1, 7])})
+    described = columns.replace_schema_metadata({"huggingface": json.dumps(about)})
+    pq.write_table(described, tmp_path / "t.parquet")
+    posts = read_posts(tmp_path / "t.parquet")
+    assert [post.label for post in posts] == ["School", "Home", None, "7"]
+    assert posts[0].row["label"] == "School"
+    for damaged in (b"{", b"[]", b'{"info": {"features": {"label": 3}}}'):
+        pq.write_table(
+            columns.replace_schema_metadata({"huggingface": damaged}), tmp_path / "t.parquet"
+        )
+        assert read_posts(tmp_path / "t.parquet")[0].label == "1"

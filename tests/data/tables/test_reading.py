@@ -1,3 +1,4 @@
+import csv
 import errno
 import io
 import json
@@ -73,10 +74,54 @@ def test_gb18030_comes_with_a_warning(tmp_path, recwarn):
     assert posts[0].text == "回家 \ue04a"
 
 
-@pytest.mark.parametrize("text", ["在電影院看電影\n爆米花真香\n".encode("big5"), b"\xff\xff\n"])
-def test_other_encodings_are_refused_with_the_line(tmp_path, text):
-    with pytest.raises(SgmftError, match=r"line 2, is neither UTF-8 nor GB18030"):
-        read_posts(table(tmp_path, b"text\n" + text))
+def test_other_encodings_are_refused_with_the_line(tmp_path):
+    with pytest.raises(SgmftError, match=r"line 2, is neither UTF-8 nor GB18030 nor Big5"):
+        read_posts(table(tmp_path, b"text\n\xff\xff\n"))
+
+
+TRADITIONAL = "text,label\n在電影院看電影，爆米花真香,Cinema\n圖書館裡大家都在複習,School\n"
+
+
+@pytest.mark.parametrize("encoding", ["big5", "gb18030", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["posts.csv", "posts.jsonl"])
+def test_encodings_without_a_mark_are_found_and_said(tmp_path, encoding, name):
+    texts = ["在電影院看電影，爆米花真香", "圖書館裡大家都在複習"]
+    if name == "posts.csv":
+        content = "text\n" + "\n".join(texts)
+    elif encoding.startswith("utf"):
+        content = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    else:
+        pytest.skip("JSON lines are UTF-8 or UTF-16")
+    path = table(tmp_path, content.encode(encoding), name)
+    with pytest.warns(SgmftWarning, match=f"is read as {encoding.upper()}"):
+        assert [post.text for post in read_posts(path)] == texts
+
+
+def test_the_line_for_excel_names_the_delimiter(tmp_path):
+    for mark in ",;|\t":
+        path = table(tmp_path, f"sep={mark}\r\nid{mark}text\r\n1{mark}在家, 看书; 好\r\n".encode())
+        if mark in ",;":
+            path = table(
+                tmp_path, f'"sep={mark}"\nid{mark}text\n1{mark}"在家, 看书; 好"\n'.encode()
+            )
+        (post,) = read_posts(path)
+        assert (post.id, post.text, post.place) == ("1", "在家, 看书; 好", "posts.csv, row 3")
+
+
+def test_quotation_marks_escaped_by_backslashes(tmp_path):
+    content = r"""id,text,label
+1,"他说\"回家, 吃饭\"了",Home
+2,"a\\b",Work
+"""
+    with pytest.warns(SgmftWarning, match="writes quotation marks inside texts as"):
+        one, two = read_posts(table(tmp_path, content.encode()))
+    assert (one.text, one.label, two.label) == ('他说"回家, 吃饭"了', "Home", "Work")
+
+
+@pytest.mark.parametrize("cell", [r'"C:\d\"', r'"{""a"": ""say \""hi\""""}"', r"5\" x"])
+def test_backslashes_before_ordinary_quotation_marks(tmp_path, recwarn, cell):
+    one, two = read_posts(table(tmp_path, f"id,text\n1,{cell}\n2,b\n".encode()))
+    assert one.text == next(csv.reader([cell]))[0] and two.text == "b" and not recwarn.list
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".jsonl"])

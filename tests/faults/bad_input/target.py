@@ -84,7 +84,7 @@ def watched(folder):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.simplefilter("ignore", SgmftWarning)
+            warnings.simplefilter("ignore", SgmftWarning)  # what users are told of their table
             yield
     finally:
         seen, _seen = _seen, None

@@ -10,6 +10,9 @@ from sgmft.errors import Message
 
 MAX_DEPTH = 100  # of lists and objects in a record: deeper could be read, but not written again
 
+NO_LABEL = frozenset({"nan", "nat", "null", "<na>", "#n/a", "\\n", "undefined"})
+NOTHING = NO_LABEL | {"none", "n/a", "无", "無"}  # None and 无 may be labels
+
 
 def replace_surrogates(text: str) -> str:
     """Replace lone surrogates by U+FFFD, so that the text can be encoded.
@@ -29,6 +32,13 @@ def is_missing(value: Any) -> bool:
     if value is None or (isinstance(value, (str, list, tuple)) and not value):
         return True
     return isinstance(value, float) and math.isnan(value)
+
+
+def says_nothing(value: Any, words: frozenset[str] = NOTHING) -> bool:
+    """Return whether a cell is empty, or one of `words` that programs write for nothing."""
+    if isinstance(value, str):
+        return not value or (len(value) < 20 and value.strip().casefold() in words)
+    return is_missing(value)
 
 
 def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:

@@ -1,5 +1,6 @@
 """The names under which people have the columns of a post."""
 
+import re
 from collections.abc import Iterable
 
 USUAL = {
@@ -10,7 +11,8 @@ USUAL = {
     "user": ("user",),
     "time": ("time",),
 }
-"""Best first; of images the first that is not empty counts."""
+"""Best first; images of all that there are count together."""
+_NUMBERED = re.compile(r"(images?|img|pic|picture|photo|file_name|图片?|配图|照片)[ _-]?\d{1,3}")
 
 SYNONYMS = {
     "text": (
@@ -49,7 +51,10 @@ def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:
 def find_role(columns: Iterable[str], role: str) -> list[str]:
     """List the columns that can hold a role by their usual names, or else by one synonym."""
     there = list(columns)
-    return find_columns(there, USUAL[role]) or find_columns(there, SYNONYMS[role])[:1]
+    found = find_columns(there, USUAL[role])
+    if role == "image":  # and "image1", "image_2", "图片3"
+        found += [name for name in there if _NUMBERED.fullmatch(name.strip().casefold())]
+    return found or find_columns(there, SYNONYMS[role])[:1]
 
 
 def holds_posts(columns: Iterable[str]) -> bool:

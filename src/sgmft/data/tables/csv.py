@@ -1,6 +1,8 @@
 """CSV and TSV."""
 
 import csv
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +12,10 @@ from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.data.tables.label_studio import is_annotation_table
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 
+_DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
+_ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never closed
 
 
@@ -28,7 +32,10 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
     """
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-    headers = {mark: _read_header(path, encoding, mark) for mark in delimiters}
+    with path.open(encoding=encoding.encoding, errors=encoding.errors) as file:
+        named = _DELIMITER_LINE.fullmatch(file.readline(20))
+    marks = delimiters if named is None else named[1]
+    headers = {mark: _read_header(path, encoding, mark, named is not None) for mark in marks}
     delimiter = max(headers, key=lambda mark: len(headers[mark].cells))
     header = headers[delimiter]
     names = map(replace_surrogates, header.cells)
@@ -39,7 +46,8 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
             f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
             "JSON, in which annotators are counted and pictures are found."
         )
-    rows = _iter_rows(path, encoding, delimiter, columns, header.number)
+    escaped = _has_escaped_quotes(path, encoding, delimiter, len(columns))
+    rows = _iter_rows(path, encoding, delimiter, columns, header.number, escaped)
     return RawTable(path.name, path.parent, columns, rows)
 
 
@@ -81,9 +89,11 @@ class _Record(NamedTuple):
     unclosed: bool
 
 
-def _read_header(path: Path, encoding: TextEncoding, delimiter: str) -> _Record:
-    """Return the first record that is not a blank line."""
+def _read_header(path: Path, encoding: TextEncoding, delimiter: str, second: bool) -> _Record:
+    """Return the first record that is not a blank line; the `second`, the first from line 2."""
     for record in _iter_records(path, encoding, delimiter):
+        if second and record.number == 1:
+            continue
         if record.unclosed:
             raise SgmftError(
                 f"{path}, row {record.number} (the header), has a quotation mark that is never "
@@ -94,12 +104,47 @@ def _read_header(path: Path, encoding: TextEncoding, delimiter: str) -> _Record:
     raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
 
 
-def _iter_records(path: Path, encoding: TextEncoding, delimiter: str) -> Iterator[_Record]:
+def _has_escaped_quotes(path: Path, encoding: TextEncoding, delimiter: str, width: int) -> bool:
+    r"""Return whether a quotation mark inside quotation marks is written \", with a warning.
+
+    It is where fewer records are broken if it is read so than if it is read as the standard has it.
+    """
+    with path.open(encoding=encoding.encoding, errors="replace") as file:
+        if not any('\\"' in line for line in file):
+            return False
+
+    def count_broken(escaped: bool) -> int:
+        broken = 0
+        with path.open(encoding=encoding.encoding, errors="replace", newline="") as file:
+            lines = map(_double_quotes, file) if escaped else file
+            records = csv.reader(lines, delimiter=delimiter, strict=True)
+            while True:
+                try:
+                    broken += len(next(records)) not in (0, width)
+                except StopIteration:
+                    return broken
+                except csv.Error:
+                    broken += 1
+
+    if count_broken(True) >= count_broken(False):
+        return False
+    message = f'{path} writes quotation marks inside texts as \\", and is read so.'
+    warnings.warn(message, SgmftWarning, stacklevel=2)
+    return True
+
+
+def _double_quotes(line: str) -> str:
+    return _ESCAPED_QUOTE.sub(r'\1""', line)
+
+
+def _iter_records(
+    path: Path, encoding: TextEncoding, delimiter: str, escaped: bool = False
+) -> Iterator[_Record]:
     number, ended = 0, False
 
     def lines(file: TextIO) -> Iterator[str]:
         nonlocal ended
-        yield from file
+        yield from map(_double_quotes, file) if escaped else file
         ended = True  # a further line was wanted: the record before it is not complete
 
     try:
@@ -118,10 +163,15 @@ def _iter_records(path: Path, encoding: TextEncoding, delimiter: str) -> Iterato
 
 
 def _iter_rows(
-    path: Path, encoding: TextEncoding, delimiter: str, columns: list[str], header: int
+    path: Path,
+    encoding: TextEncoding,
+    delimiter: str,
+    columns: list[str],
+    header: int,
+    escaped: bool,
 ) -> Iterator[RawRow]:
     width = len(columns)
-    for number, cells, unclosed in _iter_records(path, encoding, delimiter):
+    for number, cells, unclosed in _iter_records(path, encoding, delimiter, escaped):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
         values: dict[str, Any] = dict(zip(columns, cells, strict=False))

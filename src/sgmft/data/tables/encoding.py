@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from sgmft.errors import SgmftError, SgmftWarning
 
+SAMPLE = 2**18  # bytes from which an encoding is guessed
+_GUESSED = ["gb18030", "big5"]  # with more to choose from, short Chinese is taken for Korean
+_SECOND_BYTES = re.compile(rb"[\x81-\xfe](.)", re.DOTALL)
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")  # what Big5 or Shift-JIS often is in GB18030, and no text
 
@@ -20,9 +23,10 @@ class TextEncoding(NamedTuple):
 
 
 def detect_encoding(path: Path) -> TextEncoding:
-    """Find the encoding of a file: UTF-16 with its mark, UTF-8 with or without one, or GB18030.
+    """Find the encoding of a file: UTF-16, UTF-8 with or without its mark, GB18030 or Big5.
 
-    GB18030 comes with an `SgmftWarning`, for much of what is in other encodings fits it.
+    Of the last two charset-normalizer takes one, GB18030 where it cannot tell. They come with an
+    `SgmftWarning`, for much of what is in other encodings fits; so does UTF-16 without its mark.
 
     The whole file is read, a line at a time. An encoding fits when it decodes more of the lines
     that are not ASCII than it fails; errors="surrogateescape" then lets the damaged lines be seen.
@@ -32,30 +36,57 @@ def detect_encoding(path: Path) -> TextEncoding:
     Raises:
         SgmftError: when no encoding fits, naming the first line that is not UTF-8.
     """
-    with path.open("rb") as file:
-        if has_utf16_bom(file.read(2)):
-            return TextEncoding("utf-16", "strict")
+    if utf16 := detect_utf16(path):
+        return TextEncoding(utf16, "strict")
     good, bad, first_bad = _count_lines(path, "utf-8")
     if not bad or good > bad:
         return TextEncoding("utf-8-sig", "surrogateescape" if bad else "strict")
-    good, bad, _ = _count_lines(path, "gb18030", _PRIVATE)
+    encoding = _guess(path)
+    good, bad, _ = _count_lines(path, encoding, _PRIVATE)
     if bad and good <= bad:
         raise SgmftError(
-            "{name}, line {line}, is neither UTF-8 nor GB18030: save the file as UTF-8.",
+            "{name}, line {line}, is neither UTF-8 nor GB18030 nor Big5: save the file as UTF-8.",
             name=path,
             line=first_bad,
         )
+    _warn(path, encoding)
+    return TextEncoding(encoding, "surrogateescape" if bad else "strict")
+
+
+def detect_utf16(path: Path) -> str | None:
+    """Return which UTF-16 a file is in, None if in none; without a mark, with an `SgmftWarning`."""
+    with path.open("rb") as file:
+        start = file.read(SAMPLE)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
+        zeros = start[high::2].count(0)  # of the letters, marks and line ends that are ASCII
+        if zeros > max(4, len(start) // 100) and not start[1 - high :: 2].count(0):
+            _warn(path, encoding)
+            return encoding
+    return None
+
+
+def _guess(path: Path) -> str:
+    from charset_normalizer import from_bytes
+
+    with path.open("rb") as file:
+        lines = file.readlines(SAMPLE)
+    sample = b"".join(line for line in lines if not line.isascii())[:SAMPLE]
+    second = _SECOND_BYTES.findall(sample)
+    if 10 * sum(b"@" <= byte <= b"~" for byte in second) < len(second):
+        return "gb18030"  # of Big5 they would be a third; of simplified script none are such
+    best = from_bytes(sample, cp_isolation=_GUESSED).best()
+    return "gb18030" if best is None else best.encoding
+
+
+def _warn(path: Path, encoding: str) -> None:
+    name = encoding.upper().replace("_", "-")
     warnings.warn(
-        f"{path} is not UTF-8 and is read as GB18030. If texts look wrong, save it as UTF-8.",
+        f"{path} is not UTF-8 and is read as {name}. If texts look wrong, save it as UTF-8.",
         SgmftWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
-    return TextEncoding("gb18030", "surrogateescape" if bad else "strict")
-
-
-def has_utf16_bom(start: bytes) -> bool:
-    """Return whether the first bytes of a file are the mark of UTF-16."""
-    return start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def has_undecoded(text: str) -> bool:

@@ -1,40 +1,65 @@
-"""From the image cell of a table to picture files."""
+"""From the image cells of a table to the pictures that they name or hold."""
 
+import base64
 import json
-import os
 import re
-from functools import lru_cache
+from ast import literal_eval
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from sgmft.data.posts import Attachment
-from sgmft.data.tables.base import RawTable
-from sgmft.data.tables.cells import is_missing, replace_surrogates
-from sgmft.errors import Message
+from sgmft.data.tables.cells import says_nothing
+from sgmft.data.tables.paths import PathResolver
 
+MAX_NAMES = 1000  # in one cell
+_SUFFIX = (
+    r"\.(?:jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|hei[cf]|svg|jp2|ico|mp4|m4v|mov|3gp|webm|mkv"
+    r"|avi|flv|wmv|mpe?g)"
+)
+_FILE_NAME = re.compile(rf".+{_SUFFIX}(?:\?\S*)?", re.IGNORECASE)
+_NO_PICTURE = re.compile(
+    r"[-—]+|\[\s*\]|\{\s*\}|\(\s*\)|na|nil|(?:暂?无|無|没有|空)(?:图片?|配图)?"
+)
+_PLAIN = re.compile(r"[^\s|;,；，、\[\](){}'\"]+")
+_SEPARATORS = ("\n", ";", "；", ",", "，", "、")
+_BEFORE_ADDRESS = re.compile(r"[\s|;,；，、]+(?=(?:https?|file)://|data:)", re.IGNORECASE)
+_BASE64 = re.compile("/9j/|iVBORw0KGgo|R0lGOD[dl]|UklGR[A-Za-z0-9+/]{6}XRUJQ|AAAA[^=]{4}Z0eX")
+_QUOTED = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+_MEMBER = re.compile(rf"\s*({_QUOTED}|None|nan|null)\s*,?\s*", re.DOTALL)
+_STORED = re.compile(rf"\{{'bytes': (b{_QUOTED}|None), 'path': ({_QUOTED}|None)\}}")
+_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=\w+)?\)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:([\\'\"])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 _WEB = re.compile(r"https?://|//[\w-]+(\.[\w-]+)+/", re.IGNORECASE)
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
-def parse_image_cell(cell: Any) -> list[str | Attachment]:
+def names_pictures(cell: Any) -> bool:
+    """Return whether a cell of any column looks like the name of a picture, or holds pictures."""
+    if isinstance(cell, (list, tuple)):
+        return bool(cell) and names_pictures(cell[0])
+    if isinstance(cell, dict):
+        return isinstance(cell.get("bytes"), bytes)
+    return isinstance(cell, str) and _FILE_NAME.fullmatch(cell.strip(" []'\")(")) is not None
+
+
+def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
     """List the pictures in an image cell: paths, or `Attachment`s where they are in the table.
 
     A cell is a path, paths separated by ``|``, a list of paths, or such a list written as JSON; or
-    a picture file's bytes, alone or as Hugging Face stores it ({"bytes": ..., "path": ...}), or a
-    list of these. Empty cells, and empty members of a list, are no pictures.
+    a picture file's bytes, alone or as Hugging Face stores it ({"bytes": ..., "path": ...}), a
+    ``data:`` address, or a list of these. Empty cells and members are no pictures.
+
+    What else is understood is counted in `files.guesses`: words for nothing, lists as Python and
+    NumPy write them, other separators where there is no file of the whole name, bare Base64.
 
     Raises:
         ValueError: with a reason fit for a message, when the cell is none of these.
     """
-    if is_missing(cell):
-        return []
     if isinstance(cell, str):
-        listed = _parse_json_list(cell)
-        if listed is None:
-            return [path for part in cell.split("|") if (path := part.strip())]
-        cell = listed
-    members = list(cell) if isinstance(cell, (list, tuple)) else [cell]
-    return [_parse_member(member) for member in members if not is_missing(member)]
+        return _parse_text(text, files) if (text := cell.strip()) else []
+    members = cell if isinstance(cell, (list, tuple)) else [cell]
+    return _parse_members(members, files)
 
 
 def find_web_address(picture: str | Attachment) -> str | None:
@@ -55,77 +80,96 @@ def strip_bytes(cell: Any) -> Any:
     return cell
 
 
-class PathResolver:
-    """Resolves the picture paths of a table; whether a file exists is seen when it is decoded.
-
-    Args:
-        raw: the table; paths are absolute or relative to its folder.
-        allow_outside: accept a picture that, symbolic links followed, is not below the folder.
-    """
-
-    def __init__(self, raw: RawTable, allow_outside: bool = False) -> None:
-        self._folder = raw.folder
-        self._allow_outside = allow_outside
-        self._to_path = raw.to_path
-        self._real_folder = lru_cache(4096)(os.path.realpath)
-
-    def __call__(self, path: str) -> Path:
-        """Return the file of a path; backslashes are tried as slashes.
-
-        Raises:
-            ValueError: with a reason fit for a message, when the picture may not be used.
-        """
-        try:
-            return self._resolve(path)
-        except OSError as error:  # a name that is too long, a folder that may not be looked into
-            raise ValueError(f"{path[:200]} cannot be read: {error.strerror or error}") from None
-
-    def _resolve(self, path: str) -> Path:
-        if self._to_path is not None:
-            path = self._to_path(path, self._folder)
-        if "\0" in path or replace_surrogates(path) != path:
-            raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
-        if _ADDRESS.match(path):
-            raise ValueError(
-                Message(
-                    "pictures on the web are not fetched: {name} "
-                    "(download the picture and give its path)",
-                    name=path[:200],
-                )
-            )
-        if "\\" in path and not os.path.lexists(self._folder / path):
-            path = path.replace("\\", "/")
-        file = self._folder / path
-        if not self._allow_outside and not self._is_inside(file):
-            raise ValueError(
-                Message(
-                    "{name} lies outside the table's folder; allow it with --allow-outside",
-                    name=path[:200],
-                )
-            )
-        return file
-
-    def _is_inside(self, file: Path) -> bool:
-        if file.name == ".." or file.is_symlink():
-            real = Path(os.path.realpath(file))
-        else:  # only the folder can hold links, and most pictures share one
-            real = Path(self._real_folder(file.parent), file.name)
-        return real.is_relative_to(self._real_folder(self._folder))
+def _parse_text(text: str, files: PathResolver) -> list[str | Attachment]:
+    """List the pictures in a cell of text; a separator is one where no file has the whole name."""
+    nothing = says_nothing(text) or _NO_PICTURE.fullmatch(text.casefold())
+    if nothing and not files.exists(text):
+        files.guesses["a word for nothing (nan, None, 无, ...) read as no picture"] += 1
+        return []
+    if _PLAIN.fullmatch(text) or ("|" not in text and files.exists(text)):
+        return [_parse_name(text, files)]
+    if re.fullmatch(_QUOTED, text):
+        return [_parse_name(_unquote(text), files)]
+    members = _parse_list(text, files)
+    if members is not None:
+        return _parse_members(members, files)
+    parts = [part for x in _split(text, files) if (part := x.strip())]
+    if parts == [text]:
+        return [_parse_name(text, files)]
+    _check_count(parts)
+    return [picture for part in parts for picture in _parse_text(part, files)]
 
 
-def _parse_json_list(cell: str) -> list[Any] | None:
-    if not cell.lstrip().startswith("["):
+def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
+    """Return the members of a list or object written out; None where the text is neither."""
+    if stored := _STORED.fullmatch(text):
+        files.guesses["a picture's bytes as Python writes them"] += 1
+        return [dict(zip(("bytes", "path"), map(literal_eval, stored.groups()), strict=True))]
+    array = _ARRAY.fullmatch(text)
+    inner = text if array is None else array[1]
+    if inner[:1] + inner[-1:] not in ("[]", "()", "{}"):
         return None
     try:
-        value = json.loads(cell)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, list) else None
+        pass
+    else:
+        return value if isinstance(value, list) else [value]
+    members: list[str] = []
+    at = 1
+    while found := _MEMBER.match(inner, at, len(inner) - 1):
+        members += [_unquote(found[1])] if found[1][0] in "'\"" else []
+        at = found.end()
+    if at == len(inner) - 1 and inner[0] != "{":
+        files.guesses["a list as Python or NumPy writes it"] += 1
+        return members
+    if inner[0] == "[" and len(parts := _split(inner[1:-1], files)) > 1:
+        return parts
+    if inner[0] == "[" and ("'" in inner or '"' in inner):
+        raise ValueError(
+            f"the image cell {text[:80]} begins as a list and is none that JSON, Python or NumPy "
+            "writes: give the names as a JSON list, or separated by |"
+        )
+    return None
 
 
-def _parse_member(member: Any) -> str | Attachment:
+def _unquote(quoted: str) -> str:
+    """Return the text in a literal of Python, without evaluating it."""
+    return _ESCAPE.sub(lambda x: x[1] or chr(int(x[2] or x[3], 16)), quoted[1:-1])
+
+
+def _split(text: str, files: PathResolver) -> list[str]:
+    """Split a cell at the first separator between what look like names of pictures."""
+    if "|" in text:
+        return text.split("|")
+    if text[:5].casefold() == "data:" or "://" in text:
+        return _BEFORE_ADDRESS.split(text)
+    for mark in _SEPARATORS if not _BASE64.match(text) else ():
+        parts = [part for x in text.split(mark) if (part := x.strip())] if mark in text else []
+        if parts and all(_FILE_NAME.fullmatch(x) or files.exists(x) for x in parts[:MAX_NAMES]):
+            shown = "line breaks" if mark == "\n" else repr(mark)
+            files.guesses[f"pictures in one cell taken apart at {shown}"] += 1
+            return parts
+    words = text.split()
+    if 1 < len(words) <= MAX_NAMES and all(map(files.exists, words)):
+        files.guesses["pictures in one cell taken apart at spaces"] += 1
+        return words
+    return [text]
+
+
+def _check_count(parts: Sequence[Any]) -> None:
+    if len(parts) > MAX_NAMES:
+        raise ValueError(f"the image cell has {len(parts)} pictures; at most {MAX_NAMES} are read")
+
+
+def _parse_members(members: Sequence[Any], files: PathResolver) -> list[str | Attachment]:
+    _check_count(members)
+    return [_parse_member(member, files) for member in members if not says_nothing(member)]
+
+
+def _parse_member(member: Any, files: PathResolver) -> str | Attachment:
     if isinstance(member, str):
-        return member
+        return _parse_name(member, files)
     if isinstance(member, bytes):
         return Attachment(member)
     if isinstance(member, dict):  # how Hugging Face stores an image
@@ -135,3 +179,21 @@ def _parse_member(member: Any) -> str | Attachment:
         if isinstance(path, str):
             return path
     raise ValueError(f"the image is not a path but {type(member).__name__} {str(member)[:80]}")
+
+
+def _parse_name(name: str, files: PathResolver) -> str | Attachment:
+    """Return one path, or the picture that stands in its place, encoded."""
+    if name[:5].casefold() == "data:":
+        kind, _, body = name.partition(",")
+        if not kind.casefold().rstrip().endswith("base64"):
+            return Attachment(unquote_to_bytes(body), kind[:40])
+    elif _BASE64.match(name) and len(name) >= 32 and not files.exists(name):
+        kind, body = "Base64", name
+        files.guesses["Base64 read as a picture"] += 1
+    else:
+        return name
+    body = "".join(body.split()).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+    try:
+        return Attachment(base64.b64decode(body + "=" * (-len(body) % 4), validate=True), kind[:40])
+    except ValueError:
+        raise ValueError(f"the image cell {name[:40]} is not valid Base64") from None

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_json
 from sgmft.data.tables.columns import holds_posts
-from sgmft.data.tables.encoding import detect_encoding, has_undecoded, has_utf16_bom
+from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
 from sgmft.errors import SgmftError
 
@@ -98,8 +98,7 @@ JSON = TableFormat((".json",), open_json, streamed=False)
 
 
 def _iter_file(path: Path) -> Iterator[RawRow]:
-    with path.open("rb") as file:
-        encoding = "utf-16" if has_utf16_bom(file.read(2)) else "utf-8-sig"
+    encoding = detect_utf16(path) or "utf-8-sig"
     with path.open(encoding=encoding, errors="surrogateescape") as stream:
         yield from _iter_lines(stream, str(path))
 

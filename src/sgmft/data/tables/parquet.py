@@ -3,6 +3,7 @@
 Arrow takes long to import, so `formats` imports this file when a Parquet file is opened.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -22,19 +23,38 @@ _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
 
 def open_parquet(path: Path) -> RawTable:
-    """Open a Parquet file.
+    """Open a Parquet file; classes of Hugging Face's `ClassLabel` by their names.
 
     Raises:
         SgmftError: when it is damaged, or a column name comes twice.
     """
     try:
-        columns = list(pq.read_schema(path).names)
+        schema = pq.read_schema(path)
+        columns, classes = list(schema.names), _class_names(schema)
     except Exception as error:  # hostile bytes make pyarrow raise nearly every exception there is
         if isinstance(error, OSError) and error.errno:  # the system's, which `open_table` explains
             raise
         raise _damaged(path, error) from error
     check_header(path, columns)
-    return RawTable(path.name, path.parent, columns, _iter_rows(path, columns))
+    return RawTable(path.name, path.parent, columns, _iter_rows(path, columns, classes))
+
+
+def _class_names(schema: Any) -> dict[str, dict[int, str | None]]:
+    """Return the names that numbers stand for, of each column with a `ClassLabel`; -1 is none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        listed = {
+            name: [str(x) for x in feature["names"]]
+            for name, feature in features.items()
+            if feature.get("_type") == "ClassLabel" and isinstance(feature["names"], list)
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    return {
+        name: {-1: None, **dict(enumerate(names))}
+        for name, names in listed.items()
+        if name in schema.names and pa.types.is_integer(schema.field(name).type)
+    }
 
 
 def read_column_types(path: Path) -> dict[str, Any]:
@@ -48,6 +68,7 @@ def read_column_types(path: Path) -> dict[str, Any]:
     open_parquet(path)
     with pq.ParquetFile(path) as file:
         types = {field.name: _plain_type(field.type) for field in file.schema_arrow}
+        types |= dict.fromkeys(_class_names(file.schema_arrow), pa.string())
         times = [name for name, kind in types.items() if pa.types.is_temporal(kind)]
         for batch in file.iter_batches(columns=times) if times else ():
             for name in times:
@@ -180,14 +201,19 @@ def to_python(column: Any) -> list[Any]:
     return values
 
 
-def _iter_rows(path: Path, columns: list[str]) -> Iterator[RawRow]:
+def _iter_rows(
+    path: Path, columns: list[str], classes: Mapping[str, Mapping[int, str | None]]
+) -> Iterator[RawRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_batch_rows(file)):
                 for cells in zip(*map(to_python, batch.columns), strict=True):
                     number += 1
-                    yield RawRow(number, dict(zip(columns, cells, strict=True)))
+                    row = dict(zip(columns, cells, strict=True))
+                    for name, names in classes.items():
+                        row[name] = names.get(row[name], row[name])
+                    yield RawRow(number, row)
     except Exception as error:  # as above; a time zone that nobody knows is a KeyError
         raise _damaged(path, error) from error
 

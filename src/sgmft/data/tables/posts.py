@@ -15,11 +15,12 @@ from typing import Any
 
 from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
 from sgmft.data.tables.base import RawRow, RawTable, Tally
-from sgmft.data.tables.cells import is_missing, to_label, to_text
+from sgmft.data.tables.cells import NO_LABEL, NOTHING, is_missing, says_nothing, to_label, to_text
 from sgmft.data.tables.collectors import ADDRESSES, OWN
 from sgmft.data.tables.columns import USUAL, find_columns, find_role
 from sgmft.data.tables.formats import list_tables, open_table
-from sgmft.data.tables.images import PathResolver, parse_image_cell, strip_bytes
+from sgmft.data.tables.images import names_pictures, parse_image_cell, strip_bytes
+from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import (
     Message,
     SgmftError,
@@ -29,6 +30,7 @@ from sgmft.errors import (
     make_printable,
 )
 
+LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
 
 
@@ -36,9 +38,9 @@ LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named mus
 class Columns:
     """Which column holds what; None finds it under its usual name, in any case.
 
-    Usual names: ``text``; ``image``, ``images`` or ``file_name`` (the first that is not empty);
-    ``id``; ``label``; ``user``; ``time``. In a table without, names such as ``content`` or
-    ``正文``; see `sgmft.data.tables.columns`.
+    Usual names: ``text``; ``image``, ``images``, ``file_name`` and numbered ones (``image1``,
+    ``image_2``, ...), whose pictures are taken together; ``id``; ``label``; ``user``; ``time``. In
+    a table without, names such as ``content`` or ``正文``; see `sgmft.data.tables.columns`.
     """
 
     text: str | None = None
@@ -150,10 +152,13 @@ def _posts_of(
     resolve = PathResolver(raw, allow_outside)
     seen.begin(raw.name)
     headers: list[int] = []
-    for row in rows:
+    unread: dict[str, None] = {}
+    for number, row in enumerate(rows):
         if _is_header(row, raw.name):
             headers.append(row.number)
         elif _matches(row, where):
+            if number < LOOKED_AT and raw.tally is None:
+                unread.update(dict.fromkeys(finder.unread_pictures(row.values)))
             yield _to_post(row, raw.name, finder, resolve, seen)
     if headers:
         _warn(
@@ -161,6 +166,14 @@ def _posts_of(
             f"them row {headers[0]}."
         )
     seen.end()
+    if guesses := finder.guesses + resolve.guesses:
+        counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
+        _notice(f"{raw.name}, understood by a guess: {counts}")
+    for name in unread:
+        _warn(
+            f"{raw.name}: the column {name!r} seems to hold pictures and is not read; see --column "
+            f"image={name}."
+        )
 
 
 @lru_cache(256)
@@ -215,6 +228,7 @@ class _ColumnFinder:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
         self._labels = raw.label_columns
         self._is_tools = raw.tally is not None
+        self.guesses = Counter[str]()
         self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
 
     def names(self, columns: Iterable[str], role: str) -> list[str]:
@@ -228,9 +242,21 @@ class _ColumnFinder:
         return {x: name for x, name in found.items() if name.strip().casefold() not in usual[x]}
 
     def cell(self, values: Mapping[str, Any], role: str) -> Any:
-        """Return the first cell of `role` that is not empty, or None."""
-        cells = (values[name] for name in self.names(values, role))
-        return next((cell for cell in cells if not is_missing(cell)), None)
+        """Return the first cell of `role` that says something, or None."""
+        words = NO_LABEL if role == "label" else NOTHING
+        for name in self.names(values, role):
+            if not says_nothing(values[name], words):
+                return values[name]
+            if isinstance(values[name], str) and values[name]:
+                self.guesses[f"a word for nothing in the column {name!r}"] += 1
+        return None
+
+    def unread_pictures(self, values: Mapping[str, Any]) -> list[str]:
+        """List columns that seem to hold pictures and are not read; none where one was named."""
+        if self._roles["image"] is not None:
+            return []
+        read = {name for role in self._roles for name in self.names(values, role)}
+        return [name for name, cell in values.items() if name not in read and names_pictures(cell)]
 
     def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
         named = self._roles[role]
@@ -310,22 +336,26 @@ def _to_post(
         try:
             cell = finder.cell(row.values, role)
             texts[role] = to_label(cell) if role == "label" else to_text(cell)
+            if role != "text" and (bare := texts[role].strip()) != texts[role]:
+                texts[role] = bare
+                finder.guesses[f"spaces around the {role}, left out"] += 1
         except ValueError as error:
             reason = Message(role + ": {reason}", reason=str(error))
             (lost if role == "text" else doubts).append(reason)
     holders = finder.names(row.values, "image")
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
-    try:
-        pictures = parse_image_cell(finder.cell(row.values, "image"))
-    except ValueError as error:
-        lost.append(str(error))
-    for picture in pictures:
+    for name in holders:
+        try:
+            pictures += parse_image_cell(row.values[name], resolve)
+        except ValueError as error:
+            lost.append(str(error))
+    for picture in dict.fromkeys(pictures) if len(holders) > 1 else pictures:
         try:
             images.append(picture if isinstance(picture, Attachment) else resolve(picture))
         except ValueError as error:
             lost.append(str(error))
-    key, text, label = texts["id"], texts["text"], texts["label"].strip() or None
+    key, text, label = texts["id"], texts["text"], texts["label"] or None
     again = seen.warn(key, row.number, hash((key, text, label, *images)))
     if again is not None:
         doubts.append(again)
@@ -342,8 +372,8 @@ def _to_post(
         images=images,
         id=key or None,
         label=label,
-        user=texts["user"] if texts["user"].strip() else None,
-        time=texts["time"] if texts["time"].strip() else None,
+        user=texts["user"] or None,
+        time=texts["time"] or None,
         error=bad and make_printable(bad),
         warnings=tuple(map(make_printable, lost + doubts)),
         place=f"{table}, row {row.number}",
@@ -368,7 +398,7 @@ def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
         if row.error is not None and name not in row.values:
             continue
         try:
-            if to_text(row.values.get(name)) != wanted:
+            if to_text(row.values.get(name)).strip() != wanted.strip():
                 return False
         except ValueError:
             return False

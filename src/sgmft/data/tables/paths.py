@@ -1,0 +1,148 @@
+"""From the path of a picture in a table to its file."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from urllib.parse import unquote
+
+from sgmft.data.tables.base import RawTable
+from sgmft.data.tables.cells import replace_surrogates
+from sgmft.errors import Message
+
+MAX_LISTED = 100_000  # files of a folder among which a name in another spelling is looked for
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNORECASE)
+
+
+class PathResolver:
+    """Resolves the picture paths of a table; whether a file can be read is seen when it is decoded.
+
+    Args:
+        raw: the table; paths are absolute or relative to its folder.
+        allow_outside: accept a picture that, symbolic links followed, is not below the folder.
+
+    Attributes:
+        guesses: how many cells and paths were not read as they stand, by what was made of them.
+    """
+
+    def __init__(self, raw: RawTable, allow_outside: bool = False) -> None:
+        self.guesses = Counter[str]()
+        self._folder = str(raw.folder)
+        self._allow_outside = allow_outside
+        self._to_path = raw.to_path
+        self._real_folder = lru_cache(4096)(os.path.realpath)
+        self._spellings = lru_cache(64)(_list_spellings)
+        self._elsewhere = dict[str, str]()  # by a drive, its folder that was copied here
+
+    def __call__(self, path: str) -> Path:
+        """Return the file of a path; backslashes are tried as slashes.
+
+        Where there is no such file, one is taken whose name differs in case, Unicode form or
+        percent-encoding alone, and of an absolute path of another computer the part that is found
+        in the table's folder; both are counted in `guesses`.
+
+        Raises:
+            ValueError: with a reason fit for a message, when the picture may not be used.
+        """
+        try:
+            return self._resolve(path)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise ValueError(f"{path[:200]} cannot be read: {error.strerror or error}") from None
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is something of this very name."""
+        return os.path.lexists(os.path.join(self._folder, path))
+
+    def _resolve(self, path: str) -> Path:
+        if self._to_path is not None:
+            path = self._to_path(path, Path(self._folder))
+        if url := _FILE_URL.match(path):
+            path = unquote(path[url.end() :])
+        if "\0" in path or replace_surrogates(path) != path:
+            raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
+        if not self.exists(path):
+            if _ADDRESS.match(path):
+                raise ValueError(
+                    Message(
+                        "pictures on the web are not fetched: {name} "
+                        "(download the picture and give its path)",
+                        name=path[:200],
+                    )
+                )
+            path = self._find(path.replace("\\", "/"))
+        file = os.path.join(self._folder, path)
+        if not self._allow_outside and not self._is_inside(file):
+            raise ValueError(
+                Message(
+                    "{name} lies outside the table's folder; allow it with --allow-outside",
+                    name=path[:200],
+                )
+            )
+        return Path(file)
+
+    def _find(self, path: str) -> str:
+        """Return the path that is meant; the same where there is nothing like it."""
+        if self.exists(path) or ".." in path.split("/"):
+            return path
+        if _ABSOLUTE.match(path):
+            return self._find_elsewhere(path)
+        bare = re.sub(r"\?[^/]*$", "", path)  # as in "a.jpg?x=1"
+        for name in dict.fromkeys((path, bare, unquote(path), unquote(bare))):
+            for form in ("NFC", "NFD"):
+                parent, slash, last = unicodedata.normalize(form, name).rpartition("/")
+                found = self._spellings(os.path.join(self._folder, parent)).get(_fold(last))
+                if found is not None:
+                    self.guesses["the path of a picture in another spelling"] += 1
+                    return parent + slash + found
+        return path
+
+    def _find_elsewhere(self, path: str) -> str:
+        """Return what is in the table's folder of an absolute path of another computer.
+
+        Once a path has shown which folder there was copied, others of the drive must lie in it,
+        too: else "u1/0.jpg" and "u2/0.jpg" could both become the one "0.jpg" that there is.
+        """
+        parts = path.split("/")
+        for start in range(1, len(parts)):
+            head, tail = "/".join(parts[:start]), "/".join(parts[start:])
+            if tail and self.exists(tail) and self._elsewhere.setdefault(parts[0], head) == head:
+                self.guesses[f"{head}/, a folder of another computer, read as the table's"] += 1
+                return tail
+        if path.startswith("/") and not self._elsewhere:
+            return path
+        raise ValueError(
+            Message(
+                "{name} is a path of another computer, of which nothing is in the table's folder: "
+                "give a path relative to that",
+                name=path[:200],
+            )
+        )
+
+    def _is_inside(self, file: str) -> bool:
+        folder, name = os.path.split(file)
+        if name in ("", ".", "..") or os.path.islink(file):
+            real = os.path.realpath(file)
+        else:  # only the folder can hold links, and most pictures share one
+            real = os.path.join(self._real_folder(folder), name)
+        root = self._real_folder(self._folder)
+        return real == root or real.startswith(os.path.join(root, ""))
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _list_spellings(folder: str) -> dict[str, str]:
+    """Return the files of a folder by their folded names, without those that share one."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, MAX_LISTED + 1)]
+    except (OSError, ValueError):
+        return {}
+    counts = Counter(map(_fold, names)) if len(names) <= MAX_LISTED else Counter[str]()
+    return {_fold(name): name for name in names if counts[_fold(name)] == 1}
