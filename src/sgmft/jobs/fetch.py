@@ -19,6 +19,7 @@ from sgmft.data.tables.formats import WRITABLE
 from sgmft.data.tables.images import find_web_address, parse_image_cell
 from sgmft.data.tables.paths import PathResolver
 from sgmft.data.tables.posts import iter_image_cells
+from sgmft.errors import SgmftError
 from sgmft.utils.download import Downloader, DownloadError, DownloadSettings
 from sgmft.utils.files import check_writable, leftovers, write_whole, writing
 
@@ -70,6 +71,8 @@ def fetch_table(
     Raises:
         SgmftError: a table cannot be read, or the folder cannot be written.
     """
+    if source.table == "-":
+        raise SgmftError("A stream is read once, and fetch reads twice: give a file.")
     folder, path = Path(folder), Path(source.table)
     suffix = path.suffix if path.suffix.lower() in WRITABLE and path.is_file() else ".jsonl"
     summary = FetchSummary(folder / f"{path.stem or 'posts'}{suffix}")

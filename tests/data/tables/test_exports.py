@@ -326,6 +326,26 @@ def test_telegram(tmp_path: Path) -> None:
     assert posts[2].error == "nothing to go on: no text and no picture"
 
 
+def test_an_album_of_telegram_is_one_post(tmp_path: Path) -> None:
+    def message(key: int, text: str, second: int = 0, **more: Any) -> dict[str, Any]:
+        row = {"id": key, "type": "message", "date": f"2025-09-01T12:00:0{second}", "text": text}
+        return row | {"from": "A", "from_id": "user1", "photo": f"photos/{key}.jpg"} | more
+
+    rows = [
+        *(message(1, HOME), message(2, ""), message(3, "")),
+        *(message(4, CINEMA), message(5, "another"), message(6, "", second=1)),
+        message(7, "", second=1, from_id="user2"),
+        message(8, "words", second=1, from_id="user2", photo=None),
+    ]
+    write(tmp_path / "result.json", {"name": "g", "type": "x", "id": 1, "messages": rows})
+    write_pictures(tmp_path / "photos", *(f"{n}.jpg" for n in (1, 3, 4, 5, 6, 7)))
+    posts, told = read(tmp_path)
+    assert [post.id for post in posts] == ["1", "4", "5", "6", "7", "8"]
+    assert pictures(posts)[0] == ["1.jpg", "3.jpg"] and posts[0].text == HOME
+    assert [message["id"] for message in posts[0].row["album"]] == [2, 3]
+    assert told == [f"{tmp_path} read as telegram: 6 posts, 6 pictures found, 1 missing"]
+
+
 def test_reddit(tmp_path: Path) -> None:
     def submission(key: str, title: str, **more: Any) -> dict[str, Any]:
         row = {"id": key, "subreddit": "pics", "title": title, "author": "anna"}

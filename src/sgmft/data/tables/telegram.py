@@ -1,7 +1,6 @@
 """Telegram Desktop's export as JSON: ``result.json``, with the photos beside it."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,22 @@ def _open(path: Path) -> RawTable:
     data = tools.load_json(path)
     chats = pick(data, "chats.list") or [data if isinstance(data, dict) else {"messages": data}]
 
-    messages = []
+    messages: list[Any] = []
     for chat in chats:
         about = {f"chat_{name}": chat[name] for name in ("name", "id") if name in chat}
-        listed = pick(chat, "messages") or ()
-        messages += [about | x if isinstance(x, dict) else x for x in listed]
+        for message in pick(chat, "messages") or ():
+            if messages and _is_of_album(messages[-1], message):
+                messages[-1].setdefault("album", []).append(message)
+            else:
+                messages.append(about | message if isinstance(message, dict) else message)
 
     def to_post(row: dict[str, Any]) -> dict[str, Any] | None:
         if row.get("type") != "message":
             return None
-        parts = row.get("text")  # of several parts, links and tags are objects
-        texts = parts if isinstance(parts, list) else [parts]
+        album = [row, *row.get("album", ())]
         return {
-            "text": "".join(x if isinstance(x, str) else pick(x, "text") or "" for x in texts),
-            "images": list(_files(row)),
+            "text": next(filter(None, map(_text, album)), ""),
+            "images": [file for message in album for file in _files(message)],
             "id": f"{row.get('chat_id')}_{row['id']}" if len(chats) > 1 else row["id"],
             "user": pick(row, "from", "from_id"),
             "time": tools.to_time(row.get("date_unixtime")) or row.get("date"),
@@ -52,13 +53,25 @@ def _open(path: Path) -> RawTable:
     return tools.adapt_table(raw, TELEGRAM.name, to_post)
 
 
-def _files(row: dict[str, Any]) -> Iterator[str]:
-    """Yield the files of a message; "(File not included ...)" stands for one that is missing."""
-    kind, file = row.get("mime_type") or "", row.get("file")
-    if row.get("photo"):
-        yield row["photo"]
-    if file and row.get("media_type") != "sticker" and kind.startswith(("image/", "video/")):
-        yield file
+def _is_of_album(first: Any, message: Any) -> bool:
+    """Return whether a message is another picture of a post, which has one text at most."""
+    one, other = ([pick(x, name) for name in ("date", "from_id")] for x in (first, message))
+    texts = sum(bool(_text(x)) for x in (first, *(pick(first, "album") or ()), message))
+    return None not in one and one == other and _files(first) and _files(message) and texts < 2
+
+
+def _text(row: Any) -> str:
+    """Return a text, whose links and tags may be objects in a list."""
+    parts = pick(row, "text")
+    parts = parts if isinstance(parts, list) else [parts]
+    return "".join(x if isinstance(x, str) else str(pick(x, "text") or "") for x in parts)
+
+
+def _files(row: Any) -> list[str]:
+    """List the files of a message; "(File not included ...)" stands for one that is missing."""
+    seen = str(pick(row, "mime_type")).startswith(("image/", "video/"))
+    file = pick(row, "file") if seen and pick(row, "media_type") != "sticker" else None
+    return [x for x in (pick(row, "photo"), file) if isinstance(x, str)]
 
 
 TELEGRAM = tools.Collector("telegram", parts=_list_parts, read=_open)
