@@ -57,7 +57,8 @@ def _is_of_album(first: Any, message: Any) -> bool:
     """Return whether a message is another picture of a post, which has one text at most."""
     one, other = ([pick(x, name) for name in ("date", "from_id")] for x in (first, message))
     texts = sum(bool(_text(x)) for x in (first, *(pick(first, "album") or ()), message))
-    return None not in one and one == other and _files(first) and _files(message) and texts < 2
+    alike = None not in one and one == other and texts < 2
+    return bool(alike and _files(first) and _files(message))
 
 
 def _text(row: Any) -> str:
