@@ -13,7 +13,7 @@ import pytest
 from sgmft import read_posts
 from sgmft.data.preprocessing.media import decode_media
 from sgmft.data.source import Source
-from sgmft.data.tables import Columns
+from sgmft.data.tables import Columns, open_writer
 from sgmft.errors import SgmftError
 from sgmft.jobs.fetch import FetchSummary, fetch_table
 from sgmft.utils import download
@@ -336,3 +336,17 @@ def test_pictures_of_weibo_that_were_not_downloaded(site, tmp_path):
     assert [Path(file).read_bytes() for file in first.images] == [PICTURE] * 3
     assert (first.text, first.id, first.user) == ("在家", "7", "小王") and not second.images
     assert site.counts["/picture/b"] == 0
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_pictures_of_a_table_that_was_converted(site, tmp_path, suffix):
+    row = {"text": "a", "images": [], "id": "1", "user": "u", "time": None}
+    row |= {"image_addresses": [f"{site.url}/picture/a", f"{site.url}/forbidden"]}
+    table = tmp_path / f"posts{suffix}"
+    with open_writer(table, list(row)) as writer:
+        writer.write([row, row | {"id": "2", "image_addresses": None}])
+    summary = fetch(table, tmp_path / "out")
+    assert summary.fetched == 1 and summary.failed.total() == 1
+    first, second = read_posts(tmp_path / "out")
+    assert [Path(file).read_bytes() for file in first.images] == [PICTURE]
+    assert not second.images and not first.row["image_addresses"]

@@ -3,9 +3,9 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sgmft.data.preprocessing.images import ImageError
 from sgmft.data.preprocessing.media import check_media, media_name, read_media
 from sgmft.data.source import Source
 from sgmft.data.tables import open_writer
+from sgmft.data.tables.collectors import ADDRESSES
 from sgmft.data.tables.formats import WRITABLE
 from sgmft.data.tables.images import find_web_address, parse_image_cell
 from sgmft.data.tables.paths import PathResolver
@@ -29,21 +30,13 @@ WORKERS = 128  # addresses looked at together
 
 @dataclass
 class FetchSummary:
-    """The outcome of `fetch_table`.
+    """The outcome of `fetch_table`."""
 
-    Attributes:
-        table: the file written.
-        rows: of it.
-        fetched: files that were downloaded now.
-        there: different addresses whose file was there from an earlier run.
-        failed: how many different addresses gave no file, by reason.
-    """
-
-    table: Path
-    rows: int = 0
-    fetched: int = 0
-    there: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
+    table: Path  # the file written
+    rows: int = 0  # of it
+    fetched: int = 0  # files that were downloaded now
+    there: int = 0  # addresses whose file was there from an earlier run
+    failed: Counter[str] = field(default_factory=Counter)  # addresses without a file, by reason
 
 
 def fetch_table(
@@ -122,9 +115,9 @@ async def _download(
     started = size = 0
     addresses = (
         address
-        for raw, row, names in iter_image_cells(source.table, source.columns, source.format)
+        for _, values, names, resolve in _iter_cells(source)
         for name in names
-        for picture in _pictures(row.values[name], PathResolver(raw))
+        for picture in _pictures(values[name], resolve)
         if (address := find_web_address(picture)) is not None
     )
 
@@ -146,14 +139,14 @@ async def _download(
             if key in seen:
                 continue
             seen.add(key)
-            if key in files.names:
-                summary.there += 1
-            else:
-                try:
+            try:
+                if key in files.names:
+                    summary.there += 1
+                else:
                     await fetch(key, address)
-                except (DownloadError, ImageError) as error:
-                    reasons[key] = str(error)
-                    summary.failed[reasons[key]] += 1
+            except (DownloadError, ImageError) as error:
+                reasons[key] = str(error)
+                summary.failed[reasons[key]] += 1
             if on_fetched:
                 on_fetched(summary.fetched + summary.there + len(reasons))
 
@@ -171,31 +164,36 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         open_writer(summary.table, columns) as table,
         open_writer(report, ["row", "address", "reason"]) as failed,
     ):
-        for raw, row, names in iter_image_cells(source.table, source.columns, source.format):
-            values, resolve = dict(row.values), PathResolver(raw, source.allow_outside)
+        for place, values, names, resolve in _iter_cells(source):
+            kept: dict[str, list[str]] = {}
             for name in names:
-                pictures, kept = _pictures(values[name], resolve), list[Any]()
-                for picture in pictures:
+                kept[name] = []
+                for picture in _pictures(values[name], resolve):
                     address = find_web_address(picture)
                     key = _copy(picture, resolve, files) if address is None else _key(address)
-                    kept.append(files.path(key) or str(picture))
+                    kept[name].append(files.path(key) or str(picture))
                     if key in reasons:
-                        place = f"{raw.name}, row {row.number}"
                         failed.write([{"row": place, "address": address, "reason": reasons[key]}])
-                if kept:
-                    single = isinstance(values[name], str) and len(kept) == 1
-                    values[name] = kept[0] if single else kept
+            if ADDRESSES in kept:
+                kept["images"] = kept.get("images", []) + kept.pop(ADDRESSES)
+                values[ADDRESSES] = None
+            for name, pictures in kept.items():
+                single = isinstance(values[name], str) and len(pictures) == 1
+                values[name] = (pictures[0] if single else pictures) or values[name]
             table.write([values])
             summary.rows += 1
     if not summary.failed:
         report.unlink()
 
 
+def _iter_cells(source: Source) -> Iterator[tuple[str, dict[str, Any], list[str], PathResolver]]:
+    return iter_image_cells(source.table, source.columns, source.format, source.allow_outside)
+
+
 def _pictures(cell: Any, resolve: PathResolver) -> list[str | Attachment]:
-    try:
+    with suppress(ValueError):
         return parse_image_cell(cell, resolve)
-    except ValueError:
-        return []
+    return []
 
 
 def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:

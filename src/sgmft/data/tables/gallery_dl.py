@@ -46,18 +46,21 @@ def _open(path: Path) -> RawTable:
 def _adapt(raw: RawTable, path: Path) -> RawTable:
     """Read posts; a record is of one file, and those of a post follow each other."""
 
+    files: list[str] = []  # of the post that is read
+
     def rows() -> Iterator[RawRow]:
         for _, group in groupby(raw.rows, lambda row: (row.error, _key(row.values))):
             first, *others = group
-            files = [_file(raw.folder, row.values) for row in (first, *others)]
-            yield replace(first, values=first.values | {"files": [x for x in files if x]})
+            found = (_file(raw.folder, row.values) for row in (first, *others))
+            files[:] = filter(None, found)
+            yield first
 
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
         post = pick(row, "status") or row  # Weibo's
         texts = (pick(post, "title"), pick(post, *_TEXTS))
         return {
             "text": "\n".join(str(text) for text in texts if text),
-            "images": row["files"],
+            "images": [*files],
             "id": pick(post, *_IDS),
             "user": pick(post, *_USERS),
             "time": pick(post, "post_date", "date", "created_at"),

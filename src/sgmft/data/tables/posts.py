@@ -205,20 +205,21 @@ def _is_header(row: RawRow, table: str) -> bool:
 
 
 def iter_image_cells(
-    table: str | Path, columns: Columns = USUAL_COLUMNS, format: str | None = None
-) -> Iterator[tuple[RawTable, RawRow, list[str]]]:
-    """Yield every row with its table and those of its columns that hold pictures.
+    table: str | Path, columns: Columns, format: str | None, allow_outside: bool
+) -> Iterator[tuple[str, dict[str, Any], list[str], PathResolver]]:
+    """Yield the place and values of every row, those columns that hold pictures, and their paths.
 
-    Of a tool's output, pictures that were not downloaded stand with those that were.
+    One of the columns may be `ADDRESSES`, of what a collecting tool has not downloaded.
     """
     for part in list_tables(table, format):
         raw = open_table(part, format)
-        finder = _ColumnFinder(raw, columns)
+        finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
-            if raw.tally is not None and (gone := row.values.pop(ADDRESSES, None)):
-                row.values["images"] = [*(row.values.get("images") or ()), *gone]
             names = finder.names(row.values, "image")
-            yield raw, row, [name for name in names if not is_missing(row.values[name])]
+            if raw.tally is not None or set(OWN) <= row.values.keys():
+                names = [*names, ADDRESSES]
+            there = [name for name in names if not is_missing(row.values.get(name))]
+            yield f"{raw.name}, row {row.number}", row.values, there, resolve
 
 
 class _ColumnFinder:
