@@ -340,7 +340,7 @@ def test_pictures_of_weibo_that_were_not_downloaded(site, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_pictures_of_a_table_that_was_converted(site, tmp_path, suffix):
-    row = {"text": "a", "images": [], "id": "1", "user": "u", "time": None}
+    row = {"text": "a", "id": "1", "user": "u", "time": None}
     row |= {"image_addresses": [f"{site.url}/picture/a", f"{site.url}/forbidden"]}
     table = tmp_path / f"posts{suffix}"
     with open_writer(table, list(row)) as writer:

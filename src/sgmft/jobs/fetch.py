@@ -158,10 +158,11 @@ async def _download(
 
 def _write(source: Source, files: _Files, reasons: dict[str, str], summary: FetchSummary) -> None:
     """Write the table, and the addresses that gave no file."""
-    columns = list(dict.fromkeys(source.columns_seen()))
+    columns = dict.fromkeys(source.columns_seen())
+    columns |= {"images": None} if ADDRESSES in columns else {}
     report = summary.table.with_name(FAILED)
     with (
-        open_writer(summary.table, columns) as table,
+        open_writer(summary.table, list(columns)) as table,
         open_writer(report, ["row", "address", "reason"]) as failed,
     ):
         for place, values, names, resolve in _iter_cells(source):
@@ -178,8 +179,8 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
                 kept["images"] = kept.get("images", []) + kept.pop(ADDRESSES)
                 values[ADDRESSES] = None
             for name, pictures in kept.items():
-                single = isinstance(values[name], str) and len(pictures) == 1
-                values[name] = (pictures[0] if single else pictures) or values[name]
+                single = isinstance(values.get(name), str) and len(pictures) == 1
+                values[name] = (pictures[0] if single else pictures) or values.get(name)
             table.write([values])
             summary.rows += 1
     if not summary.failed:

@@ -215,9 +215,7 @@ def iter_image_cells(
         raw = open_table(part, format)
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
-            names = finder.names(row.values, "image")
-            if raw.tally is not None or set(OWN) <= row.values.keys():
-                names = [*names, ADDRESSES]
+            names = dict.fromkeys([*finder.names(row.values, "image"), ADDRESSES])
             there = [name for name in names if not is_missing(row.values.get(name))]
             yield f"{raw.name}, row {row.number}", row.values, there, resolve
 
