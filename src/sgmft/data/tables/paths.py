@@ -69,8 +69,7 @@ class PathResolver:
             if _ADDRESS.match(path):
                 raise ValueError(
                     Message(
-                        "pictures on the web are not fetched: {name} "
-                        "(download the picture and give its path)",
+                        "pictures on the web are not fetched: {name} (sgmft fetch downloads them)",
                         name=path[:200],
                     )
                 )
