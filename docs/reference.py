@@ -40,8 +40,9 @@ COMMANDS = f"""# Commands
 {GENERATED}
 
 Every command takes `--help`. Messages go to standard error and results to the place named by \
-`-o`. Exit codes: 0 is success, 2 a mistake that one sentence explains, 130 and 143 mean stopped \
-by Ctrl-C or SIGTERM. To continue a stopped command, run it again.
+`-o`. Exit codes: 0 is success, also where some rows could not be used; 2 a mistake that one \
+sentence explains; 3 that no row at all could be used; 130 and 143 mean stopped by Ctrl-C or \
+SIGTERM. To continue a stopped command, run it again.
 
 `sgmft --plugin FILE.py COMMAND ...` first loads a Python file that registers a fusion module or \
 a method of yours ([compare.md](compare.md#your-own-fusion-module)). Repeat it for several files.

@@ -11,15 +11,24 @@ from typing import Any, Self
 class SgmftError(Exception):
     """A mistake in the input, in one sentence: what, where (file, row, column), and the fix.
 
-    The command line prints the sentence and ends with exit code 2; it never shows a traceback.
+    The command line prints the sentence and ends with `exit_code`; it never shows a traceback.
 
     Args:
         message: the sentence, or with `values` the template of a `Message`.
         values: see `Message`.
     """
 
+    exit_code = 2
+
     def __init__(self, message: str, /, **values: Any) -> None:
         super().__init__(Message(message, **values) if values else message)
+
+
+class NoUsableRowError(SgmftError):
+    """Every row of a table has an error; `summary` counts them."""
+
+    exit_code = 3
+    summary: Any = None
 
 
 class SgmftWarning(UserWarning):

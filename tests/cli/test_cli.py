@@ -92,6 +92,52 @@ def test_standard_input_to_standard_output(run, trained, sample, store):
     assert "2 of 7 rows could not be used" in ended.stderr
 
 
+def test_exit_codes_and_summaries(run, trained, sample, store, tmp_path):
+    """0 where some rows could be used, 3 where none could; the counts are in a file."""
+    words = ["predict", trained, "-", "-o", tmp_path / "out.csv", "--features", store]
+    words += ["--summary", tmp_path / "new.json"]
+
+    def read():
+        return json.loads((tmp_path / "new.json").read_text("utf-8"))
+
+    rows = [{"id": "1", "text": "家", "images": ["a.jpg", "b.jpg"]}, {"id": "1", "text": "校"}]
+    lines = [*map(json.dumps, rows), "{}", '{"images": ["images/gone.jpg"]}']
+    ended = run(*words, "--min-probability", 0.999, input="\n".join(lines))
+    assert ended.returncode == 0, ended.stderr
+    found = read()
+    assert found["posts"] == 4 and found["model"] == str(trained) and found["seconds"] > 0
+    assert found["errors"] == {
+        "nothing to go on: no text and no picture": 1,
+        "there is no file …": 1,
+    }
+    assert found["warnings"] == {"there is no file …": 1, "the id … is already that of row …": 1}
+    assert found["labelled"] == 2 - sum(found["abstained"].values())
+    example = found["examples"]["the id … is already that of row …"]
+    assert example == "standard input, row 2: the id '1' is already that of row 1"
+    ended = run(*words, input="\n".join(lines[2:]))
+    assert ended.returncode == 3 and "2 of 2 rows could not be used" in ended.stderr
+    assert "Wrote 2 rows" in ended.stderr and read()["labelled"] == 0
+    assert len((tmp_path / "out.csv").read_text("utf-8-sig").splitlines()) == 3
+    (tmp_path / "moon.csv").write_text("text,label\n家,Moon\n", "utf-8")
+    ended = run("evaluate", trained, tmp_path / "moon.csv", "-o", tmp_path / "e", *words[-4:])
+    assert ended.returncode == 3 and "No row of" in ended.stderr
+    assert read()["errors"] == {"the model never learned the label …": 1}
+    ended = run("evaluate", trained, tmp_path / "gone.csv", "-o", tmp_path / "e")
+    assert ended.returncode == 2
+
+
+def test_what_a_spreadsheet_would_change_is_said_once(run, trained, store, tmp_path):
+    rows = ["1,5012345678901234567,=1+1,-5,@小明 在家", "2,5,a,3.5,家"]
+    (tmp_path / "p.csv").write_text("n,mid,note,gain,text\n" + "\n".join(rows * 300), "utf-8")
+    words = ["predict", trained, tmp_path / "p.csv", "--features", store, "-o"]
+    ended = run(*words, tmp_path / "out.csv")
+    (said,) = (line for line in ended.stderr.splitlines() if "A spreadsheet would" in line)
+    assert said.startswith("Warning: ") and "in mid, note, text: import" in said
+    found = (tmp_path / "out.csv").read_text("utf-8-sig").splitlines()
+    assert found[1].startswith(rows[0] + ","), "cells are as they were"
+    assert "A spreadsheet" not in run(*words, tmp_path / "out.jsonl").stderr
+
+
 def test_encode(run, sample, tmp_path, store):
     ended = run("encode", sample, "-o", store, "--no-tokens", "--where", "split=test")
     assert ended.returncode == 0, ended.stderr

@@ -286,7 +286,7 @@ def test_the_command(site, tmp_path, run):
     (row, _) = read_rows(out / "posts.jsonl")
     decode_media((out / row["image"]).read_bytes(), "")
     refused = run("fetch", table, "-o", tmp_path / "other")
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "2  127.0.0.1 is in a private or reserved network" in refused.stderr
     assert len(site.seen) == 2
 

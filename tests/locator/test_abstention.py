@@ -192,7 +192,8 @@ def test_a_table_gets_what_the_rules_look_at(fitted, small_posts, tmp_path):
     locator, source = fitted(), table(tmp_path, small_posts)
     summary = predict_table(source, tmp_path / "out.csv", locator, abstain=RULES)
     rows = read_rows(tmp_path / "out.csv")
-    assert list(rows[0])[-4:] == ["set", "typicality", "abstained", "error"]
+    names = ["label", "probability", "set", "typicality", "abstained", "error", "warning"]
+    assert list(rows[0])[-len(names) - 3 :] == [*names, *(f"p_{label}" for label in locator.labels)]
     for row in rows[:-1]:
         assert bool(row["label"]) == (not row["abstained"])
         assert not row["label"] or json.loads(row["set"]) == [row["label"]]

@@ -1,11 +1,16 @@
 """Output on standard error: progress, and the rows that could not be used."""
 
+import json
 import math
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,8 +23,9 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from sgmft.errors import NoUsableRowError
 from sgmft.utils.distributed import is_main
-from sgmft.utils.files import cache_folder
+from sgmft.utils.files import cache_folder, write_whole, writing
 
 if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 
 # Standard output is for results. Of several processes of one training the main one prints.
 screen = Console(stderr=True, quiet=not is_main())
+started = time.monotonic()  # when the command began
+told: list[str] = []  # its warnings and notices, each once
 
 
 def feature_folder(option: str | None) -> Path | None:
@@ -97,6 +105,26 @@ def print_errors(summary: "JobSummary") -> None:
         title = f"{sum(reasons.values())} of {summary.posts} rows {what}:"
         title = title if what else "Warnings, and how many of the other rows have each:"
         print_counts(reasons, title, summary.examples)
+
+
+def finish(
+    summary: "JobSummary", path: str | None, model: str | None = None, result: str = ""
+) -> None:
+    """Print what happened to the rows, and where the result is; write `--summary`.
+
+    Exits with a code of its own where no row could be used.
+    """
+    print_errors(summary)
+    if result:
+        print(result, file=sys.stderr)
+    if path is not None:
+        found = {"labelled": summary.used - sum(summary.abstained.values()), "model": model}
+        found |= {"seconds": round(time.monotonic() - started, 3), "messages": told}
+        text = json.dumps({**asdict(summary), **found}, ensure_ascii=False, indent=2)
+        with writing(path):
+            write_whole(Path(path), f"{text}\n".encode())
+    if summary.posts and not summary.used:
+        raise typer.Exit(NoUsableRowError.exit_code)
 
 
 def print_counts(counts: dict[str, int], title: str, examples: Mapping[str, str] = {}) -> None:

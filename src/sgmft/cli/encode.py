@@ -1,6 +1,5 @@
 """`sgmft encode`: fill a feature store."""
 
-import sys
 from typing import Annotated
 
 from typer import Option
@@ -23,6 +22,7 @@ def encode_command(
     format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
+    summary_file: opt.Summary = None,
     device: opt.Device = None,
 ) -> None:
     """Encode posts into a feature store, which `--features` of the other commands reads."""
@@ -36,6 +36,5 @@ def encode_command(
         opt.open_engine(engine, address, workers, device) as run,
     ):
         summary, folder = encode_table(source, locator, tokens=tokens, engine=run, on_encoded=done)
-    console.print_errors(summary)
-    encoded = summary.posts - sum(summary.errors.values())
-    print(f"Features of {encoded} posts are in {folder}", file=sys.stderr)
+    wrote = f"Features of {summary.used} posts are in {folder}"
+    console.finish(summary, summary_file, locator.encoder_name, wrote)

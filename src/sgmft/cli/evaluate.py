@@ -1,11 +1,11 @@
 """`sgmft evaluate`: compare a model's predictions with a table's labels."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
+from sgmft.errors import NoUsableRowError
 
 if TYPE_CHECKING:
     from sgmft.evaluation.metrics import Evaluation
@@ -22,6 +22,7 @@ def evaluate_command(
     format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
+    summary_file: opt.Summary = None,
     device: opt.Device = None,
 ) -> None:
     """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
@@ -30,12 +31,15 @@ def evaluate_command(
     source = opt.make_source(table, where, column, allow_outside, strict, format)
     locator = opt.load_locator(model, features, device)
     with console.counter("Predicting") as done:
-        summary, evaluation = evaluate_table(
-            source, output, locator, by=by or (), on_predicted=done
-        )
-    console.print_errors(summary)
+        try:
+            summary, evaluation = evaluate_table(
+                source, output, locator, by=by or (), on_predicted=done
+            )
+        except NoUsableRowError as error:
+            console.finish(error.summary, summary_file, model, f"sgmft: {error}")
+            raise
     print_evaluation(evaluation)
-    print(f"Report: {Path(output) / 'report.html'}", file=sys.stderr)
+    console.finish(summary, summary_file, model, f"Report: {Path(output) / 'report.html'}")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

@@ -8,6 +8,7 @@ from typer import Option
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
+from sgmft.errors import NoUsableRowError
 
 
 def fetch_command(
@@ -66,4 +67,4 @@ def fetch_command(
         file=sys.stderr,
     )
     if failed and not found:
-        raise typer.Exit(1)
+        raise typer.Exit(NoUsableRowError.exit_code)

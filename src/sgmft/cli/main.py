@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
-from sgmft.cli.console import print_line
+from sgmft.cli import console
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.signals import Stopped, stoppable
@@ -85,27 +86,30 @@ for name in NAMES.split():
 
 
 def main() -> None:
-    """Run the command line; exit codes 0 success, 2 a user's mistake, 130 or 143 stopped."""
+    """Run the command line.
+
+    Exit codes: 0 success, 2 a user's mistake, 3 no row could be used, 130 or 143 stopped.
+    """
     try:
         app()
     except SgmftError as error:
         who = "sgmft" if is_main() else f"sgmft, process {rank()}"
         print(f"{who}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Show our own warnings as one line, without the place in the code, each once."""
-    usual, told = warnings.showwarning, set[str]()
+    usual, console.started, console.told = warnings.showwarning, time.monotonic(), []
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, SgmftWarning):
-            if str(message) in told:  # tables are read more than once
+            if str(message) in console.told:  # tables are read more than once
                 return
-            told.add(str(message))
+            console.told.append(str(message))
             what = "" if issubclass(category, SgmftNotice) else "Warning: "
-            print_line(f"{what}{message}")
+            console.print_line(f"{what}{message}")
         elif is_main():
             usual(message, category, *where, **more)
 

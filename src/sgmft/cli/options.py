@@ -57,6 +57,11 @@ Features = Annotated[
     Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
 ]
 
+Summary = Annotated[
+    str | None,
+    Option("--summary", help="JSON file for the counts: posts, labelled, errors, warnings, ..."),
+]
+
 Where = Annotated[list[str] | None, Option(help="Only rows with COLUMN=VALUE; may be repeated.")]
 
 Column = Annotated[

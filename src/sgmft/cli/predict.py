@@ -1,6 +1,5 @@
 """`sgmft predict`: label the rows of a table."""
 
-import sys
 from typing import Annotated
 
 from typer import Argument, Option
@@ -57,6 +56,7 @@ def predict_command(
     format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
+    summary_file: opt.Summary = None,
     device: opt.Device = None,
 ) -> None:
     """Write a table again with a label, probabilities and, for bad rows, the reason.
@@ -111,6 +111,5 @@ def predict_command(
             engine=run,
             on_predicted=done,
         )
-    console.print_errors(summary)
-    if output != "-":
-        print(f"Wrote {summary.posts} rows to {output}", file=sys.stderr)
+    wrote = "" if output == "-" else f"Wrote {summary.posts} rows to {output}"
+    console.finish(summary, summary_file, None if zero_shot else model, wrote)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from sgmft.data.posts import Post
+from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
 from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.formats import list_tables, open_table
@@ -53,6 +53,23 @@ class Source:
             chosen = " and ".join(f"{key}={value}" for key, value in self.where.items())
             rows = f"rows with {chosen}" if chosen else "rows"
             raise SgmftError(f"{self.table} has no {rows}.")
+        return posts
+
+    def read_labelled(self, reason: str | None = None, least: int = 1) -> list[Post]:
+        """Read all posts for work that needs labels; see `require_label`, which takes `reason`.
+
+        Raises:
+            SgmftError: also where there are fewer than `least` labels, though rows can be read.
+        """
+        posts = [require_label(post, reason) for post in self.read_posts()]
+        labels = {post.label for post in posts if post.label is not None}
+        if len(labels) < least and any(not post.error or post.error == reason for post in posts):
+            known = f"has only the label {labels.pop()!r}" if labels else "has no label in any row"
+            columns = ", ".join(dict.fromkeys(name for post in posts for name in post.row))
+            raise SgmftError(
+                f"{self.table} {known}: say which column holds the labels, as in --column "
+                f"label=NAME. Its columns are {columns}."
+            )
         return posts
 
     def refuse_overwriting(self, output: str | Path) -> None:

@@ -61,7 +61,7 @@ def compare_table(
         data = prepare.load_data(folder)
     else:
         data = prepare.prepare_comparison(
-            source.read_posts(),
+            source.read_labelled("has no label to learn from", least=2),
             plan.rows(),
             plan.encoder,
             Path(features) if features is not None else folder / "features",

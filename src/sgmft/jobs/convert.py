@@ -9,7 +9,7 @@ from typing import Any
 
 from sgmft.data.posts import Attachment, MediaFile, Post
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, count_errors
+from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.columns import USUAL, find_columns
 from sgmft.errors import SgmftNotice
@@ -38,7 +38,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     for post in posts:
         used |= {role for role in ROLES if getattr(post, role)}
         names.update(dict.fromkeys(post.row))
-        summary += JobSummary(1, count_errors([post]))
+        summary += JobSummary.of([post])
     kept = [name for name in names if name not in find_columns(names, USUAL["image"])]
     columns = list(dict.fromkeys([*(role for role in ROLES if role in used), *kept]))
     outside = 0
@@ -49,7 +49,9 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
                 paths = [_path(image, output) for image in post.images]
                 outside += any(os.path.isabs(path) for path in paths)  # noqa: PTH117
                 given = (post.row.get(name) for name in names if name not in kept)
-                own["images"] = paths or (next(given, None) if post.error else paths)
+                own["images"] = paths or (
+                    next(given, None) if post.error or post.warnings else paths
+                )
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"

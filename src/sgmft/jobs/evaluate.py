@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import Post, raise_first_error, require_label
+from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import Message, NoUsableRowError, SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
 from sgmft.jobs.predict import prediction_columns
@@ -36,7 +36,9 @@ def evaluate_table(
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
-    posts = [_comparable(post, known) for post in source.read_posts()]
+    posts = [
+        _comparable(post, known) for post in source.read_labelled("has no label to compare with")
+    ]
     if source.strict:
         raise_first_error(posts)
     predictions: list[Prediction] = []
@@ -49,9 +51,10 @@ def evaluate_table(
     summary = JobSummary.of(p.post for p in predictions)
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
-        raise SgmftError(
-            f"No row of {source.table} can be evaluated: {describe_errors(summary.errors)}"
-        )
+        reasons = describe_errors(summary.errors)
+        error = NoUsableRowError(f"No row of {source.table} can be evaluated: {reasons}.")
+        error.summary = summary
+        raise error
     for column in by:
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
@@ -119,7 +122,6 @@ def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) ->
 
 def _comparable(post: Post, known: set[str]) -> Post:
     """Return the post, with an error where its label cannot be compared with a prediction."""
-    post = require_label(post, "has no label to compare with")
     if post.error is None and post.label not in known:
         error = Message("the model never learned the label {label!r}", label=post.label)
         return replace(post, error=error)

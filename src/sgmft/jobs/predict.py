@@ -1,7 +1,7 @@
 """Predict tables of posts: source to predictor to sink, in this process or on a cluster."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
@@ -111,6 +111,7 @@ def predict_table(
     if adapt:
         adapt(posts if isinstance(posts, list) else source.iter_posts())
     columns = OutputColumns.of(names, predictor.labels, rules)
+    columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
 
         def write() -> Iterator[JobSummary]:
@@ -217,6 +218,7 @@ class OutputColumns:
     renamed: dict[str, str]  # name of each column of the input, and the name under which it is kept
     added: list[str]  # the columns that follow
     labels: list[str]  # in the order of the probabilities
+    short: bool = False  # whether probabilities have four digits
 
     @classmethod
     def of(cls, columns: Iterable[str], labels: Sequence[str], rules: Abstention) -> Self:
@@ -235,11 +237,11 @@ class OutputColumns:
 
     def row(self, prediction: Prediction) -> dict[str, Any]:
         """Return the row of one prediction."""
-        return (
-            {self.renamed[key]: value for key, value in prediction.post.row.items()}
-            | prediction_columns(prediction, self.labels)
-            | {key: x for key, x in abstention_columns(prediction).items() if key in self.added}
-        )
+        added = prediction_columns(prediction, self.labels)
+        added |= {key: x for key, x in abstention_columns(prediction).items() if key in self.added}
+        if self.short:
+            added = {k: f"{x:.4f}" if isinstance(x, float) else x for k, x in added.items()}
+        return {self.renamed[key]: value for key, value in prediction.post.row.items()} | added
 
     def types(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the Arrow type of every column; `given` are the input's."""

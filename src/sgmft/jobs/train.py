@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sgmft.data.posts import require_label
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.locator.locator import ENCODER, SemanticLocator
@@ -32,7 +31,7 @@ def train_table(
     """
     folder = Path(output)
     check_output(folder, not distributed.is_main() or _holds_model(folder), "model")
-    posts = [require_label(post) for post in source.read_posts()]
+    posts = source.read_labelled(least=2)
     locator.fit(
         posts,
         split_by=split_by,

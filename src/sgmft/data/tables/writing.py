@@ -1,6 +1,8 @@
 """Tables out, whatever their format; complete or not at all."""
 
 import glob
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -10,8 +12,10 @@ from sgmft.data.tables.base import RowWriter
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import WRITABLE, find_format
 from sgmft.data.tables.json import JsonLinesWriter
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning, make_printable
 from sgmft.utils.files import leftovers, temporary_of, writing
+
+_CHANGED = re.compile(r"[=@]|[+-](?![\d.,]+$)|0\d+$|\d{16,}$")  # cells
 
 
 class TableWriter:
@@ -19,6 +23,8 @@ class TableWriter:
 
     def __init__(self, rows: RowWriter, columns: list[str], path: Path | None) -> None:
         self._rows, self._columns, self._path = rows, columns, path
+        self._checked = path is not None and path.suffix.lower() in (".csv", ".tsv")
+        self.changed: dict[str, None] = {}  # columns of which a spreadsheet would change cells
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows. A key that is missing becomes null (an empty cell in CSV).
@@ -31,8 +37,12 @@ class TableWriter:
         for row in rows:
             if unknown := row.keys() - known:
                 raise ValueError(f"{sorted(unknown)} are none of the columns {self._columns}")
+        plain = [[to_plain(row.get(name)) for name in self._columns] for row in rows]
+        for i, name in enumerate(self._columns if self._checked else ()):
+            if name not in self.changed and any(_CHANGED.match(str(row[i])) for row in plain):
+                self.changed[name] = None
         with nullcontext() if self._path is None else writing(self._path):
-            self._rows.write([[to_plain(row.get(name)) for name in self._columns] for row in rows])
+            self._rows.write(plain)
 
 
 @contextmanager
@@ -40,8 +50,9 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
     """Write a table in a ``with`` statement; its suffix decides the format.
 
     - ``.csv`` is UTF-8 with a byte order mark, so that Excel shows Chinese; ``.tsv`` is UTF-8.
-      Lists and objects become JSON. Texts are written as they are, also those that begin with
-      ``=``, ``+``, ``-`` or ``@``, which a spreadsheet may take for formulas.
+      Lists and objects become JSON. Texts are written as they are; a warning names the columns
+      that a spreadsheet would change: formulas, which begin with ``=``, ``+``, ``-`` or ``@``, and
+      numbers of more than 15 digits or with zeros before them.
     - ``.jsonl`` (or ``.ndjson``) is UTF-8, one object per line.
     - ``.parquet`` takes the type of each column from its values; see `ParquetWriter`.
 
@@ -83,7 +94,7 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
         rows = table_format.write(temporary, names)
     try:
         try:
-            yield TableWriter(rows, keys, path)
+            yield (table := TableWriter(rows, keys, path))
         except BaseException:
             with suppress(Exception):  # the exception under way is the one to be seen
                 rows.close()
@@ -91,6 +102,16 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
         with writing(path):
             rows.close()
             temporary.replace(path.resolve())
+        if table.changed:
+            warnings.warn(
+                make_printable(
+                    f"A spreadsheet would change what it takes for formulas and numbers in {path}, "
+                    f"in {', '.join(map(str, table.changed))}: import these columns as text, or "
+                    "write .xlsx."
+                ),
+                SgmftWarning,
+                stacklevel=3,
+            )
     finally:
         with suppress(OSError):  # of a disk that has become read-only meanwhile
             temporary.unlink(missing_ok=True)
