@@ -55,6 +55,6 @@ def test_bad_rows_are_kept_and_counted(tmp_path: Path) -> None:
     assert sum(summary.errors.values()) == sum(summary.warnings.values()) == 1
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == ["a", ""]
-    assert rows[0]["images"] == "../b.jpg", "as it was"
+    assert rows[0]["image"] == "../b.jpg", "as it was"
     with pytest.raises(SgmftError, match="is the table that is read"):
         convert_table(Source(str(table)), table)

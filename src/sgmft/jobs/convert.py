@@ -39,7 +39,8 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
         used |= {role for role in ROLES if getattr(post, role)}
         names.update(dict.fromkeys(post.row))
         summary += JobSummary.of([post])
-    kept = [name for name in names if name not in find_columns(names, USUAL["image"])]
+    given = find_columns(names, USUAL["image"]) if "images" in used else []
+    kept = [name for name in names if name not in given]
     columns = list(dict.fromkeys([*(role for role in ROLES if role in used), *kept]))
     outside = 0
     with open_writer(output, columns) as writer:
@@ -48,10 +49,8 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
             if "images" in used:
                 paths = [_path(image, output) for image in post.images]
                 outside += any(os.path.isabs(path) for path in paths)  # noqa: PTH117
-                given = (post.row.get(name) for name in names if name not in kept)
-                own["images"] = paths or (
-                    next(given, None) if post.error or post.warnings else paths
-                )
+                unread = bool(post.error or post.warnings)
+                own["images"] = paths or (post.row.get(given[0]) if given and unread else paths)
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"
