@@ -118,9 +118,10 @@ def finish(
     if result:
         print(result, file=sys.stderr)
     if path is not None:
-        found = {"labelled": summary.used - sum(summary.abstained.values()), "model": model}
-        found |= {"seconds": round(time.monotonic() - started, 3), "messages": told}
-        text = json.dumps({**asdict(summary), **found}, ensure_ascii=False, indent=2)
+        found = asdict(summary) | {"model": model, "messages": told}
+        found["labelled"] = summary.used - sum(summary.abstained.values())
+        found["seconds"] = round(time.monotonic() - started, 3)
+        text = json.dumps(found, ensure_ascii=False, indent=2)
         with writing(path):
             write_whole(Path(path), f"{text}\n".encode())
     if summary.posts and not summary.used:
