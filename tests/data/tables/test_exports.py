@@ -155,6 +155,14 @@ def test_twscrape_and_snscrape(tmp_path: Path) -> None:
     assert addresses(tmp_path / "new.jsonl") == [["https://p/1?format=jpg", "https://v/high.mp4"]]
 
 
+def test_lines_may_be_called_json_and_ids_of_json_are_whole(tmp_path: Path) -> None:
+    rows = [tweet(1960000000000000000 + n, HOME) for n in (0, 1)]
+    lines = write(tmp_path / "tweets.jsonl", rows)
+    posts, told = read(Path(lines.rename(tmp_path / "tweets.json")))
+    assert "read as twscrape: 2 posts" in told[0] and posts[0].id == "1960000000000000000"
+    assert not posts[0].warnings
+
+
 def gallery(key: int, num: int, **more: Any) -> dict[str, Any]:
     author = {"id": 1, "name": "anna"}
     row = {"category": "twitter", "subcategory": "timeline", "tweet_id": key, "content": HOME}
@@ -201,6 +209,16 @@ def test_gallery_dl_lines(tmp_path: Path, row: Any, file: str, user: str) -> Non
     (post,), told = read(tmp_path)
     assert (post.text, post.user, pictures([post])) == (HOME, user, [[file]])
     assert told[0].endswith("gallery-dl: 1 posts, 1 pictures found, 0 missing")
+
+
+def test_gallery_dl_with_a_record_for_each_post(tmp_path: Path) -> None:
+    row = {"category": "twitter", "subcategory": "x", "count": 11, "date": "d", "content": HOME}
+    write(tmp_path / "5.json", row | {"tweet_id": 5})
+    write_pictures(tmp_path, "5_2.jpg", "5_11.jpg", "5_1.mp4", "50_1.jpg")
+    assert pictures(read(tmp_path)[0]) == [["5_1.mp4", "5_2.jpg", "5_11.jpg"]]
+    write(tmp_path / "lines/data.jsonl", [row | {"tweet_id": 5}, row | {"tweet_id": 6}])
+    write_pictures(tmp_path / "lines", "6_1.jpg")
+    assert pictures(read(tmp_path / "lines")[0]) == [[], ["6_1.jpg"]]
 
 
 def test_gallery_dl_dump(tmp_path: Path) -> None:
@@ -293,6 +311,16 @@ def test_instagram(tmp_path: Path) -> None:
         assert pictures(found) == [["1.jpg", "2.jpg"], [], ["4.jpg"], ["5.mp4"], ["6.jpg"]]
         assert {post.user for post in found} == {"anna.b"}
     assert found[0].time == "2025-09-01T04:13:29+00:00" and found[1].id == "3"
+
+
+def test_an_old_copy_of_instagram(tmp_path: Path) -> None:
+    photo = {"caption": as_latin(HOME), "taken_at": "2020-01-01T00:00:00", "path": "photos/a.jpg"}
+    more = {"videos": [photo | {"path": "videos/b.mp4"}], "profile": [photo | {"path": "c.jpg"}]}
+    write(tmp_path / "media.json", {"photos": [photo], **more})
+    write_pictures(tmp_path, "photos/a.jpg", "videos/b.mp4", "c.jpg")
+    posts, told = read(tmp_path)
+    assert facts(posts)[0] == (HOME, "a", None, "2020-01-01T00:00:00")
+    assert told == [f"{tmp_path} read as instagram: 2 posts, 2 pictures found, 0 missing"]
 
 
 def test_telegram(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What gallery-dl writes: ``.json`` beside each file, JSON lines, or a dump of all records."""
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -51,8 +52,7 @@ def _adapt(raw: RawTable, path: Path) -> RawTable:
     def rows() -> Iterator[RawRow]:
         for _, group in groupby(raw.rows, lambda row: (row.error, _key(row.values))):
             first, *others = group
-            found = (_file(raw.folder, row.values) for row in (first, *others))
-            files[:] = filter(None, found)
+            files[:] = (x for row in (first, *others) for x in _files(raw.folder, row.values))
             yield first
 
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
@@ -73,24 +73,31 @@ def _key(data: dict[str, Any]) -> str:
     return f"{data.get('category')} {pick(pick(data, 'status') or data, *_IDS)}"
 
 
-def _file(folder: Path, data: dict[str, Any]) -> str | None:
-    """Return the file that a record is of; its address, if it is not there."""
+def _files(folder: Path, data: dict[str, Any]) -> list[str]:
+    """List the file that a record is of, or its address; all files of a post, if it is of that."""
     if "num" in data and data["num"] is None:
-        return None
+        return []
     file, key = str(data.get("file", "")), name_part(_key(data).partition(" ")[2])
-    if file.lower().endswith(tools.PICTURES + tools.VIDEOS):
-        return file
+    suffixes = tools.PICTURES + tools.VIDEOS
+    if file.lower().endswith(suffixes):
+        return [file]
+    if "extension" not in data:
+        names = (x.name for x in folder.glob(f"{glob.escape(key or '?')}[_.]*"))
+        return sorted((x for x in names if x.endswith(suffixes)), key=lambda x: (len(x), x))
     number = data["num"] if isinstance(data.get("num"), int) else 0
     media = name_part(data.get("media_id"))
     stems = [file, f"{key}_{number}", f"{key}_{number:02}", f"{key}_{media}", media]
     stems += [name_part(data.get("filename")), key or "unnamed"]
     name = tools.find_file(folder, filter(None, stems), [f".{name_part(data.get('extension'))}"])
-    return name if "url" not in data or os.path.lexists(folder / name) else str(data["url"])
+    return [name if "url" not in data or os.path.lexists(folder / name) else str(data["url"])]
 
 
 GALLERY_DL = tools.Collector(
     "gallery-dl",
-    (frozenset({"category", "subcategory", "extension", "filename"}),),
+    (
+        frozenset({"category", "subcategory", "extension", "filename"}),
+        frozenset({"category", "subcategory", "count", "date"}),
+    ),
     adapt=_adapt,
     parts=_list_parts,
     read=_open,

@@ -39,6 +39,12 @@ def open_json(path: Path) -> RawTable:
         text = path.read_text(encoding=encoding.encoding, errors=encoding.errors)
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if (
+            isinstance(error, json.JSONDecodeError)
+            and error.msg == "Extra data"
+            and error.lineno > 1
+        ):
+            return open_json_lines(path)  # under a name that many give them
         raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
     about: dict[str, Any] = {}
     if isinstance(items, dict):

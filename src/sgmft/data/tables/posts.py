@@ -226,6 +226,7 @@ class _ColumnFinder:
     def __init__(self, raw: RawTable, columns: Columns) -> None:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
         self._labels = raw.label_columns
+        self.may_be_rounded = raw.tally is None or raw.columns is not None  # in a spreadsheet
         self._is_tools = raw.tally is not None
         self.guesses = Counter[str]()
         self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
@@ -358,7 +359,7 @@ def _to_post(
     again = seen.warn(key, row.number, hash((key, text, label, *images)))
     if again is not None:
         doubts.append(again)
-    if _is_rounded(key, again is not None):
+    if finder.may_be_rounded and _is_rounded(key, again is not None):
         doubts.append(
             Message("the id {id!r} was rounded; a spreadsheet keeps those imported as text", id=key)
         )
