@@ -50,11 +50,14 @@ def test_pictures_in_a_table_become_files(tmp_path: Path) -> None:
 
 def test_bad_rows_are_kept_and_counted(tmp_path: Path) -> None:
     table = tmp_path / "p.csv"
-    table.write_text("text,image\na,../b.jpg\n,\n")
+    table.write_text("text,image\na,https://x/y.jpg|../b.jpg\n,\n")
     summary = convert_table(Source(str(table)), tmp_path / "out.jsonl")
-    assert sum(summary.errors.values()) == sum(summary.warnings.values()) == 1
+    assert sum(summary.errors.values()) == len(summary.warnings) == 1
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [row["text"] for row in rows] == ["a", ""]
-    assert rows[0]["image"] == "../b.jpg", "as it was"
+    outside = str(tmp_path.parent / "b.jpg")
+    assert rows == [
+        {"text": "a", "images": [outside, "https://x/y.jpg"]},
+        {"text": "", "images": []},
+    ]
     with pytest.raises(SgmftError, match="is the table that is read"):
         convert_table(Source(str(table)), table)

@@ -12,13 +12,12 @@ def convert_command(
     where: opt.Where = None,
     column: opt.Column = None,
     format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
     strict: opt.Strict = False,
 ) -> None:
     """Write posts, from a collecting tool's folder for instance, as one table with our columns."""
     from sgmft.jobs.convert import convert_table
 
-    source = opt.make_source(table, where, column, allow_outside, strict, format)
+    source = opt.make_source(table, where, column, True, strict, format)
     summary = convert_table(source, output)
     console.print_errors(summary)
     if output != "-":

@@ -21,6 +21,7 @@ class Source:
     allow_outside: bool = False
     strict: bool = False
     format: str | None = None
+    base: str | Path | None = None
 
     def iter_posts(self) -> Iterator[Post]:
         """Read the posts one at a time."""

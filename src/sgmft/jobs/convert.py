@@ -4,14 +4,18 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import Attachment, MediaFile, Post
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables import open_writer
-from sgmft.data.tables.columns import USUAL, find_columns
+from sgmft.data.tables import RawTable, open_writer
+from sgmft.data.tables.columns import find_role
+from sgmft.data.tables.images import find_web_address, parse_image_cell
+from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import SgmftNotice
 from sgmft.utils.files import write_whole, writing
 
@@ -22,7 +26,8 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     """Write posts with the columns `ROLES`, of which empty ones are left out, and all others.
 
     Paths of pictures are relative to the output's folder where they lie in it, and absolute
-    elsewhere. Pictures that are stored in the table become files in a folder beside the output.
+    elsewhere, in whatever folder that is; web addresses stay. Pictures that are stored in the table
+    become files in a folder beside the output.
 
     Args:
         source: anything that can be read; it is read twice, but for a stream.
@@ -32,6 +37,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
         SgmftError: the source cannot be read, is the output, or the output cannot be written.
     """
     source.refuse_overwriting(output)
+    source = replace(source, allow_outside=True)  # no file is opened
     stream = str(source.table) == "-"
     posts: Iterable[Post] = source.read_posts() if stream else source.iter_posts()
     used, names, summary = set[str](), dict[str, None](), JobSummary()
@@ -39,7 +45,8 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
         used |= {role for role in ROLES if getattr(post, role)}
         names.update(dict.fromkeys(post.row))
         summary += JobSummary.of([post])
-    given = find_columns(names, USUAL["image"]) if "images" in used else []
+    given = find_role(names, "image")
+    used |= {"images"} if given else set()
     kept = [name for name in names if name not in given]
     columns = list(dict.fromkeys([*(role for role in ROLES if role in used), *kept]))
     outside = 0
@@ -49,13 +56,22 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
             if "images" in used:
                 paths = [_path(image, output) for image in post.images]
                 outside += any(os.path.isabs(path) for path in paths)  # noqa: PTH117
-                unread = bool(post.error or post.warnings)
-                own["images"] = paths or (post.row.get(given[0]) if given and unread else paths)
+                own["images"] = paths + _addresses(post.row.get(name) for name in given)
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"
         warnings.warn(f"{message}: read it with --allow-outside.", SgmftNotice, stacklevel=2)
     return summary
+
+
+def _addresses(cells: Iterable[Any]) -> list[str]:
+    """Return what stands for pictures in the cells and is no path."""
+    files = PathResolver(RawTable("", Path(), None, iter(())))
+    found: list[str] = []
+    for cell in cells:
+        with suppress(ValueError):
+            found += filter(None, map(find_web_address, parse_image_cell(cell, files)))
+    return found
 
 
 def _path(image: MediaFile, output: str | Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sgmft.data.posts import Post
-from sgmft.data.tables import read_posts
+from sgmft.data.tables import open_writer, read_posts
 from sgmft.errors import SgmftError, SgmftWarning
 
 COLLECTED = Path(__file__).parent / "collected"
@@ -385,6 +385,30 @@ def test_a_list_one_level_down(tmp_path: Path, around: dict[str, Any]) -> None:
     path.write_text(json.dumps({"train": [{"text": "a"}], "test": [{"text": "b"}]}))
     with pytest.raises(SgmftError, match="lists of records under train, test"):
         read(path)
+
+
+def test_what_was_made_of_a_tools_output_may_lie_beside_it(collected: Path) -> None:
+    folder = collected / "weibo-crawler"
+    before, _ = read(folder)
+    with open_writer(folder / "labelled.csv", [*before[0].row, "label"]) as writer:
+        writer.write([{**post.row, "label": "Home"} for post in before])
+    (folder / "tasks.json").write_text('[{"data": {"text": "a"}}]')
+    (folder / "suggested.csv").write_text("text,suggested_rank\na,1\n")
+    after, told = read(folder)
+    assert [post.place for post in after] == [post.place for post in before]
+    assert "labelled.csv, suggested.csv not read; give the path to read it." in told[0]
+    posts, _ = read(folder / "labelled.csv")
+    assert pictures(posts) == CRAWLED and posts[0].label == "Home"
+
+
+def test_a_table_of_the_users_own_counts_more_than_what_lies_below(collected: Path) -> None:
+    folder = collected / "weibo-crawler"
+    write_csv(folder / "mine.csv", [{"text": "a", "label": "Home"}])
+    (post,), told = read(folder)
+    assert post.label == "Home"
+    (said,) = told
+    assert "weibo/小王同学/1669879400.csv, weibo/小王同学/1669879400.json not read" in said
+    assert len(read(folder, format="weibo-crawler")[0]) == 4
 
 
 # --- two tables of the same posts

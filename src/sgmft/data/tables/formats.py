@@ -17,8 +17,8 @@ from typing import Any
 
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
 from sgmft.data.tables.class_folders import CLASS_FOLDERS, find_class_folders
-from sgmft.data.tables.collectors import Collector, rebase
-from sgmft.data.tables.columns import find_role, holds_posts
+from sgmft.data.tables.collectors import OWN, Collector, rebase
+from sgmft.data.tables.columns import find_columns, find_role, holds_posts
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.gallery_dl import GALLERY_DL
 from sgmft.data.tables.instagram import INSTAGRAM
@@ -32,7 +32,7 @@ from sgmft.data.tables.twitter import SNSCRAPE, TWSCRAPE
 from sgmft.data.tables.weibo import WEIBO_CRAWLER, WEIBO_SEARCH, WEIBO_SPIDER
 from sgmft.data.tables.x_archive import X_ARCHIVE
 from sgmft.data.tables.xhs_downloader import XHS_DOWNLOADER
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning, make_printable
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
@@ -112,9 +112,20 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
             return [*metadata]
         parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED] or files
         found: list[Path] = []
-        if kind is None and (name is not None or not _are_plain(parts)):
+        plain = name is None and _are_plain(parts)
+        if kind is None and (not plain or any(x.is_dir() for x in path.iterdir())):
             found = list(_search(path, tools))
-            found = found or (find_class_folders(path) if name is None and not parts else [])
+            others = [x for x in parts if x not in found and find_columns(_peek(x), ("text",))]
+            others = [x for x in others if plain or x.suffix.lower() in STREAMED]
+            if found and others:
+                left = [os.path.relpath(x, path) for x in (found if plain else others)]
+                more = f" and {len(left) - 3} more" if left[3:] else ""
+                message = f"{path}: {', '.join(left[:3])}{more} not read; give the path to read it."
+                warnings.warn(make_printable(message), SgmftNotice, stacklevel=2)
+            if plain:
+                found = []
+            elif name is None and not found and not parts:
+                found = find_class_folders(path)
     if not found and (not parts or (kind is None and name is not None)):
         raise SgmftError(
             f"{path} is a folder without any of {', '.join(METADATA)}, and without "
@@ -231,12 +242,14 @@ def _tool_of(columns: Iterable[str], tools: Sequence[Collector]) -> Collector | 
 
 
 def _are_plain(tables: Sequence[Path]) -> bool:
-    """Return whether the tables of a folder are read as they are, whatever lies beside them."""
-    if not tables or any(_tool_of(_peek(table), COLLECTORS) for table in tables[:LOOK_AHEAD]):
-        return False
-    places = () if tables[0].suffix.lower() in STREAMED else (tables[0], tables[0].parent)
-    claimed = any(tool.parts(at) for tool in COLLECTORS if tool.parts for at in places)
-    return not claimed and holds_posts(_peek(tables[0]))
+    """Return whether a folder is read by these tables, and not by what a tool has written there.
+
+    Tables that were made of a tool's output are often put beside it.
+    """
+    columns = [{*_peek(x)} for x in tables[:LOOK_AHEAD] if x.suffix.lower() in STREAMED]
+    made = [x for x in columns if x >= {*OWN} or "suggested_rank" in x]
+    usable = [x for x in columns if x not in made and holds_posts(x)]
+    return bool(usable) and not any(_tool_of(names, COLLECTORS) for names in columns)
 
 
 def _peek(path: Path) -> Sequence[str]:

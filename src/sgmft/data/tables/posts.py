@@ -84,6 +84,7 @@ def iter_posts(
     allow_outside: bool = False,
     strict: bool = False,
     format: str | None = None,
+    base: str | Path | None = None,
 ) -> Iterator[Post]:
     """Read posts one at a time, in constant memory.
 
@@ -103,6 +104,8 @@ def iter_posts(
         strict: raise at the first bad row.
         format: of the table, or the tool that wrote it, one of `sgmft.data.tables.formats.NAMES`;
             by default it is recognised.
+        base: the folder that picture paths of a tool's output are relative to; by default `table`,
+            where it is a folder.
 
     Yields:
         One post per row, in order. A row that cannot be used has `error` set, and whatever could
@@ -117,7 +120,8 @@ def iter_posts(
     Warns:
         SgmftNotice: which tool's output was read, and in which columns.
     """
-    base = table if os.path.isdir(table) else None  # noqa: PTH112  False for what cannot be one
+    if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
+        base = table
     seen = SeenPosts()
     tallies: dict[str, list[Tally]] = {}
     parts = list_tables(table, format)

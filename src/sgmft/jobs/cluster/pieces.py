@@ -105,7 +105,9 @@ def single_tables(source: Source) -> list[Source]:
         raise SgmftError(
             "Standard input can be read once only, and so not in pieces: save it as a file."
         )
-    return [replace(source, table=str(Path(x).absolute())) for x in source.tables()]
+    folder = Path(source.table).absolute()
+    base = folder if folder.is_dir() else source.base
+    return [replace(source, table=str(Path(x).absolute()), base=base) for x in source.tables()]
 
 
 class Shards:
