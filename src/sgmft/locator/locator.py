@@ -25,6 +25,7 @@ from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.encoders.device import pick_device
 from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
@@ -277,7 +278,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         network, tokens = self._trained(), self.uses_tokens
-        chunks = encode_posts(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
+        chunks = encode_windows(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
 
         def predict(chunk: Chunk) -> PredictionBatch:
             output = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))

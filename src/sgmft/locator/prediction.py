@@ -11,6 +11,9 @@ from sgmft.data.posts import Post
 from sgmft.features.encode import Chunk
 from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities
 
+SHARPNESS = 6.0  # of the weights of windows; 0 would be their mean
+TINY = 1e-6  # of probabilities whose logarithm is taken
+
 
 class Prediction(NamedTuple):
     """The prediction for one post.
@@ -44,8 +47,8 @@ class Prediction(NamedTuple):
         return None if self.probabilities is None else float(self.probabilities.max())
 
 
-# A chunk, and for its B posts that could be encoded probabilities (B, K), calibrated, and relative
-# entropies of P^m and P^e (B, 2), NaN without guidance.
+# A chunk, and for its B rows probabilities (B, K), calibrated, and relative entropies of P^m and
+# P^e (B, 2), NaN without guidance.
 PredictionBatch = tuple[Chunk, NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -102,7 +105,8 @@ class Predictor(ABC):
         rules = abstain or Abstention()
         batches = self._predict_batches(posts)
         self.held_out.check(rules)
-        for chunk, probs, guidance in batches:
+        for chunk, *outputs in batches:
+            probs, guidance = pool_windows(chunk, *outputs)
             rows = zip(probs, guidance, self.held_out.apply(probs, rules), strict=True)
             good = set(chunk.good)
             for position, post in enumerate(chunk.posts):
@@ -127,6 +131,37 @@ class Predictor(ABC):
         table = np.array(probs, np.float32).reshape(len(probs), len(self.labels))
         decisions = iter(self.held_out.apply(table, rules))
         return [p if p.error else _decide(p, next(decisions), self.labels) for p in predictions]
+
+
+def pool_windows(
+    chunk: Chunk, probs: NDArray[np.float32], guidance: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pool the predictions (B, K) and guidance (B, 2) for the windows of a post into one.
+
+    Log-probabilities are averaged with weights exp(-6 H), H the entropy of the prediction for the
+    window's text alone: one in which the model recognises nothing counts for little.
+    """
+    if not any(chunk.windows):
+        return probs, guidance
+    pooled, start = [], 0
+    for windows in chunk.windows:
+        own = slice(start, start + max(1, windows))
+        alone = own
+        if windows and chunk.rows[start].images is not None:
+            alone = slice(own.stop, own.stop + windows)
+        start = alone.stop
+        weight = np.exp(-SHARPNESS * _entropy(probs[alone]))
+        weight /= weight.sum()
+        mean = np.exp(weight @ np.log(probs[own].clip(min=TINY)))
+        row = mean / mean.sum() if windows else probs[own][0]
+        pooled.append((row, weight @ guidance[own]))
+    rows, guided = zip(*pooled, strict=True)
+    return np.array(rows, np.float32), np.array(guided, np.float32)
+
+
+def _entropy(probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In nats, of each row (B, K)."""
+    return -(probs * np.log(probs.clip(min=TINY))).sum(-1)
 
 
 def _decide(

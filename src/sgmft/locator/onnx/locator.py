@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
-from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.features.post_features import PostFeatures, stack_features
 from sgmft.features.ragged import Ragged
+from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
@@ -109,7 +109,7 @@ class OnnxLocator(Predictor):
         return cls(Path(folder))
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
-        for chunk in encode_posts(posts, self.encoder, tokens=self._tokens):
+        for chunk in encode_windows(posts, self.encoder, tokens=self._tokens):
             yield chunk, *self._run_head(chunk.rows)
 
     def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[FloatArray, FloatArray]:
