@@ -48,8 +48,8 @@ class Chunk:
         good: positions in `posts` of those that could.
         keys: content key of each good post.
         rows: features of each good post; none where only the store was to have them.
-        windows: of the text of each good post, where `sgmft.features.windows` made the rows; 0 for
-            a post with one row of the whole text.
+        windows: of the text of each good post, see `sgmft.features.windows`; 0 for a post with one
+            row of the whole text.
     """
 
     posts: list[Post]

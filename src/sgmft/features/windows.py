@@ -22,9 +22,9 @@ def encode_windows(
 ) -> Iterator[Chunk]:
     """Encode posts as `encode_posts` does, and give those with a long text a row for each window.
 
-    Rows of a window have the features of all the post's images; if there are any, as many rows
-    without them follow. `Chunk.windows` has the number of windows. A text of which not all is read
-    is a warning in the post. Features of shorter texts stay as they are, to the last bit.
+    These rows have the features of all the post's images; as many without them follow.
+    `Chunk.windows` has the number of windows. A text of which not all is read is a warning in the
+    post. Features of shorter texts stay as they are, to the last bit.
     """
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
         yield _with_windows(chunk, encoder, tokens, store)
@@ -44,7 +44,7 @@ def _with_windows(
     for whole, some in zip(chunk.rows, windows, strict=True):
         alone = [features[window.key] for window in some]
         rows += [x._replace(images=whole.images, regions=whole.regions) for x in alone] or [whole]
-        rows += alone if whole.images is not None else []
+        rows += alone
     return replace(chunk, posts=posts, rows=rows, windows=[len(some) for some in windows])
 
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from safetensors import SafetensorError
@@ -15,6 +16,8 @@ from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.data.preprocessing.windows import split_windows
 from sgmft.data.splits import split_posts
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import fit_temperature
@@ -28,7 +31,7 @@ from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.prediction import PredictionBatch, Predictor
+from sgmft.locator.prediction import PredictionBatch, Predictor, negative_entropy
 from sgmft.locator.state import (
     CONFIG,
     FIX,
@@ -290,6 +293,9 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
     def explain(self, post: Post, *, label: str | None = None) -> Explanation:
         """Explain the prediction of one post; see `sgmft.evaluation.explain.explain`.
 
+        Of a long text that window is explained, and is the explained post's text, which counts most
+        in the prediction.
+
         Args:
             label: the label to explain; by default the most probable.
 
@@ -299,6 +305,11 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         """
         network, tokens = self._trained(), self.uses_tokens
         model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperature)
+        windows = split_windows(post.text, get_cleaning(self.encoder.info.cleaning))
+        if len(windows) > 1 and post.error is None:
+            sure = negative_entropy(self.predict_proba([Post(window) for window in windows]))
+            chosen = int(np.nan_to_num(sure, nan=-np.inf).argmax())  # one without words is NaN
+            post = dataclasses.replace(post, text=windows[chosen])
         return explain_post(post, model, label)
 
     def encode(

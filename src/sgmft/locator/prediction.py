@@ -143,25 +143,23 @@ def pool_windows(
     """
     if not any(chunk.windows):
         return probs, guidance
-    pooled, start = [], 0
+    logs = np.log(probs.clip(min=TINY))
+    sure = np.exp(SHARPNESS * negative_entropy(probs))
+    rows, guided, start = [], [], 0
     for windows in chunk.windows:
-        own = slice(start, start + max(1, windows))
-        alone = own
-        if windows and chunk.rows[start].images is not None:
-            alone = slice(own.stop, own.stop + windows)
-        start = alone.stop
-        weight = np.exp(-SHARPNESS * _entropy(probs[alone]))
-        weight /= weight.sum()
-        mean = np.exp(weight @ np.log(probs[own].clip(min=TINY)))
-        row = mean / mean.sum() if windows else probs[own][0]
-        pooled.append((row, weight @ guidance[own]))
-    rows, guided = zip(*pooled, strict=True)
+        end, stop = start + max(1, windows), start + max(1, 2 * windows)
+        weight = sure[end:stop] / sure[end:stop].sum() if windows else np.ones(1)
+        mean = np.exp(weight @ logs[start:end])
+        rows.append(mean / mean.sum() if windows else probs[start])
+        guided.append(weight @ guidance[start:end])
+        start = stop
     return np.array(rows, np.float32), np.array(guided, np.float32)
 
 
-def _entropy(probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """In nats, of each row (B, K)."""
-    return -(probs * np.log(probs.clip(min=TINY))).sum(-1)
+def negative_entropy(probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how sure predictions (B, K) are, (B,), in nats; 0 at most."""
+    found: NDArray[np.float32] = (probs * np.log(probs.clip(min=TINY))).sum(-1)
+    return found
 
 
 def _decide(

@@ -96,5 +96,5 @@ def explain_item(item: WorkItem, label: str | None) -> tuple[Prediction, Explana
         explanation = _predictor.explain(post, label=label)
     except SgmftError as error:  # subclasses need not survive the pipe between processes
         raise SgmftError(str(error)) from None
-    bare = replace(prediction.post, images=())
-    return prediction._replace(post=bare), replace(explanation, post=bare)
+    bare, explained = (replace(x.post, images=()) for x in (prediction, explanation))
+    return prediction._replace(post=bare), replace(explanation, post=explained)
