@@ -1,8 +1,11 @@
 """Long posts encoded in windows: a model predicts each, and what it is sure of is not diluted."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
@@ -10,7 +13,9 @@ from sgmft.data.preprocessing.windows import split_windows
 from sgmft.errors import Message
 from sgmft.features.encode import Chunk, PreparedPost, encode_posts, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder, EncoderInfo
-from sgmft.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from sgmft.features.store import FeatureStore
 
 
 def encode_windows(
