@@ -53,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             site.at_once += 1
             site.most = max(site.most, site.at_once)
         try:
-            name = self.path.split("?")[0].strip("/").split("/")
+            path = self.path.removeprefix("http://somewhere.example")  # asked as a proxy
+            name = path.split("?")[0].strip("/").split("/")
             getattr(self, f"serve_{name[0]}")(*name[1:])
         finally:
             with site.lock:
@@ -82,6 +83,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve_away(self, host: str, *path: str) -> None:
         self.reply(302, Location=f"http://{host}:{self.server.server_port}/{'/'.join(path)}")
+
+    def serve_lost(self) -> None:
+        self.reply(302, Location="http://[::1")
 
     def serve_file(self) -> None:
         self.reply(302, Location="file:///etc/passwd")

@@ -156,6 +156,7 @@ def test_fetched(site, tmp_path, path):
         ("circle", "more than 5 times", 6),
         ("file", "/etc/passwd does not begin with http", 1),
         ("later", "asks to wait", 1),
+        ("lost", "is no valid web address", 1),
         ("stall", "no whole answer within 1 seconds", 2),
         ("trickle", "no whole answer within 1 seconds", 2),
     ],
@@ -171,6 +172,21 @@ def test_not_fetched(site, tmp_path, path, reason, requests):
 )
 def test_addresses_that_lead_nowhere(tmp_path, address):
     assert fetch_one(tmp_path, address, attempts=1)
+
+
+@pytest.mark.parametrize("name", ["referer", "proxy"])
+@pytest.mark.parametrize(
+    "address", ["", "localhost:7890", "socks5://x", "http://微博", "http://a b"]
+)
+def test_options_that_are_no_addresses(name, address):
+    with pytest.raises(SgmftError, match=f"The {name} .* does not begin with http"):
+        DownloadSettings(1, **{name: address})
+
+
+def test_through_a_proxy(site, tmp_path):
+    address = "http://somewhere.example/picture"
+    assert fetch_one(tmp_path, address, proxy=site.url, allow_private=False) == ""
+    assert site.seen[0][0] == address and site.seen[0][1]["Host"] == "somewhere.example"
 
 
 def test_a_server_that_asks_to_wait_is_obeyed(site, tmp_path):

@@ -30,7 +30,7 @@ def fetch_command(
     ] = False,
     proxy: Annotated[
         str | None,
-        Option(help="Address of a proxy; it looks up the hosts, whose networks go unchecked."),
+        Option(help="Address of an HTTP proxy; it looks up the hosts, which go unchecked."),
     ] = None,
     column: opt.Column = None,
     format: opt.Format = None,

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import socket
 import zlib
 from contextlib import suppress
@@ -24,52 +25,37 @@ AT_ONCE = 16  # requests to all hosts together
 _REFERERS = {"sinaimg.cn": "https://weibo.com/"}  # hosts that answer 403 without one
 _NAT64 = IPv6Network("64:ff9b::/96")
 _AGAIN = {408, 429, 500, 502, 503, 504}  # status codes after which another attempt makes sense
-_HEADERS = {
-    "User-Agent": "Mozilla/5.0 (compatible; sgmft)",
-    "Accept": "image/*,video/*;q=0.9,*/*;q=0.5",
-    "Accept-Encoding": "identity",
-}
+_FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError)
+_HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; sgmft)", "Accept-Encoding": "identity"}
 
 
 class DownloadError(SgmftError):
-    """The reason why an address gave no file, fit for a message.
-
-    Attributes:
-        pause: seconds that the server asks to wait before another attempt; 0 where it says
-            nothing, None where another attempt makes no sense.
-    """
+    """The reason why an address gave no file, fit for a message."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
-        self.pause = pause
+        self.pause = pause  # seconds before another attempt, 0 for any; None where it is no use
 
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """How files are downloaded.
+    """How files are downloaded; a server's Retry-After counts more than `backoff`."""
 
-    Attributes:
-        max_bytes: of one file.
-        timeout: seconds for one attempt, from the look-up of the host to the last byte.
-        attempts: at one file.
-        backoff: seconds before the second attempt, twice as many before each further one; a
-            server's Retry-After is obeyed instead.
-        per_host: requests at once to one host.
-        wait: seconds between the beginnings of two requests to one host.
-        referer: sent as Referer; by default what a host is known to need, or nothing.
-        allow_private: also from private, loopback, link-local and reserved networks.
-        proxy: its address. It looks up the hosts itself, so that where they are is not checked.
-    """
+    max_bytes: int  # of one file
+    timeout: float = 60  # seconds for one attempt, from the look-up of the host to the last byte
+    attempts: int = 3  # at one file
+    backoff: float = 1  # seconds before the second attempt; twice as many before each further one
+    per_host: int = 4  # requests at once to one host
+    wait: float = 0.1  # seconds between the beginnings of two requests to one host
+    referer: str | None = None  # sent as Referer; by default what a host is known to need
+    allow_private: bool = False  # also private, loopback, link-local and reserved networks
+    proxy: str | None = None  # its address; it looks up the hosts itself, so they go unchecked
 
-    max_bytes: int
-    timeout: float = 60
-    attempts: int = 3
-    backoff: float = 1
-    per_host: int = 4
-    wait: float = 0.1
-    referer: str | None = None
-    allow_private: bool = False
-    proxy: str | None = None
+    def __post_init__(self) -> None:
+        for name in ("referer", "proxy"):
+            address = getattr(self, name)
+            if address is not None and not re.fullmatch("https?://[!-~]+", address):
+                raise SgmftError(f"The {name} {address!r} does not begin with http:// or https://.")
 
 
 @dataclass
@@ -139,7 +125,7 @@ class Downloader:
             raise
         except (TimeoutError, httpcore2.TimeoutException):
             reason = f"no whole answer within {self._settings.timeout:g} seconds"
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError) as error:
+        except (*_FAILURES, ValueError, OSError) as error:  # h11 lets some of Python's through
             reason = f"the connection failed: {str(error)[:200] or type(error).__name__}"
         else:
             host.silent = 0
@@ -163,7 +149,7 @@ class Downloader:
                 names = {key.lower(): x.decode("latin-1") for key, x in response.headers}
                 if not (300 <= response.status < 400 and b"location" in names):
                     return await self._read(response, names)
-                url = _parse(str(url.join(names[b"location"])))
+                url = _parse(names[b"location"], url)
         raise DownloadError(f"the server redirects more than {MAX_REDIRECTS} times")
 
     async def _read(self, response: httpcore2.Response, headers: dict[bytes, str]) -> bytes:
@@ -231,9 +217,9 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
         return await self._network.connect_tcp(public[-1], port, *args, **options)
 
 
-def _parse(address: str) -> httpx2.URL:
+def _parse(address: str, base: httpx2.URL | None = None) -> httpx2.URL:
     try:
-        url = httpx2.URL(address)
+        url = base.join(address) if base else httpx2.URL(address)
     except (httpx2.InvalidURL, ValueError):
         raise DownloadError(f"{address[:200]} is no valid web address") from None
     if url.scheme not in ("http", "https") or not url.host:
@@ -245,7 +231,7 @@ def _retry_after(value: str) -> float:
     """Return how many seconds a Retry-After header asks to wait, as a number or a date; or 0."""
     if value.strip().isdecimal():
         return float(value)
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         until = parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)
         return max(0.0, until.total_seconds())
     return 0
