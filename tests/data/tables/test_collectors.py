@@ -190,6 +190,16 @@ def test_json_of_weibospider(tmp_path: Path) -> None:
     assert read_post.time == "2025-09-01 12:00" and "weibospider: 1 posts" in told[-1]
 
 
+def test_files_of_several_users_put_into_one(collected: Path) -> None:
+    path = next(collected.rglob("1669879400.json"))
+    one = json.loads(path.read_text("utf-8"))
+    other = json.loads(path.read_text("utf-8").replace("小王同学", "小李"))
+    path.write_text(json.dumps([one, other]), "utf-8")
+    posts, _ = read(path)
+    assert [post.user for post in posts] == ["小王同学"] * 4 + ["小李"] * 4
+    assert pictures(posts) == CRAWLED * 2
+
+
 # --- weibo-search
 
 
@@ -323,6 +333,9 @@ def test_a_table_counts_more_than_folders(tmp_path: Path) -> None:
     (tmp_path / "posts.csv").write_text("text,image\nhi,a/0.jpg\n")
     (post,), told = read(tmp_path)
     assert post.text == "hi" and not told
+    (tmp_path / "posts.csv").write_text("name,n\na,1\n")
+    posts, told = read(tmp_path)
+    assert [post.label for post in posts] == ["a", "b"] and "posts.csv not read" in told[0]
     touch(tmp_path / "other", "a/0.jpg", "a/1.jpg")
     with pytest.raises(SgmftError, match="without any of metadata"):
         read(tmp_path / "other")
@@ -382,6 +395,10 @@ def test_a_list_one_level_down(tmp_path: Path, around: dict[str, Any]) -> None:
     assert [post.text for post in read(path)[0]] == ["one post"]
     path.write_text(json.dumps({"users": [{"name": "u"}], "posts": [{"text": "a"}]}))
     assert [post.text for post in read(path)[0]] == ["a"]
+    path.write_text(json.dumps({"code": 0, "data": {"total": 1, "list": [{"text": "a"}]}}))
+    assert [post.text for post in read(path)[0]] == ["a"]
+    path.write_text(json.dumps({"posts": {"7": {"text": "a"}, "8": {"text": "b"}}}))
+    assert [(post.id, post.text) for post in read(path)[0]] == [("7", "a"), ("8", "b")]
     path.write_text(json.dumps({"train": [{"text": "a"}], "test": [{"text": "b"}]}))
     with pytest.raises(SgmftError, match="lists of records under train, test"):
         read(path)

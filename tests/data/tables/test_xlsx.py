@@ -45,6 +45,17 @@ def test_a_workbook_is_a_table(tmp_path: Path) -> None:
     assert [post.text for post in read_posts(tmp_path)] == ["在家", "看电影"], "alone in a folder"
 
 
+def test_a_title_above_the_header(tmp_path: Path) -> None:
+    rows = [["2025年9月微博数据"], [], ["id", "正文"], ["1", "在家"]]
+    (post,) = read_posts(workbook(tmp_path / "p.xlsx", a=rows))
+    assert (post.id, post.text, post.place) == ("1", "在家", "p.xlsx, row 4")
+    (tmp_path / "Thumbs.db").write_bytes(b"of Windows")
+    assert len(read_posts(tmp_path)) == 1
+    path = workbook(tmp_path / "q.xlsx", a=[["a", "b"], *([i, i] for i in range(30))])
+    with pytest.raises(SgmftError, match=r"neither a text nor an image column.*a, b"):
+        read_posts(path)
+
+
 def test_sheets_with_posts_are_read_one_after_another(tmp_path: Path) -> None:
     path = workbook(
         tmp_path / "p.xlsx",

@@ -110,22 +110,22 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
             raise SgmftError(f"{path} holds {names}: give the one to read as the table.")
         if metadata:
             return [*metadata]
-        parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED] or files
+        parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED]
+        parts = parts or [x for x in files if _peek(x)] or files
         found: list[Path] = []
         plain = name is None and _are_plain(parts)
         if kind is None and (not plain or any(x.is_dir() for x in path.iterdir())):
             found = list(_search(path, tools))
             others = [x for x in parts if x not in found and find_columns(_peek(x), ("text",))]
             others = [x for x in others if plain or x.suffix.lower() in STREAMED]
+            if name is None and not found and not any(holds_posts(_peek(x)) for x in parts):
+                found, others = find_class_folders(path), parts
             if found and others:
                 left = [os.path.relpath(x, path) for x in (found if plain else others)]
                 more = f" and {len(left) - 3} more" if left[3:] else ""
                 message = f"{path}: {', '.join(left[:3])}{more} not read; give the path to read it."
                 warnings.warn(make_printable(message), SgmftNotice, stacklevel=2)
-            if plain:
-                found = []
-            elif name is None and not found and not parts:
-                found = find_class_folders(path)
+            found = [] if plain else found
     if not found and (not parts or (kind is None and name is not None)):
         raise SgmftError(
             f"{path} is a folder without any of {', '.join(METADATA)}, and without "

@@ -51,6 +51,7 @@ def open_json(path: Path) -> RawTable:
         items, about = _find_records(items, path)
     if not isinstance(items, list):
         raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
+    items = _join_lists(items)
     rows: list[RawRow] = []
     columns: dict[str, None] = {}
     controls: set[str] = set()
@@ -149,25 +150,52 @@ def _parse_line(number: int, line: str) -> RawRow:
 
 
 def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str, Any]]:
-    """Return the records of an object, which are in a list in it, and the rest; or itself.
+    """Return the records in an object, see `_iter_lists`, and what stands beside; or itself.
 
     Raises:
         SgmftError: several lists may be the one.
     """
-    lists = {
-        name: value
-        for name, value in item.items()
-        if isinstance(value, list) and value and all(isinstance(x, dict) for x in value)
-    }
-    if holds_posts(item) or is_task(item) or not lists:
+    lists = dict(_iter_lists(item))
+    usable = {name: value for name, value in lists.items() if holds_posts(value[0])}
+    one = holds_posts(item["data"] if is_task(item) else item) or (is_task(item) and not usable)
+    if one or not lists:
         return [item], {}
-    usable = {name: value for name, value in lists.items() if holds_posts(value[0])} or lists
+    usable = usable or lists
     if len(usable) > 1:
         raise SgmftError(
             f"{path} has lists of records under {', '.join(usable)}: save one as a file of its own."
         )
     (name,) = usable
-    return usable[name], {key: value for key, value in item.items() if key != name}
+    return usable[name], {key: value for key, value in item.items() if key != name.split(".")[0]}
+
+
+def _iter_lists(value: Any, name: str = "", depth: int = 3) -> Iterator[tuple[str, list[Any]]]:
+    """Yield lists of records in an object and objects in it, and values with ids as keys."""
+    if isinstance(value, list):
+        if value and all(isinstance(x, dict) for x in value):
+            yield name, value
+    elif isinstance(value, dict) and value and depth:
+        if all(isinstance(x, dict) and holds_posts(x) for x in value.values()):
+            yield name, [{"id": key, **x} for key, x in value.items()]
+            return
+        for key, inner in value.items():
+            yield from _iter_lists(inner, f"{name}.{key}" if name else key, depth - 1)
+
+
+def _join_lists(items: list[Any]) -> list[Any]:
+    """Return the records of several objects that hold one list of posts each; else what was given.
+
+    weibo-crawler's files of several users are put into one list, for instance.
+    """
+    joined: list[Any] = []
+    for item in items:
+        if not isinstance(item, dict) or is_task(item) or holds_posts(item):
+            return items
+        usable = [records for _, records in _iter_lists(item) if holds_posts(records[0])]
+        if len(usable) != 1:
+            return items
+        joined += usable[0]
+    return joined
 
 
 def _reject(record: Any) -> str | None:

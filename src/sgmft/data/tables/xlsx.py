@@ -18,10 +18,12 @@ from openpyxl.utils.exceptions import IllegalCharacterError
 
 from sgmft.data.tables.base import RawRow, RawTable, check_header, first_line
 from sgmft.data.tables.cells import is_missing, to_json
+from sgmft.data.tables.columns import holds_posts
 from sgmft.errors import SgmftError, SgmftWarning
 
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
 MAX_UNPACKED = 2**31  # bytes
+TITLE_ROWS = 10  # above the header, at most
 _EXACT = 10**15  # Excel keeps 15 digits of a number
 
 
@@ -136,15 +138,23 @@ def _open(file: Path) -> Iterator[Any]:
 
 
 def _read_header(sheet: Any) -> tuple[int, list[str]]:
-    """Return the first row that is not empty, and its number."""
+    """Return the first row that names columns of posts, and its number; else the first with cells.
+
+    Above it there may be a title.
+    """
     sheet.reset_dimensions()  # which some programs write wrong
+    first: tuple[int, list[str]] = 0, []
     for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
         names = ["" if is_missing(cell) else str(cell).strip() for cell in cells]
         while names and not names[-1]:
             names.pop()
-        if names:
-            return number, [name or f"column {i}" for i, name in enumerate(names, 1)]
-    return 0, []
+        found = number, [name or f"column {i}" for i, name in enumerate(names, 1)]
+        if holds_posts(names):
+            return found
+        first = first if first[1] else found
+        if first[1] and number > first[0] + TITLE_ROWS:
+            break
+    return first
 
 
 def _iter_rows(file: Path, title: str) -> Iterator[RawRow]:
