@@ -86,7 +86,8 @@ except SystemExit as end:
     assert not end.code, end.code
 print("LOADED", *sys.modules)
 """
-SELDOM = "captum mapie matplotlib onnxscript openpyxl pandas scipy sklearn sympy torch._dynamo transformers"
+SELDOM = "captum mapie matplotlib onnxscript openpyxl pandas scipy sklearn sympy torch._dynamo"
+SELDOM += " transformers"
 COMMANDS = {
     "predict": f"predict {MODEL} {TABLE} -o out.csv --coverage 0.6",
     "predict exported": f"predict {EXPORTED} {TABLE} -o out.csv --coverage 0.6",

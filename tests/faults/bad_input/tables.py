@@ -10,7 +10,9 @@ import json
 import math
 import re
 import shutil
+import sqlite3
 import tempfile
+import zipfile
 import zlib
 from collections import Counter
 from datetime import UTC, date, datetime
@@ -22,6 +24,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bad_input.target import Outcome, Target, one_line, promise, watched
+from openpyxl import Workbook
 
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import iter_posts, open_table, open_writer
@@ -213,6 +216,10 @@ def seeds(suffix):
     """Tables as bytes, for files that end in `suffix`."""
     if suffix == ".parquet":
         return _parquet()
+    if suffix == ".xlsx":
+        return [_workbook(zipfile.ZIP_STORED), _workbook(zipfile.ZIP_DEFLATED)]
+    if suffix == ".db":
+        return [_database(1024), _database(4096)]
     if suffix == ".jsonl":
         return [_lines(_RECORDS), _lines(_RECORDS[:2]) + b"\n\n[1]\n{", _deep(b"\n", b"")]
     if suffix == ".json":
@@ -225,6 +232,31 @@ def seeds(suffix):
         *(texts[0].encode(code) for code in ("utf-8-sig", "gb18030", "utf-16")),
         *(text.encode() + "家".encode()[:2] + text.encode() for text in texts[:1]),
     ]
+
+
+def _workbook(compression):
+    book = Workbook()
+    for row in (["a title"], ["text", "image", "id"], ["家", "a.png", "1"], ["b", 2.5, None]):
+        book.active.append(row)
+    book.create_sheet("more").append(["images", "text"])
+    whole, again = io.BytesIO(), io.BytesIO()
+    book.save(whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(again, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return again.getvalue()
+
+
+def _database(page):
+    database = sqlite3.connect(":memory:")
+    database.execute(f"PRAGMA page_size = {page}")
+    database.execute("CREATE TABLE posts (id INTEGER PRIMARY KEY, content TEXT, image BLOB)")
+    rows = [(i, "家" * i, b"x" * 40 * i if i % 2 else "a.png") for i in range(60)]
+    database.executemany("INSERT INTO posts VALUES (?, ?, ?)", rows)
+    database.execute("CREATE TABLE users (name TEXT)")
+    database.execute("CREATE INDEX of_posts ON posts (content)")
+    database.commit()
+    return database.serialize()
 
 
 def _lines(records):
@@ -277,5 +309,5 @@ _COUNTS = {".csv": _count_cells, ".tsv": partial(_count_cells, marks="\t"), ".js
 
 TABLES = [
     Target(f"tables {suffix}", partial(check_table, suffix=suffix), partial(seeds, suffix), WORDS)
-    for suffix in (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+    for suffix in (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".db")
 ]

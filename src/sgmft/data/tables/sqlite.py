@@ -37,7 +37,8 @@ def open_sqlite(path: Path) -> RawTable:
     tables = list_database(file)
     name = name or next(iter(tables), None)
     if name is None or name not in tables:
-        raise SgmftError(f"{file} has no table {name or ''} with rows; it has: {[*tables]}.")
+        there = ", ".join(tables) or "none"
+        raise SgmftError(f"{file} has no table {name or 'with rows'}; those with rows: {there}.")
     shown = file.name if len(tables) == 1 else f"{file.name}/{name}"
     return RawTable(shown, file.parent, tables[name], _iter_rows(file, name, tables[name]))
 

@@ -53,7 +53,8 @@ def open_xlsx(path: Path) -> RawTable:
     sheets = list_sheets(file)
     title = title or next(iter(sheets), None)
     if title is None or title not in sheets:
-        raise SgmftError(f"{file} has no sheet {title or 'with a header'}; it has: {[*sheets]}.")
+        there = ", ".join(sheets) or "none"
+        raise SgmftError(f"{file} has no sheet {title or 'with a header'}; there are: {there}.")
     check_header(path, sheets[title])
     name = file.name if len(sheets) == 1 else f"{file.name}/{title}"
     return RawTable(name, file.parent, sheets[title], _iter_rows(file, title))
