@@ -116,8 +116,8 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         plain = name is None and _are_plain(parts)
         if kind is None and (not plain or any(x.is_dir() for x in path.iterdir())):
             found = list(_search(path, tools))
-            others = [x for x in parts if x not in found and find_columns(_peek(x), ("text",))]
-            others = [x for x in others if plain or x.suffix.lower() in STREAMED]
+            others = [x for x in parts if plain or x.suffix.lower() in STREAMED]
+            others = [x for x in others if x not in found and find_columns(_peek(x), ("text",))]
             if name is None and not found and not any(holds_posts(_peek(x)) for x in parts):
                 found, others = find_class_folders(path), parts
             if found and others:

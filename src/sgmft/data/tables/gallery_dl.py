@@ -22,10 +22,10 @@ _DUMP = re.compile(r"\s*\[\s*\[\s*-?\d+,")  # [[2, {"category": ...}], [3, "http
 
 def _list_parts(path: Path) -> list[Path]:
     files = [path] if path.is_file() else [path / name for name in tools.list_names(path)]
-    heads = {file: tools.read_head(file) for file in files if file.suffix == ".json"}
-    if path.is_dir() and any(map(_RECORD.match, heads.values())):
+    files = [file for file in files if file.suffix == ".json"]
+    if path.is_dir() and any(_RECORD.match(tools.read_head(file)) for file in files[:20]):
         return [path]
-    return [file for file, head in heads.items() if _DUMP.match(head)]
+    return [file for file in files if _DUMP.match(tools.read_head(file))]
 
 
 def _open(path: Path) -> RawTable:

@@ -15,7 +15,9 @@ _ALL = '"about": "Here is the data you requested'
 
 def _list_parts(path: Path) -> list[Path]:
     files = [path / name for name in tools.list_names(path)] or [path]
-    found = [file for file in files if file.suffix.lower() == ".json" and _is_export(file)]
+    files = [file for file in files if file.suffix.lower() == ".json"]
+    files = files if len(files) < 100 else [file for file in files if file.name == "result.json"]
+    found = [file for file in files if _is_export(file)]
     return [file for file in found if file.name == "result.json"] or found  # others are parts of it
 
 
