@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from functools import partial, reduce
 from typing import Any, Self
 
@@ -72,6 +74,17 @@ class Message(str):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Message, self.template, **self.values), ()
+
+
+HEARD: ContextVar[list[str] | None] = ContextVar("HEARD", default=None)
+"""Where `warn` puts its messages as well, for who shows them in another language."""
+
+
+def warn(message: str, category: type[SgmftWarning] = SgmftWarning) -> None:
+    """Warn with a message that can be translated."""
+    if (heard := HEARD.get()) is not None:
+        heard.append(message)
+    warnings.warn(make_printable(message), category, stacklevel=3)
 
 
 class _Ellipsis(str):

@@ -105,6 +105,7 @@ def test_a_bad_post_is_reported_and_the_others_are_answered(server):
     first, second, third = server.post("/v1/predict", json={"posts": body}).json()["predictions"]
     assert first["label"] and first["error"] is None
     assert second["label"] is None and "picture 1 is not a picture" in second["error"]
+    assert second["warnings"] == []
     assert third["probabilities"] is None and "nothing to go on" in third["error"]
 
 

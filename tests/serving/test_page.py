@@ -339,13 +339,67 @@ def test_a_table_with_a_zip_comes_back_labelled(visit, trained, sample, tmp_path
                 assert float(row[name]) == pytest.approx(float(value), abs=1e-3)
             else:
                 assert row[name] == value
-    assert [row["id"] for row in rows if row["error"]] == ["lost", "out"]
+    assert [row["id"] for row in rows if row["error"]] == ["out"]
+    assert [row["id"] for row in rows if row["warning"]] == ["lost"]
 
     result = page.page.locator("#table-result")
-    assert result.locator("h2").inner_text() == "12 of 14 posts have a label."
-    assert "2 cannot be used" in result.inner_text()
+    assert result.locator("h2").inner_text() == "13 of 14 posts have a label."
+    assert "1 cannot be used" in result.inner_text()
+    assert "Left out or doubtful" in result.inner_text()
     assert "1 × there is no file …" in result.locator("li").all_inner_texts()
     assert result.locator("tbody tr").count() == 8
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_columns_are_recognised_and_can_be_chosen(visit, sample, tmp_path, language):
+    """Also that a picture is left out, and rows that repeat the header are told."""
+    rows = [["编号", "words", "pic", "昵称"], ["1", "在家看书", "a.jpg|gone.jpg", "u"]]
+    rows += [rows[0], ["1", "=在学校", "", "v"], ["3", "", "gone.jpg", "w"]]
+    with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as table:
+        csv.writer(table).writerows(rows + [["4", "加班", "", "x" * 2000]] * 200)
+    photo = next((sample.parent / "images").glob("*.jpg")).read_bytes()
+    packed = write_zip(tmp_path / "pictures.zip", {"a.jpg": photo})
+    page = visit(language)
+    page.page.get_by_role("tab", name=page.words["table"]).click()
+    page.page.locator("#pictures").set_input_files(packed)
+    page.page.locator("#table").set_input_files(tmp_path / "posts.csv")
+    chosen = page.page.locator("#columns select")
+    chosen.first.wait_for()
+    shown = chosen.evaluate_all("all => all.map(x => [x.name, x.options[0].text])")
+    nothing = {"en": "none", "zh": "无"}[language]
+    assert dict(shown) == {
+        "text": nothing,
+        "image": nothing,
+        "id": "编号",
+        "user": "昵称",
+        "label": nothing,
+    }
+    hint = page.page.locator("#columns .hint").inner_text()
+    assert {"en": "No column of texts", "zh": "没有识别出"}[language] in hint
+    page.press(page.words["label"])
+    assert "posts.csv" in page.problem("#table-result")
+    page.page.locator("#columns select[name=text]").select_option("words")
+    page.page.locator("#columns select[name=image]").select_option("pic")
+    page.press(page.words["label"])
+    found = read(page.download(tmp_path))
+    assert [bool(row["label"]) for row in found] == [True, True, False] + [True] * 200
+    result = page.page.locator("#table-result").inner_text()
+    said = {
+        "en": ("1 × there is no file …", "repeat the header are left out: 1", "spreadsheet"),
+        "zh": ("1 × 找不到文件 …", "有 1 行重复了标题行", "用电子表格打开时"),
+    }
+    for sentence in said[language]:
+        assert sentence in result
+    page.page.locator("#table-form .remove").first.click()
+    assert not chosen.count(), "they are those of a table"
+    assert not page.mistakes
+
+
+def test_a_picture_that_is_left_out_is_named(visit, pictures, tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    for language, sentence in (("en", "Left out: empty.jpg is empty"), ("zh", "未采用：empty.jpg")):
+        result = visit(language).explain("在家看书", [pictures[0], tmp_path / "empty.jpg"])
+        assert sentence in result.inner_text()
 
 
 def test_a_tables_name_is_written_down_nowhere(visit, server, tmp_path):

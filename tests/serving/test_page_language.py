@@ -17,7 +17,7 @@ from tiny_encoder import TinyEncoder
 ENGLISH, CHINESE = LANGUAGES.values()
 KEPT = re.compile(
     r"\b(http://a\.jpg|a\.\w+|JPEG|PNG|GIF|WebP|BMP|TIFF|AVIF|MP4|MOV|WebM|MiB|x"
-    r"|UTF|GB18030|text|image)\b"
+    r"|UTF|GB18030|Big5|text|image)\b"
 )
 FILES = {
     "a.empty": b"",

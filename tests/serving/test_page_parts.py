@@ -125,17 +125,22 @@ def test_the_post_that_stops_the_worker_is_found_and_the_others_are_labelled():
     assert found[1].error == "the model cannot read it (takes too long)"
 
 
-def test_posts_beyond_the_limits_have_an_error_and_do_not_travel(tmp_path):
+def test_what_is_beyond_the_limits_is_left_out_and_does_not_travel(tmp_path):
     large = tmp_path / "large.png"
     Image.new("RGB", (30, 30)).save(large)
-    posts = [Post("a" * 51), Post("a", [large] * 3), Post("a", large), Post("a")]
+    missing = tmp_path / "missing.png"
+    posts = [Post("a" * 51), Post("", [large] * 3), Post("a", [missing] * 3), Post("a", large)]
     limits = Limits(batch=4, text=50, pictures=2, pixels=800)
-    assert [x.error for x in predicted(posts, StubEngine(limits=limits))] == [
+    sentence, many = "large.png has 900 pixels; at most 800", "there are more than 2 pictures"
+    found = predicted(posts, StubEngine(limits=limits))
+    assert [x.error for x in found] == [
         "the text has more than 50 characters",
-        "there are more than 2 pictures",
-        "large.png has 900 pixels; at most 800",
+        f"{many}; {sentence}; {sentence}",
+        None,
         None,
     ]
+    assert [x.post.warnings for x in found[2:]] == [(many,), (sentence,)]
+    assert [len(x.post.images) for x in found[2:]] == [2, 0]
 
 
 def zip_of(files):

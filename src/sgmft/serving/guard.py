@@ -23,7 +23,7 @@ from sgmft.serving.problems import PROBLEMS, Problem
 _log = logging.getLogger("sgmft")
 
 OPEN = ("/health", "/ready")  # whoever looks after servers has no key
-TABLES = ("/en/table", "/zh/table")  # where the page sends tables and their pictures
+TABLES = tuple(f"/{x}/{y}" for x in ("en", "zh") for y in ("table", "columns"))  # of the page
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _POSTS = (1, 2, 4, 8, 16, 32, 64)
 

@@ -2,11 +2,10 @@
 
 import codecs
 import re
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import Message, SgmftError, warn
 
 SAMPLE = 2**18  # bytes from which an encoding is guessed
 _GUESSED = ["gb18030", "big5"]  # with more to choose from, short Chinese is taken for Korean
@@ -82,11 +81,8 @@ def _guess(path: Path) -> str:
 
 def _warn(path: Path, encoding: str) -> None:
     name = encoding.upper().replace("_", "-")
-    warnings.warn(
-        f"{path} is not UTF-8 and is read as {name}. If texts look wrong, save it as UTF-8.",
-        SgmftWarning,
-        stacklevel=3,
-    )
+    template = "{path} is not UTF-8 and is read as {name}. If texts look wrong, save it as UTF-8."
+    warn(Message(template, path=path, name=name))
 
 
 def has_undecoded(text: str) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from sgmft.errors import (
     Message,
     SgmftError,
     SgmftNotice,
-    SgmftWarning,
     join_messages,
     make_printable,
+    warn,
 )
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
@@ -134,14 +134,18 @@ def iter_posts(
         if raw.tally is not None:
             tallies.setdefault(raw.tally.tool, []).append(raw.tally)
     for (first, number), count in seen.twice.items():
-        names = f"{Path(parts[number]).name} are in {Path(parts[first]).name} as well"
-        _warn(f"{table}: {count:,} posts of {names}, so that they are read twice.")
+        template = "{count:,} posts of {name} are in {other} as well, so that they are read twice."
+        names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
+        warn(Message(template, count=count, **names))
     for tool, some in tallies.items():
         posts, found, missing = (
             sum(getattr(x, name) for x in some) for name in ("posts", "found", "missing")
         )
-        counts = f"{posts:,} posts, {found:,} pictures found, {missing:,} missing"
-        _notice(f"{table} read as {tool}: {counts}")
+        template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
+        counts = {"posts": posts, "found": found, "missing": missing}
+        warn(
+            Message(template + "{missing:,} missing", table=table, tool=tool, **counts), SgmftNotice
+        )
 
 
 def _posts_of(
@@ -165,28 +169,21 @@ def _posts_of(
                 unread.update(dict.fromkeys(finder.unread_pictures(row.values)))
             yield _to_post(row, raw.name, finder, resolve, seen)
     if headers:
-        _warn(
-            f"{raw.name}: rows that repeat the header are left out: {len(headers)}, the first of "
-            f"them row {headers[0]}."
-        )
+        template = "{name}: rows that repeat the header are left out: {count}, first row {row}."
+        warn(Message(template, name=raw.name, count=len(headers), row=headers[0]))
     seen.end()
     if guesses := finder.guesses + resolve.guesses:
         counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
-        _notice(f"{raw.name}, understood by a guess: {counts}")
+        template = "{name}, understood by a guess: {counts}"
+        warn(Message(template, name=raw.name, counts=counts), SgmftNotice)
     for name in unread:
-        _warn(
-            f"{raw.name}: the column {name!r} seems to hold pictures and is not read; see --column "
-            f"image={name}."
-        )
+        template = "{name}: the column {column!r} seems to hold pictures and is not read; see "
+        warn(Message(template + "--column image={column}.", name=raw.name, column=name))
 
 
 @lru_cache(256)
 def _bare(names: tuple[str, ...]) -> list[str]:
     return [name.strip("\ufeff ") for name in names]
-
-
-def _warn(sentence: str) -> None:
-    warnings.warn(make_printable(sentence), SgmftWarning, stacklevel=2)
 
 
 def _is_header(row: RawRow, table: str) -> bool:
@@ -222,6 +219,21 @@ def iter_image_cells(
             names = dict.fromkeys([*finder.names(row.values, "image"), ADDRESSES])
             there = [name for name in names if not is_missing(row.values.get(name))]
             yield f"{raw.name}, row {row.number}", row.values, there, resolve
+
+
+def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[str, list[str]]]:
+    """Return the tool that wrote a table, its columns, and those of them that hold each role.
+
+    Only the first rows are looked at.
+    """
+    raw = open_table(table)
+    columns = dict.fromkeys(raw.columns or ())
+    for row in islice(raw.rows, LOOK_AHEAD):
+        if row.error is None:
+            columns.update(dict.fromkeys(row.values))
+    finder = _ColumnFinder(raw, USUAL_COLUMNS)
+    roles = {field.name: finder.names(columns, field.name) for field in fields(Columns)}
+    return raw.tally and raw.tally.tool, list(columns), roles
 
 
 class _ColumnFinder:
@@ -385,10 +397,6 @@ def _to_post(
     )
 
 
-def _notice(message: str) -> None:
-    warnings.warn(make_printable(message), SgmftNotice, stacklevel=2)
-
-
 def _is_rounded(key: str, again: bool) -> bool:
     """Return whether an id looks like one that Excel, which keeps 15 digits, has rounded."""
     if re.fullmatch(r"\d(\.\d+)?[Ee]\+\d+", key):
@@ -438,7 +446,7 @@ def _check_columns(
         raise SgmftError(make_printable(problem))
     if guessed := finder.guessed(list(seen)):
         pairs = ", ".join(f"{role} is read from {name!r}" for role, name in guessed.items())
-        _notice(f"{raw.name}: {pairs}")
+        warnings.warn(make_printable(f"{raw.name}: {pairs}"), SgmftNotice, stacklevel=2)
     return chain(ahead, raw.rows)
 
 

@@ -2,7 +2,6 @@
 
 import glob
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from sgmft.data.tables.base import RowWriter
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import WRITABLE, find_format
 from sgmft.data.tables.json import JsonLinesWriter
-from sgmft.errors import SgmftError, SgmftWarning, make_printable
+from sgmft.errors import Message, SgmftError, warn
 from sgmft.utils.files import leftovers, temporary_of, writing
 
 _CHANGED = re.compile(r"[=@]|[+-](?![\d.,]+$)|0\d+$|\d{16,}$")  # cells
@@ -103,15 +102,11 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
             rows.close()
             temporary.replace(path.resolve())
         if table.changed:
-            warnings.warn(
-                make_printable(
-                    f"A spreadsheet would change what it takes for formulas and numbers in {path}, "
-                    f"in {', '.join(map(str, table.changed))}: import these columns as text, or "
-                    "write .xlsx."
-                ),
-                SgmftWarning,
-                stacklevel=3,
+            template = (
+                "A spreadsheet would change what it takes for formulas and numbers in {path}, in "
+                "{columns}: import these columns as text, or write .xlsx."
             )
+            warn(Message(template, path=path.name, columns=", ".join(map(str, table.changed))))
     finally:
         with suppress(OSError):  # of a disk that has become read-only meanwhile
             temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The texts of the page in one language, by code, and the sentences and results made of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,17 @@ class Language:
             elif not isinstance(value, int | float):
                 values[name] = str(value).replace(hidden, "")
         return reasons.get(message.template, message.template).format(**values)
+
+    def recognized(self, roles: Mapping[str, Sequence[str]], tool: str | None) -> str:
+        """Return which columns of a table hold what, and the tool that wrote it."""
+        items = [
+            self.text("in_columns", role=name, columns=self._join(roles[role], "others"))
+            for role, name in self.texts["roles"].items()
+            if roles[role]
+        ]
+        code = "recognized" if roles["text"] or roles["image"] else "nothing_recognized"
+        start = self.text("read_as", tool=tool) if tool else ""
+        return start + self.text(code, items=self._join(items, "columns"))
 
     def describe(self, problem: Problem) -> str:
         """Return the sentence for a problem, by its kind."""

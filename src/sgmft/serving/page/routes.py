@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,17 +22,18 @@ import numpy as np
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from sgmft.data.synthetic.scenes import draw_scene
+from sgmft.data.tables import Columns
 from sgmft.data.tables.formats import STREAMED
 from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
 from sgmft.serving.limits import Places
 from sgmft.serving.page.language import LANGUAGES, Language, problem_html, result_html
-from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
+from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused, columns_html
 from sgmft.serving.problems import Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
 from sgmft.utils.templates import render
@@ -87,6 +88,7 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
             ("", "GET", page.show),
             ("post", "POST", page.post),
             ("table", "POST", page.table),
+            ("columns", "POST", page.columns),
         ):
             app.add_route(f"/{code}/{path}", partial(endpoint, language), [method])
         app.add_route(f"/{code}", partial(_add_slash, code))
@@ -181,6 +183,20 @@ class Page:
         except Problem as problem:
             return EventLines(_failure(language, problem))
 
+    async def columns(self, language: Language, request: Request) -> Response:
+        """Return the columns of a table to choose among, and what is recognised."""
+        try:
+            with self._uploads.take():
+                async with open_form(request, 1, self._engine.limits.text) as (_, files):
+                    if not files:
+                        raise Problem("invalid-request", "The form has no file 'table'.")
+                    file = files[0][1]
+                    given = language, self.home, file.filename or "", file.file
+                    html = await asyncio.to_thread(columns_html, *given)
+        except Exception as error:
+            html = problem_html(language, _sentence(language, error))
+        return JSONResponse({"html": html}, headers=HEADERS)
+
     async def download(self, token: str) -> FileResponse:
         """Return a labelled table."""
         if token not in self._labelled:
@@ -223,7 +239,8 @@ class Page:
             raise Problem("invalid-request", "The field 'coverage' is no share.") from None
         table = files["table"]
         pictures = files["pictures"].file if "pictures" in files else None
-        given = table.filename or "", table.file, pictures
+        chosen = {x.name: form[0].get(x.name) or None for x in fields(Columns)}
+        given = table.filename or "", table.file, pictures, Columns(**chosen)
         return TableJob(self._engine, self.home, language, rules, *given)
 
     async def _label(self, language: Language, job: TableJob) -> Events:

@@ -9,16 +9,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
-from sgmft.data.posts import Post
+from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import count_pixels
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
-from sgmft.data.tables import open_table
-from sgmft.errors import Message, SgmftError
+from sgmft.data.tables import Columns, open_table
+from sgmft.data.tables.posts import USUAL_COLUMNS, recognize_columns
+from sgmft.errors import HEARD, Message, SgmftError, join_messages
 from sgmft.jobs.predict import predict_table
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
@@ -30,8 +32,38 @@ from sgmft.utils.templates import render
 
 SHOWN = 8  # rows
 CELL = 120  # characters
-FIRST = ("label", "probability", "set", "abstained", "error", "text")  # columns
+FIRST = ("label", "probability", "set", "abstained", "error", "warning", "text")  # columns
 _PATIENCE = 1.0  # seconds before a busy server is tried again, where it gives no other number
+
+
+def safe_name(name: str) -> str:
+    """Return the name of a visitor's file as that of one of ours."""
+    path = PurePath(PurePath(name.replace("\\", "/").replace("\0", "")).name)
+    stem = path.stem.encode()[:150].decode("utf-8", "ignore").strip(".")
+    return stem + path.suffix[:20] or "table"
+
+
+def columns_html(language: Language, home: Path, name: str, table: BinaryIO) -> str:
+    """Return the choice of columns for the beginning of a table, and what is recognised, as HTML.
+
+    Raises:
+        TableRefused: it cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="columns-", dir=home) as folder:
+        path = Path(folder) / safe_name(name)
+        with path.open("wb") as file:
+            shutil.copyfileobj(table, file)
+        try:
+            tool, columns, roles = recognize_columns(path)
+        except SgmftError as error:
+            raise TableRefused(language.translate(str(error), hidden=f"{folder}/")) from None
+    return render(
+        "serving/page/templates/columns.html",
+        t=language.texts,
+        columns=columns,
+        roles={role: roles[role] for role in language.texts["roles"]},
+        said=language.recognized(roles, tool),
+    )
 
 
 class TableRefused(Exception):  # noqa: N818 a sentence for the visitor
@@ -63,6 +95,7 @@ class TableJob:
         name: of the table's file, as the visitor has it.
         table: its bytes.
         pictures: a zip of its pictures, if there are any.
+        columns: those that the visitor has chosen.
 
     Attributes:
         labels: of the model.
@@ -78,10 +111,10 @@ class TableJob:
         name: str,
         table: BinaryIO,
         pictures: BinaryIO | None,
+        columns: Columns = USUAL_COLUMNS,
     ) -> None:
-        name = PurePath(name.replace("\\", "/").replace("\0", "")).name
-        stem, suffix = PurePath(name).stem, PurePath(name).suffix[:20]
-        self.name = stem.encode()[:150].decode("utf-8", "ignore").strip(".") + suffix or "table"
+        self.name, self._columns = safe_name(name), columns
+        self._notes: list[str] = []
         self.pictures, self.stop = pictures, threading.Event()
         self.labels = list(engine.model.labels)
         self._engine, self._loop = engine, asyncio.get_running_loop()
@@ -89,7 +122,7 @@ class TableJob:
         self._done = self._total = 0
         self._on_progress: Callable[[int, int], None] = lambda done, total: None
         self._first: list[Prediction] = []
-        self._reasons: dict[str, Counter[str]] = {"abstained": Counter(), "error": Counter()}
+        self._reasons = {kind: Counter[str]() for kind in ("abstained", "error", "warning")}
 
     def run(self, on_progress: Callable[[int, int], None]) -> LabelledTable:
         """Label it; all but the result is removed.
@@ -112,7 +145,7 @@ class TableJob:
             except SgmftError as error:
                 reason = self._language.translate(str(error), hidden=f"{folder}/")
                 raise TableRefused(reason.replace(f"{folder}/", "")) from None
-            html = self._html(summary, done)
+            html = self._html(summary, done, folder)
             kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self._home))
             return LabelledTable(done.rename(kept / done.name), html)
 
@@ -127,31 +160,38 @@ class TableJob:
         """
         waiting = iter(posts)
         while chunk := list(islice(waiting, self._engine.limits.batch)):
-            chunk = [replace(post, error=post.error or self._excess(post)) for post in chunk]
-            found = self._predict(chunk, abstain)
+            found = self._predict([self._limit(post) for post in chunk], abstain)
             self._first += found[: SHOWN - len(self._first)]
-            for kind, counted in self._reasons.items():
-                reasons = (getattr(x, kind) for x in found)
-                bare = kind == "error"
-                counted.update(self._language.translate(x, bare=bare) for x in reasons if x)
+            translate = partial(self._language.translate, bare=True)
+            for x in found:
+                self._reasons["abstained"].update(filter(None, [x.abstained]))
+                self._reasons["error"].update(map(translate, filter(None, [x.error])))
+                if not x.error:
+                    self._reasons["warning"].update(set(map(translate, x.post.warnings)))
             self._done += len(found)
             self._on_progress(self._done, self._total)
             yield from found
 
-    def _excess(self, post: Post) -> Message | None:
-        """Return by what a post is beyond the server's limits."""
-        limits = self._engine.limits
+    def _limit(self, post: Post) -> Post:
+        """Return a post without the pictures that are beyond the server's limits."""
+        limits, kept, left = self._engine.limits, list[MediaFile](), list[str]()
         if len(post.text) > limits.text:
-            return Message("the text has more than {most:,} characters", most=limits.text)
+            error = Message("the text has more than {most:,} characters", most=limits.text)
+            return replace(post, error=post.error or error)
         if len(post.images) > limits.pictures:
-            return Message("there are more than {most} pictures", most=limits.pictures)
-        for image in post.images:
+            left.append(Message("there are more than {most} pictures", most=limits.pictures))
+        for image in post.images[: limits.pictures]:
             if isinstance(image, Path) and image.is_file():
                 pixels = count_pixels(image.read_bytes(), image.name)
                 if pixels is not None and pixels > limits.pixels:
                     template = "{name} has {count:,} pixels; at most {most:,}"
-                    return Message(template, name=image.name, count=pixels, most=limits.pixels)
-        return None
+                    many = {"name": image.name, "count": pixels, "most": limits.pixels}
+                    left.append(Message(template, **many))
+                    continue
+            kept.append(image)
+        if left and not kept and not post.text.strip():
+            return replace(post, error=post.error or join_messages(left))
+        return replace(post, images=kept, warnings=(*post.warnings, *left))
 
     def _predict(self, posts: Sequence[Post], rules: Abstention | None) -> list[Prediction]:
         """Predict one chunk, in halves where a post in it stops the worker."""
@@ -196,11 +236,16 @@ class TableJob:
             shutil.copyfileobj(self._table, file)
         self._total = sum(1 for _ in open_table(source).rows)
         self._on_progress(0, self._total)
-        return predict_table(Source(str(source)), done, self, abstain=self._rules)
+        heard = HEARD.set(self._notes)
+        try:
+            table = Source(str(source), self._columns)
+            return predict_table(table, done, self, abstain=self._rules)
+        finally:
+            HEARD.reset(heard)
 
-    def _html(self, summary: JobSummary, done: Path) -> str:
+    def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
         """Return the counts, the reasons, and the first rows."""
-        labelled = summary.posts - sum(x.total() for x in self._reasons.values())
+        labelled = summary.used - self._reasons["abstained"].total()
         with done.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             columns = [x for x in rows.fieldnames or () if not x.startswith("p_")]
@@ -210,16 +255,19 @@ class TableJob:
                 for row, prediction in zip(islice(rows, SHOWN), self._first, strict=True)
             ]
         text = self._language.text
+        codes = ("withheld", "unusable", "warned")
         reasons = [
             (text(code, count=counted.total()), counted.most_common())
-            for code, counted in zip(("withheld", "unusable"), self._reasons.values(), strict=True)
+            for code, counted in zip(codes, self._reasons.values(), strict=True)
             if counted
         ]
+        translate = partial(self._language.translate, hidden=f"{folder}/")
         return render(
             "serving/page/templates/table.html",
             t=self._language.texts,
             done=text("done", labelled=labelled, posts=summary.posts),
             reasons=reasons,
+            notes=[translate(x) for x in dict.fromkeys(self._notes)],
             preview=text("preview", count=len(first)),
             columns=columns,
             rows=first,
@@ -227,8 +275,10 @@ class TableJob:
 
     def _cell(self, value: str, column: str, prediction: Prediction) -> str:
         """Return a cell as it is shown; the file itself has reasons in English."""
-        if column in ("abstained", "error"):
-            value = self._language.translate(getattr(prediction, column) or "")
+        if column in ("abstained", "error", "warning"):
+            reasons = {"abstained": prediction.abstained, "error": prediction.error}
+            reason = reasons.get(column, join_messages(prediction.post.warnings))
+            value = self._language.translate(reason or "")
         if re.fullmatch(r"0\.\d{4,}", value):
             return f"{float(value):.3f}"
         return value if len(value) <= CELL else f"{value[:CELL]}…"

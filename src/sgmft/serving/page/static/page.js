@@ -62,6 +62,7 @@ class FileField {
     for (const image of this.list.querySelectorAll("img")) URL.revokeObjectURL(image.src);
     this.list.replaceChildren(...files.map((file) => this.item(file)));
     this.root.classList.toggle("filled", files.length > 0);
+    this.changed?.();
   }
 
   item(file) {
@@ -195,6 +196,7 @@ function formData(form, fields) {
   const data = new FormData();
   const coverage = form.querySelector("[name=coverage]:checked")?.value;
   if (coverage) data.append("coverage", coverage);
+  for (const select of form.querySelectorAll("select")) data.append(select.name, select.value);
   for (const [name, values] of Object.entries(fields)) for (const value of values) data.append(name, value);
   return data;
 }
@@ -247,6 +249,26 @@ async function exampleFile(name) {
 const table = new FileField("table");
 const pictures = new FileField("pictures");
 const tableForm = element("table-form");
+const HEAD = 2 ** 18; // bytes of a table of lines in which its columns are looked for
+
+async function head(file) {
+  if (!/\.(csv|tsv|jsonl|ndjson)$/i.test(file.name) || file.size <= HEAD) return file;
+  const read = new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
+  return file.slice(0, read.lastIndexOf(10) + 1 || HEAD); // whole lines
+}
+
+async function recognize(file) {
+  const place = element("columns");
+  place.replaceChildren();
+  if (!file || file.size > bytes.table) return;
+  const data = new FormData();
+  data.append("table", await head(file), file.name);
+  const response = await fetch("columns", { method: "POST", body: data }).catch(() => null);
+  if (response?.ok && table.files[0] === file) show(place, (await response.json()).html);
+}
+
+table.changed = () => recognize(table.files[0]);
+
 const labelling = new Sender(tableForm, "table", element("table-result"));
 
 tableForm.addEventListener("submit", (event) => {
