@@ -233,7 +233,7 @@ def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[st
             columns.update(dict.fromkeys(row.values))
     finder = _ColumnFinder(raw, USUAL_COLUMNS)
     roles = {field.name: finder.names(columns, field.name) for field in fields(Columns)}
-    return raw.tally and raw.tally.tool, list(columns), roles
+    return None if raw.tally is None else raw.tally.tool, list(columns), roles
 
 
 class _ColumnFinder:
