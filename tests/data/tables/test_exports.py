@@ -411,9 +411,23 @@ def test_reddit(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("matrix.json", [[1, 2], [3, 4]]), ("media.json", [{"path": "a.jpg", "text": HOME}])],
+)
+def test_files_of_others_are_left_alone(tmp_path: Path, name: str, data: Any) -> None:
+    write(tmp_path / name, data)
+    (tmp_path / "folder.json").mkdir()
+    write(tmp_path / "anna/2025-09-01_12-00-00_UTC.txt", HOME)
+    posts, told = read(tmp_path)
+    assert [post.text for post in posts] == [HOME]
+    assert "instaloader" in told[-1]
+    assert name == "matrix.json" or facts(read(tmp_path / name)[0]) == [(HOME, None, None, None)]
+
+
 def test_records_that_are_laid_out_otherwise_are_reported(tmp_path: Path) -> None:
     write(
-        tmp_path / "data/tweets.js", 'window.YTD.tweets.part0 = [{"tweet": {"full_text": "a"}}, 5]'
+        tmp_path / "data/tweets.js", 'window.YTD.tweets.part0 = [{"tweet": {"created_at": "a"}}, 5]'
     )
     posts, _ = read(tmp_path)
     assert [post.error for post in posts] == [
@@ -445,7 +459,7 @@ def test_xhs_downloader(tmp_path: Path) -> None:
     keys = [f"66f0a{n:019}" for n in range(4)]
     time = "2025-09-01_12:00:00"
     rows = [
-        xhs(keys[0], "在家！煮面🍜 第1天", time, "https://p/0 https://p/1"),
+        xhs(keys[0], "在家！カ煮面🍜 第1天", time, "https://p/0 https://p/1"),
         xhs(keys[1], CINEMA, time, "https://v/0", 作品类型="视频"),
         xhs(keys[2], "", "2025-09-02_12:00:00", "https://p/2 https://p/3 https://p/4"),
         xhs(keys[3], HOME, "2025-09-03_12:00:00", "https://p/5"),

@@ -159,8 +159,8 @@ def read_head(path: Path) -> str:
 
 
 def list_names(path: Path) -> list[str]:
-    """List the names in a folder, in order; none of what is no folder."""
-    return sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    """List the files in a folder, in order; none of what is no folder."""
+    return sorted(x.name for x in os.scandir(path) if x.is_file()) if path.is_dir() else []
 
 
 def name_part(value: Any) -> str:

@@ -17,7 +17,7 @@ _TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "
 _IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
 _USERS = ("author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader")
 _RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
-_DUMP = re.compile(r"\s*\[\s*\[\s*-?\d+,")  # [[2, {"category": ...}], [3, "https://...", {...}]]
+_DUMP = re.compile(r'\s*\[\s*\[\s*-?\d+,.*"category":', re.DOTALL)  # [[2, {...}], [3, "https:...
 
 
 def _list_parts(path: Path) -> list[Path]:
@@ -46,7 +46,6 @@ def _open(path: Path) -> RawTable:
 
 def _adapt(raw: RawTable, path: Path) -> RawTable:
     """Read posts; a record is of one file, and those of a post follow each other."""
-
     files: list[str] = []  # of the post that is read
 
     def rows() -> Iterator[RawRow]:

@@ -17,8 +17,8 @@ _FOLDERS = ("", "content", "media", *(f"your_instagram_activity/{x}" for x in ("
 
 def _list_parts(path: Path) -> list[Path]:
     listed = [path / at / x for at in _FOLDERS for x in tools.list_names(path / at)]
-    files = [file for file in listed or [path] if _POSTS.fullmatch(file.name)]
-    return [file for file in files if re.search('"(uri|path)":', tools.read_head(file))]
+    files = [file for file in ([path] if path.is_file() else listed) if _POSTS.fullmatch(file.name)]
+    return [file for file in files if re.search('"(uri|taken_at)":', tools.read_head(file))]
 
 
 def _open(path: Path) -> RawTable:

@@ -14,7 +14,7 @@ _ALL = '"about": "Here is the data you requested'
 
 
 def _list_parts(path: Path) -> list[Path]:
-    files = [path / name for name in tools.list_names(path)] or [path]
+    files = [path] if path.is_file() else [path / name for name in tools.list_names(path)]
     files = [file for file in files if file.suffix.lower() == ".json"]
     files = files if len(files) < 100 else [file for file in files if file.name == "result.json"]
     found = [file for file in files if _is_export(file)]

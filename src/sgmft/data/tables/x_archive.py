@@ -27,13 +27,13 @@ def _open(path: Path) -> RawTable:
     media = "tweet_media" if (path.parent / "tweet_media").is_dir() else "tweets_media"
 
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
-        key = pick(row, "id_str", "id")
+        key, time = pick(row, "id_str", "id"), pick(row, "created_at")
         return {
             "text": pick(row, "full_text", "text"),
             "images": [f"{media}/{key}-{name}" for name in _media_names(row)],
             "id": key,
             "user": user,
-            "time": parsedate_to_datetime(row["created_at"]).isoformat(),
+            "time": time and parsedate_to_datetime(time).isoformat(),
         }
 
     posts = [pick(item, "tweet") or item for item in tools.load_json(path, after="=")]

@@ -45,7 +45,8 @@ def _adapt(raw: RawTable, path: Path) -> RawTable:
 
 
 def _letters(text: str) -> str:
-    return re.sub(r"[\W_]", "", text)
+    """Return the characters that the tool keeps in a file's name."""
+    return re.sub("[^a-zA-Z0-9\u4e00-\u9fff]", "", text)
 
 
 def _number(file: str) -> int:
