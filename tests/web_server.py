@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 import time
 from collections import Counter
@@ -159,8 +160,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_site() -> Iterator[Site]:
+def serve_site(context: ssl.SSLContext | None = None) -> Iterator[Site]:
     site = Site()
+    if context is not None:
+        site.socket = context.wrap_socket(site.socket, server_side=True)
     thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -263,6 +266,24 @@ def test_the_address_that_was_checked_is_the_one_connected_to(site, tmp_path, mo
     assert fetch_one(tmp_path, address, allow_private=False) == ""
     assert answers == ["127.0.0.1"]
     assert site.seen[0][1]["Host"] == f"rebind.example:{site.server_port}"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+def test_certificates_are_checked_against_the_name_of_the_host(tmp_path, monkeypatch):
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "certificate.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *names]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    with serve_site(context) as site:
+        address = f"https://localhost:{site.server_port}/picture"
+        settings = {"attempts": 1, "timeout": 5}
+        assert "CERTIFICATE_VERIFY_FAILED" in fetch_one(tmp_path / "unknown", address, **settings)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        assert fetch_one(tmp_path / "known", address, **settings) == ""
+        other = address.replace("localhost", "127.0.0.1")
+        assert "not valid for" in fetch_one(tmp_path / "other", other, **settings)
 
 
 @pytest.mark.parametrize(

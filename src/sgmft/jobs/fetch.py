@@ -79,7 +79,7 @@ def fetch_table(
 
 
 class _Files:
-    """The files of a folder, by the key of their address or bytes."""
+    """The files of a folder; `paths` has that of each by the key of its address or bytes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -87,18 +87,14 @@ class _Files:
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in leftovers(folder):
                 leftover.unlink(missing_ok=True)
-            self.names = {file.stem: file.name for file in folder.iterdir()}
+            self.paths = {x.stem: f"{IMAGES}/{x.name}" for x in folder.iterdir()}
 
     def keep(self, key: str, suffix: str, data: bytes) -> None:
         """Write a file whole, where it is not there."""
-        if key not in self.names:
+        if key not in self.paths:
             with writing(self._folder):
                 write_whole(self._folder / (key + suffix), data)
-            self.names[key] = key + suffix
-
-    def path(self, key: str) -> str | None:
-        """Return the path of a file in the table; None where there is none."""
-        return f"{IMAGES}/{self.names[key]}" if key in self.names else None
+            self.paths[key] = f"{IMAGES}/{key}{suffix}"
 
 
 async def _download(
@@ -140,7 +136,7 @@ async def _download(
                 continue
             seen.add(key)
             try:
-                if key in files.names:
+                if key in files.paths:
                     summary.there += 1
                 else:
                     await fetch(key, address)
@@ -172,7 +168,7 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
                 for picture in _pictures(values[name], resolve):
                     address = find_web_address(picture)
                     key = _copy(picture, resolve, files) if address is None else _key(address)
-                    kept[name].append(files.path(key) or str(picture))
+                    kept[name].append(files.paths.get(key) or str(picture))
                     if key in reasons:
                         failed.write([{"row": place, "address": address, "reason": reasons[key]}])
             if ADDRESSES in kept:
