@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def adapt_table(
                 yield row
             elif post is not None:
                 tally.posts += 1
-                there = [path for path in paths if os.path.lexists(folder / path)]
+                asked = [path for path in paths if find_web_address(path) is None]
+                there = [path for path in asked if os.path.lexists(folder / path)]
                 tally.found += len(there)
                 tally.missing += len(paths) - len(there)
                 gone = [path for path in paths if path not in there and find_web_address(path)]
@@ -172,7 +174,26 @@ def name_part(value: Any) -> str:
 def find_file(folder: Path, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str:
     """Return the first of some files that is there, from `folder`; else the first."""
     names = [stem + suffix for stem in stems for suffix in suffixes]
-    return next((name for name in names if os.path.lexists(folder / name)), names[0])
+    there: dict[str, frozenset[str]] = {}
+    for name in names:
+        at, file = os.path.split(os.path.join(folder, name))  # noqa: PTH118  is called very often
+        if at not in there:
+            there[at] = _list_folder(at)
+        if file in there[at]:
+            return name
+    return names[0]
+
+
+def _list_folder(folder: str) -> frozenset[str]:
+    try:
+        return _list_once(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
+    except (OSError, ValueError):
+        return frozenset()
+
+
+@lru_cache(16)
+def _list_once(folder: str, _: int) -> frozenset[str]:
+    return frozenset(os.listdir(folder))  # noqa: PTH208
 
 
 def find_numbered(
@@ -198,7 +219,8 @@ def find_numbered(
 
 def find_video(folder: Path, stems: Sequence[str]) -> list[str]:
     """Return the video of a post, if it was downloaded."""
-    return [x for x in [find_file(folder, stems, VIDEOS)] if os.path.lexists(folder / x)]
+    found = [find_file(folder, stems, VIDEOS)] if stems else []
+    return [x for x in found if os.path.lexists(folder / x)]
 
 
 def _merge(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _open(file: Path) -> Iterator[sqlite3.Connection]:
             database.execute("PRAGMA trusted_schema = OFF")
             database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
             yield database
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         raise SgmftError(
             f"{file} is no SQLite database that can be read ({error}): "
             "check its name, and whether a program has it open."

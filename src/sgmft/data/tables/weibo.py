@@ -5,7 +5,7 @@ tools' columns.
 """
 
 import re
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ def _adapt_user(raw: RawTable, path: Path, tool: str) -> RawTable:
     owner = path.parent.name if alone else path.stem  # several users' were put into one folder
     owner = pick(raw.about, "user.screen_name", "user.nickname") or owner
 
+    @lru_cache(1024)
+    def is_there(at: str) -> bool:
+        return (raw.folder / at).is_dir()
+
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
         key, time = tools.name_part(pick(row, "id", "微博id")), str(pick(row, *_TIMES) or "")
         users = [pick(row, "screen_name"), pick(row, "user_id")]
@@ -37,14 +41,17 @@ def _adapt_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         homes += [f"{home}{time[:7]}/" for home in homes]
         day, second = time[:10].replace("-", ""), re.sub("[T ]", "_", time).replace(":", "-")
         stems = [f"{day}T_{key}", f"{day}_{key}"]
-        images = [f"{x}{at}/{y}" for x in homes for at in _IMAGES for y in (*stems, second)]
-        clips = [f"{x}{at}/{y}" for x in homes for at in _VIDEOS for y in stems]
+        images, clips = (
+            [place for x in homes for at in places if is_there(place := f"{x}{at}")]
+            for places in (_IMAGES, _VIDEOS)
+        )
+        images = [f"{place}/{x}" for place in images for x in (*stems, second)]
         urls = pick(row, "原始图片url", "pics", "original_pictures")
         text = str(pick(row, "正文", "微博正文", "text", "content") or "")
         return {
             "text": _PASSED_ON.split(text)[0] if tool == "weibospider" else text,
             "images": tools.find_numbered(raw.folder, images, urls)
-            + tools.find_video(raw.folder, clips or [key]),
+            + tools.find_video(raw.folder, [f"{place}/{x}" for place in clips for x in stems]),
             "id": key,
             "user": users[0] or (users[1] if in_database else owner),
             "time": pick(row, "完整日期", "full_created_at") or time,
@@ -58,13 +65,14 @@ def _adapt_search(raw: RawTable, path: Path) -> RawTable:
 
     Pictures are ``images/<id>.jpg``, or ``images/<id>-<n>.jpg`` from 0, in the keyword's folder.
     """
-    homes = [""]
-    if path.parent.is_file():
-        homes += [f"{at.name}/" for at in sorted(raw.folder.iterdir()) if (at / "images").is_dir()]
+    homes: dict[str, str] = {}  # of the pictures of a post, where all are in a database
+    for at in tools.list_names(raw.folder) if path.parent.is_file() else ():
+        names = tools.list_names(raw.folder / at / "images")
+        homes |= {re.split("[-.]", name)[0]: f"{at}/" for name in names}
 
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
         key, urls = tools.name_part(row.get("id")), pick(row, "微博图片url", "pics")
-        images, clips = ([f"{home}{at}/{key}" for home in homes] for at in ("images", "videos"))
+        images, clips = ([f"{homes.get(key, '')}{at}/{key}"] for at in ("images", "videos"))
         return {
             "text": pick(row, "微博正文", "text") or "",
             "images": tools.find_numbered(raw.folder, images, urls, "-", 0)
