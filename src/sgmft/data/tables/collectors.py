@@ -213,8 +213,11 @@ def find_numbered(
     urls = [url.strip() for url in str(addresses or "").split(",") if url.strip() not in ("", "无")]
     numbers = [f"{mark}{start + i}" for i in range(len(urls))] if urls[1:] or not mark else [""]
     files = [find_file(folder, [f"{x}{end}" for x in stems]) if stems else "" for end in numbers]
-    pairs = zip(files, urls, strict=False)
-    return [file if file and os.path.lexists(folder / file) else url for file, url in pairs]
+    found = (
+        url if find_web_address(url) and not (file and os.path.lexists(folder / file)) else file
+        for file, url in zip(files, urls, strict=False)
+    )
+    return list(filter(None, found))
 
 
 def find_video(folder: Path, stems: Sequence[str]) -> list[str]:
