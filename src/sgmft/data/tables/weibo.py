@@ -66,9 +66,9 @@ def _adapt_search(raw: RawTable, path: Path) -> RawTable:
     Pictures are ``images/<id>.jpg``, or ``images/<id>-<n>.jpg`` from 0, in the keyword's folder.
     """
     homes: dict[str, str] = {}  # of the pictures of a post, where all are in a database
-    for at in tools.list_names(raw.folder) if path.parent.is_file() else ():
-        names = tools.list_names(raw.folder / at / "images")
-        homes |= {re.split("[-.]", name)[0]: f"{at}/" for name in names}
+    for at in raw.folder.iterdir() if path.parent.is_file() else ():
+        names = tools.list_names(at / "images")
+        homes |= {re.split("[-.]", name)[0]: f"{at.name}/" for name in names}
 
     def to_post(row: dict[str, Any]) -> dict[str, Any]:
         key, urls = tools.name_part(row.get("id")), pick(row, "微博图片url", "pics")
