@@ -3,18 +3,16 @@
 openpyxl takes long to import, so `formats` imports this file when a workbook is opened.
 """
 
-import math
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell import WriteOnlyCell
-from openpyxl.utils.exceptions import IllegalCharacterError
 
 from sgmft.data.tables.base import RawRow, RawTable, check_header, first_line
 from sgmft.data.tables.cells import is_missing, to_json
@@ -24,6 +22,7 @@ from sgmft.errors import SgmftError, SgmftWarning
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
 MAX_UNPACKED = 2**31  # bytes
 TITLE_ROWS = 10  # above the header, at most
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _EXACT = 10**15  # Excel keeps 15 digits of a number
 
 
@@ -63,8 +62,8 @@ def open_xlsx(path: Path) -> RawTable:
 class XlsxWriter:
     """Writes rows of plain values to a workbook of one sheet.
 
-    Texts stay texts, also those that look like a formula or a number; so do numbers of more digits
-    than Excel keeps. Lists and objects become JSON.
+    Texts stay texts, also those that look like a formula or a number. Numbers of more digits than
+    Excel keeps, and dates, become texts; lists and objects JSON.
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:
@@ -94,29 +93,17 @@ class XlsxWriter:
             )
 
     def _cell(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool) or self._has_type(value):
+        if value is None or isinstance(value, bool):
             return value
-        if isinstance(value, (list, dict)):
-            value = to_json(value)
-        text = str(value)
+        if isinstance(value, (int, float)) and abs(value) < _EXACT:
+            return value
+        text = to_json(value) if isinstance(value, (list, dict)) else str(value)
         units = text.encode("utf-16-le", "surrogatepass")
-        fits = units[: 2 * MAX_CELL].decode("utf-16-le", "ignore")
-        try:
-            cell = WriteOnlyCell(self._sheet, fits)
-        except IllegalCharacterError:
-            fits = "".join(x if x >= " " or x in "\t\n\r" else "\ufffd" for x in fits)
-            cell = WriteOnlyCell(self._sheet, fits)
+        fits = _NO_XML.sub("\ufffd", units[: 2 * MAX_CELL].decode("utf-16-le", "ignore"))
         self._changed += fits != text
+        cell = WriteOnlyCell(self._sheet, fits)
         cell.data_type = "s"
         return cell
-
-    @staticmethod
-    def _has_type(value: Any) -> bool:
-        """Return whether Excel has a number or a date that is the same."""
-        if isinstance(value, (int, float)):
-            return abs(value) < _EXACT or (isinstance(value, float) and math.isfinite(value))
-        naive = isinstance(value, date) and getattr(value, "tzinfo", None) is None
-        return naive and value.year >= 1900
 
 
 @contextmanager
