@@ -114,8 +114,8 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         parts = parts or [x for x in files if _peek(x)] or files
         found: list[Path] = []
         plain = name is None and _are_plain(parts)
-        if kind is None and (not plain or any(x.is_dir() for x in path.iterdir())):
-            found = list(_search(path, tools))
+        if kind is None and (not plain or any(x.is_dir() for x in os.scandir(path))):
+            found = list(_search(path, tools, folders=not plain))
             others = [x for x in parts if plain or x.suffix.lower() in STREAMED]
             others = [x for x in others if x not in found and find_columns(_peek(x), ("text",))]
             if name is None and not found and not any(holds_posts(_peek(x)) for x in parts):
@@ -266,16 +266,21 @@ def _peek_once(path: Path, _: int) -> Sequence[str]:
     return []
 
 
-def _search(folder: Path, tools: Sequence[Collector]) -> Iterator[Path]:
-    """Yield what tools have written into a folder and its sub-folders."""
+def _search(path: Path, tools: Sequence[Collector], folders: bool) -> Iterator[Path]:
+    """Yield what tools have written into a folder and its sub-folders.
+
+    With `folders` also what is known by how files lie, which takes long where there are many.
+    """
     asked = [tool for tool in tools if tool is not CLASS_FOLDERS or len(tools) == 1]
-    for at, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        if parts := [part for tool in asked if tool.parts for part in tool.parts(Path(at))]:
+    for at, inner, names in os.walk(path):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))
+        lists = (tool.parts(Path(at)) for tool in asked if tool.parts and folders)
+        if parts := [part for parts in lists for part in parts]:
             yield from dict.fromkeys(parts)  # two tools may know a folder: the first reads it
-            folders.clear()
+            inner.clear()
             continue
-        for file in _list_files(Path(at)):
+        tables = (name for name in names if name.lower().endswith(READABLE))
+        for file in (Path(at, name) for name in sorted(tables) if name[0] not in "._"):
             with suppress(SgmftError):  # of a file that cannot be read, and may be anything
                 yield from (x for x in _members(file, None, tools) if _tool_of(_peek(x), tools))
 
