@@ -96,8 +96,8 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--posts", type=int, default=150, help="of each set, that are lengthened")
     options = parser.parse_args()
-    print("| set | characters added | posts | in several windows | as one | in windows | gain |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| set | characters added | words of a window", end="")
+    print(" | posts | in several windows | as one | in windows | gain |\n|", "---|" * 8, flush=True)
     for item in options.tables:
         name, table = item.split("=", 1)
         train, test = halves(table)
@@ -112,14 +112,15 @@ def compared(model: SemanticLocator, posts: list[Post]) -> str:
     """The cells of one row."""
     truth = np.array([model.labels.index(str(post.label)) for post in posts])
     windows = model.predict_proba(posts)
-    with patch("sgmft.data.preprocessing.windows.WINDOW", sys.maxsize):
+    with patch.object(model.training.data, "window", sys.maxsize):
         one = model.predict_proba(posts)
     rules = get_cleaning(model.encoder.info.cleaning)
-    several = sum(len(split_windows(post.text, rules)) > 1 for post in posts)
+    window = model.training.data.window
+    several = sum(len(split_windows(post.text, rules, window)) > 1 for post in posts)
     found = difference(windows[None], one[None], truth)
     a, b = (f"{100 * (x.argmax(1) == truth).mean():.1f}" for x in (one, windows))
     gain = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return f"{len(posts)} | {several} | {a} | {b} | {gain}"
+    return f"{window} | {len(posts)} | {several} | {a} | {b} | {gain}"
 
 
 def lengthen(post: Post, size: int, number: int) -> Post:

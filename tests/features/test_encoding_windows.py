@@ -30,7 +30,7 @@ def picture(tmp_path: Path) -> Path:
 def test_rows_of_a_long_post(picture: Path, tokens: bool) -> None:
     encoder = RecordingEncoder(cleaning="light")
     posts = [Post("家"), Post(LONG), Post("", error="bad"), Post(LONG, [picture]), Post("学校")]
-    (chunk,) = encode_windows(posts, encoder, tokens=tokens)
+    (chunk,) = encode_windows(posts, encoder, 32, tokens=tokens)
     windows = split_windows(LONG, get_cleaning("light"))
     assert chunk.good == [0, 1, 3, 4] and list(chunk.windows) == [0, 4, 4, 0]
     (alone,) = encode_posts(map(Post, windows), encoder, tokens=tokens)
@@ -45,7 +45,7 @@ def test_short_posts_keep_their_features_to_the_last_bit() -> None:
     encoder = load_encoder()
     posts = [Post("周末在家看书"), Post(LONG), Post("在学校上课，好困"), Post("I am at work")]
     (plain_chunk,) = encode_posts(posts, encoder, tokens=True)
-    (chunk,) = encode_windows(posts, encoder, tokens=True)
+    (chunk,) = encode_windows(posts, encoder, 32, tokens=True)
     assert list(chunk.windows) == [0, 4, 0, 0] and len(chunk.rows) == 11
     for found, wanted in ((0, 0), (9, 2), (10, 3)):
         assert equal_features(chunk.rows[found], plain_chunk.rows[wanted])
@@ -58,7 +58,9 @@ def test_windows_are_kept_and_a_finished_store_may_be_read_only(
 
     def run() -> list[PostFeatures]:
         store = FeatureStore(tmp_path, encoder.info, True)
-        return [x for c in encode_windows(posts, encoder, tokens=True, store=store) for x in c.rows]
+        return [
+            x for c in encode_windows(posts, encoder, 32, tokens=True, store=store) for x in c.rows
+        ]
 
     once, texts = run(), len(encoder.texts)
     assert texts == 4 and all(map(equal_features, run(), once)) and len(encoder.texts) == texts
@@ -75,7 +77,7 @@ def test_windows_are_kept_and_a_finished_store_may_be_read_only(
 def test_what_is_not_read_is_said() -> None:
     posts = [Post("家" * MAX_CHARACTERS), Post("家" * (MAX_CHARACTERS + 1)), Post("")]
     posts.append(replace(posts[1], warnings=("is odd",)))
-    (chunk,) = encode_windows(posts, RecordingEncoder(cleaning="light"))
+    (chunk,) = encode_windows(posts, RecordingEncoder(cleaning="light"), 32)
     told = "has a text of 5001 characters, of which the first 5000 are read"
     assert [post.warnings for post in chunk.posts] == [(), (told,), (), ("is odd", told)]
     assert chunk.posts[2].error and chunk.good == [0, 1, 3]

@@ -86,5 +86,7 @@ def test_windows_that_tell_the_same_are_as_one_of_them(
 ) -> None:
     (tmp_path / "red.png").write_bytes(encoded(plain((255, 0, 0)), "PNG"))
     for images in ([], [tmp_path / "red.png"]):
-        found = model.predict_proba([Post(FILLER, images), Post(FILLER * 30, images)])
+        found = model.predict_proba(
+            [Post(x, images) for x in ("昨天没睡好。", "昨天没睡好。" * 30)]
+        )
         np.testing.assert_allclose(found[1], found[0], atol=1e-4)

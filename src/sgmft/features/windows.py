@@ -21,33 +21,34 @@ if TYPE_CHECKING:
 def encode_windows(
     posts: Iterable[Post],
     encoder: Encoder,
+    window: int,
     *,
     tokens: bool = False,
     store: FeatureStore | None = None,
 ) -> Iterator[Chunk]:
-    """Encode posts as `encode_posts` does, and give those with a long text a row for each window.
+    """Encode posts as `encode_posts` does; those of more than `window` words have a row for each.
 
     These rows have the features of all the post's images; as many without them follow.
     `Chunk.windows` has the number of windows. A text of which not all is read is a warning in the
     post. Features of shorter texts stay as they are, to the last bit.
     """
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
-        yield _with_windows(chunk, encoder, tokens, store)
+        yield _with_windows(chunk, encoder, window, tokens, store)
 
 
 def _with_windows(
-    chunk: Chunk, encoder: Encoder, tokens: bool, store: FeatureStore | None
+    chunk: Chunk, encoder: Encoder, window: int, tokens: bool, store: FeatureStore | None
 ) -> Chunk:
     posts = [_tell_rest(post) for post in chunk.posts]
-    windows = [_prepare_windows(posts[i].text, encoder.info) for i in chunk.good]
-    new = {window.key: window for some in windows for window in some}
+    windows = [_prepare_windows(posts[i].text, encoder.info, window) for i in chunk.good]
+    new = {part.key: part for some in windows for part in some}
     found = {} if store is None else store.find(sorted(new))
     encoded = encode_prepared([new[key] for key in new if key not in found], encoder, tokens, {})
     if store is not None and os.access(store.folder, os.W_OK):  # a finished one may be read-only
         store.write(encoded)
     features, rows = found | encoded, []
     for whole, some in zip(chunk.rows, windows, strict=True):
-        alone = [features[window.key] for window in some]
+        alone = [features[part.key] for part in some]
         rows += [x._replace(images=whole.images, regions=whole.regions) for x in alone] or [whole]
         rows += alone
     return replace(chunk, posts=posts, rows=rows, windows=[len(some) for some in windows])
@@ -65,8 +66,8 @@ def _tell_rest(post: Post) -> Post:
     return replace(post, warnings=(*post.warnings, cut))
 
 
-def _prepare_windows(text: str, info: EncoderInfo) -> list[PreparedPost]:
+def _prepare_windows(text: str, info: EncoderInfo, window: int) -> list[PreparedPost]:
     """Prepare those windows of a text in which words are left, if it has several."""
-    windows = split_windows(text, get_cleaning(info.cleaning))
+    windows = split_windows(text, get_cleaning(info.cleaning), window)
     prepared = [prepare_post(Post(x), info) for x in windows] if len(windows) > 1 else []
-    return [window for window in prepared if isinstance(window, PreparedPost)]
+    return [part for part in prepared if isinstance(part, PreparedPost)]

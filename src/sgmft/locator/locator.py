@@ -17,7 +17,7 @@ from safetensors.torch import save_model as save_weights
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.data.preprocessing.windows import split_windows
+from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import split_posts
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import fit_temperature
@@ -227,8 +227,10 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         temperature = fit_temperature(*choice.held_out)
         probs = (choice.held_out.logits / temperature).softmax(-1)
         self.held_out = HeldOutProbabilities(probs.numpy(), choice.held_out.labels.numpy())
+        texts = [post.text for post in known.encoded.posts]
+        window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
         self.training = TrainingRecord(
-            TrainingData(**known.record(len(val_rows))),
+            TrainingData(**known.record(len(val_rows)), window=window),
             validation_metrics(choice.selected),
             temperature,
             [epoch._asdict() for epoch in choice.history],
@@ -281,7 +283,13 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         network, tokens = self._trained(), self.uses_tokens
-        chunks = encode_windows(posts, self.encoder, tokens=tokens, store=self.kept_store(tokens))
+        chunks = encode_windows(
+            posts,
+            self.encoder,
+            self.training.data.window,
+            tokens=tokens,
+            store=self.kept_store(tokens),
+        )
 
         def predict(chunk: Chunk) -> PredictionBatch:
             output = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))
@@ -305,7 +313,9 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         """
         network, tokens = self._trained(), self.uses_tokens
         model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperature)
-        windows = split_windows(post.text, get_cleaning(self.encoder.info.cleaning))
+        windows = split_windows(
+            post.text, get_cleaning(self.encoder.info.cleaning), self.training.data.window
+        )
         if len(windows) > 1 and post.error is None:
             sure = negative_entropy(self.predict_proba([Post(window) for window in windows]))
             chosen = int(np.nan_to_num(sure, nan=-np.inf).argmax())  # one without words is NaN

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.utils.checksums import FILES, check_file, verify_checksum
@@ -28,6 +29,7 @@ class TrainingData:
     train: int = 0  # those of them that the weights were learned from
     validation: int = 0  # those held out to choose the epoch
     skipped: dict[str, int] = field(default_factory=dict)  # number of posts left out, by reason
+    window: int = LONGEST  # words of a text that are read together; see `window_of`
 
 
 @dataclass

@@ -5,7 +5,13 @@ import random
 import pytest
 
 from sgmft.data.preprocessing.text import CLEANINGS, MAX_CHARACTERS, get_cleaning, split_words
-from sgmft.data.preprocessing.windows import MAX_WINDOWS, WINDOW, split_windows
+from sgmft.data.preprocessing.windows import (
+    LONGEST,
+    MAX_WINDOWS,
+    SHORTEST,
+    split_windows,
+    window_of,
+)
 
 LIGHT = get_cleaning("light")
 CHINESE = "昨天和老朋友聊了很多以前的事情，关于选择，关于远方，关于我们各自的生活。"
@@ -16,7 +22,7 @@ def words(text: str, cleaning: str = "light") -> int:
     return len(split_words(text, get_cleaning(cleaning)))
 
 
-@pytest.mark.parametrize("text", ["", " ", "家", CHINESE, ENGLISH, "a " * WINDOW, "😂" * 32])
+@pytest.mark.parametrize("text", ["", " ", "家", CHINESE, ENGLISH, "a " * LONGEST, "😂" * 32])
 def test_a_text_of_one_window_is_left_as_it_is(text: str) -> None:
     assert split_windows(text, LIGHT) == [text]
 
@@ -27,7 +33,7 @@ def test_a_text_of_one_window_is_left_as_it_is(text: str) -> None:
 def test_windows_hold_whole_sentences(sentence: str, number: int, cleaning: str) -> None:
     found = split_windows(sentence * number, get_cleaning(cleaning))
     assert "".join(found) == sentence * number
-    together = WINDOW // words(sentence, cleaning)
+    together = LONGEST // words(sentence, cleaning)
     assert [words(x, cleaning) for x in found[:-1]] == [
         together * words(sentence, cleaning) for _ in found[:-1]
     ]
@@ -70,7 +76,7 @@ def test_an_end_of_a_sentence(end: str) -> None:
 def test_sizes_are_bounded(text: str) -> None:
     found = split_windows(text, LIGHT)
     assert "".join(found) == text[:MAX_CHARACTERS] and 1 < len(found) <= 1.1 * MAX_WINDOWS
-    bound = max(WINDOW, 2 * words(text) / MAX_WINDOWS)
+    bound = max(LONGEST, 2 * words(text) / MAX_WINDOWS)
     assert max(map(words, found)) <= 1.2 * bound + 2
 
 
@@ -80,4 +86,14 @@ def test_any_text_is_cut_without_loss() -> None:
     for _ in range(200):
         text = "".join(draw.choices(parts, k=draw.randrange(400)))
         found = split_windows(text, LIGHT)
-        assert "".join(found) == text and (len(found) == 1 or words(text) > WINDOW)
+        assert "".join(found) == text and (len(found) == 1 or words(text) > LONGEST)
+
+
+def test_a_window_holds_as_many_words_as_the_texts_of_a_model() -> None:
+    texts = ["one two three four five six seven eight nine ten"] * 990 + ["word " * 400] * 9
+    assert window_of(texts, LIGHT) == 10
+    assert window_of(["", " ", "two words"], LIGHT) == SHORTEST
+    assert window_of(["word " * 400], LIGHT) == window_of([""], LIGHT) == LONGEST
+    text = "One two three four five six. " * 3
+    assert [x.strip() for x in split_windows(text, LIGHT, 8)] == [text[:28]] * 3
+    assert split_windows(text, LIGHT) == [text]

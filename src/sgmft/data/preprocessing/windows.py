@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, Cleaning, split_words
 
-WINDOW = 32  # words; a text of so many is not cut
+SHORTEST, LONGEST = 8, 32  # words of a window
 MAX_WINDOWS = 64  # of one text, about: where it needs more, they hold more words
 
 # There are at most as many words: letters and digits in a row, every other character.
@@ -19,19 +19,30 @@ _ENDS = (
 )
 
 
-def split_windows(text: str, cleaning: Cleaning) -> list[str]:
+def window_of(texts: Sequence[str], cleaning: Cleaning) -> int:
+    """Return the size of windows, in words, for a model that learns from these texts.
+
+    99 of 100 have at most so many; it is one of `SHORTEST` to `LONGEST`. 1,000 texts are looked at.
+    """
+    some = [text for text in texts if text.strip()]
+    some = some[:: -(-len(some) // 1000) or 1]
+    counts = sorted(len(split_words(text, cleaning, LONGEST)) for text in some)
+    return max(SHORTEST, counts[len(counts) * 99 // 100]) if counts else LONGEST
+
+
+def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[str]:
     """Cut a text into windows that together are its first `MAX_CHARACTERS`.
 
-    A window is as many whole sentences as have at most `WINDOW` words together, or a part of a
-    longer sentence. A text of at most `WINDOW` words is its own only window.
+    A window is as many whole sentences as have at most `window` words together, or a part of a
+    longer sentence. A text of at most `window` words is its own only one.
     """
     text = text[:MAX_CHARACTERS]
-    if len(_AT_MOST.findall(text)) <= WINDOW:
+    if len(_AT_MOST.findall(text)) <= window:
         return [text]
     words = len(split_words(text, cleaning))
-    if words <= WINDOW:
+    if words <= window:
         return [text]
-    most = max(WINDOW, 2 * words // (MAX_WINDOWS - 1) + 1)  # two neighbours hold more than one may
+    most = max(window, 2 * words // (MAX_WINDOWS - 1) + 1)  # two neighbours hold more than one may
     windows, held = [""], 0
     for piece, count in _cut([text], _ENDS, most, cleaning):
         if held and held + count > most:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
@@ -49,6 +50,7 @@ class Manifest(NamedTuple):
     info: EncoderInfo  # with the fingerprint of the encoder that was exported
     texts: str  # kind of the text encoder: "compact", "cnn" or "chinese-clip"
     max_words: int  # bounds a text's tokens
+    window: int  # see `TrainingData`
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -78,6 +80,7 @@ class Manifest(NamedTuple):
                 EncoderInfo(**encoder["info"]),
                 str(encoder["texts"]),
                 int(encoder["max_words"]),
+                int(found.get("data", {}).get("window", LONGEST)),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
@@ -94,6 +97,7 @@ class OnnxLocator(Predictor):
     def __init__(self, folder: Path) -> None:
         manifest = Manifest.read(folder)
         self.labels, self._tokens = manifest.labels, manifest.tokens
+        self._window = manifest.window
         self.encoder = OnnxEncoder(folder, manifest)
         self._head = Session(folder / HEAD)
         self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
@@ -109,7 +113,7 @@ class OnnxLocator(Predictor):
         return cls(Path(folder))
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
-        for chunk in encode_windows(posts, self.encoder, tokens=self._tokens):
+        for chunk in encode_windows(posts, self.encoder, self._window, tokens=self._tokens):
             yield chunk, *self._run_head(chunk.rows)
 
     def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[FloatArray, FloatArray]:
