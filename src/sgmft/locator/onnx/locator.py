@@ -50,7 +50,7 @@ class Manifest(NamedTuple):
     info: EncoderInfo  # with the fingerprint of the encoder that was exported
     texts: str  # kind of the text encoder: "compact", "cnn" or "chinese-clip"
     max_words: int  # bounds a text's tokens
-    window: int  # see `TrainingData`
+    window: int = LONGEST  # see `TrainingData`
 
     @classmethod
     def read(cls, folder: Path) -> Self:
