@@ -96,10 +96,8 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--posts", type=int, default=150, help="of each set, that are lengthened")
     options = parser.parse_args()
-    print("| set | characters added | words of a window", end="")
-    print(
-        f" | posts | in several windows | as one | in windows | gain |\n|{8 * '---|'}", flush=True
-    )
+    head = "set|characters added|words of a window|posts|in several windows|as one|in windows|gain"
+    print(f"| {head.replace('|', ' | ')} |\n|{8 * '---|'}", flush=True)
     for item in options.tables:
         name, table = item.split("=", 1)
         train, test = halves(table)

@@ -11,6 +11,8 @@ import pytest
 
 from image_files import encoded, plain
 from sgmft import Post, SemanticLocator
+from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.data.preprocessing.windows import split_windows
 from sgmft.features.encode import Chunk
 from sgmft.locator.prediction import pool_windows
 
@@ -85,8 +87,9 @@ def test_windows_that_tell_the_same_are_as_one_of_them(
     model: SemanticLocator, tmp_path: Path
 ) -> None:
     (tmp_path / "red.png").write_bytes(encoded(plain((255, 0, 0)), "PNG"))
+    text = "昨天没睡好。" * 30
+    window, *_ = split_windows(text, get_cleaning("light"), model.training.data.window)
+    assert len(window) < 15 and not len(text) % len(window)
     for images in ([], [tmp_path / "red.png"]):
-        found = model.predict_proba(
-            [Post(x, images) for x in ("昨天没睡好。", "昨天没睡好。" * 30)]
-        )
+        found = model.predict_proba([Post(window, images), Post(text, images)])
         np.testing.assert_allclose(found[1], found[0], atol=1e-4)
