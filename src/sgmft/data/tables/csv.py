@@ -38,8 +38,8 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
     headers = {mark: _read_header(path, encoding, mark, named is not None) for mark in marks}
     delimiter = max(headers, key=lambda mark: len(headers[mark].cells))
     header = headers[delimiter]
-    names = map(replace_surrogates, header.cells)
-    columns = [name or f"column {i}" for i, name in enumerate(names, 1)]
+    names = list(map(replace_surrogates, header.cells))
+    columns = [name or _name_surplus(i, names) for i, name in enumerate(names)]
     check_header(path, columns)
     if is_annotation_table(columns):
         raise SgmftError(
