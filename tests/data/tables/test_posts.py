@@ -167,7 +167,7 @@ def test_what_may_be_one_name_is_one(tmp_path, recwarn, cell):
 
 
 @pytest.mark.parametrize(
-    "cell", ["['a.jpg' ... 'z.jpg']", "['a.jpg', b.jpg", "[{'a': 'b'}]", '["a.jpg", ["b.jpg"]]']
+    "cell", ["['a.jpg' ... 'z.jpg']", "['a.jpg', b.jpg", "[{'a': 'b'}]", '[["b.jpg"]]']
 )
 def test_lists_that_are_not_understood_are_said(tmp_path, cell):
     post = read_cell(tmp_path, cell)

@@ -171,3 +171,19 @@ def test_summaries_add_up(one, two):
     for count in whole.warnings.values():
         assert 0 < count <= whole.used
     assert whole.examples.keys() == whole.errors.keys() | whole.warnings.keys()
+
+
+@pytest.mark.parametrize(
+    ("cell", "left"),
+    [
+        (["a.jpg", 7, "b.jpg"], ["a.jpg", "b.jpg"]),
+        ([["x"], {"x": 1}, "b.jpg"], ["b.jpg"]),
+        ("a.jpg|data:image/png;base64,!!|b.jpg", ["a.jpg", "b.jpg"]),
+        (["../a.jpg", "b.jpg", "http://x.cn/a.jpg"], ["b.jpg"]),
+    ],
+)
+def test_one_bad_name_costs_the_others_nothing(tmp_path, cell, left):
+    (post,) = read_posts(write(tmp_path / "p.jsonl", {"image": cell}))
+    assert post.error is None and [x.name for x in post.images] == left
+    parts = cell if isinstance(cell, list) else cell.split("|")
+    assert len(post.warnings) == len(parts) - len(left)

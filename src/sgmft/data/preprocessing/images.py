@@ -84,7 +84,7 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a device or pipe"
-            raise ImageError(f"{name} is {kind}, not a file")
+            raise ImageError("{name} is {kind}, not a file", name=name, kind=kind)
         if about.st_size > most:
             raise ImageError(_too_many_bytes(name, about.st_size, most))
         with path.open("rb") as file:
@@ -92,9 +92,10 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError("there is no file {name}", name=name) from None
     except OSError as error:
-        raise ImageError(f"{name} cannot be read: {error.strerror or error}") from None
+        why = error.strerror or str(error)
+        raise ImageError("{name} cannot be read: {why}", name=name, why=why) from None
     except ValueError:  # a NUL, or a character the file system cannot hold
-        raise ImageError(f"{name} is not a possible file name") from None
+        raise ImageError("{name} is not a possible file name", name=name) from None
     check_size(data, name, most)
     return data
 

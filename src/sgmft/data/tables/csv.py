@@ -12,7 +12,7 @@ from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.data.tables.label_studio import is_annotation_table
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import Message, SgmftError, SgmftWarning
 
 _DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
 _ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
@@ -184,9 +184,11 @@ def _iter_rows(
                 "so that all lines after it became part of this row; close or remove it"
             )
         elif len(cells) > width:
-            error = (
-                f"{len(cells)} cells where the header has {width}; "
-                "put a text that holds the delimiter between quotation marks"
+            error = Message(
+                "{cells} cells where the header has {width}; "
+                "put a text that holds the delimiter between quotation marks",
+                cells=len(cells),
+                width=width,
             )
         elif encoding.errors != "strict" and any(map(has_undecoded, cells)):
             values = {name: value and replace_surrogates(value) for name, value in values.items()}

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from sgmft.data.posts import Attachment
 from sgmft.data.tables.cells import says_nothing
 from sgmft.data.tables.paths import PathResolver
+from sgmft.errors import Message
 
 MAX_NAMES = 1000  # in one cell
 _SUFFIX = (
@@ -50,12 +51,15 @@ def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
     a picture file's bytes, alone or as Hugging Face stores it ({"bytes": ..., "path": ...}), a
     ``data:`` address, or a list of these. Empty cells and members are no pictures.
 
+    Why one of several pictures is left out goes to `files.refused`, which is empty before.
+
     What else is understood is counted in `files.guesses`: words for nothing, lists as Python and
     NumPy write them, other separators where there is no file of the whole name, bare Base64.
 
     Raises:
         ValueError: with a reason fit for a message, when the cell is none of these.
     """
+    files.refused.clear()
     if isinstance(cell, str):
         return _parse_text(text, files) if (text := cell.strip()) else []
     members = cell if isinstance(cell, (list, tuple)) else [cell]
@@ -97,7 +101,7 @@ def _parse_text(text: str, files: PathResolver) -> list[str | Attachment]:
     if parts == [text]:
         return [_parse_name(text, files)]
     _check_count(parts)
-    return [picture for part in parts for picture in _parse_text(part, files)]
+    return _parse_each(parts, _parse_text, files)
 
 
 def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
@@ -159,12 +163,29 @@ def _split(text: str, files: PathResolver) -> list[str]:
 
 def _check_count(parts: Sequence[Any]) -> None:
     if len(parts) > MAX_NAMES:
-        raise ValueError(f"the image cell has {len(parts)} pictures; at most {MAX_NAMES} are read")
+        template = "the image cell has {count} pictures; at most {most} are read"
+        raise ValueError(Message(template, count=len(parts), most=MAX_NAMES))
 
 
 def _parse_members(members: Sequence[Any], files: PathResolver) -> list[str | Attachment]:
     _check_count(members)
-    return [_parse_member(member, files) for member in members if not says_nothing(member)]
+    there = [member for member in members if not says_nothing(member)]
+    return _parse_each(there, lambda *member: [_parse_member(*member)], files)
+
+
+def _parse_each(
+    parts: Sequence[Any],
+    parse: Callable[[Any, PathResolver], list[str | Attachment]],
+    files: PathResolver,
+) -> list[str | Attachment]:
+    """Parse the parts of a cell; one that cannot be read costs the others nothing."""
+    pictures: list[str | Attachment] = []
+    for part in parts:
+        try:
+            pictures += parse(part, files)
+        except ValueError as error:
+            files.refused.append(str(error))
+    return pictures
 
 
 def _parse_member(member: Any, files: PathResolver) -> str | Attachment:
@@ -178,7 +199,8 @@ def _parse_member(member: Any, files: PathResolver) -> str | Attachment:
             return Attachment(data, Path(path).name if isinstance(path, str) else "picture")
         if isinstance(path, str):
             return path
-    raise ValueError(f"the image is not a path but {type(member).__name__} {str(member)[:80]}")
+    shown = f"{type(member).__name__} {str(member)[:80]}"
+    raise ValueError(Message("the image is not a path but {shown}", shown=shown))
 
 
 def _parse_name(name: str, files: PathResolver) -> str | Attachment:
@@ -196,4 +218,5 @@ def _parse_name(name: str, files: PathResolver) -> str | Attachment:
     try:
         return Attachment(base64.b64decode(body + "=" * (-len(body) % 4), validate=True), kind[:40])
     except ValueError:
-        raise ValueError(f"the image cell {name[:40]} is not valid Base64") from None
+        template = "the image cell {name} is not valid Base64"
+        raise ValueError(Message(template, name=name[:40])) from None

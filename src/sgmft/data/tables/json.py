@@ -13,7 +13,7 @@ from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_j
 from sgmft.data.tables.columns import holds_posts
 from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
-from sgmft.errors import SgmftError
+from sgmft.errors import Message, SgmftError
 
 
 def open_json_lines(path: Path) -> RawTable:
@@ -138,7 +138,8 @@ def _parse_line(number: int, line: str) -> RawRow:
         try:
             value = json.loads(line)
         except json.JSONDecodeError as problem:
-            error = f"not JSON: {problem.msg} at column {problem.colno}"
+            template = "not JSON: {problem} at column {column}"
+            error = Message(template, problem=problem.msg, column=problem.colno)
         except (ValueError, RecursionError) as problem:
             error = f"not JSON that can be read: {problem}"
         else:

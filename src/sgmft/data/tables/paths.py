@@ -28,10 +28,12 @@ class PathResolver:
 
     Attributes:
         guesses: how many cells and paths were not read as they stand, by what was made of them.
+        refused: why parts of the cell that was parsed last are left out.
     """
 
     def __init__(self, raw: RawTable, allow_outside: bool = False) -> None:
         self.guesses = Counter[str]()
+        self.refused: list[str] = []
         self._folder = str(raw.folder)
         self._allow_outside = allow_outside
         self._to_path = raw.to_path
@@ -52,7 +54,8 @@ class PathResolver:
         try:
             return self._resolve(path)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
-            raise ValueError(f"{path[:200]} cannot be read: {error.strerror or error}") from None
+            why = {"name": path[:200], "why": error.strerror or str(error)}
+            raise ValueError(Message("{name} cannot be read: {why}", **why)) from None
 
     def exists(self, path: str) -> bool:
         """Return whether there is something of this very name."""
@@ -64,7 +67,7 @@ class PathResolver:
         if url := _FILE_URL.match(path):
             path = unquote(path[url.end() :])
         if "\0" in path or replace_surrogates(path) != path:
-            raise ValueError(f"{path[:200]!r} cannot be the path of a picture")
+            raise ValueError(Message("{name!r} cannot be the path of a picture", name=path[:200]))
         if not self.exists(path):
             if _ADDRESS.match(path):
                 raise ValueError(

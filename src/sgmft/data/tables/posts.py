@@ -364,6 +364,7 @@ def _to_post(
     for name in holders:
         try:
             pictures += parse_image_cell(row.values[name], resolve)
+            lost += resolve.refused
         except ValueError as error:
             lost.append(str(error))
     for picture in dict.fromkeys(pictures) if len(holders) > 1 else pictures:
