@@ -23,7 +23,7 @@ from sgmft.data.preprocessing.media import (
     read_media,
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
-from sgmft.data.preprocessing.text import clean_text, get_cleaning
+from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
 from sgmft.errors import Message, SgmftWarning, join_messages
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.post_features import PostFeatures
@@ -78,7 +78,7 @@ class PreparedPost(NamedTuple):
     images: list[Pixels]  # decoded; left out where a store has them
     files: Sequence[int] = ()  # which of the post's files each image is of
     decoded: bool = True  # whether the images are there
-    warnings: tuple[str, ...] = ()  # why files are left out
+    warnings: tuple[str, ...] = ()  # why files are left out; a text that was repaired
 
 
 def encode_posts(
@@ -219,7 +219,9 @@ def prepare_post(
     """
     if post.error is not None:
         return post.error
-    text = clean_text(post.text, get_cleaning(info.cleaning))
+    cleaning = get_cleaning(info.cleaning)
+    text = clean_text(post.text, cleaning)
+    told = () if (mend := describe_repair(post.text, cleaning)) is None else (mend,)
     files, bad = _read(post.images)
     while text or files:
         most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
@@ -235,7 +237,7 @@ def prepare_post(
                 worse[number] = str(error)
         if not worse:
             numbers, pixels = [number for number, _ in images], [image for _, image in images]
-            warnings = tuple(bad[number] for number in sorted(bad))
+            warnings = (*told, *(bad[number] for number in sorted(bad)))
             return PreparedPost(key, text, pixels, numbers, not known, warnings)
         bad |= worse
         files = {number: data for number, data in files.items() if number not in worse}

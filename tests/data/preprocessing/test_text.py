@@ -2,16 +2,20 @@ import random
 import re
 import subprocess
 import sys
+import unicodedata
 from dataclasses import fields, replace
 
 import jieba
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sgmft.data.preprocessing.text import (
     CLEANINGS,
     MAX_CHARACTERS,
     Cleaning,
     clean_text,
+    describe_repair,
     get_cleaning,
     split_words,
 )
@@ -53,7 +57,6 @@ def test_get_cleaning():
         ("a\0b\u200bc\u200dd\ufeffe\ud800f\u202eg\x1bh", "abcdefgh"),
         ("好\u2028吃\n\n 的\t饭", "好 吃 的 饭"),
         ("e\u0301", "é"),
-        ("在電影院看電影", "在電影院看電影"),
         ("中\ufe0f文", "中文"),
         ("不是[二哈]，是😂。", "不是[二哈],是😂。"),
     ],
@@ -169,7 +172,7 @@ def test_words(text, cleaning, words):
 
 @pytest.mark.parametrize("step", [field.name for field in fields(Cleaning)])
 def test_every_step_can_be_switched_by_itself(step):
-    text = "我们//去#话题# @王五 t.cn/x [doge] 😂 。"
+    text = "我們//去#话题# @王五<br> t.cn/x [doge] 😂 。"
     off = replace(NONE, segment=False)
     assert (
         split_words(text, replace(off, **{step: True})) != split_words(text, off)
@@ -244,3 +247,128 @@ def test_words_are_those_of_jieba_with_its_whole_dictionary() -> None:
     for _ in range(300):
         text = "".join(draw.choice(words)[: draw.randint(1, 9)] for _ in range(8))
         assert split_words(text, NONE) == list(whole.cut(text)), text
+
+
+# --- pages, and wrong encodings --------------------------------------------------------------
+
+POST = "今天电影散场了，爆米花真好吃，明天上班"
+READ = "今天电影散场了,爆米花真好吃,明天上班"
+CARD = (
+    '<a  href="http://weibo.com/p/1001" data-hide=""><span class=\'url-icon\'>'
+    "<img style='width:1rem' src='https://h5.sinaimg.cn/timeline_card_small_location_default.png'></span>"
+    '<span class="surl-text">北京·万达影城</span></a>'
+)
+FACE = '<span class="url-icon"><img alt=[doge] src="https://h5.sinaimg.cn/d.png" /></span>'
+MARKED = [
+    (f"{POST}<br />", READ),
+    (f"<p>{POST}</p><!-- x -->", READ),
+    (f"{POST} {CARD}", READ),
+    (f"{POST}{FACE}", f"{READ}[doge]"),
+    (f'{POST}...<a href="/status/50">全文</a>', READ),
+    (f"{POST}\u200b...全文", READ),
+    (f"{POST}…展开c", READ),
+    (f"{POST}收起全文d", READ),
+    (f"{POST}O网页链接 L小王的微博视频 ", READ),
+    (f"{POST} 网页链接", READ),
+    (f"[组图共9张] 原图 {POST}", READ),
+    (f"{POST} https://t.co/aB3dE5fG", READ),
+    (f"{POST} https…", READ),
+    ("今天电影散场了&#xff0c;爆米花&nbsp;&amp;amp;&lt;3&quot;", '今天电影散场了,爆米花 &<3"'),
+    ("电影散场了，\\r\\n明天上班\\n", "电影散场了, 明天上班"),
+    (POST.encode().decode("latin-1"), READ),
+    (POST.encode().decode("windows-1252", "ignore"), None),
+    (f"{POST[:8]}".encode().decode("gb18030", "ignore"), READ[:8]),
+    (f"//@小李:分享图片//@小王:{POST}", READ),
+    ("今天電影散場了，圖書館裡", "今天电影散场了,图书馆里"),
+    ("分享图片", ""),
+    ("快转了微博", ""),
+    ("……！！！？？", ""),
+    (".", ""),
+    (f"{FAMILY}😋1️⃣", ""),
+    ("[good night][喵~][doge]", ""),
+    ("L小王的微博视频", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MARKED)
+def test_what_pages_and_wrong_encodings_add_is_undone(text, expected):
+    if expected is None:
+        assert "电影" in clean_text(text, LIGHT)
+    else:
+        assert clean_text(text, LIGHT) == expected
+    assert clean_text(text, PAPER) == clean_text(clean_text(text, LIGHT), PAPER)
+    assert clean_text(text, NONE), "as it is"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "请展开讨论这个问题",
+        "今天上班,准备展开",
+        "收起雨伞回家",
+        "看了全文才懂",
+        "点击网页链接查看",
+        "分享图片给大家",
+        "a<b and c>d,I <3 u",
+        "R&D; AT&T",
+        "C:\\new\\name",
+        "我的微博视频教程很长",
+        "été à Paris, naïve café",
+        "茕茕孑立,洌洌清泉,淙淙流水",
+        "2333333",
+        "[2020] 年",
+    ],
+)
+def test_ordinary_words_are_not_cut(text):
+    assert clean_text(text, LIGHT) == text
+
+
+def test_a_repaired_text_is_told():
+    said = describe_repair(POST.encode().decode("latin-1"), LIGHT)
+    assert said == "the text was UTF-8 read as Latin-1; repaired"
+    assert "GB18030" in describe_repair(POST.encode().decode("gb18030", "replace"), LIGHT)
+    assert describe_repair(POST, LIGHT) is None
+    assert describe_repair(POST.encode().decode("latin-1"), NONE) is None
+
+
+def test_long_markup_leaves_room_for_the_text():
+    text = f"{CARD * 30}{POST * 200}"
+    assert len(text) > MAX_CHARACTERS and clean_text(text, LIGHT).count("电影散场") == 200
+
+
+MANGLED = (POST.encode().decode("latin-1"), POST.encode().decode("gb18030", "replace"))
+FURNITURE = """看书 <br> &amp; &lt; b> < > ... … 全文 展开 收起d O 网页链接 分享图片 [doge] https…
+#话题# 😂 1️⃣ \\n 電影 薴 Ã © ： ＜br＞ //@小王: 转发微博 [喵~] http://t.cn/A6 \u200b Café"""
+PIECES = st.sampled_from([POST, CARD, FACE, FAMILY, " ", *MANGLED, *FURNITURE.split()])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    pieces=st.lists(PIECES, max_size=8), steps=st.sampled_from([LIGHT, replace(LIGHT, emoji=True)])
+)
+def test_cleaning_twice_is_cleaning_once(pieces, steps):
+    once = clean_text("".join(pieces), steps)
+    assert clean_text(once, steps) == once
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    text=st.text(
+        st.sampled_from("今天在家看书吃饭上学电影院的了个全展开微博abc，。！ 12"), max_size=40
+    )
+)
+def test_plain_text_loses_nothing(text):
+    text = re.sub("全文|展开|收起|微博", "", text)
+    kept = unicodedata.normalize("NFKC", " ".join(text.split()))
+    assert clean_text(text, LIGHT) == (kept if any(map(str.isalnum, text)) else "")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(["看书", "回家 ", "，吃饭", "cafe "]), min_size=1, max_size=5)
+)
+def test_what_is_added_does_not_depend_on_the_text(pieces):
+    text = "".join(pieces)
+    for added in ("<br/>", f" {CARD}", "\u200b...全文", "…展开c", " 网页链接", "O网页链接"):
+        assert clean_text(text + added, LIGHT) == clean_text(text, LIGHT)
+        assert clean_text(f"{text}//@小王:好{added}", LIGHT) == clean_text(f"{text} 好", LIGHT)

@@ -9,7 +9,8 @@ from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
 
-from sgmft.errors import SgmftError
+from sgmft.data.preprocessing.markup import is_marked, repair_encoding, strip_markup
+from sgmft.errors import Message, SgmftError
 from sgmft.utils.runtime import silence_libraries
 
 MAX_CHARACTERS = 5000  # longer texts are cut before any work; Weibo's own limit is 2000
@@ -27,17 +28,23 @@ class Cleaning:
     joiners inside an emoji stay with it), and its white space becomes single spaces.
 
     Attributes:
+        markup: undo what pages and wrong encodings add (see `sgmft.data.preprocessing.markup`):
+            HTML, "...全文", "O网页链接", UTF-8 read as Latin-1. A text without letters and digits,
+            those of emoji and emoticons aside, becomes "".
+        simplify: write traditional characters as simplified ones, by OpenCC.
         urls: remove links, also short ones without a scheme ("t.cn/A6xYz").
-        retweets: remove "//", "//@name:", "RT @name:" and a bare "转发微博".
+        retweets: remove "//", "//@name:", "RT @name:", a bare "转发微博" or "分享图片".
         mentions: remove "@name", "@name:" and "回复@name:"; an e-mail address is no mention.
         hashtags: remove the marks of "#…#" and "#…"; the words stay.
-        emoticons: remove Weibo's "[二哈]", "[doge]"; "[2020]" and long clauses stay.
+        emoticons: remove Weibo's "[二哈]", "[good night]"; "[2020]" and long clauses stay.
         emoji: remove emoji.
         punctuation: replace every punctuation mark and symbol, emoji among them, by a space.
         segment: find words with jieba; otherwise words are what spaces separate.
         stop_words: drop Chinese and English stop words (stopwords-iso, except `PLACE_WORDS`).
     """
 
+    markup: bool = True
+    simplify: bool = True
     urls: bool = True
     retweets: bool = True
     mentions: bool = True
@@ -71,7 +78,10 @@ _URL = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 
-_BARE_REPOST = re.compile(r"(?:^|(?<=//))\s*(?:转发微博|轉發微博|Repost)\s*(?=//|$)")
+_BARE_REPOST = re.compile(
+    rf"(?:^|(?<=//)|//\s*@{_NAME}\s*:)\s*"
+    r"(?:转发微博|轉發微博|快转了微博|分享(?:图片|圖片|视频|視頻)|Repost)[.。]?\s*(?=//|$)"
+)
 
 _RETWEET = re.compile(
     rf"(?<!/)/{{2,}}\s*@{_NAME}\s*:?|(?<![A-Za-z]:)(?<!/)/{{2,}}|\bRT\s*@{_NAME}\s*:?"
@@ -84,7 +94,7 @@ _MENTION = re.compile(
 )
 
 _HASH = re.compile("#(?!\ufe0f?\u20e3)")  # not the key cap, which is an emoji
-_EMOTICON = re.compile(r"\[[^\W\d_][\w-]{0,7}\]")
+_EMOTICON = re.compile(r"\[(?:[^\W\d_][\w-]{0,7}~?|[A-Za-z]{2,12} [A-Za-z]{2,12})\]")
 
 _HAN = re.compile(
     "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -130,6 +140,13 @@ def clean_text(text: str, cleaning: Cleaning) -> str:
     return joined
 
 
+def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
+    """Return in which wrong encoding a text was read, where `clean_text` mends that."""
+    text = text[: 4 * MAX_CHARACTERS]
+    wrong = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
+    return wrong and Message("the text was UTF-8 read as {encoding}; repaired", encoding=wrong)
+
+
 def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
     """Return the words of the cleaned text, in order, for an encoder that takes words.
 
@@ -151,10 +168,15 @@ def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list
 
 def _scrub(text: str, cleaning: Cleaning) -> str:
     """Apply every step that works on characters, until none changes anything."""
-    text, before = text[:MAX_CHARACTERS], None
+    marked = cleaning.markup and is_marked(text[: 4 * MAX_CHARACTERS])
+    text, before = text[: 4 * MAX_CHARACTERS if marked else MAX_CHARACTERS], None
     while text != before:
-        text, before = _scrub_once(text, cleaning), text
-    return text
+        before = text
+        if marked:
+            text = strip_markup(_visible(repair_encoding(text)[0]))
+        text = _scrub_once(text, cleaning)
+        marked = cleaning.markup and is_marked(text)
+    return "" if cleaning.markup and _is_bare(text) else text
 
 
 def _scrub_once(text: str, cleaning: Cleaning) -> str:
@@ -165,6 +187,8 @@ def _scrub_once(text: str, cleaning: Cleaning) -> str:
     if cleaning.emoji:
         text = _emoji().replace_emoji(text, " ")
     text = unicodedata.normalize("NFKC", text)
+    if cleaning.simplify:
+        text = simplify(text)
     if cleaning.urls:
         text = _URL.sub(" ", text)
     if cleaning.retweets:
@@ -180,11 +204,25 @@ def _scrub_once(text: str, cleaning: Cleaning) -> str:
     return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
 
 
+def simplify(text: str) -> str:
+    """Write traditional Chinese characters as simplified ones."""
+    traditional, convert = _opencc()
+    return text if traditional.isdisjoint(text) else convert(text)
+
+
+def _is_bare(text: str) -> bool:
+    """Return whether nothing but marks, emoji and emoticons is in a text."""
+    if "[" in text:
+        text = _EMOTICON.sub("", text)
+    if "\u20e3" in text:  # of a key cap, an emoji with a digit
+        text = _emoji().replace_emoji(text, "")
+    return not any(map(str.isalnum, text))
+
+
 def _visible(text: str) -> str:
     """Remove control, zero-width and lone surrogate characters; keep joiners inside an emoji."""
-    if text.isascii() and text.isprintable():
-        return text
-    text = "".join(c for c in text if c in _JOINERS or c.isspace() or not _is_invisible(c))
+    if not (text.isprintable() and _BLANKS.isdisjoint(text)):
+        text = "".join(c for c in text if c in _JOINERS or c.isspace() or not _is_invisible(c))
     if _JOINERS.isdisjoint(text):
         return text
     return "".join(
@@ -250,6 +288,17 @@ def _emoji() -> Any:
 
     emoji.emoji_list("")  # builds its search tree
     return emoji
+
+
+@_load_once
+def _opencc() -> tuple[frozenset[str], Callable[[str], str]]:
+    """Return the characters that may be traditional, and what writes a text without them."""
+    import opencc
+
+    convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
+    characters = [chr(code) for code in range(0x3400, 0xA000)]
+    simplified = convert("\n".join(characters)).split("\n")
+    return frozenset(x for x, y in zip(characters, simplified, strict=True) if x != y), convert
 
 
 class _Segmenter:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.data.preprocessing.text import CLEANINGS, split_words
+from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
 
 SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word stays
 
@@ -82,12 +82,13 @@ def _places(original: str, cleaned: str) -> dict[int, int]:
     """
     source = [
         (new, i)
-        for i, character in enumerate(original)
+        for i, character in enumerate(map(simplify, original))
         for new in unicodedata.normalize("NFKC", character)
         if not new.isspace()
     ]
     target = [(character, i) for i, character in enumerate(cleaned) if not character.isspace()]
-    matcher = SequenceMatcher(None, [c for c, _ in source], [c for c, _ in target])
+    read = [simplify(character) for character, _ in target]
+    matcher = SequenceMatcher(None, [c for c, _ in source], read)
     return {
         target[block.b + k][1]: source[block.a + k][1]
         for block in matcher.get_matching_blocks()

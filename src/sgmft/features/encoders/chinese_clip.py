@@ -72,7 +72,9 @@ class ChineseClipEncoder:
         self._batch_size = batch_size or pick_batch(self._device, each, 16)
         self.info = EncoderInfo(
             name=name,
-            fingerprint=_fingerprint(self._model, self._dtype, cleaning, *settings, read.design),
+            fingerprint=_fingerprint(
+                self._model, self._dtype, repr(get_cleaning(cleaning)), *settings, read.design
+            ),
             text_width=config.projection_dim,
             image_width=config.projection_dim,
             shared_space=True,

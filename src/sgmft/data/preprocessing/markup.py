@@ -1,0 +1,100 @@
+"""What web pages and wrong encodings add to a text: HTML, links that pages show, mojibake."""
+
+import html
+import re
+from functools import lru_cache
+
+_BLOCKS = "blockquote|br|dd|div|dl|dt|h[1-6]|hr|li|ol|p|pre|section|table|tbody|td|th|tr|ul|video"
+_ATTRIBUTE = r"\s+[\w:-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))"
+_REST = rf"(?:{_ATTRIBUTE})*(?:\s*/)?\s*>"
+_BLOCK = re.compile(rf"</?(?:{_BLOCKS}){_REST}", re.IGNORECASE)
+_INLINE = re.compile(
+    rf"</?(?:a|abbr|b|em|font|i|img|s|small|span|strong|sub|sup|u){_REST}|<!--.*?-->", re.IGNORECASE
+)
+_PICTURED = re.compile(r"<img\s[^<>]*?\balt\s*=\s*[\"']?(\[[^\[\]<>\"']{1,20}\])[^<>]*>")
+_CARD = re.compile(  # what Weibo shows for a place, a link, a video, with its icon; 超话 is a topic
+    r"<a\s[^<>]*>(?:(?!</a>).)*?timeline_card_small_(?!super)(?:(?!</a>).)*</a>", re.IGNORECASE
+)
+_MORE = re.compile(r"(?:\.{3,}|…+)?\s*<a\s[^<>]*>\s*(?:全文|展开|收起)\s*</a>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_LINE_END = re.compile(r"(?:\\r)?\\n(?![A-Za-z])")  # written out
+
+_END = r"\s*(?=$|//@)"
+_FOLD = re.compile(  # "展开c": the letter is an arrow in the page's font
+    rf"(?:(?:\.{{3,}}|…+)\s*(?:全文|展开全文|展开|收起)[a-z]?|(?:展开|收起)(?:全文)?[cd]){_END}"
+)
+_LINK = re.compile(
+    r"O\s?网页链接|(?<!\w)(?:网页链接|網頁連結|查看图片|查看动图|评论配图)(?!\w)"
+    r"|(?<![的个发开击条看])网页链接\s*$|\[组图共\d+张\](?:\s*原图)?|\bhttps?:?/{0,2}…"
+    r"|(?<![A-Za-z])L[^\s]{1,30}?的微博视频|(?<!\S)\S{1,30}的微博视频\s*$"
+)
+
+_LEADS = "".join(
+    bytes([lead, trail]).decode("gbk", "ignore")
+    for lead in range(0xE4, 0xEA)
+    for trail in range(0x80, 0xC0)
+    if trail != 0x7F
+)
+_SECOND = (  # a later byte of UTF-8 read as Latin-1 or Windows-1252
+    "\u0080-\u00bf\u0152-\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
+)
+_LATIN = re.compile(f"[\u00c2-\u00f4][{_SECOND}]")
+_GBK = re.compile(f"[{_LEADS}]")  # each begins the UTF-8 of a Chinese character read as GB18030
+_WORDS = "全文|展开|收起|网页链接|網頁連結|查看图|查看动|评论配图|组图共|微博视频|https?:?/{0,2}…"
+_MARKED = re.compile(rf"[<&]|\\n|{_WORDS}|{_LATIN.pattern}|{_GBK.pattern}")
+_MAYBE = re.compile(f"[<&\\\\全展收网網查评组微h\u00c2-\u00f4{_LEADS}]")  # what these begin with
+
+
+def strip_markup(text: str) -> str:
+    """Remove HTML tags, entities, and what the pages of Weibo and X show beside a text.
+
+    "a < b", "&" and "展开讨论" stay. Cards of places, links and videos go with their titles; the
+    names of emoticons in pictures ("[doge]") stay.
+    """
+    if "<" in text:
+        text = _CARD.sub(" ", _MORE.sub(" ", text))
+        text = _INLINE.sub("", _BLOCK.sub(" ", _PICTURED.sub(r"\1", text)))
+    for _ in range(3 if "&" in text else 0):  # escaped twice, perhaps
+        text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+    if "\\n" in text:
+        text = _LINE_END.sub(" ", text)
+    return _FOLD.sub(" ", _LINK.sub(" ", text))
+
+
+def is_marked(text: str) -> bool:
+    """Return whether there may be anything here to remove or to repair."""
+    return _MAYBE.search(text) is not None and _MARKED.search(text) is not None
+
+
+@lru_cache(1024)
+def repair_encoding(text: str) -> tuple[str, str | None]:
+    """Return the text, and in which encoding its UTF-8 was read where that is certain.
+
+    Of Latin-1 and Windows-1252 ftfy is certain. Of GB18030 we are where the text turns into one of
+    common Chinese characters.
+    """
+    if _LATIN.search(text):
+        import ftfy
+
+        repaired = str(ftfy.fix_encoding(text))
+        return (repaired, "Latin-1") if repaired != text else (text, None)
+    if len(_GBK.findall(text)) >= max(2, len(text) // 12):
+        data = b"\xff".join(part.encode("gb18030", "ignore") for part in text.split("\ufffd"))
+        repaired = re.sub("\ufffd+", "\ufffd", data.decode("utf-8", "replace"))
+        lost = repaired.count("\ufffd")
+        if _common(repaired) > 0.75 and _common(text) < 0.6 and 3 * lost <= len(repaired):
+            return repaired.replace("\ufffd", ""), "GB18030"
+    return text, None
+
+
+def _common(text: str) -> float:
+    """Return the share of a text's Chinese characters that are common: the first level of GB2312.
+
+    Traditional characters count as common where Big5 has them in its first level.
+    """
+    letters = [c for c in text if "\u3400" <= c <= "\u9fff" or "\ue000" <= c <= "\uf8ff"]
+    common = 0
+    for c in letters:
+        simple, other = c.encode("gb2312", "ignore"), c.encode("big5", "ignore")
+        common += b"\xb0" <= simple[:1] <= b"\xd7" or b"\xa4" <= other[:1] <= b"\xc6"
+    return common / len(letters) if len(letters) >= 3 else 0.0
