@@ -144,7 +144,9 @@ def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
     """Return in which wrong encoding a text was read, where `clean_text` mends that."""
     text = text[: 4 * MAX_CHARACTERS]
     wrong = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
-    return wrong and Message("the text was UTF-8 read as {encoding}; repaired", encoding=wrong)
+    if wrong is None:
+        return None
+    return Message("the text was UTF-8 read as {encoding}; repaired", encoding=wrong)
 
 
 def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
