@@ -82,7 +82,7 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
     reasons = {row["damage"]: row["error"] or row["warning"] for row in damaged}
     assert [row["damage"] for row in damaged if row["error"]] == ["nothing"]
     good = {"unknown-label", "nul-in-text", "cmyk-jpeg", "16-bit-png", "animated-gif"}
-    good |= {"exif-rotated", "emoji-only"}  # light cleaning keeps emoji
+    good |= {"exif-rotated"}
     assert {kind for kind, reason in reasons.items() if reason is None} == good
     (broken,) = (row for row in found if row["line"] is not None)
     assert "not JSON" in broken["error"]

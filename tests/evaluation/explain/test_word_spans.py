@@ -48,7 +48,7 @@ def test_long_texts_are_told_apart_in_groups():
 
 @pytest.mark.parametrize("text", ["!!!", "…", "，。"])
 def test_marks_alone_are_one_word(text):
-    cleaned, found = found_in(text)
+    cleaned, found = found_in(text, "none")
     assert [(word.start, word.end) for word in found] == [(0, len(cleaned))]
 
 
