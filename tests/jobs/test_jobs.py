@@ -73,14 +73,14 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
     table = write_sample(tmp_path / "posts", posts=7, damaged=16)
     summary = predict_table(Source(str(table)), tmp_path / "out.jsonl", small_model)
     found = read_rows(tmp_path / "out.jsonl")
-    assert len(found) == summary.posts == 23
+    assert len(found) == summary.posts == 33
     lines = table.read_text("utf-8").splitlines()
     assert [row["id"] or row["line"] for row in found] == [
         json.loads(line)["id"] if line.endswith("}") else line for line in lines
     ]
     damaged = [row for row in found[7:] if row["damage"]]
     reasons = {row["damage"]: row["error"] or row["warning"] for row in damaged}
-    assert [row["damage"] for row in damaged if row["error"]] == ["nothing"]
+    assert [row["damage"] for row in damaged if row["error"]] == ["nothing", "emoji-only"]
     good = {"unknown-label", "nul-in-text", "cmyk-jpeg", "16-bit-png", "animated-gif"}
     good |= {"exif-rotated"}
     assert {kind for kind, reason in reasons.items() if reason is None} == good
