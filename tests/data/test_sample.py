@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from sgmft.data.synthetic.posts import PLACES, Crowd, write_text
-from sgmft.data.synthetic.sample import KINDS, write_sample
+from sgmft.data.synthetic.sample import KINDS, PLACES, plan_post, write_sample, write_text
 from sgmft.errors import SgmftError
 
 COLUMNS = ["id", "user", "text", "images", "label", "informative", "split", "synthetic"]
@@ -62,13 +62,14 @@ def test_every_picture_opens_and_none_is_left_over(sample: Path) -> None:
 
 
 def test_shares_at_the_default_noise() -> None:
-    crowd = Crowd(seed=0, users=60)
-    plans = [crowd.plan(index, 0.35) for index in range(1400)]
-    shares = {kind: count / 1400 for kind, count in Counter(p.informative for p in plans).items()}
+    plans = [plan_post(0, index, 60, 0.35) for index in range(1400)]
+    kinds = Counter(plan["informative"] for plan in plans)
+    shares = {kind: count / 1400 for kind, count in kinds.items()}
     assert shares == pytest.approx({"both": 0.5, "text": 0.28, "image": 0.22}, abs=0.04)
-    assert Counter(plan.label for plan in plans) == dict.fromkeys(PLACES, 200)
-    assert Counter(p.label for p in plans if p.split == "test") == dict.fromkeys(PLACES, 40)
-    assert len({plan.user for plan in plans}) > 50
+    assert Counter(plan["label"] for plan in plans) == dict.fromkeys(PLACES, 200)
+    tests = Counter(plan["label"] for plan in plans if plan["split"] == "test")
+    assert tests == dict.fromkeys(PLACES, 40)
+    assert len({plan["user"] for plan in plans}) > 50
 
 
 def test_same_arguments_same_sample(sample: Path, tmp_path: Path) -> None:
@@ -91,9 +92,8 @@ def test_noise_from_none_to_full(tmp_path: Path) -> None:
 
 
 def test_noise_decorates_texts() -> None:
-    crowd = Crowd(seed=0, users=1)
     texts = "".join(
-        write_text(crowd.make_rng("t", i), PLACES[i % 7], "就酱", 0.35) for i in range(200)
+        write_text(np.random.default_rng(i), PLACES[i % 7], "user000", 0.35) for i in range(200)
     )
     for mark in (r"http://t\.cn/\w+", r"//@", r" @", r"\[二哈\]", r"#.+#", "😂", "mood", "滴"):
         assert re.search(mark, texts), mark
