@@ -9,35 +9,32 @@ as `Features` has them and as one array, so that neither side converts anything.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from measuring import in_turns, print_row
 from sklearn.linear_model import LogisticRegression
 
+from sgmft.models.arrays import softmax
+from sgmft.models.base import Model
 from sgmft.models.inference import predict_logits
 from sgmft.models.registry import get_method
-from sgmft.training.fit import TrainingTask
-from sgmft.training.trainer import train
+from sgmft.training.fit import TrainingTask, train_on_all
 from training import CLASSES, COMPACT, POSTS, made
 
 
 def main() -> None:
     data = made(POSTS, COMPACT)
-    some = data.take(torch.arange(2000))
-    x = torch.cat([data.features.text, data.features.image], 1).numpy()
-    regression = LogisticRegression(tol=1e-2).fit(x[:2000], some.labels.numpy())
+    some = data.take(np.arange(2000))
+    x = np.concatenate([data.features.text, data.features.image], 1)
+    regression = LogisticRegression(tol=1e-2).fit(x[:2000], some.labels)
     for name in ("linear-probe", "gated-experts"):
         method = get_method(name)
         task = TrainingTask(some, CLASSES, COMPACT, method, method.preset())
-        network = task.network(some.features)
-        train(network, some, None, task.preset.train)
+        model = train_on_all(task, 1)
 
-        def ours(network: torch.nn.Module = network) -> np.ndarray:
-            return predict_logits(network, data.features).logits.softmax(-1).numpy()
+        def ours(model: Model = model) -> np.ndarray:
+            return softmax(predict_logits(model, data.features).logits)
 
         found = in_turns(lambda: regression.predict_proba(x), ours, 5)
-        right = [
-            100 * (p[2000:].argmax(1) == data.labels[2000:].numpy()).mean() for p in found.answers
-        ]
+        right = [100 * (p[2000:].argmax(1) == data.labels[2000:]).mean() for p in found.answers]
         print_row(
             f"predictions of `{name}`, pooled, {POSTS:,} posts",
             "scikit-learn's regression",

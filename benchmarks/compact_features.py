@@ -25,7 +25,7 @@ from sgmft.data.preprocessing.images import decode_image, read_image
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import read_posts
 from sgmft.features.encode import encode_all
-from sgmft.features.encoders.efficientnet import MEAN, NETWORKS, STD
+from sgmft.features.encoders.image_weights import MEAN, NETWORKS, STD
 from sgmft.features.encoders.registry import load_encoder
 
 POSTS, SIDE, ROUNDS = 96, 640, 3
@@ -65,7 +65,7 @@ def main() -> None:
 
         def ours() -> np.ndarray:
             features = encode_all(posts, encoder).features
-            return torch.cat([features.image, features.text], 1).numpy()
+            return np.concatenate([features.image, features.text], 1)
 
         def stages() -> dict[str, float]:
             began = [time.perf_counter()]

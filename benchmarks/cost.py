@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 from compact_features import posts_in
 from export import sample
 
@@ -47,7 +46,6 @@ def size(folder: Path, posts: int) -> str:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model, table = sample(folder)

@@ -10,6 +10,7 @@ held-out posts as set the threshold beside it. Models are kept in runs/.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def main() -> None:
                 np.array([p.probabilities for p in found]),
                 [str(p.post.label) for p in found],
                 model.labels,
-                sets=model.held_out.sets,
+                sets=partial(model.held_out.sets, parts=np.array([p.parts for p in found])),
             )
             for level, s in zip(LEVELS, scores.selective.sets, strict=True):
                 error = (level * (1 - level) * (1 / len(test) + 1 / len(model.held_out))) ** 0.5

@@ -21,7 +21,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.metrics import f1_score
 
 from sgmft import SemanticLocator, read_posts
@@ -30,6 +29,7 @@ from sgmft.data.splits import split_posts
 from sgmft.evaluation.compare.runs import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
+from sgmft.models.arrays import softmax
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.registry import METHODS, find_method
@@ -142,7 +142,7 @@ def cross_validate(
     if not all(file.is_file() for file in files):
         encoded = locator.encode(posts)
         assert not encoded.refused, encoded.refused[0].error
-        data = LabelledFeatures(encoded.features, torch.from_numpy(truth))
+        data = LabelledFeatures(encoded.features, truth)
         folder.mkdir(parents=True, exist_ok=True)
         for i, file in enumerate(files):
             if not file.is_file():
@@ -173,7 +173,7 @@ def run(
 
     def task(settings: dict[str, float]) -> TrainingTask:
         chosen = method.preset(preset.name, {**given, **settings})
-        seen = data.take(torch.tensor(train))
+        seen = data.take(np.array(train))
         return TrainingTask(seen, len(labels), locator.encoder.info, method, chosen, prompts)
 
     settings, epochs = {}, preset.train.epochs
@@ -185,10 +185,8 @@ def run(
             choice = train_with_validation(task(setting), held)
             tried.append((choice.selected.val_loss, setting, choice.selected.epoch))
         _, settings, epochs = min(tried, key=lambda one: one[0])
-    network = train_on_all(task(settings), epochs)
-    return (
-        predict_logits(network, data.features.take(torch.tensor(test))).logits.softmax(-1).numpy()
-    )
+    model = train_on_all(task(settings), epochs)
+    return softmax(predict_logits(model, data.features.take(np.array(test))).logits)
 
 
 def to_bytes(values: np.ndarray) -> bytes:

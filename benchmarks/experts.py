@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from measuring import print_row
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -24,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 from sgmft.models.experts import DenseExpert
 from sgmft.models.logistic import Block, logistic_paths
+from sgmft.utils.runtime import thread_count
 
 WIDTH, FOLDS, PENALTIES = 4096, 5, DenseExpert.penalties
 WANTED = {100: 10, 200: 10, 800: 5, 2000: 4, 17_000: 4}
@@ -68,7 +68,7 @@ def measure(posts: int, classes: int, fitted: Sequence[int]) -> None:
     parts = parts_of(x)
     began = time.perf_counter()
     with ThreadpoolController().limit(limits=1, user_api="blas"):  # as experts do
-        path = list(logistic_paths(x, labels, classes, PENALTIES, parts, torch.get_num_threads()))
+        path = list(logistic_paths(x, labels, classes, PENALTIES, parts, thread_count()))
     ours = time.perf_counter() - began
     began = time.perf_counter()
     for i in fitted:

@@ -72,7 +72,7 @@ def trained(folder: Path, table: str, features: Path) -> ExplainedModel:
     found = SemanticLocator.from_pretrained(folder)
     assert found.network is not None
     return ExplainedModel(
-        found.encoder, found.network, found.uses_tokens, found.labels, found.temperature
+        found.encoder, found.network, found.uses_tokens, found.labels, found.temperatures
     )
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from cross_validation import parse
-from torch import Tensor, nn
+from torch import nn
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
@@ -37,9 +37,10 @@ from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.base import Network, NetworkConfig, Normalizer, Output
+from sgmft.models.base import Model, NetworkConfig, Output, Vectors
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
+from sgmft.models.network import Network, Normalizer
 from sgmft.models.registry import METHODS
 from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.utils.files import write_whole
@@ -112,7 +113,7 @@ def read_table(file: str | Path, features: Path) -> Table:
     encoded = locator.encode(posts)
     assert not encoded.refused, encoded.refused[0].error
     labels = sorted({str(post.label) for post in posts})
-    classes = torch.tensor([labels.index(str(post.label)) for post in posts])
+    classes = np.array([labels.index(str(post.label)) for post in posts])
     data = LabelledFeatures(encoded.features, classes)
     return Table(posts, labels, data, locator.encoder.info)
 
@@ -128,7 +129,7 @@ class MLP(Network):
         self.output = nn.Linear(256, config.classes)
 
     def prepare(
-        self, text: Tensor, image: Tensor, words: Tensor | None, regions: Tensor | None
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
     ) -> None:
         self.text.fit(text)
         self.image.fit(image)
@@ -153,14 +154,14 @@ def task_of(table: Table, name: str, rows: Sequence[int], seed: int) -> Training
         more = max(1.0, LEAST_STEPS / (steps * train.epochs))
         longer = {"epochs": round(more * train.epochs), "patience": round(more * train.patience)}
         chosen = dataclasses.replace(chosen, train=dataclasses.replace(train, **longer))
-    seen = table.data.take(torch.tensor(rows))
+    seen = table.data.take(np.array(rows))
     return TrainingTask(seen, len(table.labels), table.info, method, chosen)
 
 
-def learn(task: TrainingTask, posts: Sequence[Post]) -> Network:
+def learn(task: TrainingTask, posts: Sequence[Post]) -> Model:
     """Train on the task's posts as `SemanticLocator.fit` does."""
     held = split_posts(posts, HELD_OUT)[1] if task.preset.val_size else []
-    return fit_network(task, held).network
+    return fit_network(task, held).model
 
 
 def run(table: Table, name: str, train: list[int], size: int, seed: int) -> dict[str, Any]:
@@ -171,22 +172,22 @@ def run(table: Table, name: str, train: list[int], size: int, seed: int) -> dict
         drawn = [train[i] for i in chosen]
     task = task_of(table, name, drawn, seed)
     test = [i for i, post in enumerate(table.posts) if post.row["split"] == "test"]
-    unseen = table.data.take(torch.tensor(test))
-    network = learn(task, [table.posts[i] for i in drawn])
-    answers = predict_logits(network, unseen.features)
+    unseen = table.data.take(np.array(test))
+    model = learn(task, [table.posts[i] for i in drawn])
+    answers = predict_logits(model, unseen.features)
     found: dict[str, Any] = {
         "test": accuracy(answers.logits, unseen.labels),
-        "train": accuracy(predict_logits(network, task.data.features).logits, task.data.labels),
+        "train": accuracy(predict_logits(model, task.data.features).logits, task.data.labels),
     }
-    if answers.guidance.isfinite().all():  # both P^m and P^e
-        start = predict_logits(task.network(task.data.features), unseen.features)
+    if np.isfinite(answers.guidance).all():  # both P^m and P^e
+        start = predict_logits(task.model(task.data.features), unseen.features)
         found["before"] = start.guidance.mean(0).tolist()
         found["after"] = answers.guidance.mean(0).tolist()
     return found
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(-1) == labels).float().mean())
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float((logits.argmax(-1) == labels).mean())
 
 
 def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cross_validation import folds_of, mark
 from learning_curves import SYSTEMS, Table, kept, learn, read_table, save, task_of
 from scipy.stats import spearmanr
@@ -41,6 +40,7 @@ from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
+from sgmft.models.arrays import softmax
 from sgmft.models.inference import predict_logits
 
 POSTS, REFERENCE, RESAMPLES = 560, "gated-experts", 2000
@@ -115,25 +115,25 @@ def draw(table: Table, pool: np.ndarray, size: int) -> list[int]:
 
 
 def select(table: Table, rows: list[int]) -> Table:
-    posts, data = [table.posts[i] for i in rows], table.data.take(torch.tensor(rows))
+    posts, data = [table.posts[i] for i in rows], table.data.take(np.array(rows))
     return table._replace(posts=posts, data=data)
 
 
 def mismatch(table: Table, noisy: int) -> Table:
     """The same posts, of which some have the text or the picture of a post with another label."""
     rng = np.random.default_rng(0)
-    labels, posts = table.data.labels.numpy(), list(table.posts)
+    labels, posts = table.data.labels, list(table.posts)
     source = {"text": np.arange(len(posts)), "image": np.arange(len(posts))}
     for count, row in enumerate(rng.permutation(len(posts))[:noisy]):
         replaced, tells = (("text", "image"), ("image", "text"))[count % 2]
         source[replaced][row] = rng.choice(np.flatnonzero(labels != labels[row]))
         told = {**posts[row].row, "informative": tells}
         posts[row] = dataclasses.replace(posts[row], row=told)
-    features = paired(table.data.features, *(torch.from_numpy(x) for x in source.values()))
+    features = paired(table.data.features, **source)
     return table._replace(posts=posts, data=LabelledFeatures(features, table.data.labels))
 
 
-def paired(features: Features, text: torch.Tensor, image: torch.Tensor) -> Features:
+def paired(features: Features, text: np.ndarray, image: np.ndarray) -> Features:
     """The texts at some positions with the pictures at others."""
     t, v = features.take(text), features.take(image)
     assert isinstance(t.ngrams, Ragged)
@@ -164,14 +164,13 @@ def predicted(table: Table, method: str, folder: Path) -> Found:
 def run(table: Table, method: str, test: list[int], fold: int) -> dict[str, Any]:
     unseen = set(test)
     train = [i for i in range(len(table.posts)) if i not in unseen]
-    network = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])
-    features = table.data.features.take(torch.tensor(test))
-    cell = {"probabilities": predict_logits(network, features).logits.softmax(-1).tolist()}
+    model = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])
+    features = table.data.features.take(np.array(test))
+    cell = {"probabilities": softmax(predict_logits(model, features).logits).tolist()}
     if method == REFERENCE:
-        batch = features.batch(torch.arange(len(test)), network.uses_ngrams)
-        with torch.no_grad():
-            gate = (network(batch).parts or {})["gate"]
-        cell["gate"] = torch.where(batch.has_text & batch.has_image, gate, torch.nan).tolist()
+        batch = features.batch(ngrams=model.uses_ngrams)
+        gate = (model.predict(batch).parts or {})["gate"]
+        cell["gate"] = np.where(batch.has_text & batch.has_image, gate, np.nan).tolist()
     return cell
 
 
@@ -182,7 +181,7 @@ def print_accuracies(
     found: Sequence[Mapping[str, Found]],
 ) -> dict[str, list[float]]:
     """Print a table; accuracies in percent at each level by method."""
-    truths = [table.data.labels.numpy() for table in tables]
+    truths = [table.data.labels for table in tables]
     probs = {method: [told[method]["probabilities"] for told in found] for method in found[0]}
     cells = [(method, i) for method in probs if method != REFERENCE for i in range(len(levels))]
     differences = corrected(

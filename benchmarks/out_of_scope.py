@@ -15,14 +15,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.locator.abstention import entropy
-from sgmft.models.inference import NetworkOutputs, predict_logits
+from sgmft.models.arrays import logsumexp, softmax
+from sgmft.models.inference import ModelOutputs, predict_logits
 
 COMPONENTS, RESAMPLES = 256, 500
 
@@ -77,33 +77,33 @@ def scores_of(locator: SemanticLocator, train: list[Post]):
     pooled = features_of(encoded)
     centre, scale = pooled.mean(0), pooled.std(0).clip(1e-4)
     pca = PCA(COMPONENTS, random_state=0).fit((pooled - centre) / scale)
-    fused = Mahalanobis(said.fused.numpy(), classes)
+    fused = Mahalanobis(said.fused, classes)
     encodings = Mahalanobis(pca.transform((pooled - centre) / scale), classes)
 
     def scores(posts: list[Post]) -> dict[str, np.ndarray]:
         encoded, said = answers(locator, posts)
-        logits = said.logits / locator.temperature
-        probs = logits.softmax(-1).numpy()
+        logits = said.logits / locator.temperatures[encoded.features.parts, None]
+        probs = softmax(logits)
         features = pca.transform((features_of(encoded) - centre) / scale)
         return {
             "largest probability": 1 - probs.max(1),
             "entropy": entropy(probs),
-            "energy": -logits.logsumexp(-1).numpy(),
-            "Mahalanobis, fused": fused(said.fused.numpy()),
+            "energy": -logsumexp(logits)[:, 0],
+            "Mahalanobis, fused": fused(said.fused),
             f"Mahalanobis, encodings ({COMPONENTS} components)": encodings(features),
         }
 
     return scores
 
 
-def answers(locator: SemanticLocator, posts: list[Post]) -> tuple[object, NetworkOutputs]:
+def answers(locator: SemanticLocator, posts: list[Post]) -> tuple[object, ModelOutputs]:
     encoded = locator.encode(posts)
     assert locator.network is not None
     return encoded, predict_logits(locator.network, encoded.features)
 
 
 def features_of(encoded) -> np.ndarray:
-    return torch.cat([encoded.features.text, encoded.features.image], 1).numpy()
+    return np.concatenate([encoded.features.text, encoded.features.image], 1)
 
 
 def auroc(known: np.ndarray, strange: np.ndarray) -> str:

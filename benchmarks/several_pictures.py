@@ -16,7 +16,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from cross_validation import folds_of, mark
 from learning_curves import SYSTEMS, Table, learn, task_of
 
@@ -28,6 +27,7 @@ from sgmft.features.encode import MAX_IMAGES, encode_posts
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
+from sgmft.models.arrays import softmax
 from sgmft.models.inference import predict_logits
 
 KEPT = {"1": 1, "2": 2, "4": 4, "all": MAX_IMAGES}
@@ -45,7 +45,7 @@ def main() -> None:
         write_sample(file.parent, options.posts, several=1.0)
     posts = read_posts(file)
     tables = tables_of(posts, options.features)
-    truth = tables["1"].data.labels.numpy()
+    truth = tables["1"].data.labels
     groups = {
         "all posts": np.full(len(posts), True),
         "only pictures tell": np.array([post.row["informative"] == "image" for post in posts]),
@@ -88,7 +88,7 @@ def tables_of(posts: list[Post], features: Path) -> dict[str, Table]:
     rows = [row for chunk in encode_posts(posts, encoder, store=store) for row in chunk.rows]
     assert len(rows) == len(posts)
     labels = sorted({str(post.label) for post in posts})
-    classes = torch.tensor([labels.index(str(post.label)) for post in posts])
+    classes = np.array([labels.index(str(post.label)) for post in posts])
     tables = {}
     for name, most in KEPT.items():
         fewer = [row if row.images is None else cut(row, most) for row in rows]
@@ -108,9 +108,9 @@ def predicted(table: Table, method: str) -> np.ndarray:
     for fold, test in enumerate(folds_of(table.posts)):
         unseen = set(test)
         train = [i for i in range(len(table.posts)) if i not in unseen]
-        network = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])
-        features = table.data.features.take(torch.tensor(test))
-        found[test] = predict_logits(network, features).logits.softmax(-1).numpy()
+        model = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])
+        features = table.data.features.take(np.array(test))
+        found[test] = softmax(predict_logits(model, features).logits)
     return found
 
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from learning_curves import SYSTEMS, Table, kept, read_table, spread, task_of
 
 from sgmft.evaluation.calibration import fit_temperature
 from sgmft.jobs.suggest import choose_posts, margin_uncertainty
+from sgmft.models.arrays import softmax
 from sgmft.models.inference import predict_logits
 from sgmft.training.fit import fit_network
 
@@ -63,10 +63,10 @@ def run(table: Table, method: str, way: str, seed: int) -> dict[str, Any]:
     """Whether each test post is right, after each number of labels."""
     rng = np.random.default_rng(seed)
     train = [i for i, post in enumerate(table.posts) if post.row["split"] == "train"]
-    test = torch.tensor([i for i, post in enumerate(table.posts) if post.row["split"] == "test"])
+    test = np.array([i for i, post in enumerate(table.posts) if post.row["split"] == "test"])
     order = [train[i] for i in rng.permutation(len(train))]
     pool = sorted(order[: len(order) * 9 // 10])
-    features = table.data.features.take(torch.tensor(pool))
+    features = table.data.features.take(np.array(pool))
     drawn: list[int] = []  # positions in `pool`
     doubts = None
     right = []
@@ -77,15 +77,14 @@ def run(table: Table, method: str, way: str, seed: int) -> dict[str, Any]:
             more = size - len(drawn)
             drawn += choose_posts(features, more, uncertainty=doubts, covered=drawn, seed=seed)
         task = task_of(table, method, [pool[i] for i in drawn], seed)
-        network, _, left_out, _ = fit_network(task, [])
+        model, _, left_out, _ = fit_network(task, [])
         unseen = table.data.take(test)
-        logits = predict_logits(network, unseen.features).logits
-        right.append((logits.argmax(-1) == unseen.labels).int().tolist())
+        logits = predict_logits(model, unseen.features).logits
+        right.append((logits.argmax(-1) == unseen.labels).astype(int).tolist())
         if way == "suggest":
-            probs = (predict_logits(network, features).logits / fit_temperature(*left_out)).softmax(
-                -1
-            )
-            doubts = margin_uncertainty(probs.numpy())
+            temperature = fit_temperature(left_out.logits, left_out.labels)
+            probs = softmax(predict_logits(model, features).logits / temperature)
+            doubts = margin_uncertainty(probs)
         print(way, seed, size, f"{np.mean(right[-1]):.3f}", flush=True)
     return {"right": right}
 

@@ -26,9 +26,9 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures, Ragged
 from sgmft.models import sgmft as feed_forward
-from sgmft.models.base import Network
+from sgmft.models.network import Network
 from sgmft.models.registry import get_method
-from sgmft.training.fit import TrainingTask
+from sgmft.training.fit import TrainingTask, train_with_validation
 from sgmft.training.trainer import train
 
 POSTS, CLASSES = 17_000, 7
@@ -43,11 +43,11 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(CLASSES, (posts,), generator=rng)
 
-    def side(width: int) -> Tensor:
+    def side(width: int) -> np.ndarray:
         size = torch.arange(1, width + 1).pow(-0.5)
         centre = 0.35 * size * torch.randn(CLASSES, width, generator=rng)
         tells = torch.rand(posts, 1, generator=rng) < 0.75
-        return size * torch.randn(posts, width, generator=rng) + centre[labels] * tells
+        return (size * torch.randn(posts, width, generator=rng) + centre[labels] * tells).numpy()
 
     numpy = np.random.default_rng(0)
     chance = 1 / np.arange(1, 200_001)
@@ -57,7 +57,7 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
         values = torch.randn(posts * count, width, generator=rng).half().numpy()
         return Ragged.packed(values, np.full(posts, count))
 
-    there = torch.ones(posts, dtype=torch.bool)
+    there = np.ones(posts, bool)
     features = Features(
         side(info.text_width),
         side(info.image_width),
@@ -68,16 +68,15 @@ def made(posts: int, info: EncoderInfo, tokens: bool = False) -> LabelledFeature
         16,
         Ragged.of(list(grams), np.zeros(0, np.int32)),
     )
-    return LabelledFeatures(features, labels)
+    return LabelledFeatures(features, labels.numpy())
 
 
 def default() -> None:
     """The whole run; `experts.py` compares one expert's regressions."""
     data = made(POSTS, COMPACT)
     task = TrainingTask(data, CLASSES, COMPACT, EXPERTS, EXPERTS.preset())
-    network = task.network(data.features)
     began = time.perf_counter()
-    (line,) = train(network, data, None, task.preset.train)
+    (line,) = train_with_validation(task, []).history
     seconds = f"{time.perf_counter() - began:.0f} s"
     told = f"accuracy on left-out posts {100 * line.val_accuracy:.1f} %"
     print_row(f"training gated experts, {POSTS:,} posts, whole run", "–", seconds, "< 180 s", told)
@@ -85,13 +84,13 @@ def default() -> None:
 
 def plain(network: Network, data: LabelledFeatures, order: Tensor, settings: Any) -> float:
     """One pass as a tutorial writes it: the mean loss."""
-    rows = [data.features.batch(torch.tensor([i])) for i in range(len(data.labels))]
+    rows = [data.features.batch(np.array([i])).to("cpu") for i in range(len(data.labels))]
     posts = [(rows[i], data.labels[i]) for i in order.tolist()]
 
     def collate(some: list[tuple[Batch, Tensor]]) -> tuple[Batch, Tensor]:
         columns = zip(*(batch for batch, _ in some), strict=True)
         batch = Batch._make(None if x[0] is None else torch.cat(x) for x in columns)
-        return batch, torch.stack([label for _, label in some])
+        return batch, torch.tensor([label for _, label in some])
 
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     network.train()
@@ -112,7 +111,7 @@ def epochs(title: str, preset: str, info: EncoderInfo, posts: int, wanted: str) 
     chosen = SGMFT.preset(preset, settings)
     task = TrainingTask(data, CLASSES, info, SGMFT, chosen)
     order = torch.randperm(posts, generator=torch.Generator().manual_seed(0))
-    networks = [task.network(data.features) for _ in range(2)]
+    networks = [task.model(data.features) for _ in range(2)]
     networks[0]._guidance = lambda *_: None  # is for our log only
     interpolated = feed_forward.rank_one_attention
 

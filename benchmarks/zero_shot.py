@@ -17,9 +17,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
-import torch
 from learning_curves import read_table
-from torch import Tensor
 
 from sgmft import SemanticLocator
 from sgmft.features.features import Features
@@ -51,25 +49,25 @@ def main() -> None:
     for item in options.tables:
         name, file = item.split("=", 1)
         table = read_table(file, options.features)
-        order = torch.tensor([locator.labels.index(label) for label in table.labels])
+        order = np.array([locator.labels.index(label) for label in table.labels])
         for part in ("test", "train", "all"):
             rows = [i for i, p in enumerate(table.posts) if part in ("all", p.row["split"])]
-            data = table.data.take(torch.tensor(rows))
+            data = table.data.take(np.array(rows))
             classes = order[data.labels]
             for sides in ("text", "picture", "both"):
                 report(f"{name}, {len(rows)} {part}", network, data.features, classes, sides)
 
 
-def report(name: str, network: Described, posts: Features, classes: Tensor, sides: str) -> None:
-    none = torch.zeros(len(posts), dtype=torch.bool)
+def report(name: str, network: Described, posts: Features, classes: np.ndarray, sides: str) -> None:
+    none = np.zeros(len(posts), bool)
     read = Features(
         *posts.pooled(),
         none if sides == "picture" else posts.has_text,
         none if sides == "text" else posts.has_image,
     )
-    alone = (predict_logits(network, read).logits.argmax(-1) == classes).float().mean()
-    right = _adapted(network, read).argmax(-1) == classes
-    rng, hits = np.random.default_rng(0), right.numpy()
+    alone = (predict_logits(network, read).logits.argmax(-1) == classes).mean()
+    hits = _adapted(network, read).argmax(-1) == classes
+    rng = np.random.default_rng(0)
     means = [hits[rng.integers(len(hits), size=len(hits))].mean() for _ in range(RESAMPLES)]
     low, high = 100 * np.quantile(means, [0.025, 0.975])
     print(
@@ -79,9 +77,9 @@ def report(name: str, network: Described, posts: Features, classes: Tensor, side
     )
 
 
-def _adapted(network: Described, posts: Features) -> Tensor:
+def _adapted(network: Described, posts: Features) -> np.ndarray:
     network = copy.deepcopy(network)
-    network.adapt(posts.batch(torch.arange(len(posts))))
+    network.adapt(posts.batch())
     return predict_logits(network, posts).logits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,30 +11,31 @@ from pathlib import Path
 import pytest
 
 from sgmft.data.posts import Post
+from sgmft.data.synthetic.sample import write_sample
 
 ROOT = Path(__file__).parents[1] / "src" / "sgmft"
 
-TORCH_FREE = (
-    "data",
-    "features/encode.py",
-    "features/post_features.py",
-    "features/ragged.py",
-    "features/store.py",
-    "features/encoders/base.py",
-    "features/encoders/batches.py",
-    "features/encoders/registry.py",
-    "features/encoders/sentence_encoder.py",
-    "features/encoders/word_hashes.py",
-    "locator/onnx",
-    "locator/state.py",
-    "utils",
+NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
+    "evaluation/compare/*",
+    "features/encoders/chinese_clip.py",
+    "features/encoders/clip_*",
+    "jobs/align.py",
+    "jobs/compare.py",
+    "locator/onnx/head.py",
+    "models/attention.py",
+    *(f"models/baselines/{x}.py" for x in ("balance_mla", "bridgetower", "feature_level_cnn")),
+    *(f"models/baselines/{x}.py" for x in ("low_rank", "mplug", "unis_mmc", "word_*")),
+    *(f"models/{x}.py" for x in ("fusions", "layers", "network", "rank_one", "sgmft")),
+    "models/similarity.py",
+    "serving/**/*",
+    "training/align.py",
+    "training/finetune/network.py",
+    "training/finetune/towers.py",
+    "training/trainer.py",
+    "utils/distributed_loss.py",
+    "utils/onnx_writer.py",
+    "__main__.py",  # which runs
 )
-
-NEEDS_TORCH = {
-    "sgmft.locator.onnx.export",
-    "sgmft.utils.distributed_loss",
-    "sgmft.utils.onnx_writer",
-}
 
 RUN = """
 import importlib, sys
@@ -50,15 +52,12 @@ sys.exit("\\n".join(failed) or None)
 
 
 def test_what_runs_without_torch_imports_without_it() -> None:
-    files = [
-        file
-        for place in map(ROOT.joinpath, TORCH_FREE)
-        for file in (place.rglob("*.py") if place.is_dir() else [place])
-    ]
+    needing = [set(ROOT.glob(pattern)) for pattern in NEEDS_TORCH]
+    assert all(needing)
+    files = set(ROOT.rglob("*.py")) - set().union(*needing)
     names = {".".join(file.relative_to(ROOT.parent).with_suffix("").parts) for file in files}
-    assert names >= NEEDS_TORCH
-    blocked = "torch transformers pandas fastapi"
-    modules = sorted(name.removesuffix(".__init__") for name in names - NEEDS_TORCH)
+    blocked = "torch transformers accelerate sklearn pandas fastapi"
+    modules = sorted(name.removesuffix(".__init__") for name in names)
     done = subprocess.run(
         [sys.executable, "-c", RUN, blocked, *modules], capture_output=True, text=True
     )
@@ -86,7 +85,7 @@ except SystemExit as end:
     assert not end.code, end.code
 print("LOADED", *sys.modules)
 """
-SELDOM = "captum mapie matplotlib onnxscript openpyxl pandas scipy sklearn sympy torch._dynamo"
+SELDOM = "accelerate captum mapie matplotlib onnxscript openpyxl pandas scipy sklearn sympy torch"
 SELDOM += " transformers"
 COMMANDS = {
     "predict": f"predict {MODEL} {TABLE} -o out.csv --coverage 0.6",
@@ -102,7 +101,6 @@ NEEDED = {"evaluate": {"matplotlib", "pandas"}}  # a figure; and pyarrow tries i
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table, a model of it with the real encoder, and the same exported."""
-    pytest.importorskip("onnxscript")
     from sgmft import SemanticLocator
     from sgmft.locator.onnx.export import export_model
 
@@ -133,6 +131,92 @@ def test_a_command_imports_what_it_needs_only(folder: Path, name: str) -> None:
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     unwanted = set(SELDOM.split()) - NEEDED.get(name, set())
     if name == "predict exported":
-        unwanted |= {"torch", "huggingface_hub", "pyarrow", "jinja2"}
-    assert "onnxruntime" in loaded or "torch" in loaded
+        unwanted |= {"huggingface_hub", "pyarrow", "jinja2"}
+    assert "numpy" in loaded
     assert not loaded & unwanted
+
+
+PLAIN = """
+import json, sys
+from importlib.machinery import PathFinder
+
+ABSENT = {"accelerate", "torch", "transformers"}
+
+class Plain(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *more):
+        return None if name.partition(".")[0] in ABSENT else super().find_spec(name, *more)
+
+sys.meta_path = [Plain if finder is PathFinder else finder for finder in sys.meta_path]
+from sgmft.cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["sgmft", *words.split()]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(end.code)
+assert not ABSENT & sys.modules.keys()
+"""
+
+
+def plain(folder: Path, *commands: str) -> subprocess.CompletedProcess[str]:
+    """Commands one after another in a process of the plain installation, as far as torch goes."""
+    environment = {**os.environ, "SGMFT_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-c", PLAIN, json.dumps(commands)],
+        **{"capture_output": True, "text": True, "cwd": folder, "env": environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Posts with pictures, half of them without a label."""
+    folder = tmp_path_factory.mktemp("plain")
+    table = write_sample(folder / "posts", posts=28, seed=1)
+    rows = [json.loads(line) for line in table.read_text("utf-8").splitlines()]
+    half = [row | {"label": None} if i % 2 else row for i, row in enumerate(rows)]
+    for name, some in (("half.jsonl", half), (TABLE, rows)):
+        text = "\n".join(json.dumps(row, ensure_ascii=False) for row in some)
+        (folder / "posts" / name).write_text(text + "\n", "utf-8")
+    return folder
+
+
+def test_the_default_needs_no_torch(pictured: Path) -> None:
+    table, half = f"posts/{TABLE}", "posts/half.jsonl"
+    done = plain(
+        pictured,
+        f"train {table} -o model",
+        f"predict model {table} -o out.csv",
+        f"evaluate model {table} -o evaluation",
+        f"explain model {table} -o why.html --posts 2",
+        f"suggest {half} -o tasks.csv -n 2 --model model",
+        f"encode {table} -o encoded",
+        "export model -o exported",
+        f"predict exported {table} -o exported.csv --coverage 0.6",
+        f"train {table} -o probe --method late-average",
+        f"predict probe {table} -o probe.csv",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("out.csv", "tasks.csv", "exported.csv", "probe.csv", "evaluation/report.html"):
+        assert (pictured / name).stat().st_size > 100, name
+    assert [*(pictured / "cache").rglob("*.onnx")], "pictures were encoded"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--method sgmft",
+        "--preset tokens",
+        "--encoder chinese-clip-base",
+        "--tune lora",
+        "--tune lora --encoder chinese-clip-base",
+        "--device cuda",
+    ],
+)
+def test_what_needs_torch_says_so_before_posts_are_encoded(pictured: Path, words: str) -> None:
+    done = plain(pictured, f"train posts/{TABLE} -o refused --features store {words}")
+    assert done.returncode == 2
+    said = done.stderr.strip()
+    assert said.startswith("sgmft: ") and "\n" not in said and "pip install 'sgmft[torch]'" in said
+    assert not (pictured / "refused").exists() and not (pictured / "store").exists()

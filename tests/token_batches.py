@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sgmft.features.batch import Batch
+from sgmft.features.ragged import Flat, Ragged
 
 WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text
 WIDTHS = {"classes": 3, "text_width": 6, "image_width": 5}
@@ -22,6 +24,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal numbers in float64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def vectors(x: Tensor) -> Flat:
+    """Vectors (N, D) as networks are given them."""
+    return Ragged.packed(x.numpy(), np.array([len(x)])).flat()
 
 
 def random_batch(seed: int = 0) -> Batch:

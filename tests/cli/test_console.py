@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sgmft.cli import console
 from sgmft.models.base import SolveStep
-from sgmft.training.trainer import Epoch
+from sgmft.training.history import Epoch
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -15,7 +15,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.jobs.train import train_table
 from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.onnx.locator import MANIFEST, Manifest
+from sgmft.locator.onnx.locator import FORMAT, MANIFEST, Manifest
 from sgmft.utils.checksums import checksum_matches, file_digests, with_checksum
 from small_tables import file_names
 
@@ -108,9 +108,11 @@ def exported(tmp_path):
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "head.onnx").write_bytes(b"not a graph, but nobody runs it here")
-    HeldOutProbabilities(np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64)).save(folder)
+    rows = np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64), np.ones(3, np.int8)
+    HeldOutProbabilities(*rows).save(folder)
     info = asdict(EncoderInfo("x", "f" * 16, 8, 6, False, None, 32, "light"))
-    values = {"format": 1, "labels": ["a", "b"], "tokens": False, "files": {}}
+    values = {"format": FORMAT, "labels": ["a", "b"], "tokens": False, "method": "sgmft"}
+    values |= {"calibration": {"temperature": 1.0}}
     values |= {"encoder": {"info": info, "texts": "compact", "max_words": 9}}
     values["files"] = file_digests(folder.iterdir())
     (folder / MANIFEST).write_text(json.dumps({"sgmft": with_checksum(values)}), "utf-8")

@@ -98,7 +98,7 @@ def test_a_repaired_image_is_encoded_on_the_next_run(files, tmp_path) -> None:
 @pytest.mark.slow
 def test_the_compact_encoder_with_a_store(tmp_path) -> None:
     sample = sample_posts(tmp_path / "sample", 30, damaged=12)
-    encoder = load_encoder(dtype="float32")
+    encoder = load_encoder()
     store = FeatureStore(tmp_path / "f", encoder.info, True)
     bare = list(encode_posts(sample, encoder, tokens=True))
     kept = list(encode_posts(sample, encoder, tokens=True, store=store))

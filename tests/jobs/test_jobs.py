@@ -355,8 +355,10 @@ def test_training_is_not_lost_when_the_model_cannot_be_written(
         return len(trained)
 
     with monkeypatch.context() as patch:
-        target = "save_weights" if broken == "weights" else "nan_to_none"
-        patch.setattr(f"sgmft.locator.locator.{target}", full)
+        target = (
+            "models.network.save_model" if broken == "weights" else "locator.locator.nan_to_none"
+        )
+        patch.setattr(f"sgmft.{target}", full)
         with pytest.raises(SgmftError, match=r"The model in .* cannot be written: No space"):
             steps(tiny())
     assert not (tmp_path / "m" / "config.json").exists()

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from sgmft import Post, SemanticLocator, read_posts
@@ -28,17 +27,17 @@ from small_tables import read_rows, write_rows
 def made(N=40, seed=0, clusters=4, spread=0.3):
     rng = np.random.default_rng(seed)
     centre = np.repeat(rng.normal(size=(clusters, 14)), N // clusters, 0)
-    x = torch.from_numpy(centre + spread * rng.normal(size=(N, 14))).float()
-    has = torch.ones(N, dtype=torch.bool)
-    return Features(x[:, :8], x[:, 8:], has, has.clone())
+    x = (centre + spread * rng.normal(size=(N, 14))).astype(np.float32)
+    has = np.ones(N, bool)
+    return Features(x[:, :8], x[:, 8:], has, has.copy())
 
 
 def slow_worth(features, chosen, weights, covered=()):
     """The objective in a loop over pairs, in float64."""
     rows = []
-    for side in (features.text.double(), features.image.double()):
-        side = (side - side.mean(0)) / side.std(0)
-        rows.append(side / side.norm(dim=1, keepdim=True))
+    for side in (features.text.astype(float), features.image.astype(float)):
+        side = (side - side.mean(0)) / side.std(0, ddof=1)
+        rows.append(side / np.linalg.norm(side, axis=1, keepdims=True))
     total = 0.0
     for j in range(len(features)):
         best = 0.0
@@ -74,7 +73,7 @@ def test_uncertain_posts_come_first():
 
 def test_near_duplicates_are_suggested_once():
     features = made()
-    again = features.take(torch.arange(80) % 40)
+    again = features.take(np.arange(80) % 40)
     again.text[40:] += 0.001
     chosen = choose_posts(again, 80)
     assert len({i % 40 for i in chosen}) == len(chosen) <= 40
@@ -90,12 +89,12 @@ def test_of_many_posts_some_are_looked_at(monkeypatch):
 
 
 def test_missing_modalities_and_few_posts():
-    features, kinds = made(), torch.arange(40) % 3
-    dirty = Features(features.text, features.image.clone(), kinds != 0, kinds != 1)
+    features, kinds = made(), np.arange(40) % 3
+    dirty = Features(features.text, features.image.copy(), kinds != 0, kinds != 1)
     dirty.image[kinds == 1] = float("nan")
     assert len(set(choose_posts(dirty, 10))) == 10
-    assert choose_posts(features.take(torch.tensor([5])), 3) == [0]
-    assert choose_posts(features.take(torch.tensor([], dtype=torch.long)), 3) == []
+    assert choose_posts(features.take(np.array([5])), 3) == [0]
+    assert choose_posts(features.take(np.arange(0)), 3) == []
     with pytest.raises(SgmftError, match="At least 1 post"):
         choose_posts(features, 0)
 

@@ -27,20 +27,40 @@ def drawn(n, seed=0, sure=2.0, classes=K):
     return probs.astype(np.float32), labels
 
 
-def slow_sets(held_out, probs, coverage):
-    """The labels no more improbable than the held-out posts' own, but for the least probable."""
-    scores = sorted(
-        1 - float(row[k]) for row, k in zip(held_out.probabilities, held_out.classes, strict=True)
-    )
-    place = int(np.ceil((len(scores) + 1) * coverage))
-    limit = scores[min(place, len(scores)) - 1]
-    return [[1 - float(p) <= limit + 1e-9 for p in row] for row in probs]
+def held(probs, labels, *kinds):
+    """Rows by turns of these parts, by default of text and pictures."""
+    return HeldOutProbabilities(probs, labels, np.resize(kinds or [3], len(labels)).astype(np.int8))
+
+
+def both(probs):
+    return np.full(len(probs), 3)
+
+
+def slow_sets(held_out, probs, coverage, parts):
+    """The labels no more improbable than the own ones of the held-out posts of the same parts.
+
+    Of all of these, where there are too few of the same.
+    """
+    rows = list(zip(held_out.probabilities, held_out.classes, held_out.parts, strict=True))
+    found = []
+    for some, kind in zip(probs, parts, strict=True):
+        alike = [row for row in rows if row[2] == kind]
+        if len(alike) <= 1 / min(coverage, 1 - coverage):
+            alike = rows
+        scores = sorted(1 - float(row[k]) for row, k, _ in alike)
+        place = int(np.ceil((len(scores) + 1) * coverage))
+        limit = scores[min(place, len(scores)) - 1]
+        found.append([1 - float(p) <= limit + 1e-9 for p in some])
+    return found
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
 def test_sets_hold_what_a_slow_loop_says(coverage):
-    held_out, (probs, _) = HeldOutProbabilities(*drawn(137)), drawn(50, seed=1)
-    assert held_out.sets(probs, coverage).tolist() == slow_sets(held_out, probs, coverage)
+    held_out, (probs, _) = held(*drawn(137), *[3] * 20, 2, 2, *[1] * 8), drawn(50, seed=1)
+    parts = np.arange(50) % 4
+    assert (np.bincount(held_out.parts)[2] < 1 / (1 - coverage)) == (coverage > 0.8)
+    found = held_out.sets(probs, coverage, parts).tolist()
+    assert found == slow_sets(held_out, probs, coverage, parts)
 
 
 @pytest.mark.parametrize("sure", [0.5, 3.0])
@@ -48,58 +68,60 @@ def test_sets_hold_what_a_slow_loop_says(coverage):
 def test_the_promised_coverage_is_kept(coverage, sure):
     kept = []
     for seed in range(40):
-        held_out = HeldOutProbabilities(*drawn(200, seed, sure))
+        held_out = held(*drawn(200, seed, sure))
         probs, labels = drawn(200, 99 - seed, sure)
-        kept.append(held_out.sets(probs, coverage)[np.arange(200), labels].mean())
+        kept.append(held_out.sets(probs, coverage, both(probs))[np.arange(200), labels].mean())
     error = np.std(kept) / np.sqrt(len(kept))
     assert abs(np.mean(kept) - coverage) < 4 * error + 1 / 201
 
 
 def test_a_larger_coverage_takes_no_label_out():
-    held_out, (probs, _) = HeldOutProbabilities(*drawn(300)), drawn(80, seed=1)
-    small, large = (held_out.sets(probs, c) for c in (0.6, 0.95))
+    held_out, (probs, _) = held(*drawn(300)), drawn(80, seed=1)
+    small, large = (held_out.sets(probs, c, both(probs)) for c in (0.6, 0.95))
     assert (large >= small).all() and large.sum() > small.sum()
-    assert held_out.sets(probs[:0], 0.8).shape == (0, K)
+    assert held_out.sets(probs[:0], 0.8, both(probs[:0])).shape == (0, K)
 
 
 def test_typicality_is_the_share_that_is_at_least_as_undecided():
-    held_out, (probs, _) = HeldOutProbabilities(*drawn(60)), drawn(9, seed=2)
+    held_out, (probs, _) = held(*drawn(60)), drawn(9, seed=2)
     spread = [-sum(p * np.log(p) for p in row if p) for row in held_out.probabilities.tolist()]
-    for row, found in zip(probs.tolist(), held_out.typicality(probs), strict=True):
+    for row, found in zip(probs.tolist(), held_out.typicality(probs, both(probs)), strict=True):
         own = -sum(p * np.log(p) for p in row if p)
         assert found == (1 + sum(other >= own for other in spread)) / 61
-    assert held_out.typicality(np.eye(K, dtype=np.float32)) == pytest.approx(1)
+    sure = np.eye(K, dtype=np.float32)
+    assert held_out.typicality(sure, both(sure)) == pytest.approx(1)
     undecided = np.full((1, K), 1 / K, np.float32)
-    assert held_out.typicality(undecided) == pytest.approx(1 / 61)
+    assert held_out.typicality(undecided, both(undecided)) == pytest.approx(1 / 61)
 
 
 def test_posts_like_the_held_out_ones_are_rejected_as_often_as_asked():
-    rejected = [
-        (HeldOutProbabilities(*drawn(200, seed)).typicality(drawn(200, 99 - seed)[0]) <= 0.1).mean()
-        for seed in range(40)
-    ]
+    rejected = []
+    for seed in range(40):
+        probs, _ = drawn(200, 99 - seed)
+        found = held(*drawn(200, seed)).typicality(probs, both(probs), 0.1)
+        rejected.append((found <= 0.1).mean())
     assert abs(np.mean(rejected) - 0.1) < 4 * np.std(rejected) / np.sqrt(40) + 1 / 201
 
 
 def test_each_rule_keeps_its_own_labels_back():
-    held_out = HeldOutProbabilities(*drawn(200))
+    held_out = held(*drawn(200))
     probs = np.array([[0.97, 0.01, 0.01, 0.01], [0.45, 0.45, 0.05, 0.05], [0.25] * 4], np.float32)
 
     def reasons(**rules):
-        return [ruling.reason for ruling in held_out.apply(probs, Abstention(**rules))]
+        return [ruling.reason for ruling in held_out.apply(probs, Abstention(**rules), both(probs))]
 
     assert reasons() == [None] * 3
     assert reasons(min_probability=0.4) == [None, None, "no label has a probability of 0.4"]
     assert reasons(coverage=0.9) == [None, *["several labels are possible"] * 2]
     assert reasons(reject=0.05) == [None, None, "seems to be of none of the labels"]
     assert reasons(coverage=0.3)[2] == "no label is probable enough"
-    both = list(held_out.apply(probs, Abstention(0.9, reject=0.05)))
-    assert [ruling.reason for ruling in both][1:] == [
+    rulings = list(held_out.apply(probs, Abstention(0.9, reject=0.05), both(probs)))
+    assert [ruling.reason for ruling in rulings][1:] == [
         "several labels are possible",
         "seems to be of none of the labels",
     ]
-    assert both[0].members.tolist() == [True, False, False, False]
-    assert both[2].typicality < 0.05 < both[0].typicality
+    assert rulings[0].members.tolist() == [True, False, False, False]
+    assert rulings[2].typicality < 0.05 < rulings[0].typicality
 
 
 @pytest.mark.parametrize("name", ["coverage", "min_probability", "reject"])
@@ -113,21 +135,22 @@ def test_rules_outside_0_to_1_are_refused(name, value):
     ("posts", "rules"), [(9, {"coverage": 0.9}), (10, {"coverage": 0.1}), (20, {"reject": 0.05})]
 )
 def test_too_few_held_out_posts_promise_nothing(posts, rules):
-    held_out = HeldOutProbabilities(*drawn(posts))
+    held_out = held(*drawn(posts))
     with pytest.raises(SgmftError, match=f"this one was on {posts}: train it on more posts"):
         held_out.check(Abstention(**rules))
-    HeldOutProbabilities(*drawn(posts + 2)).check(Abstention(**rules))
+    held(*drawn(posts + 2)).check(Abstention(**rules))
     HeldOutProbabilities.none(K).check(Abstention(min_probability=0.5))  # asks for none
 
 
 def test_what_was_saved_is_read_again(tmp_path):
     HeldOutProbabilities.none(K).save(tmp_path)
     assert not (tmp_path / FILE).exists()
-    held_out = HeldOutProbabilities(*drawn(12))
+    held_out = held(*drawn(12), 1, 2, 3)
     held_out.save(tmp_path)
     again = HeldOutProbabilities.load(tmp_path / FILE, K)
     assert np.array_equal(again.probabilities, held_out.probabilities)
     assert np.array_equal(again.classes, held_out.classes)
+    assert np.array_equal(again.parts, held_out.parts)
     with pytest.raises(SgmftError, match="belongs to another model"):
         HeldOutProbabilities.load(tmp_path / FILE, K + 1)
     data = (tmp_path / FILE).read_bytes()
@@ -148,9 +171,9 @@ def test_what_was_saved_is_read_again(tmp_path):
 def test_any_probabilities_are_judged(rows, coverage):
     probs = np.array(rows, np.float32)
     probs /= probs.sum(1, keepdims=True)
-    held_out = HeldOutProbabilities(probs, np.arange(len(probs)) % 3)
+    held_out = held(probs, np.arange(len(probs)) % 3)
     rules = Abstention(coverage, 0.5, 0.2)
-    for row, ruling in zip(probs, held_out.apply(probs, rules), strict=True):
+    for row, ruling in zip(probs, held_out.apply(probs, rules, both(probs)), strict=True):
         assert 0 < ruling.typicality <= 1
         if ruling.reason is None:
             assert ruling.members.sum() == 1 and ruling.members[row.argmax()]

@@ -13,13 +13,15 @@ from torch import nn
 from sgmft import Abstention, Post, SemanticLocator
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.calibration import rescale_probabilities
-from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
+from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.method import Method
+from sgmft.models.network import BimodalNetwork
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.registry import METHODS
 from sgmft.models.sgmft import PRESETS
 from sgmft.utils.checksums import with_checksum
+from small_networks import equal_weights
 from small_posts import LABELS, UNUSABLE, saved_config
 
 
@@ -208,8 +210,9 @@ def test_posts_held_out_from_the_default_are_learned_from_in_the_end(tiny, small
     assert metrics["validation accuracy"] * 9 == pytest.approx(
         round(metrics["validation accuracy"] * 9)
     )
-    logits = np.log(default.predict_proba(small_posts)) * default.temperature
-    expected = softmax(logits / locator.temperature, axis=1)
+    parts = default.encode(small_posts).features.parts
+    logits = np.log(default.predict_proba(small_posts)) * default.temperatures[parts, None]
+    expected = softmax(logits / locator.temperatures[parts, None], axis=1)
     np.testing.assert_allclose(locator.predict_proba(small_posts), expected, atol=1e-5)
 
 
@@ -265,7 +268,7 @@ def test_metrics_are_those_of_the_best_epoch(tiny, confused):
 
 @pytest.mark.parametrize("refit", [False, True])
 def test_held_out_posts_choose_and_may_then_be_learned_from(tiny, confused, monkeypatch, refit):
-    import sgmft.training.fit as module
+    import sgmft.training.trainer as module
 
     runs = []
 
@@ -347,8 +350,7 @@ def test_interrupted_training_continues_to_the_same_model(tiny, small_posts, tmp
         assert at == 6
     resumed = tiny(settings).fit(small_posts, checkpoint=tmp_path)
     assert repr(resumed.record) == repr(expected.record)
-    state = expected.network.state_dict()
-    assert all(torch.equal(x, state[name]) for name, x in resumed.network.state_dict().items())
+    assert equal_weights(resumed.network.state_dict(), expected.network.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -358,20 +360,22 @@ def test_interrupted_training_continues_to_the_same_model(tiny, small_posts, tmp
 )
 def test_fit_finds_a_temperature_that_only_scales(fitted, small_posts, options):
     locator = fitted(**options)
-    temperature = locator.temperature
-    assert temperature != 1 and 0.05 <= temperature <= 20
-    assert locator.record["calibration"] == {"temperature": temperature}
+    temperatures = locator.temperatures
+    assert all(x != 1 and 0.05 <= x <= 20 for x in temperatures)
+    first, *others = temperatures.tolist()
+    assert locator.record["calibration"] == {"temperature": first, "by_parts": others}
     scaled, labels = locator.predict_proba(small_posts), locator.predict(small_posts)
-    locator.training.temperature = 1.0
+    locator.training.temperatures = (1.0,) * 4
     raw = locator.predict_proba(small_posts).astype(float)
-    np.testing.assert_allclose(rescale_probabilities(raw, temperature), scaled, atol=1e-5)
+    own = temperatures[locator.encode(small_posts).features.parts, None]
+    np.testing.assert_allclose(rescale_probabilities(raw, own), scaled, atol=1e-5)
     assert locator.predict(small_posts) == labels
 
 
 def test_without_held_out_posts_probabilities_are_the_networks(fitted, small_posts):
     locator = fitted(preset="paper", settings={"epochs": 1})
-    assert locator.temperature == 1
-    assert fitted(method="text-only", settings={}).temperature != 1  # held out in turn
+    assert locator.temperatures.tolist() == [1] * 4
+    assert fitted(method="text-only", settings={}).temperatures[0] != 1  # held out in turn
     with pytest.raises(SgmftError, match="--val-size"):
         locator.predict(small_posts, Abstention(coverage=0.8))
     assert None in locator.predict(small_posts, Abstention(min_probability=0.999))

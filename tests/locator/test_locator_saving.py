@@ -96,17 +96,19 @@ def test_the_model_card_is_renewed_but_a_written_one_stays(tiny, small_posts, tm
 
 def test_a_saved_model_keeps_its_promises(fitted, small_posts, tmp_path):
     locator = fitted()
-    assert len(locator.held_out) == len(small_posts)
+    assert len(locator.held_out) == sum(bool(post.text) for post in small_posts)
     locator.save_pretrained(tmp_path)
     loaded = SemanticLocator.from_pretrained(tmp_path)
-    assert loaded.temperature == locator.temperature != 1
+    assert loaded.temperatures.tolist() == locator.temperatures.tolist() != [1] * 4
     pairs = zip(*(x.predictions(small_posts, RULES) for x in (locator, loaded)), strict=True)
     assert all(one[1:2] + one[4:] == other[1:2] + other[4:] for one, other in pairs)
     # A model saved before there were held-out posts and temperatures.
     (tmp_path / "held_out.safetensors").unlink()
     edit(tmp_path, lambda config: config.pop("calibration"))
     old = SemanticLocator.from_pretrained(tmp_path)
-    assert old.temperature == 1 and old.predict(small_posts) == locator.predict(small_posts)
+    assert old.temperatures.tolist() == [1] * 4 and old.predict(small_posts) == locator.predict(
+        small_posts
+    )
     with pytest.raises(SgmftError, match=r"For a coverage of 0\.8 a model must have been tested"):
         old.predict(small_posts, RULES)
 

@@ -50,7 +50,7 @@ def gated(w, text, image, joint, prior, power=None):
 
 
 def numbers(module):
-    return {name: x.detach().double().tolist() for name, x in module.state_dict().items()}
+    return {name: x.tolist() for name, x in module.state_dict().items()}
 
 
 def mean_loss(rows, labels):

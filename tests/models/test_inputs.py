@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from sgmft.models.base import BimodalNetwork, ModalityInput, NetworkConfig, Normalizer
-from token_batches import normal
+from sgmft.models.base import NetworkConfig
+from sgmft.models.network import BimodalNetwork, ModalityInput, Normalizer
+from token_batches import normal, vectors
 
 SOURCE, WORD, D = 9, 4, 6
 SCALE = {f"{kind}_scale.{name}" for kind in ("pooled", "token") for name in ("mean", "deviation")}
@@ -15,7 +16,7 @@ def made(token_source=WORD, **settings):
     torch.manual_seed(0)
     settings = {"projected": True, "tokens": True, "scale": "standard", **settings}
     given = ModalityInput(SOURCE, D, token_source=token_source, **settings).double()
-    given.fit(POOLED, TOKENS if token_source == WORD else POOLED)
+    given.fit(*map(vectors, (POOLED, TOKENS if token_source == WORD else POOLED)))
     return given
 
 
@@ -31,7 +32,7 @@ def test_standard_scale_is_fitted_on_training_features():
     x = torch.randn(50, 12) * 3 + 5
     x[:, 0] = 2.0  # a constant feature
     scale = Normalizer(12, "standard")
-    scale.fit(x)
+    scale.fit(vectors(x))
     scaled = scale(x)
     torch.testing.assert_close(scaled.mean(0), torch.zeros(12), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.std(0)[1:], torch.ones(11), atol=1e-5, rtol=0)
@@ -43,7 +44,7 @@ def test_standard_scale_is_fitted_on_training_features():
 @pytest.mark.parametrize("kind", ["none", "unit"])
 def test_other_scales_are_not_fitted(kind):
     x, scale = torch.randn(50, 12) * 3 + 5, Normalizer(12, kind)
-    scale.fit(x)
+    scale.fit(vectors(x))
     assert (scale.mean == 0).all() and (scale.deviation == 1).all()
     lengths = x.norm(dim=-1) if kind == "none" else torch.ones(50)
     torch.testing.assert_close(scale(x).norm(dim=-1), lengths)
@@ -111,6 +112,7 @@ def test_a_network_takes_the_words_at_their_width():
     assert network.text.project.in_features == SOURCE
     assert network.image.project_tokens is None and network.image.project.in_features == 7
     words = normal(9, WORD).half()
-    network.prepare(normal(8, SOURCE), normal(8, 7), words, normal(9, 7).half())
+    inputs = normal(8, SOURCE), normal(8, 7), words, normal(9, 7).half()
+    network.prepare(*map(vectors, inputs))
     torch.testing.assert_close(network.text.token_scale.mean, words.double().mean(0).float())
     assert len(network.text.pooled_scale.mean) == SOURCE

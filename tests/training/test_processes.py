@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from clip_posts import write_table
-from sgmft.models.base import Network
 from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig
+from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
 from sgmft.training.trainer import train
 from sgmft.utils import distributed

@@ -16,7 +16,8 @@ from sgmft.errors import SgmftWarning
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.presets import TrainConfig
 from sgmft.models.sgmft import SGMFTConfig
-from sgmft.training.trainer import Epoch, load_training_state, train
+from sgmft.training.history import Epoch
+from sgmft.training.trainer import load_training_state, train
 from small_networks import (
     FAST,
     SMALL,
@@ -151,7 +152,7 @@ OTHERS = {
     "seed of the order": {"config": replace(STOPPED, seed=5)},
     "initial weights": {"seed": 5},
     "dropout": {"model": replace(DROPPING, dropout=0.2)},
-    "labels": {"data": LabelledFeatures(DATA, LABELS.flip(0))},
+    "labels": {"data": LabelledFeatures(DATA, LABELS[::-1])},
     "texts": {"data": LabelledFeatures(replace(DATA, text=DATA.text + 1), LABELS)},
     "pictures": {"data": LabelledFeatures(replace(DATA, image=DATA.image * 2), LABELS)},
     "n-grams": {"data": LabelledFeatures(replace(DATA, ngrams=WORDS), LABELS)},

@@ -34,7 +34,10 @@ def align_command(
     from rich.table import Table
 
     from sgmft.features.encoder_handle import EncoderHandle
-    from sgmft.jobs.align import CLIP, align_encoder
+    from sgmft.utils.extras import needs_extra
+
+    with needs_extra("torch", "sgmft align"):
+        from sgmft.jobs.align import CLIP, align_encoder
 
     named = opt.parse_pairs(settings, "--set")
     if unknown := next((name for name in named if not name.startswith(opt.TUNE)), None):

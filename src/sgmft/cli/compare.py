@@ -61,9 +61,12 @@ def compare_command(
 
     A run that was stopped continues where it was.
     """
-    from sgmft.evaluation.compare.catalogue import make_plan
-    from sgmft.evaluation.compare.prepare import Split
-    from sgmft.jobs.compare import compare_table, default_workers
+    from sgmft.utils.extras import needs_extra
+
+    with needs_extra("torch", "sgmft compare"):
+        from sgmft.evaluation.compare.catalogue import make_plan
+        from sgmft.evaluation.compare.prepare import Split
+        from sgmft.jobs.compare import compare_table, default_workers
 
     plan = make_plan(
         tables,

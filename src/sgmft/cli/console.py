@@ -30,7 +30,7 @@ from sgmft.utils.files import cache_folder, write_whole, writing
 if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
     from sgmft.models.base import SolveStep
-    from sgmft.training.trainer import Epoch
+    from sgmft.training.history import Epoch
 
 # Standard output is for results. Of several processes of one training the main one prints.
 screen = Console(stderr=True, quiet=not is_main())

@@ -7,7 +7,6 @@ from typing import Annotated
 from typer import Option
 
 from sgmft.cli import options as opt
-from sgmft.errors import SgmftError
 
 
 def serve_command(
@@ -48,13 +47,8 @@ def serve_command(
     from sgmft.locator.loading import check_model
 
     check_model(model, runtime)  # before seconds are spent on what it takes to serve it
-    try:
-        from sgmft.serving.limits import Limits
-        from sgmft.serving.server import serve_model
-    except ImportError as error:
-        raise SgmftError(
-            f"Serving needs more packages: pip install 'sgmft[serve]' ({error})."
-        ) from error
+    from sgmft.serving.limits import Limits
+    from sgmft.serving.server import serve_model
 
     limits = Limits(
         body=_whole(max_body, 2**20),

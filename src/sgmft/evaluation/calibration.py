@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+
+from sgmft.models.arrays import cross_entropy, softmax
 
 BINS = 15  # of the expected calibration error, as Guo et al. (2017) have them
 LARGEST = 20.0  # a temperature lies between its inverse and it
@@ -65,8 +66,8 @@ def bin_index(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
     return np.searchsorted(np.arange(1, bins) / bins, top)
 
 
-def rescale_probabilities(probabilities: _Numbers, temperature: float) -> _Numbers:
-    """Return softmax(z / T) of logits z whose softmax is given, (N, K)."""
+def rescale_probabilities(probabilities: _Numbers, temperature: Any) -> _Numbers:
+    """Return softmax(z / T) of logits z whose softmax is given, (N, K); T a number, or (N, 1)."""
     with np.errstate(divide="ignore"):
         logits = np.log(probabilities) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -74,7 +75,12 @@ def rescale_probabilities(probabilities: _Numbers, temperature: float) -> _Numbe
     return scaled
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def temper(logits: npt.NDArray[np.floating], temperatures: _Numbers) -> npt.NDArray[np.float32]:
+    """Return probabilities (N, K) of logits (N, K), each row divided by its temperature (N,)."""
+    return np.asarray(softmax(logits / temperatures[:, None].astype(logits.dtype)), np.float32)
+
+
+def fit_temperature(logits: npt.NDArray[np.floating], labels: _Cells) -> float:
     """Return the T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
 
     From logits (N, K) of posts that they were not learned from, and labels (N,). T is between 1/20
@@ -82,10 +88,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         return 1.0
-    wide = logits.double()
+    wide = logits.astype(np.float64)
 
     def loss(log: float) -> float:
-        return float(cross_entropy(wide / math.exp(log), labels)) + log * log / len(labels)
+        return cross_entropy(wide / math.exp(log), labels) + log * log / len(labels)
 
     limit = math.log(LARGEST)
     return math.exp(_minimise(loss, -limit, limit))

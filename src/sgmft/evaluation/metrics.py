@@ -55,6 +55,16 @@ class GroupScore:
 
 
 @dataclass(frozen=True)
+class PartsScore:
+    """The posts that have a text, pictures, or both."""
+
+    posts: int
+    accuracy: Interval
+    calibration_error: float  # see `Calibration`
+    covered: dict[str, float]  # promised coverage, "0.9" -> share whose true label is in the set
+
+
+@dataclass(frozen=True)
 class SetScore:
     """Prediction sets of one promised coverage on N posts."""
 
@@ -92,12 +102,13 @@ class Evaluation:
     accuracy: Interval  # the share of posts whose most probable label is the true one
     macro_f1: Interval  # mean F1 of the classes that occur in the truth or in the predictions
     log_loss: float  # mean of -log(probability of the true label), in nats
-    temperature: float  # that the probabilities were scaled by; 1 leaves them
+    temperature: float  # that the probabilities were scaled by, its mean; 1 leaves them
     calibration: Calibration  # of the probabilities
     uncalibrated: Calibration  # the same before they were scaled
     selective: Selective  # prediction sets, and accuracy above a least probability
     per_class: list[ClassScore]  # one entry for each label
     confusion: list[list[int]]  # (K, K) posts; rows are true labels, columns are predicted ones
+    parts: dict[str, PartsScore]  # what a post has -> figures; none where it is not known
     groups: dict[str, dict[str, GroupScore]]  # column -> value -> figures, the largest group first
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,8 +122,9 @@ def evaluate(
     labels: Sequence[str],
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
-    temperature: float = 1.0,
+    temperature: float | _Numbers = 1.0,
     sets: Callable[[_Probabilities, float], _Flags] | None = None,
+    parts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
@@ -125,9 +137,11 @@ def evaluate(
         probabilities: (N, K), rows sum to 1, columns in the order of the K `labels`.
         truth: N labels.
         groups: columns of N values each, for accuracy by value.
-        temperature: that the probabilities were scaled by, to show what scaling changed.
+        temperature: that the probabilities were scaled by, of all or of each post (N,), to show
+            what scaling changed.
         sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
             SgmftError for a coverage that it cannot promise; see `HeldOutProbabilities.sets`.
+        parts: what each post has, for figures by it.
         seed: of the bootstrap.
 
     Raises:
@@ -142,24 +156,31 @@ def evaluate(
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
-    set_scores = []
+    members: dict[float, _Flags] = {}
     if sets is not None:
         for level in LEVELS:
             with suppress(SgmftError):  # it cannot be promised
-                set_scores.append(score_sets(sets(probabilities, level), true, labels, level))
-    before = probs if temperature == 1 else rescale_probabilities(probs, 1 / temperature)
+                members[level] = sets(probabilities, level)
+    scales = np.broadcast_to(np.asarray(temperature, np.float64), len(truth))
+    before = probs
+    if (scales != 1).any():
+        before = rescale_probabilities(probs, 1 / scales[:, None])
     return Evaluation(
         labels=labels,
         posts=len(truth),
         accuracy=accuracy,
         macro_f1=macro_f1,
         log_loss=float(-np.log(likely).mean()),
-        temperature=temperature,
+        temperature=float(scales.mean()),
         calibration=measure_calibration(probs, true),
         uncalibrated=measure_calibration(before, true),
-        selective=Selective(set_scores, accuracy_curve(probs, true)),
+        selective=Selective(
+            [score_sets(found, true, labels, level) for level, found in members.items()],
+            accuracy_curve(probs, true),
+        ),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
+        parts=_by_parts(parts or (), probs, true, members, np.random.default_rng([seed, 2])),
         groups={
             name: _by_value(name, column, true == predicted, np.random.default_rng([seed, 1]))
             for name, column in (groups or {}).items()
@@ -250,6 +271,26 @@ def _by_value(
     for value, (posts, share) in accuracy_by_value(name, column, right).items():
         draws = rng.binomial(posts, share, size=RESAMPLES) / posts  # cells: right, wrong
         scores[value] = GroupScore(posts, _interval(share, draws))
+    return scores
+
+
+def _by_parts(
+    parts: Sequence[str],
+    probs: _Numbers,
+    true: _Cells,
+    members: Mapping[float, _Flags],
+    rng: np.random.Generator,
+) -> dict[str, PartsScore]:
+    """Return the figures of the posts that have each of these parts."""
+    scores, right = {}, probs.argmax(1) == true
+    for name, accuracy in _by_value("parts", parts, right, rng).items() if parts else ():
+        rows = np.flatnonzero(np.array(parts) == name)
+        scores[name] = PartsScore(
+            accuracy.posts,
+            accuracy.accuracy,
+            measure_calibration(probs[rows], true[rows]).error,
+            {f"{level:g}": float(x[rows, true[rows]].mean()) for level, x in members.items()},
+        )
     return scores
 
 

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 
 def remaining_modalities(
-    has_text: Tensor, has_image: Tensor, share: float, draws: Tensor
-) -> tuple[Tensor, Tensor]:
+    has_text: Any, has_image: Any, share: float, draws: Any
+) -> tuple[Any, Any]:
     """Return which modalities posts have (B,) after dropout; see `Batch.drop_modalities`."""
     dropped, text = has_text & has_image & (draws[0] < share), draws[1] < 0.5
     return has_text & ~(dropped & text), has_image & ~(dropped & ~text)
 
 
 class Batch(NamedTuple):
-    """Features of B posts. What stands in for a missing text or image is not read."""
+    """Features of B posts. What stands in for a missing text or image is not read.
 
-    text: Tensor  # (B, Dt) pooled
-    image: Tensor  # (B, Dv) pooled, mean over the post's images
-    has_text: Tensor  # (B,) bool
-    has_image: Tensor  # (B,) bool
-    text_tokens: Tensor | None = None  # (B, n, Dt)
-    text_mask: Tensor | None = None  # (B, n) True where real
-    image_tokens: Tensor | None = None  # (B, m, Dv), the regions of all images one after another
-    image_mask: Tensor | None = None  # (B, m)
-    image_index: Tensor | None = None  # (B, m) which of the post's images a region belongs to
-    ngrams: Tensor | None = None  # (B, g) of the text, int32, padded with -1
-    ngram_counts: Tensor | None = None  # (B, g); given, a post's n-grams are all different
+    They are arrays as `Features` has them, and tensors where `to` has made them so.
+    """
 
-    def drop_modalities(self, share: float, draws: Tensor) -> Batch:
+    text: Any  # (B, Dt) pooled
+    image: Any  # (B, Dv) pooled, mean over the post's images
+    has_text: Any  # (B,) bool
+    has_image: Any  # (B,) bool
+    text_tokens: Any = None  # (B, n, Dt)
+    text_mask: Any = None  # (B, n) True where real
+    image_tokens: Any = None  # (B, m, Dv), the regions of all images one after another
+    image_mask: Any = None  # (B, m)
+    image_index: Any = None  # (B, m) which of the post's images a region belongs to
+    ngrams: Any = None  # (B, g) of the text, int32, padded with -1; always an array
+
+    def drop_modalities(self, share: float, draws: Any) -> Batch:
         """Drop, of a share of the posts that have both, one modality.
 
         Args:
@@ -41,6 +42,15 @@ class Batch(NamedTuple):
         has_text, has_image = remaining_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
-    def to(self, device: torch.device) -> Batch:
-        """Copy the batch to a device."""
-        return Batch._make(None if x is None else x.to(device) for x in self)
+    def to(self, device: Any) -> Batch:
+        """Return the batch as tensors on a device."""
+        import torch
+
+        def tensor(x: Any) -> Any:
+            if x is None:
+                return None
+            if isinstance(x, np.ndarray) and not x.flags.writeable:  # mapped, torch warns of it
+                x = x.copy()
+            return torch.as_tensor(x, device=device)
+
+        return Batch._make([*map(tensor, self[:-1]), self.ngrams])

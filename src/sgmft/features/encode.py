@@ -26,10 +26,10 @@ from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
 from sgmft.errors import Message, SgmftWarning, join_messages
 from sgmft.features.encoders.base import Encoder, EncoderInfo
+from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 
 if TYPE_CHECKING:
-    from sgmft.features.features import Features
     from sgmft.features.memmap import MappedFeatures
     from sgmft.features.store import FeatureStore
 
@@ -163,10 +163,8 @@ def encode_all(
         if on_encoded:
             on_encoded(len(good) + len(refused))
     if mapped is None:
-        from sgmft.features.features import Features  # torch, which not every runtime has
-
         return EncodedPosts(good, refused, keys, Features.of(rows, encoder.info, tokens))
-    from sgmft.features.memmap import MappedFeatures  # torch, which not every runtime has
+    from sgmft.features.memmap import MappedFeatures
 
     files = MappedFeatures(mapped, keys)
     return EncodedPosts(good, refused, keys, files.features(), files)

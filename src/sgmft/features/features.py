@@ -1,20 +1,31 @@
-"""Features of many posts as tensors, from which batches are cut."""
+"""Features of many posts, from which batches are cut."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from sgmft.features.batch import Batch
-from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.post_features import PostFeatures, stack_features
+from sgmft.features.encoders.base import EncoderInfo, FloatArray
+from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Flat, Ragged
 
+Positions = NDArray[np.int64]  # of posts
+
+Mask = NDArray[np.bool_]
+
+PARTS = ("nothing", "text", "pictures", "text and pictures")  # that a post has
+
 PART = 8192  # rows of a feature that are in memory together where all are looked at
+
+
+def parts_of(has_text: Mask, has_image: Mask) -> NDArray[np.int8]:
+    """Return the place in `PARTS` of what posts have (N,)."""
+    return has_text.astype(np.int8) + 2 * has_image.astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -26,27 +37,51 @@ class Features:
     through `pooled`, `texts`, `images` and `batch`, which know whose the rows are.
     """
 
-    text: Tensor  # (M, Dt), zeros where missing
-    image: Tensor  # (M, Dv), mean over the post's images, zeros where missing
-    has_text: Tensor  # (N,) bool
-    has_image: Tensor  # (N,) bool
+    text: FloatArray  # (M, Dt), zeros where missing
+    image: FloatArray  # (M, Dv), mean over the post's images, zeros where missing
+    has_text: Mask  # (N,)
+    has_image: Mask  # (N,)
     words: Ragged | None = None  # N sequences, as of the regions and n-grams
     regions: Ragged | None = None
     regions_per_image: int = 0
     ngrams: Ragged | None = None
-    rows: Tensor | None = None  # (N,) of `text` and `image`; None where they are all, in order
+    rows: Positions | None = None  # (N,) of `text` and `image`; None where they are all, in order
 
     @classmethod
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
-        """Stack the features of posts, in order; see `stack_features`."""
-        posts = stack_features(rows, info, tokens)
-        text, image, has_text, has_image = map(torch.from_numpy, posts[:4])
-        return cls(text, image, has_text, has_image, *posts[4:])
+        """Stack the features of posts, in order.
+
+        Args:
+            info: of their encoder, whose widths they have even when there are none.
+            tokens: whether word and region features are wanted.
+        """
+        text = np.zeros((len(rows), info.text_width), np.float32)
+        image = np.zeros((len(rows), info.image_width), np.float32)
+        regions_per_image = 0
+        for i, row in enumerate(rows):
+            if row.text is not None:
+                text[i] = row.text
+            if row.images is not None:
+                image[i] = row.images.mean(0)
+                if row.regions is not None:
+                    regions_per_image = len(row.regions) // len(row.images)
+        no_words = np.zeros((0, info.word_width), np.float16)
+        no_regions = np.zeros((0, info.image_width), np.float16)
+        return cls(
+            text,
+            image,
+            np.array([row.text is not None for row in rows], bool),
+            np.array([row.images is not None for row in rows], bool),
+            Ragged.of([row.words for row in rows], no_words) if tokens else None,
+            Ragged.of([row.regions for row in rows], no_regions) if tokens else None,
+            regions_per_image,
+            Ragged.of([row.ngrams for row in rows], np.zeros(0, np.int32)),
+        )
 
     def __len__(self) -> int:
         return len(self.has_text)
 
-    def take(self, rows: Tensor) -> Features:
+    def take(self, rows: Positions) -> Features:
         """Choose the posts at these positions, in that order."""
         return Features(
             self.text,
@@ -61,6 +96,16 @@ class Features:
         )
 
     @property
+    def parts(self) -> NDArray[np.int8]:
+        """What each post has, a place in `PARTS`, (N,)."""
+        return parts_of(self.has_text, self.has_image)
+
+    def with_parts(self, parts: int) -> Features:
+        """Return the posts as if they had no others than these `PARTS`."""
+        has_text, has_image = (self.has_text, self.has_image)
+        return replace(self, has_text=has_text & bool(parts & 1), has_image=has_image & (parts > 1))
+
+    @property
     def texts(self) -> Flat:
         """Pooled features of the texts there are, part by part."""
         return self._flat(self.text, self.has_text)
@@ -70,29 +115,29 @@ class Features:
         """Pooled features of the posts that have images, part by part."""
         return self._flat(self.image, self.has_image)
 
-    def pooled(self, rows: Tensor | slice | None = None) -> tuple[Tensor, Tensor]:
+    def pooled(self, rows: Positions | slice | None = None) -> tuple[FloatArray, FloatArray]:
         """Return pooled features (B, Dt) and (B, Dv) of the posts at these positions, or of all.
 
         Of a slice they are not copied, where the posts are all, in order.
         """
-        at: Tensor | slice | None = self.rows
+        at: Positions | slice | None = self.rows
         if rows is not None:
             at = rows if self.rows is None else self.rows[rows]
         return (self.text, self.image) if at is None else (self.text[at], self.image[at])
 
-    def contents(self) -> Iterator[Tensor]:
+    def contents(self) -> Iterator[NDArray[Any]]:
         """Yield all numbers that tell posts from others: pooled features and n-grams, in parts."""
-        everything = torch.ones(len(self), dtype=torch.bool)
+        everything = np.ones(len(self), bool)
         for values in (self.text, self.image):
             yield from self._flat(values, everything).split(PART)
         if self.ngrams is not None:
             yield from self.ngrams.flat().split(PART)
 
-    def _flat(self, values: Tensor, has: Tensor) -> Flat:
-        rows = torch.arange(len(self)) if self.rows is None else self.rows
-        return Ragged(values.numpy(), rows.numpy(), has.long().numpy()).flat()
+    def _flat(self, values: FloatArray, has: Mask) -> Flat:
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        return Ragged(values, rows, has.astype(np.int64)).flat()
 
-    def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> Batch:
+    def batch(self, rows: Positions | slice | None = None, ngrams: bool = False) -> Batch:
         """Cut the posts at these positions (B,), or all, on request with their n-grams.
 
         See `pooled`.
@@ -102,18 +147,18 @@ class Features:
             has_text, has_image = has_text[rows], has_image[rows]
         batch = Batch(*self.pooled(rows), has_text, has_image)
         if ngrams and self.ngrams is not None:
-            batch = batch._replace(ngrams=torch.from_numpy(self.ngrams.pad(rows, -1)[0]))
+            batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
         if self.words is None or self.regions is None:
             return batch
-        words, text_mask = map(torch.from_numpy, self.words.pad(rows))
-        regions, image_mask = map(torch.from_numpy, self.regions.pad(rows))
-        index = torch.arange(regions.shape[1]) // max(1, self.regions_per_image)
+        words, text_mask = self.words.pad(rows)
+        regions, image_mask = self.regions.pad(rows)
+        index = np.arange(regions.shape[1]) // max(1, self.regions_per_image)
         return batch._replace(
-            text_tokens=words.float(),
+            text_tokens=words.astype(np.float32),
             text_mask=text_mask,
-            image_tokens=regions.float(),
+            image_tokens=regions.astype(np.float32),
             image_mask=image_mask,
-            image_index=index.expand(len(batch.has_text), -1),
+            image_index=np.tile(index, (len(batch.has_text), 1)),
         )
 
 
@@ -121,9 +166,9 @@ class LabelledFeatures(NamedTuple):
     """Features of N posts and their classes (N,)."""
 
     features: Features
-    labels: Tensor
+    labels: Positions
 
-    def take(self, rows: Tensor) -> LabelledFeatures:
+    def take(self, rows: Positions | Mask) -> LabelledFeatures:
         """Choose the posts at these positions, or where a mask (N,) is True."""
-        rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         return LabelledFeatures(self.features.take(rows), self.labels[rows])

@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from math import prod
@@ -21,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sgmft.errors import SgmftError
 from sgmft.features.features import Features
-from sgmft.features.post_features import stack_features
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
 from sgmft.utils.files import error_reason
@@ -106,18 +103,16 @@ class MappedFeatures:
             name: Ragged.packed(values[name], index[name]).take(at)
             for name in values.keys() - {"text", "image"}
         }
-        with warnings.catch_warnings(action="ignore"):  # that the array is not writable
-            text, image = torch.from_numpy(values["text"]), torch.from_numpy(values["image"])
         return Features(
-            text,
-            image,
-            torch.from_numpy(index["has_text"][at]),
-            torch.from_numpy(index["has_image"][at]),
+            values["text"],
+            values["image"],
+            index["has_text"][at],
+            index["has_image"][at],
             ragged.get("words"),
             ragged.get("regions"),
             per_image,
             ragged["ngrams"],
-            None if np.array_equal(at, np.arange(count)) else torch.from_numpy(at),
+            None if np.array_equal(at, np.arange(count)) else at,
         )
 
     def _write(self) -> None:
@@ -158,7 +153,7 @@ class MappedFeatures:
             }
             for first in range(0, max(1, len(keys)), CHUNK):
                 rows = self._store.read(keys[first : first + CHUNK])
-                posts = stack_features(rows, self._store.info, self._store.tokens)
+                posts = Features.of(rows, self._store.info, self._store.tokens)
                 per_image = posts.regions_per_image or per_image
                 for name, file in files.items():
                     column = getattr(posts, name)

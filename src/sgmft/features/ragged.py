@@ -1,16 +1,13 @@
-"""Sequences of unequal length in one array, which may be a file mapped into memory; no torch."""
+"""Sequences of unequal length in one array, which may be a file mapped into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Lengths = NDArray[np.int64]
 
@@ -39,7 +36,7 @@ class Ragged:
         return cls.packed(values, np.array(lengths, np.int64))
 
     def take(self, rows: Any) -> Ragged:
-        """Choose sequences, in that order, by a slice or by positions (an array or a tensor)."""
+        """Choose sequences, in that order, by a slice or by positions."""
         at = rows if isinstance(rows, slice) else np.asarray(rows)
         return Ragged(self.values, self.start[at], self.length[at])
 
@@ -67,12 +64,10 @@ class Flat:
     def __len__(self) -> int:
         return int(self._end[-1]) if len(self._end) else 0
 
-    def split(self, size: int) -> Iterator[Tensor]:
+    def split(self, size: int) -> Iterator[NDArray[Any]]:
         """Yield parts (size, ...) in order, the last of them perhaps shorter; one at least."""
-        import torch
-
         for first in range(0, max(1, len(self)), size):
-            yield torch.from_numpy(self.rows(first, min(first + size, len(self))))
+            yield self.rows(first, min(first + size, len(self)))
 
     def rows(self, first: int, last: int) -> NDArray[Any]:
         """Copy the values from position `first` to before `last`."""

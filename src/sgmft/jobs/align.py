@@ -22,8 +22,10 @@ from sgmft.training.align import (
     find_pairs,
     recall,
 )
+from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
-from sgmft.training.trainer import Epoch, hold_out, train
+from sgmft.training.history import Epoch
+from sgmft.training.trainer import train
 from sgmft.utils.files import check_output, write_whole, writing
 
 RECORD, UNFINISHED = "align.json", "checkpoint"
@@ -89,7 +91,8 @@ def align_encoder(
     out = pairs.held_out(seed)
     before = None
     if info.shared_space:
-        text, image = (normalize(x[out], dim=-1) for x in pairs.features.pooled())
+        pooled = (torch.from_numpy(x[out]) for x in pairs.features.pooled())
+        text, image = (normalize(x, dim=-1) for x in pooled)
         before = recall(text, image)
     torch.manual_seed(seed)
     subject = (

@@ -14,6 +14,7 @@ from sgmft.data.tables import open_writer
 from sgmft.errors import Message, NoUsableRowError, SgmftError
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
+from sgmft.features.features import PARTS
 from sgmft.jobs.predict import prediction_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
@@ -59,13 +60,15 @@ def evaluate_table(
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
             raise SgmftError(f"{source.table} has no column {column!r} for --by; it has {names}.")
+    parts = np.array([p.parts for p in good])
     evaluation = evaluate(
         np.array([p.probabilities for p in good]),
         [str(p.post.label) for p in good],
         locator.labels,
         groups={column: [str(p.post.row.get(column, "")) for p in good] for column in by},
-        temperature=locator.temperature,
-        sets=locator.held_out.sets,
+        temperature=locator.temperatures[parts],
+        sets=lambda probs, coverage: locator.held_out.sets(probs, coverage, parts),
+        parts=[PARTS[kind] for kind in parts],
     )
     write_evaluation(
         Path(output),

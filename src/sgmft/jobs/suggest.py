@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
@@ -19,11 +16,13 @@ from sgmft.data.summary import JobSummary, count_errors, describe_errors
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import temper
 from sgmft.features.features import Features
 from sgmft.jobs.predict import renamed_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
-from sgmft.models.base import Normalizer
+from sgmft.models.arrays import normalize
+from sgmft.models.base import mean_and_divisor
 from sgmft.models.inference import predict_logits
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
@@ -162,11 +161,11 @@ def suggest_posts(
     for i, (key, post) in enumerate(zip(encoded.keys, encoded.posts, strict=True)):
         (unlabelled if post.label is None else covered).setdefault(key, i)
     kept = [*covered.values(), *(i for key, i in unlabelled.items() if key not in covered)]
-    features = encoded.features.take(torch.tensor(kept, dtype=torch.long))
+    features = encoded.features.take(np.array(kept, np.int64))
     probs = uncertainty = None
     if locator.network is not None:
         output = predict_logits(locator.network, features)
-        probs = (output.logits / locator.temperature).softmax(-1).numpy()
+        probs = temper(output.logits, locator.temperatures[features.parts])
         uncertainty = margin_uncertainty(probs)
     order = choose_posts(
         features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
@@ -214,15 +213,17 @@ def choose_posts(
         pool = np.sort(np.random.default_rng(seed).choice(pool, POOL, replace=False))
     if not len(pool):
         return []
-    open_posts = space[torch.from_numpy(pool)]
-    reached = torch.zeros(len(pool))  # (P,) similarity to the nearest post with a label
-    for part in space[torch.from_numpy(known)].split(POOL) if known.any() else ():
-        reached = torch.maximum(reached, (open_posts @ part.T).amax(1))
+    open_posts, labelled = space[pool], space[known]
+    reached = np.zeros(len(pool), np.float32)  # (P,) similarity to the nearest with a label
+    for first in range(0, len(labelled), POOL):
+        nearest = (open_posts @ labelled[first : first + POOL].T).max(1)
+        reached = np.maximum(reached, nearest)
     weights = np.ones(len(pool)) if uncertainty is None else np.asarray(uncertainty)[pool]
-    similarity = (open_posts @ open_posts.T).clamp_(min=0)  # (P, P)
+    similarity = np.maximum(open_posts @ open_posts.T, 0)  # (P, P)
     if uncertainty is not None:
-        similarity, reached, near = similarity.pow_(POWER), reached**POWER, near**POWER
-    order = _greedy(similarity.numpy(), weights, reached.numpy(), count, near)
+        similarity **= POWER
+        reached, near = reached**POWER, near**POWER
+    order = _greedy(similarity, weights, reached, count, near)
     return [int(pool[i]) for i in order]
 
 
@@ -258,18 +259,18 @@ def _greedy(
     return chosen
 
 
-def _space(features: Features) -> Tensor:
+def _space(features: Features) -> NDArray[np.float32]:
     """Return posts (N, Dt + Dv) of unit length; products are mean cosines of their two modalities.
 
     Between a post with one modality and one with both, a product is its cosine over sqrt(2).
     """
     modalities = []
     for x, has in zip(features.pooled(), (features.has_text, features.has_image), strict=True):
-        scale = Normalizer(x.shape[1], "standard")
-        if has.any():
-            scale.fit(x[has])
-        modalities.append(torch.where(has[:, None], normalize(scale(x), dim=-1), 0.0).float())
-    return normalize(torch.cat(modalities, -1), dim=-1)
+        unit = np.zeros(x.shape, np.float32)
+        mean, deviation = mean_and_divisor(x[has]) if has.sum() > 1 else (0, 1)
+        unit[has] = normalize((x[has] - mean) / deviation)
+        modalities.append(unit)
+    return np.asarray(normalize(np.concatenate(modalities, -1)))
 
 
 def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.locator.locator import ENCODER, SemanticLocator
 from sgmft.models.base import SolveStep
-from sgmft.training.trainer import Epoch
+from sgmft.training.history import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.files import check_output, read_json, writing
 

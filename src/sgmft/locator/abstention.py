@@ -20,6 +20,7 @@ from sgmft.errors import Message, SgmftError
 from sgmft.utils.files import write_whole
 
 Numbers = NDArray[np.float32]
+Parts = NDArray[np.integer]
 FILE = "held_out.safetensors"
 ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
 
@@ -60,16 +61,23 @@ class AbstentionDecision(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOutProbabilities:
-    """Probabilities of N labelled posts that a model has not learned from."""
+    """Probabilities of labelled posts that a model has not learned from.
+
+    A post with a text and pictures has three rows: by both, by its text and by its pictures alone.
+    New posts are judged by the rows of the same parts, so that what is promised holds for each
+    kind of post; by all rows where there are too few of those for the rule.
+    """
 
     probabilities: Numbers  # (N, K), calibrated, rows sum to 1
     classes: NDArray[np.int64]  # (N,)
+    parts: NDArray[np.int8]  # (N,) places in `PARTS`; 0 of models saved before there were such
 
     def __len__(self) -> int:
-        return len(self.classes)
+        """The number of posts, of which the most have one kind of row."""
+        return int(np.bincount(self.parts, minlength=1).max(initial=0))
 
-    def sets(self, probabilities: Numbers, coverage: float) -> NDArray[np.bool_]:
-        """Return prediction sets (B, K) of posts with these probabilities (B, K).
+    def sets(self, probabilities: Numbers, coverage: float, parts: Parts) -> NDArray[np.bool_]:
+        """Return prediction sets (B, K) of posts with these probabilities (B, K) and parts (B,).
 
         The labels whose probability is at least the threshold that this share of the held-out
         posts' own labels reaches: split conformal prediction with the score 1 - p (Sadinle, Lei &
@@ -79,15 +87,32 @@ class HeldOutProbabilities:
             SgmftError: too few held-out posts for this coverage.
         """
         self.check(Abstention(coverage=coverage))
-        n = len(self)
-        scores = 1 - _normalized(self.probabilities)[np.arange(n), self.classes]
-        place = min(math.ceil((n + 1) * coverage), n)  # from the smallest score, counted from 1
-        threshold = np.partition(scores, place - 1)[place - 1]
-        members: NDArray[np.bool_] = 1 - _normalized(probabilities) <= threshold + ROUNDING
+        all_scores = 1 - _normalized(self.probabilities)[np.arange(len(self.classes)), self.classes]
+        members = np.zeros(probabilities.shape, bool)
+        for posts, rows in self._alike(parts, 1 / min(coverage, 1 - coverage)):
+            scores = all_scores[rows]
+            n = len(scores)
+            place = min(math.ceil((n + 1) * coverage), n)  # from the smallest, counted from 1
+            threshold = np.partition(scores, place - 1)[place - 1]
+            members[posts] = 1 - _normalized(probabilities[posts]) <= threshold + ROUNDING
         return members
 
-    def typicality(self, probabilities: Numbers) -> NDArray[np.float64]:
+    def _alike(self, parts: Parts, least: float) -> Iterator[tuple[Parts, NDArray[np.bool_]]]:
+        """Yield posts (b,) of the same parts, and the rows (N,), more than `least`, for them."""
+        for kind in np.unique(parts):
+            rows = self.parts == kind
+            enough = rows.sum() > least
+            yield np.flatnonzero(parts == kind), rows if enough else np.ones(len(rows), bool)
+
+    def typicality(
+        self, probabilities: Numbers, parts: Parts, reject: float = 0.5
+    ) -> NDArray[np.float64]:
         """Return the share of posts of known classes that leave the model as undecided, (B,).
+
+        Args:
+            probabilities: of B posts, (B, K).
+            parts: that they have, (B,).
+            reject: the share that is rejected, for which there must be enough rows.
 
         The share of held-out posts whose probabilities have at least the entropy of the post's, a
         conformal p-value: of posts like the held-out ones, a share of at most a has a typicality
@@ -95,9 +120,12 @@ class HeldOutProbabilities:
         the energy of the logits and the Mahalanobis distance of the fused features
         (docs/results.md).
         """
-        ordered = np.sort(entropy(self.probabilities))
-        above = len(ordered) - np.searchsorted(ordered, entropy(probabilities), side="left")
-        share: NDArray[np.float64] = (above + 1) / (len(ordered) + 1)
+        all_rows, own = entropy(self.probabilities), entropy(probabilities)
+        share = np.zeros(len(own))
+        for posts, rows in self._alike(parts, 1 / reject):
+            ordered = np.sort(all_rows[rows])
+            above = len(ordered) - np.searchsorted(ordered, own[posts], side="left")
+            share[posts] = (above + 1) / (len(ordered) + 1)
         return share
 
     def check(self, rules: Abstention) -> None:
@@ -117,10 +145,15 @@ class HeldOutProbabilities:
                     "more posts, or, where its preset holds none out, with --val-size 0.1."
                 )
 
-    def apply(self, probabilities: Numbers, rules: Abstention) -> Iterator[AbstentionDecision]:
-        """Yield the decisions for posts with these probabilities (B, K)."""
-        members = None if rules.coverage is None else self.sets(probabilities, rules.coverage)
-        typical = None if rules.reject is None else self.typicality(probabilities)
+    def apply(
+        self, probabilities: Numbers, rules: Abstention, parts: Parts
+    ) -> Iterator[AbstentionDecision]:
+        """Yield the decisions for posts with these probabilities (B, K) and parts (B,)."""
+        members = typical = None
+        if rules.coverage is not None:
+            members = self.sets(probabilities, rules.coverage, parts)
+        if rules.reject is not None:
+            typical = self.typicality(probabilities, parts, rules.reject)
         for i, row in enumerate(probabilities):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])
@@ -139,7 +172,7 @@ class HeldOutProbabilities:
     def save(self, folder: Path) -> None:
         """Write them into a model's folder; an empty set leaves no file there."""
         if len(self):
-            data = save({"probabilities": self.probabilities, "classes": self.classes})
+            data = save({name: np.ascontiguousarray(x) for name, x in vars(self).items()})
             write_whole(folder / FILE, data)
         else:
             (folder / FILE).unlink(missing_ok=True)
@@ -147,7 +180,8 @@ class HeldOutProbabilities:
     @classmethod
     def none(cls, classes: int) -> Self:
         """Return the empty set, for a model of K classes that had no posts held out."""
-        return cls(np.zeros((0, classes), np.float32), np.zeros(0, np.int64))
+        none = np.zeros(0, np.int64)
+        return cls(np.zeros((0, classes), np.float32), none, none.astype(np.int8))
 
     @classmethod
     def load(cls, file: Path, classes: int) -> Self:
@@ -158,10 +192,12 @@ class HeldOutProbabilities:
         if not file.is_file():
             return cls.none(classes)
         try:
-            found = cls(**load_file(file))
-        except (OSError, SafetensorError, TypeError) as error:
+            arrays = load_file(file)
+            arrays.setdefault("parts", np.zeros(len(arrays["classes"]), np.int8))
+            found = cls(**arrays)
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise SgmftError(f"{file} is damaged: save or copy the model again.") from error
-        if found.probabilities.shape != (len(found), classes):
+        if found.probabilities.shape != (len(found.parts), classes):
             raise SgmftError(f"{file} belongs to another model: save or copy the model again.")
         return found
 

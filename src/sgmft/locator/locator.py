@@ -9,25 +9,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
-from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_model as load_weights
-from safetensors.torch import save_model as save_weights
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import split_posts
 from sgmft.errors import SgmftError
-from sgmft.evaluation.calibration import fit_temperature
+from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel
 from sgmft.evaluation.explain.explain import explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
-from sgmft.features.encoders.device import pick_device
-from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
@@ -45,17 +42,24 @@ from sgmft.locator.state import (
     unreadable,
 )
 from sgmft.locator.zero_shot import describe
-from sgmft.models.base import Network, SolveStep
+from sgmft.models.base import ClosedFormModel, Model, SolveStep
 from sgmft.models.baselines.zero_shot import Described
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method, get_method
 from sgmft.training.finetune.settings import Tuning, tuning_of
-from sgmft.training.fit import TrainingTask, fit_network, training_set, validation_metrics
-from sgmft.training.trainer import Epoch
+from sgmft.training.fit import (
+    HeldOutLogits,
+    TrainingTask,
+    fit_network,
+    training_set,
+    validation_metrics,
+)
+from sgmft.training.history import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.checksums import FILES, check_file, file_digests, with_checksum
+from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import leftovers, make_whole, nan_to_none, write_whole, writing
 from sgmft.utils.templates import render
 
@@ -64,7 +68,7 @@ ENCODER = "encoder"  # folder of a fine-tuned one, in that of its model
 MARK = "<!-- written by sgmft -->"  # of a model card
 
 
-class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
+class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
     """Predict where the author of a post was, from its text and its pictures.
 
     Args:
@@ -89,7 +93,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
     Attributes:
         labels: the K labels, in the order of the probabilities; set by `fit`.
         method: the system, with its name, source and settings.
-        network: the trained network, of the class `method.network`; set by `fit`.
+        network: the trained model, of the class `method.network`; set by `fit`.
         training: record of the training: posts, metrics, temperature, history.
         held_out: probabilities of labelled posts that it has not learned from; perhaps none.
 
@@ -127,7 +131,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         )
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
         self.labels: list[str] = []
-        self.network: Network | None = None
+        self.network: Model | None = None
         self.training = TrainingRecord()
         self.held_out = HeldOutProbabilities.none(0)
 
@@ -137,9 +141,12 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         return self.method.uses_tokens(self.preset)
 
     @property
-    def temperature(self) -> float:
-        """By which logits are divided, so that probabilities are calibrated; set by `fit`."""
-        return self.training.temperature
+    def temperatures(self) -> NDArray[np.float64]:
+        """By which logits are divided, so that probabilities are calibrated; set by `fit`.
+
+        Of posts as they are, and of those with a text, pictures, or both: (4,).
+        """
+        return np.array(self.training.temperatures)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -178,7 +185,8 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
                 `strict`, for the first bad post.
         """
         if self.tuning is not None:
-            from sgmft.training.finetune.network import check_tunable  # heavy, and rarely needed
+            with needs_extra("torch", "Fine-tuning"):
+                from sgmft.training.finetune.network import check_tunable
 
             check_tunable(self.encoder)
         distributed.join(self.device)
@@ -223,16 +231,14 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             how = self.encoder_settings, self.tuning
             choice, tuned = fine_tune(task, known.encoded, *how, val_rows, checkpoint=folder, **run)
             self.use_tuned(tuned)
-        self.network = choice.network
-        temperature = fit_temperature(*choice.held_out)
-        probs = (choice.held_out.logits / temperature).softmax(-1)
-        self.held_out = HeldOutProbabilities(probs.numpy(), choice.held_out.labels.numpy())
+        self.network = choice.model
+        temperatures, self.held_out = _calibrate(choice.held_out)
         texts = [post.text for post in known.encoded.posts]
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
         self.training = TrainingRecord(
             TrainingData(**known.record(len(val_rows)), window=window),
             validation_metrics(choice.selected),
-            temperature,
+            temperatures,
             [epoch._asdict() for epoch in choice.history],
         )
         if self.tuning is not None and self.tuned is not None:
@@ -276,9 +282,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             )
         for chunk in encode_posts(posts, self.encoder, store=self.store(False)):
             if chunk.rows:
-                features = Features.of(chunk.rows, self.encoder.info, False)
-                batch = features.batch(torch.arange(len(features)))
-                network.adapt(batch.to(network.prompts.device))
+                network.adapt(Features.of(chunk.rows, self.encoder.info, False).batch())
         return self
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
@@ -292,9 +296,10 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         )
 
         def predict(chunk: Chunk) -> PredictionBatch:
-            output = predict_logits(network, Features.of(chunk.rows, self.encoder.info, tokens))
-            probs = (output.logits / self.temperature).softmax(-1)
-            return chunk, probs.numpy(), output.guidance.numpy()
+            features = Features.of(chunk.rows, self.encoder.info, tokens)
+            output = predict_logits(network, features)
+            probs = temper(output.logits, self.temperatures[features.parts])
+            return PredictionBatch(chunk, probs, output.guidance, features.parts)
 
         return map(predict, chunks)
 
@@ -312,7 +317,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
                 nothing to go on.
         """
         network, tokens = self._trained(), self.uses_tokens
-        model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperature)
+        model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperatures)
         windows = split_windows(
             post.text, get_cleaning(self.encoder.info.cleaning), self.training.data.window
         )
@@ -339,7 +344,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
             posts, self.encoder, tokens=tokens, store=self.store(tokens), on_encoded=on_encoded
         )
 
-    def _trained(self) -> Network:
+    def _trained(self) -> Model:
         if self.network is None:
             raise SgmftError(
                 "This locator is not trained: call fit(posts) first, or load one with "
@@ -376,7 +381,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         card = folder / "README.md"
 
         def write_weights(path: Path) -> None:
-            save_weights(network, str(path))
+            network.save(path)
             path.chmod(0o644)  # safetensors writes files that only their owner reads
 
         with writing(f"The model in {folder}"):
@@ -430,7 +435,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         """
         model_id = str(pretrained_model_name_or_path)
         state, weights_file = read_state(model_id, hub)
-        network = _load_network(model_id, state, weights_file)
+        network = _load_network(model_id, state, weights_file, device)
         encoder_files = [
             model_file(model_id, f"{ENCODER}/{name}", hub) for name in state.encoder.files or ()
         ]
@@ -447,7 +452,7 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         locator.weights = state.encoder.weights
         locator.preset, locator.labels = state.preset, state.labels
         locator.training = state.training
-        locator.network = network if device is None else network.to(pick_device(device))
+        locator.network = network
         locator.held_out = _load_held_out(model_id, state, hub)
         if encoder_files:
             locator.use_tuned(TunedEncoder(encoder_files[0].parent, state.encoder.name))
@@ -465,20 +470,40 @@ class SemanticLocator(EncoderHandle, Predictor, PyTorchModelHubMixin):
         return ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}")
 
 
-def _load_network(model_id: str, state: ModelState, weights_file: Path) -> Network:
-    """Load the network of a saved model, on the CPU."""
+def _calibrate(found: HeldOutLogits) -> tuple[tuple[float, ...], HeldOutProbabilities]:
+    """Fit a temperature for posts as they are, and for each kind of parts that some have."""
+    whole = fit_temperature(found.logits, found.labels)
+    temperatures, rows = [whole], []
+    for parts in range(1, len(PARTS)):
+        logits, labels = found.having(parts)
+        temperatures.append(fit_temperature(logits, labels) if len(labels) else whole)
+        probs = temper(logits, np.full(len(labels), temperatures[-1]))
+        rows.append((probs, labels, np.full(len(labels), parts, np.int8)))
+    return tuple(temperatures), HeldOutProbabilities(*map(np.concatenate, zip(*rows, strict=True)))
+
+
+def _load_network(
+    model_id: str, state: ModelState, weights_file: Path, device: str | None
+) -> Model:
+    """Load the model of a folder; a network of torch to the device, or the CPU."""
     try:
         method = get_method(state.method)
-        network = method.network(method.load_config(state.network))
+        network: Model = method.network(method.load_config(state.network))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(model_id, error) from error
     try:
-        load_weights(network, str(weights_file))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        network.load(weights_file)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise SgmftError(
             f"{weights_file} is damaged or belongs to another model: save or copy it again."
         ) from error
-    return network.eval()
+    if device is not None and not isinstance(network, ClosedFormModel):
+        from sgmft.features.encoders.device import pick_device
+        from sgmft.models.network import Network
+
+        assert isinstance(network, Network)
+        network.to(pick_device(device))
+    return network
 
 
 def _load_held_out(

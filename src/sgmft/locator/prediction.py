@@ -26,6 +26,7 @@ class Prediction(NamedTuple):
         label_set: labels of the prediction set; None where no coverage was given.
         typicality: see `HeldOutProbabilities.typicality`; None where posts are not rejected.
         abstained: why a post that could be read has no label.
+        parts: what the prediction was made from, a place in `sgmft.features.features.PARTS`.
     """
 
     post: Post
@@ -35,6 +36,7 @@ class Prediction(NamedTuple):
     label_set: tuple[str, ...] | None = None
     typicality: float | None = None
     abstained: str | None = None
+    parts: int = 0
 
     @property
     def error(self) -> str | None:
@@ -47,9 +49,13 @@ class Prediction(NamedTuple):
         return None if self.probabilities is None else float(self.probabilities.max())
 
 
-# A chunk, and for its B rows probabilities (B, K), calibrated, and relative entropies of P^m and
-# P^e (B, 2), NaN without guidance.
-PredictionBatch = tuple[Chunk, NDArray[np.float32], NDArray[np.float32]]
+class PredictionBatch(NamedTuple):
+    """A chunk, and what was predicted for its B rows."""
+
+    chunk: Chunk
+    probs: NDArray[np.float32]  # (B, K), calibrated
+    guidance: NDArray[np.float32]  # (B, 2) relative entropies of P^m and P^e; NaN without guidance
+    parts: NDArray[np.int8]  # (B,) what they have
 
 
 class SupportsPredictions(Protocol):
@@ -105,16 +111,18 @@ class Predictor(ABC):
         rules = abstain or Abstention()
         batches = self._predict_batches(posts)
         self.held_out.check(rules)
-        for chunk, *outputs in batches:
-            probs, guidance = pool_windows(chunk, *outputs)
-            rows = zip(probs, guidance, self.held_out.apply(probs, rules), strict=True)
+        for batch in batches:
+            chunk, probs, guidance, parts = pool_windows(batch)
+            decisions = self.held_out.apply(probs, rules, parts)
+            rows = zip(probs, guidance, decisions, parts.tolist(), strict=True)
             good = set(chunk.good)
             for position, post in enumerate(chunk.posts):
                 if position not in good:
                     yield Prediction(post, None, None, None)
                     continue
-                row, (modality, element), decision = next(rows)
-                prediction = Prediction(post, None, row, (float(modality), float(element)))
+                row, (modality, element), decision, kind = next(rows)
+                entropies = float(modality), float(element)
+                prediction = Prediction(post, None, row, entropies, parts=kind)
                 yield _decide(prediction, decision, self.labels)
 
     def apply_abstention(
@@ -127,33 +135,36 @@ class Predictor(ABC):
         """
         predictions, rules = list(predictions), abstain or Abstention()
         self.held_out.check(rules)
-        probs = [p.probabilities for p in predictions if p.probabilities is not None]
-        table = np.array(probs, np.float32).reshape(len(probs), len(self.labels))
-        decisions = iter(self.held_out.apply(table, rules))
+        good = [p for p in predictions if p.probabilities is not None]
+        probs = np.array([p.probabilities for p in good], np.float32)
+        table = probs.reshape(len(good), len(self.labels))
+        parts = np.array([p.parts for p in good], np.int8)
+        decisions = iter(self.held_out.apply(table, rules, parts))
         return [p if p.error else _decide(p, next(decisions), self.labels) for p in predictions]
 
 
-def pool_windows(
-    chunk: Chunk, probs: NDArray[np.float32], guidance: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pool the predictions (B, K) and guidance (B, 2) for the windows of a post into one.
+def pool_windows(batch: PredictionBatch) -> PredictionBatch:
+    """Pool what was predicted for the windows of each post into one row.
 
     Log-probabilities are averaged with weights exp(-6 H), H the entropy of the prediction for the
     window's text alone: one in which the model recognises nothing counts for little.
     """
+    chunk, probs, guidance, parts = batch
     if not any(chunk.windows):
-        return probs, guidance
+        return batch
     logs = np.log(probs.clip(min=TINY))
     sure = np.exp(SHARPNESS * negative_entropy(probs))
-    rows, guided, start = [], [], 0
+    rows, guided, kinds, start = [], [], [], 0
     for windows in chunk.windows:
         end, stop = start + max(1, windows), start + max(1, 2 * windows)
         weight = sure[end:stop] / sure[end:stop].sum() if windows else np.ones(1)
         mean = np.exp(weight @ logs[start:end])
         rows.append(mean / mean.sum() if windows else probs[start])
         guided.append(weight @ guidance[start:end])
+        kinds.append(parts[start])
         start = stop
-    return np.array(rows, np.float32), np.array(guided, np.float32)
+    pooled = np.array(rows, np.float32), np.array(guided, np.float32)
+    return PredictionBatch(chunk, *pooled, np.array(kinds, np.int8))
 
 
 def negative_entropy(probs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,9 @@ class TrainingRecord:
 
     data: TrainingData = field(default_factory=TrainingData)
     metrics: dict[str, float] = field(default_factory=dict)  # of the held-out posts, if any
-    temperature: float = 1.0  # by which logits are divided, so that probabilities are calibrated
+    # By which logits are divided, so that probabilities are calibrated: of posts as they are, and
+    # of those with a text, pictures, or both (`sgmft.features.features.PARTS`).
+    temperatures: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     history: list[dict[str, Any]] = field(default_factory=list)  # loss, accuracy, ... by epoch
     # with which the encoder was fine-tuned, and whether an epoch was `better`; None if it was not
     tuning: dict[str, Any] | None = None
@@ -55,7 +57,7 @@ class TrainingRecord:
         return {
             "data": {key: value for key, value in asdict(self.data).items() if value != ""},
             "metrics": self.metrics,
-            "calibration": {"temperature": self.temperature},
+            "calibration": calibration_config(self.temperatures),
             "history": self.history,
             **{key: value for key, value in optional.items() if value is not None},
         }
@@ -66,12 +68,23 @@ class TrainingRecord:
         return cls(
             TrainingData(**_known_fields(TrainingData, config.get("data", {}))),
             config.get("metrics", {}),
-            float(config.get("calibration", {}).get("temperature", 1.0)),
+            read_temperatures(config.get("calibration", {})),
             config.get("history", []),
             config.get("tuning"),
             config.get("descriptions"),
             config.get("versions", {}),
         )
+
+
+def calibration_config(temperatures: Sequence[float]) -> dict[str, Any]:
+    """Return the entry of config.json for temperatures; see `TrainingRecord`."""
+    return {"temperature": temperatures[0], "by_parts": list(temperatures[1:])}
+
+
+def read_temperatures(config: Mapping[str, Any]) -> tuple[float, ...]:
+    """Read what `calibration_config` returned; an earlier sgmft had one for all posts."""
+    whole = float(config.get("temperature", 1.0))
+    return (whole, *map(float, config.get("by_parts", [whole] * 3)))
 
 
 @dataclass

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+import numpy as np
 
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoder, Recognizer
-from sgmft.features.encoders.efficientnet import imagenet_names
+from sgmft.features.encoders.base import Encoder, FloatArray, Recognizer
+from sgmft.features.encoders.image_weights import imagenet_names
+from sgmft.models.arrays import normalize
 from sgmft.models.baselines.zero_shot import Described, DescribedConfig
 
 
@@ -65,17 +64,15 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
         )
     )
     prompts = [_prompt(encoder, label, texts) for label, texts in descriptions.items()]
-    network.prompts.copy_(torch.stack(prompts))
+    network.prompts = np.stack(prompts)
     vectors = _encode(encoder, imagenet_names() if heads is None else heads.names)
     if heads is not None:
-        network.names.copy_(vectors)
-        network.weight.copy_(torch.from_numpy(heads.weight))
-        network.bias.copy_(torch.from_numpy(heads.bias))
+        network.names, network.weight, network.bias = vectors, heads.weight, heads.bias
     network.refer(vectors)
-    return network.eval()
+    return network
 
 
-def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
+def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> FloatArray:
     """Return the mean direction of a label's descriptions, a unit vector (Dw)."""
     cleaning = get_cleaning(encoder.info.cleaning)
     cleaned = [words for text in texts if (words := clean_text(text, cleaning))]
@@ -83,10 +80,10 @@ def _prompt(encoder: Encoder, label: str, texts: Sequence[str]) -> Tensor:
         raise SgmftError(
             f"The label {label!r} has no words to describe it: give a list of descriptions."
         )
-    return normalize(_encode(encoder, cleaned).mean(0), dim=-1)
+    return np.asarray(normalize(_encode(encoder, cleaned).mean(0)))
 
 
-def _encode(encoder: Encoder, texts: Sequence[str]) -> Tensor:
+def _encode(encoder: Encoder, texts: Sequence[str]) -> FloatArray:
     """Encode texts as unit vectors (N, Dw)."""
-    pooled = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
-    return normalize(pooled[:, : encoder.info.word_width], dim=-1)
+    pooled = encoder.encode_texts(texts, False).pooled
+    return np.asarray(normalize(pooled[:, : encoder.info.word_width]))

@@ -1,29 +1,31 @@
-"""Base classes of all networks, which map features of posts to logits, and their inputs."""
+"""What every model is: a configuration, an output, and a way to predict. No torch."""
 
 import math
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.similarity import Guidance
-from sgmft.utils.distributed_loss import BatchCrossEntropy
+from sgmft.models.arrays import ArrayModule
 
-Scale = Literal["none", "unit", "standard"]
+PART = 8192  # vectors in memory at once where all are looked at
 
 
 class Vectors(Protocol):
-    """N vectors (N, D): a tensor, or what is read part by part since it may not fit into memory."""
+    """N vectors (N, D): an array, or what is read part by part since it may not fit into memory."""
 
     def __len__(self) -> int: ...
 
-    def split(self, size: int, /) -> Iterable[Tensor]:
+    def split(self, size: int, /) -> Iterable[NDArray[Any]]:
         """The vectors in order, `size` at a time."""
         ...
 
@@ -36,140 +38,50 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, rows: Tensor, /) -> Self:
+    def take(self, rows: NDArray[np.int64], /) -> Self:
         """The posts at these positions, in that order."""
         ...
 
-    def batch(self, rows: Tensor | slice | None, /, ngrams: bool = False) -> Any:
+    def batch(self, rows: NDArray[np.int64] | slice | None, /, ngrams: bool = False) -> Any:
         """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
         ...
 
-    def contents(self) -> Iterator[Tensor]:
+    @property
+    def parts(self) -> NDArray[np.int8]:
+        """What each post has, a place in `PARTS`, (N,)."""
+        ...
+
+    def with_parts(self, parts: int, /) -> Self:
+        """The posts as if they had no others than these `PARTS`."""
+        ...
+
+    def contents(self) -> Iterator[NDArray[Any]]:
         """Yield, part by part, all numbers that tell these posts from others."""
         ...
 
 
-def divisor(deviation: Tensor) -> Tensor:
-    """The deviation to divide features by, or 1 where they are constant.
+def divisor(deviation: NDArray[Any]) -> NDArray[Any]:
+    """Return the deviation to divide features by, or 1 where they are constant.
 
     Divided by next to nothing, the rounding of a constant would become a feature itself.
     """
-    return deviation.masked_fill(deviation <= 1e-4, 1.0)
+    return np.where(deviation <= 1e-4, 1.0, deviation)
 
 
-class Normalizer(nn.Module):
-    """Feature scale: as the encoder gives it, unit length, or standardised on the training set."""
+def mean_and_divisor(x: Vectors | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return mean and deviation (D,), see `divisor`, of N > 1 vectors, in float64.
 
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, width: int, kind: Scale) -> None:
-        super().__init__()
-        self.kind = kind
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-
-    def fit(self, x: Vectors) -> None:
-        """Take mean and standard deviation from real training features (N, width).
-
-        In float64 and part by part: all regions of many posts would not fit into memory as floats.
-        """
-        if self.kind == "standard" and len(x) > 1:
-            total, squares = self.mean.new_zeros(2, self.mean.numel()).double()
-            for part in x.split(8192):
-                total += part.double().sum(0)
-            mean = total / len(x)
-            for part in x.split(8192):
-                squares += (part.double() - mean).square_().sum(0)
-            deviation = (squares / (len(x) - 1)).sqrt()
-            self.mean.copy_(mean)
-            self.deviation.copy_(divisor(deviation))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape, rescaled over the last axis."""
-        if self.kind == "unit":
-            return nn.functional.normalize(x, dim=-1)
-        if self.kind == "standard":
-            return (x - self.mean) / self.deviation
-        return x
-
-
-class ModalityInput(nn.Module):
-    """One modality's way in.
-
-    One learned, unmasked null token stands in for a missing modality, and the same vector for its
-    pooled feature; masking every key would make a softmax undefined. Pooled and token features of
-    one width are taken to D by one linear map; of two widths, by one map each.
-
-    Args:
-        source: the encoder's width of pooled features.
-        width: the model's D.
-        projected: whether a learned linear map takes source to D (needed where the widths differ
-            or the encoder's two towers share no space).
-        scale: see `Normalizer`.
-        tokens: whether token features come in too.
-        max_images: images of one post that have an index of their own; 0 for the text.
-        token_source: the encoder's width of one token; 0 for the same as `source`.
-        pooled: whether pooled features come in; a map of their own is not made for nothing.
+    Part by part: all regions of many posts would not fit into memory as floats.
     """
 
-    def __init__(
-        self,
-        source: int,
-        width: int,
-        projected: bool,
-        scale: Scale,
-        tokens: bool,
-        max_images: int = 0,
-        token_source: int = 0,
-        pooled: bool = True,
-    ) -> None:
-        super().__init__()
-        token_source = token_source or source
-        separate = tokens and token_source != source
-        self.pooled_scale = Normalizer(source, scale)
-        self.token_scale = Normalizer(token_source, scale) if tokens else None
-        self.reads_pooled = pooled
-        used = projected and (pooled or not separate)
-        self.project = nn.Linear(source, width) if used else nn.Identity()
-        self.project_tokens = nn.Linear(token_source, width) if separate else None
-        self.null = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.index = nn.Embedding(max_images, width) if max_images and tokens else None
-        if self.index is not None:
-            nn.init.zeros_(self.index.weight)
+    def parts() -> Iterable[NDArray[Any]]:
+        if isinstance(x, np.ndarray):
+            return (x[first : first + PART] for first in range(0, len(x), PART))
+        return x.split(PART)
 
-    def fit(self, pooled: Vectors, tokens: Vectors | None) -> None:
-        """Take the scales from training features (N, source) and tokens (M, token_source)."""
-        self.pooled_scale.fit(pooled)
-        if self.token_scale is not None and tokens is not None:
-            self.token_scale.fit(tokens)
-
-    def pooled(self, x: Tensor, present: Tensor) -> Tensor:
-        """(B, source) -> (B, D), the null vector where absent."""
-        if not self.reads_pooled:
-            raise ValueError("this model was built without pooled features")
-        return torch.where(present[:, None], self.project(self.pooled_scale(x)), self.null)
-
-    def tokens(
-        self, x: Tensor | None, mask: Tensor | None, present: Tensor, index: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(B, n, token_source), mask -> (B, n, D), mask, the null token first where absent."""
-        if self.token_scale is None:
-            raise ValueError("this model was built without token features")
-        if x is None or mask is None:
-            raise SgmftError(
-                "This model works on token features (words and regions), and these features hold "
-                "pooled ones only: encode the posts again with tokens."
-            )
-        project = self.project if self.project_tokens is None else self.project_tokens
-        tokens = project(self.token_scale(x))
-        if self.index is not None and index is not None:
-            tokens = tokens + self.index(index.clamp(max=self.index.num_embeddings - 1))
-        mask = mask & present[:, None]
-        first = torch.zeros_like(mask)
-        first[:, 0] = ~mask.any(1)
-        tokens = torch.where(first[..., None], self.null, tokens)
-        return tokens * (mask | first)[..., None], mask | first
+    mean = np.sum([part.sum(0, dtype=np.float64) for part in parts()], 0) / len(x)
+    squares = [np.square(part - mean).sum(0) for part in parts()]
+    return mean, divisor(np.sqrt(np.sum(squares, 0) / (len(x) - 1)))
 
 
 @dataclass(frozen=True)
@@ -220,69 +132,24 @@ class NetworkConfig:
             raise SgmftError(f"{name} must be {expected}, not {value}.")
 
 
-class Output(NamedTuple):
-    """Output of a network for B posts."""
+class Guidance(NamedTuple):
+    """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
 
-    logits: Tensor  # (B, K)
-    fused: Tensor  # (B, D) the representation behind them, which figures of a comparison show
-    guidance: Guidance | None = None  # None where the network has no similarity guidance
-    parts: Mapping[str, Tensor] | None = None  # further tensors for the network's own objective
-
-
-class TokenInputs(NamedTuple):
-    """Word and region features in the network's width, with null tokens for missing modalities."""
-
-    text: Tensor  # (B, n, D)
-    image: Tensor  # (B, m, D)
-    text_mask: Tensor  # (B, n) True where real; at least one in each row
-    image_mask: Tensor  # (B, m)
-
-
-class Network(nn.Module, ABC):
-    """A network that `sgmft.training.trainer` can train, and `sgmft.locator.locator` can save.
-
-    A subclass sets `config`.
+    1 means no guidance at all: uniform weights (softmax) or a gate at one half
+    everywhere (sigmoid). With unit features and temperature 1 both are close to 1.
     """
 
-    config: NetworkConfig
-    uses_ngrams: bool = False  # whether its batches must have n-grams
+    gate: Any  # (B,) of P^m
+    elements: Any  # (B,) of P^e, mean over the guided modality's real elements
 
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.config = config
 
-    @classmethod
-    def measure(cls, words: Vectors | None) -> dict[str, int]:
-        """Fields of the config that the training posts decide, from their word features (., Dw)."""
-        return {}
+class Output(NamedTuple):
+    """Output of a model for B posts: arrays, or tensors."""
 
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
-        """Take scales, vocabulary and the like from the training features.
-
-        Args:
-            text: pooled features of the texts there are (N, Dt).
-            image: pooled features of the posts that have images (M, Dv).
-            words, regions: all their tokens, (., Dw) and (., Dv), float16 as they are kept; None
-                without token features. None of the four need fit into memory; see `Vectors`.
-        """
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> Output:
-        """Features of B posts to logits (B, K)."""
-
-    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
-        """The scalar that training minimises; `criterion` is the cross-entropy of equation 19.
-
-        With several processes, output and labels are those of this one's posts. The criterion is
-        of all processes' posts; whatever else compares posts gets them by `criterion.gather`.
-        """
-        return criterion(output.logits, labels)
-
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The weights that are trained, by learning rate, as torch's optimizers take them."""
-        return [{"params": [x for x in self.parameters() if x.requires_grad], "lr": learning_rate}]
+    logits: Any  # (B, K)
+    fused: Any  # (B, D) the representation behind them, which figures of a comparison show
+    guidance: Guidance | None = None  # None where the model has no similarity guidance
+    parts: Mapping[str, Any] | None = None  # further values, for the model's own objective
 
 
 class SolveStep(NamedTuple):
@@ -293,76 +160,84 @@ class SolveStep(NamedTuple):
     total: int  # reached at its end, also where the last penalties need not be tried
 
 
-class ClosedFormNetwork(Network):
-    """A network without epochs: its weights are the solution of a convex problem, or are given."""
+class Model(Protocol):
+    """A closed-form model, or a network of torch: what predicts, and can be saved."""
 
-    held_out: Tensor | None = None  # logits that `solve` returned, after training
-    on_step: Callable[[SolveStep], None] | None = None  # called while `solve` is at work
+    @property
+    def config(self) -> NetworkConfig:
+        """Its settings."""
+        ...
+
+    @property
+    def uses_ngrams(self) -> bool:
+        """Whether its batches must have n-grams."""
+        ...
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are learned."""
+        ...
+
+    def predict(self, batch: Batch) -> Output:
+        """Map features of B posts, as arrays, to an output of arrays."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write its state as safetensors."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Take a state that `save` wrote.
+
+        Raises:
+            OSError, SafetensorError, ValueError, RuntimeError: it is damaged, or another model's.
+        """
+        ...
+
+
+class ClosedFormModel(ArrayModule, ABC):
+    """A model without epochs: its weights are the solution of a convex problem, or are given.
+
+    It is NumPy's. `forward` takes tensors too, where the state has been replaced by some.
+    """
+
+    config: NetworkConfig
+    uses_ngrams: bool = False
+    on_step: Callable[[SolveStep], None] | None = None  # called while `fit` is at work
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
 
     @abstractmethod
-    def solve(self, batch: Batch, labels: Tensor) -> Tensor | None:
+    def fit(self, batch: Batch, labels: NDArray[np.int64], rng: RandomState) -> NDArray[Any] | None:
         """Set the weights from all training posts at once; labels (N,).
 
         Returns:
-            Logits (N, K) of each post from weights found without it, where there are such.
+            Logits (4, N, K) of each post from weights found without it, as if it had no others than
+            each of `PARTS` (what it does not have counts as nothing); None where there are none.
         """
 
+    @abstractmethod
+    def forward(self, batch: Batch) -> Output:
+        """Map features of B posts to logits (B, K)."""
+
+    def predict(self, batch: Batch) -> Output:
+        """See `Model`."""
+        return self.forward(batch)
+
+    def save(self, path: Path) -> None:
+        """See `Model`."""
+        save_file({name: np.array(x, order="C") for name, x in self.state_dict().items()}, path)
+
+    def load(self, path: Path) -> None:
+        """See `Model`."""
+        self.load_state_dict(load_file(path))
+
     def report(self, part: str) -> Callable[[int, int], None]:
-        """Return what `solve` calls with the penalties of a part that are done, and all of them."""
+        """Return what `fit` calls with the penalties of a part that are done, and all of them."""
 
         def report(done: int, total: int) -> None:
             if self.on_step is not None:
                 self.on_step(SolveStep(part, done, total))
 
         return report
-
-
-class BimodalNetwork(Network):
-    """A network whose two modalities come in through a `ModalityInput` of width D each.
-
-    Args:
-        config: its `text_width` is the pooled texts' and its `word_width` the words'.
-        width: D.
-        scale, projected: see `ModalityInput`.
-        tokens: whether word and region features come in, for `token_inputs`.
-        max_images: see `ModalityInput`.
-        pooled: whether pooled features come in, for `pooled_inputs`.
-    """
-
-    def __init__(
-        self,
-        config: NetworkConfig,
-        width: int,
-        *,
-        scale: Scale = "standard",
-        tokens: bool = False,
-        projected: bool = True,
-        max_images: int = 16,
-        pooled: bool = True,
-    ) -> None:
-        super().__init__(config)
-        c, common = config, (width, projected, scale, tokens)
-        self.text = ModalityInput(c.text_width, *common, token_source=c.word_width, pooled=pooled)
-        self.image = ModalityInput(c.image_width, *common, max_images, pooled=pooled)
-
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
-        """Take the feature scales; see `Network.prepare`."""
-        self.text.fit(text, words)
-        self.image.fit(image, regions)
-
-    def pooled_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pooled features of text and image, each (B, D)."""
-        return (
-            self.text.pooled(batch.text, batch.has_text),
-            self.image.pooled(batch.image, batch.has_image),
-        )
-
-    def token_inputs(self, batch: Batch) -> TokenInputs:
-        """Word and region features; SgmftError of a batch that holds pooled features only."""
-        text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
-        image, image_mask = self.image.tokens(
-            batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
-        )
-        return TokenInputs(text, image, text_mask, image_mask)

@@ -5,20 +5,26 @@ They also give predictions for the training posts, each by a regression that was
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from array_api_compat import array_namespace
+from numpy.random import RandomState
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
-from torch import Tensor, nn
-from torch.nn.functional import linear, nll_loss, normalize
 
-from sgmft.models.base import Normalizer, divisor
-from sgmft.models.layers import lookup
+from sgmft.models.arrays import ArrayModule, log_softmax
+from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, log_frequencies, logistic_paths
+from sgmft.utils.runtime import thread_count
+
+Floats = NDArray[np.float32]
+
+Classes = NDArray[np.int64]
+
+Mask = NDArray[np.bool_]
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
 
@@ -27,71 +33,86 @@ MIN_POSTS = 2  # that must hold an n-gram for it to count
 MAX_VOCABULARY = 50_000  # n-grams, the most frequent
 
 
-def draw_folds(labels: Tensor, folds: int) -> Tensor:
+def draw_folds(labels: Classes, folds: int, rng: RandomState) -> Classes:
     """A fold 0..folds-1 for each of N posts (N,), each class spread over all of them evenly."""
-    order = torch.randperm(len(labels))
-    order = order[labels[order].argsort(stable=True)]
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order)) % folds
+    order = permutation(len(labels), rng)
+    order = order[labels[order].argsort(kind="stable")]
+    fold = np.empty_like(order)
+    fold[order] = np.arange(len(order)) % folds
     return fold
 
 
-def class_prior(labels: Tensor, classes: int) -> Tensor:
+def permutation(number: int, rng: RandomState) -> Classes:
+    """Draw an order of 0..number-1, the one that `torch.randperm` draws with the same seed.
+
+    Folds were drawn by it before there were models without torch.
+    """
+    order = np.arange(number)
+    draws = rng.randint(0, 2**32, max(0, number - 1), np.uint32).tolist()
+    for i, draw in enumerate(draws):
+        other = i + draw % (number - i)
+        order[i], order[other] = order[other], order[i]
+    return order
+
+
+def class_prior(labels: Classes, classes: int) -> Floats:
     """Logarithm of the share of each class among labels (N,); see `log_frequencies`."""
-    return torch.from_numpy(log_frequencies(labels.cpu().numpy(), classes)).float()
+    return log_frequencies(labels, classes).astype(np.float32)
 
 
-def evidence(log_probabilities: Tensor, prior: Tensor) -> Tensor:
+def evidence(log_probabilities: Any, prior: Any) -> Any:
     """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K).
 
     No log-probability counts as less than log 1e-4, and no log p(y), (K,).
     """
-    return log_probabilities.clamp(min=FLOOR) - prior.clamp(min=FLOOR)
+    xp = array_namespace(log_probabilities)
+    return xp.clip(log_probabilities, min=FLOOR) - xp.clip(prior, min=FLOOR)
 
 
 class CrossFitted(NamedTuple):
     """Regressions with one penalty, on all posts and on those without each fold."""
 
     solution: Solution  # on all posts
-    log_probs: Tensor  # (N, K) of each post, by the regression without its fold
+    # From inputs of the N posts, perhaps changed, to log-probabilities (N, K) of at least log 1e-4,
+    # of each post by the regression without its fold.
+    predict: Callable[[NDArray[Any]], Floats]
 
 
-class Expert(nn.Module, ABC):
+class Expert(ArrayModule, ABC):
     """log p(y | x) by a penalised logistic regression."""
 
     penalties: tuple[float, ...]
-    weight: nn.Parameter  # (K, D)
-    bias: nn.Parameter  # (K,)
+    weight: Any  # (K, D)
+    bias: Any  # (K,)
 
     @abstractmethod
-    def fit_inputs(self, x: Tensor) -> Any:
+    def fit_inputs(self, x: NDArray[Any]) -> Any:
         """Take scale or vocabulary from N posts, and return their inputs (N, D).
 
         An array, or a sparse matrix of SciPy.
         """
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
-    def path(self, x: Tensor, labels: Tensor) -> Iterator[Solution]:
+    def path(self, x: NDArray[Any], labels: Classes) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
         everything = Block(np.ones(len(labels), bool))
         paths = logistic_paths(
-            self.fit_inputs(x), labels.cpu().numpy(), len(self.bias), self.penalties, [everything]
+            self.fit_inputs(x), labels, len(self.bias), self.penalties, [everything]
         )
         for (solution,) in paths:
             self.load_solution(solution)
             yield solution
 
-    @torch.no_grad()
     def fit(
         self,
-        x: Tensor,
-        labels: Tensor,
-        fold: Tensor,
+        x: NDArray[Any],
+        labels: Classes,
+        fold: Classes,
         report: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Tensor:
+    ) -> Callable[[NDArray[Any]], Floats]:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 
         Penalties are tried from strong to weak, until the loss rises.
@@ -104,19 +125,21 @@ class Expert(nn.Module, ABC):
                 end with that number twice.
 
         Returns:
-            Log-probabilities (N, K) of at least log 1e-4 by the chosen regressions, each post's by
-            that without its fold; with one fold only, of the posts it was fitted to.
+            A function from x, perhaps changed, to log-probabilities (N, K) of at least log 1e-4 by
+            the chosen regressions, each post's by that without its fold; with one fold only, by
+            that which was fitted to it.
         """
         number = len(self.penalties)
         report(0, number)
         with ThreadpoolController().limit(limits=1, user_api="blas"):  # see `logistic`
-            if len(fold.unique()) < 2:
+            if len(np.unique(fold)) < 2:
                 next(self.path(x, labels))
                 report(number, number)
-                return self(x).clamp(min=FLOOR)
+                return lambda x: np.maximum(self.forward(x), FLOOR)
             least, best = math.inf, None
             for tried, found in enumerate(self.cross_fit(x, labels, fold), 1):
-                loss = float(nll_loss(found.log_probs.clamp(min=FLOOR), labels))
+                log_probs = found.predict(x)
+                loss = -float(log_probs[np.arange(len(labels)), labels].mean(dtype=np.float64))
                 if loss >= least:
                     break
                 least, best = loss, found
@@ -125,56 +148,75 @@ class Expert(nn.Module, ABC):
         report(number, number)
         assert best is not None
         self.load_solution(best.solution)
-        return best.log_probs.clamp(min=FLOOR)
+        return best.predict
 
     @abstractmethod
-    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: NDArray[Any], labels: Classes, fold: Classes) -> Iterator[CrossFitted]:
         """Yield the regressions for each of `penalties`, from strong to weak."""
 
-    @torch.no_grad()
     def load_solution(self, solution: Solution) -> None:
         """Take the weights of a regression."""
-        self.weight.copy_(torch.from_numpy(solution.weight))
-        self.bias.copy_(torch.from_numpy(solution.bias))
+        self.weight = np.asarray(solution.weight, np.float32)
+        self.bias = np.asarray(solution.bias, np.float32)
+
+
+class Standardizer(ArrayModule):
+    """(x - mean) / deviation, by those of the training posts."""
+
+    def __init__(self, width: int) -> None:
+        self.mean: Any = np.zeros(width, np.float32)
+        self.deviation: Any = np.ones(width, np.float32)
+
+    def fit(self, x: NDArray[Any]) -> None:
+        """Take mean and deviation of N vectors (N, width); of one alone, they stay 0 and 1."""
+        if len(x) > 1:
+            self.mean, self.deviation = (y.astype(np.float32) for y in mean_and_divisor(x))
 
 
 class DenseExpert(Expert):
     """On standardised features (N, width)."""
 
+    learned = ("weight", "bias")
+
     penalties = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
     def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.scale = Normalizer(width, "standard")
-        self.weight = nn.Parameter(torch.zeros(classes, width))
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.scale = Standardizer(width)
+        self.weight = np.zeros((classes, width), np.float32)
+        self.bias = np.zeros(classes, np.float32)
 
-    def fit_inputs(self, x: Tensor) -> Any:
+    def fit_inputs(self, x: NDArray[Any]) -> Any:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
-        return self.scale(x).cpu().numpy()
+        return (x - self.scale.mean) / self.scale.deviation
 
-    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: NDArray[Any], labels: Classes, fold: Classes) -> Iterator[CrossFitted]:
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
-        rows, left_out = self.fit_inputs(x), fold.cpu().numpy()
-        parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
-        targets, threads = labels.cpu().numpy(), torch.get_num_threads()
-        paths = logistic_paths(rows, targets, len(self.bias), self.penalties, parts, threads)
+        rows = self.fit_inputs(x)
+        parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, fold)]
+        common = (labels, len(self.bias), self.penalties)
+        paths = logistic_paths(rows, *common, parts, thread_count())
         for whole, *others in paths:
-            logits = np.empty((len(rows), len(self.bias)), rows.dtype)
-            for part, (weight, bias) in zip(parts[1:], others, strict=True):
-                out = ~part.rows
-                logits[out] = rows[out] @ weight.T.astype(rows.dtype) + bias.astype(rows.dtype)
-            yield CrossFitted(whole, torch.from_numpy(logits).to(x).log_softmax(-1))
 
-    def unscaled(self) -> tuple[Tensor, Tensor]:
+            def predict(x: NDArray[Any], others: Sequence[Solution] = others) -> Floats:
+                rows = (x - self.scale.mean) / self.scale.deviation
+                logits = np.empty((len(rows), len(self.bias)), rows.dtype)
+                for part, (weight, bias) in zip(parts[1:], others, strict=True):
+                    out = ~part.rows
+                    logits[out] = rows[out] @ weight.T.astype(rows.dtype) + bias.astype(rows.dtype)
+                return np.maximum(log_softmax(logits), FLOOR)
+
+            yield CrossFitted(whole, predict)
+
+    def unscaled(self) -> tuple[Any, Any]:
         """Weight (K, width) and bias (K,) for features as they are, which are many more numbers."""
         weight = self.weight / self.scale.deviation
         return weight, self.bias - weight @ self.scale.mean
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """Features (B, width) to log-probabilities (B, K)."""
-        return linear(x, *self.unscaled()).log_softmax(-1)
+        weight, bias = self.unscaled()
+        return log_softmax(x @ weight.T + bias)
 
 
 def _without_each_fold(rows: NDArray[Any], fold: NDArray[Any]) -> list[Block]:
@@ -188,7 +230,7 @@ def _without_each_fold(rows: NDArray[Any], fold: NDArray[Any]) -> list[Block]:
         mean = np.delete(sums, i, 0).sum(0) / kept.sum()
         variance = np.delete(squares, i, 0).sum(0) - kept.sum() * np.square(mean)
         deviation = np.sqrt(np.maximum(variance, 0) / max(1, kept.sum() - 1))
-        parts.append(Block(kept, mean, divisor(torch.from_numpy(deviation)).numpy()))
+        parts.append(Block(kept, mean, divisor(deviation)))
     return parts
 
 
@@ -199,82 +241,77 @@ class NgramExpert(Expert):
     scikit-learn's smoothing). N-grams of fewer than two training posts are not counted.
     """
 
+    learned = ("weight", "bias")
+    arrays_only = True
     penalties = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
-    vocabulary: Tensor  # (V,) sorted int32
-    idf: Tensor  # (V,)
 
     def __init__(self, vocabulary_size: int, classes: int) -> None:
-        super().__init__()
-        self.register_buffer("vocabulary", torch.zeros(vocabulary_size, dtype=torch.int32))
-        self.register_buffer("idf", torch.zeros(vocabulary_size))
-        self.weight = nn.Parameter(torch.zeros(classes, vocabulary_size))
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.vocabulary = np.zeros(vocabulary_size, np.int32)  # (V,) ascending
+        self.idf = np.zeros(vocabulary_size, np.float32)  # (V,)
+        self.weight = np.zeros((classes, vocabulary_size), np.float32)
+        self.bias = np.zeros(classes, np.float32)
 
-    def fit_inputs(self, x: Tensor) -> Any:
+    def fit_inputs(self, x: NDArray[Any]) -> Any:
         """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
         from scipy.sparse import csr_matrix
 
-        row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)[x >= 0]
-        pairs = (x[x >= 0].long() * len(x) + row).unique()
-        ids, posts = (pairs // len(x)).unique_consecutive(return_counts=True)
+        row, place = np.nonzero(x >= 0)
+        pairs = np.unique(x[row, place].astype(np.int64) * len(x) + row)
+        ids, posts = np.unique(pairs // max(1, len(x)), return_counts=True)
         enough = posts >= MIN_POSTS
         ids, posts = ids[enough], posts[enough]
-        frequent = posts.argsort(descending=True, stable=True)[:MAX_VOCABULARY].sort().values
-        self.vocabulary = ids[frequent].int()
-        self.idf = 1 + torch.log((1 + len(x)) / (1 + posts[frequent].float()))
-        self.weight = nn.Parameter(self.weight.new_zeros(len(self.bias), len(frequent)))
-        rows, columns, values = (part.cpu().numpy() for part in self._weights(x))
+        frequent = np.sort((-posts).argsort(kind="stable")[:MAX_VOCABULARY])
+        self.vocabulary = ids[frequent].astype(np.int32)
+        self.idf = (1 + np.log((1 + len(x)) / (1 + posts[frequent]))).astype(np.float32)
+        self.weight = np.zeros((len(self.bias), len(frequent)), np.float32)
+        rows, columns, values = self._weights(x)
         return csr_matrix((values, (rows, columns)), shape=(len(x), len(frequent)))
 
-    def cross_fit(self, x: Tensor, labels: Tensor, fold: Tensor) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: NDArray[Any], labels: Classes, fold: Classes) -> Iterator[CrossFitted]:
         """See `Expert`. Each fold's has a vocabulary of its own."""
-        left_out = [fold == f for f in fold.unique()]
-        experts = [NgramExpert(0, len(self.bias)).to(x.device) for _ in left_out]
+        left_out = [fold == f for f in np.unique(fold)]
+        experts = [NgramExpert(0, len(self.bias)) for _ in left_out]
         paths = [self.path(x, labels)]
         for one, out in zip(experts, left_out, strict=True):
             one.penalties = self.penalties
             paths.append(one.path(x[~out], labels[~out]))
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(thread_count()) as pool:
             for _ in self.penalties:
                 whole, *_ = pool.map(next, paths)
-                log_probs = self.weight.new_zeros(len(x), len(self.bias))
-                for one, out in zip(experts, left_out, strict=True):
-                    log_probs[out] = one(x[out]).to(log_probs)
-                yield CrossFitted(whole, log_probs)
+                yield CrossFitted(whole, self._predictor(experts, left_out))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NDArray[Any]) -> Floats:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
         row, column, value = self._weights(x)
-        logits = self.bias.expand(len(x), -1).clone()
-        logits.index_add_(0, row, value[:, None] * self.weight.T[column])
-        return logits.log_softmax(-1)
+        logits = np.tile(self.bias, (len(x), 1))
+        if len(row):
+            first = np.flatnonzero(np.diff(row, prepend=-1))  # where each post's begin
+            logits[row[first]] += np.add.reduceat(value[:, None] * self.weight.T[column], first)
+        return np.asarray(log_softmax(logits))
 
-    def counted(self, x: Tensor, counts: Tensor) -> Tensor:
-        """As `forward`, of n-grams (B, g) that are all different, and how often each is there.
+    def _predictor(
+        self, experts: Sequence["NgramExpert"], left_out: Sequence[Mask]
+    ) -> Callable[[NDArray[Any]], Floats]:
+        weights = [(one.weight, one.bias) for one in experts]  # they go on to the next penalty
 
-        Padding counts as nothing. This form can be exported, and is slower on many posts.
-        """
-        if not len(self.vocabulary):
-            return self.bias.log_softmax(-1).expand(len(x), -1)
-        column, known = lookup(self.vocabulary, x)
-        value = normalize(self._tf_idf(counts.clamp(min=1), column) * known, dim=-1)
-        logits = self.bias + (value[:, None] @ self.weight.T[column])[:, 0]
-        return logits.log_softmax(-1)
+        def predict(x: NDArray[Any]) -> Floats:
+            log_probs = np.zeros((len(x), len(self.bias)), np.float32)
+            for one, (weight, bias), out in zip(experts, weights, left_out, strict=True):
+                one.weight, one.bias = weight, bias
+                log_probs[out] = one.forward(x[out])
+            return np.maximum(log_probs, FLOOR)
 
-    def _weights(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return predict
+
+    def _weights(self, x: NDArray[Any]) -> tuple[Classes, Classes, Floats]:
         """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
-        if not len(self.vocabulary):
-            none = torch.zeros(0, dtype=torch.long, device=x.device)
-            return none, none, self.idf.new_zeros(0)
-        column, known = lookup(self.vocabulary, x)  # padding is no n-gram's number
-        row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
-        both = row[known] * len(self.vocabulary) + column[known]
-        cell, count = both.unique(return_counts=True)
-        row, column = cell // len(self.vocabulary), cell % len(self.vocabulary)
-        value = self._tf_idf(count, column)
-        length = value.new_zeros(len(x)).index_add_(0, row, value.square()).sqrt()
+        size = len(self.vocabulary)
+        if not size:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        place = np.minimum(np.searchsorted(self.vocabulary, x), size - 1)
+        row, at = np.nonzero(self.vocabulary[place] == x)  # padding is no n-gram's number
+        cell, count = np.unique(row * size + place[row, at], return_counts=True)
+        row, column = cell // size, cell % size
+        value = (1 + np.log(count.astype(np.float32))) * self.idf[column]
+        length = np.sqrt(np.bincount(row, np.square(value), len(x))).astype(np.float32)
         return row, column, value / length[row]
-
-    def _tf_idf(self, count: Tensor, column: Tensor) -> Tensor:
-        """Weights of n-grams, before rows are brought to unit length."""
-        return (1 + count.to(self.idf).log()) * self.idf[column]

@@ -10,22 +10,35 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
+from array_api_compat import array_namespace
+from numpy.random import RandomState
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, logsigmoid
-from torch.nn.utils import parameters_to_vector
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output, divisor
-from sgmft.models.experts import DenseExpert, NgramExpert, class_prior, draw_folds, evidence
+from sgmft.models.arrays import (
+    ArrayModule,
+    cross_entropy,
+    log_sigmoid,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
+from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
+from sgmft.models.experts import (
+    Classes,
+    DenseExpert,
+    Floats,
+    NgramExpert,
+    class_prior,
+    draw_folds,
+    evidence,
+)
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
-from sgmft.models.similarity import Guidance, gate_entropy
 
 INITIAL_POWER = 0.3  # between a product of both modalities' probabilities, 0, and a mixture, 1
 
@@ -65,7 +78,7 @@ class GatedExpertsConfig(NetworkConfig):
         return 0 if name == "vocabulary_size" else super()._minimum(name)
 
 
-class GatedExperts(ClosedFormNetwork):
+class GatedExperts(ClosedFormModel):
     """Experts on the text, the image and both; a gate between the modalities by their similarity.
 
     Features of text and image share no space, but their evidence for each label does: there, their
@@ -77,10 +90,6 @@ class GatedExperts(ClosedFormNetwork):
     """
 
     config: GatedExpertsConfig
-    text: DenseExpert
-    image: DenseExpert
-    prior: Tensor  # (K,) log p(y)
-    known: Tensor  # (2,) bool, whether any training post had a text, an image
 
     def __init__(self, config: GatedExpertsConfig) -> None:
         super().__init__(config)
@@ -92,96 +101,111 @@ class GatedExperts(ClosedFormNetwork):
         self.text_pool = ProductPool(1 + config.lexical)
         self.image_pool = ProductPool(1)
         self.pool = SimilarityGatedPool(config.gate == "similarity", config.joint, config.power)
-        self.register_buffer("prior", torch.zeros(classes))
-        self.register_buffer("known", torch.zeros(2, dtype=torch.bool))
+        self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
+        self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
-    @torch.no_grad()
-    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
-        """Fit experts and pools; return log-probabilities (N, K) of experts held out, pooled."""
-        fold = draw_folds(labels, self.config.folds)
-        self.prior.copy_(class_prior(labels, self.config.classes))
+    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
+        """Fit experts and pools; return log-probabilities of experts held out, pooled.
+
+        See `ClosedFormModel.fit`.
+        """
+        fold = draw_folds(labels, self.config.folds, rng)
+        self.prior = class_prior(labels, self.config.classes)
         t, v = batch.has_text, batch.has_image
-        self.known.copy_(torch.stack([t.any(), v.any()]))
+        self.known = np.array([t.any(), v.any()])
         both = t & v
-        text, image, joint = (self.prior.repeat(len(labels), 1) for _ in range(3))
+        text, image, joint = (np.tile(self.prior, (len(labels), 1)) for _ in range(3))
         if t.any():
-            held_out = [self.text.fit(batch.text[t], labels[t], fold[t], self.report("text"))]
+            x, known = batch.text[t], (labels[t], fold[t])
+            held_out = [self.text.fit(x, *known, self.report("text"))(x)]
             if self.lexical is not None:
-                report = self.report("n-grams")
-                held_out.append(self.lexical.fit(_ngrams(batch)[t], labels[t], fold[t], report))
+                x = _ngrams(batch)[t]
+                held_out.append(self.lexical.fit(x, *known, self.report("n-grams"))(x))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
             text[t] = self._fit_pool(self.text_pool, held_out, labels[t])
         if v.any():
-            report = self.report("image")
-            held_out = [self.image.fit(batch.image[v], labels[v], fold[v], report)]
+            x = batch.image[v]
+            held_out = [self.image.fit(x, labels[v], fold[v], self.report("image"))(x)]
             image[v] = self._fit_pool(self.image_pool, held_out, labels[v])
         if self.joint is not None:
-            self.joint.bias.copy_(self.prior)  # no evidence, unless there are posts to learn from
+            self.joint.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
         if both.any():
             if self.joint is not None:
-                features = torch.cat([batch.text, batch.image], -1)[both]
-                report = self.report("both")
-                joint[both] = self.joint.fit(features, labels[both], fold[both], report)
+                x, report = (
+                    np.concatenate([batch.text[both], batch.image[both]], -1),
+                    self.report("both"),
+                )
+                joint[both] = self.joint.fit(x, labels[both], fold[both], report)(x)
             e_t, e_v, e_j = (evidence(x[both], self.prior) for x in (text, image, joint))
             self.pool.fit(e_t, e_v, e_j, self.prior, labels[both])
-        return self._combine(batch, text, image, joint).logits
+        whole = self._combine(batch, text, image, joint).logits
+        return np.stack([np.broadcast_to(self.prior, text.shape), text, image, whole])
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
         text, image, joint = self._dense(batch.text, batch.image)  # (B, K) each
         experts = [text]
         if self.lexical is not None:
-            grams, counts = _ngrams(batch), batch.ngram_counts  # counted beforehand, or not
-            experts.append(
-                self.lexical(grams) if counts is None else self.lexical.counted(grams, counts)
-            )
-        text = self.text_pool([evidence(x, self.prior) for x in experts], self.prior)
-        image = self.image_pool([evidence(image, self.prior)], self.prior)
+            xp = array_namespace(text)  # n-grams are arrays, and so what is read from them
+            lexical = self.lexical.forward(_ngrams(batch))
+            experts.append(xp.asarray(lexical, device=batch.text.device))
+        text = self.text_pool.forward([evidence(x, self.prior) for x in experts], self.prior)
+        image = self.image_pool.forward([evidence(image, self.prior)], self.prior)
         return self._combine(batch, text, image, joint)
 
-    def _dense(self, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _dense(self, text: Any, image: Any) -> tuple[Any, Any, Any]:
         """Log-probabilities (B, K) by the experts on text, image and both.
 
         Features are far more numbers than weights, so each modality's are read once for two
         experts.
         """
+        xp = array_namespace(text)
         if self.joint is None:
-            alone = self.text(text)
-            return alone, self.image(image), self.prior.expand_as(alone)
+            alone = self.text.forward(text)
+            return alone, self.image.forward(image), xp.broadcast_to(self.prior, alone.shape)
         weight, both = self.joint.unscaled()
-        shares = weight.split([text.shape[-1], image.shape[-1]], -1)
+        shares = weight[:, : text.shape[-1]], weight[:, text.shape[-1] :]
         own = []
         for expert, x, share in zip((self.text, self.image), (text, image), shares, strict=True):
             weight, bias = expert.unscaled()
-            alone, jointly = linear(x, torch.cat([weight, share])).chunk(2, -1)
-            own.append(alone + bias)
-            both = both + jointly
-        by_text, by_image, by_both = (x.log_softmax(-1) for x in (*own, both))
+            logits = x @ xp.concat([weight, share]).T
+            own.append(logits[:, : len(weight)] + bias)
+            both = both + logits[:, len(weight) :]
+        by_text, by_image, by_both = map(log_softmax, (*own, both))
         return by_text, by_image, by_both
 
-    def _fit_pool(self, pool: ProductPool, experts: list[Tensor], labels: Tensor) -> Tensor:
+    def _fit_pool(self, pool: ProductPool, experts: list[Floats], labels: Classes) -> Any:
         """Fit a modality's pool to its experts' log-probabilities, and return its own, (N, K)."""
         known = [evidence(x, self.prior) for x in experts]
         pool.fit(known, self.prior, labels)
-        return pool(known, self.prior)
+        return pool.forward(known, self.prior)
 
-    def _combine(self, batch: Batch, text: Tensor, image: Tensor, joint: Tensor) -> Output:
+    def _combine(self, batch: Batch, text: Any, image: Any, joint: Any) -> Output:
         """Pool the log-probabilities (B, K) of the modalities that a post has."""
+        xp = array_namespace(text)
         known = [evidence(x, self.prior) for x in (text, image, joint)]
-        pooled, gate = self.pool(*known, self.prior)
-        t, v = (torch.stack([batch.has_text, batch.has_image]) & self.known[:, None])[..., None]
-        one = torch.where(t, text, torch.where(v, image, self.prior))
-        logits = torch.where(t & v, pooled, one)
-        gate = torch.where((t & v)[:, 0], gate, t[:, 0].to(gate))
+        pooled, gate = self.pool.forward(known[0], known[1], known[2], self.prior)
+        t = (batch.has_text & self.known[0])[:, None]
+        v = (batch.has_image & self.known[1])[:, None]
+        one = xp.where(t, text, xp.where(v, image, self.prior))
+        logits = xp.where(t & v, pooled, one)
+        gate = xp.where((t & v)[:, 0], gate, xp.astype(t[:, 0], gate.dtype))
         given = zip((t, v, t & v), known, strict=True)
-        fused = torch.cat([torch.where(has, x, 0.0) for has, x in given], -1)  # (B, 3 K)
-        entropy = gate_entropy(gate[:, None], "sigmoid")
-        guidance = Guidance(entropy, torch.full_like(entropy, torch.nan))
-        return Output(logits, fused, guidance, {"gate": gate})
+        fused = xp.concat([xp.where(has, x, xp.zeros_like(x)) for has, x in given], axis=-1)
+        entropy = _relative_entropy(gate)
+        guidance = Guidance(entropy, xp.full_like(entropy, math.nan))
+        return Output(logits, fused, guidance, {"gate": gate})  # `fused` is (B, 3 K)
 
 
-def _ngrams(batch: Batch) -> Tensor:
+def _relative_entropy(gate: Any) -> Any:
+    """Entropy of a choice between two, the first with this probability (B,), over log 2."""
+    xp = array_namespace(gate)
+    parts = [-x * xp.log(xp.clip(x, min=1e-38)) for x in (gate, 1 - gate)]
+    return xp.clip((parts[0] + parts[1]) / math.log(2), min=0.0, max=1.0)
+
+
+def _ngrams(batch: Batch) -> NDArray[np.int32]:
     """The posts' n-grams (B, g).
 
     Raises:
@@ -192,10 +216,10 @@ def _ngrams(batch: Batch) -> Tensor:
             "This model reads the texts' n-grams, and these features hold none: encode the posts "
             "again."
         )
-    return batch.ngrams
+    return np.asarray(batch.ngrams)
 
 
-class ProductPool(nn.Module):
+class ProductPool(ArrayModule):
     """A product of experts, each to a power: log p = log p(y) + sum_k w_k e_k + constant.
 
     With powers of 1 this is Bayes' rule for experts that are independent given the label. The
@@ -203,35 +227,46 @@ class ProductPool(nn.Module):
     them there when posts are few (Genest & Zidek 1986, logarithmic opinion pool).
     """
 
+    learned = ("log_weight",)
+
     def __init__(self, experts: int) -> None:
-        super().__init__()
-        self.log_weight = nn.Parameter(torch.full((experts,), -math.log(experts)))
+        self.log_weight: Any = np.full(experts, -math.log(experts), np.float32)
 
-    def forward(self, experts: Sequence[Tensor], prior: Tensor) -> Tensor:
+    def forward(self, experts: Sequence[Any], prior: Any) -> Any:
         """Evidence of each expert (B, K) and log p(y) (K,) to log-probabilities (B, K)."""
-        weight = self.log_weight.exp()
-        return (prior + (weight[:, None, None] * torch.stack(list(experts))).sum(0)).log_softmax(-1)
+        weight = array_namespace(self.log_weight).exp(self.log_weight)
+        return log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
-    def fit(self, experts: Sequence[Tensor], prior: Tensor, labels: Tensor) -> None:
+    def fit(self, experts: Sequence[Floats], prior: Floats, labels: Classes) -> None:
         """Find the powers under which the labels (N,) are most likely."""
-        start = -math.log(len(self.log_weight))
-        _minimise(
-            self,
-            lambda: (
-                cross_entropy(self(experts, prior), labels)
-                + (self.log_weight - start).square().sum() / len(labels)
-            ),
-        )
+        start = -math.log(len(experts))
+
+        def loss() -> tuple[float, dict[str, Any]]:
+            logits = self.forward(experts, prior)
+            weight, far = np.exp(self.log_weight), self.log_weight - start
+            error = _error(logits, labels)
+            slope = [w * np.vdot(error, x) for w, x in zip(weight, experts, strict=True)]
+            value = cross_entropy(logits, labels) + np.square(far).sum() / len(labels)
+            return value, {"log_weight": np.array(slope) + 2 * far / len(labels)}
+
+        _minimise(self, loss)
+
+
+def _error(logits: Floats, labels: Classes) -> Floats:
+    """The slope of the mean cross-entropy by the logits, (N, K)."""
+    error = softmax(logits)
+    error[np.arange(len(labels)), labels] -= 1
+    return np.asarray(error / len(labels))
 
 
 class GatedPrediction(NamedTuple):
     """Prediction of a gated pool for B posts."""
 
-    logits: Tensor  # (B, K)
-    gate: Tensor  # (B,) P^m, the weight of the text; the image has the rest
+    logits: Any  # (B, K)
+    gate: Any  # (B,) P^m, the weight of the text; the image has the rest
 
 
-class SimilarityGatedPool(nn.Module):
+class SimilarityGatedPool(ArrayModule):
     """A mean of two modalities, weighted by a gate that their similarities decide.
 
     With e_t, e_v and e_j the evidence of text, image and both together, and p = p(y) exp e:
@@ -252,41 +287,34 @@ class SimilarityGatedPool(nn.Module):
         power: a; learned, or fixed.
     """
 
-    mean: Tensor
-    deviation: Tensor
+    learned = ("balance", "slopes", "log_power", "log_sharpness", "log_joint")
 
     def __init__(
         self, guided: bool, joint: bool, power: float | Literal["learned"] = "learned"
     ) -> None:
-        super().__init__()
-        self.power = None if power == "learned" else power  # a
-        self.register_buffer("mean", torch.zeros(3))
-        self.register_buffer("deviation", torch.ones(3))
-        self.balance = nn.Parameter(torch.zeros(()))  # b
-        self.slopes = nn.Parameter(torch.zeros(3)) if guided else None  # u
-        learned = self.power is None
-        self.log_power = (
-            nn.Parameter(torch.tensor(INITIAL_POWER).log()) if learned else None
-        )  # log a
-        self.log_sharpness = nn.Parameter(torch.zeros(()))  # log c
-        self.log_joint = nn.Parameter(torch.tensor(0.5).log()) if joint else None  # log w
+        self.power: Any = None if power == "learned" else power  # a
+        self.mean: Any = np.zeros(3, np.float32)
+        self.deviation: Any = np.ones(3, np.float32)
+        self.balance: Any = np.zeros((), np.float32)  # b
+        self.slopes: Any = np.zeros(3, np.float32) if guided else None  # u
+        self.log_power: Any = None  # log a
+        if self.power is None:
+            self.log_power = np.log(np.array(INITIAL_POWER, np.float32))
+        self.log_sharpness: Any = np.zeros((), np.float32)  # log c
+        self.log_joint: Any = np.log(np.array(0.5, np.float32)) if joint else None  # log w
 
-    def forward(
-        self, text: Tensor, image: Tensor, joint: Tensor | None, prior: Tensor
-    ) -> GatedPrediction:
+    def forward(self, text: Any, image: Any, joint: Any, prior: Any) -> GatedPrediction:
         """Evidence of the modalities (B, K) and log p(y) (K,) to logits and gate."""
-        score = self.balance.expand(len(text))
-        if self.slopes is not None:
-            similarities = _similarities(text, image, prior)
-            score = score + ((similarities - self.mean) / self.deviation) @ self.slopes
-        mean = self._mean(text, image, score[:, None])
-        logits = prior + 2 * self.log_sharpness.exp() * mean
-        if self.log_joint is not None and joint is not None:
-            logits = logits + self.log_joint.exp() * joint
-        return GatedPrediction(logits, score.sigmoid())
+        xp = array_namespace(text)
+        score = self._score(None if self.slopes is None else self._similar(text, image, prior))
+        score = xp.broadcast_to(score, text.shape[:1])
+        logits = prior + 2 * xp.exp(self.log_sharpness) * self._mean(text, image, score[:, None])
+        if self.log_joint is not None:
+            logits = logits + xp.exp(self.log_joint) * joint
+        return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
     def fit(
-        self, text: Tensor, image: Tensor, joint: Tensor | None, prior: Tensor, labels: Tensor
+        self, text: Floats, image: Floats, joint: Floats, prior: Floats, labels: Classes
     ) -> None:
         """Find the parameters under which the labels (N,) are most likely.
 
@@ -295,61 +323,100 @@ class SimilarityGatedPool(nn.Module):
         """
         similarities = _similarities(text, image, prior)
         if len(labels) > 1:
-            self.mean.copy_(similarities.mean(0))
-            self.deviation.copy_(divisor(similarities.std(0)))
-        start = {name: x.detach().clone() for name, x in self.named_parameters()}
+            self.mean = similarities.mean(0)
+            self.deviation = divisor(similarities.std(0, ddof=1)).astype(np.float32)
+        start = {name: x for name, x in self.state_dict().items() if name in self.learned}
+        similar = None if self.slopes is None else self._similar(text, image, prior)
 
-        def loss() -> Tensor:
-            far = sum(
-                (x - start[name]).square().sum() * (3.0 if name == "slopes" else 1.0)
-                for name, x in self.named_parameters()
-            )
-            logits = self(text, image, joint, prior).logits
-            return cross_entropy(logits, labels) + far / len(labels)
+        def loss() -> tuple[float, dict[str, Any]]:
+            score = np.broadcast_to(self._score(similar), labels.shape)[:, None]
+            mean = self._mean(text, image, score)
+            sharp = 2 * np.exp(self.log_sharpness)
+            logits = prior + sharp * mean
+            if self.log_joint is not None:
+                logits = logits + np.exp(self.log_joint) * joint
+            error = _error(logits, labels)
+            by_score, by_power = self._mean_slopes(text, image, score, mean)
+            pull = sharp * (error * by_score).sum(1)  # (N,)
+            slopes = {"balance": pull.sum(), "log_sharpness": sharp * np.vdot(error, mean)}
+            if similar is not None:
+                slopes["slopes"] = pull @ similar
+            if self.log_power is not None:
+                slopes["log_power"] = sharp * np.vdot(error, by_power)
+            if self.log_joint is not None:
+                slopes["log_joint"] = np.exp(self.log_joint) * np.vdot(error, joint)
+            value = cross_entropy(logits, labels)
+            for name, first in start.items():
+                far = getattr(self, name) - first
+                strength = (3 if name == "slopes" else 1) / len(labels)
+                value += strength * float(np.square(far).sum())
+                slopes[name] = slopes[name] + 2 * strength * far
+            return value, slopes
 
         _minimise(self, loss)
 
-    def _mean(self, text: Tensor, image: Tensor, score: Tensor) -> Tensor:
+    def _similar(self, text: Any, image: Any, prior: Any) -> Any:
+        """S^m, standardised, (B, 3)."""
+        return (_similarities(text, image, prior) - self.mean) / self.deviation
+
+    def _score(self, similar: Any) -> Any:
+        """The gate's logit (B,), or one for all posts."""
+        return self.balance if similar is None else self.balance + similar @ self.slopes
+
+    def _mean(self, text: Any, image: Any, score: Any) -> Any:
         """m, (B, K)."""
+        xp = array_namespace(text)
         if self.power == 0:
-            return score.sigmoid() * text + (-score).sigmoid() * image
-        power = self.power if self.log_power is None else self.log_power.exp()
-        assert power is not None
-        parts = logsigmoid(score) + power * text, logsigmoid(-score) + power * image
-        return torch.logaddexp(*parts) / power
+            return xp.exp(log_sigmoid(score)) * text + xp.exp(log_sigmoid(-score)) * image
+        power = self.power if self.log_power is None else xp.exp(self.log_power)
+        parts = log_sigmoid(score) + power * text, log_sigmoid(-score) + power * image
+        return xp.logaddexp(*parts) / power
+
+    def _mean_slopes(
+        self, text: Floats, image: Floats, score: Floats, mean: Floats
+    ) -> tuple[Any, Any]:
+        """Slopes of m (B, K) by the gate's logit and by log a."""
+        of_text, of_image = np.exp(log_sigmoid(score)), np.exp(log_sigmoid(-score))
+        if self.power == 0:
+            return of_text * of_image * (text - image), 0.0
+        power = self.power if self.log_power is None else np.exp(self.log_power)
+        difference = score + power * (text - image)
+        share = np.exp(log_sigmoid(difference))  # of the text in m
+        by_score = (share * of_image - (1 - share) * of_text) / power
+        return by_score, share * text + (1 - share) * image - mean
 
 
-def _similarities(text: Tensor, image: Tensor, prior: Tensor) -> Tensor:
+def _similarities(text: Any, image: Any, prior: Any) -> Any:
     """S^m, (B, 3)."""
     pairs = ((text, text), (image, image), (text, image))
-    return torch.stack([(2 * prior + a + b).logsumexp(-1) for a, b in pairs], -1)
+    rows = [logsumexp(2 * prior + a + b) for a, b in pairs]
+    return array_namespace(text).concat(rows, axis=-1)
 
 
-def _minimise(module: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Set a module's few parameters to where a smooth loss is least.
+def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]]) -> None:
+    """Set what a part has `learned` to where a smooth loss, which returns its slopes, is least.
 
-    By SciPy's BFGS: the optimizers of torch import its compiler, which takes longer than this does.
+    In float64: BFGS stops early where rounding hides that a step is one downwards.
     """
     from scipy.optimize import minimize
 
-    parameters = list(module.parameters())
+    start = {name: x for name, x in part.state_dict().items() if name in part.learned}
 
-    @torch.no_grad()
-    def load(point: NDArray[np.float64]) -> None:
-        values = torch.from_numpy(point).split([x.numel() for x in parameters])
-        for x, value in zip(parameters, values, strict=True):
-            x.copy_(value.view_as(x))
+    def load(point: NDArray[np.float64], dtype: type) -> None:
+        first = 0
+        for name, x in start.items():
+            values = point[first : first + x.size].reshape(x.shape)
+            setattr(part, name, np.asarray(values, dtype))
+            first += x.size
 
     def value_and_slope(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        load(point)
-        value = loss()
-        slope = parameters_to_vector(torch.autograd.grad(value, parameters))
-        return value.item(), slope.double().cpu().numpy()
+        load(point, np.float64)
+        value, slopes = loss()
+        return value, np.concatenate([np.ravel(slopes[name]) for name in start])
 
-    start = parameters_to_vector(parameters).detach().double().cpu().numpy()
-    with torch.enable_grad():
-        found = minimize(value_and_slope, start, method="BFGS", jac=True, options={"gtol": 1e-6})
-    load(found.x)
+    first = np.concatenate([np.ravel(x) for x in start.values()]).astype(np.float64)
+    found = minimize(value_and_slope, first, method="BFGS", jac=True, options={"gtol": 1e-6})
+    load(found.x, np.float32)
 
 
 METHOD = Method(

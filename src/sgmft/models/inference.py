@@ -1,40 +1,35 @@
-"""Run a network on many posts, batch by batch."""
+"""Run a model on many posts, batch by batch."""
 
-import math
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output
+from sgmft.models.base import BatchSource, ClosedFormModel, Model
 
-EVALUATION_BATCH = 256  # posts; networks may compare every feature of one with every other
-SOLVED_BATCH = 1024  # of networks without layers, which otherwise spend their time between steps
-
-
-class NetworkOutputs(NamedTuple):
-    """Outputs of a network for N posts, on the CPU."""
-
-    logits: Tensor  # (N, K)
-    fused: Tensor  # (N, D)
-    guidance: Tensor  # (N, 2) relative entropies of P^m and P^e; NaN without guidance
+NETWORK_BATCH = 256  # posts; networks may compare every feature of one with every other
+CLOSED_FORM_BATCH = 1024  # they would otherwise spend their time between batches
 
 
-@torch.inference_mode()
-def predict_logits(model: Network, posts: BatchSource) -> NetworkOutputs:
-    """Outputs for all posts; the network is in evaluation mode afterwards."""
-    model.eval()
+class ModelOutputs(NamedTuple):
+    """Outputs of a model for N posts."""
+
+    logits: NDArray[np.float32]  # (N, K)
+    fused: NDArray[np.float32]  # (N, D)
+    guidance: NDArray[np.float32]  # (N, 2) relative entropies of P^m and P^e; NaN without guidance
+
+
+def predict_logits(model: Model, posts: BatchSource) -> ModelOutputs:
+    """Return the outputs for all posts; a network is in evaluation mode afterwards."""
     if not len(posts):
-        none = torch.zeros(0, model.config.classes)
-        return NetworkOutputs(none, none, torch.zeros(0, 2))
-    device = next(iter(model.state_dict().values())).device
+        none = np.zeros((0, model.config.classes), np.float32)
+        return ModelOutputs(none, none, np.zeros((0, 2), np.float32))
     parts = []
-    size = SOLVED_BATCH if isinstance(model, ClosedFormNetwork) else EVALUATION_BATCH
+    size = CLOSED_FORM_BATCH if isinstance(model, ClosedFormModel) else NETWORK_BATCH
     for start in range(0, len(posts), size):
-        batch = posts.batch(slice(start, start + size), model.uses_ngrams).to(device)
-        output: Output = model(batch)
-        guidance = torch.full((len(output.logits), 2), math.nan)
+        output = model.predict(posts.batch(slice(start, start + size), model.uses_ngrams))
+        guidance = np.full((len(output.logits), 2), np.nan, np.float32)
         if output.guidance is not None:
-            guidance = torch.stack(tuple(output.guidance), 1)
-        parts.append([x.float().cpu() for x in (output.logits, output.fused, guidance)])
-    return NetworkOutputs(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            guidance = np.stack(output.guidance, 1)
+        parts.append((output.logits, output.fused, guidance))
+    return ModelOutputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -1,19 +1,21 @@
 """A method: a network, its settings, and what a reader of its results must know."""
 
+from __future__ import annotations
+
 import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, Any
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoder
-from sgmft.models.base import ClosedFormNetwork, Network, NetworkConfig
+from sgmft.features.encoders.base import Encoder, FloatArray
+from sgmft.models.arrays import normalize
+from sgmft.models.base import ClosedFormModel, NetworkConfig
 from sgmft.models.presets import Preset, TrainConfig, parse_setting
+
+if TYPE_CHECKING:
+    from sgmft.models.network import Network
 
 BUDGET = TrainConfig(  # of a compared system, unless its `Method` has presets
     epochs=15, batch_size=32, learning_rate=3e-4, beta2=0.999, weight_decay=0.05, patience=3
@@ -41,7 +43,7 @@ class Method:
     name: str
     title: str
     source: str
-    network: type[Network]
+    network: type[ClosedFormModel] | type[Network]
     config: type[NetworkConfig]
     presets: Mapping[str, Preset] = field(
         default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
@@ -68,7 +70,7 @@ class Method:
             )
         chosen, known = self.presets[name], self.setting_kinds()
         of_training = typing.get_type_hints(TrainConfig)
-        solved = issubclass(self.network, ClosedFormNetwork)  # no epochs to set anything for
+        solved = issubclass(self.network, ClosedFormModel)  # no epochs to set anything for
         model, train = dict(chosen.model), {}
         for key, value in (settings or {}).items():
             if solved and key not in (*known, "seed"):
@@ -125,14 +127,14 @@ class Method:
             )
         return name or self.encoder or "compact"
 
-    def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> Tensor | None:
+    def encode_prompts(self, labels: Sequence[str], encoder: Encoder) -> FloatArray | None:
         """The labels as texts (K, Dt), means of their prompts' unit vectors; None without any."""
         if not self.prompts:
             return None
         names = [label.replace("_", " ") for label in labels]
         texts = [prompt.format(name) for name in names for prompt in self.prompts]
-        pooled = torch.from_numpy(encoder.encode_texts(texts, False).pooled)
-        return normalize(pooled, dim=-1).reshape(len(labels), len(self.prompts), -1).mean(1)
+        unit: FloatArray = normalize(encoder.encode_texts(texts, False).pooled)
+        return unit.reshape(len(labels), len(self.prompts), -1).mean(1)
 
     def uses_tokens(self, preset: Preset) -> bool:
         """Whether this preset of the method needs word and region features."""

@@ -2,17 +2,43 @@
 
 import importlib.util
 import sys
+from collections import UserDict
 from pathlib import Path
+from typing import Any
 
 from sgmft.errors import SgmftError
-from sgmft.models import gated_experts, sgmft
-from sgmft.models.baselines import BASELINES
-from sgmft.models.baselines.zero_shot import DESCRIBED
+from sgmft.models import gated_experts
+from sgmft.models.baselines import linear_probe, zero_shot
 from sgmft.models.method import Method
+from sgmft.utils.extras import needs_extra
 
-METHODS: dict[str, Method] = {
-    method.name: method for method in (gated_experts.METHOD, sgmft.METHOD, *BASELINES)
+
+class _Methods(UserDict[str, Method]):
+    """Methods, of which those that need torch are names of modules until they are looked up."""
+
+    def __getitem__(self, name: str) -> Method:
+        found: Any = self.data[name]
+        if isinstance(found, str):
+            with needs_extra("torch", f"The method {name}"):
+                found = importlib.import_module(f"sgmft.models.{found}").METHOD
+            self.data[name] = found
+        return found
+
+
+_KNOWN: dict[str, Any] = {
+    gated_experts.METHOD.name: gated_experts.METHOD,
+    "sgmft": "sgmft",
+    "mplug": "baselines.mplug",
+    "unis-mmc": "baselines.unis_mmc",
+    "bridgetower": "baselines.bridgetower",
+    "balance-mla": "baselines.balance_mla",
+    "feature-level-cnn": "baselines.feature_level_cnn",
+    "low-rank": "baselines.low_rank",
+    "word-average": "baselines.word_average",
+    **{method.name: method for method in linear_probe.METHODS},
+    zero_shot.METHOD.name: zero_shot.METHOD,
 }
+METHODS = _Methods(_KNOWN)
 
 DEFAULT = gated_experts.METHOD.name
 LOADED: list[str] = []  # absolute paths of plugins, which a comparison's workers load too
@@ -24,8 +50,8 @@ def get_method(name: str) -> Method:
     Raises:
         SgmftError: there is none.
     """
-    if name == DESCRIBED.name:  # nothing to train, so it is not among the others
-        return DESCRIBED
+    if name == zero_shot.DESCRIBED.name:  # nothing to train, so it is not among the others
+        return zero_shot.DESCRIBED
     if name not in METHODS:
         raise SgmftError(f"There is no method {name!r}: use {', '.join(METHODS)}.")
     return METHODS[name]
@@ -38,18 +64,19 @@ def find_method(name: str | None = None, preset: str | None = None) -> Method:
         SgmftError: there is no such method, or the preset is not one of SG-MFT's any more.
     """
     if name is not None:
-        if name == sgmft.METHOD.name and preset == "default":
+        if name == "sgmft" and preset == "default":
             raise SgmftError(
                 f"The preset 'default' of sgmft is a method of its own: use --method {DEFAULT} "
-                f"(method={DEFAULT!r}), or a preset of sgmft: {', '.join(sgmft.PRESETS)}."
+                f"(method={DEFAULT!r}), or leave it out for sgmft's first."
             )
         return get_method(name)
     if preset is None or preset in METHODS[DEFAULT].presets:
         return METHODS[DEFAULT]
-    if preset in sgmft.PRESETS:
-        return sgmft.METHOD
+    presets = METHODS["sgmft"].presets
+    if preset in presets:
+        return METHODS["sgmft"]
     raise SgmftError(
-        f"There is no preset {preset!r}: use {', '.join(sgmft.PRESETS)}, which are of sgmft, or "
+        f"There is no preset {preset!r}: use {', '.join(presets)}, which are of sgmft, or "
         "name the method too."
     )
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
-from sgmft.models.base import BimodalNetwork, NetworkConfig, Output, Scale
+from sgmft.models.base import Guidance, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.layers import classifier
 from sgmft.models.method import Method
+from sgmft.models.network import BimodalNetwork, Scale
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.models.rank_one import rank_one_attention
 from sgmft.models.similarity import (
     Gate,
-    Guidance,
     Temperature,
     element_entropy,
     element_probabilities,

@@ -1,7 +1,7 @@
 """The similarity-aware feature polymerizer, equations 1 to 5, and the entropy of its guidance."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,6 @@ from torch import Tensor, nn
 from sgmft.models.rank_one import rank_one_entropy
 
 Gate = Literal["softmax", "sigmoid"]
-
-
-class Guidance(NamedTuple):
-    """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
-
-    1 means no guidance at all: uniform weights (softmax) or a gate at one half
-    everywhere (sigmoid). With unit features and temperature 1 both are close to 1.
-    """
-
-    gate: Tensor  # (B,) of P^m
-    elements: Tensor  # (B,) of P^e, mean over the guided modality's real elements
 
 
 class Temperature(nn.Module):

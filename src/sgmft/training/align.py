@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -18,15 +19,18 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.encoders.projected import Maps, save_projected
 from sgmft.features.features import Features
-from sgmft.models.base import BatchSource, Network, NetworkConfig, Normalizer, Output
+from sgmft.models.base import BatchSource, NetworkConfig, Output
+from sgmft.models.network import Network, Normalizer
 from sgmft.models.presets import TrainConfig
+from sgmft.training.data import LabelledData
 from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import open_towers
-from sgmft.training.trainer import Figures, LabelledData, Objective
+from sgmft.training.history import Figures
+from sgmft.training.trainer import Objective
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 MIN_PAIRS = 20
@@ -48,20 +52,20 @@ class Pairs(NamedTuple):
     posts: list[Post]
     keys: list[str]
     features: Features
-    number: Tensor  # (N,) the same for pairs that share a text or image, also through others
+    number: NDArray[np.int64]  # (N,) the same for pairs that share a part, also through others
 
-    def held_out(self, seed: int) -> Tensor:
+    def held_out(self, seed: int) -> NDArray[np.bool_]:
         """Which pairs (N,) are held out, at random; all of one number, or none of them.
 
         Raises:
             SgmftError: all share a text or a picture.
         """
-        numbers = self.number.unique()
+        numbers = np.unique(self.number)
         rng = torch.Generator().manual_seed(seed)
-        order = numbers[torch.randperm(len(numbers), generator=rng)]
-        size = self.number.bincount(minlength=len(numbers))[order].cumsum(0)
+        order = numbers[torch.randperm(len(numbers), generator=rng).numpy()]
+        size = np.bincount(self.number, minlength=len(numbers))[order].cumsum()
         wanted = min(MAX_HELD_OUT, max(2, round(HELD_OUT * len(self.number))))
-        out = torch.isin(self.number, order[: int((size < wanted).sum()) + 1])
+        out = np.isin(self.number, order[: int((size < wanted).sum()) + 1])
         if out.all():
             raise SgmftError("All pairs share a text or a picture: there is nothing to tell apart.")
         return out
@@ -74,7 +78,7 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
         SgmftError: there are fewer than 20.
     """
     features = encoded.features
-    rows = (features.has_text & features.has_image).nonzero()[:, 0]
+    rows = np.flatnonzero(features.has_text & features.has_image)
     skipped = count_errors(encoded.refused)
     if alone := len(encoded.posts) - len(rows):
         skipped["has no text or no picture"] = alone
@@ -83,12 +87,12 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
         raise SgmftError(
             f"Aligning needs {MIN_PAIRS} posts with text and picture, not {len(rows)}{reasons}."
         )
-    posts, keys = ([x[i] for i in rows.tolist()] for x in (encoded.posts, encoded.keys))
+    posts, keys = [encoded.posts[i] for i in rows], [encoded.keys[i] for i in rows]
     chosen = features.take(rows)
     return Pairs(posts, keys, chosen, _number_components(*chosen.pooled())), skipped
 
 
-def _number_components(*features: Tensor) -> Tensor:
+def _number_components(*features: FloatArray) -> NDArray[np.int64]:
     """Parts of the graph of N pairs in which those with equal features of a modality are joined.
 
     They are numbered as they come, so that the features' values decide nothing else.
@@ -98,7 +102,7 @@ def _number_components(*features: Tensor) -> Tensor:
 
     count = len(features[0])
     at = [
-        offset + np.unique(x.numpy(), axis=0, return_inverse=True)[1].ravel()
+        offset + np.unique(x, axis=0, return_inverse=True)[1].ravel()
         for offset, x in zip((0, count), features, strict=True)
     ]
     graph = coo_matrix((np.ones(count, bool), at), shape=(2 * count, 2 * count))
@@ -106,7 +110,7 @@ def _number_components(*features: Tensor) -> Tensor:
     own, first, place = np.unique(part[at[0]], return_index=True, return_inverse=True)
     rank = np.empty(len(own), np.int64)
     rank[first.argsort()] = np.arange(len(own))
-    return torch.from_numpy(rank[place.ravel()])
+    return rank[place.ravel()]
 
 
 def info_nce(text: Tensor, image: Tensor, scale: Tensor, number: Tensor) -> Tensor:
@@ -205,7 +209,7 @@ class ContrastiveProjections(Contrast):
         return self.text(self.drop(text)), self.image(self.drop(image))
 
     @torch.no_grad()
-    def save(self, folder: Path, encoder: str) -> None:
+    def save_encoder(self, folder: Path, encoder: str) -> None:
         """Write the maps behind an encoder of that name, which together are one."""
         text, image = self.text_scale, self.image_scale
         given = (
@@ -221,8 +225,8 @@ def embed(model: Network, pairs: BatchSource) -> tuple[Tensor, Tensor]:
     model.eval()
     device = next(iter(model.state_dict().values())).device
     found = []
-    for rows in torch.arange(len(pairs)).split(EMBEDDED):
-        parts = model(pairs.batch(rows).to(device)).parts
+    for first in range(0, len(pairs), EMBEDDED):
+        parts = model(pairs.batch(slice(first, first + EMBEDDED)).to(device)).parts
         found.append((parts["text"].cpu(), parts["image"].cpu()))
     text, image = zip(*found, strict=True)
     return torch.cat(text), torch.cat(image)
@@ -255,7 +259,7 @@ class Retrieval(Objective):
         text, image = embed(model, data.features)
         head = getattr(model, "head", model)
         assert isinstance(head, Contrast)
-        loss = info_nce(text, image, head.scale.detach().cpu(), data.labels)
+        loss = info_nce(text, image, head.scale.detach().cpu(), torch.from_numpy(data.labels))
         return Figures(float(loss), recall(text, image, (1,))["text to picture R@1"])
 
 
@@ -280,17 +284,17 @@ def align_towers(source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int)
 
 
 def align_projections(
-    source: EncoderHandle, pairs: Pairs, fitted: Tensor, width: int, seed: int
+    source: EncoderHandle, pairs: Pairs, fitted: NDArray[np.bool_], width: int, seed: int
 ) -> Alignment:
     """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
 
     The `fitted` pairs (N,) give the scales of the features; `width` is D of the space.
     """
     model = ContrastiveProjections(ProjectionConfig(*_widths(source.encoder.info), width))
-    known = pairs.features.take(fitted.nonzero()[:, 0])
+    known = pairs.features.take(np.flatnonzero(fitted))
     model.text_scale.fit(known.texts)
     model.image_scale.fit(known.images)
-    save = partial(model.save, encoder=str(source.encoder_settings["name"]))
+    save = partial(model.save_encoder, encoder=str(source.encoder_settings["name"]))
     return Alignment(model, pairs.features, replace(PROJECTIONS, seed=seed), save)
 
 

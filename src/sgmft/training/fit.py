@@ -1,4 +1,4 @@
-"""From labelled posts to a trained network: validation posts choose, then all posts train."""
+"""From labelled posts to a trained model: validation posts choose, then all posts train."""
 
 import dataclasses
 import math
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
 
 from sgmft.data.posts import (
     Post,
@@ -20,14 +21,15 @@ from sgmft.data.splits import fingerprint
 from sgmft.data.summary import count_errors, describe_errors, warn_about_parts
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
-from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures
-from sgmft.models.base import ClosedFormNetwork, Network, SolveStep
+from sgmft.features.encoders.base import EncoderInfo, FloatArray
+from sgmft.features.features import PARTS, Features, LabelledFeatures
+from sgmft.models.base import ClosedFormModel, Model, SolveStep
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
-from sgmft.models.presets import Preset
-from sgmft.models.sgmft import shared_width
-from sgmft.training.trainer import Epoch, selected_epoch, train
+from sgmft.models.presets import Preset, TrainConfig
+from sgmft.training.data import LabelledData
+from sgmft.training.history import UNKNOWN, Epoch, classification_figures, selected_epoch
+from sgmft.utils.runtime import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,38 @@ class TrainingTask:
     info: EncoderInfo
     method: Method
     preset: Preset
-    prompts: Tensor | None = None
+    prompts: FloatArray | None = None
 
-    def network(self, features: Features) -> Network:
-        """A new network: weights decided by the seed, scales taken from these posts."""
-        torch.manual_seed(self.preset.train.seed)
-        words = None if features.words is None else features.words.flat()
-        regions = None if features.regions is None else features.regions.flat()
+    def model(self, features: Features) -> Model:
+        """A new model; a network's weights are decided by the seed, its scales by these posts."""
         known = ("text_width", "image_width", "shared_space", "word_width")
         values = {name: getattr(self.info, name) for name in known}
         values |= {"classes": self.classes, **self.preset.model}
+        if issubclass(self.method.network, ClosedFormModel):
+            model = self.method.network(self.method.config(**values))
+            if self.prompts is not None:
+                model.load_state_dict(model.state_dict() | {"prompts": self.prompts})
+            return model
+        import torch
+
+        torch.manual_seed(self.preset.train.seed)
+        words = None if features.words is None else features.words.flat()
+        regions = None if features.regions is None else features.regions.flat()
         values |= self.method.network.measure(words)
         if "initial_temperature" in {f.name for f in dataclasses.fields(self.method.config)}:
             values["initial_temperature"] = initial_temperature(self.info, self.preset)
         network = self.method.network(self.method.config(**values))
         network.prepare(features.texts, features.images, words, regions)
         if self.prompts is not None:
-            network.get_buffer("prompts").copy_(self.prompts)
+            network.get_buffer("prompts").copy_(torch.from_numpy(self.prompts))
         return network
 
 
 class RunOptions(TypedDict, total=False):
-    """How a training runs, whatever it learns; see `sgmft.training.trainer.train`."""
+    """How a training runs, whatever it learns; see `sgmft.training.trainer.train`.
+
+    `on_step` is called while a closed-form model is fitted.
+    """
 
     checkpoint: Path | None
     track: str | Path | None
@@ -79,16 +91,27 @@ class RunOptions(TypedDict, total=False):
 
 
 class HeldOutLogits(NamedTuple):
-    """Logits of N labelled posts by a network that has not learned from them."""
+    """Logits of N labelled posts by a model that has not learned from them."""
 
-    logits: Tensor  # (N, K)
-    labels: Tensor  # (N,)
+    by_parts: NDArray[np.float32]  # (4, N, K) as if a post had no others than each of `PARTS`
+    parts: NDArray[np.int8]  # (N,) what each has, a place in `PARTS`
+    labels: NDArray[np.int64]  # (N,)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Those of the posts as they are, (N, K)."""
+        return self.by_parts[self.parts, np.arange(len(self.labels))]
+
+    def having(self, parts: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return logits and labels of the posts that have these parts, as if they were all."""
+        has = (self.parts & parts) == parts
+        return self.by_parts[parts, has], self.labels[has]
 
 
 class FitResult(NamedTuple):
-    """A trained network, and the log of its training."""
+    """A trained model, and the log of its training."""
 
-    network: Network
+    model: Model
     history: list[Epoch]
     held_out: HeldOutLogits  # of posts that it had not learned from; there may be none
     selected: Epoch  # whose weights it has, or had before it was trained anew on all posts
@@ -104,13 +127,13 @@ def fit_network(
         run: of both trainings; each has a folder of its own in that of the checkpoints.
 
     Returns:
-        The network; the rest is of the training with held-out posts.
+        The model; the rest is of the training with held-out posts.
     """
     result = train_with_validation(task, held_out, **in_subfolder(run, "choose"))
     if not task.preset.refit or not held_out:
         return result
-    network = train_on_all(task, result.selected.epoch, **in_subfolder(run, "refit"))
-    return result._replace(network=network)
+    model = train_on_all(task, result.selected.epoch, **in_subfolder(run, "refit"))
+    return result._replace(model=model)
 
 
 def train_with_validation(
@@ -127,29 +150,85 @@ def train_with_validation(
     if held_out:
         mask = mask_of(held_out, len(task.data.labels))
         train_set, validation = task.data.take(~mask), task.data.take(mask)
-    network = task.network(train_set.features)
-    history = train(network, train_set, validation, task.preset.train, **run)
-    _check_finite(network, task)
-    logits, labels = torch.zeros(0, task.classes), task.data.labels[:0]
+    model = task.model(train_set.features)
+    history, by_folds = _train(model, train_set, validation, task.preset.train, run)
+    _check_finite(model, task)
+    held_out_logits = no_held_out(task.classes)
     if validation is not None:
-        logits, labels = predict_logits(network, validation.features).logits, validation.labels
-    elif isinstance(network, ClosedFormNetwork) and network.held_out is not None:
-        logits, labels = network.held_out, task.data.labels  # of each by a fold without it
+        held_out_logits = predict_by_parts(model, validation)
+    elif by_folds is not None:
+        held_out_logits = HeldOutLogits(by_folds, task.data.features.parts, task.data.labels)
     selected = selected_epoch(history, task.preset.train.patience)
-    return FitResult(network, history, HeldOutLogits(logits, labels), selected)
+    return FitResult(model, history, held_out_logits, selected)
 
 
-def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Network:
+def no_held_out(classes: int) -> HeldOutLogits:
+    """The logits of no posts."""
+    none = np.zeros(0, np.int64)
+    return HeldOutLogits(np.zeros((4, 0, classes), np.float32), none.astype(np.int8), none)
+
+
+def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
+    """Predict labelled posts, as if each had no others than each of the parts that it has."""
+    features, count = posts.features, len(posts.labels)
+    by_parts = np.zeros((4, count, model.config.classes), np.float32)
+    for parts in range(1, len(PARTS)):
+        rows = np.flatnonzero((features.parts & parts) == parts)
+        found = predict_logits(model, features.take(rows).with_parts(parts))
+        by_parts[parts, rows] = found.logits
+    return HeldOutLogits(by_parts, features.parts, posts.labels)
+
+
+def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Model:
     """Train anew on all posts, for as many epochs as held-out posts chose.
 
     Raises:
         SgmftError: the training has diverged.
     """
-    network = task.network(task.data.features)
+    model = task.model(task.data.features)
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
-    train(network, task.data, None, settings, **run)
-    _check_finite(network, task)
-    return network
+    _train(model, task.data, None, settings, run)
+    _check_finite(model, task)
+    return model
+
+
+def _train(
+    model: Model,
+    data: LabelledFeatures,
+    validation: LabelledFeatures | None,
+    config: TrainConfig,
+    run: RunOptions,
+) -> tuple[list[Epoch], NDArray[np.float32] | None]:
+    """Train a network, or fit a closed-form model, whose log has one line.
+
+    Without validation posts, its predictions for training posts by folds without them stand in:
+    they are returned beside the log, as `ClosedFormModel.fit` returns them.
+    """
+    keep_freed_memory()
+    on_step, on_epoch = run.get("on_step"), run.get("on_epoch")
+    if not isinstance(model, ClosedFormModel):
+        from sgmft.models.network import Network
+        from sgmft.training.trainer import train
+
+        assert isinstance(model, Network)
+        options = {name: x for name, x in run.items() if name != "on_step"}
+        return train(model, data, validation, config, **options), None  # type: ignore[arg-type]
+    model.on_step = on_step
+    batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
+    by_folds = model.fit(batch, data.labels, rng)
+    model.on_step = None
+    found = classification_figures(predict_logits(model, data.features).logits, data.labels)
+    val_found = UNKNOWN
+    if validation is not None:
+        logits = predict_logits(model, validation.features).logits
+        val_found = classification_figures(logits, validation.labels)
+    elif by_folds is not None:
+        as_they_are = by_folds[data.features.parts, np.arange(len(data.labels))]
+        val_found = classification_figures(as_they_are, data.labels)
+    line = Epoch(1, 1, *found, *val_found, math.nan, math.nan)
+    if on_epoch:
+        on_epoch(line)
+    return [line], by_folds
 
 
 def in_subfolder(run: RunOptions, name: str) -> RunOptions:
@@ -158,17 +237,17 @@ def in_subfolder(run: RunOptions, name: str) -> RunOptions:
     return {**run, "checkpoint": None if folder is None else folder / name}
 
 
-def mask_of(positions: Sequence[int], length: int) -> Tensor:
+def mask_of(positions: Sequence[int], length: int) -> NDArray[np.bool_]:
     """A mask (length,) that is True at the positions."""
-    mask = torch.zeros(length, dtype=torch.bool)
+    mask = np.zeros(length, bool)
     mask[list(positions)] = True
     return mask
 
 
-def _check_finite(network: Network, task: TrainingTask) -> None:
-    """Refuse a network whose logits of some training posts are not finite."""
-    some = task.data.features.take(torch.arange(min(len(task.data.labels), 32)))
-    if not predict_logits(network, some).logits.isfinite().all():
+def _check_finite(model: Model, task: TrainingTask) -> None:
+    """Refuse a model whose logits of some training posts are not finite."""
+    some = task.data.features.take(np.arange(min(len(task.data.labels), 32)))
+    if not np.isfinite(predict_logits(model, some).logits).all():
         raise SgmftError(
             f"The training of {task.method.title} has diverged: its logits are not finite. A "
             f"lower learning rate than {task.preset.train.learning_rate:g} may help."
@@ -186,6 +265,8 @@ def initial_temperature(info: EncoderInfo, preset: Preset) -> float:
         return info.logit_scale or 1.0
     if preset.model.get("view") != "tokens":
         return 1.0
+    from sgmft.models.sgmft import shared_width
+
     width = shared_width(info.text_width, info.image_width, info.shared_space)
     return float((preset.model.get("width") or width) ** -0.5)
 
@@ -207,10 +288,10 @@ class TrainingSet:
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
 
     @property
-    def classes(self) -> Tensor:
+    def classes(self) -> NDArray[np.int64]:
         """The place of each post's label among `labels`, (N,)."""
         number = {label: k for k, label in enumerate(self.labels)}
-        return torch.tensor([number[name] for name in self.names])
+        return np.array([number[name] for name in self.names], np.int64)
 
     def record(self, held_out: int) -> dict[str, Any]:
         """Facts about them for a saved model; `held_out` of them chose the epoch."""

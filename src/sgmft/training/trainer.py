@@ -9,70 +9,37 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftWarning
-from sgmft.features.features import LabelledFeatures
-from sgmft.models.base import BatchSource, ClosedFormNetwork, Network, Output, SolveStep
+from sgmft.models.base import Output
 from sgmft.models.inference import predict_logits
+from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
+from sgmft.training.data import LabelledData
+from sgmft.training.history import (
+    UNKNOWN,
+    Epoch,
+    Figures,
+    classification_figures,
+    selected_epoch,
+)
 from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard
 from sgmft.utils.files import make_whole, writing
 from sgmft.utils.runtime import keep_freed_memory
 
 FILE = "checkpoint.safetensors"
-
-
-class LabelledPosts(NamedTuple):
-    """N posts of any kind, such as raw ones for an encoder in training, and their labels (N,)."""
-
-    features: BatchSource
-    labels: Tensor  # classes 0..K-1, or what numbers different contents
-
-
-LabelledData = LabelledFeatures | LabelledPosts
-
-
-def hold_out(
-    posts: BatchSource, labels: Tensor, held_out: Tensor
-) -> tuple[LabelledPosts, LabelledPosts]:
-    """Posts to train on, and those held out, which are where a mask (N,) is True."""
-    parts = (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
-    train, validation = (LabelledPosts(posts.take(rows), labels[rows]) for rows in parts)
-    return train, validation
-
-
-class Epoch(NamedTuple):
-    """One line of a training log. Validation figures are NaN without a validation split."""
-
-    epoch: int  # counted from 1
-    epochs: int  # at most
-    loss: float  # mean over the epoch's training posts
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    gate_entropy: float  # relative, see `sgmft.models.similarity.Guidance`; NaN without guidance
-    element_entropy: float
-
-
-class Figures(NamedTuple):
-    """Figures of some posts, the same on all ranks; means, unless they are said to be sums."""
-
-    loss: float
-    accuracy: float
-
-
-UNKNOWN = Figures(math.nan, math.nan)
 
 
 class Objective:
@@ -102,9 +69,9 @@ class Objective:
     def validate(self, model: Network, data: LabelledData, device: torch.device) -> Figures:
         """Figures of held-out posts; each rank predicts its shard."""
         shard = BatchShard(len(data.labels), distributed.rank(), distributed.world_size())
-        own = shard.take(torch.arange(len(data.labels)))
-        logits = predict_logits(model, data.features.take(own)).logits
-        return classification_figures(shard.gather(logits.to(device)).cpu(), data.labels)
+        own = shard.take(torch.arange(len(data.labels))).numpy()
+        logits = torch.from_numpy(predict_logits(model, data.features.take(own)).logits)
+        return classification_figures(shard.gather(logits.to(device)).cpu().numpy(), data.labels)
 
 
 CLASSIFICATION = Objective()
@@ -121,7 +88,6 @@ def train(
     track: str | Path | None = None,
     device: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-    on_step: Callable[[SolveStep], None] | None = None,
 ) -> list[Epoch]:
     """Minimise the network's loss; `model` ends with the chosen epoch's weights.
 
@@ -137,7 +103,6 @@ def train(
         track: folder for TensorBoard logs; needs the extra `sgmft[track]`.
         device: by default what accelerate finds: a GPU if there is one.
         on_epoch: called after each epoch, also for those restored from a checkpoint.
-        on_step: called while a network in closed form is solved.
 
     Returns:
         The log, one entry an epoch.
@@ -148,8 +113,6 @@ def train(
     from accelerate import Accelerator
 
     keep_freed_memory()
-    if isinstance(model, ClosedFormNetwork):
-        return [_solve(model, data, validation, on_epoch, on_step)]
     distributed.join(device)
     accelerator = Accelerator(
         cpu=distributed.on_cpu(device), log_with="tensorboard" if track else None, project_dir=track
@@ -182,7 +145,7 @@ def train(
         if on_epoch:
             for line in history:
                 on_epoch(line)
-    same = f"{config} {len(history)}".encode() + data.labels.numpy().tobytes()
+    same = f"{config} {len(history)}".encode() + data.labels.tobytes()
     distributed.require_agreement(same, accelerator.device)
     distributed.broadcast_weights(model)
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are averaged below
@@ -244,13 +207,14 @@ def _train_epoch(
             group["lr"] = group["initial_lr"] * schedule(epoch * steps + step, steps, config)
         shard = BatchShard(len(rows), distributed.rank(), distributed.world_size())
         criterion = replace(criterion, shard=shard)
-        own = shard.take(rows)
-        labels = data.labels[own].to(accelerator.device)
-        batch = data.features.batch(own, model.uses_ngrams)
+        own = shard.take(rows).numpy()
+        labels = torch.from_numpy(data.labels[own]).to(accelerator.device)
+        batch = data.features.batch(own, model.uses_ngrams).to(accelerator.device)
         if config.modality_dropout:
             draws = torch.rand(2, len(rows), generator=rng)
-            batch = batch.drop_modalities(config.modality_dropout, shard.take(draws.T).T)
-        output: Output = wrapped(batch.to(accelerator.device))
+            own_draws = shard.take(draws.T).T.to(accelerator.device)
+            batch = batch.drop_modalities(config.modality_dropout, own_draws)
+        output: Output = wrapped(batch)
         loss = model.loss(output, labels, criterion)
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -267,50 +231,6 @@ def _train_epoch(
     return Figures(total_loss / len(order), total_accuracy / len(order)), (gate, elements)
 
 
-def _solve(
-    model: ClosedFormNetwork,
-    data: LabelledData,
-    validation: LabelledData | None,
-    on_epoch: Callable[[Epoch], None] | None,
-    on_step: Callable[[SolveStep], None] | None,
-) -> Epoch:
-    """Solve a network without epochs, and return its one line of log.
-
-    Without validation posts, its predictions for training posts by folds without them stand in.
-    """
-    model.on_step = on_step
-    model.held_out = model.solve(data.features.batch(None, model.uses_ngrams), data.labels)
-    model.on_step = None
-    logits = predict_logits(model, data.features).logits
-    train_figures, val_figures = classification_figures(logits, data.labels), UNKNOWN
-    if validation is not None:
-        logits = predict_logits(model, validation.features).logits
-        val_figures = classification_figures(logits, validation.labels)
-    elif model.held_out is not None:
-        val_figures = classification_figures(model.held_out, data.labels)
-    line = Epoch(1, 1, *train_figures, *val_figures, math.nan, math.nan)
-    if on_epoch:
-        on_epoch(line)
-    return line
-
-
-def classification_figures(logits: Tensor, labels: Tensor) -> Figures:
-    """Cross-entropy and accuracy of logits (N, K) for labels (N,)."""
-    accuracy = (logits.argmax(-1) == labels).float().mean()
-    return Figures(float(cross_entropy(logits, labels)), float(accuracy))
-
-
-def selected_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
-    """The epoch whose weights `train` leaves: that of the least validation loss.
-
-    The last without patience or validation posts.
-    """
-    validated = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
-    if not patience or not validated:
-        return history[-1]
-    return min(validated, key=lambda epoch: epoch.val_loss)
-
-
 def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     """Share of the learning rate at a step: it rises evenly to 1, and falls from there."""
     steps = steps_per_epoch * config.epochs
@@ -323,13 +243,13 @@ def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
 
 
 def _criterion(
-    labels: Tensor, classes: int, config: TrainConfig, device: torch.device
+    labels: NDArray[np.int64], classes: int, config: TrainConfig, device: torch.device
 ) -> BatchCrossEntropy:
     """Cross-entropy with label smoothing, classes weighted by inverse frequency if asked for."""
     weights = None
     if config.class_weights:
-        counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-        weights = (len(labels) / (classes * counts.float())).to(device)
+        counts = np.bincount(labels, minlength=classes).clip(min=1)
+        weights = torch.from_numpy(len(labels) / (classes * counts)).float().to(device)
     return BatchCrossEntropy(weights, config.label_smoothing)
 
 
@@ -339,7 +259,7 @@ def identity_of(model: Network, parts: Iterable[LabelledData | None], config: Tr
     for part in parts:
         if part is not None:
             for x in (part.labels, *part.features.contents()):
-                digest.update(x.contiguous().numpy().data)
+                digest.update(np.ascontiguousarray(x).data)
     for x in model.state_dict().values():
         digest.update(x.detach().float().cpu().flatten()[:64].numpy().tobytes())
     return digest.hexdigest()

@@ -11,26 +11,23 @@ from sgmft.errors import SgmftError
 
 
 class Session:
-    """A graph in ONNX Runtime, on the CPU.
+    """A graph in ONNX Runtime.
 
     Args:
         path: the file.
         threads: that one run uses; 0 leaves the choice to the runtime.
+        on_gpu: whether a GPU computes what it can; it needs onnxruntime-gpu.
 
     Attributes:
         inputs: their names.
 
     Raises:
-        SgmftError: the runtime is not installed, or the file is missing or damaged.
+        SgmftError: the file is missing or damaged.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise SgmftError(
-                "Exported models need the package onnxruntime: pip install onnxruntime."
-            ) from error
+    def __init__(self, path: Path, threads: int = 0, on_gpu: bool = False) -> None:
+        import onnxruntime  # takes a moment: only where something is to be run
+
         if not path.is_file():
             raise SgmftError(f"{path} is missing: export the model again.")
         options = onnxruntime.SessionOptions()
@@ -41,7 +38,9 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path),
+                options,
+                providers=["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"],
             )
         except Exception as error:  # the runtime raises many kinds of its own
             raise SgmftError(f"{path} is damaged: export the model again.") from error

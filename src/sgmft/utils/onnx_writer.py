@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
+from sgmft.utils.extras import needs_extra
 from sgmft.utils.runtime import PARSING
 
 
@@ -37,12 +38,8 @@ def write_graph(
         SgmftError: the packages that it takes are not installed, or the module does something that
             ONNX cannot.
     """
-    try:
+    with needs_extra("torch", "The export of a network"):
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise SgmftError(
-            "Export needs the packages onnx and onnxscript: pip install 'sgmft[onnx]'."
-        ) from error
     open_axis = torch.export.Dim.DYNAMIC
     shapes = tuple(dict.fromkeys(range(axes), open_axis) for _, axes in inputs.values())
     tensors = tuple(example.clone() for example, _ in inputs.values())  # one object would be one

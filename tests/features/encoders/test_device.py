@@ -1,13 +1,12 @@
 """Batches are as large as memory and caches allow, and the same in every run."""
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sgmft.features.encoders import device
 from sgmft.features.encoders.device import MOST, SHARE, pick_batch
 
-HERE, THERE = torch.device("cpu"), torch.device("cuda")
+HERE, THERE = "cpu", "cuda"
 
 
 def with_memory(memory: int, *given) -> int:

@@ -12,7 +12,7 @@ from sgmft.models.baselines.feature_level_cnn import FeatureLevelCNN, TextCNN, T
 from sgmft.models.baselines.low_rank import LowRank, LowRankConfig, LowRankFusion
 from sgmft.models.baselines.word_average import WordAverage, WordAverageConfig
 from sgmft.models.baselines.word_embeddings import WordConfig
-from token_batches import assert_close, normal
+from token_batches import assert_close, normal, vectors
 
 LENGTHS = [6, 1, 4, 3, 0]  # against windows of 2, 3 and 5; the last post has no text
 VOCABULARY = torch.arange(4.0).outer(torch.tensor([1.0, 20.0, 3.0]))
@@ -42,7 +42,7 @@ def randomised(module):
 def made(name):
     kind, config = NETWORKS[name]
     network = randomised(kind(config))
-    network.prepare(torch.zeros(2, 3), normal(9, 4), VOCABULARY, None)
+    network.prepare(*map(vectors, (torch.zeros(2, 3), normal(9, 4), VOCABULARY)), None)
     return network
 
 
@@ -154,7 +154,7 @@ def test_the_scale_of_pictures_is_a_setting(scale):
     torch.manual_seed(0)
     network = FeatureLevelCNN(TextCNNConfig(**CNN, scale=scale)).double()
     pictures = 3 * normal(9, 4) + 1
-    network.prepare(torch.zeros(2, 3), pictures, VOCABULARY, None)
+    network.prepare(*map(vectors, (torch.zeros(2, 3), pictures, VOCABULARY)), None)
     scaled = network.image.pooled_scale(pictures)
     expected = {
         "none": pictures,

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-import torch
+from numpy.random import RandomState
 from sklearn.linear_model import LogisticRegression
 
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.features import Features, LabelledFeatures, parts_of
+from sgmft.models.arrays import cross_entropy, softmax
 from sgmft.models.baselines.linear_probe import METHODS as ALL
 from sgmft.models.experts import draw_folds
 from sgmft.models.inference import predict_logits
@@ -31,13 +32,12 @@ def _exact(monkeypatch):
 
 def features(n=N, classes=K, seed=0, missing=True):
     """Posts whose sides both tell something of the label; every fifth lacks one of them."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % classes
+    rng, labels = np.random.default_rng(seed), np.arange(n) % classes
     text, image = (
-        3 * torch.randn(n, width, generator=rng, dtype=torch.float64) + labels[:, None] * slope + 2
-        for width, slope in ((DT, torch.linspace(-1, 1, DT)), (DV, torch.linspace(2, -1, DV)))
+        3 * rng.standard_normal((n, len(slope))) + labels[:, None] * slope + 2
+        for slope in (np.linspace(-1, 1, DT), np.linspace(2, -1, DV))
     )
-    has_text, has_image = torch.ones(2, n, dtype=torch.bool)
+    has_text, has_image = np.ones((2, n), bool)
     if missing:
         has_text[3::10] = False
         has_image[1::10] = False
@@ -45,23 +45,21 @@ def features(n=N, classes=K, seed=0, missing=True):
 
 
 def solved(method, batch, labels, classes=K):
-    torch.manual_seed(0)
-    network = method.network(method.config(classes, DT, DV)).double()
-    torch.manual_seed(1)  # of the folds
-    network.solve(batch, labels)
-    return network.eval()
+    network = method.network(method.config(classes, DT, DV))
+    network.fit(batch, labels, RandomState(1))
+    return network
 
 
 def folds(labels, times=1):
     """The folds that `solved` draws, of its first probe or of a later one."""
-    torch.manual_seed(1)
-    return [draw_folds(labels, 5).numpy() for _ in range(times)][-1]
+    rng = RandomState(1)
+    return [draw_folds(labels, 5, rng) for _ in range(times)][-1]
 
 
 def sides(batch):
-    """Both sides as arrays, zeros where missing, and where each is there."""
-    has = batch.has_text.numpy(), batch.has_image.numpy()
-    pairs = zip((batch.text.numpy(), batch.image.numpy()), has, strict=True)
+    """Both sides, zeros where missing, and where each is there."""
+    text, image, *has = batch[:4]
+    pairs = zip((text, image), has, strict=True)
     return *(np.where(there[:, None], x, 0.0) for x, there in pairs), *has
 
 
@@ -97,8 +95,13 @@ def one_side(x, has, train_x, train_has, labels, fold):
 
 
 def probabilities(network, batch):
-    with torch.no_grad():
-        return network(batch).logits.softmax(-1).numpy()
+    return softmax(network.predict(batch).logits)
+
+
+def as_they_are(network, batch, labels):
+    """Logits of posts left out, by what each has."""
+    by_parts = network.fit(batch, labels, RandomState(1))
+    return by_parts[parts_of(batch.has_text, batch.has_image), np.arange(len(labels))]
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -106,15 +109,14 @@ def test_the_linear_probe_is_scikit_learns(missing):
     training, labels = features(missing=missing)
     batch, _ = features(seed=1, missing=missing)
     (t, v, *_), (seen_t, seen_v, *_) = sides(batch), sides(training)
-    expected = Regression(np.hstack([seen_t, seen_v]), labels.numpy(), folds(labels))
+    expected = Regression(np.hstack([seen_t, seen_v]), labels, folds(labels))
     assert PENALTIES[0] > expected.penalty > PENALTIES[-1]  # or the choice would say little
     network = solved(LINEAR, training, labels)
     x = np.hstack([t, v])
     np.testing.assert_allclose(probabilities(network, batch), expected.predict(x), atol=1e-5)
-    np.testing.assert_allclose(network(batch).fused.numpy(), x)
-    torch.manual_seed(1)
-    said = network.solve(training, labels).softmax(-1)  # of posts left out
-    np.testing.assert_allclose(said.numpy(), expected.held_out, atol=1e-5)
+    np.testing.assert_allclose(network.forward(batch).fused, x)
+    said = softmax(as_they_are(network, training, labels))  # of posts left out
+    np.testing.assert_allclose(said, expected.held_out, atol=1e-5)
 
 
 def test_a_unimodal_probe_is_scikit_learns_on_the_posts_with_its_side():
@@ -127,39 +129,37 @@ def test_a_unimodal_probe_is_scikit_learns_on_the_posts_with_its_side():
         (IMAGE, v, has_v, seen_v, seen_has_v),
     ):
         network = solved(method, training, labels)
-        expected = one_side(x, has, seen, seen_has, labels.numpy(), folds(labels))
+        expected = one_side(x, has, seen, seen_has, labels, folds(labels))
         np.testing.assert_allclose(probabilities(network, batch), expected, atol=1e-5)
-        np.testing.assert_allclose(network(batch).fused.numpy(), x)
+        np.testing.assert_allclose(network.forward(batch).fused, x)
 
 
 def test_the_penalty_follows_what_posts_left_out_say():
     """Labels that features do not tell are best left alone; those that they do are not."""
     training, labels = features(missing=False)
-    clear = training._replace(text=training.text + 20 * labels[:, None] * torch.linspace(-1, 1, DT))
-    shuffled = labels[torch.randperm(N, generator=torch.Generator().manual_seed(0))]
+    clear = training._replace(text=training.text + 20 * labels[:, None] * np.linspace(-1, 1, DT))
+    shuffled = np.random.default_rng(1).permutation(labels)
     for batch, y, penalty in ((training, shuffled, PENALTIES[0]), (clear, labels, PENALTIES[-1])):
-        x = batch.text.numpy()
-        expected = Regression(x, y.numpy(), folds(y))
+        expected = Regression(batch.text, y, folds(y))
         assert expected.penalty == penalty
         found = probabilities(solved(TEXT, batch, y), batch)
-        np.testing.assert_allclose(found, expected.predict(x), atol=1e-5)
+        np.testing.assert_allclose(found, expected.predict(batch.text), atol=1e-5)
 
 
 def test_late_averaging_is_the_mean_of_the_probabilities():
     training, labels = features()
     batch, _ = features(seed=1)
     (t, v, has_t, has_v), (seen_t, seen_v, seen_has_t, seen_has_v) = sides(batch), sides(training)
-    y = labels.numpy()
-    p = one_side(t, has_t, seen_t, seen_has_t, y, folds(labels))
-    q = one_side(v, has_v, seen_v, seen_has_v, y, folds(labels, times=2))
+    p = one_side(t, has_t, seen_t, seen_has_t, labels, folds(labels))
+    q = one_side(v, has_v, seen_v, seen_has_v, labels, folds(labels, times=2))
     expected = [
         (p[i] + q[i]) / 2 if has_t[i] and has_v[i] else (p[i] if has_t[i] else q[i])
         for i in range(N)
     ]
     network = solved(LATE_AVERAGE, training, labels)
     np.testing.assert_allclose(probabilities(network, batch), expected, atol=1e-5)
-    np.testing.assert_allclose(network(batch).logits.exp().sum(-1).detach(), 1, atol=1e-10)
-    np.testing.assert_allclose(network(batch).fused.numpy(), np.hstack([t, v]))
+    np.testing.assert_allclose(np.exp(network.forward(batch).logits).sum(-1), 1, atol=1e-10)
+    np.testing.assert_allclose(network.forward(batch).fused, np.hstack([t, v]))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -168,7 +168,7 @@ def test_two_classes(method):
     network = solved(method, training, labels, classes=2)
     t, v, *_ = sides(training)
     x = {"linear-probe": np.hstack([t, v]), "text-only": t, "image-only": v}[method.name]
-    expected = Regression(x, labels.numpy(), folds(labels)).predict(x)
+    expected = Regression(x, labels, folds(labels)).predict(x)
     np.testing.assert_allclose(probabilities(network, training), expected, atol=1e-5)
 
 
@@ -176,15 +176,15 @@ def test_two_classes(method):
 @pytest.mark.parametrize("present", [[0, 2, 3], [1, 3]])
 def test_a_class_without_training_posts_is_never_predicted(method, present):
     training, labels = features(classes=len(present))
-    named = torch.tensor(present)[labels]
+    named = np.array(present)[labels]
     network = solved(method, training, named, classes=K + 1)
     found = probabilities(network, training)
     absent = sorted({*range(K + 1)} - {*present})
     assert found[:, absent].max() < 1e-12
     same = solved(method, training, labels, classes=len(present))
     np.testing.assert_allclose(found[:, present], probabilities(same, training), atol=1e-8)
-    logits = network(training).logits
-    assert torch.nn.functional.cross_entropy(logits, named + 1).isfinite()  # an unseen class's loss
+    logits = network.forward(training).logits
+    assert math.isfinite(cross_entropy(logits, named + 1))  # an unseen class's loss
 
 
 @every_probe
@@ -196,22 +196,21 @@ def test_a_class_of_one_post_counts_though_without_it_nobody_knows_the_class(met
     found = probabilities(network, training)[:, 3]
     assert found[7] > 1 / N and found.max() < 0.5
     if method is not LATE_AVERAGE:
-        torch.manual_seed(1)
-        said = network.solve(training, labels)
-        assert said.isfinite().all() and said[7].softmax(-1)[3] < 2e-4  # no class is ruled out
+        said = as_they_are(network, training, labels)
+        assert np.isfinite(said).all() and softmax(said[7])[3] < 2e-4  # no class is ruled out
 
 
 @every_probe
 def test_one_class_or_no_side_at_all_leaves_the_class_frequencies(method):
     training, labels = features()
-    network = solved(method, training, torch.full_like(labels, 2))
+    network = solved(method, training, np.full_like(labels, 2))
     np.testing.assert_allclose(probabilities(network, training)[:, 2], 1)
-    nothing = torch.zeros(N).bool()
+    nothing = np.zeros(N, bool)
     blind = training._replace(has_text=nothing, has_image=nothing)
     if method is TEXT or method is IMAGE:  # posts with the other side only
         blind = training._replace(**{f"has_{method.name.partition('-')[0]}": nothing})
     for batch in (blind, training._replace(has_text=nothing, has_image=nothing)):
-        network = solved(method, blind, torch.where(labels == 3, 0, labels))
+        network = solved(method, blind, np.where(labels == 3, 0, labels))
         found = probabilities(network, batch)
         np.testing.assert_allclose(found, [[0.5, 0.25, 0.25, 0]] * N, atol=1e-7)
 
@@ -223,26 +222,26 @@ def test_very_few_posts(method, count):
     network = solved(method, training, labels)
     found = probabilities(network, training)
     np.testing.assert_allclose(found[:, sorted(set(labels.tolist()))].sum(1), 1, atol=1e-6)
-    assert network(training).logits.isfinite().all()
+    assert np.isfinite(network.forward(training).logits).all()
 
 
 @every_probe
 def test_what_stands_under_a_missing_side_is_never_read(method):
     training, labels = features()
-    dirty = training._replace(text=training.text.clone(), image=training.image.clone())
+    dirty = training._replace(text=training.text.copy(), image=training.image.copy())
     dirty.text[~dirty.has_text], dirty.image[~dirty.has_image] = math.nan, math.nan
     expected = solved(method, training, labels)
     network = solved(method, dirty, labels)
     for name, x in expected.state_dict().items():
-        assert torch.equal(network.state_dict()[name], x), name
-    assert torch.equal(network(dirty).logits, expected(training).logits)
-    assert torch.equal(network(dirty).fused, expected(training).fused)
+        assert np.array_equal(network.state_dict()[name], x), name
+    dirty, clean = network.forward(dirty), expected.forward(training)
+    assert np.array_equal(dirty.logits, clean.logits) and np.array_equal(dirty.fused, clean.fused)
 
 
 @every_probe
 def test_training_is_one_line_of_log_on_all_posts(method):
     batch, labels = features()
-    rows = Features(batch.text.float(), batch.image.float(), batch.has_text, batch.has_image)
+    rows = Features(*(x.astype(np.float32) for x in batch[:2]), *batch[2:4])
     data, told = LabelledFeatures(rows, labels), []
     info = EncoderInfo("made-up", "0" * 16, DT, DV, False, None, 8, "light")
     preset = method.preset()
@@ -251,8 +250,8 @@ def test_training_is_one_line_of_log_on_all_posts(method):
     assert len(told) == 1 and repr(choice.history) == repr(told)
     (line,) = choice.history
     assert line.accuracy > 1.5 / K
-    right = predict_logits(choice.network, rows).logits.argmax(-1) == labels
-    assert line.accuracy == pytest.approx(float(right.float().mean()))
+    right = predict_logits(choice.model, rows).logits.argmax(-1) == labels
+    assert line.accuracy == pytest.approx(right.mean())
     if method is not LATE_AVERAGE:
         assert line.loss < line.val_loss < math.log(K)  # of posts left out in turn
         logged = {"validation accuracy": line.val_accuracy, "validation loss": line.val_loss}

@@ -15,6 +15,7 @@ from sgmft.features.encoders.word_hashes import hash_word
 from sgmft.models.baselines import feature_level_cnn, low_rank, word_average
 from sgmft.models.baselines.word_embeddings import WordEmbeddings, vocabulary, word_ids
 from sgmft.models.method import BUDGET
+from token_batches import vectors
 
 METHODS = {m.METHOD.name: m.METHOD for m in (feature_level_cnn, low_rank, word_average)}
 
@@ -26,8 +27,9 @@ def features(*words):
 
 
 def embeddings(*words, width=4):
-    module = WordEmbeddings(len(vocabulary(features(*words))), width)
-    module.fit(features(*words))
+    known = vectors(features(*words))
+    module = WordEmbeddings(len(vocabulary(known)), width)
+    module.fit(known)
     return module
 
 
@@ -55,7 +57,7 @@ def test_every_byte_is_exact_in_every_format(dtype):
 def test_few_of_many_words_share_a_number():
     made = [f"{a}{b}" for a in "春夏秋冬天地人和风" for b in range(2222)] + ["家", "学校"]
     assert len(set(made)) == 20_000
-    assert 20_000 - len(vocabulary(features(*made))) <= 40  # 12 expected
+    assert 20_000 - len(vocabulary(vectors(features(*made)))) <= 40  # 12 expected
 
 
 # --- vocabulary ---
@@ -76,7 +78,7 @@ def test_each_word_has_its_row_and_all_others_the_last(known, other):
 
 def test_numbers_below_between_and_above_the_known_ones_are_unknown():
     module = WordEmbeddings(2, 4)
-    module.fit(torch.tensor([[1.0, 0, 5], [1, 0, 3], [1, 0, 5]]))
+    module.fit(vectors(torch.tensor([[1.0, 0, 5], [1, 0, 3], [1, 0, 5]])))
     asked = torch.tensor([[0.0, 0, 0], [1, 0, 3], [1, 0, 4], [1, 0, 5], [255, 255, 255]])
     assert module.rows(asked).tolist() == [2, 0, 2, 1, 2]
 
@@ -99,7 +101,7 @@ def test_unknown_words_start_as_zero_and_share_one_embedding():
 
 def test_padding_is_zero_even_where_it_looks_like_a_word():
     module = WordEmbeddings(1, 4)
-    module.fit(torch.zeros(1, 3))  # the number of padding is a word's too
+    module.fit(vectors(torch.zeros(1, 3)))  # the number of padding is a word's too
     mask = torch.tensor([[True, False]])
     out = module(torch.zeros(1, 2, 3), mask)
     assert torch.equal(out[0, 0], module.embedding.weight[0]) and not out[0, 1].any()
@@ -109,7 +111,7 @@ def test_padding_is_zero_even_where_it_looks_like_a_word():
 
 def test_a_vocabulary_of_another_size_is_refused():
     with pytest.raises(ValueError, match="2 words, not for 3"):
-        WordEmbeddings(2, 4).fit(features("a", "b", "c"))
+        WordEmbeddings(2, 4).fit(vectors(features("a", "b", "c")))
 
 
 # --- networks ---
@@ -118,10 +120,10 @@ def test_a_vocabulary_of_another_size_is_refused():
 def network(name, *words, **settings):
     torch.manual_seed(0)
     method = METHODS[name]
-    known = features(*words) if words else None
+    known = vectors(features(*words)) if words else None
     config = method.config(3, 3, 5, **method.network.measure(known), **settings)
     made = method.network(config)
-    made.prepare(torch.zeros(2, 3), torch.randn(4, 5), known, None)
+    made.prepare(vectors(torch.zeros(2, 3)), vectors(torch.randn(4, 5)), known, None)
     return made.eval()
 
 
@@ -156,13 +158,13 @@ def test_known_words_count_and_unknown_ones_are_alike(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("words", [None, torch.zeros(0, 3)])
+@pytest.mark.parametrize("words", [None, vectors(torch.zeros(0, 3))])
 def test_without_any_words_every_word_is_unknown(name, words):
     method = METHODS[name]
     assert method.network.measure(words) == {"vocabulary_size": 1}
     torch.manual_seed(0)
     made = method.network(method.config(3, 3, 5, vocabulary_size=1)).eval()
-    made.prepare(torch.zeros(0, 3), torch.randn(4, 5), words, None)
+    made.prepare(vectors(torch.zeros(0, 3)), vectors(torch.randn(4, 5)), words, None)
     assert made.text.embeddings.rows(torch.zeros(2, 3)).tolist() == [1, 1]
     assert made(batch([], ["家"])).logits.isfinite().all()
 

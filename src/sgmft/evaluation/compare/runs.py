@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
@@ -37,6 +36,7 @@ from sgmft.evaluation.compare.prepare import (
 )
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
+from sgmft.models.arrays import softmax
 from sgmft.models.inference import predict_logits
 from sgmft.models.presets import Preset
 from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
@@ -160,18 +160,18 @@ def _try_settings(run: Run, data: ComparisonData) -> Record:
 def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     assert run.epochs is not None
     network = train_on_all(_training_task(run, data), run.epochs, device=run.device)
-    test = torch.tensor(data.test).nonzero()[:, 0]
+    test = np.flatnonzero(data.test)
     output = predict_logits(network, load_features(Path(run.folder), run.features).take(test))
     written = [run.path(data, "predictions", "parquet")]
     rows: list[dict[str, Any]] = []
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
     with open_writer(str(written[0]), columns) as writer:
-        for i, probs in zip(test.tolist(), output.logits.softmax(-1).tolist(), strict=True):
+        for i, probs in zip(test.tolist(), softmax(output.logits).tolist(), strict=True):
             values = (*data.places[i], data.labels[data.classes[i]], *probs)
             rows.append(dict(zip(columns, values, strict=True)))
         writer.write(rows)
     if run.keep_fused:
-        tensors = {"fused": output.fused.numpy().astype(np.float32)}
+        tensors = {"fused": np.ascontiguousarray(output.fused, np.float32)}
         written.append(fused := run.path(data, "fused", "safetensors"))
         with writing(fused):
             fused.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     return {
         "settings": dict(run.settings),
         "epochs": run.epochs,
-        "parameters": sum(x.numel() for x in network.parameters() if x.requires_grad),
+        "parameters": network.parameter_count,
         "name": run.name(data),
         FILES: file_digests(written),
     }
@@ -189,15 +189,15 @@ def _training_task(run: Run, data: ComparisonData) -> TrainingTask:
     """Return the task on all training posts."""
     encoded, method = data.encoded[run.features], get_method(run.row.method)
     features = load_features(Path(run.folder), run.features)
-    train = (~torch.tensor(data.test)).nonzero()[:, 0]
+    train = np.flatnonzero(~np.array(data.test, bool))
     vectors = encoded.prompts.get(method.name)
     return TrainingTask(
-        LabelledFeatures(features, torch.tensor(data.classes)).take(train),
+        LabelledFeatures(features, np.array(data.classes)).take(train),
         len(data.labels),
         EncoderInfo(**encoded.info),
         method,
         run.preset,
-        None if vectors is None else torch.tensor([vectors[label] for label in data.labels]),
+        None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32),
     )
 
 
@@ -405,7 +405,7 @@ def _submit(
 
 
 def _start_worker(threads: int) -> None:
-    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of torch, where it will be imported, and ours
     for number in SIGNALS:
         signal.signal(number, _exit_worker)
     end_with_parent()

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.explain.words import Word, without
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
-from sgmft.models.base import Network
+from sgmft.models.base import Model
 from sgmft.models.inference import predict_logits
 
 Probabilities = NDArray[np.float64]
@@ -44,10 +44,10 @@ class ExplainedModel:
     """The parts of a trained locator that explaining needs."""
 
     encoder: Encoder  # posts to features
-    network: Network  # features to logits
+    network: Model  # features to logits
     tokens: bool  # whether the network needs word and region features
     labels: Sequence[str]  # the K labels, in the order of the logits
-    temperature: float  # by which logits are divided
+    temperatures: NDArray[np.float64]  # (4,) by which logits are divided, by parts of the post
 
 
 class MaskedPredictor:
@@ -114,11 +114,11 @@ class MaskedPredictor:
         """Return what the network takes."""
         return Features.of(rows, self.model.encoder.info, self.model.tokens)
 
-    @torch.no_grad()
     def predict_proba(self, rows: Sequence[PostFeatures]) -> Probabilities:
         """Return the probabilities of N changed posts, (N, K) in the order of the labels."""
-        logits = predict_logits(self.model.network, self.features(rows)).logits
-        return (logits / self.model.temperature).softmax(-1).double().numpy()
+        features = self.features(rows)
+        logits = predict_logits(self.model.network, features).logits
+        return temper(logits, self.model.temperatures[features.parts]).astype(np.float64)
 
     def _encode(self, contents: Sequence[PreparedPost]) -> list[PostFeatures]:
         found = encode_prepared(contents, self.model.encoder, self.model.tokens, {})

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,7 +23,7 @@ from sgmft.evaluation.explain.explanation import (
     WordAttribution,
 )
 from sgmft.evaluation.explain.words import SEGMENTED, find_words, is_word
-from sgmft.models.sgmft import SGMFT
+from sgmft.models.base import ClosedFormModel
 
 
 def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
@@ -95,12 +94,10 @@ def _parts(predictor: MaskedPredictor, shares: list[float]) -> tuple[PartAttribu
     )
 
 
-@torch.no_grad()
 def _guidance(predictor: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
     """Return P^m as the text's weight, and the entropies of P^m and P^e."""
     network = predictor.model.network
-    batch = predictor.features([predictor.whole]).batch(torch.tensor([0]), network.uses_ngrams)
-    output = network(batch.to(next(iter(network.state_dict().values())).device))
+    output = network.predict(predictor.features([predictor.whole]).batch(None, network.uses_ngrams))
     gate, guidance = (output.parts or {}).get("gate"), output.guidance
     return (
         None if gate is None else float(gate[0]),
@@ -139,9 +136,13 @@ def _element_guidance(
     None where the network has none, or tokens cannot be assigned to words.
     """
     network = predictor.model.network
+    if isinstance(network, ClosedFormModel):
+        return None
+    from sgmft.models.sgmft import SGMFT  # torch, which not every installation has
+
     if not isinstance(network, SGMFT):
         return None
-    batch = predictor.features([predictor.whole]).batch(torch.tensor([0]))
+    batch = predictor.features([predictor.whole]).batch()
     device = next(network.parameters()).device
     found = network.element_map(batch.to(device)) if batch.text_tokens is not None else None
     if found is None:

@@ -69,7 +69,7 @@ class ChineseClipEncoder:
         self.image_tower = ImageTower(self._model, mean, std, patch_grid).to(self._device)
         config = self._model.config
         each = _bytes(config.vision_config, self._dtype)
-        self._batch_size = batch_size or pick_batch(self._device, each, 16)
+        self._batch_size = batch_size or pick_batch(self._device.type, each, 16)
         self.info = EncoderInfo(
             name=name,
             fingerprint=_fingerprint(

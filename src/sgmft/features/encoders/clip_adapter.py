@@ -23,6 +23,7 @@ from sgmft.utils.checksums import (
     read_with_checksum,
     write_with_checksum,
 )
+from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import writing
 
 DESCRIPTION = "encoder.json"
@@ -131,10 +132,6 @@ def _quiet() -> AbstractContextManager[object]:
 
 
 def _peft() -> Any:
-    try:
+    with needs_extra("tune", "LoRA"):
         import peft
-    except ImportError as error:
-        raise SgmftError(
-            "LoRA needs peft, which is not installed: pip install 'sgmft[tune]'."
-        ) from error
     return peft

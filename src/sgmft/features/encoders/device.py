@@ -1,9 +1,16 @@
 """Choose the device, number format and batch size that this machine computes fastest in."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import psutil
-import torch
 
 from sgmft.errors import SgmftError
+from sgmft.utils.extras import needs_extra
+
+if TYPE_CHECKING:
+    import torch
 
 SHARE, MOST = 1 / 8, 128  # of the memory, for one batch; and of a batch, on a GPU
 
@@ -14,6 +21,8 @@ def pick_device(device: str | None = None) -> torch.device:
     Raises:
         SgmftError: this machine has no such device.
     """
+    with needs_extra("torch", f"The device {device}" if device else "A network of torch"):
+        import torch
     if device is not None:
         try:
             return torch.empty(0, device=device).device
@@ -32,6 +41,8 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
     On a CPU that means AMX or AVX-512 BF16; without them bfloat16 is emulated and slower.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type == "cpu":
@@ -41,22 +52,25 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def pick_batch(device: torch.device, each: int, most: int) -> int:
+def pick_batch(kind: str, each: int, most: int) -> int:
     """Return how many inputs go through a network together, a power of two.
 
     An eighth of the device's memory has to hold them. Of all its memory, not of what is free, so
     that batches, and with them the last digits of features, are the same in every run.
 
     Args:
+        kind: of the device, "cpu" or "cuda" for instance.
         each: bytes that one input takes on its way.
         most: on a CPU, where more than fit its caches are not faster.
     """
-    fit = min(int(SHARE * _memory(device)) // each, most if device.type == "cpu" else MOST)
+    fit = min(int(SHARE * _memory(kind)) // each, most if kind == "cpu" else MOST)
     return 1 << (max(fit, 1).bit_length() - 1)
 
 
-def _memory(device: torch.device) -> int:
+def _memory(kind: str) -> int:
     """Return the bytes of a device's memory."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+    if kind == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties("cuda").total_memory)
     return int(psutil.virtual_memory().total)  # Apple's GPUs share it

@@ -1,34 +1,31 @@
 """The encoders `compact` and `cnn`: images by EfficientNet-Lite, texts apart."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
-
-import numpy as np
-import torch
-from torch.nn.functional import adaptive_avg_pool2d
+from importlib.metadata import PackageNotFoundError, version
 
 from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.errors import SgmftWarning
 from sgmft.features.encoders.base import (
     ClassifierHeads,
     Encoded,
     EncoderInfo,
-    FloatArray,
     Images,
     TextEncoder,
 )
 from sgmft.features.encoders.batches import encode_image_batches, graph_runner
-from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
-from sgmft.features.encoders.efficientnet import (
+from sgmft.features.encoders.device import pick_batch, pick_device
+from sgmft.features.encoders.image_graph import open_image_graph
+from sgmft.features.encoders.image_weights import (
     IMAGE_SIZE,
     IMAGE_WIDTH,
-    NETWORKS,
-    EfficientNetLite,
-    imagenet_names,
+    load_class_heads,
+    network_keys,
 )
-from sgmft.features.encoders.image_graph import can_run, open_image_graph
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
+from sgmft.utils.runtime import thread_count
 
 IMAGE_BYTES = 16 << 20  # the widest layers of an image, in float32
 
@@ -42,9 +39,8 @@ class ImageEncoder:
         patch_grid: regions form a grid of so many rows and columns; 4 gives 16 an image.
         batch_size: images in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
             memory allows.
-        device: a torch device; by default a GPU if there is one.
-        dtype: "bfloat16" or "float32" for torch; by default ONNX Runtime on a CPU where it is
-            installed, and else whichever the hardware computes natively.
+        device: "cpu", or a GPU, which needs onnxruntime-gpu; by default a GPU where that is
+            installed. Without it, the CPU is used, with a warning where a GPU was asked for.
     """
 
     def __init__(
@@ -55,20 +51,20 @@ class ImageEncoder:
         patch_grid: int = 4,
         batch_size: int | None = None,
         device: str | None = None,
-        dtype: str | None = None,
     ) -> None:
         self.text_encoder = text_encoder
         self.patch_grid = patch_grid
-        where = pick_device(device)
-        self._batch_size = batch_size or pick_batch(where, IMAGE_BYTES, 8)
-        self._runs_graph = dtype is None and where.type == "cpu" and can_run()
-        precision: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(where)
-        self._networks = [
-            EfficientNetLite(number, size, where, precision) for number, size in NETWORKS.items()
-        ]
-        keys = [network.key for network in self._networks]
-        computed = "onnxruntime" if self._runs_graph else str(precision)
-        image_key = f"{' + '.join(keys)}, {computed}, {patch_grid}"
+        self._on_gpu = device != "cpu" and _has_gpu_runtime()
+        if device not in (None, "cpu") and not self._on_gpu:
+            pick_device(device)  # it may be of a network behind the encoder, if there is one at all
+            warnings.warn(
+                f"{name} computes on the CPU, not on {device}: pip install onnxruntime-gpu.",
+                SgmftWarning,
+                stacklevel=2,
+            )
+        self._batch_size = batch_size or pick_batch("cpu", IMAGE_BYTES, 64 if self._on_gpu else 8)
+        computed = "onnxruntime" + " on a GPU" * self._on_gpu
+        image_key = f"{' + '.join(network_keys())}, {computed}, {patch_grid}"
         versions = [version(package) for package in text_encoder.packages]
         parts = [
             f"{name}-2",
@@ -102,34 +98,22 @@ class ImageEncoder:
         a grid of `patch_grid` by `patch_grid`.
         """
 
-        def run(some: Images) -> Sequence[FloatArray]:  # opens the graph where there are images
-            if self._runs_graph:
-                return graph_runner(self._graph, tokens)(some)
-            return self._network_runner(tokens)(some)
-
+        if not len(images):  # the graph is opened where there are images
+            return encode_image_batches(images, 1, IMAGE_WIDTH, tokens, lambda _: [])
+        run = graph_runner(self._graph, tokens)
         return encode_image_batches(images, self._batch_size, IMAGE_WIDTH, tokens, run)
 
     @cached_property
     def _graph(self) -> Session:
-        keys = [network.key for network in self._networks]
-        return open_image_graph(self.patch_grid, keys, torch.get_num_threads())
-
-    def _network_runner(self, tokens: bool) -> Callable[[Images], list[FloatArray]]:
-        """Return the `run` of `encode_image_batches` where torch computes."""
-
-        @torch.inference_mode()
-        def run(images: Images) -> list[FloatArray]:
-            maps = [network.maps(images) for network in self._networks]  # (b, 1280, h, h)
-            outputs = [torch.cat([x.mean((2, 3)) for x in maps], -1)]
-            if tokens:
-                grids = [adaptive_avg_pool2d(x, self.patch_grid).flatten(2) for x in maps]
-                outputs.append(torch.cat(grids, 1).transpose(1, 2))
-            return [x.cpu().numpy() for x in outputs]
-
-        return run
+        return open_image_graph(self.patch_grid, network_keys(), thread_count(), self._on_gpu)
 
     def class_heads(self) -> ClassifierHeads:
-        """Return the published heads of both networks for the 1,000 classes of ImageNet."""
-        heads = [network.head() for network in self._networks]
-        weight, bias = (np.stack(part) for part in zip(*heads, strict=True))
-        return ClassifierHeads(weight, bias, imagenet_names())
+        """See `load_class_heads`."""
+        return load_class_heads()
+
+
+def _has_gpu_runtime() -> bool:
+    try:
+        return bool(version("onnxruntime-gpu"))
+    except PackageNotFoundError:
+        return False

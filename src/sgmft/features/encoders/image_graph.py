@@ -8,7 +8,6 @@ encoders themselves run it, which takes about half the time (docs/results.md).
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, FloatArray
-from sgmft.features.encoders.efficientnet import (
+from sgmft.features.encoders.image_weights import (
     IMAGE_SIZE,
     IMAGE_WIDTH,
     MEAN,
@@ -63,14 +62,9 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
 
     It maps `pictures`, RGB images (N, 260, 260, 3) of uint8, to `pooled` (N, 2560) and `regions`
     (N, patch_grid², 2560).
-
-    Raises:
-        SgmftError: the package onnx is not installed.
     """
-    try:
-        from onnx import TensorProto, helper
-    except ImportError as error:
-        raise SgmftError("Export needs the package onnx: pip install 'sgmft[onnx]'.") from error
+    from onnx import TensorProto, helper  # takes half a second: a graph is mostly there
+
     graph = _Graph()
     graph.weight("zero", np.float32(0))
     graph.weight("six", np.float32(6))
@@ -220,12 +214,9 @@ def pooling(side: int, grid: int) -> FloatArray:
     return squares / squares.sum(1, keepdims=True, dtype=np.float32)
 
 
-def can_run() -> bool:
-    """Return whether the packages that write a graph and run it are installed."""
-    return all(find_spec(name) for name in ("onnx", "onnxruntime"))
-
-
-def open_image_graph(patch_grid: int, keys: Sequence[str], threads: int) -> Session:
+def open_image_graph(
+    patch_grid: int, keys: Sequence[str], threads: int, on_gpu: bool = False
+) -> Session:
     """Open the graph in the user's cache, or else write it there.
 
     Processes that do so at once write the same bytes.
@@ -233,6 +224,7 @@ def open_image_graph(patch_grid: int, keys: Sequence[str], threads: int) -> Sess
     Args:
         keys: of the networks.
         threads: of one run.
+        on_gpu: whether a GPU computes.
     """
     parts = repr((*keys, patch_grid, FORMAT))
     name = f"pictures-{short_digest(parts.encode())}.onnx"
@@ -240,14 +232,14 @@ def open_image_graph(patch_grid: int, keys: Sequence[str], threads: int) -> Sess
     digest = path.with_suffix(".sha256")
     with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
         if digest.read_text("ascii") == file_digest(path):
-            return Session(path, threads)
+            return Session(path, threads, on_gpu)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image_graph(patch_grid, path)
         write_whole(digest, file_digest(path).encode())
-        return Session(path, threads)
+        return Session(path, threads, on_gpu)
     except OSError:  # the cache cannot be written: for this process only
         with TemporaryDirectory() as folder:
             path = Path(folder) / name
             write_image_graph(patch_grid, path)
-            return Session(path, threads)
+            return Session(path, threads, on_gpu)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
+from sgmft.utils.extras import needs_extra
 from sgmft.utils.runtime import keep_freed_memory
 
 
@@ -29,7 +30,8 @@ def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> En
 
 
 def _chinese_clip(name: str, **settings: Any) -> Encoder:
-    from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+    with needs_extra("torch", f"The encoder {name}"):
+        from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 
     return ChineseClipEncoder(name, **settings)
 

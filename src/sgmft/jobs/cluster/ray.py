@@ -19,6 +19,7 @@ import numpy as np
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
+from sgmft.utils.extras import needs_extra
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
 MAX_ATTEMPTS = 3  # nodes are lost now and then, but not so often under one piece
@@ -41,10 +42,8 @@ class RayEngine:
     def __init__(
         self, address: str | None = None, workers: int | None = None, gpu: bool = False
     ) -> None:
-        try:
+        with needs_extra("scale", "--engine ray"):
             import ray
-        except ImportError as error:
-            raise SgmftError("--engine ray needs Ray: pip install 'sgmft[scale]'.") from error
         try:
             host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
             if colon:  # Ray itself would try for minutes

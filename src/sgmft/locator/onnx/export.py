@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
@@ -14,17 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
-from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
 from sgmft.features.encoders.image_encoder import ImageEncoder
 from sgmft.features.encoders.image_graph import write_image_graph
 from sgmft.features.encoders.registry import load_encoder
@@ -34,34 +29,35 @@ from sgmft.locator.onnx.locator import (
     BATCH,
     FORMAT,
     HEAD,
-    HEAD_OUTPUTS,
     MANIFEST,
     PICTURES,
     TEXTS,
     TOKENIZER,
+    WEIGHTS,
     is_exported,
 )
 from sgmft.locator.prediction import Predictor
-from sgmft.models.base import Network
+from sgmft.models.base import ClosedFormModel
 from sgmft.utils.checksums import FILES as DIGESTS
 from sgmft.utils.checksums import file_digests, short_digest, with_checksum
+from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import nan_to_none, write_whole, writing
-from sgmft.utils.onnx_writer import write_graph
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
 
 GRAPHS = (HEAD, PICTURES, TEXTS)
-FILES = (*GRAPHS, *(f"{name}.data" for name in GRAPHS), TOKENIZER, HELD_OUT, "README.md")
+FILES = (*GRAPHS, *(f"{x}.data" for x in GRAPHS), WEIGHTS, TOKENIZER, HELD_OUT, "README.md")
 TEMPORARY = ".export-"  # a folder of that name tells an unfinished export from others' files
 KEPT = ("data", "metrics", "calibration")  # of the training's record
-POSTS, WORDS, REGIONS, NGRAMS = 1_013, 17, 19, 23  # an example's, lengths nothing else has
 SEEN = 128  # pictures that ranges of 8 bits are taken from, and posts compared afterwards
 
 
 def export_model(
     locator: SemanticLocator, folder: str | Path, *, int8: Sequence[Post] | None = None
 ) -> list[Path]:
-    """Write a trained locator's head and encoder as ONNX, in float32, and all that goes with them.
+    """Write a trained locator's networks as ONNX, in float32, and all that goes with them.
+
+    A closed-form model needs no graph: its arrays are written as they are saved.
 
     The manifest is written last, so that half a folder is none. An earlier export of the same name
     is replaced.
@@ -97,13 +93,20 @@ def export_model(
             temporary = Path(name)
             for folder_left in unfinished:
                 shutil.rmtree(folder_left, ignore_errors=True)
-            exact = {"device": "cpu", "dtype": "float32"}
-            encoder = load_encoder(**(locator.encoder_settings | exact))
+            exact = {} if isinstance(locator.encoder, ImageEncoder) else {"dtype": "float32"}
+            encoder = load_encoder(**locator.encoder_settings, device="cpu", **exact)
             settings = _write_encoder(encoder, temporary)
             info, tokens = encoder.info, locator.uses_tokens
             if int8 is not None:
                 info = quantize_image_network(encoder, temporary / PICTURES, int8)
-            write_head(deepcopy(network).cpu(), locator.temperature, info, tokens, temporary / HEAD)
+            if isinstance(network, ClosedFormModel):
+                network.save(temporary / WEIGHTS)
+            else:
+                from sgmft.locator.onnx.head import write_head
+                from sgmft.models.network import Network
+
+                assert isinstance(network, Network)
+                write_head(network, locator.temperatures.tolist(), info, tokens, temporary / HEAD)
             locator.held_out.save(temporary)
             readme = render("locator/templates/exported.md", labels=locator.labels)
             (temporary / "README.md").write_text(readme, "utf-8")
@@ -117,6 +120,7 @@ def export_model(
                 "tokens": tokens,
                 "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
                 "method": locator.method.name,
+                "model": asdict(network.config),
                 "preset": locator.preset.name,
                 **{key: value for key, value in locator.record.items() if key in KEPT},
                 "versions": versions(),
@@ -133,6 +137,11 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     if isinstance(encoder, ImageEncoder):
         write_image_graph(encoder.patch_grid, folder / PICTURES)
         return {"texts": encoder.info.name, "max_words": encoder.text_encoder.max_words}
+    with needs_extra("torch", f"To export the encoder {encoder.info.name}"):
+        import torch
+
+        from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
+        from sgmft.utils.onnx_writer import write_graph
     if not isinstance(encoder, ChineseClipEncoder):
         raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
     numbers, size = torch.ones(3, 5, dtype=torch.long), encoder.info.image_size
@@ -142,48 +151,6 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     write_graph(encoder.image_tower, pictures, IMAGE_OUTPUTS, folder / PICTURES)
     encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
-
-
-def write_head(
-    network: Network, temperature: float, info: EncoderInfo, tokens: bool, path: Path
-) -> None:
-    """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
-    B, n, m, g = POSTS, WORDS, REGIONS, NGRAMS
-    # A batch by field, each with the number of its first axes that are of any length.
-    inputs = {
-        "text": (torch.rand(B, info.text_width), 1),
-        "image": (torch.rand(B, info.image_width), 1),
-        "has_text": (torch.ones(B, dtype=torch.bool), 1),
-        "has_image": (torch.ones(B, dtype=torch.bool), 1),
-    }
-    if tokens:
-        inputs |= {
-            "text_tokens": (torch.rand(B, n, info.word_width), 2),
-            "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
-            "image_tokens": (torch.rand(B, m, info.image_width), 2),
-            "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
-            "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
-        }
-    if network.uses_ngrams:
-        numbers = torch.arange(B * g, dtype=torch.int32).reshape(B, g)
-        inputs |= {"ngrams": (numbers, 2), "ngram_counts": (torch.ones_like(numbers), 2)}
-    write_graph(Head(network.eval(), temperature, list(inputs)), inputs, HEAD_OUTPUTS, path)
-
-
-class Head(nn.Module):
-    """A network, which reads the `fields` of a `Batch`, and the temperature of its logits."""
-
-    def __init__(self, network: Network, temperature: float, fields: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.temperature, self.fields = network, temperature, fields
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Fields of a batch to probabilities (B, K) and relative guidance entropies (B, 2)."""
-        output = self.network(Batch(**dict(zip(self.fields, tensors, strict=True))))
-        probabilities = (output.logits / self.temperature).softmax(-1)
-        if output.guidance is None:
-            return probabilities, torch.full_like(probabilities[:, :2], torch.nan)
-        return probabilities, torch.stack(tuple(output.guidance), 1)
 
 
 def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) -> EncoderInfo:

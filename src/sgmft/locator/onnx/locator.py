@@ -7,27 +7,34 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
+from sgmft.evaluation.calibration import temper
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
-from sgmft.features.post_features import PostFeatures, stack_features
-from sgmft.features.ragged import Ragged
+from sgmft.features.features import Features
+from sgmft.features.post_features import PostFeatures
 from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
+from sgmft.locator.state import read_temperatures
+from sgmft.models.base import Model
+from sgmft.models.inference import predict_logits
+from sgmft.models.registry import get_method
 from sgmft.utils.checksums import FILES, check_file, verify_checksum
 from sgmft.utils.onnx_session import Session
 
-FORMAT = 1  # raised when an older sgmft could not read it
+FORMAT = 2  # raised when an older sgmft could not read it
 MANIFEST = "onnx.json"
 FIX = "export the model again"
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
+WEIGHTS = "model.safetensors"  # of a closed-form model, in the place of a head
 HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
 BATCH = 8  # pictures, or texts, in one run
 HEAD_BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
@@ -50,6 +57,9 @@ class Manifest(NamedTuple):
     info: EncoderInfo  # with the fingerprint of the encoder that was exported
     texts: str  # kind of the text encoder: "compact", "cnn" or "chinese-clip"
     max_words: int  # bounds a text's tokens
+    method: str
+    model: dict[str, Any]  # fields of its configuration
+    temperatures: tuple[float, ...]  # see `TrainingRecord`
     window: int = LONGEST  # see `TrainingData`
 
     @classmethod
@@ -80,6 +90,9 @@ class Manifest(NamedTuple):
                 EncoderInfo(**encoder["info"]),
                 str(encoder["texts"]),
                 int(encoder["max_words"]),
+                str(found["method"]),
+                dict(found.get("model", {})),
+                read_temperatures(found["calibration"]),
                 int(found.get("data", {}).get("window", LONGEST)),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -99,7 +112,11 @@ class OnnxLocator(Predictor):
         self.labels, self._tokens = manifest.labels, manifest.tokens
         self._window = manifest.window
         self.encoder = OnnxEncoder(folder, manifest)
-        self._head = Session(folder / HEAD)
+        self._temperatures = np.array(manifest.temperatures)
+        self._model = _load_model(folder, manifest) if (folder / WEIGHTS).is_file() else None
+        self._head = Session(folder / HEAD) if self._model is None else None
+        if self._head is not None and "ngrams" in self._head.inputs:
+            raise SgmftError(f"{folder} was exported by an earlier sgmft: {FIX}.")
         self.held_out = HeldOutProbabilities.load(folder / HELD_OUT, len(self.labels))
 
     @classmethod
@@ -114,51 +131,35 @@ class OnnxLocator(Predictor):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         for chunk in encode_windows(posts, self.encoder, self._window, tokens=self._tokens):
-            yield chunk, *self._run_head(chunk.rows)
+            yield PredictionBatch(chunk, *self._run_head(chunk.rows))
 
-    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[FloatArray, FloatArray]:
-        """Return probabilities (N, K) and guidance (N, 2)."""
+    def _run_head(
+        self, rows: Sequence[PostFeatures]
+    ) -> tuple[FloatArray, FloatArray, NDArray[np.int8]]:
+        """Return probabilities (N, K), guidance (N, 2) and parts (N,)."""
+        features = Features.of(rows, self.encoder.info, self._tokens)
+        if self._model is not None:
+            found = predict_logits(self._model, features)
+            probs = temper(found.logits, self._temperatures[features.parts])
+            return probs, found.guidance, features.parts
+        assert self._head is not None
         parts = [[np.zeros((0, len(self.labels)), np.float32)], [np.zeros((0, 2), np.float32)]]
         for start in range(0, len(rows), HEAD_BATCH):
-            some = rows[start : start + HEAD_BATCH]
-            inputs = head_inputs(some, self.encoder.info, self._tokens)
+            inputs = features.batch(slice(start, start + HEAD_BATCH))._asdict()
             for part, x in zip(parts, self._head.run(HEAD_OUTPUTS, inputs), strict=True):
                 part.append(x)
-        return np.concatenate(parts[0]), np.concatenate(parts[1])
+        return np.concatenate(parts[0]), np.concatenate(parts[1]), features.parts
 
 
-def head_inputs(
-    rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool
-) -> dict[str, NDArray[Any]]:
-    """Return arrays with the names and shapes of the fields of `sgmft.features.batch.Batch`.
-
-    From the features of B posts; with `tokens` those of words and regions too.
-    """
-    posts = stack_features(rows, info, tokens)
-    none = np.zeros(0, np.int32)
-    ngrams = [none if row.ngrams is None else row.ngrams for row in rows]
-    counted = [np.unique(some, return_counts=True) for some in ngrams]
-    counts = [numbers.astype(np.int32) for _, numbers in counted]
-    arrays: dict[str, NDArray[Any]] = {
-        "text": posts.text,
-        "image": posts.image,
-        "has_text": posts.has_text,
-        "has_image": posts.has_image,
-        "ngrams": Ragged.of([found for found, _ in counted], none).pad(fill=-1)[0],
-        "ngram_counts": Ragged.of(counts, none).pad()[0],
-    }
-    if posts.words is None or posts.regions is None:
-        return arrays
-    words, text_mask = posts.words.pad()
-    regions, image_mask = posts.regions.pad()
-    index = np.arange(regions.shape[1]) // max(1, posts.regions_per_image)
-    return arrays | {
-        "text_tokens": words.astype(np.float32),
-        "text_mask": text_mask,
-        "image_tokens": regions.astype(np.float32),
-        "image_mask": image_mask,
-        "image_index": np.tile(index, (len(rows), 1)),
-    }
+def _load_model(folder: Path, manifest: Manifest) -> Model:
+    """Load a closed-form model."""
+    try:
+        method = get_method(manifest.method)
+        model: Model = method.network(method.load_config(manifest.model))
+        model.load(folder / WEIGHTS)
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise SgmftError(f"{folder / WEIGHTS} is damaged: {FIX}.") from error
+    return model
 
 
 class OnnxEncoder:

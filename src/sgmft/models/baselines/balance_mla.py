@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from sgmft.features.batch import Batch
 from sgmft.models.attention import check_heads
-from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
+from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import pool
 from sgmft.models.method import Method
+from sgmft.models.network import BimodalNetwork
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import BimodalNetwork, Output
+from sgmft.models.base import Output
 from sgmft.models.baselines.mplug import TransformerConfig
 from sgmft.models.layers import CrossModalLayer, additive_mask, layer_config
 from sgmft.models.method import Method
+from sgmft.models.network import BimodalNetwork
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,25 @@ cross-validation.
 """
 
 import math
-from typing import ClassVar, Literal
+from functools import reduce
+from operator import or_
+from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.random import RandomState
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output
-from sgmft.models.experts import DenseExpert, class_prior, draw_folds
+from sgmft.models.arrays import log_softmax
+from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
+from sgmft.models.experts import Classes, DenseExpert, Floats, class_prior, draw_folds
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 
 FOLDS = 5  # of the training posts
 
 
-class LinearProbe(ClosedFormNetwork):
+class LinearProbe(ClosedFormModel):
     """Multinomial logistic regression on the standardised pooled features [t; v].
 
     A missing modality is zeros. A post without any that the probe reads gets the class
@@ -28,36 +32,41 @@ class LinearProbe(ClosedFormNetwork):
     """
 
     modalities: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
-    prior: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         widths = {"text": config.text_width, "image": config.image_width}
         self.expert = DenseExpert(sum(widths[name] for name in self.modalities), config.classes)
-        self.register_buffer("prior", torch.zeros(config.classes))  # logarithms
+        self.prior: Any = np.zeros(config.classes, np.float32)  # logarithms
 
-    @torch.no_grad()
-    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
-        """Fit the regression to the posts with this modality; see `ClosedFormNetwork.solve`."""
+    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
+        """Fit the regression to the posts with this modality; see `ClosedFormModel.fit`."""
         x, known = self._inputs(batch)
-        self.prior.copy_(class_prior(labels, self.config.classes))
-        logits, fold = self.prior.repeat(len(labels), 1), draw_folds(labels, FOLDS)
+        self.prior = class_prior(labels, self.config.classes)
+        logits, fold = np.tile(self.prior, (4, len(labels), 1)), draw_folds(labels, FOLDS, rng)
         if known.any():
             report = self.report("regression")
-            logits[known] = self.expert.fit(x[known], labels[known], fold[known], report)
+            predict = self.expert.fit(x[known], labels[known], fold[known], report)
+            for parts, held_out in enumerate(logits):
+                has = {"has_text": batch.has_text & bool(parts & 1)}
+                has["has_image"] = batch.has_image & (parts > 1)
+                part, there = self._inputs(batch._replace(**has))
+                held_out[known] = np.where(there[known, None], predict(part[known]), self.prior)
         return logits
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         x, known = self._inputs(batch)
-        return Output(torch.where(known[:, None], self.expert(x), self.prior), x)
+        xp = array_namespace(x)
+        return Output(xp.where(known[:, None], self.expert.forward(x), self.prior), x)
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Features (B, D), zeros where missing, and whether there are any (B,)."""
         given = {"text": (batch.text, batch.has_text), "image": (batch.image, batch.has_image)}
         parts = [given[name] for name in self.modalities]
-        x = torch.cat([torch.where(has[:, None], x, 0.0) for x, has in parts], -1)
-        return x, torch.stack([has for _, has in parts]).any(0)
+        xp = array_namespace(batch.text)
+        x = xp.concat([xp.where(has[:, None], x, xp.zeros_like(x)) for x, has in parts], axis=-1)
+        return x, reduce(or_, [has for _, has in parts])
 
 
 class TextOnly(LinearProbe):
@@ -72,36 +81,35 @@ class ImageOnly(LinearProbe):
     modalities = ("image",)
 
 
-class LateAverage(ClosedFormNetwork):
+class LateAverage(ClosedFormModel):
     """The mean of the two unimodal probes' probabilities, or one's where a modality is missing.
 
     Each probe is fitted to the training posts that have its modality.
     """
 
-    text: TextOnly
-    image: ImageOnly
-
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.text, self.image = TextOnly(config), ImageOnly(config)
 
-    def solve(self, batch: Batch, labels: Tensor) -> Tensor:
-        """Fit both probes; see `ClosedFormNetwork.solve`."""
-        return _average(batch, self.text.solve(batch, labels), self.image.solve(batch, labels))
+    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
+        """Fit both probes; see `ClosedFormModel.fit`."""
+        text, image = (part.fit(batch, labels, rng)[3] for part in (self.text, self.image))
+        whole = _average(batch, text, image)
+        return np.stack([np.broadcast_to(self.text.prior, text.shape), text, image, whole])
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K), the logarithms of the mean probabilities."""
-        text, image = self.text(batch), self.image(batch)
-        logits = _average(batch, text.logits, image.logits)
-        return Output(logits, torch.cat([text.fused, image.fused], -1))
+        text, image = self.text.forward(batch), self.image.forward(batch)
+        logits, xp = _average(batch, text.logits, image.logits), array_namespace(batch.text)
+        return Output(logits, xp.concat([text.fused, image.fused], axis=-1))
 
 
-def _average(batch: Batch, text: Tensor, image: Tensor) -> Tensor:
+def _average(batch: Batch, text: Any, image: Any) -> Any:
     """Logarithms of the mean of both modalities' probabilities, or one's (B, K)."""
-    t, v = text.log_softmax(-1), image.log_softmax(-1)
+    xp, t, v = array_namespace(text), log_softmax(text), log_softmax(image)
     has_text, has_image = batch.has_text[:, None], batch.has_image[:, None]
-    both = torch.logaddexp(t, v) - math.log(2)
-    return torch.where(has_text & has_image, both, torch.where(has_text, t, v))
+    both = xp.logaddexp(t, v) - math.log(2)
+    return xp.where(has_text & has_image, both, xp.where(has_text, t, v))
 
 
 PROBE = {"default": Preset("default", refit=True)}

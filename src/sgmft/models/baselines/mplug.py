@@ -7,9 +7,10 @@ from torch import nn
 
 from sgmft.features.batch import Batch
 from sgmft.models.attention import check_heads
-from sgmft.models.base import BimodalNetwork, NetworkConfig, Output, Scale
+from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import asymmetric_layer, self_attention_layer
 from sgmft.models.method import Method
+from sgmft.models.network import BimodalNetwork, Scale
 
 
 @dataclass(frozen=True)

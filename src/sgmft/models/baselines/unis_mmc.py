@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from sgmft.features.batch import Batch
-from sgmft.models.base import BimodalNetwork, NetworkConfig, Output
+from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.method import Method
+from sgmft.models.network import BimodalNetwork
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 

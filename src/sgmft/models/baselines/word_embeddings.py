@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
-from sgmft.models.base import ModalityInput, Network, NetworkConfig, Output, Scale, Vectors
+from sgmft.models.base import NetworkConfig, Output, Vectors
 from sgmft.models.layers import lookup
 from sgmft.models.method import BUDGET
+from sgmft.models.network import ModalityInput, Network, Scale
 from sgmft.models.presets import Preset
 
 PRESETS = {  # embeddings, which start from nothing, need the higher rate
@@ -56,7 +57,7 @@ def word_ids(words: Tensor) -> Tensor:
 def vocabulary(words: Vectors | None) -> Tensor:
     """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
     parts = () if words is None else words.split(1 << 20)
-    different = [torch.unique(word_ids(part)) for part in parts]
+    different = [torch.unique(word_ids(torch.from_numpy(part))) for part in parts]
     return torch.unique(torch.cat([torch.empty(0, dtype=torch.long), *different]))
 
 

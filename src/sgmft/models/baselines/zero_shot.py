@@ -10,14 +10,17 @@ most probable classes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.random import RandomState
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.base import ClosedFormNetwork, NetworkConfig, Output, Vectors
+from sgmft.models.arrays import normalize, softmax
+from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
+from sgmft.models.experts import Classes, Floats
 from sgmft.models.method import Method
 
 PROMPTS = (  # a label is any text in any language: a kind of place, or something else
@@ -55,7 +58,7 @@ class ZeroShotConfig(NetworkConfig):
         return self.shared_space and self.text_width == self.image_width
 
 
-class ZeroShot(ClosedFormNetwork):
+class ZeroShot(ClosedFormModel):
     """Logits are the cosines of text and label, in a shared space the mean with image and label's.
 
     Compared are the first `word_width` numbers of a text, its own vector: what summarises its words
@@ -64,30 +67,32 @@ class ZeroShot(ClosedFormNetwork):
     """
 
     config: ZeroShotConfig
-    prompts: Tensor  # (K, Dt) the labels as encoded texts
 
     def __init__(self, config: ZeroShotConfig) -> None:
         super().__init__(config)
-        self.register_buffer("prompts", torch.zeros(config.classes, config.text_width))
+        shape = config.classes, config.text_width
+        self.prompts: Any = np.zeros(shape, np.float32)  # the labels as encoded texts
 
-    def solve(self, batch: Batch, labels: Tensor) -> None:
+    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> None:
         """Do nothing: the prompts are all that is known of the classes."""
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         Dw = self.config.word_width
-        fused, count = _unit(batch.text[:, :Dw], batch.has_text), batch.has_text.long()
+        fused = _unit(batch.text[:, :Dw], batch.has_text)
         if self.config.reads_images:
             fused = fused + _unit(batch.image, batch.has_image)
-            count = count + batch.has_image
-        fused = fused / count.clamp(min=1)[:, None]  # its products are the means of the cosines
-        logits = self.config.scale_factor * fused @ normalize(self.prompts[:, :Dw], dim=-1).T
+            both = batch.has_text & batch.has_image
+            fused = array_namespace(fused).where(both[:, None], fused / 2, fused)
+        # The products of `fused` are the means of the cosines.
+        logits = self.config.scale_factor * fused @ normalize(self.prompts[:, :Dw]).T
         return Output(logits, fused)
 
 
-def _unit(x: Tensor, present: Tensor) -> Tensor:
+def _unit(x: Any, present: Any) -> Any:
     """Features (B, D) of length 1, zeros where missing."""
-    return torch.where(present[:, None], normalize(x, dim=-1), 0.0)
+    xp = array_namespace(x)
+    return xp.where(present[:, None], normalize(x), xp.zeros_like(x))
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class DescribedConfig(NetworkConfig):
         return self.heads > 0 or (self.shared_space and self.word_width == self.image_width)
 
 
-class Described(ClosedFormNetwork):
+class Described(ClosedFormModel):
     """Logits are sums of both modalities' standardised cosines with the labels' descriptions.
 
     Some descriptions are near to everything, so each label's cosines are standardised, for texts
@@ -130,95 +135,80 @@ class Described(ClosedFormNetwork):
     """
 
     config: DescribedConfig
-    prompts: Tensor  # (K, Dw) the labels' descriptions, unit length
-    names: Tensor  # (C, Dw) the classes' names, unit length
-    weight: Tensor  # (G, C, W)
-    bias: Tensor  # (G, C)
-    reference: Tensor  # (2, K) mean and variance of the reference's cosines
-    count: Tensor  # (2,) posts adapted to that have a text, an image
-    total: Tensor  # (2, K) sums of their cosines, of texts and of images
-    squares: Tensor  # (2, K) sums of their squares
 
     def __init__(self, config: DescribedConfig) -> None:
         super().__init__(config)
         K, Dw, G, C = config.classes, config.word_width, config.heads, config.picture_classes
-        shapes = {
-            "prompts": (K, Dw),
-            "names": (C, Dw),
-            "weight": (G, C, config.image_width // max(1, G)),
-            "bias": (G, C),
-            "reference": (2, K),
-            "count": (2,),
-            "total": (2, K),
-            "squares": (2, K),
-        }
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape))
 
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
+        def zeros(*shape: int) -> Any:
+            return np.zeros(shape, np.float32)
+
+        self.prompts = zeros(K, Dw)  # the labels' descriptions, unit length
+        self.names = zeros(C, Dw)  # the classes' names, unit length
+        self.weight, self.bias = zeros(G, C, config.image_width // max(1, G)), zeros(G, C)
+        self.reference = zeros(2, K)  # mean and variance of the reference's cosines
+        self.count = zeros(2)  # posts adapted to that have a text, an image
+        self.total = zeros(2, K)  # sums of their cosines, of texts and of images
+        self.squares = zeros(2, K)  # sums of their squares
+
+    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> None:
         """Nothing is trained: raises SgmftError."""
         raise SgmftError(
             "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "
             "adapt(posts) and predict(posts)."
         )
 
-    def solve(self, batch: Batch, labels: Tensor) -> None:
-        """Nothing; see `prepare`."""
-
-    @torch.no_grad()
-    def refer(self, reference: Tensor) -> None:
+    def refer(self, reference: Floats) -> None:
         """Take the cosines' mean and variance over reference texts (R, Dw), R >= 2."""
-        cosines = normalize(reference, dim=-1) @ self.prompts.T
-        self.reference.copy_(torch.stack([cosines.mean(0), cosines.var(0, correction=0)]))
+        cosines = normalize(reference) @ self.prompts.T
+        self.reference = np.stack([cosines.mean(0), cosines.var(0)])
 
-    @torch.no_grad()
     def adapt(self, batch: Batch) -> None:
         """Add the cosines of these posts to those that standardise."""
         for i, (cosines, has) in enumerate(self._cosines(batch)):
             present = cosines[has]
             self.count[i] += len(present)
             self.total[i] += present.sum(0)
-            self.squares[i] += present.square().sum(0)
+            self.squares[i] += np.square(present).sum(0)
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         mean, variance = self._moments()
-        scores = torch.zeros(len(batch.text), self.config.classes).to(self.prompts)
+        scores = np.zeros((len(batch.text), self.config.classes), np.float32)
         for i, (cosines, has) in enumerate(self._cosines(batch)):
-            standard = (cosines - mean[i]) / variance[i].clamp(min=1e-8).sqrt()
-            scores = scores + torch.where(has[:, None], standard, 0.0)
+            standard = (cosines - mean[i]) / np.sqrt(np.maximum(variance[i], 1e-8))
+            scores += np.where(has[:, None], standard, 0)
         return Output(self.config.scale_factor * scores, scores)
 
-    def image_vectors(self, image: Tensor) -> Tensor:
+    def image_vectors(self, image: Floats) -> Floats:
         """Pooled image features (B, Dv) to unit vectors (B, Dw) in the descriptions' space."""
         c = self.config
         if not c.heads:
-            return normalize(image, dim=-1)
-        parts = image.reshape(len(image), c.heads, -1)
-        logits = torch.einsum("bgw,gcw->bgc", parts, self.weight) + self.bias
-        probs = logits.softmax(-1).mean(1)  # (B, C) over the classifiers
-        best, where = probs.topk(min(c.top, c.picture_classes), dim=-1)  # (B, T)
-        return normalize((best[..., None] * self.names[where]).sum(1), dim=-1)
+            return np.asarray(normalize(image))
+        parts = image.reshape(len(image), c.heads, -1).swapaxes(0, 1)  # (G, B, W)
+        logits = parts @ self.weight.swapaxes(1, 2) + self.bias[:, None]
+        probs = softmax(logits).mean(0)  # (B, C) over the classifiers
+        best = np.argsort(-probs, axis=-1, kind="stable")[:, : c.top]  # (B, T)
+        weight = np.take_along_axis(probs, best, -1)
+        return np.asarray(normalize((weight[..., None] * self.names[best]).sum(1)))
 
-    def _cosines(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def _cosines(self, batch: Batch) -> list[tuple[Floats, Any]]:
         """Cosines (B, K) of each modality that is read, and whether it is there (B,)."""
         text = _unit(batch.text[:, : self.config.word_width], batch.has_text)
         cosines = [(text @ self.prompts.T, batch.has_text)]
         if self.config.reads_images:
-            image = torch.where(batch.has_image[:, None], batch.image, 0.0)
+            image = np.where(batch.has_image[:, None], batch.image, 0)
             cosines.append((self.image_vectors(image) @ self.prompts.T, batch.has_image))
         return cosines
 
-    def _moments(self) -> tuple[Tensor, Tensor]:
+    def _moments(self) -> tuple[Floats, Floats]:
         """Mean and variance of the cosines, (2, K) each, of posts and reference together."""
         before, spread = self.reference
-        several = (self.count > 1).to(self.count)[:, None]  # a post is no measure of itself
+        several = (self.count > 1)[:, None]  # a post is no measure of itself
         posts = several * self.count[:, None] + PRIOR
         mean = (several * self.total + PRIOR * before) / posts
-        squares = several * self.squares + PRIOR * (spread + before.square())
-        return mean, squares / posts - mean.square()
+        squares = several * self.squares + PRIOR * (spread + np.square(before))
+        return mean, squares / posts - np.square(mean)
 
 
 METHOD = Method(

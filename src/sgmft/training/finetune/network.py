@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.errors import SgmftError
@@ -28,20 +28,23 @@ from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.features import Features
 from sgmft.features.ragged import Ragged
-from sgmft.models.base import Network, NetworkConfig, Output
-from sgmft.models.inference import predict_logits
+from sgmft.models.arrays import ArrayModule, cross_entropy
+from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
+from sgmft.models.network import Network
+from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import Towers, open_towers
 from sgmft.training.fit import (
     FitResult,
-    HeldOutLogits,
     RunOptions,
     TrainingTask,
     in_subfolder,
     mask_of,
+    predict_by_parts,
     train_with_validation,
 )
-from sgmft.training.trainer import hold_out, selected_epoch, train
+from sgmft.training.history import selected_epoch
+from sgmft.training.trainer import train
 from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
@@ -56,7 +59,7 @@ class RawBatch(NamedTuple):
     image_of: Tensor  # (P,) whose image it is
     has_text: Tensor  # (B,) bool
     has_image: Tensor  # (B,)
-    ngrams: Tensor | None = None  # (B, g) of the text, padded with -1
+    ngrams: Any = None  # (B, g) of the text, padded with -1; an array
 
     def drop_modalities(self, share: float, draws: Tensor) -> "RawBatch":
         """Modality dropout, as `sgmft.features.batch.Batch.drop_modalities`."""
@@ -65,7 +68,7 @@ class RawBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "RawBatch":
         """The same batch on another device."""
-        return RawBatch._make(None if x is None else x.to(device) for x in self)
+        return RawBatch._make([*(x.to(device) for x in self[:-1]), self.ngrams])
 
 
 @dataclass(frozen=True)
@@ -89,24 +92,35 @@ class RawPosts:
     def __len__(self) -> int:
         return len(self.posts)
 
-    def take(self, rows: Tensor) -> "RawPosts":
+    def take(self, rows: NDArray[np.int64]) -> "RawPosts":
         """The posts at these positions, in that order."""
         posts, keys = ([x[i] for i in rows.tolist()] for x in (self.posts, self.keys))
         return replace(self, posts=posts, keys=keys, features=self.features.take(rows))
 
-    def contents(self) -> Iterator[Tensor]:
+    @property
+    def parts(self) -> NDArray[np.int8]:
+        """See `Features.parts`."""
+        return self.features.parts
+
+    def with_parts(self, parts: int) -> "RawPosts":
+        """See `Features.with_parts`."""
+        return replace(self, features=self.features.with_parts(parts))
+
+    def contents(self) -> Iterator[NDArray[Any]]:
         """A digest of the posts' content keys, which tells them from others."""
         digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
-        yield torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+        yield np.frombuffer(digest, np.uint8)
 
-    def batch(self, rows: Tensor | slice | None, ngrams: bool = False) -> RawBatch:
+    def batch(
+        self, rows: NDArray[np.int64] | slice | None = None, ngrams: bool = False
+    ) -> RawBatch:
         """The posts at these positions (B,), or all, decoded by several threads.
 
         Raises:
             SgmftError: a picture cannot be read any more.
         """
-        if not isinstance(rows, Tensor):
-            rows = torch.arange(len(self))[rows or slice(None)]
+        if not isinstance(rows, np.ndarray):
+            rows = np.arange(len(self))[rows or slice(None)]
         chosen = self.take(rows)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             contents = list(pool.map(lambda post: prepare_post(post, self.info), chosen.posts))
@@ -132,10 +146,46 @@ class RawPosts:
             torch.from_numpy(pixels),
             torch.tensor(text_of, dtype=torch.long),
             torch.tensor(image_of, dtype=torch.long),
-            known.has_text,
-            known.has_image,
-            None if grams is None else torch.from_numpy(grams.pad(fill=-1)[0]),
+            torch.from_numpy(known.has_text),
+            torch.from_numpy(known.has_image),
+            None if grams is None else grams.pad(fill=-1)[0],
         )
+
+
+class TrainableModel(Network):
+    """A closed-form model as a network: what it has learned becomes weights of torch.
+
+    A part that reads arrays alone, as that on n-grams, stays as it is: what it reads does not
+    change with the encoder.
+    """
+
+    def __init__(self, model: ClosedFormModel) -> None:
+        super().__init__(model.config)
+        self.uses_ngrams = model.uses_ngrams
+        self._model = copy.deepcopy(model)
+        self._owners: list[tuple[ArrayModule, str]] = []  # of the arrays that become tensors
+        for name in self._model.state_dict():
+            owner, own_name = self._model.owner(name)
+            if owner.arrays_only:
+                continue
+            x = torch.from_numpy(getattr(owner, own_name).copy())
+            if own_name in owner.learned:
+                self.register_parameter(f"x{len(self._owners)}", nn.Parameter(x))
+            else:
+                self.register_buffer(f"x{len(self._owners)}", x)
+            self._owners.append((owner, own_name))
+
+    def forward(self, batch: Batch) -> Output:
+        """See `Network`."""
+        for i, (owner, name) in enumerate(self._owners):
+            setattr(owner, name, getattr(self, f"x{i}"))
+        return self._model.forward(batch)
+
+    def trained(self) -> ClosedFormModel:
+        """Return the model with the weights as they are now."""
+        for i, (owner, name) in enumerate(self._owners):
+            setattr(owner, name, getattr(self, f"x{i}").detach().cpu().numpy())
+        return self._model
 
 
 @dataclass(frozen=True)
@@ -283,25 +333,32 @@ def fine_tune(
     torch.manual_seed(task.preset.train.seed)
     towers = open_towers(settings, tuning, run.get("device"))
     tokens = task.method.uses_tokens(task.preset)
-    model = Tuned(head.network, towers, tokens, task.info.fingerprint)
+    network = head.model
+    if isinstance(network, ClosedFormModel):
+        network = TrainableModel(network)
+    assert isinstance(network, Network)
+    model = Tuned(network, towers, tokens, task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, task.info, towers.tokenize)
     labels = task.data.labels
     data, validation = hold_out(raw, labels, mask_of(held_out, len(labels)))
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
-    history = train(model, data, validation, config, **in_subfolder(run, "both"))
+    options = {name: x for name, x in in_subfolder(run, "both").items() if name != "on_step"}
+    history = train(model, data, validation, config, **options)  # type: ignore[arg-type]
     selected = selected_epoch(history, config.patience)
-    better = selected.val_loss < float(cross_entropy(*head.held_out))  # NaN is never less
+    better = selected.val_loss < cross_entropy(
+        head.held_out.logits, head.held_out.labels
+    )  # NaN is never less
     if not better:
         model.load_state_dict(before)
-    logits = predict_logits(model, validation.features).logits
+    held_out_logits = predict_by_parts(model, validation) if better else head.held_out
     if temporary is not None or distributed.is_main():
         towers.save(folder / "encoder")
     distributed.wait()
     result = head._replace(
-        network=model.head,
+        model=network.trained() if isinstance(network, TrainableModel) else network,
         history=[*head.history, *history],
-        held_out=HeldOutLogits(logits, validation.labels),
+        held_out=held_out_logits,
         selected=selected if better else head.selected,
     )
     return result, TunedEncoder(folder / "encoder", str(settings["name"]), better, temporary)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgmft.errors import SgmftError
 from sgmft.features.encoders.chinese_clip import MEAN, STD, tokenize
 from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
 from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
 from sgmft.features.encoders.clip_towers import ImageTower, TextTower
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.training.finetune.settings import Tuning
+from sgmft.utils.extras import needs_extra
 
 LAYER = re.compile(r"(text|vision)_model\.encoder\.layers?\.(\d+)\.")
 
@@ -159,13 +159,8 @@ def augmentation(size: int) -> Callable[[Tensor], Tensor]:
     Raises:
         SgmftError: kornia is not installed.
     """
-    try:
+    with needs_extra("tune", "Changing pictures (--set tune.augment=true)"):
         from kornia import augmentation as kornia
-    except ImportError as error:
-        raise SgmftError(
-            "Changing pictures needs kornia, which is not installed: pip install 'sgmft[tune]', "
-            "or --set tune.augment=false."
-        ) from error
     change = kornia.AugmentationSequential(
         kornia.RandomResizedCrop((size, size), scale=CROP, p=1.0),
         kornia.RandomHorizontalFlip(p=0.5),

@@ -1,0 +1,94 @@
+"""Models as arrays: their state, and functions of arrays of NumPy and tensors of torch alike.
+
+The same code then predicts, in NumPy, and is trained on with an encoder, in torch.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+
+class ArrayModule:
+    """Arrays, and parts that have some too, under dotted names as in a `torch.nn.Module`.
+
+    Attributes:
+        learned: names of its own arrays that have been learned; the others are data.
+        arrays_only: whether it takes arrays alone, not tensors.
+    """
+
+    learned: tuple[str, ...] = ()
+    arrays_only = False
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers have been learned."""
+        owners = ((*self.owner(name), x) for name, x in self.state_dict().items())
+        return sum(x.size for owner, name, x in owners if name in owner.learned)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all arrays by name."""
+        found: dict[str, Any] = {}
+        for name, x in vars(self).items():
+            if isinstance(x, ArrayModule):
+                found |= {f"{name}.{inner}": y for inner, y in x.state_dict().items()}
+            elif hasattr(x, "shape"):
+                found[name] = x
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take arrays, or tensors, of the names and shapes that `state_dict` returns.
+
+        Raises:
+            ValueError: they have others.
+        """
+        shapes = {name: tuple(x.shape) for name, x in self.state_dict().items()}
+        if {name: tuple(x.shape) for name, x in state.items()} != shapes:
+            raise ValueError("the state is of another model")
+        for name, x in state.items():
+            owner, last = self.owner(name)
+            setattr(owner, last, x)
+
+    def owner(self, name: str) -> tuple["ArrayModule", str]:
+        """Return the part that has the array of this dotted name, and its name there."""
+        *parts, last = name.split(".")
+        return reduce(getattr, parts, self), last
+
+
+def logsumexp(x: Any) -> Any:
+    """Return log sum exp over the last axis, which is kept with length 1."""
+    xp = array_namespace(x)
+    top = xp.max(x, axis=-1, keepdims=True)
+    return top + xp.log(xp.sum(xp.exp(x - top), axis=-1, keepdims=True))
+
+
+def log_softmax(x: Any) -> Any:
+    """Return log-probabilities of logits along the last axis."""
+    return x - logsumexp(x)
+
+
+def softmax(x: Any) -> Any:
+    """Return probabilities of logits along the last axis."""
+    return array_namespace(x).exp(log_softmax(x))
+
+
+def log_sigmoid(x: Any) -> Any:
+    """Return log(1 / (1 + exp(-x)))."""
+    xp = array_namespace(x)
+    return -xp.logaddexp(xp.zeros_like(x), -x)
+
+
+def normalize(x: Any) -> Any:
+    """Scale vectors along the last axis to unit length; one of zeros stays so."""
+    xp = array_namespace(x)
+    length = xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
+    return x / xp.clip(length, min=1e-12)
+
+
+def cross_entropy(logits: Any, labels: Any) -> float:
+    """Return the mean cross-entropy of logits (N, K) for classes (N,), NaN without any."""
+    if not len(labels):
+        return float("nan")
+    return -float(np.mean(log_softmax(logits)[np.arange(len(labels)), labels]))

@@ -1,0 +1,252 @@
+"""Base classes of the networks of torch, from features of posts to logits, and their inputs."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.models.base import Guidance, NetworkConfig, Output, Vectors, mean_and_divisor
+from sgmft.utils.distributed_loss import BatchCrossEntropy
+
+Scale = Literal["none", "unit", "standard"]
+
+
+class Normalizer(nn.Module):
+    """Feature scale: as the encoder gives it, unit length, or standardised on the training set."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int, kind: Scale) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def fit(self, x: Vectors) -> None:
+        """Take mean and standard deviation from real training features (N, width)."""
+        if self.kind == "standard" and len(x) > 1:
+            mean, deviation = mean_and_divisor(x)
+            self.mean.copy_(torch.from_numpy(mean))
+            self.deviation.copy_(torch.from_numpy(deviation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape, rescaled over the last axis."""
+        if self.kind == "unit":
+            return nn.functional.normalize(x, dim=-1)
+        if self.kind == "standard":
+            return (x - self.mean) / self.deviation
+        return x
+
+
+class ModalityInput(nn.Module):
+    """One modality's way in.
+
+    One learned, unmasked null token stands in for a missing modality, and the same vector for its
+    pooled feature; masking every key would make a softmax undefined. Pooled and token features of
+    one width are taken to D by one linear map; of two widths, by one map each.
+
+    Args:
+        source: the encoder's width of pooled features.
+        width: the model's D.
+        projected: whether a learned linear map takes source to D (needed where the widths differ
+            or the encoder's two towers share no space).
+        scale: see `Normalizer`.
+        tokens: whether token features come in too.
+        max_images: images of one post that have an index of their own; 0 for the text.
+        token_source: the encoder's width of one token; 0 for the same as `source`.
+        pooled: whether pooled features come in; a map of their own is not made for nothing.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        width: int,
+        projected: bool,
+        scale: Scale,
+        tokens: bool,
+        max_images: int = 0,
+        token_source: int = 0,
+        pooled: bool = True,
+    ) -> None:
+        super().__init__()
+        token_source = token_source or source
+        separate = tokens and token_source != source
+        self.pooled_scale = Normalizer(source, scale)
+        self.token_scale = Normalizer(token_source, scale) if tokens else None
+        self.reads_pooled = pooled
+        used = projected and (pooled or not separate)
+        self.project = nn.Linear(source, width) if used else nn.Identity()
+        self.project_tokens = nn.Linear(token_source, width) if separate else None
+        self.null = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.index = nn.Embedding(max_images, width) if max_images and tokens else None
+        if self.index is not None:
+            nn.init.zeros_(self.index.weight)
+
+    def fit(self, pooled: Vectors, tokens: Vectors | None) -> None:
+        """Take the scales from training features (N, source) and tokens (M, token_source)."""
+        self.pooled_scale.fit(pooled)
+        if self.token_scale is not None and tokens is not None:
+            self.token_scale.fit(tokens)
+
+    def pooled(self, x: Tensor, present: Tensor) -> Tensor:
+        """(B, source) -> (B, D), the null vector where absent."""
+        if not self.reads_pooled:
+            raise ValueError("this model was built without pooled features")
+        return torch.where(present[:, None], self.project(self.pooled_scale(x)), self.null)
+
+    def tokens(
+        self, x: Tensor | None, mask: Tensor | None, present: Tensor, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, n, token_source), mask -> (B, n, D), mask, the null token first where absent."""
+        if self.token_scale is None:
+            raise ValueError("this model was built without token features")
+        if x is None or mask is None:
+            raise SgmftError(
+                "This model works on token features (words and regions), and these features hold "
+                "pooled ones only: encode the posts again with tokens."
+            )
+        project = self.project if self.project_tokens is None else self.project_tokens
+        tokens = project(self.token_scale(x))
+        if self.index is not None and index is not None:
+            tokens = tokens + self.index(index.clamp(max=self.index.num_embeddings - 1))
+        mask = mask & present[:, None]
+        first = torch.zeros_like(mask)
+        first[:, 0] = ~mask.any(1)
+        tokens = torch.where(first[..., None], self.null, tokens)
+        return tokens * (mask | first)[..., None], mask | first
+
+
+class TokenInputs(NamedTuple):
+    """Word and region features in the network's width, with null tokens for missing modalities."""
+
+    text: Tensor  # (B, n, D)
+    image: Tensor  # (B, m, D)
+    text_mask: Tensor  # (B, n) True where real; at least one in each row
+    image_mask: Tensor  # (B, m)
+
+
+class Network(nn.Module, ABC):
+    """A network that `sgmft.training.trainer` can train, and `sgmft.locator.locator` can save.
+
+    A subclass sets `config`.
+    """
+
+    config: NetworkConfig
+    uses_ngrams: bool = False  # whether its batches must have n-grams
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def measure(cls, words: Vectors | None) -> dict[str, int]:
+        """Fields of the config that the training posts decide, from their word features (., Dw)."""
+        return {}
+
+    def prepare(
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+    ) -> None:
+        """Take scales, vocabulary and the like from the training features.
+
+        Args:
+            text: pooled features of the texts there are (N, Dt).
+            image: pooled features of the posts that have images (M, Dv).
+            words, regions: all their tokens, (., Dw) and (., Dv), float16 as they are kept; None
+                without token features. None of the four need fit into memory; see `Vectors`.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Output:
+        """Features of B posts to logits (B, K)."""
+
+    def loss(self, output: Output, labels: Tensor, criterion: BatchCrossEntropy) -> Tensor:
+        """The scalar that training minimises; `criterion` is the cross-entropy of equation 19.
+
+        With several processes, output and labels are those of this one's posts. The criterion is
+        of all processes' posts; whatever else compares posts gets them by `criterion.gather`.
+        """
+        return criterion(output.logits, labels)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The weights that are trained, by learning rate, as torch's optimizers take them."""
+        return [{"params": [x for x in self.parameters() if x.requires_grad], "lr": learning_rate}]
+
+    @property
+    def parameter_count(self) -> int:
+        """See `sgmft.models.base.Model`."""
+        return sum(x.numel() for x in self.parameters() if x.requires_grad)
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Output:
+        """See `sgmft.models.base.Model`; the network is in evaluation mode afterwards."""
+        self.eval()
+        output: Output = self(batch.to(next(iter(self.state_dict().values())).device))
+        logits, fused, *guidance = (
+            x.float().cpu().numpy() for x in (*output[:2], *(output.guidance or ()))
+        )
+        return Output(logits, fused, Guidance(*guidance) if guidance else None)
+
+    def save(self, path: Path) -> None:
+        """See `sgmft.models.base.Model`."""
+        save_model(self, str(path))
+
+    def load(self, path: Path) -> None:
+        """See `sgmft.models.base.Model`."""
+        load_model(self, str(path))
+
+
+class BimodalNetwork(Network):
+    """A network whose two modalities come in through a `ModalityInput` of width D each.
+
+    Args:
+        config: its `text_width` is the pooled texts' and its `word_width` the words'.
+        width: D.
+        scale, projected: see `ModalityInput`.
+        tokens: whether word and region features come in, for `token_inputs`.
+        max_images: see `ModalityInput`.
+        pooled: whether pooled features come in, for `pooled_inputs`.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        width: int,
+        *,
+        scale: Scale = "standard",
+        tokens: bool = False,
+        projected: bool = True,
+        max_images: int = 16,
+        pooled: bool = True,
+    ) -> None:
+        super().__init__(config)
+        c, common = config, (width, projected, scale, tokens)
+        self.text = ModalityInput(c.text_width, *common, token_source=c.word_width, pooled=pooled)
+        self.image = ModalityInput(c.image_width, *common, max_images, pooled=pooled)
+
+    def prepare(
+        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
+    ) -> None:
+        """Take the feature scales; see `Network.prepare`."""
+        self.text.fit(text, words)
+        self.image.fit(image, regions)
+
+    def pooled_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pooled features of text and image, each (B, D)."""
+        return (
+            self.text.pooled(batch.text, batch.has_text),
+            self.image.pooled(batch.image, batch.has_image),
+        )
+
+    def token_inputs(self, batch: Batch) -> TokenInputs:
+        """Word and region features; SgmftError of a batch that holds pooled features only."""
+        text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
+        image, image_mask = self.image.tokens(
+            batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
+        )
+        return TokenInputs(text, image, text_mask, image_mask)

@@ -1,0 +1,22 @@
+"""Packages that only some of the work needs, in the extras of this one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sgmft.errors import SgmftError
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Raise SgmftError, with the extra to install, where an import in the block fails.
+
+    Args:
+        extra: its name, as in pip install 'sgmft[extra]'.
+        what: needs it; the beginning of a sentence.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SgmftError(
+            f"{what} needs packages that are not installed: pip install 'sgmft[{extra}]' ({error})."
+        ) from error
