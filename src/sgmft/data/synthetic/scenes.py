@@ -55,14 +55,12 @@ class _Canvas(ImageDraw.ImageDraw):
 
     def put(self, thing: str, x: float, y: float, size: float, light: float = 1) -> None:
         """Draw a thing of `things.toml` that stands at (x, y); `light` < 1 dims."""
-        paints = {name: self.color(*self.pick(*near)) for name, near in THINGS["colors"].items()}
+        paints: dict[str, Color] = {}
         for shape in THINGS["things"][thing].strip().split("\n"):
             kind, paint, *numbers = shape.split()
-            name, _, factor = paint.partition("*")
-            fill, n = (
-                _shade(paints[name], light * float(factor or 1)),
-                np.array(numbers, float) * size,
-            )
+            (name, factor), n = (paint + "*1").split("*")[:2], np.array(numbers, float) * size
+            color = paints.get(name) or self.color(*self.pick(*THINGS["colors"][name]))
+            paints[name], fill = color, _shade(color, light * float(factor))
             if kind == "box":
                 self.box(x + n[0], y + n[1], n[2], n[3], fill, n[4:].sum())
             elif kind == "oval":
@@ -250,7 +248,7 @@ def draw_scene(rng: np.random.Generator, place: str | None, noise: float) -> Ima
             c.put(thing, c.between(0, WIDE), c.between(250, HIGH), c.between(43, 100))
     centre, half = np.array([WIDE, HIGH]) / 2, np.array([wide, high]) / 2
     half *= min(WIDE / wide, HIGH / high)
-    half *= c.between(0.4, 0.65) if rng.random() < noise * 0.6 else 1  # too close
+    half *= c.between(0.45, 0.7) if rng.random() < noise * 0.5 else 1  # too close
     corners = rng.uniform(0.96 - 0.3 * noise, 1, (4, 2)) * [(-1, -1), (-1, 1), (1, 1), (1, -1)]
     quad = corners * half + centre + rng.uniform(-1, 1, 2) * (centre - half)
     method = Image.Transform.QUAD, quad.ravel().tolist(), Image.Resampling.BILINEAR
