@@ -1,12 +1,13 @@
 """The output of tools that collect posts, read as tables with our own columns.
 
-A new tool is a file beside this one, and a line in `formats.COLLECTORS`.
+A new tool is a function in `crawlers` or `archives`, and a line in the tuple there.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,24 +31,21 @@ ToPost = Callable[[dict[str, Any]], dict[str, Any] | None]
 class Collector:
     """What one tool writes; `formats.COLLECTORS` lists all of them.
 
-    A tool that writes tables has `columns` and `adapt`, one that writes anything else `parts` and
-    `read`; one may have both.
-
     Attributes:
         name: of the tool, as ``--format`` and messages have it.
         columns: a table that has all columns of one of these is the tool's.
-        adapt: returns the posts of a table that was opened by its suffix, given its path.
+        adapt: returns the posts of such a table, opened by its suffix, given its path and `name`.
         parts: lists what `read` opens of a path: nothing, where the path is not the tool's; the
             path itself; or files and folders in it (the sub-folders of a folder without any are
             looked at as well). Asked of its own part, it returns that part.
-        read: opens a part; see `adapt_table`.
+        read: opens a part, given `name`; see `adapt_table`.
     """
 
     name: str
-    columns: Sequence[frozenset[str]] = ()
-    adapt: Callable[[RawTable, Path], RawTable] | None = None
+    columns: Sequence[set[str]] = ()
+    adapt: Callable[[RawTable, Path, str], RawTable] | None = None
     parts: Callable[[Path], list[Path]] | None = None
-    read: Callable[[Path], RawTable] | None = None
+    read: Callable[[Path, str], RawTable] | None = None
 
 
 def adapt_table(
@@ -63,8 +61,8 @@ def adapt_table(
         raw: the tool's records.
         tool: its name.
         to_post: returns, of the values of a record, those of our columns that are known; under
-            ``images`` the paths where the tool puts the pictures, relative to `folder`, whether
-            they are there or not, or web addresses. None where a record is no post.
+            ``images`` paths relative to `folder`, whether they are there or not, web addresses, or
+            None for a picture of which nothing is known. None where a record is no post.
         folder: which the pictures lie in; by default that of the table.
         own: the columns that `to_post` returns.
     """
@@ -77,24 +75,28 @@ def adapt_table(
                 continue  # a header, which some tools write in every run
             try:
                 post = None if row.error is not None else to_post(row.values)
-                paths = [str(path) for path in (post and post.get("images")) or ()]
+                paths = [str(path or "") for path in (post and post.get("images")) or ()]
             except (AttributeError, KeyError, TypeError, ValueError):
                 post, row = None, replace(row, error=f"not laid out as {tool} does it")
-            if row.error is not None:
-                tally.posts += 1
-                yield row
-            elif post is not None:
-                tally.posts += 1
-                asked = [path for path in paths if find_web_address(path) is None]
-                there = [path for path in asked if os.path.lexists(folder / path)]
-                tally.found += len(there)
-                tally.missing += len(paths) - len(there)
-                gone = [path for path in paths if path not in there and find_web_address(path)]
-                post |= {"images": there} | ({ADDRESSES: gone} if gone else {})
-                yield replace(row, values=_merge(post, row.values))
+            if post is None:
+                if row.error is not None:
+                    tally.posts += 1
+                    yield row
+                continue
+            gone = [path for path in paths if find_web_address(path)]
+            there = [x for x in paths if x and x not in gone and os.path.lexists(folder / x)]
+            tally.posts += 1
+            tally.found += len(there)
+            tally.missing += len(paths) - len(there)
+            merged = post | {"images": there} | ({ADDRESSES: gone} if gone else {})
+            for name, value in row.values.items():
+                if name not in merged:
+                    merged[name] = value
+                elif str(value or "").strip() != str(merged[name] or "").strip():
+                    merged[f"original.{name}"] = value
+            yield replace(row, values=merged)
 
-    names = list(own)
-    columns = None if raw.columns is None else list(dict.fromkeys([*names, *raw.columns]))
+    columns = None if raw.columns is None else list(dict.fromkeys([*own, *raw.columns]))
     return replace(
         raw, folder=folder, columns=columns, rows=rows(), tally=tally, label_columns=("label",)
     )
@@ -130,7 +132,7 @@ def pick(values: Any, *paths: str) -> Any:
 
 def to_time(value: Any) -> Any:
     """Return a Unix time, in seconds or milliseconds, as ISO 8601; anything else as it is."""
-    if isinstance(value, bool) or not re.fullmatch(r"\d{8,13}(\.\d+)?", str(value)):
+    if isinstance(value, bool) or not re.fullmatch(r"\d{9,13}(\.\d+)?", str(value)):
         return value
     seconds = float(value) / (1000 if float(value) > 1e11 else 1)
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
@@ -161,7 +163,7 @@ def read_head(path: Path) -> str:
 
 
 def list_names(path: Path) -> list[str]:
-    """List the files in a folder, in order; none of what is no folder."""
+    """List the files in a folder, in order; none where it is none."""
     return sorted(x.name for x in os.scandir(path) if x.is_file()) if path.is_dir() else []
 
 
@@ -171,67 +173,51 @@ def name_part(value: Any) -> str:
     return "" if re.search(r"[/\\\0]|^\.*$", text) else text
 
 
-def find_file(folder: Path, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str:
-    """Return the first of some files that is there, from `folder`; else the first."""
-    names = [stem + suffix for stem in stems for suffix in suffixes]
-    there: dict[str, frozenset[str]] = {}
-    for name in names:
-        at, file = os.path.split(os.path.join(folder, name))  # noqa: PTH118  is called very often
-        if at not in there:
-            there[at] = _list_folder(at)
-        if file in there[at]:
-            return name
-    return names[0]
+class FileFinder:
+    """Finds the pictures and videos of posts in folders that are listed once."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = lru_cache(256)(self._list)
 
-def _list_folder(folder: str) -> frozenset[str]:
-    try:
-        return _list_once(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
-    except (OSError, ValueError):
+    def find(self, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str | None:
+        """Return the first of some files that is there, from the folder."""
+        for stem in stems:
+            at, _, name = stem.rpartition("/")
+            if there := self._names(at):
+                for suffix in suffixes:
+                    if name + suffix in there:
+                        return stem + suffix
+        return None
+
+    def numbered(
+        self, stems: Sequence[str], addresses: Any, mark: str = "_", start: int = 1
+    ) -> list[str | None]:
+        """Return the pictures of a post: STEM, or of several STEM_1, STEM_2 and so on.
+
+        The address stands for a picture that is not there.
+
+        Args:
+            stems: where they may be, without what all of them end in.
+            addresses: in a cell, with commas; 无 stands for none.
+            mark: before a number.
+            start: the first number.
+        """
+        urls = [
+            x for url in str(addresses or "").split(",") if (x := url.strip()) not in ("", "无")
+        ]
+        alone = mark and not urls[1:]
+        ends = ["" if alone else f"{mark}{start + i}" for i in range(len(urls))]
+        return [
+            self.find([stem + end for stem in stems]) or (find_web_address(url) and url)
+            for end, url in zip(ends, urls, strict=True)
+        ]
+
+    def video(self, stems: Iterable[str]) -> list[str]:
+        """Return the video of a post, if it was downloaded."""
+        return [x for x in (self.find(stems, VIDEOS),) if x]
+
+    def _list(self, at: str) -> frozenset[str]:
+        with suppress(OSError, ValueError):
+            return frozenset(os.listdir(self._folder / at))  # noqa: PTH208
         return frozenset()
-
-
-@lru_cache(16)
-def _list_once(folder: str, _: int) -> frozenset[str]:
-    return frozenset(os.listdir(folder))  # noqa: PTH208
-
-
-def find_numbered(
-    folder: Path, stems: Sequence[str], addresses: Any, mark: str = "_", start: int = 1
-) -> list[str]:
-    """Return the pictures of a post: STEM, or of several STEM_1, STEM_2 and so on.
-
-    The address stands for what is not there.
-
-    Args:
-        folder: where they are looked for.
-        stems: where they may be, without what all of them end in.
-        addresses: in a cell, with commas; 无 stands for none.
-        mark: before a number.
-        start: the first number.
-    """
-    urls = [url.strip() for url in str(addresses or "").split(",") if url.strip() not in ("", "无")]
-    numbers = [f"{mark}{start + i}" for i in range(len(urls))] if urls[1:] or not mark else [""]
-    files = [find_file(folder, [f"{x}{end}" for x in stems]) if stems else "" for end in numbers]
-    found = (
-        url if find_web_address(url) and not (file and os.path.lexists(folder / file)) else file
-        for file, url in zip(files, urls, strict=False)
-    )
-    return list(filter(None, found))
-
-
-def find_video(folder: Path, stems: Sequence[str]) -> list[str]:
-    """Return the video of a post, if it was downloaded."""
-    found = [find_file(folder, stems, VIDEOS)] if stems else []
-    return [x for x in found if os.path.lexists(folder / x)]
-
-
-def _merge(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return our columns and then the tool's, of which none is lost."""
-    merged = dict(own)
-    for name, value in given.items():
-        if name not in own:
-            merged[name] = value
-        elif str(value or "").strip() != str(own[name] or "").strip():
-            merged[f"original.{name}"] = value
-    return merged

@@ -1,11 +1,9 @@
 """The registries of table formats and of collecting tools, and what opens a table with them.
 
-A new format, or the output of another tool, is a file beside this one and a line in `FORMATS` or
-`COLLECTORS`.
+A new format is a file beside this one and a line in `FORMATS`.
 """
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,24 +13,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
-from sgmft.data.tables.class_folders import CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.collectors import OWN, Collector, rebase
 from sgmft.data.tables.columns import find_columns, find_role, holds_posts
+from sgmft.data.tables.crawlers import CRAWLERS
 from sgmft.data.tables.csv import CSV, TSV
-from sgmft.data.tables.gallery_dl import GALLERY_DL
-from sgmft.data.tables.instagram import INSTAGRAM
-from sgmft.data.tables.instaloader import INSTALOADER
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
-from sgmft.data.tables.mediacrawler import MEDIACRAWLER_WEIBO, MEDIACRAWLER_XHS
-from sgmft.data.tables.reddit import REDDIT
 from sgmft.data.tables.sqlite import SQLITE
-from sgmft.data.tables.telegram import TELEGRAM
-from sgmft.data.tables.twitter import SNSCRAPE, TWSCRAPE
-from sgmft.data.tables.weibo import WEIBO_CRAWLER, WEIBO_SEARCH, WEIBO_SPIDER
-from sgmft.data.tables.x_archive import X_ARCHIVE
-from sgmft.data.tables.xhs_downloader import XHS_DOWNLOADER
-from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning, make_printable
+from sgmft.errors import SgmftError, SgmftNotice, warn
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
@@ -54,12 +43,7 @@ XLSX = TableFormat(
     members=_late("xlsx", "list_sheets"),
 )
 FORMATS: tuple[TableFormat, ...] = (CSV, TSV, JSON_LINES, PARQUET, JSON, XLSX, SQLITE)
-COLLECTORS: tuple[Collector, ...] = (
-    *(WEIBO_SEARCH, WEIBO_CRAWLER, WEIBO_SPIDER, MEDIACRAWLER_XHS, MEDIACRAWLER_WEIBO),
-    *(GALLERY_DL, INSTAGRAM, INSTALOADER, REDDIT, TELEGRAM, SNSCRAPE, TWSCRAPE, X_ARCHIVE),
-    XHS_DOWNLOADER,
-    CLASS_FOLDERS,  # last: other tools have pictures in folders, too
-)
+COLLECTORS: tuple[Collector, ...] = (*CRAWLERS, *ARCHIVES)
 
 READABLE = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 WRITABLE = tuple(suffix for kind in FORMATS if kind.write for suffix in kind.suffixes)
@@ -114,7 +98,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         parts = parts or [x for x in files if _peek(x)] or files
         found: list[Path] = []
         plain = name is None and _are_plain(parts)
-        if kind is None and (not plain or any(x.is_dir() for x in os.scandir(path))):
+        if kind is None and (not plain or any(x.is_dir() for x in path.iterdir())):
             found = list(_search(path, tools, folders=not plain))
             others = [x for x in parts if plain or x.suffix.lower() in STREAMED]
             others = [x for x in others if x not in found and find_columns(_peek(x), ("text",))]
@@ -124,7 +108,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
                 left = [os.path.relpath(x, path) for x in (found if plain else others)]
                 more = f" and {len(left) - 3} more" if left[3:] else ""
                 message = f"{path}: {', '.join(left[:3])}{more} not read; give the path to read it."
-                warnings.warn(make_printable(message), SgmftNotice, stacklevel=2)
+                warn(message, SgmftNotice)
             found = [] if plain else found
     if not found and (not parts or (kind is None and name is not None)):
         raise SgmftError(
@@ -165,7 +149,7 @@ def open_table(
     if tool is not None and tool.read is not None:
         with reading(path):
             try:
-                raw = tool.read(path)
+                raw = tool.read(path, tool.name)
             except (AttributeError, KeyError, TypeError, ValueError):
                 raise SgmftError(f"{path} is not laid out as {tool.name} does it.") from None
     else:
@@ -210,7 +194,7 @@ def _adapt(
     with reading(path):
         raw, columns = _look_ahead(raw)
     tool = forced or _tool_of(columns, tools)
-    return raw if tool is None or tool.adapt is None else tool.adapt(raw, path)
+    return raw if tool is None or tool.adapt is None else tool.adapt(raw, path, tool.name)
 
 
 def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
@@ -302,37 +286,42 @@ def _list_files(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix.lower() in READABLE and file.is_file())
 
 
-def _read_once(parts: list[Path]) -> list[Path]:
+def _read_once(parts: list[Path]) -> Iterator[Path]:
     """Leave out tables whose posts another table of the same name, in another format, has too."""
-    groups: dict[Path, list[Path]] = {}
+    groups: dict[Path, dict[Path, int]] = {}
     for part in parts:
         file = table_file(part)  # MediaCrawler has a folder for each format
         home = file.parent.parent if file.parent.name == file.suffix[1:] else file.parent
-        groups.setdefault(home / file.stem, []).append(part)
+        groups.setdefault(home / file.stem, {})[part] = file.stat().st_mtime_ns
     left: dict[Path, Path] = {}
     for same in groups.values():
         if len({table_file(part).suffix for part in same}) == len(same) > 1:
-            left |= _compare(tuple((part, table_file(part).stat().st_mtime_ns) for part in same))
+            left |= _contained(tuple(same.items()))
     for part, kept in left.items():
-        message = f"{part.name} holds the same posts as {kept.name}: they are read from that alone."
-        warnings.warn(message, SgmftWarning, stacklevel=2)
-    return [part for part in parts if part not in left]
+        warn(f"{part.name} holds the same posts as {kept.name}: they are read from that alone.")
+    return (part for part in parts if part not in left)
 
 
 @lru_cache(256)
-def _compare(stamped: tuple[tuple[Path, int], ...]) -> dict[Path, Path]:
+def _contained(stamped: tuple[tuple[Path, int], ...]) -> dict[Path, Path]:
     """Return tables that another one contains, with that; of equal ones a labelled one is kept."""
-    keys: dict[Path, set[int]] = {}
-    labelled: set[Path] = set()
+    kept: dict[Path, set[int]] = {}
+    left: dict[Path, Path] = {}
+    found: list[tuple[int, bool, Path, set[int]]] = []
     for path, _ in stamped:
-        keys[path] = set()
+        keys, labelled = set[int](), False
         for row in open_table(path).rows:
-            labelled |= {path} if find_role(row.values, "label") else set()
+            labelled = labelled or bool(find_role(row.values, "label"))
             names = find_role(row.values, "id") or find_role(row.values, "text")
-            keys[path].add(hash(str(row.values[names[0]]).strip() if names else ""))
-    order = sorted(keys, key=lambda x: (-len(keys[x]), x not in labelled))
-    larger = {x: [y for y in order[:i] if keys[x] <= keys[y]] for i, x in enumerate(order)}
-    return {x: found[0] for x, found in larger.items() if found}
+            keys.add(hash(str(row.values[names[0]]).strip() if names else ""))
+        found.append((-len(keys), not labelled, path, keys))
+    for *_, path, keys in sorted(found, key=lambda x: x[:2]):
+        larger = next((x for x in kept if keys <= kept[x]), None)
+        if larger is None:
+            kept[path] = keys
+        else:
+            left[path] = larger
+    return left
 
 
 def _iter_rows(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:

@@ -1,0 +1,369 @@
+"""Tools that are known by how their files lie, and copies of one's own data that networks send."""
+
+import glob
+import json
+import lzma
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any
+
+from sgmft.data.tables.base import RawRow, RawTable
+from sgmft.data.tables.collectors import (
+    PICTURES,
+    VIDEOS,
+    Collector,
+    FileFinder,
+    adapt_table,
+    list_names,
+    load_json,
+    name_part,
+    number_rows,
+    pick,
+    read_head,
+    to_time,
+)
+
+_TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "body")
+_IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
+_USERS = ("author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader")
+_RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
+_DUMP = re.compile(r'\s*\[\s*\[\s*-?\d+,.*"category":', re.DOTALL)  # [[2, {...}], [3, "https:...
+
+_INSTAGRAM = re.compile(r"(posts_\d+|reels|stories|archived_posts|igtv_videos|media)\.json")
+_OLD = ("photos", "videos", "stories")  # lists of media.json, until 2021
+_TIMES = ("creation_timestamp", "media.0.creation_timestamp", "taken_at")
+_FOLDERS = ("", "content", "media", *(f"your_instagram_activity/{x}" for x in ("content", "media")))
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_UTC")  # instaloader's names begin so
+_MESSAGE = re.compile(r'"type": ?"(message|service)"')
+_OURS = re.compile(r'"(from_id|actor_id|date_unixtime|text_entities)"')
+_ALL = '"about": "Here is the data you requested'
+_TWEETS = re.compile(r"tweets?(-part\d+)?\.js")  # tweet.js until 2022
+
+
+def _files(path: Path, *folders: str) -> list[Path]:
+    """Return a file, or those in some folders of a folder."""
+    found = [path / at / name for at in folders or ("",) for name in list_names(path / at)]
+    return [path] if path.is_file() else found
+
+
+# --- gallery-dl: .json beside each file, JSON lines, or a dump of all records
+
+
+def _list_gallery_dl(path: Path) -> list[Path]:
+    files = [file for file in _files(path) if file.suffix == ".json"]
+    if path.is_dir() and any(_RECORD.match(read_head(file)) for file in files[:20]):
+        return [path]
+    return [file for file in files if _DUMP.match(read_head(file))]
+
+
+def _open_gallery_dl(path: Path, tool: str) -> RawTable:
+    records: list[dict[str, Any]] = []
+    if path.is_file():
+        for _, *address, data in load_json(path):  # of a post, and of each of its files
+            records.append(data | ({"url": address[0]} if address else {"num": None}))
+    else:
+        for name in list_names(path):
+            data = load_json(path / name) if name.endswith(".json") else {}
+            if pick(data, "category"):
+                records.append(data | {"file": name.removesuffix(".json")})
+        records.sort(key=lambda data: (_key(data), data.get("num") or 0))
+    folder = path.parent if path.is_file() else path
+    return _adapt_gallery_dl(RawTable(path.name, folder, None, number_rows(records)), path, tool)
+
+
+def _adapt_gallery_dl(raw: RawTable, path: Path, tool: str) -> RawTable:
+    """Read posts; a record is of one file, and those of a post follow each other."""
+    finder, images = FileFinder(raw.folder), list[str | None]()  # of the post that is read
+
+    def rows() -> Iterator[RawRow]:
+        for _, group in groupby(raw.rows, lambda row: (row.error, _key(row.values))):
+            some = list(group)
+            images[:] = (x for row in some for x in _media(finder, raw.folder, row.values))
+            yield some[0]
+
+    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+        post = pick(row, "status") or row  # Weibo's
+        return {
+            "text": "\n".join(str(x) for x in (pick(post, "title"), pick(post, *_TEXTS)) if x),
+            "images": [*images],
+            "id": pick(post, *_IDS),
+            "user": pick(post, *_USERS),
+            "time": pick(post, "post_date", "date", "created_at"),
+        }
+
+    return adapt_table(replace(raw, rows=rows()), tool, to_post)
+
+
+def _key(data: dict[str, Any]) -> str:
+    return f"{data.get('category')} {pick(pick(data, 'status') or data, *_IDS)}"
+
+
+def _media(finder: FileFinder, folder: Path, data: dict[str, Any]) -> list[str | None]:
+    """List the file that a record is of, or its address; all files of a post, if it is of that."""
+    if "num" in data and data["num"] is None:
+        return []
+    file, key = str(data.get("file", "")), name_part(_key(data).partition(" ")[2])
+    if file.lower().endswith(PICTURES + VIDEOS):
+        return [file]
+    if "extension" not in data:
+        names = (x.name for x in folder.glob(f"{glob.escape(key or '?')}[_.]*"))
+        there = (x for x in names if x.endswith(PICTURES + VIDEOS))
+        return [*sorted(there, key=lambda x: (len(x), x))]
+    number = data["num"] if isinstance(data.get("num"), int) else 0
+    media = name_part(data.get("media_id"))
+    stems = [file, f"{key}_{number}", f"{key}_{number:02}", f"{key}_{media}", media]
+    stems += [name_part(data.get("filename")), key]
+    name = finder.find(filter(None, stems), [f".{name_part(data.get('extension'))}"])
+    return [name or data.get("url")]
+
+
+# --- instaloader: .json.xz or .json, and .txt, for each post, and its pictures
+
+
+def _list_instaloader(path: Path) -> list[Path]:
+    return [path] if any(x.endswith(".json.xz") or _TIME.match(x) for x in list_names(path)) else []
+
+
+def _open_instaloader(folder: Path, tool: str) -> RawTable:
+    files = {name: Path(name.removesuffix(".xz")) for name in list_names(folder)}
+    posts = {x.stem for x in files.values() if x.suffix == ".json" or _TIME.fullmatch(x.stem)}
+    media: dict[str, dict[int, str]] = defaultdict(dict)
+    for name, file in files.items():
+        if file.suffix in PICTURES + VIDEOS:
+            found = None if file.stem in posts else re.fullmatch(r"(.+)_(\d+)", file.stem)
+            stem, number = (found[1], int(found[2])) if found else (file.stem, 0)
+            if stem in posts or _TIME.fullmatch(stem):
+                posts.add(stem)
+                media[stem][number] = name  # .mp4 comes after .jpg, which is a frame of it
+
+    def rows() -> Iterator[RawRow]:
+        """Yield a row for each post; other records (profiles, comments) are left out."""
+        for number, stem in enumerate(sorted(posts), 1):
+            node: Any = {}
+            name = next((x for x in (f"{stem}.json.xz", f"{stem}.json") if x in files), None)
+            caption = f"{stem}.txt"
+            try:
+                if name is not None:
+                    data = (folder / name).read_bytes()
+                    node = json.loads(lzma.decompress(data) if name.endswith(".xz") else data)
+                    kind = pick(node, "instaloader.node_type")
+                    node = pick(node, "node") or node if kind in (None, "Post", "StoryItem") else {}
+                there = caption in files
+                text = (folder / caption).read_text("utf-8", "replace").strip() if there else ""
+            except (OSError, EOFError, ValueError, RecursionError, lzma.LZMAError):
+                yield RawRow(number, {"file": name}, f"{name} is damaged")
+                continue
+            if name is None or pick(node, "shortcode", "code", "id"):
+                yield RawRow(number, {"file": stem, "caption_file": text} | node)
+
+    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+        stem, time = row["file"], _TIME.match(row["file"])
+        there, children = media[stem], pick(row, "edge_sidecar_to_children.edges") or ()
+        wanted = {*range(1, len(children) + 1)}
+        if not there and not children and row.get("__typename") != "GraphSidecar":
+            wanted = {0}
+        text = pick(row, "edge_media_to_caption.edges.0.node.text", "caption.text", "caption")
+        return {
+            "text": text or row["caption_file"],
+            "images": [there.get(number) for number in sorted(wanted | there.keys())],
+            "id": pick(row, "shortcode", "code") or stem,
+            "user": pick(row, "owner.username", "owner.id") or re.sub("^[#:%].*", "", folder.name),
+            "time": to_time(pick(row, "taken_at_timestamp", "date"))
+            or (time and f"{time[1]}T{time[2]}:{time[3]}:{time[4]}+00:00"),
+        }
+
+    return adapt_table(RawTable(folder.name, folder, None, rows()), tool, to_post)
+
+
+# --- Instagram's copy of one's own data: posts_1.json and the media it names
+
+
+def _list_instagram(path: Path) -> list[Path]:
+    files = [file for file in _files(path, *_FOLDERS) if _INSTAGRAM.fullmatch(file.name)]
+    return [file for file in files if re.search('"(uri|taken_at)":', read_head(file))]
+
+
+def _open_instagram(path: Path, tool: str) -> RawTable:
+    posts = load_json(path)
+    if isinstance(posts, dict):  # {"ig_reels_media": [...]}
+        lists = [x for key, x in posts.items() if key.startswith("ig_") or key in _OLD]
+        posts = list(chain(*lists))
+    files = [uri for post in posts[:100] if (uri := pick(post, "media.0.uri", "uri", "path"))]
+    above = path.absolute().parents
+    root = next((at for at in above for file in files if (at / file).exists()), path.parent)
+    user = re.fullmatch(r"instagram-(.+)-\d{4}-\d\d-\d\d-\w+", root.name)
+
+    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+        media = pick(row, "media") or [row]  # a story is its own medium
+        images = [uri for file in media if (uri := pick(file, "uri", "path"))]
+        text = pick(row, "title", "media.0.title", "caption") or ""
+        with suppress(UnicodeError):  # another text's letters are no UTF-8 byte by byte
+            text = text.encode("latin-1").decode("utf-8")  # as Instagram writes it
+        return {
+            "text": text,
+            "images": images,
+            "id": Path(images[0]).stem if images else None,
+            "user": user[1] if user else None,
+            "time": to_time(pick(row, *_TIMES)),
+        }
+
+    return adapt_table(RawTable(path.name, root, None, number_rows(posts)), tool, to_post)
+
+
+# --- Telegram Desktop's export: result.json, with the photos beside it
+
+
+def _list_telegram(path: Path) -> list[Path]:
+    files = [file for file in _files(path) if file.suffix.lower() == ".json"]
+    files = files if len(files) < 100 else [file for file in files if file.name == "result.json"]
+    heads = ((file, read_head(file)) for file in files)
+    found = [x for x, y in heads if _ALL in y or (_MESSAGE.search(y) and _OURS.search(y))]
+    return [file for file in found if file.name == "result.json"] or found  # others are parts of it
+
+
+def _open_telegram(path: Path, tool: str) -> RawTable:
+    data = load_json(path)
+    chats = pick(data, "chats.list") or [data if isinstance(data, dict) else {"messages": data}]
+    messages: list[Any] = []
+    for chat in chats:
+        about = {f"chat_{name}": chat[name] for name in ("name", "id") if name in chat}
+        for message in pick(chat, "messages") or ():
+            if messages and _is_of_album(messages[-1], message):
+                messages[-1].setdefault("album", []).append(message)
+            else:
+                messages.append(about | message if isinstance(message, dict) else message)
+
+    def to_post(row: dict[str, Any]) -> dict[str, Any] | None:
+        if row.get("type") != "message":
+            return None
+        album = [row, *row.get("album", ())]
+        return {
+            "text": next(filter(None, map(_text, album)), ""),
+            "images": [file for message in album for file in _photos(message)],
+            "id": f"{row.get('chat_id')}_{row['id']}" if len(chats) > 1 else row["id"],
+            "user": pick(row, "from", "from_id"),
+            "time": to_time(row.get("date_unixtime")) or row.get("date"),
+        }
+
+    rows = number_rows(messages)
+    return adapt_table(RawTable(path.name, path.parent, None, rows), tool, to_post)
+
+
+def _is_of_album(first: Any, message: Any) -> bool:
+    """Return whether a message is another picture of a post, which has one text at most."""
+    one, other = ([pick(x, name) for name in ("date", "from_id")] for x in (first, message))
+    texts = sum(bool(_text(x)) for x in (first, *(pick(first, "album") or ()), message))
+    alike = None not in one and one == other and texts < 2
+    return bool(alike and _photos(first) and _photos(message))
+
+
+def _text(row: Any) -> str:
+    """Return a text, whose links and tags may be objects in a list."""
+    parts = pick(row, "text")
+    parts = parts if isinstance(parts, list) else [parts]
+    return "".join(x if isinstance(x, str) else str(pick(x, "text") or "") for x in parts)
+
+
+def _photos(row: Any) -> list[str]:
+    """List the files of a message; "(File not included ...)" stands for one that is missing."""
+    seen = str(pick(row, "mime_type")).startswith(("image/", "video/"))
+    file = pick(row, "file") if seen and pick(row, "media_type") != "sticker" else None
+    return [x for x in (pick(row, "photo"), file) if isinstance(x, str)]
+
+
+# --- the archive that X (Twitter) sends: data/tweets.js and its media
+
+
+def _list_x_archive(path: Path) -> list[Path]:
+    posts = [file for file in _files(path, "", "data") if _TWEETS.fullmatch(file.name)]
+    return [file for file in posts if read_head(file).startswith("window.YTD.tweet")]
+
+
+def _open_x_archive(path: Path, tool: str) -> RawTable:
+    account = path.parent / "account.js"
+    people = load_json(account, after="=") if account.is_file() else []
+    user = pick(people, "0.account.username", "0.account.accountId")
+    home = "tweet_media" if (path.parent / "tweet_media").is_dir() else "tweets_media"
+
+    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+        key, time, names = pick(row, "id_str", "id"), pick(row, "created_at"), []
+        for item in pick(row, "extended_entities.media", "entities.media") or ():
+            variants = pick(item, "video_info.variants") or []
+            best: Any = max(variants, key=lambda x: int(x.get("bitrate") or -1), default={})
+            address = pick(best, "url") or pick(item, "media_url_https", "media_url") or ""
+            names.append(address.partition("?")[0].rpartition("/")[2])
+        return {
+            "text": pick(row, "full_text", "text"),
+            "images": [f"{home}/{key}-{name}" for name in names if name],
+            "id": key,
+            "user": user,
+            "time": time and parsedate_to_datetime(time).isoformat(),
+        }
+
+    posts = [pick(item, "tweet") or item for item in load_json(path, after="=")]
+    return adapt_table(RawTable(path.name, path.parent, None, number_rows(posts)), tool, to_post)
+
+
+# --- folders of pictures that are named after their labels: LABEL/ or SPLIT/LABEL/
+
+
+def find_class_folders(folder: Path) -> list[Path]:
+    """Return the folder if pictures lie in at least two below it."""
+    labels = set[str]()
+    for file in _iter_media(folder) if folder.is_dir() else ():
+        labels.add(file.parent.name)
+        if len(labels) > 1:
+            return [folder]
+    return []
+
+
+def _open_class_folders(folder: Path, tool: str) -> RawTable:
+    """Open folders as posts of one picture each, with columns ``label`` and perhaps ``split``."""
+    places = {file.parent for file in _iter_media(folder)}
+    splits = any(place.parent != folder for place in places)
+    labels = sorted({place.name for place in places})
+
+    def rows() -> Iterator[RawRow]:
+        for number, file in enumerate(_iter_media(folder), 1):
+            values = {"id": file.relative_to(folder).as_posix(), "label": file.parent.name}
+            split = file.parent.parent.name if file.parent.parent != folder else None
+            yield RawRow(number, values | ({"split": split} if splits else {}))
+
+    raw = RawTable(folder.name, folder, ["images", "id", "label", *["split"] * splits], rows())
+    shown = f"{tool} of the labels {', '.join(labels[:8])}{', ...' if labels[8:] else ''}"
+    return adapt_table(raw, shown, lambda row: {"images": [row["id"]]}, own=("images",))
+
+
+def _iter_media(folder: Path) -> Iterator[Path]:
+    """Yield the pictures and videos one or two folders down, in order."""
+    for at, folders, names in os.walk(folder):
+        place = Path(at)
+        depth = len(place.relative_to(folder).parts)
+        folders[:] = sorted(x for x in folders if depth < 2 and not x.startswith((".", "_")))
+        for name in sorted(names):
+            if depth and Path(name).suffix.lower() in (*PICTURES, *VIDEOS) and name[0] != ".":
+                yield place / name
+
+
+_GALLERY = {"category", "subcategory"}
+CLASS_FOLDERS = Collector("class-folders", parts=find_class_folders, read=_open_class_folders)
+ARCHIVES = (
+    Collector(
+        "gallery-dl",
+        (_GALLERY | {"extension", "filename"}, _GALLERY | {"count", "date"}),
+        *(_adapt_gallery_dl, _list_gallery_dl, _open_gallery_dl),
+    ),
+    Collector("instagram", parts=_list_instagram, read=_open_instagram),
+    Collector("instaloader", parts=_list_instaloader, read=_open_instaloader),
+    Collector("telegram", parts=_list_telegram, read=_open_telegram),
+    Collector("x-archive", parts=_list_x_archive, read=_open_x_archive),
+    CLASS_FOLDERS,  # last: other tools have pictures in folders, too
+)
