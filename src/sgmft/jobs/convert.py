@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from sgmft.data.tables import RawTable, open_writer
 from sgmft.data.tables.columns import find_role
 from sgmft.data.tables.images import find_web_address, parse_image_cell
 from sgmft.data.tables.paths import PathResolver
-from sgmft.errors import SgmftNotice
+from sgmft.errors import SgmftNotice, warn
 from sgmft.utils.files import write_whole, writing
 
 ROLES = ("text", "images", "id", "user", "time", "label")
@@ -27,11 +26,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
 
     Paths of pictures are relative to the output's folder where they lie in it, and absolute
     elsewhere, in whatever folder that is; web addresses stay. Pictures that are stored in the table
-    become files in a folder beside the output.
-
-    Args:
-        source: anything that can be read; it is read twice, but for a stream.
-        output: a table, or "-" for JSON lines on standard output.
+    become files in a folder beside the output. But for a stream, the source is read twice.
 
     Raises:
         SgmftError: the source cannot be read, is the output, or the output cannot be written.
@@ -46,21 +41,21 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
         names.update(dict.fromkeys(post.row))
         summary += JobSummary.of([post])
     given = find_role(names, "image")
-    used |= {"images"} if given else set()
+    roles = [role for role in ROLES if role in used or (role == "images" and given)]
     kept = [name for name in names if name not in given]
-    columns = list(dict.fromkeys([*(role for role in ROLES if role in used), *kept]))
     outside = 0
+    columns = list(dict.fromkeys([*roles, *kept]))
     with open_writer(output, columns) as writer:
         for post in posts if stream else source.iter_posts():
-            own: dict[str, Any] = {role: getattr(post, role) for role in ROLES if role in used}
-            if "images" in used:
+            own: dict[str, Any] = {role: getattr(post, role) for role in roles}
+            if "images" in roles:
                 paths = [_path(image, output) for image in post.images]
-                outside += any(os.path.isabs(path) for path in paths)  # noqa: PTH117
+                outside += any(map(os.path.isabs, paths))
                 own["images"] = paths + _addresses(post.row.get(name) for name in given)
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"
-        warnings.warn(f"{message}: read it with --allow-outside.", SgmftNotice, stacklevel=2)
+        warn(f"{message}: read it with --allow-outside.", SgmftNotice)
     return summary
 
 

@@ -15,28 +15,23 @@ DAMAGED = "holds bytes that are no text in the encoding of the table"
 
 @dataclass(frozen=True)
 class RawRow:
-    """One record as it was read.
+    """One record as it was read, and why it is damaged, if it is.
 
-    Attributes:
-        number: as a spreadsheet or an editor counts: a CSV header is row 1; JSONL lines from 1.
-        values: column -> value. What could not be assigned to a column is under "line" (JSONL)
-            or "column 7" (a CSV cell without a header).
-        error: why the record is damaged, or None.
+    What could not be assigned to a column is under "line" (JSONL) or "column 7" (a CSV cell without
+    a header).
     """
 
-    number: int
+    number: int  # as a spreadsheet or an editor counts: a CSV header is row 1; JSONL lines from 1
     values: dict[str, Any]
     error: str | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tally:
     """What was read of the output of a tool, counted along the way."""
 
     tool: str
-    posts: int = 0
-    found: int = 0
-    missing: int = 0
+    counts: Counter[str] = field(default_factory=lambda: Counter(posts=0, found=0, missing=0))
 
 
 @dataclass(frozen=True)
@@ -65,10 +60,10 @@ class RawTable:
 
 
 class RowWriter(Protocol):
-    """Writes the rows of one file."""
+    """Writes the rows of one file: plain values (see `cells.to_plain`) in the columns' order."""
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of plain values (see `cells.to_plain`), in the order of the columns."""
+        """Write rows."""
 
     def close(self) -> None:
         """Write what is left and close the file."""
@@ -97,6 +92,24 @@ class TableFormat:
     column_types: Callable[[Path], dict[str, Any]] | None = None
     streamed: bool = True
     members: Callable[[Path], Mapping[str, Sequence[str]]] | None = None
+
+
+def open_member(
+    path: Path,
+    list_members: Callable[[Path], Mapping[str, list[str]]],
+    iter_rows: Callable[[Path, str, list[str]], Iterator[RawRow]],
+    what: str,
+) -> RawTable:
+    """Open FILE/NAME, or the first table of a file; SgmftError where there is none such."""
+    file, name = (path, None) if path.is_file() else (path.parent, path.name)
+    members = list_members(file)
+    name = name or next(iter(members), None)
+    if name is None or name not in members:
+        there = ", ".join(members) or "none"
+        raise SgmftError(f"{file} has no {what} {name or 'with cells'}; there are: {there}.")
+    check_header(path, members[name])
+    shown = file.name if len(members) == 1 else f"{file.name}/{name}"
+    return RawTable(shown, file.parent, members[name], iter_rows(file, name, members[name]))
 
 
 def check_header(path: Path, columns: list[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -15,11 +16,7 @@ NOTHING = NO_LABEL | {"none", "n/a", "无", "無"}  # None and 无 may be labels
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates by U+FFFD, so that the text can be encoded.
-
-    They come from JSON (``"\\ud800"``) and from bytes that could not be decoded. Halves of a pair
-    are joined.
-    """
+    """Replace lone surrogates by U+FFFD, so that the text can be encoded; join pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -50,13 +47,10 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
 
 
 def to_text(value: Any) -> str:
-    """Convert a cell to text as its author would write it; "" when it is empty.
+    """Convert a cell to text; ValueError, with a reason for a message, if it is no single value.
 
     A whole float loses its ".0" (Parquet turns an integer column with gaps into floats), and
     truth values are written as in JSON.
-
-    Raises:
-        ValueError: with a reason fit for a message, when the cell is no single value.
     """
     if is_missing(value):
         return ""
@@ -68,10 +62,9 @@ def to_text(value: Any) -> str:
         case float() if value.is_integer() and abs(value) < 2**53:
             return str(int(value))
         case bytes():
-            try:
+            with suppress(UnicodeDecodeError):
                 return value.decode()
-            except UnicodeDecodeError:
-                raise ValueError("bytes that are not UTF-8") from None
+            raise ValueError("bytes that are not UTF-8")
         case list() | tuple():
             raise ValueError("a list where one value is needed")
         case dict():
@@ -81,18 +74,13 @@ def to_text(value: Any) -> str:
 
 
 def to_label(value: Any) -> str:
-    """Convert a label cell to text; a list of one label counts as that label.
-
-    Raises:
-        ValueError: with a reason fit for a message, when there are several labels or none fits.
-    """
+    """Convert a label cell to text as `to_text` does; a list of one label counts as that label."""
     if not isinstance(value, (list, tuple)):
         return to_text(value)
     labels = [label for label in map(to_text, value) if label]
     if len(labels) > 1:
-        raise ValueError(
-            Message("several labels ({labels}) where one is needed", labels=", ".join(labels))
-        )
+        template = "several labels ({labels}) where one is needed"
+        raise ValueError(Message(template, labels=", ".join(labels)))
     return labels[0] if labels else ""
 
 
@@ -102,7 +90,7 @@ def to_plain(value: Any) -> Any:
     NaN becomes None, arrays become lists, a lone surrogate U+FFFD, and whatever is left (paths,
     decimals) its text; of bytes those that are no UTF-8 are written as in \\xff.
     """
-    if value is None or isinstance(value, (bool, int, date)):
+    if value is None or isinstance(value, (int, date)):
         return value
     if isinstance(value, str):
         return replace_surrogates(value)
@@ -121,10 +109,9 @@ def to_plain(value: Any) -> Any:
 
 def to_json(value: Any) -> str:
     """Write a plain value as JSON, Chinese as it is, and dates and infinity as text."""
-    try:
+    with suppress(ValueError):  # JSON has no infinity
         return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # JSON has no infinity
-        return json.dumps(_spell_infinity(value), ensure_ascii=False, default=str)
+    return json.dumps(_spell_infinity(value), ensure_ascii=False, default=str)
 
 
 def _spell_infinity(value: Any) -> Any:

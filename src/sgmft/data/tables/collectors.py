@@ -80,14 +80,12 @@ def adapt_table(
                 post, row = None, replace(row, error=f"not laid out as {tool} does it")
             if post is None:
                 if row.error is not None:
-                    tally.posts += 1
+                    tally.counts["posts"] += 1
                     yield row
                 continue
             gone = [path for path in paths if find_web_address(path)]
             there = [x for x in paths if x and x not in gone and os.path.lexists(folder / x)]
-            tally.posts += 1
-            tally.found += len(there)
-            tally.missing += len(paths) - len(there)
+            tally.counts.update(posts=1, found=len(there), missing=len(paths) - len(there))
             merged = post | {"images": there} | ({ADDRESSES: gone} if gone else {})
             for name, value in row.values.items():
                 if name not in merged:

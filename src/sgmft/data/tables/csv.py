@@ -20,24 +20,21 @@ MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never c
 
 
 def open_delimited(path: Path, delimiters: str) -> RawTable:
-    """Open a CSV or TSV file.
+    """Open a CSV or TSV file, in any encoding `detect_encoding` knows.
 
-    Args:
-        path: in any encoding `detect_encoding` knows.
-        delimiters: of which the one is taken that gives the first record the most cells.
+    Of the delimiters the one is taken that gives the first record the most cells.
 
     Raises:
-        SgmftError: when there is no header, a column name comes twice, or the text cannot be
-            decoded.
+        SgmftError: there is no header, a column name comes twice, or the text cannot be decoded.
     """
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-    with path.open(encoding=encoding.encoding, errors=encoding.errors) as file:
-        named = _DELIMITER_LINE.fullmatch(file.readline(20))
+    with path.open(encoding=encoding.encoding, errors=encoding.errors) as text:
+        named = _DELIMITER_LINE.fullmatch(text.readline(20))
     marks = delimiters if named is None else named[1]
-    headers = {mark: _read_header(path, encoding, mark, named is not None) for mark in marks}
-    delimiter = max(headers, key=lambda mark: len(headers[mark].cells))
-    header = headers[delimiter]
+    files = (_File(path, encoding, mark) for mark in marks)
+    headers = [(file, _read_header(file, named is not None)) for file in files]
+    file, header = max(headers, key=lambda x: len(x[1].cells))
     names = list(map(replace_surrogates, header.cells))
     columns = [name or _name_surplus(i, names) for i, name in enumerate(names)]
     check_header(path, columns)
@@ -46,9 +43,8 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
             f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
             "JSON, in which annotators are counted and pictures are found."
         )
-    escaped = _has_escaped_quotes(path, encoding, delimiter, len(columns))
-    rows = _iter_rows(path, encoding, delimiter, columns, header.number, escaped)
-    return RawTable(path.name, path.parent, columns, rows)
+    file = file._replace(escaped=_has_escaped_quotes(file, len(columns)))
+    return RawTable(path.name, path.parent, columns, _iter_rows(file, columns, header.number))
 
 
 class DelimitedWriter:
@@ -89,35 +85,43 @@ class _Record(NamedTuple):
     unclosed: bool
 
 
-def _read_header(path: Path, encoding: TextEncoding, delimiter: str, second: bool) -> _Record:
+class _File(NamedTuple):
+    path: Path
+    encoding: TextEncoding
+    delimiter: str
+    escaped: bool = False
+
+
+def _read_header(file: _File, second: bool) -> _Record:
     """Return the first record that is not a blank line; the `second`, the first from line 2."""
-    for record in _iter_records(path, encoding, delimiter):
+    for record in _iter_records(file):
         if second and record.number == 1:
             continue
         if record.unclosed:
             raise SgmftError(
-                f"{path}, row {record.number} (the header), has a quotation mark that is never "
-                "closed: close it."
+                f"{file.path}, row {record.number} (the header), has a quotation mark that is "
+                "never closed: close it."
             )
         if record.cells:
             return record
-    raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
+    raise SgmftError("{name} is empty: a table needs at least a header.", name=file.path)
 
 
-def _has_escaped_quotes(path: Path, encoding: TextEncoding, delimiter: str, width: int) -> bool:
+def _has_escaped_quotes(file: _File, width: int) -> bool:
     r"""Return whether a quotation mark inside quotation marks is written \", with a warning.
 
     It is where fewer records are broken if it is read so than if it is read as the standard has it.
     """
-    with path.open(encoding=encoding.encoding, errors="replace") as file:
-        if not any('\\"' in line for line in file):
+    encoding = file.encoding.encoding
+    with file.path.open(encoding=encoding, errors="replace") as lines:
+        if not any('\\"' in line for line in lines):
             return False
 
     def count_broken(escaped: bool) -> int:
         broken = 0
-        with path.open(encoding=encoding.encoding, errors="replace", newline="") as file:
-            lines = map(_double_quotes, file) if escaped else file
-            records = csv.reader(lines, delimiter=delimiter, strict=True)
+        with file.path.open(encoding=encoding, errors="replace", newline="") as lines:
+            text = map(_double_quotes, lines) if escaped else lines
+            records = csv.reader(text, delimiter=file.delimiter, strict=True)
             while True:
                 try:
                     broken += len(next(records)) not in (0, width)
@@ -128,7 +132,7 @@ def _has_escaped_quotes(path: Path, encoding: TextEncoding, delimiter: str, widt
 
     if count_broken(True) >= count_broken(False):
         return False
-    message = f'{path} writes quotation marks inside texts as \\", and is read so.'
+    message = f'{file.path} writes quotation marks inside texts as \\", and is read so.'
     warnings.warn(message, SgmftWarning, stacklevel=2)
     return True
 
@@ -137,19 +141,18 @@ def _double_quotes(line: str) -> str:
     return _ESCAPED_QUOTE.sub(r'\1""', line)
 
 
-def _iter_records(
-    path: Path, encoding: TextEncoding, delimiter: str, escaped: bool = False
-) -> Iterator[_Record]:
+def _iter_records(file: _File) -> Iterator[_Record]:
+    path, (encoding, errors), delimiter, escaped = file
     number, ended = 0, False
 
-    def lines(file: TextIO) -> Iterator[str]:
+    def lines(text: TextIO) -> Iterator[str]:
         nonlocal ended
-        yield from map(_double_quotes, file) if escaped else file
+        yield from map(_double_quotes, text) if escaped else text
         ended = True  # a further line was wanted: the record before it is not complete
 
     try:
-        with path.open(encoding=encoding.encoding, errors=encoding.errors, newline="") as file:
-            for number, cells in enumerate(csv.reader(lines(file), delimiter=delimiter), 1):
+        with path.open(encoding=encoding, errors=errors, newline="") as text:
+            for number, cells in enumerate(csv.reader(lines(text), delimiter=delimiter), 1):
                 yield _Record(number, cells, ended)
     except csv.Error as error:
         raise SgmftError(
@@ -158,20 +161,13 @@ def _iter_records(
         ) from error
     except UnicodeError as error:
         raise SgmftError(
-            f"{path}, row {number + 1}, is not valid {encoding.encoding}: save the file as UTF-8."
+            f"{path}, row {number + 1}, is not valid {encoding}: save the file as UTF-8."
         ) from error
 
 
-def _iter_rows(
-    path: Path,
-    encoding: TextEncoding,
-    delimiter: str,
-    columns: list[str],
-    header: int,
-    escaped: bool,
-) -> Iterator[RawRow]:
+def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]:
     width = len(columns)
-    for number, cells, unclosed in _iter_records(path, encoding, delimiter, escaped):
+    for number, cells, unclosed in _iter_records(file):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
         values: dict[str, Any] = dict(zip(columns, cells, strict=False))
@@ -190,7 +186,7 @@ def _iter_rows(
                 cells=len(cells),
                 width=width,
             )
-        elif encoding.errors != "strict" and any(map(has_undecoded, cells)):
+        elif file.encoding.errors != "strict" and any(map(has_undecoded, cells)):
             values = {name: value and replace_surrogates(value) for name, value in values.items()}
             error = DAMAGED
         yield RawRow(number, values, error)

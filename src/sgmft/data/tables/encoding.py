@@ -15,7 +15,7 @@ _PRIVATE = re.compile("[\ue000-\uf8ff]")  # what Big5 or Shift-JIS often is in G
 
 
 class TextEncoding(NamedTuple):
-    """How to open a text file: ``path.open(encoding=..., errors=...)``."""
+    """How to open a text file."""
 
     encoding: str
     errors: str
@@ -93,11 +93,9 @@ def has_undecoded(text: str) -> bool:
 def _count_lines(
     path: Path, encoding: str, forbidden: re.Pattern[str] | None = None
 ) -> tuple[int, int, int]:
-    """Count the lines that are not ASCII.
+    """Count the lines that are not ASCII: those that decode, without `forbidden`, and the others.
 
-    Returns:
-        The number of lines that decode, and without `forbidden`; the number of others; and the
-        line number, from 1, of the first of those.
+    The third number is the line, from 1, of the first of the others.
     """
     good, bad, first_bad = 0, 0, 0
     with path.open("rb") as file:
@@ -106,10 +104,9 @@ def _count_lines(
                 continue
             try:
                 text = line.decode(encoding)
+                fits = forbidden is None or not forbidden.search(text)
             except UnicodeDecodeError:
-                text = None
-            if text is None or (forbidden is not None and forbidden.search(text)):
-                bad, first_bad = bad + 1, first_bad or number
-            else:
-                good += 1
+                fits = False
+            good, bad = good + fits, bad + (not fits)
+            first_bad = first_bad or number * (not fits)
     return good, bad, first_bad

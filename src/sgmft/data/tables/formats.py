@@ -63,7 +63,7 @@ def find_format(path: str | Path) -> TableFormat | None:
 
 
 def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
-    """List the tables of a path, in order.
+    """List the tables of a path, in order; with a format or tool, one of `NAMES`, only its.
 
     A folder with ``metadata.csv|jsonl|parquet`` is an ImageFolder: that file is its table. A
     folder of tables is one table in parts: all its files of the `STREAMED` formats by name (or,
@@ -71,10 +71,6 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
     of its sub-folders. In any other folder the output of a tool is looked for, in its sub-folders
     as well. A file that holds several tables is listed as FILE/NAME for each that holds posts.
     Anything else, "-" included, stands for itself.
-
-    Args:
-        table: the path.
-        name: a format or tool, one of `NAMES`: nothing else is looked for.
 
     Raises:
         SgmftError: a folder holds none of these or more than one metadata file, or cannot be read;
@@ -87,7 +83,9 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
     with reading(path):
         if not path.is_dir():
             return [*_members(path, kind, tools)]
-        files = [x for x in _list_files(path) if kind is None or x.suffix.lower() in kind.suffixes]
+        suffixes = READABLE if kind is None else kind.suffixes
+        there = sorted(x for x in path.iterdir() if x.name[0] not in "._")
+        files = [x for x in there if x.suffix.lower() in suffixes and x.is_file()]
         metadata = [file for file in files if file.name in METADATA]
         if len(metadata) > 1:
             names = " and ".join(file.name for file in metadata)
@@ -98,7 +96,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         parts = parts or [x for x in files if _peek(x)] or files
         found: list[Path] = []
         plain = name is None and _are_plain(parts)
-        if kind is None and (not plain or any(x.is_dir() for x in path.iterdir())):
+        if kind is None and (not plain or any(x.is_dir() for x in there)):
             found = list(_search(path, tools, folders=not plain))
             others = [x for x in parts if plain or x.suffix.lower() in STREAMED]
             others = [x for x in others if x not in found and find_columns(_peek(x), ("text",))]
@@ -278,12 +276,6 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
     names = [name for name, columns in members.items() if _tool_of(columns, tools)]
     names = names or [name for name, columns in members.items() if holds_posts(columns)]
     return [path / name for name in names or list(members)[:1]] or [path]
-
-
-def _list_files(folder: Path) -> list[Path]:
-    """List the files of a folder that may be tables, by name."""
-    files = (file for file in folder.iterdir() if not file.name.startswith((".", "_")))
-    return sorted(file for file in files if file.suffix.lower() in READABLE and file.is_file())
 
 
 def _read_once(parts: list[Path]) -> Iterator[Path]:

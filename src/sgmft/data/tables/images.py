@@ -5,6 +5,7 @@ import json
 import re
 from ast import literal_eval
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -63,7 +64,7 @@ def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
     if isinstance(cell, str):
         return _parse_text(text, files) if (text := cell.strip()) else []
     members = cell if isinstance(cell, (list, tuple)) else [cell]
-    return _parse_members(members, files)
+    return _parse_each(members, _parse_member, files)
 
 
 def find_web_address(picture: str | Attachment) -> str | None:
@@ -96,11 +97,10 @@ def _parse_text(text: str, files: PathResolver) -> list[str | Attachment]:
         return [_parse_name(_unquote(text), files)]
     members = _parse_list(text, files)
     if members is not None:
-        return _parse_members(members, files)
+        return _parse_each(members, _parse_member, files)
     parts = [part for x in _split(text, files) if (part := x.strip())]
     if parts == [text]:
         return [_parse_name(text, files)]
-    _check_count(parts)
     return _parse_each(parts, _parse_text, files)
 
 
@@ -113,11 +113,8 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
     inner = text if array is None else array[1]
     if inner[:1] + inner[-1:] not in ("[]", "()", "{}"):
         return None
-    try:
+    with suppress(ValueError, RecursionError):
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    else:
         return value if isinstance(value, list) else [value]
     members: list[str] = []
     at = 1
@@ -161,24 +158,15 @@ def _split(text: str, files: PathResolver) -> list[str]:
     return [text]
 
 
-def _check_count(parts: Sequence[Any]) -> None:
-    if len(parts) > MAX_NAMES:
-        template = "the image cell has {count} pictures; at most {most} are read"
-        raise ValueError(Message(template, count=len(parts), most=MAX_NAMES))
-
-
-def _parse_members(members: Sequence[Any], files: PathResolver) -> list[str | Attachment]:
-    _check_count(members)
-    there = [member for member in members if not says_nothing(member)]
-    return _parse_each(there, lambda *member: [_parse_member(*member)], files)
-
-
 def _parse_each(
     parts: Sequence[Any],
     parse: Callable[[Any, PathResolver], list[str | Attachment]],
     files: PathResolver,
 ) -> list[str | Attachment]:
     """Parse the parts of a cell; one that cannot be read costs the others nothing."""
+    if len(parts) > MAX_NAMES:
+        template = "the image cell has {count} pictures; at most {most} are read"
+        raise ValueError(Message(template, count=len(parts), most=MAX_NAMES))
     pictures: list[str | Attachment] = []
     for part in parts:
         try:
@@ -188,17 +176,20 @@ def _parse_each(
     return pictures
 
 
-def _parse_member(member: Any, files: PathResolver) -> str | Attachment:
+def _parse_member(member: Any, files: PathResolver) -> list[str | Attachment]:
+    if says_nothing(member):
+        return []
     if isinstance(member, str):
-        return _parse_name(member, files)
+        return [_parse_name(member, files)]
     if isinstance(member, bytes):
-        return Attachment(member)
+        return [Attachment(member)]
     if isinstance(member, dict):  # how Hugging Face stores an image
         data, path = member.get("bytes"), member.get("path")
+        name = Path(path).name if isinstance(path, str) else "picture"
         if isinstance(data, bytes) and data:
-            return Attachment(data, Path(path).name if isinstance(path, str) else "picture")
+            return [Attachment(data, name)]
         if isinstance(path, str):
-            return path
+            return [path]
     shown = f"{type(member).__name__} {str(member)[:80]}"
     raise ValueError(Message("the image is not a path but {shown}", shown=shown))
 

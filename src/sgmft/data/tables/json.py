@@ -36,14 +36,9 @@ def open_json(path: Path) -> RawTable:
     """
     encoding = detect_encoding(path)
     try:
-        text = path.read_text(encoding=encoding.encoding, errors=encoding.errors)
-        items = json.loads(text)
+        items = json.loads(path.read_text(*encoding))
     except (ValueError, RecursionError) as error:
-        if (
-            isinstance(error, json.JSONDecodeError)
-            and error.msg == "Extra data"
-            and error.lineno > 1
-        ):
+        if str(error).startswith("Extra data") and getattr(error, "lineno", 1) > 1:
             return open_json_lines(path)  # under a name that many give them
         raise SgmftError(f"{path} is not valid JSON ({error}): export it again.") from error
     about: dict[str, Any] = {}
@@ -64,39 +59,36 @@ def open_json(path: Path) -> RawTable:
             continue
         values, names = flatten(records)
         controls |= names
-        damaged = encoding.errors != "strict" and has_undecoded(
-            json.dumps(values, ensure_ascii=False)
-        )
-        rows.append(RawRow(number, values, DAMAGED if damaged else None))
+        text = "" if encoding.errors == "strict" else json.dumps(values, ensure_ascii=False)
+        rows.append(RawRow(number, values, DAMAGED if has_undecoded(text) else None))
         columns.update(dict.fromkeys(values))
     labels = tuple(controls) if len(controls) == 1 else ("label", "choice", "choices")
     return RawTable(path.name, path.parent, list(columns), iter(rows), labels, local_path, about)
 
 
 class JsonLinesWriter:
-    """Writes rows of plain values, one JSON object per line.
+    """Writes rows of plain values, one JSON object per line, to a new file.
 
-    To a new file; or, where the path is None, to standard output, which is flushed after each
-    `write` and left open.
+    Or, where the path is None, to standard output, which is flushed after each `write` and left
+    open.
     """
 
     def __init__(self, path: Path | None, columns: list[str]) -> None:
-        self._columns = columns
-        self._file = None if path is None else path.open("xb")
+        self._columns, self._path = columns, path
+        self._file = sys.stdout.buffer if path is None else path.open("xb")
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows."""
         lines = (to_json(dict(zip(self._columns, row, strict=True))) + "\n" for row in rows)
-        if self._file is not None:
-            self._file.writelines(map(str.encode, lines))
-            return
-        sys.stdout.flush()
-        sys.stdout.buffer.writelines(map(str.encode, lines))
-        sys.stdout.buffer.flush()
+        if self._path is None:
+            sys.stdout.flush()
+        self._file.writelines(map(str.encode, lines))
+        if self._path is None:
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
+        if self._path is not None:
             self._file.close()
 
 
@@ -105,8 +97,7 @@ JSON = TableFormat((".json",), open_json, streamed=False)
 
 
 def _iter_file(path: Path) -> Iterator[RawRow]:
-    encoding = detect_utf16(path) or "utf-8-sig"
-    with path.open(encoding=encoding, errors="surrogateescape") as stream:
+    with path.open(encoding=detect_utf16(path) or "utf-8-sig", errors="surrogateescape") as stream:
         yield from _iter_lines(stream, str(path))
 
 
@@ -132,21 +123,16 @@ def _iter_lines(stream: TextIO, name: str) -> Iterator[RawRow]:
 
 
 def _parse_line(number: int, line: str) -> RawRow:
-    if has_undecoded(line):
-        error = DAMAGED
-    else:
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as problem:
-            template = "not JSON: {problem} at column {column}"
-            error = Message(template, problem=problem.msg, column=problem.colno)
-        except (ValueError, RecursionError) as problem:
-            error = f"not JSON that can be read: {problem}"
-        else:
-            reason = _reject(value)
-            if reason is None:
-                return RawRow(number, value)
-            error = f"JSON, but {reason}"
+    try:
+        value: Any = None if (damaged := has_undecoded(line)) else json.loads(line)
+        if (reason := _reject(value)) is None:
+            return RawRow(number, value)
+        error = DAMAGED if damaged else f"JSON, but {reason}"
+    except json.JSONDecodeError as problem:
+        template = "not JSON: {problem} at column {column}"
+        error = Message(template, problem=problem.msg, column=problem.colno)
+    except (ValueError, RecursionError) as problem:
+        error = f"not JSON that can be read: {problem}"
     return RawRow(number, {"line": replace_surrogates(line[:500])}, error)
 
 
@@ -210,6 +196,6 @@ def _group_by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
     """Yield the records of each post, with the number of the first of them, from 1."""
     groups: dict[str | int, tuple[int, list[Any]]] = {}
     for number, item in enumerate(items, 1):
-        post = find_post(item) if _reject(item) is None else None
-        groups.setdefault(number if post is None else post, (number, []))[1].append(item)
+        post = (find_post(item) if _reject(item) is None else None) or number
+        groups.setdefault(post, (number, []))[1].append(item)
     yield from groups.values()

@@ -6,7 +6,6 @@ table; an export that is saved in that folder finds them again.
 
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import quote, unquote
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.columns import USUAL
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, warn
 from sgmft.utils.files import write_whole, writing
 
 CONTROL = "label"  # the choice control of the tasks, and so the column in an export of them
@@ -41,12 +40,15 @@ def find_post(item: Mapping[str, Any]) -> str | None:
     id, or one `row`. JSON-MIN has a record for each annotation of a task, under the task's id in
     the place of theirs.
     """
-    if is_task(item):
-        data = item["data"]
-        own = data.get("id") or data.get("row")
-        return repr((own, *_content(data))) if own else None
-    own = item.get("row") or item.get("id")
-    return repr((own, *_content(item))) if "annotation_id" in item and own else None
+    data = item["data"] if is_task(item) else item
+    first, second = ("id", "row") if is_task(item) else ("row", "id")
+    own = data.get(first) or data.get(second)
+    if not own or not (is_task(item) or "annotation_id" in item):
+        return None
+    # One round may have the pictures as a text, another as a list.
+    cells = [cell for name, cell in data.items() if name.strip().casefold() in USUAL["image"]]
+    listed = [cell if isinstance(cell, list) else [cell] for cell in cells]
+    return repr((own, data.get("text"), [x for cell in listed for x in cell if x]))
 
 
 def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:
@@ -55,7 +57,7 @@ def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str
     if is_task(first):
         annotations = [x for item in items for x in _objects(item.get("annotations"))]
         return _flatten_task({**first, "annotations": annotations})
-    return _merge([_flatten_record(item) for item in items]), set()
+    return _merge([_unwrap_choices(item) for item in items]), set()
 
 
 def local_path(path: str, folder: Path) -> str:
@@ -86,18 +88,15 @@ def write_tasks(
     predictions: Sequence[tuple[str, float] | None] = (),
     model_version: str = "sgmft",
 ) -> Path:
-    """Write tasks for Label Studio's import, and beside them the labelling configuration.
+    """Write `NAME.json` for Label Studio's import, and `NAME.config.xml`, whose path is returned.
 
     Args:
-        path: of the tasks, `NAME.json`.
+        path: of the tasks.
         posts: one task each, in this order.
         labels: the choices, in the order shown.
         folder: of the posts' table, which Label Studio serves local files from.
         predictions: label and probability of each post by a model, or None; the pre-annotations.
         model_version: name of the model, as Label Studio shows it.
-
-    Returns:
-        The path of the configuration, `NAME.config.xml`.
 
     Raises:
         SgmftError: a picture lies outside `folder`, or the files cannot be written.
@@ -110,20 +109,17 @@ def write_tasks(
         task: dict[str, Any] = {"data": _data(post, folder, several)}
         if predictions and (predicted := predictions[i]) is not None:
             label, score = predicted
-            choice = {"type": "choices", "value": {"choices": [label]}}
-            choice |= {"from_name": CONTROL, "to_name": shown}
+            choice = {"type": "choices", "from_name": CONTROL, "to_name": shown}
+            result = [choice | {"value": {"choices": [label]}}]
             task["predictions"] = [
-                {"model_version": model_version, "score": score, "result": [choice]}
+                {"model_version": model_version, "score": score, "result": result}
             ]
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
-        warnings.warn(
-            f"Label Studio serves no picture that lies in {folder} itself, like "
-            f"{beside[0].name}: move them into a folder below it, and name them with it in "
-            "the table.",
-            SgmftWarning,
-            stacklevel=2,
+        warn(
+            f"Label Studio serves no picture that lies in {folder} itself, like {beside[0].name}: "
+            "move them into a folder below it, and name them with it in the table."
         )
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
@@ -132,13 +128,6 @@ def write_tasks(
         write_whole(config, _config(posts, labels, several, shown).encode())
         write_whole(path, replace_surrogates(text).encode())
     return config
-
-
-def _content(record: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-    """Return the text and the pictures, which one round may have as a text, another as a list."""
-    cells = [cell for name, cell in record.items() if name.strip().casefold() in USUAL["image"]]
-    listed = [cell if isinstance(cell, list) else [cell] for cell in cells]
-    return record.get("text"), [picture for cell in listed for picture in cell if picture]
 
 
 def _merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -157,12 +146,11 @@ def _merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Flatten a task of the full JSON export; return it and the names of its choice controls.
+    """Return a task's data, its id unless the data have one, and a column per choice control.
 
-    The record is the task's data, its id (unless the data has an id of its own), and one column
-    per choice control, named as in the labelling interface. It holds what most annotators chose:
-    a text, or a list when the control allows several choices or the annotators are tied.
-    Cancelled annotations are left out. A data column with a control's name is kept as "data.NAME".
+    That holds what most annotators chose: a text, or a list when the control allows several choices
+    or the annotators are tied. Cancelled annotations are left out. A data column with a control's
+    name is kept as "data.NAME".
     """
     record: dict[str, Any] = {"id": task.get("id"), **task["data"]}
     votes: dict[str, Counter[tuple[str, ...]]] = {}
@@ -184,14 +172,16 @@ def _flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     return record, set(votes)
 
 
-def _flatten_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Unwrap the ``{"choices": [...]}`` cells of a JSON-MIN record; leave the others alone."""
-    return {
+def _unwrap_choices(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON-MIN record without the ``{"choices": [...]}`` around choices."""
+    wrapped = {
         name: _one_or_all(value["choices"])
-        if isinstance(value, dict) and isinstance(value.get("choices"), list) and len(value) == 1
-        else value
         for name, value in record.items()
+        if isinstance(value, dict)
+        and [*value] == ["choices"]
+        and isinstance(value["choices"], list)
     }
+    return {**record, **wrapped}
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -206,13 +196,13 @@ def _one_or_all(choices: list[Any]) -> Any:
 def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     """Return what a task shows of a post, and what leads back to its row."""
     images = [_LOCAL_FILES + quote(_relative(post, image, folder)) for image in _paths(post)]
-    origin = {"id": post.id, "user": post.user, "row": post.place}
-    return {
+    # Label Studio wants the key in any case, and opens no task with an empty list.
+    data: dict[str, Any] = {
         "text": post.text,
-        # Label Studio wants the key in any case, and opens no task with an empty list.
-        "image": (images or "") if several else "".join(images),
-        **{name: value for name, value in origin.items() if value},
+        "image": images if several and images else "".join(images),
     }
+    origin = {"id": post.id, "user": post.user, "row": post.place}
+    return data | {name: value for name, value in origin.items() if value}
 
 
 def _paths(post: Post) -> list[Path]:

@@ -61,9 +61,6 @@ def read_column_types(path: Path) -> dict[str, Any]:
     """Return the Arrow types that the columns of a file have once they are plain values.
 
     Only columns of times are read: those that Python has no type for become text.
-
-    Raises:
-        SgmftError: as `open_parquet` does.
     """
     open_parquet(path)
     with pq.ParquetFile(path) as file:
@@ -89,7 +86,6 @@ class ParquetWriter:
     def __init__(self, path: Path, columns: list[str]) -> None:
         self._path, self._columns = path, columns
         self._waiting: list[Sequence[Any]] = []
-        self._types: list[Any] = []
         self._seen = ColumnTypes()
         self._writer: Any = None
         path.touch(exist_ok=False)  # so that a path that cannot be written is refused now
@@ -111,34 +107,29 @@ class ParquetWriter:
     def _write_group(self, rows: Sequence[Sequence[Any]]) -> None:
         cells = [[row[i] for row in rows] for i in range(len(self._columns))]
         self._seen.update(dict(zip(self._columns, cells, strict=True)))
-        types = list(self._seen.types.values())
+        schema = pa.schema(self._seen.types)
         if self._writer is None:
-            self._start(types)
-        elif types != self._types:
-            self._widen(types)
-        self._writer.write_table(self._table(cells))
+            self._writer = pq.ParquetWriter(self._path, schema)
+        elif schema != self._writer.schema:
+            self._widen(schema)
+        self._write_cells(cells)
 
-    def _start(self, types: list[Any]) -> None:
-        self._types = types
-        schema = pa.schema(list(zip(self._columns, types, strict=True)))
-        self._writer = pq.ParquetWriter(self._path, schema)
-
-    def _widen(self, types: list[Any]) -> None:
+    def _widen(self, schema: Any) -> None:
         """Start again with wider types, and copy what was written so far."""
         self._writer.close()
         narrow = self._path.replace(self._path.with_suffix(".narrow"))
         try:
-            self._start(types)
+            self._writer = pq.ParquetWriter(self._path, schema)
             with pq.ParquetFile(narrow) as file:
                 for batch in file.iter_batches(GROUP_ROWS):
-                    cells = [column.to_pylist() for column in batch.columns]
-                    self._writer.write_table(self._table(cells))
+                    self._write_cells([column.to_pylist() for column in batch.columns])
         finally:
             narrow.unlink()
 
-    def _table(self, cells: Sequence[list[Any]]) -> Any:
-        arrays = [to_arrow(values, kind) for values, kind in zip(cells, self._types, strict=True)]
-        return pa.table(arrays, schema=self._writer.schema)
+    def _write_cells(self, cells: Sequence[list[Any]]) -> None:
+        schema = self._writer.schema
+        arrays = [to_arrow(values, kind) for values, kind in zip(cells, schema.types, strict=True)]
+        self._writer.write_table(pa.table(arrays, schema=schema))
 
 
 class ColumnTypes:
@@ -171,11 +162,10 @@ class ColumnTypes:
     @property
     def types(self) -> dict[str, Any]:
         """The Arrow type of each column, in the order in which they came."""
-        settled = {name: _settle(kind) for name, kind in self._joined.items()}
-        return {
-            name: pa.string() if name in self._big and _is_double(kind) else kind
-            for name, kind in settled.items()
-        }
+        types = {name: _settle(kind) for name, kind in self._joined.items()}
+        doubles = (pa.float64(), pa.list_(pa.float64()))  # in which large integers may change
+        lossy = (name for name in self._big if types[name] in doubles)
+        return types | dict.fromkeys(lossy, pa.string())
 
     def _widen(self, name: str, kind: Any) -> None:
         self._joined[name] = _join(self._joined[name], kind) if name in self._joined else kind
@@ -184,7 +174,8 @@ class ColumnTypes:
 def to_arrow(values: Sequence[Any], kind: Any) -> Any:
     """Convert plain values to an Arrow array; in a column of text, what is no text is JSON."""
     if pa.types.is_string(kind):
-        values = [value if value is None else _to_text(value) for value in values]
+        values = [str(x) if isinstance(x, date) else x for x in values]
+        values = [x if x is None or isinstance(x, str) else to_json(x) for x in values]
     return pa.array(values, kind)
 
 
@@ -193,12 +184,12 @@ def to_python(column: Any) -> list[Any]:
     try:
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
             column = column.cast(pa.timestamp("us", column.type.tz))  # unless that loses any
-        values: list[Any] = column.to_pylist()
+        return list(column.to_pylist())
     except UnicodeDecodeError:
-        values = [_decode(cell) for cell in column.cast(pa.binary()).to_pylist()]
+        cells = column.cast(pa.binary()).to_pylist()
+        return [cell if cell is None else _decode(cell) for cell in cells]
     except (ValueError, OverflowError):  # times Python has no type for
-        values = column.cast(pa.string()).to_pylist()
-    return values
+        return list(column.cast(pa.string()).to_pylist())
 
 
 def _iter_rows(
@@ -207,7 +198,10 @@ def _iter_rows(
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_batch_rows(file)):
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            size = max(1, sum(group.total_byte_size for group in groups))
+            fit = _BATCH_BYTES * file.metadata.num_rows // size  # pictures make long rows
+            for batch in file.iter_batches(max(1, min(_BATCH_ROWS, fit))):
                 for cells in zip(*map(to_python, batch.columns), strict=True):
                     number += 1
                     row = dict(zip(columns, cells, strict=True))
@@ -218,22 +212,13 @@ def _iter_rows(
         raise _damaged(path, error) from error
 
 
-def _batch_rows(file: Any) -> int:
-    """Return how many rows take some 64 MiB; tables that hold pictures have long rows."""
-    groups = range(file.num_row_groups)
-    size: int = sum(file.metadata.row_group(i).total_byte_size for i in groups)
-    rows: int = file.metadata.num_rows
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(1, size)))
-
-
 def _damaged(path: Path, error: Exception) -> SgmftError:
-    reason = first_line(error)
-    return SgmftError(f"{path} is a damaged Parquet file ({reason}): write it again.")
+    return SgmftError(f"{path} is a damaged Parquet file ({first_line(error)}): write it again.")
 
 
-def _decode(cell: bytes | None) -> str | bytes | None:
+def _decode(cell: bytes) -> str | bytes:
     try:
-        return cell if cell is None else cell.decode()
+        return cell.decode()
     except UnicodeDecodeError:
         return cell
 
@@ -289,16 +274,6 @@ def _plain_type(kind: Any) -> Any:
         inner = _plain_type(kind.value_type)
         return pa.string() if pa.types.is_nested(inner) else pa.list_(inner)
     return pa.string()
-
-
-def _is_double(kind: Any) -> bool:
-    return bool(pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind))
-
-
-def _to_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, date) else to_json(value)
 
 
 def _members(value: Any) -> Sequence[Any]:

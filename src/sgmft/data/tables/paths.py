@@ -22,9 +22,8 @@ _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNOREC
 class PathResolver:
     """Resolves the picture paths of a table; whether a file can be read is seen when it is decoded.
 
-    Args:
-        raw: the table; paths are absolute or relative to its folder.
-        allow_outside: accept a picture that, symbolic links followed, is not below the folder.
+    Paths are absolute or relative to the table's folder. With `allow_outside` a picture may lie
+    outside that, symbolic links followed.
 
     Attributes:
         guesses: how many cells and paths were not read as they stand, by what was made of them.
@@ -70,21 +69,15 @@ class PathResolver:
             raise ValueError(Message("{name!r} cannot be the path of a picture", name=path[:200]))
         if not self.exists(path):
             if _ADDRESS.match(path):
-                raise ValueError(
-                    Message(
-                        "pictures on the web are not fetched: {name} (sgmft fetch downloads them)",
-                        name=path[:200],
-                    )
+                template = (
+                    "pictures on the web are not fetched: {name} (sgmft fetch downloads them)"
                 )
+                raise ValueError(Message(template, name=path[:200]))
             path = self._find(path.replace("\\", "/"))
         file = os.path.join(self._folder, path)
         if not self._allow_outside and not self._is_inside(file):
-            raise ValueError(
-                Message(
-                    "{name} lies outside the table's folder; allow it with --allow-outside",
-                    name=path[:200],
-                )
-            )
+            template = "{name} lies outside the table's folder; allow it with --allow-outside"
+            raise ValueError(Message(template, name=path[:200]))
         return Path(file)
 
     def _find(self, path: str) -> str:
@@ -117,13 +110,11 @@ class PathResolver:
                 return tail
         if path.startswith("/") and not self._elsewhere:
             return path
-        raise ValueError(
-            Message(
-                "{name} is a path of another computer, of which nothing is in the table's folder: "
-                "give a path relative to that",
-                name=path[:200],
-            )
+        template = (
+            "{name} is a path of another computer, of which nothing is in the table's folder: "
+            "give a path relative to that"
         )
+        raise ValueError(Message(template, name=path[:200]))
 
     def _is_inside(self, file: str) -> bool:
         folder, name = os.path.split(file)

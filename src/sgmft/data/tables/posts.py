@@ -8,27 +8,20 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_first_error
-from sgmft.data.tables.base import RawRow, RawTable, Tally
+from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.cells import NO_LABEL, NOTHING, is_missing, says_nothing, to_label, to_text
 from sgmft.data.tables.collectors import ADDRESSES, OWN
 from sgmft.data.tables.columns import USUAL, find_columns, find_role
 from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import names_pictures, parse_image_cell, strip_bytes
 from sgmft.data.tables.paths import PathResolver
-from sgmft.errors import (
-    Message,
-    SgmftError,
-    SgmftNotice,
-    join_messages,
-    make_printable,
-    warn,
-)
+from sgmft.errors import Message, SgmftError, SgmftNotice, join_messages, make_printable, warn
 
 LOOKED_AT = 100  # rows in which pictures are looked for in columns that are not read
 LOOK_AHEAD = 1000  # rows of JSON lines within which a column that was named must occur
@@ -64,16 +57,8 @@ def read_posts(
     format: str | None = None,
 ) -> list[Post]:
     """Read a whole table of posts; see `iter_posts`."""
-    return list(
-        iter_posts(
-            table,
-            columns=columns,
-            where=where,
-            allow_outside=allow_outside,
-            strict=strict,
-            format=format,
-        )
-    )
+    options: dict[str, Any] = {"columns": columns, "where": where, "allow_outside": allow_outside}
+    return list(iter_posts(table, **options, strict=strict, format=format))
 
 
 def iter_posts(
@@ -122,8 +107,8 @@ def iter_posts(
     """
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table
-    seen = SeenPosts()
-    tallies: dict[str, list[Tally]] = {}
+    seen = _SeenPosts()
+    tallies: dict[str, Counter[str]] = {}
     parts = list_tables(table, format)
     for part in parts:
         raw = open_table(part, format, base)
@@ -132,32 +117,23 @@ def iter_posts(
                 raise_first_error([post])
             yield post
         if raw.tally is not None:
-            tallies.setdefault(raw.tally.tool, []).append(raw.tally)
+            tallies.setdefault(raw.tally.tool, Counter()).update(raw.tally.counts)
     for (first, number), count in seen.twice.items():
         template = "{count:,} posts of {name} are in {other} as well, so that they are read twice."
         names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
         warn(Message(template, count=count, **names))
-    for tool, some in tallies.items():
-        posts, found, missing = (
-            sum(getattr(x, name) for x in some) for name in ("posts", "found", "missing")
-        )
+    for tool, counts in tallies.items():
         template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
-        counts = {"posts": posts, "found": found, "missing": missing}
-        warn(
-            Message(template + "{missing:,} missing", table=table, tool=tool, **counts), SgmftNotice
-        )
+        template += "{missing:,} missing"
+        warn(Message(template, table=table, tool=tool, **counts), SgmftNotice)
 
 
 def _posts_of(
-    raw: RawTable,
-    columns: Columns,
-    where: Mapping[str, str],
-    allow_outside: bool,
-    seen: "SeenPosts",
+    raw: RawTable, columns: Columns, where: Mapping[str, str], outside: bool, seen: "_SeenPosts"
 ) -> Iterator[Post]:
     finder = _ColumnFinder(raw, columns)
     rows = _check_columns(raw, finder, columns, where)
-    resolve = PathResolver(raw, allow_outside)
+    resolve = PathResolver(raw, outside)
     seen.begin(raw.name)
     headers: list[int] = []
     unread: dict[str, None] = {}
@@ -285,7 +261,7 @@ class _ColumnFinder:
         return find_role(columns, role)
 
 
-class SeenPosts:
+class _SeenPosts:
     """The row in which each id came first, and what each table holds.
 
     In a private database that SQLite keeps in memory while it is small and on disk beyond that
@@ -295,12 +271,10 @@ class SeenPosts:
     def __init__(self) -> None:
         # A generator may be taken up by another thread than began it, though never by two at once.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute(
-            "CREATE TABLE seen (id BLOB PRIMARY KEY, part INTEGER, row INTEGER, content INTEGER) "
-            "WITHOUT ROWID"
+        self._rows.executescript(
+            "PRAGMA journal_mode = OFF; "
+            "CREATE TABLE seen (id BLOB PRIMARY KEY, part, row, content) WITHOUT ROWID; BEGIN"
         )
-        self._rows.execute("BEGIN")
         self._names: list[str] = []
         self._sum = self._count = 0  # of the table that is read
         self._tables: dict[tuple[int, int], int] = {}  # those that were read, by sum and count
@@ -343,7 +317,7 @@ class SeenPosts:
 
 
 def _to_post(
-    row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: SeenPosts
+    row: RawRow, table: str, finder: _ColumnFinder, resolve: PathResolver, seen: _SeenPosts
 ) -> Post:
     lost: list[str] = []  # of what a label could come from
     doubts: list[str] = []
@@ -377,9 +351,8 @@ def _to_post(
     if again is not None:
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
-        doubts.append(
-            Message("the id {id!r} was rounded; a spreadsheet keeps those imported as text", id=key)
-        )
+        template = "the id {id!r} was rounded; a spreadsheet keeps those imported as text"
+        doubts.append(Message(template, id=key))
     bad = row.error
     if bad is None and not images and not text.strip():
         bad = join_messages(lost) or "nothing to go on: no text and no picture"
@@ -407,15 +380,11 @@ def _is_rounded(key: str, again: bool) -> bool:
 
 
 def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
-    for name, wanted in where.items():
-        if row.error is not None and name not in row.values:
-            continue
-        try:
-            if to_text(row.values.get(name)).strip() != wanted.strip():
-                return False
-        except ValueError:
-            return False
-    return True
+    names = [name for name in where if row.error is None or name in row.values]
+    try:
+        return all(to_text(row.values.get(x)).strip() == where[x].strip() for x in names)
+    except ValueError:
+        return False
 
 
 def _check_columns(
@@ -426,10 +395,7 @@ def _check_columns(
     A table without a header is read ahead until they have been seen.
     """
     needed = [*(name for name in astuple(columns) if name is not None), *where]
-
-    def explain(names: Iterable[str]) -> str | None:
-        return _explain_missing(raw.name, list(names), needed, finder)
-
+    explain = partial(_explain_missing, raw.name, needed, finder)
     problem, ahead = None, list[RawRow]()
     seen: dict[str, None] = dict.fromkeys(raw.columns or ())
     if raw.columns is None:
@@ -452,20 +418,20 @@ def _check_columns(
 
 
 def _explain_missing(
-    table: str, columns: list[str], needed: list[str], finder: _ColumnFinder
+    table: str, needed: list[str], finder: _ColumnFinder, columns: Iterable[str]
 ) -> str | None:
     """Return which columns are missing, in a sentence; None where none is."""
+    columns = list(columns)
     there = ", ".join(columns) or "none"
     for name in needed:
         if name not in columns:
             close = difflib.get_close_matches(name, columns, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             return f"{table} has no column {name!r}; its columns are {there}.{hint}"
-    if not finder.names(columns, "text") and not finder.names(columns, "image"):
-        return Message(
-            "{name} has neither a text nor an image column: say which of its columns holds them, "
-            "as in --column text=NAME: {columns}.",
-            name=table,
-            columns=there,
-        )
-    return None
+    if finder.names(columns, "text") or finder.names(columns, "image"):
+        return None
+    template = (
+        "{name} has neither a text nor an image column: say which of its columns holds them, "
+        "as in --column text=NAME: {columns}."
+    )
+    return Message(template, name=table, columns=there)

@@ -4,9 +4,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
+from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, open_member
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.encoding import has_undecoded
 from sgmft.errors import SgmftError
@@ -28,19 +27,12 @@ def list_database(path: Path) -> dict[str, list[str]]:
 
 
 def open_sqlite(path: Path) -> RawTable:
-    """Open a table, FILE/TABLE, or the first of a file; the file is not changed.
+    """Open a table, FILE/TABLE, or the first with rows of a file; the file is not changed.
 
     Raises:
         SgmftError: it is no SQLite database, damaged or locked, or has no such table with rows.
     """
-    file, name = (path, None) if path.is_file() else (path.parent, path.name)
-    tables = list_database(file)
-    name = name or next(iter(tables), None)
-    if name is None or name not in tables:
-        there = ", ".join(tables) or "none"
-        raise SgmftError(f"{file} has no table {name or 'with rows'}; those with rows: {there}.")
-    shown = file.name if len(tables) == 1 else f"{file.name}/{name}"
-    return RawTable(shown, file.parent, tables[name], _iter_rows(file, name, tables[name]))
+    return open_member(path, list_database, _iter_rows, "table")
 
 
 SQLITE = TableFormat(
@@ -71,13 +63,10 @@ def _open(file: Path) -> Iterator[sqlite3.Connection]:
 def _iter_rows(file: Path, name: str, columns: list[str]) -> Iterator[RawRow]:
     with _open(file) as database:
         for number, cells in enumerate(database.execute(_select(name)), 1):
-            values: dict[str, Any] = dict(zip(columns, cells, strict=True))
-            if any(isinstance(cell, str) and has_undecoded(cell) for cell in cells):
-                texts = {key: x for key, x in values.items() if isinstance(x, str)}
-                values |= {key: replace_surrogates(text) for key, text in texts.items()}
-                yield RawRow(number, values, DAMAGED)
-            else:
-                yield RawRow(number, values)
+            values = dict(zip(columns, cells, strict=True))
+            texts = {key: x for key, x in values.items() if isinstance(x, str) and has_undecoded(x)}
+            values |= {key: replace_surrogates(text) for key, text in texts.items()}
+            yield RawRow(number, values, DAMAGED if texts else None)
 
 
 def _select(name: str) -> str:

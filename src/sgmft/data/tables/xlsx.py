@@ -4,7 +4,6 @@ openpyxl takes long to import, so `formats` imports this file when a workbook is
 """
 
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,10 +13,10 @@ from typing import Any
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell import WriteOnlyCell
 
-from sgmft.data.tables.base import RawRow, RawTable, check_header, first_line
+from sgmft.data.tables.base import RawRow, RawTable, first_line, open_member
 from sgmft.data.tables.cells import is_missing, to_json
 from sgmft.data.tables.columns import holds_posts
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, warn
 
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
 MAX_UNPACKED = 2**31  # bytes
@@ -31,12 +30,8 @@ def list_sheets(path: Path) -> dict[str, list[str]]:
     with _open(path) as book:
         headers = {sheet.title: _read_header(sheet)[1] for sheet in book.worksheets}
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
-            warnings.warn(
-                f"{path}: pictures that lie in the workbook itself are not read; "
-                "give the paths of files.",
-                SgmftWarning,
-                stacklevel=2,
-            )
+            inside = f"{path}: pictures that lie in the workbook itself are not read; "
+            warn(inside + "give the paths of files.")
     return {title: header for title, header in headers.items() if header}
 
 
@@ -44,19 +39,8 @@ def open_xlsx(path: Path) -> RawTable:
     """Open a sheet, FILE/SHEET, or the first of a file.
 
     Of a formula its value counts, as it was when the workbook was saved.
-
-    Raises:
-        SgmftError: the file is damaged or no workbook, or a column name comes twice.
     """
-    file, title = (path, None) if path.is_file() else (path.parent, path.name)
-    sheets = list_sheets(file)
-    title = title or next(iter(sheets), None)
-    if title is None or title not in sheets:
-        there = ", ".join(sheets) or "none"
-        raise SgmftError(f"{file} has no sheet {title or 'with a header'}; there are: {there}.")
-    check_header(path, sheets[title])
-    name = file.name if len(sheets) == 1 else f"{file.name}/{title}"
-    return RawTable(name, file.parent, sheets[title], _iter_rows(file, title))
+    return open_member(path, list_sheets, _iter_rows, "sheet")
 
 
 class XlsxWriter:
@@ -85,17 +69,13 @@ class XlsxWriter:
         """Close the file; warns of texts that Excel has no room for."""
         self._book.save(self._path)
         if self._changed:
-            warnings.warn(
+            warn(
                 f"{self._changed:,} cells hold more than {MAX_CELL:,} characters, or characters "
-                "that Excel has not: they were cut or replaced; a .csv or .jsonl keeps them.",
-                SgmftWarning,
-                stacklevel=2,
+                "that Excel has not: they were cut or replaced; a .csv or .jsonl keeps them."
             )
 
     def _cell(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, (int, float)) and abs(value) < _EXACT:
+        if value is None or (isinstance(value, (int, float)) and abs(value) < _EXACT):
             return value
         text = to_json(value) if isinstance(value, (list, dict)) else str(value)
         units = text.encode("utf-16-le", "surrogatepass")
@@ -145,20 +125,18 @@ def _read_header(sheet: Any) -> tuple[int, list[str]]:
     return first
 
 
-def _iter_rows(file: Path, title: str) -> Iterator[RawRow]:
+def _iter_rows(file: Path, title: str, columns: list[str]) -> Iterator[RawRow]:
     with _open(file) as book:
-        header, columns = _read_header(book[title])
+        header, _ = _read_header(book[title])
         rows = book[title].iter_rows(min_row=header + 1, max_row=MAX_ROWS, values_only=True)
         for number, cells in enumerate(rows, header + 1):
             values = dict.fromkeys(columns) | {
-                columns[i] if i < len(columns) else f"column {i + 1}": _to_value(cell)
+                columns[i] if i < len(columns) else f"column {i + 1}": cell
                 for i, cell in enumerate(cells)
                 if i < len(columns) or cell is not None
             }
-            if any(not is_missing(value) for value in values.values()):
+            for name, cell in values.items():
+                if isinstance(cell, float) and cell.is_integer():  # no 1.2e+18
+                    values[name] = int(cell)
+            if not all(map(is_missing, values.values())):
                 yield RawRow(number, values)
-
-
-def _to_value(cell: Any) -> Any:
-    """Return a whole number without the digits that Excel has not kept as 1.2e+18."""
-    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
