@@ -14,21 +14,13 @@ from fastapi.security.http import HTTPBase
 from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
+from sgmft.serving import responses
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard, ServerMetrics
 from sgmft.serving.problems import MEDIA_TYPE, PROBLEMS, Problem
 from sgmft.serving.requests import ExplainedPost, ManyPosts, OnePost, parse_request
-from sgmft.serving.responses import (
-    ExplanationResponse,
-    ModelResponse,
-    PredictionResponse,
-    PredictionsResponse,
-    ProblemResponse,
-    StateResponse,
-)
 
 Result = TypeVar("Result")
-
 _SCHEMAS = "#/components/schemas/"
 
 # Ways to show the key, for the OpenAPI document: it is `Guard` that checks it.
@@ -72,13 +64,14 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
     if key is not None:
         closed = APIRouter(dependencies=[Security(x) for x in _KEYS], responses=_problems(401))
     _add_inference(closed, engine, metrics)
-    _add_information(closed, engine, metrics)
+    _add_information(closed, app, engine, metrics)
     app.include_router(closed)
-    _add_health(app, engine)
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
         app.add_exception_handler(status, partial(_http_error, kind))
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
-    _describe_bodies(app)
+    kinds = [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)]
+    _, bodies = models_json_schema(kinds, ref_template=_SCHEMAS + "{model}")  # for `_body`
+    app.openapi()["components"]["schemas"].update(bodies["$defs"])  # the document is kept
     return app
 
 
@@ -88,17 +81,18 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
     pages = {"content": {"text/html": {"schema": {"type": "string"}}}}
 
     @router.post("/v1/predict", responses=problems, openapi_extra=_body("OnePost", "ManyPosts"))
-    async def predict_posts(request: Request) -> PredictionsResponse:
+    async def predict_posts(request: Request) -> responses.PredictionsResponse:
         """Label one post or several; a post that cannot be used comes back with its `error`."""
         with engine.places.take():
             given = await parse_request(request, engine.limits, OnePost)
             found = await unless_gone(request, engine.predict(given.posts, given.rules))
         metrics.count_posts(found)
-        return PredictionsResponse(predictions=[PredictionResponse.of(x, labels) for x in found])
+        predictions = [responses.PredictionResponse.of(x, labels) for x in found]
+        return responses.PredictionsResponse(predictions=predictions)
 
     @router.post(
         "/v1/explain",
-        response_model=ExplanationResponse,
+        response_model=responses.ExplanationResponse,
         responses=problems | {200: pages},
         openapi_extra=_body("ExplainedPost"),
     )
@@ -115,17 +109,18 @@ def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMe
             from sgmft.evaluation.explain.page import explanation_page
 
             return HTMLResponse(explanation_page([explanation], title="Why this place?"))
-        return ExplanationResponse(
-            prediction=PredictionResponse.of(prediction, labels), explanation=explanation.to_dict()
-        )
+        answer = responses.PredictionResponse.of(prediction, labels)
+        return {"prediction": answer, "explanation": explanation.to_dict()}
 
 
-def _add_information(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:
+def _add_information(
+    router: APIRouter, app: FastAPI, engine: InferenceEngine, metrics: ServerMetrics
+) -> None:
     @router.get("/v1/model")
-    async def model() -> ModelResponse:
+    async def model() -> responses.ModelResponse:
         """The model that is served, and the limits of requests."""
-        limits = dict(vars(engine.limits))
-        return ModelResponse(**dict(engine.model), version=version("sgmft"), limits=limits)
+        facts = dict(engine.model) | {"version": version("sgmft"), "limits": vars(engine.limits)}
+        return responses.ModelResponse(**facts)
 
     @router.get("/metrics", response_class=Response)
     async def prometheus() -> Response:
@@ -139,19 +134,17 @@ def _add_information(router: APIRouter, engine: InferenceEngine, metrics: Server
             raise Problem("not-found", "There is no such kind of problem.")
         return PROBLEMS[kind]._asdict()
 
-
-def _add_health(app: FastAPI, engine: InferenceEngine) -> None:
     @app.get("/health")
-    async def health() -> StateResponse:
+    async def health() -> responses.StateResponse:
         """Whether the server runs."""
-        return StateResponse(status="ok")
+        return responses.StateResponse(status="ok")
 
     @app.get("/ready", responses=_problems(503))
-    async def ready() -> StateResponse:
+    async def ready() -> responses.StateResponse:
         """Whether the model can answer; not while its worker is started again."""
         if not engine.ready:
             raise Problem("worker-stopped", retry=5)
-        return StateResponse(status="ready")
+        return responses.StateResponse(status="ready")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -181,7 +174,7 @@ def _http_error(kind: str, request: Request, error: Exception) -> Response:
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problem documents of an address, for the OpenAPI document."""
-    schema = {"schema": ProblemResponse.model_json_schema()}
+    schema = {"schema": responses.ProblemResponse.model_json_schema()}
     return {
         status: {
             "description": "; ".join(x.title for x in PROBLEMS.values() if x.status == status),
@@ -199,19 +192,3 @@ def _body(*names: str) -> dict[str, Any]:
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
-
-
-def _describe_bodies(app: FastAPI) -> None:
-    """Add the schemas that `_body` refers to."""
-    _, found = models_json_schema(
-        [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)],
-        ref_template=_SCHEMAS + "{model}",
-    )
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = original()
-        document["components"]["schemas"].update(found["$defs"])
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation does

@@ -53,19 +53,12 @@ class InferenceEngine:
     is started again, and the requests it had are tried again, one by one and the smallest first:
     the one that stopped it gets a problem, the others their results.
 
-    Args:
-        model: a folder that `sgmft train` or `sgmft export` wrote.
-        rules: when a label is withheld, where a request has no rules of its own.
-        runtime, device: as in `sgmft.locator.loading.load_predictor`.
-
-    Attributes:
-        model: facts about it; set by `start`.
-        restarts: how often the worker was started again.
-        places: one for each request that comes in, waits, or is answered.
-        on_batch: called with the number of posts of each batch.
+    Arguments are as in `sgmft.locator.loading.load_predictor`; `rules` are for requests without
+    rules of their own.
     """
 
-    model: ServedModel
+    model: ServedModel  # set by `start`
+    restarts = 0  # how often the worker was started again
 
     def __init__(
         self,
@@ -77,8 +70,8 @@ class InferenceEngine:
         device: str | None = None,
     ) -> None:
         self.limits, self.rules = limits, rules or Abstention()
-        self.restarts, self.places = 0, Places(limits.requests)
-        self.on_batch: Callable[[int], None] = lambda posts: None
+        self.places = Places(limits.requests)  # of requests that come in, wait, or are answered
+        self.on_batch: Callable[[int], None] = lambda posts: None  # number of posts of each batch
         self._load = partial(worker.load_served_model, model, runtime, device, self.rules)
         self._waiting: deque[QueuedRequest] = deque()
         self._wake = asyncio.Event()

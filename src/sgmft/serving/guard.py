@@ -29,11 +29,7 @@ _POSTS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class ServerMetrics:
-    """Counters of one server, for Prometheus.
-
-    Args:
-        engine: the one whose batches, requests and restarts are counted.
-    """
+    """Counters of one server and its engine, for Prometheus."""
 
     def __init__(self, engine: InferenceEngine) -> None:
         self._registry = own = CollectorRegistry()
@@ -82,13 +78,10 @@ class ServerMetrics:
 class Guard:
     """Middleware around the whole application, the page too.
 
-    Args:
-        key: the key without which nothing but `OPEN` is answered; None where there is none.
+    Without `key`, where there is one, nothing but `OPEN` is answered.
     """
 
-    def __init__(
-        self, app: ASGIApp, limits: Limits, metrics: ServerMetrics, key: str | None
-    ) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: ServerMetrics, key: str | None):
         self.app, self.limits, self.metrics = app, limits, metrics
         self._key = None if key is None else key.encode()
 
@@ -120,8 +113,14 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Problem | None:
         """Hand a request to the application; return the reason where it is refused."""
+        headers = dict(scope["headers"])
+        key = None if scope["path"] in OPEN else self._key
+        if key is not None and not any(secrets.compare_digest(x, key) for x in _keys(headers)):
+            return Problem("unauthorized")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._most(scope):
+            return self._too_large(scope)
         try:
-            self._check(scope)
             await self.app(scope, receive, send)
         except Problem as problem:
             return problem
@@ -131,15 +130,6 @@ class Guard:
             log_bug(error)
             return Problem("internal")
         return None
-
-    def _check(self, scope: Scope) -> None:
-        headers = dict(scope["headers"])
-        key = None if scope["path"] in OPEN else self._key
-        if key is not None and not any(secrets.compare_digest(x, key) for x in _keys(headers)):
-            raise Problem("unauthorized")
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._most(scope):
-            raise self._too_large(scope)
 
     def _bounded(self, scope: Scope, receive: Receive, cut: list[Problem]) -> Receive:
         """Return a `receive` that counts and times the body, and raises and `cut`s at a bound.

@@ -14,32 +14,20 @@ from sgmft.serving.problems import Problem
 class Limits:
     """Limits of a request, and of all of them together; docs/serving.md gives the reasons.
 
-    Attributes:
-        body: bytes of a request's body, 32 MiB.
-        posts: of one request.
-        pictures: picture and video files of one post.
-        pixels: of one picture, read from its header before it is decoded.
-        text: characters of one post's text.
-        seconds: until a request's headers are complete, from then until its body is, from then
-            until the worker takes it, and from then until its result is there; of an upload to the
-            page, until the next part of it comes.
-        requests: that are read, wait or are answered at the same time; more are refused at once.
-        connections: that are open at the same time, the page's too; more are refused at once.
-        batch: posts that the model sees together, from as many requests as are waiting.
-
-    Raises:
-        SgmftError: a limit below 1, or more pictures or pixels than the encoders read.
+    SgmftError for one below 1, or for more pictures or pixels than the encoders read.
     """
 
-    body: int = 32 * 1024 * 1024
-    posts: int = 64
-    pictures: int = 16
-    pixels: int = 50_000_000
-    text: int = 20_000
+    body: int = 32 * 1024 * 1024  # bytes of a request's body
+    posts: int = 64  # of one request
+    pictures: int = 16  # picture and video files of one post
+    pixels: int = 50_000_000  # of one picture, read from its header before it is decoded
+    text: int = 20_000  # characters of one post's text
+    # until a request's headers are complete, from then until its body is, from then until the
+    # worker takes it, and until its result is there; of an upload to the page, to its next part
     seconds: float = 30.0
-    requests: int = 64
-    connections: int = 500
-    batch: int = 32
+    requests: int = 64  # that are read, wait or are answered at a time; more are refused at once
+    connections: int = 500  # open at a time, the page's too; more are refused at once
+    batch: int = 32  # posts that the model sees together, from as many requests as are waiting
 
     @property
     def upload(self) -> int:
@@ -55,20 +43,13 @@ class Limits:
         for name, value in vars(self).items():
             if not 1 <= value <= 10**12:  # NaN is neither
                 raise SgmftError(f"The limit of {name} must be from 1 to 10^12, not {value:g}.")
-        for name, value, most in (
-            ("pictures", self.pictures, MAX_IMAGES),
-            ("pixels", self.pixels, MAX_PIXELS),
-        ):
-            if value > most:
+        for name, most in (("pictures", MAX_IMAGES), ("pixels", MAX_PIXELS)):
+            if (value := vars(self)[name]) > most:
                 raise SgmftError(f"The limit of {name} must be at most {most:,}, not {value:,}.")
 
 
 class Places:
-    """Room for so many at a time; the next is refused.
-
-    Attributes:
-        taken: how many there are.
-    """
+    """Room for so many at a time, of which `taken` are there; the next is refused."""
 
     def __init__(self, count: int) -> None:
         self._count, self.taken = count, 0

@@ -9,8 +9,6 @@ from sgmft.errors import Message
 
 
 class _Kind(NamedTuple):
-    """A kind of problem, as `GET /problems/NAME` describes it."""
-
     status: int
     title: str
     meaning: str
@@ -68,7 +66,6 @@ class Problem(Exception):  # noqa: N818 the standard's own word
     """Ends a request with a problem document.
 
     Args:
-        kind: a key of `PROBLEMS`.
         detail: the mistake in this request, and its place; by default the meaning of its kind. With
             `values` the template of a `Message`.
         retry: seconds after which it is worth another try; the header `Retry-After`.

@@ -29,9 +29,16 @@ from sgmft.serving.problems import Problem
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Files = Mapping[str, Sequence[Attachment]]
+# Texts by the names of their fields; files, each with its field's, which several may share.
+Form = tuple[dict[str, str], list[tuple[str, UploadFile]]]
 MAX_MEMBERS = 16  # of one JSON object; ours have fewer
 MAX_FIELDS = 16  # of one form that are no files
 _BOUNDARY = re.compile(r"[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]", re.ASCII)  # RFC 2046
+_OVER = {
+    "text-too-long": "{post} has {count:,} characters; at most {most:,}.",
+    "too-many-pictures": "{post} has {count} pictures; at most {most}.",
+    "too-many-pixels": "{post}: {name} has {count:,} pixels; at most {most:,}.",
+}
 
 
 class _Strict(BaseModel):
@@ -98,13 +105,9 @@ class ParsedRequest(NamedTuple):
 
 
 async def parse_request(request: Request, limits: Limits, single: type[OnePost]) -> ParsedRequest:
-    """Read a request's body.
+    """Read a request's body: a `single`, where that is `OnePost` also `ManyPosts`.
 
-    Args:
-        single: what the body holds; where that is `OnePost`, also `ManyPosts`.
-
-    Raises:
-        Problem: the body is something else, or beyond the limits.
+    Problem where it is something else, or beyond the limits.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
@@ -122,10 +125,6 @@ async def parse_request(request: Request, limits: Limits, single: type[OnePost])
     return await asyncio.to_thread(_from_form, fields, files, limits, single)
 
 
-# Texts by the names of their fields; files, each with its field's, which several may share.
-Form = tuple[dict[str, str], list[tuple[str, UploadFile]]]
-
-
 class _Parser(MultiPartParser):
     complete = False
 
@@ -138,12 +137,7 @@ class _Parser(MultiPartParser):
 async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIterator[Form]:
     """Read the form in the body; its larger files are on disk, without a name, until the end.
 
-    Args:
-        max_files: number of files.
-        max_field: bytes of one text.
-
-    Raises:
-        Problem: it is no form, cut off, not in UTF-8, or has a field twice.
+    Problem where it is cut off, not in UTF-8, no form, has a field twice or one of more bytes.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"").decode("latin-1")
@@ -229,11 +223,10 @@ def _validate(
     items = body.posts if isinstance(body, ManyPosts) else [body]
     if left := files.keys() - {x for item in items for x in item.images if isinstance(x, str)}:
         raise Problem("invalid-request", f"No post has the file {min(left)[:80]!r}.")
-    posts = [_post(x, _where(i if many else None), limits, files) for i, x in enumerate(items)]
+    posts = [_post(x, _where(i, many), limits, files) for i, x in enumerate(items)]
     rules = body.model_dump(include=set(AbstentionRequest.model_fields), exclude_none=True)
-    return ParsedRequest(
-        posts, Abstention(**rules) if rules else None, getattr(body, "label", None)
-    )
+    chosen = Abstention(**rules) if rules else None
+    return ParsedRequest(posts, chosen, getattr(body, "label", None))
 
 
 def _check_counts(found: Any, limits: Limits) -> None:
@@ -246,18 +239,10 @@ def _check_counts(found: Any, limits: Limits) -> None:
     for i, post in enumerate(posts):
         _check_members(post)
         pictures = post.get("images") if isinstance(post, dict) else None
-        if not isinstance(pictures, list):
-            continue
-        if len(pictures) > limits.pictures:
-            raise Problem(
-                "too-many-pictures",
-                "{post} has {count} pictures; at most {most}.",
-                post=_where(i if many else None),
-                count=len(pictures),
-                most=limits.pictures,
-            )
-        for picture in pictures:
-            _check_members(picture)
+        if isinstance(pictures, list):
+            _limit("too-many-pictures", len(pictures), limits.pictures, _where(i, many))
+            for picture in pictures:
+                _check_members(picture)
 
 
 def _check_members(found: Any) -> None:
@@ -265,31 +250,21 @@ def _check_members(found: Any) -> None:
         raise Problem("invalid-request", f"An object has {len(found)} members; none needs so many.")
 
 
-def _where(number: int | None) -> str:
-    return "The post" if number is None else f"posts[{number}]"
+def _limit(kind: str, count: int, most: int, post: str, **more: Any) -> None:
+    if count > most:
+        raise Problem(kind, _OVER[kind], post=post, count=count, most=most, **more)
+
+
+def _where(number: int, many: bool) -> str:
+    return f"posts[{number}]" if many else "The post"
 
 
 def _post(item: PostRequest, where: str, limits: Limits, files: Files) -> Post:
-    if len(item.text) > limits.text:
-        raise Problem(
-            "text-too-long",
-            "{post} has {count:,} characters; at most {most:,}.",
-            post=where,
-            count=len(item.text),
-            most=limits.text,
-        )
+    _limit("text-too-long", len(item.text), limits.text, where)
     images = [_image(x, i, where, files) for i, x in enumerate(item.images)]
     for image in images:
-        pixels = count_pixels(image.data, image.name)  # None: it is for the model to refuse
-        if pixels is not None and pixels > limits.pixels:
-            raise Problem(
-                "too-many-pixels",
-                "{post}: {name} has {count:,} pixels; at most {most:,}.",
-                post=where,
-                name=image.name,
-                count=pixels,
-                most=limits.pixels,
-            )
+        pixels = count_pixels(image.data, image.name) or 0  # None: it is for the model to refuse
+        _limit("too-many-pixels", pixels, limits.pixels, where, name=image.name)
     return Post(item.text, images, id=item.id)
 
 

@@ -37,17 +37,12 @@ def serve_model(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; requests accepted by then are answered first.
 
-    Args:
-        on_start: called with the server's address.
-
-    Raises:
-        SgmftError: the model cannot be loaded, or the address is taken or not this machine's.
+    SgmftError where the model cannot be loaded, or the address is taken or not this machine's.
     """
     with _listen(host, port) as listening:
         engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
         engine.start()
         app = create_app(engine, key)
-        end_page = add_page(app, engine) if page else lambda: None
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)
         for name in ("uvicorn", "python_multipart"):  # a line for each odd request, or its bytes
@@ -64,7 +59,8 @@ def serve_model(
             timeout_keep_alive=math.ceil(limits.seconds),
             timeout_graceful_shutdown=math.ceil(4 * limits.seconds),  # to its body, then its answer
         )
-        server = _Server(config, end_page)
+        server = _Server(config)
+        server.end_page = add_page(app, engine) if page else lambda: None
 
         def end(number: int, frame: object) -> None:  # until uvicorn listens to signals, and after
             server.should_exit = True
@@ -79,12 +75,11 @@ def serve_model(
 class TimedConnection(H11Protocol):
     """A connection that waits for a request's headers for `timeout_keep_alive` seconds.
 
-    It is closed at once where as many as `limit_concurrency` would be open.
-
-    uvicorn counts the seconds from the last answer to the first byte after it, and so lets a client
-    that sends nothing, or a header now and then, have its connection for ever. Here they are
-    counted from the beginning of the connection and from each answer to the next request. What has
-    begun to come is answered with a problem document.
+    It is closed at once where as many as `limit_concurrency` would be open. uvicorn counts the
+    seconds from the last answer to the first byte after it, and so lets a client that sends
+    nothing, or a header now and then, have its connection for ever. Here they are counted from the
+    beginning of the connection and from each answer to the next request. What has begun to come is
+    answered with a problem document.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -150,13 +145,11 @@ class TimedConnection(H11Protocol):
 class _Server(uvicorn.Server):
     """A server that first ends what it would else wait for: tables of the page."""
 
-    def __init__(self, config: uvicorn.Config, end_page: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._end_page = end_page
+    end_page: Callable[[], None]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what is begun, after the last request was accepted."""
-        self._end_page()
+        self.end_page()
         await super().shutdown(sockets)
 
 

@@ -40,9 +40,7 @@ def load_served_model(
 ) -> tuple[ServedModel, int]:
     """Load a model with its encoder, ready to predict; return it with the number of this process.
 
-    Raises:
-        SgmftError: there is no such model, it is damaged, or has too few held-out posts for
-            `rules`.
+    SgmftError where there is none, it is damaged, or has too few held-out posts for `rules`.
     """
     from sgmft.locator.loading import load_predictor
     from sgmft.locator.onnx.locator import OnnxLocator
@@ -53,20 +51,16 @@ def load_served_model(
     Image.new("RGB", (8, 8), "grey").save(picture, "PNG")
     found.predict([Post("warm", [Attachment(picture.getvalue())])], rules)  # loads what is lazy
     _predictor = found
-    exported = isinstance(found, OnnxLocator)
-    model_of: Any = found  # the two kinds share no attributes for what follows
-    model = ServedModel(
-        labels=tuple(found.labels),
-        runtime="onnx" if exported else "torch",
-        method=None if exported else model_of.method.name,
-        preset=None if exported else model_of.preset.name,
-        encoder=model_of.encoder.info.name if exported else model_of.encoder_name,
-        metrics={} if exported else dict(model_of.training.metrics),
-        held_out=len(found.held_out),
-        explains=not exported,
-        versions={} if exported else dict(model_of.training.versions),
-    )
-    return model, os.getpid()
+    own: Any = found  # the two kinds share no attributes for what follows
+    if isinstance(found, OnnxLocator):
+        facts = {"runtime": "onnx", "encoder": own.encoder.info.name, "explains": False}
+        facts |= {"method": None, "preset": None, "metrics": {}, "versions": {}}
+    else:
+        facts = {"runtime": "torch", "encoder": own.encoder_name, "explains": True}
+        facts |= {"method": own.method.name, "preset": own.preset.name}
+        facts |= {"metrics": own.training.metrics, "versions": own.training.versions}
+    labels, held_out = tuple(found.labels), len(found.held_out)
+    return ServedModel(labels=labels, held_out=held_out, **facts), os.getpid()
 
 
 def predict_items(items: Sequence[WorkItem]) -> list[list[Prediction] | str]:
