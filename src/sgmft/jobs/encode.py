@@ -13,34 +13,22 @@ from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
-from sgmft.jobs.cluster.pieces import (
-    ROWS,
-    Engine,
-    Piece,
-    PieceTask,
-    Work,
-    add_up,
-    run_here,
-    single_tables,
-)
+from sgmft.jobs.cluster import pieces
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeTask(PieceTask):
+class EncodeTask(pieces.PieceTask):
     """Encode what the store does not have; the store itself knows which posts it has."""
 
     settings: dict[str, Any]  # arguments of `load_encoder`
     tokens: bool  # whether word and region features are encoded
 
-    def start(self) -> Work:
+    def start(self) -> pieces.Work:
         """Load the encoder and open the store, where they are not."""
-        if self.loaded:
-            encoder, store = self.loaded
-        else:
-            encoder = load_encoder(**self.settings)
-            store = FeatureStore(self.folder, encoder.info, self.tokens)
+        encoder, store = self.loaded or (load_encoder(**self.settings), None)
+        store = store or FeatureStore(self.folder, encoder.info, self.tokens)
 
-        def work(piece: Piece) -> Iterator[JobSummary]:
+        def work(piece: pieces.Piece) -> Iterator[JobSummary]:
             for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
                 if self.sources[piece.id[0]].strict:
                     raise_first_error(chunk.posts)
@@ -54,35 +42,29 @@ def encode_table(
     handle: EncoderHandle,
     *,
     tokens: bool = True,
-    engine: Engine = run_here,
+    engine: pieces.Engine = pieces.run_here,
     on_encoded: Callable[[int], None] | None = None,
 ) -> tuple[JobSummary, Path]:
     """Encode tables into a feature store, in constant memory.
 
     Posts that the store has are not encoded again. Two pieces with the same post, done at one
-    time, may both write it; it is read once.
-
-    Args:
-        source: one table, a folder of them, or a stream, which only this process can read.
-        handle: the encoder and the folder of its store, such as a `SemanticLocator`.
-        engine: does the pieces: `run_here`, or one of `sgmft.jobs.cluster.ray`.
+    time, may both write it; it is read once. A stream only this process can read.
 
     Returns:
         The posts read and those that could not be encoded, and the store's folder.
     """
     if handle.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")
-    here = engine is run_here
-    folder = Path(handle.features_folder)
+    here, folder = engine is pieces.run_here, Path(handle.features_folder)
     folder = folder if here else folder.absolute()
-    sources = [source] if here else single_tables(source)
+    sources = [source] if here else pieces.single_tables(source)
     store = FeatureStore(folder, handle.encoder.info, tokens)
     task = EncodeTask(
         sources=sources,
         folder=folder,
-        rows=0 if here else ROWS,
+        rows=0 if here else pieces.ROWS,
         loaded=(handle.encoder, store),
         settings={**handle.encoder_settings, "device": handle.device},
         tokens=tokens,
     )
-    return add_up(engine(task), on_encoded), store.folder
+    return pieces.add_up(engine(task), on_encoded), store.folder

@@ -12,18 +12,7 @@ from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import table_file
 from sgmft.errors import SgmftError, join_messages
-from sgmft.jobs.cluster.pieces import (
-    ROWS,
-    Engine,
-    Piece,
-    PieceTask,
-    Shards,
-    Work,
-    add_up,
-    input_types,
-    run_here,
-    single_tables,
-)
+from sgmft.jobs.cluster import pieces
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
 from sgmft.locator.prediction import Prediction, Predictor, SupportsPredictions
@@ -62,7 +51,7 @@ def predict_table(
     abstain: Abstention | None = None,
     adapt: Callable[[Iterable[Post]], object] | None = None,
     shard_rows: int | None = None,
-    engine: Engine = run_here,
+    engine: pieces.Engine = pieces.run_here,
     on_predicted: Callable[[int], None] | None = None,
 ) -> JobSummary:
     """Write tables again with a label for each row, in order and in constant memory.
@@ -75,18 +64,13 @@ def predict_table(
     taken.
 
     An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
-    them. A job that was stopped continues there: shards that are there are kept.
+    them. A job that was stopped continues there: shards that are there are kept. They cannot be
+    made of a stream, and need a `ModelFolder`, which is loaded wherever pieces are done.
 
     Args:
-        source: one table, a folder of them, or a stream, which shards cannot be made of.
-        output: a table, "-" for standard output, or a folder of shards: a new one, or one in which
-            the same job was stopped.
-        model: for shards a `ModelFolder`, which is loaded wherever pieces are done.
-        abstain: rules under which a row has no label.
         adapt: called first with all posts of the table.
         shard_rows: of one shard, at most; 1024 by default.
         engine: does the pieces of shards: `run_here`, or one of `sgmft.jobs.cluster.ray`.
-        on_predicted: called with the number of posts done so far.
 
     Raises:
         SgmftError: a table or the model cannot be read, `output` is the table itself, cannot be
@@ -96,9 +80,9 @@ def predict_table(
     rules = abstain or Abstention()
     if isinstance(model, ModelFolder) and is_shards(output):
         return _predict_shards(
-            source, output, model, rules, shard_rows or ROWS, engine, on_predicted
+            source, output, model, rules, shard_rows or pieces.ROWS, engine, on_predicted
         )
-    if shard_rows or engine is not run_here:
+    if shard_rows or engine is not pieces.run_here:
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
     predictor = model.load() if isinstance(model, ModelFolder) else model
     source.refuse_overwriting(output)
@@ -119,7 +103,7 @@ def predict_table(
                 writer.write(rows)
                 yield summary
 
-        return add_up(write(), on_predicted)
+        return pieces.add_up(write(), on_predicted)
 
 
 def _predict(
@@ -140,19 +124,19 @@ def _predict(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictTask(PieceTask):
+class PredictTask(pieces.PieceTask):
     """Predict what has not been predicted yet."""
 
     model: ModelFolder  # where other machines load the model from
     rules: Abstention
     columns: "OutputColumns"
-    shards: Shards  # where rows go
+    shards: pieces.Shards  # where rows go
 
-    def start(self) -> Work:
+    def start(self) -> pieces.Work:
         """Load the model, where it is not."""
         predictor = self.loaded or self.model.load()
 
-        def work(piece: Piece) -> Iterator[JobSummary]:
+        def work(piece: pieces.Piece) -> Iterator[JobSummary]:
             strict = self.sources[piece.id[0]].strict
             some = _predict(predictor, piece.posts, self.rules, self.columns, strict, self.rows)
             for rows, summary in some:
@@ -173,13 +157,13 @@ def _predict_shards(
     model: ModelFolder,
     rules: Abstention,
     rows: int,
-    engine: Engine,
+    engine: pieces.Engine,
     on_predicted: Callable[[int], None] | None,
 ) -> JobSummary:
-    sources = single_tables(source)
+    sources = pieces.single_tables(source)
     predictor = model.load()
     predictor.held_out.check(rules)
-    types = input_types(sources)
+    types = pieces.input_types(sources)
     columns = OutputColumns.of(types, predictor.labels, rules)
     files = [table_file(one.table) for one in sources]
     job = {
@@ -193,21 +177,13 @@ def _predict_shards(
         "rows": rows,
         "version": 2,  # of the columns that are added
     }
-    shards = Shards(output, job, columns.types(types))
+    shards = pieces.Shards(output, job, columns.types(types))
     shards.begin()
     finished = shards.finished()
-    task = PredictTask(
-        sources=sources,
-        folder=shards.folder,
-        rows=rows,
-        finished=frozenset(finished),
-        loaded=predictor,
-        model=model,
-        rules=rules,
-        columns=columns,
-        shards=shards,
-    )
-    total = add_up(chain(finished.values(), engine(task)), on_predicted)
+    own: dict[str, Any] = {"model": model, "rules": rules, "columns": columns, "shards": shards}
+    own |= {"finished": frozenset(finished), "loaded": predictor}
+    task = PredictTask(sources=sources, folder=shards.folder, rows=rows, **own)
+    total = pieces.add_up(chain(finished.values(), engine(task)), on_predicted)
     return shards.end(total.posts)
 
 

@@ -71,8 +71,14 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
     kinds = [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)]
     _, bodies = models_json_schema(kinds, ref_template=_SCHEMAS + "{model}")  # for `_body`
-    app.openapi()["components"]["schemas"].update(bodies["$defs"])  # the document is kept
+    app.openapi = partial(_document, app, bodies["$defs"])  # type: ignore[method-assign]
     return app
+
+
+def _document(app: FastAPI, bodies: dict[str, Any]) -> dict[str, Any]:
+    document = FastAPI.openapi(app)
+    document["components"]["schemas"].update(bodies)
+    return document
 
 
 def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:

@@ -53,7 +53,11 @@ def load_served_model(
     _predictor = found
     own: Any = found  # the two kinds share no attributes for what follows
     if isinstance(found, OnnxLocator):
-        facts = {"runtime": "onnx", "encoder": own.encoder.info.name, "explains": False}
+        facts: dict[str, Any] = {
+            "runtime": "onnx",
+            "encoder": own.encoder.info.name,
+            "explains": False,
+        }
         facts |= {"method": None, "preset": None, "metrics": {}, "versions": {}}
     else:
         facts = {"runtime": "torch", "encoder": own.encoder_name, "explains": True}

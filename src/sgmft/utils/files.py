@@ -148,7 +148,7 @@ def cache_folder() -> Path:
     return Path(cache).expanduser() / "sgmft"
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any, indent: int | None = None) -> None:
     """Write values as JSON; the folder is made if need be.
 
     Raises:
@@ -156,7 +156,7 @@ def write_json(path: Path, values: Any) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(values, ensure_ascii=False).encode())
+        write_whole(path, json.dumps(values, ensure_ascii=False, indent=indent).encode())
 
 
 def read_json(path: Path) -> Any:

@@ -24,7 +24,7 @@ from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format
 from sgmft.errors import SgmftError
 from sgmft.utils.checksums import digest_of, short_digest
-from sgmft.utils.files import leftovers, read_json, set_aside, write_whole, writing
+from sgmft.utils.files import leftovers, read_json, set_aside, write_json, write_whole, writing
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
 PieceId = tuple[int, int]  # index of the table in the job, index of the piece in the table
@@ -87,12 +87,10 @@ def run_here(task: PieceTask) -> Iterator[JobSummary]:
             yield from work(piece)
 
 
-def add_up(
-    summaries: Iterable[JobSummary], on_done: Callable[[int], None] | None = None
-) -> JobSummary:
+def add_up(found: Iterable[JobSummary], on_done: Callable[[int], None] | None) -> JobSummary:
     """Return the sum of summaries; `on_done` is called with the number of posts so far."""
     total = JobSummary()
-    for summary in summaries:
+    for summary in found:
         total += summary
         if on_done:
             on_done(total.posts)
@@ -113,19 +111,14 @@ def single_tables(source: Source) -> list[Source]:
 class Shards:
     """The folder of one job, which decides every row: a sink, of columns of these Arrow types."""
 
-    def __init__(
-        self, folder: str | Path, job: Mapping[str, Any], types: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: str | Path, job: dict[str, Any], types: dict[str, Any]) -> None:
         self.folder = Path(folder).absolute()
         self._job = json.loads(json.dumps(job))
         self._digest = digest_of(self._job)
         self._types = types
 
     def begin(self) -> None:
-        """Make the folder, or continue in it.
-
-        SgmftError where it cannot be written, or holds another job's shards or other files.
-        """
+        """Make the folder, or continue in it; SgmftError where it holds anything else."""
         described = self.folder / JOB
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,8 +129,7 @@ class Shards:
                 return
             if any(not file.name.startswith(".") for file in self.folder.iterdir()):
                 raise SgmftError(f"{self.folder} holds other files: choose a new folder.")
-            text = json.dumps(self._job, ensure_ascii=False, indent=2)
-            write_whole(described, text.encode())
+            write_json(described, self._job, indent=2)
 
     def _compare(self, earlier: Any) -> None:
         if not isinstance(earlier, dict):
@@ -153,10 +145,9 @@ class Shards:
             )
 
     def finished(self) -> dict[PieceId, JobSummary]:
-        """Return the summary of each shard that is there; all their bytes are checked.
+        """Return the summary of each shard that is there and whole; others are set aside.
 
-        A damaged shard is named in a warning and set aside, so that its piece is done again. Of two
-        of one piece, which it has when a worker that seemed lost was not, one is removed.
+        Of two of one piece, which it has when a worker that seemed lost was not, one is removed.
         """
         found: dict[PieceId, JobSummary] = {}
         for path in sorted(self.folder.glob("part-*.parquet")):
@@ -173,17 +164,15 @@ class Shards:
         return found
 
     def write(self, piece: PieceId, rows: Sequence[Mapping[str, Any]], summary: JobSummary) -> None:
-        """Write the shard of one piece; SgmftError where the disk is full or read-only."""
+        """Write the shard of one piece."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         from sgmft.data.tables.parquet import to_arrow
 
         mark = json.dumps({"job": self._digest, **asdict(summary)}, ensure_ascii=False)
-        arrays = [
-            to_arrow([to_plain(row.get(name)) for row in rows], kind)
-            for name, kind in self._types.items()
-        ]
+        cells = {name: [to_plain(row.get(name)) for row in rows] for name in self._types}
+        arrays = [to_arrow(cells[name], kind) for name, kind in self._types.items()]
         schema = pa.schema(list(self._types.items()), {_MARK: mark.encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(arrays, schema=schema), sink)
@@ -193,19 +182,14 @@ class Shards:
             write_whole(path, data)
 
     def end(self, posts: int) -> JobSummary:
-        """Check that all is whole and mark the job as done; return the summary of all rows.
-
-        SgmftError where of the `posts` that were written so far some are damaged or gone.
-        """
+        """Mark the job as done and return the summary of all rows, if all `posts` are whole."""
         total = sum(self.finished().values(), JobSummary())
         if total.posts < posts:
             raise SgmftError(
                 f"{self.folder}: of {posts} rows that were written only {total.posts} are whole: "
                 "run the same command again, which writes the others anew."
             )
-        text = json.dumps(asdict(total), ensure_ascii=False, indent=2)
-        with writing(self.folder / DONE):
-            write_whole(self.folder / DONE, text.encode())
+        write_json(self.folder / DONE, asdict(total), indent=2)
         return total
 
 
@@ -225,10 +209,7 @@ def _read_summary(path: Path, job: str, digest: str) -> JobSummary | None:
 
 
 def input_types(sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the Arrow type of every column that any of the tables has.
-
-    Some formats declare them; tables of others are read through.
-    """
+    """Return the Arrow type of every column of any table, as declared or from all its rows."""
     from sgmft.data.tables.parquet import ColumnTypes  # Arrow, which takes long to load
 
     seen = ColumnTypes()

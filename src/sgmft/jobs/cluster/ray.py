@@ -77,21 +77,18 @@ class RayEngine:
         context.target_max_block_size = 1  # a block is a piece
         count = len(task.sources)
         tables = from_items([{"table": i} for i in range(count)], override_num_blocks=count)
-        pieces = tables.map_batches(
-            read,
-            batch_size=1,
-            num_cpus=0,
-            compute=TaskPoolStrategy(size=1 + self.workers // 8),
+        readers = TaskPoolStrategy(size=1 + self.workers // 8)
+        actors = ActorPoolStrategy(
+            min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2
         )
+        pieces = tables.map_batches(read, batch_size=1, num_cpus=0, compute=readers)
         done = pieces.map_batches(
             _Worker,
             fn_constructor_args=(task, version("sgmft")),
             batch_size=1,
             num_cpus=0 if self._gpu else RESERVED,
             num_gpus=1 if self._gpu else 0,
-            compute=ActorPoolStrategy(
-                min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2
-            ),
+            compute=actors,
         )
         try:
             for row in done.iter_rows():
