@@ -53,12 +53,8 @@ def load_served_model(
     _predictor = found
     own: Any = found  # the two kinds share no attributes for what follows
     if isinstance(found, OnnxLocator):
-        facts: dict[str, Any] = {
-            "runtime": "onnx",
-            "encoder": own.encoder.info.name,
-            "explains": False,
-        }
-        facts |= {"method": None, "preset": None, "metrics": {}, "versions": {}}
+        facts: dict[str, Any] = {"runtime": "onnx", "encoder": own.encoder.info.name}
+        facts |= {"method": None, "preset": None, "metrics": {}, "versions": {}, "explains": False}
     else:
         facts = {"runtime": "torch", "encoder": own.encoder_name, "explains": True}
         facts |= {"method": own.method.name, "preset": own.preset.name}

@@ -1,7 +1,5 @@
 """Unpack a zip of pictures into a folder, whoever packed it."""
 
-from __future__ import annotations
-
 import lzma
 import zipfile
 import zlib
@@ -13,55 +11,33 @@ from typing import BinaryIO
 from sgmft.errors import SgmftError
 
 FILES = 20_000
-
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
-
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
-
 _PART = 1024 * 1024
-
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,  # what zipfile raises for a way of packing that it does not know
-    OSError,
-    UnicodeError,  # of a name
-)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+_UNKNOWN = (NotImplementedError, UnicodeError)  # ways of packing and of writing names
 
 
 class UnsafeZipError(SgmftError):
-    """A zip that is not unpacked.
-
-    Attributes:
-        kind: "damaged", "encrypted", "outside", "link", "too-many" or "too-large".
-        name: the file in it that is the reason; "" where it is the whole.
-    """
+    """A zip that is not unpacked: the kind of reason, and the file in it that is, if it is one."""
 
     def __init__(self, kind: str, name: str = "") -> None:
-        super().__init__(f"{kind}: {name}" if name else kind)
-        self.kind, self.name = kind, name
+        self.kind, self.name = kind, name[:100]
+        super().__init__(f"{kind}: {self.name}")
 
 
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
     Nothing is written when a file in it is encrypted, a link, or outside the folder, nor when they
-    are too many or too large by their headers; a file larger than its header ends it.
-
-    Args:
-        most: bytes of all files together, unpacked.
-
-    Raises:
-        UnsafeZipError: for these reasons, or the zip is damaged.
+    are too many or have more bytes than `most` by their headers; a file larger than its header ends
+    it. UnsafeZipError for these reasons, or where the zip is damaged.
     """
     try:
         with zipfile.ZipFile(file) as packed:
             found = {}
             for entry in packed.infolist():
-                path = _checked(entry)
-                if path is not None:
+                if path := _checked(entry):
                     found[path] = entry
                 if len(found) > FILES:
                     raise UnsafeZipError("too-many")
@@ -71,7 +47,7 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
             for path, entry in found.items():
                 left -= _write(packed, entry, folder / path, left)
             return len(found)
-    except _DAMAGE as error:
+    except (*_DAMAGE, *_UNKNOWN) as error:
         raise UnsafeZipError("damaged") from error
 
 
@@ -80,13 +56,13 @@ def _checked(entry: zipfile.ZipInfo) -> PurePosixPath | None:
     name = _name(entry).replace("\\", "/")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
-        raise UnsafeZipError("outside", name[:100])
+        raise UnsafeZipError("outside", name)
     if S_ISLNK(entry.external_attr >> 16):
-        raise UnsafeZipError("link", name[:100])
+        raise UnsafeZipError("link", name)
     if entry.flag_bits & 0x1:
-        raise UnsafeZipError("encrypted", name[:100])
+        raise UnsafeZipError("encrypted", name)
     if entry.file_size > max(SMALL, RATIO * entry.compress_size):
-        raise UnsafeZipError("too-large", name[:100])
+        raise UnsafeZipError("too-large", name)
     if entry.is_dir() or not path.parts or path.parts[0] == "__MACOSX":
         return None
     return path

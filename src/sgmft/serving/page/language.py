@@ -26,11 +26,10 @@ _SENTENCES = ("first", "second", "reason")  # values of a `Message` that are mes
 
 
 class Language:
-    """The texts of the page in one language.
+    """The `texts` of the page in one language, by code.
 
-    Attributes:
-        texts: by code; names in braces are filled in by `str.format`. `problems` are by the kind of
-            a `Problem`, `reasons` by the template of a `Message`, or the English sentence itself.
+    `problems` are by the kind of a `Problem`, `reasons` by the template of a `Message`, or the
+    English sentence itself.
     """
 
     def __init__(self, code: str) -> None:
@@ -45,9 +44,8 @@ class Language:
     def translate(self, message: str, hidden: str = "", *, bare: bool = False) -> str:
         """Return a message of the library in this language; one without a translation as it is.
 
-        Args:
-            hidden: left out of its values: the server's own folder.
-            bare: leave out its names and numbers, so that equal errors count together.
+        Without `hidden`, the server's own folder; `bare` without its names and numbers, so that
+        equal errors count together.
         """
         reasons: dict[str, str] = self.texts["reasons"]
         if bare and not isinstance(message, Message) and message not in reasons:
@@ -98,11 +96,7 @@ class Language:
         return str(self.texts[names][kind])
 
     def summarize(self, found: Explanation, label: str | None) -> str:
-        """Return the main reasons: "Because of the picture and the word “新片”."
-
-        Args:
-            label: the label that is shown above; any other is named.
-        """
+        """Return the main reasons, and the label where it is not `label`, which is shown above."""
         others = [
             self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
             for part in dissenting_parts(found)
@@ -158,10 +152,7 @@ def result_html(
 ) -> str:
     """Return the label or "cannot tell", the probabilities, and any explanation, as HTML.
 
-    Args:
-        labels: K, in the order of the probabilities.
-        rules: by which the label was withheld.
-        note: the code of a text in the place of an explanation.
+    `note` is the code of a text in the place of an explanation.
     """
     assert prediction.probabilities is not None
     probs = sorted(

@@ -72,14 +72,8 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     """Add the page to the application, at `/en/` and `/zh/`; `/` leads to one of them.
 
     Tables that are being labelled are in a temporary folder that only this user can read. Labelled
-    ones are removed after an hour, and the folder when the process ends.
-
-    Args:
-        engine: started.
-
-    Returns:
-        A function that ends the work on tables; to be called in the event loop when the server is
-        to stop, which would else wait for it.
+    ones are removed after an hour, and the folder when the process ends. Returns what ends the work
+    on tables, in the event loop, when the server is to stop, which would else wait for it.
     """
     page = Page(engine)
     app.add_api_route("/", choose_language, include_in_schema=False)
@@ -115,11 +109,7 @@ async def choose_language(
 
 
 class Page:
-    """The page of one server, in all its languages.
-
-    Attributes:
-        home: the folder of what it keeps for a while.
-    """
+    """The page of one server, in all its languages; `home` has what it keeps for a while."""
 
     def __init__(self, engine: InferenceEngine) -> None:
         self._engine = engine
@@ -291,11 +281,7 @@ class Page:
 
 
 class EventLines(StreamingResponse):
-    """Lines of JSON as they come, until the client leaves.
-
-    Args:
-        needed: what the events need; it is closed after the last one.
-    """
+    """Lines of JSON as they come, until the client leaves; then what they needed is closed."""
 
     def __init__(self, events: Events, needed: AsyncExitStack | None = None) -> None:
         async def lines() -> AsyncGenerator[str, None]:

@@ -44,11 +44,7 @@ def safe_name(name: str) -> str:
 
 
 def columns_html(language: Language, home: Path, name: str, table: BinaryIO) -> str:
-    """Return the choice of columns for the beginning of a table, and what is recognised, as HTML.
-
-    Raises:
-        TableRefused: it cannot be read.
-    """
+    """Return as HTML the choice of columns for a table's beginning, and what is recognised."""
     with tempfile.TemporaryDirectory(prefix="columns-", dir=home) as folder:
         path = Path(folder) / safe_name(name)
         with path.open("wb") as file:
@@ -85,21 +81,12 @@ class TableJob:
     """A table that is to be labelled, in another thread than the event loop in which it is made.
 
     It is what `predict_table` knows as a model. Posts go to the engine in chunks that each count as
-    one request, so that others get their turn.
+    one request, so that others get their turn. Once `stop` is set, it ends with `JobStopped`.
 
     Args:
-        engine: of the server.
         home: a folder for what the job needs meanwhile, and for the labelled table.
-        language: of the page.
-        rules: by which labels are withheld.
         name: of the table's file, as the visitor has it.
-        table: its bytes.
         pictures: a zip of its pictures, if there are any.
-        columns: those that the visitor has chosen.
-
-    Attributes:
-        labels: of the model.
-        stop: once it is set, the job ends with `JobStopped`.
     """
 
     def __init__(
@@ -127,12 +114,8 @@ class TableJob:
     def run(self, on_progress: Callable[[int, int], None]) -> LabelledTable:
         """Label it; all but the result is removed.
 
-        Args:
-            on_progress: called with the numbers of labelled posts and of all.
-
-        Raises:
-            TableRefused: the zip or the table cannot be read.
-            Problem, JobStopped: as `predictions`.
+        Calls `on_progress` with the numbers of labelled posts and of all. Raises TableRefused where
+        the zip or the table cannot be read, and what `predictions` raises.
         """
         self._on_progress = on_progress
         with tempfile.TemporaryDirectory(prefix="table-", dir=self._home) as name:
@@ -154,9 +137,7 @@ class TableJob:
     ) -> Iterator[Prediction]:
         """Yield predictions in the order of the posts; a post beyond the limits has an error.
 
-        Raises:
-            Problem: the model cannot do what `abstain` asks for.
-            JobStopped: it is to stop.
+        Problem where the model cannot do what `abstain` asks for, JobStopped where it is to stop.
         """
         waiting = iter(posts)
         while chunk := list(islice(waiting, self._engine.limits.batch)):
@@ -181,14 +162,14 @@ class TableJob:
         if len(post.images) > limits.pictures:
             left.append(Message("there are more than {most} pictures", most=limits.pictures))
         for image in post.images[: limits.pictures]:
+            pixels = None
             if isinstance(image, Path) and image.is_file():
                 pixels = count_pixels(image.read_bytes(), image.name)
-                if pixels is not None and pixels > limits.pixels:
-                    template = "{name} has {count:,} pixels; at most {most:,}"
-                    many = {"name": image.name, "count": pixels, "most": limits.pixels}
-                    left.append(Message(template, **many))
-                    continue
-            kept.append(image)
+            if pixels is None or pixels <= limits.pixels:
+                kept.append(image)
+            else:
+                many = {"name": image.name, "count": pixels, "most": limits.pixels}
+                left.append(Message("{name} has {count:,} pixels; at most {most:,}", **many))
         if left and not kept and not post.text.strip():
             return replace(post, error=post.error or join_messages(left))
         return replace(post, images=kept, warnings=(*post.warnings, *left))
