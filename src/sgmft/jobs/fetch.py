@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sgmft.utils.files import check_writable, leftovers, write_whole, writing
 
 IMAGES, FAILED = "images", "_failed.csv"
 WORKERS = 128  # addresses looked at together
+Cells = dict[str, list[str | Attachment]]  # the pictures of a row by the names of their columns
 
 
 @dataclass
@@ -53,16 +55,8 @@ def fetch_table(
     Only picture cells change: addresses become paths in the folder ``images``, to which pictures
     from elsewhere are copied, too. What cannot be had stays as it stands in its cell, and is
     listed with its row and the reason in ``_failed.csv``. A file is kept if it can be decoded.
-    Files that are there are not downloaded again, so what was stopped continues.
-
-    Args:
-        source: one table or a folder of them; no stream, since it is read twice.
-        max_files: downloads in one run.
-        max_total: bytes of one run, about.
-        on_fetched: called with the number of addresses done so far.
-
-    Raises:
-        SgmftError: a table cannot be read, or the folder cannot be written.
+    Files that are there are not downloaded again, so what was stopped continues. `max_files` and
+    `max_total`, which is in bytes, are limits of one run.
     """
     if source.table == "-":
         raise SgmftError("A stream is read once, and fetch reads twice: give a file.")
@@ -72,8 +66,8 @@ def fetch_table(
     source.refuse_overwriting(summary.table)
     check_writable(folder)
     files = _Files(folder / IMAGES)
-    work = _download(source, files, settings, (max_files, max_total), summary, on_fetched)
-    reasons = asyncio.run(work)
+    limits = max_files, max_total
+    reasons = asyncio.run(_download(source, files, settings, limits, summary, on_fetched))
     _write(source, files, reasons, summary)
     return summary
 
@@ -109,13 +103,8 @@ async def _download(
     reasons: dict[str, str] = {}
     seen: set[str] = set()
     started = size = 0
-    addresses = (
-        address
-        for _, values, names, resolve in _iter_cells(source)
-        for name in names
-        for picture in _pictures(values[name], resolve)
-        if (address := find_web_address(picture)) is not None
-    )
+    cells = (cell for _, _, cells, _ in _iter_rows(source) for cell in cells.values())
+    addresses = filter(None, map(find_web_address, chain.from_iterable(cells)))
 
     async def fetch(key: str, address: str) -> None:
         nonlocal started, size
@@ -161,11 +150,10 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         open_writer(summary.table, list(columns)) as table,
         open_writer(report, ["row", "address", "reason"]) as failed,
     ):
-        for place, values, names, resolve in _iter_cells(source):
-            kept: dict[str, list[str]] = {}
-            for name in names:
-                kept[name] = []
-                for picture in _pictures(values[name], resolve):
+        for place, values, cells, resolve in _iter_rows(source):
+            kept: dict[str, list[str]] = {name: [] for name in cells}
+            for name, given in cells.items():
+                for picture in given:
                     address = find_web_address(picture)
                     key = _copy(picture, resolve, files) if address is None else _key(address)
                     kept[name].append(files.paths.get(key) or str(picture))
@@ -183,14 +171,14 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         report.unlink()
 
 
-def _iter_cells(source: Source) -> Iterator[tuple[str, dict[str, Any], list[str], PathResolver]]:
-    return iter_image_cells(source.table, source.columns, source.format, source.allow_outside)
-
-
-def _pictures(cell: Any, resolve: PathResolver) -> list[str | Attachment]:
-    with suppress(ValueError):
-        return parse_image_cell(cell, resolve)
-    return []
+def _iter_rows(source: Source) -> Iterator[tuple[str, dict[str, Any], Cells, PathResolver]]:
+    given = source.table, source.columns, source.format, source.allow_outside
+    for place, values, names, resolve in iter_image_cells(*given):
+        cells: Cells = {name: [] for name in names}
+        for name in names:
+            with suppress(ValueError):
+                cells[name] = parse_image_cell(values[name], resolve)
+        yield place, values, cells, resolve
 
 
 def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:
@@ -205,6 +193,6 @@ def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> st
 
 
 def _key(content: str | bytes) -> str:
-    """Return what names a file: a digest of its address, or of its bytes if it has none."""
+    """Return the name of a file: a digest of its address, or of its bytes if it has none."""
     data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()[:32]

@@ -73,26 +73,17 @@ class Downloader:
         self._settings = settings
         self._hosts: dict[str, _Host] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
+        proxy = httpcore2.Proxy(settings.proxy) if settings.proxy else None
+        network = None if proxy else _CheckedNetwork(settings.allow_private)
         self._pool = httpcore2.AsyncConnectionPool(
-            proxy=httpcore2.Proxy(settings.proxy) if settings.proxy else None,
-            max_connections=AT_ONCE,
-            keepalive_expiry=5,
-            network_backend=None if settings.proxy else _CheckedNetwork(settings.allow_private),
+            proxy=proxy, max_connections=AT_ONCE, keepalive_expiry=5, network_backend=network
         )
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._pool.aclose()
+        self.aclose = self._pool.aclose
 
     async def download(self, address: str) -> bytes:
-        """Return the body of an address; waits for its turn and tries several times.
-
-        Raises:
-            DownloadError: with the reason why there is none.
-        """
+        """Return the body of an address; waits for its turn and tries several times."""
         settings, url = self._settings, _parse(address)
-        slots = asyncio.Semaphore(settings.per_host)
-        host = self._hosts.setdefault(url.host, _Host(slots))
+        host = self._hosts.setdefault(url.host, _Host(asyncio.Semaphore(settings.per_host)))
         clock = asyncio.get_running_loop().time
         for attempt in count(1):
             async with host.slots, self._slots:
@@ -177,10 +168,9 @@ class Downloader:
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address belongs to the public internet.
+    """Return whether an IP address belongs to the public internet, and to nobody's own network.
 
-    Private, loopback, link-local, multicast and reserved networks do not, nor do IPv6 addresses
-    that stand for an IPv4 address of one of them (mapped, 6to4, Teredo, NAT64).
+    An IPv6 address that stands for an IPv4 one (mapped, 6to4, Teredo, NAT64) counts as that.
     """
     ip = ip_address(address.partition("%")[0])
     if ip.version == 6:
@@ -207,10 +197,8 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         public = [x for x in addresses if self._allow_private or is_public(x)]
         if not public:
-            raise DownloadError(
-                f"{host} is in a private or reserved network ({addresses[0]}): allow it with "
-                "--allow-private"
-            )
+            where = f"{host} is in a private or reserved network ({addresses[0]})"
+            raise DownloadError(f"{where}: allow it with --allow-private")
         for address in public[:-1]:
             with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 return await self._network.connect_tcp(address, port, *args, **options)
@@ -228,7 +216,6 @@ def _parse(address: str, base: httpx2.URL | None = None) -> httpx2.URL:
 
 
 def _retry_after(value: str) -> float:
-    """Return how many seconds a Retry-After header asks to wait, as a number or a date; or 0."""
     if value.strip().isdecimal():
         return float(value)
     with suppress(ValueError, OverflowError):
