@@ -23,10 +23,8 @@ PostsTable = Annotated[
         help="Posts: .csv, .tsv, .jsonl, .parquet, .json, what a collecting tool wrote, or -."
     ),
 ]
-
 Model = Annotated[str, Argument(help="A folder that `sgmft train` wrote.")]
 Output = Annotated[str, Option("--output", "-o", help="Where the result goes.")]
-
 Encoder = Annotated[
     str | None,
     Option(
@@ -34,36 +32,28 @@ Encoder = Annotated[
         "compact, or what the method brings along."
     ),
 ]
-
 Cleaning = Annotated[
     str | None, Option(help="Text cleaning: light, paper or none; by default the preset's.")
 ]
-
 Tune = Annotated[
     str,
     Option(help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained as well."),
 ]
-
 TuneLast = Annotated[
     int | None, Option(min=1, help="Train the last layers only, this many of each tower.")
 ]
-
 Merge = Annotated[
     bool, Option(help="With --tune lora: save a whole checkpoint, not its changes alone.")
 ]
-
 Features = Annotated[
     str | None,
     Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
 ]
-
 Summary = Annotated[
     str | None,
     Option("--summary", help="JSON file for the counts: posts, labelled, errors, warnings, ..."),
 ]
-
 Where = Annotated[list[str] | None, Option(help="Only rows with COLUMN=VALUE; may be repeated.")]
-
 Column = Annotated[
     list[str] | None,
     Option(
@@ -72,22 +62,18 @@ Column = Annotated[
         "FIELD is text, image, id, label, user or time.",
     ),
 ]
-
 Format = Annotated[
     str | None,
     Option("--format", help="Of the posts, or the tool that collected them, where it isn't seen."),
 ]
-
 By = Annotated[list[str] | None, Option(help="Column to break accuracy down by; repeat.")]
 AllowOutside = Annotated[bool, Option(help="Also read pictures outside the table's folder.")]
 Strict = Annotated[bool, Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is there.")]
-
 Engine = Annotated[
     str | None,
     Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]')."),
 ]
-
 Address = Annotated[
     str | None,
     Option(
@@ -95,7 +81,6 @@ Address = Annotated[
         "started on this machine."
     ),
 ]
-
 Workers = Annotated[
     int | None, Option(min=1, help="With --engine ray; by default one for each processor.")
 ]
@@ -127,9 +112,8 @@ def make_tuning(
     """Return how the encoder is fine-tuned, if it is, from settings that begin with "tune."."""
     from sgmft.training.finetune import settings as tuning
 
-    chosen: dict[str, Any] = {
-        name.removeprefix(TUNE): value for name, value in settings.items() if name.startswith(TUNE)
-    }
+    own = (name for name in settings if name.startswith(TUNE))
+    chosen: dict[str, Any] = {name.removeprefix(TUNE): settings[name] for name in own}
     chosen |= {"last": last} if last is not None else {}
     return tuning.tuning_of(kind, chosen | ({"merge": True} if merge else {}))
 

@@ -1,6 +1,5 @@
 """Adapt an encoder to pairs of text and picture, and write it to a folder."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.history import Epoch
 from sgmft.training.trainer import train
-from sgmft.utils.files import check_output, write_whole, writing
+from sgmft.utils.files import check_output, write_json, writing
 
 RECORD, UNFINISHED = "align.json", "checkpoint"
 CLIP = Tuning(batch_size=64)
@@ -62,15 +61,12 @@ def align_encoder(
     Of Chinese-CLIP the towers are trained, with `tuning`; behind any other encoder a linear map
     for each modality is learned. Both by the contrastive loss: among the pairs of a batch each text
     is to find its picture, and each picture its text. Pairs that share a text or a picture are not
-    to be distinguished, and are all held out or none.
+    to be distinguished, and are all held out or none: a tenth, at most 1,000. Writes a folder that
+    `load_encoder` takes; a run that was stopped continues.
 
     Args:
-        posts: those with both modalities are the pairs.
-        output: folder that `load_encoder` takes; a run that was stopped continues.
         tuning: of Chinese-CLIP; None is LoRA in batches of 64.
         width: of the shared space, for other encoders.
-        seed: decides which pairs are held out (a tenth, at most 1,000), initial weights and order.
-        on_encoded, on_epoch: called with the posts encoded so far, and after each epoch.
 
     Raises:
         SgmftError: fewer than 20 pairs; `output` holds something else; `tuning` for an encoder that
@@ -120,7 +116,6 @@ def align_encoder(
         len(train_set.labels), len(validation.labels), skipped, before, after, history
     )
     values = asdict(found) | {"history": [line._asdict() for line in history]}
-    with writing(folder / RECORD):
-        write_whole(folder / RECORD, json.dumps(values, ensure_ascii=False, indent=2).encode())
+    write_json(folder / RECORD, values, indent=2)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return found

@@ -37,16 +37,8 @@ def compare_table(
 
     Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every
     run's probabilities), and cells/, predictions/, fused/ with what each run found, from which the
-    same command continues.
-
-    Args:
-        split: of the posts; by default a fifth is the test set.
-        by: columns by whose values results are broken down.
-        features: folder of the feature store; by default one inside `output`.
-        command: the command line, for the report.
-
-    Returns:
-        The rows that could not be used, the tables of results, and the report's path.
+    same command continues; features, too, without a folder for them. By default a fifth of the
+    posts is the test set. `by` are columns by whose values results are broken down.
     """
     folder = Path(output).absolute()
     _refuse_other_folders(folder)
@@ -103,7 +95,6 @@ def default_workers(device: str | None) -> int:
 
 
 def _refuse_other_folders(folder: Path) -> None:
-    """Raise SgmftError for a folder that holds something else than a comparison."""
     if folder.is_file():
         raise SgmftError(f"{folder} is a file: choose a folder for the report.")
     if not folder.is_dir() or _is_comparison(read_json(folder / "data.json")):
@@ -116,7 +107,6 @@ def _refuse_other_folders(folder: Path) -> None:
 
 
 def _is_comparison(values: object) -> bool:
-    """Return whether these are the values of a comparison's `data.json`."""
     return isinstance(values, dict) and "encoded" in values
 
 
@@ -127,7 +117,7 @@ def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.Compariso
     try:
         earlier = prepare.load_data(path.parent)
         same = earlier.fingerprint == data.fingerprint
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         message = f"{path} is damaged: it is written anew, and what is finished is found again."
         warnings.warn(message, SgmftWarning, stacklevel=2)
         return data

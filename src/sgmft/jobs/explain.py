@@ -27,17 +27,11 @@ def explain_table(
     label: str | None = None,
     on_explained: Callable[[int], None] | None = None,
 ) -> tuple[JobSummary, list[str]]:
-    """Explain the first `most` posts of a table, and write `output`.
+    """Explain the first `most` posts of a table, or one row, and write `output`.
 
-    Args:
-        output: ends in .html for a page, in .json for a list of `Explanation.to_dict`,
-            with `error` in place of the rest for a post that cannot be explained.
-        row: only the row of this number, as messages and pages count them.
-        label: the label to explain; by default each post's most probable one.
-
-    Returns:
-        The posts read and those that could not be used, a sentence for each explanation, and one
-        more where the table has more posts.
+    A .html is a page, a .json a list of `Explanation.to_dict`, with `error` in place of the rest
+    for a post that cannot be explained. Returns the posts read and those that could not be used, a
+    sentence for each explanation, and one more where the table has more posts.
     """
     path = Path(output)
     if path.suffix.lower() not in (".html", ".json"):

@@ -64,12 +64,8 @@ def suggest_table(
 
     A `.json` is a list of Label Studio tasks, with the labelling configuration beside it. Any other
     table has the input's columns, `suggested_rank`, `uncertainty` (empty without a model), and an
-    empty `label` to fill in where the input has none.
-
-    Args:
-        labels: choices for the annotators, in the order shown; the model's and those found in the
-            tables come after them.
-        labelled: tables with posts that are labelled already, such as an export of earlier tasks.
+    empty `label` to fill in where the input has none. Annotators choose among `labels`, then the
+    model's, then those found in the tables.
     """
     for table in (source, *labelled):
         table.refuse_overwriting(output)
@@ -100,15 +96,14 @@ def suggest_table(
     config = None
     if tasks:
         guesses = [one.prediction for one in chosen]
+        model = dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
         config = write_tasks(
             output,
             [one.post for one in chosen],
             list(names),
             table_folder(source.table),
             predictions=[x and (x.label or "", x.probability or 0.0) for x in guesses],
-            model_version=" ".join(
-                dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
-            ),
+            model_version=" ".join(model),
         )
     else:
         columns = list(dict.fromkeys(key for post in posts for key in post.row))
@@ -140,17 +135,12 @@ def suggest_posts(
     """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
 
     Of posts with the same text and the same pictures one is suggested, and none where one of them
-    has a label. Posts with an error or that cannot be encoded are left out.
-
-    Args:
-        posts: to choose from; those with a label are not suggested, and cover what is like them.
-        locator: a trained one weighs posts by its uncertainty; of one that is not trained only
-            the encoder is used.
-        labelled: posts from elsewhere that count as labelled too, if they have a label.
-        strict: raise SgmftError for the first post with an error or that cannot be encoded.
+    has a label. Those with a label, also of `labelled`, cover what is like them. A trained locator
+    weighs posts by its uncertainty; of any other only the encoder is used.
 
     Returns:
-        The posts, the most worthwhile first, and those that were left out, each with its `error`.
+        The posts, the most worthwhile first, and those that were left out, each with its `error`:
+        they have one, or cannot be encoded. With `strict` the first of them is an SgmftError.
     """
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
@@ -167,18 +157,14 @@ def suggest_posts(
         output = predict_logits(locator.network, features)
         probs = temper(output.logits, locator.temperatures[features.parts])
         uncertainty = margin_uncertainty(probs)
-    order = choose_posts(
-        features, count, uncertainty=uncertainty, covered=range(len(covered)), seed=seed
-    )
-    chosen = []
-    for i in order:
+    known, chosen = range(len(covered)), []
+    for i in choose_posts(features, count, uncertainty=uncertainty, covered=known, seed=seed):
         post = encoded.posts[kept[i]]
         if probs is None or uncertainty is None:
             chosen.append(Suggestion(post, None, None))
         else:
-            label = locator.labels[int(probs[i].argmax())]
-            prediction = Prediction(post, label, probs[i], None)
-            chosen.append(Suggestion(post, float(uncertainty[i]), prediction))
+            guess = Prediction(post, locator.labels[int(probs[i].argmax())], probs[i], None)
+            chosen.append(Suggestion(post, float(uncertainty[i]), guess))
     return chosen, encoded.refused
 
 
@@ -196,8 +182,6 @@ def choose_posts(
     Near duplicates of a chosen or covered post are passed over, so fewer than `count` may be found.
 
     Args:
-        features: of N posts.
-        count: how many to choose; SgmftError below 1.
         uncertainty: of a model, (N,) in 0..1; without it all posts weigh the same.
         covered: positions of posts that have a label: they are not chosen, nor what is like them.
         near: cosine from which two posts are near duplicates.
@@ -280,7 +264,6 @@ def margin_uncertainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32
 
 
 def _holds_labels(output: str | Path) -> bool:
-    """Return whether a file of earlier suggestions has labels that somebody filled in."""
     if str(output) == "-" or not Path(output).is_file():
         return False
     try:
@@ -298,10 +281,7 @@ def table_folder(table: str) -> Path:
 
 
 def labelled_source(table: str, source: Source) -> Source:
-    """Return a table of labelled posts, read as `source` is where it has the columns named there.
-
-    A stream, which is read once, has the usual names.
-    """
+    """Return a table of labelled posts, read as `source` where it has the columns named there."""
     named = {role: name for role, name in asdict(source.columns).items() if name is not None}
     there = set(replace(source, table=table).columns_seen()) if named and table != "-" else set()
     named = {role: name for role, name in named.items() if name in there}

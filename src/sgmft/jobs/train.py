@@ -55,6 +55,5 @@ def train_table(
 
 
 def _holds_model(folder: Path) -> bool:
-    """Return whether a folder holds a model of sgmft, or an unfinished one."""
     config = read_json(folder / "config.json")
     return (folder / "checkpoint").is_dir() or (isinstance(config, dict) and "sgmft" in config)
