@@ -69,8 +69,10 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
     for status, kind in ((404, "not-found"), (405, "not-allowed")):
         app.add_exception_handler(status, partial(_http_error, kind))
     app.add_middleware(Guard, limits=engine.limits, metrics=metrics, key=key)
-    kinds = [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)]
-    _, bodies = models_json_schema(kinds, ref_template=_SCHEMAS + "{model}")  # for `_body`
+    _, bodies = models_json_schema(  # to which `_body` refers
+        [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)],
+        ref_template=_SCHEMAS + "{model}",
+    )
     app.openapi = partial(_document, app, bodies["$defs"])  # type: ignore[method-assign]
     return app
 

@@ -162,14 +162,13 @@ class TableJob:
         if len(post.images) > limits.pictures:
             left.append(Message("there are more than {most} pictures", most=limits.pictures))
         for image in post.images[: limits.pictures]:
-            pixels = None
             if isinstance(image, Path) and image.is_file():
-                pixels = count_pixels(image.read_bytes(), image.name)
-            if pixels is None or pixels <= limits.pixels:
-                kept.append(image)
-            else:
+                pixels = count_pixels(image.read_bytes(), image.name) or 0
                 many = {"name": image.name, "count": pixels, "most": limits.pixels}
-                left.append(Message("{name} has {count:,} pixels; at most {most:,}", **many))
+                if pixels > limits.pixels:
+                    left.append(Message("{name} has {count:,} pixels; at most {most:,}", **many))
+                    continue
+            kept.append(image)
         if left and not kept and not post.text.strip():
             return replace(post, error=post.error or join_messages(left))
         return replace(post, images=kept, warnings=(*post.warnings, *left))
