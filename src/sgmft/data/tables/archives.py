@@ -14,21 +14,9 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
+from sgmft.data.tables import collectors as tools
 from sgmft.data.tables.base import RawRow, RawTable
-from sgmft.data.tables.collectors import (
-    PICTURES,
-    VIDEOS,
-    Collector,
-    FileFinder,
-    adapt_table,
-    list_names,
-    load_json,
-    name_part,
-    number_rows,
-    pick,
-    read_head,
-    to_time,
-)
+from sgmft.data.tables.collectors import Collector, FileFinder, adapt_table, list_names, pick
 
 _TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "body")
 _IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
@@ -54,29 +42,29 @@ def _files(path: Path, *folders: str) -> list[Path]:
     return [path] if path.is_file() else found
 
 
-# --- gallery-dl: .json beside each file, JSON lines, or a dump of all records
-
-
 def _list_gallery_dl(path: Path) -> list[Path]:
+    """List dumps of all records; the folder itself where there is .json beside each file."""
     files = [file for file in _files(path) if file.suffix == ".json"]
-    if path.is_dir() and any(_RECORD.match(read_head(file)) for file in files[:20]):
+    if path.is_dir() and any(_RECORD.match(tools.read_head(file)) for file in files[:20]):
         return [path]
-    return [file for file in files if _DUMP.match(read_head(file))]
+    return [file for file in files if _DUMP.match(tools.read_head(file))]
 
 
 def _open_gallery_dl(path: Path, tool: str) -> RawTable:
     records: list[dict[str, Any]] = []
     if path.is_file():
-        for _, *address, data in load_json(path):  # of a post, and of each of its files
+        for _, *address, data in tools.load_json(path):  # of a post, and of each of its files
             records.append(data | ({"url": address[0]} if address else {"num": None}))
     else:
         for name in list_names(path):
-            data = load_json(path / name) if name.endswith(".json") else {}
+            data = tools.load_json(path / name) if name.endswith(".json") else {}
             if pick(data, "category"):
                 records.append(data | {"file": name.removesuffix(".json")})
         records.sort(key=lambda data: (_key(data), data.get("num") or 0))
     folder = path.parent if path.is_file() else path
-    return _adapt_gallery_dl(RawTable(path.name, folder, None, number_rows(records)), path, tool)
+    return _adapt_gallery_dl(
+        RawTable(path.name, folder, None, tools.number_rows(records)), path, tool
+    )
 
 
 def _adapt_gallery_dl(raw: RawTable, path: Path, tool: str) -> RawTable:
@@ -89,15 +77,11 @@ def _adapt_gallery_dl(raw: RawTable, path: Path, tool: str) -> RawTable:
             images[:] = (x for row in some for x in _media(finder, raw.folder, row.values))
             yield some[0]
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         post = pick(row, "status") or row  # Weibo's
-        return {
-            "text": "\n".join(str(x) for x in (pick(post, "title"), pick(post, *_TEXTS)) if x),
-            "images": [*images],
-            "id": pick(post, *_IDS),
-            "user": pick(post, *_USERS),
-            "time": pick(post, "post_date", "date", "created_at"),
-        }
+        text = "\n".join(str(x) for x in (pick(post, "title"), pick(post, *_TEXTS)) if x)
+        time = pick(post, "post_date", "date", "created_at")
+        return text, [*images], pick(post, *_IDS), pick(post, *_USERS), time
 
     return adapt_table(replace(raw, rows=rows()), tool, to_post)
 
@@ -110,22 +94,19 @@ def _media(finder: FileFinder, folder: Path, data: dict[str, Any]) -> list[str |
     """List the file that a record is of, or its address; all files of a post, if it is of that."""
     if "num" in data and data["num"] is None:
         return []
-    file, key = str(data.get("file", "")), name_part(_key(data).partition(" ")[2])
-    if file.lower().endswith(PICTURES + VIDEOS):
+    file, key = str(data.get("file", "")), tools.name_part(_key(data).partition(" ")[2])
+    if file.lower().endswith(tools.MEDIA):
         return [file]
     if "extension" not in data:
         names = (x.name for x in folder.glob(f"{glob.escape(key or '?')}[_.]*"))
-        there = (x for x in names if x.endswith(PICTURES + VIDEOS))
+        there = (x for x in names if x.endswith(tools.MEDIA))
         return [*sorted(there, key=lambda x: (len(x), x))]
     number = data["num"] if isinstance(data.get("num"), int) else 0
-    media = name_part(data.get("media_id"))
+    media = tools.name_part(data.get("media_id"))
     stems = [file, f"{key}_{number}", f"{key}_{number:02}", f"{key}_{media}", media]
-    stems += [name_part(data.get("filename")), key]
-    name = finder.find(filter(None, stems), [f".{name_part(data.get('extension'))}"])
+    stems += [tools.name_part(data.get("filename")), key]
+    name = finder.find(filter(None, stems), [f".{tools.name_part(data.get('extension'))}"])
     return [name or data.get("url")]
-
-
-# --- instaloader: .json.xz or .json, and .txt, for each post, and its pictures
 
 
 def _list_instaloader(path: Path) -> list[Path]:
@@ -133,11 +114,12 @@ def _list_instaloader(path: Path) -> list[Path]:
 
 
 def _open_instaloader(folder: Path, tool: str) -> RawTable:
+    """Read .json.xz or .json, and .txt, of each post, and its pictures."""
     files = {name: Path(name.removesuffix(".xz")) for name in list_names(folder)}
     posts = {x.stem for x in files.values() if x.suffix == ".json" or _TIME.fullmatch(x.stem)}
     media: dict[str, dict[int, str]] = defaultdict(dict)
     for name, file in files.items():
-        if file.suffix in PICTURES + VIDEOS:
+        if file.suffix in tools.MEDIA:
             found = None if file.stem in posts else re.fullmatch(r"(.+)_(\d+)", file.stem)
             stem, number = (found[1], int(found[2])) if found else (file.stem, 0)
             if stem in posts or _TIME.fullmatch(stem):
@@ -164,35 +146,31 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
             if name is None or pick(node, "shortcode", "code", "id"):
                 yield RawRow(number, {"file": stem, "caption_file": text} | node)
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
-        stem, time = row["file"], _TIME.match(row["file"])
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
+        stem = row["file"]
         there, children = media[stem], pick(row, "edge_sidecar_to_children.edges") or ()
         wanted = {*range(1, len(children) + 1)}
         if not there and not children and row.get("__typename") != "GraphSidecar":
             wanted = {0}
+        images = [there.get(number) for number in sorted(wanted | there.keys())]
         text = pick(row, "edge_media_to_caption.edges.0.node.text", "caption.text", "caption")
-        return {
-            "text": text or row["caption_file"],
-            "images": [there.get(number) for number in sorted(wanted | there.keys())],
-            "id": pick(row, "shortcode", "code") or stem,
-            "user": pick(row, "owner.username", "owner.id") or re.sub("^[#:%].*", "", folder.name),
-            "time": to_time(pick(row, "taken_at_timestamp", "date"))
-            or (time and f"{time[1]}T{time[2]}:{time[3]}:{time[4]}+00:00"),
-        }
+        key, user = pick(row, "shortcode", "code"), pick(row, "owner.username", "owner.id")
+        user = user or re.sub("^[#:%].*", "", folder.name)
+        time = tools.to_time(pick(row, "taken_at_timestamp", "date"))
+        if found := _TIME.match(stem):
+            time = time or f"{found[1]}T{found[2]}:{found[3]}:{found[4]}+00:00"
+        return text or row["caption_file"], images, key or stem, user, time
 
     return adapt_table(RawTable(folder.name, folder, None, rows()), tool, to_post)
 
 
-# --- Instagram's copy of one's own data: posts_1.json and the media it names
-
-
 def _list_instagram(path: Path) -> list[Path]:
     files = [file for file in _files(path, *_FOLDERS) if _INSTAGRAM.fullmatch(file.name)]
-    return [file for file in files if re.search('"(uri|taken_at)":', read_head(file))]
+    return [file for file in files if re.search('"(uri|taken_at)":', tools.read_head(file))]
 
 
 def _open_instagram(path: Path, tool: str) -> RawTable:
-    posts = load_json(path)
+    posts = tools.load_json(path)
     if isinstance(posts, dict):  # {"ig_reels_media": [...]}
         lists = [x for key, x in posts.items() if key.startswith("ig_") or key in _OLD]
         posts = list(chain(*lists))
@@ -201,36 +179,28 @@ def _open_instagram(path: Path, tool: str) -> RawTable:
     root = next((at for at in above for file in files if (at / file).exists()), path.parent)
     user = re.fullmatch(r"instagram-(.+)-\d{4}-\d\d-\d\d-\w+", root.name)
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         media = pick(row, "media") or [row]  # a story is its own medium
         images = [uri for file in media if (uri := pick(file, "uri", "path"))]
         text = pick(row, "title", "media.0.title", "caption") or ""
         with suppress(UnicodeError):  # another text's letters are no UTF-8 byte by byte
             text = text.encode("latin-1").decode("utf-8")  # as Instagram writes it
-        return {
-            "text": text,
-            "images": images,
-            "id": Path(images[0]).stem if images else None,
-            "user": user[1] if user else None,
-            "time": to_time(pick(row, *_TIMES)),
-        }
+        key = Path(images[0]).stem if images else None
+        return text, images, key, user and user[1], tools.to_time(pick(row, *_TIMES))
 
-    return adapt_table(RawTable(path.name, root, None, number_rows(posts)), tool, to_post)
-
-
-# --- Telegram Desktop's export: result.json, with the photos beside it
+    return adapt_table(RawTable(path.name, root, None, tools.number_rows(posts)), tool, to_post)
 
 
 def _list_telegram(path: Path) -> list[Path]:
     files = [file for file in _files(path) if file.suffix.lower() == ".json"]
     files = files if len(files) < 100 else [file for file in files if file.name == "result.json"]
-    heads = ((file, read_head(file)) for file in files)
+    heads = ((file, tools.read_head(file)) for file in files)
     found = [x for x, y in heads if _ALL in y or (_MESSAGE.search(y) and _OURS.search(y))]
     return [file for file in found if file.name == "result.json"] or found  # others are parts of it
 
 
 def _open_telegram(path: Path, tool: str) -> RawTable:
-    data = load_json(path)
+    data = tools.load_json(path)
     chats = pick(data, "chats.list") or [data if isinstance(data, dict) else {"messages": data}]
     messages: list[Any] = []
     for chat in chats:
@@ -241,19 +211,17 @@ def _open_telegram(path: Path, tool: str) -> RawTable:
             else:
                 messages.append(about | message if isinstance(message, dict) else message)
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any] | None:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...] | None:
         if row.get("type") != "message":
             return None
         album = [row, *row.get("album", ())]
-        return {
-            "text": next(filter(None, map(_text, album)), ""),
-            "images": [file for message in album for file in _photos(message)],
-            "id": f"{row.get('chat_id')}_{row['id']}" if len(chats) > 1 else row["id"],
-            "user": pick(row, "from", "from_id"),
-            "time": to_time(row.get("date_unixtime")) or row.get("date"),
-        }
+        text = next(filter(None, map(_text, album)), "")
+        images = [file for message in album for file in _photos(message)]
+        key = f"{row.get('chat_id')}_{row['id']}" if len(chats) > 1 else row["id"]
+        time = tools.to_time(row.get("date_unixtime")) or row.get("date")
+        return text, images, key, pick(row, "from", "from_id"), time
 
-    rows = number_rows(messages)
+    rows = tools.number_rows(messages)
     return adapt_table(RawTable(path.name, path.parent, None, rows), tool, to_post)
 
 
@@ -279,44 +247,36 @@ def _photos(row: Any) -> list[str]:
     return [x for x in (pick(row, "photo"), file) if isinstance(x, str)]
 
 
-# --- the archive that X (Twitter) sends: data/tweets.js and its media
-
-
 def _list_x_archive(path: Path) -> list[Path]:
     posts = [file for file in _files(path, "", "data") if _TWEETS.fullmatch(file.name)]
-    return [file for file in posts if read_head(file).startswith("window.YTD.tweet")]
+    return [file for file in posts if tools.read_head(file).startswith("window.YTD.tweet")]
 
 
 def _open_x_archive(path: Path, tool: str) -> RawTable:
     account = path.parent / "account.js"
-    people = load_json(account, after="=") if account.is_file() else []
+    people = tools.load_json(account, after="=") if account.is_file() else []
     user = pick(people, "0.account.username", "0.account.accountId")
     home = "tweet_media" if (path.parent / "tweet_media").is_dir() else "tweets_media"
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, time, names = pick(row, "id_str", "id"), pick(row, "created_at"), []
         for item in pick(row, "extended_entities.media", "entities.media") or ():
             variants = pick(item, "video_info.variants") or []
             best: Any = max(variants, key=lambda x: int(x.get("bitrate") or -1), default={})
             address = pick(best, "url") or pick(item, "media_url_https", "media_url") or ""
             names.append(address.partition("?")[0].rpartition("/")[2])
-        return {
-            "text": pick(row, "full_text", "text"),
-            "images": [f"{home}/{key}-{name}" for name in names if name],
-            "id": key,
-            "user": user,
-            "time": time and parsedate_to_datetime(time).isoformat(),
-        }
+        images = [f"{home}/{key}-{name}" for name in names if name]
+        time = time and parsedate_to_datetime(time).isoformat()
+        return pick(row, "full_text", "text"), images, key, user, time
 
-    posts = [pick(item, "tweet") or item for item in load_json(path, after="=")]
-    return adapt_table(RawTable(path.name, path.parent, None, number_rows(posts)), tool, to_post)
-
-
-# --- folders of pictures that are named after their labels: LABEL/ or SPLIT/LABEL/
+    posts = [pick(item, "tweet") or item for item in tools.load_json(path, after="=")]
+    return adapt_table(
+        RawTable(path.name, path.parent, None, tools.number_rows(posts)), tool, to_post
+    )
 
 
 def find_class_folders(folder: Path) -> list[Path]:
-    """Return the folder if pictures lie in at least two below it."""
+    """Return the folder if pictures lie in at least two below it: LABEL/ or SPLIT/LABEL/."""
     labels = set[str]()
     for file in _iter_media(folder) if folder.is_dir() else ():
         labels.add(file.parent.name)
@@ -339,7 +299,7 @@ def _open_class_folders(folder: Path, tool: str) -> RawTable:
 
     raw = RawTable(folder.name, folder, ["images", "id", "label", *["split"] * splits], rows())
     shown = f"{tool} of the labels {', '.join(labels[:8])}{', ...' if labels[8:] else ''}"
-    return adapt_table(raw, shown, lambda row: {"images": [row["id"]]}, own=("images",))
+    return adapt_table(raw, shown, lambda row: ([row["id"]],), own=("images",))
 
 
 def _iter_media(folder: Path) -> Iterator[Path]:
@@ -349,7 +309,7 @@ def _iter_media(folder: Path) -> Iterator[Path]:
         depth = len(place.relative_to(folder).parts)
         folders[:] = sorted(x for x in folders if depth < 2 and not x.startswith((".", "_")))
         for name in sorted(names):
-            if depth and Path(name).suffix.lower() in (*PICTURES, *VIDEOS) and name[0] != ".":
+            if depth and Path(name).suffix.lower() in tools.MEDIA and name[0] != ".":
                 yield place / name
 
 

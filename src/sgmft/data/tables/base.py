@@ -36,27 +36,16 @@ class Tally:
 
 @dataclass(frozen=True)
 class RawTable:
-    """An open table.
+    """An open table."""
 
-    Attributes:
-        name: for messages.
-        folder: what the picture paths are relative to.
-        columns: the header; None for JSON lines, which have none.
-        rows: the records, read lazily.
-        label_columns: the usual names of the label column, best first.
-        to_path: rewrites the picture addresses of the tool that wrote the table, given the folder.
-        about: what stands beside the list of records in a JSON file.
-        tally: of a tool's output; see `collectors.adapt_table`.
-    """
-
-    name: str
-    folder: Path
-    columns: list[str] | None
-    rows: Iterator[RawRow]
-    label_columns: tuple[str, ...] = ("label",)
-    to_path: Callable[[str, Path], str] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
-    tally: Tally | None = None
+    name: str  # for messages
+    folder: Path  # what the picture paths are relative to
+    columns: list[str] | None  # the header; None for JSON lines, which have none
+    rows: Iterator[RawRow]  # read lazily
+    label_columns: tuple[str, ...] = ("label",)  # usual names of the label column, best first
+    to_path: Callable[[str, Path], str] | None = None  # of a picture's address, and the folder
+    about: Mapping[str, Any] = field(default_factory=dict)  # beside the records in a JSON file
+    tally: Tally | None = None  # of a tool's output; see `collectors.adapt_table`
 
 
 class RowWriter(Protocol):
@@ -74,24 +63,16 @@ class TableFormat:
     """One kind of table files; `formats.FORMATS` lists all of them.
 
     A file that holds several tables, such as a workbook, is a folder of them: FILE/NAME is one.
-
-    Attributes:
-        suffixes: of the files, in lower case.
-        read: opens a file. Damage further down may be raised while the rows are read.
-        write: creates a file for rows of the given columns; None for a format that is only read.
-        column_types: returns the Arrow types that a file declares for its columns, as they are
-            after reading; None for a format that has to be read through to know them.
-        streamed: whether rows are read in constant memory. Files of other formats are no parts of
-            a folder that has streamed ones, and not accepted by a server.
-        members: lists the tables in a file that may hold several, with their columns.
+    Files of a format that is not read in constant memory are no parts of a folder that has such as
+    are, and not accepted by a server.
     """
 
-    suffixes: tuple[str, ...]
-    read: Callable[[Path], RawTable]
-    write: Callable[[Path, list[str]], RowWriter] | None = None
-    column_types: Callable[[Path], dict[str, Any]] | None = None
-    streamed: bool = True
-    members: Callable[[Path], Mapping[str, Sequence[str]]] | None = None
+    suffixes: tuple[str, ...]  # in lower case
+    read: Callable[[Path], RawTable]  # damage further down may be raised while rows are read
+    write: Callable[[Path, list[str]], RowWriter] | None = None  # a file with these columns
+    column_types: Callable[[Path], dict[str, Any]] | None = None  # Arrow's, if a file has them
+    streamed: bool = True  # in constant memory
+    members: Callable[[Path], Mapping[str, Sequence[str]]] | None = None  # tables, and columns
 
 
 def open_member(

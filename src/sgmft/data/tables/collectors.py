@@ -24,32 +24,28 @@ OWN = ("text", "images", "id", "user", "time")
 ADDRESSES = "image_addresses"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".bmp")
 VIDEOS = (".mp4", ".mov")
-ToPost = Callable[[dict[str, Any]], dict[str, Any] | None]
+MEDIA = (*PICTURES, *VIDEOS)
+ToPost = Callable[[dict[str, Any]], tuple[Any, ...] | None]
 
 
 @dataclass(frozen=True)
 class Collector:
     """What one tool writes; `formats.COLLECTORS` lists all of them.
 
-    Attributes:
-        name: of the tool, as ``--format`` and messages have it.
-        columns: a table that has all columns of one of these is the tool's.
-        adapt: returns the posts of such a table, opened by its suffix, given its path and `name`.
-        parts: lists what `read` opens of a path: nothing, where the path is not the tool's; the
-            path itself; or files and folders in it (the sub-folders of a folder without any are
-            looked at as well). Asked of its own part, it returns that part.
-        read: opens a part, given `name`; see `adapt_table`.
+    Of a path `parts` lists what `read` opens: nothing, where it is not the tool's; the path itself;
+    or files and folders in it (the sub-folders of a folder without any are looked at as well).
+    Asked of its own part, it returns that part.
     """
 
-    name: str
-    columns: Sequence[set[str]] = ()
-    adapt: Callable[[RawTable, Path, str], RawTable] | None = None
+    name: str  # as ``--format`` and messages have it; given to `adapt` and `read`
+    columns: Sequence[set[str]] = ()  # a table that has all of one of these is the tool's
+    adapt: Callable[[RawTable, Path, str], RawTable] | None = None  # returns the posts of such
     parts: Callable[[Path], list[Path]] | None = None
     read: Callable[[Path, str], RawTable] | None = None
 
 
 def adapt_table(
-    raw: RawTable, tool: str, to_post: ToPost, folder: Path | None = None, own: Iterable[str] = OWN
+    raw: RawTable, tool: str, to_post: ToPost, folder: Path | None = None, own: Sequence[str] = OWN
 ) -> RawTable:
     """Return a table with our own columns before the tool's.
 
@@ -60,9 +56,9 @@ def adapt_table(
     Args:
         raw: the tool's records.
         tool: its name.
-        to_post: returns, of the values of a record, those of our columns that are known; under
-            ``images`` paths relative to `folder`, whether they are there or not, web addresses, or
-            None for a picture of which nothing is known. None where a record is no post.
+        to_post: returns, of the values of a record, those of our columns: of ``images`` paths
+            relative to `folder`, whether they are there or not, web addresses, or None for a
+            picture of which nothing is known. None where a record is no post.
         folder: which the pictures lie in; by default that of the table.
         own: the columns that `to_post` returns.
     """
@@ -74,11 +70,12 @@ def adapt_table(
             if row.values and all(value == name for name, value in row.values.items()):
                 continue  # a header, which some tools write in every run
             try:
-                post = None if row.error is not None else to_post(row.values)
-                paths = [str(path or "") for path in (post and post.get("images")) or ()]
+                values = None if row.error is not None else to_post(row.values)
+                post = dict(zip(own, values, strict=True)) if values else {}
+                paths = [str(path or "") for path in post.get("images") or ()]
             except (AttributeError, KeyError, TypeError, ValueError):
-                post, row = None, replace(row, error=f"not laid out as {tool} does it")
-            if post is None:
+                post, row = {}, replace(row, error=f"not laid out as {tool} does it")
+            if not post:
                 if row.error is not None:
                     tally.counts["posts"] += 1
                     yield row
@@ -188,32 +185,32 @@ class FileFinder:
                         return stem + suffix
         return None
 
-    def numbered(
-        self, stems: Sequence[str], addresses: Any, mark: str = "_", start: int = 1
+    def media(
+        self,
+        stems: Sequence[str],
+        addresses: Any,
+        clips: Iterable[str],
+        mark: str = "_",
+        start: int = 1,
     ) -> list[str | None]:
-        """Return the pictures of a post: STEM, or of several STEM_1, STEM_2 and so on.
+        """Return the pictures of a post, STEM, or of several STEM_1, STEM_2 and so on; its video.
 
         The address stands for a picture that is not there.
 
         Args:
-            stems: where they may be, without what all of them end in.
+            stems: where pictures may be, without what all of them end in.
             addresses: in a cell, with commas; 无 stands for none.
+            clips: where the video may be.
             mark: before a number.
             start: the first number.
         """
-        urls = [
-            x for url in str(addresses or "").split(",") if (x := url.strip()) not in ("", "无")
-        ]
+        urls = [x for x in map(str.strip, str(addresses or "").split(",")) if x not in ("", "无")]
         alone = mark and not urls[1:]
         ends = ["" if alone else f"{mark}{start + i}" for i in range(len(urls))]
-        return [
-            self.find([stem + end for stem in stems]) or (find_web_address(url) and url)
-            for end, url in zip(ends, urls, strict=True)
-        ]
-
-    def video(self, stems: Iterable[str]) -> list[str]:
-        """Return the video of a post, if it was downloaded."""
-        return [x for x in (self.find(stems, VIDEOS),) if x]
+        found = (self.find([stem + end for stem in stems]) for end in ends)
+        images = [file or find_web_address(url) for file, url in zip(found, urls, strict=True)]
+        video = self.find(clips, VIDEOS)
+        return [*images, *[video] * (video is not None)]
 
     def _list(self, at: str) -> frozenset[str]:
         with suppress(OSError, ValueError):

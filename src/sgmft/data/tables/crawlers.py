@@ -9,18 +9,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from sgmft.data.tables import collectors as tools
 from sgmft.data.tables.base import RawTable
-from sgmft.data.tables.collectors import (
-    PICTURES,
-    VIDEOS,
-    Collector,
-    FileFinder,
-    adapt_table,
-    list_names,
-    name_part,
-    pick,
-    to_time,
-)
+from sgmft.data.tables.collectors import Collector, FileFinder, adapt_table, name_part, pick
 from sgmft.errors import warn
 
 _PASSED_ON = re.compile(r"\n(?:原始用户|转发内容): ")  # of weiboSpider's texts
@@ -45,7 +36,7 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
     owner = pick(raw.about, "user.screen_name", "user.nickname") or owner
     files = FileFinder(raw.folder)
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, time = name_part(pick(row, "id", "微博id")), str(pick(row, *_TIMES) or "")
         users = [pick(row, "screen_name"), pick(row, "user_id")]
         homes = [f"weibo/{name_part(x)}/" for x in users if x] if in_database else [""]
@@ -56,13 +47,10 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         clips = [f"{x}{at}/{y}" for x in homes for at in _VIDEOS for y in stems]
         urls = pick(row, "原始图片url", "pics", "original_pictures")
         text = str(pick(row, "正文", "微博正文", "text", "content") or "")
-        return {
-            "text": _PASSED_ON.split(text)[0] if tool == "weibospider" else text,
-            "images": files.numbered(images, urls) + files.video(clips),
-            "id": key,
-            "user": users[0] or (users[1] if in_database else owner),
-            "time": pick(row, "完整日期", "full_created_at") or time,
-        }
+        text = _PASSED_ON.split(text)[0] if tool == "weibospider" else text
+        user = users[0] or (users[1] if in_database else owner)
+        time = pick(row, "完整日期", "full_created_at") or time
+        return text, files.media(images, urls, clips), key, user, time
 
     return adapt_table(raw, tool, to_post)
 
@@ -74,19 +62,17 @@ def _adapt_weibo_search(raw: RawTable, path: Path, tool: str) -> RawTable:
     """
     homes: dict[str, str] = {}  # of the pictures of a post, where all are in a database
     for at in raw.folder.iterdir() if path.parent.is_file() else ():
-        homes |= {re.split("[-.]", name)[0]: f"{at.name}/" for name in list_names(at / "images")}
+        homes |= {
+            re.split("[-.]", name)[0]: f"{at.name}/" for name in tools.list_names(at / "images")
+        }
     files = FileFinder(raw.folder)
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
-        key, urls = name_part(row.get("id")), pick(row, "微博图片url", "pics")
-        images, clips = ([f"{homes.get(key, '')}{at}/{key}"] for at in ("images", "videos"))
-        return {
-            "text": pick(row, "微博正文", "text") or "",
-            "images": files.numbered(images, urls, "-", 0) + files.video(clips),
-            "id": key,
-            "user": pick(row, "用户昵称", "screen_name", "user_id"),
-            "time": pick(row, "发布时间", "created_at"),
-        }
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
+        key, text = name_part(row.get("id")), pick(row, "微博正文", "text") or ""
+        stems, clips = ([f"{homes.get(key, '')}{at}/{key}"] for at in ("images", "videos"))
+        images = files.media(stems, pick(row, "微博图片url", "pics"), clips, "-", 0)
+        user = pick(row, "用户昵称", "screen_name", "user_id")
+        return text, images, key, user, pick(row, "发布时间", "created_at")
 
     return adapt_table(raw, tool, to_post)
 
@@ -101,27 +87,24 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
     inside, at = Path("data", platform), raw.folder
     homes = (at, at.parent, at / inside, at.parent / inside, at / platform)
     folder = next((home for home in homes if (home / "images").is_dir()), at)
-    if platform == "weibo" and (unused := list_names(folder / "images")):
+    if platform == "weibo" and (unused := tools.list_names(folder / "images")):
         warn(
             f"{raw.name}: MediaCrawler does not write which post of Weibo a picture belongs to; "
             f"{len(unused)} files in {folder / 'images'} are not used."
         )
     files = FileFinder(folder)
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, title = name_part(row.get("note_id")), str(row.get("title") or "")
         text = str(pick(row, "desc", "content") or "")
         if not text.startswith(title):  # the tool makes a title of the text where there is none
             text = f"{title}\n{text}" if text else title
         clips = [f"{x}/{key}/{name}" for x in ("videos", "images") for name in ("0", "video")]
         stems = [f"images/{key}/"] if key else []
-        return {
-            "text": text,
-            "images": files.numbered(stems, row.get("image_list"), "", 0) + files.video(clips),
-            "id": key,
-            "user": pick(row, "user_id", "creator_hash", "nickname"),  # newer nicknames are masked
-            "time": to_time(pick(row, "create_date_time", "time", "create_time")),
-        }
+        images = files.media(stems, row.get("image_list"), clips, "", 0)
+        user = pick(row, "user_id", "creator_hash", "nickname")  # newer nicknames are masked
+        time = tools.to_time(pick(row, "create_date_time", "time", "create_time"))
+        return text, images, key, user, time
 
     return adapt_table(raw, tool, to_post, folder)
 
@@ -134,7 +117,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
     files: dict[str, list[str]] = defaultdict(list)
     for at, _, names in os.walk(raw.folder):
         for name in names:
-            if name.lower().endswith(PICTURES + VIDEOS):
+            if name.lower().endswith(tools.MEDIA):
                 file = os.path.relpath(Path(at, name), raw.folder)
                 for key in set(_XHS_KEY.findall(file)):
                     files[key].append(file)
@@ -146,20 +129,16 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
         found = re.search(r"_(\d+)\.\w+$", file)
         return int(found[1]) if found else 0
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, title, time = (str(row.get(x) or "") for x in ("作品ID", "作品标题", "发布时间"))
         begin = letters(title)[:8] or key
         timed = [x for x in files.get(time.replace(":", "."), []) if begin in letters(x)]
         there = sorted(files.get(key) or timed, key=lambda x: (number(x), x))
         numbers = set(map(number, there))
         urls = str(row.get("下载地址") or "").split()
-        return {
-            "text": "\n".join(filter(None, (title, row.get("作品描述")))),
-            "images": there + [url for n, url in enumerate(urls, 1) if not numbers & {n, 0}],
-            "id": key,
-            "user": row.get("作者ID") or row.get("作者昵称"),
-            "time": time.replace("_", " "),
-        }
+        images = there + [url for n, url in enumerate(urls, 1) if not numbers & {n, 0}]
+        text = "\n".join(filter(None, (title, row.get("作品描述"))))
+        return text, images, key, pick(row, "作者ID", "作者昵称"), time.replace("_", " ")
 
     return adapt_table(raw, tool, to_post)
 
@@ -167,7 +146,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
 def _adapt_reddit(raw: RawTable, path: Path, tool: str) -> RawTable:
     """Read submissions as Pushshift, Arctic Shift and the API have them."""
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any] | None:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...] | None:
         if "title" not in row:  # a comment
             return None
         texts = (row["title"], row.get("selftext"))
@@ -179,15 +158,12 @@ def _adapt_reddit(raw: RawTable, path: Path, tool: str) -> RawTable:
             images.append(f"https://i.redd.it/{key}.{kind.rpartition('/')[2]}")
         address = pick(row, "media.reddit_video.fallback_url")
         link = pick(row, "url_overridden_by_dest", "url") or ""
-        if not items and (address or link.partition("?")[0].lower().endswith(PICTURES)):
+        if not items and (address or link.partition("?")[0].lower().endswith(tools.PICTURES)):
             images.append(address or link)
-        return {
-            "text": "\n\n".join(x for x in texts if isinstance(x, str) and x and x not in _GONE),
-            "images": images,
-            "id": pick(row, "id", "name"),
-            "user": None if row.get("author") in _GONE else row.get("author"),
-            "time": to_time(pick(row, "created_utc", "created")),
-        }
+        text = "\n\n".join(x for x in texts if isinstance(x, str) and x and x not in _GONE)
+        user = None if row.get("author") in _GONE else row.get("author")
+        time = tools.to_time(pick(row, "created_utc", "created"))
+        return text, images, pick(row, "id", "name"), user, time
 
     return adapt_table(raw, tool, to_post)
 
@@ -206,15 +182,12 @@ def _adapt_tweets(raw: RawTable, path: Path, tool: str) -> RawTable:
             found += [address] if address else []
         return found
 
-    def to_post(row: dict[str, Any]) -> dict[str, Any]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         media = pick(row, "media"), pick(row, "retweetedTweet.media")
-        return {
-            "text": pick(row, "rawContent", "content", "renderedContent", "text"),
-            "images": next(filter(None, map(addresses, media)), []),
-            "id": pick(row, "id_str", "id", "url"),
-            "user": pick(row, *_USERS),
-            "time": pick(row, "date", "createdAt"),
-        }
+        text = pick(row, "rawContent", "content", "renderedContent", "text")
+        images = next(filter(None, map(addresses, media)), [])
+        key, time = pick(row, "id_str", "id", "url"), pick(row, "date", "createdAt")
+        return text, images, key, pick(row, *_USERS), time
 
     return adapt_table(raw, tool, to_post)
 

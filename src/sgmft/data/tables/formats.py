@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +200,11 @@ def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
     if raw.columns is not None:
         return raw, raw.columns
     ahead: list[RawRow] = []
-    for row in raw.rows:
+    for row in islice(raw.rows, LOOK_AHEAD):
         ahead.append(row)
-        if row.error is None or len(ahead) == LOOK_AHEAD:
-            break
-    columns = [name for row in ahead if row.error is None for name in row.values]
-    return replace(raw, rows=chain(ahead, raw.rows)), columns
+        if row.error is None:
+            return replace(raw, rows=chain(ahead, raw.rows)), [*row.values]
+    return replace(raw, rows=chain(ahead, raw.rows)), []
 
 
 def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
@@ -224,28 +223,23 @@ def _tool_of(columns: Iterable[str], tools: Sequence[Collector]) -> Collector | 
 
 
 def _are_plain(tables: Sequence[Path]) -> bool:
-    """Return whether a folder is read by these tables, and not by what a tool has written there.
-
-    Tables that were made of a tool's output are often put beside it.
-    """
+    """Return whether a folder is read by these tables, and not by what a tool has written there."""
     columns = [{*_peek(x)} for x in tables[:LOOK_AHEAD] if x.suffix.lower() in STREAMED]
-    made = [x for x in columns if x >= {*OWN} or "suggested_rank" in x]
-    usable = [x for x in columns if x not in made and holds_posts(x)]
-    return bool(usable) and not any(_tool_of(names, COLLECTORS) for names in columns)
+    made = [x for x in columns if x >= {*OWN} or "suggested_rank" in x]  # of a tool's output
+    usable = any(x not in made and holds_posts(x) for x in columns)
+    return usable and not any(_tool_of(names, COLLECTORS) for names in columns)
 
 
 def _peek(path: Path) -> Sequence[str]:
     """Return the columns of a table; none where it cannot be read."""
-    with suppress(OSError):
+    with suppress(OSError, SgmftError):
         return _peek_once(path, table_file(path).stat().st_mtime_ns)
     return []
 
 
 @lru_cache(4096)
 def _peek_once(path: Path, _: int) -> Sequence[str]:
-    with suppress(SgmftError):
-        return _look_ahead(_open(path, None))[1]
-    return []
+    return _look_ahead(_open(path, None))[1]
 
 
 def _search(path: Path, tools: Sequence[Collector], folders: bool) -> Iterator[Path]:

@@ -165,8 +165,7 @@ def _bare(names: tuple[str, ...]) -> list[str]:
 def _is_header(row: RawRow, table: str) -> bool:
     """Return whether a row is the header again, as where tables were joined.
 
-    Raises:
-        SgmftError: it is, in another order, in which the rows after it may be.
+    SgmftError where it is one in another order, in which the rows after it may be.
     """
     names = _bare(tuple(row.values))
     first = next(iter(row.values.values()), None)
@@ -264,8 +263,8 @@ class _ColumnFinder:
 class _SeenPosts:
     """The row in which each id came first, and what each table holds.
 
-    In a private database that SQLite keeps in memory while it is small and on disk beyond that
-    (a file name of "" asks for one; sqlite.org/inmemorydb.html).
+    SQLite keeps its private database "" in memory while it is small and on disk beyond that
+    (sqlite.org/inmemorydb.html).
     """
 
     def __init__(self) -> None:
