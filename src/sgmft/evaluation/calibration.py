@@ -1,7 +1,6 @@
 """Calibration of probabilities: its error, and temperature scaling."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,19 +45,12 @@ def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS)
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     place = bin_index(top, bins)
     posts = np.bincount(place, minlength=bins)
-    known = np.maximum(posts, 1)
-    mean = np.bincount(place, top, bins) / known
-    accuracy = np.bincount(place, right, bins) / known
-    truth = np.zeros_like(probabilities)
-    truth[np.arange(len(true)), true] = 1
-    return Calibration(
-        error=float(posts @ np.abs(accuracy - mean) / len(true)),
-        brier=float(np.square(probabilities - truth).sum(axis=1).mean()),
-        bins=[
-            Bin(k / bins, (k + 1) / bins, int(posts[k]), float(mean[k]), float(accuracy[k]))
-            for k in range(bins)
-        ],
-    )
+    mean, accuracy = (np.bincount(place, x, bins) / np.maximum(posts, 1) for x in (top, right))
+    error = float(posts @ np.abs(accuracy - mean) / len(true))
+    misses = probabilities - np.eye(probabilities.shape[1])[true]
+    edges, columns = np.arange(bins + 1) / bins, (posts, mean, accuracy)
+    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), *(x.tolist() for x in columns), strict=True)
+    return Calibration(error, float((misses**2).sum(axis=1).mean()), [Bin(*row) for row in rows])
 
 
 def bin_index(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
@@ -69,10 +61,7 @@ def bin_index(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
 def rescale_probabilities(probabilities: _Numbers, temperature: Any) -> _Numbers:
     """Return softmax(z / T) of logits z whose softmax is given, (N, K); T a number, or (N, 1)."""
     with np.errstate(divide="ignore"):
-        logits = np.log(probabilities) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scaled: _Numbers = powers / powers.sum(axis=1, keepdims=True)
-    return scaled
+        return np.asarray(softmax(np.log(probabilities) / temperature))
 
 
 def temper(logits: npt.NDArray[np.floating], temperatures: _Numbers) -> npt.NDArray[np.float32]:
@@ -86,6 +75,8 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: _Cells) -> float:
     From logits (N, K) of posts that they were not learned from, and labels (N,). T is between 1/20
     and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
     """
+    from scipy.optimize import minimize_scalar  # which predicting does not need
+
     if not len(labels):
         return 1.0
     wide = logits.astype(np.float64)
@@ -94,24 +85,5 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: _Cells) -> float:
         return cross_entropy(wide / math.exp(log), labels) + log * log / len(labels)
 
     limit = math.log(LARGEST)
-    return math.exp(_minimise(loss, -limit, limit))
-
-
-def _minimise(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a function with one minimum between two numbers has it, to 1e-6.
-
-    Golden-section search (Kiefer 1953).
-    """
-    golden = (math.sqrt(5) - 1) / 2
-    left, right = high - golden * (high - low), low + golden * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > 1e-6:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - golden * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + golden * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
+    found = minimize_scalar(loss, bounds=(-limit, limit), options={"xatol": 1e-6})
+    return math.exp(found.x)

@@ -2,9 +2,7 @@
 
 import io
 import logging
-import math
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len, chop_cells
 
 from sgmft.evaluation.calibration import Calibration
 from sgmft.evaluation.metrics import CurvePoint, Evaluation
@@ -26,14 +25,18 @@ from sgmft.evaluation.metrics import CurvePoint, Evaluation
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
 TRAINING, VALIDATION = "#2b7bba", "#d55e00"
-
+LOOKS = (  # curves differ not by colour alone
+    {"color": TRAINING, "linestyle": "-", "marker": "o"},
+    {"color": VALIDATION, "linestyle": "--", "marker": "s"},
+)
 HISTORY = {  # panel -> name of a curve in an epoch -> word
     "Loss": {"loss": "training", "val_loss": "validation"},
     "Accuracy": {"accuracy": "training", "val_accuracy": "validation"},
     "Guidance, relative entropy": {"gate_entropy": "gate", "element_entropy": "elements"},
 }
 
-LONGEST_LABEL = 24  # in columns of a terminal: a Chinese character takes two
+# in columns of a terminal: a Chinese character takes two
+LONGEST_LABEL, HEAD, TAIL = 24, 13, 9
 
 _CJK_FONTS = (
     "Noto Sans CJK SC|Noto Sans SC|Source Han Sans SC|Microsoft YaHei|PingFang SC|Hiragino Sans GB|"
@@ -42,19 +45,13 @@ _CJK_FONTS = (
 
 
 def confusion_figure(evaluation: Evaluation) -> str:
-    """Return the confusion matrix as SVG text: posts and row percentages, true labels as rows.
-
-    Text stays text, in the reader's fonts and colour; the ground is transparent.
-    """
+    """Return the confusion matrix as SVG text: posts and row percentages, true labels as rows."""
     with drawing_style([]):
         return svg_text(_confusion(evaluation))
 
 
 def save_confusion(evaluation: Evaluation, path: Path) -> None:
-    """Write the confusion matrix as a PNG file, on white.
-
-    Chinese, Japanese and Korean labels need a font that has them on this machine.
-    """
+    """Write the confusion matrix as a PNG file, on white."""
     with drawing_style(cjk_fonts()):
         _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
 
@@ -62,8 +59,7 @@ def save_confusion(evaluation: Evaluation, path: Path) -> None:
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
     """Return accuracy against the probability of the most probable label, as SVG text.
 
-    A dot is a bin of posts, its area the share of them; on the diagonal probabilities mean what
-    they say. `before` is drawn as crosses.
+    A dot is a bin of posts, its area the share of them. `before` is drawn as crosses.
     """
     with drawing_style([], "reliability"):
         figure = Figure(figsize=(4.2, 3.7), layout="constrained")
@@ -115,14 +111,18 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     out, and so is a panel without curves.
     """
     at: list[Any] = [epoch["epoch"] for epoch in epochs]
-    curves = {title: list(_curves(epochs, names)) for title, names in HISTORY.items()}
-    drawn = {title: some for title, some in curves.items() if some}
+    drawn: dict[str, list[tuple[Any, dict[str, str]]]] = {}
+    for title, names in HISTORY.items():
+        for (name, word), look in zip(names.items(), LOOKS, strict=True):
+            values = np.array([epoch.get(name) for epoch in epochs], float)  # NaN for None
+            if np.isfinite(values).any():
+                drawn.setdefault(title, []).append((values, {"label": word, **look}))
     with drawing_style([]):
         figure = Figure(figsize=(3.5 * len(drawn), 2.7), layout="constrained")
         for place, (title, some) in enumerate(drawn.items(), 1):
             axes = figure.add_subplot(1, len(drawn), place)
             for values, look in some:
-                axes.plot(at, values, markersize=4, **look)
+                axes.plot(at, values, markersize=4 if len(at) <= 15 else 0, **look)
             axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -133,38 +133,21 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
         return svg_text(figure)
 
 
-def _curves(
-    epochs: Sequence[Mapping[str, float | None]], names: Mapping[str, str]
-) -> Iterator[tuple[list[float], dict[str, Any]]]:
-    """Yield values and look of every curve that has a number; curves differ not by colour alone."""
-    looks = (TRAINING, "-", "o"), (VALIDATION, "--", "s")
-    for (name, word), (colour, line, marker) in zip(names.items(), looks, strict=True):
-        found = [epoch.get(name) for epoch in epochs]
-        values = [math.nan if value is None else float(value) for value in found]
-        if any(map(math.isfinite, values)):
-            marker = marker if len(epochs) <= 15 else ""
-            yield values, {"color": colour, "linestyle": line, "marker": marker, "label": word}
-
-
 def _confusion(evaluation: Evaluation) -> Figure:
     """Draw the matrix; its size follows the number of labels and the length of their names."""
-    counts = np.array(evaluation.confusion, dtype=np.int64)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [shorten(label) for label in evaluation.labels]
     classes = len(names)
-    cell = 0.78 if classes <= 10 else 0.5  # inches
-    size = 10.0 if classes <= 10 else 7.5  # points
-    longest = max(10, *map(text_columns, names))  # at least the corner's words
+    cell, size = (0.78, 10.0) if classes <= 10 else (0.5, 7.5)  # inches; points of text in it
+    longest = max(10, *map(cell_len, names))  # at least the corner's words
     room = longest * 0.62 * 9.5 / 72  # inches
     left, top = 0.3 + room, 0.4 + 0.65 * room
     right = max(0.1, 0.15 + 0.77 * room - cell / 2)  # the last name leans out
     width, height = left + classes * cell + right, top + classes * cell + 0.1
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes(
-        (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
-    )
+    box = (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
+    axes = figure.add_axes(box)
     axes.set(xlim=(0, classes), ylim=(classes, 0))
-    _cells(axes, counts, shares, size)
+    _cells(axes, np.array(evaluation.confusion, dtype=np.int64), size)
     middles = np.arange(classes) + 0.5
     axes.xaxis.tick_top()
     turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
@@ -178,9 +161,8 @@ def _confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _cells(
-    axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], size: float
-) -> None:
+def _cells(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> None:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for (row, column), count in np.ndenumerate(counts):
         share, x = float(shares[row, column]), column + 0.5
         box = Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, linewidth=0, clip_on=False)
@@ -194,21 +176,12 @@ def _cells(
             axes.text(x, row + 0.56, percent, fontsize=0.8 * size, va="top", **look)
 
 
-def text_columns(text: str) -> int:
-    """Return the width of a text in columns of a terminal: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def shorten(label: str) -> str:
     """Cut a long label in its middle, so that labels with a common start stay apart."""
     label = "".join(c if c.isprintable() else " " for c in label)
-    if text_columns(label) <= LONGEST_LABEL:
+    if cell_len(label) <= LONGEST_LABEL:
         return label
-    head, tail = label, label
-    while text_columns(head) > LONGEST_LABEL * 0.55:
-        head = head[:-1]
-    while text_columns(tail) > LONGEST_LABEL * 0.4:
-        tail = tail[1:]
+    head, tail = chop_cells(label, HEAD)[0], chop_cells(label[::-1], TAIL)[0][::-1]
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 

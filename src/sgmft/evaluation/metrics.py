@@ -18,6 +18,7 @@ _Cells = npt.NDArray[np.int64]
 _Numbers = npt.NDArray[np.float64]
 _Probabilities = npt.NDArray[np.floating[Any]]
 _Flags = npt.NDArray[np.bool_]
+_Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ class SetScore:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The posts whose probability is at least `min_probability`: their share, and accuracy."""
+    """The posts whose probability is at least `min_probability`."""
 
     min_probability: float
-    answered: float
+    answered: float  # their share
     accuracy: float
 
 
@@ -135,14 +136,11 @@ def evaluate(
 
     Args:
         probabilities: (N, K), rows sum to 1, columns in the order of the K `labels`.
-        truth: N labels.
         groups: columns of N values each, for accuracy by value.
         temperature: that the probabilities were scaled by, of all or of each post (N,), to show
             what scaling changed.
-        sets: from probabilities (N, K) and a coverage to prediction sets (N, K), which raises
-            SgmftError for a coverage that it cannot promise; see `HeldOutProbabilities.sets`.
+        sets: `HeldOutProbabilities.sets`; coverages that it refuses are left out.
         parts: what each post has, for figures by it.
-        seed: of the bootstrap.
 
     Raises:
         SgmftError: no posts, a true label that is not among `labels`, a label twice, lengths that
@@ -157,14 +155,12 @@ def evaluate(
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
     members: dict[float, _Flags] = {}
-    if sets is not None:
-        for level in LEVELS:
-            with suppress(SgmftError):  # it cannot be promised
-                members[level] = sets(probabilities, level)
+    for level in () if sets is None else LEVELS:
+        with suppress(SgmftError):  # it cannot be promised
+            members[level] = sets(probabilities, level)
     scales = np.broadcast_to(np.asarray(temperature, np.float64), len(truth))
-    before = probs
-    if (scales != 1).any():
-        before = rescale_probabilities(probs, 1 / scales[:, None])
+    before = probs if (scales == 1).all() else rescale_probabilities(probs, 1 / scales[:, None])
+    set_scores = [score_sets(found, true, labels, level) for level, found in members.items()]
     return Evaluation(
         labels=labels,
         posts=len(truth),
@@ -174,10 +170,7 @@ def evaluate(
         temperature=float(scales.mean()),
         calibration=measure_calibration(probs, true),
         uncalibrated=measure_calibration(before, true),
-        selective=Selective(
-            [score_sets(found, true, labels, level) for level, found in members.items()],
-            accuracy_curve(probs, true),
-        ),
+        selective=Selective(set_scores, accuracy_curve(probs, true)),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
         parts=_by_parts(parts or (), probs, true, members, np.random.default_rng([seed, 2])),
@@ -208,14 +201,14 @@ def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
     return np.array([number[label] for label in truth], dtype=np.int64)
 
 
-def check_probabilities(probs: npt.NDArray[np.floating[Any]]) -> None:
+def check_probabilities(probs: _Probabilities) -> None:
     """Raise SgmftError where rows, along the last axis, are not probabilities."""
     sums_to_1 = np.allclose(probs.sum(axis=-1), 1, atol=1e-2)
     if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
 
 
-def _intervals(confusion: _Cells, rng: np.random.Generator) -> Iterator[Interval]:
+def _intervals(confusion: _Cells, rng: _Rng) -> Iterator[Interval]:
     """Yield accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
 
     Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
@@ -232,8 +225,7 @@ def accuracy_and_f1(
     counts: _Cells, rows: _Cells, columns: _Cells, classes: int
 ) -> tuple[_Numbers, _Numbers]:
     """Return accuracy (B,) and macro-F1 (B,) of B matrices, given as their counts (B, cells)."""
-    weights = counts.astype(np.float64)
-    kinds = np.arange(classes)
+    weights, kinds = counts.astype(np.float64), np.arange(classes)
     of_row, of_column = rows[:, None] == kinds, columns[:, None] == kinds  # (cells, K)
     hits = weights @ (of_row & of_column)  # (B, K)
     either = weights @ of_row + weights @ of_column  # true + predicted; 0: occurs in neither
@@ -257,16 +249,11 @@ def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
     hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(given, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(given + support, 1)
-    return [
-        ClassScore(label, float(precision[k]), float(recall[k]), float(f1[k]), int(support[k]))
-        for k, label in enumerate(labels)
-    ]
+    columns = (x.tolist() for x in (precision, recall, f1, support))
+    return [ClassScore(*row) for row in zip(labels, *columns, strict=True)]
 
 
-def _by_value(
-    name: str, column: Sequence[str], right: _Flags, rng: np.random.Generator
-) -> dict[str, GroupScore]:
-    """Return accuracy of the posts of each value of one column."""
+def _by_value(name: str, column: Sequence[str], right: _Flags, rng: _Rng) -> dict[str, GroupScore]:
     scores = {}
     for value, (posts, share) in accuracy_by_value(name, column, right).items():
         draws = rng.binomial(posts, share, size=RESAMPLES) / posts  # cells: right, wrong
@@ -275,22 +262,14 @@ def _by_value(
 
 
 def _by_parts(
-    parts: Sequence[str],
-    probs: _Numbers,
-    true: _Cells,
-    members: Mapping[float, _Flags],
-    rng: np.random.Generator,
+    parts: Sequence[str], probs: _Numbers, true: _Cells, sets: Mapping[float, _Flags], rng: _Rng
 ) -> dict[str, PartsScore]:
-    """Return the figures of the posts that have each of these parts."""
     scores, right = {}, probs.argmax(1) == true
-    for name, accuracy in _by_value("parts", parts, right, rng).items() if parts else ():
+    for name, found in _by_value("parts", parts, right, rng).items() if parts else ():
         rows = np.flatnonzero(np.array(parts) == name)
-        scores[name] = PartsScore(
-            accuracy.posts,
-            accuracy.accuracy,
-            measure_calibration(probs[rows], true[rows]).error,
-            {f"{level:g}": float(x[rows, true[rows]].mean()) for level, x in members.items()},
-        )
+        error = measure_calibration(probs[rows], true[rows]).error
+        covered = {f"{level:g}": float(x[rows, true[rows]].mean()) for level, x in sets.items()}
+        scores[name] = PartsScore(found.posts, found.accuracy, error, covered)
     return scores
 
 
@@ -299,14 +278,12 @@ def accuracy_by_value(
 ) -> dict[str, tuple[int, float]]:
     """Return posts and accuracy of each value of a column, the largest group first.
 
-    `right` (N,) is whether a post is right, or in which share of several runs; SgmftError, with the
-    column's `name`, where it has another number of values.
+    `right` (N,) is whether a post is right, or in which share of several runs.
     """
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
     names = np.array(list(map(str, column)), dtype=object)
-    values, which = np.unique(names, return_inverse=True)
-    posts = np.bincount(which)
+    values, which, posts = np.unique(names, return_inverse=True, return_counts=True)
     shares = np.bincount(which, weights=right) / posts
     largest_first = np.argsort(-posts, kind="stable")
     return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}
@@ -314,29 +291,27 @@ def accuracy_by_value(
 
 def score_sets(members: _Flags, true: _Cells, labels: Sequence[str], promised: float) -> SetScore:
     """Evaluate prediction sets (N, K) of posts whose classes (N,) are known."""
-    hit = members[np.arange(len(true)), true]
-    single = members.sum(1) == 1
+    hit, size = members[np.arange(len(true)), true], members.sum(1)
+    single = size == 1
     of_class = {label: hit[true == k] for k, label in enumerate(labels)}
     return SetScore(
         promised=promised,
         achieved=float(hit.mean()),
         per_class={x: float(hits.mean()) if len(hits) else None for x, hits in of_class.items()},
-        size=float(members.sum(1).mean()),
+        size=float(size.mean()),
         answered=float(single.mean()),
         accuracy=float(hit[single].mean()) if single.any() else None,
     )
 
 
 def accuracy_curve(probabilities: _Probabilities, true: _Cells) -> list[CurvePoint]:
-    """Return the accuracy of the surest posts, for `POINTS` shares of N.
+    """Return the accuracy of the surest of N posts, for `POINTS` shares of them.
 
-    From probabilities (N, K) and true classes (N,). Posts of equal probability stay together.
+    Posts of equal probability stay together.
     """
     top, right = probabilities.max(1), probabilities.argmax(1) == true
-    sure = np.sort(top)
-    limits = sure[(np.arange(POINTS) * len(sure)) // POINTS]
-    points = []
-    for limit in dict.fromkeys(map(float, limits)):
-        kept = top >= limit
-        points.append(CurvePoint(limit, float(kept.mean()), float(right[kept].mean())))
-    return points
+    limits = np.sort(top)[(np.arange(POINTS) * len(top)) // POINTS]
+    kept = {float(limit): top >= limit for limit in limits}
+    return [
+        CurvePoint(x, float(some.mean()), float(right[some].mean())) for x, some in kept.items()
+    ]

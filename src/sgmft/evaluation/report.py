@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from sgmft.data.posts import MediaFile
 from sgmft.data.preprocessing.media import image_view
@@ -31,10 +30,7 @@ class ExamplePost:
 
 
 def write_evaluation(folder: str | Path, evaluation: Evaluation, **page: Any) -> None:
-    """Write `metrics.json`, `confusion.png` and `report.html`, for which `page` is.
-
-    The folder is made if need be; files of these names are replaced.
-    """
+    """Write `metrics.json`, `confusion.png` and `report.html`, for which `page` is."""
     folder = Path(folder)
     numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
     with writing(folder):
@@ -56,10 +52,10 @@ def write_page(
     history: Sequence[Mapping[str, float | None]] = (),
     errors: Mapping[str, int] | None = None,
 ) -> None:
-    """Write an evaluation's page, whose folder is made if need be.
+    """Write an evaluation's page.
 
     Args:
-        about: settings and versions, name -> value.
+        about: settings and versions.
         notice: stands out at the top, for what a reader must not miss ("synthetic data").
         overview: whether to draw what SG-MFT does.
         history: as for `history_figure`; fewer than two epochs leave the curves out.
@@ -72,13 +68,13 @@ def write_page(
         about=about,
         notice=notice,
         errors=errors,
-        overview=Markup(overview_figure()) if overview else "",
-        history=Markup(figures.history_figure(history)) if len(history) > 1 else "",
+        overview=overview_figure() if overview else "",
+        history=figures.history_figure(history) if len(history) > 1 else "",
         evaluation=evaluation,
         summary=_summary(evaluation),
-        confusion=Markup(figures.confusion_figure(evaluation)),
-        reliability=Markup(figures.reliability_figure(evaluation.calibration, before)),
-        selective=Markup(figures.selective_figure(evaluation.selective.curve)),
+        confusion=figures.confusion_figure(evaluation),
+        reliability=figures.reliability_figure(evaluation.calibration, before),
+        selective=figures.selective_figure(evaluation.selective.curve),
         examples=[_example_view(example) for example in examples],
         most_values=MOST_VALUES,
     )
@@ -98,11 +94,10 @@ def overview_figure(language: str = "en") -> str:
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     """Return what the figures are to be compared with, and the three most frequent mistakes."""
-    commonest = max(evaluation.per_class, key=lambda score: score.support)
+    commonest, labels = max(evaluation.per_class, key=lambda x: x.support), evaluation.labels
     wrong = np.array(evaluation.confusion)
     np.fill_diagonal(wrong, 0)
     worst = np.argsort(-wrong, axis=None, kind="stable")[:3]
-    labels = evaluation.labels
     return {
         "commonest": commonest.label,
         "commonest_share": commonest.support / evaluation.posts,
@@ -116,9 +111,10 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _example_view(example: ExamplePost) -> dict[str, Any]:
-    """Return an example as the template shows it."""
-    finite = {label: x if math.isfinite(x) else 0.0 for label, x in example.probabilities.items()}
-    shares = {label: min(max(x, 0.0), 1.0) for label, x in finite.items()}
+    shares = {
+        label: min(max(x, 0.0), 1.0) if math.isfinite(x) else 0.0
+        for label, x in example.probabilities.items()
+    }
     return {
         "text": example.text.strip(),
         "pictures": [image_view(file) for file in example.pictures],

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +11,16 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text, text_columns
+from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text
 from sgmft.utils.files import make_whole, write_whole, writing
 
 _Numbers = npt.NDArray[np.float64]
@@ -64,10 +67,8 @@ def project_representations(
     Euclidean, of the features as the classifier gets them, not standardised, so that noise is not
     blown up; shifting, turning or scaling them all alike changes neither measure.
 
-    Args:
-        fused: (N, D) numbers; SgmftError where one is not finite.
-        labels: the N true labels.
-        seed: the same for all panels of a figure.
+    Raises:
+        SgmftError: not all of `fused` (N, D) is finite.
     """
     features = np.asarray(fused, dtype=np.float64)
     if not np.isfinite(features).all():
@@ -98,12 +99,9 @@ def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
 
 def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
     """Return trace(S_b) / trace(S_w), the scatter between labels over the scatter within them."""
-    counts = np.bincount(classes)  # (K,)
-    sums = np.zeros((len(counts), features.shape[1]))
-    np.add.at(sums, classes, features)
-    means = sums / counts[:, None]  # (K, D)
+    means = np.stack([features[classes == k].mean(axis=0) for k in range(classes.max() + 1)])
     within = float(np.square(features - means[classes]).sum())
-    between = float((counts[:, None] * np.square(means - features.mean(axis=0))).sum())
+    between = float(np.square(means[classes] - features.mean(axis=0)).sum())
     nothing = 1e-24 * len(features) * float(np.square(features).max())  # what rounding leaves
     if within > nothing:
         return between / within
@@ -113,8 +111,7 @@ def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
 def render_panels(panels: Sequence[TsnePanel]) -> str:
     """Return the panels, of the same posts in the same order, as SVG text with one legend.
 
-    A label has its own marker and colour, the same in every panel. Text stays text, in the
-    reader's fonts and colour; the ground is transparent.
+    A label has its own marker and colour, the same in every panel.
     """
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
     with drawing_style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
@@ -130,10 +127,7 @@ def _lighter(group: re.Match[str]) -> str:
 
 
 def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> tuple[Path, Path]:
-    """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths.
-
-    Chinese, Japanese and Korean labels in the PNG need a font that has them on this machine.
-    """
+    """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths."""
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
     text = render_panels(panels)
     with writing(folder), drawing_style(cjk_fonts()):
@@ -174,26 +168,15 @@ def _figure(panels: Sequence[TsnePanel]) -> Figure:
 def _caption(place: int, panel: TsnePanel) -> list[str]:
     letter = chr(ord("a") + place) if place < 26 else str(place + 1)
     figures = f"silhouette {_number(panel.silhouette)}, separation {_number(panel.separation)}"
-    return [*_wrapped(f"({letter}) {panel.title}", int(_SIDE / (9.5 * _POINT))), figures]
+    title = Text(" ".join(f"({letter}) {panel.title}".split()))
+    lines = title.wrap(Console(), int(_SIDE / (9.5 * _POINT)))
+    return [*(line.plain.rstrip() for line in lines), figures]
 
 
 def _number(value: float) -> str:
     if math.isnan(value):
         return "undefined"
     return "∞" if math.isinf(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _wrapped(text: str, width: int) -> Iterator[str]:
-    """Break text into lines of at most `width` columns, in a word only where it is too long."""
-    line = ""
-    for word in " ".join(text.split()).split(" "):
-        for part in [word] if text_columns(word) <= width else word:
-            joined = f"{line} {part}" if line and part is word else line + part
-            if line and text_columns(joined) > width:
-                yield line
-                joined = part
-            line = joined
-    yield line
 
 
 def _points(axes: Axes, panel: TsnePanel, labels: Iterable[str]) -> None:
@@ -205,13 +188,8 @@ def _points(axes: Axes, panel: TsnePanel, labels: Iterable[str]) -> None:
         axes.plot(*own.T, **_look(place, size))
     low, high = points.min(axis=0), points.max(axis=0)
     middle, reach = (low + high) / 2, 0.54 * float((high - low).max()) or 1.0
-    axes.set(
-        xlim=(middle[0] - reach, middle[0] + reach),
-        ylim=(middle[1] - reach, middle[1] + reach),
-        aspect="equal",
-        xticks=[],
-        yticks=[],
-    )
+    (left, bottom), (right, top) = middle - reach, middle + reach
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set(alpha=0.3, linewidth=0.6)
 
 
@@ -225,7 +203,7 @@ def _look(place: int, size: float) -> dict[str, Any]:
 
 def _legend_columns(labels: Sequence[str], width: float) -> list[float]:
     """Return the widths of the legend's columns, in inches: as many as `width` has room for."""
-    needs = [0.3 + text_columns(shorten(label)) * 8.5 * _POINT for label in labels]
+    needs = [0.3 + cell_len(shorten(label)) * 8.5 * _POINT for label in labels]
     for count in range(len(needs), 1, -1):
         widths = [max(needs[column::count]) for column in range(count)]
         if sum(widths) <= width - 2 * _GAP:

@@ -5,7 +5,7 @@ how much training itself varies is the standard deviation over seeds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +72,6 @@ def summarise(
         probabilities: (S, N, K), rows sum to 1, columns in the order of `labels`.
         truth: (N,) numbers of the true labels, 0 to K - 1.
         groups: columns of N values each, for accuracy by value.
-        seed: of the bootstrap.
 
     Raises:
         SgmftError: numbers that are not probabilities, or a group of another length.
@@ -99,14 +98,10 @@ def summarise(
     low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
     sd = found.std(axis=0, ddof=1) if runs > 1 else np.full(3, np.nan)
     table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
-    accuracy, macro_f1, error = (Estimate(*row) for row in table.tolist())
     right = (predicted == true).mean(axis=0)  # (N,)
-    by_group = {
-        name: metrics.accuracy_by_value(name, values, right)
-        for name, values in (groups or {}).items()
-    }
+    by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
     scores = _mean_class_scores(predicted, true, labels)
-    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group)
+    return Summary(runs, posts, *(Estimate(*row) for row in table.tolist()), scores, by_group)
 
 
 def difference(
@@ -120,11 +115,7 @@ def difference(
     differences make a mean as far from 0 as the observed one, which is counted too, so that p is
     at least 1/10,001. `p_holm` is p until `corrected` fills it.
 
-    Args:
-        probabilities: (S, N, K), rows sum to 1; SgmftError for anything else.
-        reference: (S', N, K).
-        truth: (N,) numbers of the true labels, 0 to K - 1.
-        seed: of the resamples and signs.
+    From probabilities (S, N, K) and (S', N, K), SgmftError for anything else, and truth (N,).
     """
     for probs in (probabilities, reference):
         metrics.check_probabilities(probs)
@@ -151,7 +142,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = p[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return [float(value) for value in adjusted]
+    return adjusted.tolist()
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
@@ -174,13 +165,11 @@ def _calibration_gaps(probs: _Floats, true: _Integers) -> _Floats:
 def _mean_class_scores(
     predicted: _Integers, true: _Integers, labels: Sequence[str]
 ) -> list[metrics.ClassScore]:
-    """Return one mean over the runs of `predicted` (S, N) for each label."""
-    runs = [
-        metrics.class_scores(metrics.count_confusions(true, run, len(labels)), list(labels))
-        for run in predicted
-    ]
+    """Return the mean over the runs of `predicted` (S, N) for each label."""
+    confusions = [metrics.count_confusions(true, run, len(labels)) for run in predicted]
+    runs = [metrics.class_scores(confusion, list(labels)) for confusion in confusions]
     means = np.stack([[(s.precision, s.recall, s.f1) for s in run] for run in runs], -1).mean(-1)
     return [
-        replace(score, precision=precision, recall=recall, f1=f1)
-        for score, (precision, recall, f1) in zip(runs[0], means.tolist(), strict=True)
+        metrics.ClassScore(score.label, *mean, score.support)
+        for score, mean in zip(runs[0], means.tolist(), strict=True)
     ]
