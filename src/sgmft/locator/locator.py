@@ -19,8 +19,7 @@ from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import split_posts
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import fit_temperature, temper
-from sgmft.evaluation.explain.attribution import ExplainedModel
-from sgmft.evaluation.explain.explain import explain_post
+from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
@@ -304,7 +303,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         return map(predict, chunks)
 
     def explain(self, post: Post, *, label: str | None = None) -> Explanation:
-        """Explain the prediction of one post; see `sgmft.evaluation.explain.explain`.
+        """Explain the prediction of one post; see `sgmft.evaluation.explain.attribution`.
 
         Of a long text that window is explained, and is the explained post's text, which counts most
         in the prediction.

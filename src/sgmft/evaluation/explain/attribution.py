@@ -5,22 +5,33 @@ A trained model predicts the post again with parts left out or replaced.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from sgmft.data.posts import Post
+from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import Pixels
+from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
+from sgmft.data.preprocessing.text import split_words
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
-from sgmft.evaluation.explain.words import Word, without
+from sgmft.evaluation.explain.explanation import (
+    Explanation,
+    ImageAttribution,
+    PartAttribution,
+    SimilarityMap,
+    WordAttribution,
+)
+from sgmft.evaluation.explain.words import SEGMENTED, Word, find_words, is_word, without
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
-from sgmft.models.base import Model
+from sgmft.models.base import ClosedFormModel, Model
 from sgmft.models.inference import predict_logits
 
 Probabilities = NDArray[np.float64]
@@ -68,9 +79,7 @@ class MaskedPredictor:
         content = prepare_post(post, model.encoder.info)
         if isinstance(content, str):
             raise UnexplainableError(post, content)
-        self.model = model
-        self.text = content.text
-        self.images = content.images
+        self.model, self.text, self.images = model, content.text, content.images
         self.files, self.warnings = content.files, content.warnings
         self.whole = self._encode([content])[0]
 
@@ -81,33 +90,25 @@ class MaskedPredictor:
 
     def replace_image(self, number: int, changed: Sequence[Pixels]) -> list[PostFeatures]:
         """Return the post with each of these in place of its image `number`, counted from 0."""
-        images, regions = self.whole.images, self.whole.regions
-        assert images is not None
-        rows = []
-        for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(changed)]):
-            assert new.images is not None
-            row = self.whole._replace(images=_with_row(images, number, new.images[0]))
-            if regions is not None and new.regions is not None:
-                each = regions.reshape(len(images), *new.regions.shape)
-                each = _with_row(each, number, new.regions)
-                row = row._replace(regions=each.reshape(regions.shape))
-            rows.append(row)
-        return rows
+        row = self.whole
+        return [
+            row._replace(
+                images=_with_rows(row.images, number, new.images),
+                regions=_with_rows(row.regions, number, new.regions),
+            )
+            for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(changed)])
+        ]
 
     def keep_parts(self, text: bool, images: Sequence[bool]) -> PostFeatures:
         """Return the post with its text or without, and with those images that are True."""
-        row = self.whole
+        row, kept = self.whole, np.asarray(images, bool)
         if not text:
             row = row._replace(text=None, words=None, ngrams=None)
-        if row.images is None:
-            return row
-        kept = np.asarray(images, bool)
-        if not kept.any():
+        if row.images is None or not kept.any():
             return row._replace(images=None, regions=None)
         regions = row.regions
         if regions is not None:
-            each = regions.reshape(len(row.images), -1, regions.shape[-1])
-            regions = each[kept].reshape(-1, regions.shape[-1])
+            regions = regions[np.repeat(kept, len(regions) // len(kept))]
         return row._replace(images=row.images[kept], regions=regions)
 
     def features(self, rows: Sequence[PostFeatures]) -> Features:
@@ -125,9 +126,14 @@ class MaskedPredictor:
         return [found[content.key] for content in contents]
 
 
-def _with_row(rows: NDArray[Any], number: int, new: NDArray[Any]) -> NDArray[Any]:
-    changed = rows.copy()
-    changed[number] = new
+def _with_rows(
+    rows: NDArray[Any] | None, number: int, new: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """Return features of several images with those of image `number` replaced."""
+    if rows is None or new is None:
+        return rows
+    start, changed = number * len(new), rows.copy()
+    changed[start : start + len(new)] = new
     return changed
 
 
@@ -135,6 +141,142 @@ def check_label(label: str | None, labels: Sequence[str]) -> None:
     """Raise SgmftError for a label that a model does not have; None is any."""
     if label is not None and label not in labels:
         raise SgmftError(f"The model has no label {label!r}: its labels are {', '.join(labels)}.")
+
+
+def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
+    """Attribute the probability of a label, by default the most probable, to parts of a post.
+
+    The contributions of text and pictures are Shapley values; those of words and regions what the
+    probability loses without them. Deterministic. Encodes up to 64 changed texts, and 16 changed
+    pictures for each picture.
+
+    Raises:
+        SgmftError: the post has an error or nothing to go on, or the model has no such label.
+    """
+    labels = list(model.labels)
+    check_label(label, labels)
+    predictor = MaskedPredictor(post, model)
+    post = replace(post, warnings=(*post.warnings, *predictor.warnings))
+    probs = predictor.predict_proba([predictor.whole])[0]
+    predicted = labels[int(probs.argmax())]
+    label = predicted if label is None else label
+    k = labels.index(label)
+    shares = part_values(predictor, k)
+    words = find_words(post.text, predictor.text, MOST_WORDS)
+    losses = word_losses(predictor, words, k).tolist()
+    gate, guidance = _guidance(predictor)
+    return Explanation(
+        post=post,
+        label=label,
+        predicted=predicted,
+        probabilities=dict(zip(labels, probs.tolist(), strict=True)),
+        base=float(predictor.predict_proba([predictor.keep_parts(False, [])])[0, k]),
+        parts=_parts(predictor, shares.values.tolist()),
+        exact=shares.exact,
+        words=tuple(
+            WordAttribution(x.text, *x.shown, y) for x, y in zip(words, losses, strict=True)
+        ),
+        pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
+        similarity=similarity_map(predictor),
+        gate=gate,
+        guidance=guidance,
+    )
+
+
+def _picture(predictor: MaskedPredictor, post: Post, number: int, k: int) -> ImageAttribution:
+    """Attribute the probability of class k to the regions of picture `number`."""
+    file = predictor.files[number]
+    frame, seen = None, ""
+    if predictor.files.count(file) > 1:
+        frame = number - predictor.files.index(file) + 1
+        seen = to_data_url(Image.fromarray(predictor.images[number]))
+    elif isinstance(shown := post.images[file], Attachment):
+        seen = make_thumbnail(shown)
+    losses = tuple(region_losses(predictor, number, k).tolist())
+    return ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
+
+
+def _parts(predictor: MaskedPredictor, shares: list[float]) -> tuple[PartAttribution, ...]:
+    count = len(predictor.images)
+    pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
+    names = ["text"] * bool(predictor.text) + pictures
+    rows = [predictor.keep_parts(x == "text", [x == other for other in pictures]) for x in names]
+    best = predictor.predict_proba(rows).argmax(1).tolist()
+    alone = [predictor.model.labels[k] for k in best]
+    return tuple(map(PartAttribution, names, shares, alone))
+
+
+def _guidance(predictor: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
+    """Return P^m as the text's weight, and the entropies of P^m and P^e."""
+    network = predictor.model.network
+    output = network.predict(predictor.features([predictor.whole]).batch(None, network.uses_ngrams))
+    gate, guidance = (output.parts or {}).get("gate"), output.guidance
+    return (
+        None if gate is None else float(gate[0]),
+        None if guidance is None else (float(guidance.gate[0]), float(guidance.elements[0])),
+    )
+
+
+def similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
+    """Return P^e of SG-MFT in the tokens view, else cosines in a shared space, else None.
+
+    None also for a post without text or without pictures.
+    """
+    if not predictor.text or not predictor.images:
+        return None
+    read_words = split_words(predictor.text, SEGMENTED)
+    values = _element_guidance(predictor, read_words)
+    kind: Literal["P^e", "cosine"] = "P^e"
+    if values is None and predictor.model.encoder.info.shared_space:
+        values, kind = _cosines(predictor, read_words), "cosine"
+    if values is None:
+        return None
+    rows = [i for i in range(len(values)) if is_word(read_words[i])]
+    return SimilarityMap(
+        kind,
+        tuple(read_words[i] for i in rows),
+        math.isqrt(values.shape[1] // len(predictor.images)),
+        tuple(tuple(map(float, values[i])) for i in rows),
+    )
+
+
+def _element_guidance(
+    predictor: MaskedPredictor, read_words: Sequence[str]
+) -> NDArray[np.float32] | None:
+    """Return P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
+
+    None where the network has none, or tokens cannot be assigned to words.
+    """
+    network = predictor.model.network
+    if isinstance(network, ClosedFormModel):
+        return None
+    from sgmft.models.sgmft import SGMFT  # torch, which not every installation has
+
+    if not isinstance(network, SGMFT):
+        return None
+    batch = predictor.features([predictor.whole]).batch()
+    device = next(network.parameters()).device
+    found = network.element_map(batch.to(device)) if batch.text_tokens is not None else None
+    if found is None:
+        return None
+    rows = found[0].float().cpu().numpy()  # (tokens, m)
+    alone = predictor.model.encoder.encode_texts(read_words, True).tokens
+    ends = np.cumsum([0, *(len(tokens) for tokens in alone or ())])
+    read = int(np.searchsorted(ends, len(rows), "right")) - 1  # a long text is read in part
+    if read < len(read_words) and ends[-1] < len(rows):
+        return None
+    return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
+
+
+def _cosines(predictor: MaskedPredictor, read_words: Sequence[str]) -> NDArray[np.float32]:
+    """Return cosines (n, m) of each word, encoded alone, and each region."""
+    encoder = predictor.model.encoder
+    regions = np.concatenate(encoder.encode_images(np.stack(predictor.images), True).tokens or [])
+    text, regions = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        for rows in (encoder.encode_texts(read_words, False).pooled, regions)
+    )
+    return np.asarray(text @ regions.T)
 
 
 class ShapleyValues(NamedTuple):
@@ -145,10 +287,7 @@ class ShapleyValues(NamedTuple):
 
 
 def part_values(predictor: MaskedPredictor, label: int) -> ShapleyValues:
-    """Return the values of the text, if there is one, and of each picture.
-
-    From a post with nothing to this one; what is left out is missing, not blank.
-    """
+    """Return the values of the text, if there is one, and of each picture."""
     texts = int(bool(predictor.text))
 
     def game(coalitions: Coalitions) -> Probabilities:
@@ -158,29 +297,29 @@ def part_values(predictor: MaskedPredictor, label: int) -> ShapleyValues:
     return shapley_values(game, texts + len(predictor.images))
 
 
-def word_losses(
-    predictor: MaskedPredictor, words: Sequence[Word], label: int
-) -> NDArray[np.float64]:
+def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -> Probabilities:
     """Return what the probability loses when a word is deleted, the rest staying: (n,)."""
-
-    def game(coalitions: Coalitions) -> Probabilities:
-        texts = [without(predictor.text, words, kept) for kept in coalitions]
-        return predictor.predict_proba(predictor.replace_text(texts))[:, label]
-
-    return _ablate(game, len(words))
+    texts = [without(predictor.text, words, kept) for kept in _all_and_all_but_one(len(words))]
+    return _losses(predictor, predictor.replace_text(texts), label)
 
 
-def region_losses(predictor: MaskedPredictor, number: int, label: int) -> NDArray[np.float64]:
+def region_losses(predictor: MaskedPredictor, number: int, label: int) -> Probabilities:
     """Return what it loses when a region of picture `number` is blanked: (GRID²,), row by row.
 
     A blanked region has the picture's mean colour.
     """
+    image, coalitions = predictor.images[number], _all_and_all_but_one(GRID**2)
+    changed = [blank_regions(image, kept) for kept in coalitions]
+    return _losses(predictor, predictor.replace_image(number, changed), label)
 
-    def game(coalitions: Coalitions) -> Probabilities:
-        images = [blank_regions(predictor.images[number], kept) for kept in coalitions]
-        return predictor.predict_proba(predictor.replace_image(number, images))[:, label]
 
-    return _ablate(game, GRID**2)
+def _all_and_all_but_one(players: int) -> Coalitions:
+    return np.concatenate([np.ones((1, players), bool), ~np.eye(players, dtype=bool)])
+
+
+def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int) -> Probabilities:
+    whole, *others = predictor.predict_proba(rows)[:, label]
+    return whole - np.array(others)
 
 
 def shapley_values(
@@ -188,11 +327,9 @@ def shapley_values(
 ) -> ShapleyValues:
     """Return the values of n players, exact where the game can be asked of every coalition.
 
-    Else they are from orders of joining sampled with `seed`. The game is called with many
-    coalitions at once, with `budget` at most, of which sampling takes at least 2 n.
+    Else they are from orders of joining sampled with `seed`. The game is asked of `budget`
+    coalitions at most, or of 2 n where that is more.
     """
-    if not players:
-        return ShapleyValues(np.zeros(0), True)
     if 2**players <= budget:
         return ShapleyValues(_exact_values(game, players), True)
     orders = max(2, (budget - 2) // players)
@@ -211,33 +348,21 @@ def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
     return changed
 
 
-def _exact_values(game: Game, players: int) -> NDArray[np.float64]:
-    """phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))."""
+def _exact_values(game: Game, players: int) -> Probabilities:
+    """phi_i = sum over S without i of (v(S + i) - v(S)) / (n (n - 1 over |S|))."""
     codes = np.arange(2**players)
     members = (codes[:, None] >> np.arange(players) & 1).astype(bool)
     values, sizes = game(members), members.sum(1)
-    factorials = [math.factorial(k) for k in range(players + 1)]
-    weights = [
-        factorials[k] * factorials[players - k - 1] / factorials[players] for k in range(players)
-    ]
+    weights = np.array([1 / (players * math.comb(players - 1, k)) for k in range(players)])
     shares = np.zeros(players)
     for i in range(players):
         without_i = codes[~members[:, i]]
         gains = values[without_i | 1 << i] - values[without_i]
-        shares[i] = np.take(weights, sizes[without_i]) @ gains
+        shares[i] = weights[sizes[without_i]] @ gains
     return shares
 
 
-def _ablate(game: Game, players: int) -> NDArray[np.float64]:
-    """v(all) - v(all but i), in one call of the game."""
-    if not players:
-        return np.zeros(0)
-    values = game(np.concatenate([np.ones((1, players), bool), ~np.eye(players, dtype=bool)]))
-    losses: NDArray[np.float64] = values[0] - values[1:]
-    return losses
-
-
-def _sampled_values(game: Game, players: int, orders: int, seed: int) -> NDArray[np.float64]:
+def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Probabilities:
     """The mean gain over random orders of joining (Castro et al. 2009).
 
     Efficiency holds for every order, and so for their mean.
@@ -245,9 +370,8 @@ def _sampled_values(game: Game, players: int, orders: int, seed: int) -> NDArray
     rng = np.random.default_rng(seed)
     place = np.stack([rng.permutation(players) for _ in range(orders)])  # of each player in it
     joined = place[:, None] < np.arange(1, players)[:, None]  # (orders, n - 1, n)
-    ends = np.stack([np.zeros(players, bool), np.ones(players, bool)])
-    values = game(np.concatenate([ends, joined.reshape(-1, players)]))
-    nobody, everybody = np.full((orders, 1), values[0]), np.full((orders, 1), values[1])
-    along = np.concatenate([nobody, values[2:].reshape(orders, -1), everybody], axis=1)
-    gains: NDArray[np.float64] = np.take_along_axis(np.diff(along), place, axis=1)
-    return np.asarray(gains.mean(0))
+    ends = np.repeat([[False], [True]], players, axis=1)
+    nobody, all_of_them, *values = game(np.concatenate([ends, joined.reshape(-1, players)]))
+    along = np.reshape(values, (orders, -1))
+    gains = np.diff(along, prepend=nobody, append=all_of_them)
+    return np.asarray(np.take_along_axis(gains, place, axis=1).mean(0))

@@ -48,8 +48,8 @@ def summarize_explanation(found: Explanation) -> str:
 
 def describe_strongest(found: Explanation) -> str:
     """Return how far single words and regions move the probability, which shades cannot tell."""
-    largest = largest_effects(found)
-    effects = [f"the strongest {x.removesuffix('s')} by {by:.1f}" for x, by in largest.items()]
+    largest = largest_effects(found).items()
+    effects = [f"the strongest {name.removesuffix('s')} by {by:.1f}" for name, by in largest]
     return f"How far they move the probability: {join_words(effects)} points."
 
 
@@ -65,9 +65,8 @@ def main_parts(found: Explanation) -> list[PartAttribution]:
     """Return the first few parts that speak for the label and together are most of what does."""
     speaking = [part for part in found.parts if part.contribution > NOTHING]
     speaking.sort(key=lambda part: -part.contribution)
-    total = sum(part.contribution for part in speaking)
-    shares = accumulate(part.contribution for part in speaking)
-    enough = next((i for i, share in enumerate(shares, 1) if share >= MOSTLY * total), 0)
+    shares = list(accumulate(part.contribution for part in speaking))
+    enough = sum(share < MOSTLY * shares[-1] for share in shares) + 1
     return speaking[: min(enough, MOST_NAMED)]
 
 
@@ -112,16 +111,13 @@ def _because(found: Explanation) -> str:
     main = main_parts(found)
     if not main:
         return "nothing in the post speaks for it"
-    alone = len(main) == 1 and len(found.parts) > 1
-    names = []
-    for part in main:
-        if part.name != "text":
-            names.append(the(part))
-        elif words := [f"“{word}”" for word in main_words(found)]:
-            names.append(f"the word{'s' if len(words) > 1 else ''} {join_words(words)}")
-        else:
-            names.append("the text as a whole")
-    return f"{'mostly ' if alone else ''}because of {join_words(names)}"
+    names = [the(part) for part in main]
+    if "the text" in names:
+        words = [f"“{word}”" for word in main_words(found)]
+        text = f"the word{'s' if len(words) > 1 else ''} {join_words(words)}"
+        names[names.index("the text")] = text if words else "the text as a whole"
+    mostly = "mostly " if len(main) == 1 and len(found.parts) > 1 else ""
+    return f"{mostly}because of {join_words(names)}"
 
 
 def explanation_view(found: Explanation) -> dict[str, Any]:
@@ -173,8 +169,7 @@ def _shade(contribution: float, scale: float) -> dict[str, Any]:
 def _heat_map(found: Explanation, share: ImageAttribution) -> dict[str, Any]:
     scale = max([LEAST, *(abs(x) for other in found.pictures for x in other.contributions)])
     image = {"data": share.seen, "reason": ""} if share.seen else image_view(Path(share.file))
-    cells = [_shade(x, scale) for x in share.contributions]
-    return {**image, "grid": share.grid, "cells": cells}
+    return {**image, "grid": share.grid, "cells": [_shade(x, scale) for x in share.contributions]}
 
 
 def _steps(found: Explanation) -> list[dict[str, Any]]:
@@ -183,9 +178,8 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
     low, high = min(0.0, *sums), max(1.0, *sums)
 
     def bar(name: str, start: float, end: float, kind: str, number: str) -> dict[str, Any]:
-        left, right = sorted(((start - low) / (high - low), (end - low) / (high - low)))
-        width = max(right - left, 0.004)
-        places = {"left": round(100 * left, 2), "width": round(100 * width, 2)}
+        left, right = sorted(100 * (x - low) / (high - low) for x in (start, end))
+        places = {"left": round(left, 2), "width": round(max(right - left, 0.4), 2)}
         return {"name": name, "kind": kind, "number": number, **places}
 
     def level(name: str, end: float) -> dict[str, Any]:
@@ -205,14 +199,11 @@ def _maps(found: Explanation, similarity: SimilarityMap) -> dict[str, Any]:
     rows = sorted(values.items(), key=lambda row: -weight.get(row[0], 0.0))[:MOST_MAPS]
     numbers = [x for _, row in rows for x in row]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
-    size = similarity.grid**2
-
-    def cell(x: float) -> dict[str, Any]:
-        return {"strength": round((x - low) / max(high - low, 1e-9), 2), "value": f"{x:.3f}"}
-
     words = []
     for word, row in rows:
-        cells = [cell(x) for x in row]
+        shades = [round((x - low) / max(high - low, 1e-9), 2) for x in row]
+        cells = [{"strength": y, "value": f"{x:.3f}"} for x, y in zip(row, shades, strict=True)]
+        size = similarity.grid**2
         pictures = [cells[start : start + size] for start in range(0, len(cells), size)]
         words.append({"word": word, "pictures": pictures})
     return {"kind": similarity.kind, "grid": similarity.grid, "words": words, "total": len(rows)}

@@ -60,7 +60,7 @@ def without(cleaned: str, found: Sequence[Word], kept: NDArray[np.bool_]) -> str
 
 
 def is_word(piece: str) -> bool:
-    """Whether there is a letter, a digit or an emoji in it, and not marks only."""
+    """Return whether there is a letter, a digit or an emoji in it."""
     return any(kind[0] in "LN" or kind == "So" for kind in map(unicodedata.category, piece))
 
 
@@ -80,17 +80,12 @@ def _places(original: str, cleaned: str) -> dict[int, int]:
     Cleaning takes characters out and changes single ones (NFKC), so the longest common stretches
     are looked for, without white space (Ratcliff & Metzener 1988).
     """
-    source = [
-        (new, i)
-        for i, character in enumerate(map(simplify, original))
-        for new in unicodedata.normalize("NFKC", character)
-        if not new.isspace()
-    ]
-    target = [(character, i) for i, character in enumerate(cleaned) if not character.isspace()]
-    read = [simplify(character) for character, _ in target]
-    matcher = SequenceMatcher(None, [c for c, _ in source], read)
-    return {
-        target[block.b + k][1]: source[block.a + k][1]
-        for block in matcher.get_matching_blocks()
-        for k in range(block.size)
-    }
+    read = enumerate(map(simplify, original))
+    normal = [(x, i) for i, character in read for x in unicodedata.normalize("NFKC", character)]
+    source, target = (
+        [(character, i) for character, i in text if not character.isspace()]
+        for text in (normal, zip(map(simplify, cleaned), range(len(cleaned)), strict=True))
+    )
+    matcher = SequenceMatcher(None, [c for c, _ in source], [c for c, _ in target])
+    blocks = matcher.get_matching_blocks()
+    return {target[x.b + k][1]: source[x.a + k][1] for x in blocks for k in range(x.size)}
