@@ -2,11 +2,10 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from markupsafe import Markup
 
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
@@ -74,9 +73,8 @@ def write_report(
     Whatever they are given is shown as it is: nothing in it acts as HTML or as Markdown.
 
     Args:
-        folder: made if need be; files of these names are replaced.
-        tables, figures: in the order they are shown. The page holds the figures' SVG text; the
-            Markdown links their PNG files, which stand in the folder already.
+        figures: the page holds their SVG text; the Markdown links their PNG files, which stand in
+            the folder already.
         data, versions: of the data set and of the software, name -> value.
         commands: with which the report can be made again.
         notes: what a reader must keep in mind; stands before the tables.
@@ -85,14 +83,16 @@ def write_report(
     values = {
         "title": title,
         "tables": list(zip(map(view_table, tables), map(_chart, tables), strict=True)),
-        "figures": [(figure, Markup(figure.svg)) for figure in figures],
+        "figures": figures,
         "data": data,
-        "commands": commands,
+        "commands": "\n".join(commands),
         "versions": versions,
         "notes": notes,
     }
+    fence = next("`" * n for n in count(3) if "`" * n not in values["commands"])
+    functions = {"escape": escape_markdown, "paragraph": escape_paragraph}
     page = render("evaluation/templates/compare.html", **values)
-    text = render("evaluation/templates/compare.md", **values, **_MARKDOWN)
+    text = render("evaluation/templates/compare.md", **values, **functions, fence=fence)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "report.html", page.encode(errors="replace"))
@@ -229,22 +229,20 @@ def _basis(found: Sequence[Summary]) -> str:
     return f"Mean ± standard deviation of {runs} runs with different seeds; {posts:,} test posts."
 
 
-def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]:
-    """Return the table of F1 by label: systems as rows, labels as columns."""
+def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:
+    """Yield the table of F1 by label: systems as rows, labels as columns."""
     support = {x.label: x.support for summary in summaries for x in summary.per_class}
-    if not support:
-        return []
     rows = [{x.label: x.f1 for x in summary.per_class} for summary in summaries]
     columns = [_shares([row.get(label) for row in rows]) for label in support]
     header = ["System", *(f"{label or '(empty)'} ({posts:,})" for label, posts in support.items())]
-    entries = [Entry(title, [column[i] for column in columns]) for i, title in enumerate(titles)]
+    entries = [Entry(title, cells) for title, *cells in zip(titles, *columns, strict=True)]
     about = "In brackets, the test posts that truly are it. Bold: the highest of its column."
-    return [Grid("F1 of each label, %", header, entries, about)]
+    if support:
+        yield Grid("F1 of each label, %", header, entries, about)
 
 
-def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]:
-    """Return a table for each column: its values, the largest first, as rows; systems beside."""
-    grids = []
+def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:
+    """Yield a table for each column: its values, the largest first, as rows; systems beside."""
     for column in dict.fromkeys(name for summary in summaries for name in summary.groups):
         rows = [summary.groups.get(column, {}) for summary in summaries]
         posts = {value: number for row in rows for value, (number, _) in row.items()}
@@ -255,8 +253,7 @@ def _by_group(titles: Sequence[str], summaries: Sequence[Summary]) -> list[Grid]
         about = "Bold: the highest of its row."
         if len(posts) > MOST_VALUES:
             about = f"The {MOST_VALUES} largest of {len(posts):,} values. {about}"
-        grids.append(Grid(f"Accuracy by {column}, %", ["Value", "Posts", *titles], entries, about))
-    return grids
+        yield Grid(f"Accuracy by {column}, %", ["Value", "Posts", *titles], entries, about)
 
 
 def _shares(values: Sequence[float | None]) -> list[Cell]:
@@ -273,9 +270,8 @@ def _interval(estimate: Estimate) -> str:
     return f"{format_percent(estimate.low)}{SPACE}to{SPACE}{format_percent(estimate.high)}"
 
 
-def _first_few(names: Iterable[str]) -> str:
+def _first_few(names: Sequence[str]) -> str:
     """Join names, the first four of many."""
-    names = list(names)
     more = len(names) - 4
     return ", ".join(names) if more < 2 else f"{', '.join(names[:4])} and {more} more"
 
@@ -365,47 +361,3 @@ def escape_markdown(text: str) -> str:
 def escape_paragraph(text: str) -> str:
     """Escape what would begin a heading or a list, too."""
     return re.sub(r"^(?=[#+=-])|^(\d+)(?=[.)](\s|$))", r"\1\\", escape_markdown(text))
-
-
-def _markdown_grid(grid: Grid) -> str:
-    rows = []
-    for entry in grid.entries:
-        marks = ", ".join(map(str, entry.notes))
-        name = escape_markdown(entry.title) + (f" <sup>{marks}</sup>" if marks else "")
-        rows.append([name, *map(_markdown_cell, entry.cells)])
-    return _ruled([escape_markdown(name) for name in grid.header], rows, "---:")
-
-
-def _markdown_pairs(values: Mapping[str, str]) -> str:
-    return _ruled(["", ""], [map(escape_markdown, pair) for pair in values.items()], "---")
-
-
-def _ruled(header: Sequence[str], rows: Iterable[Iterable[str]], ruler: str) -> str:
-    lines = [header, ["---", *[ruler] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = escape_markdown(cell.text)
-    if cell.strong or cell.best:
-        text = f"**{text}**"
-    if cell.best:
-        text += " (best)"
-    if cell.more:
-        text += f" ({escape_markdown('; '.join(cell.more))})"
-    return text + f" | {NOTHING}" * (cell.span - 1)  # Markdown has no cells over several columns
-
-
-def _fenced(lines: Sequence[str]) -> str:
-    text = "\n".join(lines)
-    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
-    return f"{fence}sh\n{text}\n{fence}"
-
-
-_MARKDOWN = {
-    "escape": escape_markdown,
-    "paragraph": escape_paragraph,
-    "grid": _markdown_grid,
-    "pairs": _markdown_pairs,
-    "fenced": _fenced,
-}

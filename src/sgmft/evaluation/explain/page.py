@@ -8,12 +8,7 @@ from typing import Any
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.media import image_view
-from sgmft.evaluation.explain.explanation import (
-    Explanation,
-    ImageAttribution,
-    PartAttribution,
-    SimilarityMap,
-)
+from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
 from sgmft.utils.templates import render
 
 MOSTLY = 2 / 3  # of what speaks for a label
@@ -132,7 +127,7 @@ def explanation_view(found: Explanation) -> dict[str, Any]:
         "truth": found.post.label,
         "warnings": found.post.warnings,
         "text": _text_pieces(found),
-        "pictures": [_heat_map(found, share) for share in found.pictures],
+        "pictures": _heat_maps(found),
         "probs": [(name, x, format_probability(x)) for name, x in probs[:MOST_CLASSES]],
         "more": max(0, len(probs) - MOST_CLASSES),
         "steps": _steps(found),
@@ -140,7 +135,7 @@ def explanation_view(found: Explanation) -> dict[str, Any]:
         "strongest": describe_strongest(found),
         "alone": [(the(part), part.alone) for part in found.parts],
         "both": both,
-        "similarity": None if found.similarity is None else _maps(found, found.similarity),
+        "similarity": _similarity_maps(found),
         "gate": format_probability(found.gate) if both and found.gate is not None else "",
         "guidance": [(name, f"{x:.3f}") for name, x in entropies if both and math.isfinite(x)],
     }
@@ -166,10 +161,14 @@ def _shade(contribution: float, scale: float) -> dict[str, Any]:
     return {"kind": kind, "strength": round(strength, 2), "points": format_points(contribution)}
 
 
-def _heat_map(found: Explanation, share: ImageAttribution) -> dict[str, Any]:
-    scale = max([LEAST, *(abs(x) for other in found.pictures for x in other.contributions)])
-    image = {"data": share.seen, "reason": ""} if share.seen else image_view(Path(share.file))
-    return {**image, "grid": share.grid, "cells": [_shade(x, scale) for x in share.contributions]}
+def _heat_maps(found: Explanation) -> list[dict[str, Any]]:
+    scale = max([LEAST, *(abs(x) for share in found.pictures for x in share.contributions)])
+    maps = []
+    for share in found.pictures:
+        image = {"data": share.seen, "reason": ""} if share.seen else image_view(Path(share.file))
+        cells = [_shade(x, scale) for x in share.contributions]
+        maps.append({**image, "grid": share.grid, "cells": cells})
+    return maps
 
 
 def _steps(found: Explanation) -> list[dict[str, Any]]:
@@ -192,8 +191,10 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
     return [*bars, level("this post", found.probability)]
 
 
-def _maps(found: Explanation, similarity: SimilarityMap) -> dict[str, Any]:
+def _similarity_maps(found: Explanation) -> dict[str, Any] | None:
     """Shade, for the words that matter most, each picture's regions by their similarity."""
+    if (similarity := found.similarity) is None:
+        return None
     weight = {word.text: abs(word.contribution) for word in found.words}
     values = dict(zip(similarity.words, similarity.values, strict=True))
     rows = sorted(values.items(), key=lambda row: -weight.get(row[0], 0.0))[:MOST_MAPS]
