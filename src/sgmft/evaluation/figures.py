@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
@@ -111,7 +109,7 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     out, and so is a panel without curves.
     """
     at: list[Any] = [epoch["epoch"] for epoch in epochs]
-    drawn: dict[str, list[tuple[Any, dict[str, str]]]] = {}
+    drawn: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
     for title, names in HISTORY.items():
         for (name, word), look in zip(names.items(), LOOKS, strict=True):
             values = np.array([epoch.get(name) for epoch in epochs], float)  # NaN for None
@@ -144,10 +142,21 @@ def _confusion(evaluation: Evaluation) -> Figure:
     right = max(0.1, 0.15 + 0.77 * room - cell / 2)  # the last name leans out
     width, height = left + classes * cell + right, top + classes * cell + 0.1
     figure = Figure(figsize=(width, height))
-    box = (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
-    axes = figure.add_axes(box)
+    sides = (left / width, 0.1 / height, classes * cell / width, classes * cell / height)
+    axes = figure.add_axes(sides)
     axes.set(xlim=(0, classes), ylim=(classes, 0))
-    _cells(axes, np.array(evaluation.confusion, dtype=np.int64), size)
+    counts = np.array(evaluation.confusion)
+    for (row, column), count in np.ndenumerate(counts):
+        share, x = count / max(counts[row].sum(), 1), column + 0.5
+        box = Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, linewidth=0, clip_on=False)
+        box.set(facecolor=CELL if count else INK, alpha=0.08 + 0.92 * share if count else 0.04)
+        axes.add_patch(box)
+        if count:
+            look: dict[str, Any] = {"ha": "center", "color": "white" if share > 0.65 else INK}
+            bold = "bold" if row == column else "normal"
+            axes.text(x, row + 0.5, f"{count}", fontsize=size, va="bottom", fontweight=bold, **look)
+            percent = "<1 %" if share < 0.005 else f"{100 * share:.0f} %"
+            axes.text(x, row + 0.56, percent, fontsize=0.8 * size, va="top", **look)
     middles = np.arange(classes) + 0.5
     axes.xaxis.tick_top()
     turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
@@ -159,21 +168,6 @@ def _confusion(evaluation: Evaluation) -> Figure:
         at = ((left - 0.08) / width, 1 - (top - 0.1 - 0.17 * line) / height)
         figure.text(*at, text, ha="right", fontsize=8.5, alpha=0.75)
     return figure
-
-
-def _cells(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> None:
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for (row, column), count in np.ndenumerate(counts):
-        share, x = float(shares[row, column]), column + 0.5
-        box = Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, linewidth=0, clip_on=False)
-        box.set(facecolor=CELL if count else INK, alpha=0.08 + 0.92 * share if count else 0.04)
-        axes.add_patch(box)
-        if count:
-            look: dict[str, Any] = {"ha": "center", "color": "white" if share > 0.65 else INK}
-            bold = "bold" if row == column else "normal"
-            axes.text(x, row + 0.5, f"{count}", fontsize=size, va="bottom", fontweight=bold, **look)
-            percent = "<1 %" if share < 0.005 else f"{100 * share:.0f} %"
-            axes.text(x, row + 0.56, percent, fontsize=0.8 * size, va="top", **look)
 
 
 def shorten(label: str) -> str:

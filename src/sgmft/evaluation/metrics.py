@@ -56,11 +56,9 @@ class GroupScore:
 
 
 @dataclass(frozen=True)
-class PartsScore:
+class PartsScore(GroupScore):
     """The posts that have a text, pictures, or both."""
 
-    posts: int
-    accuracy: Interval
     calibration_error: float  # see `Calibration`
     covered: dict[str, float]  # promised coverage, "0.9" -> share whose true label is in the set
 
@@ -143,8 +141,7 @@ def evaluate(
         parts: what each post has, for figures by it.
 
     Raises:
-        SgmftError: no posts, a true label that is not among `labels`, a label twice, lengths that
-            differ, or numbers that are not probabilities.
+        SgmftError: no posts, an unknown label, one twice, other lengths, or no probabilities.
     """
     labels, truth = list(labels), list(truth)
     probs = np.asarray(probabilities, dtype=np.float64)
@@ -155,9 +152,10 @@ def evaluate(
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
     members: dict[float, _Flags] = {}
-    for level in () if sets is None else LEVELS:
-        with suppress(SgmftError):  # it cannot be promised
-            members[level] = sets(probabilities, level)
+    if sets is not None:
+        for level in LEVELS:
+            with suppress(SgmftError):  # it cannot be promised
+                members[level] = sets(probabilities, level)
     scales = np.broadcast_to(np.asarray(temperature, np.float64), len(truth))
     before = probs if (scales == 1).all() else rescale_probabilities(probs, 1 / scales[:, None])
     set_scores = [score_sets(found, true, labels, level) for level, found in members.items()]
@@ -221,16 +219,15 @@ def _intervals(confusion: _Cells, rng: _Rng) -> Iterator[Interval]:
         yield _interval(x[0], x[1:])
 
 
-def accuracy_and_f1(
-    counts: _Cells, rows: _Cells, columns: _Cells, classes: int
-) -> tuple[_Numbers, _Numbers]:
-    """Return accuracy (B,) and macro-F1 (B,) of B matrices, given as their counts (B, cells)."""
+def accuracy_and_f1(counts: _Cells, rows: _Cells, columns: _Cells, classes: int) -> _Numbers:
+    """Return accuracy and macro-F1 (2, B) of B matrices, given as their counts (B, cells)."""
     weights, kinds = counts.astype(np.float64), np.arange(classes)
     of_row, of_column = rows[:, None] == kinds, columns[:, None] == kinds  # (cells, K)
     hits = weights @ (of_row & of_column)  # (B, K)
     either = weights @ of_row + weights @ of_column  # true + predicted; 0: occurs in neither
     f1 = 2 * hits / np.maximum(either, 1)
-    return hits.sum(axis=1) / weights.sum(axis=1), f1.sum(axis=1) / (either > 0).sum(axis=1)
+    macro_f1 = f1.sum(axis=1) / (either > 0).sum(axis=1)
+    return np.stack([hits.sum(axis=1) / weights.sum(axis=1), macro_f1])
 
 
 def _interval(value: float, draws: _Numbers) -> Interval:
@@ -240,8 +237,7 @@ def _interval(value: float, draws: _Numbers) -> Interval:
 
 def count_confusions(true: _Cells, predicted: _Cells, classes: int) -> _Cells:
     """Return the confusion matrix (K, K), true classes as rows."""
-    cells = np.bincount(true * classes + predicted, minlength=classes**2)
-    return cells.reshape(classes, classes)
+    return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:

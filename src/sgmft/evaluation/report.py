@@ -55,11 +55,9 @@ def write_page(
     """Write an evaluation's page.
 
     Args:
-        about: settings and versions.
         notice: stands out at the top, for what a reader must not miss ("synthetic data").
         overview: whether to draw what SG-MFT does.
         history: as for `history_figure`; fewer than two epochs leave the curves out.
-        errors: number of rows that could not be used, by reason.
     """
     before = evaluation.uncalibrated if evaluation.temperature != 1 else None
     page = render(
@@ -71,11 +69,12 @@ def write_page(
         overview=overview_figure() if overview else "",
         history=figures.history_figure(history) if len(history) > 1 else "",
         evaluation=evaluation,
-        summary=_summary(evaluation),
+        mistakes=_mistakes(evaluation),
+        blind_loss=math.log(len(evaluation.labels)),
         confusion=figures.confusion_figure(evaluation),
         reliability=figures.reliability_figure(evaluation.calibration, before),
         selective=figures.selective_figure(evaluation.selective.curve),
-        examples=[_example_view(example) for example in examples],
+        examples=[(x, _top(x), list(map(image_view, x.pictures))) for x in examples],
         most_values=MOST_VALUES,
     )
     with writing(path):
@@ -92,32 +91,16 @@ def overview_figure(language: str = "en") -> str:
     return render("evaluation/templates/overview.svg", language=language)
 
 
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what the figures are to be compared with, and the three most frequent mistakes."""
-    commonest, labels = max(evaluation.per_class, key=lambda x: x.support), evaluation.labels
-    wrong = np.array(evaluation.confusion)
+def _mistakes(evaluation: Evaluation) -> list[tuple[int, str, str]]:
+    """Return the three most frequent ones: posts, their label, and the one that they are given."""
+    wrong, labels = np.array(evaluation.confusion), evaluation.labels
     np.fill_diagonal(wrong, 0)
     worst = np.argsort(-wrong, axis=None, kind="stable")[:3]
-    return {
-        "commonest": commonest.label,
-        "commonest_share": commonest.support / evaluation.posts,
-        "blind_loss": math.log(len(labels)),
-        "confusions": [
-            (int(wrong[row, column]), labels[row], labels[column])
-            for row, column in zip(*np.unravel_index(worst, wrong.shape), strict=True)
-            if wrong[row, column]
-        ],
-    }
+    cells = zip(*np.unravel_index(worst, wrong.shape), strict=True)
+    return [(int(wrong[i, k]), labels[i], labels[k]) for i, k in cells if wrong[i, k]]
 
 
-def _example_view(example: ExamplePost) -> dict[str, Any]:
-    shares = {
-        label: min(max(x, 0.0), 1.0) if math.isfinite(x) else 0.0
-        for label, x in example.probabilities.items()
-    }
-    return {
-        "text": example.text.strip(),
-        "pictures": [image_view(file) for file in example.pictures],
-        "top": sorted(shares.items(), key=lambda item: -item[1])[:3],
-        "truth": example.truth,
-    }
+def _top(example: ExamplePost) -> list[tuple[str, float]]:
+    """Return the three most probable labels; what is no probability is drawn as one."""
+    probs = np.nan_to_num(list(example.probabilities.values()), posinf=0.0).clip(0, 1).tolist()
+    return sorted(zip(example.probabilities, probs, strict=True), key=lambda row: -row[1])[:3]

@@ -98,6 +98,8 @@ def rows() -> dict[str, Row]:
         Row("default-power", "… a product of the modalities", settings={"power": 0.0}, **_DEFAULT),
         Row("default-joint", "… no joint expert", settings={"joint": False}, **_DEFAULT),
         Row("default-lexical", "… no n-grams", settings={"lexical": False}, **_DEFAULT),
+        Row("cleaning-paper", "… the paper's cleaning", DEFAULT, cleaning="paper", like=DEFAULT),
+        Row("cleaning-none", "… no cleaning", DEFAULT, cleaning="none", like=DEFAULT),
         Row("elements", "SG-MFT (elements)", preset="elements"),
         Row("elements-tokens", "… tokens view", settings={"view": "tokens"}, **_CHANGED),
         Row("elements-w4", "… elements 4 wide", settings={"element_width": 4}, **_CHANGED),
@@ -105,8 +107,6 @@ def rows() -> dict[str, Row]:
         Row("elements-softmax", "… softmax gate", settings={"gate": "softmax"}, **_CHANGED),
         Row("elements-temperature-1", "… temperature 1", settings={"temperature": 1.0}, **_CHANGED),
         Row("elements-unscaled", "… features as encoded", settings={"scale": "none"}, **_CHANGED),
-        Row("cleaning-paper", "… the paper's cleaning", DEFAULT, cleaning="paper", like=DEFAULT),
-        Row("cleaning-none", "… no cleaning", DEFAULT, cleaning="none", like=DEFAULT),
         Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
         Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
     ]
@@ -118,15 +118,8 @@ def tables() -> dict[str, TablePlan]:
     apart = {"word-average", "sgmft", DEFAULT, *PAPER_TABLE_1}
     compared = {key: paper for key, paper in PAPER_TABLE_1.items() if key != "sgmft-paper"}
     systems = compared | dict.fromkeys(name for name in METHODS if name not in apart)
-    ours = [
-        *(key for key in rows() if key.startswith("default-")),
-        "cleaning-paper",
-        "cleaning-none",
-        *(key for key in rows() if key.startswith("elements")),
-        "grid-2",
-        FULL,
-        "grid-7",
-    ]
+    ours = [x for x in rows() if x.startswith(("default-", "cleaning-", "elements", "grid-"))]
+    ours.insert(ours.index("grid-7"), FULL)
     plans = (
         TablePlan(
             "1",

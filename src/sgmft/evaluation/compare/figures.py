@@ -146,8 +146,9 @@ def _figure(panels: Sequence[TsnePanel]) -> Figure:
     labels = sorted(set(panels[0].labels))
     width = columns * (_SIDE + _GAP) + _GAP
     caption = _LINE * (max(map(len, captions)) + 0.6)
-    places = _legend_columns(labels, width)
-    legend = _LINE * (math.ceil(len(labels) / len(places)) * 1.15 + 0.5)
+    need = 0.3 + max(cell_len(shorten(label)) for label in labels) * 8.5 * _POINT  # of the legend
+    places = min(len(labels), max(1, int((width - 2 * _GAP) / need)))  # its columns
+    legend = _LINE * (math.ceil(len(labels) / places) * 1.15 + 0.5)
     height = rows * (_GAP + _SIDE + caption) + legend
     figure = Figure(figsize=(width, height))
     for place, panel in enumerate(panels):
@@ -201,24 +202,13 @@ def _look(place: int, size: float) -> dict[str, Any]:
     return {"marker": marker, "color": colour, "markersize": size * heavy, **style}
 
 
-def _legend_columns(labels: Sequence[str], width: float) -> list[float]:
-    """Return the widths of the legend's columns, in inches: as many as `width` has room for."""
-    needs = [0.3 + cell_len(shorten(label)) * 8.5 * _POINT for label in labels]
-    for count in range(len(needs), 1, -1):
-        widths = [max(needs[column::count]) for column in range(count)]
-        if sum(widths) <= width - 2 * _GAP:
-            return widths
-    return [max(needs)]
-
-
-def _legend(figure: Figure, labels: Sequence[str], columns: Sequence[float], height: float) -> None:
+def _legend(figure: Figure, labels: Sequence[str], columns: int, height: float) -> None:
     width = float(figure.get_figwidth())
     axes = figure.add_axes((0, 0, 1, height / float(figure.get_figheight())))
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(height, 0))
-    left = max(_GAP, (width - sum(columns)) / 2) + 0.08
     for place, label in enumerate(labels):
-        row, column = divmod(place, len(columns))
-        x, y = left + sum(columns[:column]), _LINE * (0.55 + 1.15 * row)
+        row, column = divmod(place, columns)
+        x, y = _GAP + 0.08 + column * (width - 2 * _GAP) / columns, _LINE * (0.55 + 1.15 * row)
         axes.plot([x], [y], **_look(place, 5.0))
         axes.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")

@@ -41,6 +41,13 @@ class EncoderSetting(NamedTuple):
     cleaning: str
     patch_grid: int | None
 
+    @classmethod
+    def of(cls, row: Row, encoder: str) -> "EncoderSetting":
+        """Return that of a row when the others work on the features of `encoder`."""
+        method = get_method(row.method)
+        cleaning = row.cleaning or method.preset(row.preset).cleaning
+        return cls(method.encoder or encoder, cleaning, row.patch_grid)
+
     @property
     def key(self) -> str:
         """As text, to look it up by."""
@@ -99,13 +106,6 @@ def load_features(folder: Path, key: str) -> Features:
     return Features.of(FeatureStore(data.store, info, tokens).read(data.keys), info, tokens)
 
 
-def encoder_setting(row: Row, encoder: str) -> EncoderSetting:
-    """Return which features a row works on when the others work on those of `encoder`."""
-    method = get_method(row.method)
-    cleaning = row.cleaning or method.preset(row.preset).cleaning
-    return EncoderSetting(method.encoder or encoder, cleaning, row.patch_grid)
-
-
 def prepare_comparison(
     posts: Sequence[Post],
     rows: Sequence[Row],
@@ -135,7 +135,7 @@ def prepare_comparison(
             raise SgmftError(f"The posts have no column {column!r} for --by; they have {names}.")
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
-        rows_of.setdefault(encoder_setting(row, encoder), []).append(row)
+        rows_of.setdefault(EncoderSetting.of(row, encoder), []).append(row)
     encoded, keys = _encode(posts, rows_of, store, device, on_encoded)
     if strict:
         raise_first_error(posts)
@@ -183,18 +183,14 @@ def _encode(
     for setting, rows in rows_of.items():
         grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
         model = load_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
-        methods = [get_method(row.method) for row in rows]
-        tokens = any(
-            method.uses_tokens(method.preset(row.preset, row.settings))
-            for method, row in zip(methods, rows, strict=True)
-        )
+        methods = [(get_method(row.method), row) for row in rows]
+        tokens = any(x.uses_tokens(x.preset(row.preset, row.settings)) for x, row in methods)
         image_key, done = model.info.image_key, 0
         alike = [x for x in stores if image_key and x.info.image_key == image_key]
-        pictures = next((x for x in alike if x.tokens or not tokens), None)
+        seen = next((x for x in alike if x.tokens or not tokens), None)
         stores.append(features := FeatureStore(store, model.info, tokens))
-        for chunk in encode_posts(
-            list(posts), model, tokens=tokens, store=features, image_store=pictures
-        ):
+        chunks = encode_posts(list(posts), model, tokens=tokens, store=features, image_store=seen)
+        for chunk in chunks:
             posts[done : done + len(chunk.posts)] = chunk.posts
             keys.update((done + i, key) for i, key in zip(chunk.good, chunk.keys, strict=True))
             done += len(chunk.posts)
@@ -202,7 +198,7 @@ def _encode(
                 on_encoded(setting.key, done)
         labels = sorted({str(post.label) for post in posts if post.error is None})
         prompts = {}
-        for method in methods:
+        for method, _ in methods:
             if (vectors := method.encode_prompts(labels, model)) is not None:
                 prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
         encoded[setting.key] = EncodedSetting(asdict(model.info), tokens, prompts)

@@ -75,7 +75,6 @@ def write_report(
     Args:
         figures: the page holds their SVG text; the Markdown links their PNG files, which stand in
             the folder already.
-        data, versions: of the data set and of the software, name -> value.
         commands: with which the report can be made again.
         notes: what a reader must keep in mind; stands before the tables.
     """
@@ -178,13 +177,15 @@ def _columns(table: ResultTable) -> dict[str, list[Cell]]:
     lines = table.lines
     found = [line.summary for line in lines]
     errors = [x.calibration_error if x else None for x in found]
+    ends = [(x.accuracy.low, x.accuracy.high) if x else () for x in found]
+    intervals = [f"{SPACE}to{SPACE}".join(map(format_percent, each)) for each in ends]
 
     def cells(text: Callable[[ResultRow], str]) -> list[Cell]:
         return [Cell(text(line)) for line in lines]
 
     return {
         "Accuracy, %": _estimates([x.accuracy if x else None for x in found]),
-        "95 % interval": cells(lambda x: _interval(x.summary.accuracy) if x.summary else ""),
+        "95 % interval": list(map(Cell, intervals)),
         f"Against {table.reference}, points": [_against(x, table.reference) for x in lines],
         "Macro-F1, %": _estimates([x.macro_f1 if x else None for x in found]),
         "Calibration error, %": _estimates(errors, lowest=True),
@@ -264,10 +265,6 @@ def _shares(values: Sequence[float | None]) -> list[Cell]:
         Cell(NOTHING) if x is None else Cell(format_percent(x), strong=x == best and several)
         for x in values
     ]
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{format_percent(estimate.low)}{SPACE}to{SPACE}{format_percent(estimate.high)}"
 
 
 def _first_few(names: Sequence[str]) -> str:

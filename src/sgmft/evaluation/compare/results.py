@@ -11,16 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
+from sgmft.evaluation.compare import statistics
 from sgmft.evaluation.compare.catalogue import Row, rows
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
-from sgmft.evaluation.compare.statistics import (
-    Difference,
-    Summary,
-    corrected,
-    difference,
-    summarise,
-)
+from sgmft.evaluation.compare.statistics import Difference, Summary
 from sgmft.utils.files import make_whole, writing
 
 
@@ -56,9 +51,8 @@ def read_predictions(
 ) -> npt.NDArray[np.float64]:
     """Return probabilities (S, N, K) of a row's finished runs, in the order of their seeds."""
     tables = [_predictions_of(folder, found, seed) for seed in sorted(found.runs)]
-    return np.array(
-        [np.stack([table[f"p_{label}"].to_numpy() for label in labels], 1) for table in tables]
-    )
+    columns = [[table[f"p_{label}"].to_numpy() for label in labels] for table in tables]
+    return np.array(columns).swapaxes(1, 2)
 
 
 def make_tables(comparison: Comparison) -> list[ResultTable]:
@@ -72,14 +66,14 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         for key, found in comparison.found.items()
         if key in comparison.shown and found.runs
     }
-    summaries = {key: summarise(x, truth, data.labels, groups) for key, x in probs.items()}
+    summaries = {k: statistics.summarise(x, truth, data.labels, groups) for k, x in probs.items()}
     tables = []
     for plan in comparison.plan.tables:
         against: dict[str, Difference] = {}
         if (base := probs.get(plan.reference)) is not None:
             compared = [key for key in plan.rows if key in probs and key != plan.reference]
-            tested = corrected([difference(probs[key], base, truth) for key in compared])
-            against = dict(zip(compared, tested, strict=True))
+            gaps = [statistics.difference(probs[key], base, truth) for key in compared]
+            against = dict(zip(compared, statistics.corrected(gaps), strict=True))
         lines = []
         for key, paper in plan.rows.items():
             figures = {"paper": paper, "summary": summaries.get(key), "against": against.get(key)}
@@ -91,19 +85,18 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
 
 def _result_row(row: Row, found: RowRecords, **figures: Any) -> ResultRow:
     """Return a row with these `paper`, `summary` and `against`."""
-    runs = list(found.runs.values())
-    chosen: dict[str, str] = {}
+    runs, setting = list(found.runs.values()), []
     if found.choice is not None and found.trials:
-        chosen = {name: f"{value:.3g}" for name, value in found.choice["settings"].items()}
+        setting = [f"{name}={value:.3g}" for name, value in found.choice["settings"].items()]
         if found.choice["epochs"] > 1:
-            chosen["epochs"] = str(found.choice["epochs"])
+            setting.append(f"epochs={found.choice['epochs']}")
     return ResultRow(
         row.key,
         row.title,
         **figures,
         parameters=runs[0]["parameters"] if runs else None,
         seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
-        setting=", ".join(f"{name}={value}" for name, value in chosen.items()),
+        setting=", ".join(setting),
         note=row.note,
         failed=found.failed,
     )

@@ -13,10 +13,12 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.prepare import (
     ComparisonData,
-    encoder_setting,
+    EncoderSetting,
     load_data,
     load_features,
 )
@@ -41,7 +43,7 @@ from sgmft.models.inference import predict_logits
 from sgmft.models.presets import Preset
 from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
-from sgmft.utils.checksums import FILES, checksum_matches, file_digest, file_digests, with_checksum
+from sgmft.utils.checksums import FILES, checksum_matches, file_digests, with_checksum
 from sgmft.utils.files import make_whole, read_json, write_json, writing
 from sgmft.utils.signals import SIGNALS, end_with_parent
 
@@ -78,14 +80,9 @@ class Run:
         preset, key, method = self.preset, self.row.key, self.row.method
         if method == DEFAULT:  # sgmft 0.1 called it a preset of sgmft, and its row too
             key, method = "sgmft" if key == DEFAULT else key, "sgmft"
-        parts = [
-            data.fingerprint,
-            method,
-            dict(preset.model),
-            asdict(preset.train),
-            data.encoded[self.features].info["fingerprint"],
-            self.epochs,
-        ]
+        settings = dict(preset.model), asdict(preset.train)
+        features = data.encoded[self.features].info["fingerprint"]
+        parts = [data.fingerprint, method, *settings, features, self.epochs]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
         kind = "trial" if self.epochs is None else f"seed{self.seed}"
         return f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{kind}-{digest}"
@@ -100,26 +97,20 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
 
     Files that are not are named in an `SgmftWarning`.
     """
-    if run.features not in data.encoded:
+    if run.features not in data.encoded or not (path := run.path(data, "cells", "json")).exists():
         return None
-    path, fused = run.path(data, "cells", "json"), run.path(data, "fused", "safetensors")
-    record = read_json(path)
-    if record is None and not path.exists():
-        return None
-    if not isinstance(record, dict) or not checksum_matches(record):
-        damaged = [path]
-    elif "failed" in record or (run.keep_fused and not fused.is_file()):
-        return None
-    else:
-        known = record.get(FILES, {})
-        files = [run.path(data, "predictions", "parquet"), fused]
-        files = [file for file in files if file.name in known]
-        damaged = [x for x in files if not (x.is_file() and file_digest(x) == known[x.name])]
-    if damaged:
-        names = ", ".join(map(str, damaged))
-        warnings.warn(f"{names} is damaged: its work is done again.", SgmftWarning, stacklevel=2)
-        return None
-    return dict(record)
+    record, damaged = read_json(path), [path]
+    if isinstance(record, dict) and checksum_matches(record):
+        files = [run.path(data, "predictions", "parquet"), run.path(data, "fused", "safetensors")]
+        if "failed" in record or (run.keep_fused and not files[1].is_file()):
+            return None
+        known, found = record.get(FILES, {}), file_digests(files)
+        damaged = [x for x in files if x.name in known and found.get(x.name) != known[x.name]]
+        if not damaged:
+            return record
+    names = ", ".join(map(str, damaged))
+    warnings.warn(f"{names} is damaged: its work is done again.", SgmftWarning, stacklevel=2)
+    return None
 
 
 def execute_run(run: Run) -> Record:
@@ -144,11 +135,10 @@ def execute_run(run: Run) -> Record:
 
 
 def _try_settings(run: Run, data: ComparisonData) -> Record:
-    train = [i for i, is_test in enumerate(data.test) if not is_test]
-    places = {i: place for place, i in enumerate(train)}
-    selected = train_with_validation(
-        _training_task(run, data), [places[i] for i in data.held_out], device=run.device
-    ).selected
+    places = {i: place for place, i in enumerate(np.flatnonzero(~np.array(data.test)).tolist())}
+    held_out = [places[i] for i in data.held_out]
+    task = _training_task(run, data)
+    selected = train_with_validation(task, held_out, device=run.device).selected
     return {
         "settings": dict(run.settings),
         "epochs": selected.epoch,
@@ -163,13 +153,13 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     test = np.flatnonzero(data.test)
     output = predict_logits(network, load_features(Path(run.folder), run.features).take(test))
     written = [run.path(data, "predictions", "parquet")]
-    rows: list[dict[str, Any]] = []
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
+    rows = [
+        (*data.places[i], data.labels[data.classes[i]], *probs)
+        for i, probs in zip(test.tolist(), softmax(output.logits).tolist(), strict=True)
+    ]
     with open_writer(str(written[0]), columns) as writer:
-        for i, probs in zip(test.tolist(), softmax(output.logits).tolist(), strict=True):
-            values = (*data.places[i], data.labels[data.classes[i]], *probs)
-            rows.append(dict(zip(columns, values, strict=True)))
-        writer.write(rows)
+        writer.write([dict(zip(columns, row, strict=True)) for row in rows])
     if run.keep_fused:
         tensors = {"fused": np.ascontiguousarray(output.fused, np.float32)}
         written.append(fused := run.path(data, "fused", "safetensors"))
@@ -189,16 +179,11 @@ def _training_task(run: Run, data: ComparisonData) -> TrainingTask:
     """Return the task on all training posts."""
     encoded, method = data.encoded[run.features], get_method(run.row.method)
     features = load_features(Path(run.folder), run.features)
-    train = np.flatnonzero(~np.array(data.test, bool))
+    posts = LabelledFeatures(features, np.array(data.classes))
     vectors = encoded.prompts.get(method.name)
-    return TrainingTask(
-        LabelledFeatures(features, np.array(data.classes)).take(train),
-        len(data.labels),
-        EncoderInfo(**encoded.info),
-        method,
-        run.preset,
-        None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32),
-    )
+    prompts = None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32)
+    train, info = np.flatnonzero(~np.array(data.test)), EncoderInfo(**encoded.info)
+    return TrainingTask(posts.take(train), len(data.labels), info, method, run.preset, prompts)
 
 
 @dataclass
@@ -226,82 +211,62 @@ class Comparison:
     def run(self, on_progress: OnProgress | None = None) -> Mapping[str, RowRecords]:
         """Do what is not done yet, and return what was found for each row.
 
-        A row's runs begin as soon as its trials are done, those of the rows like it too.
+        Trials come first, those of the rows like another after the other's.
         """
-        # trials of each row that are not done
-        self._pending = {row.key: len(self._trials(row)) for row in self.rows}
-        total = sum(self._pending.values()) + sum(len(self._seeds(row)) for row in self.rows)
-        done = 0
-
-        def note(run: Run, record: Record | None) -> list[Run]:
-            nonlocal done
-            done += record is not None
-            if record is not None and on_progress:
-                on_progress(done, total, run.row.title)
-            return self._note(run, record)
-
-        def unfinished(runs: Iterable[Run]) -> list[Run]:
-            """Those that must be executed; what is finished is taken from its file."""
-            waiting, left = deque(runs), []
-            while waiting:
-                run = waiting.popleft()
-                record = load_record(run, self.data)
-                if record is None and not self.plan.finished_only:
-                    left.append(run)
-                else:
-                    waiting.extend(note(run, record))
-            return left
-
-        first = []
-        for row in self.rows:
-            if row.key not in self._tuned:
-                epochs = self._run(row).preset.train.epochs
-                self.found[row.key].choice = {"settings": {}, "epochs": epochs}
-                first += self._runs(row)
-            elif row.like is None:
-                first += self._trials(row)
-        execute = _execute_here if self.plan.workers <= 1 else _execute_in_processes
-        execute(unfinished(first), lambda *done: unfinished(note(*done)), self.plan.workers)
+        done, total = 0, sum(len(self._trials(x)) + len(self._seeds(x)) for x in self.rows)
+        with _workers(self.plan.workers) as execute:
+            for runs in self._stages():
+                known = [(run, load_record(run, self.data)) for run in runs]
+                left = [run for run, x in known if x is None and not self.plan.finished_only]
+                for run, record in chain(known, execute(left)):
+                    if record is not None:
+                        self._keep(run, record)
+                        done += 1
+                        if on_progress:
+                            on_progress(done, total, run.row.title)
         return self.found
 
-    def _note(self, run: Run, record: Record | None) -> list[Run]:
-        """Keep what was found, None for nothing; return the runs that can be begun now."""
-        found, is_trial = self.found[run.row.key], run.epochs is None
-        if record and "failed" in record:
-            kind = "trial" if is_trial else f"seed {run.seed}"
-            found.failed.append(f"{kind}: {record['failed']}")
-        elif record and is_trial:
-            found.trials.append(record)
-        elif record:
-            found.runs[run.seed] = record
-        if not is_trial:
-            return []
-        self._pending[run.row.key] -= 1
-        return [] if self._pending[run.row.key] else self._choose(run.row)
+    def _stages(self) -> Iterator[list[Run]]:
+        """Yield what can be run at once, each list after what the one before found is kept."""
+        for is_like in (False, True):
+            rows = [row for row in self.rows if (row.like is not None) == is_like]
+            ready = [row for row in rows if row.like is None or self.found[row.like].choice]
+            yield [run for row in ready for run in self._trials(row)]
+            for row in rows:
+                self._choose(row)
+        yield [run for row in self.rows for run in self._runs(row)]
 
-    def _choose(self, row: Row) -> list[Run]:
-        """Take the trial with the least loss on held-out posts; return the runs that follow."""
+    def _keep(self, run: Run, record: Record) -> None:
+        found = self.found[run.row.key]
+        if "failed" in record:
+            kind = "trial" if run.epochs is None else f"seed {run.seed}"
+            found.failed.append(f"{kind}: {record['failed']}")
+        elif run.epochs is None:
+            found.trials.append(record)
+        else:
+            found.runs[run.seed] = record
+
+    def _choose(self, row: Row) -> None:
+        """Take the trial with the least loss on held-out posts, if they choose anything."""
         found = self.found[row.key]
-        followers = [x for x in self.rows if x.like == row.key and x.key in self._tuned]
-        if not found.trials:
-            for other in followers if found.failed else ():
-                self.found[other.key].failed.append(f"the trials of {row.key} failed")
-            return []
-        tried = [trial.settings for trial in self._trials(row)]
-        found.trials.sort(key=lambda record: tried.index(record["settings"]))
-        found.choice = min(found.trials, key=lambda record: float(record["val_loss"]))
-        return self._runs(row) + [run for other in followers for run in self._trials(other)]
+        if row.key not in self._tuned:
+            found.choice = {"settings": {}, "epochs": self._run(row).preset.train.epochs}
+        elif found.trials:
+            tried = [run.settings for run in self._trials(row)]  # of equal ones the first is taken
+            found.trials.sort(key=lambda record: tried.index(record["settings"]))
+            found.choice = min(found.trials, key=lambda record: float(record["val_loss"]))
+        elif row.like is not None and not (other := self.found[row.like]).choice and other.failed:
+            found.failed.append(f"the trials of {row.like} failed")
 
     def _runs(self, row: Row) -> list[Run]:
         """Return the runs of all its seeds, with what its trials chose."""
-        choice = self.found[row.key].choice or {}
+        if (choice := self.found[row.key].choice) is None:
+            return []
         chosen = {name: choice[name] for name in ("settings", "epochs")}
         return [self._run(row, seed=seed, **chosen) for seed in self._seeds(row)]
 
     def _seeds(self, row: Row) -> range:
-        if row.key in self.shown:
-            return range(self.plan.seeds)
-        return range(1 if row.key in self._drawn else 0)
+        return range(self.plan.seeds if row.key in self.shown else row.key in self._drawn)
 
     def _trials(self, row: Row) -> list[Run]:
         """Return a row's trials: one of each candidate for its tuned setting.
@@ -322,46 +287,34 @@ class Comparison:
         return [self._run(row, settings={name: value * factor}) for factor in factors]
 
     def _run(self, row: Row, **changes: Any) -> Run:
-        run = Run(
+        return Run(
             str(self.folder),
             row,
-            encoder_setting(row, self.plan.encoder).key,
+            EncoderSetting.of(row, self.plan.encoder).key,
             most_epochs=self.plan.epochs,
             plugins=tuple(LOADED),
             device=self.plan.device,
+            keep_fused=row.key in self._drawn and "epochs" in changes and changes["seed"] == 0,
             **changes,
         )
-        keep = row.key in self._drawn and run.seed == 0 and run.epochs is not None
-        return replace(run, keep_fused=keep)
 
 
-# Called with each run and what was found; returns the runs that could not be begun before.
-_OnDone = Callable[[Run, Record], Iterable[Run]]
-
-
-def _execute_here(runs: Sequence[Run], on_done: _OnDone, workers: int) -> None:
-    waiting = deque(runs)
-    while waiting:
-        run = waiting.popleft()
-        waiting.extend(on_done(run, execute_run(run)))
-
-
-def _execute_in_processes(runs: Sequence[Run], on_done: _OnDone, workers: int) -> None:
-    """Execute runs, and what follows from them, in `workers` processes with a pool each.
+@contextmanager
+def _workers(count: int) -> Iterator[Callable[[list[Run]], Iterable[tuple[Run, Record]]]]:
+    """Yield a function that executes runs, in this process or in `count` with a pool each.
 
     An exception, and so a signal to this process, ends the workers, and their temporary files go.
     """
-    waiting = deque(runs)
-    idle: list[ProcessPoolExecutor | None] = [None] * workers  # None: to be started
+    idle: list[ProcessPoolExecutor] = []
     busy: dict[Future[Record], tuple[ProcessPoolExecutor, Run]] = {}
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    resource_tracker.ensure_running()  # by the first process it would be, with signals let through
     others = set(multiprocessing.active_children())
-    try:
+
+    def execute(runs: list[Run]) -> Iterator[tuple[Run, Record]]:
+        waiting = deque(runs)
         while waiting or busy:
-            while waiting and idle:
-                run, pool = waiting.popleft(), idle.pop()
-                future, pool = _submit(run, pool, threads)
+            while waiting and len(busy) < count:
+                run = waiting.popleft()
+                future, pool = _submit(run, idle, max(1, (os.cpu_count() or 1) // count))
                 busy[future] = pool, run
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 pool, run = busy.pop(future)
@@ -371,29 +324,33 @@ def _execute_in_processes(runs: Sequence[Run], on_done: _OnDone, workers: int) -
                 except (BrokenProcessPool, SystemExit):
                     record = {"failed": "the process died, perhaps for want of memory"}
                     pool.shutdown()
-                    idle.append(None)
-                waiting.extend(on_done(run, record))
+                yield run, record
+
+    try:
+        yield execute if count > 1 else lambda runs: ((run, execute_run(run)) for run in runs)
     except BaseException:
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
     finally:
-        for pool in (*filter(None, idle), *(pool for pool, _ in busy.values())):
+        for pool in (*idle, *(pool for pool, _ in busy.values())):
             pool.shutdown(cancel_futures=True)
 
 
 def _submit(
-    run: Run, pool: ProcessPoolExecutor | None, threads: int
+    run: Run, idle: list[ProcessPoolExecutor], threads: int
 ) -> tuple[Future[Record], ProcessPoolExecutor]:
-    """Give a run to a process, a fresh one where there is none or it has died while idle.
+    """Give a run to an idle process, or to a fresh one where none is left alive.
 
     It is spawned: a fork would inherit torch's threads as they stand.
     """
-    if pool is not None:
+    while idle:
+        pool = idle.pop()
         try:
             return pool.submit(_execute_in_worker, run), pool
         except BrokenProcessPool:
             pool.shutdown()
+    resource_tracker.ensure_running()  # by the first process it would be, with signals let through
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=(threads,))
     # Signals wait until the process knows what to do with them; it inherits the mask.
@@ -406,16 +363,11 @@ def _submit(
 
 def _start_worker(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of torch, where it will be imported, and ours
-    for number in SIGNALS:
-        signal.signal(number, _exit_worker)
+    for number in SIGNALS:  # end without a traceback, and after cleaning up
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     end_with_parent()
 
 
 def _execute_in_worker(run: Run) -> Record:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return execute_run(run)
-
-
-def _exit_worker(number: int, frame: object) -> None:
-    """End a worker, without a traceback and after it has cleaned up."""
-    sys.exit(128 + number)

@@ -68,13 +68,8 @@ def summarise(
     resamples of the posts, each the same for all seeds. Resampling raises the calibration error,
     since chance differences within bins add up, so that its interval may lie above its mean.
 
-    Args:
-        probabilities: (S, N, K), rows sum to 1, columns in the order of `labels`.
-        truth: (N,) numbers of the true labels, 0 to K - 1.
-        groups: columns of N values each, for accuracy by value.
-
-    Raises:
-        SgmftError: numbers that are not probabilities, or a group of another length.
+    From probabilities (S, N, K), whose columns are in the order of `labels`, the numbers (N,) of
+    the true labels, and groups of N values each; SgmftError for anything else.
     """
     probs, true = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
     metrics.check_probabilities(probs)
@@ -100,8 +95,15 @@ def summarise(
     table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
     by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
-    scores = _mean_class_scores(predicted, true, labels)
-    return Summary(runs, posts, *(Estimate(*row) for row in table.tolist()), scores, by_group)
+    confusions = [metrics.count_confusions(true, run, classes) for run in predicted]
+    by_run = [metrics.class_scores(confusion, list(labels)) for confusion in confusions]
+    means = np.mean([[(x.precision, x.recall, x.f1) for x in run] for run in by_run], axis=0)
+    scores = [
+        metrics.ClassScore(score.label, precision, recall, f1, score.support)
+        for score, (precision, recall, f1) in zip(by_run[0], means.tolist(), strict=True)
+    ]
+    accuracy, macro_f1, error = (Estimate(*row) for row in table.tolist())
+    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group)
 
 
 def difference(
@@ -142,7 +144,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = p[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted.tolist()
+    return list(map(float, adjusted))
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
@@ -160,16 +162,3 @@ def _calibration_gaps(probs: _Floats, true: _Integers) -> _Floats:
     gaps = np.zeros((len(top), BINS))
     gaps[np.arange(len(top)), bin_index(top, BINS)] = (probs.argmax(axis=1) == true) - top
     return gaps
-
-
-def _mean_class_scores(
-    predicted: _Integers, true: _Integers, labels: Sequence[str]
-) -> list[metrics.ClassScore]:
-    """Return the mean over the runs of `predicted` (S, N) for each label."""
-    confusions = [metrics.count_confusions(true, run, len(labels)) for run in predicted]
-    runs = [metrics.class_scores(confusion, list(labels)) for confusion in confusions]
-    means = np.stack([[(s.precision, s.recall, s.f1) for s in run] for run in runs], -1).mean(-1)
-    return [
-        metrics.ClassScore(score.label, *mean, score.support)
-        for score, mean in zip(runs[0], means.tolist(), strict=True)
-    ]

@@ -19,13 +19,7 @@ from sgmft.data.preprocessing.media import make_thumbnail, to_data_url
 from sgmft.data.preprocessing.text import split_words
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
-from sgmft.evaluation.explain.explanation import (
-    Explanation,
-    ImageAttribution,
-    PartAttribution,
-    SimilarityMap,
-    WordAttribution,
-)
+from sgmft.evaluation.explain import explanation as result
 from sgmft.evaluation.explain.words import SEGMENTED, Word, find_words, is_word, without
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder
@@ -143,7 +137,7 @@ def check_label(label: str | None, labels: Sequence[str]) -> None:
         raise SgmftError(f"The model has no label {label!r}: its labels are {', '.join(labels)}.")
 
 
-def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> Explanation:
+def explain_post(post: Post, model: ExplainedModel, label: str | None = None) -> result.Explanation:
     """Attribute the probability of a label, by default the most probable, to parts of a post.
 
     The contributions of text and pictures are Shapley values; those of words and regions what the
@@ -161,29 +155,33 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     predicted = labels[int(probs.argmax())]
     label = predicted if label is None else label
     k = labels.index(label)
-    shares = part_values(predictor, k)
+    parts, exact = _parts(predictor, k)
     words = find_words(post.text, predictor.text, MOST_WORDS)
     losses = word_losses(predictor, words, k).tolist()
-    gate, guidance = _guidance(predictor)
-    return Explanation(
+    network = model.network
+    output = network.predict(predictor.features([predictor.whole]).batch(None, network.uses_ngrams))
+    gate, found = (output.parts or {}).get("gate"), output.guidance
+    return result.Explanation(
         post=post,
         label=label,
         predicted=predicted,
         probabilities=dict(zip(labels, probs.tolist(), strict=True)),
         base=float(predictor.predict_proba([predictor.keep_parts(False, [])])[0, k]),
-        parts=_parts(predictor, shares.values.tolist()),
-        exact=shares.exact,
+        parts=parts,
+        exact=exact,
         words=tuple(
-            WordAttribution(x.text, *x.shown, y) for x, y in zip(words, losses, strict=True)
+            result.WordAttribution(x.text, *x.shown, y) for x, y in zip(words, losses, strict=True)
         ),
         pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
         similarity=similarity_map(predictor),
-        gate=gate,
-        guidance=guidance,
+        gate=None if gate is None else float(gate[0]),
+        guidance=None if found is None else (float(found.gate[0]), float(found.elements[0])),
     )
 
 
-def _picture(predictor: MaskedPredictor, post: Post, number: int, k: int) -> ImageAttribution:
+def _picture(
+    predictor: MaskedPredictor, post: Post, number: int, k: int
+) -> result.ImageAttribution:
     """Attribute the probability of class k to the regions of picture `number`."""
     file = predictor.files[number]
     frame, seen = None, ""
@@ -193,31 +191,27 @@ def _picture(predictor: MaskedPredictor, post: Post, number: int, k: int) -> Ima
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)
     losses = tuple(region_losses(predictor, number, k).tolist())
-    return ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
+    return result.ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
 
 
-def _parts(predictor: MaskedPredictor, shares: list[float]) -> tuple[PartAttribution, ...]:
-    count = len(predictor.images)
-    pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
-    names = ["text"] * bool(predictor.text) + pictures
-    rows = [predictor.keep_parts(x == "text", [x == other for other in pictures]) for x in names]
-    best = predictor.predict_proba(rows).argmax(1).tolist()
-    alone = [predictor.model.labels[k] for k in best]
-    return tuple(map(PartAttribution, names, shares, alone))
-
-
-def _guidance(predictor: MaskedPredictor) -> tuple[float | None, tuple[float, float] | None]:
-    """Return P^m as the text's weight, and the entropies of P^m and P^e."""
-    network = predictor.model.network
-    output = network.predict(predictor.features([predictor.whole]).batch(None, network.uses_ngrams))
-    gate, guidance = (output.parts or {}).get("gate"), output.guidance
-    return (
-        None if gate is None else float(gate[0]),
-        None if guidance is None else (float(guidance.gate[0]), float(guidance.elements[0])),
+def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[result.PartAttribution, ...], bool]:
+    """Return Shapley values of the text, if there is one, and each picture; whether exact."""
+    count, texts = len(predictor.images), int(bool(predictor.text))
+    names = ["text"] * texts + (
+        ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
     )
 
+    def predict(coalitions: Coalitions) -> Probabilities:
+        rows = [predictor.keep_parts(bool(x[:texts].any()), x[texts:]) for x in coalitions]
+        return predictor.predict_proba(rows)
 
-def similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
+    values, exact = shapley_values(lambda coalitions: predict(coalitions)[:, k], len(names))
+    alone = predict(np.eye(len(names), dtype=bool)).argmax(1)
+    labels = [predictor.model.labels[best] for best in alone]
+    return tuple(map(result.PartAttribution, names, values.tolist(), labels)), exact
+
+
+def similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
     """Return P^e of SG-MFT in the tokens view, else cosines in a shared space, else None.
 
     None also for a post without text or without pictures.
@@ -232,7 +226,7 @@ def similarity_map(predictor: MaskedPredictor) -> SimilarityMap | None:
     if values is None:
         return None
     rows = [i for i in range(len(values)) if is_word(read_words[i])]
-    return SimilarityMap(
+    return result.SimilarityMap(
         kind,
         tuple(read_words[i] for i in rows),
         math.isqrt(values.shape[1] // len(predictor.images)),
@@ -286,17 +280,6 @@ class ShapleyValues(NamedTuple):
     exact: bool  # False: from some orders of joining only, drawn at random
 
 
-def part_values(predictor: MaskedPredictor, label: int) -> ShapleyValues:
-    """Return the values of the text, if there is one, and of each picture."""
-    texts = int(bool(predictor.text))
-
-    def game(coalitions: Coalitions) -> Probabilities:
-        rows = [predictor.keep_parts(bool(x[:texts].any()), x[texts:]) for x in coalitions]
-        return predictor.predict_proba(rows)[:, label]
-
-    return shapley_values(game, texts + len(predictor.images))
-
-
 def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -> Probabilities:
     """Return what the probability loses when a word is deleted, the rest staying: (n,)."""
     texts = [without(predictor.text, words, kept) for kept in _all_and_all_but_one(len(words))]
@@ -318,8 +301,8 @@ def _all_and_all_but_one(players: int) -> Coalitions:
 
 
 def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int) -> Probabilities:
-    whole, *others = predictor.predict_proba(rows)[:, label]
-    return whole - np.array(others)
+    values = predictor.predict_proba(rows)[:, label]
+    return np.asarray(values[0] - values[1:])
 
 
 def shapley_values(

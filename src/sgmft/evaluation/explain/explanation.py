@@ -98,15 +98,9 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, the same after a round trip; None in place of NaN."""
         found = asdict(self)
-        found["post"] = {
-            "id": self.post.id,
-            "place": self.post.place,
-            "text": self.post.text,
-            "images": [str(file) for file in self.post.images],
-            "warnings": list(self.post.warnings),
-        }
-        found["probabilities"] = dict(self.probabilities)
+        post = {name: getattr(self.post, name) for name in ("id", "place", "text")}
+        post |= {"images": list(map(str, self.post.images)), "warnings": list(self.post.warnings)}
+        found |= {"post": post, "probabilities": dict(self.probabilities)}
         for picture in found["pictures"]:
             del picture["seen"]
-        plain: dict[str, Any] = nan_to_none(found)
-        return plain
+        return dict(nan_to_none(found))

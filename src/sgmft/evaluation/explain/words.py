@@ -35,7 +35,12 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
     """
     if not cleaned:
         return []
-    inside = _inside(cleaned)
+    inside, at = [], 0
+    for word in split_words(cleaned, SEGMENTED):
+        if (start := cleaned.find(word, at)) >= 0:
+            at = start + len(word)
+            inside += [(start, at)] if is_word(word) else []
+    inside = inside or [(0, len(cleaned))]
     per_word = -(-len(inside) // most)
     groups = [inside[i : i + per_word] for i in range(0, len(inside), per_word)]
     bounds = [0, *(group[0][0] for group in groups[1:]), len(cleaned)]
@@ -43,8 +48,8 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
     found = []
     for group, (start, end) in zip(groups, pairwise(bounds), strict=True):
         first, last = group[0][0], group[-1][1]
-        at = [place[i] for i in range(first, last) if i in place]
-        shown = (min(at), max(at) + 1) if at else (0, 0)
+        places = [place[i] for i in range(first, last) if i in place]
+        shown = (min(places), max(places) + 1) if places else (0, 0)
         found.append(Word(cleaned[first:last], start, end, shown))
     return found
 
@@ -62,16 +67,6 @@ def without(cleaned: str, found: Sequence[Word], kept: NDArray[np.bool_]) -> str
 def is_word(piece: str) -> bool:
     """Return whether there is a letter, a digit or an emoji in it."""
     return any(kind[0] in "LN" or kind == "So" for kind in map(unicodedata.category, piece))
-
-
-def _inside(cleaned: str) -> list[tuple[int, int]]:
-    """Return start and end of each word in the cleaned text."""
-    found, at = [], 0
-    for word in split_words(cleaned, SEGMENTED):
-        if (start := cleaned.find(word, at)) >= 0:
-            at = start + len(word)
-            found.append((start, at))
-    return [(i, j) for i, j in found if is_word(cleaned[i:j])] or [(0, len(cleaned))]
 
 
 def _places(original: str, cleaned: str) -> dict[int, int]:
