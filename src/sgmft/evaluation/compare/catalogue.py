@@ -182,10 +182,7 @@ class ComparisonPlan:
     finished_only: bool = False  # run nothing, and show what is finished
 
     def rows(self) -> list[Row]:
-        """Return every row that must run, in the order of the tables.
-
-        That is also a table's reference, and each row that another takes its setting from.
-        """
+        """Return every row that must run, also references and those whose setting others take."""
         known = rows()
         keys = [key for table in self.tables for key in (*table.rows, table.reference)]
         keys += [key for figure in self.figures for key in figure.rows]
@@ -196,11 +193,9 @@ class ComparisonPlan:
 def make_plan(
     table: str, figure: str, methods: str | None = None, **options: Any
 ) -> ComparisonPlan:
-    """Return a plan from what is typed on the command line, and other fields of `ComparisonPlan`.
+    """Return a plan from numbers of tables and figures and keys of rows, with commas between.
 
-    Tables and figures are numbers with commas between. Of `methods`, keys of rows, only those are
-    shown; the reference always runs. SgmftError where there is no such table, figure or row, or
-    nothing is left to show.
+    Only those rows are shown, the reference always runs; `options` are of `ComparisonPlan`.
     """
     keys = None if methods is None else _names(methods, rows(), "method to compare")
     plans = [tables()[number] for number in _names(table, tables(), "table")]

@@ -133,9 +133,8 @@ def verdict(table: ResultTable) -> str:
     sentences = []
     if len(finished) > 1:
         line, best = max(finished, key=lambda pair: pair[1].accuracy.mean)
-        sentences.append(
-            f"Highest accuracy: {line.title}, {format_percent(best.accuracy.mean)}{SPACE}%."
-        )
+        highest = format_percent(best.accuracy.mean)
+        sentences.append(f"Highest accuracy: {line.title}, {highest}{SPACE}%.")
     tested = [(line.title, line.against) for line, _ in finished if line.against is not None]
     sentences += _differences(tested, table.reference)
     titles = [line.title for line, _ in finished if line.against is None]
@@ -313,10 +312,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _chart(table: ResultTable) -> dict[str, Any] | None:
-    """Return accuracies with their intervals, or None where there is nothing to set side by side.
-
-    Places are percentages of the chart's width.
-    """
+    """Return accuracies and their intervals, if several, at percentages of the chart's width."""
     found = [(x, x.summary.accuracy) for x in table.lines if x.summary is not None]
     found = [(x, y) for x, y in found if all(map(math.isfinite, (y.mean, y.low, y.high)))]
     if len(found) < 2:

@@ -18,6 +18,8 @@ from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.statistics import Difference, Summary
 from sgmft.utils.files import make_whole, writing
 
+_Probabilities = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class ResultRow:
@@ -46,9 +48,7 @@ class ResultTable:
     reference: str  # title of the row that the others are tested against
 
 
-def read_predictions(
-    folder: Path, found: RowRecords, labels: Sequence[str]
-) -> npt.NDArray[np.float64]:
+def read_predictions(folder: Path, found: RowRecords, labels: Sequence[str]) -> _Probabilities:
     """Return probabilities (S, N, K) of a row's finished runs, in the order of their seeds."""
     tables = [_predictions_of(folder, found, seed) for seed in sorted(found.runs)]
     columns = [[table[f"p_{label}"].to_numpy() for label in labels] for table in tables]

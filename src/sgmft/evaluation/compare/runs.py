@@ -114,11 +114,7 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
 
 
 def execute_run(run: Run) -> Record:
-    """Do a run, in this process, and write down what was found.
-
-    An exception becomes a record with the reason under "failed"; SgmftError where it cannot be
-    written.
-    """
+    """Do a run, in this process, and write down what was found, or under "failed" why not."""
     data = load_data(Path(run.folder))
     try:
         for plugin in run.plugins:
@@ -269,10 +265,7 @@ class Comparison:
         return range(self.plan.seeds if row.key in self.shown else row.key in self._drawn)
 
     def _trials(self, row: Row) -> list[Run]:
-        """Return a row's trials: one of each candidate for its tuned setting.
-
-        One, with the other's setting, of a row like another whose choice is known.
-        """
+        """Return its trials: of each candidate for its tuned setting, or of another row's choice."""
         if row.key not in self._tuned:
             return []
         if row.like is not None:

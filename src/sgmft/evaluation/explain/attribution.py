@@ -30,6 +30,7 @@ from sgmft.models.inference import predict_logits
 
 Probabilities = NDArray[np.float64]
 Coalitions = NDArray[np.bool_]  # (N, n), True where a player takes part
+Similarity = NDArray[np.float32]  # (n, m), of words and regions
 Game = Callable[[Coalitions], Probabilities]  # N coalitions to their N values
 MOST_EXACT = 1024  # coalitions, which is ten players
 MOST_WORDS = 64  # attributed to in one text
@@ -173,7 +174,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
             result.WordAttribution(x.text, *x.shown, y) for x, y in zip(words, losses, strict=True)
         ),
         pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
-        similarity=similarity_map(predictor),
+        similarity=_similarity_map(predictor),
         gate=None if gate is None else float(gate[0]),
         guidance=None if found is None else (float(found.gate[0]), float(found.elements[0])),
     )
@@ -211,32 +212,27 @@ def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[result.PartAttribu
     return tuple(map(result.PartAttribution, names, values.tolist(), labels)), exact
 
 
-def similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
-    """Return P^e of SG-MFT in the tokens view, else cosines in a shared space, else None.
-
-    None also for a post without text or without pictures.
-    """
+def _similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
+    """Return P^e of SG-MFT in the tokens view, else cosines in a shared space, else None."""
     if not predictor.text or not predictor.images:
         return None
-    read_words = split_words(predictor.text, SEGMENTED)
-    values = _element_guidance(predictor, read_words)
+    words = split_words(predictor.text, SEGMENTED)
+    values = _element_guidance(predictor, words)
     kind: Literal["P^e", "cosine"] = "P^e"
     if values is None and predictor.model.encoder.info.shared_space:
-        values, kind = _cosines(predictor, read_words), "cosine"
+        values, kind = _cosines(predictor, words), "cosine"
     if values is None:
         return None
-    rows = [i for i in range(len(values)) if is_word(read_words[i])]
+    rows = [i for i in range(len(values)) if is_word(words[i])]
     return result.SimilarityMap(
         kind,
-        tuple(read_words[i] for i in rows),
+        tuple(words[i] for i in rows),
         math.isqrt(values.shape[1] // len(predictor.images)),
         tuple(tuple(map(float, values[i])) for i in rows),
     )
 
 
-def _element_guidance(
-    predictor: MaskedPredictor, read_words: Sequence[str]
-) -> NDArray[np.float32] | None:
+def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Similarity | None:
     """Return P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
 
     None where the network has none, or tokens cannot be assigned to words.
@@ -254,26 +250,26 @@ def _element_guidance(
     if found is None:
         return None
     rows = found[0].float().cpu().numpy()  # (tokens, m)
-    alone = predictor.model.encoder.encode_texts(read_words, True).tokens
+    alone = predictor.model.encoder.encode_texts(words, True).tokens
     ends = np.cumsum([0, *(len(tokens) for tokens in alone or ())])
     read = int(np.searchsorted(ends, len(rows), "right")) - 1  # a long text is read in part
-    if read < len(read_words) and ends[-1] < len(rows):
+    if read < len(words) and ends[-1] < len(rows):
         return None
     return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
 
 
-def _cosines(predictor: MaskedPredictor, read_words: Sequence[str]) -> NDArray[np.float32]:
+def _cosines(predictor: MaskedPredictor, words: Sequence[str]) -> Similarity:
     """Return cosines (n, m) of each word, encoded alone, and each region."""
     encoder = predictor.model.encoder
     regions = np.concatenate(encoder.encode_images(np.stack(predictor.images), True).tokens or [])
     text, regions = (
         rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        for rows in (encoder.encode_texts(read_words, False).pooled, regions)
+        for rows in (encoder.encode_texts(words, False).pooled, regions)
     )
     return np.asarray(text @ regions.T)
 
 
-class ShapleyValues(NamedTuple):
+class Shapley(NamedTuple):
     """The values of the n players of a game."""
 
     values: NDArray[np.float64]  # (n,)
@@ -287,10 +283,7 @@ def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -
 
 
 def region_losses(predictor: MaskedPredictor, number: int, label: int) -> Probabilities:
-    """Return what it loses when a region of picture `number` is blanked: (GRID²,), row by row.
-
-    A blanked region has the picture's mean colour.
-    """
+    """Return what it loses when a region of picture `number` is blanked: (GRID²,), row by row."""
     image, coalitions = predictor.images[number], _all_and_all_but_one(GRID**2)
     changed = [blank_regions(image, kept) for kept in coalitions]
     return _losses(predictor, predictor.replace_image(number, changed), label)
@@ -305,18 +298,16 @@ def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int
     return np.asarray(values[0] - values[1:])
 
 
-def shapley_values(
-    game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0
-) -> ShapleyValues:
+def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0) -> Shapley:
     """Return the values of n players, exact where the game can be asked of every coalition.
 
     Else they are from orders of joining sampled with `seed`. The game is asked of `budget`
     coalitions at most, or of 2 n where that is more.
     """
     if 2**players <= budget:
-        return ShapleyValues(_exact_values(game, players), True)
+        return Shapley(_exact_values(game, players), True)
     orders = max(2, (budget - 2) // players)
-    return ShapleyValues(_sampled_values(game, players, orders, seed), False)
+    return Shapley(_sampled_values(game, players, orders, seed), False)
 
 
 def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
@@ -346,10 +337,7 @@ def _exact_values(game: Game, players: int) -> Probabilities:
 
 
 def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Probabilities:
-    """The mean gain over random orders of joining (Castro et al. 2009).
-
-    Efficiency holds for every order, and so for their mean.
-    """
+    """The mean gain over random orders of joining (Castro et al. 2009)."""
     rng = np.random.default_rng(seed)
     place = np.stack([rng.permutation(players) for _ in range(orders)])  # of each player in it
     joined = place[:, None] < np.arange(1, players)[:, None]  # (orders, n - 1, n)
