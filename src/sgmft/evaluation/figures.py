@@ -119,8 +119,8 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
         figure = Figure(figsize=(3.5 * len(drawn), 2.7), layout="constrained")
         for place, (title, some) in enumerate(drawn.items(), 1):
             axes = figure.add_subplot(1, len(drawn), place)
-            for values, look in some:
-                axes.plot(at, values, markersize=4 if len(at) <= 15 else 0, **look)
+            for values, style in some:
+                axes.plot(at, values, markersize=4 if len(at) <= 15 else 0, **style)
             axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -81,7 +81,7 @@ class ComparisonData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with any post, label, or side of the split, and with their order, as results do."""
+        """Changes, as results do, with any post, label, or side of the split, and their order."""
         rows = [self.labels, self.keys, self.classes, self.test, self.held_out]
         return short_digest(json.dumps(rows).encode())
 

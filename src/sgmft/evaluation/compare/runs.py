@@ -265,7 +265,7 @@ class Comparison:
         return range(self.plan.seeds if row.key in self.shown else row.key in self._drawn)
 
     def _trials(self, row: Row) -> list[Run]:
-        """Return its trials: of each candidate for its tuned setting, or of another row's choice."""
+        """Return trials of each candidate for its tuned setting, or one of another row's choice."""
         if row.key not in self._tuned:
             return []
         if row.like is not None:
