@@ -180,27 +180,24 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     )
 
 
-def _picture(
-    predictor: MaskedPredictor, post: Post, number: int, k: int
-) -> result.ImageAttribution:
-    """Attribute the probability of class k to the regions of picture `number`."""
-    file = predictor.files[number]
+def _picture(predictor: MaskedPredictor, post: Post, i: int, k: int) -> result.ImageAttribution:
+    """Attribute the probability of class k to the regions of picture i."""
+    file = predictor.files[i]
     frame, seen = None, ""
     if predictor.files.count(file) > 1:
-        frame = number - predictor.files.index(file) + 1
-        seen = to_data_url(Image.fromarray(predictor.images[number]))
+        frame = i - predictor.files.index(file) + 1
+        seen = to_data_url(Image.fromarray(predictor.images[i]))
     elif isinstance(shown := post.images[file], Attachment):
         seen = make_thumbnail(shown)
-    losses = tuple(region_losses(predictor, number, k).tolist())
+    losses = tuple(region_losses(predictor, i, k).tolist())
     return result.ImageAttribution(str(post.images[file]), frame, seen, GRID, losses)
 
 
 def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[result.PartAttribution, ...], bool]:
     """Return Shapley values of the text, if there is one, and each picture; whether exact."""
     count, texts = len(predictor.images), int(bool(predictor.text))
-    names = ["text"] * texts + (
-        ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
-    )
+    pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
+    names = ["text"] * texts + pictures
 
     def predict(coalitions: Coalitions) -> Probabilities:
         rows = [predictor.keep_parts(bool(x[:texts].any()), x[texts:]) for x in coalitions]
