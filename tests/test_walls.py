@@ -21,7 +21,7 @@ NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "features/encoders/clip_*",
     "jobs/align.py",
     "jobs/compare.py",
-    "locator/onnx/head.py",
+    "locator/onnx/writer.py",
     "models/attention.py",
     *(f"models/baselines/{x}.py" for x in ("balance_mla", "bridgetower", "feature_level_cnn")),
     *(f"models/baselines/{x}.py" for x in ("low_rank", "mplug", "unis_mmc", "word_*")),
@@ -33,7 +33,6 @@ NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "training/finetune/towers.py",
     "training/trainer.py",
     "utils/distributed_loss.py",
-    "utils/onnx_writer.py",
     "__main__.py",  # which runs
 )
 

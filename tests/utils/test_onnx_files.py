@@ -8,7 +8,7 @@ import sys
 import torch
 
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
-from sgmft.utils.onnx_writer import write_graph
+from sgmft.locator.onnx.writer import write_graph
 from sgmft.utils.runtime import PARSING
 
 RUN = """

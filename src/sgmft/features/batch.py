@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-def remaining_modalities(
-    has_text: Any, has_image: Any, share: float, draws: Any
-) -> tuple[Any, Any]:
+def keep_modalities(has_text: Any, has_image: Any, share: float, draws: Any) -> tuple[Any, Any]:
     """Return which modalities posts have (B,) after dropout; see `Batch.drop_modalities`."""
     dropped, text = has_text & has_image & (draws[0] < share), draws[1] < 0.5
     return has_text & ~(dropped & text), has_image & ~(dropped & ~text)
@@ -35,11 +33,9 @@ class Batch(NamedTuple):
     def drop_modalities(self, share: float, draws: Any) -> Batch:
         """Drop, of a share of the posts that have both, one modality.
 
-        Args:
-            share: in 0..1.
-            draws: (2, B), uniform in 0..1; the first decides whether, the second which.
+        Draws (2, B) are uniform in 0..1; the first decides whether, the second which.
         """
-        has_text, has_image = remaining_modalities(self.has_text, self.has_image, share, draws)
+        has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: Any) -> Batch:

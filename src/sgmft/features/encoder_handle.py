@@ -12,20 +12,13 @@ from sgmft.features.store import FeatureStore
 
 
 class EncoderHandle:
-    """The encoder of a `SemanticLocator`, and of alignment.
-
-    Args:
-        encoder: as `sgmft.features.encoders.registry.load_encoder` takes it.
-        cleaning, patch_grid, features, device: as in `SemanticLocator`.
+    """The encoder of a `SemanticLocator`, and of alignment; arguments as there.
 
     Attributes:
         encoder_settings: arguments of `load_encoder`, but for the device.
         features_folder: of the feature store; None keeps nothing.
         tuned: where the fine-tuned encoder is, if there is one.
         weights: which the encoder must have (`EncoderInfo.weights`); "" for any.
-
-    Raises:
-        SgmftError: `patch_grid` makes no sense.
     """
 
     def __init__(
@@ -50,11 +43,7 @@ class EncoderHandle:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, loaded when first used.
-
-        Raises:
-            SgmftError: it cannot be loaded, or has other weights than it must have.
-        """
+        """The encoder, loaded when first used; SgmftError if it has other weights than it must."""
         if self._encoder is None:
             found = load_encoder(**self.encoder_settings, device=self.device)
             if self.weights and found.info.weights != self.weights:
@@ -97,16 +86,9 @@ class EncoderHandle:
 
 
 class TunedEncoder(NamedTuple):
-    """A fine-tuned encoder on disk.
+    """A fine-tuned encoder on disk."""
 
-    Attributes:
-        folder: which `sgmft.features.encoders.registry.load_encoder` takes.
-        base: name of the encoder before.
-        better: whether an epoch was better for the held-out posts; else it is as it was.
-        keeper: of a folder that is deleted with it.
-    """
-
-    folder: Path
-    base: str
-    better: bool = True
-    keeper: Any = None
+    folder: Path  # which `load_encoder` takes
+    base: str  # name of the encoder before
+    better: bool = True  # whether an epoch was better for the held-out posts; else it is as it was
+    keeper: Any = None  # of a folder that is deleted with it

@@ -15,11 +15,8 @@ from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Flat, Ragged
 
 Positions = NDArray[np.int64]  # of posts
-
 Mask = NDArray[np.bool_]
-
 PARTS = ("nothing", "text", "pictures", "text and pictures")  # that a post has
-
 PART = 8192  # rows of a feature that are in memory together where all are looked at
 
 
@@ -49,12 +46,7 @@ class Features:
 
     @classmethod
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
-        """Stack the features of posts, in order.
-
-        Args:
-            info: of their encoder, whose widths they have even when there are none.
-            tokens: whether word and region features are wanted.
-        """
+        """Stack the features of posts, in order; `info` has the widths, also of none."""
         text = np.zeros((len(rows), info.text_width), np.float32)
         image = np.zeros((len(rows), info.image_width), np.float32)
         regions_per_image = 0
@@ -65,35 +57,27 @@ class Features:
                 image[i] = row.images.mean(0)
                 if row.regions is not None:
                     regions_per_image = len(row.regions) // len(row.images)
-        no_words = np.zeros((0, info.word_width), np.float16)
-        no_regions = np.zeros((0, info.image_width), np.float16)
-        return cls(
-            text,
-            image,
-            np.array([row.text is not None for row in rows], bool),
-            np.array([row.images is not None for row in rows], bool),
-            Ragged.of([row.words for row in rows], no_words) if tokens else None,
-            Ragged.of([row.regions for row in rows], no_regions) if tokens else None,
-            regions_per_image,
-            Ragged.of([row.ngrams for row in rows], np.zeros(0, np.int32)),
-        )
+        has_text = np.array([row.text is not None for row in rows], bool)
+        has_image = np.array([row.images is not None for row in rows], bool)
+        words = regions = None
+        if tokens:
+            none = np.zeros((0, info.word_width), np.float16), image[:0].astype(np.float16)
+            words = Ragged.of([row.words for row in rows], none[0])
+            regions = Ragged.of([row.regions for row in rows], none[1])
+        ngrams = Ragged.of([row.ngrams for row in rows], np.zeros(0, np.int32))
+        return cls(text, image, has_text, has_image, words, regions, regions_per_image, ngrams)
 
     def __len__(self) -> int:
         return len(self.has_text)
 
     def take(self, rows: Positions) -> Features:
         """Choose the posts at these positions, in that order."""
-        return Features(
-            self.text,
-            self.image,
-            self.has_text[rows],
-            self.has_image[rows],
-            None if self.words is None else self.words.take(rows),
-            None if self.regions is None else self.regions.take(rows),
-            self.regions_per_image,
-            None if self.ngrams is None else self.ngrams.take(rows),
-            rows if self.rows is None else self.rows[rows],
-        )
+        ragged = self.words, self.regions, self.ngrams
+        words, regions, ngrams = (None if x is None else x.take(rows) for x in ragged)
+        has_text, has_image = self.has_text[rows], self.has_image[rows]
+        at = rows if self.rows is None else self.rows[rows]
+        chosen: dict[str, Any] = {"words": words, "regions": regions, "ngrams": ngrams, "rows": at}
+        return replace(self, has_text=has_text, has_image=has_image, **chosen)
 
     @property
     def parts(self) -> NDArray[np.int8]:
@@ -102,8 +86,8 @@ class Features:
 
     def with_parts(self, parts: int) -> Features:
         """Return the posts as if they had no others than these `PARTS`."""
-        has_text, has_image = (self.has_text, self.has_image)
-        return replace(self, has_text=has_text & bool(parts & 1), has_image=has_image & (parts > 1))
+        has_text, has_image = self.has_text & bool(parts & 1), self.has_image & (parts > 1)
+        return replace(self, has_text=has_text, has_image=has_image)
 
     @property
     def texts(self) -> Flat:
@@ -138,10 +122,7 @@ class Features:
         return Ragged(values, rows, has.astype(np.int64)).flat()
 
     def batch(self, rows: Positions | slice | None = None, ngrams: bool = False) -> Batch:
-        """Cut the posts at these positions (B,), or all, on request with their n-grams.
-
-        See `pooled`.
-        """
+        """Cut the posts at these positions (B,), or all, on request with n-grams; see `pooled`."""
         has_text, has_image = self.has_text, self.has_image
         if rows is not None:
             has_text, has_image = has_text[rows], has_image[rows]
@@ -153,13 +134,9 @@ class Features:
         words, text_mask = self.words.pad(rows)
         regions, image_mask = self.regions.pad(rows)
         index = np.arange(regions.shape[1]) // max(1, self.regions_per_image)
-        return batch._replace(
-            text_tokens=words.astype(np.float32),
-            text_mask=text_mask,
-            image_tokens=regions.astype(np.float32),
-            image_mask=image_mask,
-            image_index=np.tile(index, (len(batch.has_text), 1)),
-        )
+        words, regions = words.astype(np.float32), regions.astype(np.float32)
+        tokens = words, text_mask, regions, image_mask, np.tile(index, (len(regions), 1))
+        return Batch(*batch[:4], *tokens, batch.ngrams)
 
 
 class LabelledFeatures(NamedTuple):

@@ -34,15 +34,11 @@ CHUNK = 256  # posts in memory at once while the files are written
 FORMAT = 1  # of the files
 INDEX = "index.safetensors"
 UNUSED = 7 * 86_400  # seconds after which files of a training that was never resumed are removed
+Columns = dict[str, tuple[DTypeLike, tuple[int, ...]]]
 
 
 class MappedFeatures:
-    """The files of the features of some posts.
-
-    Args:
-        store: has the features of all these posts.
-        keys: content keys of N posts.
-    """
+    """The files of the features of posts with these content keys (N,); the store has them all."""
 
     def __init__(self, store: FeatureStore, keys: Sequence[str]) -> None:
         self._store, self._keys = store, keys
@@ -54,8 +50,7 @@ class MappedFeatures:
     def features(self) -> Features:
         """Open the features of the N posts, in order; write the files if they are not there.
 
-        Raises:
-            SgmftError: they cannot be written.
+        SgmftError where they cannot be written.
         """
         found = self._open()
         if found is None:
@@ -69,10 +64,10 @@ class MappedFeatures:
         """Remove the files; whoever has them mapped can go on reading."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _columns(self) -> dict[str, tuple[DTypeLike, tuple[int, ...]]]:
+    def _columns(self) -> Columns:
         """Name of each array, type of its numbers and shape of a row."""
         info = self._store.info
-        columns: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
+        columns: Columns = {
             "text": (np.float32, (info.text_width,)),
             "image": (np.float32, (info.image_width,)),
             "ngrams": (np.int32, ()),
@@ -103,17 +98,10 @@ class MappedFeatures:
             name: Ragged.packed(values[name], index[name]).take(at)
             for name in values.keys() - {"text", "image"}
         }
-        return Features(
-            values["text"],
-            values["image"],
-            index["has_text"][at],
-            index["has_image"][at],
-            ragged.get("words"),
-            ragged.get("regions"),
-            per_image,
-            ragged["ngrams"],
-            None if np.array_equal(at, np.arange(count)) else at,
-        )
+        pooled = values["text"], values["image"], index["has_text"][at], index["has_image"][at]
+        tokens = ragged.get("words"), ragged.get("regions"), per_image
+        chosen = None if np.array_equal(at, np.arange(count)) else at
+        return Features(*pooled, *tokens, ragged["ngrams"], chosen)
 
     def _write(self) -> None:
         """Write the files from the store, in the order of its shards, each read once."""
@@ -141,11 +129,8 @@ class MappedFeatures:
     def _write_into(self, folder: Path) -> None:
         keys = self._store.in_order(self._unique)
         columns = self._columns()
-        parts: dict[str, list[NDArray[Any]]] = {
-            name: []
-            for name in ("has_text", "has_image", *columns)
-            if name not in ("text", "image")
-        }
+        ragged = [name for name in columns if name not in ("text", "image")]
+        parts = {name: list[NDArray[Any]]() for name in ("has_text", "has_image", *ragged)}
         per_image = 0
         with ExitStack() as stack:
             files = {
@@ -171,11 +156,7 @@ class MappedFeatures:
 
 
 def _map(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Map a file of numbers for reading.
-
-    Raises:
-        ValueError: it is not as long as its shape requires.
-    """
+    """Map a file of numbers for reading; ValueError where it is not as long as it must be."""
     if path.stat().st_size != prod(shape) * np.dtype(dtype).itemsize:
         raise ValueError(f"{path} is damaged")
     if not prod(shape):  # nothing to map

@@ -40,14 +40,8 @@ class FeatureStore:
     """Features on disk for one encoder setting. Several processes may read and write one folder.
 
     A damaged shard is set aside, when the store is opened or read, and an `SgmftWarning` names it.
-
-    Args:
-        folder: where stores live; this one takes the sub-folder named by its fingerprint.
-        info: the encoder; its fingerprint tells stores apart.
-        tokens: whether word and region features are kept beside the pooled ones.
-
-    Raises:
-        SgmftError: the folder cannot be written, or a damaged shard cannot be set aside.
+    The store takes the sub-folder that is named by the encoder's fingerprint. SgmftError where it
+    cannot be written, or a damaged shard cannot be set aside.
     """
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
@@ -102,11 +96,7 @@ class FeatureStore:
         return len(self._index)
 
     def write(self, rows: Mapping[str, PostFeatures]) -> None:
-        """Add one shard holding these posts, whole or not at all.
-
-        Raises:
-            SgmftError: the disk is full or read-only.
-        """
+        """Add one shard of these posts, whole or not at all; SgmftError if it cannot be written."""
         if not rows:
             return
         text = "".join(rows).encode()  # of keys, all of one length
@@ -127,9 +117,7 @@ class FeatureStore:
     def read(self, keys: Sequence[str]) -> list[PostFeatures]:
         """Read the features of these posts, in order.
 
-        Raises:
-            KeyError: a key is not in the store.
-            SgmftError: it was, in a shard that is damaged.
+        KeyError where one is not in the store; SgmftError where it was, in a shard that is damaged.
         """
         for key in keys:
             if key not in self:
@@ -146,10 +134,8 @@ class FeatureStore:
         """Read the features of those of these posts that are in the store and whole.
 
         A damaged shard is set aside, and one that is gone is forgotten: its posts are then no
-        longer in the store.
-
-        Raises:
-            SgmftError: a shard cannot be read, or is damaged and cannot be set aside.
+        longer in the store. SgmftError where a shard cannot be read, or is damaged and cannot be
+        set aside.
         """
         wanted = list(dict.fromkeys(keys))
         shards, places = self._index.find(wanted)
@@ -223,11 +209,7 @@ class StoreIndex:
         return shards, rows
 
     def add(self, keys: Sequence[str], shard: int) -> None:
-        """Note that these keys are the rows of a shard, in order.
-
-        Raises:
-            ValueError: one of them is no key.
-        """
+        """Note that these keys are the rows of a shard, in order; ValueError if one is no key."""
         new = {key: row for row, key in reversed([*enumerate(keys)])}
         known = self.find([*new])[0] >= 0
         packed, rows = _pack([*new])[~known], np.fromiter(new.values(), np.uint32)[~known]
@@ -258,11 +240,9 @@ def _pack(keys: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
-    """Return N lists of numbers, or of rows of equal width, as a column; `pa.array` would import
-    pandas to see whether it was given something of it.
+    """Return N lists of numbers, or of rows of equal width (else ValueError), as a column.
 
-    Raises:
-        ValueError: rows have not the width of this type.
+    `pa.array` would import pandas to see whether it was given something of it.
     """
     known = [x for x in values if x is not None]
     missing = len(known) < len(values)
@@ -283,9 +263,8 @@ def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Arra
     flat = np.concatenate([np.zeros(0, dtype), *(x.ravel() for x in parts)]).astype(dtype)
     content = pa.Array.from_buffers(number, len(flat), [None, pa.py_buffer(flat)])
     if rows is not kind and rows is not number:
-        content = pa.Array.from_buffers(
-            rows, len(flat) // rows.list_size, [None], children=[content]
-        )
+        count = len(flat) // rows.list_size
+        content = pa.Array.from_buffers(rows, count, [None], children=[content])
     return pa.Array.from_buffers(kind, len(values), buffers, children=[content])
 
 
@@ -316,31 +295,20 @@ class _DamagedError(Exception):
     """A shard does not hold what was written."""
 
 
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError)
+
+
 @contextmanager
 def _reading(shard: Path) -> Iterator[None]:
-    """Tell damage from what the system refuses.
-
-    Raises:
-        _DamagedError: what is there is no shard, or in a sector that cannot be read.
-        FileNotFoundError: it is gone.
-        SgmftError: it cannot be read.
-    """
+    """Tell damage, which is a _DamagedError, from what the system refuses, an SgmftError."""
     try:
         yield
     except FileNotFoundError:
         raise
-    except (
-        OSError,
-        pa.ArrowException,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _UNREADABLE as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
-            raise SgmftError(
-                f"The feature shard {shard} cannot be read: {error_reason(error)}."
-            ) from error
+            reason = error_reason(error)
+            raise SgmftError(f"The feature shard {shard} cannot be read: {reason}.") from error
         raise _DamagedError from error
 
 

@@ -20,6 +20,7 @@ from sgmft.errors import Message, SgmftError
 from sgmft.utils.files import write_whole
 
 Numbers = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Parts = NDArray[np.integer]
 FILE = "held_out.safetensors"
 ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
@@ -81,10 +82,7 @@ class HeldOutProbabilities:
 
         The labels whose probability is at least the threshold that this share of the held-out
         posts' own labels reaches: split conformal prediction with the score 1 - p (Sadinle, Lei &
-        Wasserman 2019). A set may be empty.
-
-        Raises:
-            SgmftError: too few held-out posts for this coverage.
+        Wasserman 2019). A set may be empty. SgmftError for too few held-out posts.
         """
         self.check(Abstention(coverage=coverage))
         all_scores = 1 - _normalized(self.probabilities)[np.arange(len(self.classes)), self.classes]
@@ -104,21 +102,14 @@ class HeldOutProbabilities:
             enough = rows.sum() > least
             yield np.flatnonzero(parts == kind), rows if enough else np.ones(len(rows), bool)
 
-    def typicality(
-        self, probabilities: Numbers, parts: Parts, reject: float = 0.5
-    ) -> NDArray[np.float64]:
+    def typicality(self, probabilities: Numbers, parts: Parts, reject: float = 0.5) -> Doubles:
         """Return the share of posts of known classes that leave the model as undecided, (B,).
 
-        Args:
-            probabilities: of B posts, (B, K).
-            parts: that they have, (B,).
-            reject: the share that is rejected, for which there must be enough rows.
-
         The share of held-out posts whose probabilities have at least the entropy of the post's, a
-        conformal p-value: of posts like the held-out ones, a share of at most a has a typicality
-        of at most a. Entropy tells posts of no class apart better than the largest probability,
-        the energy of the logits and the Mahalanobis distance of the fused features
-        (docs/results.md).
+        conformal p-value: of posts like the held-out ones, a share of at most a has a typicality of
+        at most a. Entropy tells posts of no class apart better than the largest probability, the
+        energy of the logits and the Mahalanobis distance of the fused features (docs/results.md).
+        There must be enough rows for the share that is rejected.
         """
         all_rows, own = entropy(self.probabilities), entropy(probabilities)
         share = np.zeros(len(own))
@@ -185,10 +176,7 @@ class HeldOutProbabilities:
 
     @classmethod
     def load(cls, file: Path, classes: int) -> Self:
-        """Read what `save` wrote, perhaps nothing, for a model of K classes.
-
-        SgmftError where the file is damaged or belongs to another model.
-        """
+        """Read what `save` wrote, perhaps nothing; SgmftError if damaged or another model's."""
         if not file.is_file():
             return cls.none(classes)
         try:
@@ -202,16 +190,14 @@ class HeldOutProbabilities:
         return found
 
 
-def entropy(probabilities: Numbers) -> NDArray[np.float64]:
+def entropy(probabilities: Numbers) -> Doubles:
     """Return the entropy, in nats, of each row of (N, K): (N,)."""
     wide = probabilities.astype(np.float64)
     logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
-    sums: NDArray[np.float64] = -(wide * logs).sum(1)
-    return sums
+    return np.asarray(-(wide * logs).sum(1))
 
 
-def _normalized(probabilities: Numbers) -> NDArray[np.float64]:
+def _normalized(probabilities: Numbers) -> Doubles:
     """Return rows in float64 that sum to 1 to its last digit."""
     wide = probabilities.astype(np.float64)
-    rows: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
-    return rows
+    return np.asarray(wide / wide.sum(1, keepdims=True))

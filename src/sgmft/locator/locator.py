@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -120,14 +121,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         if val_size is not None:
             chosen = dataclasses.replace(chosen, val_size=val_size)
         self.preset: Preset = chosen
-        EncoderHandle.__init__(
-            self,
-            self.method.pick_encoder(encoder),
-            cleaning or chosen.cleaning,
-            patch_grid=patch_grid,
-            features=features,
-            device=device,
-        )
+        name, cleaning = self.method.pick_encoder(encoder), cleaning or chosen.cleaning
+        given: dict[str, Any] = {"patch_grid": patch_grid, "features": features, "device": device}
+        EncoderHandle.__init__(self, name, cleaning, **given)
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
         self.labels: list[str] = []
         self.network: Model | None = None
@@ -192,54 +188,40 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         keeps = self.features_folder is not None
         # What the main process encodes the others find in the store; without one each encodes.
         with distributed.main_first() if keeps else nullcontext():
-            known = training_set(
-                posts,
-                lambda some: encode_all(
-                    some,
-                    self.encoder,
-                    tokens=self.uses_tokens,
-                    store=self.store(self.uses_tokens),
-                    on_encoded=on_encoded,
-                    on_disk=True,
-                ),
-                strict,
-            )
+            how: dict[str, Any] = {"tokens": self.uses_tokens, "on_encoded": on_encoded}
+            how["store"] = self.store(self.uses_tokens)
+            encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)
+            known = training_set(posts, encode, strict)
         self.labels = known.labels
         val_rows: list[int] = []
         val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
         if val_size:
             seed = self.preset.train.seed
             _, val_rows = split_posts(known.encoded.posts, val_size, seed, split_by)
-        task = TrainingTask(
-            LabelledFeatures(known.encoded.features, known.classes),
-            len(self.labels),
-            self.encoder.info,
-            self.method,
-            self.preset,
-            self.method.encode_prompts(self.labels, self.encoder),
-        )
+        data = LabelledFeatures(known.encoded.features, known.classes)
+        prompts = self.method.encode_prompts(self.labels, self.encoder)
+        kind = self.encoder.info, self.method, self.preset
+        task = TrainingTask(data, len(self.labels), *kind, prompts)
         run: dict[str, Any] = {"track": track, "device": self.device}
         run |= {"on_epoch": on_epoch, "on_step": on_step}
-        folder = None if checkpoint is None else Path(checkpoint)
+        run["checkpoint"] = None if checkpoint is None else Path(checkpoint)
         if self.tuning is None:
-            choice = fit_network(task, val_rows, checkpoint=folder, **run)
+            choice = fit_network(task, val_rows, **run)
         else:
             from sgmft.training.finetune.network import fine_tune
 
             self.forget_encoder()  # its memory is needed
-            how = self.encoder_settings, self.tuning
-            choice, tuned = fine_tune(task, known.encoded, *how, val_rows, checkpoint=folder, **run)
+            settings = self.encoder_settings, self.tuning
+            choice, tuned = fine_tune(task, known.encoded, *settings, val_rows, **run)
             self.use_tuned(tuned)
         self.network = choice.model
         temperatures, self.held_out = _calibrate(choice.held_out)
         texts = [post.text for post in known.encoded.posts]
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
-        self.training = TrainingRecord(
-            TrainingData(**known.record(len(val_rows)), window=window),
-            validation_metrics(choice.selected),
-            temperatures,
-            [epoch._asdict() for epoch in choice.history],
-        )
+        record = TrainingData(**known.record(len(val_rows)), window=window)
+        history = [epoch._asdict() for epoch in choice.history]
+        metrics = validation_metrics(choice.selected)
+        self.training = TrainingRecord(record, metrics, temperatures, history)
         if self.tuning is not None and self.tuned is not None:
             better = {"better": self.tuned.better}
             self.training.tuning = dataclasses.asdict(self.tuning) | better
@@ -359,13 +341,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             SgmftError: the locator is not trained.
         """
         info, settings = self.encoder.info, self.encoder_settings
-        encoder = EncoderState(
-            settings["name"] if self.tuned is None else self.tuned.base,
-            settings["cleaning"],
-            settings.get("patch_grid"),
-            info.fingerprint,
-            info.weights,
-        )
+        name = settings["name"] if self.tuned is None else self.tuned.base
+        cleaning, grid = settings["cleaning"], settings.get("patch_grid")
+        encoder = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
         network = dataclasses.asdict(self._trained().config)
         return ModelState(
             self.labels, encoder, self.method.name, self.preset, network, self.training
@@ -440,14 +418,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         ]
         for file in encoder_files:
             check_file(file, {FILES: state.encoder.files}, FIX)
-        locator = cls(
-            encoder or state.encoder.name,
-            method=state.method,
-            cleaning=state.encoder.cleaning,
-            patch_grid=state.encoder.patch_grid,
-            features=features,
-            device=device,
-        )
+        given: dict[str, Any] = {"features": features, "device": device, "method": state.method}
+        given |= {"cleaning": state.encoder.cleaning, "patch_grid": state.encoder.patch_grid}
+        locator = cls(encoder or state.encoder.name, **given)
         locator.weights = state.encoder.weights
         locator.preset, locator.labels = state.preset, state.labels
         locator.training = state.training

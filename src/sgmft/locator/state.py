@@ -49,17 +49,14 @@ class TrainingRecord:
 
     def to_config(self) -> dict[str, Any]:
         """Return the entries of config.json by their names there."""
-        optional = {
-            "descriptions": self.descriptions,
-            "tuning": self.tuning,
-            "versions": self.versions or None,
-        }
+        optional = {"descriptions": self.descriptions, "tuning": self.tuning}
         return {
             "data": {key: value for key, value in asdict(self.data).items() if value != ""},
             "metrics": self.metrics,
             "calibration": calibration_config(self.temperatures),
             "history": self.history,
             **{key: value for key, value in optional.items() if value is not None},
+            **({"versions": self.versions} if self.versions else {}),
         }
 
     @classmethod
@@ -205,8 +202,6 @@ def model_file(model_id: str, name: str, hub: Mapping[str, Any]) -> Path:
 
 def unreadable(model_id: str, error: Exception) -> SgmftError:
     """Return the error for a config.json whose reading raised `error`."""
-    return SgmftError(
-        f"{model_id} is not a model saved by sgmft: its {CONFIG} is "
-        f"{'not readable' if isinstance(error, OSError | ValueError) else 'of another kind'}; "
-        f"if it was one, {FIX}."
-    )
+    reason = "not readable" if isinstance(error, OSError | ValueError) else "of another kind"
+    message = f"{model_id} is not a model saved by sgmft: its {CONFIG} is {reason}"
+    return SgmftError(f"{message}; if it was one, {FIX}.")

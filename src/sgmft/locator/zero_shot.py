@@ -1,7 +1,7 @@
 """Zero-shot use: labels that are described in words, and standardisation by unlabelled posts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,20 +49,12 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
             "put ; between them."
         )
     info = encoder.info
-    config: dict[str, Any] = {}
+    widths = info.text_width, info.image_width, info.shared_space, info.word_width
+    config = DescribedConfig(len(descriptions), *widths)
     heads = encoder.class_heads() if isinstance(encoder, Recognizer) else None
     if heads is not None:
-        config = {"heads": len(heads.weight), "picture_classes": len(heads.names)}
-    network = Described(
-        DescribedConfig(
-            len(descriptions),
-            info.text_width,
-            info.image_width,
-            shared_space=info.shared_space,
-            word_width=info.word_width,
-            **config,
-        )
-    )
+        config = replace(config, heads=len(heads.weight), picture_classes=len(heads.names))
+    network = Described(config)
     prompts = [_prompt(encoder, label, texts) for label, texts in descriptions.items()]
     network.prompts = np.stack(prompts)
     vectors = _encode(encoder, imagenet_names() if heads is None else heads.names)

@@ -39,11 +39,7 @@ class ArrayModule:
         return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take arrays, or tensors, of the names and shapes that `state_dict` returns.
-
-        Raises:
-            ValueError: they have others.
-        """
+        """Take arrays, or tensors, of the names and shapes of `state_dict`; else ValueError."""
         shapes = {name: tuple(x.shape) for name, x in self.state_dict().items()}
         if {name: tuple(x.shape) for name, x in state.items()} != shapes:
             raise ValueError("the state is of another model")

@@ -44,10 +44,7 @@ class AttentionHeads:
         return x.flatten(1) if self.element_width is not None else x.transpose(1, 2).flatten(2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Mask = None) -> Tensor:
-        """Equations 8 and 9 for all heads: softmax(Q K^T / sqrt(d_K)) V, heads concatenated.
-
-        Q, K and V are features as `split` takes them.
-        """
+        """Equations 8 and 9 for all heads: softmax(Q K^T / sqrt(d_K)) V, heads concatenated."""
         mask = None if key_mask is None else key_mask[:, None, None, :]
         q, k, v = self.split(q), self.split(k), self.split(v)
         return self.merge(scaled_dot_product_attention(q, k, v, attn_mask=mask))
@@ -102,14 +99,9 @@ class InterpolationAttention(nn.Module):
         text_mask: Mask = None,
         image_mask: Mask = None,
     ) -> tuple[Tensor, Tensor]:
-        """Equations 6 to 13.
+        """Equations 6 to 13, for (B, D) in the elements view, (B, n, D) and (B, m, D) for tokens.
 
-        Args:
-            text, image: (B, D) in the elements view, (B, n, D) and (B, m, D) in the tokens view.
-            gate: P^m (B, D).
-
-        Returns:
-            X^C of text and of image, in the shapes given.
+        The gate is P^m (B, D). Returns X^C of text and of image, in the shapes given.
         """
         qkv_t: QKV = self.text(text)  # (B, n, D) each: eq. 6
         qkv_v: QKV = self.image(image)  # (B, m, D) each: eq. 7

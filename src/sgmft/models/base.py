@@ -27,37 +27,31 @@ class Vectors(Protocol):
 
     def split(self, size: int, /) -> Iterable[NDArray[Any]]:
         """The vectors in order, `size` at a time."""
-        ...
+
+
+Tokens = Vectors | None  # of words or regions; None without token features
 
 
 class BatchSource(Protocol):
-    """N posts of which batches are cut: `Features`, or raw posts that an encoder in training reads.
-
-    Networks are trained and run on either.
-    """
+    """N posts of which batches are cut: `Features`, or raw posts for an encoder in training."""
 
     def __len__(self) -> int: ...
 
     def take(self, rows: NDArray[np.int64], /) -> Self:
         """The posts at these positions, in that order."""
-        ...
 
     def batch(self, rows: NDArray[np.int64] | slice | None, /, ngrams: bool = False) -> Any:
         """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
-        ...
 
     @property
     def parts(self) -> NDArray[np.int8]:
         """What each post has, a place in `PARTS`, (N,)."""
-        ...
 
     def with_parts(self, parts: int, /) -> Self:
         """The posts as if they had no others than these `PARTS`."""
-        ...
 
     def contents(self) -> Iterator[NDArray[Any]]:
         """Yield, part by part, all numbers that tell these posts from others."""
-        ...
 
 
 def divisor(deviation: NDArray[Any]) -> NDArray[Any]:
@@ -69,10 +63,7 @@ def divisor(deviation: NDArray[Any]) -> NDArray[Any]:
 
 
 def mean_and_divisor(x: Vectors | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return mean and deviation (D,), see `divisor`, of N > 1 vectors, in float64.
-
-    Part by part: all regions of many posts would not fit into memory as floats.
-    """
+    """Return mean and deviation (D,), see `divisor`, of N > 1 vectors, in float64, part by part."""
 
     def parts() -> Iterable[NDArray[Any]]:
         if isinstance(x, np.ndarray):
@@ -121,7 +112,6 @@ class NetworkConfig:
                 raise SgmftError(f"dropout must be at least 0 and below 1, not {value}.")
 
     def _minimum(self, name: str) -> int:
-        """The smallest value allowed for a field that is a whole number."""
         return 1
 
     def _require(self, name: str, expected: str = "positive") -> None:
@@ -135,8 +125,7 @@ class NetworkConfig:
 class Guidance(NamedTuple):
     """Entropy of the guidance of each post relative to its largest possible value, in 0..1.
 
-    1 means no guidance at all: uniform weights (softmax) or a gate at one half
-    everywhere (sigmoid). With unit features and temperature 1 both are close to 1.
+    1 means no guidance: uniform weights (softmax), or a gate at one half everywhere (sigmoid).
     """
 
     gate: Any  # (B,) of P^m
@@ -166,25 +155,20 @@ class Model(Protocol):
     @property
     def config(self) -> NetworkConfig:
         """Its settings."""
-        ...
 
     @property
     def uses_ngrams(self) -> bool:
         """Whether its batches must have n-grams."""
-        ...
 
     @property
     def parameter_count(self) -> int:
         """How many numbers are learned."""
-        ...
 
     def predict(self, batch: Batch) -> Output:
         """Map features of B posts, as arrays, to an output of arrays."""
-        ...
 
     def save(self, path: Path) -> None:
         """Write its state as safetensors."""
-        ...
 
     def load(self, path: Path) -> None:
         """Take a state that `save` wrote.
@@ -192,7 +176,6 @@ class Model(Protocol):
         Raises:
             OSError, SafetensorError, ValueError, RuntimeError: it is damaged, or another model's.
         """
-        ...
 
 
 class ClosedFormModel(ArrayModule, ABC):
@@ -212,9 +195,8 @@ class ClosedFormModel(ArrayModule, ABC):
     def fit(self, batch: Batch, labels: NDArray[np.int64], rng: RandomState) -> NDArray[Any] | None:
         """Set the weights from all training posts at once; labels (N,).
 
-        Returns:
-            Logits (4, N, K) of each post from weights found without it, as if it had no others than
-            each of `PARTS` (what it does not have counts as nothing); None where there are none.
+        Returns logits (4, N, K) of each post from weights found without it, as if it had no others
+        than each of `PARTS` (what it does not have counts as nothing); None where there are none.
         """
 
     @abstractmethod

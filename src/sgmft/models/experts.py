@@ -1,7 +1,4 @@
-"""Experts on one kind of feature: logistic regressions whose penalty is chosen by cross-fitting.
-
-They also give predictions for the training posts, each by a regression that was not fitted to it.
-"""
+"""Experts on one kind of feature: logistic regressions whose penalty is chosen by cross-fitting."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,19 +14,15 @@ from threadpoolctl import ThreadpoolController
 
 from sgmft.models.arrays import ArrayModule, log_softmax
 from sgmft.models.base import divisor, mean_and_divisor
-from sgmft.models.logistic import Block, Solution, log_frequencies, logistic_paths
+from sgmft.models.logistic import Block, Solution, logistic_paths
 from sgmft.utils.runtime import thread_count
 
 Floats = NDArray[np.float32]
-
 Classes = NDArray[np.int64]
-
 Mask = NDArray[np.bool_]
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
-
 MIN_POSTS = 2  # that must hold an n-gram for it to count
-
 MAX_VOCABULARY = 50_000  # n-grams, the most frequent
 
 
@@ -55,16 +48,8 @@ def permutation(number: int, rng: RandomState) -> Classes:
     return order
 
 
-def class_prior(labels: Classes, classes: int) -> Floats:
-    """Logarithm of the share of each class among labels (N,); see `log_frequencies`."""
-    return log_frequencies(labels, classes).astype(np.float32)
-
-
 def evidence(log_probabilities: Any, prior: Any) -> Any:
-    """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K).
-
-    No log-probability counts as less than log 1e-4, and no log p(y), (K,).
-    """
+    """Weight of evidence for each class, log p(y | x) - log p(y) (Good 1950), (.., K)."""
     xp = array_namespace(log_probabilities)
     return xp.clip(log_probabilities, min=FLOOR) - xp.clip(prior, min=FLOOR)
 
@@ -87,10 +72,7 @@ class Expert(ArrayModule, ABC):
 
     @abstractmethod
     def fit_inputs(self, x: NDArray[Any]) -> Any:
-        """Take scale or vocabulary from N posts, and return their inputs (N, D).
-
-        An array, or a sparse matrix of SciPy.
-        """
+        """Take scale or vocabulary from N posts, and return their inputs (N, D), perhaps sparse."""
 
     @abstractmethod
     def forward(self, x: Any) -> Any:
@@ -98,11 +80,8 @@ class Expert(ArrayModule, ABC):
 
     def path(self, x: NDArray[Any], labels: Classes) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
-        everything = Block(np.ones(len(labels), bool))
-        paths = logistic_paths(
-            self.fit_inputs(x), labels, len(self.bias), self.penalties, [everything]
-        )
-        for (solution,) in paths:
+        common = (labels, len(self.bias), self.penalties, [Block(np.ones(len(labels), bool))])
+        for (solution,) in logistic_paths(self.fit_inputs(x), *common):
             self.load_solution(solution)
             yield solution
 
@@ -115,19 +94,17 @@ class Expert(ArrayModule, ABC):
     ) -> Callable[[NDArray[Any]], Floats]:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 
-        Penalties are tried from strong to weak, until the loss rises.
+        Penalties are tried from strong to weak, until the loss rises. With one fold only, the
+        strongest is taken.
 
         Args:
             x: what `forward` takes, of N posts.
-            labels: their classes (N,).
-            fold: the fold of each post (N,); with one fold only, the strongest penalty is taken.
+            labels, fold: class and fold of each post, (N,).
             report: called with the penalties that are done, of all folds, and their number; at the
                 end with that number twice.
 
-        Returns:
-            A function from x, perhaps changed, to log-probabilities (N, K) of at least log 1e-4 by
-            the chosen regressions, each post's by that without its fold; with one fold only, by
-            that which was fitted to it.
+        Returns a function from x, perhaps changed, to log-probabilities (N, K) of at least log 1e-4
+        by the chosen regressions, each post's by that without its fold, if there are several.
         """
         number = len(self.penalties)
         report(0, number)
@@ -177,7 +154,6 @@ class DenseExpert(Expert):
     """On standardised features (N, width)."""
 
     learned = ("weight", "bias")
-
     penalties = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 
     def __init__(self, width: int, classes: int) -> None:
@@ -195,8 +171,7 @@ class DenseExpert(Expert):
         rows = self.fit_inputs(x)
         parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, fold)]
         common = (labels, len(self.bias), self.penalties)
-        paths = logistic_paths(rows, *common, parts, thread_count())
-        for whole, *others in paths:
+        for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
 
             def predict(x: NDArray[Any], others: Sequence[Solution] = others) -> Floats:
                 rows = (x - self.scale.mean) / self.scale.deviation

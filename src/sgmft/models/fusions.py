@@ -46,9 +46,8 @@ class AsymmetricCoAttention(nn.Module):
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
         _require_tokens(heads, "asymmetric-co-attention")
-        self.blocks = nn.ModuleList(
-            asymmetric_layer(width, heads.count, 4 * width) for _ in range(max(1, layers // 2))
-        )
+        shape, count = (width, heads.count, 4 * width), max(1, layers // 2)
+        self.blocks = nn.ModuleList(asymmetric_layer(*shape) for _ in range(count))
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
         """M_fuse, the mean over the text tokens."""
@@ -70,10 +69,8 @@ class CoAttention(nn.Module):
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
         super().__init__()
         _require_tokens(heads, "co-attention")
-        hidden = max(1, width // 2)
-        self.blocks = nn.ModuleList(
-            CrossModalLayer(width, heads.count, hidden) for _ in range(max(1, layers // 2))
-        )
+        shape, count = (width, heads.count, max(1, width // 2)), max(1, layers // 2)
+        self.blocks = nn.ModuleList(CrossModalLayer(*shape) for _ in range(count))
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
         """M_fuse, the streams' means added."""
@@ -92,9 +89,8 @@ class MergeAttention(nn.Module):
         super().__init__()
         _require_tokens(heads, "merge-attention")
         self.types = nn.Parameter(0.02 * torch.randn(2, width))  # e0, e1
-        self.layers = nn.ModuleList(
-            self_attention_layer(width, heads.count, 2 * width) for _ in range(layers)
-        )
+        shape = width, heads.count, 2 * width
+        self.layers = nn.ModuleList(self_attention_layer(*shape) for _ in range(layers))
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Tensor:
         """M_fuse, the mean over all tokens."""

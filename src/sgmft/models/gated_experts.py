@@ -33,10 +33,10 @@ from sgmft.models.experts import (
     DenseExpert,
     Floats,
     NgramExpert,
-    class_prior,
     draw_folds,
     evidence,
 )
+from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 
@@ -82,11 +82,10 @@ class GatedExperts(ClosedFormModel):
     """Experts on the text, the image and both; a gate between the modalities by their similarity.
 
     Features of text and image share no space, but their evidence for each label does: there, their
-    similarity means something. The experts are logistic regressions. The pools above them are
-    fitted to predictions for posts that the experts were not fitted to (cross-fitting), so that an
-    expert counts by how well it generalises. A post with one modality gets that one's prediction, a
-    post with none the class frequencies of the training posts. A modality that no training post had
-    is not read.
+    similarity means something. The pools above the experts are fitted to predictions for posts that
+    the experts were not fitted to (cross-fitting), so that an expert counts by how well it
+    generalises. A post with one modality gets that one's prediction, a post with none the class
+    frequencies of the training posts. A modality that no training post had is not read.
     """
 
     config: GatedExpertsConfig
@@ -105,12 +104,9 @@ class GatedExperts(ClosedFormModel):
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
     def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
-        """Fit experts and pools; return log-probabilities of experts held out, pooled.
-
-        See `ClosedFormModel.fit`.
-        """
+        """Fit experts and pools; see `ClosedFormModel.fit`."""
         fold = draw_folds(labels, self.config.folds, rng)
-        self.prior = class_prior(labels, self.config.classes)
+        self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
         t, v = batch.has_text, batch.has_image
         self.known = np.array([t.any(), v.any()])
         both = t & v
@@ -132,11 +128,9 @@ class GatedExperts(ClosedFormModel):
             self.joint.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
         if both.any():
             if self.joint is not None:
-                x, report = (
-                    np.concatenate([batch.text[both], batch.image[both]], -1),
-                    self.report("both"),
-                )
-                joint[both] = self.joint.fit(x, labels[both], fold[both], report)(x)
+                x = np.concatenate([batch.text[both], batch.image[both]], -1)
+                learned = self.joint.fit(x, labels[both], fold[both], self.report("both"))
+                joint[both] = learned(x)
             e_t, e_v, e_j = (evidence(x[both], self.prior) for x in (text, image, joint))
             self.pool.fit(e_t, e_v, e_j, self.prior, labels[both])
         whole = self._combine(batch, text, image, joint).logits
@@ -157,8 +151,7 @@ class GatedExperts(ClosedFormModel):
     def _dense(self, text: Any, image: Any) -> tuple[Any, Any, Any]:
         """Log-probabilities (B, K) by the experts on text, image and both.
 
-        Features are far more numbers than weights, so each modality's are read once for two
-        experts.
+        Features are far more numbers than weights: each modality's are read once for two experts.
         """
         xp = array_namespace(text)
         if self.joint is None:
@@ -193,24 +186,13 @@ class GatedExperts(ClosedFormModel):
         gate = xp.where((t & v)[:, 0], gate, xp.astype(t[:, 0], gate.dtype))
         given = zip((t, v, t & v), known, strict=True)
         fused = xp.concat([xp.where(has, x, xp.zeros_like(x)) for has, x in given], axis=-1)
-        entropy = _relative_entropy(gate)
+        parts = [-x * xp.log(xp.clip(x, min=1e-38)) for x in (gate, 1 - gate)]
+        entropy = xp.clip((parts[0] + parts[1]) / math.log(2), min=0.0, max=1.0)
         guidance = Guidance(entropy, xp.full_like(entropy, math.nan))
         return Output(logits, fused, guidance, {"gate": gate})  # `fused` is (B, 3 K)
 
 
-def _relative_entropy(gate: Any) -> Any:
-    """Entropy of a choice between two, the first with this probability (B,), over log 2."""
-    xp = array_namespace(gate)
-    parts = [-x * xp.log(xp.clip(x, min=1e-38)) for x in (gate, 1 - gate)]
-    return xp.clip((parts[0] + parts[1]) / math.log(2), min=0.0, max=1.0)
-
-
 def _ngrams(batch: Batch) -> NDArray[np.int32]:
-    """The posts' n-grams (B, g).
-
-    Raises:
-        SgmftError: the features were made without.
-    """
     if batch.ngrams is None:
         raise SgmftError(
             "This model reads the texts' n-grams, and these features hold none: encode the posts "
@@ -278,20 +260,14 @@ class SimilarityGatedPool(ArrayModule):
         logits = log p(y) + 2 c m + w e_j                       cf. eq. 17
 
     m is the mean of power a of both modalities: the weighted product for a = 0, where one can veto
-    what the other is sure of, and the mixture for a = 1, where it cannot. S^m is
-    standardised on the training posts. The pool starts with b = u = 0, a = 0.3, c = 1, w = 1/2.
-
-    Args:
-        guided: whether similarities move the gate; without, it is the same for all posts.
-        joint: whether there is a third expert.
-        power: a; learned, or fixed.
+    what the other is sure of, and the mixture for a = 1, where it cannot. S^m is standardised on
+    the training posts. The pool starts with b = u = 0, a = 0.3, c = 1, w = 1/2. Without `guided`
+    the gate is the same for all posts; without `joint` there is no e_j; `power` fixes a.
     """
 
     learned = ("balance", "slopes", "log_power", "log_sharpness", "log_joint")
 
-    def __init__(
-        self, guided: bool, joint: bool, power: float | Literal["learned"] = "learned"
-    ) -> None:
+    def __init__(self, guided: bool, joint: bool, power: float | str = "learned") -> None:
         self.power: Any = None if power == "learned" else power  # a
         self.mean: Any = np.zeros(3, np.float32)
         self.deviation: Any = np.ones(3, np.float32)
@@ -304,7 +280,7 @@ class SimilarityGatedPool(ArrayModule):
         self.log_joint: Any = np.log(np.array(0.5, np.float32)) if joint else None  # log w
 
     def forward(self, text: Any, image: Any, joint: Any, prior: Any) -> GatedPrediction:
-        """Evidence of the modalities (B, K) and log p(y) (K,) to logits and gate."""
+        """Evidence of the modalities (B, K) and log p(y) (K,) to logits (B, K) and P^m (B,)."""
         xp = array_namespace(text)
         score = self._score(None if self.slopes is None else self._similar(text, image, prior))
         score = xp.broadcast_to(score, text.shape[:1])
@@ -313,9 +289,7 @@ class SimilarityGatedPool(ArrayModule):
             logits = logits + xp.exp(self.log_joint) * joint
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
-    def fit(
-        self, text: Floats, image: Floats, joint: Floats, prior: Floats, labels: Classes
-    ) -> None:
+    def fit(self, text: Any, image: Any, joint: Any, prior: Any, labels: Classes) -> None:
         """Find the parameters under which the labels (N,) are most likely.
 
         A penalty of 3 |u|^2 / N, and of a third of that on the others' distance from where they
@@ -372,9 +346,7 @@ class SimilarityGatedPool(ArrayModule):
         parts = log_sigmoid(score) + power * text, log_sigmoid(-score) + power * image
         return xp.logaddexp(*parts) / power
 
-    def _mean_slopes(
-        self, text: Floats, image: Floats, score: Floats, mean: Floats
-    ) -> tuple[Any, Any]:
+    def _mean_slopes(self, text: Any, image: Any, score: Any, mean: Any) -> tuple[Any, Any]:
         """Slopes of m (B, K) by the gate's logit and by log a."""
         of_text, of_image = np.exp(log_sigmoid(score)), np.exp(log_sigmoid(-score))
         if self.power == 0:

@@ -9,28 +9,20 @@ from torch import Tensor, nn
 
 
 def layer_config(width: int, heads: int, hidden: int, dropout: float = 0.1) -> Any:
-    """The shape of BridgeTower layers, as their constructors in `transformers` take it.
+    """The shape of BridgeTower layers for `transformers`: post-norm, GELU, bridges that add.
 
-    Returns:
-        A `BridgeTowerTextConfig`: post-norm, GELU, bridges that add, eager attention, which is the
-        one kind that every supported version of `transformers` has for these layers.
+    Eager attention is the one kind that every supported version of it has for these layers.
     """
     from transformers import BridgeTowerTextConfig  # takes seconds: only who needs it waits
 
     settings: dict[str, Any] = {"attn_implementation": "eager", "link_tower_type": "add"}
     settings |= {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": hidden}
-    return BridgeTowerTextConfig(
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **settings
-    )
+    settings |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return BridgeTowerTextConfig(**settings)
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask (B, 1, 1, m) to be added to attention scores (B, h, n, m): only real keys count.
-
-    Args:
-        mask: (B, m) True where a key is real; at least one in each row.
-        dtype: of the features.
-    """
+    """Make of a mask (B, m), True where a key is real, one to add to scores, (B, 1, 1, m)."""
     zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return zeros.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
 
@@ -38,12 +30,8 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class CrossModalLayer(nn.Module):
     """BridgeTower's cross-modal layer (Xu et al. 2023), one set of weights for each stream.
 
-    Self-attention, cross-attention to the other stream, feed-forward block, each followed by
-    residual and LayerNorm. Both streams are updated from the same inputs.
-
-    Args:
-        hidden: width of the feed-forward block.
-        dropout: on attention weights and after each of the three parts.
+    Self-attention, cross-attention to the other stream, feed-forward block (`hidden` wide), each
+    followed by residual and LayerNorm. Both streams are updated from the same inputs.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.1) -> None:
@@ -67,15 +55,9 @@ class CrossModalLayer(nn.Module):
 
 
 def lookup(vocabulary: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Find each x in a vocabulary of numbers, and whether it is there at all.
+    """Find numbers x, of any shape, in a vocabulary (V,), ascending and all different, V >= 1.
 
-    Args:
-        vocabulary: (V,), ascending, all different, V >= 1.
-        x: of any shape and the vocabulary's type.
-
-    Returns:
-        Places 0..V-1 in x's shape, int64, and True where the number is known; the place of one
-        that is not means nothing.
+    Returns places 0..V-1 and whether a number is known; the place of one that is not means nothing.
     """
     if torch.compiler.is_exporting():
         place = _bisect(vocabulary, x)
@@ -96,9 +78,7 @@ def _bisect(vocabulary: Tensor, x: Tensor) -> Tensor:
     return place
 
 
-def self_attention_layer(
-    width: int, heads: int, hidden: int, dropout: float = 0.1
-) -> nn.TransformerEncoderLayer:
+def self_attention_layer(width: int, heads: int, hidden: int, dropout: float = 0.1) -> nn.Module:
     """x = LN(x + SA(x)); x = LN(x + FFN(x)), FFN = GELU(x W1 + b1) W2 + b2.
 
     It is called with x (B, n, D) and `src_key_padding_mask`, which is True where there is no token.
@@ -106,9 +86,7 @@ def self_attention_layer(
     return nn.TransformerEncoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
 
 
-def asymmetric_layer(
-    width: int, heads: int, hidden: int, dropout: float = 0.1
-) -> nn.TransformerDecoderLayer:
+def asymmetric_layer(width: int, heads: int, hidden: int, dropout: float = 0.1) -> nn.Module:
     """x = LN(x + SA(x)); x = LN(x + CA(x, V)); x = LN(x + FFN(x)): mPLUG's asymmetric co-attention.
 
     It is called with x (B, n, D), V (B, m, D), and `tgt_key_padding_mask` and

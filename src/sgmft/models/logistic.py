@@ -22,23 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 ABSENT = -100.0  # logit of a class without training posts; those of the others are about 0
-
 GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of its probabilities
-
 MAX_STEPS, MAX_HALVINGS, MAX_PRODUCTS = 100, 20, 60
-
 FORCING = 0.1  # of a Newton step's residual, relative
-
 ROUNDING = 1e-7  # of an objective in float32
-
 MAX_SPAN = 512  # rows, up to which the search goes on in their span
-
 RANK = 192  # eigenvectors of the preconditioner
-
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
 
 Array = NDArray[Any]
-
 Labels = NDArray[np.integer[Any]]
 
 
@@ -84,7 +76,6 @@ def logistic_paths(
 
     Args:
         x: (N, D), float32 or float64, or a sparse matrix of SciPy.
-        labels: classes (N,) in 0..K-1.
         penalties: from the largest, whose solution is nearest to zero, to the smallest.
         threads: at the most, beside those of the BLAS library.
     """
@@ -106,7 +97,6 @@ def logistic_paths(
 
 
 def _in_span(x: Any) -> bool:
-    """Whether rows are so few that their span is the smaller space."""
     return bool(x.shape[0] <= min(MAX_SPAN, x.shape[1] // 2))
 
 
@@ -171,9 +161,7 @@ class _Problem:
         gradient[..., :-1] += (penalties * point[..., :-1]).astype(gradient.dtype)
         return gradient * self.present
 
-    def _newton_step(
-        self, gradient: Array, probs: Array, penalties: Array
-    ) -> tuple[Array, Array, Array]:
+    def _newton_step(self, gradient: Array, probs: Array, penalties: Array) -> tuple[Array, ...]:
         """The step (F, K, d + 1), its logits (N, F, K), and about how far it goes down (F,).
 
         By conjugate gradients, each regression's to a relative residual of FORCING.
@@ -257,7 +245,6 @@ class _Columns:
         return divide
 
     def solutions(self, point: Array) -> list[Solution]:
-        """The regressions at a point."""
         return [Solution(*pair) for pair in zip(*self._unscaled(point), strict=True)]
 
     def _unscaled(self, point: Array) -> tuple[Array, Array]:
@@ -275,10 +262,7 @@ class _Axes(NamedTuple):
 
 
 def _principal_axes(x: Array) -> _Axes:
-    """Spectrum of dense rows (N, D), about.
-
-    By subspace iteration (Halko, Martinsson & Tropp 2011), for it only preconditions.
-    """
+    """Spectrum of dense rows (N, D), about (subspace iteration, Halko, Martinsson & Tropp 2011)."""
     rows, columns = x.shape
     rank = min(RANK, rows, columns)
     vectors = np.random.default_rng(0).standard_normal((columns, rank)).astype(x.dtype)
@@ -310,22 +294,18 @@ class _Span:
         self.variances = np.square(self.size)[:, None] / counts[:, None, None]  # (F, 1, N)
 
     def logits(self, point: Array) -> Array:
-        """Of all rows, (N, F, K)."""
         logits: Array = self.rows @ point[..., :-1].swapaxes(1, 2)  # (F, N, K)
         return (logits + point[:, None, :, -1]).swapaxes(0, 1)
 
     def gradient(self, slopes: Array) -> Array:
-        """Of a sum over rows and classes of slopes (N, F, K) times logits, (F, K, d + 1)."""
         by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
         return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
 
     def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
-        """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
         diagonal = curvature.sum(0)[..., None] * self.variances + penalties
         return lambda weights: weights / diagonal
 
     def solutions(self, point: Array) -> list[Solution]:
-        """The regressions at a point."""
         inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
         of_rows = (point[..., :-1] * inverse[:, None]) @ self.vectors.swapaxes(1, 2)  # (F, K, N)
         of_rows *= np.stack([part.rows for part in self.parts])[:, None]

@@ -110,11 +110,7 @@ class Method:
         return {name: kind for name, kind in kinds.items() if name not in fixed}
 
     def pick_encoder(self, name: str | None) -> str:
-        """The encoder of that name, or the one this method works on.
-
-        Raises:
-            SgmftError: the two do not fit.
-        """
+        """The encoder of that name, or the one this method works on; SgmftError if they differ."""
         if self.encoder is not None and name not in (None, self.encoder):
             raise SgmftError(
                 f"{self.name} learns its own word embeddings and works on the encoder "

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.base import Guidance, NetworkConfig, Output, Vectors, mean_and_divisor
+from sgmft.models.base import Guidance, NetworkConfig, Output, Tokens, Vectors, mean_and_divisor
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 Scale = Literal["none", "unit", "standard"]
@@ -52,15 +52,12 @@ class ModalityInput(nn.Module):
     one width are taken to D by one linear map; of two widths, by one map each.
 
     Args:
-        source: the encoder's width of pooled features.
-        width: the model's D.
+        source, width: the encoder's width of pooled features, and the model's D.
         projected: whether a learned linear map takes source to D (needed where the widths differ
             or the encoder's two towers share no space).
-        scale: see `Normalizer`.
-        tokens: whether token features come in too.
+        tokens, pooled: whether token features, and pooled ones, come in.
         max_images: images of one post that have an index of their own; 0 for the text.
         token_source: the encoder's width of one token; 0 for the same as `source`.
-        pooled: whether pooled features come in; a map of their own is not made for nothing.
     """
 
     def __init__(
@@ -122,20 +119,8 @@ class ModalityInput(nn.Module):
         return tokens * (mask | first)[..., None], mask | first
 
 
-class TokenInputs(NamedTuple):
-    """Word and region features in the network's width, with null tokens for missing modalities."""
-
-    text: Tensor  # (B, n, D)
-    image: Tensor  # (B, m, D)
-    text_mask: Tensor  # (B, n) True where real; at least one in each row
-    image_mask: Tensor  # (B, m)
-
-
 class Network(nn.Module, ABC):
-    """A network that `sgmft.training.trainer` can train, and `sgmft.locator.locator` can save.
-
-    A subclass sets `config`.
-    """
+    """A network that `sgmft.training.trainer` can train, and `sgmft.locator.locator` can save."""
 
     config: NetworkConfig
     uses_ngrams: bool = False  # whether its batches must have n-grams
@@ -149,16 +134,12 @@ class Network(nn.Module, ABC):
         """Fields of the config that the training posts decide, from their word features (., Dw)."""
         return {}
 
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
+    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take scales, vocabulary and the like from the training features.
 
-        Args:
-            text: pooled features of the texts there are (N, Dt).
-            image: pooled features of the posts that have images (M, Dv).
-            words, regions: all their tokens, (., Dw) and (., Dv), float16 as they are kept; None
-                without token features. None of the four need fit into memory; see `Vectors`.
+        Those are pooled ones of the texts there are (N, Dt) and of the posts with images (M, Dv),
+        and all tokens, (., Dw) and (., Dv), if there are some. None need fit into memory; see
+        `Vectors`.
         """
 
     @abstractmethod
@@ -204,13 +185,7 @@ class Network(nn.Module, ABC):
 class BimodalNetwork(Network):
     """A network whose two modalities come in through a `ModalityInput` of width D each.
 
-    Args:
-        config: its `text_width` is the pooled texts' and its `word_width` the words'.
-        width: D.
-        scale, projected: see `ModalityInput`.
-        tokens: whether word and region features come in, for `token_inputs`.
-        max_images: see `ModalityInput`.
-        pooled: whether pooled features come in, for `pooled_inputs`.
+    `tokens` is for `token_inputs`, `pooled` for `pooled_inputs`; the others are `ModalityInput`'s.
     """
 
     def __init__(
@@ -229,24 +204,24 @@ class BimodalNetwork(Network):
         self.text = ModalityInput(c.text_width, *common, token_source=c.word_width, pooled=pooled)
         self.image = ModalityInput(c.image_width, *common, max_images, pooled=pooled)
 
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
+    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take the feature scales; see `Network.prepare`."""
         self.text.fit(text, words)
         self.image.fit(image, regions)
 
     def pooled_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pooled features of text and image, each (B, D)."""
-        return (
-            self.text.pooled(batch.text, batch.has_text),
-            self.image.pooled(batch.image, batch.has_image),
-        )
+        image = self.image.pooled(batch.image, batch.has_image)
+        return self.text.pooled(batch.text, batch.has_text), image
 
-    def token_inputs(self, batch: Batch) -> TokenInputs:
-        """Word and region features; SgmftError of a batch that holds pooled features only."""
+    def token_inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Word and region features (B, n, D) and (B, m, D), null tokens where they are missing.
+
+        Their masks (B, n) and (B, m) are True where real: at least one in each row. SgmftError of a
+        batch that holds pooled features only.
+        """
         text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
         image, image_mask = self.image.tokens(
             batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
         )
-        return TokenInputs(text, image, text_mask, image_mask)
+        return text, image, text_mask, image_mask

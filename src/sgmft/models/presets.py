@@ -62,23 +62,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named choice of settings.
-
-    Attributes:
-        name: as users type it.
-        model: fields of the network's config that differ from its defaults.
-        train: how it is trained.
-        val_size: share of the training posts held out to choose the epoch; 0 holds out none.
-        refit: after the held-out posts have chosen the epoch, train anew on all posts.
-        cleaning: of the texts, see `sgmft.data.preprocessing.text.CLEANINGS`.
-    """
+    """A named choice of settings."""
 
     name: str
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)  # differing from the config's
     train: TrainConfig = field(default_factory=TrainConfig)
-    val_size: float = 0.0
-    refit: bool = False
-    cleaning: str = "light"
+    val_size: float = 0.0  # share of the training posts held out to choose the epoch
+    refit: bool = False  # after the held-out posts have chosen the epoch, train anew on all posts
+    cleaning: str = "light"  # of the texts, see `sgmft.data.preprocessing.text.CLEANINGS`
 
 
 def parse_setting(name: str, value: Any, kind: Any) -> Any:

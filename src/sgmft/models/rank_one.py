@@ -31,15 +31,10 @@ THETA = 1.3  # radians
 def rank_one_attention(
     queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor
 ) -> Tensor:
-    """Equation 14 in the elements view: softmax(tau t v^T) x.
+    """Equation 14 in the elements view: X_inter = softmax(tau t v^T) x, all (B, D).
 
-    Args:
-        queries, keys, values: t, v, x, each (B, D).
-        temperature: the scalar tau.
-
-    Returns:
-        X_inter (B, D), within `TOLERANCE` times the largest |x| of the exact form, up to rounding.
-        Gradients can be taken once: the slope of g counts as a constant.
+    It is within `TOLERANCE` times the largest |x| of the exact form, up to rounding. Gradients can
+    be taken once: the slope of g counts as a constant.
     """
     return _interpolate(lambda p: (p @ values[:, :, None]).squeeze(-1), temperature * queries, keys)
 

@@ -84,10 +84,8 @@ def find_method(name: str | None = None, preset: str | None = None) -> Method:
 def load_plugin(path: str | Path) -> None:
     """Run a Python file of a user's once, so that what it registers is known by name.
 
-    It runs with all the rights of this process: only load files you trust.
-
-    Raises:
-        SgmftError: there is no such file, or it cannot be run.
+    It runs with all the rights of this process: only load files you trust. SgmftError where there
+    is no such file, or it cannot be run.
     """
     file = Path(path).absolute()
     if str(file) in LOADED:

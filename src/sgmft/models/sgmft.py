@@ -188,11 +188,7 @@ def interaction(
 ) -> Tensor:
     """Equation 14: X_inter = P^e X^C of the other modality, in the shape of `queries`.
 
-    Args:
-        queries: features of the guided modality, (B, D) or tokens (B, n, D).
-        keys: features of the other modality, (B, D) or tokens (B, m, D).
-        values: X^C of the other modality, in the shape of `keys`.
-        key_mask: of the other modality's tokens (B, m).
+    Queries are the guided modality's, keys and values (X^C) the other's, and so is the mask.
     """
     if queries.dim() == 2:
         return rank_one_attention(queries, keys, values, temperature)  # (B, D)
@@ -200,13 +196,7 @@ def interaction(
 
 
 class FeedForward(nn.Module):
-    """LayerNorm(ReLU(x W1 + X_inter W3 + b1) W2 + b2 + x); without W3 it is the conventional block.
-
-    Args:
-        width: D.
-        hidden: d_h, 4 D by default in the model.
-        guided: whether X_inter comes in.
-    """
+    """LayerNorm(ReLU(x W1 + X_inter W3 + b1) W2 + b2 + x), d_h wide; W3 only if it is guided."""
 
     def __init__(self, width: int, hidden: int, guided: bool, dropout: float = 0.1) -> None:
         super().__init__()
@@ -231,36 +221,14 @@ def shared_width(text_width: int, image_width: int, shared_space: bool) -> int:
 
 _OUR_SETTINGS = {"gate": "sigmoid", "temperature": "learned", "scale": "standard", "width": 256}
 
+_TOKENS = {"view": "tokens", "hidden_ratio": 1.0, **_OUR_SETTINGS}
+_LONG = TrainConfig(epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3)
+_SHORT = TrainConfig(epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3)
 PRESETS = {  # the first is the default: of our settings, the better one on most sets of real posts
-    preset.name: preset
-    for preset in (
-        Preset(
-            "tokens",
-            {"view": "tokens", "hidden_ratio": 1.0, **_OUR_SETTINGS},
-            TrainConfig(
-                epochs=20, batch_size=32, learning_rate=2e-4, weight_decay=0.01, patience=3
-            ),
-            val_size=0.1,
-        ),
-        Preset(
-            "elements",
-            _OUR_SETTINGS,
-            TrainConfig(
-                epochs=15, batch_size=32, learning_rate=1e-4, weight_decay=0.05, patience=3
-            ),
-            val_size=0.1,
-            refit=True,
-        ),
-        Preset("paper", cleaning="paper"),
-    )
+    "tokens": Preset("tokens", _TOKENS, _LONG, val_size=0.1),
+    "elements": Preset("elements", _OUR_SETTINGS, _SHORT, val_size=0.1, refit=True),
+    "paper": Preset("paper", cleaning="paper"),
 }
 
-METHOD = Method(
-    name="sgmft",
-    title="SG-MFT",
-    source="arXiv 2405.05760",
-    network=SGMFT,
-    config=SGMFTConfig,
-    presets=PRESETS,
-    note="The paper's network: as printed with the preset paper, with our settings otherwise.",
-)
+NOTE = "The paper's network: as printed with the preset paper, with our settings otherwise."
+METHOD = Method("sgmft", "SG-MFT", "arXiv 2405.05760", SGMFT, SGMFTConfig, PRESETS, NOTE)

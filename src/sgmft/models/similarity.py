@@ -12,12 +12,7 @@ Gate = Literal["softmax", "sigmoid"]
 
 
 class Temperature(nn.Module):
-    """The factor on both similarities: a fixed number (1 in the paper), or learned.
-
-    Args:
-        value: a positive number, or "learned".
-        initial: where a learned one starts; an encoder's logit scale is a good place.
-    """
+    """The factor on both similarities: a number (1 in the paper), or learned from `initial` on."""
 
     def __init__(self, value: float | Literal["learned"] = 1.0, initial: float = 1.0) -> None:
         super().__init__()
@@ -30,15 +25,9 @@ class Temperature(nn.Module):
 
 
 def modality_gate(text: Tensor, image: Tensor, temperature: Tensor, kind: Gate) -> Tensor:
-    """Equations 1 and 3: P^m = softmax(tau t * v) over the D features, or its sigmoid.
+    """Equations 1 and 3: P^m = softmax(tau t * v) over the D features, or its sigmoid, (B, D).
 
-    Args:
-        text, image: pooled features (B, D).
-        temperature: the scalar tau.
-        kind: "softmax" as printed, or "sigmoid", which can open every feature at once.
-
-    Returns:
-        P^m, (B, D), each entry in 0..1.
+    The sigmoid can open every feature at once; the softmax is as printed.
     """
     similarity = temperature * text * image  # S^m, (B, D)
     return similarity.softmax(-1) if kind == "softmax" else similarity.sigmoid()
@@ -47,14 +36,10 @@ def modality_gate(text: Tensor, image: Tensor, temperature: Tensor, kind: Gate) 
 def element_probabilities(
     queries: Tensor, keys: Tensor, temperature: Tensor, key_mask: Tensor | None = None
 ) -> Tensor:
-    """Equations 2, 4 and 5: P^e, the softmax of each row of S^e = tau Q K^T.
+    """Equations 2, 4 and 5: P^e (B, n, m), the softmax of each row of S^e = tau Q K^T.
 
-    Args:
-        queries, keys: tokens of the guided modality (B, n, D) and of the other (B, m, D).
-        key_mask: True where a key is real, (B, m); None when all are.
-
-    Returns:
-        P^e, (B, n, m); rows sum to 1 and padding gets 0.
+    Queries are tokens of the guided modality (B, n, D), keys those of the other (B, m, D);
+    `key_mask` (B, m) is True where a key is real, and padding gets 0.
     """
     similarity = temperature * queries @ keys.transpose(1, 2)  # S^e, (B, n, m)
     if key_mask is not None:

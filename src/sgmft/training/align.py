@@ -57,8 +57,7 @@ class Pairs(NamedTuple):
     def held_out(self, seed: int) -> NDArray[np.bool_]:
         """Which pairs (N,) are held out, at random; all of one number, or none of them.
 
-        Raises:
-            SgmftError: all share a text or a picture.
+        SgmftError where all share a text or a picture.
         """
         numbers = np.unique(self.number)
         rng = torch.Generator().manual_seed(seed)
@@ -74,8 +73,7 @@ class Pairs(NamedTuple):
 def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
     """Return the pairs, and how many other posts are none for which reason.
 
-    Raises:
-        SgmftError: there are fewer than 20.
+    SgmftError where there are fewer than 20.
     """
     features = encoded.features
     rows = np.flatnonzero(features.has_text & features.has_image)
@@ -93,7 +91,7 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
 
 
 def _number_components(*features: FloatArray) -> NDArray[np.int64]:
-    """Parts of the graph of N pairs in which those with equal features of a modality are joined.
+    """Number the parts of the graph of N pairs in which those with equal features are joined.
 
     They are numbered as they come, so that the features' values decide nothing else.
     """
@@ -181,12 +179,7 @@ class Contrast(Network):
 
 @dataclass(frozen=True)
 class ProjectionConfig(NetworkConfig):
-    """Settings of `ContrastiveProjections`.
-
-    Attributes:
-        width: D of the shared space.
-        dropout: of the standardised features, in training.
-    """
+    """Settings of `ContrastiveProjections`: D of the space, dropout of standardised features."""
 
     width: int = 256
     dropout: float = 0.5
@@ -248,9 +241,8 @@ class Retrieval(Objective):
     ) -> Figures:
         """See `Objective`."""
         assert output.parts is not None
-        text, image = (
-            criterion.gather(output.parts[name]).detach().cpu() for name in ("text", "image")
-        )
+        given = output.parts["text"], output.parts["image"]
+        text, image = (criterion.gather(x).detach().cpu() for x in given)
         found = recall(text, image, (1,))["text to picture R@1"]
         return Figures(float(loss) * len(text), found * len(text))
 

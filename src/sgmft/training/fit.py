@@ -34,23 +34,14 @@ from sgmft.utils.runtime import keep_freed_memory
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """All the training posts, and how to learn from them.
-
-    Attributes:
-        data: features and classes of all training posts.
-        classes: K.
-        info: of the encoder that made the features.
-        method: the system.
-        preset: its settings.
-        prompts: (K, Dt) the labels as encoded texts, for methods that need them.
-    """
+    """All the training posts, and how to learn from them."""
 
     data: LabelledFeatures
     classes: int
-    info: EncoderInfo
+    info: EncoderInfo  # of the encoder that made the features
     method: Method
     preset: Preset
-    prompts: FloatArray | None = None
+    prompts: FloatArray | None = None  # (K, Dt) the labels as texts, for methods that need them
 
     def model(self, features: Features) -> Model:
         """A new model; a network's weights are decided by the seed, its scales by these posts."""
@@ -78,10 +69,7 @@ class TrainingTask:
 
 
 class RunOptions(TypedDict, total=False):
-    """How a training runs, whatever it learns; see `sgmft.training.trainer.train`.
-
-    `on_step` is called while a closed-form model is fitted.
-    """
+    """How a training runs; see `train`. `on_step` is called while a closed-form model is fitted."""
 
     checkpoint: Path | None
     track: str | Path | None
@@ -122,12 +110,8 @@ def fit_network(
 ) -> FitResult:
     """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
 
-    Args:
-        held_out: positions of the validation posts; may be empty.
-        run: of both trainings; each has a folder of its own in that of the checkpoints.
-
-    Returns:
-        The model; the rest is of the training with held-out posts.
+    Held out are the posts at these positions, perhaps none. Each of the two trainings has a folder
+    of its own in that of the checkpoints. All but the model is of the first.
     """
     result = train_with_validation(task, held_out, **in_subfolder(run, "choose"))
     if not task.preset.refit or not held_out:
@@ -141,31 +125,22 @@ def train_with_validation(
 ) -> FitResult:
     """Train on the posts that are not held out; those that are (positions) select the epoch.
 
-    With none held out, all epochs are trained on all posts.
-
-    Raises:
-        SgmftError: the training has diverged.
+    With none held out, all epochs are trained on all posts. SgmftError if the training diverges.
     """
     train_set, validation = task.data, None
     if held_out:
-        mask = mask_of(held_out, len(task.data.labels))
+        mask = np.isin(np.arange(len(task.data.labels)), held_out)
         train_set, validation = task.data.take(~mask), task.data.take(mask)
     model = task.model(train_set.features)
     history, by_folds = _train(model, train_set, validation, task.preset.train, run)
     _check_finite(model, task)
-    held_out_logits = no_held_out(task.classes)
-    if validation is not None:
-        held_out_logits = predict_by_parts(model, validation)
-    elif by_folds is not None:
+    if validation is None and by_folds is not None:
         held_out_logits = HeldOutLogits(by_folds, task.data.features.parts, task.data.labels)
+    else:
+        none = task.data.take(np.zeros(0, np.int64))
+        held_out_logits = predict_by_parts(model, none if validation is None else validation)
     selected = selected_epoch(history, task.preset.train.patience)
     return FitResult(model, history, held_out_logits, selected)
-
-
-def no_held_out(classes: int) -> HeldOutLogits:
-    """The logits of no posts."""
-    none = np.zeros(0, np.int64)
-    return HeldOutLogits(np.zeros((4, 0, classes), np.float32), none.astype(np.int8), none)
 
 
 def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
@@ -174,16 +149,14 @@ def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
     by_parts = np.zeros((4, count, model.config.classes), np.float32)
     for parts in range(1, len(PARTS)):
         rows = np.flatnonzero((features.parts & parts) == parts)
-        found = predict_logits(model, features.take(rows).with_parts(parts))
-        by_parts[parts, rows] = found.logits
+        by_parts[parts, rows] = predict_logits(model, features.take(rows).with_parts(parts)).logits
     return HeldOutLogits(by_parts, features.parts, posts.labels)
 
 
 def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Model:
     """Train anew on all posts, for as many epochs as held-out posts chose.
 
-    Raises:
-        SgmftError: the training has diverged.
+    SgmftError if the training diverges.
     """
     model = task.model(task.data.features)
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
@@ -237,15 +210,7 @@ def in_subfolder(run: RunOptions, name: str) -> RunOptions:
     return {**run, "checkpoint": None if folder is None else folder / name}
 
 
-def mask_of(positions: Sequence[int], length: int) -> NDArray[np.bool_]:
-    """A mask (length,) that is True at the positions."""
-    mask = np.zeros(length, bool)
-    mask[list(positions)] = True
-    return mask
-
-
 def _check_finite(model: Model, task: TrainingTask) -> None:
-    """Refuse a model whose logits of some training posts are not finite."""
     some = task.data.features.take(np.arange(min(len(task.data.labels), 32)))
     if not np.isfinite(predict_logits(model, some).logits).all():
         raise SgmftError(
@@ -309,11 +274,8 @@ def training_set(
 ) -> TrainingSet:
     """Encode the labelled posts; warn of a label that only one of them has.
 
-    Args:
-        strict: refuse all posts when one has an error or a warning, or cannot be encoded.
-
-    Raises:
-        SgmftError: fewer than two labels are left; with `strict`, for the first bad post.
+    SgmftError where fewer than two labels are left; with `strict`, for the first post with an
+    error or a warning, or that cannot be encoded.
     """
     unlabelled = sum(post.error is None and post.label is None for post in posts)
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])

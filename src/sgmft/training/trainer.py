@@ -1,7 +1,6 @@
 """The training loop, on cached features or raw posts, and its checkpoints.
 
-`accelerate` finds the device. A checkpoint is one file of safetensors and JSON: no pickle, and
-whole or not there at all.
+A checkpoint is one file of safetensors and JSON: no pickle, and whole or not there at all.
 """
 
 import copy
@@ -27,13 +26,7 @@ from sgmft.models.inference import predict_logits
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
 from sgmft.training.data import LabelledData
-from sgmft.training.history import (
-    UNKNOWN,
-    Epoch,
-    Figures,
-    classification_figures,
-    selected_epoch,
-)
+from sgmft.training.history import UNKNOWN, Epoch, Figures, classification_figures, selected_epoch
 from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard
 from sgmft.utils.files import make_whole, writing
@@ -46,22 +39,15 @@ class Objective:
     """The figures that are logged and choose an epoch: equation 19's cross-entropy, and accuracy.
 
     What is minimised is `Network.loss`.
-
-    Attributes:
-        selects_initial: whether the state before the first epoch may be chosen too.
-        fused: whether the optimizer passes over the weights once, not six times; rounding differs.
     """
 
-    selects_initial = False
-    fused = True
+    selects_initial = False  # whether the state before the first epoch may be chosen too
+    fused = True  # whether the optimizer passes over the weights once, not six times
 
     def step_sums(
         self, output: Output, labels: Tensor, loss: Tensor, criterion: BatchCrossEntropy
     ) -> Figures:
-        """Figures, summed over the posts of a step, from the own ones and the minimised loss.
-
-        The loss is the cross-entropy alone, whatever else the network minimises.
-        """
+        """Figures, summed over the posts of a step; the loss is the cross-entropy alone."""
         logits = output.logits.detach()
         correct = criterion.gather(logits.argmax(-1) == labels)
         return Figures(float(criterion(logits, labels)) * len(correct), float(correct.sum()))
@@ -89,26 +75,20 @@ def train(
     device: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Minimise the network's loss; `model` ends with the chosen epoch's weights.
+    """Minimise the network's loss; `model` ends with the chosen epoch's weights; return the log.
 
     Several processes (`utils.distributed`) all call this with the same arguments, and all end with
-    the same weights; the main one writes the checkpoint and the logs.
+    the same weights; the main one writes the checkpoint and the logs. SgmftError where they were
+    given different posts or settings.
 
     Args:
         validation: held-out posts for `config.patience`; None trains all epochs.
-        objective: what is logged and chosen by; by default cross-entropy and accuracy.
+        objective: what is logged and chosen by.
         checkpoint: folder for the state after each epoch, which stays there. A run with the same
-            settings and data that finds one there continues to the same weights as an
-            uninterrupted run.
+            settings and data continues from it to the same weights as an uninterrupted run.
         track: folder for TensorBoard logs; needs the extra `sgmft[track]`.
         device: by default what accelerate finds: a GPU if there is one.
         on_epoch: called after each epoch, also for those restored from a checkpoint.
-
-    Returns:
-        The log, one entry an epoch.
-
-    Raises:
-        SgmftError: several processes were given different posts or settings.
     """
     from accelerate import Accelerator
 
@@ -119,12 +99,10 @@ def train(
     )
     if track:
         accelerator.init_trackers("logs", config=asdict(config))
-    optimizer = torch.optim.AdamW(
-        model.parameter_groups(config.learning_rate),
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=objective.fused and accelerator.device.type in ("cpu", "cuda"),
-    )
+    settings: dict[str, Any] = {"weight_decay": config.weight_decay}
+    settings["fused"] = objective.fused and accelerator.device.type in ("cpu", "cuda")
+    groups, betas = model.parameter_groups(config.learning_rate), (config.beta1, config.beta2)
+    optimizer = torch.optim.AdamW(groups, betas=betas, **settings)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     model.to(accelerator.device)
@@ -275,12 +253,8 @@ def save_training_state(
 ) -> None:
     """Write one file with weights, optimiser state, best weights so far, random states, progress.
 
-    Args:
-        random: the random state of each process (P, S).
-        progress: what JSON can hold: epoch, history and the run's identity.
-
-    Raises:
-        SgmftError: the file cannot be written; one that was there before is as it was.
+    The random states are those of each process (P, S). SgmftError where the file cannot be written;
+    one that was there before is as it was.
     """
     tensors = {f"random/{i}": state for i, state in enumerate(random)}
     tensors |= {f"model/{name}": x for name, x in model.state_dict().items()}
@@ -301,17 +275,11 @@ def load_training_state(
     optimizer: torch.optim.Optimizer,
     process: int = 0,
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
-    """Restore what `save_training_state` wrote; None if there is none, or it is of another run.
+    """Restore what `save_training_state` wrote; None if there is none, or of another `identity`.
 
-    One that is damaged is named in an `SgmftWarning`, and none is restored.
-
-    Args:
-        identity: of the run: settings and data. A checkpoint with another one is not used.
-        process: whose random state is restored. It is left as it is for a process that was not
-            there: other numbers of processes go on with the same weights and other dropout.
-
-    Returns:
-        (best weights so far, progress).
+    One that is damaged is named in an `SgmftWarning`, and none is restored. The random state is
+    this process's, and left as it is where there was no such process: other numbers of processes go
+    on with the same weights and other dropout. Returns the best weights so far, and progress.
     """
     path = folder / FILE
     if not path.is_file():
@@ -326,9 +294,8 @@ def load_training_state(
         if metadata.get("digest") not in (None, _digest(tensors)):  # none: an earlier sgmft's
             raise ValueError
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        warnings.warn(
-            f"{path} is damaged: training starts from the first epoch.", SgmftWarning, stacklevel=2
-        )
+        message = f"{path} is damaged: training starts from the first epoch."
+        warnings.warn(message, SgmftWarning, stacklevel=2)
         return None
     model.load_state_dict(_under(tensors, "model/"))
     state: dict[int, dict[str, Tensor]] = {}

@@ -28,11 +28,7 @@ def digest_of(values: Mapping[str, Any]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -68,11 +64,9 @@ def write_with_checksum(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
-    """Read what `write_with_checksum` wrote, its "format" at most `newest`.
+    """Read what `write_with_checksum` wrote, its "format" at most `newest`; else SgmftError.
 
-    Raises:
-        SgmftError: it was changed, or is of a newer format.
-        OSError, ValueError, KeyError, TypeError: it cannot be read, or is something else.
+    OSError, ValueError, KeyError or TypeError: it cannot be read, or is something else.
     """
     values: dict[str, Any] = json.loads(path.read_text("utf-8"))
     verify_checksum(values, path, fix)
@@ -84,9 +78,7 @@ def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
 def check_file(path: Path, known: Mapping[str, Any], fix: str) -> None:
     """Raise SgmftError, with `fix`, where a file is not the one whose digest is known.
 
-    Args:
-        known: the checksummed values; an earlier sgmft wrote no digests of files, then nothing is
-            checked.
+    An earlier sgmft wrote no digests of files: then nothing is checked.
     """
     wanted = known.get(FILES, {}).get(path.name)
     if wanted is None:

@@ -49,11 +49,7 @@ def on_cpu(device: str | None) -> bool:
 
 
 def join(device: str | None) -> None:
-    """Join the process group, once.
-
-    Args:
-        device: as in `sgmft.training.trainer.train`.
-    """
+    """Join the process group, once; the device is as in `sgmft.training.trainer.train`."""
     if world_size() == 1:
         return
     import torch
@@ -77,10 +73,7 @@ def wait() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Let the main process go first, and the others when it is done.
-
-    Should it fail, the launcher ends the others.
-    """
+    """Let the main process go first, and the others when it is done; if it fails, none goes on."""
     if not is_main():
         wait()
     yield
@@ -89,11 +82,7 @@ def main_first() -> Iterator[None]:
 
 
 def gather(x: Tensor, device: torch.device) -> Tensor:
-    """Gather x (...) of every rank into (P, ...), in their order, on the CPU.
-
-    Args:
-        device: on which the processes communicate.
-    """
+    """Gather x (...) of every rank into (P, ...), in their order, on the CPU, through a device."""
     from sgmft.utils.distributed_loss import BatchShard
 
     return BatchShard(world_size(), rank(), world_size()).gather(x[None].to(device)).cpu()
@@ -102,12 +91,7 @@ def gather(x: Tensor, device: torch.device) -> Tensor:
 def require_agreement(state: bytes, device: torch.device) -> None:
     """Check that all processes do the same, since one that does not makes the others wait.
 
-    Args:
-        state: what must be the same: settings, posts, what is done already.
-        device: as in `gather`.
-
-    Raises:
-        SgmftError: it differs.
+    `state` is what must be the same: settings, posts, what is done already. Else SgmftError.
     """
     import torch
 

@@ -9,17 +9,11 @@ from torch.nn.functional import cross_entropy
 
 
 class BatchShard(NamedTuple):
-    """The posts of a batch that one rank has: that of its own number, and every n-th after it.
+    """The posts of a batch that one rank has: that of its own number, and every n-th after it."""
 
-    Attributes:
-        batch_size: B, over all ranks.
-        rank: 0 .. world_size - 1.
-        world_size: n.
-    """
-
-    batch_size: int
+    batch_size: int  # B, over all ranks
     rank: int = 0
-    world_size: int = 1
+    world_size: int = 1  # n
 
     def take(self, x: Tensor) -> Tensor:
         """Return this rank's rows of x (B, ...).
@@ -67,26 +61,16 @@ class _Gather(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class BatchCrossEntropy:
-    """The cross-entropy of equation 19: the mean over the whole batch, whichever rank has a post.
+    """The cross-entropy of equation 19: the mean over the whole batch, whoever has a post."""
 
-    Attributes:
-        weight: of each class (K,); the mean is then a weighted one.
-        label_smoothing: share of the target spread over all classes.
-        shard: the posts that this rank has; None where it has all.
-    """
-
-    weight: Tensor | None = None
-    label_smoothing: float = 0.0
-    shard: BatchShard | None = None
+    weight: Tensor | None = None  # of each class (K,); the mean is then a weighted one
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    shard: BatchShard | None = None  # the posts that this rank has; None where it has all
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Map logits (B, K) and labels (B,) of the own posts to a scalar, equal on all ranks."""
-        return cross_entropy(
-            self.gather(logits),
-            self.gather(labels),
-            weight=self.weight,
-            label_smoothing=self.label_smoothing,
-        )
+        whole = self.gather(logits), self.gather(labels)
+        return cross_entropy(*whole, weight=self.weight, label_smoothing=self.label_smoothing)
 
     def gather(self, x: Tensor) -> Tensor:
         """Gather x from all ranks, for an objective that compares posts; see `BatchShard`."""

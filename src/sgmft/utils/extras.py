@@ -10,9 +10,7 @@ from sgmft.errors import SgmftError
 def needs_extra(extra: str, what: str) -> Iterator[None]:
     """Raise SgmftError, with the extra to install, where an import in the block fails.
 
-    Args:
-        extra: its name, as in pip install 'sgmft[extra]'.
-        what: needs it; the beginning of a sentence.
+    `what`, which needs it, begins the sentence.
     """
     try:
         yield

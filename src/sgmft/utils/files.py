@@ -29,9 +29,6 @@ def make_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     A process that clears leftovers away, and whose clock says that this file is old, may take it:
     then it is written again.
-
-    Args:
-        write: given the temporary path, in the same folder.
     """
     for attempt in range(3):
         temporary = temporary_of(path)
@@ -58,11 +55,7 @@ def leftovers(folder: Path, name: str = "*") -> list[Path]:
 
 
 def error_reason(error: Exception) -> str:
-    """Describe an error of the system and the fix, to be put into a sentence.
-
-    Args:
-        error: an OSError, or what a library made of one.
-    """
+    """Describe an OSError, or what a library made of one, and the fix, for use in a sentence."""
     number = getattr(error, "errno", None)
     if number is None and (found := re.search(r"os error (\d+)", str(error))):  # safetensors
         number = int(found[1])
@@ -76,11 +69,7 @@ def error_reason(error: Exception) -> str:
 
 @contextmanager
 def writing(what: str | Path) -> Iterator[None]:
-    """Turn the refusal to write something, by the system or by safetensors, into a sentence.
-
-    Raises:
-        SgmftError: naming it and the fix.
-    """
+    """Turn the refusal to write `what`, by the system or by safetensors, into an SgmftError."""
     try:
         yield
     except Exception as error:
@@ -94,13 +83,8 @@ def writing(what: str | Path) -> Iterator[None]:
 def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
     """Give a damaged file another name, and name it in an `SgmftWarning`; nothing is deleted.
 
-    Args:
-        aside: the name, which no reader takes for such a file.
-        what: the file is, in the message.
-        again: what is done to have it again, in the message.
-
-    Raises:
-        SgmftError: it cannot be renamed. That another process has done it is no mistake.
+    The message has what the file is, and what is done to have it `again`. SgmftError where it
+    cannot be renamed; that another process has done it is no mistake.
     """
     try:
         path.replace(aside)
@@ -131,9 +115,7 @@ def check_writable(folder: Path) -> None:
 def check_output(folder: Path, ours: bool, what: str) -> None:
     """Raise SgmftError where a result cannot go into a folder, which need not be there yet.
 
-    Args:
-        ours: whether what it holds may be replaced.
-        what: the result is, in the message.
+    What is there may be replaced where it is `ours`; `what` names the result.
     """
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise SgmftError(f"{folder} holds other files: choose a new folder for the {what}.")
@@ -149,11 +131,7 @@ def cache_folder() -> Path:
 
 
 def write_json(path: Path, values: Any, indent: int | None = None) -> None:
-    """Write values as JSON; the folder is made if need be.
-
-    Raises:
-        SgmftError: the file cannot be written.
-    """
+    """Write values as JSON, else SgmftError; the folder is made if need be."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(values, ensure_ascii=False, indent=indent).encode())

@@ -9,20 +9,14 @@ from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
 
+Array = NDArray[Any]
+
 
 class Session:
-    """A graph in ONNX Runtime.
+    """A graph in ONNX Runtime; `inputs` are their names.
 
-    Args:
-        path: the file.
-        threads: that one run uses; 0 leaves the choice to the runtime.
-        on_gpu: whether a GPU computes what it can; it needs onnxruntime-gpu.
-
-    Attributes:
-        inputs: their names.
-
-    Raises:
-        SgmftError: the file is missing or damaged.
+    With 0 threads the runtime chooses; a GPU needs onnxruntime-gpu. SgmftError where the file is
+    missing or damaged.
     """
 
     def __init__(self, path: Path, threads: int = 0, on_gpu: bool = False) -> None:
@@ -37,18 +31,13 @@ class Session:
         # one's own decoding of images, from the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path),
-                options,
-                providers=["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"],
-            )
+            providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers)
         except Exception as error:  # the runtime raises many kinds of its own
             raise SgmftError(f"{path} is damaged: export the model again.") from error
         self.inputs: list[str] = [given.name for given in self._session.get_inputs()]
 
-    def run(
-        self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
-    ) -> list[NDArray[np.float32]]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         """Compute the outputs of those names; inputs that the graph does not read are left out."""
         known = {name: inputs[name] for name in self.inputs}
         return [np.asarray(x) for x in self._session.run(list(outputs), known)]

@@ -53,10 +53,8 @@ def stoppable() -> Iterator[None]:
 def end_with_parent(message: str = "") -> None:
     """Watch, in a thread, for the end of the process that started this one, and end with it.
 
-    However the other ends, and whatever the main thread waits for.
-
-    Args:
-        message: for standard error, at the end.
+    However the other ends, and whatever the main thread waits for. At the end, `message` goes to
+    standard error.
     """
     from multiprocessing import parent_process
 

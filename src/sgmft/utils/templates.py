@@ -26,13 +26,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=_percent, count_of=_count_of)
+    # 0.1234 becomes "12.3 %", with a space that does not break.
+    environment.filters.update(percent=lambda x: f"{100 * x:.1f}\u00a0%", count_of=_count_of)
     return environment
-
-
-def _percent(share: float) -> str:
-    """Format 0.1234 as "12.3 %", with a space that does not break."""
-    return f"{100 * share:.1f}\u00a0%"
 
 
 def _count_of(number: int, thing: str) -> str:

@@ -39,7 +39,6 @@ from sgmft.locator.onnx.export import (
     quantize_image_network,
     readable_images,
 )
-from sgmft.locator.onnx.head import write_head
 from sgmft.locator.onnx.locator import (
     HEAD_OUTPUTS,
     WEIGHTS,
@@ -48,12 +47,12 @@ from sgmft.locator.onnx.locator import (
     OnnxLocator,
     _load_model,
 )
+from sgmft.locator.onnx.writer import write_graph, write_head
 from sgmft.models.arrays import softmax
 from sgmft.models.inference import predict_logits
 from sgmft.models.layers import _bisect, lookup
 from sgmft.training.fit import fit_network
 from sgmft.utils.onnx_session import Session
-from sgmft.utils.onnx_writer import write_graph
 from small_tables import file_names
 
 ROOT = Path(__file__).parents[3]
@@ -213,7 +212,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(trained, copy, monkeypatch)
         raise OSError(28, "No space left on device")
 
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    monkeypatch.setattr("sgmft.locator.onnx.export.write_head", full)
+    monkeypatch.setattr("sgmft.models.base.ClosedFormModel.save", full)
     with pytest.raises(SgmftError, match="No space left"):
         export_model(SemanticLocator.from_pretrained(trained), copy)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before

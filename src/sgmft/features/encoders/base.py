@@ -21,38 +21,27 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """Widths, settings and identity of an encoder.
+    """Widths, settings and identity of an encoder."""
 
-    Attributes:
-        name: the name or folder it was asked for by.
-        fingerprint: 16 hex digits that change whenever its features would (weights, precision,
-            settings, cleaning); the feature store is keyed by it.
-        text_width, image_width: feature widths D of the two towers.
-        shared_space: whether a text and an image of the same thing lie close together.
-        logit_scale: the contrastive temperature the towers were trained with; None without one.
-        image_size: edge in pixels of the square images it takes.
-        cleaning: name of the text cleaning (`sgmft.data.preprocessing.text.CLEANINGS`).
-        word_width: of one word's features; 0 for the same as `text_width`. Where a text's are
-            wider, they begin with as many numbers that lie in the words' space: its own vector.
-        image_key: the same for encoders whose image features are the same, so that one may take
-            another's; "" where nothing is known of that.
-        weights: digest of the weights, the same in every precision; "" where they cannot be others,
-            as those that come inside packages.
-        texts_apart: whether texts and images share no network, device or runtime, and can be
-            encoded at the same time.
-    """
-
-    name: str
+    name: str  # or folder, by which it was asked for
+    # 16 hex digits that change whenever its features would (weights, precision, settings,
+    # cleaning); the feature store is keyed by it.
     fingerprint: str
-    text_width: int
+    text_width: int  # of pooled features, as the next
     image_width: int
-    shared_space: bool
-    logit_scale: float | None
-    image_size: int
-    cleaning: str
+    shared_space: bool  # whether a text and an image of the same thing lie close together
+    logit_scale: float | None  # contrastive temperature of its training; None without one
+    image_size: int  # edge in pixels of the square images it takes
+    cleaning: str  # of the texts (`sgmft.data.preprocessing.text.CLEANINGS`)
+    # The same for encoders whose image features are the same, so that one may take another's; ""
+    # where nothing is known of that.
     image_key: str = ""
+    # Of one word's features; 0 for the same as `text_width`. Where a text's are wider, they begin
+    # with as many numbers that lie in the words' space: its own vector.
     word_width: int = 0
-    texts_apart: bool = False
+    texts_apart: bool = False  # whether texts and images can be encoded at the same time
+    # Digest of the weights, the same in every precision; "" where they cannot be others, as those
+    # that come inside packages.
     weights: str = ""
 
     def __post_init__(self) -> None:
@@ -74,20 +63,13 @@ class Encoder(Protocol):
 
 
 class TextEncoder(Protocol):
-    """The text half of an encoder whose halves are independent of each other; it needs no torch.
+    """The text half of an encoder whose halves are independent of each other; it needs no torch."""
 
-    Attributes:
-        width, word_width: of a text's pooled feature and of one word's.
-        packages: whose versions decide the features.
-        cleaning: name of the text cleaning, which decides which words are segmented.
-        max_words: bounds a text's tokens.
-    """
-
-    width: int
-    word_width: int
-    packages: tuple[str, ...]
-    cleaning: str
-    max_words: int
+    width: int  # of a text's pooled feature
+    word_width: int  # of one word's
+    packages: tuple[str, ...]  # whose versions decide the features
+    cleaning: str  # name of the text cleaning, which decides which words are segmented
+    max_words: int  # bounds a text's tokens
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode cleaned, non-empty texts; the result is in the order given."""

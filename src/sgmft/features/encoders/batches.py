@@ -19,13 +19,7 @@ def encode_image_batches(
     tokens: bool,
     run: Callable[[Images], Sequence[FloatArray]],
 ) -> Encoded:
-    """Encode N images.
-
-    Args:
-        width: D.
-        tokens: whether regions are wanted.
-        run: from b images to pooled features (b, D) and, where they are wanted, regions (b, r, D).
-    """
+    """Encode N images; `run` maps b to pooled features (b, D) and, if wanted, regions (b, r, D)."""
     pooled = [np.zeros((0, width), np.float32)]
     regions: list[FloatArray] = []
     for start in range(0, len(images), batch_size):
@@ -52,13 +46,8 @@ def encode_token_ids(
     """Encode N texts given as token ids, [CLS] first and [SEP] last; pooled is [CLS].
 
     Batches hold texts of similar length. The tokens of a text are those between [CLS] and [SEP];
-    one that is only those two keeps [SEP].
-
-    Args:
-        width: D.
-        tokens: whether those are wanted.
-        run: from ids and their mask, both (b, n), to projected tokens (b, n, D), or only the
-            first (b, 1, D) where the others are not wanted.
+    one that is only those two keeps [SEP]. `run` maps ids and their mask, both (b, n), to projected
+    tokens (b, n, D), or only the first (b, 1, D) where the others are not wanted.
     """
     pooled = np.zeros((len(ids), width), np.float32)
     words: list[FloatArray] = [pooled[:0]] * len(ids)

@@ -5,7 +5,6 @@ projected class tokens of both towers. Token features are the other tokens, proj
 patches are then averaged to a grid.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids
-from sgmft.features.encoders.clip_adapter import open_checkpoint
+from sgmft.features.encoders.clip_adapter import digest_weights, open_checkpoint
 from sgmft.features.encoders.clip_towers import ImageTower, TextTower, fold_quick_gelu
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 
@@ -30,19 +29,16 @@ class ChineseClipEncoder:
     """Frozen Chinese-CLIP features.
 
     Args:
-        name: a key of `MODELS`, a folder with a checkpoint in the
-            published format, or one that `sgmft train --tune` or `sgmft align` wrote.
-        cleaning: the text cleaning, see `sgmft.data.preprocessing.text.CLEANINGS`.
+        name: a key of `MODELS`, a folder with a checkpoint in the published format, or one that
+            `sgmft train --tune` or `sgmft align` wrote.
         patch_grid: image tokens are averaged to patch_grid x patch_grid regions.
         batch_size: texts or images in one forward pass; by default 16 on a CPU, and on a GPU up
             to 128, as memory allows.
-        device: a torch device; by default a GPU if there is one.
         dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
         base: where the checkpoint of a fine-tuned encoder is now, if it was a folder that moved.
 
     Raises:
-        SgmftError: the checkpoint is not on this machine and cannot be fetched, or is no
-            Chinese-CLIP checkpoint.
+        SgmftError: the checkpoint is not on this machine and cannot be fetched, or is none.
     """
 
     def __init__(
@@ -133,9 +129,4 @@ def _to_numpy(x: Tensor) -> FloatArray:
 
 
 def _fingerprint(model: Any, dtype: torch.dtype, *settings: object) -> str:
-    """Digest the settings and a fixed sample of every weight: cheap, and enough to differ."""
-    digest = hashlib.sha256(repr(("chinese-clip-2", str(dtype), settings)).encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest_weights(model, torch.float32, ("chinese-clip-2", str(dtype), settings))

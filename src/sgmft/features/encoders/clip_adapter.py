@@ -35,14 +35,8 @@ FIX = "copy or train the fine-tuned encoder again"
 def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
     """Put LoRA matrices beside linear maps; they begin as no change, and only they are trained.
 
-    Args:
-        model: a `transformers.ChineseCLIPModel`, whose modules are replaced in place.
-        modules: names of the linear maps.
-        rank: r of the two matrices B (out, r) and A (r, in).
-        alpha: the change is alpha / r B A.
-
-    Returns:
-        The `peft.PeftModel` around it.
+    The change is alpha / r B A, with B (out, r) and A (r, in). Modules of the model, a
+    `transformers.ChineseCLIPModel`, are replaced in place; returns the `peft.PeftModel` around it.
     """
     peft = _peft()
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
@@ -51,25 +45,16 @@ def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> 
 
 
 def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) -> None:
-    """Write LoRA matrices.
+    """Write LoRA matrices, and `base`, the name or folder of the checkpoint, which is `read`.
 
-    Args:
-        adapted: what `add_adapter` returned.
-        base: name or folder of the checkpoint.
-        read: it, as `open_checkpoint` returned it.
-
-    Raises:
-        SgmftError: the folder cannot be written.
+    SgmftError where the folder cannot be written.
     """
     with writing(folder):
         adapted.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
-        described = {
-            "format": FORMAT,
-            "base": {"name": base, "revision": read.revision, "digest": read.digest},
-            FILES: file_digests(folder / name for name in MATRICES),
-        }
-        write_with_checksum(folder / DESCRIPTION, described)
+        known = {"name": base, "revision": read.revision, "digest": read.digest}
+        digests = file_digests(folder / name for name in MATRICES)
+        write_with_checksum(folder / DESCRIPTION, {"format": FORMAT, "base": known, FILES: digests})
 
 
 def open_checkpoint(
@@ -77,17 +62,14 @@ def open_checkpoint(
 ) -> ClipCheckpoint:
     """Load a checkpoint as `load_checkpoint` does, or an adapter merged into its checkpoint.
 
-    Args:
-        revision: as in `load_checkpoint`.
-        base: where an adapter's checkpoint is now, if it was a folder that moved.
-
-    Raises:
-        SgmftError: as `load_checkpoint`; the adapter is damaged, or belongs to other weights.
+    `base` is where an adapter's checkpoint is now, if it was a folder that moved. SgmftError as
+    `load_checkpoint`, and where the adapter is damaged, or belongs to other weights.
     """
     folder = Path(name)
     if not (folder / DESCRIPTION).is_file():
         read = load_checkpoint(name, dtype, revision)
-        return read._replace(digest=_weights_digest(read.model))
+        # The same in both precisions of reading.
+        return read._replace(digest=digest_weights(read.model, torch.bfloat16))
     described = _described(folder)
     known = described["base"]
     read = open_checkpoint(base or known["name"], dtype, revision=known["revision"])
@@ -102,13 +84,12 @@ def open_checkpoint(
     return read._replace(model=model, changed=changed, digest=changed[:16])
 
 
-def _weights_digest(model: Any) -> str:
-    """Return a digest of a sample of every weight, the same in both precisions of reading."""
-    digest = hashlib.sha256()
+def digest_weights(model: Any, dtype: torch.dtype, settings: object = "") -> str:
+    """Return a digest of settings and a fixed sample of every weight: enough to differ."""
+    digest = hashlib.sha256(repr(settings).encode() if settings else b"")
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        sample = weight.flatten()[:64].to(torch.bfloat16).float()
-        digest.update(sample.cpu().numpy().tobytes())
+        digest.update(weight.flatten()[:64].to(dtype).float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

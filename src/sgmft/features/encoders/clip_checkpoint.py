@@ -3,6 +3,7 @@
 import hashlib
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
@@ -23,36 +24,22 @@ HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on 
 
 
 class ClipCheckpoint(NamedTuple):
-    """A checkpoint in memory.
-
-    Attributes:
-        tokenizer, model: the library's.
-        pixels: how images are prepared.
-        design: digest of the vocabulary and the network's design, which do not show in the weights.
-        revision: of the hub's repository it is from; None for a folder.
-        changed: digest of what fine-tuning added to it.
-        digest: by which an adapter knows the checkpoint again that it was trained on.
-    """
+    """A checkpoint in memory; tokenizer and model are the library's."""
 
     tokenizer: Any
     model: Any
-    pixels: dict[str, Any]
-    design: str
-    revision: str | None
-    changed: str = ""
-    digest: str = ""
+    pixels: dict[str, Any]  # how images are prepared
+    design: str  # digest of vocabulary and network's design, which do not show in the weights
+    revision: str | None  # of the hub's repository it is from; None for a folder
+    changed: str = ""  # digest of what fine-tuning added to it
+    digest: str = ""  # by which an adapter knows the checkpoint again that it was trained on
 
 
 def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) -> ClipCheckpoint:
     """Load a checkpoint by its public name, a key of `MODELS`, or from a folder.
 
-    Args:
-        dtype: weights are read as such, one after another.
-        revision: of the hub's repository; by default the newest that is here, or else there.
-
-    Raises:
-        SgmftError: it is not on this machine and cannot be fetched, or is no Chinese-CLIP
-            checkpoint.
+    The revision is of the hub's repository; by default the newest that is here, or else there.
+    SgmftError where it is not here and cannot be fetched, or is no Chinese-CLIP checkpoint.
     """
     from transformers import AutoTokenizer, ChineseCLIPModel
     from transformers.utils import logging
@@ -97,11 +84,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
 
 
 def save_checkpoint(checkpoint: ClipCheckpoint, folder: Path) -> None:
-    """Write a checkpoint in the published format.
-
-    Raises:
-        SgmftError: the folder cannot be written.
-    """
+    """Write a checkpoint in the published format; SgmftError where the folder cannot be written."""
     with writing(folder):
         checkpoint.model.save_pretrained(folder)
         checkpoint.tokenizer.save_pretrained(folder)
@@ -119,16 +102,15 @@ def _local_copy(repository: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin"]
+    fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=wanted)
     with suppress(OSError):
-        folder = snapshot_download(
-            repository, revision=revision, allow_patterns=wanted, local_files_only=True
-        )
+        folder = str(fetch(local_files_only=True))
         # Programs that asked for the configuration or the vocabulary only leave a part behind.
         if _has_any(folder, "*.safetensors", "pytorch_model.bin") and _has_any(folder, "vocab.txt"):
             return folder
     try:
         _check_hub()
-        return snapshot_download(repository, revision=revision, allow_patterns=wanted)
+        return str(fetch())
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
         raise SgmftError(
             f"The weights of {repository} are not on this machine and cannot be fetched. On a "

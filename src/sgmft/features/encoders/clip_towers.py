@@ -17,8 +17,7 @@ QUICK = 1.702  # of "quick GELU" (Hendrycks & Gimpel 2016)
 def fold_quick_gelu(model: Any) -> None:
     """Compute x sigmoid(1.702 x) as SiLU(1.702 x) / 1.702, both factors in the linear maps beside.
 
-    One pass over the widest arrays of the image tower in the place of three. The model is a
-    `transformers.ChineseCLIPModel`.
+    One pass over the widest arrays of the image tower in the place of three.
     """
     from transformers.activations import QuickGELUActivation
 
@@ -47,12 +46,7 @@ class TextTower(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The image tower of a `transformers.ChineseCLIPModel`.
-
-    Args:
-        mean, std: of the three colours, 0..1.
-        patch_grid: patches are averaged to patch_grid x patch_grid regions.
-    """
+    """The image tower of a `transformers.ChineseCLIPModel`; `mean` and `std` of colours in 0..1."""
 
     mean: Tensor
     std: Tensor

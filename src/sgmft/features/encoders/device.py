@@ -18,8 +18,7 @@ SHARE, MOST = 1 / 8, 128  # of the memory, for one batch; and of a batch, on a G
 def pick_device(device: str | None = None) -> torch.device:
     """Return the device asked for, else a GPU if there is one, else the CPU.
 
-    Raises:
-        SgmftError: this machine has no such device.
+    SgmftError where this machine has no such device.
     """
     with needs_extra("torch", f"The device {device}" if device else "A network of torch"):
         import torch
@@ -56,19 +55,14 @@ def pick_batch(kind: str, each: int, most: int) -> int:
     """Return how many inputs go through a network together, a power of two.
 
     An eighth of the device's memory has to hold them. Of all its memory, not of what is free, so
-    that batches, and with them the last digits of features, are the same in every run.
-
-    Args:
-        kind: of the device, "cpu" or "cuda" for instance.
-        each: bytes that one input takes on its way.
-        most: on a CPU, where more than fit its caches are not faster.
+    that batches, and with them the last digits of features, are the same in every run. `each` are
+    bytes of one input on its way, `most` holds on a CPU, where more than fit its caches are slow.
     """
     fit = min(int(SHARE * _memory(kind)) // each, most if kind == "cpu" else MOST)
     return 1 << (max(fit, 1).bit_length() - 1)
 
 
 def _memory(kind: str) -> int:
-    """Return the bytes of a device's memory."""
     if kind == "cuda":
         import torch
 

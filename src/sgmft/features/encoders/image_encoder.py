@@ -7,13 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftWarning
-from sgmft.features.encoders.base import (
-    ClassifierHeads,
-    Encoded,
-    EncoderInfo,
-    Images,
-    TextEncoder,
-)
+from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, Images, TextEncoder
 from sgmft.features.encoders.batches import encode_image_batches, graph_runner
 from sgmft.features.encoders.device import pick_batch, pick_device
 from sgmft.features.encoders.image_graph import open_image_graph
@@ -34,8 +28,6 @@ class ImageEncoder:
     """An encoder of images by EfficientNet-Lite, and of texts by `text_encoder`.
 
     Args:
-        name: of the encoder.
-        text_encoder: of its texts.
         patch_grid: regions form a grid of so many rows and columns; 4 gives 16 an image.
         batch_size: images in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
             memory allows.
@@ -66,13 +58,8 @@ class ImageEncoder:
         computed = "onnxruntime" + " on a GPU" * self._on_gpu
         image_key = f"{' + '.join(network_keys())}, {computed}, {patch_grid}"
         versions = [version(package) for package in text_encoder.packages]
-        parts = [
-            f"{name}-2",
-            image_key,
-            repr(get_cleaning(text_encoder.cleaning)),
-            text_encoder.max_words,
-            *versions,
-        ]
+        texts = repr(get_cleaning(text_encoder.cleaning)), text_encoder.max_words
+        parts = [f"{name}-2", image_key, *texts, *versions]
         self.info = EncoderInfo(
             name=name,
             fingerprint=short_digest(repr(parts).encode()),

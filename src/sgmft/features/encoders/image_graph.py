@@ -30,6 +30,7 @@ from sgmft.utils.files import cache_folder, make_whole, write_whole
 from sgmft.utils.onnx_session import Session
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of a stage's first block; the same in every EfficientNet
+Weights = Mapping[str, FloatArray]
 EPSILON = np.float32(1e-3)  # of every batch norm
 OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.20 reads both
 FORMAT = 2  # of a file in the cache; rises when the same weights give another graph
@@ -102,26 +103,19 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
         describe(IMAGE_OUTPUTS[1], TensorProto.FLOAT, ["N", patch_grid**2, IMAGE_WIDTH]),
     ]
     whole = helper.make_graph(graph.nodes, "image networks", inputs, outputs, graph.weights)
-    opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(
-        whole, opset_imports=[opset], ir_version=IR_VERSION, producer_name="sgmft"
-    )
+    written = {"ir_version": IR_VERSION, "producer_name": "sgmft"}
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], **written)
     data = model.SerializeToString(deterministic=True)
     make_whole(path, lambda temporary: temporary.write_bytes(data))
 
 
 def _add_network(
-    graph: _Graph, name: str, pixels: str, size: int, weights: Mapping[str, FloatArray]
+    graph: _Graph, name: str, pixels: str, size: int, weights: Weights
 ) -> tuple[str, int]:
     """Add an EfficientNet-Lite: MBConv blocks (Sandler et al. 2018) with ReLU6, without excitation.
 
-    Args:
-        name: of the network; its nodes' names begin with it.
-        pixels: name of its input, (N, 3, size, size), less their mean.
-        weights: as published.
-
-    Returns:
-        The name of its last feature map (N, 1280, h, h), and h.
+    Its nodes' names begin with `name`; its input is `pixels`, (N, 3, size, size), less their mean.
+    Returns the name of its last feature map (N, 1280, h, h), and h.
     """
 
     def convolve(
@@ -134,17 +128,12 @@ def _add_network(
         # As TensorFlow's SAME: what is odd goes to the right and below.
         pad = max((size - 1) * stride + kernel - before, 0)
         full = f"{name}.{part}"
-        found = graph.node(
-            "Conv",
-            full,
-            given,
-            graph.weight(f"{full}.weight", weight * np.float32(scale)),
-            graph.weight(f"{full}.bias", bias),
-            kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
-            pads=[pad // 2, pad // 2, pad - pad // 2, pad - pad // 2],
-            group=len(weight) if part.endswith("_depthwise_conv") else 1,
-        )
+        inputs = [given, graph.weight(f"{full}.weight", weight * np.float32(scale))]
+        inputs.append(graph.weight(f"{full}.bias", bias))
+        settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
+        settings["pads"] = [pad // 2] * 2 + [pad - pad // 2] * 2
+        settings["group"] = len(weight) if part.endswith("_depthwise_conv") else 1
+        found = graph.node("Conv", full, *inputs, **settings)
         return graph.node("Clip", f"{full}.relu6", found, "zero", "six") if clip else found
 
     # Division by a power of two is exact, and so is its folding.
@@ -166,13 +155,10 @@ def _add_network(
     return convolve("_conv_head", "_bn1", found), size
 
 
-def _fold_batch_norm(
-    weights: Mapping[str, FloatArray], part: str, norm: str
-) -> tuple[FloatArray, FloatArray]:
+def _fold_batch_norm(weights: Weights, part: str, norm: str) -> tuple[FloatArray, FloatArray]:
     """Return weight and bias of a convolution that does what it and its batch norm do."""
-    gain, shift, mean, variance = (
-        weights[f"{norm}.{x}"] for x in ("weight", "bias", "running_mean", "running_var")
-    )
+    parts = ("weight", "bias", "running_mean", "running_var")
+    gain, shift, mean, variance = (weights[f"{norm}.{x}"] for x in parts)
     inverse = 1 / np.sqrt(variance + EPSILON)
     # In torch's order of operations, so that they are equal to the last bit.
     weight = weights[f"{part}.weight"] * (gain * inverse)[:, None, None, None]
@@ -217,14 +203,9 @@ def pooling(side: int, grid: int) -> FloatArray:
 def open_image_graph(
     patch_grid: int, keys: Sequence[str], threads: int, on_gpu: bool = False
 ) -> Session:
-    """Open the graph in the user's cache, or else write it there.
+    """Open the graph in the user's cache, or else write it there; `keys` are the networks'.
 
     Processes that do so at once write the same bytes.
-
-    Args:
-        keys: of the networks.
-        threads: of one run.
-        on_gpu: whether a GPU computes.
     """
     parts = repr((*keys, patch_grid, FORMAT))
     name = f"pictures-{short_digest(parts.encode())}.onnx"

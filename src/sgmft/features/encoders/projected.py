@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,12 +37,6 @@ class ProjectedEncoder:
     """Features of another encoder, both modalities mapped into one space of width D.
 
     A word is mapped as the part of a text's features that lies in the words' space.
-
-    Args:
-        base: the other encoder.
-        maps: of its two modalities.
-        name: by which it is loaded.
-        logit_scale: of the similarities there.
     """
 
     def __init__(self, base: Encoder, maps: Maps, name: str, logit_scale: float) -> None:
@@ -50,18 +44,10 @@ class ProjectedEncoder:
         digest = hashlib.sha256(base.info.fingerprint.encode())
         for x in maps:
             digest.update(np.ascontiguousarray(x).data)
-        width = len(maps.text_weight)
-        self.info = replace(
-            base.info,
-            name=name,
-            fingerprint=digest.hexdigest()[:16],
-            text_width=width,
-            image_width=width,
-            word_width=width,
-            shared_space=True,
-            logit_scale=logit_scale,
-            image_key="",
-        )
+        widths = ("text_width", "image_width", "word_width")
+        known: dict[str, Any] = dict.fromkeys(widths, len(maps.text_weight))
+        known |= {"name": name, "fingerprint": digest.hexdigest()[:16], "image_key": ""}
+        self.info = replace(base.info, **known, shared_space=True, logit_scale=logit_scale)
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts to mapped features (N, D), and those of their words."""
@@ -86,25 +72,17 @@ def _map(x: FloatArray, mean: FloatArray, weight: FloatArray) -> FloatArray:
 
 
 def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> None:
-    """Write a folder that `load_encoder` takes.
+    """Write a folder that `load_encoder` takes, for an encoder of the name `base`.
 
-    Args:
-        base: the other encoder's name.
-
-    Raises:
-        SgmftError: the folder cannot be written.
+    SgmftError where the folder cannot be written.
     """
     from safetensors.numpy import save_file
 
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         make_whole(folder / WEIGHTS, lambda path: save_file(maps._asdict(), path))
-        described = {
-            "format": FORMAT,
-            "base": base,
-            "logit_scale": logit_scale,
-            FILES: file_digests([folder / WEIGHTS]),
-        }
+        described = {"format": FORMAT, "base": base, "logit_scale": logit_scale}
+        described[FILES] = file_digests([folder / WEIGHTS])
         write_with_checksum(folder / DESCRIPTION, described)
 
 
@@ -116,8 +94,7 @@ def is_projected(folder: str | Path) -> bool:
 def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
     """Read the name of the base, the maps, and the scale of similarities.
 
-    Raises:
-        SgmftError: it is damaged, or of a newer format.
+    SgmftError where it is damaged, or of a newer format.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

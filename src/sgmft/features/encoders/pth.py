@@ -14,12 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-STORAGES = {
-    "torch FloatStorage": "<f4",
-    "torch DoubleStorage": "<f8",
-    "torch HalfStorage": "<f2",
-    "torch LongStorage": "<i8",
-}
+TYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8"}
+STORAGES = {f"torch {name}Storage": dtype for name, dtype in TYPES.items()}
 DICTIONARY, TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 MAGIC = 0x1950A86A20F9469CFC6C  # of torch's files
 UNREADABLE = (  # what taking apart a damaged file may raise
@@ -48,8 +44,7 @@ class _Tensor(NamedTuple):
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """Return the tensors of a file that holds a dictionary of tensors, by name.
 
-    Raises:
-        ValueError: it is no such file, or is damaged.
+    ValueError where it is no such file, or is damaged.
     """
     try:
         with path.open("rb") as file:

@@ -11,10 +11,7 @@ from sgmft.utils.runtime import keep_freed_memory
 
 
 def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -> Encoder:
-    """Load the default: small networks whose weights come inside Python packages.
-
-    Texts and images do not share a space.
-    """
+    """Load the default: small networks whose weights come inside Python packages."""
     from sgmft.features.encoders.image_encoder import ImageEncoder
     from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 

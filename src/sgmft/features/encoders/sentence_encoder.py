@@ -56,11 +56,8 @@ class SentenceEncoder:
         vocabulary = sorted({word for row in segmented for word in row})
         vectors = dict(zip(vocabulary, self._sentences.encode(vocabulary), strict=True))
         rows = [np.stack([vectors[word] for word in row]) for row in segmented]  # (n, 512)
-        parts = [
-            self._sentences.encode(list(texts)),
-            np.stack([row.mean(0) for row in rows]),
-            np.stack([row.max(0) for row in rows]),
-        ]
+        means, highest = [row.mean(0) for row in rows], [row.max(0) for row in rows]
+        parts = self._sentences.encode(list(texts)), np.stack(means), np.stack(highest)
         return Encoded(np.concatenate(parts, 1), rows if tokens else None)
 
 

@@ -25,17 +25,8 @@ from sgmft.features.encoders.image_graph import write_image_graph
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.locator import SemanticLocator
-from sgmft.locator.onnx.locator import (
-    BATCH,
-    FORMAT,
-    HEAD,
-    MANIFEST,
-    PICTURES,
-    TEXTS,
-    TOKENIZER,
-    WEIGHTS,
-    is_exported,
-)
+from sgmft.locator.onnx import locator as exported
+from sgmft.locator.onnx.locator import HEAD, PICTURES, TEXTS, TOKENIZER, WEIGHTS, is_exported
 from sgmft.locator.prediction import Predictor
 from sgmft.models.base import ClosedFormModel
 from sgmft.utils.checksums import FILES as DIGESTS
@@ -102,7 +93,7 @@ def export_model(
             if isinstance(network, ClosedFormModel):
                 network.save(temporary / WEIGHTS)
             else:
-                from sgmft.locator.onnx.head import write_head
+                from sgmft.locator.onnx.writer import write_head
                 from sgmft.models.network import Network
 
                 assert isinstance(network, Network)
@@ -110,12 +101,12 @@ def export_model(
             locator.held_out.save(temporary)
             readme = render("locator/templates/exported.md", labels=locator.labels)
             (temporary / "README.md").write_text(readme, "utf-8")
-            for file in (MANIFEST, *FILES):
+            for file in (exported.MANIFEST, *FILES):
                 (target / file).unlink(missing_ok=True)
             for path in temporary.iterdir():
                 path.rename(target / path.name)
             manifest = {
-                "format": FORMAT,
+                "format": exported.FORMAT,
                 "labels": locator.labels,
                 "tokens": tokens,
                 "encoder": {"info": asdict(info) | {"name": locator.encoder_name}, **settings},
@@ -128,8 +119,8 @@ def export_model(
             }
             values = {"sgmft": with_checksum(nan_to_none(manifest))}
             text = json.dumps(values, ensure_ascii=False, indent=2)
-            write_whole(target / MANIFEST, text.encode())
-    return sorted(path for path in target.iterdir() if path.name in (*FILES, MANIFEST))
+            write_whole(target / exported.MANIFEST, text.encode())
+    return sorted(target / x for x in (*FILES, exported.MANIFEST) if (target / x).exists())
 
 
 def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
@@ -141,7 +132,7 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
         import torch
 
         from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
-        from sgmft.utils.onnx_writer import write_graph
+        from sgmft.locator.onnx.writer import write_graph
     if not isinstance(encoder, ChineseClipEncoder):
         raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
     numbers, size = torch.ones(3, 5, dtype=torch.long), encoder.info.image_size
@@ -157,8 +148,7 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
     """Write the graph of the picture networks again in 8 bits; return its `EncoderInfo`.
 
     Ranges are taken from up to 128 pictures of a half of the posts, drawn at random but always the
-    same. The info is the encoder's with a fingerprint of its own. SgmftError for an encoder with
-    other networks, and where none of the posts has a picture that can be read.
+    same. SgmftError for an encoder with other networks, and where no picture can be read.
     """
     info = encoder.info
     if not isinstance(encoder, ImageEncoder):
@@ -173,8 +163,8 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
             "named has one that can be read."
         )
     stacked = np.stack(pictures)
-    batches = ({"pictures": stacked[i : i + BATCH]} for i in range(0, len(stacked), BATCH))
-    quantize_graph(path, batches, path)
+    starts = range(0, len(stacked), exported.BATCH)
+    quantize_graph(path, ({"pictures": stacked[i : i + exported.BATCH]} for i in starts), path)
     digest = short_digest(path.read_bytes())
     fingerprint = short_digest(f"{info.fingerprint} {digest}".encode())
     return replace(info, fingerprint=fingerprint, image_key=f"{info.image_key}, int8 {digest}")

@@ -133,9 +133,7 @@ class OnnxLocator(Predictor):
         for chunk in encode_windows(posts, self.encoder, self._window, tokens=self._tokens):
             yield PredictionBatch(chunk, *self._run_head(chunk.rows))
 
-    def _run_head(
-        self, rows: Sequence[PostFeatures]
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int8]]:
+    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[Any], ...]:
         """Return probabilities (N, K), guidance (N, 2) and parts (N,)."""
         features = Features.of(rows, self.encoder.info, self._tokens)
         if self._model is not None:
@@ -152,7 +150,6 @@ class OnnxLocator(Predictor):
 
 
 def _load_model(folder: Path, manifest: Manifest) -> Model:
-    """Load a closed-form model."""
     try:
         method = get_method(manifest.method)
         model: Model = method.network(method.load_config(manifest.model))
@@ -163,10 +160,7 @@ def _load_model(folder: Path, manifest: Manifest) -> Model:
 
 
 class OnnxEncoder:
-    """An `Encoder` whose networks run in ONNX Runtime, from the folder of an exported model.
-
-    SgmftError where a file is missing or damaged, or the encoder is of an unknown kind.
-    """
+    """An `Encoder` whose networks run in ONNX Runtime, from the folder of an exported model."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.info = manifest.info
@@ -195,7 +189,6 @@ def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
 
 
 def _clip_texts(folder: Path, manifest: Manifest) -> TextEncoder:
-    """Load the text tower of Chinese-CLIP."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

@@ -108,8 +108,6 @@ METHOD = Method(
     network=BalanceMLA,
     config=BalanceMLAConfig,
     tokens=True,
-    note=(
-        "Our reconstruction from the named parts of a withdrawn manuscript on audio-visual data "
-        "that published no code; width 256 in place of its 512."
-    ),
+    note="Our reconstruction from the named parts of a withdrawn manuscript on audio-visual data "
+    "that published no code; width 256 in place of its 512.",
 )

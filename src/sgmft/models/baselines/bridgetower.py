@@ -76,9 +76,8 @@ class BridgeTower(BimodalNetwork):
         self.cross_modal = nn.ModuleList(
             CrossModalLayer(D, c.heads, c.hidden, c.dropout) for _ in range(c.layers)
         )
-        self.classifier = nn.Sequential(
-            nn.Linear(2 * D, 2 * D), nn.LayerNorm(2 * D), nn.GELU(), nn.Linear(2 * D, c.classes)
-        )
+        hidden = nn.Linear(2 * D, 2 * D), nn.LayerNorm(2 * D), nn.GELU()
+        self.classifier = nn.Sequential(*hidden, nn.Linear(2 * D, c.classes))
 
     def forward(self, batch: Batch) -> Output:
         """Word and region features of B posts to logits (B, K); `fused` is cls (B, 2 D)."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordNetwork
-from sgmft.models.method import Method
+from sgmft.models.baselines.word_embeddings import WordConfig, WordNetwork, word_method
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,9 @@ class TextCNNConfig(WordConfig):
 
 
 class TextCNN(nn.Module):
-    """Convolutions over word embeddings, ReLU, maximum over the text (Kim 2014).
+    """Convolutions over word embeddings of width E, ReLU, maximum over the text (Kim 2014).
 
     A window lies within the text; a text shorter than the window is padded with zeros to it.
-
-    Args:
-        width: E of the embeddings.
-        windows, filters: see `TextCNNConfig`.
     """
 
     def __init__(self, width: int, windows: Sequence[int], filters: int) -> None:
@@ -81,15 +76,12 @@ class FeatureLevelCNN(WordNetwork):
         return torch.cat([text, image], 1)
 
 
-METHOD = Method(
+METHOD = word_method(
     name="feature-level-cnn",
     title="Feature-level fusion CNNs",
     source="Meng et al. 2017",
     network=FeatureLevelCNN,
     config=TextCNNConfig,
-    tokens=True,
-    encoder="cnn",
-    presets=PRESETS,
     note="TextCNN from memory; EfficientNet-Lite in place of CaffeNet, whose weights are not "
     "distributed.",
 )

@@ -1,11 +1,7 @@
-"""Linear probes: logistic regression on pooled features of both modalities, of one, or of each.
-
-Practitioners try them first: a logistic regression on frozen features, its penalty chosen by
-cross-validation.
-"""
+"""Linear probes: logistic regression on frozen features of both modalities, of one, or of each."""
 
 import math
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +12,8 @@ from numpy.random import RandomState
 from sgmft.features.batch import Batch
 from sgmft.models.arrays import log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.experts import Classes, DenseExpert, Floats, class_prior, draw_folds
+from sgmft.models.experts import Classes, DenseExpert, Floats, draw_folds
+from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 
@@ -27,8 +24,7 @@ class LinearProbe(ClosedFormModel):
     """Multinomial logistic regression on the standardised pooled features [t; v].
 
     A missing modality is zeros. A post without any that the probe reads gets the class
-    frequencies of the training posts, and teaches nothing else. See `sgmft.models.experts` for how
-    features are standardised and the penalty is chosen.
+    frequencies of the training posts, and teaches nothing else. See `sgmft.models.experts`.
     """
 
     modalities: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
@@ -42,7 +38,7 @@ class LinearProbe(ClosedFormModel):
     def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
         """Fit the regression to the posts with this modality; see `ClosedFormModel.fit`."""
         x, known = self._inputs(batch)
-        self.prior = class_prior(labels, self.config.classes)
+        self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
         logits, fold = np.tile(self.prior, (4, len(labels), 1)), draw_folds(labels, FOLDS, rng)
         if known.any():
             report = self.report("regression")
@@ -112,20 +108,12 @@ def _average(batch: Batch, text: Any, image: Any) -> Any:
     return xp.where(has_text & has_image, both, xp.where(has_text, t, v))
 
 
-PROBE = {"default": Preset("default", refit=True)}
-
-METHODS = tuple(
-    Method(name, title, source, network, NetworkConfig, PROBE, note)
-    for name, title, source, network, note in (
-        ("linear-probe", "Linear probe", "logistic regression", LinearProbe, ""),
-        (
-            *("text-only", "Text only", "logistic regression", TextOnly),
-            "Posts without text get the class frequencies of the training posts.",
-        ),
-        (
-            *("image-only", "Image only", "logistic regression", ImageOnly),
-            "Posts without pictures get the class frequencies of the training posts.",
-        ),
-        ("late-average", "Late averaging", "two logistic regressions", LateAverage, ""),
-    )
+_probe = partial(Method, config=NetworkConfig, presets={"default": Preset("default", refit=True)})
+_ONE = "logistic regression"
+_NOTE = "Posts without {} get the class frequencies of the training posts."
+METHODS = (
+    _probe("linear-probe", "Linear probe", _ONE, LinearProbe),
+    _probe("text-only", "Text only", _ONE, TextOnly, note=_NOTE.format("text")),
+    _probe("image-only", "Image only", _ONE, ImageOnly, note=_NOTE.format("pictures")),
+    _probe("late-average", "Late averaging", "two logistic regressions", LateAverage),
 )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sgmft.models.baselines.feature_level_cnn import TextCNN, TextCNNConfig
-from sgmft.models.baselines.word_embeddings import PRESETS, WordNetwork
-from sgmft.models.method import Method
+from sgmft.models.baselines.word_embeddings import WordNetwork, word_method
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,10 @@ class LowRank(WordNetwork):
         return self.fusion(text, image)
 
 
-METHOD = Method(
-    name="low-rank",
-    title="Low-rank fusion",
-    source="Wang et al. 2021",
-    network=LowRank,
-    config=LowRankConfig,
-    tokens=True,
-    encoder="cnn",
-    presets=PRESETS,
-    note="Without the user attributes, which our features do not have; TextCNN from memory; "
-    "EfficientNet-Lite in place of PlacesCNN.",
+NOTE = (
+    "Without the user attributes, which our features do not have; TextCNN from memory; "
+    "EfficientNet-Lite in place of PlacesCNN."
+)
+METHOD = word_method(
+    "low-rank", "Low-rank fusion", "Wang et al. 2021", LowRank, LowRankConfig, note=NOTE
 )

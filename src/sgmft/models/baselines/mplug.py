@@ -105,13 +105,8 @@ class MPLUG(BimodalNetwork):
         return Output(self.classifier(self.dropout(fused)), fused)
 
 
-METHOD = Method(
-    name="mplug",
-    title="mPLUG",
-    source="Li et al. 2022",
-    network=MPLUG,
-    config=MPLUGConfig,
-    tokens=True,
-    note="Architecture only, trained from random initialisation: the published model is "
-    "pre-trained on English pairs.",
+NOTE = (
+    "Architecture only, trained from random initialisation: the published model is pre-trained on "
+    "English pairs."
 )
+METHOD = Method("mplug", "mPLUG", "Li et al. 2022", MPLUG, MPLUGConfig, note=NOTE, tokens=True)

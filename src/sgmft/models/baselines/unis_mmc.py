@@ -36,12 +36,7 @@ class UniSMMCConfig(NetworkConfig):
 
 
 def multimodal_contrast(
-    text: Tensor,
-    image: Tensor,
-    text_correct: Tensor,
-    image_correct: Tensor,
-    paired: Tensor,
-    temperature: float = 0.07,
+    text: Tensor, image: Tensor, text_right: Tensor, image_right: Tensor, paired: Tensor, tau: float
 ) -> Tensor:
     """The contrastive loss of UniS-MMC (Zou et al. 2023), a scalar.
 
@@ -53,18 +48,15 @@ def multimodal_contrast(
     only the wrong one moves; in P and N both move, closer in P and apart in N. Without a post in P
     or S the loss is 0; without one in N it is 0 too, as in the formula.
 
-    Args:
-        text, image: r_t and r_v (B, D).
-        text_correct, image_correct: (B,) bool, whether the unimodal prediction is right.
-        paired: (B,) bool, whether a post has both modalities; the others take no part.
-        temperature: tau.
+    Text and image are r_t and r_v (B, D); bools (B,) tell whether the prediction of each alone is
+    right, and whether a post has both modalities; the others take no part.
     """
     text, image = text[paired], image[paired]  # (pairs, D)
-    text_correct, image_correct = text_correct[paired], image_correct[paired]
-    text = torch.where((text_correct & ~image_correct)[:, None], text.detach(), text)
-    image = torch.where((image_correct & ~text_correct)[:, None], image.detach(), image)
-    similarity = cosine_similarity(text, image) / temperature  # (pairs,)
-    positive = similarity[text_correct | image_correct]
+    text_right, image_right = text_right[paired], image_right[paired]
+    text = torch.where((text_right & ~image_right)[:, None], text.detach(), text)
+    image = torch.where((image_right & ~text_right)[:, None], image.detach(), image)
+    similarity = cosine_similarity(text, image) / tau  # (pairs,)
+    positive = similarity[text_right | image_right]
     if len(positive) == 0:
         return similarity.sum() * 0  # still a function of r_t and r_v
     return similarity.logsumexp(0) - positive.logsumexp(0)
@@ -110,13 +102,8 @@ class _Head(nn.Module):
 
     def __init__(self, source: int, width: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(
-            nn.Linear(source, width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.ReLU(),
-        )
+        first = nn.Linear(source, width), nn.ReLU(), nn.Dropout(dropout)
+        self.hidden = nn.Sequential(*first, nn.Linear(width, width), nn.ReLU())
         self.output = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,14 +111,8 @@ class _Head(nn.Module):
         return hidden, self.output(hidden)
 
 
-METHOD = Method(
-    name="unis-mmc",
-    title="UniS-MMC",
-    source="Zou et al. 2023",
-    network=UniSMMC,
-    config=UniSMMCConfig,
-    note=(
-        "On frozen pooled features with a learned projection of each; the contrastive loss is the "
-        "paper's formula, on each post's own text and image."
-    ),
+NOTE = (
+    "On frozen pooled features with a learned projection of each; the contrastive loss is the "
+    "paper's formula, on each post's own text and image."
 )
+METHOD = Method("unis-mmc", "UniS-MMC", "Zou et al. 2023", UniSMMC, UniSMMCConfig, note=NOTE)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sgmft.models.baselines.word_embeddings import PRESETS, WordConfig, WordNetwork
+from sgmft.models.baselines.word_embeddings import WordConfig, WordNetwork, word_method
 from sgmft.models.layers import classifier
-from sgmft.models.method import Method
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,11 @@ class WordAverage(WordNetwork):
         return text + image
 
 
-METHOD = Method(
+METHOD = word_method(
     name="word-average",
     title="Baseline (word embeddings + CNN)",
     source="arXiv 2405.05760, Table 2",
     network=WordAverage,
     config=WordAverageConfig,
-    tokens=True,
-    encoder="cnn",
-    presets=PRESETS,
     note="The mean of learned word embeddings; EfficientNet-Lite0 and -Lite2 as the CNN.",
 )

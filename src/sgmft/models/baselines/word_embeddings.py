@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +10,15 @@ from torch import Tensor, nn
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
-from sgmft.models.base import NetworkConfig, Output, Vectors
+from sgmft.models.base import NetworkConfig, Output, Tokens, Vectors
 from sgmft.models.layers import lookup
-from sgmft.models.method import BUDGET
+from sgmft.models.method import BUDGET, Method
 from sgmft.models.network import ModalityInput, Network, Scale
 from sgmft.models.presets import Preset
 
-PRESETS = {  # embeddings, which start from nothing, need the higher rate
-    "default": Preset("default", {}, replace(BUDGET, learning_rate=1e-3), 0.1, refit=True)
-}
+_RATE = replace(BUDGET, learning_rate=1e-3)  # embeddings, which start from nothing, need more
+_PRESETS = {"default": Preset("default", {}, _RATE, 0.1, refit=True)}
+word_method = partial(Method, tokens=True, encoder="cnn", presets=_PRESETS)
 
 NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
 
@@ -78,11 +79,7 @@ class WordEmbeddings(nn.Module):
         nn.init.zeros_(self.embedding.weight[-1])
 
     def fit(self, words: Vectors) -> None:
-        """Take the vocabulary from the words of the training posts (M, 3).
-
-        Raises:
-            ValueError: it is not of the size this module was built for.
-        """
+        """Take the vocabulary from the words of the training posts (M, 3)."""
         found = vocabulary(words)
         if max(1, len(found)) != len(self.vocabulary):
             raise ValueError(f"built for {len(self.vocabulary)} words, not for {len(found)}")
@@ -100,13 +97,9 @@ class WordEmbeddings(nn.Module):
 
 
 class WordInput(nn.Module):
-    """The text's input: embeddings, a module that pools them, a null vector for no text.
+    """The text's input: V embeddings of width E, a module that pools them, a vector for no text.
 
-    Args:
-        size: V.
-        width: E.
-        pool: from embeddings (B, n, E), zeros at padding, and their mask (B, n) to (B, D).
-        pooled_width: D.
+    It pools embeddings (B, n, E), zeros at padding, under their mask (B, n) to (B, D).
     """
 
     def __init__(self, size: int, width: int, pool: nn.Module, pooled_width: int) -> None:
@@ -130,11 +123,8 @@ class WordInput(nn.Module):
 class WordNetwork(Network):
     """A network of learned word embeddings and a pooled feature of the images.
 
-    A subclass fuses the two, and makes `classifier`.
-
-    Args:
-        pool: see `WordInput`.
-        text_width, image_width: of what is fused; None for images as they are.
+    A subclass fuses the two, and makes `classifier`. `text_width` and `image_width` are of what is
+    fused; None for images as they are.
     """
 
     config: WordConfig
@@ -164,9 +154,7 @@ class WordNetwork(Network):
         """How many words the vocabulary holds; at least 1, which is no word without any text."""
         return {"vocabulary_size": max(1, len(vocabulary(words)))}
 
-    def prepare(
-        self, text: Vectors, image: Vectors, words: Vectors | None, regions: Vectors | None
-    ) -> None:
+    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take the scale of the image features, and the vocabulary from all words (M, 3)."""
         self.image.fit(image, regions)
         if words is not None:

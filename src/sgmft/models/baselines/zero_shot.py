@@ -97,20 +97,12 @@ def _unit(x: Any, present: Any) -> Any:
 
 @dataclass(frozen=True)
 class DescribedConfig(NetworkConfig):
-    """Settings of zero-shot classification by descriptions.
+    """Settings of zero-shot classification by descriptions."""
 
-    Attributes:
-        heads: G, how many classifiers of images there are; 0 for none.
-        picture_classes: C, the classes they know.
-        top: how many of the most probable classes make an image's vector (ConSE's T).
-        scale_factor: on the sum of both modalities' standardised cosines, before the softmax; it
-            changes no label, only how sure the probabilities are.
-    """
-
-    heads: int = 0
-    picture_classes: int = 0
-    top: int = 10
-    scale_factor: float = 1.0
+    heads: int = 0  # G, how many classifiers of images there are
+    picture_classes: int = 0  # C, the classes they know
+    top: int = 10  # how many of the most probable classes make an image's vector (ConSE's T)
+    scale_factor: float = 1.0  # on the sum of both modalities' standardised cosines; see `ZeroShot`
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,7 +144,7 @@ class Described(ClosedFormModel):
         self.squares = zeros(2, K)  # sums of their squares
 
     def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> None:
-        """Nothing is trained: raises SgmftError."""
+        """Raise SgmftError: nothing is trained."""
         raise SgmftError(
             "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "
             "adapt(posts) and predict(posts)."
@@ -217,20 +209,13 @@ METHOD = Method(
     source="label prompts",
     network=ZeroShot,
     config=ZeroShotConfig,
-    note=(
-        "No training. Pictures are not read where the encoder's towers share no space: a post "
-        "without text then gets equal probabilities."
-    ),
+    note="No training. Pictures are not read where the encoder's towers share no space: a post "
+    "without text then gets equal probabilities.",
     prompts=PROMPTS,
     tuned="",
 )
 
+_SOURCE, _NOTE = "descriptions of the labels", "No training."
 DESCRIBED = Method(
-    name="described",
-    title="Zero-shot",
-    source="descriptions of the labels",
-    network=Described,
-    config=DescribedConfig,
-    note="No training.",
-    tuned="",
+    "described", "Zero-shot", _SOURCE, Described, DescribedConfig, note=_NOTE, tuned=""
 )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch, remaining_modalities
+from sgmft.features.batch import Batch, keep_modalities
 from sgmft.features.encode import EncodedPosts, PreparedPost, prepare_post
 from sgmft.features.encoder_handle import TunedEncoder
 from sgmft.features.encoders.base import Encoder, EncoderInfo
@@ -39,7 +39,6 @@ from sgmft.training.fit import (
     RunOptions,
     TrainingTask,
     in_subfolder,
-    mask_of,
     predict_by_parts,
     train_with_validation,
 )
@@ -62,8 +61,8 @@ class RawBatch(NamedTuple):
     ngrams: Any = None  # (B, g) of the text, padded with -1; an array
 
     def drop_modalities(self, share: float, draws: Tensor) -> "RawBatch":
-        """Modality dropout, as `sgmft.features.batch.Batch.drop_modalities`."""
-        has_text, has_image = remaining_modalities(self.has_text, self.has_image, share, draws)
+        """See `sgmft.features.batch.Batch`."""
+        has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: torch.device) -> "RawBatch":
@@ -73,19 +72,11 @@ class RawBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class RawPosts:
-    """N posts whose texts and images are read batch by batch; in the place of `Features`.
+    """N posts whose texts and images are read batch by batch; in the place of `Features`."""
 
-    Args:
-        posts: that could be encoded.
-        keys: content key of each.
-        features: those by the encoder before it is tuned: which modalities a post has, n-grams.
-        info: of the encoder: how texts and images are prepared.
-        tokenize: from cleaned texts to token ids.
-    """
-
-    posts: Sequence[Post]
+    posts: Sequence[Post]  # that could be encoded
     keys: Sequence[str]
-    features: Features
+    features: Features  # by the encoder before it is tuned: which modalities a post has, n-grams
     info: EncoderInfo
     tokenize: Callable[[Sequence[str]], list[list[int]]]
 
@@ -116,8 +107,7 @@ class RawPosts:
     ) -> RawBatch:
         """The posts at these positions (B,), or all, decoded by several threads.
 
-        Raises:
-            SgmftError: a picture cannot be read any more.
+        SgmftError where a picture cannot be read any more.
         """
         if not isinstance(rows, np.ndarray):
             rows = np.arange(len(self))[rows or slice(None)]
@@ -140,23 +130,16 @@ class RawPosts:
         size, known = self.info.image_size, chosen.features
         pixels = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
         grams = known.ngrams if ngrams else None
-        return RawBatch(
-            torch.from_numpy(ids),
-            torch.from_numpy(mask).long(),
-            torch.from_numpy(pixels),
-            torch.tensor(text_of, dtype=torch.long),
-            torch.tensor(image_of, dtype=torch.long),
-            torch.from_numpy(known.has_text),
-            torch.from_numpy(known.has_image),
-            None if grams is None else grams.pad(fill=-1)[0],
-        )
+        at = np.array(text_of, np.int64), np.array(image_of, np.int64)
+        given = ids, mask.astype(np.int64), pixels, *at, known.has_text, known.has_image
+        padded = None if grams is None else grams.pad(fill=-1)[0]
+        return RawBatch._make([*map(torch.from_numpy, given), padded])
 
 
 class TrainableModel(Network):
     """A closed-form model as a network: what it has learned becomes weights of torch.
 
-    A part that reads arrays alone, as that on n-grams, stays as it is: what it reads does not
-    change with the encoder.
+    A part that reads arrays alone, as that on n-grams, stays as it is.
     """
 
     def __init__(self, model: ClosedFormModel) -> None:
@@ -190,30 +173,18 @@ class TrainableModel(Network):
 
 @dataclass(frozen=True)
 class TunedConfig(NetworkConfig):
-    """Settings of the network, and of the encoder's training beside it.
-
-    Attributes:
-        head: the network's own.
-        tuning: `Tuning`'s values.
-        encoder: fingerprint of the encoder before.
-    """
+    """Settings of the network, and of the encoder's training beside it."""
 
     head: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
-    encoder: str = ""
+    encoder: str = ""  # fingerprint of the encoder before
 
 
 class Tuned(Network):
-    """Texts and images to logits.
+    """Texts and images to logits, by towers to features and a `head` from there.
 
     Its state, which is saved and restored, is what training changes: the network, and of the
     towers the weights that move.
-
-    Args:
-        head: from features to logits.
-        towers: from texts and images to features.
-        tokens: whether the head reads words and regions.
-        encoder: fingerprint of the encoder before.
     """
 
     def __init__(self, head: Network, towers: Towers, tokens: bool, encoder: str) -> None:
@@ -273,11 +244,8 @@ class Tuned(Network):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The state that training changes."""
         trained = {name for name, x in self.named_parameters() if x.requires_grad}
-        return {
-            name: x
-            for name, x in super().state_dict(*args, **kwargs).items()
-            if name in trained or name.startswith("head.")
-        }
+        state = super().state_dict(*args, **kwargs).items()
+        return {name: x for name, x in state if name in trained or name.startswith("head.")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], **more: Any) -> Any:  # type: ignore[override]
         """Restore what `state_dict` gave; the rest stays."""
@@ -314,16 +282,14 @@ def fine_tune(
     """Train the head alone, then both, which stay as they were where no epoch is better.
 
     Args:
-        task: of the head; see `sgmft.training.fit`.
-        encoded: its posts.
+        task, encoded: of the head, and its posts.
         settings: arguments of `load_encoder` that made the encoder, as it is before.
-        tuning: how both are trained.
         held_out: positions of the validation posts.
         run: of both trainings. The encoder is written into the checkpoint's folder too; without
             one into a temporary folder, which is deleted with the encoder that is returned.
 
-    Returns:
-        The head, the log of both trainings and the logits of the held-out posts; the encoder.
+    Returns the head with the log of both trainings and the logits of the held-out posts; the
+    encoder.
     """
     head = train_with_validation(task, held_out, **in_subfolder(run, "head"))
     temporary = None
@@ -340,25 +306,21 @@ def fine_tune(
     model = Tuned(network, towers, tokens, task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, task.info, towers.tokenize)
     labels = task.data.labels
-    data, validation = hold_out(raw, labels, mask_of(held_out, len(labels)))
+    data, validation = hold_out(raw, labels, np.isin(np.arange(len(labels)), held_out))
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
     options = {name: x for name, x in in_subfolder(run, "both").items() if name != "on_step"}
     history = train(model, data, validation, config, **options)  # type: ignore[arg-type]
     selected = selected_epoch(history, config.patience)
-    better = selected.val_loss < cross_entropy(
-        head.held_out.logits, head.held_out.labels
-    )  # NaN is never less
+    before_loss = cross_entropy(head.held_out.logits, head.held_out.labels)
+    better = selected.val_loss < before_loss  # NaN is never less
     if not better:
         model.load_state_dict(before)
     held_out_logits = predict_by_parts(model, validation) if better else head.held_out
     if temporary is not None or distributed.is_main():
         towers.save(folder / "encoder")
     distributed.wait()
-    result = head._replace(
-        model=network.trained() if isinstance(network, TrainableModel) else network,
-        history=[*head.history, *history],
-        held_out=held_out_logits,
-        selected=selected if better else head.selected,
-    )
-    return result, TunedEncoder(folder / "encoder", str(settings["name"]), better, temporary)
+    trained = network.trained() if isinstance(network, TrainableModel) else network
+    chosen, whole = selected if better else head.selected, [*head.history, *history]
+    tuned = TunedEncoder(folder / "encoder", str(settings["name"]), better, temporary)
+    return FitResult(trained, whole, held_out_logits, chosen), tuned

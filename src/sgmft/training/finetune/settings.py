@@ -89,27 +89,17 @@ class Tuning:
 
     def config(self, head: TrainConfig) -> TrainConfig:
         """How the joint training goes, given how the head was trained."""
-        return dataclasses.replace(
-            head,
-            epochs=self.epochs,
-            patience=self.patience,
-            batch_size=self.batch_size,
-            learning_rate=self.head_learning_rate,
-            warmup=self.warmup,
-            schedule="cosine",
-            weight_decay=self.weight_decay,
-        )
+        same = ("epochs", "patience", "batch_size", "warmup", "weight_decay")
+        values: dict[str, Any] = {name: getattr(self, name) for name in same}
+        values |= {"learning_rate": self.head_learning_rate, "schedule": "cosine"}
+        return dataclasses.replace(head, **values)
 
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
-    """The settings of a fine-tuning by their text; None where the encoder stays as it is.
+    """The settings of a fine-tuning by their text; None where the encoder stays as it is ("head").
 
-    Args:
-        kind: "head", "lora" or "full".
-        settings: values of `Tuning`, or their text as typed after `--set tune.`.
-
-    Raises:
-        SgmftError: no such kind or setting, or a value that makes no sense.
+    Settings are values of `Tuning`, or their text as typed after `--set tune.`. SgmftError for no
+    such kind or setting, or a value that makes no sense.
     """
     if kind == "head":
         if settings:

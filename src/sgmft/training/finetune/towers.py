@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,7 @@ class Towers(nn.Module):
         read: the checkpoint; its model is changed in place.
         tuning: what is trained, and how.
         name: by which an adapter names the checkpoint.
-        patch_grid: as in `ChineseClipEncoder`.
         dtype: in which the towers compute.
-
-    Raises:
-        SgmftError: a package is missing.
     """
 
     def __init__(
@@ -93,10 +90,7 @@ class Towers(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the encoder as it is now; LoRA as its matrices only, unless they are to be merged.
 
-        Merged towers are not to be used any more.
-
-        Raises:
-            SgmftError: the folder cannot be written.
+        Merged towers are not to be used any more. SgmftError where the folder cannot be written.
         """
         if self.tuning.kind == "lora" and not self.tuning.merge:
             save_adapter(self.adapted, folder, self._name, self._read)
@@ -113,21 +107,17 @@ class Towers(nn.Module):
         again = self.training and len(parts) > 1
         low, kind = self._low == torch.bfloat16, given[0].device.type
         with torch.autocast(kind, torch.bfloat16) if low else nullcontext():
-            outputs = [
-                checkpoint(run, *part, use_reentrant=False) if again else run(*part)
-                for part in parts
-            ]
+            if again:
+                run = partial(checkpoint, run, use_reentrant=False)
+            outputs = [run(*part) for part in parts]
         return tuple(torch.cat(x).float() for x in zip(*outputs, strict=True))
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
     """The towers of an encoder as it is, given the arguments of `load_encoder`.
 
-    Args:
-        device: decides the precision where `tuning` does not.
-
-    Raises:
-        SgmftError: the encoder cannot be read, or a package is missing.
+    The device decides the precision where `tuning` does not. SgmftError where the encoder cannot be
+    read, or a package is missing.
     """
     name, low = str(settings["name"]), pick_dtype(pick_device(device))
     if tuning.precision != "auto":
@@ -149,15 +139,9 @@ def _layers(model: Any, last: int | None) -> list[str]:
 
 
 def augmentation(size: int) -> Callable[[Tensor], Tensor]:
-    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way.
+    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way; s is the `size`.
 
-    torch's random numbers decide, so that its seed does.
-
-    Args:
-        size: s, in pixels.
-
-    Raises:
-        SgmftError: kornia is not installed.
+    torch's random numbers decide, so that its seed does. SgmftError without kornia.
     """
     with needs_extra("tune", "Changing pictures (--set tune.augment=true)"):
         from kornia import augmentation as kornia

@@ -1,9 +1,10 @@
-"""Write a network as an ONNX file."""
+"""Write networks of torch as ONNX, and heads, from features to calibrated probabilities."""
 
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.base import EncoderInfo
+from sgmft.locator.onnx.locator import HEAD_OUTPUTS
+from sgmft.models.network import Network
 from sgmft.utils.extras import needs_extra
 from sgmft.utils.runtime import PARSING
+
+POSTS, WORDS, REGIONS = 1_013, 17, 19  # an example's, lengths nothing else has
 
 
 def write_graph(
@@ -23,14 +30,12 @@ def write_graph(
     *,
     apart: bool | None = None,
 ) -> None:
-    """Write a module as a graph, for inputs of any length along their first axes.
+    """Write a module as a graph, whole or not at all, for inputs of any length along first axes.
 
     Args:
         module: takes the inputs' tensors in their order, returns one tensor per output.
         inputs: name to an example, and how many of its axes are of any length. The example must be
             at least 2 long along them, and no two lengths equal that are so by chance only.
-        outputs: names.
-        path: whole or not at all.
         apart: whether the weights stand beside it in a file whose name ends in .data; None for
             where they are more than the 2 GB that an ONNX file can hold.
 
@@ -91,3 +96,48 @@ class _Positional(nn.Module):
 
     def forward(self, *tensors: Tensor) -> object:
         return self.module(*tensors)
+
+
+def write_head(
+    network: Network, temperatures: Sequence[float], info: EncoderInfo, tokens: bool, path: Path
+) -> None:
+    """Write a head; the graph's inputs are those fields of `Batch` that the network reads."""
+    network = deepcopy(network).cpu().eval()
+    B, n, m = POSTS, WORDS, REGIONS
+    # A batch by field, each with the number of its first axes that are of any length.
+    inputs = {
+        "text": (torch.rand(B, info.text_width), 1),
+        "image": (torch.rand(B, info.image_width), 1),
+        "has_text": (torch.ones(B, dtype=torch.bool), 1),
+        "has_image": (torch.ones(B, dtype=torch.bool), 1),
+    }
+    if tokens:
+        inputs |= {
+            "text_tokens": (torch.rand(B, n, info.word_width), 2),
+            "text_mask": (torch.ones(B, n, dtype=torch.bool), 2),
+            "image_tokens": (torch.rand(B, m, info.image_width), 2),
+            "image_mask": (torch.ones(B, m, dtype=torch.bool), 2),
+            "image_index": (torch.zeros(B, m, dtype=torch.long), 2),
+        }
+    write_graph(Head(network, temperatures, list(inputs)), inputs, HEAD_OUTPUTS, path)
+
+
+class Head(nn.Module):
+    """A network, which reads the `fields` of a `Batch`, and the temperatures of its logits."""
+
+    def __init__(
+        self, network: Network, temperatures: Sequence[float], fields: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.network, self.fields = network, fields
+        self.register_buffer("temperatures", torch.tensor(temperatures))
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields of a batch to probabilities (B, K) and relative guidance entropies (B, 2)."""
+        batch = Batch(**dict(zip(self.fields, tensors, strict=True)))
+        output = self.network(batch)
+        temperature = self.get_buffer("temperatures")[batch.has_text.long() + 2 * batch.has_image]
+        probabilities = (output.logits / temperature[:, None]).softmax(-1)
+        if output.guidance is None:
+            return probabilities, torch.full_like(probabilities[:, :2], torch.nan)
+        return probabilities, torch.stack(tuple(output.guidance), 1)
