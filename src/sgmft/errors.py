@@ -84,7 +84,8 @@ def warn(message: str, category: type[SgmftWarning] = SgmftWarning) -> None:
     """Warn with a message that can be translated."""
     if (heard := HEARD.get()) is not None:
         heard.append(message)
-    warnings.warn(make_printable(message), category, stacklevel=3)
+    plain = str.__str__(make_printable(message))  # what hears of it may know no `Message`
+    warnings.warn(plain, category, stacklevel=3)
 
 
 class _Ellipsis(str):
