@@ -11,16 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column
 
 from sgmft.errors import NoUsableRowError
@@ -45,21 +37,21 @@ def feature_folder(option: str | None) -> Path | None:
     return cache_folder() / "features" if option is None else Path(option)
 
 
-class ProgressBars(Progress):
+class ProgressBars(progress.Progress):
     """A bar with counts and times for each stage of a job, shown from the stage's start."""
 
     def __init__(self) -> None:
         super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(20, table_column=Column(no_wrap=True)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(20, table_column=Column(no_wrap=True)),
+            progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            progress.TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            progress.TimeRemainingColumn(table_column=Column(no_wrap=True)),
             # It gives way where a terminal is narrow; else bars and counts would.
-            TextColumn("{task.fields[text]}", table_column=Column()),
+            progress.TextColumn("{task.fields[text]}", table_column=Column()),
             console=screen,
         )
-        self._stages: dict[str, TaskID] = {}
+        self._stages: dict[str, progress.TaskID] = {}
 
     def show(self, stage: str, done: int, total: int | None = None, text: str = "") -> None:
         """Update the bar of a stage."""

@@ -13,14 +13,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.training.align import (
-    Retrieval,
-    align_projections,
-    align_towers,
-    embed,
-    find_pairs,
-    recall,
-)
+from sgmft.training import align
 from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.history import Epoch
@@ -83,18 +76,18 @@ def align_encoder(
         )
     store = source.store(tokens=False)
     encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
-    pairs, skipped = find_pairs(encoded)
+    pairs, skipped = align.find_pairs(encoded)
     out = pairs.held_out(seed)
     before = None
     if info.shared_space:
         pooled = (torch.from_numpy(x[out]) for x in pairs.features.pooled())
         text, image = (normalize(x, dim=-1) for x in pooled)
-        before = recall(text, image)
+        before = align.recall(text, image)
     torch.manual_seed(seed)
     subject = (
-        align_towers(source, pairs, tuning or CLIP, seed)
+        align.align_towers(source, pairs, tuning or CLIP, seed)
         if clip
-        else align_projections(source, pairs, ~out, width, seed)
+        else align.align_projections(source, pairs, ~out, width, seed)
     )
     train_set, validation = hold_out(subject.data, pairs.number, out)
     with writing(folder):
@@ -105,12 +98,12 @@ def align_encoder(
         train_set,
         validation,
         subject.config,
-        objective=Retrieval(),
+        objective=align.Retrieval(),
         checkpoint=folder / UNFINISHED,
         device=source.device,
         on_epoch=on_epoch,
     )
-    after = recall(*embed(subject.model, validation.features))
+    after = align.recall(*align.embed(subject.model, validation.features))
     subject.save(folder)
     found = AlignmentResult(
         len(train_set.labels), len(validation.labels), skipped, before, after, history

@@ -16,7 +16,7 @@ from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.runs import Comparison, OnProgress
-from sgmft.utils.files import check_writable, leftovers, nan_to_none, read_json, write_json
+from sgmft.utils.files import check_output, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
 
@@ -41,8 +41,7 @@ def compare_table(
     posts is the test set. `by` are columns by whose values results are broken down.
     """
     folder = Path(output).absolute()
-    _refuse_other_folders(folder)
-    check_writable(folder)
+    check_output(folder, _may_replace(folder), "report")
     path = folder / "data.json"
     prepare.load_data.cache_clear()
     if plan.finished_only:
@@ -94,16 +93,13 @@ def default_workers(device: str | None) -> int:
     return 1 if on_gpu else len(os.sched_getaffinity(0))
 
 
-def _refuse_other_folders(folder: Path) -> None:
-    if folder.is_file():
-        raise SgmftError(f"{folder} is a file: choose a folder for the report.")
-    if not folder.is_dir() or _is_comparison(read_json(folder / "data.json")):
-        return
+def _may_replace(folder: Path) -> bool:
+    values = read_json(folder / "data.json")
+    if _is_comparison(values) or not folder.is_dir():
+        return True
     names = {file.name for file in folder.iterdir()}
     names -= {file.name for file in leftovers(folder, "data.json")}
-    damaged = "cells" in names and read_json(folder / "data.json") is None
-    if names - {"features"} and not damaged:
-        raise SgmftError(f"{folder} holds other files: choose a new folder for the report.")
+    return names <= {"features"} or ("cells" in names and values is None)
 
 
 def _is_comparison(values: object) -> bool:

@@ -142,7 +142,6 @@ async def _download(
 
 
 def _write(source: Source, files: _Files, reasons: dict[str, str], summary: FetchSummary) -> None:
-    """Write the table, and the addresses that gave no file."""
     columns = dict.fromkeys(source.columns_seen())
     columns |= {"images": None} if ADDRESSES in columns else {}
     report = summary.table.with_name(FAILED)

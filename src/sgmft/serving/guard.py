@@ -184,7 +184,6 @@ def log_bug(error: Exception) -> None:
 
 
 def _keys(headers: dict[bytes, bytes]) -> list[bytes]:
-    """Return the keys that a request shows."""
     kind, _, value = headers.get(b"authorization", b"").partition(b" ")
     keys = [headers.get(b"x-api-key", b""), value.strip() if kind.lower() == b"bearer" else b""]
     if kind.lower() == b"basic":

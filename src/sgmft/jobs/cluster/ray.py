@@ -157,7 +157,6 @@ def attempt(folder: Path, piece: Piece) -> Iterator[None]:
 
 
 def _cell(value: Any) -> Any:
-    """Return a column of one cell that holds any object."""
     cell = np.empty(1, object)
     cell[0] = value
     return cell

@@ -79,7 +79,6 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def _write(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, left: int) -> int:
-    """Unpack one file; return its size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with packed.open(entry) as source, path.open("wb") as target:

@@ -8,15 +8,8 @@ from typing import Any
 from sgmft.data.posts import Post
 from sgmft.data.summary import count_errors
 from sgmft.errors import Message
+from sgmft.evaluation.explain import page
 from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
-from sgmft.evaluation.explain.page import (
-    MOST_CLASSES,
-    dissenting_parts,
-    explanation_view,
-    largest_effects,
-    main_parts,
-    main_words,
-)
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.problems import Problem
@@ -99,7 +92,7 @@ class Language:
         """Return the main reasons, and the label where it is not `label`, which is shown above."""
         others = [
             self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
-            for part in dissenting_parts(found)
+            for part in page.dissenting_parts(found)
         ]
         summary = self.text(
             "summary",
@@ -115,12 +108,12 @@ class Language:
         """Return how far single words and regions move the probability."""
         items = [
             self.text(f"strongest_{x}", points=f"{y:.1f}")
-            for x, y in largest_effects(found).items()
+            for x, y in page.largest_effects(found).items()
         ]
         return self.text("strongest", items=self._join(items, "others"))
 
     def _because(self, found: Explanation) -> str:
-        main = main_parts(found)
+        main = page.main_parts(found)
         if not main:
             return self.text("because_nothing")
         alone = len(main) == 1 and len(found.parts) > 1
@@ -130,7 +123,7 @@ class Language:
     def _named(self, found: Explanation, part: PartAttribution) -> str:
         if part.name != "text":
             return self.part(part.name, "definite_parts")
-        best = [f"“{word}”" for word in main_words(found)]
+        best = [f"“{word}”" for word in page.main_words(found)]
         code = "several_words" if best[1:] else "one_word" if best else "all_words"
         return self.text(code, words=self._join(best, "words"))
 
@@ -167,10 +160,10 @@ def result_html(
         percent=language.percent(probs[0][1]),
         coverage=rules.coverage,
         probs=probs,
-        shown=MOST_CLASSES,
+        shown=page.MOST_CLASSES,
         note=note,
         found=explanation,
-        view=explanation and explanation_view(explanation),
+        view=explanation and page.explanation_view(explanation),
         summary=explanation and language.summarize(explanation, prediction.label),
     )
 

@@ -195,7 +195,6 @@ class Page:
         return FileResponse(file, filename=file.name, media_type="text/csv", headers=HEADERS)
 
     async def _results(self, language: Language, given: ParsedRequest) -> Events:
-        """Yield the prediction of a post, then with its explanation."""
         engine, (post,) = self._engine, given.posts
         rules = replace(engine.rules, coverage=given.rules.coverage if given.rules else None)
         show = partial(result_html, language, labels=engine.model.labels, rules=rules)
@@ -234,7 +233,6 @@ class Page:
         return TableJob(self._engine, self.home, language, rules, *given)
 
     async def _label(self, language: Language, job: TableJob) -> Events:
-        """Yield the progress of a job, then its result."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
@@ -270,7 +268,6 @@ class Page:
             self._jobs.discard(job)
 
     def _keep(self, token: str, file: Path, unwanted: bool) -> None:
-        """Keep a labelled table for a while."""
 
         def remove() -> None:
             self._labelled.pop(token, None)

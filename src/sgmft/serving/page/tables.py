@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
@@ -77,35 +77,28 @@ class LabelledTable(NamedTuple):
     html: str
 
 
+@dataclass(eq=False)
 class TableJob:
     """A table that is to be labelled, in another thread than the event loop in which it is made.
 
     It is what `predict_table` knows as a model. Posts go to the engine in chunks that each count as
     one request, so that others get their turn. Once `stop` is set, it ends with `JobStopped`.
-
-    Args:
-        home: a folder for what the job needs meanwhile, and for the labelled table.
-        name: of the table's file, as the visitor has it.
-        pictures: a zip of its pictures, if there are any.
     """
 
-    def __init__(
-        self,
-        engine: InferenceEngine,
-        home: Path,
-        language: Language,
-        rules: Abstention,
-        name: str,
-        table: BinaryIO,
-        pictures: BinaryIO | None,
-        columns: Columns = USUAL_COLUMNS,
-    ) -> None:
-        self.name, self._columns = safe_name(name), columns
+    engine: InferenceEngine
+    home: Path  # a folder for what is needed meanwhile, and for the labelled table
+    language: Language
+    rules: Abstention
+    name: str  # of the table's file, as the visitor has it
+    table: BinaryIO
+    pictures: BinaryIO | None  # a zip
+    columns: Columns = USUAL_COLUMNS
+
+    def __post_init__(self) -> None:
+        self.name, self.stop = safe_name(self.name), threading.Event()
+        self.labels = list(self.engine.model.labels)
+        self._loop = asyncio.get_running_loop()
         self._notes: list[str] = []
-        self.pictures, self.stop = pictures, threading.Event()
-        self.labels = list(engine.model.labels)
-        self._engine, self._loop = engine, asyncio.get_running_loop()
-        self._home, self._language, self._rules, self._table = home, language, rules, table
         self._done = self._total = 0
         self._on_progress: Callable[[int, int], None] = lambda done, total: None
         self._first: list[Prediction] = []
@@ -118,18 +111,18 @@ class TableJob:
         the zip or the table cannot be read, and what `predictions` raises.
         """
         self._on_progress = on_progress
-        with tempfile.TemporaryDirectory(prefix="table-", dir=self._home) as name:
+        with tempfile.TemporaryDirectory(prefix="table-", dir=self.home) as name:
             folder, done = Path(name) / "posts", Path(name) / f"{Path(self.name).stem}-labelled.csv"
             try:
                 summary = self._label(folder, done)
             except UnsafeZipError as error:
-                zips = self._language.texts["zips"]
+                zips = self.language.texts["zips"]
                 raise TableRefused(zips[error.kind].format(name=error.name)) from None
             except SgmftError as error:
-                reason = self._language.translate(str(error), hidden=f"{folder}/")
+                reason = self.language.translate(str(error), hidden=f"{folder}/")
                 raise TableRefused(reason.replace(f"{folder}/", "")) from None
             html = self._html(summary, done, folder)
-            kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self._home))
+            kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self.home))
             return LabelledTable(done.rename(kept / done.name), html)
 
     def predictions(
@@ -140,10 +133,10 @@ class TableJob:
         Problem where the model cannot do what `abstain` asks for, JobStopped where it is to stop.
         """
         waiting = iter(posts)
-        while chunk := list(islice(waiting, self._engine.limits.batch)):
+        while chunk := list(islice(waiting, self.engine.limits.batch)):
             found = self._predict([self._limit(post) for post in chunk], abstain)
             self._first += found[: SHOWN - len(self._first)]
-            translate = partial(self._language.translate, bare=True)
+            translate = partial(self.language.translate, bare=True)
             for x in found:
                 self._reasons["abstained"].update(filter(None, [x.abstained]))
                 self._reasons["error"].update(map(translate, filter(None, [x.error])))
@@ -155,7 +148,7 @@ class TableJob:
 
     def _limit(self, post: Post) -> Post:
         """Return a post without the pictures that are beyond the server's limits."""
-        limits, kept, left = self._engine.limits, list[MediaFile](), list[str]()
+        limits, kept, left = self.engine.limits, list[MediaFile](), list[str]()
         if len(post.text) > limits.text:
             error = Message("the text has more than {most:,} characters", most=limits.text)
             return replace(post, error=post.error or error)
@@ -194,8 +187,8 @@ class TableJob:
         """Predict as one request, again while the server is busy."""
 
         async def request() -> list[Prediction]:
-            with self._engine.places.take():
-                return await self._engine.predict(posts, rules)
+            with self.engine.places.take():
+                return await self.engine.predict(posts, rules)
 
         while not self.stop.is_set():
             try:
@@ -209,22 +202,21 @@ class TableJob:
     def _label(self, folder: Path, done: Path) -> JobSummary:
         folder.mkdir()
         if self.pictures is not None:
-            unpack(self.pictures, folder, self._engine.limits.unpacked)
+            unpack(self.pictures, folder, self.engine.limits.unpacked)
         source = folder / self.name
         source.unlink(missing_ok=True)
         with source.open("wb") as file:
-            shutil.copyfileobj(self._table, file)
+            shutil.copyfileobj(self.table, file)
         self._total = sum(1 for _ in open_table(source).rows)
         self._on_progress(0, self._total)
         heard = HEARD.set(self._notes)
         try:
-            table = Source(str(source), self._columns)
-            return predict_table(table, done, self, abstain=self._rules)
+            table = Source(str(source), self.columns)
+            return predict_table(table, done, self, abstain=self.rules)
         finally:
             HEARD.reset(heard)
 
     def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
-        """Return the counts, the reasons, and the first rows."""
         labelled = summary.used - self._reasons["abstained"].total()
         with done.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
@@ -234,17 +226,17 @@ class TableJob:
                 [self._cell(row.get(x) or "", x, prediction) for x in columns]
                 for row, prediction in zip(islice(rows, SHOWN), self._first, strict=True)
             ]
-        text = self._language.text
+        text = self.language.text
         codes = ("withheld", "unusable", "warned")
         reasons = [
             (text(code, count=counted.total()), counted.most_common())
             for code, counted in zip(codes, self._reasons.values(), strict=True)
             if counted
         ]
-        translate = partial(self._language.translate, hidden=f"{folder}/")
+        translate = partial(self.language.translate, hidden=f"{folder}/")
         return render(
             "serving/page/templates/table.html",
-            t=self._language.texts,
+            t=self.language.texts,
             done=text("done", labelled=labelled, posts=summary.posts),
             reasons=reasons,
             notes=[translate(x) for x in dict.fromkeys(self._notes)],
@@ -258,7 +250,7 @@ class TableJob:
         if column in ("abstained", "error", "warning"):
             reasons = {"abstained": prediction.abstained, "error": prediction.error}
             reason = reasons.get(column, join_messages(prediction.post.warnings))
-            value = self._language.translate(reason or "")
+            value = self.language.translate(reason or "")
         if re.fullmatch(r"0\.\d{4,}", value):
             return f"{float(value):.3f}"
         return value if len(value) <= CELL else f"{value[:CELL]}…"
