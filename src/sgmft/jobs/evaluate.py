@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import Post, raise_first_error
+from sgmft.data.posts import raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
@@ -37,9 +37,12 @@ def evaluate_table(
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
-    posts = [
-        _comparable(post, known) for post in source.read_labelled("has no label to compare with")
-    ]
+    posts = []
+    for post in source.read_labelled("has no label to compare with"):
+        if post.error is None and post.label not in known:
+            error = Message("the model never learned the label {label!r}", label=post.label)
+            post = replace(post, error=error)
+        posts.append(post)
     if source.strict:
         raise_first_error(posts)
     predictions: list[Prediction] = []
@@ -53,9 +56,9 @@ def evaluate_table(
     good = [p for p in predictions if p.probabilities is not None]
     if not good:
         reasons = describe_errors(summary.errors)
-        error = NoUsableRowError(f"No row of {source.table} can be evaluated: {reasons}.")
-        error.summary = summary
-        raise error
+        refusal = NoUsableRowError(f"No row of {source.table} can be evaluated: {reasons}.")
+        refusal.summary = summary
+        raise refusal
     for column in by:
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
@@ -80,13 +83,9 @@ def evaluate_table(
     columns = ["id", "place", "true_label", "label", "probability"]
     columns += ["error", "warning", *(f"p_{label}" for label in locator.labels)]
     with open_writer(Path(output) / "predictions.parquet", columns) as writer:
-        writer.write(
-            [
-                {"id": p.post.id, "place": p.post.place, "true_label": p.post.label}
-                | prediction_columns(p, locator.labels)
-                for p in predictions
-            ]
-        )
+        for p in predictions:
+            row = {"id": p.post.id, "place": p.post.place, "true_label": p.post.label}
+            writer.write([row | prediction_columns(p, locator.labels)])
     return summary, evaluation
 
 
@@ -121,11 +120,3 @@ def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) ->
         for p in chosen
         if p.probabilities is not None
     ]
-
-
-def _comparable(post: Post, known: set[str]) -> Post:
-    """Return the post, with an error where its label cannot be compared with a prediction."""
-    if post.error is None and post.label not in known:
-        error = Message("the model never learned the label {label!r}", label=post.label)
-        return replace(post, error=error)
-    return post

@@ -30,7 +30,9 @@ def train_table(
     SgmftError where the table has fewer than two labels, or `output` holds something else.
     """
     folder = Path(output)
-    check_output(folder, not distributed.is_main() or _holds_model(folder), "model")
+    config = read_json(folder / "config.json")
+    ours = (folder / "checkpoint").is_dir() or (isinstance(config, dict) and "sgmft" in config)
+    check_output(folder, ours or not distributed.is_main(), "model")
     posts = source.read_labelled(least=2)
     locator.fit(
         posts,
@@ -52,8 +54,3 @@ def train_table(
         shutil.rmtree(unfinished, ignore_errors=True)
     distributed.wait()
     return JobSummary(len(posts), locator.training.data.skipped)
-
-
-def _holds_model(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    return (folder / "checkpoint").is_dir() or (isinstance(config, dict) and "sgmft" in config)

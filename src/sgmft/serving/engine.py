@@ -213,7 +213,8 @@ class InferenceEngine:
         """
         if len(batch) > 1:
             self._late = 0
-            for request in sorted(batch, key=_size)[::-1]:  # of one size, in order
+            batch.sort(key=lambda x: sum(1 + len(post.images) for post in x.item.posts))
+            for request in batch[::-1]:  # of one size, in order
                 request.alone = True
                 self._waiting.appendleft(request)
             return
@@ -251,10 +252,6 @@ class InferenceEngine:
             return
         self._loaded = True
         _log.info("the worker is there again after %.1f s", time.monotonic() - start)
-
-
-def _size(request: QueuedRequest) -> int:
-    return sum(1 + len(post.images) for post in request.item.posts)
 
 
 def _new_pool() -> ProcessPoolExecutor:

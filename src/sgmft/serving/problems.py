@@ -24,11 +24,8 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(Exception):  # noqa: N818 the standard's own word
     """Ends a request with a problem document.
 
-    Args:
-        detail: the mistake in this request, and its place; by default the meaning of its kind. With
-            `values` the template of a `Message`.
-        retry: seconds after which it is worth another try; the header `Retry-After`.
-        errors: a list of mistakes, for the document.
+    `detail` is the mistake in this request, and its place; by default the meaning of its kind, with
+    `values` the template of a `Message`. After `retry` seconds it is worth another try.
     """
 
     def __init__(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Network, ip_address
-from itertools import count
 from typing import Any
 
 import httpcore2
@@ -85,7 +84,9 @@ class Downloader:
         settings, url = self._settings, _parse(address)
         host = self._hosts.setdefault(url.host, _Host(asyncio.Semaphore(settings.per_host)))
         clock = asyncio.get_running_loop().time
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             async with host.slots, self._slots:
                 start = max(clock(), host.free_at)
                 host.free_at = start + settings.wait
@@ -102,7 +103,6 @@ class Downloader:
                         pause = error.pause
                         host.free_at = max(host.free_at, clock() + pause)
             await asyncio.sleep(pause)
-        raise AssertionError
 
     async def _attempt(self, url: httpx2.URL, host: _Host) -> bytes:
         try:

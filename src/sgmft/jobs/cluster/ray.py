@@ -31,12 +31,9 @@ RESERVED = 0.5
 
 
 class RayEngine:
-    """An engine that does the pieces of a task on a Ray cluster.
+    """An engine that does the pieces of a task on a Ray cluster, each worker with a GPU if `gpu`.
 
-    Args:
-        address: of the cluster, "auto" for the one this machine belongs to; None starts one here.
-        workers: pieces that are done at a time; by default one for each processor.
-        gpu: whether each worker is given a GPU.
+    The address "auto" is the cluster this machine belongs to; None starts one here.
     """
 
     def __init__(
@@ -103,8 +100,6 @@ class RayEngine:
 
 
 class _Worker:
-    """An actor, which loads what the work needs once."""
-
     def __init__(self, task: PieceTask, version_: str) -> None:
         self._task, self._version = task, version_
         self._work: Work | None = None
