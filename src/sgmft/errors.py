@@ -65,7 +65,7 @@ class Message(str):
     def kind(self) -> str:
         """The sentence with … in the place of what is filled in; equal for equal mistakes."""
         values = {
-            key: kind_of(value) if key in SENTENCES else _Ellipsis("…")
+            key: kind_of(value) if key in SENTENCES else Omitted("…")
             for key, value in self.values.items()
         }
         if {"first", "second"} == values.keys():  # the same twice is said once
@@ -88,7 +88,7 @@ def warn(message: str, category: type[SgmftWarning] = SgmftWarning) -> None:
     warnings.warn(plain, category, stacklevel=3)
 
 
-class _Ellipsis(str):
+class Omitted(str):
     """Stands for a value, however that is formatted."""
 
     def __format__(self, spec: str) -> str:

@@ -103,22 +103,12 @@ async def _download(
     reasons: dict[str, str] = {}
     seen: set[str] = set()
     started = size = 0
+    loop = asyncio.get_running_loop()
     cells = (cell for _, _, cells, _ in _iter_rows(source) for cell in cells.values())
     addresses = filter(None, map(find_web_address, chain.from_iterable(cells)))
 
-    async def fetch(key: str, address: str) -> None:
-        nonlocal started, size
-        if started >= limits[0] or size >= limits[1]:
-            raise DownloadError("the limit of one run is reached: run the command again to go on")
-        started += 1
-        data = await downloader.download(address)
-        loop = asyncio.get_running_loop()
-        suffix = await loop.run_in_executor(decoders, check_media, data, "what is there")
-        files.keep(key, suffix, data)
-        summary.fetched += 1
-        size += len(data)
-
     async def work() -> None:
+        nonlocal started, size
         for address in addresses:  # shared by all workers
             key = _key(address)
             if key in seen:
@@ -127,8 +117,17 @@ async def _download(
             try:
                 if key in files.paths:
                     summary.there += 1
+                elif started >= limits[0] or size >= limits[1]:
+                    raise DownloadError(
+                        "the limit of one run is reached: run the command again to go on"
+                    )
                 else:
-                    await fetch(key, address)
+                    started += 1
+                    data = await downloader.download(address)
+                    checking = loop.run_in_executor(decoders, check_media, data, "what is there")
+                    files.keep(key, await checking, data)
+                    summary.fetched += 1
+                    size += len(data)
             except (DownloadError, ImageError) as error:
                 reasons[key] = str(error)
                 summary.failed[reasons[key]] += 1

@@ -5,17 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.posts import Post
-from sgmft.data.summary import count_errors
-from sgmft.errors import Message
+from sgmft.errors import SENTENCES, Message, Omitted, kind_of
 from sgmft.evaluation.explain import page
 from sgmft.evaluation.explain.explanation import Explanation, PartAttribution
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.problems import Problem
 from sgmft.utils.templates import render
-
-_SENTENCES = ("first", "second", "reason")  # values of a `Message` that are messages themselves
 
 
 class Language:
@@ -42,15 +38,15 @@ class Language:
         """
         reasons: dict[str, str] = self.texts["reasons"]
         if bare and not isinstance(message, Message) and message not in reasons:
-            message = next(iter(count_errors([Post(error=message)])))
+            message = kind_of(message)
         if not isinstance(message, Message):
             return reasons.get(message, message)
         values = dict(message.values)
         for name, value in values.items():
-            if name in _SENTENCES:
+            if name in SENTENCES:
                 values[name] = self.translate(value, hidden, bare=bare)
             elif bare:
-                values[name] = value if name == "kinds" else _Ellipsis("…")
+                values[name] = value if name == "kinds" else Omitted("…")
             elif name == "least":
                 values[name] = self.percent(value)
             elif not isinstance(value, int | float):
@@ -171,10 +167,3 @@ def result_html(
 def problem_html(language: Language, sentence: str) -> str:
     """Return the reason why there is no result, as HTML."""
     return render("serving/page/templates/problem.html", t=language.texts, sentence=sentence)
-
-
-class _Ellipsis(str):
-    """Stands for a value, however that is formatted."""
-
-    def __format__(self, spec: str) -> str:
-        return str(self)
