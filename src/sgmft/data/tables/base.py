@@ -95,9 +95,9 @@ def open_member(
 
 def check_header(path: Path, columns: list[str]) -> None:
     """Raise SgmftError where two columns have one name, of which one would be lost."""
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice:
-        raise SgmftError(f"{path} has more than one column {twice[0]!r}: rename one of them.")
+    for name, count in Counter(columns).items():
+        if count > 1:
+            raise SgmftError(f"{path} has more than one column {name!r}: rename one of them.")
 
 
 @contextmanager

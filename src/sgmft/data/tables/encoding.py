@@ -28,12 +28,9 @@ def detect_encoding(path: Path) -> TextEncoding:
     `SgmftWarning`, for much of what is in other encodings fits; so does UTF-16 without its mark.
 
     The whole file is read, a line at a time. An encoding fits when it decodes more of the lines
-    that are not ASCII than it fails; errors="surrogateescape" then lets the damaged lines be seen.
-    (Asking for every line would take a UTF-8 file with one damaged line for GB18030, which accepts
-    most bytes and would turn every text into another.)
-
-    Raises:
-        SgmftError: when no encoding fits, naming the first line that is not UTF-8.
+    that are not ASCII than it fails (not all: GB18030 accepts most bytes, and would turn every text
+    of a UTF-8 file with one damaged line into another); errors="surrogateescape" then lets the
+    damaged lines be seen. SgmftError where none fits names the first line that is not UTF-8.
     """
     if utf16 := detect_utf16(path):
         return TextEncoding(utf16, "strict")
@@ -43,11 +40,8 @@ def detect_encoding(path: Path) -> TextEncoding:
     encoding = _guess(path)
     good, bad, _ = _count_lines(path, encoding, _PRIVATE)
     if bad and good <= bad:
-        raise SgmftError(
-            "{name}, line {line}, is neither UTF-8 nor GB18030 nor Big5: save the file as UTF-8.",
-            name=path,
-            line=first_bad,
-        )
+        template = "{name}, line {line}, is neither UTF-8 nor GB18030 nor Big5: save the file as "
+        raise SgmftError(template + "UTF-8.", name=path, line=first_bad)
     _warn(path, encoding)
     return TextEncoding(encoding, "surrogateescape" if bad else "strict")
 

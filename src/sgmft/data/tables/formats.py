@@ -122,16 +122,12 @@ def open_table(
     """Open one table by its suffix, or "-" (JSONL on stdin); of a folder, its only table.
 
     The output of a tool is recognised by its columns or by how its files lie; a table that has
-    ``text`` and ``images`` already is nobody's.
-
-    Args:
-        table: the path.
-        name: a format or tool, one of `NAMES`, in the place of what is recognised.
-        base: a folder that picture paths of a tool's output are relative to, where it holds them.
+    ``text`` and ``images`` already is nobody's. With a `name`, one of `NAMES`, it is of that format
+    or tool. From `base`, where it holds them, start the paths of pictures in a tool's output.
 
     Raises:
-        SgmftError: when it is missing, empty, damaged, of an unknown format, or has two columns of
-            one name. Damage further down is raised while the rows are read.
+        SgmftError: it is missing, empty, damaged, of an unknown format, or has two columns of one
+            name. Damage further down is raised while the rows are read.
     """
     kind, tools = _chosen(name)
     forced = tools[0] if name is not None and tools else None
@@ -164,7 +160,7 @@ def table_file(path: str | Path) -> Path:
 
 
 def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
-    """Return the format that is named, if one is, and the tools that come into question."""
+    """Return the format that is named, and the tools that come into question."""
     kind = next((kind for kind in FORMATS if f".{name}" in kind.suffixes), None)
     tools = [tool for tool in COLLECTORS if name in (None, tool.name)]
     if kind is None and not tools:
@@ -291,23 +287,17 @@ def _read_once(parts: list[Path]) -> Iterator[Path]:
 @lru_cache(256)
 def _contained(stamped: tuple[tuple[Path, int], ...]) -> dict[Path, Path]:
     """Return tables that another one contains, with that; of equal ones a labelled one is kept."""
-    kept: dict[Path, set[int]] = {}
-    left: dict[Path, Path] = {}
-    found: list[tuple[int, bool, Path, set[int]]] = []
+    keys: dict[Path, set[int]] = {}
+    labelled: set[Path] = set()
     for path, _ in stamped:
-        keys, labelled = set[int](), False
+        keys[path] = set()
         for row in open_table(path).rows:
-            labelled = labelled or bool(find_role(row.values, "label"))
+            labelled |= {path} if find_role(row.values, "label") else set()
             names = find_role(row.values, "id") or find_role(row.values, "text")
-            keys.add(hash(str(row.values[names[0]]).strip() if names else ""))
-        found.append((-len(keys), not labelled, path, keys))
-    for *_, path, keys in sorted(found, key=lambda x: x[:2]):
-        larger = next((x for x in kept if keys <= kept[x]), None)
-        if larger is None:
-            kept[path] = keys
-        else:
-            left[path] = larger
-    return left
+            keys[path].add(hash(str(row.values[names[0]]).strip() if names else ""))
+    order = sorted(keys, key=lambda x: (-len(keys[x]), x not in labelled))
+    larger = {x: [y for y in order[:i] if keys[x] <= keys[y]] for i, x in enumerate(order)}
+    return {x: found[0] for x, found in larger.items() if found}
 
 
 def _iter_rows(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:

@@ -27,13 +27,7 @@ def read_standard_input() -> RawTable:
 
 
 def open_json(path: Path) -> RawTable:
-    """Open a list of records, alone or in an object, one record, or an export of Label Studio.
-
-    All is in memory.
-
-    Raises:
-        SgmftError: when it is not valid JSON, or holds no records.
-    """
+    """Open a list of records, alone or in an object, one record, or an export of Label Studio."""
     encoding = detect_encoding(path)
     try:
         items = json.loads(path.read_text(*encoding))
@@ -47,10 +41,12 @@ def open_json(path: Path) -> RawTable:
     if not isinstance(items, list):
         raise SgmftError(f"{path} is not a list of records: give a list, or JSON lines as .jsonl.")
     items = _join_lists(items)
-    rows: list[RawRow] = []
-    columns: dict[str, None] = {}
-    controls: set[str] = set()
-    for number, records in _group_by_post(items):
+    posts: dict[str | int, tuple[int, list[Any]]] = {}  # their records, by the number of the first
+    for number, item in enumerate(items, 1):
+        key = (find_post(item) if _reject(item) is None else None) or number
+        posts.setdefault(key, (number, []))[1].append(item)
+    rows, columns, controls = list[RawRow](), dict[str, None](), set[str]()
+    for number, records in posts.values():
         reason = _reject(records[0])
         if reason is not None:
             pieces = json.JSONEncoder(ensure_ascii=False).iterencode(records[0])
@@ -137,11 +133,7 @@ def _parse_line(number: int, line: str) -> RawRow:
 
 
 def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str, Any]]:
-    """Return the records in an object, see `_iter_lists`, and what stands beside; or itself.
-
-    Raises:
-        SgmftError: several lists may be the one.
-    """
+    """Return the records in an object, see `_iter_lists`, and what stands beside; or itself."""
     lists = dict(_iter_lists(item))
     usable = {name: value for name, value in lists.items() if holds_posts(value[0])}
     one = holds_posts(item["data"] if is_task(item) else item) or (is_task(item) and not usable)
@@ -190,12 +182,3 @@ def _reject(record: Any) -> str | None:
     if not isinstance(record, dict):
         return "not an object of columns and values"
     return f"nested more than {MAX_DEPTH} deep" if is_deep(record) else None
-
-
-def _group_by_post(items: list[Any]) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the records of each post, with the number of the first of them, from 1."""
-    groups: dict[str | int, tuple[int, list[Any]]] = {}
-    for number, item in enumerate(items, 1):
-        post = (find_post(item) if _reject(item) is None else None) or number
-        groups.setdefault(post, (number, []))[1].append(item)
-    yield from groups.values()

@@ -8,6 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -52,12 +53,32 @@ def find_post(item: Mapping[str, Any]) -> str | None:
 
 
 def flatten(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], set[str]]:
-    """Merge the records of one post; return the one and the names of its choice controls."""
+    """Merge the records of one post; return the one and the names of its choice controls.
+
+    Of tasks that are the data, an id unless the data have one, and for each control what most
+    annotators chose: a text, or a list when the control allows several choices or the annotators
+    are tied. Cancelled annotations are left out. A data column with a control's name is kept as
+    "data.NAME".
+    """
     first = items[0]
-    if is_task(first):
-        annotations = [x for item in items for x in _objects(item.get("annotations"))]
-        return _flatten_task({**first, "annotations": annotations})
-    return _merge([_unwrap_choices(item) for item in items]), set()
+    if not is_task(first):
+        return _merge([_unwrap_choices(item) for item in items]), set()
+    record: dict[str, Any] = {"id": first.get("id"), **first["data"]}
+    votes: dict[str, Counter[tuple[str, ...]]] = {}
+    annotations = (x for item in items for x in _objects(item.get("annotations")))
+    kept = (_objects(x.get("result")) for x in annotations if not x.get("was_cancelled"))
+    for result in chain.from_iterable(kept):
+        value = result.get("value")
+        choices = value.get("choices") if isinstance(value, dict) else None
+        if isinstance(choices, list) and choices:
+            name = str(result.get("from_name") or "label")
+            votes.setdefault(name, Counter())[tuple(sorted(map(str, choices)))] += 1
+    for name, counts in votes.items():
+        if name in record:
+            record[f"data.{name}"] = record[name]
+        winners = (x for x, count in counts.items() if count == max(counts.values()))
+        record[name] = _one_or_all(sorted({choice for choices in winners for choice in choices}))
+    return record, set(votes)
 
 
 def local_path(path: str, folder: Path) -> str:
@@ -108,12 +129,10 @@ def write_tasks(
     for i, post in enumerate(posts):
         task: dict[str, Any] = {"data": _data(post, folder, several)}
         if predictions and (predicted := predictions[i]) is not None:
-            label, score = predicted
             choice = {"type": "choices", "from_name": CONTROL, "to_name": shown}
-            result = [choice | {"value": {"choices": [label]}}]
-            task["predictions"] = [
-                {"model_version": model_version, "score": score, "result": result}
-            ]
+            result = [choice | {"value": {"choices": [predicted[0]]}}]
+            made = {"model_version": model_version, "score": predicted[1], "result": result}
+            task["predictions"] = [made]
         tasks.append(task)
     beside = [x for post in posts for x in _paths(post) if os.sep not in os.path.relpath(x, folder)]
     if beside:
@@ -145,43 +164,11 @@ def _merge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _flatten_task(task: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Return a task's data, its id unless the data have one, and a column per choice control.
-
-    That holds what most annotators chose: a text, or a list when the control allows several choices
-    or the annotators are tied. Cancelled annotations are left out. A data column with a control's
-    name is kept as "data.NAME".
-    """
-    record: dict[str, Any] = {"id": task.get("id"), **task["data"]}
-    votes: dict[str, Counter[tuple[str, ...]]] = {}
-    for annotation in _objects(task.get("annotations")):
-        if annotation.get("was_cancelled"):
-            continue
-        for result in _objects(annotation.get("result")):
-            value = result.get("value")
-            choices = value.get("choices") if isinstance(value, dict) else None
-            if isinstance(choices, list) and choices:
-                name = str(result.get("from_name") or "label")
-                votes.setdefault(name, Counter())[tuple(sorted(map(str, choices)))] += 1
-    for name, counts in votes.items():
-        if name in record:
-            record[f"data.{name}"] = record[name]
-        most = max(counts.values())
-        winners = [choices for choices, count in counts.items() if count == most]
-        record[name] = _one_or_all(sorted({choice for choices in winners for choice in choices}))
-    return record, set(votes)
-
-
 def _unwrap_choices(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON-MIN record without the ``{"choices": [...]}`` around choices."""
-    wrapped = {
-        name: _one_or_all(value["choices"])
-        for name, value in record.items()
-        if isinstance(value, dict)
-        and [*value] == ["choices"]
-        and isinstance(value["choices"], list)
-    }
-    return {**record, **wrapped}
+    alone = {name: x for name, x in record.items() if isinstance(x, dict) and len(x) == 1}
+    lists = {name: x.get("choices") for name, x in alone.items()}
+    return {**record, **{name: _one_or_all(x) for name, x in lists.items() if isinstance(x, list)}}
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -197,12 +184,9 @@ def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     """Return what a task shows of a post, and what leads back to its row."""
     images = [_LOCAL_FILES + quote(_relative(post, image, folder)) for image in _paths(post)]
     # Label Studio wants the key in any case, and opens no task with an empty list.
-    data: dict[str, Any] = {
-        "text": post.text,
-        "image": images if several and images else "".join(images),
-    }
+    image = images if several and images else "".join(images)
     origin = {"id": post.id, "user": post.user, "row": post.place}
-    return data | {name: value for name, value in origin.items() if value}
+    return {"text": post.text, "image": image} | {key: x for key, x in origin.items() if x}
 
 
 def _paths(post: Post) -> list[Path]:

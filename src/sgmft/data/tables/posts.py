@@ -227,7 +227,7 @@ class _ColumnFinder:
         return self._names(tuple(columns), role)
 
     def guessed(self, columns: Sequence[str]) -> dict[str, str]:
-        """Return the columns that are no usual names of the roles for which they count."""
+        """Return columns that count for a role under a name that is no usual one of it."""
         found = {role: names[0] for role in self._roles if (names := self.names(columns, role))}
         usual = {role: (*USUAL[role], *self._labels, self._roles[role]) for role in found}
         return {x: name for x, name in found.items() if name.strip().casefold() not in usual[x]}
@@ -275,21 +275,20 @@ class _SeenPosts:
             "CREATE TABLE seen (id BLOB PRIMARY KEY, part, row, content) WITHOUT ROWID; BEGIN"
         )
         self._names: list[str] = []
-        self._sum = self._count = 0  # of the table that is read
         self._tables: dict[tuple[int, int], int] = {}  # those that were read, by sum and count
         self.twice = Counter[tuple[int, int]]()  # posts that two tables have, by their numbers
 
     def begin(self, table: str) -> None:
         """Go on with a table."""
         self._names.append(table)
-        self._sum = self._count = 0
+        self._part = len(self._names) - 1
+        self._sum = self._count = 0  # of the table that is read
 
     def end(self) -> None:
         """End a table; one that holds the same posts as another may do so without ids."""
-        part = len(self._names) - 1
-        other = self._tables.setdefault((self._sum, self._count), part)
-        if other != part and self._count:
-            self.twice[other, part] = self._count
+        other = self._tables.setdefault((self._sum, self._count), self._part)
+        if other != self._part and self._count:
+            self.twice[other, self._part] = self._count
 
     def warn(self, key: str, row: int, content: int) -> Message | None:
         """Return what is to be said of an id and the hash of its post, if they were there before.
@@ -299,8 +298,7 @@ class _SeenPosts:
         self._sum, self._count = (self._sum + content) % 2**64, self._count + 1
         if not key:
             return None
-        part = len(self._names) - 1
-        new = (key.encode("utf-8", "surrogatepass"), part, row, content)
+        new = (key.encode("utf-8", "surrogatepass"), part := self._part, row, content)
         if self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", new).rowcount:
             return None
         found = self._rows.execute("SELECT part, row, content FROM seen WHERE id = ?", new[:1])
