@@ -84,11 +84,10 @@ def align_encoder(
         text, image = (normalize(x, dim=-1) for x in pooled)
         before = align.recall(text, image)
     torch.manual_seed(seed)
-    subject = (
-        align.align_towers(source, pairs, tuning or CLIP, seed)
-        if clip
-        else align.align_projections(source, pairs, ~out, width, seed)
-    )
+    if clip:
+        subject = align.align_towers(source, pairs, tuning or CLIP, seed)
+    else:
+        subject = align.align_projections(source, pairs, ~out, width, seed)
     train_set, validation = hold_out(subject.data, pairs.number, out)
     with writing(folder):
         (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)

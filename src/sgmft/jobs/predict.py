@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
@@ -97,13 +98,8 @@ def predict_table(
     columns = OutputColumns.of(names, predictor.labels, rules)
     columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
-
-        def write() -> Iterator[JobSummary]:
-            for rows, summary in _predict(predictor, posts, rules, columns, source.strict):
-                writer.write(rows)
-                yield summary
-
-        return pieces.add_up(write(), on_predicted)
+        given = predictor, posts, rules, columns, source.strict
+        return pieces.add_up(_predict(*given, lambda rows, _: writer.write(rows)), on_predicted)
 
 
 def _predict(
@@ -112,15 +108,18 @@ def _predict(
     rules: Abstention,
     columns: "OutputColumns",
     strict: bool,
-    rows: int = WRITE_ROWS,
-) -> Iterator[tuple[list[dict[str, Any]], JobSummary]]:
-    """Yield so many rows at a time, with their summary."""
+    write: Callable[[list[dict[str, Any]], JobSummary], None],
+    most: int = WRITE_ROWS,
+) -> Iterator[JobSummary]:
+    """Write so many rows at a time, and yield their summary."""
     predictions = predictor.predictions(posts, rules)
-    while part := list(islice(predictions, rows)):
+    while part := list(islice(predictions, most)):
         if strict:
             raise_first_error([prediction.post for prediction in part])
         abstained = (p.abstained for p in part if p.abstained is not None)
-        yield [columns.row(p) for p in part], JobSummary.of((p.post for p in part), abstained)
+        summary = JobSummary.of((p.post for p in part), abstained)
+        write([columns.row(p) for p in part], summary)
+        yield summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +136,9 @@ class PredictTask(pieces.PieceTask):
         predictor = self.loaded or self.model.load()
 
         def work(piece: pieces.Piece) -> Iterator[JobSummary]:
-            strict = self.sources[piece.id[0]].strict
-            some = _predict(predictor, piece.posts, self.rules, self.columns, strict, self.rows)
-            for rows, summary in some:
-                self.shards.write(piece.id, rows, summary)
-                yield summary
+            strict, write = self.sources[piece.id[0]].strict, partial(self.shards.write, piece.id)
+            given = predictor, piece.posts, self.rules, self.columns, strict
+            return _predict(*given, write, self.rows)
 
         return work
 

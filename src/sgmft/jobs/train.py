@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.locator.locator import ENCODER, SemanticLocator
-from sgmft.models.base import SolveStep
-from sgmft.training.history import Epoch
 from sgmft.utils import distributed
 from sgmft.utils.files import check_output, read_json, writing
 
@@ -18,16 +17,14 @@ def train_table(
     output: str | Path,
     locator: SemanticLocator,
     *,
-    split_by: str = "label",
-    track: str | Path | None = None,
     on_encoded: Callable[[int, int], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-    on_step: Callable[[SolveStep], None] | None = None,
+    **options: Any,
 ) -> JobSummary:
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
     With several processes (`utils.distributed`) all of them call this, and the main one writes.
-    SgmftError where the table has fewer than two labels, or `output` holds something else.
+    `options` are those of `SemanticLocator.fit`. SgmftError where the table has fewer than two
+    labels, or `output` holds something else.
     """
     folder = Path(output)
     config = read_json(folder / "config.json")
@@ -36,13 +33,10 @@ def train_table(
     posts = source.read_labelled(least=2)
     locator.fit(
         posts,
-        split_by=split_by,
         strict=source.strict,
         checkpoint=folder / "checkpoint",
-        track=track,
         on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
-        on_epoch=on_epoch,
-        on_step=on_step,
+        **options,
     )
     if distributed.is_main():
         unfinished = folder / "checkpoint"

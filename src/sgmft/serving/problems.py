@@ -44,12 +44,8 @@ class Problem(Exception):  # noqa: N818 the standard's own word
     def response(self) -> JSONResponse:
         """Return the response with its document."""
         kind = PROBLEMS[self.kind]
-        document: dict[str, Any] = {
-            "type": f"/problems/{self.kind}",
-            "title": kind.title,
-            "status": kind.status,
-            "detail": self.detail or kind.meaning,
-        }
+        document: dict[str, Any] = {"type": f"/problems/{self.kind}", "title": kind.title}
+        document |= {"status": kind.status, "detail": self.detail or kind.meaning}
         document |= {"errors": self.errors} if self.errors else {}
         headers = {} if self.retry is None else {"Retry-After": str(self.retry)}
         if kind.status == 401:

@@ -45,7 +45,13 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
                 raise UnsafeZipError("too-large")
             left = most
             for path, entry in found.items():
-                left -= _write(packed, entry, folder / path, left)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                with packed.open(entry) as source, (folder / path).open("wb") as target:
+                    while part := source.read(_PART):
+                        left -= len(part)
+                        if left < 0:
+                            raise UnsafeZipError("too-large")
+                        target.write(part)
             return len(found)
     except (*_DAMAGE, *_UNKNOWN) as error:
         raise UnsafeZipError("damaged") from error
@@ -76,15 +82,3 @@ def _name(entry: zipfile.ZipInfo) -> str:
         with suppress(UnicodeError):
             return entry.filename.encode("cp437").decode(encoding)
     return entry.filename
-
-
-def _write(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, left: int) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = 0
-    with packed.open(entry) as source, path.open("wb") as target:
-        while part := source.read(_PART):
-            size += len(part)
-            if size > left:
-                raise UnsafeZipError("too-large")
-            target.write(part)
-    return size
