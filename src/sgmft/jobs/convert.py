@@ -43,7 +43,13 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     given = find_role(names, "image")
     roles = [role for role in ROLES if role in used or (role == "images" and given)]
     kept = [name for name in names if name not in given]
-    outside = 0
+    files, outside = PathResolver(RawTable("", Path(), None, iter(()))), 0
+
+    def addresses(cell: Any) -> list[str]:  # what stands for pictures and is no path
+        with suppress(ValueError):
+            return list(filter(None, map(find_web_address, parse_image_cell(cell, files))))
+        return []
+
     columns = list(dict.fromkeys([*roles, *kept]))
     with open_writer(output, columns) as writer:
         for post in posts if stream else source.iter_posts():
@@ -51,22 +57,12 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
             if "images" in roles:
                 paths = [_path(image, output) for image in post.images]
                 outside += any(map(os.path.isabs, paths))
-                own["images"] = paths + _addresses(post.row.get(name) for name in given)
+                own["images"] = paths + [x for name in given for x in addresses(post.row.get(name))]
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"
         warn(f"{message}: read it with --allow-outside.", SgmftNotice)
     return summary
-
-
-def _addresses(cells: Iterable[Any]) -> list[str]:
-    """Return what stands for pictures in the cells and is no path."""
-    files = PathResolver(RawTable("", Path(), None, iter(())))
-    found: list[str] = []
-    for cell in cells:
-        with suppress(ValueError):
-            found += filter(None, map(find_web_address, parse_image_cell(cell, files)))
-    return found
 
 
 def _path(image: MediaFile, output: str | Path) -> str:

@@ -16,19 +16,17 @@ from typing import Any
 
 from sgmft.data.tables import collectors as tools
 from sgmft.data.tables.base import RawRow, RawTable
-from sgmft.data.tables.collectors import Collector, FileFinder, adapt_table, list_names, pick
+from sgmft.data.tables.collectors import Collector, adapt_table, list_names, number_rows, pick
 
 _TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "body")
 _IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
 _USERS = ("author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader")
 _RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
 _DUMP = re.compile(r'\s*\[\s*\[\s*-?\d+,.*"category":', re.DOTALL)  # [[2, {...}], [3, "https:...
-
 _INSTAGRAM = re.compile(r"(posts_\d+|reels|stories|archived_posts|igtv_videos|media)\.json")
 _OLD = ("photos", "videos", "stories")  # lists of media.json, until 2021
 _TIMES = ("creation_timestamp", "media.0.creation_timestamp", "taken_at")
 _FOLDERS = ("", "content", "media", *(f"your_instagram_activity/{x}" for x in ("content", "media")))
-
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_UTC")  # instaloader's names begin so
 _MESSAGE = re.compile(r'"type": ?"(message|service)"')
 _OURS = re.compile(r'"(from_id|actor_id|date_unixtime|text_entities)"')
@@ -42,7 +40,7 @@ def _files(path: Path, *folders: str) -> list[Path]:
     return [path] if path.is_file() else found
 
 
-def _list_gallery_dl(path: Path) -> list[Path]:
+def _list_gallery(path: Path) -> list[Path]:
     """List dumps of all records; the folder itself where there is .json beside each file."""
     files = [file for file in _files(path) if file.suffix == ".json"]
     if path.is_dir() and any(_RECORD.match(tools.read_head(file)) for file in files[:20]):
@@ -50,7 +48,7 @@ def _list_gallery_dl(path: Path) -> list[Path]:
     return [file for file in files if _DUMP.match(tools.read_head(file))]
 
 
-def _open_gallery_dl(path: Path, tool: str) -> RawTable:
+def _open_gallery(path: Path, tool: str) -> RawTable:
     records: list[dict[str, Any]] = []
     if path.is_file():
         for _, *address, data in tools.load_json(path):  # of a post, and of each of its files
@@ -62,14 +60,12 @@ def _open_gallery_dl(path: Path, tool: str) -> RawTable:
                 records.append(data | {"file": name.removesuffix(".json")})
         records.sort(key=lambda data: (_key(data), data.get("num") or 0))
     folder = path.parent if path.is_file() else path
-    return _adapt_gallery_dl(
-        RawTable(path.name, folder, None, tools.number_rows(records)), path, tool
-    )
+    return _adapt_gallery(RawTable(path.name, folder, None, number_rows(records)), path, tool)
 
 
-def _adapt_gallery_dl(raw: RawTable, path: Path, tool: str) -> RawTable:
+def _adapt_gallery(raw: RawTable, path: Path, tool: str) -> RawTable:
     """Read posts; a record is of one file, and those of a post follow each other."""
-    finder, images = FileFinder(raw.folder), list[str | None]()  # of the post that is read
+    finder, images = tools.FileFinder(raw.folder), list[str | None]()  # of the post that is read
 
     def rows() -> Iterator[RawRow]:
         for _, group in groupby(raw.rows, lambda row: (row.error, _key(row.values))):
@@ -90,7 +86,7 @@ def _key(data: dict[str, Any]) -> str:
     return f"{data.get('category')} {pick(pick(data, 'status') or data, *_IDS)}"
 
 
-def _media(finder: FileFinder, folder: Path, data: dict[str, Any]) -> list[str | None]:
+def _media(finder: tools.FileFinder, folder: Path, data: dict[str, Any]) -> list[str | None]:
     """List the file that a record is of, or its address; all files of a post, if it is of that."""
     if "num" in data and data["num"] is None:
         return []
@@ -138,13 +134,12 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
                     node = json.loads(lzma.decompress(data) if name.endswith(".xz") else data)
                     kind = pick(node, "instaloader.node_type")
                     node = pick(node, "node") or node if kind in (None, "Post", "StoryItem") else {}
-                there = caption in files
-                text = (folder / caption).read_text("utf-8", "replace").strip() if there else ""
+                text = (folder / caption).read_text("utf-8", "replace") if caption in files else ""
             except (OSError, EOFError, ValueError, RecursionError, lzma.LZMAError):
                 yield RawRow(number, {"file": name}, f"{name} is damaged")
                 continue
             if name is None or pick(node, "shortcode", "code", "id"):
-                yield RawRow(number, {"file": stem, "caption_file": text} | node)
+                yield RawRow(number, {"file": stem, "caption_file": text.strip()} | node)
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         stem = row["file"]
@@ -188,7 +183,7 @@ def _open_instagram(path: Path, tool: str) -> RawTable:
         key = Path(images[0]).stem if images else None
         return text, images, key, user and user[1], tools.to_time(pick(row, *_TIMES))
 
-    return adapt_table(RawTable(path.name, root, None, tools.number_rows(posts)), tool, to_post)
+    return adapt_table(RawTable(path.name, root, None, number_rows(posts)), tool, to_post)
 
 
 def _list_telegram(path: Path) -> list[Path]:
@@ -221,7 +216,7 @@ def _open_telegram(path: Path, tool: str) -> RawTable:
         time = tools.to_time(row.get("date_unixtime")) or row.get("date")
         return text, images, key, pick(row, "from", "from_id"), time
 
-    rows = tools.number_rows(messages)
+    rows = number_rows(messages)
     return adapt_table(RawTable(path.name, path.parent, None, rows), tool, to_post)
 
 
@@ -270,9 +265,7 @@ def _open_x_archive(path: Path, tool: str) -> RawTable:
         return pick(row, "full_text", "text"), images, key, user, time
 
     posts = [pick(item, "tweet") or item for item in tools.load_json(path, after="=")]
-    return adapt_table(
-        RawTable(path.name, path.parent, None, tools.number_rows(posts)), tool, to_post
-    )
+    return adapt_table(RawTable(path.name, path.parent, None, number_rows(posts)), tool, to_post)
 
 
 def find_class_folders(folder: Path) -> list[Path]:
@@ -319,7 +312,7 @@ ARCHIVES = (
     Collector(
         "gallery-dl",
         (_GALLERY | {"extension", "filename"}, _GALLERY | {"count", "date"}),
-        *(_adapt_gallery_dl, _list_gallery_dl, _open_gallery_dl),
+        *(_adapt_gallery, _list_gallery, _open_gallery),
     ),
     Collector("instagram", parts=_list_instagram, read=_open_instagram),
     Collector("instaloader", parts=_list_instaloader, read=_open_instaloader),

@@ -49,18 +49,11 @@ def adapt_table(
 ) -> RawTable:
     """Return a table with our own columns before the tool's.
 
-    Pictures that are not there are counted, and left out; their addresses, if they are known, are
-    kept in a column `ADDRESSES`, for ``sgmft fetch``. A column of the tool's that has one of our
-    names and another value is kept as ``original.NAME``.
-
-    Args:
-        raw: the tool's records.
-        tool: its name.
-        to_post: returns, of the values of a record, those of our columns: of ``images`` paths
-            relative to `folder`, whether they are there or not, web addresses, or None for a
-            picture of which nothing is known. None where a record is no post.
-        folder: which the pictures lie in; by default that of the table.
-        own: the columns that `to_post` returns.
+    Of a record `to_post` returns the values of the columns `own`, or None where it is no post;
+    ``images`` are paths from `folder` (by default the table's), whether there is a file or not, web
+    addresses, or None for a picture of which nothing is known. Those that are not there are counted
+    and left out; their addresses are kept in a column `ADDRESSES`, for ``sgmft fetch``. A column of
+    the tool's that has one of our names and another value is kept as ``original.NAME``.
     """
     folder = raw.folder if folder is None else folder
     tally = Tally(tool)
@@ -195,14 +188,8 @@ class FileFinder:
     ) -> list[str | None]:
         """Return the pictures of a post, STEM, or of several STEM_1, STEM_2 and so on; its video.
 
-        The address stands for a picture that is not there.
-
-        Args:
-            stems: where pictures may be, without what all of them end in.
-            addresses: in a cell, with commas; 无 stands for none.
-            clips: where the video may be.
-            mark: before a number.
-            start: the first number.
+        Numbers begin with `start`, after a `mark`. The address, in a cell with commas, of which 无
+        is none, stands for a picture that is not there. The video lies at one of the `clips`.
         """
         urls = [x for x in map(str.strip, str(addresses or "").split(",")) if x not in ("", "无")]
         alone = mark and not urls[1:]

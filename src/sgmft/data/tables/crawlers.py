@@ -196,9 +196,7 @@ _WEIBO = {"id", "bid", "text", "pics", "screen_name"}  # a database
 _SPIDER = {"微博id", "微博正文", "原始图片url"}
 _SPIDER_JSON = {"id", "content", "original_pictures", "publish_time"}
 _SEARCH = {"id", "微博正文", "用户昵称", "微博图片url"}
-_NOTE, _NOTE_WEIBO = {"note_id", "desc"}, {"note_id", "content", "create_date_time", "shared_count"}
-_XHS = {"作品ID", "作品标题", "作品描述", "下载地址"}
-_TWEETS = {"rawContent", "date", "user"}
+_NOTE_WEIBO = {"note_id", "content", "create_date_time", "shared_count"}
 _SNSCRAPE = (
     {"rawContent", "renderedContent", "date"},
     {"content", "date", "outlinks"},
@@ -208,11 +206,11 @@ CRAWLERS = (
     Collector("weibo-search", (_SEARCH, _WEIBO | {"user_authentication"}), _adapt_weibo_search),
     Collector("weibo-crawler", ({"id", "正文", "原始图片url"}, _WEIBO), _adapt_weibo_user),
     Collector("weibospider", (_SPIDER, _SPIDER_JSON), _adapt_weibo_user),
-    Collector("mediacrawler-xhs", (_NOTE | {"image_list"},), _adapt_mediacrawler),
+    Collector("mediacrawler-xhs", ({"note_id", "desc", "image_list"},), _adapt_mediacrawler),
     Collector("mediacrawler-weibo", (_NOTE_WEIBO,), _adapt_mediacrawler),
-    Collector("xhs-downloader", (_XHS,), _adapt_xhs_downloader),
+    Collector("xhs-downloader", ({"作品ID", "作品描述", "下载地址"},), _adapt_xhs_downloader),
     Collector("reddit", ({"subreddit", "title", "author", "created_utc"},), _adapt_reddit),
     Collector("snscrape", _SNSCRAPE, _adapt_tweets),
-    Collector("twscrape", (_TWEETS,), _adapt_tweets),
+    Collector("twscrape", ({"rawContent", "date", "user"},), _adapt_tweets),
 )
 """In the order in which a table's columns are looked at."""

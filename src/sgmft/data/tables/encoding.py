@@ -34,11 +34,11 @@ def detect_encoding(path: Path) -> TextEncoding:
     """
     if utf16 := detect_utf16(path):
         return TextEncoding(utf16, "strict")
-    good, bad, first_bad = _count_lines(path, "utf-8")
+    good, bad, first_bad = _count(path, "utf-8", None)
     if not bad or good > bad:
         return TextEncoding("utf-8-sig", "surrogateescape" if bad else "strict")
     encoding = _guess(path)
-    good, bad, _ = _count_lines(path, encoding, _PRIVATE)
+    good, bad, _ = _count(path, encoding, _PRIVATE)
     if bad and good <= bad:
         template = "{name}, line {line}, is neither UTF-8 nor GB18030 nor Big5: save the file as "
         raise SgmftError(template + "UTF-8.", name=path, line=first_bad)
@@ -84,9 +84,7 @@ def has_undecoded(text: str) -> bool:
     return not text.isascii() and _ESCAPED.search(text) is not None
 
 
-def _count_lines(
-    path: Path, encoding: str, forbidden: re.Pattern[str] | None = None
-) -> tuple[int, int, int]:
+def _count(path: Path, encoding: str, forbidden: re.Pattern[str] | None) -> tuple[int, int, int]:
     """Count the lines that are not ASCII: those that decode, without `forbidden`, and the others.
 
     The third number is the line, from 1, of the first of the others.

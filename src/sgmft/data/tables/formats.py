@@ -130,9 +130,8 @@ def open_table(
             name. Damage further down is raised while the rows are read.
     """
     kind, tools = _chosen(name)
-    forced = tools[0] if name is not None and tools else None
     if str(table) == "-":
-        return _adapt(read_standard_input(), Path(), tools, forced)
+        return _adapt(read_standard_input(), Path(), tools)
     path = Path(table)
     if (tool := _reader_of(path, tools)) is None:
         parts = list_tables(table, name)
@@ -147,7 +146,7 @@ def open_table(
             except (AttributeError, KeyError, TypeError, ValueError):
                 raise SgmftError(f"{path} is not laid out as {tool.name} does it.") from None
     else:
-        raw = _adapt(_open(path, kind), path, tools, forced)
+        raw = _adapt(_open(path, kind), path, tools)
     raw = replace(raw, rows=_iter_rows(path, raw.rows))
     return raw if base is None else rebase(raw, Path(base))
 
@@ -181,13 +180,11 @@ def _open(path: Path, kind: TableFormat | None) -> RawTable:
         return kind.read(path)
 
 
-def _adapt(
-    raw: RawTable, path: Path, tools: Sequence[Collector], forced: Collector | None
-) -> RawTable:
+def _adapt(raw: RawTable, path: Path, tools: Sequence[Collector]) -> RawTable:
     """Return the posts of a table that is a tool's, and any other as it is."""
     with reading(path):
         raw, columns = _look_ahead(raw)
-    tool = forced or _tool_of(columns, tools)
+    tool = tools[0] if len(tools) == 1 else _tool_of(columns, tools)
     return raw if tool is None or tool.adapt is None else tool.adapt(raw, path, tool.name)
 
 

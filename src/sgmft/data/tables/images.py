@@ -52,13 +52,10 @@ def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
     a picture file's bytes, alone or as Hugging Face stores it ({"bytes": ..., "path": ...}), a
     ``data:`` address, or a list of these. Empty cells and members are no pictures.
 
-    Why one of several pictures is left out goes to `files.refused`, which is empty before.
-
     What else is understood is counted in `files.guesses`: words for nothing, lists as Python and
-    NumPy write them, other separators where there is no file of the whole name, bare Base64.
-
-    Raises:
-        ValueError: with a reason fit for a message, when the cell is none of these.
+    NumPy write them, other separators where there is no file of the whole name, bare Base64. Why
+    one of several pictures is left out goes to `files.refused`, which is empty before; ValueError,
+    with a reason fit for a message, where the cell is none of these.
     """
     files.refused.clear()
     if isinstance(cell, str):

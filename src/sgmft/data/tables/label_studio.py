@@ -85,8 +85,7 @@ def local_path(path: str, folder: Path) -> str:
     """Translate the address Label Studio gave a picture to a path relative to the export.
 
     ``/data/local-files/?d=rel/path`` is ``rel/path``; ``/data/upload/1/name.jpg`` is ``name.jpg``
-    or ``upload/1/name.jpg``, whichever is there (the first when neither is). Any other path comes
-    back as it is.
+    or ``upload/1/name.jpg``, whichever is there (the first when neither is).
     """
     for mark in (_LOCAL_FILES, _UPLOAD):
         server, found, rest = path.partition(mark)
@@ -111,16 +110,8 @@ def write_tasks(
 ) -> Path:
     """Write `NAME.json` for Label Studio's import, and `NAME.config.xml`, whose path is returned.
 
-    Args:
-        path: of the tasks.
-        posts: one task each, in this order.
-        labels: the choices, in the order shown.
-        folder: of the posts' table, which Label Studio serves local files from.
-        predictions: label and probability of each post by a model, or None; the pre-annotations.
-        model_version: name of the model, as Label Studio shows it.
-
-    Raises:
-        SgmftError: a picture lies outside `folder`, or the files cannot be written.
+    Label Studio serves local files from the `folder` of the posts' table; SgmftError where a
+    picture lies outside. `predictions` are label and probability of each post by a model, or None.
     """
     path = Path(path)
     several = any(len(post.images) > 1 for post in posts)

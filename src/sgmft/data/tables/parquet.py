@@ -23,20 +23,16 @@ _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
 
 def open_parquet(path: Path) -> RawTable:
-    """Open a Parquet file; classes of Hugging Face's `ClassLabel` by their names.
-
-    Raises:
-        SgmftError: when it is damaged, or a column name comes twice.
-    """
+    """Open a Parquet file; classes of Hugging Face's `ClassLabel` by their names."""
     try:
         schema = pq.read_schema(path)
-        columns, classes = list(schema.names), _class_names(schema)
+        columns = list(schema.names)
     except Exception as error:  # hostile bytes make pyarrow raise nearly every exception there is
         if isinstance(error, OSError) and error.errno:  # the system's, which `open_table` explains
             raise
         raise _damaged(path, error) from error
     check_header(path, columns)
-    return RawTable(path.name, path.parent, columns, _iter_rows(path, columns, classes))
+    return RawTable(path.name, path.parent, columns, _iter_rows(path))
 
 
 def _class_names(schema: Any) -> dict[str, dict[int, str | None]]:
@@ -78,9 +74,8 @@ def read_column_types(path: Path) -> dict[str, Any]:
 class ParquetWriter:
     """Writes rows of plain values to a Parquet file.
 
-    A column gets the narrowest type that holds its values in the first row group; see
-    `ColumnTypes`. When later values do not fit, what was written is copied into a wider type, in
-    which texts stay as they are and other values are JSON where it is text.
+    A column gets the narrowest of the `ColumnTypes` for the first row group. When later values do
+    not fit, what was written is copied into a wider type; see `to_arrow`.
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:
@@ -150,14 +145,14 @@ class ColumnTypes:
             members = (x for value in values for x in _members(value))
             if any(isinstance(x, int) and abs(x) > _MAX_EXACT for x in members):
                 self._big.add(name)
-            self._widen(name, _infer(values))
+            self._joined[name] = _join(self._joined.get(name, pa.null()), _infer(values))
 
     def join(self, types: Mapping[str, Any]) -> None:
         """Widen the types so that they hold what columns of these Arrow types hold too."""
         for name, kind in types.items():
             if pa.types.is_integer(kind):
                 self._big.add(name)  # perhaps: nobody has looked
-            self._widen(name, kind)
+            self._joined[name] = _join(self._joined.get(name, pa.null()), kind)
 
     @property
     def types(self) -> dict[str, Any]:
@@ -166,9 +161,6 @@ class ColumnTypes:
         doubles = (pa.float64(), pa.list_(pa.float64()))  # in which large integers may change
         lossy = (name for name in self._big if types[name] in doubles)
         return types | dict.fromkeys(lossy, pa.string())
-
-    def _widen(self, name: str, kind: Any) -> None:
-        self._joined[name] = _join(self._joined[name], kind) if name in self._joined else kind
 
 
 def to_arrow(values: Sequence[Any], kind: Any) -> Any:
@@ -192,12 +184,11 @@ def to_python(column: Any) -> list[Any]:
         return list(column.cast(pa.string()).to_pylist())
 
 
-def _iter_rows(
-    path: Path, columns: list[str], classes: Mapping[str, Mapping[int, str | None]]
-) -> Iterator[RawRow]:
+def _iter_rows(path: Path) -> Iterator[RawRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            columns, classes = file.schema_arrow.names, _class_names(file.schema_arrow)
             groups = map(file.metadata.row_group, range(file.num_row_groups))
             size = max(1, sum(group.total_byte_size for group in groups))
             fit = _BATCH_BYTES * file.metadata.num_rows // size  # pictures make long rows

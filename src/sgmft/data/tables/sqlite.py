@@ -13,7 +13,7 @@ from sgmft.errors import SgmftError
 MAX_CELL = 2**28  # bytes
 
 
-def list_database(path: Path) -> dict[str, list[str]]:
+def _members(path: Path) -> dict[str, list[str]]:
     """Return the columns of each table that has rows."""
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%VIRTUAL%'"
     with _open(path) as database:
@@ -27,17 +27,11 @@ def list_database(path: Path) -> dict[str, list[str]]:
 
 
 def open_sqlite(path: Path) -> RawTable:
-    """Open a table, FILE/TABLE, or the first with rows of a file; the file is not changed.
-
-    Raises:
-        SgmftError: it is no SQLite database, damaged or locked, or has no such table with rows.
-    """
-    return open_member(path, list_database, _iter_rows, "table")
+    """Open a table, FILE/TABLE, or the first with rows of a file; the file is not changed."""
+    return open_member(path, _members, _iter_rows, "table")
 
 
-SQLITE = TableFormat(
-    (".sqlite", ".sqlite3", ".db"), open_sqlite, streamed=False, members=list_database
-)
+SQLITE = TableFormat((".sqlite", ".sqlite3", ".db"), open_sqlite, streamed=False, members=_members)
 
 
 @contextmanager

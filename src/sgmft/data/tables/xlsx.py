@@ -30,8 +30,8 @@ def list_sheets(path: Path) -> dict[str, list[str]]:
     with _open(path) as book:
         headers = {sheet.title: _read_header(sheet)[1] for sheet in book.worksheets}
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
-            inside = f"{path}: pictures that lie in the workbook itself are not read; "
-            warn(inside + "give the paths of files.")
+            inside = f"{path}: pictures that lie in the workbook itself are not read"
+            warn(f"{inside}; give the paths of files.")
     return {title: header for title, header in headers.items() if header}
 
 
