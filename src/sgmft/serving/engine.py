@@ -159,7 +159,6 @@ class InferenceEngine:
                     await self._compute(batch)
 
     def _next_batch(self) -> list[QueuedRequest]:
-        """Take waiting requests that the worker can see together."""
         batch: list[QueuedRequest] = []
         while self._waiting:
             request = self._waiting[0]

@@ -194,7 +194,6 @@ class Shards:
 
 
 def _read_summary(path: Path, job: str, digest: str) -> JobSummary | None:
-    """Read the summary of a shard's rows; None if it is damaged or another job's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -139,10 +139,7 @@ def result_html(
     explanation: Explanation | None = None,
     note: str = "",
 ) -> str:
-    """Return the label or "cannot tell", the probabilities, and any explanation, as HTML.
-
-    `note` is the code of a text in the place of an explanation.
-    """
+    """Return the result as HTML, with an explanation or, in its place, the text of code `note`."""
     assert prediction.probabilities is not None
     probs = sorted(
         zip(labels, prediction.probabilities.tolist(), strict=True), key=lambda item: -item[1]

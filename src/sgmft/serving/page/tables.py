@@ -105,11 +105,7 @@ class TableJob:
         self._reasons = {kind: Counter[str]() for kind in ("abstained", "error", "warning")}
 
     def run(self, on_progress: Callable[[int, int], None]) -> LabelledTable:
-        """Label it; all but the result is removed.
-
-        Calls `on_progress` with the numbers of labelled posts and of all. Raises TableRefused where
-        the zip or the table cannot be read, and what `predictions` raises.
-        """
+        """Label it; `on_progress` is called with the numbers of labelled posts and of all."""
         self._on_progress = on_progress
         with tempfile.TemporaryDirectory(prefix="table-", dir=self.home) as name:
             folder, done = Path(name) / "posts", Path(name) / f"{Path(self.name).stem}-labelled.csv"
