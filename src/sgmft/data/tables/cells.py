@@ -87,8 +87,7 @@ def to_label(value: Any) -> str:
 def to_plain(value: Any) -> Any:
     """Convert a value to None, bool, int, float, str, date, datetime, or lists and dicts of these.
 
-    NaN becomes None, arrays become lists, a lone surrogate U+FFFD, and whatever is left (paths,
-    decimals) its text; of bytes those that are no UTF-8 are written as in \\xff.
+    NaN becomes None, a lone surrogate U+FFFD, and what is left (paths, decimals) its text.
     """
     if value is None or isinstance(value, (int, date)):
         return value

@@ -20,13 +20,7 @@ MAX_CELL = 2**26  # characters: beyond them, a quotation mark was surely never c
 
 
 def open_delimited(path: Path, delimiters: str) -> RawTable:
-    """Open a CSV or TSV file, in any encoding `detect_encoding` knows.
-
-    Of the delimiters the one is taken that gives the first record the most cells.
-
-    Raises:
-        SgmftError: there is no header, a column name comes twice, or the text cannot be decoded.
-    """
+    """Open a CSV or TSV file; the delimiter that gives the first record the most cells is taken."""
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with path.open(encoding=encoding.encoding, errors=encoding.errors) as text:

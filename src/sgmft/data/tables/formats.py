@@ -236,10 +236,7 @@ def _peek_once(path: Path, _: int) -> Sequence[str]:
 
 
 def _search(path: Path, tools: Sequence[Collector], folders: bool) -> Iterator[Path]:
-    """Yield what tools have written into a folder and its sub-folders.
-
-    With `folders` also what is known by how files lie, which takes long where there are many.
-    """
+    """Yield what tools have written into a folder and those in it; with `folders` also archives."""
     asked = [tool for tool in tools if tool is not CLASS_FOLDERS or len(tools) == 1]
     for at, inner, names in os.walk(path):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))

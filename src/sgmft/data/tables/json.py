@@ -63,10 +63,9 @@ def open_json(path: Path) -> RawTable:
 
 
 class JsonLinesWriter:
-    """Writes rows of plain values, one JSON object per line, to a new file.
+    """Writes one JSON object per line, to a new file or, without a path, to standard output.
 
-    Or, where the path is None, to standard output, which is flushed after each `write` and left
-    open.
+    That is flushed after each `write`, and left open.
     """
 
     def __init__(self, path: Path | None, columns: list[str]) -> None:

@@ -54,10 +54,7 @@ def _class_names(schema: Any) -> dict[str, dict[int, str | None]]:
 
 
 def read_column_types(path: Path) -> dict[str, Any]:
-    """Return the Arrow types that the columns of a file have once they are plain values.
-
-    Only columns of times are read: those that Python has no type for become text.
-    """
+    """Return the Arrow types of a file's columns as plain values; only times are read for that."""
     open_parquet(path)
     with pq.ParquetFile(path) as file:
         types = {field.name: _plain_type(field.type) for field in file.schema_arrow}

@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,13 @@ MAX_LISTED = 100_000  # files of a folder among which a name in another spelling
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//[^/\\]+\.[^/\\]+/", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?:/(?=[a-z]:))?", re.IGNORECASE)
+
+_ON_THE_WEB = "pictures on the web are not fetched: {name} (sgmft fetch downloads them)"
+_OUTSIDE = "{name} lies outside the table's folder; allow it with --allow-outside"
+_ELSEWHERE = (
+    "{name} is a path of another computer, of which nothing is in the table's folder: "
+    "give a path relative to that"
+)
 
 
 class PathResolver:
@@ -66,18 +74,14 @@ class PathResolver:
         if url := _FILE_URL.match(path):
             path = unquote(path[url.end() :])
         if "\0" in path or replace_surrogates(path) != path:
-            raise ValueError(Message("{name!r} cannot be the path of a picture", name=path[:200]))
+            raise _refusal("{name!r} cannot be the path of a picture", path)
         if not self.exists(path):
             if _ADDRESS.match(path):
-                template = (
-                    "pictures on the web are not fetched: {name} (sgmft fetch downloads them)"
-                )
-                raise ValueError(Message(template, name=path[:200]))
+                raise _refusal(_ON_THE_WEB, path)
             path = self._find(path.replace("\\", "/"))
         file = os.path.join(self._folder, path)
         if not self._allow_outside and not self._is_inside(file):
-            template = "{name} lies outside the table's folder; allow it with --allow-outside"
-            raise ValueError(Message(template, name=path[:200]))
+            raise _refusal(_OUTSIDE, path)
         return Path(file)
 
     def _find(self, path: str) -> str:
@@ -110,11 +114,7 @@ class PathResolver:
                 return tail
         if path.startswith("/") and not self._elsewhere:
             return path
-        template = (
-            "{name} is a path of another computer, of which nothing is in the table's folder: "
-            "give a path relative to that"
-        )
-        raise ValueError(Message(template, name=path[:200]))
+        raise _refusal(_ELSEWHERE, path)
 
     def _is_inside(self, file: str) -> bool:
         folder, name = os.path.split(file)
@@ -126,16 +126,18 @@ class PathResolver:
         return real == root or real.startswith(os.path.join(root, ""))
 
 
+def _refusal(template: str, path: str) -> ValueError:
+    return ValueError(Message(template, name=path[:200]))
+
+
 def _fold(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _list_spellings(folder: str) -> dict[str, str]:
     """Return the files of a folder by their folded names, without those that share one."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, MAX_LISTED + 1)]
-    except (OSError, ValueError):
-        return {}
+    names: list[str] = []
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
+        names += (entry.name for entry in islice(entries, MAX_LISTED + 1))
     counts = Counter(map(_fold, names)) if len(names) <= MAX_LISTED else Counter[str]()
     return {_fold(name): name for name in names if counts[_fold(name)] == 1}

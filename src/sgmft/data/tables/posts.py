@@ -197,10 +197,7 @@ def iter_image_cells(
 
 
 def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[str, list[str]]]:
-    """Return the tool that wrote a table, its columns, and those of them that hold each role.
-
-    Only the first rows are looked at.
-    """
+    """Return the tool that wrote a table, the columns of its first rows, and those of each role."""
     raw = open_table(table)
     columns = dict.fromkeys(raw.columns or ())
     for row in islice(raw.rows, LOOK_AHEAD):
@@ -291,10 +288,7 @@ class _SeenPosts:
             self.twice[other, self._part] = self._count
 
     def warn(self, key: str, row: int, content: int) -> Message | None:
-        """Return what is to be said of an id and the hash of its post, if they were there before.
-
-        Another post of another table may have the same id.
-        """
+        """Return what is to be said of an id that was there before, and the hash of its post."""
         self._sum, self._count = (self._sum + content) % 2**64, self._count + 1
         if not key:
             return None
@@ -309,6 +303,7 @@ class _SeenPosts:
             return Message(SEEN_BEFORE[before != part], row=first, table=self._names[before])
         if before == part:
             return Message("the id {id!r} is already that of row {row}", id=key, row=first)
+        # Another post of another table may have the same id.
         self._rows.execute("REPLACE INTO seen VALUES (?, ?, ?, ?)", new)
         return None
 
@@ -387,15 +382,12 @@ def _matches(row: RawRow, where: Mapping[str, str]) -> bool:
 def _check_columns(
     raw: RawTable, finder: _ColumnFinder, columns: Columns, where: Mapping[str, str]
 ) -> Iterator[RawRow]:
-    """Return all rows; raise SgmftError where columns that were named are missing.
-
-    A table without a header is read ahead until they have been seen.
-    """
+    """Return all rows; raise SgmftError where columns that were named are missing."""
     needed = [*(name for name in astuple(columns) if name is not None), *where]
     explain = partial(_explain_missing, raw.name, needed, finder)
     problem, ahead = None, list[RawRow]()
     seen: dict[str, None] = dict.fromkeys(raw.columns or ())
-    if raw.columns is None:
+    if raw.columns is None:  # read ahead until they have been seen
         for row in raw.rows:
             ahead.append(row)
             if row.error is None:

@@ -36,10 +36,7 @@ def list_sheets(path: Path) -> dict[str, list[str]]:
 
 
 def open_xlsx(path: Path) -> RawTable:
-    """Open a sheet, FILE/SHEET, or the first of a file.
-
-    Of a formula its value counts, as it was when the workbook was saved.
-    """
+    """Open a sheet, FILE/SHEET, or the first of a file; of formulas the values, as saved."""
     return open_member(path, list_sheets, _iter_rows, "sheet")
 
 
@@ -106,10 +103,7 @@ def _open(file: Path) -> Iterator[Any]:
 
 
 def _read_header(sheet: Any) -> tuple[int, list[str]]:
-    """Return the first row that names columns of posts, and its number; else the first with cells.
-
-    Above it there may be a title.
-    """
+    """Return the first row that names columns of posts, with its number; else that with cells."""
     sheet.reset_dimensions()  # which some programs write wrong
     first: tuple[int, list[str]] = 0, []
     for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
