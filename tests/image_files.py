@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, features
+from pillow_heif import register_heif_opener
+
+register_heif_opener()  # writes HEIC; the package under test does not ask for it
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 HAS_AVIF = bool(features.check("avif"))
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", *(("AVIF",) if HAS_AVIF else ()))
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", *(("AVIF",) if HAS_AVIF else ()))
 
 
 def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -51,6 +54,9 @@ def turned(picture: Image.Image, orientation: int, format: str = "JPEG") -> byte
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95} if format == "JPEG" else {}
+    if format == "HEIF":  # its own turn, made of this, and no orientation in the EXIF
+        picture.info["exif"] = exif.tobytes()
+        return encoded(picture, format)
     return encoded(picture, format, exif=exif, **options)
 
 
@@ -81,6 +87,17 @@ def png(width: int, height: int, raw: bytes, depth: int = 8, color: int = 2) -> 
 def bomb(width: int = 40_000, height: int = 40_000) -> bytes:
     """A PNG of a few bytes whose header claims that many pixels."""
     return png(width, height, b"\0" * 100)
+
+
+def claims(data: bytes, width: int, height: int) -> bytes:
+    """The HEIC or AVIF of one picture, its header changed to claim that many pixels."""
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
+
+
+def generic_brand(data: bytes) -> bytes:
+    """The HEIC or AVIF with mif1 for its major brand, its own only among the compatible ones."""
+    return data[:8] + b"mif1" + data[12:]
 
 
 def truncated(data: bytes | None = None) -> bytes:

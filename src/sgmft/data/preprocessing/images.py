@@ -42,17 +42,8 @@ _SIGNATURES: list[tuple[int, bytes, type[ImageFile.ImageFile]]] = [
     (0, b"MM\x00*", TiffImagePlugin.TiffImageFile),
 ]
 
-_NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF"
-
-with suppress(ImportError):  # Pillow reads AVIF since 11.3, where it was built with it
-    from PIL import AvifImagePlugin
-
-    if AvifImagePlugin.SUPPORTED:
-        _SIGNATURES += [
-            (4, b"ftypavif", AvifImagePlugin.AvifImageFile),
-            (4, b"ftypavis", AvifImagePlugin.AvifImageFile),
-        ]
-        _NAMES += ", AVIF"
+_NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC"
+_AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"heif", b"mif1", b"msf1"}
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -188,7 +179,25 @@ def count_pixels(data: bytes, name: str) -> int | None:
 
 
 def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
-    return next((plugin for at, mark, plugin in _SIGNATURES if data.startswith(mark, at)), None)
+    if data[4:8] != b"ftyp":
+        return next((plugin for at, mark, plugin in _SIGNATURES if data.startswith(mark, at)), None)
+    end = max(
+        12, min(int.from_bytes(data[:4]), 256)
+    )  # brands follow one another, the major one first
+    brands = [data[i : i + 4] for i in range(8, end, 4) if i != 12]  # a version stands between
+    if not brands or brands[0] not in _AVIF | _HEIF:
+        return None
+    # Either container may give only its structure as the major brand, and the codec later.
+    if _AVIF & {*brands} and not brands[0].startswith(b"hei"):
+        with suppress(ImportError):  # Pillow reads AVIF since 11.3, where it was built with it
+            from PIL import AvifImagePlugin
+
+            if AvifImagePlugin.SUPPORTED:
+                return AvifImagePlugin.AvifImageFile
+        return None
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile
 
 
 def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
@@ -196,8 +205,10 @@ def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
 
     Squashed to the square first, and only then turned upright, which on a square is the same.
     """
-    # JPEG alone can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
-    picture.draft(None, (2 * size, 2 * size))
+    # A JPEG can decode straight to a smaller picture; the margin of 2 keeps bicubic honest. Of a
+    # HEIC it would be the thumbnail, which need not show the same.
+    if picture.format == "JPEG":
+        picture.draft(None, (2 * size, 2 * size))
     picture.load()
     small = _to_rgb(picture, size)
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.

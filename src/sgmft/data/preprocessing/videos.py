@@ -52,7 +52,7 @@ MAX_VIDEO_PIXELS = 16_000_000  # of a frame, about 5300 x 3000; a decoder keeps 
 MAX_TIMES = 1_000_000  # the most frames of one video: nine hours at 30 a second
 MAX_BOXES = 100_000  # the most parts of an MP4 that are visited to find its end
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof")  # of MP4 and MOV
-_STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_STILLS = b"avif avis heic heix heim heis heif hevc hevx mif1 msf1".split()
 _MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 
 _TURNS = {
