@@ -148,7 +148,7 @@ def test_fetched(site, tmp_path, path):
     [
         ("forbidden", "the server answers 403", 1),
         ("broken", "the server answers 500", 3),
-        ("page", "what is there is not a picture", 1),
+        ("page", "what is there holds HTML", 1),
         ("empty", "is empty", 1),
         ("long", "cut off", 1),
         ("short", "the connection failed", 3),

@@ -89,7 +89,7 @@ def test_damaged_rows_come_back_with_a_reason(small_model, tmp_path):
     for kind, word in {
         "truncated-jpeg": "cut off",
         "zero-byte-file": "is empty",
-        "text-named-jpg": "is not a picture",
+        "text-named-jpg": "holds HTML",
         "missing-file": "there is no file",
         "outside-folder": "outside",
         "huge-png": "pixels",

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 import image_files as made
+import video_files as film
 from sgmft.data.preprocessing import images
 from sgmft.data.preprocessing.images import ImageError, decode_image, read_image
+from sgmft.data.preprocessing.media import decode_media
 from sgmft.errors import SgmftError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -262,7 +264,9 @@ def test_reasons(tmp_path):
     assert reason(tmp_path / "a.jpg") == "there is no file a.jpg"
     assert reason(write(b"") / "b.jpg") == "there is no file b.jpg"
     assert reason(write(b"")) == "a.jpg is empty (0 bytes)"
-    assert reason(write(b"<html>404</html>")).startswith("a.jpg is not a picture (JPEG, P")
+    assert reason(write(b"<html>404</html>")).startswith(
+        "a.jpg holds HTML, which is not read (JPEG, P"
+    )
     assert reason(write(b"\xff")).startswith("a.jpg is not a picture")
     assert reason(write(made.truncated())) == "a.jpg is cut off or damaged"
     assert reason(write(b"\xff\xd8\xff\xe0")) == "a.jpg is cut off or damaged"
@@ -280,9 +284,39 @@ def test_truncated(format):
 
 
 def test_other_formats_are_not_tried():
-    for format in ("PPM", "ICO", "PCX", "TGA", "EPS"):
-        with pytest.raises(ImageError, match="is not a picture"):
+    for format in ("PPM", "ICO", "EPS", "PCX", "TGA"):
+        why = "is not a picture" if format in ("PCX", "TGA") else f"holds {format}, which is not"
+        with pytest.raises(ImageError, match=why):
             decode_image(made.encoded(made.plain(), format), "a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("SVG", b"<?xml version='1.0'?>\n<!-- html --><svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("SVG", b"\xef\xbb\xbf  <svg viewBox='0 0 1 1'><script>1</script></svg>"),
+        ("HTML", b"\r\n<!DOCTYPE html><p>a</p><svg></svg>"),
+        ("HTML", "<HTML>没有".encode("utf-16")),
+        ("JPEG 2000", made.encoded(made.plain(), "JPEG2000")),
+        ("JPEG XL", b"\xff\x0a" + b"\0" * 30),
+        ("AVI", film.video(film.coloured(4), "avi", "mpeg4")),
+        ("FLV", film.video(film.coloured(4), "flv", "flv")),
+        ("WMV", film.video(film.coloured(4), "asf", "wmv2")),
+        ("MPEG-TS", film.video(film.coloured(4), "mpegts", "libx264")),
+        ("MPEG", film.video(film.coloured(4), "mpeg", "mpeg2video")),
+        ("PDF", made.encoded(made.plain(), "PDF")),
+    ],
+)
+def test_the_true_kind_is_named_whatever_the_suffix(kind, data):
+    with pytest.raises(ImageError, match=rf"^a\.jpg holds {kind}, which is not read \(JPEG, PNG"):
+        decode_media(data, "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<", b"G" * 3, b"<p>no svg here", b"\0" * 600, b"Good morning", b"RIFF1234"]
+)
+def test_no_kind_is_made_up(data):
+    assert images._identify(data) is None
 
 
 def test_too_large_a_file_is_not_read(tmp_path):

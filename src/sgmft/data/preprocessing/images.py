@@ -1,6 +1,7 @@
 """Image preprocessing: any picture file to a square of RGB pixels (paper, section 4.2)."""
 
 import io
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,26 @@ _SIGNATURES: list[tuple[int, bytes, type[ImageFile.ImageFile]]] = [
 
 _NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC"
 _AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"heif", b"mif1", b"msf1"}
+
+# Other kinds, to be named in the reason, whatever the file is called: where it begins, and how.
+_OTHERS: list[tuple[str, int, tuple[bytes, ...]]] = [
+    ("JPEG 2000", 0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
+    ("JPEG XL", 0, (b"\0\0\0\x0cJXL ", b"\xff\x0a")),
+    ("ICO", 0, (b"\0\0\1\0",)),
+    ("PSD", 0, (b"8BPS",)),
+    ("EPS", 0, (b"%!PS", b"\xc5\xd0\xd3\xc6")),
+    ("PPM", 0, tuple(b"P%d%c" % (i, space) for i in range(1, 8) for space in b"\n \t\r")),
+    ("AVI", 8, (b"AVI ",)),
+    ("FLV", 0, (b"FLV\1",)),
+    ("WMV", 0, (b"0&\xb2u\x8ef\xcf\x11",)),
+    ("MPEG", 0, (b"\0\0\1\xba", b"\0\0\1\xb3")),
+    ("Ogg", 0, (b"OggS",)),
+    ("MP3", 0, (b"ID3",)),
+    ("PDF", 0, (b"%PDF",)),
+    ("ZIP", 0, (b"PK\3\4",)),
+    ("gzip", 0, (b"\x1f\x8b",)),
+]
+_MARKUP = re.compile(rb"<(?:!doctype\s+|\w+:)?(svg|html|head|body|script|div)\b", re.I)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -137,6 +158,13 @@ def open_image(
     check_size(data, name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
+        if kind := _identify(data):
+            raise ImageError(
+                "{name} holds {kind}, which is not read ({kinds} are, and MP4, MOV, WebM videos)",
+                name=name,
+                kind=kind,
+                kinds=_NAMES,
+            )
         raise ImageError(
             "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)",
             name=name,
@@ -198,6 +226,18 @@ def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
     from pillow_heif import HeifImageFile
 
     return HeifImageFile
+
+
+def _identify(data: bytes) -> str | None:
+    """Return the kind of a file that is not read, by its first bytes; None where it is unknown."""
+    for first, step in ((0, 188), (4, 192)):  # MPEG-TS, and how cameras keep it
+        if len(data) > 2 * step and data[first::step][:3] == b"GGG":
+            return "MPEG-TS"
+    head = data[:4096].replace(b"\0", b"")  # also of UTF-16
+    if head.lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n").startswith(b"<"):
+        found = _MARKUP.search(head)
+        return None if found is None else "SVG" if found[1].lower() == b"svg" else "HTML"
+    return next((kind for kind, at, marks in _OTHERS if data.startswith(marks, at)), None)
 
 
 def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
