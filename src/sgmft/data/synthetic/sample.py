@@ -98,8 +98,9 @@ def _prepare(folder: Path, options: str) -> None:
         raise SgmftError(
             f"{folder} holds files that are not an earlier sample; give a new or an empty folder."
         )
-    images.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(readme, text.encode())  # first: it marks the folder as ours if the rest is stopped
+    images.mkdir(exist_ok=True)
     table.unlink(missing_ok=True)
     for path in images.iterdir():  # what else is there stays
         if re.fullmatch(r"\d{5,}_\d\.(jpg|png|webp|gif)", path.name):
