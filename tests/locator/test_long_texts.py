@@ -14,7 +14,7 @@ from sgmft import Post, SemanticLocator
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
 from sgmft.features.encode import Chunk
-from sgmft.locator.prediction import pool_windows
+from sgmft.locator.prediction import PredictionBatch, pool_windows
 
 FILLER = "昨天和老朋友聊了很多以前的事情，关于选择，关于远方，关于我们各自的生活。"
 PLACES = {
@@ -43,7 +43,9 @@ def test_pooling_against_a_slow_loop() -> None:
     guidance = np.arange(34, dtype=np.float32).reshape(17, 2)
     # One window; three and four, each with the images and without; one; one.
     chunk = Chunk([Post("")] * 5, [0, 1, 2, 3, 4], ["k"] * 5, [], [0, 3, 4, 0, 0])
-    found, guided = pool_windows(chunk, probs, guidance)
+    parts = np.arange(17, dtype=np.int8)
+    _, found, guided, kinds = pool_windows(PredictionBatch(chunk, probs, guidance, parts))
+    assert kinds.tolist() == [0, 1, 7, 15, 16]
     assert found.dtype == guided.dtype == np.float32 and found.shape == (5, 4)
     for row, original in ((0, 0), (3, 15), (4, 16)):
         assert np.array_equal(found[row], probs[original])
@@ -52,8 +54,9 @@ def test_pooling_against_a_slow_loop() -> None:
     np.testing.assert_allclose(found[2], slow_pool(probs[11:15], probs[7:11]), rtol=1e-4)
     assert guidance[7].min() < guided[2].min() and guided[2].max() < guidance[10].max()
     none = np.full((17, 2), np.nan, np.float32)
-    assert np.isnan(pool_windows(chunk, probs, none)[1]).all()
-    assert pool_windows(Chunk([], [], [], [], [0, 0]), probs, none)[0] is probs
+    assert np.isnan(pool_windows(PredictionBatch(chunk, probs, none, parts)).guidance).all()
+    short = PredictionBatch(Chunk([], [], [], [], [0, 0]), probs, none, parts)
+    assert pool_windows(short) is short
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.encoders.word_hashes import WORD_WIDTH, hash_word
 from sgmft.features.store import FeatureStore
 
-TEXTS = ["今天在家里看电视，真舒服", "Working late in the OFFICE tonight", "😂", "好"]
+TEXTS = ["今天在家里看电视，真舒服", "Working late in the OFFICE tonight", "哈哈😂", "好"]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ TEXTS = [
     "今天在家里看电视，真舒服",
     "晚上去电影院看电影",
     "Working late in the office tonight",
-    "😂",
+    "哈哈😂",
     "好",
 ]
 
