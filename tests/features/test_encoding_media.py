@@ -197,3 +197,17 @@ def test_thumbnails_are_upright_and_in_proportion(tmp_path):
         assert Image.open(BytesIO(base64.b64decode(data))).size == expected
     with pytest.raises(ImageError):
         make_thumbnail(tmp_path)
+
+
+def test_a_picture_without_its_end_is_used_with_a_warning_also_from_a_store(tmp_path):
+    data = made.encoded(made.scene((640, 480)), "JPEG")
+    whole, cut = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    whole.write_bytes(data)
+    cut.write_bytes(data[:-2])
+    store = FeatureStore(tmp_path / "f", RecordingEncoder().info, False)
+    for _ in range(2):  # the second time nothing is decoded
+        posts = [Post("在家", [whole]), Post("在家", [cut])]
+        (chunk,) = encode_posts(posts, RecordingEncoder(), store=store)
+        warning = "cut.jpg is cut off; what there is of it is used"
+        assert [post.warnings for post in chunk.posts] == [(), (warning,)]
+        assert chunk.rows[0].images.tobytes() == chunk.rows[1].images.tobytes()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sgmft.data.posts import MediaFile, Post
-from sgmft.data.preprocessing.images import ImageError, Pixels
+from sgmft.data.preprocessing.images import ImageError, Pixels, describe_cut
 from sgmft.data.preprocessing.media import (
     MAX_FRAMES,
     decode_media,
@@ -78,7 +78,7 @@ class PreparedPost(NamedTuple):
     images: list[Pixels]  # decoded; left out where a store has them
     files: Sequence[int] = ()  # which of the post's files each image is of
     decoded: bool = True  # whether the images are there
-    warnings: tuple[str, ...] = ()  # why files are left out; a text that was repaired
+    warnings: tuple[str, ...] = ()  # why files are left out or cut off; a text that was repaired
 
 
 def encode_posts(
@@ -235,7 +235,8 @@ def prepare_post(
                 worse[number] = str(error)
         if not worse:
             numbers, pixels = [number for number, _ in images], [image for _, image in images]
-            warnings = (*told, *(bad[number] for number in sorted(bad)))
+            cut = (describe_cut(data, media_name(post.images[i])) for i, data in files.items())
+            warnings = (*told, *(bad[number] for number in sorted(bad)), *filter(None, cut))
             return PreparedPost(key, text, pixels, numbers, not known, warnings)
         bad |= worse
         files = {number: data for number, data in files.items() if number not in worse}

@@ -13,7 +13,7 @@ from PIL import Image
 import image_files as made
 import video_files as film
 from sgmft.data.preprocessing import images
-from sgmft.data.preprocessing.images import ImageError, decode_image, read_image
+from sgmft.data.preprocessing.images import ImageError, decode_image, describe_cut, read_image
 from sgmft.data.preprocessing.media import decode_media
 from sgmft.errors import SgmftError
 
@@ -283,9 +283,55 @@ def test_truncated(format):
         decode_image(data, "a")
 
 
+@pytest.mark.parametrize("turn", [1, 6])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_without_its_last_bytes_is_as_the_whole(options, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = made.encoded(made.scene((640, 480)), "JPEG", exif=exif, **options)
+    for short in (data[:-2], data[:-1]):
+        assert_close(decode_image(short, "a"), decode_image(data, "a"), 0)
+        assert describe_cut(short, "a") == "a is cut off; what there is of it is used"
+    assert describe_cut(data, "a") is None and describe_cut(data + b"behind", "a") is None
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("share", "used"), [(0.9, True), (0.75, True), (0.4, False), (0.1, False)])
+def test_most_of_a_picture_is_enough(format, share, used):
+    noise = np.random.default_rng(0).integers(60, 200, (480, 640, 3), np.uint8)
+    data = made.encoded(Image.fromarray(noise), format)  # as many bytes in every row
+    short = data[: int(len(data) * share)]
+    if used:
+        pixels = decode_image(short, "a")
+        if format == "JPEG":  # the rest is of one colour
+            end = int(224 * (share - 0.1))
+            assert_close(pixels[:end], decode_image(data, "a")[:end], 0)
+        assert pixels.min() > 20  # no black was put in
+        assert describe_cut(short, "a")
+    else:
+        with pytest.raises(ImageError, match="a is cut off or damaged"):
+            decode_image(short, "a")
+
+
+def test_a_png_without_its_last_chunk_is_as_the_whole():
+    data = made.encoded(made.scene((64, 48)))
+    assert_close(decode_image(data[:-12], "a"), decode_image(data, "a"), 0)
+    assert describe_cut(data[:-12], "a") and describe_cut(data, "a") is None
+
+
+def test_of_a_progressive_jpeg_the_first_scans_are_not_enough():
+    data = made.encoded(made.scene((640, 480)), "JPEG", progressive=True)
+    starts = [i for i in range(len(data)) if data[i : i + 2] == b"\xff\xda"]
+    with pytest.raises(ImageError, match="a is cut off or damaged"):
+        decode_image(data[: starts[2] + 20], "a")
+    decode_image(data[: starts[-1] + 20], "a")
+
+
 def test_other_formats_are_not_tried():
     for format in ("PPM", "ICO", "EPS", "PCX", "TGA"):
-        why = "is not a picture" if format in ("PCX", "TGA") else f"holds {format}, which is not"
+        why = (
+            "is not a picture" if format not in ("PPM", "ICO") else f"holds {format}, which is not"
+        )
         with pytest.raises(ImageError, match=why):
             decode_image(made.encoded(made.plain(), format), "a")
 

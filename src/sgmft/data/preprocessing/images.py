@@ -45,26 +45,22 @@ _SIGNATURES: list[tuple[int, bytes, type[ImageFile.ImageFile]]] = [
 
 _NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC"
 _AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"heif", b"mif1", b"msf1"}
-
 # Other kinds, to be named in the reason, whatever the file is called: where it begins, and how.
 _OTHERS: list[tuple[str, int, tuple[bytes, ...]]] = [
     ("JPEG 2000", 0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
     ("JPEG XL", 0, (b"\0\0\0\x0cJXL ", b"\xff\x0a")),
     ("ICO", 0, (b"\0\0\1\0",)),
     ("PSD", 0, (b"8BPS",)),
-    ("EPS", 0, (b"%!PS", b"\xc5\xd0\xd3\xc6")),
     ("PPM", 0, tuple(b"P%d%c" % (i, space) for i in range(1, 8) for space in b"\n \t\r")),
     ("AVI", 8, (b"AVI ",)),
     ("FLV", 0, (b"FLV\1",)),
     ("WMV", 0, (b"0&\xb2u\x8ef\xcf\x11",)),
     ("MPEG", 0, (b"\0\0\1\xba", b"\0\0\1\xb3")),
-    ("Ogg", 0, (b"OggS",)),
-    ("MP3", 0, (b"ID3",)),
     ("PDF", 0, (b"%PDF",)),
     ("ZIP", 0, (b"PK\3\4",)),
-    ("gzip", 0, (b"\x1f\x8b",)),
 ]
 _MARKUP = re.compile(rb"<(?:!doctype\s+|\w+:)?(svg|html|head|body|script|div)\b", re.I)
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -158,18 +154,10 @@ def open_image(
     check_size(data, name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
+        why = "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)"
         if kind := _identify(data):
-            raise ImageError(
-                "{name} holds {kind}, which is not read ({kinds} are, and MP4, MOV, WebM videos)",
-                name=name,
-                kind=kind,
-                kinds=_NAMES,
-            )
-        raise ImageError(
-            "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)",
-            name=name,
-            kinds=_NAMES,
-        )
+            why = "{name} holds {kind}, which is not read ({kinds} are, and MP4, MOV, WebM videos)"
+        raise ImageError(why, name=name, kind=kind, kinds=_NAMES)
     try:
         with silence_libraries(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
@@ -209,19 +197,15 @@ def count_pixels(data: bytes, name: str) -> int | None:
 def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
     if data[4:8] != b"ftyp":
         return next((plugin for at, mark, plugin in _SIGNATURES if data.startswith(mark, at)), None)
-    end = max(
-        12, min(int.from_bytes(data[:4]), 256)
-    )  # brands follow one another, the major one first
-    brands = [data[i : i + 4] for i in range(8, end, 4) if i != 12]  # a version stands between
-    if not brands or brands[0] not in _AVIF | _HEIF:
+    others = range(16, min(int.from_bytes(data[:4]), 256), 4)  # behind the major one's version
+    brands = [data[i : i + 4] for i in (8, *others)]
+    if brands[0] not in _AVIF | _HEIF:
         return None
-    # Either container may give only its structure as the major brand, and the codec later.
-    if _AVIF & {*brands} and not brands[0].startswith(b"hei"):
+    if _AVIF & {*brands} and not brands[0].startswith(b"hei"):  # mif1 is of either
         with suppress(ImportError):  # Pillow reads AVIF since 11.3, where it was built with it
-            from PIL import AvifImagePlugin
+            from PIL import AvifImagePlugin as Avif
 
-            if AvifImagePlugin.SUPPORTED:
-                return AvifImagePlugin.AvifImageFile
+            return Avif.AvifImageFile if Avif.SUPPORTED else None
         return None
     from pillow_heif import HeifImageFile
 
@@ -230,9 +214,8 @@ def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
 
 def _identify(data: bytes) -> str | None:
     """Return the kind of a file that is not read, by its first bytes; None where it is unknown."""
-    for first, step in ((0, 188), (4, 192)):  # MPEG-TS, and how cameras keep it
-        if len(data) > 2 * step and data[first::step][:3] == b"GGG":
-            return "MPEG-TS"
+    if any(data[at : at + 3 * step : step] == b"GGG" for at, step in ((0, 188), (4, 192))):
+        return "MPEG-TS"
     head = data[:4096].replace(b"\0", b"")  # also of UTF-16
     if head.lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n").startswith(b"<"):
         found = _MARKUP.search(head)
@@ -245,12 +228,10 @@ def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
 
     Squashed to the square first, and only then turned upright, which on a square is the same.
     """
-    # A JPEG can decode straight to a smaller picture; the margin of 2 keeps bicubic honest. Of a
-    # HEIC it would be the thumbnail, which need not show the same.
-    if picture.format == "JPEG":
+    # A JPEG can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
+    if picture.format == "JPEG":  # of a HEIC it would be the thumbnail, which may show another
         picture.draft(None, (2 * size, 2 * size))
-    picture.load()
-    small = _to_rgb(picture, size)
+    small = _to_rgb(_load(picture, size), size)
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.
     turn = None
     with suppress(Exception):  # damaged metadata must not cost a good picture
@@ -258,6 +239,56 @@ def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
     if turn is not None:
         small = small.transpose(turn)
     return np.array(small, dtype=np.uint8)
+
+
+def describe_cut(data: bytes, name: str) -> str | None:
+    """Return a warning against a JPEG or PNG without its end, of which `square` uses the rest."""
+    why = Message("{name} is cut off; what there is of it is used", name=make_printable(name))
+    return why if _lacks_end(data) else None
+
+
+def _lacks_end(data: bytes) -> bool:
+    if data.startswith(b"\xff\xd8\xff"):
+        return not data.endswith(b"\xff\xd9") and jpeg_end(data) == len(data)
+    return data.startswith(b"\x89PNG") and b"IEND\xaeB`\x82" not in data
+
+
+def jpeg_end(data: bytes) -> int:
+    """Return where the first JPEG ends, going from marker to marker; else the file's end."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        at, kind = found.end(), found[0][1]
+        if kind == 0xD9:
+            return at
+        if kind not in (0x01, 0xD8):
+            at += int.from_bytes(data[at : at + 2])
+    return len(data)
+
+
+def _load(picture: ImageFile.ImageFile, size: int) -> Image.Image:
+    """Decode a picture; of a JPEG or PNG without its end, what there is, if that is most of it."""
+    try:
+        picture.load()
+    except OSError:
+        file = picture.fp
+        if not isinstance(file, io.BytesIO) or not _lacks_end(file.getvalue()):
+            raise
+        picture.tile = []  # what was decoded stands there, and rows of zeros follow
+        rows = np.asarray(picture).reshape(picture.height, -1).any(axis=1)
+        seen = int(np.flatnonzero(rows).max(initial=-1)) + 1
+        # A progressive JPEG holds the whole picture in its first scans, if coarsely.
+        scans = file.getvalue().count(b"\xff\xda") if "progressive" in picture.info else 0
+        if picture.info.get("interlace") or (seen < 0.6 * picture.height and scans < 4):
+            raise
+        if picture.format == "PNG":
+            return picture.crop((0, 0, picture.width, seen))
+        file.seek(0, io.SEEK_END)
+        file.write(b"\xff\xd9")  # with an end, the decoder gives its last rows, too
+        file.seek(0)
+        picture = JpegImagePlugin.JpegImageFile(file)
+        picture.draft(None, (2 * size, 2 * size))
+        picture.load()
+    return picture
 
 
 def _to_rgb(picture: Image.Image, size: int) -> Image.Image:

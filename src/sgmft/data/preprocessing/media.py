@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sgmft.data.preprocessing.images import (
     Pixels,
     check_size,
     decode_image,
+    jpeg_end,
     open_image,
     read_image,
     square,
@@ -25,7 +25,6 @@ from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, decode_v
 SIDE = 280  # the longer side of a thumbnail, in pixels: about 10 kB of JPEG
 MAX_FRAMES = 4  # the most pictures taken from one file
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
 
 def read_media(file: MediaFile) -> bytes:
@@ -139,24 +138,12 @@ def _find_motion(data: bytes) -> int | None:
     found = data.find(b"ftyp")
     if found < 0:
         return None
-    end = _jpeg_end(data)
+    end = jpeg_end(data)
     while found >= 0:
         if found - 4 >= end and is_video(data[found - 4 : found + 8]):
             return found - 4
         found = data.find(b"ftyp", found + 4)
     return None
-
-
-def _jpeg_end(data: bytes) -> int:
-    """Return where the first JPEG ends, going from marker to marker; else the file's end."""
-    at = 2
-    while found := _MARKER.search(data, at):
-        at, kind = found.end(), found[0][1]
-        if kind == 0xD9:
-            return at
-        if kind not in (0x01, 0xD8):
-            at += int.from_bytes(data[at : at + 2])
-    return len(data)
 
 
 def make_thumbnail(file: MediaFile) -> str:
