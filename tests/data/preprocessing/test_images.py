@@ -303,9 +303,8 @@ def test_most_of_a_picture_is_enough(format, share, used):
     short = data[: int(len(data) * share)]
     if used:
         pixels = decode_image(short, "a")
-        if format == "JPEG":  # the rest is of one colour
-            end = int(224 * (share - 0.1))
-            assert_close(pixels[:end], decode_image(data, "a")[:end], 0)
+        end = int(224 * (share - 0.1))
+        assert_close(pixels[:end], decode_image(data, "a")[:end], 0)
         assert pixels.min() > 20  # no black was put in
         assert describe_cut(short, "a")
     else:
@@ -317,6 +316,16 @@ def test_a_png_without_its_last_chunk_is_as_the_whole():
     data = made.encoded(made.scene((64, 48)))
     assert_close(decode_image(data[:-12], "a"), decode_image(data, "a"), 0)
     assert describe_cut(data[:-12], "a") and describe_cut(data, "a") is None
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "I;16"])
+def test_a_cut_png_of_any_mode(mode):
+    grey = np.random.default_rng(0).integers(60, 200, (480, 640), np.uint8)
+    picture = Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else grey)
+    data = made.encoded(picture if mode == "I;16" else picture.convert(mode))
+    pixels = decode_image(data[: len(data) * 8 // 10], "a")
+    assert_close(pixels[:150], decode_image(data, "a")[:150], 0)
+    assert pixels.min() > 20
 
 
 def test_of_a_progressive_jpeg_the_first_scans_are_not_enough():

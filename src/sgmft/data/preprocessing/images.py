@@ -280,8 +280,10 @@ def _load(picture: ImageFile.ImageFile, size: int) -> Image.Image:
         scans = file.getvalue().count(b"\xff\xda") if "progressive" in picture.info else 0
         if picture.info.get("interlace") or (seen < 0.6 * picture.height and scans < 4):
             raise
-        if picture.format == "PNG":
-            return picture.crop((0, 0, picture.width, seen))
+        if picture.format == "PNG":  # the last row stands for those that are missing
+            last = picture.crop((0, seen - 1, picture.width, seen))
+            picture.paste(last.resize((picture.width, picture.height - seen + 1), 0), (0, seen - 1))
+            return picture
         file.seek(0, io.SEEK_END)
         file.write(b"\xff\xd9")  # with an end, the decoder gives its last rows, too
         file.seek(0)
