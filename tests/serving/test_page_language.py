@@ -16,7 +16,7 @@ from tiny_encoder import TinyEncoder
 
 ENGLISH, CHINESE = LANGUAGES.values()
 KEPT = re.compile(
-    r"\b(http://a\.jpg|a\.\w+|JPEG|PNG|GIF|WebP|BMP|TIFF|AVIF|MP4|MOV|WebM|MiB|x"
+    r"\b(http://a\.jpg|a\.\w+|JPEG|PNG|GIF|WebP|BMP|TIFF|AVIF|HEIC|MP4|MOV|WebM|MiB|x"
     r"|UTF|GB18030|Big5|text|image)\b"
 )
 FILES = {
