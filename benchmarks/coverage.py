@@ -9,23 +9,16 @@ held-out posts as set the threshold beside it. Models are kept in runs/.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from trained import halves, trained
+from trained import arguments, halves, trained
 
 from sgmft.evaluation.metrics import LEVELS, evaluate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
-    parser.add_argument("--methods", default="gated-experts")
-    parser.add_argument("--features", type=Path, required=True)
-    options = parser.parse_args()
+    options = arguments(__doc__, "gated-experts").parse_args()
     print(
         "| set | method | promised | achieved | least class | labels a set | one label | of these "
         "right | accuracy of all |"

@@ -11,12 +11,10 @@ they have, with one temperature. Models are kept in runs/.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from trained import halves, trained
+from trained import arguments, halves, trained
 
 from sgmft import SemanticLocator
 from sgmft.evaluation.calibration import temper
@@ -28,11 +26,7 @@ LEVELS = (0.8, 0.9)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
-    parser.add_argument("--methods", default="gated-experts")
-    parser.add_argument("--features", type=Path, required=True)
+    parser = arguments(__doc__, "gated-experts")
     parser.add_argument("--rates", default="0.1,0.5,0.9")
     options = parser.parse_args()
     promised = " | ".join(f"{level:.0%} promised" for level in LEVELS)

@@ -10,24 +10,15 @@ probe that reads nothing else, text-only or image-only. Models are kept in runs/
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-from trained import halves, trained
+from trained import arguments, halves, trained
 
 from sgmft import Post
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
-    parser.add_argument(
-        "--methods", default="text-only,image-only,linear-probe,late-average,gated-experts"
-    )
-    parser.add_argument("--features", type=Path, required=True)
-    options = parser.parse_args()
+    methods = "text-only,image-only,linear-probe,late-average,gated-experts"
+    options = arguments(__doc__, methods).parse_args()
     print(
         "| set | method | both sides | text only | picture only |\n|---|---|---|---|---|",
         flush=True,

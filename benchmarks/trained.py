@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from sgmft import Post, SemanticLocator, read_posts
+
+
+def arguments(description: str | None, methods: str) -> argparse.ArgumentParser:
+    """The arguments of a benchmark that judges models: where they are kept, tables, methods."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("tables", nargs="+", metavar="NAME=TABLE")
+    parser.add_argument("--methods", default=methods)
+    parser.add_argument("--features", type=Path, required=True)
+    return parser
 
 
 def halves(table: str) -> tuple[list[Post], list[Post]]:

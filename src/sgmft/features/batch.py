@@ -13,6 +13,11 @@ def keep_modalities(has_text: Any, has_image: Any, share: float, draws: Any) -> 
     return has_text & ~(dropped & text), has_image & ~(dropped & ~text)
 
 
+def limit_modalities(has_text: Any, has_image: Any, parts: int) -> tuple[Any, Any]:
+    """Return which modalities posts have (B,) if they had no others than these `PARTS`."""
+    return has_text & bool(parts & 1), has_image & bool(parts & 2)
+
+
 class Batch(NamedTuple):
     """Features of B posts. What stands in for a missing text or image is not read.
 
@@ -36,6 +41,11 @@ class Batch(NamedTuple):
         Draws (2, B) are uniform in 0..1; the first decides whether, the second which.
         """
         has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
+        return self._replace(has_text=has_text, has_image=has_image)
+
+    def with_parts(self, parts: int) -> Batch:
+        """Return the posts as if they had no others than these `PARTS`."""
+        has_text, has_image = limit_modalities(self.has_text, self.has_image, parts)
         return self._replace(has_text=has_text, has_image=has_image)
 
     def to(self, device: Any) -> Batch:

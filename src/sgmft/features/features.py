@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sgmft.features.batch import Batch
+from sgmft.features.batch import Batch, limit_modalities
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Flat, Ragged
@@ -86,7 +86,7 @@ class Features:
 
     def with_parts(self, parts: int) -> Features:
         """Return the posts as if they had no others than these `PARTS`."""
-        has_text, has_image = self.has_text & bool(parts & 1), self.has_image & (parts > 1)
+        has_text, has_image = limit_modalities(self.has_text, self.has_image, parts)
         return replace(self, has_text=has_text, has_image=has_image)
 
     @property

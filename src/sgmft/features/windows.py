@@ -28,9 +28,9 @@ def encode_windows(
 ) -> Iterator[Chunk]:
     """Encode posts as `encode_posts` does; those of more than `window` words have a row for each.
 
-    These rows have the features of all the post's images; as many without them follow.
-    `Chunk.windows` has the number of windows. A text of which not all is read is a warning in the
-    post. Features of shorter texts stay as they are, to the last bit.
+    These rows have the features of all the post's images; as many without them follow. Where a
+    post has several, `Chunk.windows` has their numbers. A text of which not all is read is a
+    warning in the post. Features of shorter texts stay as they are, to the last bit.
     """
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
         yield _with_windows(chunk, encoder, window, tokens, store)
@@ -42,6 +42,8 @@ def _with_windows(
     posts = [_tell_rest(post) for post in chunk.posts]
     windows = [_prepare_windows(posts[i].text, encoder.info, window) for i in chunk.good]
     new = {part.key: part for some in windows for part in some}
+    if not new:
+        return replace(chunk, posts=posts)
     found = {} if store is None else store.find(sorted(new))
     encoded = encode_prepared([new[key] for key in new if key not in found], encoder, tokens, {})
     if store is not None and os.access(store.folder, os.W_OK):  # a finished one may be read-only

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import RawTable, open_writer
 from sgmft.data.tables.columns import find_role
-from sgmft.data.tables.images import find_web_address, parse_image_cell
+from sgmft.data.tables.images import find_web_address, list_pictures
 from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import SgmftNotice, warn
 from sgmft.utils.files import write_whole, writing
@@ -46,9 +45,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     files, outside = PathResolver(RawTable("", Path(), None, iter(()))), 0
 
     def addresses(cell: Any) -> list[str]:  # what stands for pictures and is no path
-        with suppress(ValueError):
-            return list(filter(None, map(find_web_address, parse_image_cell(cell, files))))
-        return []
+        return list(filter(None, map(find_web_address, list_pictures(cell, files))))
 
     columns = list(dict.fromkeys([*roles, *kept]))
     with open_writer(output, columns) as writer:

@@ -5,7 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from sgmft.data.source import Source
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.collectors import ADDRESSES
 from sgmft.data.tables.formats import WRITABLE
-from sgmft.data.tables.images import find_web_address, parse_image_cell
+from sgmft.data.tables.images import find_web_address, list_pictures
 from sgmft.data.tables.paths import PathResolver
 from sgmft.data.tables.posts import iter_image_cells
 from sgmft.errors import SgmftError
@@ -172,11 +172,7 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
 def _iter_rows(source: Source) -> Iterator[tuple[str, dict[str, Any], Cells, PathResolver]]:
     given = source.table, source.columns, source.format, source.allow_outside
     for place, values, names, resolve in iter_image_cells(*given):
-        cells: Cells = {name: [] for name in names}
-        for name in names:
-            with suppress(ValueError):
-                cells[name] = parse_image_cell(values[name], resolve)
-        yield place, values, cells, resolve
+        yield place, values, {name: list_pictures(values[name], resolve) for name in names}, resolve
 
 
 def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:

@@ -27,8 +27,8 @@ from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
-from sgmft.locator.abstention import HeldOutProbabilities
-from sgmft.locator.prediction import PredictionBatch, Predictor, negative_entropy
+from sgmft.locator.abstention import HeldOutProbabilities, entropy
+from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import (
     CONFIG,
     FIX,
@@ -303,7 +303,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             post.text, get_cleaning(self.encoder.info.cleaning), self.training.data.window
         )
         if len(windows) > 1 and post.error is None:
-            sure = negative_entropy(self.predict_proba([Post(window) for window in windows]))
+            sure = -entropy(self.predict_proba([Post(window) for window in windows]))
             chosen = int(np.nan_to_num(sure, nan=-np.inf).argmax())  # one without words is NaN
             post = dataclasses.replace(post, text=windows[chosen])
         return explain_post(post, model, label)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.features.encode import Chunk
-from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities
+from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities, entropy
 
 SHARPNESS = 6.0  # of the weights of windows; 0 would be their mean
 TINY = 1e-6  # of probabilities whose logarithm is taken
@@ -153,7 +153,7 @@ def pool_windows(batch: PredictionBatch) -> PredictionBatch:
     if not any(chunk.windows):
         return batch
     logs = np.log(probs.clip(min=TINY))
-    sure = np.exp(SHARPNESS * negative_entropy(probs))
+    sure = np.exp(-SHARPNESS * entropy(probs))
     rows, guided, kinds, start = [], [], [], 0
     for windows in chunk.windows:
         end, stop = start + max(1, windows), start + max(1, 2 * windows)
@@ -165,12 +165,6 @@ def pool_windows(batch: PredictionBatch) -> PredictionBatch:
         start = stop
     pooled = np.array(rows, np.float32), np.array(guided, np.float32)
     return PredictionBatch(chunk, *pooled, np.array(kinds, np.int8))
-
-
-def negative_entropy(probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how sure predictions (B, K) are, (B,), in nats; 0 at most."""
-    found: NDArray[np.float32] = (probs * np.log(probs.clip(min=TINY))).sum(-1)
-    return found
 
 
 def _decide(

@@ -132,23 +132,19 @@ def train_with_validation(
         mask = np.isin(np.arange(len(task.data.labels)), held_out)
         train_set, validation = task.data.take(~mask), task.data.take(mask)
     model = task.model(train_set.features)
-    history, by_folds = _train(model, train_set, validation, task.preset.train, run)
+    history, found = _train(model, train_set, validation, task.preset.train, run)
     _check_finite(model, task)
-    if validation is None and by_folds is not None:
-        held_out_logits = HeldOutLogits(by_folds, task.data.features.parts, task.data.labels)
-    else:
-        none = task.data.take(np.zeros(0, np.int64))
-        held_out_logits = predict_by_parts(model, none if validation is None else validation)
     selected = selected_epoch(history, task.preset.train.patience)
-    return FitResult(model, history, held_out_logits, selected)
+    return FitResult(model, history, found, selected)
 
 
 def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
     """Predict labelled posts, as if each had no others than each of the parts that it has."""
     features, count = posts.features, len(posts.labels)
     by_parts = np.zeros((4, count, model.config.classes), np.float32)
-    for parts in range(1, len(PARTS)):
-        rows = np.flatnonzero((features.parts & parts) == parts)
+    for parts in range(len(PARTS)):
+        has = (features.parts & parts) == parts if parts else features.parts == 0
+        rows = np.flatnonzero(has)
         by_parts[parts, rows] = predict_logits(model, features.take(rows).with_parts(parts)).logits
     return HeldOutLogits(by_parts, features.parts, posts.labels)
 
@@ -171,37 +167,41 @@ def _train(
     validation: LabelledFeatures | None,
     config: TrainConfig,
     run: RunOptions,
-) -> tuple[list[Epoch], NDArray[np.float32] | None]:
+) -> tuple[list[Epoch], HeldOutLogits]:
     """Train a network, or fit a closed-form model, whose log has one line.
 
-    Without validation posts, its predictions for training posts by folds without them stand in:
-    they are returned beside the log, as `ClosedFormModel.fit` returns them.
+    Without validation posts, its predictions for training posts by folds without them stand in.
     """
     keep_freed_memory()
-    on_step, on_epoch = run.get("on_step"), run.get("on_epoch")
+    held_out = data.take(np.zeros(0, np.int64)) if validation is None else validation
     if not isinstance(model, ClosedFormModel):
         from sgmft.models.network import Network
         from sgmft.training.trainer import train
 
         assert isinstance(model, Network)
-        options = {name: x for name, x in run.items() if name != "on_step"}
-        return train(model, data, validation, config, **options), None  # type: ignore[arg-type]
-    model.on_step = on_step
+        history = train(model, data, validation, config, **of_networks(run))
+        return history, predict_by_parts(model, held_out)
+    model.on_step = run.get("on_step")
     batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
     by_folds = model.fit(batch, data.labels, rng)
     model.on_step = None
-    found = classification_figures(predict_logits(model, data.features).logits, data.labels)
-    val_found = UNKNOWN
-    if validation is not None:
-        logits = predict_logits(model, validation.features).logits
-        val_found = classification_figures(logits, validation.labels)
-    elif by_folds is not None:
-        as_they_are = by_folds[data.features.parts, np.arange(len(data.labels))]
-        val_found = classification_figures(as_they_are, data.labels)
-    line = Epoch(1, 1, *found, *val_found, math.nan, math.nan)
-    if on_epoch:
+    if validation is None and by_folds is not None:
+        found = HeldOutLogits(by_folds, data.features.parts, data.labels)
+    else:
+        found = predict_by_parts(model, held_out)
+    figures = classification_figures(predict_logits(model, data.features).logits, data.labels)
+    val_figures = (
+        classification_figures(found.logits, found.labels) if len(found.labels) else UNKNOWN
+    )
+    line = Epoch(1, 1, *figures, *val_figures, math.nan, math.nan)
+    if on_epoch := run.get("on_epoch"):
         on_epoch(line)
-    return [line], by_folds
+    return [line], found
+
+
+def of_networks(run: RunOptions) -> dict[str, Any]:
+    """The options that `sgmft.training.trainer.train` takes."""
+    return {name: x for name, x in run.items() if name != "on_step"}
 
 
 def in_subfolder(run: RunOptions, name: str) -> RunOptions:

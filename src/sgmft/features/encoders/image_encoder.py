@@ -29,7 +29,7 @@ class ImageEncoder:
 
     Args:
         patch_grid: regions form a grid of so many rows and columns; 4 gives 16 an image.
-        batch_size: images in one forward pass; by default 8 on a CPU, and on a GPU up to 128, as
+        batch_size: images in one forward pass; by default 8 on a CPU, and on a GPU up to 64, as
             memory allows.
         device: "cpu", or a GPU, which needs onnxruntime-gpu; by default a GPU where that is
             installed. Without it, the CPU is used, with a warning where a GPU was asked for.

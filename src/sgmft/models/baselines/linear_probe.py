@@ -44,9 +44,7 @@ class LinearProbe(ClosedFormModel):
             report = self.report("regression")
             predict = self.expert.fit(x[known], labels[known], fold[known], report)
             for parts, held_out in enumerate(logits):
-                has = {"has_text": batch.has_text & bool(parts & 1)}
-                has["has_image"] = batch.has_image & (parts > 1)
-                part, there = self._inputs(batch._replace(**has))
+                part, there = self._inputs(batch.with_parts(parts))
                 held_out[known] = np.where(there[known, None], predict(part[known]), self.prior)
         return logits
 

@@ -39,6 +39,7 @@ from sgmft.training.fit import (
     RunOptions,
     TrainingTask,
     in_subfolder,
+    of_networks,
     predict_by_parts,
     train_with_validation,
 )
@@ -309,8 +310,7 @@ def fine_tune(
     data, validation = hold_out(raw, labels, np.isin(np.arange(len(labels)), held_out))
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
-    options = {name: x for name, x in in_subfolder(run, "both").items() if name != "on_step"}
-    history = train(model, data, validation, config, **options)  # type: ignore[arg-type]
+    history = train(model, data, validation, config, **of_networks(in_subfolder(run, "both")))
     selected = selected_epoch(history, config.patience)
     before_loss = cross_entropy(head.held_out.logits, head.held_out.labels)
     better = selected.val_loss < before_loss  # NaN is never less
