@@ -1,6 +1,7 @@
 import base64
 import json
 import unicodedata
+import warnings
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -464,3 +465,12 @@ def test_classes_of_a_hugging_face_table_have_their_names(tmp_path):
             columns.replace_schema_metadata({"huggingface": damaged}), tmp_path / "t.parquet"
         )
         assert read_posts(tmp_path / "t.parquet")[0].label == "1"
+
+
+def test_what_a_prediction_says_of_pictures_is_no_picture(tmp_path):
+    row = "a text,,there is no file a.jpg,b.jpg"
+    path = table(tmp_path, f"text,images,warning,error\n{row}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (post,) = read_posts(path)
+    assert (post.images, post.error) == ((), None)

@@ -244,6 +244,7 @@ class _ColumnFinder:
         if self._roles["image"] is not None:
             return []
         read = {name for role in self._roles for name in self.names(values, role)}
+        read |= {"error", "warning"}  # of an earlier prediction: sentences that may end in a name
         return [name for name, cell in values.items() if name not in read and names_pictures(cell)]
 
     def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
