@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -251,6 +252,23 @@ def test_labels_are_missed_before_anything_is_encoded(tiny, small_model, tmp_pat
         train_table(one, tmp_path / "x", tiny())
 
 
+def test_posts_that_a_model_was_trained_with_are_told(small_model, small_posts, tmp_path):
+    small_model.save_pretrained(tmp_path / "model")
+    locator = SemanticLocator.from_pretrained(tmp_path / "model")
+    rows = [{"text": post.text, "label": post.label} for post in small_posts]
+    new = [{"text": f"{row['text']} again", "label": row["label"]} for row in rows]
+    known = [row for row, post in zip(rows, small_posts, strict=True) if not post.images]
+    assert known
+    table = write_rows([*new, *known], tmp_path / "all.csv")
+    told = f"was trained with {len(known)} of these {len(new) + len(known)} posts"
+    with pytest.warns(SgmftWarning, match=told):
+        evaluate_table(Source(str(table)), tmp_path / "e", locator)
+    assert told in (tmp_path / "e" / "report.html").read_text("utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_table(Source(str(write_rows(new, table))), tmp_path / "e", locator)
+
+
 def test_what_cannot_be_evaluated(rows, small_posts, small_model, table, tmp_path):
     with pytest.raises(SgmftError, match=r"no column 'city' for --by; it has id, text, .*城市"):
         evaluate_table(Source(str(table)), tmp_path / "e", small_model, by=["城市", "city"])
@@ -278,7 +296,7 @@ def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path
     assert len([x for x in said if "have a warning" in str(x.message)]) == 1
     assert summary.posts == 12 and summary.errors == {"no label": 1}
     assert steps[-1][1] == 12 and len(epochs) == 3
-    assert file_names(folder) == ["README.md", "config.json", "model.safetensors"]
+    assert file_names(folder) == MODEL
     assert SemanticLocator.from_pretrained(folder).predict(read_posts(table))[3] in LABELS
     assert train(tiny(val_size=0.0)) == summary  # over an earlier model
 

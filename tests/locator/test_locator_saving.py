@@ -50,7 +50,7 @@ def test_config_says_what_it_is_of(small_model, saved):
     assert math.isnan(small_model.record["history"][0]["val_loss"])
     assert config["history"][0]["val_loss"] is None
     names = sorted(x.name for x in saved.iterdir())
-    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert names == ["README.md", "config.json", "held_out.safetensors", "model.safetensors"]
 
 
 def test_a_grid_of_regions_is_the_encoders_and_is_saved(tiny, small_posts, tmp_path):

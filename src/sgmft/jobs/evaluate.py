@@ -11,7 +11,7 @@ from sgmft.data.posts import raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
-from sgmft.errors import Message, NoUsableRowError, SgmftError
+from sgmft.errors import Message, NoUsableRowError, SgmftError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
 from sgmft.features.features import PARTS
@@ -33,7 +33,8 @@ def evaluate_table(
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
 
     Rows that cannot be read, have no label, or one the model never learned, are counted and left
-    out of the figures. Accuracy is broken down by the values of the columns `by`.
+    out of the figures. Accuracy is broken down by the values of the columns `by`. Warns of posts
+    that the model was trained with.
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)
@@ -63,6 +64,13 @@ def evaluate_table(
         if not any(column in p.post.row for p in good):
             names = ", ".join(dict.fromkeys(key for p in good for key in p.post.row))
             raise SgmftError(f"{source.table} has no column {column!r} for --by; it has {names}.")
+    notice = ""
+    if seen := int(locator.held_out.trained_with([p.key for p in good]).sum()):
+        notice = (
+            f"The model was trained with {seen} of these {len(good)} posts, so the figures say "
+            "less of new posts: evaluate on others (--where)."
+        )
+        warn(notice)
     parts = np.array([p.parts for p in good])
     evaluation = evaluate(
         np.array([p.probabilities for p in good]),
@@ -79,6 +87,7 @@ def evaluate_table(
         title=f"Evaluation on {Path(source.table).name}",
         about=describe_locator(locator),
         examples=choose_examples(good, locator.labels),
+        notice=notice,
     )
     columns = ["id", "place", "true_label", "label", "probability"]
     columns += ["error", "warning", *(f"p_{label}" for label in locator.labels)]

@@ -6,8 +6,8 @@ World, 2005.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -72,10 +72,16 @@ class HeldOutProbabilities:
     probabilities: Numbers  # (N, K), calibrated, rows sum to 1
     classes: NDArray[np.int64]  # (N,)
     parts: NDArray[np.int8]  # (N,) places in `PARTS`; 0 of models saved before there were such
+    # Of the posts that the model was trained with, sorted: so `evaluate` can tell them from others.
+    digests: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     def __len__(self) -> int:
         """The number of posts, of which the most have one kind of row."""
         return int(np.bincount(self.parts, minlength=1).max(initial=0))
+
+    def trained_with(self, keys: Sequence[str]) -> NDArray[np.bool_]:
+        """Return whether the model was trained with each post of these content keys (M,)."""
+        return np.isin(digest_keys(keys), self.digests)
 
     def sets(self, probabilities: Numbers, coverage: float, parts: Parts) -> NDArray[np.bool_]:
         """Return prediction sets (B, K) of posts with these probabilities (B, K) and parts (B,).
@@ -161,8 +167,8 @@ class HeldOutProbabilities:
             yield AbstentionDecision(chosen, seen, reason)
 
     def save(self, folder: Path) -> None:
-        """Write them into a model's folder; an empty set leaves no file there."""
-        if len(self):
+        """Write them into a model's folder; no posts leave no file there."""
+        if len(self) or len(self.digests):
             data = save({name: np.ascontiguousarray(x) for name, x in vars(self).items()})
             write_whole(folder / FILE, data)
         else:
@@ -188,6 +194,11 @@ class HeldOutProbabilities:
         if found.probabilities.shape != (len(found.parts), classes):
             raise SgmftError(f"{file} belongs to another model: save or copy the model again.")
         return found
+
+
+def digest_keys(keys: Sequence[str]) -> NDArray[np.uint32]:
+    """Return the first 32 bits of content keys, in hexadecimal digits: (M,)."""
+    return np.array([int(key[:8], 16) for key in keys], np.uint32)
 
 
 def entropy(probabilities: Numbers) -> Doubles:

@@ -27,7 +27,7 @@ from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
-from sgmft.locator.abstention import HeldOutProbabilities, entropy
+from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
 from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import (
     CONFIG,
@@ -215,7 +215,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             choice, tuned = fine_tune(task, known.encoded, *settings, val_rows, **run)
             self.use_tuned(tuned)
         self.network = choice.model
-        temperatures, self.held_out = _calibrate(choice.held_out)
+        temperatures, held_out = _calibrate(choice.held_out)
+        digests = np.unique(digest_keys(known.encoded.keys))
+        self.held_out = dataclasses.replace(held_out, digests=digests)
         texts = [post.text for post in known.encoded.posts]
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
         record = TrainingData(**known.record(len(val_rows)), window=window)

@@ -27,6 +27,7 @@ class Prediction(NamedTuple):
         typicality: see `HeldOutProbabilities.typicality`; None where posts are not rejected.
         abstained: why a post that could be read has no label.
         parts: what the prediction was made from, a place in `sgmft.features.features.PARTS`.
+        key: content key of the post; "" for one with an error.
     """
 
     post: Post
@@ -37,6 +38,7 @@ class Prediction(NamedTuple):
     typicality: float | None = None
     abstained: str | None = None
     parts: int = 0
+    key: str = ""
 
     @property
     def error(self) -> str | None:
@@ -114,15 +116,15 @@ class Predictor(ABC):
         for batch in batches:
             chunk, probs, guidance, parts = pool_windows(batch)
             decisions = self.held_out.apply(probs, rules, parts)
-            rows = zip(probs, guidance, decisions, parts.tolist(), strict=True)
+            rows = zip(probs, guidance, decisions, parts.tolist(), chunk.keys, strict=True)
             good = set(chunk.good)
             for position, post in enumerate(chunk.posts):
                 if position not in good:
                     yield Prediction(post, None, None, None)
                     continue
-                row, (modality, element), decision, kind = next(rows)
+                row, (modality, element), decision, kind, key = next(rows)
                 entropies = float(modality), float(element)
-                prediction = Prediction(post, None, row, entropies, parts=kind)
+                prediction = Prediction(post, None, row, entropies, parts=kind, key=key)
                 yield _decide(prediction, decision, self.labels)
 
     def apply_abstention(
