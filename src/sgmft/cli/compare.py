@@ -95,7 +95,7 @@ def compare_command(
         )
     console.print_errors(summary)
     print_comparison(results)
-    print(f"Report: {report}", file=sys.stderr)
+    console.print_line(f"Report: {report}")
 
 
 def print_comparison(tables: "Sequence[ResultTable]") -> None:

@@ -1,8 +1,6 @@
 """Output on standard error: progress, and the rows that could not be used."""
 
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from rich.table import Column
 
 from sgmft.errors import NoUsableRowError
 from sgmft.utils.distributed import is_main
-from sgmft.utils.files import cache_folder, write_whole, writing
+from sgmft.utils.files import cache_folder, write_json
 
 if TYPE_CHECKING:
     from sgmft.data.summary import JobSummary
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from sgmft.training.history import Epoch
 
 # Standard output is for results. Of several processes of one training the main one prints.
-screen = Console(stderr=True, quiet=not is_main())
+screen = Console(stderr=True, quiet=not is_main(), emoji=False)
 started = time.monotonic()  # when the command began
 told: list[str] = []  # its warnings and notices, each once
 
@@ -102,20 +100,15 @@ def print_errors(summary: "JobSummary") -> None:
 def finish(
     summary: "JobSummary", path: str | None, model: str | None = None, result: str = ""
 ) -> None:
-    """Print what happened to the rows, and where the result is; write `--summary`.
-
-    Exits with a code of its own where no row could be used.
-    """
+    """Print what happened to the rows, and the result; write `--summary`; exit if none is good."""
     print_errors(summary)
     if result:
-        print(result, file=sys.stderr)
+        print_line(result)
     if path is not None:
         found = asdict(summary) | {"model": model, "messages": told}
         found["labelled"] = summary.used - sum(summary.abstained.values())
         found["seconds"] = round(time.monotonic() - started, 3)
-        text = json.dumps(found, ensure_ascii=False, indent=2)
-        with writing(path):
-            write_whole(Path(path), f"{text}\n".encode())
+        write_json(Path(path), found, indent=2)
     if summary.posts and not summary.used:
         raise typer.Exit(NoUsableRowError.exit_code)
 

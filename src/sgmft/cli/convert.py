@@ -1,7 +1,5 @@
 """`sgmft convert`: posts from any source as a table."""
 
-import sys
-
 from sgmft.cli import console
 from sgmft.cli import options as opt
 
@@ -17,8 +15,7 @@ def convert_command(
     """Write posts, from a collecting tool's folder for instance, as one table with our columns."""
     from sgmft.jobs.convert import convert_table
 
-    source = opt.make_source(table, where, column, True, strict, format)
-    summary = convert_table(source, output)
+    summary = convert_table(opt.make_source(table, where, column, True, strict, format), output)
     console.print_errors(summary)
     if output != "-":
-        print(f"Wrote {summary.posts} posts to {output}", file=sys.stderr)
+        console.print_line(f"Wrote {summary.posts} posts to {output}")

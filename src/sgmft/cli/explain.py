@@ -1,6 +1,5 @@
 """`sgmft explain`: the evidence behind predictions."""
 
-import sys
 from typing import Annotated
 
 from typer import Option
@@ -38,6 +37,5 @@ def explain_command(
             source, output, locator, row=row, most=posts, label=label, on_explained=done
         )
     console.print_errors(summary)
-    for line in lines:
-        print(line, file=sys.stderr)
-    print(f"Explanation: {output}", file=sys.stderr)
+    for line in (*lines, f"Explanation: {output}"):
+        console.print_line(line)

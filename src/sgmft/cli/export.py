@@ -1,10 +1,10 @@
 """`sgmft export`: write a model as ONNX."""
 
-import sys
 from typing import Annotated
 
 from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
@@ -33,7 +33,7 @@ def export_command(
     locator = SemanticLocator.from_pretrained(model)
     files = export_model(locator, output, int8=posts)
     for path in files:
-        print(f"{path.stat().st_size / 1e6:8.1f} MB  {path}", file=sys.stderr)
+        console.print_line(f"{path.stat().st_size / 1e6:8.1f} MB  {path}")
     if posts:
         same, compared = agreement(locator, OnnxLocator.load(output), posts)
-        print(f"In 8 bits {same} of {compared} other posts keep their label.", file=sys.stderr)
+        console.print_line(f"In 8 bits {same} of {compared} other posts keep their label.")

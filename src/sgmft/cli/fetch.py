@@ -1,7 +1,6 @@
 """`sgmft fetch`: download the pictures of a table."""
 
-import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -45,14 +44,8 @@ def fetch_command(
     from sgmft.utils.download import DownloadSettings
 
     source = opt.make_source(table, None, column, allow_outside, False, format)
-    settings = DownloadSettings(
-        max_size * 2**20,
-        timeout,
-        wait=wait,
-        referer=referer,
-        allow_private=allow_private,
-        proxy=proxy,
-    )
+    own: dict[str, Any] = {"wait": wait, "referer": referer, "allow_private": allow_private}
+    settings = DownloadSettings(max_size * 2**20, timeout, proxy=proxy, **own)
     limits = {"max_files": max_files, "max_total": max_total * 2**30}
     with console.counter("Fetching") as done:
         summary = fetch_table(source, output, settings, **limits, on_fetched=done)
@@ -60,11 +53,8 @@ def fetch_command(
     counts = dict(summary.failed.most_common())
     console.print_counts(counts, f"{failed} of {failed + found} addresses gave no file:")
     if failed:
-        print(f"Their rows and reasons are in {summary.table.with_name(FAILED)}", file=sys.stderr)
-    print(
-        f"{summary.fetched} pictures fetched, {summary.there} there already\n"
-        f"Wrote {summary.rows} rows to {summary.table}",
-        file=sys.stderr,
-    )
+        console.print_line(f"Their rows and reasons are in {summary.table.with_name(FAILED)}")
+    console.print_line(f"{summary.fetched} pictures fetched, {summary.there} there already")
+    console.print_line(f"Wrote {summary.rows} rows to {summary.table}")
     if failed and not found:
         raise typer.Exit(NoUsableRowError.exit_code)

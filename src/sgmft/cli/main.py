@@ -62,8 +62,7 @@ def plugins(
         Option(help="Python file that registers a fusion module or method; repeat."),
     ] = None,
     _: Annotated[
-        bool,
-        Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+        bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Load a user's own files before the command."""

@@ -71,8 +71,7 @@ AllowOutside = Annotated[bool, Option(help="Also read pictures outside the table
 Strict = Annotated[bool, Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is there.")]
 Engine = Annotated[
-    str | None,
-    Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]')."),
+    str | None, Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]').")
 ]
 Address = Annotated[
     str | None,

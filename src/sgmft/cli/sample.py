@@ -1,6 +1,5 @@
 """`sgmft sample`: write synthetic posts."""
 
-import sys
 from typing import Annotated
 
 from typer import Argument, Option
@@ -22,4 +21,4 @@ def sample_command(
     with console.counter("Generating", posts) as done:
         table = write_sample(folder, posts, seed, damaged, noise, users, done)
     rows = f" and {damaged} damaged rows" if damaged else ""
-    print(f"Wrote {posts} synthetic posts{rows} to {table}", file=sys.stderr)
+    console.print_line(f"Wrote {posts} synthetic posts{rows} to {table}")

@@ -1,11 +1,11 @@
 """`sgmft serve`: the HTTP API and the page."""
 
 import math
-import sys
 from typing import Annotated
 
 from typer import Option
 
+from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
@@ -70,7 +70,7 @@ def serve_command(
         key=api_key or None,
         runtime=runtime,
         device=device,
-        on_start=lambda address: print(f"sgmft serves {model} at {address}", file=sys.stderr),
+        on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"),
     )
 
 

@@ -1,6 +1,5 @@
 """`sgmft suggest`: choose posts worth labelling."""
 
-import sys
 from typing import Annotated
 
 from typer import Option
@@ -78,4 +77,5 @@ def suggest_command(
         lines.append(
             f"Picture paths in it are relative to {found.folder}: move it there to train on it"
         )
-    print("\n".join(lines), end="\n" * bool(lines), file=sys.stderr)
+    for line in lines:
+        console.print_line(line)

@@ -15,7 +15,7 @@ from sgmft.data.tables.columns import find_role
 from sgmft.data.tables.images import find_web_address, list_pictures
 from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import SgmftNotice, warn
-from sgmft.utils.files import write_whole, writing
+from sgmft.utils.files import write_file
 
 ROLES = ("text", "images", "id", "user", "time", "label")
 
@@ -69,9 +69,7 @@ def _path(image: MediaFile, output: str | Path) -> str:
         data = image.data
         name = hashlib.sha256(data).hexdigest()[:32] + Path(image.name).suffix
         image = folder / f"{Path(output).stem.strip('-') or 'posts'}-images" / name
-        with writing(image):
-            image.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(image, data)
+        write_file(image, data)
     path = os.path.abspath(image)  # noqa: PTH100  no "..", but links as they are
     relative = os.path.relpath(path, os.path.abspath(folder))  # noqa: PTH100
     return path if relative.startswith(os.pardir + os.sep) else Path(relative).as_posix()

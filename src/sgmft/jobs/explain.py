@@ -14,7 +14,7 @@ from sgmft.evaluation.explain.attribution import UnexplainableError, check_label
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.evaluation.explain.page import explanation_page, summarize_explanation
 from sgmft.locator.locator import SemanticLocator
-from sgmft.utils.files import write_whole, writing
+from sgmft.utils.files import write_file
 
 
 def explain_table(
@@ -66,9 +66,7 @@ def explain_table(
             for each in found
         ]
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode(errors="replace"))
+    write_file(path, text.encode(errors="replace"))
     sentences = [summarize_explanation(each) for each in explanations]
     if len(chosen) > most:
         sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")

@@ -64,10 +64,7 @@ def write_with_checksum(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
-    """Read what `write_with_checksum` wrote, its "format" at most `newest`; else SgmftError.
-
-    OSError, ValueError, KeyError or TypeError: it cannot be read, or is something else.
-    """
+    """Read what `write_with_checksum` wrote, its "format" at most `newest`; else SgmftError."""
     values: dict[str, Any] = json.loads(path.read_text("utf-8"))
     verify_checksum(values, path, fix)
     if values["format"] > newest:
@@ -76,18 +73,13 @@ def read_with_checksum(path: Path, newest: int, fix: str) -> dict[str, Any]:
 
 
 def check_file(path: Path, known: Mapping[str, Any], fix: str) -> None:
-    """Raise SgmftError, with `fix`, where a file is not the one whose digest is known.
-
-    An earlier sgmft wrote no digests of files: then nothing is checked.
-    """
+    """Raise SgmftError, with `fix`, where a file is not the one whose digest is known."""
     wanted = known.get(FILES, {}).get(path.name)
-    if wanted is None:
-        return
     try:
-        found = file_digest(path)
+        if wanted is None or file_digest(path) == wanted:  # an earlier sgmft wrote no digests
+            return
     except FileNotFoundError as error:
         raise SgmftError(f"{path} is missing: {fix}.") from error
     except OSError as error:
         raise SgmftError(f"{path} cannot be read ({error.strerror}): {fix}.") from error
-    if found != wanted:
-        raise SgmftError(f"{path} is damaged or belongs to another model: {fix}.")
+    raise SgmftError(f"{path} is damaged or belongs to another model: {fix}.")

@@ -89,10 +89,7 @@ def gather(x: Tensor, device: torch.device) -> Tensor:
 
 
 def require_agreement(state: bytes, device: torch.device) -> None:
-    """Check that all processes do the same, since one that does not makes the others wait.
-
-    `state` is what must be the same: settings, posts, what is done already. Else SgmftError.
-    """
+    """Raise SgmftError unless `state` (settings, posts, what is done) is the same on all ranks."""
     import torch
 
     digest = torch.frombuffer(bytearray(hashlib.sha256(state).digest()), dtype=torch.uint8)

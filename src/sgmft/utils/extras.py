@@ -8,10 +8,7 @@ from sgmft.errors import SgmftError
 
 @contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Raise SgmftError, with the extra to install, where an import in the block fails.
-
-    `what`, which needs it, begins the sentence.
-    """
+    """Raise SgmftError, with the extra that `what` needs, where an import in the block fails."""
     try:
         yield
     except ImportError as error:

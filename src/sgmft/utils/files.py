@@ -103,10 +103,7 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise SgmftError where a folder, which need not be there yet, cannot be written.
-
-    Called before the work, so that it fails then and not after it.
-    """
+    """Raise SgmftError, before the work, where a folder, perhaps a new one, cannot be written."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     with writing(folder), tempfile.TemporaryFile(dir=there):
         pass
@@ -130,11 +127,16 @@ def cache_folder() -> Path:
     return Path(cache).expanduser() / "sgmft"
 
 
-def write_json(path: Path, values: Any, indent: int | None = None) -> None:
-    """Write values as JSON, else SgmftError; the folder is made if need be."""
+def write_file(path: Path, data: bytes) -> None:
+    """Write bytes whole, else SgmftError; the folder is made if need be."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(values, ensure_ascii=False, indent=indent).encode())
+        write_whole(path, data)
+
+
+def write_json(path: Path, values: Any, indent: int | None = None) -> None:
+    """Write values as JSON; see `write_file`."""
+    write_file(path, json.dumps(values, ensure_ascii=False, indent=indent).encode())
 
 
 def read_json(path: Path) -> Any:

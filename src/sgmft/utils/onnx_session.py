@@ -13,11 +13,7 @@ Array = NDArray[Any]
 
 
 class Session:
-    """A graph in ONNX Runtime; `inputs` are their names.
-
-    With 0 threads the runtime chooses; a GPU needs onnxruntime-gpu. SgmftError where the file is
-    missing or damaged.
-    """
+    """A graph in ONNX Runtime, which chooses the number of threads where it is 0."""
 
     def __init__(self, path: Path, threads: int = 0, on_gpu: bool = False) -> None:
         import onnxruntime  # takes a moment: only where something is to be run

@@ -12,15 +12,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end.
-
-    Attributes:
-        code: to exit with, 130 for SIGINT and 143 for SIGTERM, as shells report them.
-    """
+    """A signal asked this process to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.code = 128 + number
+        self.code = 128 + number  # to exit with, as shells report it: 130 for SIGINT
 
 
 @contextmanager
@@ -51,11 +47,7 @@ def stoppable() -> Iterator[None]:
 
 
 def end_with_parent(message: str = "") -> None:
-    """Watch, in a thread, for the end of the process that started this one, and end with it.
-
-    However the other ends, and whatever the main thread waits for. At the end, `message` goes to
-    standard error.
-    """
+    """Watch, in a thread, for the end of the process that started this one, and end with it."""
     from multiprocessing import parent_process
 
     parent, number = parent_process(), os.getppid()  # of multiprocessing, or any program

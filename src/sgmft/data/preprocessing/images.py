@@ -15,6 +15,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -62,29 +63,15 @@ _OTHERS: list[tuple[str, int, tuple[bytes, ...]]] = [
 _MARKUP = re.compile(rb"<(?:!doctype\s+|\w+:)?(svg|html|head|body|script|div)\b", re.I)
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 class ImageError(SgmftError):
     """A picture that cannot be used: one sentence with the file's name; the caller adds where."""
 
 
 def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a picture file.
+    """Return the bytes of a picture file; ImageError where it cannot be read, or has over `most`.
 
     Only a regular file is opened, so that a pipe or a device cannot stop or fill the program.
-
-    Raises:
-        ImageError: no such file, not a regular file, no permission, empty, or more than
-            `most` bytes.
     """
     path = Path(path)
     name = make_printable(path.name or str(path))
@@ -93,8 +80,7 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a device or pipe"
             raise ImageError("{name} is {kind}, not a file", name=name, kind=kind)
-        if about.st_size > most:
-            raise ImageError(_too_many_bytes(name, about.st_size, most))
+        check_size(about.st_size, name, most)
         with path.open("rb") as file:
             data = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -104,17 +90,18 @@ def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
         raise ImageError("{name} cannot be read: {why}", name=name, why=why) from None
     except ValueError:  # a NUL, or a character the file system cannot hold
         raise ImageError("{name} is not a possible file name", name=name) from None
-    check_size(data, name, most)
+    check_size(len(data), name, most)  # it may have grown
     return data
 
 
-def check_size(data: bytes, name: str, most: int) -> None:
+def check_size(count: int, name: str, most: int) -> None:
     """Raise ImageError unless there are from 1 to `most` bytes."""
     name = make_printable(name)
-    if not data:
+    if not count:
         raise ImageError("{name} is empty (0 bytes)", name=name)
-    if len(data) > most:
-        raise ImageError(_too_many_bytes(name, len(data), most))
+    if count > most:
+        why = "{name} has at least {count:,} bytes; at most {most} MiB are read"
+        raise ImageError(why, name=name, count=count, most=most >> 20)
 
 
 def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
@@ -132,7 +119,6 @@ def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
 
     Raises:
         ImageError: the bytes are empty, damaged, not a picture, or hold over `MAX_PIXELS`.
-        SgmftError: `size` is less than 1.
     """
     if size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")
@@ -146,12 +132,10 @@ def open_image(
 ) -> Iterator[ImageFile.ImageFile]:
     """Open the bytes of a picture for `square`; whatever fails inside raises ImageError.
 
-    Args:
-        data, name: as in `decode_image`.
-        file: the same bytes, where they are to be read in another way than plainly.
+    `file` has the same bytes, where they are to be read in another way than plainly.
     """
     name = make_printable(name)
-    check_size(data, name, MAX_BYTES)
+    check_size(len(data), name, MAX_BYTES)
     plugin = _plugin(data)
     if plugin is None:
         why = "{name} is not a picture ({kinds} are read, and MP4, MOV and WebM videos)"
@@ -233,11 +217,12 @@ def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
         picture.draft(None, (2 * size, 2 * size))
     small = _to_rgb(_load(picture, size), size)
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.
-    turn = None
     with suppress(Exception):  # damaged metadata must not cost a good picture
-        turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    if turn is not None:
-        small = small.transpose(turn)
+        key = ExifTags.Base.Orientation
+        orientation = picture.getexif().get(key, 1)
+        small.info.clear()  # the rest is of no use here
+        small.getexif()[key] = orientation
+        small = ImageOps.exif_transpose(small)
     return np.array(small, dtype=np.uint8)
 
 
@@ -330,12 +315,3 @@ def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
             grey, white = grey - low, max(high - low, 1e-30)
         scaled: Pixels = np.clip(grey * (255 / white) + 0.5, 0, 255).astype(np.uint8)
     return scaled
-
-
-def _too_many_bytes(name: str, count: int, most: int) -> str:
-    return Message(
-        "{name} has at least {count:,} bytes; at most {most} MiB are read",
-        name=name,
-        count=count,
-        most=most >> 20,
-    )

@@ -28,14 +28,12 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 
 
 def read_media(file: MediaFile) -> bytes:
-    """Return the bytes of a picture or video file, or of one in memory.
+    """Return the bytes of a picture or video file, or of one in memory; see `read_image`.
 
-    Raises:
-        ImageError: as `read_image` does, but only over `MAX_VIDEO_BYTES`; pictures over
-            `MAX_BYTES` are refused when they are decoded.
+    Pictures may have as many as videos here; they are refused when they are decoded.
     """
     if isinstance(file, Attachment):
-        check_size(file.data, file.name, MAX_VIDEO_BYTES)
+        check_size(len(file.data), file.name, MAX_VIDEO_BYTES)
         return file.data
     return read_image(file, MAX_VIDEO_BYTES)
 
@@ -64,14 +62,8 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
     One full-size frame is held at a time. Safe to call from several threads.
 
     Args:
-        data, name, size: as in `decode_image`.
+        data, name, size: as in `decode_image`, also for what is raised.
         most: pictures at the most, from 1.
-
-    Returns:
-        1 to `most` arrays (size, size, 3), uint8, RGB.
-
-    Raises:
-        ImageError: as `decode_image` and `decode_video` do.
     """
     if is_video(data):
         return _decode_video(data, name, size, most)
@@ -86,11 +78,7 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
 
 
 def check_media(data: bytes, name: str) -> str:
-    """Return the suffix of a picture or video file by its kind, once it could be decoded.
-
-    Raises:
-        ImageError: as `decode_media` does.
-    """
+    """Return the suffix of a picture or video file by its kind; ImageError if it is no use."""
     decode_media(data, name)
     if is_video(data):
         return ".mp4" if data[4:8] == b"ftyp" else ".webm"
@@ -150,9 +138,6 @@ def make_thumbnail(file: MediaFile) -> str:
     """Return a picture file as the `data:` URL of a small JPEG, upright and in its proportions.
 
     An animation gives its first frame, a video the first one that a model sees.
-
-    Raises:
-        ImageError: the file is missing, empty, too large, damaged or not a picture or video.
     """
     data, name = read_media(file), media_name(file)
     if is_video(data):

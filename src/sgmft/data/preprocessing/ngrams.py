@@ -13,8 +13,8 @@ UNSPACED, SPACED = range(1, 4), range(2, 6)  # lengths n
 
 # Scripts written without spaces: Thai to Khmer, kana, Han, and their later planes.
 _UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-    r"\u2e80-\u2fff\u3001-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]+"
+    r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+    r"\u2e80-\u2fff\u3001-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
 
 
@@ -36,9 +36,5 @@ def hash_ngrams(text: str) -> NDArray[np.int32]:
 
 def _runs(text: str) -> Iterator[tuple[str, range]]:
     """Yield the runs of a text that are cut by one rule, with the lengths of their n-grams."""
-    end = 0
-    for match in _UNSPACED.finditer(text):
-        yield from ((f" {word} ", SPACED) for word in text[end : match.start()].split())
-        yield match.group(), UNSPACED
-        end = match.end()
-    yield from ((f" {word} ", SPACED) for word in text[end:].split())
+    for i, part in enumerate(_UNSPACED.split(text)):  # every second one is of such a script
+        yield from [(part, UNSPACED)] if i % 2 else [(f" {x} ", SPACED) for x in part.split()]

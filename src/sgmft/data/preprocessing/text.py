@@ -112,11 +112,7 @@ _BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
 
 
 def get_cleaning(name_or_steps: str | Cleaning) -> Cleaning:
-    """Return the cleaning of that name, or the given one.
-
-    Raises:
-        SgmftError: no cleaning has that name.
-    """
+    """Return the cleaning of that name, or the given one; SgmftError where there is none."""
     if isinstance(name_or_steps, Cleaning):
         return name_or_steps
     if name_or_steps not in CLEANINGS:
@@ -153,15 +149,7 @@ def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list
     """Return the words of the cleaned text, in order, for an encoder that takes words.
 
     Chinese is segmented by jieba (paper, section 4.2); an emoji and a word of another script are
-    one word each. No word is empty or white space.
-
-    Args:
-        text: the post as its author wrote it.
-        cleaning: the steps to take.
-        limit: the most words to return; all of them by default.
-
-    Raises:
-        SgmftError: `limit` is negative.
+    one word each. No word is empty or white space. There are at most `limit`.
     """
     if limit is not None and limit < 0:
         raise SgmftError(f"the limit of words is {limit}; give 0 or more, or None for all")
@@ -344,9 +332,7 @@ class _Segmenter:
                 counts.setdefault(word[:end], 0)
 
 
-@_load_once
-def _jieba() -> _Segmenter:
-    return _Segmenter()
+_jieba = _load_once(_Segmenter)
 
 
 @_load_once

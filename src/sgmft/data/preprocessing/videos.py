@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from sgmft.data.preprocessing.images import CUT_OFF, NO_MEMORY, ImageError
-from sgmft.errors import Message, make_printable
+from sgmft.errors import make_printable
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_SECONDS = 20.0  # of processor time for one file; waiting for a busy machine does not count
+TOO_SLOW = "{name} takes more than {most:g} seconds to read; give a shorter or a smaller copy"
 
 
 class TimedFile(io.BytesIO):
@@ -40,11 +41,7 @@ class TimedFile(io.BytesIO):
     def check(self) -> None:
         """Raise ImageError once the time is over."""
         if time.thread_time() > self._end:
-            raise ImageError(
-                "{name} takes more than {most:g} seconds to read; give a shorter or a smaller copy",
-                name=self._name,
-                most=MAX_SECONDS,
-            )
+            raise ImageError(TOO_SLOW, name=self._name, most=MAX_SECONDS)
 
 
 MAX_VIDEO_BYTES = 256 * 1024 * 1024  # larger files are refused unread (256 MiB)
@@ -54,12 +51,6 @@ MAX_BOXES = 100_000  # the most parts of an MP4 that are visited to find its end
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof")  # of MP4 and MOV
 _STILLS = b"avif avis heic heix heim heis heif hevc hevx mif1 msf1".split()
 _MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
-
-_TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}
 
 
 def is_video(data: bytes) -> bool:
@@ -75,11 +66,6 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     another length, or none, and a changing frame rate do no harm. Nothing but these bytes is
     read: only the two containers are ever opened, from memory, and a reference in one to another
     file is not followed. Safe to call from several threads.
-
-    Args:
-        data: the whole file.
-        name: the file's name, for messages.
-        most: frames at the most, from 1.
 
     Yields:
         RGB pictures of the video's size, at least one.
@@ -104,15 +90,13 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
             stream.codec_context.thread_count = 1  # pictures are prepared in several threads
             times, keys = _read_times(film, stream, file, name)
             if not times:
-                raise ImageError(
-                    "{name} is a video without a frame, or is cut off or damaged", name=name
-                )
+                why = "{name} is a video without a frame, or is cut off or damaged"
+                raise ImageError(why, name=name)
             for frame in _decode_at(film, stream, file, keys, _sample_times(times, most)):
-                if frame.width * frame.height > MAX_VIDEO_PIXELS:
-                    raise ImageError(_too_many_pixels(name, frame.width, frame.height))
+                _check_pixels(name, frame.width, frame.height)
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
-                turn = _TURNS.get(frame.rotation % 360)
-                yield picture if turn is None else picture.transpose(turn)
+                turned = frame.rotation and frame.rotation % 90 == 0
+                yield picture.rotate(frame.rotation, expand=True) if turned else picture
     except ImageError:
         file.check()  # a file that ended with its time may look as if it held nothing
         raise
@@ -169,9 +153,7 @@ def _open_stream(film: InputContainer, name: str) -> VideoStream:
     video: VideoStream = film.streams.video[film.streams.video.index(stream)]
     if video.codec_context is None:
         raise ImageError("{name} cannot be decoded; save the video in another format", name=name)
-    width, height = video.codec_context.width, video.codec_context.height
-    if width * height > MAX_VIDEO_PIXELS:
-        raise ImageError(_too_many_pixels(name, width, height))
+    _check_pixels(name, video.codec_context.width, video.codec_context.height)
     return video
 
 
@@ -179,8 +161,7 @@ def _read_times(
     film: InputContainer, stream: VideoStream, file: TimedFile, name: str
 ) -> tuple[list[int], list[int]]:
     """Return the times of all frames and of the key frames, in order, decoding nothing."""
-    times: set[int] = set()
-    keys: set[int] = set()
+    times, keys = set[int](), set[int]()
     for packet in film.demux(stream):
         file.check()
         if packet.is_corrupt:
@@ -191,11 +172,8 @@ def _read_times(
         if packet.is_keyframe:
             keys.add(packet.pts)
         if len(times) > MAX_TIMES:
-            raise ImageError(
-                "{name} has more than {most:,} frames; give a shorter copy",
-                name=name,
-                most=MAX_TIMES,
-            )
+            why = "{name} has more than {most:,} frames; give a shorter copy"
+            raise ImageError(why, name=name, most=MAX_TIMES)
     file.check()
     return sorted(times), sorted(keys)
 
@@ -242,11 +220,8 @@ def _decode_at(
         yield frame
 
 
-def _too_many_pixels(name: str, width: int, height: int) -> str:
-    return Message(
-        "{name} has frames of {width} x {height} pixels; at most {most} million are read",
-        name=name,
-        width=width,
-        height=height,
-        most=MAX_VIDEO_PIXELS // 10**6,
-    )
+def _check_pixels(name: str, width: int, height: int) -> None:
+    if width * height > MAX_VIDEO_PIXELS:
+        why = "{name} has frames of {width} x {height} pixels; at most {most} million are read"
+        values = {"width": width, "height": height, "most": MAX_VIDEO_PIXELS // 10**6}
+        raise ImageError(why, name=name, **values)

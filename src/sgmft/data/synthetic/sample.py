@@ -48,20 +48,15 @@ def write_sample(
     generator, so the first posts of a larger set are the posts of a smaller one.
 
     Args:
-        folder: where to write; must be new, empty, or hold an earlier sample, which is replaced.
-        posts: how many posts, at least 7; the seven labels are balanced, 80 % are for training.
-        seed: 0 or more; decides everything.
-        damaged: how many damaged rows follow; only they have a `damage` column, naming the kind.
+        folder: new, empty, or with an earlier sample, which is replaced.
+        posts: number of posts; the seven labels are balanced, 80 % are for training.
+        damaged: number of damaged rows that follow; their column `damage` names the kind.
         noise: 0 to 1. Scales the share of posts whose place only the text (0.8 x noise) or only
             the pictures (0.63 x noise) tell, that have no picture (0.23 x noise) or no text
             (0.086 x noise), and how disturbed texts and pictures are. With 0, both modalities of
             every post tell its place, without decoration, clutter or misplaced pictures.
-        users: how many authors; each has a favourite place and a pet phrase.
-        on_written: called with the number of posts written so far.
+        users: number of authors; each has a favourite place and a pet phrase.
         several: 0 to 1. The share of posts with 2 to 9 pictures, if they have any.
-
-    Raises:
-        SgmftError: an argument is out of range, or the folder is no sample's or cannot be written.
     """
     options: dict[str, float] = {"posts": posts, "seed": seed, "damaged": damaged, "users": users}
     for (name, value), least in zip(options.items(), (7, 0, 0, 1), strict=True):
@@ -165,14 +160,10 @@ def _choose_scenes(rng: np.random.Generator, row: Row, noise: float, several: fl
 
 
 def write_text(rng: np.random.Generator, place: str | None, user: str, noise: float) -> str:
-    """Write one post.
+    """Write one post of a user who has a pet phrase; without a `place`, chatter that tells none.
 
-    Args:
-        rng: decides everything about the text.
-        place: where the author is; None for chatter that tells no place.
-        user: the author; each has a pet phrase, added now and then.
-        noise: 0 (one or two plain sentences that name the place) to 1 (mostly hints, words of
-            other places, links, mentions, retweets, emoticons, emoji, hashtags, English, typos).
+    `noise` is 0 (one or two plain sentences that name the place) to 1 (mostly hints, words of
+    other places, links, mentions, retweets, emoticons, emoji, hashtags, English, typos).
     """
     lists = dict(_phrases("anywhere"))
     if place is None:

@@ -233,12 +233,9 @@ def _nowhere(c: _Canvas) -> None:
 
 
 def draw_scene(rng: np.random.Generator, place: str | None, noise: float) -> Image.Image:
-    """Draw one RGB picture.
+    """Draw one RGB picture; without a `place`, one that tells none.
 
-    Args:
-        rng: decides everything about the picture.
-        place: one of the seven places; None for a picture that tells no place.
-        noise: 0 (tidy, level, evenly lit) to 1 (cluttered, tilted, blurred, badly lit, too close).
+    `noise` is 0 (tidy, level, evenly lit) to 1 (cluttered, tilted, blurred, badly lit, too close).
     """
     c, (wide, high) = _Canvas(rng), SIZES[int(rng.integers(len(SIZES)))]
     scenes = (_home, _school, _work, _shop, _cinema, _travel, _restaurant)
