@@ -358,7 +358,6 @@ def test_features_without_n_grams_are_refused(network):
     ("wrong", "message"),
     [
         ({"folds": 1}, "folds must be at least 2, not 1"),
-        ({"folds": 0}, "folds must be at least 1, not 0"),
         ({"gate": "softmax"}, "gate='softmax' is not known: use similarity or constant"),
         ({"power": -0.5}, "power must be 'learned' or at least 0, not -0.5"),
         ({"power": float("nan")}, "power must be 'learned' or at least 0, not nan"),

@@ -1,7 +1,5 @@
 """What every model is: a configuration, an output, and a way to predict. No torch."""
 
-import math
-import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +11,9 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.arrays import ArrayModule
+from sgmft.models.presets import check_settings
 
 PART = 8192  # vectors in memory at once where all are looked at
 
@@ -77,17 +75,13 @@ def mean_and_divisor(x: Vectors | NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Settings that every network has.
+    """Settings that every network has; subclasses add theirs, see `check_settings`.
 
     Attributes:
         classes: K, the number of labels.
         text_width, image_width: Dt and Dv, what the encoder gives.
         shared_space: whether the encoder's towers share one space.
         word_width: Dw, of one word's features; 0 for the same as `text_width`.
-
-    Raises:
-        SgmftError: a whole number below 1 (or below `_minimum`), a choice that is not there, or
-            dropout outside 0..1, in these fields and in those of a subclass.
     """
 
     classes: int
@@ -98,28 +92,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
-        for name, kind in typing.get_type_hints(type(self)).items():
-            value, choices = getattr(self, name), typing.get_args(kind)
-            if kind is int and value < self._minimum(name):
-                raise SgmftError(f"{name} must be at least {self._minimum(name)}, not {value}.")
-            if typing.get_origin(kind) is typing.Literal and value not in choices:
-                raise SgmftError(f"{name}={value!r} is not known: use {' or '.join(choices)}.")
-            if typing.get_origin(kind) is tuple:  # of whole numbers, a list in a saved config
-                object.__setattr__(self, name, tuple(value))
-                if min(value, default=1) < 1:
-                    raise SgmftError(f"{name} must be at least 1, not {list(value)}.")
-            if name == "dropout" and not 0 <= value < 1:
-                raise SgmftError(f"dropout must be at least 0 and below 1, not {value}.")
-
-    def _minimum(self, name: str) -> int:
-        return 1
-
-    def _require(self, name: str, expected: str = "positive") -> None:
-        """Raise SgmftError unless a number is finite and positive, or 0 with "0 or more"."""
-        value = getattr(self, name)
-        zero = value == 0 and expected == "0 or more"
-        if isinstance(value, str) or not (0 < value < math.inf or zero):
-            raise SgmftError(f"{name} must be {expected}, not {value}.")
+        check_settings(self)
 
 
 class Guidance(NamedTuple):
@@ -173,8 +146,7 @@ class Model(Protocol):
     def load(self, path: Path) -> None:
         """Take a state that `save` wrote.
 
-        Raises:
-            OSError, SafetensorError, ValueError, RuntimeError: it is damaged, or another model's.
+        OSError, SafetensorError, ValueError or RuntimeError: it is damaged, or another model's.
         """
 
 
@@ -186,10 +158,10 @@ class ClosedFormModel(ArrayModule, ABC):
 
     config: NetworkConfig
     uses_ngrams: bool = False
-    on_step: Callable[[SolveStep], None] | None = None  # called while `fit` is at work
 
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
+        self.on_step: Callable[[SolveStep], object] = lambda step: None  # called while `fit` works
 
     @abstractmethod
     def fit(self, batch: Batch, labels: NDArray[np.int64], rng: RandomState) -> NDArray[Any] | None:
@@ -215,11 +187,6 @@ class ClosedFormModel(ArrayModule, ABC):
         """See `Model`."""
         self.load_state_dict(load_file(path))
 
-    def report(self, part: str) -> Callable[[int, int], None]:
+    def report(self, part: str) -> Callable[[int, int], object]:
         """Return what `fit` calls with the penalties of a part that are done, and all of them."""
-
-        def report(done: int, total: int) -> None:
-            if self.on_step is not None:
-                self.on_step(SolveStep(part, done, total))
-
-        return report
+        return lambda done, total: self.on_step(SolveStep(part, done, total))

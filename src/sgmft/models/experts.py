@@ -90,7 +90,7 @@ class Expert(ArrayModule, ABC):
         x: NDArray[Any],
         labels: Classes,
         fold: Classes,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        report: Callable[[int, int], object] = lambda done, total: None,
     ) -> Callable[[NDArray[Any]], Floats]:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -38,9 +38,10 @@ from sgmft.models.experts import (
 )
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
-from sgmft.models.presets import Preset
+from sgmft.models.presets import Natural, Preset, Range
 
 INITIAL_POWER = 0.3  # between a product of both modalities' probabilities, 0, and a mixture, 1
+_POWER = Range("'learned' or at least 0", lambda x: x == "learned" or 0 <= x < math.inf)
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,14 @@ class GatedExpertsConfig(NetworkConfig):
         lexical: whether an expert on the text's n-grams stands beside that on its features.
         folds: of the cross-fitting.
         vocabulary_size: n-grams; the training posts decide it.
-
-    Raises:
-        SgmftError: fewer than two folds, a negative power or number of n-grams.
     """
 
     gate: Literal["similarity", "constant"] = "similarity"
-    power: float | Literal["learned"] = "learned"
+    power: Annotated[float | Literal["learned"], _POWER] = "learned"
     joint: bool = True
     lexical: bool = True
-    folds: int = 5
-    vocabulary_size: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.folds < 2:
-            raise SgmftError(f"folds must be at least 2, not {self.folds}.")
-        if self.power != "learned" and not 0 <= self.power < math.inf:
-            raise SgmftError(f"power must be 'learned' or at least 0, not {self.power}.")
-
-    def _minimum(self, name: str) -> int:
-        return 0 if name == "vocabulary_size" else super()._minimum(name)
+    folds: Annotated[int, Range("at least 2", lambda x: x >= 2)] = 5
+    vocabulary_size: Natural = 0
 
 
 class GatedExperts(ClosedFormModel):
@@ -282,11 +270,8 @@ class SimilarityGatedPool(ArrayModule):
     def forward(self, text: Any, image: Any, joint: Any, prior: Any) -> GatedPrediction:
         """Evidence of the modalities (B, K) and log p(y) (K,) to logits (B, K) and P^m (B,)."""
         xp = array_namespace(text)
-        score = self._score(None if self.slopes is None else self._similar(text, image, prior))
-        score = xp.broadcast_to(score, text.shape[:1])
-        logits = prior + 2 * xp.exp(self.log_sharpness) * self._mean(text, image, score[:, None])
-        if self.log_joint is not None:
-            logits = logits + xp.exp(self.log_joint) * joint
+        score = xp.broadcast_to(self._score(self._similar(text, image, prior)), text.shape[:1])
+        logits = self._logits(self._mean(text, image, score[:, None]), joint, prior)
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
     def fit(self, text: Any, image: Any, joint: Any, prior: Any, labels: Classes) -> None:
@@ -300,15 +285,12 @@ class SimilarityGatedPool(ArrayModule):
             self.mean = similarities.mean(0)
             self.deviation = divisor(similarities.std(0, ddof=1)).astype(np.float32)
         start = {name: x for name, x in self.state_dict().items() if name in self.learned}
-        similar = None if self.slopes is None else self._similar(text, image, prior)
+        similar = self._similar(text, image, prior)
 
         def loss() -> tuple[float, dict[str, Any]]:
             score = np.broadcast_to(self._score(similar), labels.shape)[:, None]
             mean = self._mean(text, image, score)
-            sharp = 2 * np.exp(self.log_sharpness)
-            logits = prior + sharp * mean
-            if self.log_joint is not None:
-                logits = logits + np.exp(self.log_joint) * joint
+            sharp, logits = 2 * np.exp(self.log_sharpness), self._logits(mean, joint, prior)
             error = _error(logits, labels)
             by_score, by_power = self._mean_slopes(text, image, score, mean)
             pull = sharp * (error * by_score).sum(1)  # (N,)
@@ -329,8 +311,15 @@ class SimilarityGatedPool(ArrayModule):
 
         _minimise(self, loss)
 
+    def _logits(self, mean: Any, joint: Any, prior: Any) -> Any:
+        xp = array_namespace(mean)
+        logits = prior + 2 * xp.exp(self.log_sharpness) * mean
+        return logits if self.log_joint is None else logits + xp.exp(self.log_joint) * joint
+
     def _similar(self, text: Any, image: Any, prior: Any) -> Any:
-        """S^m, standardised, (B, 3)."""
+        """S^m, standardised, (B, 3); None where it decides nothing."""
+        if self.slopes is None:
+            return None
         return (_similarities(text, image, prior) - self.mean) / self.deviation
 
     def _score(self, similar: Any) -> Any:

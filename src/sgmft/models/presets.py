@@ -3,11 +3,46 @@
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from sgmft.errors import SgmftError
+
+
+class Range(NamedTuple):
+    """The numbers that a setting may be: in words, and as a test."""
+
+    words: str
+    includes: Callable[[Any], bool]
+
+
+COUNT = Range("at least 1", lambda x: x >= 1)  # of each whole number without a range of its own
+POSITIVE = Range("positive", lambda x: 0 < x < math.inf)
+Positive = Annotated[float, POSITIVE]
+NotNegative = Annotated[float, Range("0 or more", lambda x: 0 <= x < math.inf)]
+Natural = Annotated[int, Range("0 or more", lambda x: x >= 0)]
+Share = Annotated[float, Range("in 0..1", lambda x: 0 <= x < 1)]
+Dropout = Annotated[float, Range("at least 0 and below 1", lambda x: 0 <= x < 1)]
+
+
+def check_settings(settings: Any, prefix: str = "") -> None:
+    """Raise SgmftError for a field of a dataclass that is no choice of its type, or out of range.
+
+    Lists, as which JSON has tuples, become tuples.
+    """
+    for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
+        value, origin = getattr(settings, name), typing.get_origin(kind)
+        if origin is Literal and value not in typing.get_args(kind):
+            choices = " or ".join(typing.get_args(kind))
+            raise SgmftError(f"{prefix}{name}={value!r} is not known: use {choices}.")
+        if origin is tuple:
+            object.__setattr__(settings, name, tuple(value))
+        limit = COUNT if kind is int or origin is tuple else None
+        limit = next((x for x in getattr(kind, "__metadata__", ()) if isinstance(x, Range)), limit)
+        numbers = value if origin is tuple else [value]
+        if limit and not all(x is None or limit.includes(x) for x in numbers):
+            raise SgmftError(f"{prefix}{name} must be {limit.words}, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -32,32 +67,20 @@ class TrainConfig:
 
     epochs: int = 30
     batch_size: int = 20
-    learning_rate: float = 1e-5
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
+    learning_rate: Positive = 1e-5
+    beta1: Share = 0.9
+    beta2: Share = 0.99
+    weight_decay: NotNegative = 0.0
     schedule: Literal["none", "cosine"] = "none"
-    warmup: float = 0.0
-    patience: int = 0
+    warmup: Share = 0.0
+    patience: Natural = 0
     class_weights: bool = False
-    label_smoothing: float = 0.0
-    modality_dropout: float = 0.0
-    seed: int = 0
+    label_smoothing: Share = 0.0
+    modality_dropout: Share = 0.0
+    seed: Annotated[int, Range("a whole number", lambda x: True)] = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise SgmftError(f"learning_rate must be positive, not {self.learning_rate}.")
-        if self.schedule not in ("none", "cosine"):
-            raise SgmftError(f"schedule={self.schedule!r} is not known: use none or cosine.")
-        for name in ("label_smoothing", "modality_dropout", "warmup", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SgmftError(f"{name} must be in 0..1, not {getattr(self, name)}.")
-        for name in ("patience", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SgmftError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True)

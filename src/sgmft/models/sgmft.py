@@ -5,7 +5,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from sgmft.models.fusions import FUSIONS
 from sgmft.models.layers import classifier
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Scale
-from sgmft.models.presets import Preset, TrainConfig
+from sgmft.models.presets import POSITIVE, Dropout, Positive, Preset, Range, TrainConfig
 from sgmft.models.rank_one import rank_one_attention
 from sgmft.models.similarity import (
     Gate,
@@ -27,6 +27,11 @@ from sgmft.models.similarity import (
     element_probabilities,
     gate_entropy,
     modality_gate,
+)
+
+_TEMPERATURE = Range(
+    "positive or 'learned'",
+    lambda x: x == "learned" if isinstance(x, str) else POSITIVE.includes(x),
 )
 
 
@@ -60,15 +65,15 @@ class SGMFTConfig(NetworkConfig):
     element_width: int = 1
     heads: int = 8
     gate: Gate = "softmax"
-    temperature: float | Literal["learned"] = 1.0
-    initial_temperature: float = 1.0
+    temperature: Annotated[float | Literal["learned"], _TEMPERATURE] = 1.0
+    initial_temperature: Positive = 1.0
     guided: Literal["text", "image"] = "text"
     sim: bool = True
     fusion: str = "sfm"
     fusion_layers: int = 2
-    hidden_ratio: float = 4.0
+    hidden_ratio: Positive = 4.0
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
-    dropout: float = 0.1
+    dropout: Dropout = 0.1
     scale: Scale = "none"
     max_images: int = 16
 
@@ -77,10 +82,6 @@ class SGMFTConfig(NetworkConfig):
             D = shared_width(self.text_width, self.image_width, self.shared_space)
             object.__setattr__(self, "width", D)
         super().__post_init__()
-        for name in ("initial_temperature", "hidden_ratio"):
-            self._require(name)
-        if self.temperature != "learned":
-            self._require("temperature", "positive or 'learned'")
         if self.fusion not in FUSIONS:
             raise SgmftError(
                 f"There is no fusion module {self.fusion!r}: use {', '.join(FUSIONS)}, or register "

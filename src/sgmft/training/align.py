@@ -24,7 +24,7 @@ from sgmft.features.encoders.projected import Maps, save_projected
 from sgmft.features.features import Features
 from sgmft.models.base import BatchSource, NetworkConfig, Output
 from sgmft.models.network import Network, Normalizer
-from sgmft.models.presets import TrainConfig
+from sgmft.models.presets import Dropout, TrainConfig
 from sgmft.training.data import LabelledData
 from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
@@ -182,7 +182,7 @@ class ProjectionConfig(NetworkConfig):
     """Settings of `ContrastiveProjections`: D of the space, dropout of standardised features."""
 
     width: int = 256
-    dropout: float = 0.5
+    dropout: Dropout = 0.5
 
 
 class ContrastiveProjections(Contrast):

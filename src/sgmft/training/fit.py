@@ -181,10 +181,11 @@ def _train(
         assert isinstance(model, Network)
         history = train(model, data, validation, config, **of_networks(run))
         return history, predict_by_parts(model, held_out)
-    model.on_step = run.get("on_step")
+    unheard = model.on_step
+    model.on_step = run.get("on_step") or unheard
     batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
     by_folds = model.fit(batch, data.labels, rng)
-    model.on_step = None
+    model.on_step = unheard
     if validation is None and by_folds is not None:
         found = HeldOutLogits(by_folds, data.features.parts, data.labels)
     else:

@@ -11,6 +11,7 @@ from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.fusions import pool
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
+from sgmft.models.presets import NotNegative
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 
@@ -27,11 +28,10 @@ class BalanceMLAConfig(NetworkConfig):
 
     width: int = 256
     heads: int = 8
-    modulation: float = 0.3
+    modulation: NotNegative = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("modulation", "0 or more")
         check_heads(self.width, self.heads)
 
 

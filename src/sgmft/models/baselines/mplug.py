@@ -11,6 +11,7 @@ from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import asymmetric_layer, self_attention_layer
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork, Scale
+from sgmft.models.presets import Dropout, Positive
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,13 @@ class TransformerConfig(NetworkConfig):
     width: int = 128
     heads: int = 8
     layers: int = 6
-    hidden_ratio: float = 4.0
-    dropout: float = 0.1
+    hidden_ratio: Positive = 4.0
+    dropout: Dropout = 0.1
     scale: Scale = "standard"
     max_images: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require("hidden_ratio")
         check_heads(self.width, self.heads)
 
     @property

@@ -10,6 +10,7 @@ from sgmft.features.batch import Batch
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork
+from sgmft.models.presets import Dropout, NotNegative, Positive
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 
@@ -25,14 +26,9 @@ class UniSMMCConfig(NetworkConfig):
     """
 
     width: int = 256
-    contrast: float = 0.1
-    contrast_temperature: float = 0.07
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("contrast", "0 or more")
-        self._require("contrast_temperature")
+    contrast: NotNegative = 0.1
+    contrast_temperature: Positive = 0.07
+    dropout: Dropout = 0.1
 
 
 def multimodal_contrast(

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sgmft.models.baselines.word_embeddings import WordConfig, WordNetwork, word_method
 from sgmft.models.layers import classifier
+from sgmft.models.presets import Dropout
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class WordAverageConfig(WordConfig):
         classifier_widths: the classifier's hidden widths; four make five layers.
     """
 
-    dropout: float = 0.1
+    dropout: Dropout = 0.1
     width: int = 256
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
 

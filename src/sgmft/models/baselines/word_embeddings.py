@@ -14,7 +14,7 @@ from sgmft.models.base import NetworkConfig, Output, Tokens, Vectors
 from sgmft.models.layers import lookup
 from sgmft.models.method import BUDGET, Method
 from sgmft.models.network import ModalityInput, Network, Scale
-from sgmft.models.presets import Preset
+from sgmft.models.presets import Dropout, Preset
 
 _RATE = replace(BUDGET, learning_rate=1e-3)  # embeddings, which start from nothing, need more
 _PRESETS = {"default": Preset("default", {}, _RATE, 0.1, refit=True)}
@@ -37,7 +37,7 @@ class WordConfig(NetworkConfig):
 
     vocabulary_size: int = 1
     embedding_width: int = 128
-    dropout: float = 0.5
+    dropout: Dropout = 0.5
     scale: Scale = "unit"
 
     def __post_init__(self) -> None:

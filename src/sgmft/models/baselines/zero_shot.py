@@ -22,6 +22,7 @@ from sgmft.models.arrays import normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import Classes, Floats
 from sgmft.models.method import Method
+from sgmft.models.presets import Natural, Positive
 
 PROMPTS = (  # a label is any text in any language: a kind of place, or something else
     "{}",
@@ -46,11 +47,7 @@ class ZeroShotConfig(NetworkConfig):
             lie closer together than those of two texts.
     """
 
-    scale_factor: float = 20.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("scale_factor")
+    scale_factor: Positive = 20.0
 
     @property
     def reads_images(self) -> bool:
@@ -99,17 +96,10 @@ def _unit(x: Any, present: Any) -> Any:
 class DescribedConfig(NetworkConfig):
     """Settings of zero-shot classification by descriptions."""
 
-    heads: int = 0  # G, how many classifiers of images there are
-    picture_classes: int = 0  # C, the classes they know
+    heads: Natural = 0  # G, how many classifiers of images there are
+    picture_classes: Natural = 0  # C, the classes they know
     top: int = 10  # how many of the most probable classes make an image's vector (ConSE's T)
-    scale_factor: float = 1.0  # on the sum of both modalities' standardised cosines; see `ZeroShot`
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("scale_factor")
-
-    def _minimum(self, name: str) -> int:
-        return 0 if name in ("heads", "picture_classes") else 1
+    scale_factor: Positive = 1.0  # on the sum of both modalities' standardised cosines
 
     @property
     def reads_images(self) -> bool:

@@ -1,14 +1,23 @@
 """How an encoder is fine-tuned."""
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from sgmft.errors import SgmftError
-from sgmft.models.presets import TrainConfig, parse_setting
+from sgmft.models.presets import (
+    COUNT,
+    POSITIVE,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    TrainConfig,
+    check_settings,
+    parse_setting,
+)
 
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # of the encoder; the second is the paper's
 
@@ -48,39 +57,25 @@ class Tuning:
 
     kind: Literal["lora", "full"] = "lora"
     rank: int = 8
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     maps: Literal["attention", "all"] = "attention"
-    last: int | None = None
+    last: Annotated[int | None, COUNT] = None
     epochs: int = 5
     patience: int = 2
     batch_size: int = 20
-    micro_batch: int | None = None
-    encoder_learning_rate: float | None = None
-    head_learning_rate: float = 1e-4
-    warmup: float = 0.1
-    weight_decay: float = 0.01
+    micro_batch: Annotated[int | None, COUNT] = None
+    encoder_learning_rate: Annotated[float | None, POSITIVE] = None
+    head_learning_rate: Positive = 1e-4
+    warmup: Share = 0.1
+    weight_decay: NotNegative = 0.01
     gradient_checkpointing: bool = False
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     augment: bool = True
-    val_size: float = 0.1
+    val_size: Annotated[float, Range("in 0..1", lambda x: 0 < x < 1)] = 0.1
     merge: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
-                choices = " or ".join(typing.get_args(kind))
-                raise SgmftError(f"tune.{name}={value!r} is not known: use {choices}.")
-        for name in ("rank", "last", "micro_batch", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise SgmftError(f"tune.{name} must be at least 1, not {value}.")
-        for name in ("alpha", "encoder_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SgmftError(f"tune.{name} must be positive, not {value}.")
-        if not 0 < self.val_size < 1:
-            raise SgmftError(f"tune.val_size must be in 0..1, not {self.val_size}.")
-        self.config(TrainConfig())
+        check_settings(self, "tune.")
 
     @property
     def encoder_rate(self) -> float:
