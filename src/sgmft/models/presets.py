@@ -17,7 +17,7 @@ class Range(NamedTuple):
     includes: Callable[[Any], bool]
 
 
-COUNT = Range("at least 1", lambda x: x >= 1)  # of each whole number without a range of its own
+COUNT = Range("at least 1", lambda x: x >= 1)  # of whole numbers without a range of their own
 POSITIVE = Range("positive", lambda x: 0 < x < math.inf)
 Positive = Annotated[float, POSITIVE]
 NotNegative = Annotated[float, Range("0 or more", lambda x: 0 <= x < math.inf)]
@@ -32,14 +32,18 @@ def check_settings(settings: Any, prefix: str = "") -> None:
     Lists, as which JSON has tuples, become tuples.
     """
     for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
-        value, origin = getattr(settings, name), typing.get_origin(kind)
-        if origin is Literal and value not in typing.get_args(kind):
-            choices = " or ".join(typing.get_args(kind))
+        value, origin, parts = (
+            getattr(settings, name),
+            typing.get_origin(kind),
+            typing.get_args(kind),
+        )
+        if origin is Literal and value not in parts:
+            choices = " or ".join(parts)
             raise SgmftError(f"{prefix}{name}={value!r} is not known: use {choices}.")
         if origin is tuple:
             object.__setattr__(settings, name, tuple(value))
-        limit = COUNT if kind is int or origin is tuple else None
-        limit = next((x for x in getattr(kind, "__metadata__", ()) if isinstance(x, Range)), limit)
+        ranges = [x for part in (kind, *parts) for x in getattr(part, "__metadata__", ())]
+        limit = next(iter(ranges), COUNT if int in (kind, *parts) else None)
         numbers = value if origin is tuple else [value]
         if limit and not all(x is None or limit.includes(x) for x in numbers):
             raise SgmftError(f"{prefix}{name} must be {limit.words}, not {value}.")

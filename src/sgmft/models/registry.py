@@ -1,6 +1,7 @@
 """Every method by name: the default, SG-MFT and those compared with it; and users' plugins."""
 
 import importlib.util
+import pkgutil
 import sys
 from collections import UserDict
 from pathlib import Path
@@ -14,27 +15,27 @@ from sgmft.utils.extras import needs_extra
 
 
 class _Methods(UserDict[str, Method]):
-    """Methods, of which those that need torch are names of modules until they are looked up."""
+    """Methods, of which those that need torch are names of objects until they are looked up."""
 
     def __getitem__(self, name: str) -> Method:
         found: Any = self.data[name]
         if isinstance(found, str):
             with needs_extra("torch", f"The method {name}"):
-                found = importlib.import_module(f"sgmft.models.{found}").METHOD
+                found = pkgutil.resolve_name(f"sgmft.models.{found}")
             self.data[name] = found
         return found
 
 
 _KNOWN: dict[str, Any] = {
     gated_experts.METHOD.name: gated_experts.METHOD,
-    "sgmft": "sgmft",
-    "mplug": "baselines.mplug",
-    "unis-mmc": "baselines.unis_mmc",
-    "bridgetower": "baselines.bridgetower",
-    "balance-mla": "baselines.balance_mla",
-    "feature-level-cnn": "baselines.feature_level_cnn",
-    "low-rank": "baselines.low_rank",
-    "word-average": "baselines.word_average",
+    "sgmft": "sgmft:METHOD",
+    "mplug": "baselines.mplug:METHOD",
+    "unis-mmc": "baselines.unis_mmc:METHOD",
+    "bridgetower": "baselines.bridgetower:METHOD",
+    "balance-mla": "baselines.balance_mla:METHOD",
+    "feature-level-cnn": "baselines.word_systems:FEATURE_LEVEL_CNN",
+    "low-rank": "baselines.word_systems:LOW_RANK",
+    "word-average": "baselines.word_systems:WORD_AVERAGE",
     **{method.name: method for method in linear_probe.METHODS},
     zero_shot.METHOD.name: zero_shot.METHOD,
 }
@@ -45,11 +46,7 @@ LOADED: list[str] = []  # absolute paths of plugins, which a comparison's worker
 
 
 def get_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        SgmftError: there is none.
-    """
+    """The method of that name; SgmftError where there is none."""
     if name == zero_shot.DESCRIBED.name:  # nothing to train, so it is not among the others
         return zero_shot.DESCRIBED
     if name not in METHODS:
@@ -60,8 +57,7 @@ def get_method(name: str) -> Method:
 def find_method(name: str | None = None, preset: str | None = None) -> Method:
     """The method of that name; without one the default, or SG-MFT for one of its presets.
 
-    Raises:
-        SgmftError: there is no such method, or the preset is not one of SG-MFT's any more.
+    SgmftError where there is no such method or preset.
     """
     if name is not None:
         if name == "sgmft" and preset == "default":

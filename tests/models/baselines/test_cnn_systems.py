@@ -8,10 +8,17 @@ import torch
 from reference_loops import add, dot, linear, lists
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.baselines.feature_level_cnn import FeatureLevelCNN, TextCNN, TextCNNConfig
-from sgmft.models.baselines.low_rank import LowRank, LowRankConfig, LowRankFusion
-from sgmft.models.baselines.word_average import WordAverage, WordAverageConfig
-from sgmft.models.baselines.word_embeddings import WordConfig
+from sgmft.models.baselines.word_systems import (
+    FeatureLevelCNN,
+    LowRank,
+    LowRankConfig,
+    LowRankFusion,
+    TextCNN,
+    TextCNNConfig,
+    WordAverage,
+    WordAverageConfig,
+    WordConfig,
+)
 from token_batches import assert_close, normal, vectors
 
 LENGTHS = [6, 1, 4, 3, 0]  # against windows of 2, 3 and 5; the last post has no text

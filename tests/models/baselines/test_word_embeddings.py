@@ -13,7 +13,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import hash_word
 from sgmft.models.baselines import feature_level_cnn, low_rank, word_average
-from sgmft.models.baselines.word_embeddings import WordEmbeddings, vocabulary, word_ids
+from sgmft.models.baselines.word_systems import WordEmbeddings, vocabulary, word_ids
 from sgmft.models.method import BUDGET
 from token_batches import vectors
 

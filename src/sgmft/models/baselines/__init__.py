@@ -1,1 +1,1 @@
-"""The systems SG-MFT is compared with: one file each, one signature for all."""
+"""The systems SG-MFT is compared with, with one signature for all."""

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from sgmft.errors import SgmftError
-from sgmft.models.presets import (
-    COUNT,
-    POSITIVE,
-    NotNegative,
-    Positive,
-    Range,
-    Share,
-    TrainConfig,
-    check_settings,
-    parse_setting,
-)
+from sgmft.models import presets
+from sgmft.models.presets import NotNegative, Positive, Range, Share, TrainConfig
 
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # of the encoder; the second is the paper's
 
@@ -59,12 +50,12 @@ class Tuning:
     rank: int = 8
     alpha: Positive = 16.0
     maps: Literal["attention", "all"] = "attention"
-    last: Annotated[int | None, COUNT] = None
+    last: int | None = None
     epochs: int = 5
     patience: int = 2
     batch_size: int = 20
-    micro_batch: Annotated[int | None, COUNT] = None
-    encoder_learning_rate: Annotated[float | None, POSITIVE] = None
+    micro_batch: int | None = None
+    encoder_learning_rate: Positive | None = None
     head_learning_rate: Positive = 1e-4
     warmup: Share = 0.1
     weight_decay: NotNegative = 0.01
@@ -75,7 +66,7 @@ class Tuning:
     merge: bool = False
 
     def __post_init__(self) -> None:
-        check_settings(self, "tune.")
+        presets.check_settings(self, "tune.")
 
     @property
     def encoder_rate(self) -> float:
@@ -107,5 +98,5 @@ def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
         raise SgmftError(f"There is no setting tune.{unknown.pop()}: use one of {names}.")
     if kind not in LEARNING_RATES:
         raise SgmftError(f"--tune {kind}: use head, lora or full.")
-    values = {name: parse_setting(name, value, kinds[name]) for name, value in settings.items()}
+    values = {name: presets.parse_setting(name, x, kinds[name]) for name, x in settings.items()}
     return Tuning(kind, **values)  # type: ignore[arg-type]

@@ -1,0 +1,357 @@
+"""Systems that learn embeddings of the words that the encoder `cnn` numbers.
+
+Feature-level fusion CNNs, low-rank fusion, and the Baseline of SG-MFT's Table 2.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from sgmft.errors import SgmftError
+from sgmft.features.batch import Batch
+from sgmft.features.encoders.word_hashes import WORD_WIDTH
+from sgmft.models.base import NetworkConfig, Output, Tokens, Vectors
+from sgmft.models.layers import classifier, lookup
+from sgmft.models.method import BUDGET, Method
+from sgmft.models.network import ModalityInput, Network, Scale
+from sgmft.models.presets import Dropout, Preset
+
+NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
+
+
+@dataclass(frozen=True)
+class WordConfig(NetworkConfig):
+    """Settings of all networks with learned word embeddings.
+
+    Attributes:
+        vocabulary_size: V, different words; the training posts decide it.
+        embedding_width: E, numbers in one word's embedding.
+        dropout: share of the classifier's inputs dropped in training.
+        scale: of the image features; "unit" by default, since 1280 standardised numbers are
+            learned, and overfitted, in an epoch or two, before any word embedding is.
+    """
+
+    vocabulary_size: int = 1
+    embedding_width: int = 128
+    dropout: Dropout = 0.5
+    scale: Scale = "unit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text_width != WORD_WIDTH:
+            raise SgmftError(
+                f"Word embeddings are learned from words of {WORD_WIDTH} numbers, and this "
+                f"encoder gives {self.text_width}: use the encoder cnn."
+            )
+
+
+def word_ids(words: Tensor) -> Tensor:
+    """Word features (..., 3), bytes as floats, to the numbers (...) in 0..2^24 they stand for."""
+    first, second, third = words.round().long().clamp(0, 255).unbind(-1)
+    return (first * 256 + second) * 256 + third
+
+
+def vocabulary(words: Vectors | None) -> Tensor:
+    """The numbers (V,), ascending, of the different words among words (M, 3); none of None."""
+    parts = () if words is None else words.split(1 << 20)
+    different = [torch.unique(word_ids(torch.from_numpy(part))) for part in parts]
+    return torch.unique(torch.cat([torch.empty(0, dtype=torch.long), *different]))
+
+
+class WordEmbeddings(nn.Module):
+    """Word features to learned embeddings.
+
+    Words outside the vocabulary of `size` V share one, <unk>. No training post has such a word, so
+    that it stays what it starts as, zero: a word that no training post has counts for nothing.
+    """
+
+    vocabulary: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("vocabulary", torch.full((size,), NO_WORD))  # (V,) ascending
+        self.embedding = nn.Embedding(size + 1, width)  # the last one is <unk>
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        nn.init.zeros_(self.embedding.weight[-1])
+
+    def fit(self, words: Vectors) -> None:
+        """Take the vocabulary from the words of the training posts (M, 3)."""
+        found = vocabulary(words)
+        if max(1, len(found)) != len(self.vocabulary):
+            raise ValueError(f"built for {len(self.vocabulary)} words, not for {len(found)}")
+        if len(found):
+            self.vocabulary.copy_(found)
+
+    def rows(self, words: Tensor) -> Tensor:
+        """Which embedding each word (..., 3) has: its place in the vocabulary, or V."""
+        place, known = lookup(self.vocabulary, word_ids(words))
+        return torch.where(known, place, len(self.vocabulary))
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(B, n, 3) and its mask (B, n) -> (B, n, E), zeros where no word is."""
+        return self.embedding(self.rows(words)) * mask[..., None]
+
+
+class WordInput(nn.Module):
+    """The text's input: V embeddings of width E, a module that pools them, a vector for no text.
+
+    It pools embeddings (B, n, E), zeros at padding, under their mask (B, n) to (B, D).
+    """
+
+    def __init__(self, size: int, width: int, pool: nn.Module, pooled_width: int) -> None:
+        super().__init__()
+        self.embeddings = WordEmbeddings(size, width)
+        self.pool = pool
+        self.null = nn.Parameter(torch.randn(pooled_width) * pooled_width**-0.5)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The texts of B posts, (B, D); SgmftError where the batch holds pooled features only."""
+        if batch.text_tokens is None or batch.text_mask is None:
+            raise SgmftError(
+                "This model learns word embeddings, and these features hold no words: encode the "
+                "posts again with tokens."
+            )
+        mask = batch.text_mask & batch.has_text[:, None]
+        pooled = self.pool(self.embeddings(batch.text_tokens, mask), mask)
+        return torch.where(mask.any(1)[:, None], pooled, self.null)
+
+
+class WordNetwork(Network):
+    """A network of learned word embeddings and a pooled feature of the images.
+
+    A subclass fuses the two, and makes `classifier`. `text_width` and `image_width` are of what is
+    fused; None for images as they are.
+    """
+
+    config: WordConfig
+    classifier: nn.Module
+
+    def __init__(
+        self, config: WordConfig, pool: nn.Module, text_width: int, image_width: int | None
+    ) -> None:
+        super().__init__(config)
+        c, width = config, image_width or config.image_width
+        self.text = WordInput(c.vocabulary_size, c.embedding_width, pool, text_width)
+        self.image = ModalityInput(c.image_width, width, image_width is not None, c.scale, False)
+        self.dropout: nn.Module = nn.Dropout(c.dropout)
+
+    @abstractmethod
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """Text (B, Dt) and image (B, Dv) to what is classified, (B, D)."""
+
+    def forward(self, batch: Batch) -> Output:
+        """Word features and pooled image features of B posts to logits (B, K)."""
+        image = self.image.pooled(batch.image, batch.has_image)
+        fused = self.fuse(self.text(batch), image)
+        return Output(self.classifier(self.dropout(fused)), fused)
+
+    @classmethod
+    def measure(cls, words: Vectors | None) -> dict[str, int]:
+        """How many words the vocabulary holds; at least 1, which is no word without any text."""
+        return {"vocabulary_size": max(1, len(vocabulary(words)))}
+
+    def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
+        """Take the scale of the image features, and the vocabulary from all words (M, 3)."""
+        self.image.fit(image, regions)
+        if words is not None:
+            self.text.embeddings.fit(words)
+
+
+@dataclass(frozen=True)
+class TextCNNConfig(WordConfig):
+    """The shape of a network with a TextCNN.
+
+    Attributes:
+        windows: words in one window, one convolution each.
+        filters: of each convolution.
+    """
+
+    windows: tuple[int, ...] = (3, 4, 5)
+    filters: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.windows:
+            raise SgmftError("windows must be one or more numbers of words, not none.")
+
+    @property
+    def text_features(self) -> int:
+        """Width of a text's vector."""
+        return len(self.windows) * self.filters
+
+
+class TextCNN(nn.Module):
+    """Convolutions over word embeddings of width E, ReLU, maximum over the text (Kim 2014).
+
+    A window lies within the text; a text shorter than the window is padded with zeros to it.
+    """
+
+    def __init__(self, width: int, windows: Sequence[int], filters: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, k) for k in windows)
+        self.windows = tuple(windows)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, n, E), zeros at padding, and mask (B, n) -> (B, windows x filters)."""
+        length = mask.sum(1, keepdim=True)  # (B, 1)
+        lacking = max(0, max(self.windows) - words.shape[1])
+        x = nn.functional.pad(words, (0, 0, 0, lacking)).transpose(1, 2)  # (B, E, n)
+        found = []
+        for window, convolution in zip(self.windows, self.convolutions, strict=True):
+            y = convolution(x)  # (B, filters, n - window + 1)
+            start = torch.arange(y.shape[2], device=y.device)
+            inside = start <= (length - window).clamp(min=0)  # (B, n - window + 1)
+            found.append(y.masked_fill(~inside[:, None], -torch.inf).amax(2).relu())
+        return torch.cat(found, 1)
+
+
+class FeatureLevelCNN(WordNetwork):
+    """The two features side by side, dropout, one linear layer.
+
+    The image feature is projected to the text vector's width, so that both weigh alike.
+    """
+
+    config: TextCNNConfig
+
+    def __init__(self, config: TextCNNConfig) -> None:
+        D, c = config.text_features, config
+        super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), D, D)
+        self.classifier = nn.Linear(2 * D, c.classes)
+
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """Text and image, (B, D) each, to (B, 2 D)."""
+        return torch.cat([text, image], 1)
+
+
+@dataclass(frozen=True)
+class LowRankConfig(TextCNNConfig):
+    """The shape of the network.
+
+    Attributes:
+        rank: R, products that are summed.
+        width: D, of the fused feature (ours).
+    """
+
+    rank: int = 4
+    width: int = 256
+
+
+class LowRankFusion(nn.Module):
+    """h = sum over r of (W_t^r [t; 1]) * (W_v^r [v; 1]); the bias is the last column of W.
+
+    Weights start such that inputs of unit variance give a sum of unit variance, of which the
+    product of both modalities and each alone have equal shares. `width` is D, `rank` R.
+    """
+
+    def __init__(self, text_width: int, image_width: int, width: int, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.text = nn.Linear(text_width, rank * width)
+        self.image = nn.Linear(image_width, rank * width)
+        for linear in (self.text, self.image):
+            variance = 0.5 * rank**-0.5
+            nn.init.normal_(linear.weight, std=(variance / linear.in_features) ** 0.5)
+            nn.init.normal_(linear.bias, std=variance**0.5)
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        """t (B, Dt) and v (B, Dv) -> h (B, D)."""
+        factors = self.text(text) * self.image(image)  # (B, R D)
+        return factors.unflatten(1, (self.rank, -1)).sum(1)
+
+
+class LowRank(WordNetwork):
+    """TextCNN and the image feature, fused by products; dropout, one linear layer."""
+
+    config: LowRankConfig
+
+    def __init__(self, config: LowRankConfig) -> None:
+        c = config
+        pool = TextCNN(c.embedding_width, c.windows, c.filters)
+        super().__init__(c, pool, c.text_features, None)
+        self.fusion = LowRankFusion(c.text_features, c.image_width, c.width, c.rank)
+        self.classifier = nn.Linear(c.width, c.classes)
+
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """See `LowRankFusion`."""
+        return self.fusion(text, image)
+
+
+@dataclass(frozen=True)
+class WordAverageConfig(WordConfig):
+    """The shape of the network.
+
+    Attributes:
+        width: D.
+        classifier_widths: the classifier's hidden widths; four make five layers.
+    """
+
+    dropout: Dropout = 0.1
+    width: int = 256
+    classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
+
+
+class ProjectedMean(nn.Module):
+    """The mean of a text's word embeddings, of width E, mapped to D."""
+
+    def __init__(self, width: int, pooled_width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, pooled_width)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (B, n, E), zeros at padding, and their mask (B, n) -> (B, D)."""
+        return self.project(words.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
+
+
+class WordAverage(WordNetwork):
+    """The sum of both modalities, as in Table 2's other rows, and SG-MFT's classifier (eq. 18)."""
+
+    config: WordAverageConfig
+
+    def __init__(self, config: WordAverageConfig) -> None:
+        D, c = config.width, config
+        super().__init__(c, ProjectedMean(c.embedding_width, D), D, D)
+        self.dropout = nn.Identity()  # the classifier's own is between its layers
+        self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
+        for layer in self.classifier:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
+        """The sum, (B, D)."""
+        return text + image
+
+
+_RATE = replace(BUDGET, learning_rate=1e-3)  # embeddings, which start from nothing, need more
+_PRESETS = {"default": Preset("default", {}, _RATE, 0.1, refit=True)}
+_method = partial(Method, tokens=True, encoder="cnn", presets=_PRESETS)
+FEATURE_LEVEL_CNN = _method(
+    "feature-level-cnn",
+    "Feature-level fusion CNNs",
+    "Meng et al. 2017",
+    FeatureLevelCNN,
+    TextCNNConfig,
+    note="TextCNN from memory; EfficientNet-Lite in place of CaffeNet, whose weights are not "
+    "distributed.",
+)
+LOW_RANK = _method(
+    "low-rank",
+    "Low-rank fusion",
+    "Wang et al. 2021",
+    LowRank,
+    LowRankConfig,
+    note="Without the user attributes, which our features do not have; TextCNN from memory; "
+    "EfficientNet-Lite in place of PlacesCNN.",
+)
+WORD_AVERAGE = _method(
+    "word-average",
+    "Baseline (word embeddings + CNN)",
+    "arXiv 2405.05760, Table 2",
+    WordAverage,
+    WordAverageConfig,
+    note="The mean of learned word embeddings; EfficientNet-Lite0 and -Lite2 as the CNN.",
+)
