@@ -12,12 +12,12 @@ from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import hash_word
-from sgmft.models.baselines import feature_level_cnn, low_rank, word_average
 from sgmft.models.baselines.word_systems import WordEmbeddings, vocabulary, word_ids
 from sgmft.models.method import BUDGET
+from sgmft.models.registry import METHODS as EVERY
 from token_batches import vectors
 
-METHODS = {m.METHOD.name: m.METHOD for m in (feature_level_cnn, low_rank, word_average)}
+METHODS = {name: EVERY[name] for name in ("feature-level-cnn", "low-rank", "word-average")}
 
 
 def features(*words):
