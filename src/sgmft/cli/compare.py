@@ -19,36 +19,24 @@ if TYPE_CHECKING:
 def compare_command(
     table: opt.PostsTable,
     output: opt.Output,
-    encoder: Annotated[
-        str, Option(help="Whose features the systems work on; as for train.")
-    ] = "compact",
+    encoder: Annotated[str, Option(help="Whose features are used; as for train.")] = "compact",
     seeds: Annotated[int, Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
     tables: Annotated[
         str, Option(help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours.")
     ] = "1,2,3,4,5",
     figures: Annotated[str, Option(help="Of the paper; empty for none.")] = "6,8,9",
-    methods: Annotated[
-        str | None, Option(help="Only these rows of the tables: sgmft-tokens,mplug,...")
-    ] = None,
-    test: Annotated[
-        str | None, Option(help="COLUMN=VALUE of the test posts; else a fifth is drawn.")
-    ] = None,
+    methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
+    test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
     split_by: Annotated[
         str, Option(help="label, user, or auto: by user where the posts name users.")
     ] = "auto",
     by: opt.By = None,
-    trials: Annotated[
-        int, Option(help="Values of its tuned setting each system tries.", min=1, max=7)
-    ] = 3,
-    epochs: Annotated[
-        int | None, Option(help="At most, for a quick look; not the paper's.", min=1)
-    ] = None,
+    trials: Annotated[int, Option(help="Values tried of a system's setting.", min=1, max=7)] = 3,
+    epochs: Annotated[int | None, Option(help="At most, for a quick look.", min=1)] = None,
     workers: Annotated[
         int | None, Option(help="Processes; one for each processor, or 1 with a GPU.", min=1)
     ] = None,
-    finished_only: Annotated[
-        bool, Option(help="Run nothing; a report of what is finished so far.")
-    ] = False,
+    finished_only: Annotated[bool, Option(help="Run nothing; report what is finished.")] = False,
     features: opt.Features = None,
     where: opt.Where = None,
     column: opt.Column = None,

@@ -97,9 +97,7 @@ def print_errors(summary: "JobSummary") -> None:
         print_counts(reasons, title, summary.examples)
 
 
-def finish(
-    summary: "JobSummary", path: str | None, model: str | None = None, result: str = ""
-) -> None:
+def finish(summary: "JobSummary", path: str | None, model: str | None, result: str) -> None:
     """Print what happened to the rows, and the result; write `--summary`; exit if none is good."""
     print_errors(summary)
     if result:

@@ -31,10 +31,8 @@ def encode_command(
 
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
     source = opt.make_source(table, where, column, allow_outside, strict, format)
-    with (
-        console.counter("Encoding") as done,
-        opt.open_engine(engine, address, workers, device) as run,
-    ):
+    opening = opt.open_engine(engine, address, workers, device)
+    with console.counter("Encoding") as done, opening as run:
         summary, folder = encode_table(source, locator, tokens=tokens, engine=run, on_encoded=done)
     wrote = f"Features of {summary.used} posts are in {folder}"
     console.finish(summary, summary_file, locator.encoder_name, wrote)

@@ -32,13 +32,11 @@ def evaluate_command(
     locator = opt.load_locator(model, features, device)
     with console.counter("Predicting") as done:
         try:
-            summary, evaluation = evaluate_table(
-                source, output, locator, by=by or (), on_predicted=done
-            )
+            summary, found = evaluate_table(source, output, locator, by=by or (), on_predicted=done)
         except NoUsableRowError as error:
             console.finish(error.summary, summary_file, model, f"sgmft: {error}")
             raise
-    print_evaluation(evaluation)
+    print_evaluation(found)
     console.finish(summary, summary_file, model, f"Report: {Path(output) / 'report.html'}")
 
 

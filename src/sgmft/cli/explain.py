@@ -14,9 +14,7 @@ def explain_command(
     output: opt.Output,
     row: Annotated[int | None, Option(help="Only the table's row of this number.")] = None,
     posts: Annotated[int, Option(help="At most so many, the first.", min=1)] = 20,
-    label: Annotated[
-        str | None, Option(help="The label to explain; by default the most probable.")
-    ] = None,
+    label: Annotated[str | None, Option(help="To explain; else the most probable.")] = None,
     where: opt.Where = None,
     column: opt.Column = None,
     format: opt.Format = None,

@@ -12,12 +12,9 @@ from sgmft.errors import NoUsableRowError
 
 def fetch_command(
     table: opt.PostsTable,
-    output: Annotated[
-        str, Option("--output", "-o", help="A folder, for the table and its pictures.")
-    ],
+    output: Annotated[str, Option("--output", "-o", help="Folder for the table and its pictures.")],
     referer: Annotated[
-        str | None,
-        Option(help="Address sent as Referer; Weibo's picture hosts get https://weibo.com/."),
+        str | None, Option(help="Sent as Referer; Weibo's picture hosts get https://weibo.com/.")
     ] = None,
     max_files: Annotated[int, Option(min=1, help="Downloads in one run.")] = 100_000,
     max_size: Annotated[int, Option(min=1, help="MiB of one file.")] = 64,
@@ -28,8 +25,7 @@ def fetch_command(
         bool, Option(help="Also from private, loopback, link-local and reserved networks.")
     ] = False,
     proxy: Annotated[
-        str | None,
-        Option(help="Address of an HTTP proxy; it looks up the hosts, which go unchecked."),
+        str | None, Option(help="Of an HTTP proxy; it looks up the hosts, which go unchecked.")
     ] = None,
     column: opt.Column = None,
     format: opt.Format = None,

@@ -58,8 +58,7 @@ def _print_version(wanted: bool) -> None:
 def plugins(
     command: typer.Context,
     plugin: Annotated[
-        list[str] | None,
-        Option(help="Python file that registers a fusion module or method; repeat."),
+        list[str] | None, Option(help="Python file with a fusion module or method; repeat.")
     ] = None,
     _: Annotated[
         bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 TUNE = "tune."  # of settings of fine-tuning
 
 PostsTable = Annotated[
-    str,
-    Argument(
-        help="Posts: .csv, .tsv, .jsonl, .parquet, .json, what a collecting tool wrote, or -."
-    ),
+    str, Argument(help="Posts: .csv, .jsonl, .parquet, ..., what a collecting tool wrote, or -.")
 ]
 Model = Annotated[str, Argument(help="A folder that `sgmft train` wrote.")]
 Output = Annotated[str, Option("--output", "-o", help="Where the result goes.")]
@@ -32,26 +29,17 @@ Encoder = Annotated[
         "compact, or what the method brings along."
     ),
 ]
-Cleaning = Annotated[
-    str | None, Option(help="Text cleaning: light, paper or none; by default the preset's.")
-]
+Cleaning = Annotated[str | None, Option(help="Of texts: light, paper or none; else the preset's.")]
 Tune = Annotated[
-    str,
-    Option(help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained as well."),
+    str, Option(help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained too.")
 ]
-TuneLast = Annotated[
-    int | None, Option(min=1, help="Train the last layers only, this many of each tower.")
-]
-Merge = Annotated[
-    bool, Option(help="With --tune lora: save a whole checkpoint, not its changes alone.")
-]
+TuneLast = Annotated[int | None, Option(min=1, help="Train only so many last layers of a tower.")]
+Merge = Annotated[bool, Option(help="With --tune lora: save a checkpoint, not its changes alone.")]
 Features = Annotated[
-    str | None,
-    Option(help="Feature store; kept in your cache folder by default, 'none' keeps nothing."),
+    str | None, Option(help="Feature store; by default in your cache folder, 'none' keeps nothing.")
 ]
 Summary = Annotated[
-    str | None,
-    Option("--summary", help="JSON file for the counts: posts, labelled, errors, warnings, ..."),
+    str | None, Option("--summary", help="JSON file for counts: posts, labelled, errors, ...")
 ]
 Where = Annotated[list[str] | None, Option(help="Only rows with COLUMN=VALUE; may be repeated.")]
 Column = Annotated[
@@ -70,19 +58,11 @@ By = Annotated[list[str] | None, Option(help="Column to break accuracy down by; 
 AllowOutside = Annotated[bool, Option(help="Also read pictures outside the table's folder.")]
 Strict = Annotated[bool, Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is there.")]
-Engine = Annotated[
-    str | None, Option(help="local, or ray: work on a cluster (pip install 'sgmft\\[scale]').")
-]
+Engine = Annotated[str | None, Option(help="local, or ray (pip install 'sgmft\\[scale]').")]
 Address = Annotated[
-    str | None,
-    Option(
-        help="Of the Ray cluster; auto for the one this machine belongs to. By default one is "
-        "started on this machine."
-    ),
+    str | None, Option(help="Of the Ray cluster; auto: this machine's. By default one is started.")
 ]
-Workers = Annotated[
-    int | None, Option(min=1, help="With --engine ray; by default one for each processor.")
-]
+Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one a processor.")]
 
 
 def make_source(
@@ -105,14 +85,12 @@ def make_source(
     return Source(table, Columns(**names), rows, allow_outside, strict, name)
 
 
-def make_tuning(
-    kind: str, last: int | None, merge: bool, settings: dict[str, str]
-) -> "Tuning | None":
+def make_tuning(kind: str, last: int | None, merge: bool, named: dict[str, str]) -> "Tuning | None":
     """Return how the encoder is fine-tuned, if it is, from settings that begin with "tune."."""
     from sgmft.training.finetune import settings as tuning
 
-    own = (name for name in settings if name.startswith(TUNE))
-    chosen: dict[str, Any] = {name.removeprefix(TUNE): settings[name] for name in own}
+    own = (name for name in named if name.startswith(TUNE))
+    chosen: dict[str, Any] = {name.removeprefix(TUNE): named[name] for name in own}
     chosen |= {"last": last} if last is not None else {}
     return tuning.tuning_of(kind, chosen | ({"merge": True} if merge else {}))
 

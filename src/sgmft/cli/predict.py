@@ -10,9 +10,7 @@ from sgmft.errors import SgmftError
 
 
 def predict_command(
-    model: Annotated[
-        str, Argument(help="As `sgmft train` or `export` wrote it; none with --zero-shot.")
-    ],
+    model: Annotated[str, Argument(help="Of `sgmft train` or `export`; none with --zero-shot.")],
     table: Annotated[str | None, Argument(help="Posts, as for train.")] = None,
     output: opt.Output = "-",
     coverage: Annotated[
@@ -33,19 +31,12 @@ def predict_command(
         ),
     ] = None,
     runtime: Annotated[
-        str | None,
-        Option(
-            help="torch, or onnx for a folder that `sgmft export` wrote; by default what the "
-            "folder holds."
-        ),
+        str | None, Option(help="torch, or onnx of `sgmft export`; by default what MODEL holds.")
     ] = None,
-    zero_shot: Annotated[
-        str | None, Option(help="LABEL=DESCRIPTION|DESCRIPTION;LABEL=... for a model.")
-    ] = None,
+    zero_shot: Annotated[str | None, Option(help="LABEL=TEXT|TEXT;LABEL=... for a model.")] = None,
     encoder: Annotated[str | None, Option(help="With --zero-shot; as for train.")] = None,
     shard_rows: Annotated[
-        int | None,
-        Option(min=1, help="Rows of a shard at most, where the output is a folder; 1024."),
+        int | None, Option(min=1, help="Of a shard at most, where the output is a folder; 1024.")
     ] = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
@@ -88,10 +79,8 @@ def predict_command(
         features = "none"  # a cluster's machines have caches of their own
     folder = console.feature_folder(features)
     adapt = None
-    with (
-        console.counter("Predicting") as done,
-        opt.open_engine(engine, address, workers, device) as run,
-    ):
+    opening = opt.open_engine(engine, address, workers, device)
+    with console.counter("Predicting") as done, opening as run:
         predictor: ModelFolder | SupportsPredictions = ModelFolder(model, runtime, folder, device)
         if zero_shot is not None:
             from sgmft.locator.locator import SemanticLocator

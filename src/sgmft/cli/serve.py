@@ -16,7 +16,7 @@ def serve_command(
     ] = "127.0.0.1",
     port: Annotated[int, Option(help="0 takes one that is free.", min=0, max=65535)] = 8000,
     coverage: Annotated[
-        float | None, Option(help="As for predict, where a request names none.")
+        float | None, Option(help="As for predict; a request's counts more.")
     ] = None,
     min_probability: Annotated[float | None, Option(help="As for predict.")] = None,
     reject: Annotated[float | None, Option(help="As for predict.")] = None,

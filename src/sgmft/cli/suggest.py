@@ -12,21 +12,12 @@ from sgmft.errors import SgmftError
 def suggest_command(
     table: opt.PostsTable,
     output: Annotated[
-        str,
-        Option(
-            "--output", "-o", help="Label Studio tasks (.json), or a table (.csv, .jsonl, ...)."
-        ),
+        str, Option("--output", "-o", help="Label Studio tasks (.json) or a table (.csv, ...).")
     ],
     number: Annotated[int, Option("-n", help="How many posts to suggest.", min=1)] = 200,
-    model: Annotated[
-        str | None, Option(help="A folder that `sgmft train` wrote; weighs by its doubts.")
-    ] = None,
-    labels: Annotated[
-        str | None, Option(help="Choices for the annotators: Home,School,...")
-    ] = None,
-    labelled: Annotated[
-        list[str] | None, Option(help="Table of posts labelled already; repeat.")
-    ] = None,
+    model: Annotated[str | None, Option(help="A trained model; weighs by its doubts.")] = None,
+    labels: Annotated[str | None, Option(help="Choices for annotators: Home,School,...")] = None,
+    labelled: Annotated[list[str] | None, Option(help="Table of labelled posts; repeat.")] = None,
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
     features: opt.Features = None,

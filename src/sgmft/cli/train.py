@@ -31,8 +31,7 @@ def train_command(
     split_by: Annotated[str, Option(help="label, or user: no user in both parts.")] = "label",
     seed: Annotated[int, Option(help="Decides split, weights and order.")] = 0,
     settings: Annotated[
-        list[str] | None,
-        Option("--set", help="NAME=VALUE of a preset's setting, or tune.NAME; repeat."),
+        list[str] | None, Option("--set", help="NAME=VALUE of a setting, or tune.NAME; repeat.")
     ] = None,
     features: opt.Features = None,
     where: opt.Where = None,

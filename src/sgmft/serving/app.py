@@ -28,20 +28,13 @@ _KEYS = (
     HTTPBase(scheme="bearer", scheme_name="bearer", auto_error=False),
     APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False),
     HTTPBase(
-        scheme="basic",
-        scheme_name="basic",
-        description="The key as password, any name.",
-        auto_error=False,
+        scheme="basic", scheme_name="basic", description="The key as password.", auto_error=False
     ),
 )
 
 
 def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
-    """Create the application around an engine that has been started.
-
-    Args:
-        key: what requests must show; None where there is no key.
-    """
+    """Create the application around a started engine; with a `key`, requests must show it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

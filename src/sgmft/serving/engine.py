@@ -51,10 +51,8 @@ class InferenceEngine:
     `limits.batch` posts, so that none waits for others to come; a request that waits for
     `limits.seconds` is refused as busy. A worker that stops, or takes longer than `limits.seconds`,
     is started again, and the requests it had are tried again, one by one and the smallest first:
-    the one that stopped it gets a problem, the others their results.
-
-    Arguments are as in `sgmft.locator.loading.load_predictor`; `rules` are for requests without
-    rules of their own.
+    the one that stopped it gets a problem, the others their results. `rules` are for requests
+    without any.
     """
 
     model: ServedModel  # set by `start`
@@ -239,9 +237,8 @@ class InferenceEngine:
         start = time.monotonic()
         try:
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load)
-            self.model, self._pid = await asyncio.wait_for(
-                loading, self.limits.seconds + 3 * self._loading
-            )
+            most = self.limits.seconds + 3 * self._loading
+            self.model, self._pid = await asyncio.wait_for(loading, most)
         except Exception as error:  # whatever it is, the next request tries again
             why = error if isinstance(error, SgmftError) else type(error).__name__
             _log.error("the worker cannot be started: %s", why)

@@ -36,11 +36,7 @@ class ServerMetrics:
             "sgmft_requests", "Requests answered.", ["route", "status"], registry=own
         )
         self._seconds = Histogram(
-            "sgmft_request_seconds",
-            "Time to the answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=own,
+            "sgmft_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=own
         )
         self._posts = Counter(
             "sgmft_posts", "Posts predicted: label, abstained or error.", ["outcome"], registry=own

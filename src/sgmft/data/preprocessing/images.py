@@ -26,6 +26,7 @@ from sgmft.errors import Message, SgmftError, make_printable
 from sgmft.utils.runtime import silence_libraries
 
 MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow warns above it
+MILLIONS = MAX_PIXELS // 10**6
 MAX_BYTES = 64 * 1024 * 1024  # larger files are refused unread (64 MiB)
 Pixels = npt.NDArray[np.uint8]
 CUT_OFF = "{name} is cut off or damaged"
@@ -146,22 +147,14 @@ def open_image(
         with silence_libraries(), plugin(file or io.BytesIO(data)) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
-                raise ImageError(
-                    "{name} has {width} x {height} pixels; at most {most} million are read",
-                    name=name,
-                    width=width,
-                    height=height,
-                    most=MAX_PIXELS // 10**6,
-                )
+                why = "{name} has {width} x {height} pixels; at most {most} million are read"
+                raise ImageError(why, name=name, width=width, height=height, most=MILLIONS)
             yield picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(
-            "{name} has too many pixels; at most {most} million are read",
-            name=name,
-            most=MAX_PIXELS // 10**6,
-        ) from None
+        why = "{name} has too many pixels; at most {most} million are read"
+        raise ImageError(why, name=name, most=MILLIONS) from None
     except MemoryError:
         raise ImageError(NO_MEMORY, name=name) from None
     except Exception:  # hostile bytes make the plugins raise nearly every exception there is

@@ -192,11 +192,7 @@ def _sample_times(times: Sequence[int], most: int) -> list[int]:
 
 
 def _decode_at(
-    film: InputContainer,
-    stream: VideoStream,
-    file: TimedFile,
-    keys: Sequence[int],
-    times: Sequence[int],
+    film: InputContainer, stream: VideoStream, file: TimedFile, keys: list[int], times: list[int]
 ) -> Iterator[VideoFrame]:
     """Yield the frames on show at these rising times, decoding from the key frame before each."""
     frames: Iterator[VideoFrame] = iter(())

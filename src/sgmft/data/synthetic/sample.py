@@ -202,9 +202,7 @@ def _phrases(place: str) -> Phrases:
     """Return the phrases of a place, or of "anywhere", by kind."""
     name = place.lower().replace(" ", "_") + ".toml"
     source = tomllib.loads(HERE.joinpath("phrases", name).read_text("utf-8"))
-    return {
-        kind: text.strip().split("\n" if "\n" in text else " ") for kind, text in source.items()
-    }
+    return {key: text.strip().split("\n" if "\n" in text else " ") for key, text in source.items()}
 
 
 def _fill(rng: np.random.Generator, lists: Phrases, kind: str) -> str:

@@ -75,9 +75,7 @@ class RayEngine:
         count = len(task.sources)
         tables = from_items([{"table": i} for i in range(count)], override_num_blocks=count)
         readers = TaskPoolStrategy(size=1 + self.workers // 8)
-        actors = ActorPoolStrategy(
-            min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2
-        )
+        pool = ActorPoolStrategy(min_size=1, max_size=self.workers, max_tasks_in_flight_per_actor=2)
         pieces = tables.map_batches(read, batch_size=1, num_cpus=0, compute=readers)
         done = pieces.map_batches(
             _Worker,
@@ -85,7 +83,7 @@ class RayEngine:
             batch_size=1,
             num_cpus=0 if self._gpu else RESERVED,
             num_gpus=1 if self._gpu else 0,
-            compute=actors,
+            compute=pool,
         )
         try:
             for row in done.iter_rows():

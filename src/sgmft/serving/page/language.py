@@ -102,10 +102,8 @@ class Language:
 
     def strongest(self, found: Explanation) -> str:
         """Return how far single words and regions move the probability."""
-        items = [
-            self.text(f"strongest_{x}", points=f"{y:.1f}")
-            for x, y in page.largest_effects(found).items()
-        ]
+        effects = page.largest_effects(found).items()
+        items = [self.text(f"strongest_{x}", points=f"{points:.1f}") for x, points in effects]
         return self.text("strongest", items=self._join(items, "others"))
 
     def _because(self, found: Explanation) -> str:
@@ -141,9 +139,7 @@ def result_html(
 ) -> str:
     """Return the result as HTML, with an explanation or, in its place, the text of code `note`."""
     assert prediction.probabilities is not None
-    probs = sorted(
-        zip(labels, prediction.probabilities.tolist(), strict=True), key=lambda item: -item[1]
-    )
+    probs = sorted(zip(labels, prediction.probabilities.tolist(), strict=True), key=lambda x: -x[1])
     return render(
         "serving/page/templates/result.html",
         language=language,

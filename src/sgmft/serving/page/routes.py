@@ -165,9 +165,8 @@ class Page:
         try:
             async with AsyncExitStack() as stack:
                 stack.enter_context(self._tables.take())
-                form = await stack.enter_async_context(
-                    open_form(request, 2, self._engine.limits.text)
-                )
+                opening = open_form(request, 2, self._engine.limits.text)
+                form = await stack.enter_async_context(opening)
                 events = self._label(language, self._job(language, form))
                 return EventLines(events, stack.pop_all())
         except Problem as problem:
