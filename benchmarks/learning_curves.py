@@ -249,9 +249,8 @@ def figure(path: Path, name: str, sizes: Sequence[int], cells: Cells) -> None:
         axes.set_xlabel("posts learned from")
         axes.set_ylabel("accuracy on test posts, %")
         axes.grid(axis="y", alpha=0.15)
-        axes.spines[["top", "right"]].set_visible(False)
         found, titles = axes.get_legend_handles_labels()
-        look = {"loc": "outside right center", "frameon": False, "fontsize": 8.5}
+        look = {"loc": "outside right center", "fontsize": 8.5}
         drawing.legend(found[::-1], titles[::-1], **look)
         save(path, svg_text(drawing))
 

@@ -241,10 +241,9 @@ def draw_lines(lines: Mapping[str, tuple[Sequence[float], Mapping[str, list[floa
             axes.set_title(title, fontsize=9.5, loc="left", fontweight="bold")
             axes.set_xlabel("noise" if title == "generated" else "share of posts")
             axes.grid(axis="y", alpha=0.15)
-            axes.spines[["top", "right"]].set_visible(False)
         panels[0].set_ylabel("accuracy, %")
         found, titles = panels[0].get_legend_handles_labels()
-        look = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5, "ncols": 5}
+        look = {"loc": "outside lower center", "fontsize": 8.5, "ncols": 5}
         drawing.legend(found[::-1], titles[::-1], **look)
         return svg_text(drawing)
 
@@ -271,7 +270,6 @@ def draw_gates(table: Table, gate: np.ndarray) -> str:
         axes.set_title("What tells the label", fontsize=9.5, loc="left", fontweight="bold")
         axes.set_xlabel("gate P^m: the text's weight")
         axes.axvline(0.5, alpha=0.3, lw=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
         return svg_text(drawing)
 
 

@@ -247,12 +247,24 @@ def _signature(thing: Any) -> str:
 
 
 def _meaning(config: type, name: str) -> str:
-    """The sentence about a field in the Attributes of its class's docstring, or of a parent's."""
-    for parent in config.__mro__:
-        for names, text in _attributes(inspect.getdoc(parent) or ""):
+    """The sentence about a field at it, or in its class's docstring, or those of a parent."""
+    for parent in config.__mro__[:-1]:
+        for names, text in (*_comments(parent), *_attributes(inspect.getdoc(parent) or "")):
             if name in names:
+                text = text if text[-1] == "." else f"{text}."
                 return text[0].upper() + text[1:] if text[:2].isalpha() else text
     raise KeyError(f"{config.__name__}.{name} is described nowhere")
+
+
+def _comments(config: type) -> Iterator[tuple[list[str], str]]:
+    """The comments behind fields, or in lines before them."""
+    before: list[str] = []
+    for line in inspect.getsource(config).splitlines():
+        code, _, comment = line.partition("# ")
+        field = re.match(r"    (\w+): ", code)
+        if field and (before or comment):
+            yield [field[1]], " ".join([*before, comment]).strip()
+        before = [*before, comment] if comment and not code.strip() else []
 
 
 def _attributes(doc: str) -> Iterator[tuple[list[str], str]]:

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from sgmft.models.arrays import cross_entropy, softmax
+from sgmft.models.arrays import Doubles, Floats, Integers, Reals, cross_entropy, softmax
 
 BINS = 15  # of the expected calibration error, as Guo et al. (2017) have them
 LARGEST = 20.0  # a temperature lies between its inverse and it
-_Numbers = npt.NDArray[np.float64]
-_Cells = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Calibration:
     bins: list[Bin]  # of equal width
 
 
-def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS) -> Calibration:
+def measure_calibration(probabilities: Doubles, true: Integers, bins: int = BINS) -> Calibration:
     """Measure the calibration of probabilities (N, K) whose rows sum to 1, by true classes (N,)."""
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     place = bin_index(top, bins)
@@ -53,23 +51,23 @@ def measure_calibration(probabilities: _Numbers, true: _Cells, bins: int = BINS)
     return Calibration(error, float((misses**2).sum(axis=1).mean()), [Bin(*row) for row in rows])
 
 
-def bin_index(top: _Numbers, bins: int) -> npt.NDArray[np.intp]:
+def bin_index(top: Doubles, bins: int) -> NDArray[np.intp]:
     """Return the bin of each probability (N,), 0 to bins - 1; an upper edge belongs to its bin."""
     return np.searchsorted(np.arange(1, bins) / bins, top)
 
 
-def rescale_probabilities(probabilities: _Numbers, temperature: Any) -> _Numbers:
+def rescale_probabilities(probabilities: Doubles, temperature: Any) -> Doubles:
     """Return softmax(z / T) of logits z whose softmax is given, (N, K); T a number, or (N, 1)."""
     with np.errstate(divide="ignore"):
         return np.asarray(softmax(np.log(probabilities) / temperature))
 
 
-def temper(logits: npt.NDArray[np.floating], temperatures: _Numbers) -> npt.NDArray[np.float32]:
+def temper(logits: Reals, temperatures: Doubles) -> Floats:
     """Return probabilities (N, K) of logits (N, K), each row divided by its temperature (N,)."""
     return np.asarray(softmax(logits / temperatures[:, None].astype(logits.dtype)), np.float32)
 
 
-def fit_temperature(logits: npt.NDArray[np.floating], labels: _Cells) -> float:
+def fit_temperature(logits: Reals, labels: Integers) -> float:
     """Return the T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
 
     From logits (N, K) of posts that they were not learned from, and labels (N,). T is between 1/20

@@ -19,6 +19,7 @@ from rich.cells import cell_len, chop_cells
 
 from sgmft.evaluation.calibration import Calibration
 from sgmft.evaluation.metrics import CurvePoint, Evaluation
+from sgmft.utils.files import make_file
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
@@ -51,7 +52,7 @@ def confusion_figure(evaluation: Evaluation) -> str:
 def save_confusion(evaluation: Evaluation, path: Path) -> None:
     """Write the confusion matrix as a PNG file, on white."""
     with drawing_style(cjk_fonts()):
-        _confusion(evaluation).savefig(path, format="png", dpi=160, facecolor="white")
+        save_png(_confusion(evaluation), path, 160)
 
 
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
@@ -76,9 +77,8 @@ def reliability_figure(after: Calibration, before: Calibration | None = None) ->
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share of posts where it is right")
         axes.set_xlabel("probability of the most probable label")
         axes.grid(alpha=0.12)
-        axes.spines[["top", "right"]].set_visible(False)
         if before is not None:
-            figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=2)
+            figure.legend(fontsize=8.5, loc="outside lower center", ncols=2)
         return svg_text(figure)
 
 
@@ -98,7 +98,6 @@ def selective_figure(curve: Sequence[CurvePoint]) -> str:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if x <= 1 else "")
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}" if y <= 1 else "")
         axes.grid(alpha=0.15)
-        axes.spines[["top", "right"]].set_visible(False)
         return svg_text(figure)
 
 
@@ -126,8 +125,7 @@ def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylim(0, None if title == "Loss" else 1.03)
             axes.grid(axis="y", alpha=0.15)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, fontsize=8.5)
+            axes.legend(fontsize=8.5)
         return svg_text(figure)
 
 
@@ -195,6 +193,7 @@ def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
     settings: dict[Any, Any] = {
         **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
         "axes.facecolor": "none",
         "font.family": ["DejaVu Sans", *fonts],
         "font.size": 9,
@@ -211,6 +210,11 @@ def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
             yield
         finally:
             fonts_log.setLevel(level)
+
+
+def save_png(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as a PNG file, on white, whole; see `make_file`."""
+    make_file(path, lambda at: figure.savefig(at, format="png", dpi=dpi, facecolor="white"))
 
 
 def svg_text(figure: Figure) -> str:

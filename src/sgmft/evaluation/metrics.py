@@ -6,18 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import Calibration, measure_calibration, rescale_probabilities
+from sgmft.models.arrays import Array, Doubles, Flags, Integers, Reals
 
 RESAMPLES = 2000  # of the bootstrap, behind each interval
 LEVELS = (0.8, 0.9, 0.95)  # coverages of prediction sets that an evaluation shows
 POINTS = 20  # of the curve of accuracy against the share of answered posts
-_Cells = npt.NDArray[np.int64]
-_Numbers = npt.NDArray[np.float64]
-_Probabilities = npt.NDArray[np.floating[Any]]
-_Flags = npt.NDArray[np.bool_]
 _Rng = np.random.Generator
 
 
@@ -116,13 +112,13 @@ class Evaluation:
 
 
 def evaluate(
-    probabilities: _Probabilities,
+    probabilities: Reals,
     truth: Sequence[str],
     labels: Sequence[str],
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
-    temperature: float | _Numbers = 1.0,
-    sets: Callable[[_Probabilities, float], _Flags] | None = None,
+    temperature: float | Doubles = 1.0,
+    sets: Callable[[Reals, float], Flags] | None = None,
     parts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -151,7 +147,7 @@ def evaluate(
     accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
-    members: dict[float, _Flags] = {}
+    members: dict[float, Flags] = {}
     if sets is not None:
         for level in LEVELS:
             with suppress(SgmftError):  # it cannot be promised
@@ -179,7 +175,7 @@ def evaluate(
     )
 
 
-def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
+def _check(probs: Doubles, truth: list[str], labels: list[str]) -> Integers:
     """Return the true classes (N,) as numbers; raise SgmftError for what cannot be evaluated."""
     if not truth:
         raise SgmftError("there are no posts with a label to evaluate on")
@@ -199,14 +195,14 @@ def _check(probs: _Numbers, truth: list[str], labels: list[str]) -> _Cells:
     return np.array([number[label] for label in truth], dtype=np.int64)
 
 
-def check_probabilities(probs: _Probabilities) -> None:
+def check_probabilities(probs: Reals) -> None:
     """Raise SgmftError where rows, along the last axis, are not probabilities."""
     sums_to_1 = np.allclose(probs.sum(axis=-1), 1, atol=1e-2)
     if not sums_to_1 or probs.min() < 0:  # NaN fails the first test
         raise SgmftError("these are not probabilities: each row must be 0 or more and sum to 1")
 
 
-def _intervals(confusion: _Cells, rng: _Rng) -> Iterator[Interval]:
+def _intervals(confusion: Integers, rng: _Rng) -> Iterator[Interval]:
     """Yield accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
 
     Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
@@ -219,7 +215,7 @@ def _intervals(confusion: _Cells, rng: _Rng) -> Iterator[Interval]:
         yield _interval(x[0], x[1:])
 
 
-def accuracy_and_f1(counts: _Cells, rows: _Cells, columns: _Cells, classes: int) -> _Numbers:
+def accuracy_and_f1(counts: Integers, rows: Integers, columns: Integers, classes: int) -> Doubles:
     """Return accuracy and macro-F1 (2, B) of B matrices, given as their counts (B, cells)."""
     weights, kinds = counts.astype(np.float64), np.arange(classes)
     of_row, of_column = rows[:, None] == kinds, columns[:, None] == kinds  # (cells, K)
@@ -230,17 +226,17 @@ def accuracy_and_f1(counts: _Cells, rows: _Cells, columns: _Cells, classes: int)
     return np.stack([hits.sum(axis=1) / weights.sum(axis=1), macro_f1])
 
 
-def _interval(value: float, draws: _Numbers) -> Interval:
+def _interval(value: float, draws: Doubles) -> Interval:
     low, high = np.percentile(draws, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
 
 
-def count_confusions(true: _Cells, predicted: _Cells, classes: int) -> _Cells:
+def count_confusions(true: Integers, predicted: Integers, classes: int) -> Integers:
     """Return the confusion matrix (K, K), true classes as rows."""
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
+def class_scores(confusion: Integers, labels: list[str]) -> list[ClassScore]:
     """Return precision, recall and F1 of each of K labels from their confusion matrix (K, K)."""
     hits, support, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(given, 1), hits / np.maximum(support, 1)
@@ -249,7 +245,7 @@ def class_scores(confusion: _Cells, labels: list[str]) -> list[ClassScore]:
     return [ClassScore(*row) for row in zip(labels, *columns, strict=True)]
 
 
-def _by_value(name: str, column: Sequence[str], right: _Flags, rng: _Rng) -> dict[str, GroupScore]:
+def _by_value(name: str, column: Sequence[str], right: Flags, rng: _Rng) -> dict[str, GroupScore]:
     scores = {}
     for value, (posts, share) in accuracy_by_value(name, column, right).items():
         draws = rng.binomial(posts, share, size=RESAMPLES) / posts  # cells: right, wrong
@@ -258,7 +254,7 @@ def _by_value(name: str, column: Sequence[str], right: _Flags, rng: _Rng) -> dic
 
 
 def _by_parts(
-    parts: Sequence[str], probs: _Numbers, true: _Cells, sets: Mapping[float, _Flags], rng: _Rng
+    parts: Sequence[str], probs: Doubles, true: Integers, sets: Mapping[float, Flags], rng: _Rng
 ) -> dict[str, PartsScore]:
     scores, right = {}, probs.argmax(1) == true
     for name, found in _by_value("parts", parts, right, rng).items() if parts else ():
@@ -270,7 +266,7 @@ def _by_parts(
 
 
 def accuracy_by_value(
-    name: str, column: Sequence[str], right: npt.NDArray[Any]
+    name: str, column: Sequence[str], right: Array
 ) -> dict[str, tuple[int, float]]:
     """Return posts and accuracy of each value of a column, the largest group first.
 
@@ -285,7 +281,7 @@ def accuracy_by_value(
     return {str(values[k]): (int(posts[k]), float(shares[k])) for k in largest_first}
 
 
-def score_sets(members: _Flags, true: _Cells, labels: Sequence[str], promised: float) -> SetScore:
+def score_sets(members: Flags, true: Integers, labels: Sequence[str], promised: float) -> SetScore:
     """Evaluate prediction sets (N, K) of posts whose classes (N,) are known."""
     hit, size = members[np.arange(len(true)), true], members.sum(1)
     single = size == 1
@@ -300,7 +296,7 @@ def score_sets(members: _Flags, true: _Cells, labels: Sequence[str], promised: f
     )
 
 
-def accuracy_curve(probabilities: _Probabilities, true: _Cells) -> list[CurvePoint]:
+def accuracy_curve(probabilities: Reals, true: Integers) -> list[CurvePoint]:
     """Return the accuracy of the surest of N posts, for `POINTS` shares of them.
 
     Posts of equal probability stay together.

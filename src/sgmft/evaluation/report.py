@@ -13,7 +13,7 @@ from sgmft.data.posts import MediaFile
 from sgmft.data.preprocessing.media import image_view
 from sgmft.evaluation import figures
 from sgmft.evaluation.metrics import Evaluation
-from sgmft.utils.files import write_whole, writing
+from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
 MOST_VALUES = 40  # rows of a group table on the page; `metrics.json` has all of them
@@ -33,10 +33,8 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation, **page: Any) ->
     """Write `metrics.json`, `confusion.png` and `report.html`, for which `page` is."""
     folder = Path(folder)
     numbers = json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
-        figures.save_confusion(evaluation, folder / "confusion.png")
+    write_file(folder / "metrics.json", numbers.encode(errors="backslashreplace"))
+    figures.save_confusion(evaluation, folder / "confusion.png")
     write_page(folder / "report.html", evaluation, **page)
 
 
@@ -77,9 +75,7 @@ def write_page(
         examples=[(x, _top(x), list(map(image_view, x.pictures))) for x in examples],
         most_values=MOST_VALUES,
     )
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page.encode(errors="replace"))
+    write_file(path, page.encode(errors="replace"))
 
 
 def overview_figure(language: str = "en") -> str:

@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Reals = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 class ArrayModule:

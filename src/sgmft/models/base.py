@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from sgmft.features.batch import Batch
-from sgmft.models.arrays import ArrayModule
+from sgmft.models.arrays import Array, ArrayModule, Integers
 from sgmft.models.presets import check_settings
 
 PART = 8192  # vectors in memory at once where all are looked at
@@ -23,7 +23,7 @@ class Vectors(Protocol):
 
     def __len__(self) -> int: ...
 
-    def split(self, size: int, /) -> Iterable[NDArray[Any]]:
+    def split(self, size: int, /) -> Iterable[Array]:
         """The vectors in order, `size` at a time."""
 
 
@@ -35,10 +35,10 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, rows: NDArray[np.int64], /) -> Self:
+    def take(self, rows: Integers, /) -> Self:
         """The posts at these positions, in that order."""
 
-    def batch(self, rows: NDArray[np.int64] | slice | None, /, ngrams: bool = False) -> Any:
+    def batch(self, rows: Integers | slice | None, /, ngrams: bool = False) -> Any:
         """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
 
     @property
@@ -48,11 +48,11 @@ class BatchSource(Protocol):
     def with_parts(self, parts: int, /) -> Self:
         """The posts as if they had no others than these `PARTS`."""
 
-    def contents(self) -> Iterator[NDArray[Any]]:
+    def contents(self) -> Iterator[Array]:
         """Yield, part by part, all numbers that tell these posts from others."""
 
 
-def divisor(deviation: NDArray[Any]) -> NDArray[Any]:
+def divisor(deviation: Array) -> Array:
     """Return the deviation to divide features by, or 1 where they are constant.
 
     Divided by next to nothing, the rounding of a constant would become a feature itself.
@@ -60,10 +60,10 @@ def divisor(deviation: NDArray[Any]) -> NDArray[Any]:
     return np.where(deviation <= 1e-4, 1.0, deviation)
 
 
-def mean_and_divisor(x: Vectors | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def mean_and_divisor(x: Vectors | Array) -> tuple[Array, Array]:
     """Return mean and deviation (D,), see `divisor`, of N > 1 vectors, in float64, part by part."""
 
-    def parts() -> Iterable[NDArray[Any]]:
+    def parts() -> Iterable[Array]:
         if isinstance(x, np.ndarray):
             return (x[first : first + PART] for first in range(0, len(x), PART))
         return x.split(PART)
@@ -75,20 +75,13 @@ def mean_and_divisor(x: Vectors | NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Settings that every network has; subclasses add theirs, see `check_settings`.
+    """Settings that every network has; subclasses add theirs, see `check_settings`."""
 
-    Attributes:
-        classes: K, the number of labels.
-        text_width, image_width: Dt and Dv, what the encoder gives.
-        shared_space: whether the encoder's towers share one space.
-        word_width: Dw, of one word's features; 0 for the same as `text_width`.
-    """
-
-    classes: int
-    text_width: int
-    image_width: int
-    shared_space: bool = False
-    word_width: int = 0
+    classes: int  # K, the number of labels
+    text_width: int  # Dt, what the encoder gives
+    image_width: int  # Dv
+    shared_space: bool = False  # whether the encoder's towers share one space
+    word_width: int = 0  # Dw, of one word's features; 0 for the same as `text_width`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
@@ -164,7 +157,7 @@ class ClosedFormModel(ArrayModule, ABC):
         self.on_step: Callable[[SolveStep], object] = lambda step: None  # called while `fit` works
 
     @abstractmethod
-    def fit(self, batch: Batch, labels: NDArray[np.int64], rng: RandomState) -> NDArray[Any] | None:
+    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Array | None:
         """Set the weights from all training posts at once; labels (N,).
 
         Returns logits (4, N, K) of each post from weights found without it, as if it had no others

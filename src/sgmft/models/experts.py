@@ -9,24 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from sgmft.models.arrays import ArrayModule, log_softmax
+from sgmft.models.arrays import Array, ArrayModule, Flags, Floats, Integers, log_softmax
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
 from sgmft.utils.runtime import thread_count
-
-Floats = NDArray[np.float32]
-Classes = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
 MIN_POSTS = 2  # that must hold an n-gram for it to count
 MAX_VOCABULARY = 50_000  # n-grams, the most frequent
 
 
-def draw_folds(labels: Classes, folds: int, rng: RandomState) -> Classes:
+def draw_folds(labels: Integers, folds: int, rng: RandomState) -> Integers:
     """A fold 0..folds-1 for each of N posts (N,), each class spread over all of them evenly."""
     order = permutation(len(labels), rng)
     order = order[labels[order].argsort(kind="stable")]
@@ -35,7 +30,7 @@ def draw_folds(labels: Classes, folds: int, rng: RandomState) -> Classes:
     return fold
 
 
-def permutation(number: int, rng: RandomState) -> Classes:
+def permutation(number: int, rng: RandomState) -> Integers:
     """Draw an order of 0..number-1, the one that `torch.randperm` draws with the same seed.
 
     Folds were drawn by it before there were models without torch.
@@ -60,7 +55,7 @@ class CrossFitted(NamedTuple):
     solution: Solution  # on all posts
     # From inputs of the N posts, perhaps changed, to log-probabilities (N, K) of at least log 1e-4,
     # of each post by the regression without its fold.
-    predict: Callable[[NDArray[Any]], Floats]
+    predict: Callable[[Array], Floats]
 
 
 class Expert(ArrayModule, ABC):
@@ -71,14 +66,14 @@ class Expert(ArrayModule, ABC):
     bias: Any  # (K,)
 
     @abstractmethod
-    def fit_inputs(self, x: NDArray[Any]) -> Any:
+    def fit_inputs(self, x: Array) -> Any:
         """Take scale or vocabulary from N posts, and return their inputs (N, D), perhaps sparse."""
 
     @abstractmethod
     def forward(self, x: Any) -> Any:
         """Logarithms of the K probabilities of B posts, (B, K)."""
 
-    def path(self, x: NDArray[Any], labels: Classes) -> Iterator[Solution]:
+    def path(self, x: Array, labels: Integers) -> Iterator[Solution]:
         """Yield the solution for each of `penalties`, from strong to weak; it is loaded then."""
         common = (labels, len(self.bias), self.penalties, [Block(np.ones(len(labels), bool))])
         for (solution,) in logistic_paths(self.fit_inputs(x), *common):
@@ -87,11 +82,11 @@ class Expert(ArrayModule, ABC):
 
     def fit(
         self,
-        x: NDArray[Any],
-        labels: Classes,
-        fold: Classes,
+        x: Array,
+        labels: Integers,
+        fold: Integers,
         report: Callable[[int, int], object] = lambda done, total: None,
-    ) -> Callable[[NDArray[Any]], Floats]:
+    ) -> Callable[[Array], Floats]:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 
         Penalties are tried from strong to weak, until the loss rises. With one fold only, the
@@ -128,7 +123,7 @@ class Expert(ArrayModule, ABC):
         return best.predict
 
     @abstractmethod
-    def cross_fit(self, x: NDArray[Any], labels: Classes, fold: Classes) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: Array, labels: Integers, fold: Integers) -> Iterator[CrossFitted]:
         """Yield the regressions for each of `penalties`, from strong to weak."""
 
     def load_solution(self, solution: Solution) -> None:
@@ -144,7 +139,7 @@ class Standardizer(ArrayModule):
         self.mean: Any = np.zeros(width, np.float32)
         self.deviation: Any = np.ones(width, np.float32)
 
-    def fit(self, x: NDArray[Any]) -> None:
+    def fit(self, x: Array) -> None:
         """Take mean and deviation of N vectors (N, width); of one alone, they stay 0 and 1."""
         if len(x) > 1:
             self.mean, self.deviation = (y.astype(np.float32) for y in mean_and_divisor(x))
@@ -161,19 +156,19 @@ class DenseExpert(Expert):
         self.weight = np.zeros((classes, width), np.float32)
         self.bias = np.zeros(classes, np.float32)
 
-    def fit_inputs(self, x: NDArray[Any]) -> Any:
+    def fit_inputs(self, x: Array) -> Any:
         """See `Expert`; mean and deviation are those of these posts."""
         self.scale.fit(x)
         return (x - self.scale.mean) / self.scale.deviation
 
-    def cross_fit(self, x: NDArray[Any], labels: Classes, fold: Classes) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: Array, labels: Integers, fold: Integers) -> Iterator[CrossFitted]:
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
         rows = self.fit_inputs(x)
         parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, fold)]
         common = (labels, len(self.bias), self.penalties)
         for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
 
-            def predict(x: NDArray[Any], others: Sequence[Solution] = others) -> Floats:
+            def predict(x: Array, others: Sequence[Solution] = others) -> Floats:
                 rows = (x - self.scale.mean) / self.scale.deviation
                 logits = np.empty((len(rows), len(self.bias)), rows.dtype)
                 for part, (weight, bias) in zip(parts[1:], others, strict=True):
@@ -194,7 +189,7 @@ class DenseExpert(Expert):
         return log_softmax(x @ weight.T + bias)
 
 
-def _without_each_fold(rows: NDArray[Any], fold: NDArray[Any]) -> list[Block]:
+def _without_each_fold(rows: Array, fold: Array) -> list[Block]:
     """The posts outside each fold, with their mean and deviation, from each fold's sums."""
     folds = np.unique(fold)
     sums = np.stack([rows[fold == f].sum(0, dtype=float) for f in folds])
@@ -226,7 +221,7 @@ class NgramExpert(Expert):
         self.weight = np.zeros((classes, vocabulary_size), np.float32)
         self.bias = np.zeros(classes, np.float32)
 
-    def fit_inputs(self, x: NDArray[Any]) -> Any:
+    def fit_inputs(self, x: Array) -> Any:
         """See `Expert`; x is (N, g) n-grams, padded with -1. The vocabulary is these posts'."""
         from scipy.sparse import csr_matrix
 
@@ -242,7 +237,7 @@ class NgramExpert(Expert):
         rows, columns, values = self._weights(x)
         return csr_matrix((values, (rows, columns)), shape=(len(x), len(frequent)))
 
-    def cross_fit(self, x: NDArray[Any], labels: Classes, fold: Classes) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: Array, labels: Integers, fold: Integers) -> Iterator[CrossFitted]:
         """See `Expert`. Each fold's has a vocabulary of its own."""
         left_out = [fold == f for f in np.unique(fold)]
         experts = [NgramExpert(0, len(self.bias)) for _ in left_out]
@@ -255,7 +250,7 @@ class NgramExpert(Expert):
                 whole, *_ = pool.map(next, paths)
                 yield CrossFitted(whole, self._predictor(experts, left_out))
 
-    def forward(self, x: NDArray[Any]) -> Floats:
+    def forward(self, x: Array) -> Floats:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
         row, column, value = self._weights(x)
         logits = np.tile(self.bias, (len(x), 1))
@@ -265,11 +260,11 @@ class NgramExpert(Expert):
         return np.asarray(log_softmax(logits))
 
     def _predictor(
-        self, experts: Sequence["NgramExpert"], left_out: Sequence[Mask]
-    ) -> Callable[[NDArray[Any]], Floats]:
+        self, experts: Sequence["NgramExpert"], left_out: Sequence[Flags]
+    ) -> Callable[[Array], Floats]:
         weights = [(one.weight, one.bias) for one in experts]  # they go on to the next penalty
 
-        def predict(x: NDArray[Any]) -> Floats:
+        def predict(x: Array) -> Floats:
             log_probs = np.zeros((len(x), len(self.bias)), np.float32)
             for one, (weight, bias), out in zip(experts, weights, left_out, strict=True):
                 one.weight, one.bias = weight, bias
@@ -278,7 +273,7 @@ class NgramExpert(Expert):
 
         return predict
 
-    def _weights(self, x: NDArray[Any]) -> tuple[Classes, Classes, Floats]:
+    def _weights(self, x: Array) -> tuple[Integers, Integers, Floats]:
         """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""
         size = len(self.vocabulary)
         if not size:

@@ -21,6 +21,9 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.arrays import (
     ArrayModule,
+    Doubles,
+    Floats,
+    Integers,
     cross_entropy,
     log_sigmoid,
     log_softmax,
@@ -28,14 +31,7 @@ from sgmft.models.arrays import (
     softmax,
 )
 from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
-from sgmft.models.experts import (
-    Classes,
-    DenseExpert,
-    Floats,
-    NgramExpert,
-    draw_folds,
-    evidence,
-)
+from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, evidence
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
 from sgmft.models.presets import Natural, Preset, Range
@@ -46,24 +42,18 @@ _POWER = Range("'learned' or at least 0", lambda x: x == "learned" or 0 <= x < m
 
 @dataclass(frozen=True)
 class GatedExpertsConfig(NetworkConfig):
-    """Settings.
+    """Settings."""
 
-    Attributes:
-        gate: "similarity", or "constant": the same for all posts.
-        power: of the mean of both modalities; "learned", or a number: 0 is their weighted product,
-            1 their mixture.
-        joint: whether an expert on both modalities' features stands beside those on one.
-        lexical: whether an expert on the text's n-grams stands beside that on its features.
-        folds: of the cross-fitting.
-        vocabulary_size: n-grams; the training posts decide it.
-    """
-
+    # "similarity", or "constant": the same for all posts
     gate: Literal["similarity", "constant"] = "similarity"
+    # of the mean of both modalities; "learned", or a number: 0 is their weighted product, 1 their
+    # mixture
     power: Annotated[float | Literal["learned"], _POWER] = "learned"
-    joint: bool = True
+    joint: bool = True  # whether an expert on both modalities' features stands beside those on one
+    # whether an expert on the text's n-grams stands beside that on its features
     lexical: bool = True
-    folds: Annotated[int, Range("at least 2", lambda x: x >= 2)] = 5
-    vocabulary_size: Natural = 0
+    folds: Annotated[int, Range("at least 2", lambda x: x >= 2)] = 5  # of the cross-fitting
+    vocabulary_size: Natural = 0  # n-grams; the training posts decide it
 
 
 class GatedExperts(ClosedFormModel):
@@ -91,7 +81,7 @@ class GatedExperts(ClosedFormModel):
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
-    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
+    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
         """Fit experts and pools; see `ClosedFormModel.fit`."""
         fold = draw_folds(labels, self.config.folds, rng)
         self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
@@ -156,7 +146,7 @@ class GatedExperts(ClosedFormModel):
         by_text, by_image, by_both = map(log_softmax, (*own, both))
         return by_text, by_image, by_both
 
-    def _fit_pool(self, pool: ProductPool, experts: list[Floats], labels: Classes) -> Any:
+    def _fit_pool(self, pool: ProductPool, experts: list[Floats], labels: Integers) -> Any:
         """Fit a modality's pool to its experts' log-probabilities, and return its own, (N, K)."""
         known = [evidence(x, self.prior) for x in experts]
         pool.fit(known, self.prior, labels)
@@ -207,7 +197,7 @@ class ProductPool(ArrayModule):
         weight = array_namespace(self.log_weight).exp(self.log_weight)
         return log_softmax(prior + sum(w * x for w, x in zip(weight, experts, strict=True)))
 
-    def fit(self, experts: Sequence[Floats], prior: Floats, labels: Classes) -> None:
+    def fit(self, experts: Sequence[Floats], prior: Floats, labels: Integers) -> None:
         """Find the powers under which the labels (N,) are most likely."""
         start = -math.log(len(experts))
 
@@ -222,7 +212,7 @@ class ProductPool(ArrayModule):
         _minimise(self, loss)
 
 
-def _error(logits: Floats, labels: Classes) -> Floats:
+def _error(logits: Floats, labels: Integers) -> Floats:
     """The slope of the mean cross-entropy by the logits, (N, K)."""
     error = softmax(logits)
     error[np.arange(len(labels)), labels] -= 1
@@ -274,7 +264,7 @@ class SimilarityGatedPool(ArrayModule):
         logits = self._logits(self._mean(text, image, score[:, None]), joint, prior)
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
-    def fit(self, text: Any, image: Any, joint: Any, prior: Any, labels: Classes) -> None:
+    def fit(self, text: Any, image: Any, joint: Any, prior: Any, labels: Integers) -> None:
         """Find the parameters under which the labels (N,) are most likely.
 
         A penalty of 3 |u|^2 / N, and of a third of that on the others' distance from where they
@@ -363,14 +353,14 @@ def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]
 
     start = {name: x for name, x in part.state_dict().items() if name in part.learned}
 
-    def load(point: NDArray[np.float64], dtype: type) -> None:
+    def load(point: Doubles, dtype: type) -> None:
         first = 0
         for name, x in start.items():
             values = point[first : first + x.size].reshape(x.shape)
             setattr(part, name, np.asarray(values, dtype))
             first += x.size
 
-    def value_and_slope(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def value_and_slope(point: Doubles) -> tuple[float, Doubles]:
         load(point, np.float64)
         value, slopes = loss()
         return value, np.concatenate([np.ravel(slopes[name]) for name in start])

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sgmft.models.arrays import Floats
 from sgmft.models.base import BatchSource, ClosedFormModel, Model
 
 NETWORK_BATCH = 256  # posts; networks may compare every feature of one with every other
@@ -14,9 +14,9 @@ CLOSED_FORM_BATCH = 1024  # they would otherwise spend their time between batche
 class ModelOutputs(NamedTuple):
     """Outputs of a model for N posts."""
 
-    logits: NDArray[np.float32]  # (N, K)
-    fused: NDArray[np.float32]  # (N, D)
-    guidance: NDArray[np.float32]  # (N, 2) relative entropies of P^m and P^e; NaN without guidance
+    logits: Floats  # (N, K)
+    fused: Floats  # (N, D)
+    guidance: Floats  # (N, 2) relative entropies of P^m and P^e; NaN without guidance
 
 
 def predict_logits(model: Model, posts: BatchSource) -> ModelOutputs:

@@ -19,7 +19,8 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from sgmft.models.arrays import Array, Doubles, Flags, Integers
 
 ABSENT = -100.0  # logit of a class without training posts; those of the others are about 0
 GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of its probabilities
@@ -29,9 +30,6 @@ ROUNDING = 1e-7  # of an objective in float32
 MAX_SPAN = 512  # rows, up to which the search goes on in their span
 RANK = 192  # eigenvectors of the preconditioner
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
-
-Array = NDArray[Any]
-Labels = NDArray[np.integer[Any]]
 
 
 class Solution(NamedTuple):
@@ -44,12 +42,12 @@ class Solution(NamedTuple):
 class Block(NamedTuple):
     """The rows that one regression learns from, and how it scales them: (x - mean) / deviation."""
 
-    rows: NDArray[np.bool_]  # (N,)
+    rows: Flags  # (N,)
     mean: Array | float = 0.0  # (D,)
     deviation: Array | float = 1.0  # (D,)
 
 
-def log_frequencies(labels: Labels, classes: int) -> NDArray[np.float64]:
+def log_frequencies(labels: Integers, classes: int) -> Doubles:
     """Logarithm of the share of each class among labels (N,): (classes,), ABSENT where it has none.
 
     Without any labels all classes are equal.
@@ -61,7 +59,7 @@ def log_frequencies(labels: Labels, classes: int) -> NDArray[np.float64]:
 
 def logistic_paths(
     x: Any,
-    labels: Labels,
+    labels: Integers,
     classes: int,
     penalties: Sequence[float],
     parts: Sequence[Block],
@@ -106,7 +104,7 @@ class _Problem:
     A point has of each regression and class its weights in some coordinates, and its intercept.
     """
 
-    def __init__(self, space: "_Span | _Columns", labels: Labels, classes: int) -> None:
+    def __init__(self, space: "_Span | _Columns", labels: Integers, classes: int) -> None:
         self.space = space
         used = np.stack([part.rows for part in space.parts], 1)  # (N, F)
         self.share = (used / np.maximum(used.sum(0), 1))[..., None].astype(space.dtype)

@@ -51,36 +51,25 @@ def check_settings(settings: Any, prefix: str = "") -> None:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained. Defaults are the paper's (section 4.3), or chosen by us (*).
+    """How a model is trained. Defaults are the paper's (section 4.3), or chosen by us (*)."""
 
-    Attributes:
-        epochs: passes over the training posts, at most.
-        batch_size: posts in one step, over all processes.
-        learning_rate, beta1, beta2: Adam's.
-        weight_decay: decoupled, as in AdamW; 0 makes it Adam (*).
-        schedule: of the learning rate over all steps (*).
-        warmup: share of all steps over which the learning rate rises to its value (*).
-        patience: epochs without a better validation loss after which training stops, and the best
-            epoch's weights are kept; 0 trains all epochs and keeps the last (*).
-        class_weights: weigh each class by its inverse frequency (*).
-        label_smoothing: share of the target spread over all classes (*).
-        modality_dropout: share of the training posts with text and image that lose one of them,
-            drawn anew in each epoch (*).
-        seed: decides initial weights, order and dropout.
-    """
-
-    epochs: int = 30
-    batch_size: int = 20
-    learning_rate: Positive = 1e-5
-    beta1: Share = 0.9
-    beta2: Share = 0.99
-    weight_decay: NotNegative = 0.0
-    schedule: Literal["none", "cosine"] = "none"
-    warmup: Share = 0.0
+    epochs: int = 30  # passes over the training posts, at most
+    batch_size: int = 20  # posts in one step, over all processes
+    learning_rate: Positive = 1e-5  # Adam's
+    beta1: Share = 0.9  # Adam's
+    beta2: Share = 0.99  # Adam's
+    weight_decay: NotNegative = 0.0  # decoupled, as in AdamW; 0 makes it Adam (*)
+    schedule: Literal["none", "cosine"] = "none"  # of the learning rate over all steps (*)
+    warmup: Share = 0.0  # share of all steps over which the learning rate rises to its value (*)
+    # epochs without a better validation loss after which training stops, and the best epoch's
+    # weights are kept; 0 trains all epochs and keeps the last (*)
     patience: Natural = 0
-    class_weights: bool = False
-    label_smoothing: Share = 0.0
+    class_weights: bool = False  # weigh each class by its inverse frequency (*)
+    label_smoothing: Share = 0.0  # share of the target spread over all classes (*)
+    # share of the training posts with text and image that lose one of them, drawn anew in each
+    # epoch (*)
     modality_dropout: Share = 0.0
+    # decides initial weights, order and dropout
     seed: Annotated[int, Range("a whole number", lambda x: True)] = 0
 
     def __post_init__(self) -> None:

@@ -40,42 +40,31 @@ class SGMFTConfig(NetworkConfig):
     """Settings of the network. Defaults are the paper's, or chosen by us (*).
 
     In a shared space as wide as D no projection is learned.
-
-    Attributes:
-        width: D; 0 takes the width of the space that the encoder's towers share, as printed, or
-            512 where they share none: see `shared_width` (*).
-        view: pooled features as D scalar elements, or word and region tokens.
-        element_width: w, numbers in one element of a head; elements view only.
-        heads: h.
-        gate: how P^m comes from S^m.
-        temperature: factor on both similarities; "learned" starts at `initial_temperature`.
-        guided: which modality's feed-forward block the other's features guide (Table 4).
-        sim: whether there is similarity-guided interaction; Table 2 leaves it out.
-        fusion: "sfm", or another module of `sgmft.models.fusions.FUSIONS` in its place (Table 3).
-        fusion_layers: cross-attention layers of each modality in the SFM.
-        hidden_ratio: feed-forward width over D (*).
-        classifier_widths: the classifier's hidden widths; four make five layers (*).
-        dropout: after attention, in the feed-forward block and in the classifier (*).
-        scale: of the features that come in (*).
-        max_images: images of one post with an index of their own in the tokens view.
     """
 
+    # D; 0 takes the width of the space that the encoder's towers share, as printed, or 512 where
+    # they share none: see `shared_width` (*)
     width: int = 0
+    # pooled features as D scalar elements, or word and region tokens
     view: Literal["elements", "tokens"] = "elements"
-    element_width: int = 1
-    heads: int = 8
-    gate: Gate = "softmax"
+    element_width: int = 1  # w, numbers in one element of a head; elements view only
+    heads: int = 8  # h
+    gate: Gate = "softmax"  # how P^m comes from S^m
+    # factor on both similarities; "learned" starts at `initial_temperature`
     temperature: Annotated[float | Literal["learned"], _TEMPERATURE] = 1.0
     initial_temperature: Positive = 1.0
+    # which modality's feed-forward block the other's features guide (Table 4)
     guided: Literal["text", "image"] = "text"
-    sim: bool = True
+    sim: bool = True  # whether there is similarity-guided interaction; Table 2 leaves it out
+    # "sfm", or another module of `sgmft.models.fusions.FUSIONS` in its place (Table 3)
     fusion: str = "sfm"
-    fusion_layers: int = 2
-    hidden_ratio: Positive = 4.0
+    fusion_layers: int = 2  # cross-attention layers of each modality in the SFM
+    hidden_ratio: Positive = 4.0  # feed-forward width over D (*)
+    # the classifier's hidden widths; four make five layers (*)
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
-    dropout: Dropout = 0.1
-    scale: Scale = "none"
-    max_images: int = 16
+    dropout: Dropout = 0.1  # after attention, in the feed-forward block and in the classifier (*)
+    scale: Scale = "none"  # of the features that come in (*)
+    max_images: int = 16  # images of one post with an index of their own in the tokens view
 
     def __post_init__(self) -> None:
         if self.width == 0:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -22,6 +21,7 @@ from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.encoders.projected import Maps, save_projected
 from sgmft.features.features import Features
+from sgmft.models.arrays import Flags, Integers
 from sgmft.models.base import BatchSource, NetworkConfig, Output
 from sgmft.models.network import Network, Normalizer
 from sgmft.models.presets import Dropout, TrainConfig
@@ -52,9 +52,9 @@ class Pairs(NamedTuple):
     posts: list[Post]
     keys: list[str]
     features: Features
-    number: NDArray[np.int64]  # (N,) the same for pairs that share a part, also through others
+    number: Integers  # (N,) the same for pairs that share a part, also through others
 
-    def held_out(self, seed: int) -> NDArray[np.bool_]:
+    def held_out(self, seed: int) -> Flags:
         """Which pairs (N,) are held out, at random; all of one number, or none of them.
 
         SgmftError where all share a text or a picture.
@@ -90,7 +90,7 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
     return Pairs(posts, keys, chosen, _number_components(*chosen.pooled())), skipped
 
 
-def _number_components(*features: FloatArray) -> NDArray[np.int64]:
+def _number_components(*features: FloatArray) -> Integers:
     """Number the parts of the graph of N pairs in which those with equal features are joined.
 
     They are numbered as they come, so that the features' values decide nothing else.
@@ -276,7 +276,7 @@ def align_towers(source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int)
 
 
 def align_projections(
-    source: EncoderHandle, pairs: Pairs, fitted: NDArray[np.bool_], width: int, seed: int
+    source: EncoderHandle, pairs: Pairs, fitted: Flags, width: int, seed: int
 ) -> Alignment:
     """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
 

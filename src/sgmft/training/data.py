@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgmft.features.features import LabelledFeatures
+from sgmft.models.arrays import Flags, Integers
 from sgmft.models.base import BatchSource
 
 
@@ -13,14 +13,14 @@ class LabelledPosts(NamedTuple):
     """N posts of any kind, such as raw ones for an encoder in training, and their labels (N,)."""
 
     features: BatchSource
-    labels: NDArray[np.int64]  # classes 0..K-1, or what numbers different contents
+    labels: Integers  # classes 0..K-1, or what numbers different contents
 
 
 LabelledData = LabelledFeatures | LabelledPosts
 
 
 def hold_out(
-    posts: BatchSource, labels: NDArray[np.int64], held_out: NDArray[np.bool_]
+    posts: BatchSource, labels: Integers, held_out: Flags
 ) -> tuple[LabelledPosts, LabelledPosts]:
     """Posts to train on, and those held out, which are where a mask (N,) is True."""
     parts = np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -23,6 +23,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.features import PARTS, Features, LabelledFeatures
+from sgmft.models.arrays import Floats, Integers
 from sgmft.models.base import ClosedFormModel, Model, SolveStep
 from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
@@ -81,16 +82,16 @@ class RunOptions(TypedDict, total=False):
 class HeldOutLogits(NamedTuple):
     """Logits of N labelled posts by a model that has not learned from them."""
 
-    by_parts: NDArray[np.float32]  # (4, N, K) as if a post had no others than each of `PARTS`
+    by_parts: Floats  # (4, N, K) as if a post had no others than each of `PARTS`
     parts: NDArray[np.int8]  # (N,) what each has, a place in `PARTS`
-    labels: NDArray[np.int64]  # (N,)
+    labels: Integers  # (N,)
 
     @property
-    def logits(self) -> NDArray[np.float32]:
+    def logits(self) -> Floats:
         """Those of the posts as they are, (N, K)."""
         return self.by_parts[self.parts, np.arange(len(self.labels))]
 
-    def having(self, parts: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def having(self, parts: int) -> tuple[Floats, Integers]:
         """Return logits and labels of the posts that have these parts, as if they were all."""
         has = (self.parts & parts) == parts
         return self.by_parts[parts, has], self.labels[has]
@@ -254,7 +255,7 @@ class TrainingSet:
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
 
     @property
-    def classes(self) -> NDArray[np.int64]:
+    def classes(self) -> Integers:
         """The place of each post's label among `labels`, (N,)."""
         number = {label: k for k, label in enumerate(self.labels)}
         return np.array([number[name] for name in self.names], np.int64)

@@ -4,10 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sgmft.models.arrays import cross_entropy
+from sgmft.models.arrays import Integers, Reals, cross_entropy
 
 
 class Epoch(NamedTuple):
@@ -33,7 +30,7 @@ class Figures(NamedTuple):
 UNKNOWN = Figures(math.nan, math.nan)
 
 
-def classification_figures(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> Figures:
+def classification_figures(logits: Reals, labels: Integers) -> Figures:
     """Cross-entropy and accuracy of logits (N, K) for labels (N,)."""
     return Figures(cross_entropy(logits, labels), float((logits.argmax(-1) == labels).mean()))
 

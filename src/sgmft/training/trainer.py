@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftWarning
+from sgmft.models.arrays import Integers
 from sgmft.models.base import Output
 from sgmft.models.inference import predict_logits
 from sgmft.models.network import Network
@@ -29,7 +29,7 @@ from sgmft.training.data import LabelledData
 from sgmft.training.history import UNKNOWN, Epoch, Figures, classification_figures, selected_epoch
 from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard
-from sgmft.utils.files import make_whole, writing
+from sgmft.utils.files import make_file
 from sgmft.utils.runtime import keep_freed_memory
 
 FILE = "checkpoint.safetensors"
@@ -221,7 +221,7 @@ def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
 
 
 def _criterion(
-    labels: NDArray[np.int64], classes: int, config: TrainConfig, device: torch.device
+    labels: Integers, classes: int, config: TrainConfig, device: torch.device
 ) -> BatchCrossEntropy:
     """Cross-entropy with label smoothing, classes weighted by inverse frequency if asked for."""
     weights = None
@@ -263,9 +263,7 @@ def save_training_state(
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(x) for name, x in state.items()}
     tensors = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
     metadata = {"progress": json.dumps(progress), "digest": _digest(tensors)}
-    with writing(folder / FILE):
-        folder.mkdir(parents=True, exist_ok=True)
-        make_whole(folder / FILE, lambda path: save_file(tensors, path, metadata=metadata))
+    make_file(folder / FILE, lambda path: save_file(tensors, path, metadata=metadata))
 
 
 def load_training_state(

@@ -127,11 +127,16 @@ def cache_folder() -> Path:
     return Path(cache).expanduser() / "sgmft"
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write bytes whole, else SgmftError; the folder is made if need be."""
+def make_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file whole, see `make_whole`, else SgmftError; the folder is made if need be."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data)
+        make_whole(path, write)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write bytes; see `make_file`."""
+    make_file(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_json(path: Path, values: Any, indent: int | None = None) -> None:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -20,10 +20,9 @@ from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.figures import cjk_fonts, drawing_style, shorten, svg_text
-from sgmft.utils.files import make_whole, write_whole, writing
-
-_Numbers = npt.NDArray[np.float64]
+from sgmft.evaluation.figures import cjk_fonts, drawing_style, save_png, shorten, svg_text
+from sgmft.models.arrays import Doubles
+from sgmft.utils.files import write_file
 
 # Okabe and Ito's colours for every kind of colour vision, without black and yellow, which are lost
 # on dark and on white. As 7 and 8 have no common divisor, 56 labels look each their own way.
@@ -82,7 +81,7 @@ def project_representations(
     return TsnePanel(key, title, points.tolist(), list(labels), silhouette, separation)
 
 
-def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
+def _map(features: Doubles, seed: int) -> Doubles:  # (N, D) -> (N, 2)
     posts = len(features)
     features = features - features.mean(axis=0)
     spread = float(np.abs(features).max())
@@ -97,7 +96,7 @@ def _map(features: _Numbers, seed: int) -> _Numbers:  # (N, D) -> (N, 2)
     return np.asarray(points, dtype=np.float64)
 
 
-def _separation(features: _Numbers, classes: npt.NDArray[np.intp]) -> float:
+def _separation(features: Doubles, classes: NDArray[np.intp]) -> float:
     """Return trace(S_b) / trace(S_w), the scatter between labels over the scatter within them."""
     means = np.stack([features[classes == k].mean(axis=0) for k in range(classes.max() + 1)])
     within = float(np.square(features - means[classes]).sum())
@@ -114,7 +113,7 @@ def render_panels(panels: Sequence[TsnePanel]) -> str:
     A label has its own marker and colour, the same in every panel.
     """
     salt = "-".join(panel.key for panel in panels)  # names of markers are unlike in other figures
-    with drawing_style([]), rc_context({"svg.hashsalt": f"sgmft-{salt}"}):
+    with drawing_style([], f"sgmft-{salt}"):
         svg = svg_text(_figure(panels))
     return re.sub(r"<g>((?:\s*<use [^>]*/>)+)", _lighter, svg)
 
@@ -129,12 +128,9 @@ def _lighter(group: re.Match[str]) -> str:
 def save_panels(panels: Sequence[TsnePanel], folder: Path, name: str) -> tuple[Path, Path]:
     """Write `name`.svg and `name`.png (on white, 200 dots an inch); return both paths."""
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    text = render_panels(panels)
-    with writing(folder), drawing_style(cjk_fonts()):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(svg, text.encode(errors="replace"))
-        drawn = _figure(panels)
-        make_whole(png, lambda at: drawn.savefig(at, format="png", dpi=200, facecolor="white"))
+    write_file(svg, render_panels(panels).encode(errors="replace"))
+    with drawing_style(cjk_fonts()):
+        save_png(_figure(panels), png, 200)
     return svg, png
 
 
@@ -191,7 +187,7 @@ def _points(axes: Axes, panel: TsnePanel, labels: Iterable[str]) -> None:
     middle, reach = (low + high) / 2, 0.54 * float((high - low).max()) or 1.0
     (left, bottom), (right, top) = middle - reach, middle + reach
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
-    axes.spines[:].set(alpha=0.3, linewidth=0.6)
+    axes.spines[:].set(visible=True, alpha=0.3, linewidth=0.6)
 
 
 def _look(place: int, size: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
 from sgmft.evaluation.report import MOST_VALUES
-from sgmft.utils.files import write_whole, writing
+from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
 NOTHING = "–"
@@ -92,10 +92,8 @@ def write_report(
     functions = {"escape": escape_markdown, "paragraph": escape_paragraph}
     page = render("evaluation/templates/compare.html", **values)
     text = render("evaluation/templates/compare.md", **values, **functions, fence=fence)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "report.html", page.encode(errors="replace"))
-        write_whole(folder / "report.md", text.encode(errors="replace"))
+    write_file(folder / "report.html", page.encode(errors="replace"))
+    write_file(folder / "report.md", text.encode(errors="replace"))
     return folder / "report.html"
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
@@ -16,9 +15,8 @@ from sgmft.evaluation.compare.catalogue import Row, rows
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.statistics import Difference, Summary
-from sgmft.utils.files import make_whole, writing
-
-_Probabilities = npt.NDArray[np.float64]
+from sgmft.models.arrays import Doubles
+from sgmft.utils.files import make_file
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class ResultTable:
     reference: str  # title of the row that the others are tested against
 
 
-def read_predictions(folder: Path, found: RowRecords, labels: Sequence[str]) -> _Probabilities:
+def read_predictions(folder: Path, found: RowRecords, labels: Sequence[str]) -> Doubles:
     """Return probabilities (S, N, K) of a row's finished runs, in the order of their seeds."""
     tables = [_predictions_of(folder, found, seed) for seed in sorted(found.runs)]
     columns = [[table[f"p_{label}"].to_numpy() for label in labels] for table in tables]
@@ -130,8 +128,7 @@ def write_predictions(comparison: Comparison, path: Path) -> None:
             parts.append(table.add_column(0, "row", pa.array([key] * len(table))))
     if parts:
         table = pa.concat_tables(parts, promote_options="permissive")
-        with writing(path):
-            make_whole(path, lambda temporary: pq.write_table(table, temporary))
+        make_file(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def _predictions_of(folder: Path, found: RowRecords, seed: int) -> pa.Table:

@@ -44,7 +44,7 @@ from sgmft.models.presets import Preset
 from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.checksums import FILES, checksum_matches, file_digests, with_checksum
-from sgmft.utils.files import make_whole, read_json, write_json, writing
+from sgmft.utils.files import make_file, read_json, write_json
 from sgmft.utils.signals import SIGNALS, end_with_parent
 
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
@@ -159,9 +159,7 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     if run.keep_fused:
         tensors = {"fused": np.ascontiguousarray(output.fused, np.float32)}
         written.append(fused := run.path(data, "fused", "safetensors"))
-        with writing(fused):
-            fused.parent.mkdir(parents=True, exist_ok=True)
-            make_whole(fused, lambda path: save_file(tensors, path))
+        make_file(fused, lambda path: save_file(tensors, path))
     return {
         "settings": dict(run.settings),
         "epochs": run.epochs,

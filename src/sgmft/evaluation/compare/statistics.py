@@ -6,19 +6,16 @@ how much training itself varies is the standard deviation over seeds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from sgmft.evaluation import metrics
 from sgmft.evaluation.calibration import BINS, bin_index
+from sgmft.models.arrays import Doubles, Integers, Reals
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
-_Floats = npt.NDArray[np.float64]
-_Integers = npt.NDArray[np.int64]
-_Probabilities = npt.NDArray[np.floating[Any]]
 
 
 class Estimate(NamedTuple):
@@ -55,8 +52,8 @@ class Summary:
 
 
 def summarise(
-    probabilities: _Probabilities,
-    truth: _Integers,
+    probabilities: Reals,
+    truth: Integers,
     labels: Sequence[str],
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
@@ -77,7 +74,7 @@ def summarise(
     predicted = probs.argmax(axis=2)  # (S, N)
     gaps = [_calibration_gaps(run, true) for run in probs]
 
-    def figures(counts: _Integers) -> _Floats:
+    def figures(counts: Integers) -> Doubles:
         """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
         found = []
         for run, gap in zip(predicted, gaps, strict=True):
@@ -107,7 +104,7 @@ def summarise(
 
 
 def difference(
-    probabilities: _Probabilities, reference: _Probabilities, truth: _Integers, seed: int = 0
+    probabilities: Reals, reference: Reals, truth: Integers, seed: int = 0
 ) -> Difference:
     """Compare the accuracy of one method with that of a reference on the same posts.
 
@@ -153,7 +150,7 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     return [each._replace(p_holm=p) for each, p in zip(differences, adjusted, strict=True)]
 
 
-def _calibration_gaps(probs: _Floats, true: _Integers) -> _Floats:
+def _calibration_gaps(probs: Doubles, true: Integers) -> Doubles:
     """(N, BINS): right (0 or 1) minus top probability, in the column of the post's bin.
 
     The sum of a column is the number of posts in the bin times (accuracy - mean probability).

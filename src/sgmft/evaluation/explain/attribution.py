@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from sgmft.data.posts import Attachment, Post
@@ -25,13 +24,12 @@ from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
-from sgmft.models.base import ClosedFormModel, Model
+from sgmft.models.arrays import Array, Doubles, Flags, Floats, normalize
+from sgmft.models.base import Model
 from sgmft.models.inference import predict_logits
 
-Probabilities = NDArray[np.float64]
-Coalitions = NDArray[np.bool_]  # (N, n), True where a player takes part
-Similarity = NDArray[np.float32]  # (n, m), of words and regions
-Game = Callable[[Coalitions], Probabilities]  # N coalitions to their N values
+Coalitions = Flags  # (N, n), True where a player takes part
+Game = Callable[[Coalitions], Doubles]  # N coalitions to their N values
 MOST_EXACT = 1024  # coalitions, which is ten players
 MOST_WORDS = 64  # attributed to in one text
 GRID = 4  # of the regions of a picture, GRID x GRID
@@ -53,7 +51,7 @@ class ExplainedModel:
     network: Model  # features to logits
     tokens: bool  # whether the network needs word and region features
     labels: Sequence[str]  # the K labels, in the order of the logits
-    temperatures: NDArray[np.float64]  # (4,) by which logits are divided, by parts of the post
+    temperatures: Doubles  # (4,) by which logits are divided, by parts of the post
 
 
 class MaskedPredictor:
@@ -110,7 +108,7 @@ class MaskedPredictor:
         """Return what the network takes."""
         return Features.of(rows, self.model.encoder.info, self.model.tokens)
 
-    def predict_proba(self, rows: Sequence[PostFeatures]) -> Probabilities:
+    def predict_proba(self, rows: Sequence[PostFeatures]) -> Doubles:
         """Return the probabilities of N changed posts, (N, K) in the order of the labels."""
         features = self.features(rows)
         logits = predict_logits(self.model.network, features).logits
@@ -121,9 +119,7 @@ class MaskedPredictor:
         return [found[content.key] for content in contents]
 
 
-def _with_rows(
-    rows: NDArray[Any] | None, number: int, new: NDArray[Any] | None
-) -> NDArray[Any] | None:
+def _with_rows(rows: Array | None, number: int, new: Array | None) -> Array | None:
     """Return features of several images with those of image `number` replaced."""
     if rows is None or new is None:
         return rows
@@ -199,7 +195,7 @@ def _parts(predictor: MaskedPredictor, k: int) -> tuple[tuple[result.PartAttribu
     pictures = ["picture"] if count == 1 else [f"picture {i + 1}" for i in range(count)]
     names = ["text"] * texts + pictures
 
-    def predict(coalitions: Coalitions) -> Probabilities:
+    def predict(coalitions: Coalitions) -> Doubles:
         rows = [predictor.keep_parts(bool(x[:texts].any()), x[texts:]) for x in coalitions]
         return predictor.predict_proba(rows)
 
@@ -229,21 +225,16 @@ def _similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
     )
 
 
-def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Similarity | None:
+def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Floats | None:
     """Return P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
 
     None where the network has none, or tokens cannot be assigned to words.
     """
-    network = predictor.model.network
-    if isinstance(network, ClosedFormModel):
-        return None
-    from sgmft.models.sgmft import SGMFT  # torch, which not every installation has
-
-    if not isinstance(network, SGMFT):
-        return None
+    network: Any = predictor.model.network
     batch = predictor.features([predictor.whole]).batch()
-    device = next(network.parameters()).device
-    found = network.element_map(batch.to(device)) if batch.text_tokens is not None else None
+    if not hasattr(network, "element_map") or batch.text_tokens is None:
+        return None
+    found = network.element_map(batch.to(next(network.parameters()).device))
     if found is None:
         return None
     rows = found[0].float().cpu().numpy()  # (tokens, m)
@@ -255,31 +246,28 @@ def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Simil
     return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends[: read + 1])])
 
 
-def _cosines(predictor: MaskedPredictor, words: Sequence[str]) -> Similarity:
+def _cosines(predictor: MaskedPredictor, words: Sequence[str]) -> Floats:
     """Return cosines (n, m) of each word, encoded alone, and each region."""
     encoder = predictor.model.encoder
     regions = np.concatenate(encoder.encode_images(np.stack(predictor.images), True).tokens or [])
-    text, regions = (
-        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        for rows in (encoder.encode_texts(words, False).pooled, regions)
-    )
-    return np.asarray(text @ regions.T)
+    text = encoder.encode_texts(words, False).pooled
+    return np.asarray(normalize(text) @ normalize(regions).T)
 
 
 class Shapley(NamedTuple):
     """The values of the n players of a game."""
 
-    values: NDArray[np.float64]  # (n,)
+    values: Doubles  # (n,)
     exact: bool  # False: from some orders of joining only, drawn at random
 
 
-def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -> Probabilities:
+def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -> Doubles:
     """Return what the probability loses when a word is deleted, the rest staying: (n,)."""
     texts = [without(predictor.text, words, kept) for kept in _all_and_all_but_one(len(words))]
     return _losses(predictor, predictor.replace_text(texts), label)
 
 
-def region_losses(predictor: MaskedPredictor, number: int, label: int) -> Probabilities:
+def region_losses(predictor: MaskedPredictor, number: int, label: int) -> Doubles:
     """Return what it loses when a region of picture `number` is blanked: (GRID²,), row by row."""
     image, coalitions = predictor.images[number], _all_and_all_but_one(GRID**2)
     changed = [blank_regions(image, kept) for kept in coalitions]
@@ -290,7 +278,7 @@ def _all_and_all_but_one(players: int) -> Coalitions:
     return np.concatenate([np.ones((1, players), bool), ~np.eye(players, dtype=bool)])
 
 
-def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int) -> Probabilities:
+def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int) -> Doubles:
     values = predictor.predict_proba(rows)[:, label]
     return np.asarray(values[0] - values[1:])
 
@@ -307,7 +295,7 @@ def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int
     return Shapley(_sampled_values(game, players, orders, seed), False)
 
 
-def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
+def blank_regions(image: Pixels, kept: Flags) -> Pixels:
     """Return an image (s, s, 3) with its mean colour in those g x g regions that are not `kept`."""
     changed = image.copy()
     side = round(len(kept) ** 0.5)
@@ -319,7 +307,7 @@ def blank_regions(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
     return changed
 
 
-def _exact_values(game: Game, players: int) -> Probabilities:
+def _exact_values(game: Game, players: int) -> Doubles:
     """phi_i = sum over S without i of (v(S + i) - v(S)) / (n (n - 1 over |S|))."""
     codes = np.arange(2**players)
     members = (codes[:, None] >> np.arange(players) & 1).astype(bool)
@@ -333,7 +321,7 @@ def _exact_values(game: Game, players: int) -> Probabilities:
     return shares
 
 
-def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Probabilities:
+def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Doubles:
     """The mean gain over random orders of joining (Castro et al. 2009)."""
     rng = np.random.default_rng(seed)
     place = np.stack([rng.permutation(players) for _ in range(orders)])  # of each player in it

@@ -6,10 +6,8 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sgmft.data.preprocessing.text import CLEANINGS, simplify, split_words
+from sgmft.models.arrays import Flags
 
 SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word stays
 
@@ -54,7 +52,7 @@ def find_words(original: str, cleaned: str, most: int) -> list[Word]:
     return found
 
 
-def without(cleaned: str, found: Sequence[Word], kept: NDArray[np.bool_]) -> str:
+def without(cleaned: str, found: Sequence[Word], kept: Flags) -> str:
     """Return the cleaned text with the words that are `kept` (n,); a space where others were."""
     text, gap = "", False
     for word, stays in zip(found, kept, strict=True):

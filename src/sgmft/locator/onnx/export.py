@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import Pixels
@@ -28,6 +27,7 @@ from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.onnx import locator as exported
 from sgmft.locator.onnx.locator import HEAD, PICTURES, TEXTS, TOKENIZER, WEIGHTS, is_exported
 from sgmft.locator.prediction import Predictor
+from sgmft.models.arrays import Array
 from sgmft.models.base import ClosedFormModel
 from sgmft.utils.checksums import FILES as DIGESTS
 from sgmft.utils.checksums import file_digests, short_digest, with_checksum
@@ -170,7 +170,7 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
     return replace(info, fingerprint=fingerprint, image_key=f"{info.image_key}, int8 {digest}")
 
 
-def quantize_graph(path: Path, batches: Iterable[Mapping[str, NDArray[Any]]], out: Path) -> None:
+def quantize_graph(path: Path, batches: Iterable[Mapping[str, Array]], out: Path) -> None:
     """Write the graph at `path` to `out`, perhaps the same file, its convolutions in integers.
 
     Activations are unsigned 8-bit integers, over the range that they take in `batches`; weights are

@@ -24,6 +24,7 @@ from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import read_temperatures
+from sgmft.models.arrays import Array, Integers
 from sgmft.models.base import Model
 from sgmft.models.inference import predict_logits
 from sgmft.models.registry import get_method
@@ -133,7 +134,7 @@ class OnnxLocator(Predictor):
         for chunk in encode_windows(posts, self.encoder, self._window, tokens=self._tokens):
             yield PredictionBatch(chunk, *self._run_head(chunk.rows))
 
-    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[NDArray[Any], ...]:
+    def _run_head(self, rows: Sequence[PostFeatures]) -> tuple[Array, ...]:
         """Return probabilities (N, K), guidance (N, 2) and parts (N,)."""
         features = Features.of(rows, self.encoder.info, self._tokens)
         if self._model is not None:
@@ -203,7 +204,7 @@ def _clip_texts(folder: Path, manifest: Manifest) -> TextEncoder:
     tokenizer.no_padding()
     tower = Session(folder / TEXTS)
 
-    def run(numbers: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
+    def run(numbers: Integers, mask: Integers) -> FloatArray:
         return tower.run(["projected"], {"input_ids": numbers, "attention_mask": mask})[0]
 
     def encode(texts: Sequence[str], tokens: bool) -> Encoded:

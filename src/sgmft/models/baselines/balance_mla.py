@@ -17,17 +17,11 @@ from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 @dataclass(frozen=True)
 class BalanceMLAConfig(NetworkConfig):
-    """Settings of the network and its objective.
+    """Settings of the network and its objective."""
 
-    Attributes:
-        width: D. The manuscript's is 512; 256 is the size of the systems compared with it.
-        heads: of the attention that both directions share.
-        modulation: how much the dominant branch is held back, see `branch_coefficients`; at 0 no
-            branch is.
-    """
-
-    width: int = 256
-    heads: int = 8
+    width: int = 256  # D. The manuscript's is 512; 256 is the size of the systems compared with it.
+    heads: int = 8  # of the attention that both directions share
+    # how much the dominant branch is held back, see `branch_coefficients`; at 0 no branch is
     modulation: NotNegative = 0.3
 
     def __post_init__(self) -> None:

@@ -15,13 +15,9 @@ from sgmft.models.network import BimodalNetwork
 
 @dataclass(frozen=True)
 class BridgeTowerConfig(TransformerConfig):
-    """The shape of BridgeTower; published are width 768, 12 heads and 6 layers.
+    """The shape of BridgeTower; published are width 768, 12 heads and 6 layers."""
 
-    Attributes:
-        layers: cross-modal layers; all but the first are bridged to a tower's layer.
-    """
-
-    layers: int = 3
+    layers: int = 3  # cross-modal layers; all but the first are bridged to a tower's layer
 
 
 class Tower(nn.Module):

@@ -10,9 +10,9 @@ from array_api_compat import array_namespace
 from numpy.random import RandomState
 
 from sgmft.features.batch import Batch
-from sgmft.models.arrays import log_softmax
+from sgmft.models.arrays import Floats, Integers, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.experts import Classes, DenseExpert, Floats, draw_folds
+from sgmft.models.experts import DenseExpert, draw_folds
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
@@ -35,7 +35,7 @@ class LinearProbe(ClosedFormModel):
         self.expert = DenseExpert(sum(widths[name] for name in self.modalities), config.classes)
         self.prior: Any = np.zeros(config.classes, np.float32)  # logarithms
 
-    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
+    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
         """Fit the regression to the posts with this modality; see `ClosedFormModel.fit`."""
         x, known = self._inputs(batch)
         self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
@@ -85,7 +85,7 @@ class LateAverage(ClosedFormModel):
         super().__init__(config)
         self.text, self.image = TextOnly(config), ImageOnly(config)
 
-    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> Floats:
+    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
         """Fit both probes; see `ClosedFormModel.fit`."""
         text, image = (part.fit(batch, labels, rng)[3] for part in (self.text, self.image))
         whole = _average(batch, text, image)

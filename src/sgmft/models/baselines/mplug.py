@@ -16,25 +16,15 @@ from sgmft.models.presets import Dropout, Positive
 
 @dataclass(frozen=True)
 class TransformerConfig(NetworkConfig):
-    """The shape of a compared transformer over words and regions.
+    """The shape of a compared transformer over words and regions."""
 
-    Attributes:
-        width: D; at 128 these systems are about as large as SG-MFT's tokens preset.
-        heads: h.
-        layers: how many.
-        hidden_ratio: feed-forward width over D.
-        dropout: in attention and after each part of a layer.
-        scale: of the features that come in.
-        max_images: images of one post with an index of their own.
-    """
-
-    width: int = 128
-    heads: int = 8
-    layers: int = 6
-    hidden_ratio: Positive = 4.0
-    dropout: Dropout = 0.1
-    scale: Scale = "standard"
-    max_images: int = 16
+    width: int = 128  # D; at 128 these systems are about as large as SG-MFT's tokens preset
+    heads: int = 8  # h
+    layers: int = 6  # how many
+    hidden_ratio: Positive = 4.0  # feed-forward width over D
+    dropout: Dropout = 0.1  # in attention and after each part of a layer
+    scale: Scale = "standard"  # of the features that come in
+    max_images: int = 16  # images of one post with an index of their own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,15 +38,10 @@ class TransformerConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class MPLUGConfig(TransformerConfig):
-    """The shape of mPLUG's fusion layers; layers, stride and hidden_ratio are as published.
+    """The shape of mPLUG's fusion layers; layers, stride and hidden_ratio are as published."""
 
-    Attributes:
-        layers: fusion layers, the connected ones included.
-        stride: S; layer i, counted from 0, is connected when i > 0 is a multiple of it.
-    """
-
-    layers: int = 6
-    stride: int = 3
+    layers: int = 6  # fusion layers, the connected ones included
+    stride: int = 3  # S; layer i, counted from 0, is connected when i > 0 is a multiple of it
 
     @property
     def connected_layers(self) -> tuple[int, ...]:

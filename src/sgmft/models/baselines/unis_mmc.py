@@ -16,19 +16,12 @@ from sgmft.utils.distributed_loss import BatchCrossEntropy
 
 @dataclass(frozen=True)
 class UniSMMCConfig(NetworkConfig):
-    """Settings of the network and its objective.
+    """Settings of the network and its objective."""
 
-    Attributes:
-        width: D of the representations r_t and r_v, and of the heads' hidden layers.
-        contrast: lambda, the weight of the contrastive loss; 0 leaves it out.
-        contrast_temperature: tau, by which cosines are divided.
-        dropout: between the two hidden layers of each head.
-    """
-
-    width: int = 256
-    contrast: NotNegative = 0.1
-    contrast_temperature: Positive = 0.07
-    dropout: Dropout = 0.1
+    width: int = 256  # D of the representations r_t and r_v, and of the heads' hidden layers
+    contrast: NotNegative = 0.1  # lambda, the weight of the contrastive loss; 0 leaves it out
+    contrast_temperature: Positive = 0.07  # tau, by which cosines are divided
+    dropout: Dropout = 0.1  # between the two hidden layers of each head
 
 
 def multimodal_contrast(

@@ -25,19 +25,13 @@ NO_WORD = -1  # fills a vocabulary before it is known: no word has this number
 
 @dataclass(frozen=True)
 class WordConfig(NetworkConfig):
-    """Settings of all networks with learned word embeddings.
+    """Settings of all networks with learned word embeddings."""
 
-    Attributes:
-        vocabulary_size: V, different words; the training posts decide it.
-        embedding_width: E, numbers in one word's embedding.
-        dropout: share of the classifier's inputs dropped in training.
-        scale: of the image features; "unit" by default, since 1280 standardised numbers are
-            learned, and overfitted, in an epoch or two, before any word embedding is.
-    """
-
-    vocabulary_size: int = 1
-    embedding_width: int = 128
-    dropout: Dropout = 0.5
+    vocabulary_size: int = 1  # V, different words; the training posts decide it
+    embedding_width: int = 128  # E, numbers in one word's embedding
+    dropout: Dropout = 0.5  # share of the classifier's inputs dropped in training
+    # of the image features; "unit" by default, since 1280 standardised numbers are learned, and
+    # overfitted, in an epoch or two, before any word embedding is
     scale: Scale = "unit"
 
     def __post_init__(self) -> None:
@@ -163,15 +157,10 @@ class WordNetwork(Network):
 
 @dataclass(frozen=True)
 class TextCNNConfig(WordConfig):
-    """The shape of a network with a TextCNN.
+    """The shape of a network with a TextCNN."""
 
-    Attributes:
-        windows: words in one window, one convolution each.
-        filters: of each convolution.
-    """
-
-    windows: tuple[int, ...] = (3, 4, 5)
-    filters: int = 128
+    windows: tuple[int, ...] = (3, 4, 5)  # words in one window, one convolution each
+    filters: int = 128  # of each convolution
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,15 +218,10 @@ class FeatureLevelCNN(WordNetwork):
 
 @dataclass(frozen=True)
 class LowRankConfig(TextCNNConfig):
-    """The shape of the network.
+    """The shape of the network."""
 
-    Attributes:
-        rank: R, products that are summed.
-        width: D, of the fused feature (ours).
-    """
-
-    rank: int = 4
-    width: int = 256
+    rank: int = 4  # R, products that are summed
+    width: int = 256  # D, of the fused feature (ours)
 
 
 class LowRankFusion(nn.Module):
@@ -282,15 +266,11 @@ class LowRank(WordNetwork):
 
 @dataclass(frozen=True)
 class WordAverageConfig(WordConfig):
-    """The shape of the network.
-
-    Attributes:
-        width: D.
-        classifier_widths: the classifier's hidden widths; four make five layers.
-    """
+    """The shape of the network."""
 
     dropout: Dropout = 0.1
-    width: int = 256
+    width: int = 256  # D
+    # the classifier's hidden widths; four make five layers
     classifier_widths: tuple[int, ...] = (512, 256, 128, 64)
 
 

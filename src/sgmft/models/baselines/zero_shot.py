@@ -18,9 +18,8 @@ from numpy.random import RandomState
 
 from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
-from sgmft.models.arrays import normalize, softmax
+from sgmft.models.arrays import Floats, Integers, normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.experts import Classes, Floats
 from sgmft.models.method import Method
 from sgmft.models.presets import Natural, Positive
 
@@ -38,15 +37,12 @@ PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 
 @dataclass(frozen=True)
 class ZeroShotConfig(NetworkConfig):
-    """Settings of zero-shot classification.
+    """Settings of zero-shot classification."""
 
-    Attributes:
-        scale_factor: on the cosines, before the softmax. It changes no label, only how sure the
-            probabilities are: by 20, a cosine 0.1 above another one's is 7 times as probable. The
-            100 that CLIP models are trained with suits images against captions, whose cosines
-            lie closer together than those of two texts.
-    """
-
+    # on the cosines, before the softmax. It changes no label, only how sure the probabilities are:
+    # by 20, a cosine 0.1 above another one's is 7 times as probable. The 100 that CLIP models are
+    # trained with suits images against captions, whose cosines lie closer together than those of
+    # two texts.
     scale_factor: Positive = 20.0
 
     @property
@@ -70,7 +66,7 @@ class ZeroShot(ClosedFormModel):
         shape = config.classes, config.text_width
         self.prompts: Any = np.zeros(shape, np.float32)  # the labels as encoded texts
 
-    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> None:
+    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> None:
         """Do nothing: the prompts are all that is known of the classes."""
 
     def forward(self, batch: Batch) -> Output:
@@ -133,7 +129,7 @@ class Described(ClosedFormModel):
         self.total = zeros(2, K)  # sums of their cosines, of texts and of images
         self.squares = zeros(2, K)  # sums of their squares
 
-    def fit(self, batch: Batch, labels: Classes, rng: RandomState) -> None:
+    def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> None:
         """Raise SgmftError: nothing is trained."""
         raise SgmftError(
             "Described labels need no training: call SemanticLocator.zero_shot(descriptions), then "

@@ -28,7 +28,7 @@ from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.features import Features
 from sgmft.features.ragged import Ragged
-from sgmft.models.arrays import ArrayModule, cross_entropy
+from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.network import Network
 from sgmft.training.data import hold_out
@@ -84,7 +84,7 @@ class RawPosts:
     def __len__(self) -> int:
         return len(self.posts)
 
-    def take(self, rows: NDArray[np.int64]) -> "RawPosts":
+    def take(self, rows: Integers) -> "RawPosts":
         """The posts at these positions, in that order."""
         posts, keys = ([x[i] for i in rows.tolist()] for x in (self.posts, self.keys))
         return replace(self, posts=posts, keys=keys, features=self.features.take(rows))
@@ -98,14 +98,12 @@ class RawPosts:
         """See `Features.with_parts`."""
         return replace(self, features=self.features.with_parts(parts))
 
-    def contents(self) -> Iterator[NDArray[Any]]:
+    def contents(self) -> Iterator[Array]:
         """A digest of the posts' content keys, which tells them from others."""
         digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
         yield np.frombuffer(digest, np.uint8)
 
-    def batch(
-        self, rows: NDArray[np.int64] | slice | None = None, ngrams: bool = False
-    ) -> RawBatch:
+    def batch(self, rows: Integers | slice | None = None, ngrams: bool = False) -> RawBatch:
         """The posts at these positions (B,), or all, decoded by several threads.
 
         SgmftError where a picture cannot be read any more.
