@@ -170,14 +170,14 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
 def test_a_foreign_table_is_left_alone(tmp_path: Path, line: str) -> None:
     table = write_sample(tmp_path, posts=7)
     table.write_text(line)
-    with pytest.raises(SgmftError, match="give a new or an empty folder"):
+    with pytest.raises(SgmftError, match="choose a new folder for the sample"):
         write_sample(tmp_path, posts=7)
     assert table.read_text() == line
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("mine")
-    with pytest.raises(SgmftError, match="not an earlier sample"):
+    with pytest.raises(SgmftError, match="holds other files"):
         write_sample(tmp_path, posts=7)
     with pytest.raises(SgmftError, match="is a file"):
         write_sample(tmp_path / "holiday.txt", posts=7)

@@ -6,7 +6,7 @@ import pytest
 from loopback import problem
 
 from sgmft.errors import SgmftError
-from sgmft.locator.abstention import Abstention
+from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.limits import Limits
 from sgmft.serving.server import serve_model
 
@@ -114,4 +114,4 @@ def test_limits_are_numbers(value):
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 70])
 def test_a_host_that_is_none(host):
     with pytest.raises(SgmftError, match=r"host is empty|cannot be listened on"):
-        serve_model("nowhere", host, 0, limits=Limits(), rules=Abstention())
+        serve_model(InferenceEngine("nowhere", Limits()), host, 0)

@@ -47,6 +47,7 @@ def serve_command(
     from sgmft.locator.loading import check_model
 
     check_model(model, runtime)  # before seconds are spent on what it takes to serve it
+    from sgmft.serving.engine import InferenceEngine
     from sgmft.serving.limits import Limits
     from sgmft.serving.server import serve_model
 
@@ -60,16 +61,13 @@ def serve_command(
         connections=max_connections,
         batch=batch,
     )
+    rules = Abstention(coverage, min_probability, reject)
     serve_model(
-        model,
+        InferenceEngine(model, limits, rules, runtime=runtime, device=device),
         host,
         port,
-        limits=limits,
-        rules=Abstention(coverage, min_probability, reject),
         page=page,
         key=api_key or None,
-        runtime=runtime,
-        device=device,
         on_start=lambda address: console.print_line(f"sgmft serves {model} at {address}"),
     )
 

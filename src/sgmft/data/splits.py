@@ -16,25 +16,15 @@ _MAX_STEPS = 2_000_000
 def split_posts(
     posts: Sequence[Post], size: float | int, seed: int = 0, by: str = "label"
 ) -> tuple[list[int], list[int]]:
-    """Split posts into a part to train on and a part to hold out.
+    """Split posts into one part to train on and one to hold out; return their sorted positions.
 
     Args:
-        posts: two or more.
-        size: of the held-out part: a fraction between 0 and 1 (at least one post is held out), or
-            a number of posts between 1 and ``len(posts) - 1``.
-        seed: the same seed gives the same split.
+        size: of the held-out part: a fraction, or a number of posts; at least one is held out.
         by: "label" draws from each label in proportion. Every label keeps a post in the training
             part, so that the held-out part can be smaller than `size`, even empty when every
             label has one post. "user" keeps all posts of a user in one part, comes as near to
             `size` as some random tries can, and prefers the try whose labels are most balanced;
             a post without a user is on its own.
-
-    Returns:
-        Two sorted lists of indices, of the training part and of the held-out part. Each post is in
-        one of them.
-
-    Raises:
-        SgmftError: when `size` does not fit, `by` is unknown, or fewer than two users are known.
     """
     count = _held_out_count(len(posts), size)
     random = Random(f"{seed}")
@@ -50,12 +40,8 @@ def split_posts(
 def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
     """Return 16 hexadecimal digits that identify a data set, whatever the order of its rows.
 
-    Args:
-        keys_and_labels: for each post a key of its content, and its label. Posts that occur twice
-            count twice.
-
-    Returns:
-        The first 16 digits of a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
+    Each post has a key of its content, and its label; one that occurs twice counts twice. The
+    digits begin a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
     """
     total = 0
     for key, label in keys_and_labels:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sgmft.data.posts import Post
-from sgmft.errors import SgmftWarning, kind_of
+from sgmft.errors import kind_of, warn
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,8 @@ def warn_about_parts(posts: Iterable[Post]) -> None:
     found = JobSummary.of(post for post in posts if post.warnings)
     if found.posts:
         first = next(iter(found.warnings))
-        warnings.warn(
-            f"{found.posts} posts have a warning: {describe_errors(found.warnings)}. "
-            f"The first: {found.examples[first]}.",
-            SgmftWarning,
-            stacklevel=3,
-        )
+        counts = f"{found.posts} posts have a warning: {describe_errors(found.warnings)}"
+        warn(f"{counts}. The first: {found.examples[first]}.")
 
 
 def describe_errors(errors: Mapping[str, int]) -> str:

@@ -60,10 +60,6 @@ def align_encoder(
     Args:
         tuning: of Chinese-CLIP; None is LoRA in batches of 64.
         width: of the shared space, for other encoders.
-
-    Raises:
-        SgmftError: fewer than 20 pairs; `output` holds something else; `tuning` for an encoder that
-            is not trained itself.
     """
     folder = Path(output)
     ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()

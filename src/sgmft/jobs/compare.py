@@ -2,7 +2,6 @@
 
 import os
 import platform
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.report import write_report
@@ -114,8 +113,7 @@ def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.Compariso
         earlier = prepare.load_data(path.parent)
         same = earlier.fingerprint == data.fingerprint
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        message = f"{path} is damaged: it is written anew, and what is finished is found again."
-        warnings.warn(message, SgmftWarning, stacklevel=2)
+        warn(f"{path} is damaged: it is written anew, and what is finished is found again.")
         return data
     return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
 

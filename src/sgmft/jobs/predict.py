@@ -72,17 +72,11 @@ def predict_table(
         adapt: called first with all posts of the table.
         shard_rows: of one shard, at most; 1024 by default.
         engine: does the pieces of shards: `run_here`, or one of `sgmft.jobs.cluster.ray`.
-
-    Raises:
-        SgmftError: a table or the model cannot be read, `output` is the table itself, cannot be
-            written or holds something else, or shards were damaged while others were written; with
-            `source.strict`, for the first bad row.
     """
     rules = abstain or Abstention()
     if isinstance(model, ModelFolder) and is_shards(output):
-        return _predict_shards(
-            source, output, model, rules, shard_rows or pieces.ROWS, engine, on_predicted
-        )
+        rows = shard_rows or pieces.ROWS
+        return _predict_shards(source, output, model, rules, rows, engine, on_predicted)
     if shard_rows or engine is not pieces.run_here:
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
     predictor = model.load() if isinstance(model, ModelFolder) else model

@@ -12,10 +12,7 @@ from sgmft.serving.problems import Problem
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a request, and of all of them together; docs/serving.md gives the reasons.
-
-    SgmftError for one below 1, or for more pictures or pixels than the encoders read.
-    """
+    """Limits of a request, and of all of them together; docs/serving.md gives the reasons."""
 
     body: int = 32 * 1024 * 1024  # bytes of a request's body
     posts: int = 64  # of one request

@@ -14,34 +14,25 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sgmft.errors import SgmftError, SgmftWarning
-from sgmft.locator.abstention import Abstention
 from sgmft.serving.app import create_app
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.limits import Limits
 from sgmft.serving.page.routes import add_page
 from sgmft.serving.problems import Problem
 
 
 def serve_model(
-    model: str,
+    engine: InferenceEngine,
     host: str,
     port: int,
     *,
-    limits: Limits,
-    rules: Abstention,
     page: bool = True,
     key: str | None = None,
-    runtime: str | None = None,
-    device: str | None = None,
     on_start: Callable[[str], None] = print,
 ) -> None:
-    """Serve a model until SIGINT or SIGTERM; requests accepted by then are answered first.
-
-    SgmftError where the model cannot be loaded, or the address is taken or not this machine's.
-    """
+    """Serve a model until SIGINT or SIGTERM; requests accepted by then are answered first."""
     with _listen(host, port) as listening:
-        engine = InferenceEngine(model, limits, rules, runtime=runtime, device=device)
         engine.start()
+        limits = engine.limits
         app = create_app(engine, key)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("sgmft").setLevel(logging.INFO)

@@ -38,10 +38,7 @@ def start_worker() -> None:
 def load_served_model(
     folder: str, runtime: str | None, device: str | None, rules: Abstention
 ) -> tuple[ServedModel, int]:
-    """Load a model with its encoder, ready to predict; return it with the number of this process.
-
-    SgmftError where there is none, it is damaged, or has too few held-out posts for `rules`.
-    """
+    """Load a model with its encoder; return facts about it, and the number of this process."""
     from sgmft.locator.loading import load_predictor
     from sgmft.locator.onnx.locator import OnnxLocator
 

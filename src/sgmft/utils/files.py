@@ -7,13 +7,12 @@ import os
 import re
 import secrets
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, warn
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -95,11 +94,7 @@ def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
             f"The {what} {path} is damaged and cannot be set aside ({error.strerror}): "
             f"delete it and run again; only {again}."
         ) from error
-    warnings.warn(
-        f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.",
-        SgmftWarning,
-        stacklevel=3,
-    )
+    warn(f"The {what} {path} is damaged: it is set aside as {aside.name}, and {again}.")
 
 
 def check_writable(folder: Path) -> None:

@@ -1,21 +1,16 @@
 """Fill in the Jinja templates of pages and drawings."""
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from typing import Any
 
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template of this package; every value is escaped unless it is `Markup`."""
-    return _environment().get_template(template).render(values)
+    return str(_environment().get_template(template).render(values))
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -144,8 +144,9 @@ def make_thumbnail(file: MediaFile) -> str:
         frame = next(decode_video(data, name, MAX_FRAMES))
         small, (width, height) = squash(frame, SIDE), frame.size
     else:
-        small = Image.fromarray(decode_image(data, name, SIDE))
-        width, height = _proportions(data)
+        with open_image(data, name) as picture:
+            width, height = _upright_size(picture)
+            small = Image.fromarray(square(picture, SIDE))
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return to_data_url(small.resize(size, Image.Resampling.BICUBIC))
@@ -158,13 +159,11 @@ def to_data_url(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
-def _proportions(data: bytes) -> tuple[int, int]:
-    """Return the width and height, upright, of a picture that has been decoded before."""
-    with suppress(Exception), open_image(data, "") as picture:
-        width, height = picture.size
-        lying = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return (height, width) if lying else (width, height)
-    return SIDE, SIDE
+def _upright_size(picture: Image.Image) -> tuple[int, int]:
+    with suppress(Exception):  # of damaged metadata
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            return picture.height, picture.width
+    return picture.size
 
 
 def image_view(file: MediaFile) -> dict[str, str]:

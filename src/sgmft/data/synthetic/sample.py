@@ -18,7 +18,7 @@ from PIL import Image
 
 from sgmft.data.synthetic.scenes import PLACES, draw_scene
 from sgmft.errors import SgmftError
-from sgmft.utils.files import write_whole, writing
+from sgmft.utils.files import check_output, write_whole, writing
 
 Row = dict[str, Any]
 Phrases = Mapping[str, Sequence[str]]
@@ -85,14 +85,9 @@ def _prepare(folder: Path, options: str) -> None:
     """Create `folder`, or clear an earlier sample from it, and write its README."""
     text = HERE.joinpath("sample.md").read_text("utf-8").format(options=options)
     readme, table, images = folder / "README.md", folder / "posts.jsonl", folder / "images"
-    if folder.exists() and not folder.is_dir():
-        raise SgmftError(f"{folder} is a file, not a folder; give a new or an empty folder.")
     ours = _first_line(readme) == text.partition("\n")[0]
     ours &= not table.exists() or '"synthetic": true' in _first_line(table)
-    if folder.exists() and any(folder.iterdir()) and not ours:
-        raise SgmftError(
-            f"{folder} holds files that are not an earlier sample; give a new or an empty folder."
-        )
+    check_output(folder, ours, "sample")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(readme, text.encode())  # first: it marks the folder as ours if the rest is stopped
     images.mkdir(exist_ok=True)

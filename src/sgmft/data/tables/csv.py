@@ -2,7 +2,6 @@
 
 import csv
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.data.tables.label_studio import is_annotation_table
-from sgmft.errors import Message, SgmftError, SgmftWarning
+from sgmft.errors import Message, SgmftError, warn
 
 _DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
 _ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
@@ -126,8 +125,7 @@ def _has_escaped_quotes(file: _File, width: int) -> bool:
 
     if count_broken(True) >= count_broken(False):
         return False
-    message = f'{file.path} writes quotation marks inside texts as \\", and is read so.'
-    warnings.warn(message, SgmftWarning, stacklevel=2)
+    warn(f'{file.path} writes quotation marks inside texts as \\", and is read so.')
     return True
 
 

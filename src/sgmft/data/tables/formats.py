@@ -71,10 +71,6 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
     of its sub-folders. In any other folder the output of a tool is looked for, in its sub-folders
     as well. A file that holds several tables is listed as FILE/NAME for each that holds posts.
     Anything else, "-" included, stands for itself.
-
-    Raises:
-        SgmftError: a folder holds none of these or more than one metadata file, or cannot be read;
-            there is no such format.
     """
     kind, tools = _chosen(name)
     if str(table) == "-":
@@ -124,10 +120,7 @@ def open_table(
     The output of a tool is recognised by its columns or by how its files lie; a table that has
     ``text`` and ``images`` already is nobody's. With a `name`, one of `NAMES`, it is of that format
     or tool. From `base`, where it holds them, start the paths of pictures in a tool's output.
-
-    Raises:
-        SgmftError: it is missing, empty, damaged, of an unknown format, or has two columns of one
-            name. Damage further down is raised while the rows are read.
+    SgmftError for damage further down is raised while the rows are read.
     """
     kind, tools = _chosen(name)
     if str(table) == "-":

@@ -1,7 +1,4 @@
-"""Parquet: in as Python values, out with column types that are only known as the rows come.
-
-Arrow takes long to import, so `formats` imports this file when a Parquet file is opened.
-"""
+"""Parquet; imported by `formats` when a file is opened, for Arrow takes long to import."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

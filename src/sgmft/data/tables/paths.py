@@ -53,10 +53,8 @@ class PathResolver:
 
         Where there is no such file, one is taken whose name differs in case, Unicode form or
         percent-encoding alone, and of an absolute path of another computer the part that is found
-        in the table's folder; both are counted in `guesses`.
-
-        Raises:
-            ValueError: with a reason fit for a message, when the picture may not be used.
+        in the table's folder; both are counted in `guesses`. ValueError, with a reason fit for a
+        message, where the picture may not be used.
         """
         try:
             return self._resolve(path)

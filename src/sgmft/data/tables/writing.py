@@ -26,12 +26,7 @@ class TableWriter:
         self.changed: dict[str, None] = {}  # columns of which a spreadsheet would change cells
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows. A key that is missing becomes null (an empty cell in CSV).
-
-        Raises:
-            ValueError: when a row has a key that is no column.
-            SgmftError: when the disk refuses; a closed pipe is left to the caller.
-        """
+        """Add rows; a missing key becomes null. ValueError where a key is no column."""
         known = set(self._columns)
         for row in rows:
             if unknown := row.keys() - known:

@@ -1,7 +1,4 @@
-"""Excel workbooks, in which every sheet is a table.
-
-openpyxl takes long to import, so `formats` imports this file when a workbook is opened.
-"""
+"""Excel workbooks; imported by `formats` when one is opened, for openpyxl loads long."""
 
 import re
 import zipfile
