@@ -360,7 +360,7 @@ def test_what_a_tool_has_not_downloaded(site, tmp_path):
     assert post.text == "a" and post.row["tweet_id"] == 1
 
 
-def test_pictures_of_weibo_that_were_not_downloaded(site, tmp_path):
+def test_pictures_of_weibo_that_were_not_downloaded(site, tmp_path, run):
     folder = tmp_path / "weibo/小王"
     (folder / "img").mkdir(parents=True)
     (folder / "img/20250901_7_2.jpg").write_bytes(PICTURE)
@@ -373,6 +373,9 @@ def test_pictures_of_weibo_that_were_not_downloaded(site, tmp_path):
     assert [Path(file).read_bytes() for file in first.images] == [PICTURE] * 3
     assert (first.text, first.id, first.user) == ("在家", "7", "小王") and not second.images
     assert site.counts["/picture/b"] == 0
+    done = run("fetch", tmp_path / "weibo", "-o", tmp_path / "out", "--allow-private")
+    assert "read as weibo-crawler: 2 posts, 1 pictures found, 2 missing" in done.stderr
+    assert "0 pictures fetched, 2 there already, 1 copied" in done.stderr
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])

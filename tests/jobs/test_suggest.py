@@ -114,9 +114,9 @@ def unlabelled(small_posts):
 def test_posts_with_a_label_and_bad_posts_are_left_out(small_posts, unlabelled, small_model):
     bad = [Post("", images="nowhere.jpg"), Post("x", error="broken")]
     posts = [*small_posts[:10], *unlabelled[:20], *bad]
-    found, refused = suggest_posts(posts, small_model, 50)
+    found, read = suggest_posts(posts, small_model, 50)
     assert {one.post.id for one in found} <= {p.id for p in unlabelled[10:20]}
-    assert found and len(refused) == 2
+    assert found and len(read) == 32 and sum(post.error is not None for post in read) == 2
     for one in found:
         probs = np.sort(small_model.predict_proba([one.post])[0])
         assert one.uncertainty == pytest.approx(1 - probs[-1] + probs[-2], abs=1e-5)
@@ -177,6 +177,9 @@ def test_tasks_come_back_as_labelled_posts(
         found = suggest_table(Source(str(roundabout)), output, small_model, 30, labels=places)
     assert found.folder == posts_table.parent  # Label Studio takes no ".."
     assert found.summary.errors == {"there is no file …": 1} and found.summary.posts == 37
+    assert found.summary.examples == {
+        "there is no file …": f"{posts_table.name}, row {38 - several}: there is no file gone.jpg",
+    }
     tasks = json.loads(output.read_text("utf-8"))
     assert len(tasks) == found.posts <= 30
     view = ElementTree.parse(found.config).getroot()

@@ -46,11 +46,12 @@ def fetch_command(
     with console.counter("Fetching") as done:
         summary = fetch_table(source, output, settings, **limits, on_fetched=done)
     failed, found = summary.failed.total(), summary.fetched + summary.there
-    counts = dict(summary.failed.most_common())
-    console.print_counts(counts, f"{failed} of {failed + found} addresses gave no file:")
+    reasons = dict(summary.failed.most_common())
+    console.print_counts(reasons, f"{failed} of {failed + found} addresses gave no file:")
     if failed:
         console.print_line(f"Their rows and reasons are in {summary.table.with_name(FAILED)}")
-    console.print_line(f"{summary.fetched} pictures fetched, {summary.there} there already")
+    counts = f"{summary.fetched} pictures fetched, {summary.there} there already"
+    console.print_line(f"{counts}, {len(summary.copied)} copied")
     console.print_line(f"Wrote {summary.rows} rows to {summary.table}")
     if failed and not found:
         raise typer.Exit(NoUsableRowError.exit_code)

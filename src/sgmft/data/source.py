@@ -7,7 +7,7 @@ from pathlib import Path
 from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
 from sgmft.data.tables.base import RawTable
-from sgmft.data.tables.formats import list_tables, open_table
+from sgmft.data.tables.formats import list_tables, open_table, table_file
 from sgmft.errors import SgmftError
 
 
@@ -78,6 +78,6 @@ class Source:
         path = Path(output)
         if "-" in (str(output), str(self.table)) or not path.exists():
             return
-        parts = map(Path, self.tables())
+        parts = map(table_file, self.tables())
         if any(part.exists() and path.samefile(part) for part in parts):
             raise SgmftError(f"{output} is the table that is read: give the output a new name.")

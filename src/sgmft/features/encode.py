@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sgmft.data.posts import MediaFile, Post
+from sgmft.data.posts import Post
 from sgmft.data.preprocessing.images import ImageError, Pixels, describe_cut
 from sgmft.data.preprocessing.media import (
     MAX_FRAMES,
@@ -24,7 +24,7 @@ from sgmft.data.preprocessing.media import (
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
-from sgmft.errors import Message, SgmftWarning, join_messages
+from sgmft.errors import Message, SgmftWarning, join_messages, make_printable
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
@@ -220,7 +220,7 @@ def prepare_post(
     cleaning = get_cleaning(info.cleaning)
     text = clean_text(post.text, cleaning)
     told = () if (mend := describe_repair(post.text, cleaning)) is None else (mend,)
-    files, bad = _read(post.images)
+    files, bad = _read(post)
     while text or files:
         most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
         key = _content_key(post.text, files.values(), most)
@@ -232,11 +232,12 @@ def prepare_post(
                 name = media_name(post.images[number])
                 images += ((number, x) for x in decode_media(data, name, info.image_size, most))
             except ImageError as error:
-                worse[number] = str(error)
+                worse[number] = _with_path(error, post, number)
         if not worse:
             numbers, pixels = [number for number, _ in images], [image for _, image in images]
-            cut = (describe_cut(data, media_name(post.images[i])) for i, data in files.items())
-            warnings = (*told, *(bad[number] for number in sorted(bad)), *filter(None, cut))
+            cut = ((i, describe_cut(x, media_name(post.images[i]))) for i, x in files.items())
+            left = (_with_path(reason, post, number) for number, reason in cut if reason)
+            warnings = (*told, *(bad[number] for number in sorted(bad)), *left)
             return PreparedPost(key, text, pixels, numbers, not known, warnings)
         bad |= worse
         files = {number: data for number, data in files.items() if number not in worse}
@@ -253,8 +254,20 @@ def _content_key(text: str, files: Iterable[bytes], most: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read(given: Sequence[MediaFile]) -> tuple[dict[int, bytes], dict[int, str]]:
+def _with_path(reason: object, post: Post, number: int) -> str:
+    """Return a reason that names a file by its path as the row has it, where that is longer."""
+    reason, parts = str(reason), getattr(post.images[number], "parts", ())
+    cells = "\n".join(map(str, post.row.values())).replace("\\", "/")
+    paths = ("/".join(parts[i:]) for i in range(1, len(parts) - 1))
+    path = next((path for path in paths if path in cells), None)
+    if path is None or not isinstance(reason, Message):
+        return reason
+    return Message(reason.template, **reason.values | {"name": make_printable(path)})
+
+
+def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
     """Read files, by their numbers; return those that can be used, and why others cannot."""
+    given = post.images
     files: dict[int, bytes] = {}
     bad: dict[int, str] = {}
     if len(given) > MAX_IMAGES:
@@ -267,7 +280,7 @@ def _read(given: Sequence[MediaFile]) -> tuple[dict[int, bytes], dict[int, str]]
         try:
             data = read_media(file)
         except ImageError as error:
-            bad[number] = str(error)
+            bad[number] = _with_path(error, post, number)
             continue
         if sum(map(len, files.values())) + len(data) > MAX_POST_BYTES:
             bad[number] = Message(

@@ -81,7 +81,8 @@ def compare_table(
         versions={"machine": machine, **versions()},
         notes=render("evaluation/templates/compare_notes.txt", plan=plan).splitlines(),
     )
-    return JobSummary(data.read, data.left_out), tables, page
+    read = {"warnings": data.warnings, "examples": data.examples}
+    return JobSummary(data.read, data.left_out, **read), tables, page
 
 
 def default_workers(device: str | None) -> int:

@@ -38,6 +38,7 @@ class FetchSummary:
     rows: int = 0  # of it
     fetched: int = 0  # files that were downloaded now
     there: int = 0  # addresses whose file was there from an earlier run
+    copied: set[str] = field(default_factory=set)  # keys of pictures that were files before
     failed: Counter[str] = field(default_factory=Counter)  # addresses without a file, by reason
 
 
@@ -154,6 +155,7 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
                 for picture in given:
                     address = find_web_address(picture)
                     key = _copy(picture, resolve, files) if address is None else _key(address)
+                    summary.copied |= {key} if address is None and key else set()
                     kept[name].append(files.paths.get(key) or str(picture))
                     if key in reasons:
                         failed.write([{"row": place, "address": address, "reason": reasons[key]}])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
-from sgmft.data.summary import JobSummary, count_errors, describe_errors
+from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import Columns, iter_posts, open_writer
 from sgmft.data.tables.label_studio import CONTROL, write_tasks
 from sgmft.errors import SgmftError
@@ -83,11 +83,12 @@ def suggest_table(
         raise SgmftError(
             'Label Studio needs labels to choose among: name them, as in --labels "Home,School".'
         )
-    chosen, refused = suggest_posts(
+    chosen, read = suggest_posts(
         posts, locator, count, labelled=seen, seed=seed, strict=source.strict, on_encoded=on_encoded
     )
+    summary = JobSummary(len(posts) + len(seen) - len(read)) + JobSummary.of(read)
     if not chosen:
-        bad = describe_errors(count_errors(refused))
+        bad = describe_errors(summary.errors)
         raise SgmftError(
             f"{source.table} has no post to suggest: all that can be used have a label, or are "
             "the same as one that has; give a table with other posts."
@@ -118,7 +119,6 @@ def suggest_table(
         ]
         with open_writer(output, [*renamed.values(), *added]) as writer:
             writer.write(rows)
-    summary = JobSummary(len(posts) + len(seen), count_errors(refused))
     return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
 
 
@@ -139,8 +139,8 @@ def suggest_posts(
     weighs posts by its uncertainty; of any other only the encoder is used.
 
     Returns:
-        The posts, the most worthwhile first, and those that were left out, each with its `error`:
-        they have one, or cannot be encoded. With `strict` the first of them is an SgmftError.
+        The posts, the most worthwhile first, and all that were looked at, with the `error` of those
+        that cannot be used. With `strict` the first of them is an SgmftError.
     """
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
@@ -165,7 +165,7 @@ def suggest_posts(
         else:
             guess = Prediction(post, locator.labels[int(probs[i].argmax())], probs[i], None)
             chosen.append(Suggestion(post, float(uncertainty[i]), guess))
-    return chosen, encoded.refused
+    return chosen, [*encoded.posts, *encoded.refused]
 
 
 def choose_posts(

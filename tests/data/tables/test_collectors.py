@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from sgmft.data.posts import Post
+from sgmft.data.source import Source
 from sgmft.data.tables import open_writer, read_posts
 from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.jobs.convert import convert_table
 
 COLLECTED = Path(__file__).parent / "collected"
 TEXT = "下课铃一响大家都冲去食堂，今天的数学课真难"
@@ -407,8 +409,8 @@ def test_a_list_one_level_down(tmp_path: Path, around: dict[str, Any]) -> None:
 def test_what_was_made_of_a_tools_output_may_lie_beside_it(collected: Path) -> None:
     folder = collected / "weibo-crawler"
     before, _ = read(folder)
-    with open_writer(folder / "labelled.csv", [*before[0].row, "label"]) as writer:
-        writer.write([{**post.row, "label": "Home"} for post in before])
+    with open_writer(folder / "labelled.csv", [*before[0].row, "label", "probability"]) as writer:
+        writer.write([{**post.row, "label": "Home", "probability": 0.9} for post in before])
     (folder / "tasks.json").write_text('[{"data": {"text": "a"}}]')
     (folder / "suggested.csv").write_text("text,suggested_rank\na,1\n")
     after, told = read(folder)
@@ -416,6 +418,30 @@ def test_what_was_made_of_a_tools_output_may_lie_beside_it(collected: Path) -> N
     assert "labelled.csv, suggested.csv not read; give the path to read it." in told[0]
     posts, _ = read(folder / "labelled.csv")
     assert pictures(posts) == CRAWLED and posts[0].label == "Home"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".xlsx"])
+def test_a_table_of_ours_that_somebody_has_labelled_is_read_for_the_tools(
+    collected: Path, suffix: str
+) -> None:
+    folder = collected / "weibo-search" / "结果文件" / "看电影"
+    table = (folder / "posts").with_suffix(suffix)
+    with warnings.catch_warnings(action="ignore"):
+        convert_table(Source(str(folder)), table)
+    before, told = read(folder)
+    assert len(before) == 5 and before[0].label is None
+    assert any("read as weibo-search" in x for x in told), "nothing is labelled yet"
+    with open_writer(table, [*read(table)[0][0].row, "label"]) as writer:  # by hand, not all
+        writer.write([dict(post.row) for post in before[:3]])
+        writer.write([post.row | {"label": "Home"} for post in before[3:]])
+    after, told = read(folder)
+    assert [post.label for post in after] == [None, None, None, "Home", "Home"]
+    for role in ("text", "images", "id", "user", "time"):
+        assert [getattr(x, role) for x in after] == [getattr(x, role) for x in before]
+    assert f"{folder}: 看电影.csv not read; give the path to read it." in told
+    assert {post.label for post in read(folder, format="weibo-search")[0]} == {None}
+    with pytest.raises(SgmftError, match="is the table that is read"):
+        convert_table(Source(str(folder)), table)
 
 
 def test_a_table_of_the_users_own_counts_more_than_what_lies_below(collected: Path) -> None:

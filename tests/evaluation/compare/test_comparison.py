@@ -125,9 +125,12 @@ def test_mistakes_are_found_before_anything_is_encoded(data_of, small_posts, mon
 def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(data_of, small_posts):
     only_stop_words = Post("the of", [], id="stop", label="Home", user="u0")
     posts = [*small_posts, only_stop_words, Post("sofa", [], id="none")]
+    posts[1] = replace(posts[1], images=["p/gone.jpg"], place="t.csv, row 3")
     data = data_of(posts, BY_LABEL, "text-only,cleaning-paper")
     assert set(data.encoded) == {"tiny/light", "tiny/paper"}
     assert len(data.keys) == len(small_posts) and sum(data.left_out.values()) == 2
+    assert data.warnings == {"there is no file …": 1}
+    assert data.examples["there is no file …"] == "t.csv, row 3: there is no file gone.jpg"
 
 
 def test_a_picture_is_encoded_once_for_all_cleanings(data_of, small_posts, monkeypatch):

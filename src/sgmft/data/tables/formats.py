@@ -15,6 +15,7 @@ from typing import Any
 
 from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
+from sgmft.data.tables.cells import is_missing
 from sgmft.data.tables.collectors import OWN, Collector, rebase
 from sgmft.data.tables.columns import find_columns, find_role, holds_posts
 from sgmft.data.tables.crawlers import CRAWLERS
@@ -51,6 +52,7 @@ STREAMED = tuple(suffix for kind in FORMATS if kind.streamed for suffix in kind.
 SEVERAL = tuple(suffix for kind in FORMATS if kind.members for suffix in kind.suffixes)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The table of a Hugging Face ImageFolder, by its convention."""
+LABEL = ("label",)
 LOOK_AHEAD = 100  # damaged lines of JSON before the first that tells the columns
 NAMES = (*(tool.name for tool in COLLECTORS), *(kind.suffixes[0][1:] for kind in FORMATS))
 """What ``--format`` may be."""
@@ -98,8 +100,11 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
             others = [x for x in others if x not in found and find_columns(_peek(x), ("text",))]
             if name is None and not found and not any(holds_posts(_peek(x)) for x in parts):
                 found, others = find_class_folders(path), parts
-            if found and others:
-                left = [os.path.relpath(x, path) for x in (found if plain else others)]
+            if found and not plain and name is None and (own := [*filter(_is_labelled, files)]):
+                parts, plain = own, True
+            left = [x for x in [*found, *others] if x not in parts] if plain else others
+            if found and left:
+                left = [os.path.relpath(x, path) for x in left]
                 more = f" and {len(left) - 3} more" if left[3:] else ""
                 message = f"{path}: {', '.join(left[:3])}{more} not read; give the path to read it."
                 warn(message, SgmftNotice)
@@ -226,6 +231,17 @@ def _peek(path: Path) -> Sequence[str]:
 @lru_cache(4096)
 def _peek_once(path: Path, _: int) -> Sequence[str]:
     return _look_ahead(_open(path, None))[1]
+
+
+def _is_labelled(path: Path) -> bool:
+    """Return whether somebody has labelled posts in a table of our columns; a model does not."""
+    columns = {*_peek(path)}
+    if not columns >= {*OWN} or "probability" in columns:
+        return False
+    with suppress(OSError, SgmftError):
+        rows = _open(path, None).rows
+        return any(not is_missing(x.values[y]) for x in rows for y in find_columns(x.values, LABEL))
+    return False
 
 
 def _search(path: Path, tools: Sequence[Collector], folders: bool) -> Iterator[Path]:

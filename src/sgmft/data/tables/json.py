@@ -125,7 +125,8 @@ def _parse_line(number: int, line: str) -> RawRow:
         error = DAMAGED if damaged else f"JSON, but {reason}"
     except json.JSONDecodeError as problem:
         template = "not JSON: {problem} at column {column}"
-        error = Message(template, problem=problem.msg, column=problem.colno)
+        what = problem.msg.removesuffix(" starting at")
+        error = Message(template, problem=what, column=problem.colno)
     except (ValueError, RecursionError) as problem:
         error = f"not JSON that can be read: {problem}"
     return RawRow(number, {"line": replace_surrogates(line[:500])}, error)

@@ -5,7 +5,7 @@ import os
 import re
 import sqlite3
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache, partial
@@ -108,7 +108,7 @@ def iter_posts(
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table
     seen = _SeenPosts()
-    tallies: dict[str, Counter[str]] = {}
+    tallies = defaultdict[str, Counter[str]](Counter)
     parts = list_tables(table, format)
     for part in parts:
         raw = open_table(part, format, base)
@@ -117,11 +117,15 @@ def iter_posts(
                 raise_first_error([post])
             yield post
         if raw.tally is not None:
-            tallies.setdefault(raw.tally.tool, Counter()).update(raw.tally.counts)
+            tallies[raw.tally.tool].update(raw.tally.counts)
     for (first, number), count in seen.twice.items():
         template = "{count:,} posts of {name} are in {other} as well, so that they are read twice."
         names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
         warn(Message(template, count=count, **names))
+    _say_tools(table, tallies)
+
+
+def _say_tools(table: str | Path, tallies: Mapping[str, Counter[str]]) -> None:
     for tool, counts in tallies.items():
         template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
         template += "{missing:,} missing"
@@ -141,7 +145,7 @@ def _posts_of(
         if _is_header(row, raw.name):
             headers.append(row.number)
         elif _matches(row, where):
-            if number < LOOKED_AT and raw.tally is None:
+            if number < LOOKED_AT and raw.tally is None and not row.values.keys() >= {*OWN}:
                 unread.update(dict.fromkeys(finder.unread_pictures(row.values)))
             yield _to_post(row, raw.name, finder, resolve, seen)
     if headers:
@@ -187,6 +191,7 @@ def iter_image_cells(
 
     One of the columns may be `ADDRESSES`, of what a collecting tool has not downloaded.
     """
+    tallies = defaultdict[str, Counter[str]](Counter)
     for part in list_tables(table, format):
         raw = open_table(part, format)
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
@@ -194,6 +199,9 @@ def iter_image_cells(
             names = dict.fromkeys([*finder.names(row.values, "image"), ADDRESSES])
             there = [name for name in names if not is_missing(row.values.get(name))]
             yield f"{raw.name}, row {row.number}", row.values, there, resolve
+        if raw.tally is not None:
+            tallies[raw.tally.tool].update(raw.tally.counts)
+    _say_tools(table, tallies)
 
 
 def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[str, list[str]]]:
@@ -223,11 +231,11 @@ class _ColumnFinder:
         """List those of `columns` that can hold `role`, best first."""
         return self._names(tuple(columns), role)
 
-    def guessed(self, columns: Sequence[str]) -> dict[str, str]:
+    def guessed(self, columns: Sequence[str]) -> dict[str, list[str]]:
         """Return columns that count for a role under a name that is no usual one of it."""
-        found = {role: names[0] for role in self._roles if (names := self.names(columns, role))}
+        found = {role: names for role in self._roles if (names := self.names(columns, role))}
         usual = {role: (*USUAL[role], *self._labels, self._roles[role]) for role in found}
-        return {x: name for x, name in found.items() if name.strip().casefold() not in usual[x]}
+        return {x: y for x, y in found.items() if y[0].strip().casefold() not in usual[x]}
 
     def cell(self, values: Mapping[str, Any], role: str) -> Any:
         """Return the first cell of `role` that says something, or None."""
@@ -402,7 +410,9 @@ def _check_columns(
     if problem is not None:
         raise SgmftError(make_printable(problem))
     if guessed := finder.guessed(list(seen)):
-        pairs = ", ".join(f"{role} is read from {name!r}" for role, name in guessed.items())
+        pairs = ", ".join(
+            f"{x} is read from {' and '.join(map(repr, y))}" for x, y in guessed.items()
+        )
         warnings.warn(make_printable(f"{raw.name}: {pairs}"), SgmftNotice, stacklevel=2)
     return chain(ahead, raw.rows)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post, raise_first_error, require_label
 from sgmft.data.splits import split_posts
-from sgmft.data.summary import count_errors
+from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.features.encode import encode_posts
@@ -78,6 +78,8 @@ class ComparisonData:
     encoded: dict[str, EncodedSetting]  # by `EncoderSetting.key`
     read: int = 0  # how many posts the table has
     left_out: dict[str, int] = field(default_factory=dict)  # posts not used, by reason
+    warnings: dict[str, int] = field(default_factory=dict)  # of the others, by reason
+    examples: dict[str, str] = field(default_factory=dict)  # the first of each reason
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,6 +149,7 @@ def prepare_comparison(
             f"A comparison needs training posts of at least two labels; the {len(train)} usable "
             f"ones have {len(labels)}."
         )
+    summary = JobSummary.of(posts)
     return ComparisonData(
         labels=labels,
         keys=[keys[i] for i in good],
@@ -158,7 +161,9 @@ def prepare_comparison(
         store=str(store.absolute()),
         encoded=encoded,
         read=len(posts),
-        left_out=count_errors(posts),
+        left_out=summary.errors,
+        warnings=summary.warnings,
+        examples=summary.examples,
     )
 
 
