@@ -81,8 +81,8 @@ def compare_table(
         versions={"machine": machine, **versions()},
         notes=render("evaluation/templates/compare_notes.txt", plan=plan).splitlines(),
     )
-    read = {"warnings": data.warnings, "examples": data.examples}
-    return JobSummary(data.read, data.left_out, **read), tables, page
+    summary = JobSummary(data.read, data.left_out, {}, data.warnings, data.examples)
+    return summary, tables, page
 
 
 def default_workers(device: str | None) -> int:

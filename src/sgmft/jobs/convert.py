@@ -47,7 +47,9 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     def addresses(cell: Any) -> list[str]:  # what stands for pictures and is no path
         return list(filter(None, map(find_web_address, list_pictures(cell, files))))
 
-    nothing = [] if Path(output).suffix.lower() in (".jsonl", ".ndjson", ".parquet") else None
+    nothing: list[str] | None = (
+        [] if Path(output).suffix.lower() in (".jsonl", ".ndjson", ".parquet") else None
+    )
     columns = list(dict.fromkeys([*roles, *kept]))
     with open_writer(output, columns) as writer:
         for post in posts if stream else source.iter_posts():

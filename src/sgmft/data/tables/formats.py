@@ -104,9 +104,9 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
                 parts, plain = own, True
             left = [x for x in [*found, *others] if x not in parts] if plain else others
             if found and left:
-                left = [os.path.relpath(x, path) for x in left]
+                names = ", ".join(os.path.relpath(x, path) for x in left[:3])
                 more = f" and {len(left) - 3} more" if left[3:] else ""
-                message = f"{path}: {', '.join(left[:3])}{more} not read; give the path to read it."
+                message = f"{path}: {names}{more} not read; give the path to read it."
                 warn(message, SgmftNotice)
             found = [] if plain else found
     if not found and (not parts or (kind is None and name is not None)):
