@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sgmft.models.arrays import Doubles, Floats, Integers, Reals, cross_entropy, softmax
+from sgmft.models.arrays import Array, Doubles, Floats, Integers, Reals, cross_entropy, softmax
 
 BINS = 15  # of the expected calibration error, as Guo et al. (2017) have them
 LARGEST = 20.0  # a temperature lies between its inverse and it
@@ -51,7 +50,7 @@ def measure_calibration(probabilities: Doubles, true: Integers, bins: int = BINS
     return Calibration(error, float((misses**2).sum(axis=1).mean()), [Bin(*row) for row in rows])
 
 
-def bin_index(top: Doubles, bins: int) -> NDArray[np.intp]:
+def bin_index(top: Doubles, bins: int) -> Array:
     """Return the bin of each probability (N,), 0 to bins - 1; an upper edge belongs to its bin."""
     return np.searchsorted(np.arange(1, bins) / bins, top)
 

@@ -136,8 +136,7 @@ def evaluate(
         sets: `HeldOutProbabilities.sets`; coverages that it refuses are left out.
         parts: what each post has, for figures by it.
 
-    Raises:
-        SgmftError: no posts, an unknown label, one twice, other lengths, or no probabilities.
+    SgmftError for no posts, an unknown label, one twice, other lengths, or no probabilities.
     """
     labels, truth = list(labels), list(truth)
     probs = np.asarray(probabilities, dtype=np.float64)

@@ -1,6 +1,7 @@
 """Building blocks of several networks: layers, vocabulary look-up, the classifier of eq. 18."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -78,21 +79,11 @@ def _bisect(vocabulary: Tensor, x: Tensor) -> Tensor:
     return place
 
 
-def self_attention_layer(width: int, heads: int, hidden: int, dropout: float = 0.1) -> nn.Module:
-    """x = LN(x + SA(x)); x = LN(x + FFN(x)), FFN = GELU(x W1 + b1) W2 + b2.
-
-    It is called with x (B, n, D) and `src_key_padding_mask`, which is True where there is no token.
-    """
-    return nn.TransformerEncoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
-
-
-def asymmetric_layer(width: int, heads: int, hidden: int, dropout: float = 0.1) -> nn.Module:
-    """x = LN(x + SA(x)); x = LN(x + CA(x, V)); x = LN(x + FFN(x)): mPLUG's asymmetric co-attention.
-
-    It is called with x (B, n, D), V (B, m, D), and `tgt_key_padding_mask` and
-    `memory_key_padding_mask`, which are True where there is no token. V is read only.
-    """
-    return nn.TransformerDecoderLayer(width, heads, hidden, dropout, "gelu", batch_first=True)
+# Both are called with x (B, n, D), and masks that are True where there is no token.
+# x = LN(x + SA(x)); x = LN(x + FFN(x)), FFN = GELU(x W1 + b1) W2 + b2
+self_attention_layer = partial(nn.TransformerEncoderLayer, activation="gelu", batch_first=True)
+# mPLUG's asymmetric co-attention, x = LN(x + CA(x, V)) before the FFN; V (B, m, D) is read only
+asymmetric_layer = partial(nn.TransformerDecoderLayer, activation="gelu", batch_first=True)
 
 
 def classifier(

@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 
 import reference_loops
 from reference_loops import add, dot, gradients, linear, lists, softmax, standardised
-from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.models.baselines.balance_mla import BalanceMLA, BalanceMLAConfig, branch_coefficients
 from sgmft.utils.distributed_loss import BatchCrossEntropy
@@ -127,22 +126,6 @@ def test_the_whole_network_is_the_card(heads):
     found = *logits_of(output), output.fused
     for got, expected in zip(found, zip(*rows, strict=True), strict=True):
         close(got, expected)
-
-
-@pytest.mark.parametrize(
-    "setting, words",
-    [
-        ({"width": 0}, "width must be"),
-        ({"heads": 0}, "heads must be"),
-        ({"heads": 3}, "width 8 cannot be cut into 3 heads"),
-        ({"modulation": -0.1}, "modulation must be"),
-        ({"modulation": math.nan}, "modulation must be"),
-        ({"modulation": math.inf}, "modulation must be"),
-    ],
-)
-def test_impossible_settings_are_refused_by_name(setting, words):
-    with pytest.raises(SgmftError, match=f"^{words}"):
-        replace(SMALL, **setting)
 
 
 # --- the loss, and how much of it the dominant branch learns by

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -183,6 +184,30 @@ def test_the_defaults_are_the_cards_and_a_note_tells_what_differs(name):
     assert (method.tuned == "") == (name == "zero-shot")
     transformers = ("mplug", "bridgetower", "balance-mla")
     assert method.tokens == (name in transformers or method.encoder == "cnn")
+
+
+RANGES = {  # of each kind of setting, values that are outside
+    "width heads layers stride max_images fusion_layers element_width rank filters "
+    "embedding_width folds": [-1],
+    "contrast modulation power": [-0.1, math.nan, math.inf],
+    "contrast_temperature hidden_ratio scale_factor temperature": [0.0, -1.0, math.nan, math.inf],
+    "dropout": [-0.1, 1.0],
+    "windows classifier_widths": [(0,), [3, -1]],
+    "scale view gate guided": ["odd"],
+    "sim joint lexical fusion": [],  # true, false, and names
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_setting_out_of_its_range_is_refused_by_name(name):
+    method = METHODS[name]
+    for setting in method.setting_kinds():
+        for wrong in next(values for names, values in RANGES.items() if setting in names.split()):
+            with pytest.raises(SgmftError, match=f"^{setting}(=| must be)"):
+                method.config(7, 3, 1280, **{setting: wrong})
+    if "heads" in method.setting_kinds():
+        with pytest.raises(SgmftError, match="width 64 cannot be cut into 7 heads"):
+            method.config(7, 3, 1280, width=64, heads=7)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

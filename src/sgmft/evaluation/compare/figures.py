@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -21,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import cjk_fonts, drawing_style, save_png, shorten, svg_text
-from sgmft.models.arrays import Doubles
+from sgmft.models.arrays import Array, Doubles
 from sgmft.utils.files import write_file
 
 # Okabe and Ito's colours for every kind of colour vision, without black and yellow, which are lost
@@ -54,7 +52,7 @@ class ReportFigure(NamedTuple):
 
 
 def project_representations(
-    key: str, title: str, fused: npt.ArrayLike, labels: Sequence[str], seed: int = 0
+    key: str, title: str, fused: Array, labels: Sequence[str], seed: int = 0
 ) -> TsnePanel:
     """Return the map of one row's fused representations, and how well they keep labels apart.
 
@@ -64,10 +62,8 @@ def project_representations(
     trace(S_b) / trace(S_w) of Fisher's scatter matrices, NaN where all posts are alike and infinite
     where all posts of each label are, are measured on the D numbers, not on the map. Distances are
     Euclidean, of the features as the classifier gets them, not standardised, so that noise is not
-    blown up; shifting, turning or scaling them all alike changes neither measure.
-
-    Raises:
-        SgmftError: not all of `fused` (N, D) is finite.
+    blown up; shifting, turning or scaling them all alike changes neither measure. SgmftError where
+    not all of `fused` (N, D) is finite.
     """
     features = np.asarray(fused, dtype=np.float64)
     if not np.isfinite(features).all():
@@ -96,7 +92,7 @@ def _map(features: Doubles, seed: int) -> Doubles:  # (N, D) -> (N, 2)
     return np.asarray(points, dtype=np.float64)
 
 
-def _separation(features: Doubles, classes: NDArray[np.intp]) -> float:
+def _separation(features: Doubles, classes: Array) -> float:
     """Return trace(S_b) / trace(S_w), the scatter between labels over the scatter within them."""
     means = np.stack([features[classes == k].mean(axis=0) for k in range(classes.max() + 1)])
     within = float(np.square(features - means[classes]).sum())

@@ -121,9 +121,7 @@ def prepare_comparison(
 
     A post that one setting cannot use (no word is left after cleaning, say) is left out for all,
     so that every row learns from and is tested on the same posts; with `strict` it is refused.
-
-    Raises:
-        SgmftError: fewer than two labels, no test posts, or a column of `by` that is not there.
+    SgmftError for fewer than two labels, no test posts, or a column of `by` that is not there.
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]

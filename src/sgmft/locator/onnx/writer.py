@@ -39,9 +39,7 @@ def write_graph(
         apart: whether the weights stand beside it in a file whose name ends in .data; None for
             where they are more than the 2 GB that an ONNX file can hold.
 
-    Raises:
-        SgmftError: the packages that it takes are not installed, or the module does something that
-            ONNX cannot.
+    SgmftError where its packages are not installed, or the module does what ONNX cannot.
     """
     with needs_extra("torch", "The export of a network"):
         import onnxscript  # noqa: F401
