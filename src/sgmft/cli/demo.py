@@ -1,9 +1,11 @@
 """`make demo`: the whole job on generated posts, with the commands that do the same by hand."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -14,13 +16,18 @@ from sgmft.cli.evaluate import print_evaluation
 from sgmft.cli.sample import sample_command
 from sgmft.cli.train import train_command
 from sgmft.data.source import Source
-from sgmft.evaluation.report import write_page
+from sgmft.evaluation.metrics import Evaluation
+from sgmft.evaluation.report import ComparedModel, write_page
+from sgmft.features.features import PARTS
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
+from sgmft.jobs.explain import explain_table
 from sgmft.jobs.predict import predict_table
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 
 POSTS, DAMAGED = 1400, 16
+# The paper's network, small enough to be trained in seconds.
+PAPER = ("width=128", "epochs=8", "learning_rate=0.001")
 
 NOTICE = (
     "These posts are synthetic: sgmft generated their texts and drew their pictures. The figures "
@@ -30,23 +37,72 @@ NOTICE = (
 screen = Console()
 
 
+class _Trained(NamedTuple):
+    folder: Path  # of the model and of what was made with it
+    locator: SemanticLocator
+    evaluation: Evaluation
+    predictions: list[Prediction]  # of the test posts
+
+
 def run(
-    folder: Annotated[Path, Argument(help="Where posts, model and report go.")],
+    folder: Annotated[Path, Argument(help="Where posts, models and reports go.")],
     posts: int = POSTS,
     seed: int = 0,
 ) -> Path:
-    """Sample posts, train, evaluate, predict and report; returns the report's path."""
+    """Sample posts, train two models, evaluate, explain and predict; returns the report's path."""
     start = time.monotonic()
-    table, model, features = folder / "posts" / "posts.jsonl", folder / "model", folder / "features"
+    table = folder / "posts" / "posts.jsonl"
     _step(f"sgmft sample {folder}/posts --posts {posts} --damaged {DAMAGED}")
     sample_command(str(folder / "posts"), posts, seed, DAMAGED)
 
-    _step(f"sgmft train {table} -o {model} --where split=train")
-    train_command(str(table), str(model), where=["split=train"], seed=seed, features=str(features))
+    features = folder / "features"
+    default = _train(table, folder, features, seed)
+    paper = _train(table, folder / "sgmft", features, seed, "sgmft", "elements", PAPER)
+    shown = next((p for p in default.predictions if p.parts == len(PARTS) - 1), None)
+    models = [_explain(table, each, shown, folder) for each in (default, paper)]
 
-    words = f"{model} {table} -o {folder}/evaluation --where split=test --by informative"
-    _step(f"sgmft evaluate {words}")
-    locator = SemanticLocator.from_pretrained(model, features=features)
+    _step(f"sgmft predict {folder}/model {table} -o {folder}/predictions.csv")
+    with counter("Predicting") as done:
+        summary = predict_table(
+            Source(str(table)), folder / "predictions.csv", default.locator, on_predicted=done
+        )
+    report, good = folder / "report.html", [p for p in default.predictions if p.label is not None]
+    write_page(
+        report,
+        default.evaluation,
+        title="Where was this post written?",
+        overview=True,
+        models=models,
+        examples=choose_examples(good, default.locator.labels),
+        about=describe_locator(default.locator),
+        notice=NOTICE,
+        errors=summary.errors,
+    )
+    screen.print(_table(default.predictions))
+    screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")
+    return report
+
+
+def _train(
+    table: Path,
+    folder: Path,
+    features: Path,
+    seed: int,
+    method: str | None = None,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+) -> _Trained:
+    """Train and evaluate a model, both with the command that does it."""
+    words = "".join(f" --{k} {x}" for k, x in (("method", method), ("preset", preset)) if x)
+    words += "".join(f" --set {setting}" for setting in settings)
+    _step(f"sgmft train {table} -o {folder}/model --where split=train{words}")
+    options: dict[str, Any] = {"seed": seed, "settings": [*settings], "features": str(features)}
+    where = ["split=train"]
+    train_command(str(table), str(folder / "model"), None, method, preset, where=where, **options)
+
+    words = "--where split=test --by informative"
+    _step(f"sgmft evaluate {folder}/model {table} -o {folder}/evaluation {words}")
+    locator = SemanticLocator.from_pretrained(folder / "model", features=features)
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
         summary, evaluation = evaluate_table(
@@ -54,28 +110,30 @@ def run(
         )
     print_errors(summary)
     print_evaluation(evaluation)
+    return _Trained(folder, locator, evaluation, list(locator.predictions(test.iter_posts())))
 
-    _step(f"sgmft predict {model} {table} -o {folder}/predictions.csv")
-    with counter("Predicting") as done:
-        summary = predict_table(
-            Source(str(table)), folder / "predictions.csv", locator, on_predicted=done
-        )
-    predictions = list(locator.predictions(test.iter_posts()))
-    report = folder / "report.html"
-    write_page(
-        report,
-        evaluation,
-        title="Where was this post written?",
-        overview=True,
-        history=locator.training.history,
-        examples=choose_examples([p for p in predictions if p.label is not None], locator.labels),
-        about=describe_locator(locator),
-        notice=NOTICE,
-        errors=summary.errors,
+
+def _explain(
+    table: Path, trained: _Trained, shown: Prediction | None, report: Path
+) -> ComparedModel:
+    """Explain a post; returns the model's row for the report in the folder `report`."""
+    folder, locator, evaluation, predictions = trained
+    said = ""
+    if shown is not None:
+        row = int(shown.post.place.rpartition(" ")[2])
+        _step(f"sgmft explain {folder}/model {table} -o {folder}/why.html --row {row}")
+        _, (said, *_) = explain_table(Source(str(table)), folder / "why.html", locator, row=row)
+        screen.print(said, highlight=False)
+    guidance = np.array([p.guidance for p in predictions if p.parts == len(PARTS) - 1])
+    known = guidance.size > 0 and np.isfinite(guidance).all()
+    return ComparedModel(
+        title=locator.method.title_with(locator.preset.name),
+        evaluation=evaluation,
+        guidance=tuple(guidance.mean(0).tolist()) if known else None,
+        explained=said,
+        report=(folder / "evaluation" / "report.html").relative_to(report).as_posix(),
+        why=(folder / "why.html").relative_to(report).as_posix(),
     )
-    screen.print(_table(predictions))
-    screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")
-    return report
 
 
 def _step(command: str) -> None:

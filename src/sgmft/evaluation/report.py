@@ -29,6 +29,18 @@ class ExamplePost:
     probabilities: Mapping[str, float]  # by label
 
 
+@dataclass(frozen=True)
+class ComparedModel:
+    """A model beside others on the same posts."""
+
+    title: str
+    evaluation: Evaluation
+    guidance: tuple[float, float] | None  # means of `Prediction.guidance`; None without guidance
+    explained: str  # why one of the posts got its label
+    report: str  # addresses of its own page and of that explanation's, as seen from the report
+    why: str
+
+
 def write_evaluation(folder: str | Path, evaluation: Evaluation, **page: Any) -> None:
     """Write `metrics.json`, `confusion.png` and `report.html`, for which `page` is."""
     folder = Path(folder)
@@ -47,6 +59,7 @@ def write_page(
     examples: Iterable[ExamplePost] = (),
     notice: str = "",
     overview: bool = False,
+    models: Sequence[ComparedModel] = (),
     history: Sequence[Mapping[str, float | None]] = (),
     errors: Mapping[str, int] | None = None,
 ) -> None:
@@ -55,6 +68,7 @@ def write_page(
     Args:
         notice: stands out at the top, for what a reader must not miss ("synthetic data").
         overview: whether to draw what SG-MFT does.
+        models: the evaluated one first, to be shown beside others.
         history: as for `history_figure`; fewer than two epochs leave the curves out.
     """
     before = evaluation.uncalibrated if evaluation.temperature != 1 else None
@@ -65,6 +79,7 @@ def write_page(
         notice=notice,
         errors=errors,
         overview=overview_figure() if overview else "",
+        models=models,
         history=figures.history_figure(history) if len(history) > 1 else "",
         evaluation=evaluation,
         mistakes=_mistakes(evaluation),

@@ -88,6 +88,7 @@ def evaluate_table(
         about=describe_locator(locator),
         examples=choose_examples(good, locator.labels),
         notice=notice,
+        history=locator.training.history,
     )
     columns = ["id", "place", "true_label", "label", "probability"]
     columns += ["error", "warning", *(f"p_{label}" for label in locator.labels)]

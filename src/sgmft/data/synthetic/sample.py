@@ -1,11 +1,13 @@
 """A seeded set of synthetic posts, for trying the package and testing it; never a benchmark."""
 
 import json
+import os
 import re
 import struct
 import tomllib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -70,11 +72,12 @@ def write_sample(
     with writing(folder):
         _prepare(folder, ", ".join(f"{name} = {value}" for name, value in options.items()))
         with unfinished.open("w", encoding="utf-8", newline="\n") as out:
-            for index in range(posts):
-                row = plan_post(seed, index, users, noise)
-                _write_post(folder, row, seed, noise, several)
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                on_written(index + 1)
+            rows = (plan_post(seed, index, users, noise) for index in range(posts))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                lines = pool.map(lambda row: _write_post(folder, row, seed, noise, several), rows)
+                for index, line in enumerate(lines):
+                    out.write(line)
+                    on_written(index + 1)
             for index, kind in zip(range(posts, posts + damaged), cycle(KINDS)):
                 out.write(_damaged_line(folder, plan_post(seed, index, users, 0.0), seed, kind))
         unfinished.replace(table)
@@ -127,8 +130,8 @@ def plan_post(seed: int, index: int, users: int, noise: float) -> Row:
     }
 
 
-def _write_post(folder: Path, row: Row, seed: int, noise: float, several: float) -> None:
-    """Add the text and the pictures to the row of a post."""
+def _write_post(folder: Path, row: Row, seed: int, noise: float, several: float) -> str:
+    """Add the text and the pictures to the row of a post, and return its line."""
     rng, place = _rng(seed, row["id"]), None if row["informative"] == "image" else row["label"]
     if place or rng.random() >= NO_TEXT:
         row["text"] = write_text(rng, place, row["user"], noise)
@@ -136,6 +139,7 @@ def _write_post(folder: Path, row: Row, seed: int, noise: float, several: float)
         suffix = rng.choice([*FORMATS], p=[*FORMATS.values()])
         row["images"].append(f"images/{row['id'][5:]}_{number}.{suffix}")
         draw_scene(rng, shown, noise).save(folder / row["images"][-1], quality=QUALITY)
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _choose_scenes(rng: np.random.Generator, row: Row, noise: float, several: float) -> list[Any]:
