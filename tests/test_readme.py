@@ -27,7 +27,7 @@ NAMES = [
     *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
 ]
 ASKS_A_SERVER = "docs/serving.md"  # its Python is run by tests/serving/test_api.py
-QUICK = ("README.md", "docs/python.md")
+QUICK = ("README.md", "docs/python.md", "docs/features-table.md")
 SHELL = ("bash", "console", "sh", "shell", "")
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 

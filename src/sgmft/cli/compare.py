@@ -38,6 +38,7 @@ def compare_command(
     ] = None,
     finished_only: Annotated[bool, Option(help="Run nothing; report what is finished.")] = False,
     features: opt.Features = None,
+    features_table: opt.FeaturesTable = None,
     where: opt.Where = None,
     column: opt.Column = None,
     format: opt.Format = None,
@@ -56,11 +57,12 @@ def compare_command(
         from sgmft.evaluation.compare.prepare import Split
         from sgmft.jobs.compare import compare_table, default_workers
 
+    named = None if encoder == "compact" else encoder
     plan = make_plan(
         tables,
         figures,
         methods,
-        encoder=encoder,
+        encoder=opt.pick_encoder(named, features_table) or encoder,
         seeds=seeds,
         trials=trials,
         epochs=epochs,
@@ -71,7 +73,7 @@ def compare_command(
     chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
     with console.ProgressBars() as bars:
         summary, results, report = compare_table(
-            opt.make_source(table, where, column, allow_outside, strict, format),
+            opt.make_source(table, where, column, allow_outside, strict, format, features_table),
             output,
             plan,
             split=Split(chosen, split_by),

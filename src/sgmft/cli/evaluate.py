@@ -17,6 +17,7 @@ def evaluate_command(
     output: opt.Output,
     by: opt.By = None,
     features: opt.Features = None,
+    features_table: opt.FeaturesTable = None,
     where: opt.Where = None,
     column: opt.Column = None,
     format: opt.Format = None,
@@ -28,8 +29,8 @@ def evaluate_command(
     """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
     from sgmft.jobs.evaluate import evaluate_table
 
-    source = opt.make_source(table, where, column, allow_outside, strict, format)
-    locator = opt.load_locator(model, features, device)
+    source = opt.make_source(table, where, column, allow_outside, strict, format, features_table)
+    locator = opt.load_locator(model, features, device, opt.pick_encoder(None, features_table))
     with console.counter("Predicting") as done:
         try:
             summary, found = evaluate_table(source, output, locator, by=by or (), on_predicted=done)

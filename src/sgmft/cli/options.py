@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -38,6 +39,10 @@ Merge = Annotated[bool, Option(help="With --tune lora: save a checkpoint, not it
 Features = Annotated[
     str | None, Option(help="Feature store; by default in your cache folder, 'none' keeps nothing.")
 ]
+FeaturesTable = Annotated[
+    str | None,
+    Option(help="Vectors by id in place of an encoder: .parquet, .npz, encode's folder."),
+]
 Summary = Annotated[
     str | None, Option("--summary", help="JSON file for counts: posts, labelled, errors, ...")
 ]
@@ -72,6 +77,7 @@ def make_source(
     allow_outside: bool,
     strict: bool,
     name: str | None = None,
+    features_table: str | None = None,
 ) -> "Source":
     """Return the table and how to read it; SgmftError for an option that makes no sense."""
     from sgmft.data.source import Source
@@ -81,8 +87,18 @@ def make_source(
     fields = ("text", "image", "id", "label", "user", "time")
     if unknown := names.keys() - set(fields):
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
+    names |= {} if features_table is None else {"image": ""}
     rows = parse_pairs(where, "--where")
     return Source(table, Columns(**names), rows, allow_outside, strict, name)
+
+
+def pick_encoder(name: str | None, features_table: str | None) -> str | None:
+    """Return the encoder that is named, or a features table as one; SgmftError where both are."""
+    if features_table is None:
+        return name
+    if name is not None:
+        raise SgmftError(f"Features come from {features_table}: leave --encoder {name} out.")
+    return f"table:{Path(features_table).absolute()}"
 
 
 def make_tuning(kind: str, last: int | None, merge: bool, named: dict[str, str]) -> "Tuning | None":
@@ -115,12 +131,15 @@ def open_engine(
         yield run_here
 
 
-def load_locator(model: str, features: str | None, device: str | None) -> "SemanticLocator":
+def load_locator(
+    model: str, features: str | None, device: str | None, encoder: str | None = None
+) -> "SemanticLocator":
     """Load a saved model, with the feature store of `--features`."""
     from sgmft.locator.locator import SemanticLocator
 
     folder = console.feature_folder(features)
-    return SemanticLocator.from_pretrained(model, features=folder, device=device)
+    given: Any = {"features": folder, "device": device, "encoder": encoder}
+    return SemanticLocator.from_pretrained(model, **given)
 
 
 def parse_pairs(items: list[str] | None, flag: str) -> dict[str, str]:

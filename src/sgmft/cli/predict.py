@@ -42,6 +42,7 @@ def predict_command(
     address: opt.Address = None,
     workers: opt.Workers = None,
     features: opt.Features = None,
+    features_table: opt.FeaturesTable = None,
     where: opt.Where = None,
     column: opt.Column = None,
     format: opt.Format = None,
@@ -74,14 +75,18 @@ def predict_command(
             raise SgmftError("An exported model keeps no features: leave out --features.")
     if engine == "ray" and not is_shards(output):
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
-    source = opt.make_source(table or model, where, column, allow_outside, strict, format)
+    source = opt.make_source(
+        table or model, where, column, allow_outside, strict, format, features_table
+    )
     if engine == "ray" and features is None:
         features = "none"  # a cluster's machines have caches of their own
     folder = console.feature_folder(features)
     adapt = None
     opening = opt.open_engine(engine, address, workers, device)
     with console.counter("Predicting") as done, opening as run:
-        predictor: ModelFolder | SupportsPredictions = ModelFolder(model, runtime, folder, device)
+        encoder = opt.pick_encoder(encoder, features_table)
+        predictor: ModelFolder | SupportsPredictions
+        predictor = ModelFolder(model, runtime, folder, device, encoder)
         if zero_shot is not None:
             from sgmft.locator.locator import SemanticLocator
             from sgmft.locator.zero_shot import parse_descriptions

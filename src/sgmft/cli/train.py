@@ -34,6 +34,7 @@ def train_command(
         list[str] | None, Option("--set", help="NAME=VALUE of a setting, or tune.NAME; repeat.")
     ] = None,
     features: opt.Features = None,
+    features_table: opt.FeaturesTable = None,
     where: opt.Where = None,
     column: opt.Column = None,
     format: opt.Format = None,
@@ -43,12 +44,13 @@ def train_command(
     device: opt.Device = None,
 ) -> None:
     """Train a model on labelled posts. A run that was stopped continues where it was."""
+    from sgmft.jobs.evaluate import describe_table
     from sgmft.jobs.train import train_table
     from sgmft.locator.locator import SemanticLocator
 
     named = opt.parse_pairs(settings, "--set")
     locator = SemanticLocator(
-        encoder,
+        opt.pick_encoder(encoder, features_table),
         method=method,
         preset=preset,
         cleaning=cleaning,
@@ -61,7 +63,7 @@ def train_command(
     )
     with console.ProgressBars() as bars:
         summary = train_table(
-            opt.make_source(table, where, column, allow_outside, strict, format),
+            opt.make_source(table, where, column, allow_outside, strict, format, features_table),
             output,
             locator,
             split_by=split_by,
@@ -86,5 +88,7 @@ def train_command(
             f"  guidance (1 = none): P^m {last['gate_entropy']:.4f}, "
             f"P^e {last['element_entropy']:.4f}"
         )
+    if features_table is not None:
+        console.print_line(f"Features: {describe_table(locator)}")
     console.screen.print(f"Method: {locator.method.title_with(locator.preset.name)}")
     console.screen.print(f"Model: {output}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from sgmft.data.preprocessing.media import (
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
-from sgmft.errors import Message, SgmftWarning, join_messages, make_printable
+from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
@@ -69,6 +69,14 @@ class EncodedPosts(NamedTuple):
     files: MappedFeatures | None = None  # that the features are in, to be removed after use
 
 
+@runtime_checkable
+class FeatureSource(Protocol):
+    """An encoder that has the features of posts already, see `sgmft.features.table`."""
+
+    def look_up(self, posts: Sequence[Post]) -> Sequence[tuple[str, PostFeatures] | str]:
+        """Return the content key and features of each post, or why there are none."""
+
+
 class PreparedPost(NamedTuple):
     """A post as an encoder takes it."""
 
@@ -109,7 +117,16 @@ def encode_posts(
             `tokens` asks for them): of the posts it has only the texts are encoded.
         rows: whether the chunks have the features; else they are left in the store.
     """
+    if tokens and not encoder.info.has_tokens:
+        raise SgmftError(
+            f"The encoder {encoder.info.name} has no features of words and picture regions, which "
+            "the tokens preset needs and `sgmft encode --no-tokens` leaves out."
+        )
     iterator = iter(posts)
+    if isinstance(encoder, FeatureSource):
+        while some := list(islice(iterator, chunk)):
+            yield _look_up(some, encoder, store)
+        return
     stores = [x for x in (store, image_store) if x is not None]
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
 
@@ -168,6 +185,19 @@ def encode_all(
 
     files = MappedFeatures(mapped, keys)
     return EncodedPosts(good, refused, keys, files.features(), files)
+
+
+def _look_up(posts: list[Post], source: FeatureSource, store: FeatureStore | None) -> Chunk:
+    good: dict[int, tuple[str, PostFeatures]] = {}
+    for i, found in enumerate(source.look_up(posts)):
+        if isinstance(found, str):
+            posts[i] = replace(posts[i], error=found)
+        else:
+            good[i] = found
+    if store is not None:
+        store.write({key: row for key, row in good.values() if key not in store})
+    keys, rows = [key for key, _ in good.values()], [row for _, row in good.values()]
+    return Chunk(posts, list(good), keys, rows)
 
 
 def _encode_chunk(

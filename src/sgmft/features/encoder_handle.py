@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoder
-from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoders.registry import TABLE, load_encoder
 from sgmft.features.store import FeatureStore
 
 
@@ -57,8 +57,13 @@ class EncoderHandle:
     @property
     def encoder_name(self) -> str:
         """Name of the encoder, of its base if it is fine-tuned."""
-        name = str(self.encoder_settings["name"])
+        name = self.encoder.info.name if self.is_table else str(self.encoder_settings["name"])
         return name if self.tuned is None else f"{self.tuned.base}, fine-tuned"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether features come from a table, and nothing can be encoded."""
+        return str(self.encoder_settings["name"]).startswith(TABLE)
 
     def use_tuned(self, tuned: TunedEncoder) -> None:
         """Go on with a fine-tuned encoder."""
@@ -78,6 +83,8 @@ class EncoderHandle:
 
     def kept_store(self, tokens: bool) -> FeatureStore | None:
         """Return the store that was opened last, so that it is not opened for each few posts."""
+        if self.is_table:  # which is one
+            return None
         wanted = self.features_folder, self.encoder.info, tokens
         known, store = self._kept
         if known != wanted or store is None or not store.folder.is_dir():

@@ -99,10 +99,7 @@ class FeatureStore:
         """Add one shard of these posts, whole or not at all; SgmftError if it cannot be written."""
         if not rows:
             return
-        text = "".join(rows).encode()  # of keys, all of one length
-        ends = np.arange(len(rows) + 1, dtype=np.int32) * (len(text) // len(rows))
-        buffers = [None, pa.py_buffer(ends), pa.py_buffer(text)]
-        columns = [pa.Array.from_buffers(pa.string(), len(rows), buffers)]
+        columns = [text_column(rows)]
         for field in list(self._schema)[1:]:
             columns.append(_column([getattr(row, field.name) for row in rows.values()], field.type))
         table = pa.Table.from_arrays(columns, schema=self._schema)
@@ -237,6 +234,14 @@ def _pack(keys: Sequence[str]) -> NDArray[np.bytes_]:
     if len(packed) != len(keys) or any(len(key) != 32 for key in keys):
         raise ValueError("a key has 32 hexadecimal digits")
     return packed
+
+
+def text_column(values: Iterable[str]) -> pa.Array:
+    """Return texts as a column; see `_column` for why not by `pa.array`."""
+    cells = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, cells)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(cells))]
+    return pa.Array.from_buffers(pa.string(), len(cells), buffers)
 
 
 def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:

@@ -13,6 +13,7 @@ from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
+from sgmft.features.table import write_ids
 from sgmft.jobs.cluster import pieces
 
 
@@ -32,6 +33,8 @@ class EncodeTask(pieces.PieceTask):
             for chunk in encode_posts(piece.posts, encoder, tokens=self.tokens, store=store):
                 if self.sources[piece.id[0]].strict:
                     raise_first_error(chunk.posts)
+                names = [chunk.posts[i].id for i in chunk.good]
+                write_ids(store.folder, zip(names, chunk.keys, strict=True))
                 yield JobSummary.of(chunk.posts)
 
         return work
@@ -45,7 +48,7 @@ def encode_table(
     engine: pieces.Engine = pieces.run_here,
     on_encoded: Callable[[int], None] | None = None,
 ) -> tuple[JobSummary, Path]:
-    """Encode tables into a feature store, in constant memory.
+    """Encode tables into a feature store, with the posts' ids beside it, in constant memory.
 
     Posts that the store has are not encoded again. Two pieces with the same post, done at one
     time, may both write it; it is read once. A stream only this process can read. Returns the

@@ -106,11 +106,21 @@ def describe_locator(locator: SemanticLocator) -> dict[str, str]:
         "method": f"{locator.method.title} ({locator.method.source})",
         "preset": locator.preset.name,
         "encoder": f"{locator.encoder_name}, cleaning {locator.encoder_settings['cleaning']}",
+        **({"features": describe_table(locator)} if locator.is_table else {}),
         "training posts": str(data.train),
         "data fingerprint": data.fingerprint,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         **locator.training.versions,
     }
+
+
+def describe_table(locator: SemanticLocator) -> str:
+    """Return what a model reads of a features table, and whether of the posts' texts, too."""
+    info, network = locator.encoder.info, locator.network
+    made_by = info.weights and f" by {info.weights}"
+    grams = "and n-grams" if network is not None and network.uses_ngrams else "without n-grams"
+    widths = f"{info.text_width} and {info.image_width}"
+    return f"vectors{made_by} of texts and pictures ({widths}), {grams} of the texts"
 
 
 def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[ExamplePost]:

@@ -30,10 +30,16 @@ class ModelFolder:
     runtime: str | None = None
     features: Path | None = None
     device: str | None = None
+    encoder: str | None = None  # in the place of its own, as a table of vectors
 
     def load(self) -> Predictor:
         """Load the model; its files are checked against their digests."""
-        return load_predictor(self.folder, self.runtime, self.features, self.device)
+        if self.encoder is None:
+            return load_predictor(self.folder, self.runtime, self.features, self.device)
+        from sgmft.locator.locator import SemanticLocator
+
+        own: Any = {"features": self.features, "device": self.device, "encoder": self.encoder}
+        return SemanticLocator.from_pretrained(self.folder, **own)
 
     def digest(self) -> str:
         """Return a digest of the folder's files; of a hub repository, of its name."""
@@ -164,6 +170,7 @@ def _predict_shards(
         "where": dict(source.where),
         "allow_outside": source.allow_outside,
         **({} if source.format is None else {"format": source.format}),
+        **({} if model.encoder is None else {"vectors": model.encoder}),
         "rules": asdict(rules),
         "rows": rows,
         "version": 2,  # of the columns that are added

@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sgmft.data.posts import Post
-from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
 from sgmft.data.splits import split_posts
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
+from sgmft.features.encoders.registry import TABLE
 from sgmft.features.features import PARTS, Features, LabelledFeatures
+from sgmft.features.table import ExpectedVectors
 from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
@@ -73,8 +75,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
 
     Args:
         encoder: "compact", which needs no download, "chinese-clip-huge" (the paper's), or any name
-            or folder that `load_encoder` takes. None is "compact", or the encoder that the method
-            brings along.
+            or folder that `load_encoder` takes; "table:" and a path is a table of vectors by the
+            ids of posts. None is "compact", or the encoder that the method brings along.
         method: "gated-experts", our own; "sgmft", the paper's network; or a system they are
             compared with, see `sgmft.models.registry.METHODS`. None is "gated-experts", or "sgmft"
             where one of its presets is named.
@@ -270,16 +272,15 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
 
     def _predict_batches(self, posts: Iterable[Post]) -> Iterator[PredictionBatch]:
         network, tokens = self._trained(), self.uses_tokens
-        chunks = encode_windows(
-            posts,
-            self.encoder,
-            self.training.data.window,
-            tokens=tokens,
-            store=self.kept_store(tokens),
-        )
+        store, window = self.kept_store(tokens), self.training.data.window
+        window = MAX_CHARACTERS if self.is_table else window  # one vector is of the whole text
+        chunks = encode_windows(posts, self.encoder, window, tokens=tokens, store=store)
 
         def predict(chunk: Chunk) -> PredictionBatch:
             features = Features.of(chunk.rows, self.encoder.info, tokens)
+            bare = (x.text is not None and x.ngrams is None for x in chunk.rows)
+            if network.uses_ngrams and any(bare):
+                warn("Some posts have no text, whose n-grams the model reads beside its vector.")
             output = predict_logits(network, features)
             probs = temper(output.logits, self.temperatures[features.parts])
             return PredictionBatch(chunk, probs, output.guidance, features.parts)
@@ -343,7 +344,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             SgmftError: the locator is not trained.
         """
         info, settings = self.encoder.info, self.encoder_settings
-        name = settings["name"] if self.tuned is None else self.tuned.base
+        name = self.encoder_name if self.tuned is None else self.tuned.base
         cleaning, grid = settings["cleaning"], settings.get("patch_grid")
         encoder = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
         network = dataclasses.asdict(self._trained().config)
@@ -405,7 +406,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         Args:
             pretrained_model_name_or_path: the folder or repository.
             encoder: where the encoder is now, if the model was trained with one from a folder that
-                moved; of a fine-tuned one, where its base is.
+                moved; of a fine-tuned one, where its base is; or a table of vectors.
             features, device: as in `SemanticLocator`.
             hub: revision, token, cache_dir, ... for a repository.
 
@@ -423,12 +424,18 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         given: dict[str, Any] = {"features": features, "device": device, "method": state.method}
         given |= {"cleaning": state.encoder.cleaning, "patch_grid": state.encoder.patch_grid}
         locator = cls(encoder or state.encoder.name, **given)
-        locator.weights = state.encoder.weights
+        if locator.is_table:
+            trained = state.encoder.name.partition(TABLE)[2]
+            widths = {side: state.network[f"{side}_width"] for side in ("text", "image")}
+            expected = ExpectedVectors(widths, state.encoder.weights, trained)
+            locator.encoder_settings |= {"expected": expected, "name": encoder or TABLE}
+        else:
+            locator.weights = state.encoder.weights
         locator.preset, locator.labels = state.preset, state.labels
         locator.training = state.training
         locator.network = network
         locator.held_out = _load_held_out(model_id, state, hub)
-        if encoder_files:
+        if encoder_files and not locator.is_table:
             locator.use_tuned(TunedEncoder(encoder_files[0].parent, state.encoder.name))
             if encoder is not None:
                 locator.encoder_settings["base"] = encoder

@@ -92,6 +92,9 @@ class GatedExperts(ClosedFormModel):
         if t.any():
             x, known = batch.text[t], (labels[t], fold[t])
             held_out = [self.text.fit(x, *known, self.report("text"))(x)]
+            if self.lexical is not None and (_ngrams(batch)[t] < 0).all():  # no text is known
+                self.config = dataclasses.replace(self.config, lexical=False)
+                self.uses_ngrams, self.lexical, self.text_pool = False, None, ProductPool(1)
             if self.lexical is not None:
                 x = _ngrams(batch)[t]
                 held_out.append(self.lexical.fit(x, *known, self.report("n-grams"))(x))

@@ -33,7 +33,8 @@ class Columns:
 
     Usual names: ``text``; ``image``, ``images``, ``file_name`` and numbered ones (``image1``,
     ``image_2``, ...), whose pictures are taken together; ``id``; ``label``; ``user``; ``time``. In
-    a table without, names such as ``content`` or ``正文``; see `sgmft.data.tables.columns`.
+    a table without, names such as ``content`` or ``正文``; see `sgmft.data.tables.columns`. With ""
+    for the image no pictures are read, and a post needs nothing but an id.
     """
 
     text: str | None = None
@@ -221,6 +222,7 @@ class _ColumnFinder:
 
     def __init__(self, raw: RawTable, columns: Columns) -> None:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
+        self.needed = ("id",) if columns.image == "" else ("text", "image")  # one of these
         self._labels = raw.label_columns
         self.may_be_rounded = raw.tally is None or raw.columns is not None  # in a spreadsheet
         self._is_tools = raw.tally is not None
@@ -256,8 +258,7 @@ class _ColumnFinder:
         return [name for name, cell in values.items() if name not in read and names_pictures(cell)]
 
     def _find(self, columns: tuple[str, ...], role: str) -> list[str]:
-        named = self._roles[role]
-        if named is not None:
+        if named := self._roles[role]:
             return [named] if named in columns else []
         if role == "label" and self._labels != USUAL[role]:
             return find_columns(columns, self._labels)
@@ -336,7 +337,7 @@ def _to_post(
     holders = finder.names(row.values, "image")
     images: list[MediaFile] = []
     pictures: list[str | Attachment] = []
-    for name in holders:
+    for name in holders if "image" in finder.needed else ():
         try:
             pictures += parse_image_cell(row.values[name], resolve)
             lost += resolve.refused
@@ -355,7 +356,7 @@ def _to_post(
         template = "the id {id!r} was rounded; a spreadsheet keeps those imported as text"
         doubts.append(Message(template, id=key))
     bad = row.error
-    if bad is None and not images and not text.strip():
+    if bad is None and not images and not text.strip() and "text" in finder.needed:
         bad = join_messages(lost) or "nothing to go on: no text and no picture"
         lost = []
     return Post(
@@ -392,7 +393,7 @@ def _check_columns(
     raw: RawTable, finder: _ColumnFinder, columns: Columns, where: Mapping[str, str]
 ) -> Iterator[RawRow]:
     """Return all rows; raise SgmftError where columns that were named are missing."""
-    needed = [*(name for name in astuple(columns) if name is not None), *where]
+    needed = [*filter(None, astuple(columns)), *where]
     explain = partial(_explain_missing, raw.name, needed, finder)
     problem, ahead = None, list[RawRow]()
     seen: dict[str, None] = dict.fromkeys(raw.columns or ())
@@ -428,10 +429,12 @@ def _explain_missing(
             close = difflib.get_close_matches(name, columns, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             return f"{table} has no column {name!r}; its columns are {there}.{hint}"
-    if finder.names(columns, "text") or finder.names(columns, "image"):
+    if any(finder.names(columns, role) for role in finder.needed):
         return None
     template = (
         "{name} has neither a text nor an image column: say which of its columns holds them, "
         "as in --column text=NAME: {columns}."
     )
+    if "text" not in finder.needed:
+        template = "{name} has no id column: say which it is, as in --column id=NAME: {columns}."
     return Message(template, name=table, columns=there)

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, SgmftNotice, warn
+from sgmft.features.encoders.registry import TABLE
 from sgmft.models.fusions import FUSIONS
-from sgmft.models.registry import DEFAULT, METHODS
+from sgmft.models.registry import DEFAULT, METHODS, get_method
 
 REFERENCE = DEFAULT  # the row that systems are tested against
 
@@ -198,6 +199,10 @@ def make_plan(
     Only those rows are shown, the reference always runs; `options` are of `ComparisonPlan`.
     """
     keys = None if methods is None else _names(methods, rows(), "method to compare")
+    if str(options.get("encoder")).startswith(TABLE):
+        bad = [key for key, row in rows().items() if _needs_encoder(row)]
+        keys = [key for key in keys or rows() if key not in bad]
+        warn(f"Left out, for a table has no vectors of words: {', '.join(bad)}.", SgmftNotice)
     plans = [tables()[number] for number in _names(table, tables(), "table")]
     figures = [FIGURES[number] for number in _names(figure, FIGURES, "figure")]
     if keys is not None:
@@ -207,6 +212,13 @@ def make_plan(
     if not plans:
         raise SgmftError(f"Table {table} has none of the rows {methods}: choose other tables.")
     return ComparisonPlan(plans, figures, **options)
+
+
+def _needs_encoder(row: Row) -> bool:
+    """Return whether a row needs more than one vector of each text and picture."""
+    method = get_method(row.method)
+    tokens = method.uses_tokens(method.preset(row.preset, row.settings))
+    return bool(tokens or method.encoder or method.prompts or row.patch_grid)
 
 
 def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:

@@ -43,6 +43,7 @@ class EncoderInfo:
     # Digest of the weights, the same in every precision; "" where they cannot be others, as those
     # that come inside packages.
     weights: str = ""
+    has_tokens: bool = True  # whether it has features of words and regions beside the pooled ones
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)

@@ -40,6 +40,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "cnn": _cnn,
     **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
 }
+TABLE = "table:"  # begins the name of a table of vectors, whose path follows
 
 
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
@@ -47,13 +48,17 @@ def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
 
     Args:
         name: a key of `ENCODERS`, or a folder: a Chinese-CLIP checkpoint, or what fine-tuning or
-            `sgmft align` wrote.
+            `sgmft align` wrote; or "table:" and a path, see `sgmft.features.table`.
         settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`.
 
     Raises:
         SgmftError: no such encoder, or its weights are not on this machine.
     """
     keep_freed_memory()
+    if name.startswith(TABLE):
+        from sgmft.features.table import open_features_table
+
+        return open_features_table(name.removeprefix(TABLE), **settings)
     if name in ENCODERS:
         return ENCODERS[name](**settings)
     if is_projected(name):

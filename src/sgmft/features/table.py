@@ -1,0 +1,336 @@
+"""Features from a table of vectors by the posts' ids, in the place of an encoder."""
+
+import hashlib
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sgmft.data.posts import Post
+from sgmft.data.preprocessing.ngrams import hash_ngrams
+from sgmft.data.preprocessing.text import clean_text, get_cleaning
+from sgmft.data.tables.base import first_line
+from sgmft.data.tables.cells import to_text
+from sgmft.errors import Message, SgmftError, SgmftNotice, warn
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.features.encoders.registry import TABLE
+from sgmft.features.post_features import PostFeatures
+from sgmft.features.store import FeatureStore, text_column
+from sgmft.utils.checksums import short_digest
+from sgmft.utils.files import read_json, write_whole, writing
+
+SIDES = {"text": "texts", "image": "pictures"}
+COLUMN = re.compile(r"(text|image|joint)(?:_embedding|_features|_vector|_(\d+))?")
+MAX_WIDTH = 65_536  # numbers of one vector
+ROWS, BATCH_BYTES = 1024, 64 << 20  # read at once
+MAX_NPZ = 4 << 30  # bytes of its arrays, which are in memory together
+IDS = "_ids"  # folder beside a store's shards
+Found = tuple[str, PostFeatures] | None  # content key, and features
+
+
+class ExpectedVectors(NamedTuple):
+    """The vectors that a saved model was trained on."""
+
+    widths: Mapping[str, int]  # of text and image; 1 where it had none
+    made_by: str  # what made them; "" where that is not known
+    table: str  # where they came from
+
+    def check(self, name: str, widths: Mapping[str, int], made_by: str) -> None:
+        """Raise SgmftError where those of a table are others."""
+        for side, width in widths.items():
+            if width != self.widths[side] != 1:
+                raise SgmftError(
+                    f"The vectors of {SIDES[side]} in {name} have {width} numbers, those that the "
+                    f"model was trained on {self.widths[side]}: give vectors by the same model."
+                )
+        if made_by and self.made_by and made_by != self.made_by:
+            raise SgmftError(
+                f"The vectors of {name} were made by {made_by}, those that the model was trained "
+                f"on by {self.made_by}: the same numbers mean different things."
+            )
+
+
+class FeaturesTable:
+    """An encoder that looks posts up by their ids, and can encode nothing."""
+
+    def __init__(self, info: EncoderInfo, find: Callable[[Sequence[Post]], list[Found]]) -> None:
+        self.info, self._find = info, find
+
+    def look_up(self, posts: Sequence[Post]) -> list[tuple[str, PostFeatures] | str]:
+        """Return the content key and the features of each post, or why there are none."""
+        lost = Message("has no vector in {table}", table=self.info.name.removeprefix(TABLE))
+        found = zip(posts, self._find(posts), strict=True)
+        return [x.error or row or (lost if x.id else "has no id to find it by") for x, row in found]
+
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """Raise SgmftError, as `encode_images` does."""
+        raise SgmftError(
+            f"{self.info.name} has vectors of whole posts, and nothing else can be encoded with "
+            "it: train with an encoder for that."
+        )
+
+    encode_images = encode_texts
+
+
+def open_features_table(
+    path: str, cleaning: str = "light", *, expected: ExpectedVectors | None = None, **_: Any
+) -> FeaturesTable:
+    """Open a table of vectors, or the folder that `sgmft encode` wrote.
+
+    A table, .parquet or .npz, has `id` and, for texts and pictures, lists of numbers (`text`,
+    `image`, or these with `_embedding`, `_features` or `_vector`) or numbered ones (`text_0`, ...).
+
+    Args:
+        path: "" is refused with what is `expected`.
+        cleaning: of the posts' texts, whose n-grams stand beside the vectors.
+
+    Raises:
+        SgmftError: there is no such table, it has no vectors, or others than `expected`.
+    """
+    if not path and expected is not None:
+        sides = " and ".join(f"{SIDES[x]} ({n})" for x, n in expected.widths.items() if n > 1)
+        by = expected.made_by and f", made by {expected.made_by},"
+        raise SgmftError(
+            f"The model was trained on vectors of {sides} from the table {expected.table}{by} and "
+            "encodes no posts: sgmft predict and evaluate take vectors of yours with "
+            "--features-table FILE."
+        )
+    file = Path(path)
+    stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
+    if len(stores) > 1 or (not stores and not file.is_file()):
+        what = "holds features of several encoders" if stores else "is no features table"
+        raise SgmftError(f"{path} {what}: give a .parquet, a .npz, or one folder of a store.")
+    return _open_store(stores[0], expected) if stores else _open_file(file, cleaning, expected)
+
+
+def _open_file(path: Path, cleaning: str, expected: ExpectedVectors | None) -> FeaturesTable:
+    """Open vectors of a file; the posts' own texts, where there are any, add their n-grams."""
+    table = _lay_out(path, path.stat().st_mtime_ns)
+    widths: Mapping[str, int] = {side: x.shape[1] for side, x in table.values.items()}
+    if expected is not None:
+        expected.check(path.name, widths, table.made_by)
+        widths = expected.widths
+    known = {f"{side}_width": widths.get(side, 1) for side in SIDES}
+    values = {x: y for x, y in table.values.items() if y.shape[1] == known[f"{x}_width"]}
+    digest = short_digest(repr(("table", known, cleaning)).encode())
+    fixed: Any = {"shared_space": False, "logit_scale": None, "image_size": 1, "has_tokens": False}
+    fixed |= {"cleaning": cleaning, "weights": table.made_by}
+    info = EncoderInfo(f"{TABLE}{path.name}", digest, **known, **fixed)
+
+    def find(post: Post) -> Found:
+        places = zip(SIDES, table.places.get(post.id or "", (-1, -1)), strict=True)
+        text, image = (
+            values[side][at : at + 1] if at >= 0 and side in values else None for side, at in places
+        )
+        if text is None and image is None:
+            return None
+        words = clean_text(post.text, get_cleaning(cleaning))
+        parts = words.encode(), *(b"" if x is None else x.tobytes() for x in (text, image))
+        key = hashlib.sha256(b"".join(hashlib.sha256(x).digest() for x in parts)).hexdigest()[:32]
+        ngrams = hash_ngrams(words) if words and text is not None else None
+        return key, PostFeatures(None if text is None else text[0], None, image, None, ngrams)
+
+    return FeaturesTable(info, lambda posts: list(map(find, posts)))
+
+
+def _open_store(folder: Path, expected: ExpectedVectors | None) -> FeaturesTable:
+    """Open what `sgmft encode` wrote; n-grams, and tokens if there are, come from it, too."""
+    values = read_json(folder / "_encoder.json")
+    try:
+        tokens = bool(values.pop("tokens"))
+        store = FeatureStore(folder.parent, EncoderInfo(**values), tokens)
+    except (AttributeError, KeyError, TypeError):
+        store = None
+    if store is None or store.folder.name != folder.name:
+        raise SgmftError(f"{folder} was written by another sgmft: encode the posts again.")
+    info = store.info
+    made_by = info.weights or info.name
+    if expected is not None:
+        widths = {"text": info.text_width, "image": info.image_width}
+        expected.check(folder.name, widths, made_by)
+    info = replace(info, name=f"{TABLE}{folder.name}", weights=made_by, has_tokens=tokens)
+    keys = _read_ids(folder)
+
+    def find(posts: Sequence[Post]) -> list[Found]:
+        own = [keys.get(post.id or "", "") for post in posts]
+        rows = store.find(filter(None, own))
+        return [(key, rows[key]) if key in rows else None for key in own]
+
+    return FeaturesTable(info, find)
+
+
+def write_ids(folder: Path, keys: Iterable[tuple[str | None, str]]) -> None:
+    """Write the content keys of ids beside a store's shards."""
+    rows = [(name, key) for name, key in keys if name]
+    columns = [text_column(x for x, _ in rows), text_column(x for _, x in rows)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "key"]), sink)
+    path = folder / IDS / f"part-{short_digest(sink.getvalue())}.parquet"
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, sink.getvalue())
+
+
+def _read_ids(folder: Path) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for path in sorted((folder / IDS).glob("part-*.parquet")):
+        try:
+            columns = pq.ParquetFile(path).read().to_pydict()
+            for name, key in zip(columns["id"], columns["key"], strict=True):
+                if keys.setdefault(name, key) != key:
+                    raise SgmftError(
+                        f"{folder} holds two posts with the id {name!r}: encode each table into a "
+                        "folder of its own."
+                    )
+        except (pa.ArrowException, *_UNREADABLE) as error:
+            raise SgmftError(f"{path} is damaged: delete it and encode the posts again.") from error
+    return keys
+
+
+class _Vectors(NamedTuple):
+    """The vectors of a table, in files that are mapped into memory."""
+
+    values: dict[str, FloatArray]  # (n, D) of each side that has any
+    places: dict[str, tuple[int, ...]]  # rows of an id's text and picture there; -1 where missing
+    made_by: str
+
+
+_UNREADABLE = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryError)
+
+
+@lru_cache(1)
+def _lay_out(path: Path, _: int) -> _Vectors:
+    """Read a table once, and copy its vectors to where they can be looked up.
+
+    SgmftError where the table or a vector in it cannot be used.
+    """
+    sides, places, start = [_Side(x) for x in SIDES], dict[str, tuple[int, ...]](), 1
+    try:
+        batches, made_by = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+        for batch in batches:
+            columns = _find_columns(batch.schema)
+            added = [x.add(batch.select(columns.get(x.name, [])), start) for x in sides]
+            ids = (to_text(x).strip() for x in batch["id"].to_pylist())
+            for row, (name, *place) in enumerate(zip(ids, *added, strict=True), start):
+                before = places.setdefault(name, tuple(place))
+                if not name:
+                    raise ValueError(f"row {row} has no id")
+                both = zip(sides, before, place, strict=True)
+                if any(side.read(one) != side.read(other) for side, one, other in both):
+                    raise ValueError(f"row {row}: the id {name!r} came before with another vector")
+            start += batch.num_rows
+        if not any(x.count for x in sides):
+            raise ValueError("no row has a vector")
+    except (pa.ArrowException, zipfile.BadZipFile, *_UNREADABLE) as error:
+        reason = first_line(error)
+        raise SgmftError(f"The features table {path} cannot be used: {reason}.") from error
+    return _Vectors({x.name: x.mapped() for x in sides if x.count}, places, made_by)
+
+
+class _Side:
+    """The vectors of texts or of pictures, appended to a file without a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.count, self._width = name, 0, 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  mapped as long as it is needed
+
+    def add(self, batch: Any, start: int) -> list[int]:
+        """Append the vectors of a batch; return the place of each row's, -1 where it is missing."""
+        lengths = np.full(batch.num_rows, batch.num_columns)
+        if batch.num_columns and _is_list(batch.schema.field(0)):
+            lengths = np.array(pc.list_value_length(batch[0]).fill_null(0).to_pylist(), np.int64)
+            numbers = _floats(batch[0].flatten())
+        else:
+            numbers = np.array([_floats(x) for x in batch.columns], np.float32).T
+        there = np.flatnonzero(lengths)
+        width = self._width = self._width or int(lengths[there[:1]].sum())
+        self._refuse(there[lengths[there] != width], start, f"has not {width} numbers as others")
+        if width > MAX_WIDTH:
+            raise ValueError(f"vectors have at most {MAX_WIDTH} numbers")
+        vectors = numbers.reshape(len(there), width)
+        known = ~np.isnan(vectors).all(1)
+        there, vectors = there[known], vectors[known]
+        self._refuse(there[~np.isfinite(vectors).all(1)], start, "has a number that is not finite")
+        places = np.full(batch.num_rows, -1)
+        places[there] = self.count + np.arange(len(there))
+        self.count += len(there)
+        self._file.seek(0, 2)
+        self._file.write(vectors.tobytes())
+        return places.tolist()
+
+    def _refuse(self, rows: NDArray[np.int64], start: int, reason: str) -> None:
+        if len(rows):
+            raise ValueError(f"row {start + rows[0]}: the {self.name} vector {reason}")
+
+    def read(self, place: int) -> bytes:
+        """Return one vector, nothing where it is missing."""
+        self._file.seek(max(0, 4 * place * self._width))
+        return self._file.read(0 if place < 0 else 4 * self._width)
+
+    def mapped(self) -> FloatArray:
+        """Map all vectors (n, D) into memory."""
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(self.count, self._width))
+
+
+def _is_list(field: Any) -> bool:
+    lists = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    return any(is_list(field.type) for is_list in lists)
+
+
+def _floats(column: Any) -> FloatArray:
+    """Return numbers (n,), NaN for null; Arrow's `to_numpy` would import pandas."""
+    numbers = column.cast(pa.float32(), safe=False).fill_null(float("nan"))
+    return np.from_dlpack(numbers) if len(numbers) else np.zeros(0, np.float32)
+
+
+def _find_columns(schema: Any) -> dict[str, list[str]]:
+    """Return the columns of each side: one of lists, or numbered ones in order."""
+    if "id" not in schema.names or pa.types.is_floating(schema.field("id").type):
+        raise ValueError("it needs a column id, of texts or whole numbers")
+    matches = [(x, match) for x in schema if (match := COLUMN.fullmatch(x.name))]
+    found: dict[str, list[str]] = {}
+    for field, match in sorted(matches, key=lambda x: int(x[1][2] or -1)):
+        if match[2] or _is_list(field):
+            found.setdefault(match[1], []).append(field.name)
+    if found.pop("joint", None):
+        warn("Vectors of text and picture together are not read.", SgmftNotice)
+    if not found:
+        names = ", ".join(schema.names[:20])
+        raise ValueError(f"it needs lists in text or image, or text_0, text_1, ...; it has {names}")
+    for names in found.values():
+        if len(names) > 1 and any(_is_list(schema.field(x)) for x in names):
+            raise ValueError(f"{' and '.join(names[:2])} are vectors of the same; leave one")
+    return found
+
+
+def _read_parquet(path: Path) -> tuple[Iterable[Any], str]:
+    file = pq.ParquetFile(path)
+    columns = ["id", *(x for names in _find_columns(file.schema_arrow).values() for x in names)]
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+    rows = max(1, min(ROWS, BATCH_BYTES * file.metadata.num_rows // max(1, size)))
+    note = (file.schema_arrow.metadata or {}).get(b"encoder", b"")
+    return file.iter_batches(rows, columns=columns), note.decode(errors="replace")
+
+
+def _read_npz(path: Path) -> tuple[Iterable[Any], str]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(x.file_size for x in archive.infolist()) > MAX_NPZ:
+            raise ValueError(f"it is larger than {MAX_NPZ >> 30} GiB; write .parquet")
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {x: file[x] for x in file.files}
+    note, columns = str(arrays.pop("encoder", "")), {}
+    for name, x in arrays.items():
+        flat = pa.array(x.ravel().tolist() if x.dtype.kind in "US" else x.ravel())
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, x.shape[1]) if x.ndim > 1 else flat
+    return pa.table(columns).to_batches(ROWS), note
