@@ -73,13 +73,15 @@ class FeaturesTable:
         return [x.error or row or (lost if x.id else "has no id to find it by") for x, row in found]
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Raise SgmftError, as `encode_images` does."""
+        """Raise SgmftError."""
         raise SgmftError(
             f"{self.info.name} has vectors of whole posts, and nothing else can be encoded with "
             "it: train with an encoder for that."
         )
 
-    encode_images = encode_texts
+    def encode_images(self, images: Any, tokens: bool) -> Encoded:
+        """Raise SgmftError."""
+        return self.encode_texts([], tokens)
 
 
 def open_features_table(
@@ -120,7 +122,7 @@ def _open_file(path: Path, cleaning: str, expected: ExpectedVectors | None) -> F
     if expected is not None:
         expected.check(path.name, widths, table.made_by)
         widths = expected.widths
-    known = {f"{side}_width": widths.get(side, 1) for side in SIDES}
+    known: dict[str, Any] = {f"{side}_width": widths.get(side, 1) for side in SIDES}
     values = {x: y for x, y in table.values.items() if y.shape[1] == known[f"{x}_width"]}
     digest = short_digest(repr(("table", known, cleaning)).encode())
     fixed: Any = {"shared_space": False, "logit_scale": None, "image_size": 1, "has_tokens": False}
@@ -266,7 +268,7 @@ class _Side:
         self.count += len(there)
         self._file.seek(0, 2)
         self._file.write(vectors.tobytes())
-        return places.tolist()
+        return list(places.tolist())
 
     def _refuse(self, rows: NDArray[np.int64], start: int, reason: str) -> None:
         if len(rows):
@@ -291,7 +293,7 @@ def _is_list(field: Any) -> bool:
 def _floats(column: Any) -> FloatArray:
     """Return numbers (n,), NaN for null; Arrow's `to_numpy` would import pandas."""
     numbers = column.cast(pa.float32(), safe=False).fill_null(float("nan"))
-    return np.from_dlpack(numbers) if len(numbers) else np.zeros(0, np.float32)
+    return np.asarray(np.from_dlpack(numbers) if len(numbers) else [], np.float32)
 
 
 def _find_columns(schema: Any) -> dict[str, list[str]]:
@@ -306,8 +308,8 @@ def _find_columns(schema: Any) -> dict[str, list[str]]:
     if found.pop("joint", None):
         warn("Vectors of text and picture together are not read.", SgmftNotice)
     if not found:
-        names = ", ".join(schema.names[:20])
-        raise ValueError(f"it needs lists in text or image, or text_0, text_1, ...; it has {names}")
+        there = ", ".join(schema.names[:20])
+        raise ValueError(f"it needs lists in text or image, or text_0, text_1, ...; it has {there}")
     for names in found.values():
         if len(names) > 1 and any(_is_list(schema.field(x)) for x in names):
             raise ValueError(f"{' and '.join(names[:2])} are vectors of the same; leave one")
