@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoder
-from sgmft.features.encoders.registry import TABLE, load_encoder
+from sgmft.features.encoders.base import TABLE, Encoder
+from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.store import FeatureStore
 
 

@@ -22,8 +22,7 @@ from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
 from sgmft.errors import Message, SgmftError, SgmftNotice, warn
-from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
-from sgmft.features.encoders.registry import TABLE
+from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest

@@ -24,7 +24,7 @@ from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
-from sgmft.features.encoders.registry import TABLE
+from sgmft.features.encoders.base import TABLE
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.table import ExpectedVectors
 from sgmft.features.windows import encode_windows

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sgmft.errors import SgmftError, SgmftNotice, warn
-from sgmft.features.encoders.registry import TABLE
+from sgmft.features.encoders.base import TABLE
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import DEFAULT, METHODS, get_method
 

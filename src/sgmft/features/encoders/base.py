@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Images = NDArray[np.uint8]
+TABLE = "table:"  # begins the name of a table of vectors, whose path follows
 IMAGE_OUTPUTS = ("pooled", "regions")  # of an image graph: (N, D), (N, r, D)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.base import TABLE, Encoder
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
 from sgmft.utils.extras import needs_extra
 from sgmft.utils.runtime import keep_freed_memory
@@ -40,7 +40,6 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "cnn": _cnn,
     **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
 }
-TABLE = "table:"  # begins the name of a table of vectors, whose path follows
 
 
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
