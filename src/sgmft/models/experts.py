@@ -2,8 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,12 +52,10 @@ def evidence(log_probabilities: Any, prior: Any) -> Any:
 
 
 class CrossFitted(NamedTuple):
-    """Regressions with one penalty, on all posts and on those without each fold."""
+    """Regressions with one penalty."""
 
     solution: Solution  # on all posts
-    # From inputs of the N posts, perhaps changed, to log-probabilities (N, K) of at least log 1e-4,
-    # of each post by the regression without its fold.
-    predict: Callable[[Array], Floats]
+    without: list[Callable[[Array], Floats]]  # `forward` of those on all posts but each fold
 
 
 class Expert(ArrayModule, ABC):
@@ -104,13 +104,14 @@ class Expert(ArrayModule, ABC):
         number = len(self.penalties)
         report(0, number)
         with ThreadpoolController().limit(limits=1, user_api="blas"):  # see `logistic`
-            if len(np.unique(fold)) < 2:
+            left_out = [fold == f for f in np.unique(fold)]
+            if len(left_out) < 2:
                 next(self.path(x, labels))
                 report(number, number)
                 return lambda x: np.maximum(self.forward(x), FLOOR)
             least, best = math.inf, None
-            for tried, found in enumerate(self.cross_fit(x, labels, fold), 1):
-                log_probs = found.predict(x)
+            for tried, found in enumerate(self.cross_fit(x, labels, left_out), 1):
+                log_probs = _predict_held_out(found.without, left_out, x)
                 loss = -float(log_probs[np.arange(len(labels)), labels].mean(dtype=np.float64))
                 if loss >= least:
                     break
@@ -120,16 +121,24 @@ class Expert(ArrayModule, ABC):
         report(number, number)
         assert best is not None
         self.load_solution(best.solution)
-        return best.predict
+        return partial(_predict_held_out, best.without, left_out)
 
     @abstractmethod
-    def cross_fit(self, x: Array, labels: Integers, fold: Integers) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
         """Yield the regressions for each of `penalties`, from strong to weak."""
 
     def load_solution(self, solution: Solution) -> None:
         """Take the weights of a regression."""
         self.weight = np.asarray(solution.weight, np.float32)
         self.bias = np.asarray(solution.bias, np.float32)
+
+
+def _predict_held_out(
+    without: list[Callable[[Array], Floats]], left_out: list[Flags], x: Array
+) -> Floats:
+    parts = [forward(x[out]) for forward, out in zip(without, left_out, strict=True)]
+    place = np.concatenate([np.flatnonzero(out) for out in left_out]).argsort()
+    return np.maximum(np.concatenate(parts)[place], FLOOR)
 
 
 class Standardizer(ArrayModule):
@@ -161,22 +170,18 @@ class DenseExpert(Expert):
         self.scale.fit(x)
         return (x - self.scale.mean) / self.scale.deviation
 
-    def cross_fit(self, x: Array, labels: Integers, fold: Integers) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
         """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
         rows = self.fit_inputs(x)
-        parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, fold)]
+        parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
         common = (labels, len(self.bias), self.penalties)
         for whole, *others in logistic_paths(rows, *common, parts, thread_count()):
+            yield CrossFitted(whole, [partial(self._predict_by, other) for other in others])
 
-            def predict(x: Array, others: Sequence[Solution] = others) -> Floats:
-                rows = (x - self.scale.mean) / self.scale.deviation
-                logits = np.empty((len(rows), len(self.bias)), rows.dtype)
-                for part, (weight, bias) in zip(parts[1:], others, strict=True):
-                    out = ~part.rows
-                    logits[out] = rows[out] @ weight.T.astype(rows.dtype) + bias.astype(rows.dtype)
-                return np.maximum(log_softmax(logits), FLOOR)
-
-            yield CrossFitted(whole, predict)
+    def _predict_by(self, solution: Solution, x: Array) -> Floats:
+        rows = (x - self.scale.mean) / self.scale.deviation
+        weight, bias = (y.astype(rows.dtype) for y in solution)
+        return np.asarray(log_softmax(rows @ weight.T + bias))
 
     def unscaled(self) -> tuple[Any, Any]:
         """Weight (K, width) and bias (K,) for features as they are, which are many more numbers."""
@@ -189,14 +194,13 @@ class DenseExpert(Expert):
         return log_softmax(x @ weight.T + bias)
 
 
-def _without_each_fold(rows: Array, fold: Array) -> list[Block]:
+def _without_each_fold(rows: Array, left_out: list[Flags]) -> list[Block]:
     """The posts outside each fold, with their mean and deviation, from each fold's sums."""
-    folds = np.unique(fold)
-    sums = np.stack([rows[fold == f].sum(0, dtype=float) for f in folds])
-    squares = np.stack([np.square(rows[fold == f], dtype=float).sum(0) for f in folds])
+    sums = np.stack([rows[out].sum(0, dtype=float) for out in left_out])
+    squares = np.stack([np.square(rows[out], dtype=float).sum(0) for out in left_out])
     parts = []
-    for i, left_out in enumerate(folds):
-        kept = fold != left_out
+    for i, out in enumerate(left_out):
+        kept = ~out
         mean = np.delete(sums, i, 0).sum(0) / kept.sum()
         variance = np.delete(squares, i, 0).sum(0) - kept.sum() * np.square(mean)
         deviation = np.sqrt(np.maximum(variance, 0) / max(1, kept.sum() - 1))
@@ -237,9 +241,8 @@ class NgramExpert(Expert):
         rows, columns, values = self._weights(x)
         return csr_matrix((values, (rows, columns)), shape=(len(x), len(frequent)))
 
-    def cross_fit(self, x: Array, labels: Integers, fold: Integers) -> Iterator[CrossFitted]:
+    def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
         """See `Expert`. Each fold's has a vocabulary of its own."""
-        left_out = [fold == f for f in np.unique(fold)]
         experts = [NgramExpert(0, len(self.bias)) for _ in left_out]
         paths = [self.path(x, labels)]
         for one, out in zip(experts, left_out, strict=True):
@@ -248,7 +251,8 @@ class NgramExpert(Expert):
         with ThreadPoolExecutor(thread_count()) as pool:
             for _ in self.penalties:
                 whole, *_ = pool.map(next, paths)
-                yield CrossFitted(whole, self._predictor(experts, left_out))
+                # as they are: they go on to the next penalty
+                yield CrossFitted(whole, [copy(one).forward for one in experts])
 
     def forward(self, x: Array) -> Floats:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
@@ -258,20 +262,6 @@ class NgramExpert(Expert):
             first = np.flatnonzero(np.diff(row, prepend=-1))  # where each post's begin
             logits[row[first]] += np.add.reduceat(value[:, None] * self.weight.T[column], first)
         return np.asarray(log_softmax(logits))
-
-    def _predictor(
-        self, experts: Sequence["NgramExpert"], left_out: Sequence[Flags]
-    ) -> Callable[[Array], Floats]:
-        weights = [(one.weight, one.bias) for one in experts]  # they go on to the next penalty
-
-        def predict(x: Array) -> Floats:
-            log_probs = np.zeros((len(x), len(self.bias)), np.float32)
-            for one, (weight, bias), out in zip(experts, weights, left_out, strict=True):
-                one.weight, one.bias = weight, bias
-                log_probs[out] = one.forward(x[out])
-            return np.maximum(log_probs, FLOOR)
-
-        return predict
 
     def _weights(self, x: Array) -> tuple[Integers, Integers, Floats]:
         """The entries of the TF-IDF matrix (B, V) that are not 0: row, column, value."""

@@ -38,7 +38,6 @@ HELD_OUT = 0.1  # share of the pairs
 MAX_HELD_OUT = 1000  # recall among more depends on their number more than on the encoder
 LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 RANKS = (1, 5, 10)
-CHUNK = 1024  # texts compared with all images at a time
 EMBEDDED = 256  # pairs at a time where nothing is trained
 
 PROJECTIONS = TrainConfig(
@@ -130,17 +129,11 @@ def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[st
     """
     found: dict[str, float] = {}
     for name, a, b in (("text to picture", text, image), ("picture to text", image, text)):
-        chunks = zip(range(0, len(a), CHUNK), a.split(CHUNK), strict=True)
-        rank = torch.cat([_nearer(rows, b, first) for first, rows in chunks])
+        products = a @ b.T
+        own = products.diagonal()[:, None]
+        rank = (products > own).sum(1) + ((products == own).sum(1) - 1) / 2
         found |= {f"{name} R@{k}": float((rank < k).double().mean()) for k in ranks}
     return found
-
-
-def _nearer(rows: Tensor, others: Tensor, first: int) -> Tensor:
-    """How many of N others are nearer than the own one, (n,), for rows from `first` on."""
-    products = rows @ others.T
-    own = products[torch.arange(len(rows)), torch.arange(first, first + len(rows))][:, None]
-    return (products > own).sum(1) + ((products == own).sum(1) - 1) / 2
 
 
 class Contrast(Network):
