@@ -30,10 +30,12 @@ def encode_image_batches(
     return Encoded(np.concatenate(pooled), regions if tokens else None)
 
 
-def graph_runner(graph: Session, tokens: bool) -> Callable[[Images], Sequence[FloatArray]]:
-    """Return the `run` of `encode_image_batches` where a graph computes."""
+def graph_runner(
+    graph: Callable[[], Session], tokens: bool
+) -> Callable[[Images], Sequence[FloatArray]]:
+    """Return the `run` of `encode_image_batches` for a graph that is opened at the first images."""
     wanted = IMAGE_OUTPUTS if tokens else IMAGE_OUTPUTS[:1]
-    return lambda images: graph.run(wanted, {"pictures": images})
+    return lambda images: graph().run(wanted, {"pictures": images})
 
 
 def encode_token_ids(

@@ -84,10 +84,7 @@ class ImageEncoder:
         Each network's last feature map is averaged over the whole image, and over each region of
         a grid of `patch_grid` by `patch_grid`.
         """
-
-        if not len(images):  # the graph is opened where there are images
-            return encode_image_batches(images, 1, IMAGE_WIDTH, tokens, lambda _: [])
-        run = graph_runner(self._graph, tokens)
+        run = graph_runner(lambda: self._graph, tokens)
         return encode_image_batches(images, self._batch_size, IMAGE_WIDTH, tokens, run)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -164,8 +165,7 @@ class OnnxEncoder:
     """An `Encoder` whose networks run in ONNX Runtime, from the folder of an exported model."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.info = manifest.info
-        self._pictures = Session(folder / PICTURES)
+        self.info, self._folder = manifest.info, folder
         self._texts = _text_encoder(folder, manifest)
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -174,8 +174,12 @@ class OnnxEncoder:
 
     def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
         """Encode as the encoder that was exported, to rounding."""
-        run = graph_runner(self._pictures, tokens)
+        run = graph_runner(lambda: self._pictures, tokens)
         return encode_image_batches(pictures, BATCH, self.info.image_width, tokens, run)
+
+    @cached_property
+    def _pictures(self) -> Session:
+        return Session(self._folder / PICTURES)
 
 
 def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
