@@ -26,7 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first importe
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, as by nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ("clip_posts", "recording_encoder", "small_networks", "small_tables")
+pytest_plugins = ("clip_posts", "plugins", "recording_encoder", "small_networks", "small_tables")
 
 SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
@@ -129,6 +129,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
         *words: Any, input: str = "", cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         from sgmft.cli.main import main
+        from sgmft.models.registry import LOADED
 
         command = [str(SGMFT), *map(str, words)]
         with ExitStack() as stack:
@@ -144,6 +145,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
             if "--plugin" in command:
                 for registry in registries():
                     stack.enter_context(mock.patch.dict(registry))
+                stack.callback(LOADED.__setitem__, slice(None), list(LOADED))
             try:
                 main()
                 code = 0
@@ -160,11 +162,11 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def registries() -> list[dict[str, Any]]:
     """What a plugin can add to."""
-    from sgmft.features.encoders.registry import ENCODERS
+    from sgmft.features.encoders.registry import ENCODERS, PLUGINS
     from sgmft.models.fusions import FUSIONS
     from sgmft.models.registry import METHODS
 
-    return [ENCODERS, FUSIONS, METHODS]
+    return [ENCODERS, PLUGINS, FUSIONS, METHODS]
 
 
 @pytest.fixture(scope="session")

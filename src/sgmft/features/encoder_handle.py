@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import TABLE, Encoder
-from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoders.registry import check_plugin, load_encoder
 from sgmft.features.store import FeatureStore
 
 
@@ -19,6 +19,7 @@ class EncoderHandle:
         features_folder: of the feature store; None keeps nothing.
         tuned: where the fine-tuned encoder is, if there is one.
         weights: which the encoder must have (`EncoderInfo.weights`); "" for any.
+        plugin: which it must come from, see `find_plugin`; None for any.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class EncoderHandle:
         self.features_folder, self.device = features, device
         self.tuned: TunedEncoder | None = None
         self.weights = ""
+        self.plugin: dict[str, str] | None = None
         self._encoder: Encoder | None = None
         self._kept: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
 
@@ -45,6 +47,8 @@ class EncoderHandle:
     def encoder(self) -> Encoder:
         """The encoder, loaded when first used; SgmftError if it has other weights than it must."""
         if self._encoder is None:
+            if self.plugin is not None:
+                check_plugin(self.plugin)
             found = load_encoder(**self.encoder_settings, device=self.device)
             if self.weights and found.info.weights != self.weights:
                 raise SgmftError(

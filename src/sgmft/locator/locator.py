@@ -25,6 +25,7 @@ from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.encoders.base import TABLE
+from sgmft.features.encoders.registry import find_plugin
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.table import ExpectedVectors
 from sgmft.features.windows import encode_windows
@@ -347,6 +348,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         name = self.encoder_name if self.tuned is None else self.tuned.base
         cleaning, grid = settings["cleaning"], settings.get("patch_grid")
         encoder = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
+        encoder.plugin = find_plugin(name)
         network = dataclasses.asdict(self._trained().config)
         return ModelState(
             self.labels, encoder, self.method.name, self.preset, network, self.training
@@ -431,6 +433,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             locator.encoder_settings |= {"expected": expected, "name": encoder or TABLE}
         else:
             locator.weights = state.encoder.weights
+        locator.plugin = state.encoder.plugin if encoder is None else None
         locator.preset, locator.labels = state.preset, state.labels
         locator.training = state.training
         locator.network = network

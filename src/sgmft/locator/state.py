@@ -93,6 +93,7 @@ class EncoderState:
     patch_grid: int | None = None
     fingerprint: str = ""  # as in `EncoderInfo`
     weights: str = ""  # as in `EncoderInfo`; "" of a model saved early
+    plugin: dict[str, str] | None = None  # which it comes from, see `find_plugin`
     files: dict[str, str] | None = None  # digests of a fine-tuned one's, saved beside the model
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.errors import SgmftError
+from sgmft.features.encoders.registry import ENCODERS, PLUGINS
 from sgmft.models import gated_experts
 from sgmft.models.baselines import linear_probe, zero_shot
 from sgmft.models.method import Method
+from sgmft.utils.checksums import file_digest
 from sgmft.utils.extras import needs_extra
 
 
@@ -42,7 +44,7 @@ _KNOWN: dict[str, Any] = {
 METHODS = _Methods(_KNOWN)
 
 DEFAULT = gated_experts.METHOD.name
-LOADED: list[str] = []  # absolute paths of plugins, which a comparison's workers load too
+LOADED: list[str] = []  # absolute paths of plugins, which other processes load too
 
 
 def get_method(name: str) -> Method:
@@ -89,7 +91,7 @@ def load_plugin(path: str | Path) -> None:
     spec = importlib.util.spec_from_file_location(f"sgmft_plugin_{file.stem}", file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise SgmftError(f"There is no Python file {path} to load.")
-    module = importlib.util.module_from_spec(spec)
+    module, before = importlib.util.module_from_spec(spec), dict(ENCODERS)
     sys.modules[module.__name__] = module
     try:
         spec.loader.exec_module(module)
@@ -100,3 +102,5 @@ def load_plugin(path: str | Path) -> None:
     except Exception as error:
         raise SgmftError(f"{path} cannot be loaded: {type(error).__name__}: {error}.") from error
     LOADED.append(str(file))
+    plugin = {"file": file.name, "digest": file_digest(file)}
+    PLUGINS.update({x: plugin for x, new in ENCODERS.items() if new is not before.get(x)})

@@ -18,6 +18,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
+from sgmft.models.registry import LOADED
 from sgmft.serving import worker
 from sgmft.serving.limits import Limits, Places
 from sgmft.serving.problems import Problem
@@ -252,7 +253,7 @@ class InferenceEngine:
 
 def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context, initializer=worker.start_worker)
+    return ProcessPoolExecutor(1, context, worker.start_worker, (tuple(LOADED),))
 
 
 def _kill_workers() -> None:

@@ -15,6 +15,7 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.explain.explanation import Explanation
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictor
+from sgmft.models.registry import load_plugin
 from sgmft.serving.responses import ServedModel
 from sgmft.utils.signals import SIGNALS, end_with_parent
 
@@ -28,11 +29,13 @@ class WorkItem(NamedTuple):
     rules: Abstention
 
 
-def start_worker() -> None:
-    """Leave signals to the parent process, and end when it does."""
+def start_worker(plugins: Sequence[str]) -> None:
+    """Leave signals to the parent process, and end when it does; load its plugins."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    for plugin in plugins:
+        load_plugin(plugin)
 
 
 def load_served_model(

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import PieceTask
 from sgmft.jobs.cluster.ray import RayEngine
 from sgmft.jobs.encode import encode_table
-from sgmft.jobs.predict import predict_table
+from sgmft.jobs.predict import ModelFolder, predict_table
 
 ray = pytest.importorskip("ray", reason="needs the extra sgmft[scale]")
 
@@ -77,6 +78,15 @@ class Counting(PieceTask):
 
     def start(self):
         return lambda piece: iter([JobSummary(len(piece.posts))])
+
+
+def test_workers_load_the_plugin_of_an_encoder(engine, counts, parts, tmp_path):
+    posts = [replace(x, label="AB"[i % 2]) for i, x in enumerate(read_posts(parts / "0.jsonl"))]
+    locator = SemanticLocator("counts").fit(posts)
+    locator.save_pretrained(tmp_path / "model")
+    source, model = Source(str(parts / "0.jsonl")), ModelFolder(str(tmp_path / "model"))
+    predict_table(source, tmp_path / "out", model, engine=engine)
+    assert [row["label"] for row in read(tmp_path / "out")] == locator.predict(posts)
 
 
 @pytest.mark.parametrize(

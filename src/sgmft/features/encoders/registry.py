@@ -1,9 +1,10 @@
 """The registry of encoders, by name, and folders that hold one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders.base import TABLE, Encoder
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
 from sgmft.utils.extras import needs_extra
@@ -40,6 +41,24 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "cnn": _cnn,
     **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
 }
+PLUGINS: dict[str, dict[str, str]] = {}  # name of an encoder -> "file" and "digest" of its plugin
+
+
+def find_plugin(name: str) -> dict[str, str] | None:
+    """Return which plugin an encoder, or a half of it, comes from; None for one of this package."""
+    return next((PLUGINS[x] | {"encoder": x} for x in name.split("+") if x in PLUGINS), None)
+
+
+def check_plugin(plugin: Mapping[str, str]) -> None:
+    """Raise SgmftError where the plugin of a model's encoder is missing; warn of another one.
+
+    A changed file may compute the same: whoever has written it knows, and has the last word.
+    """
+    name, file = plugin["encoder"], plugin["file"]
+    if name not in ENCODERS:
+        raise SgmftError(f"The encoder {name} comes from the plugin {file}: give --plugin {file}.")
+    if name in PLUGINS and PLUGINS[name]["digest"] != plugin["digest"]:
+        warn(f"The plugin {file} has changed since the model was trained with its encoder {name}.")
 
 
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:

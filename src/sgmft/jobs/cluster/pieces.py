@@ -12,7 +12,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from sgmft.data.summary import JobSummary
 from sgmft.data.tables.cells import to_plain
 from sgmft.data.tables.formats import find_format
 from sgmft.errors import SgmftError
+from sgmft.models.registry import LOADED
 from sgmft.utils.checksums import digest_of, short_digest
 from sgmft.utils.files import leftovers, read_json, set_aside, write_json, write_whole, writing
 
@@ -54,6 +55,7 @@ class PieceTask(ABC):
     rows: int  # of a piece; 0 leaves the tables whole
     finished: frozenset[PieceId] = frozenset()  # pieces that are done
     loaded: Any = None  # what the work needs, in this process; others load it
+    plugins: tuple[str, ...] = field(default_factory=lambda: tuple(LOADED))  # loaded first
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"loaded": None}

@@ -19,6 +19,7 @@ import numpy as np
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.jobs.cluster.pieces import Piece, PieceTask, Work
+from sgmft.models.registry import load_plugin
 from sgmft.utils.extras import needs_extra
 
 ATTEMPTS = ".attempts"  # folder beside the results: these are many, and looked up for each piece
@@ -112,6 +113,8 @@ class _Worker:
                     f"A worker has sgmft {version('sgmft')}, the machine that started the job "
                     f"{self._version}: install the same on all nodes."
                 )
+            for plugin in self._task.plugins:
+                load_plugin(plugin)
             self._work = self._work or self._task.start()
             piece = Piece(*piece)
             with attempt(self._task.folder / ATTEMPTS, piece):
