@@ -258,11 +258,7 @@ def test_a_value_of_the_wrong_kind_tells_what_was_expected(name, text, expected)
         ("weight_decay", "-0.1"),
         ("beta1", "1"),
         ("schedule", ["linear"]),
-        ("heads", "0"),
-        ("dropout", "1"),
-        ("temperature", "-1"),
         ("width", "9"),
-        ("hidden_ratio", "0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_any_post_is_read(name, value):

@@ -120,7 +120,6 @@ def evaluate(
     temperature: float | Doubles = 1.0,
     sets: Callable[[Reals, float], Flags] | None = None,
     parts: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
 
@@ -143,7 +142,7 @@ def evaluate(
     true = _check(probs, truth, labels)
     predicted = probs.argmax(axis=1)  # (N,)
     confusion = count_confusions(true, predicted, len(labels))
-    accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([seed, 0]))
+    accuracy, macro_f1 = _intervals(confusion, np.random.default_rng([0, 0]))
     eps = np.finfo(np.float64).eps
     likely = np.clip(probs[np.arange(len(truth)), true], eps, 1 - eps)
     members: dict[float, Flags] = {}
@@ -166,9 +165,9 @@ def evaluate(
         selective=Selective(set_scores, accuracy_curve(probs, true)),
         per_class=class_scores(confusion, labels),
         confusion=confusion.tolist(),
-        parts=_by_parts(parts or (), probs, true, members, np.random.default_rng([seed, 2])),
+        parts=_by_parts(parts or (), probs, true, members, np.random.default_rng([0, 2])),
         groups={
-            name: _by_value(name, column, true == predicted, np.random.default_rng([seed, 1]))
+            name: _by_value(name, column, true == predicted, np.random.default_rng([0, 1]))
             for name, column in (groups or {}).items()
         },
     )

@@ -226,19 +226,6 @@ def test_very_few_posts(method, count):
 
 
 @every_probe
-def test_what_stands_under_a_missing_side_is_never_read(method):
-    training, labels = features()
-    dirty = training._replace(text=training.text.copy(), image=training.image.copy())
-    dirty.text[~dirty.has_text], dirty.image[~dirty.has_image] = math.nan, math.nan
-    expected = solved(method, training, labels)
-    network = solved(method, dirty, labels)
-    for name, x in expected.state_dict().items():
-        assert np.array_equal(network.state_dict()[name], x), name
-    dirty, clean = network.forward(dirty), expected.forward(training)
-    assert np.array_equal(dirty.logits, clean.logits) and np.array_equal(dirty.fused, clean.fused)
-
-
-@every_probe
 def test_training_is_one_line_of_log_on_all_posts(method):
     batch, labels = features()
     rows = Features(*(x.astype(np.float32) for x in batch[:2]), *batch[2:4])

@@ -51,9 +51,7 @@ class ReportFigure(NamedTuple):
     files: Sequence[str] = ()  # names of the files written beside the report, relative to it
 
 
-def project_representations(
-    key: str, title: str, fused: Array, labels: Sequence[str], seed: int = 0
-) -> TsnePanel:
+def project_representations(key: str, title: str, fused: Array, labels: Sequence[str]) -> TsnePanel:
     """Return the map of one row's fused representations, and how well they keep labels apart.
 
     The map is t-SNE (van der Maaten and Hinton, 2008) from the two principal components, with
@@ -70,14 +68,14 @@ def project_representations(
         raise SgmftError(f"fused features of {title} are not finite: its training has diverged")
     _, classes = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
     with threadpool_limits(1):  # sums of several threads differ in their last digits every time
-        points = _map(features, seed)
+        points = _map(features)
         apart = 2 <= classes.max() + 1 < len(features)
         silhouette = float(silhouette_score(features, classes)) if apart else math.nan
     separation = _separation(features, classes)
     return TsnePanel(key, title, points.tolist(), list(labels), silhouette, separation)
 
 
-def _map(features: Doubles, seed: int) -> Doubles:  # (N, D) -> (N, 2)
+def _map(features: Doubles) -> Doubles:  # (N, D) -> (N, 2)
     posts = len(features)
     features = features - features.mean(axis=0)
     spread = float(np.abs(features).max())
@@ -88,7 +86,7 @@ def _map(features: Doubles, seed: int) -> Doubles:  # (N, D) -> (N, 2)
         points = PCA(2, svd_solver="full").fit_transform(features)
     else:
         perplexity = min(30.0, (posts - 1) / 3)
-        points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
+        points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(features)
     return np.asarray(points, dtype=np.float64)
 
 

@@ -15,6 +15,7 @@ from sgmft.evaluation.calibration import BINS, bin_index
 from sgmft.models.arrays import Doubles, Integers, Reals
 
 FLIPS = 10_000  # random sign flips behind each p-value, beside the observed signs
+Groups = Mapping[str, Sequence[str]]  # column -> value of each post
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
 
 
@@ -52,11 +53,7 @@ class Summary:
 
 
 def summarise(
-    probabilities: Reals,
-    truth: Integers,
-    labels: Sequence[str],
-    groups: Mapping[str, Sequence[str]] | None = None,
-    seed: int = 0,
+    probabilities: Reals, truth: Integers, labels: Sequence[str], groups: Groups | None = None
 ) -> Summary:
     """Evaluate S runs of one method on the same N posts.
 
@@ -83,7 +80,7 @@ def summarise(
         return np.array(found)
 
     found = figures(np.ones((1, posts), dtype=np.int64))[:, :, 0]  # (S, 3)
-    rng, size = np.random.default_rng([seed, 0]), max(1, _CHUNK // posts)
+    rng, size = np.random.default_rng([0, 0]), max(1, _CHUNK // posts)
     chunks = [min(size, metrics.RESAMPLES - start) for start in range(0, metrics.RESAMPLES, size)]
     even = np.full(posts, 1 / posts)
     drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
@@ -103,9 +100,7 @@ def summarise(
     return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group)
 
 
-def difference(
-    probabilities: Reals, reference: Reals, truth: Integers, seed: int = 0
-) -> Difference:
+def difference(probabilities: Reals, reference: Reals, truth: Integers) -> Difference:
     """Compare the accuracy of one method with that of a reference on the same posts.
 
     The value is the mean over posts of the share of runs that are right, minus the same of the
@@ -125,10 +120,10 @@ def difference(
     whole = hits * len(reference) - other_hits * len(probabilities)
     # Posts of the same difference are alike: drawing posts is drawing how many there are of each.
     values, posts = np.unique(whole, return_counts=True)
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([0, 0])
     draws = rng.multinomial(len(truth), posts / len(truth), size=metrics.RESAMPLES) @ values
     low, high = np.percentile(draws / scale, [2.5, 97.5])
-    kept = np.random.default_rng([seed, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
+    kept = np.random.default_rng([0, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
     flipped = (2 * kept - posts) @ values  # (FLIPS,)
     p = (1 + (np.abs(flipped) >= abs(whole.sum())).sum()) / (1 + FLIPS)
     return Difference(float(whole.sum() / scale), float(low), float(high), float(p), float(p))

@@ -23,21 +23,16 @@ POSTS, WORDS, REGIONS = 1_013, 17, 19  # an example's, lengths nothing else has
 
 
 def write_graph(
-    module: nn.Module,
-    inputs: Mapping[str, tuple[Tensor, int]],
-    outputs: Sequence[str],
-    path: Path,
-    *,
-    apart: bool | None = None,
+    module: nn.Module, inputs: Mapping[str, tuple[Tensor, int]], outputs: Sequence[str], path: Path
 ) -> None:
     """Write a module as a graph, whole or not at all, for inputs of any length along first axes.
+
+    Weights of more than the 2 GB that an ONNX file can hold stand beside it, in `path`.data.
 
     Args:
         module: takes the inputs' tensors in their order, returns one tensor per output.
         inputs: name to an example, and how many of its axes are of any length. The example must be
             at least 2 long along them, and no two lengths equal that are so by chance only.
-        apart: whether the weights stand beside it in a file whose name ends in .data; None for
-            where they are more than the 2 GB that an ONNX file can hold.
 
     SgmftError where its packages are not installed, or the module does what ONNX cannot.
     """
@@ -64,7 +59,7 @@ def write_graph(
         raise SgmftError(f"This network cannot be written as ONNX: {reason}") from error
     assert program is not None
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        program.save(Path(folder) / path.name, external_data=apart)
+        program.save(Path(folder) / path.name)
         for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph last
             file.replace(path.with_name(file.name))
 
