@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import html
 import random
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -25,18 +26,23 @@ CARD = (
     '</span><span class="surl-text">北京·万达影城</span></a>'
 )
 FACE = (
-    '<span class="url-icon"><img alt=[doge] src="https://h5.sinaimg.cn/m/emoticon/icon/d_doge.png" '
+    '<span class="url-icon"><img alt={} src="https://h5.sinaimg.cn/m/emoticon/icon/d_doge.png" '
     'style="width:1em; height:1em;" /></span>'
 )
 LINK = '<a  href="https://m.weibo.cn/search?q=x" data-hide=""><span class="surl-text"></span></a>'
 
 
 def weibo_html(text: str, draw: random.Random) -> str:
-    """Write a text as Weibo's interface does, with what it adds."""
-    at = draw.randrange(len(text) + 1)
-    first, rest = html.escape(text[:at]), html.escape(text[at:])
-    end = draw.choice(['...<a href="/status/5012345678901234">全文</a>', CARD, FACE, LINK])
-    return first + draw.choice(["<br />", "<br/><br/>", LINK]) + rest.replace(" ", "&nbsp;") + end
+    """Write a text as Weibo's interface does, with what it adds; lines break between sentences."""
+    ends = [found.end() for found in re.finditer(r"[。！？…\s]+", text)]
+    at = draw.choice([*ends, len(text)])
+    first, rest = (
+        re.sub(r"\[\w{1,8}\]", lambda face: FACE.format(face[0]), html.escape(part))
+        for part in (text[:at], text[at:].replace(" ", "\xa0"))
+    )
+    end = draw.choice(['...<a href="/status/5012345678901234">全文</a>', CARD, LINK])
+    rest = rest.replace("\xa0", "&nbsp;") + end
+    return first + draw.choice(["<br />", "<br/><br/>", LINK]) + rest
 
 
 def weibo_page(text: str, draw: random.Random) -> str:

@@ -47,9 +47,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     def addresses(cell: Any) -> list[str]:  # what stands for pictures and is no path
         return list(filter(None, map(find_web_address, list_pictures(cell, files))))
 
-    nothing: list[str] | None = (
-        [] if Path(output).suffix.lower() in (".jsonl", ".ndjson", ".parquet") else None
-    )
+    has_lists = Path(output).suffix.lower() not in (".csv", ".tsv", ".xlsx")
     columns = list(dict.fromkeys([*roles, *kept]))
     with open_writer(output, columns) as writer:
         for post in posts if stream else source.iter_posts():
@@ -58,7 +56,7 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
                 paths = [_path(image, output) for image in post.images]
                 outside += any(map(os.path.isabs, paths))
                 more = [x for name in given for x in addresses(post.row.get(name))]
-                own["images"] = paths + more or nothing
+                own["images"] = paths + more or ([] if has_lists else None)
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"

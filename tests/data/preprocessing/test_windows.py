@@ -4,7 +4,13 @@ import random
 
 import pytest
 
-from sgmft.data.preprocessing.text import CLEANINGS, MAX_CHARACTERS, get_cleaning, split_words
+from sgmft.data.preprocessing.text import (
+    CLEANINGS,
+    MAX_CHARACTERS,
+    clean_text,
+    get_cleaning,
+    split_words,
+)
 from sgmft.data.preprocessing.windows import (
     LONGEST,
     MAX_WINDOWS,
@@ -79,6 +85,21 @@ def test_sizes_are_bounded(text: str) -> None:
     assert (len(found) > 1) == (words(text) > LONGEST)  # emoji and marks alone are no words
     bound = max(LONGEST, 2 * words(text) / MAX_WINDOWS)
     assert max(map(words, found)) <= 1.2 * bound + 2
+
+
+@pytest.mark.parametrize("cleaning", ["light", "paper"])
+def test_markup_and_mojibake_are_undone_before_a_text_is_cut(cleaning: str) -> None:
+    steps, text = get_cleaning(cleaning), "，".join([CHINESE[:-1]] * 5)
+    link = '<a  href="https://m.weibo.cn/p/1 2?q=a, b" title="x, y">'
+    cut = split_windows(text, steps)
+    for marked in (
+        text.replace("朋友", f"{link}朋友</a>"),
+        text.encode().decode("latin-1"),
+        text.replace("，", "&#xff0c;") + '<br />...<a href="/status/5">全文</a>',
+    ):
+        found = split_windows(marked, steps)
+        assert len(found) > 1
+        assert [clean_text(x, steps) for x in found] == [clean_text(x, steps) for x in cut]
 
 
 def test_any_text_is_cut_without_loss() -> None:

@@ -158,15 +158,19 @@ def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list
 
 def _scrub(text: str, cleaning: Cleaning) -> str:
     """Apply every step that works on characters, until none changes anything."""
-    marked = cleaning.markup and is_marked(text[: 4 * MAX_CHARACTERS])
-    text, before = text[: 4 * MAX_CHARACTERS if marked else MAX_CHARACTERS], None
+    before = None
     while text != before:
         before = text
-        if marked:
-            text = strip_markup(_visible(repair_encoding(text)[0]))
-        text = _scrub_once(text, cleaning)
-        marked = cleaning.markup and is_marked(text)
+        text = _scrub_once(unmark(text, cleaning), cleaning)
     return "" if cleaning.markup and _is_bare(text) else text
+
+
+def unmark(text: str, cleaning: Cleaning) -> str:
+    """Return the beginning of a text, without what pages and encodings add if that is cleaned."""
+    marked = text[: 4 * MAX_CHARACTERS]
+    if not (cleaning.markup and is_marked(marked)):
+        return text[:MAX_CHARACTERS]
+    return strip_markup(_visible(repair_encoding(marked)[0]))
 
 
 def _scrub_once(text: str, cleaning: Cleaning) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from sgmft.data.preprocessing.text import MAX_CHARACTERS, Cleaning, split_words
+from sgmft.data.preprocessing.text import MAX_CHARACTERS, Cleaning, split_words, unmark
 
 SHORTEST, LONGEST = 8, 32  # words of a window
 MAX_WINDOWS = 64  # of one text, about: where it needs more, they hold more words
@@ -31,12 +31,12 @@ def window_of(texts: Sequence[str], cleaning: Cleaning) -> int:
 
 
 def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[str]:
-    """Cut a text into windows that together are its first `MAX_CHARACTERS`.
+    """Cut a text into windows that together are its first `MAX_CHARACTERS`, without markup.
 
     A window is as many whole sentences as have at most `window` words together, or a part of a
     longer sentence. A text of at most `window` words is its own only one.
     """
-    text = text[:MAX_CHARACTERS]
+    text = unmark(text, cleaning)[:MAX_CHARACTERS]
     if len(_AT_MOST.findall(text)) <= window:
         return [text]
     words = len(split_words(text, cleaning))
@@ -44,7 +44,7 @@ def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[
         return [text]
     most = max(window, 2 * words // (MAX_WINDOWS - 1) + 1)  # two neighbours hold more than one may
     windows, held = [""], 0
-    for piece, count in _cut([text], _ENDS, most, cleaning):
+    for piece, count in _cut(_ENDS[0].split(text), _ENDS[1:], most, cleaning):
         if held and held + count > most:
             windows, held = [*windows, ""], 0
         windows[-1] += piece
