@@ -9,8 +9,9 @@ from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
 
+@opt.reads_posts
 def align_command(
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
     tune: Annotated[str | None, Option(help="Of Chinese-CLIP: lora (by default) or full.")] = None,
@@ -23,11 +24,6 @@ def align_command(
     settings: Annotated[list[str] | None, Option("--set", help="tune.NAME=VALUE; repeat.")] = None,
     cleaning: opt.Cleaning = None,
     features: opt.Features = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     device: opt.Device = None,
 ) -> None:
     """Adapt an encoder to your own posts' pairs of text and picture; labels are not needed."""
@@ -47,13 +43,13 @@ def align_command(
         named = {f"{opt.TUNE}batch_size": str(CLIP.batch_size), **named}
     tuning = None if kind is None else opt.make_tuning(kind, tune_last, merge, named)
     store = console.feature_folder(features)
-    source = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)
-    posts = opt.make_source(table, where, column, allow_outside, strict, format).read_posts()
+    handle = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)
+    posts = source.read_posts()
     with console.ProgressBars() as bars:
         result = align_encoder(
             posts,
             output,
-            source,
+            handle,
             tuning=tuning,
             width=width,
             seed=seed,

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from sgmft.evaluation.compare.statistics import Estimate
 
 
+@opt.reads_posts
 def compare_command(
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: opt.Output,
     encoder: Annotated[str, Option(help="Whose features are used; as for train.")] = "compact",
     seeds: Annotated[int, Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
@@ -39,11 +40,6 @@ def compare_command(
     finished_only: Annotated[bool, Option(help="Run nothing; report what is finished.")] = False,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     device: opt.Device = None,
 ) -> None:
     """Compare the default, SG-MFT and other systems, whole and in parts; writes report.html.
@@ -73,7 +69,7 @@ def compare_command(
     chosen = next(iter(opt.parse_pairs([test] if test else [], "--test").items()), None)
     with console.ProgressBars() as bars:
         summary, results, report = compare_table(
-            opt.make_source(table, where, column, allow_outside, strict, format, features_table),
+            source,
             output,
             plan,
             split=Split(chosen, split_by),

@@ -15,7 +15,7 @@ def convert_command(
     """Write posts, from a collecting tool's folder for instance, as one table with our columns."""
     from sgmft.jobs.convert import convert_table
 
-    summary = convert_table(opt.make_source(table, where, column, True, strict, format), output)
+    summary = convert_table(opt.make_source(table, where, column, format, True, strict), output)
     console.print_errors(summary)
     if output != "-":
         console.print_line(f"Wrote {summary.posts} posts to {output}")

@@ -96,9 +96,9 @@ def _train(
     words = "".join(f" --{k} {x}" for k, x in (("method", method), ("preset", preset)) if x)
     words += "".join(f" --set {setting}" for setting in settings)
     _step(f"sgmft train {table} -o {folder}/model --where split=train{words}")
-    options: dict[str, Any] = {"seed": seed, "settings": [*settings], "features": str(features)}
-    where = ["split=train"]
-    train_command(str(table), str(folder / "model"), None, method, preset, where=where, **options)
+    options: dict[str, Any] = {"method": method, "preset": preset, "settings": [*settings]}
+    options |= {"seed": seed, "features": str(features), "where": ["split=train"]}
+    train_command(table=str(table), output=str(folder / "model"), **options)
 
     words = "--where split=test --by informative"
     _step(f"sgmft evaluate {folder}/model {table} -o {folder}/evaluation {words}")

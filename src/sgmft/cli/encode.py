@@ -8,8 +8,9 @@ from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
+@opt.reads_posts
 def encode_command(
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
@@ -17,11 +18,6 @@ def encode_command(
     engine: opt.Engine = None,
     address: opt.Address = None,
     workers: opt.Workers = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     summary_file: opt.Summary = None,
     device: opt.Device = None,
 ) -> None:
@@ -30,7 +26,6 @@ def encode_command(
     from sgmft.locator.locator import SemanticLocator
 
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
-    source = opt.make_source(table, where, column, allow_outside, strict, format)
     opening = opt.open_engine(engine, address, workers, device)
     with console.counter("Encoding") as done, opening as run:
         summary, folder = encode_table(source, locator, tokens=tokens, engine=run, on_encoded=done)

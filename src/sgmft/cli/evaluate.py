@@ -11,25 +11,20 @@ if TYPE_CHECKING:
     from sgmft.evaluation.metrics import Evaluation
 
 
+@opt.reads_posts
 def evaluate_command(
     model: opt.Model,
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: opt.Output,
     by: opt.By = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     summary_file: opt.Summary = None,
     device: opt.Device = None,
 ) -> None:
     """Compare a model's predictions with a table's labels; writes report.html and metrics.json."""
     from sgmft.jobs.evaluate import evaluate_table
 
-    source = opt.make_source(table, where, column, allow_outside, strict, format, features_table)
     locator = opt.load_locator(model, features, device, opt.pick_encoder(None, features_table))
     with console.counter("Predicting") as done:
         try:

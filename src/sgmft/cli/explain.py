@@ -8,18 +8,14 @@ from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
+@opt.reads_posts
 def explain_command(
     model: opt.Model,
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: opt.Output,
     row: Annotated[int | None, Option(help="Only the table's row of this number.")] = None,
     posts: Annotated[int, Option(help="At most so many, the first.", min=1)] = 20,
     label: Annotated[str | None, Option(help="To explain; else the most probable.")] = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     device: opt.Device = None,
 ) -> None:
     """Show why a model predicts what it predicts for a post: a page (.html), or numbers (.json).
@@ -28,7 +24,6 @@ def explain_command(
     """
     from sgmft.jobs.explain import explain_table
 
-    source = opt.make_source(table, where, column, allow_outside, strict, format)
     locator = opt.load_locator(model, "none", device)
     with console.counter("Explaining") as done:
         summary, lines = explain_table(

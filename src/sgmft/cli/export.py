@@ -29,7 +29,7 @@ def export_command(
 
     posts = None
     if int8 is not None:
-        posts = opt.make_source(int8, None, column, allow_outside, False).read_posts()
+        posts = opt.make_source(int8, None, column, None, allow_outside).read_posts()
     locator = SemanticLocator.from_pretrained(model)
     files = export_model(locator, output, int8=posts)
     for path in files:

@@ -39,7 +39,7 @@ def fetch_command(
     from sgmft.jobs.fetch import FAILED, fetch_table
     from sgmft.utils.download import DownloadSettings
 
-    source = opt.make_source(table, None, column, allow_outside, False, format)
+    source = opt.make_source(table, None, column, format, allow_outside)
     own: dict[str, Any] = {"wait": wait, "referer": referer, "allow_private": allow_private}
     settings = DownloadSettings(max_size * 2**20, timeout, proxy=proxy, **own)
     limits = {"max_files": max_files, "max_total": max_total * 2**30}

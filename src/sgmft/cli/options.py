@@ -1,7 +1,9 @@
 """Options that several commands share, and the objects made of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,7 @@ from sgmft.cli import console
 from sgmft.errors import SgmftError
 
 if TYPE_CHECKING:
-    from sgmft.data.source import Source
+    from sgmft.data.source import Source as Source
     from sgmft.jobs.cluster import pieces
     from sgmft.locator.locator import SemanticLocator
     from sgmft.training.finetune.settings import Tuning
@@ -71,12 +73,12 @@ Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one 
 
 
 def make_source(
-    table: str,
-    where: list[str] | None,
-    column: list[str] | None,
-    allow_outside: bool,
-    strict: bool,
-    name: str | None = None,
+    table: PostsTable,
+    where: Where = None,
+    column: Column = None,
+    format: Format = None,
+    allow_outside: AllowOutside = False,
+    strict: Strict = False,
     features_table: str | None = None,
 ) -> "Source":
     """Return the table and how to read it; SgmftError for an option that makes no sense."""
@@ -89,7 +91,24 @@ def make_source(
         raise SgmftError(f"--column {unknown.pop()}=...: the fields are {', '.join(fields)}.")
     names |= {} if features_table is None else {"image": ""}
     rows = parse_pairs(where, "--where")
-    return Source(table, Columns(**names), rows, allow_outside, strict, name)
+    return Source(table, Columns(**names), rows, allow_outside, strict, format)
+
+
+def reads_posts(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the parameters of `make_source` in the place of a command's parameter `source`."""
+    own, read = (dict(signature(x).parameters) for x in (command, make_source))
+    del own["source"], read["features_table"]  # which only some commands have
+    every = [x.replace(kind=Parameter.KEYWORD_ONLY) for x in (*own.values(), *read.values())]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        options = {name: given.pop(name) for name in read if name in given}
+        source = make_source(**options, features_table=given.get("features_table"))
+        command(source=source, **given)
+
+    run.__annotations__ = {x.name: x.annotation for x in every}
+    run.__signature__ = Signature(every)  # type: ignore[attr-defined]
+    return run
 
 
 def pick_encoder(name: str | None, features_table: str | None) -> str | None:

@@ -75,9 +75,8 @@ def predict_command(
             raise SgmftError("An exported model keeps no features: leave out --features.")
     if engine == "ray" and not is_shards(output):
         raise SgmftError(f"{output} is one file: for shards, give the name of a folder.")
-    source = opt.make_source(
-        table or model, where, column, allow_outside, strict, format, features_table
-    )
+    reading = where, column, format, allow_outside, strict, features_table
+    source = opt.make_source(table or model, *reading)
     if engine == "ray" and features is None:
         features = "none"  # a cluster's machines have caches of their own
     folder = console.feature_folder(features)
@@ -91,9 +90,8 @@ def predict_command(
             from sgmft.locator.locator import SemanticLocator
             from sgmft.locator.zero_shot import parse_descriptions
 
-            described = SemanticLocator.zero_shot(
-                parse_descriptions(zero_shot), encoder, features=folder, device=device
-            )
+            texts = parse_descriptions(zero_shot)
+            described = SemanticLocator.zero_shot(texts, encoder, features=folder, device=device)
             predictor, adapt = described, described.adapt
         summary = predict_table(
             source,

@@ -9,8 +9,9 @@ from sgmft.cli import options as opt
 from sgmft.errors import SgmftError
 
 
+@opt.reads_posts
 def suggest_command(
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: Annotated[
         str, Option("--output", "-o", help="Label Studio tasks (.json) or a table (.csv, ...).")
     ],
@@ -21,11 +22,6 @@ def suggest_command(
     encoder: opt.Encoder = None,
     cleaning: opt.Cleaning = None,
     features: opt.Features = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     device: opt.Device = None,
     seed: Annotated[int, Option(help="Decides what is looked at of a large table.")] = 0,
 ) -> None:
@@ -40,7 +36,6 @@ def suggest_command(
         raise SgmftError("A model brings its encoder and its cleaning: leave both options out.")
     else:
         locator = opt.load_locator(model, features, device)
-    source = opt.make_source(table, where, column, allow_outside, strict, format)
     with console.counter("Encoding") as done:
         found = suggest_table(
             source,

@@ -9,8 +9,9 @@ from sgmft.cli import console
 from sgmft.cli import options as opt
 
 
+@opt.reads_posts
 def train_command(
-    table: opt.PostsTable,
+    source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
     method: Annotated[
@@ -35,11 +36,6 @@ def train_command(
     ] = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
-    where: opt.Where = None,
-    column: opt.Column = None,
-    format: opt.Format = None,
-    allow_outside: opt.AllowOutside = False,
-    strict: opt.Strict = False,
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
     device: opt.Device = None,
 ) -> None:
@@ -63,7 +59,7 @@ def train_command(
     )
     with console.ProgressBars() as bars:
         summary = train_table(
-            opt.make_source(table, where, column, allow_outside, strict, format, features_table),
+            source,
             output,
             locator,
             split_by=split_by,
@@ -82,12 +78,9 @@ def train_command(
         console.screen.print(f"  {name}: {value:.3f}")
     if not (locator.training.tuning or {}).get("better", True):
         console.screen.print("No epoch of fine-tuning was better: the encoder stays as it was.")
-    last = locator.training.history[-1]
-    if not math.isnan(last["gate_entropy"]):
-        console.screen.print(
-            f"  guidance (1 = none): P^m {last['gate_entropy']:.4f}, "
-            f"P^e {last['element_entropy']:.4f}"
-        )
+    p_m, p_e = (locator.training.history[-1][x] for x in ("gate_entropy", "element_entropy"))
+    if not math.isnan(p_m):
+        console.screen.print(f"  guidance (1 = none): P^m {p_m:.4f}, P^e {p_e:.4f}")
     if features_table is not None:
         console.print_line(f"Features: {describe_table(locator)}")
     console.screen.print(f"Method: {locator.method.title_with(locator.preset.name)}")

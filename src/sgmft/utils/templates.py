@@ -21,11 +21,8 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # 0.1234 becomes "12.3 %", with a space that does not break.
-    environment.filters.update(percent=lambda x: f"{100 * x:.1f}\u00a0%", count_of=_count_of)
+    environment.filters.update(
+        percent=lambda x: f"{100 * x:.1f}\u00a0%",  # with a space that does not break
+        count_of=lambda count, thing: f"{count:,} {thing}{'' if count == 1 else 's'}",
+    )
     return environment
-
-
-def _count_of(number: int, thing: str) -> str:
-    """Format 1, "post" as "1 post", and 1200, "post" as "1,200 posts"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

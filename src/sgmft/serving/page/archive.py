@@ -1,6 +1,7 @@
 """Unpack a zip of pictures into a folder, whoever packed it."""
 
 import lzma
+import shutil
 import zipfile
 import zlib
 from contextlib import suppress
@@ -13,7 +14,6 @@ from sgmft.errors import SgmftError
 FILES = 20_000
 RATIO = 100  # of a file's size to its packed size; pictures are packed already
 SMALL = 1024 * 1024  # bytes of a file whose ratio does not matter
-_PART = 1024 * 1024
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 _UNKNOWN = (NotImplementedError, UnicodeError)  # ways of packing and of writing names
 
@@ -29,9 +29,8 @@ class UnsafeZipError(SgmftError):
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
-    Nothing is written when a file in it is encrypted, a link, or outside the folder, nor when they
-    are too many or have more bytes than `most` by their headers; a file larger than its header ends
-    it. UnsafeZipError for these reasons, or where the zip is damaged.
+    UnsafeZipError where it is damaged or, before anything is written, where a file in it is
+    encrypted, a link, or outside the folder, or they are too many or more bytes than `most`.
     """
     try:
         with zipfile.ZipFile(file) as packed:
@@ -43,15 +42,10 @@ def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
                     raise UnsafeZipError("too-many")
             if sum(entry.file_size for entry in found.values()) > most:
                 raise UnsafeZipError("too-large")
-            left = most
             for path, entry in found.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 with packed.open(entry) as source, (folder / path).open("wb") as target:
-                    while part := source.read(_PART):
-                        left -= len(part)
-                        if left < 0:
-                            raise UnsafeZipError("too-large")
-                        target.write(part)
+                    shutil.copyfileobj(source, target)  # zipfile reads no more than the header says
             return len(found)
     except (*_DAMAGE, *_UNKNOWN) as error:
         raise UnsafeZipError("damaged") from error
