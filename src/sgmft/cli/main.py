@@ -84,10 +84,7 @@ for name in NAMES.split():
 
 
 def main() -> None:
-    """Run the command line.
-
-    Exit codes: 0 success, 2 a user's mistake, 3 no row could be used, 130 or 143 stopped.
-    """
+    """Run the command line; exits with 0, 2 for a mistake, 3 for no good row, 130 or 143."""
     try:
         app()
     except SgmftError as error:

@@ -105,10 +105,7 @@ class ParsedRequest(NamedTuple):
 
 
 async def parse_request(request: Request, limits: Limits, single: type[OnePost]) -> ParsedRequest:
-    """Read a request's body: a `single`, where that is `OnePost` also `ManyPosts`.
-
-    Problem where it is something else, or beyond the limits.
-    """
+    """Read a request's body: a `single`, where that is `OnePost` also `ManyPosts`; else Problem."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
         raise Problem("unknown-media-type", f"The type is {kind[:80]!r}." if kind else "")

@@ -105,10 +105,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_output(folder: Path, ours: bool, what: str) -> None:
-    """Raise SgmftError where a result cannot go into a folder, which need not be there yet.
-
-    What is there may be replaced where it is `ours`; `what` names the result.
-    """
+    """Raise SgmftError unless a folder for `what` is new, empty, or `ours` to be replaced."""
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise SgmftError(f"{folder} holds other files: choose a new folder for the {what}.")
     if folder.is_file():

@@ -111,15 +111,8 @@ def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
     The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
     interpolation, as Chinese-CLIP does. The format is detected from the bytes, not from the name.
     Of an animation the first frame is read; transparent parts become white; grey of more than 8
-    bits is scaled to 8. Safe to call from several threads.
-
-    Args:
-        data: the whole file.
-        name: the file's name, for messages.
-        size: side of the square in pixels; 224 in the paper.
-
-    Raises:
-        ImageError: the bytes are empty, damaged, not a picture, or hold over `MAX_PIXELS`.
+    bits is scaled to 8. ImageError, with the `name`, where the bytes are empty, damaged,
+    no picture, or hold over `MAX_PIXELS`.
     """
     if size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")

@@ -28,10 +28,7 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 
 
 def read_media(file: MediaFile) -> bytes:
-    """Return the bytes of a picture or video file, or of one in memory; see `read_image`.
-
-    Pictures may have as many as videos here; they are refused when they are decoded.
-    """
+    """Return the bytes of a picture or video file; ImageError where there are none, or too many."""
     if isinstance(file, Attachment):
         check_size(len(file.data), file.name, MAX_VIDEO_BYTES)
         return file.data
@@ -59,11 +56,7 @@ def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES
     length, see `decode_video`; an animation those in the middles of `most` equal parts of its
     frames. A motion photo (a JPEG with an MP4 behind it) gives the still and `most` - 1 frames of
     the MP4, or the still alone where that cannot be read. The format is detected from the bytes.
-    One full-size frame is held at a time. Safe to call from several threads.
-
-    Args:
-        data, name, size: as in `decode_image`, also for what is raised.
-        most: pictures at the most, from 1.
+    One full-size frame is held at a time. ImageError as of `decode_image` and `decode_video`.
     """
     if is_video(data):
         return _decode_video(data, name, size, most)
@@ -135,10 +128,7 @@ def _find_motion(data: bytes) -> int | None:
 
 
 def make_thumbnail(file: MediaFile) -> str:
-    """Return a picture file as the `data:` URL of a small JPEG, upright and in its proportions.
-
-    An animation gives its first frame, a video the first one that a model sees.
-    """
+    """Return the first picture of a file as the `data:` URL of a small JPEG, upright."""
     data, name = read_media(file), media_name(file)
     if is_video(data):
         frame = next(decode_video(data, name, MAX_FRAMES))

@@ -65,15 +65,9 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
     taken, so a short video may give fewer. Times are those of the packets: a header that tells
     another length, or none, and a changing frame rate do no harm. Nothing but these bytes is
     read: only the two containers are ever opened, from memory, and a reference in one to another
-    file is not followed. Safe to call from several threads.
-
-    Yields:
-        RGB pictures of the video's size, at least one.
-
-    Raises:
-        ImageError: the bytes are damaged, not a video, hold no frames or a format that cannot
-            be decoded, frames over `MAX_VIDEO_PIXELS` or more than `MAX_TIMES` of them, or take
-            more than `MAX_SECONDS` of processor time.
+    file is not followed. ImageError where the bytes are damaged, no video, hold no frames or a
+    format that cannot be decoded, frames over `MAX_VIDEO_PIXELS` or more than `MAX_TIMES` of them,
+    or take more than `MAX_SECONDS` of processor time.
     """
     import av
 

@@ -101,10 +101,7 @@ def _read_header(file: _File, second: bool) -> _Record:
 
 
 def _has_escaped_quotes(file: _File, width: int) -> bool:
-    r"""Return whether a quotation mark inside quotation marks is written \", with a warning.
-
-    It is where fewer records are broken if it is read so than if it is read as the standard has it.
-    """
+    r"""Return whether \" is a quotation mark: fewer records are broken if it is; warns of it."""
     encoding = file.encoding.encoding
     with file.path.open(encoding=encoding, errors="replace") as lines:
         if not any('\\"' in line for line in lines):

@@ -63,10 +63,7 @@ def open_json(path: Path) -> RawTable:
 
 
 class JsonLinesWriter:
-    """Writes one JSON object per line, to a new file or, without a path, to standard output.
-
-    That is flushed after each `write`, and left open.
-    """
+    """Writes one JSON object per line, to a new file or else to standard output, left open."""
 
     def __init__(self, path: Path | None, columns: list[str]) -> None:
         self._columns, self._path = columns, path
@@ -162,10 +159,7 @@ def _iter_lists(value: Any, name: str = "", depth: int = 3) -> Iterator[tuple[st
 
 
 def _join_lists(items: list[Any]) -> list[Any]:
-    """Return the records of several objects that hold one list of posts each; else what was given.
-
-    weibo-crawler's files of several users are put into one list, for instance.
-    """
+    """Return the records of objects that hold one list of posts each; else what was given."""
     joined: list[Any] = []
     for item in items:
         if not isinstance(item, dict) or is_task(item) or holds_posts(item):

@@ -32,10 +32,7 @@ RESERVED = 0.5
 
 
 class RayEngine:
-    """An engine that does the pieces of a task on a Ray cluster, each worker with a GPU if `gpu`.
-
-    The address "auto" is the cluster this machine belongs to; None starts one here.
-    """
+    """An engine that does a task on a Ray cluster; without an address, on one started for it."""
 
     def __init__(
         self, address: str | None = None, workers: int | None = None, gpu: bool = False

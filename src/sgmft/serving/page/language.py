@@ -15,11 +15,7 @@ from sgmft.utils.templates import render
 
 
 class Language:
-    """The `texts` of the page in one language, by code.
-
-    `problems` are by the kind of a `Problem`, `reasons` by the template of a `Message`, or the
-    English sentence itself.
-    """
+    """The texts of the page by code; `problems` by kind, `reasons` by the English template."""
 
     def __init__(self, code: str) -> None:
         file = Path(__file__).parent / "texts" / f"{code}.json"

@@ -124,10 +124,7 @@ class TableJob:
     def predictions(
         self, posts: Iterable[Post], abstain: Abstention | None = None
     ) -> Iterator[Prediction]:
-        """Yield predictions in the order of the posts; a post beyond the limits has an error.
-
-        Problem where the model cannot do what `abstain` asks for, JobStopped where it is to stop.
-        """
+        """Yield predictions in the order of the posts; a post beyond the limits has an error."""
         waiting = iter(posts)
         while chunk := list(islice(waiting, self.engine.limits.batch)):
             found = self._predict([self._limit(post) for post in chunk], abstain)
