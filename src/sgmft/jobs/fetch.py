@@ -119,9 +119,7 @@ async def _download(
                 if key in files.paths:
                     summary.there += 1
                 elif started >= limits[0] or size >= limits[1]:
-                    raise DownloadError(
-                        "the limit of one run is reached: run the command again to go on"
-                    )
+                    raise DownloadError("the limit of a run is reached: run it again to go on")
                 else:
                     started += 1
                     data = await downloader.download(address)

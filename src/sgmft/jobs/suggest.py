@@ -136,11 +136,9 @@ def suggest_posts(
 
     Of posts with the same text and the same pictures one is suggested, and none where one of them
     has a label. Those with a label, also of `labelled`, cover what is like them. A trained locator
-    weighs posts by its uncertainty; of any other only the encoder is used.
-
-    Returns:
-        The posts, the most worthwhile first, and all that were looked at, with the `error` of those
-        that cannot be used. With `strict` the first of them is an SgmftError.
+    weighs posts by its uncertainty; of any other only the encoder is used. Returns the posts, the
+    most worthwhile first, and all that were looked at, with the `error` of those that cannot be
+    used. With `strict` the first of them is an SgmftError.
     """
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)
@@ -184,7 +182,6 @@ def choose_posts(
     Args:
         uncertainty: of a model, (N,) in 0..1; without it all posts weigh the same.
         covered: positions of posts that have a label: they are not chosen, nor what is like them.
-        near: cosine from which two posts are near duplicates.
         seed: decides which posts are looked at where there are more than `POOL`.
     """
     if count < 1:

@@ -136,16 +136,16 @@ def _add_information(
         return PROBLEMS[kind]._asdict()
 
     @app.get("/health")
-    async def health() -> responses.StateResponse:
+    async def health() -> dict[str, str]:
         """Whether the server runs."""
-        return responses.StateResponse(status="ok")
+        return {"status": "ok"}
 
     @app.get("/ready", responses=_problems(503))
-    async def ready() -> responses.StateResponse:
+    async def ready() -> dict[str, str]:
         """Whether the model can answer; not while its worker is started again."""
         if not engine.ready:
             raise Problem("worker-stopped", retry=5)
-        return responses.StateResponse(status="ready")
+        return {"status": "ready"}
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

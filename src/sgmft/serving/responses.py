@@ -72,12 +72,6 @@ class ModelResponse(ServedModel):
     limits: dict[str, float] = Field(description="of requests; docs/serving.md")
 
 
-class StateResponse(BaseModel):
-    """The state of the server."""
-
-    status: str
-
-
 class ProblemResponse(BaseModel):
     """A problem document (RFC 9457): why a request is refused."""
 

@@ -35,6 +35,5 @@ def hash_ngrams(text: str) -> NDArray[np.int32]:
 
 
 def _runs(text: str) -> Iterator[tuple[str, range]]:
-    """Yield the runs of a text that are cut by one rule, with the lengths of their n-grams."""
     for i, part in enumerate(_UNSPACED.split(text)):  # every second one is of such a script
         yield from [(part, UNSPACED)] if i % 2 else [(f" {x} ", SPACED) for x in part.split()]

@@ -317,7 +317,6 @@ class _Segmenter:
         self._reading = Lock()
 
     def cut(self, text: str) -> Iterator[str]:
-        """Yield the words of a text, as `jieba.cut` does."""
         if not self._unread.keys().isdisjoint(text):
             with self._reading:
                 for character in self._unread.keys() & set(text):

@@ -206,7 +206,6 @@ def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
 
 
 def _tool_of(columns: Iterable[str], tools: Sequence[Collector]) -> Collector | None:
-    """Return the tool that writes tables with these columns."""
     there = {name.strip() for name in columns}
     if there >= {"text", "images"}:
         return None

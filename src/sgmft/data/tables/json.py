@@ -172,7 +172,6 @@ def _join_lists(items: list[Any]) -> list[Any]:
 
 
 def _reject(record: Any) -> str | None:
-    """Return why a JSON value cannot be a row, or None."""
     if not isinstance(record, dict):
         return "not an object of columns and values"
     return f"nested more than {MAX_DEPTH} deep" if is_deep(record) else None

@@ -223,7 +223,6 @@ def _infer(values: Sequence[Any]) -> Any:
 
 
 def _join(one: Any, other: Any) -> Any:
-    """Return the narrowest type that holds the values of both."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):

@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 import sqlite3
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -411,10 +410,8 @@ def _check_columns(
     if problem is not None:
         raise SgmftError(make_printable(problem))
     if guessed := finder.guessed(list(seen)):
-        pairs = ", ".join(
-            f"{x} is read from {' and '.join(map(repr, y))}" for x, y in guessed.items()
-        )
-        warnings.warn(make_printable(f"{raw.name}: {pairs}"), SgmftNotice, stacklevel=2)
+        pairs = (f"{x} is read from {' and '.join(map(repr, y))}" for x, y in guessed.items())
+        warn(f"{raw.name}: {', '.join(pairs)}", SgmftNotice)
     return chain(ahead, raw.rows)
 
 
