@@ -34,10 +34,10 @@ from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, 
 from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, evidence
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
-from sgmft.models.presets import Natural, Preset, Range
+from sgmft.models.presets import NOT_NEGATIVE, Natural, Preset, Range
 
 INITIAL_POWER = 0.3  # between a product of both modalities' probabilities, 0, and a mixture, 1
-_POWER = Range("'learned' or at least 0", lambda x: x == "learned" or 0 <= x < math.inf)
+_POWER = Range("'learned' or at least 0", NOT_NEGATIVE.includes)
 
 
 @dataclass(frozen=True)

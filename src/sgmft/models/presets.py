@@ -3,7 +3,7 @@
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,7 +20,8 @@ class Range(NamedTuple):
 COUNT = Range("at least 1", lambda x: x >= 1)  # of whole numbers without a range of their own
 POSITIVE = Range("positive", lambda x: 0 < x < math.inf)
 Positive = Annotated[float, POSITIVE]
-NotNegative = Annotated[float, Range("0 or more", lambda x: 0 <= x < math.inf)]
+NOT_NEGATIVE = Range("0 or more", lambda x: 0 <= x < math.inf)
+NotNegative = Annotated[float, NOT_NEGATIVE]
 Natural = Annotated[int, Range("0 or more", lambda x: x >= 0)]
 Share = Annotated[float, Range("in 0..1", lambda x: 0 <= x < 1)]
 Dropout = Annotated[float, Range("at least 0 and below 1", lambda x: 0 <= x < 1)]
@@ -32,21 +33,25 @@ def check_settings(settings: Any, prefix: str = "") -> None:
     Lists, as which JSON has tuples, become tuples.
     """
     for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
-        value, origin, parts = (
-            getattr(settings, name),
-            typing.get_origin(kind),
-            typing.get_args(kind),
-        )
-        if origin is Literal and value not in parts:
-            choices = " or ".join(parts)
+        value, parts = getattr(settings, name), list(_parts(kind))
+        if typing.get_origin(kind) is Literal and value not in parts:
+            choices = " or ".join(parts[1:])
             raise SgmftError(f"{prefix}{name}={value!r} is not known: use {choices}.")
-        if origin is tuple:
+        numbers = [value]
+        if typing.get_origin(kind) is tuple:
+            numbers = list(value)
             object.__setattr__(settings, name, tuple(value))
-        ranges = [x for part in (kind, *parts) for x in getattr(part, "__metadata__", ())]
-        limit = next(iter(ranges), COUNT if int in (kind, *parts) else None)
-        numbers = value if origin is tuple else [value]
-        if limit and not all(x is None or limit.includes(x) for x in numbers):
+        limit = next((x for x in parts if isinstance(x, Range)), COUNT if int in parts else None)
+        numbers = [x for x in numbers if x is not None and x not in parts]
+        if limit and any(isinstance(x, str) or not limit.includes(x) for x in numbers):
             raise SgmftError(f"{prefix}{name} must be {limit.words}, not {value}.")
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """A type and all that it is made of."""
+    yield kind
+    for part in typing.get_args(kind):
+        yield from _parts(part)
 
 
 @dataclass(frozen=True)

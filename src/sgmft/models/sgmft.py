@@ -29,10 +29,7 @@ from sgmft.models.similarity import (
     modality_gate,
 )
 
-_TEMPERATURE = Range(
-    "positive or 'learned'",
-    lambda x: x == "learned" if isinstance(x, str) else POSITIVE.includes(x),
-)
+_TEMPERATURE = Range("positive or 'learned'", POSITIVE.includes)
 
 
 @dataclass(frozen=True)

@@ -200,11 +200,8 @@ def _train_epoch(
         optimizer.step()
         sums = objective.step_sums(output, labels, loss.detach(), criterion)
         total_loss, total_accuracy = total_loss + sums.loss, total_accuracy + sums.accuracy
-        if output.guidance is not None:
-            whole = [shard.gather(x.detach()) for x in output.guidance]
-            entropies += torch.stack([x.sum() for x in whole]).cpu()
-        else:
-            entropies += math.nan
+        guidance = [shard.gather(x.detach()).sum() for x in output.guidance or ()]
+        entropies += torch.stack(guidance).cpu() if guidance else math.nan
     gate, elements = (entropies / len(order)).tolist()
     return Figures(total_loss / len(order), total_accuracy / len(order)), (gate, elements)
 
