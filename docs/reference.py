@@ -173,7 +173,7 @@ def settings() -> str:
 
 def _flags(option: Any, kind: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    if kind is bool:
+    if "bool" in str(kind):
         return names
     words = {"int": "NUMBER", "float": "NUMBER", "str": "TEXT"}
     return f"{names} {option.metavar or next(words[w] for w in words if w in str(kind))}"

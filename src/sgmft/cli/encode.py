@@ -13,8 +13,12 @@ def encode_command(
     source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
+    text_encoder: opt.TextEncoder = None,
+    image_encoder: opt.ImageEncoder = None,
     cleaning: opt.Cleaning = None,
-    tokens: Annotated[bool, Option(help="Word and region features too.")] = True,
+    tokens: Annotated[
+        bool | None, Option(help="Word and region features too; by default if there are any.")
+    ] = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
     workers: opt.Workers = None,
@@ -25,6 +29,7 @@ def encode_command(
     from sgmft.jobs.encode import encode_table
     from sgmft.locator.locator import SemanticLocator
 
+    encoder = opt.join_towers(encoder, text_encoder, image_encoder)
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
     opening = opt.open_engine(engine, address, workers, device)
     with console.counter("Encoding") as done, opening as run:

@@ -60,6 +60,9 @@ def plugins(
     plugin: Annotated[
         list[str] | None, Option(help="Python file with a fusion module or method; repeat.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run Python files that come with an encoder.")
+    ] = False,
     _: Annotated[
         bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
@@ -70,6 +73,8 @@ def plugins(
             f"sgmft {command.invoked_subcommand} runs in one process: start it without torchrun or "
             "accelerate launch, which are for sgmft train."
         )
+    if trust_remote_code:
+        os.environ["SGMFT_TRUST_REMOTE_CODE"] = "1"
     for path in plugin or ():
         from sgmft.models.registry import load_plugin
 

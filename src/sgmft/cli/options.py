@@ -28,11 +28,13 @@ Output = Annotated[str, Option("--output", "-o", help="Where the result goes.")]
 Encoder = Annotated[
     str | None,
     Option(
-        help="compact, chinese-clip-huge, -large, -base, or a checkpoint's folder; by default "
-        "compact, or what the method brings along."
+        help="compact, chinese-clip-huge, -large, -base, hf:NAME, st:NAME, a folder, TEXT+IMAGE "
+        "of these; by default compact, or what the method brings along."
     ),
 ]
 Cleaning = Annotated[str | None, Option(help="Of texts: light, paper or none; else the preset's.")]
+TextEncoder = Annotated[str | None, Option(help="Of the texts; the pictures' is then compact.")]
+ImageEncoder = Annotated[str | None, Option(help="Of the pictures; the texts' is then compact.")]
 Tune = Annotated[
     str, Option(help="head: the encoder stays as it is; lora or full: Chinese-CLIP is trained too.")
 ]
@@ -70,6 +72,15 @@ Address = Annotated[
     str | None, Option(help="Of the Ray cluster; auto: this machine's. By default one is started.")
 ]
 Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one a processor.")]
+
+
+def join_towers(encoder: str | None, text: str | None, image: str | None) -> str | None:
+    """Return the encoder that is named as one, or by its halves."""
+    if text is None and image is None:
+        return encoder
+    if encoder is not None:
+        raise SgmftError("Name one --encoder, or a --text-encoder and an --image-encoder.")
+    return f"{text or 'compact'}+{image or 'compact'}"
 
 
 def make_source(

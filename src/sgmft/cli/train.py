@@ -14,6 +14,8 @@ def train_command(
     source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
+    text_encoder: opt.TextEncoder = None,
+    image_encoder: opt.ImageEncoder = None,
     method: Annotated[
         str | None,
         Option(
@@ -46,7 +48,7 @@ def train_command(
 
     named = opt.parse_pairs(settings, "--set")
     locator = SemanticLocator(
-        opt.pick_encoder(encoder, features_table),
+        opt.pick_encoder(opt.join_towers(encoder, text_encoder, image_encoder), features_table),
         method=method,
         preset=preset,
         cleaning=cleaning,

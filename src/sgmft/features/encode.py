@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from sgmft.data.preprocessing.media import (
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
-from sgmft.features.encoders.base import Encoder, EncoderInfo
+from sgmft.features.encoders.base import Encoder, EncoderInfo, PreparedImage
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sgmft.features.store import FeatureStore
 
 CHUNK = 256  # posts encoded together, and written as one shard
+PREPARED_CHUNK = 64  # the same where images are as an encoder prepares them, which are larger
 MAX_IMAGES = 32  # of one post, frames of its videos counted
 MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory together
 
@@ -83,7 +84,7 @@ class PreparedPost(NamedTuple):
     key: str  # content digest of the text as written, the bytes of its files that can be used,
     #           and the frames taken of them
     text: str  # cleaned
-    images: list[Pixels]  # decoded; left out where a store has them
+    images: list[Any]  # decoded, and perhaps prepared; left out where a store has them
     files: Sequence[int] = ()  # which of the post's files each image is of
     decoded: bool = True  # whether the images are there
     warnings: tuple[str, ...] = ()  # why files are left out or cut off; a text that was repaired
@@ -117,22 +118,25 @@ def encode_posts(
             `tokens` asks for them): of the posts it has only the texts are encoded.
         rows: whether the chunks have the features; else they are left in the store.
     """
-    if tokens and not encoder.info.has_tokens:
+    info = encoder.info
+    if tokens and not info.has_tokens:
         raise SgmftError(
-            f"The encoder {encoder.info.name} has no features of words and picture regions, which "
-            "the tokens preset needs and `sgmft encode --no-tokens` leaves out."
+            f"The encoder {info.name} has no features of words and picture regions: take a method "
+            "or preset without tokens, and `sgmft encode` with --no-tokens."
         )
+    chunk = chunk if info.image_size else min(chunk, PREPARED_CHUNK)
     iterator = iter(posts)
     if isinstance(encoder, FeatureSource):
         while some := list(islice(iterator, chunk)):
             yield _look_up(some, encoder, store)
         return
     stores = [x for x in (store, image_store) if x is not None]
+    given = info, stores, getattr(encoder, "prepare_image", np.asarray)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
 
     def prepare_next() -> list[tuple[Post, Future[PreparedPost | str]]]:
         some = islice(iterator, chunk)
-        return [(post, pool.submit(prepare_post, post, encoder.info, stores)) for post in some]
+        return [(post, pool.submit(prepare_post, post, *given)) for post in some]
 
     try:
         following = prepare_next()
@@ -237,13 +241,16 @@ def _encode_chunk(
 
 
 def prepare_post(
-    post: Post, info: EncoderInfo, stores: Sequence[FeatureStore] = ()
+    post: Post,
+    info: EncoderInfo,
+    stores: Sequence[FeatureStore] = (),
+    prepare: Callable[[Pixels], Any] = np.asarray,
 ) -> PreparedPost | str:
     """Read and decode a post for an encoder, or return why it cannot be; several threads may.
 
     A file that cannot be read or decoded is left out, as if the post did not have it; there is no
     reason against a post of which something is left. Images of a post that one of `stores` has are
-    read, not decoded.
+    read, not decoded. Of the others each is kept as `prepare` makes it.
     """
     if post.error is not None:
         return post.error
@@ -255,14 +262,18 @@ def prepare_post(
         most = min(MAX_FRAMES, MAX_IMAGES // max(1, len(files)))  # images of one file
         key = _content_key(post.text, files.values(), most)
         known = any(key in store for store in stores)
-        images: list[tuple[int, Pixels]] = []
+        images: list[tuple[int, Any]] = []
         worse: dict[int, str] = {}
         for number, data in () if known else files.items():
             try:
                 name = media_name(post.images[number])
-                images += ((number, x) for x in decode_media(data, name, info.image_size, most))
+                decoded = decode_media(data, name, info.image_size or None, most)
+                images += [(number, prepare(x)) for x in decoded]
             except ImageError as error:
                 worse[number] = _with_path(error, post, number)
+            except Exception as error:  # of whatever library prepares it
+                why = str(error)
+                worse[number] = Message("{name} cannot be encoded: {why}", name=name, why=why)
         if not worse:
             numbers, pixels = [number for number, _ in images], [image for _, image in images]
             cut = ((i, describe_cut(x, media_name(post.images[i]))) for i, x in files.items())
@@ -336,8 +347,9 @@ def encode_prepared(
         for post, own in zip(posts, digests, strict=True)
         for digest, image in zip(own, post.images, strict=True)
     }
-    size = encoder.info.image_size
-    images = np.stack([*different.values()]) if different else np.zeros((0, size, size, 3), "u1")
+    images: Any = [*different.values()]
+    if size := encoder.info.image_size:
+        images = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
     if encoder.info.texts_apart:
         with ThreadPoolExecutor(1) as beside:
             future = beside.submit(encoder.encode_texts, texts, tokens)
@@ -368,5 +380,7 @@ def encode_prepared(
     return features
 
 
-def _digest(image: Pixels) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
+def _digest(image: Pixels | PreparedImage) -> bytes:
+    arrays = image.values() if isinstance(image, dict) else [image]
+    digests = (hashlib.sha256(np.ascontiguousarray(x).data).digest() for x in arrays)
+    return b"".join(digests) + repr([x.shape for x in arrays]).encode()

@@ -28,6 +28,7 @@ class EncoderHandle:
         cleaning: str = "light",
         *,
         patch_grid: int | None = None,
+        trust_remote_code: bool = False,
         features: str | Path | None = None,
         device: str | None = None,
     ) -> None:
@@ -36,6 +37,8 @@ class EncoderHandle:
         self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
         if patch_grid is not None:
             self.encoder_settings["patch_grid"] = patch_grid
+        if trust_remote_code:
+            self.encoder_settings["trust_remote_code"] = True
         self.features_folder, self.device = features, device
         self.tuned: TunedEncoder | None = None
         self.weights = ""

@@ -44,18 +44,20 @@ def encode_table(
     source: Source,
     handle: EncoderHandle,
     *,
-    tokens: bool = True,
+    tokens: bool | None = None,
     engine: pieces.Engine = pieces.run_here,
     on_encoded: Callable[[int], None] | None = None,
 ) -> tuple[JobSummary, Path]:
     """Encode tables into a feature store, with the posts' ids beside it, in constant memory.
 
-    Posts that the store has are not encoded again. Two pieces with the same post, done at one
-    time, may both write it; it is read once. A stream only this process can read. Returns the
-    posts read and those that could not be encoded, and the store's folder.
+    `tokens` are word and region features, by default where the encoder has them. Posts that the
+    store has are not encoded again. Two pieces with the same post, done at one time, may both write
+    it; it is read once. A stream only this process can read. Returns the posts read and those that
+    could not be encoded, and the store's folder.
     """
     if handle.features_folder is None:
         raise SgmftError("Encoding needs a folder for the features.")
+    tokens = handle.encoder.info.has_tokens if tokens is None else tokens
     here, folder = engine is pieces.run_here, Path(handle.features_folder)
     folder = folder if here else folder.absolute()
     sources = [source] if here else pieces.single_tables(source)

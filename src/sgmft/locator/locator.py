@@ -88,6 +88,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         val_size: share of the training posts held out to choose the epoch; None is the preset's.
         seed: decides the split, the initial weights, the order of posts and dropout.
         patch_grid: a picture becomes its square of region features; None is the encoder's (4).
+        trust_remote_code: whether an encoder may run Python files that come with it.
         tune: "head" trains the network on an encoder that stays as it is; "lora" or "full", or a
             `Tuning`, goes on to train a Chinese-CLIP encoder with it.
         features: folder of a feature store that keeps what was encoded; None keeps nothing.
@@ -115,6 +116,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         val_size: float | None = None,
         seed: int = 0,
         patch_grid: int | None = None,
+        trust_remote_code: bool = False,
         tune: str | Tuning = "head",
         features: str | Path | None = None,
         device: str | None = None,
@@ -126,6 +128,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         self.preset: Preset = chosen
         name, cleaning = self.method.pick_encoder(encoder), cleaning or chosen.cleaning
         given: dict[str, Any] = {"patch_grid": patch_grid, "features": features, "device": device}
+        given["trust_remote_code"] = trust_remote_code
         EncoderHandle.__init__(self, name, cleaning, **given)
         self.tuning = tune if isinstance(tune, Tuning) else tuning_of(tune, {})
         self.labels: list[str] = []
@@ -345,10 +348,11 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             SgmftError: the locator is not trained.
         """
         info, settings = self.encoder.info, self.encoder_settings
-        name = self.encoder_name if self.tuned is None else self.tuned.base
+        name = (info.pinned or self.encoder_name) if self.tuned is None else self.tuned.base
         cleaning, grid = settings["cleaning"], settings.get("patch_grid")
         encoder = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
         encoder.plugin = find_plugin(name)
+        encoder.trust_remote_code = info.remote_code or None
         network = dataclasses.asdict(self._trained().config)
         return ModelState(
             self.labels, encoder, self.method.name, self.preset, network, self.training
@@ -399,6 +403,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         pretrained_model_name_or_path: str | Path,
         *,
         encoder: str | None = None,
+        trust_remote_code: bool = False,
         features: str | Path | None = None,
         device: str | None = None,
         **hub: Any,
@@ -409,7 +414,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             pretrained_model_name_or_path: the folder or repository.
             encoder: where the encoder is now, if the model was trained with one from a folder that
                 moved; of a fine-tuned one, where its base is; or a table of vectors.
-            features, device: as in `SemanticLocator`.
+            trust_remote_code, features, device: as in `SemanticLocator`.
             hub: revision, token, cache_dir, ... for a repository.
 
         Raises:
@@ -425,6 +430,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             check_file(file, {FILES: state.encoder.files}, FIX)
         given: dict[str, Any] = {"features": features, "device": device, "method": state.method}
         given |= {"cleaning": state.encoder.cleaning, "patch_grid": state.encoder.patch_grid}
+        given["trust_remote_code"] = trust_remote_code
         locator = cls(encoder or state.encoder.name, **given)
         if locator.is_table:
             trained = state.encoder.name.partition(TABLE)[2]

@@ -88,12 +88,13 @@ def read_temperatures(config: Mapping[str, Any]) -> tuple[float, ...]:
 class EncoderState:
     """The encoder that a model was trained with."""
 
-    name: str  # as `load_encoder` takes it; of a fine-tuned encoder, that of its base
+    name: str  # as `load_encoder` takes it, its revision pinned; of a fine-tuned one, of its base
     cleaning: str  # as in `SemanticLocator`; `patch_grid` too
     patch_grid: int | None = None
     fingerprint: str = ""  # as in `EncoderInfo`
     weights: str = ""  # as in `EncoderInfo`; "" of a model saved early
     plugin: dict[str, str] | None = None  # which it comes from, see `find_plugin`
+    trust_remote_code: bool | None = None  # whether it runs Python files that came with it
     files: dict[str, str] | None = None  # digests of a fine-tuned one's, saved beside the model
 
 

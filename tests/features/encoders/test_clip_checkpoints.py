@@ -121,9 +121,11 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_kind_of_model(copy: Path) -> None:
-    (copy / "config.json").write_text('{"model_type": "clip"}', "utf-8")
+    (copy / "config.json").write_text('{"model_type": "wav2vec2"}', "utf-8")
+    assert f"hf:{copy}" in refusal(copy)
+    (copy / "config.json").write_text("{}", "utf-8")
     message = refusal(copy)
-    assert "clip model" in message and "chinese_clip" in message and str(copy) in message
+    assert "model_type chinese_clip" in message and str(copy) in message
 
 
 def test_no_vocabulary_is_refused_rather_than_read_as_unknown_words(copy: Path) -> None:
@@ -198,7 +200,7 @@ def test_offline_says_what_to_fetch_and_what_needs_nothing(hub: Path) -> None:
 
 def test_a_hub_that_never_answers_is_given_up_soon(hub: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("sgmft.features.encoders.clip_checkpoint.HUB_SECONDS", 0.5)
+    monkeypatch.setattr("sgmft.features.encoders.hub.HUB_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)

@@ -1,4 +1,4 @@
-"""Image preprocessing: any picture file to a square of RGB pixels (paper, section 4.2)."""
+"""Image preprocessing: any picture file to RGB pixels, squared (paper, section 4.2) or not."""
 
 import io
 import re
@@ -29,6 +29,8 @@ MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow
 MILLIONS = MAX_PIXELS // 10**6
 MAX_BYTES = 64 * 1024 * 1024  # larger files are refused unread (64 MiB)
 Pixels = npt.NDArray[np.uint8]
+LARGEST = 4096  # pixels of the longer side of a picture that is not squared, and how many times it
+LONGEST = 32  # may be the shorter: what a model prepares them by can need gigabytes for more
 CUT_OFF = "{name} is cut off or damaged"
 NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 
@@ -105,16 +107,17 @@ def check_size(count: int, name: str, most: int) -> None:
         raise ImageError(why, name=name, count=count, most=most >> 20)
 
 
-def decode_image(data: bytes, name: str, size: int = 224) -> Pixels:
-    """Decode the bytes of a picture to (size, size, 3) RGB, uint8.
+def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
+    """Decode the bytes of a picture to (size, size, 3) or, as it is, (height, width, 3) RGB, uint8.
 
     The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
     interpolation, as Chinese-CLIP does. The format is detected from the bytes, not from the name.
     Of an animation the first frame is read; transparent parts become white; grey of more than 8
-    bits is scaled to 8. ImageError, with the `name`, where the bytes are empty, damaged,
+    bits is scaled to 8. A `size` of None keeps the picture's own height and width, within `LARGEST`
+    and `LONGEST`. ImageError, with the `name`, where the bytes are empty, damaged,
     no picture, or hold over `MAX_PIXELS`.
     """
-    if size < 1:
+    if size is not None and size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")
     with open_image(data, name) as picture:
         return square(picture, size)
@@ -193,13 +196,13 @@ def _identify(data: bytes) -> str | None:
     return next((kind for kind, at, marks in _OTHERS if data.startswith(marks, at)), None)
 
 
-def square(picture: ImageFile.ImageFile, size: int) -> Pixels:
-    """Decode an opened picture, or the frame it stands at, to (size, size, 3) RGB, uint8.
+def square(picture: ImageFile.ImageFile, size: int | None) -> Pixels:
+    """Decode an opened picture, or the frame it stands at, as `decode_image` does.
 
     Squashed to the square first, and only then turned upright, which on a square is the same.
     """
     # A JPEG can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
-    if picture.format == "JPEG":  # of a HEIC it would be the thumbnail, which may show another
+    if picture.format == "JPEG" and size:  # of a HEIC it would be the thumbnail, of what it shows
         picture.draft(None, (2 * size, 2 * size))
     small = _to_rgb(_load(picture, size), size)
     # TIFF turns itself while loading and then forgets its orientation, so this comes after.
@@ -236,7 +239,7 @@ def jpeg_end(data: bytes) -> int:
     return len(data)
 
 
-def _load(picture: ImageFile.ImageFile, size: int) -> Image.Image:
+def _load(picture: ImageFile.ImageFile, size: int | None) -> Image.Image:
     """Decode a picture; of a JPEG or PNG without its end, what there is, if that is most of it."""
     try:
         picture.load()
@@ -259,13 +262,14 @@ def _load(picture: ImageFile.ImageFile, size: int) -> Image.Image:
         file.write(b"\xff\xd9")  # with an end, the decoder gives its last rows, too
         file.seek(0)
         picture = JpegImagePlugin.JpegImageFile(file)
-        picture.draft(None, (2 * size, 2 * size))
+        if size:
+            picture.draft(None, (2 * size, 2 * size))
         picture.load()
     return picture
 
 
-def _to_rgb(picture: Image.Image, size: int) -> Image.Image:
-    """Squash to (size, size) and convert to RGB, in the order that keeps colours right."""
+def _to_rgb(picture: Image.Image, size: int | None) -> Image.Image:
+    """Squash and convert to RGB, in the order that keeps colours right."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         grey = np.asarray(picture)
         if picture.format == "PNG":  # 16 bits, whichever mode this version of Pillow gives them
@@ -278,9 +282,11 @@ def _to_rgb(picture: Image.Image, size: int) -> Image.Image:
     return squash(picture.convert("RGB"), size)
 
 
-def squash(picture: Image.Image, size: int) -> Image.Image:
-    """Bring a picture to (size, size), whatever its proportions."""
-    return picture.resize((size, size), Image.Resampling.BICUBIC)
+def squash(picture: Image.Image, size: int | None) -> Image.Image:
+    """Bring a picture to (size, size), whatever its proportions, or within the limits."""
+    sides = [min(side, LONGEST * min(picture.size)) for side in picture.size]
+    width, height = (size or round(side * min(1, LARGEST / max(sides))) for side in sides)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:

@@ -49,7 +49,9 @@ def is_multi_image(data: bytes) -> bool:
     return False
 
 
-def decode_media(data: bytes, name: str, size: int = 224, most: int = MAX_FRAMES) -> list[Pixels]:
+def decode_media(
+    data: bytes, name: str, size: int | None = 224, most: int = MAX_FRAMES
+) -> list[Pixels]:
     """Decode the pictures of one file, in order; the same bytes give the same pictures.
 
     A still gives one, as `decode_image` does. A video gives frames sampled evenly over its
@@ -80,12 +82,12 @@ def check_media(data: bytes, name: str) -> str:
     return ".jpg" if kind in ("jpeg", "mpo") else f".{kind}"
 
 
-def _decode_video(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
+def _decode_video(data: bytes, name: str, size: int | None, most: int) -> list[Pixels]:
     frames = decode_video(data, name, most)
     return [np.array(squash(frame, size), dtype=np.uint8) for frame in frames]
 
 
-def _decode_animation(data: bytes, name: str, size: int, most: int) -> list[Pixels]:
+def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> list[Pixels]:
     """Decode a picture that may move; each frame builds on those before, up to the last taken."""
     file = TimedFile(data, name)
     pictures: list[Pixels] = []

@@ -32,6 +32,7 @@ Coalitions = Flags  # (N, n), True where a player takes part
 Game = Callable[[Coalitions], Doubles]  # N coalitions to their N values
 MOST_EXACT = 1024  # coalitions, which is ten players
 MOST_WORDS = 64  # attributed to in one text
+SHOWN = 512  # pixels of the longer side of a picture as it is, while regions of it are blanked
 GRID = 4  # of the regions of a picture, GRID x GRID
 
 
@@ -210,7 +211,8 @@ def _similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
     words = split_words(predictor.text, SEGMENTED)
     values = _element_guidance(predictor, words)
     kind: Literal["P^e", "cosine"] = "P^e"
-    if values is None and predictor.model.encoder.info.shared_space:
+    info = predictor.model.encoder.info
+    if values is None and info.shared_space and info.has_tokens:
         values, kind = _cosines(predictor, words), "cosine"
     if values is None:
         return None
@@ -247,9 +249,10 @@ def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Float
 def _cosines(predictor: MaskedPredictor, words: Sequence[str]) -> Floats:
     """Return cosines (n, m) of each word, encoded alone, and each region."""
     encoder = predictor.model.encoder
-    regions = np.concatenate(encoder.encode_images(np.stack(predictor.images), True).tokens or [])
+    images = PreparedPost("", "", predictor.images)
+    regions = encode_prepared([images], encoder, True, {})[images.key].regions
     text = encoder.encode_texts(words, False).pooled
-    return np.asarray(normalize(text) @ normalize(regions).T)
+    return np.asarray(normalize(text) @ normalize(np.asarray(regions, np.float32)).T)
 
 
 class Shapley(NamedTuple):
@@ -267,8 +270,10 @@ def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -
 
 def region_losses(predictor: MaskedPredictor, number: int, label: int) -> Doubles:
     """Return what it loses when a region of picture `number` is blanked: (GRID²,), row by row."""
-    image, coalitions = predictor.images[number], _all_and_all_but_one(GRID**2)
-    changed = [blank_regions(image, kept) for kept in coalitions]
+    picture, coalitions = Image.fromarray(predictor.images[number]), _all_and_all_but_one(GRID**2)
+    if not predictor.model.encoder.info.image_size:
+        picture.thumbnail((SHOWN, SHOWN))
+    changed = [blank_regions(np.asarray(picture), kept) for kept in coalitions]
     return _losses(predictor, predictor.replace_image(number, changed), label)
 
 
@@ -294,14 +299,14 @@ def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int
 
 
 def blank_regions(image: Pixels, kept: Flags) -> Pixels:
-    """Return an image (s, s, 3) with its mean colour in those g x g regions that are not `kept`."""
+    """Return an image (h, w, 3) with its mean colour in those g x g regions that are not `kept`."""
     changed = image.copy()
     side = round(len(kept) ** 0.5)
-    edges = np.linspace(0, len(image), side + 1).round().astype(int)
+    edges, ends = (np.linspace(0, n, side + 1).round().astype(int) for n in image.shape[:2])
     colour = image.reshape(-1, 3).mean(0).round().astype(np.uint8)
     for i in np.flatnonzero(~kept):
         row, column = divmod(i, side)
-        changed[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = colour
+        changed[edges[row] : edges[row + 1], ends[column] : ends[column + 1]] = colour
     return changed
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 Images = NDArray[np.uint8]
 TABLE = "table:"  # begins the name of a table of vectors, whose path follows
+PreparedImage = dict[str, NDArray[Any]]  # a batch of one, by the names that its network knows
 IMAGE_OUTPUTS = ("pooled", "regions")  # of an image graph: (N, D), (N, r, D)
 
 
@@ -32,7 +33,7 @@ class EncoderInfo:
     image_width: int
     shared_space: bool  # whether a text and an image of the same thing lie close together
     logit_scale: float | None  # contrastive temperature of its training; None without one
-    image_size: int  # edge in pixels of the square images it takes
+    image_size: int  # edge in pixels of the square images it takes; 0: it takes them as they are
     cleaning: str  # of the texts (`sgmft.data.preprocessing.text.CLEANINGS`)
     # The same for encoders whose image features are the same, so that one may take another's; ""
     # where nothing is known of that.
@@ -45,13 +46,15 @@ class EncoderInfo:
     # that come inside packages.
     weights: str = ""
     has_tokens: bool = True  # whether it has features of words and regions beside the pooled ones
+    pinned: str = ""  # name by which exactly this revision is found again; "" for `name`
+    remote_code: bool = False  # whether Python files that came with it were run
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
 
 
 class Encoder(Protocol):
-    """Turns cleaned texts and squashed images into features; it never sees a label."""
+    """Turns cleaned texts and images into features; it never sees a label."""
 
     @property
     def info(self) -> EncoderInfo:
@@ -60,8 +63,12 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode cleaned, non-empty texts; the result is in the order given."""
 
-    def encode_images(self, images: Images, tokens: bool) -> Encoded:
-        """Encode RGB images (N, image_size, image_size, 3)."""
+    def encode_images(self, images: Any, tokens: bool) -> Encoded:
+        """Encode RGB images (N, image_size, image_size, 3), or N images as they are.
+
+        The latter are arrays (height, width, 3), or what `prepare_image(array)` of an encoder that
+        has such a method made of them; several threads may call it.
+        """
 
 
 class TextEncoder(Protocol):

@@ -1,6 +1,7 @@
 """Run images and texts through a network batch by batch, whichever runtime computes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from sgmft.features.ragged import Ragged
 from sgmft.utils.onnx_session import Session
 
 TokenIds = NDArray[np.int64]
+TOKENS = 8192  # of texts that go through a network together, at the most
 
 
 def encode_image_batches(
@@ -64,3 +66,22 @@ def encode_token_ids(
             for i, row in zip(chosen, projected, strict=True):
                 words[i] = row[1 : max(2, len(ids[i]) - 1)].copy()
     return Encoded(pooled, words if tokens else None)
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield positions of texts of similar length, fewer of long ones; short texts first."""
+    order = np.argsort(lengths, kind="stable").tolist()
+    while order:
+        fits = (i for i in range(batch_size, 1, -1) if i * lengths[order[:i][-1]] <= TOKENS)
+        count = next(fits, 1)
+        yield order[:count]
+        order = order[count:]
+
+
+def alike_batches(images: Sequence[Any], batch_size: int) -> Iterator[list[int]]:
+    """Yield positions of prepared images whose arrays have the same shapes."""
+    groups: dict[str, list[int]] = {}
+    for i, image in enumerate(images):
+        groups.setdefault(repr([x.shape for x in image.values()]), []).append(i)
+    for rows in groups.values():
+        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))

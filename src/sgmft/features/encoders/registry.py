@@ -1,13 +1,21 @@
 """The registry of encoders, by name, and folders that hold one."""
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders.base import TABLE, Encoder
+from sgmft.features.encoders.hub import find_checkpoint
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
+from sgmft.utils.checksums import short_digest
 from sgmft.utils.extras import needs_extra
+from sgmft.utils.files import read_json
 from sgmft.utils.runtime import keep_freed_memory
 
 
@@ -61,25 +69,79 @@ def check_plugin(plugin: Mapping[str, str]) -> None:
         warn(f"The plugin {file} has changed since the model was trained with its encoder {name}.")
 
 
+class TwoTowers:
+    """The text half of one encoder and the image half of another; their spaces are not shared."""
+
+    def __init__(self, text: Encoder, image: Encoder, name: str) -> None:
+        self.encode_texts, self.encode_images = text.encode_texts, image.encode_images
+        self.prepare_image = getattr(image, "prepare_image", np.asarray)
+        infos = text.info, image.info
+        self.info = replace(
+            text.info,
+            name=name,
+            fingerprint=short_digest(repr([x.fingerprint for x in infos]).encode()),
+            **{key: getattr(image.info, key) for key in ("image_width", "image_size", "image_key")},
+            shared_space=False,
+            logit_scale=None,
+            texts_apart=False,
+            weights="+".join(x.weights for x in infos),
+            has_tokens=all(x.has_tokens for x in infos),
+            pinned="+".join(x.pinned or x.name for x in infos),
+            remote_code=any(x.remote_code for x in infos),
+        )
+
+
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
     """Load the encoder of that name, or the one that a folder holds.
 
     Args:
-        name: a key of `ENCODERS`, or a folder: a Chinese-CLIP checkpoint, or what fine-tuning or
-            `sgmft align` wrote; or "table:" and a path, see `sgmft.features.table`.
-        settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`.
+        name: a key of `ENCODERS`; hf:NAME or st:NAME, of a folder or a hub repository with a model
+            of transformers or sentence-transformers, perhaps with @REVISION; a folder, which may
+            also hold Chinese-CLIP or what fine-tuning or `sgmft align` wrote; two of these,
+            TEXT+IMAGE, of which one encodes the texts, the other the pictures; or "table:" and a
+            path, see `sgmft.features.table`.
+        settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`, and
+            `trust_remote_code`: whether Python files that come with a model may be run.
 
     Raises:
-        SgmftError: no such encoder, or its weights are not on this machine.
+        SgmftError: no such encoder, or its weights are not on this machine, or it has no texts or
+            no pictures.
     """
     keep_freed_memory()
     if name.startswith(TABLE):
         from sgmft.features.table import open_features_table
 
         return open_features_table(name.removeprefix(TABLE), **settings)
+    # The first plus with a name behind it; a name or a folder may have others.
+    known = "|".join(["(?:hf|st):.+", *map(re.escape, ENCODERS)])
+    towers = [name] if name in ENCODERS else re.split(rf"\+(?=(?:{known})$)", name, maxsplit=1)
+    loaded = [_load(tower, **settings) for tower in towers]
+    text, image = loaded[0].info, loaded[-1].info
+    if not text.text_width:
+        raise SgmftError(f"{text.name} takes no texts: use compact+{text.name}, or so.")
+    if not image.image_width:
+        raise SgmftError(f"{image.name} takes no pictures: use {image.name}+compact, or so.")
+    return loaded[0] if len(loaded) == 1 else TwoTowers(loaded[0], loaded[1], name)
+
+
+def _load(name: str, trust_remote_code: bool = False, **settings: Any) -> Encoder:
     if name in ENCODERS:
         return ENCODERS[name](**settings)
     if is_projected(name):
         base, maps, scale = read_projected(name)
         return ProjectedEncoder(load_encoder(base, **settings), maps, name, scale)
-    return _chinese_clip(name, **settings)
+    if not name.startswith(("hf:", "st:")):
+        config = read_json(Path(name) / "config.json") or {}
+        if (Path(name) / "modules.json").is_file():
+            name = f"st:{name}"
+        elif config.get("model_type", "chinese_clip") != "chinese_clip":
+            name = f"hf:{name}"
+        else:
+            return _chinese_clip(name, **settings)
+    checkpoint = find_checkpoint(name, trust_remote_code)
+    with needs_extra("encoders", f"The encoder {name}"):
+        from sgmft.features.encoders import library_encoders as library
+
+        if name.startswith("hf:"):
+            return library.TransformersEncoder(checkpoint, **settings)
+        return library.SentenceTransformersEncoder(checkpoint, **settings)

@@ -21,7 +21,7 @@ from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
 from sgmft.features.encoders.image_encoder import ImageEncoder
 from sgmft.features.encoders.image_graph import write_image_graph
-from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoders.registry import TwoTowers, load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.onnx import locator as exported
@@ -78,6 +78,9 @@ def export_model(
     ours = is_exported(target) or unfinished
     if target.is_dir() and any(target.iterdir()) and not ours:
         raise SgmftError(f"{target} holds other files: write the export to a new folder.")
+    own = locator.encoder
+    if not own.info.image_size or isinstance(own, TwoTowers):
+        raise SgmftError(f"The encoder {own.info.name} cannot be exported.")
     with writing(f"The export to {target}"):
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target, prefix=TEMPORARY) as name:

@@ -1,0 +1,123 @@
+"""Checkpoints by name: folders, and repositories of the hub, from its cache or else fetched."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import NamedTuple
+
+from sgmft.errors import SgmftError
+from sgmft.utils.checksums import digest_of, file_digest
+
+HUB_SECONDS = 8.0  # to wait for the first response when a checkpoint is not on this machine
+SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")  # whether the last are run or not
+TENSORS, PICKLES = "*.safetensors", "pytorch_model*.bin"  # the latter where there are no former
+TRUST = "SGMFT_TRUST_REMOTE_CODE"  # environment variable, which the processes of a job inherit
+REPOSITORY = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint on this machine."""
+
+    name: str  # by which it was asked for
+    folder: str
+    pinned: str = ""  # the name with the commit that this is of; "" for a folder
+    trusted: bool = False  # whether Python files of its own may be run
+
+    def digest(self) -> str:
+        """Return a digest of its settings, which do not show in the weights."""
+        folder = Path(self.folder)
+        paths = sorted({path for kind in SETTINGS for path in folder.rglob(kind)})
+        return digest_of({str(path.relative_to(folder)): file_digest(path) for path in paths})
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise SgmftError for whatever a library says of a damaged or other checkpoint."""
+        try:
+            yield
+        except (SgmftError, ImportError):
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if not self.trusted and "trust_remote_code" in str(error):
+                reason = "it runs Python files of its own, which need --trust-remote-code, as in "
+                reason += "`sgmft --trust-remote-code train ...`; read them before"
+            raise SgmftError(
+                f"The encoder {self.name} cannot be read from {self.folder}: {reason}"
+            ) from error
+
+
+def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
+    """Find what a name like hf:OWNER/NAME@REVISION or st:FOLDER means.
+
+    SgmftError where there is no such folder, or it is not here and cannot be fetched.
+    """
+    kind, what, trusted = name[:3], name[3:], trusted or bool(os.environ.get(TRUST))
+    if Path(what).is_dir():
+        return Checkpoint(name, what, "", trusted)
+    repository, _, revision = what.partition("@")
+    if not REPOSITORY.fullmatch(repository):
+        raise SgmftError(f"There is no encoder {name}: no such folder, and no name on the hub.")
+    if kind == "st:" and "/" not in repository:
+        repository = f"sentence-transformers/{repository}"
+    folder = local_copy(repository, revision or None)
+    return Checkpoint(name, folder, f"{kind}{repository}@{Path(folder).name}", trusted)
+
+
+def local_copy(repository: str, revision: str | None, needed: str = "*.json") -> str:
+    """Return the folder of a hub repository, from the local cache or else fetched.
+
+    The revision is by default the newest that is here, or else there. `needed` must be there beside
+    the weights: programs that asked for the configuration or the vocabulary only leave a part
+    behind. SgmftError where it is not here, and cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    others = ["onnx/*", "openvino/*"]  # of other runtimes
+    fetch = partial(snapshot_download, repository, revision=revision, ignore_patterns=others)
+    weights = [part + name for part in ("", "*/") for name in (TENSORS, PICKLES)]
+    with suppress(OSError):
+        folder = str(fetch(local_files_only=True))
+        if has_any(folder, *weights) and has_any(folder, needed):
+            return folder
+    try:
+        _check_hub()
+        folder = str(fetch(allow_patterns=[*SETTINGS, TENSORS]))
+        if not has_any(folder, *weights):
+            fetch(allow_patterns=PICKLES)
+        return folder
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
+        raise SgmftError(
+            f"The weights of {repository} are not on this machine and cannot be fetched. On a "
+            f"machine with a network run `hf download {repository} --local-dir clip/`, copy the "
+            "folder clip/ here and pass it as --encoder clip/; or use --encoder compact, which "
+            "needs no download."
+        ) from error
+
+
+def has_any(folder: str, *patterns: str) -> bool:
+    """Return whether a folder has a file of such a name that is not empty."""
+    found = (path for pattern in patterns for path in Path(folder).glob(pattern))
+    return any(path.is_file() and path.stat().st_size for path in found)
+
+
+def _check_hub() -> None:
+    """Raise ConnectionError if the hub does not respond in time; its client retries for minutes."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    responded = Event()
+
+    def request() -> None:
+        with suppress(Exception):
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+            responded.set()
+
+    thread = Thread(target=request, daemon=True)  # one time-out for each of the host's addresses
+    thread.start()
+    thread.join(HUB_SECONDS)
+    if not responded.is_set():
+        raise ConnectionError(f"{constants.ENDPOINT} does not respond")

@@ -1,0 +1,294 @@
+"""Encoders that other libraries load: any dual encoder, text network or image network of theirs.
+
+Pooled features are the library's: `get_text_features` and `get_image_features` of a dual encoder of
+transformers, the pooler's output or else the class token of an image network; a text network
+defines none, and the mean of all its last hidden states is taken. Of a sentence-transformers model
+they are what `encode` returns, with the prompt that the model has by default, if it has one.
+
+Token features are the last hidden states of words and patches, without special tokens. Where one of
+them through a linear map of the network is the pooled feature, all are mapped so. CLIP by
+sentence-transformers, and whatever else pools by itself there, has none.
+"""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from sgmft.data.preprocessing.text import get_cleaning
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
+from sgmft.features.encoders.batches import alike_batches, batches_by_length
+from sgmft.features.encoders.clip_adapter import digest_weights
+from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
+from sgmft.features.encoders.hub import Checkpoint
+
+SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
+BYTES = 64 << 20  # of a layer of a large network, for one image
+# Trained on texts padded to one length, of which they read the last token, whatever it is.
+PADDED = ("siglip", "tipsv2")
+UNLIMITED = 100_000  # tokens of a text
+EXTRA = 8  # the most tokens before the patches: of the class, distillation, registers
+INPUTS = {"input_ids": ("text",), "pixel_values": ("image",)}  # what names a network's kind
+LINEAR = {"text": ("text_projection", "text_model.head"), "image": ("visual_projection",)}
+Batch = tuple[list[int], Tensor, Any]  # positions, pooled features, tokens
+
+
+class LibraryEncoder(ABC):
+    """Frozen features of a checkpoint, whose library prepares texts and images.
+
+    One of each is encoded at first, to see which features the network has, and how wide. Settings
+    are those of `ChineseClipEncoder`. SgmftError where the checkpoint is damaged, or another kind.
+    """
+
+    _takes: Sequence[str] = ()  # of "text" and "image", set by `_load`
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        cleaning: str = "light",
+        *,
+        patch_grid: int = 4,
+        batch_size: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self._patch_grid, self._device = patch_grid, pick_device(device)
+        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
+        self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
+        with checkpoint.reading():
+            model, processor = self._load(checkpoint)
+            self._model = model.eval().to(self._device, self._dtype)
+            text = self.encode_texts(["a"], True) if "text" in self._takes else None
+            image = self.encode_images([SAMPLE], True) if "image" in self._takes else None
+        sides = [side for side in (text, image) if side is not None]
+        widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
+        parts = type(self).__name__, str(self._dtype), patch_grid, checkpoint.digest(), processor
+        clean = repr(get_cleaning(cleaning))
+        scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
+        self.info = EncoderInfo(
+            name=checkpoint.name,
+            fingerprint=digest_weights(model, torch.float32, (*parts, clean)),
+            text_width=widths[0],
+            image_width=widths[1],
+            shared_space=widths[0] == widths[1] and len(sides) == 2,
+            logit_scale=None if scale is None else float(scale.detach().float().exp()),
+            image_size=0,
+            cleaning=cleaning,
+            image_key=digest_weights(model, torch.float32, parts),
+            word_width=text.tokens[0].shape[1] if text and text.tokens else 0,
+            weights=digest_weights(model, torch.bfloat16),
+            has_tokens=all(side.tokens is not None for side in sides),
+            pinned=checkpoint.pinned,
+            remote_code=checkpoint.trusted,
+        )
+
+    @abstractmethod
+    def _load(self, checkpoint: Checkpoint) -> tuple[Any, str]:
+        """Return the network, and the name of the class that prepares images."""
+
+    @abstractmethod
+    def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]: ...
+
+    @abstractmethod
+    def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]: ...
+
+    @abstractmethod
+    def prepare_image(self, pixels: Images) -> PreparedImage:
+        """Prepare an RGB image (height, width, 3); several threads may."""
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """See `Encoder`; batches hold texts of similar length."""
+        if not texts:
+            return Encoded(np.zeros((0, self.info.text_width), np.float32), [] if tokens else None)
+        return _gather(len(texts), self._run_texts(list(texts), tokens))
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Images | PreparedImage], tokens: bool) -> Encoded:
+        """See `Encoder`; batches hold images whose arrays have the same shapes."""
+        if not images:
+            return Encoded(np.zeros((0, self.info.image_width), np.float32), [] if tokens else None)
+        prepared = [x if isinstance(x, dict) else self.prepare_image(x) for x in images]
+
+        def run() -> Iterator[Batch]:
+            for rows in alike_batches(prepared, self._batch_size):
+                batch: dict[str, Any] = {}
+                for name in prepared[rows[0]]:
+                    x = torch.from_numpy(np.concatenate([prepared[i][name] for i in rows]))
+                    batch[name] = x.to(self._device, self._dtype if x.is_floating_point() else None)
+                yield rows, *self._run_images(batch, tokens)
+
+        return _gather(len(images), run())
+
+
+class TransformersEncoder(LibraryEncoder):
+    """A network of transformers, see the module."""
+
+    def _load(self, checkpoint: Checkpoint) -> tuple[Any, str]:
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        folder = checkpoint.folder
+        given: dict[str, Any] = {"trust_remote_code": checkpoint.trusted}
+        loaded = AutoModel.from_pretrained(
+            folder, dtype=self._dtype, output_loading_info=True, **given
+        )
+        model, missing = loaded[0], loaded[1]["missing_keys"]  # the library makes up random ones
+        if bad := [name for name in missing if "pooler" not in name]:
+            raise SgmftError(f"The encoder {checkpoint.name} has no weights for {min(bad)}.")
+        self._has_pooler, config = not missing, model.config
+        if getattr(config, "is_encoder_decoder", False):
+            model = model.get_encoder()
+        self._dual = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
+        self._takes = tuple(LINEAR) if self._dual else INPUTS.get(model.main_input_name, ())
+        if "text" in self._takes:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **given)
+            text = getattr(config, "text_config", config)
+            most = getattr(text, "max_position_embeddings", UNLIMITED)
+            if "roberta" in text.model_type or "altclip" in text.model_type:
+                most -= 2  # the first two are of padding
+            padding = "max_length" if config.model_type.startswith(PADDED) else False
+            self._limit: dict[str, Any] = {
+                "max_length": int(min(self._tokenizer.model_max_length, most))
+            }
+            self._limit |= {"truncation": True, "padding": padding}
+        if "image" not in self._takes:
+            return model, ""
+        # Of the two kinds that the library has, the one that needs no torchvision.
+        self._processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **given)
+        patch = getattr(getattr(config, "vision_config", config), "patch_size", None)
+        self._patch = patch if isinstance(patch, int) else 1
+        return model, type(self._processor).__name__
+
+    def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
+        given = self._tokenizer(texts, return_special_tokens_mask=True, **self._limit)
+        run = self._model.get_text_features if self._dual else self._model.forward
+        known = inspect.signature(run).parameters
+        for rows in batches_by_length([*map(len, given["input_ids"])], self._batch_size):
+            chosen = {name: [x[i] for i in rows] for name, x in given.items()}
+            batch = self._tokenizer.pad(chosen, return_tensors="pt").to(self._device)
+            words = batch.pop("special_tokens_mask") == 0
+            words[~words.any(1), 0] = True  # a text of unknown characters alone keeps one token
+            output = run(**{name: x for name, x in batch.items() if name in known})
+            if self._dual:
+                pooled = output.pooler_output
+            else:
+                mask = batch["attention_mask"][..., None].to(self._dtype)
+                pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+            hidden = self._map("text", output.last_hidden_state, pooled) if tokens else None
+            own = None if hidden is None else [x[y] for x, y in zip(hidden, words, strict=True)]
+            yield rows, pooled, own
+
+    def prepare_image(self, pixels: Images) -> PreparedImage:
+        """See `LibraryEncoder`."""
+        return dict(self._processor(images=Image.fromarray(pixels), return_tensors="np"))
+
+    def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]:
+        output = (self._model.get_image_features if self._dual else self._model)(**images)
+        pooled = getattr(output, "pooler_output", None) if self._has_pooler else None
+        pooled = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+        hidden = self._map("image", output.last_hidden_state, pooled) if tokens else None
+        return pooled, None if hidden is None else self._regions(hidden, images)
+
+    def _map(self, side: str, hidden: Tensor, pooled: Tensor) -> Tensor | None:
+        """Map hidden states (b, n, W) as one of them was to be the pooled feature (b, D)."""
+        parts: dict[str, Any] = dict(self._model.named_modules())
+        norm = parts.get("vision_model.post_layernorm", nn.Identity())
+        for linear in (parts[name] for name in LINEAR[side] if name in parts):
+            for before in (nn.Identity(), norm) if isinstance(linear, nn.Linear) else ():
+                mapped = linear(before(hidden))
+                gap = (mapped - pooled[:, None]).abs().amax(-1).amin(1).max()
+                if gap <= 0.01 * pooled.abs().max():
+                    return mapped
+        return hidden if hidden.shape[1 if hidden.ndim == 4 else 2] == pooled.shape[1] else None
+
+    def _regions(self, hidden: Tensor, images: dict[str, Tensor]) -> Tensor | None:
+        """Average patches (b, n, D), or a map (b, D, h, w), to (b, patch_grid², D) if they can."""
+        if hidden.ndim == 4:
+            maps = list(hidden)
+        elif "spatial_shapes" in images:
+            shapes = images["spatial_shapes"].tolist()
+            pairs = zip(hidden, shapes, strict=True)
+            maps = [x[: h * w].T.unflatten(1, (h, w)) for x, (h, w) in pairs]
+        else:
+            count, (height, width) = hidden.shape[1], images["pixel_values"].shape[-2:]
+            h, w = height // self._patch, width // self._patch
+            if h * w > count:  # merged on their way
+                h = w = math.isqrt(count) if height == width else 0
+            if not h * w or count - h * w > EXTRA:
+                return None
+            maps = list(hidden[:, count - h * w :].transpose(1, 2).unflatten(2, (h, w)))
+        averaged = torch.stack([adaptive_avg_pool2d(x, self._patch_grid) for x in maps])
+        return averaged.flatten(2).transpose(1, 2)
+
+
+class SentenceTransformersEncoder(LibraryEncoder):
+    """A model of sentence-transformers, see the module."""
+
+    def _load(self, checkpoint: Checkpoint) -> tuple[Any, str]:
+        from sentence_transformers import SentenceTransformer
+
+        model: Any = SentenceTransformer(
+            checkpoint.folder,
+            device=str(self._device),
+            local_files_only=True,
+            trust_remote_code=checkpoint.trusted,
+            model_kwargs={"dtype": self._dtype},
+        )
+        self._takes = [kind for kind in LINEAR if model.supports(kind)]
+        self._prompt = model.prompts.get(model.default_prompt_name)
+        # A chat's template is filled in by the tokenizer, which is not for several threads.
+        self._lock = Lock() if "message" in model.modalities else nullcontext()
+        processor = getattr(model.processor, "image_processor", model.processor)
+        return model, type(processor).__name__
+
+    def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
+        # As strings, addresses and paths of pictures would be opened by a model that takes those.
+        given = [{"text": text} for text in texts] if "image" in self._takes else texts
+        known: dict[str, Any] = {"batch_size": self._batch_size, "show_progress_bar": False}
+        with self._lock:
+            found = self._model.encode(given, output_value=None, **known)
+        own = None
+        if tokens and {"token_embeddings", "attention_mask", "input_ids"} <= found[0].keys():
+            marks = torch.tensor(self._model.tokenizer.all_special_ids, device=self._device)
+            own = []
+            for row in found:
+                kept = row["attention_mask"].bool() & ~torch.isin(row["input_ids"], marks)
+                own.append(row["token_embeddings"][kept if kept.any() else slice(1)])
+        yield [*range(len(texts))], torch.stack([row["sentence_embedding"] for row in found]), own
+
+    def prepare_image(self, pixels: Images) -> PreparedImage:
+        """See `LibraryEncoder`."""
+        with self._lock:
+            given = [{"image": Image.fromarray(pixels)}]
+            found = self._model.preprocess(given, prompt=self._prompt)
+        self._modality = found["modality"]
+        return {name: x.numpy() for name, x in found.items() if isinstance(x, Tensor)}
+
+    def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]:
+        return self._model({**images, "modality": self._modality})["sentence_embedding"], None
+
+
+def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
+    """Put features in the order of their positions."""
+    pooled: list[Any] = [None] * count
+    kept: list[FloatArray | None] = [None] * count
+    for rows, features, own in batches:
+        for j, i in enumerate(rows):
+            pooled[i] = features[j].float().cpu().numpy()
+            kept[i] = None if own is None else own[j].float().cpu().numpy()
+    tokens = [x for x in kept if x is not None]
+    return Encoded(np.stack(pooled), tokens or None)
