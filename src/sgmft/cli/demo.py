@@ -1,9 +1,10 @@
 """`make demo`: the whole job on generated posts, with the commands that do the same by hand."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -13,21 +14,19 @@ from typer import Argument
 
 from sgmft.cli.console import counter, print_errors
 from sgmft.cli.evaluate import print_evaluation
-from sgmft.cli.sample import sample_command
-from sgmft.cli.train import train_command
+from sgmft.cli.main import app
 from sgmft.data.source import Source
 from sgmft.evaluation.metrics import Evaluation
 from sgmft.evaluation.report import ComparedModel, write_page
 from sgmft.features.features import PARTS
 from sgmft.jobs.evaluate import choose_examples, describe_locator, evaluate_table
 from sgmft.jobs.explain import explain_table
-from sgmft.jobs.predict import predict_table
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 
 POSTS, DAMAGED = 1400, 16
 # The paper's network, small enough to be trained in seconds.
-PAPER = ("width=128", "epochs=8", "learning_rate=0.001")
+PAPER = "--method sgmft --preset elements --set width=128 --set epochs=8 --set learning_rate=0.001"
 
 NOTICE = (
     "These posts are synthetic: sgmft generated their texts and drew their pictures. The figures "
@@ -42,6 +41,7 @@ class _Trained(NamedTuple):
     locator: SemanticLocator
     evaluation: Evaluation
     predictions: list[Prediction]  # of the test posts
+    errors: dict[str, int]  # posts that could not be used, by reason
 
 
 def run(
@@ -51,21 +51,16 @@ def run(
 ) -> Path:
     """Sample posts, train two models, evaluate, explain and predict; returns the report's path."""
     start = time.monotonic()
-    table = folder / "posts" / "posts.jsonl"
-    _step(f"sgmft sample {folder}/posts --posts {posts} --damaged {DAMAGED}")
-    sample_command(str(folder / "posts"), posts, seed, DAMAGED)
-
-    features = folder / "features"
+    table, features = folder / "posts" / "posts.jsonl", folder / "features"
+    sample = "sample", table.parent, "--posts", posts, "--damaged", DAMAGED
+    _run(sample, "--seed", seed)
     default = _train(table, folder, features, seed)
-    paper = _train(table, folder / "sgmft", features, seed, "sgmft", "elements", PAPER)
+    paper = _train(table, folder / "sgmft", features, seed, *PAPER.split())
     shown = next((p for p in default.predictions if p.parts == len(PARTS) - 1), None)
     models = [_explain(table, each, shown, folder) for each in (default, paper)]
 
-    _step(f"sgmft predict {folder}/model {table} -o {folder}/predictions.csv")
-    with counter("Predicting") as done:
-        summary = predict_table(
-            Source(str(table)), folder / "predictions.csv", default.locator, on_predicted=done
-        )
+    predict = "predict", folder / "model", table, "-o", folder / "predictions.csv"
+    _run(predict, "--features", features)
     report, good = folder / "report.html", [p for p in default.predictions if p.label is not None]
     write_page(
         report,
@@ -76,52 +71,39 @@ def run(
         examples=choose_examples(good, default.locator.labels),
         about=describe_locator(default.locator),
         notice=NOTICE,
-        errors=summary.errors,
+        errors=default.errors,
     )
     screen.print(_table(default.predictions))
     screen.print(f"{time.monotonic() - start:.0f} s. Open {report} in a browser.")
     return report
 
 
-def _train(
-    table: Path,
-    folder: Path,
-    features: Path,
-    seed: int,
-    method: str | None = None,
-    preset: str | None = None,
-    settings: Sequence[str] = (),
-) -> _Trained:
+def _train(table: Path, folder: Path, features: Path, seed: int, *options: str) -> _Trained:
     """Train and evaluate a model, both with the command that does it."""
-    words = "".join(f" --{k} {x}" for k, x in (("method", method), ("preset", preset)) if x)
-    words += "".join(f" --set {setting}" for setting in settings)
-    _step(f"sgmft train {table} -o {folder}/model --where split=train{words}")
-    options: dict[str, Any] = {"method": method, "preset": preset, "settings": [*settings]}
-    options |= {"seed": seed, "features": str(features), "where": ["split=train"]}
-    train_command(table=str(table), output=str(folder / "model"), **options)
-
-    words = "--where split=test --by informative"
-    _step(f"sgmft evaluate {folder}/model {table} -o {folder}/evaluation {words}")
-    locator = SemanticLocator.from_pretrained(folder / "model", features=features)
+    model, output = folder / "model", folder / "evaluation"
+    train = "train", table, "-o", model, "--where", "split=train", *options
+    _run(train, "--seed", seed, "--features", features)
+    by = "--where", "split=test", "--by", "informative"
+    _show("evaluate", model, table, "-o", output, *by)
+    locator = SemanticLocator.from_pretrained(model, features=features)
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
-        summary, evaluation = evaluate_table(
-            test, folder / "evaluation", locator, by=["informative"], on_predicted=done
-        )
+        summary, found = evaluate_table(test, output, locator, by=by[3:], on_predicted=done)
     print_errors(summary)
-    print_evaluation(evaluation)
-    return _Trained(folder, locator, evaluation, list(locator.predictions(test.iter_posts())))
+    print_evaluation(found)
+    predictions = list(locator.predictions(test.iter_posts()))
+    return _Trained(folder, locator, found, predictions, summary.errors)
 
 
 def _explain(
     table: Path, trained: _Trained, shown: Prediction | None, report: Path
 ) -> ComparedModel:
     """Explain a post; returns the model's row for the report in the folder `report`."""
-    folder, locator, evaluation, predictions = trained
+    folder, locator, evaluation, predictions, _ = trained
     said = ""
     if shown is not None:
         row = int(shown.post.place.rpartition(" ")[2])
-        _step(f"sgmft explain {folder}/model {table} -o {folder}/why.html --row {row}")
+        _show("explain", folder / "model", table, "-o", folder / "why.html", "--row", row)
         _, (said, *_) = explain_table(Source(str(table)), folder / "why.html", locator, row=row)
         screen.print(said, highlight=False)
     guidance = np.array([p.guidance for p in predictions if p.parts == len(PARTS) - 1])
@@ -136,8 +118,15 @@ def _explain(
     )
 
 
-def _step(command: str) -> None:
-    screen.print(f"\n[bold]$ {command}[/bold]", soft_wrap=True)
+def _run(command: Sequence[object], *hidden: object) -> None:
+    """Show a command, and run it with further options that make it fast and repeatable."""
+    _show(*command)
+    name, *words = map(str, (*command, *hidden))
+    typer.main.get_group(app).commands[name].main(words, standalone_mode=False)
+
+
+def _show(*command: object) -> None:
+    screen.print(f"\n[bold]$ sgmft {shlex.join(map(str, command))}[/bold]", soft_wrap=True)
 
 
 def _table(predictions: list[Prediction]) -> Table:

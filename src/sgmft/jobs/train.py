@@ -23,8 +23,7 @@ def train_table(
     """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
 
     With several processes (`utils.distributed`) all of them call this, and the main one writes.
-    `options` are those of `SemanticLocator.fit`. SgmftError where the table has fewer than two
-    labels, or `output` holds something else.
+    `options` are those of `SemanticLocator.fit`.
     """
     folder = Path(output)
     config = read_json(folder / "config.json")

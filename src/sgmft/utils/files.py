@@ -80,14 +80,10 @@ def writing(what: str | Path) -> Iterator[None]:
 
 
 def set_aside(path: Path, aside: Path, what: str, again: str) -> None:
-    """Give a damaged file another name, and name it in an `SgmftWarning`; nothing is deleted.
-
-    The message has what the file is, and what is done to have it `again`. SgmftError where it
-    cannot be renamed; that another process has done it is no mistake.
-    """
+    """Rename a damaged file, `what` it is, and warn of what is done to have it `again`."""
     try:
         path.replace(aside)
-    except FileNotFoundError:
+    except FileNotFoundError:  # another process has done it
         return
     except OSError as error:
         raise SgmftError(

@@ -21,11 +21,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise `Stopped` in the main thread at the first signal; a second one ends at once.
-
-    A signal that this process was started to ignore is ignored. Outside of the main thread nothing
-    is changed.
-    """
+    """Raise `Stopped` in the main thread at the first signal, unless it is ignored already."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

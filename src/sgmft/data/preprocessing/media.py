@@ -110,11 +110,10 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
 
 
 def _find_motion(data: bytes) -> int | None:
-    """Return where the MP4 of a motion photo begins; None for all other files.
+    """Return where the MP4 of a motion photo begins, behind its JPEGs; None for all other files.
 
-    It follows the JPEG's end, past a second JPEG with a wider range of brightness, if any.
-    The lengths in the XMP of Google's format are not needed for that, and programs that copy
-    pictures leave wrong ones behind.
+    The lengths in the XMP of Google's format are often wrong: programs that copy pictures leave
+    them behind.
     """
     if not data.startswith(b"\xff\xd8\xff"):
         return None
