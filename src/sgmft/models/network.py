@@ -64,9 +64,9 @@ class ModalityInput(nn.Module):
         self,
         source: int,
         width: int,
-        projected: bool,
-        scale: Scale,
-        tokens: bool,
+        projected: bool = True,
+        scale: Scale = "standard",
+        tokens: bool = False,
         max_images: int = 0,
         token_source: int = 0,
         pooled: bool = True,
@@ -185,24 +185,16 @@ class Network(nn.Module, ABC):
 class BimodalNetwork(Network):
     """A network whose two modalities come in through a `ModalityInput` of width D each.
 
-    `tokens` is for `token_inputs`, `pooled` for `pooled_inputs`; the others are `ModalityInput`'s.
+    `inputs` are of both; its `tokens` is for `token_inputs`, its `pooled` for `pooled_inputs`.
     """
 
     def __init__(
-        self,
-        config: NetworkConfig,
-        width: int,
-        *,
-        scale: Scale = "standard",
-        tokens: bool = False,
-        projected: bool = True,
-        max_images: int = 16,
-        pooled: bool = True,
+        self, config: NetworkConfig, width: int, *, max_images: int = 16, **inputs: Any
     ) -> None:
         super().__init__(config)
-        c, common = config, (width, projected, scale, tokens)
-        self.text = ModalityInput(c.text_width, *common, token_source=c.word_width, pooled=pooled)
-        self.image = ModalityInput(c.image_width, *common, max_images, pooled=pooled)
+        c = config
+        self.text = ModalityInput(c.text_width, width, token_source=c.word_width, **inputs)
+        self.image = ModalityInput(c.image_width, width, max_images=max_images, **inputs)
 
     def prepare(self, text: Vectors, image: Vectors, words: Tokens, regions: Tokens) -> None:
         """Take the feature scales; see `Network.prepare`."""

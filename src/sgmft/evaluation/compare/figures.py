@@ -141,18 +141,26 @@ def _figure(panels: Sequence[TsnePanel]) -> Figure:
     legend = _LINE * (math.ceil(len(labels) / places) * 1.15 + 0.5)
     height = rows * (_GAP + _SIDE + caption) + legend
     figure = Figure(figsize=(width, height))
+    sheet = figure.add_axes((0, 0, 1, 1), zorder=1)  # in inches, from the upper left corner
+    sheet.set_axis_off()
+    sheet.set(xlim=(0, width), ylim=(height, 0))
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
         left = _GAP + column * (_SIDE + _GAP)
-        top = height - _GAP - row * (_GAP + _SIDE + caption)
-        box = (left / width, (top - _SIDE) / height, _SIDE / width, _SIDE / height)
+        below = (row + 1) * (_GAP + _SIDE) + row * caption
+        box = (left / width, 1 - below / height, _SIDE / width, _SIDE / height)
         _points(figure.add_axes(box), panel, labels)
         for line, text in enumerate(captions[place]):
-            at = ((left + _SIDE / 2) / width, (top - _SIDE - (line + 0.4) * _LINE) / height)
             last = line == len(captions[place]) - 1
             style: dict[str, Any] = {"fontsize": 8} if last else {"fontweight": "bold"}
-            figure.text(*at, text, ha="center", va="top", **style)
-    _legend(figure, labels, places, legend)
+            middle, top = left + _SIDE / 2, below + (line + 0.4) * _LINE
+            sheet.text(middle, top, text, ha="center", va="top", **style)
+    for place, label in enumerate(labels):
+        row, column = divmod(place, places)
+        x = _GAP + 0.08 + column * (width - 2 * _GAP) / places
+        y = height - legend + _LINE * (0.55 + 1.15 * row)
+        sheet.plot([x], [y], **_look(place, 5.0))
+        sheet.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")
     return figure
 
 
@@ -190,15 +198,3 @@ def _look(place: int, size: float) -> dict[str, Any]:
     style = {"linestyle": "", "clip_on": False, "markeredgewidth": 0, "alpha": 0.8}
     colour = COLOURS[place % len(COLOURS)]
     return {"marker": marker, "color": colour, "markersize": size * heavy, **style}
-
-
-def _legend(figure: Figure, labels: Sequence[str], columns: int, height: float) -> None:
-    width = float(figure.get_figwidth())
-    axes = figure.add_axes((0, 0, 1, height / float(figure.get_figheight())))
-    axes.set_axis_off()
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    for place, label in enumerate(labels):
-        row, column = divmod(place, columns)
-        x, y = _GAP + 0.08 + column * (width - 2 * _GAP) / columns, _LINE * (0.55 + 1.15 * row)
-        axes.plot([x], [y], **_look(place, 5.0))
-        axes.text(x + 0.1, y, shorten(label), fontsize=8.5, va="center_baseline")
