@@ -23,13 +23,15 @@ from sgmft.data.source import Source
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.data.tables import Columns, open_writer, read_posts
 from sgmft.errors import NoUsableRowError, SgmftError, SgmftWarning
+from sgmft.features.encoders.registry import ENCODERS
 from sgmft.jobs.encode import encode_table
 from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.predict import predict_table
-from sgmft.jobs.train import train_table
+from sgmft.jobs.train import train_best, train_table
 from sgmft.locator.locator import SemanticLocator
 from small_posts import LABELS
 from small_tables import file_names, read_rows, write_rows
+from tiny_encoder import TinyEncoder
 
 ADDED = ["label", "probability", "error", "warning", "p_Home", "p_School", "p_Work"]
 SUFFIXES = ["csv", "jsonl", "parquet"]
@@ -282,6 +284,34 @@ def test_what_cannot_be_evaluated(rows, small_posts, small_model, table, tmp_pat
 
 
 # --- train
+
+
+class Blind(TinyEncoder):
+    """An encoder to which all texts and pictures are the same."""
+
+    def encode_texts(self, texts, tokens):
+        found = super().encode_texts(texts, tokens)
+        return found._replace(pooled=np.ones_like(found.pooled))
+
+    def encode_images(self, images, tokens):
+        found = super().encode_images(images, tokens)
+        return found._replace(pooled=np.ones_like(found.pooled))
+
+
+def test_the_encoder_with_the_least_validation_loss_is_kept(table, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "blind", Blind)
+    train, source = partial(train_best, Source(str(table))), tmp_path / "m"
+    settings = {"lexical": False}
+    locators = [SemanticLocator(name, settings=settings) for name in ("blind", "tiny")]
+    summary, best = train(source, locators)
+    assert best is locators[1] and summary.posts == 12
+    saved = SemanticLocator.from_pretrained(source)
+    assert saved.encoder_name == "tiny"
+    losses = [saved.training.metrics[f"validation loss, {name}"] for name in ("blind", "tiny")]
+    assert losses[1] == saved.training.metrics["validation loss"] < losses[0]
+    assert "validation loss, blind" in (source / "README.md").read_text("utf-8")
+    with pytest.raises(SgmftError, match="must be held out: use --val-size"):
+        train(source, [tiny(val_size=0.0), tiny(val_size=0.0)])
 
 
 def test_training_writes_a_model_and_says_what_it_left_out(table, tiny, tmp_path):

@@ -21,11 +21,21 @@ def compare_command(
     source: "opt.Source",
     output: opt.Output,
     encoder: Annotated[str, Option(help="Whose features are used; as for train.")] = "compact",
+    encoders: Annotated[
+        str | None,
+        Option(help="Compare these with each other, commas between; the first is the reference."),
+    ] = None,
     seeds: Annotated[int, Option(help="Runs of each row, with seeds 0, 1, ...", min=1)] = 5,
     tables: Annotated[
-        str, Option(help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours.")
-    ] = "1,2,3,4,5",
-    figures: Annotated[str, Option(help="Of the paper; empty for none.")] = "6,8,9",
+        str | None,
+        Option(
+            help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours; 6 encoders, "
+            "which is the only one with --encoders unless others are named."
+        ),
+    ] = None,
+    figures: Annotated[
+        str | None, Option(help="Of the paper, 6,8,9; empty for none. None with --encoders.")
+    ] = None,
     methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
     split_by: Annotated[
@@ -54,10 +64,13 @@ def compare_command(
         from sgmft.jobs.compare import compare_table, default_workers
 
     named = None if encoder == "compact" else encoder
+    some = [name.strip() for name in (encoders or "").split(",") if name.strip()]
+    usual = ("6", "") if some else ("1,2,3,4,5", "6,8,9")
     plan = make_plan(
-        tables,
-        figures,
+        tables or usual[0],
+        usual[1] if figures is None else figures,
         methods,
+        some,
         encoder=opt.pick_encoder(named, features_table) or encoder,
         seeds=seeds,
         trials=trials,

@@ -29,7 +29,7 @@ Encoder = Annotated[
     str | None,
     Option(
         help="compact, chinese-clip-huge, -large, -base, hf:NAME, st:NAME, a folder, TEXT+IMAGE "
-        "of these; by default compact, or what the method brings along."
+        "of these, auto:A,B for the best of several; by default compact, or the method's own."
     ),
 ]
 Cleaning = Annotated[str | None, Option(help="Of texts: light, paper or none; else the preset's.")]

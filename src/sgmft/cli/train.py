@@ -1,12 +1,15 @@
 """`sgmft train`: fit a model on labelled posts."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
 from sgmft.cli import console
 from sgmft.cli import options as opt
+
+# Before the names of encoders of which the best is kept.
+AUTO = "auto:"
 
 
 @opt.reads_posts
@@ -43,27 +46,31 @@ def train_command(
 ) -> None:
     """Train a model on labelled posts. A run that was stopped continues where it was."""
     from sgmft.jobs.evaluate import describe_table
-    from sgmft.jobs.train import train_table
+    from sgmft.jobs.train import train_best
     from sgmft.locator.locator import SemanticLocator
 
     named = opt.parse_pairs(settings, "--set")
-    locator = SemanticLocator(
-        opt.pick_encoder(opt.join_towers(encoder, text_encoder, image_encoder), features_table),
-        method=method,
-        preset=preset,
-        cleaning=cleaning,
-        settings={name: value for name, value in named.items() if not name.startswith(opt.TUNE)},
-        tune=opt.make_tuning(tune, tune_last, merge, named) or tune,
-        val_size=val_size,
-        seed=seed,
-        features=console.feature_folder(features),
-        device=device,
-    )
+    given: dict[str, Any] = {
+        "method": method,
+        "preset": preset,
+        "cleaning": cleaning,
+        "settings": {k: x for k, x in named.items() if not k.startswith(opt.TUNE)},
+        "tune": opt.make_tuning(tune, tune_last, merge, named) or tune,
+        "val_size": val_size,
+        "seed": seed,
+        "features": console.feature_folder(features),
+        "device": device,
+    }
+    named_encoder = opt.join_towers(encoder, text_encoder, image_encoder)
+    tried = [opt.pick_encoder(named_encoder, features_table)]
+    if encoder is not None and encoder.startswith(AUTO):
+        tried = [*filter(None, map(str.strip, encoder.removeprefix(AUTO).split(",")))]
+    locators = [SemanticLocator(name, **given) for name in tried]
     with console.ProgressBars() as bars:
-        summary = train_table(
+        summary, locator = train_best(
             source,
             output,
-            locator,
+            locators,
             split_by=split_by,
             track=track,
             on_encoded=bars.encoded,
@@ -85,5 +92,7 @@ def train_command(
         console.screen.print(f"  guidance (1 = none): P^m {p_m:.4f}, P^e {p_e:.4f}")
     if features_table is not None:
         console.print_line(f"Features: {describe_table(locator)}")
+    if len(locators) > 1:
+        console.print_line(f"Encoder: {locator.encoder_name}, with the least validation loss")
     console.screen.print(f"Method: {locator.method.title_with(locator.preset.name)}")
     console.screen.print(f"Model: {output}")

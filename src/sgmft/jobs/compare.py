@@ -116,7 +116,12 @@ def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.Compariso
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         warn(f"{path} is damaged: it is written anew, and what is finished is found again.")
         return data
-    return replace(data, encoded={**earlier.encoded, **data.encoded}) if same else data
+    if not same:
+        return data
+    encoded = {**earlier.encoded, **data.encoded}
+    for key, known in earlier.encoded.items():
+        encoded[key] = replace(encoded[key], seconds=encoded[key].seconds or known.seconds)
+    return replace(data, encoded=encoded)
 
 
 def _describe_data(data: prepare.ComparisonData) -> dict[str, str]:

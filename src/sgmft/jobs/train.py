@@ -1,49 +1,78 @@
 """Train a model on a table of posts and save it."""
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
+from sgmft.errors import SgmftError
 from sgmft.locator.locator import ENCODER, SemanticLocator
+from sgmft.training.fit import VALIDATION_LOSS
 from sgmft.utils import distributed
+from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import check_output, read_json, writing
 
 
 def train_table(
+    source: Source, output: str | Path, locator: SemanticLocator, **options: Any
+) -> JobSummary:
+    """Fit `locator` on a table and save it in `output`; see `train_best`."""
+    return train_best(source, output, [locator], **options)[0]
+
+
+def train_best(
     source: Source,
     output: str | Path,
-    locator: SemanticLocator,
+    locators: Sequence[SemanticLocator],
     *,
     on_encoded: Callable[[int, int], None] | None = None,
     **options: Any,
-) -> JobSummary:
-    """Fit `locator` on a table and save it in `output`; a run that was stopped continues.
+) -> tuple[JobSummary, SemanticLocator]:
+    """Fit each locator on a table, save the one with the least validation loss, and return it.
 
+    The loss is that on posts which a locator has not learned from. Where there are several, the
+    metrics of the one that is returned have the losses of all. A run that was stopped continues.
     With several processes (`utils.distributed`) all of them call this, and the main one writes.
-    `options` are those of `SemanticLocator.fit`.
+
+    Args:
+        on_encoded: called with the number of posts encoded so far, and of all posts.
+        options: those of `SemanticLocator.fit`.
+
+    Raises:
+        SgmftError: the table has fewer than two labels, `output` holds something else, or there
+            are several locators and their method holds no posts out.
     """
     folder = Path(output)
-    config = read_json(folder / "config.json")
-    ours = (folder / "checkpoint").is_dir() or (isinstance(config, dict) and "sgmft" in config)
+    config, unfinished = read_json(folder / "config.json"), folder / "checkpoint"
+    ours = unfinished.is_dir() or (isinstance(config, dict) and "sgmft" in config)
     check_output(folder, ours or not distributed.is_main(), "model")
     posts = source.read_labelled(least=2)
-    locator.fit(
-        posts,
-        strict=source.strict,
-        checkpoint=folder / "checkpoint",
-        on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
-        **options,
-    )
+    losses: dict[str, float] = {}
+    for locator in locators:
+        name = locator.encoder_name
+        locator.fit(
+            posts,
+            strict=source.strict,
+            checkpoint=unfinished / short_digest(name.encode()) if losses else unfinished,
+            on_encoded=None if on_encoded is None else lambda done: on_encoded(done, len(posts)),
+            **options,
+        )
+        losses[name] = locator.training.metrics.get(VALIDATION_LOSS, math.nan)
+        if math.isnan(losses[name]) and len(locators) > 1:
+            raise SgmftError("To choose an encoder, posts must be held out: use --val-size 0.1.")
+    best = locators[0]
+    if len(locators) > 1:
+        best = min(locators, key=lambda x: x.training.metrics[VALIDATION_LOSS])
+        best.training.metrics |= {f"{VALIDATION_LOSS}, {k}": x for k, x in losses.items()}
     if distributed.is_main():
-        unfinished = folder / "checkpoint"
         with writing(f"The model in {folder}"):
             unfinished.mkdir(parents=True, exist_ok=True)  # tells half a model from other files
-        locator.save_pretrained(folder)
-        if locator.tuned is not None:
-            locator.use_tuned(locator.tuned._replace(folder=folder / ENCODER))
+        best.save_pretrained(folder)
+        if best.tuned is not None:
+            best.use_tuned(best.tuned._replace(folder=folder / ENCODER))
         shutil.rmtree(unfinished, ignore_errors=True)
     distributed.wait()
-    return JobSummary(len(posts), locator.training.data.skipped)
+    return JobSummary(len(posts), best.training.data.skipped), best

@@ -32,6 +32,8 @@ from sgmft.training.data import LabelledData
 from sgmft.training.history import UNKNOWN, Epoch, classification_figures, selected_epoch
 from sgmft.utils.runtime import keep_freed_memory
 
+VALIDATION_LOSS = "validation loss"  # its name among the metrics
+
 
 @dataclass(frozen=True)
 class TrainingTask:
@@ -242,7 +244,7 @@ def validation_metrics(selected: Epoch) -> dict[str, float]:
     """Validation figures of an epoch; none without validation posts."""
     if math.isnan(selected.val_loss):
         return {}
-    return {"validation accuracy": selected.val_accuracy, "validation loss": selected.val_loss}
+    return {"validation accuracy": selected.val_accuracy, VALIDATION_LOSS: selected.val_loss}
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,20 @@ def test_a_post_that_one_encoder_cannot_use_is_left_out_for_all(data_of, small_p
     assert data.examples["there is no file …"] == "t.csv, row 3: there is no file gone.jpg"
 
 
+def test_encoders_are_compared_on_the_same_posts(compare, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "other", ENCODERS["tiny"])
+    comparison = compare(None, tables="6", encoders=["tiny", "other"], seeds=1)
+    comparison.run()
+    lines = lines_of(comparison)
+    keys = [f"{x}@{name}" for name in ("tiny", "other") for x in ("gated-experts", "linear-probe")]
+    assert list(lines) == keys
+    assert lines[keys[0]].against is None and lines[keys[2]].against.value == 0  # the same features
+    assert np.array_equal(
+        *(probabilities_of(comparison, f"linear-probe@{x}") for x in ("tiny", "other"))
+    )
+    assert "of features a post" in lines[keys[3]].note
+
+
 def test_a_picture_is_encoded_once_for_all_cleanings(data_of, small_posts, monkeypatch):
     seen, real = [], ENCODERS["tiny"].encode_images
 

@@ -116,6 +116,8 @@ def test_what_cannot_be_planned_is_refused():
         "no method to compare 'nothing'": (ALL, "", "nothing"),
         "row 'sgmft' is now called 'gated-experts'": (ALL, "", "sgmft"),
         "none of the rows": ("2", "", "mplug"),
+        "no table '6'": ("6", ""),
+        "encoder 'cnn' gives words": ("6", "", None, ["compact", "cnn"]),
     }.items():
         with pytest.raises(SgmftError, match=message):
             make_plan(*arguments)

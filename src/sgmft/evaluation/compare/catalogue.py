@@ -10,6 +10,7 @@ from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import DEFAULT, METHODS, get_method
 
 REFERENCE = DEFAULT  # the row that systems are tested against
+ON_ENCODERS = (DEFAULT, "linear-probe")  # methods by which encoders are compared
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,13 @@ class Row:
 
     key: str  # its name, as `--methods` takes it
     title: str  # as tables show it
-    # the next five as `SemanticLocator` takes them
+    # the next six as `SemanticLocator` takes them
     method: str = "sgmft"
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     cleaning: str | None = None
     patch_grid: int | None = None
+    encoder: str | None = None  # None is the comparison's
     like: str | None = None  # the row whose tuned setting it uses; None has trials of its own
     note: str = ""  # what a reader must know
 
@@ -77,8 +79,11 @@ _DEFAULT: dict[str, Any] = {"method": DEFAULT, "note": _INSIDE}
 _CHANGED: dict[str, Any] = {"preset": "elements", "like": "elements"}  # with one choice changed
 
 
-def rows() -> dict[str, Row]:
-    """Return every row by key; systems and fusion modules that a user registered among them."""
+def rows(encoders: Sequence[str] = ()) -> dict[str, Row]:
+    """Return every row by key; systems and fusion modules that a user registered among them.
+
+    Of `encoders` there is a row for each, of the default and of the linear probe.
+    """
     found = [
         Row(FULL, "SG-MFT (tokens)", preset="tokens"),
         Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="No trials: as printed."),
@@ -110,12 +115,17 @@ def rows() -> dict[str, Row]:
         Row("elements-unscaled", "… features as encoded", settings={"scale": "none"}, **_CHANGED),
         Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
         Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
+        *(
+            Row(f"{x}@{name}", f"{name}: {METHODS[x].title}", x, encoder=name, note=_INSIDE)
+            for name in encoders
+            for x in ON_ENCODERS
+        ),
     ]
     return {row.key: row for row in found}
 
 
-def tables() -> dict[str, TablePlan]:
-    """Return the tables by number: the paper's four, and ours."""
+def tables(encoders: Sequence[str] = ()) -> dict[str, TablePlan]:
+    """Return the tables by number: the paper's four, ours, and that of the encoders, if any."""
     apart = {"word-average", "sgmft", DEFAULT, *PAPER_TABLE_1}
     compared = {key: paper for key, paper in PAPER_TABLE_1.items() if key != "sgmft-paper"}
     systems = compared | dict.fromkeys(name for name in METHODS if name not in apart)
@@ -161,7 +171,15 @@ def tables() -> dict[str, TablePlan]:
             dict.fromkeys([REFERENCE, *ours]),
         ),
     )
-    return {plan.number: plan for plan in plans}
+    on_each = [f"{x}@{name}" for name in encoders for x in ON_ENCODERS]
+    last = TablePlan(
+        "6",
+        "Encoders",
+        "The default and the linear probe on the features of each encoder, on the same posts.",
+        dict.fromkeys(on_each),
+        *on_each[:1],
+    )
+    return {plan.number: plan for plan in (*plans, *[last] * bool(encoders))}
 
 
 def _fusions() -> list[str]:
@@ -175,6 +193,7 @@ class ComparisonPlan:
     tables: Sequence[TablePlan]
     figures: Sequence[FigurePlan]
     encoder: str = "compact"  # whose features the systems work on
+    encoders: Sequence[str] = ()  # to be compared with each other
     seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
     trials: int = 3  # values of its tuned setting that each system tries on held-out posts
     epochs: int | None = None  # at most, whatever a preset says; None leaves the presets'
@@ -182,9 +201,14 @@ class ComparisonPlan:
     device: str | None = None  # as in `sgmft.training.trainer.train`
     finished_only: bool = False  # run nothing, and show what is finished
 
+    @property
+    def known(self) -> dict[str, Row]:
+        """Every row there could be, by key."""
+        return rows(self.encoders)
+
     def rows(self) -> list[Row]:
         """Return every row that must run, also references and those whose setting others take."""
-        known = rows()
+        known = self.known
         keys = [key for table in self.tables for key in (*table.rows, table.reference)]
         keys += [key for figure in self.figures for key in figure.rows]
         keys += [like for key in keys if (like := known[key].like) is not None]
@@ -192,7 +216,11 @@ class ComparisonPlan:
 
 
 def make_plan(
-    table: str, figure: str, methods: str | None = None, **options: Any
+    table: str,
+    figure: str,
+    methods: str | None = None,
+    encoders: Sequence[str] = (),
+    **options: Any,
 ) -> ComparisonPlan:
     """Return a plan from numbers of tables and figures and keys of rows, with commas between.
 
@@ -203,7 +231,10 @@ def make_plan(
         bad = [key for key, row in rows().items() if _needs_encoder(row)]
         keys = [key for key in keys or rows() if key not in bad]
         warn(f"Left out, for a table has no vectors of words: {', '.join(bad)}.", SgmftNotice)
-    plans = [tables()[number] for number in _names(table, tables(), "table")]
+    for name in encoders:
+        METHODS[DEFAULT].pick_encoder(name)
+    known = tables(encoders)
+    plans = [known[number] for number in _names(table, known, "table")]
     figures = [FIGURES[number] for number in _names(figure, FIGURES, "figure")]
     if keys is not None:
         plans = [x._replace(rows={k: x.rows[k] for k in x.rows if k in keys}) for x in plans]
@@ -211,7 +242,7 @@ def make_plan(
     plans, figures = [x for x in plans if x.rows], [x for x in figures if x.rows]
     if not plans:
         raise SgmftError(f"Table {table} has none of the rows {methods}: choose other tables.")
-    return ComparisonPlan(plans, figures, **options)
+    return ComparisonPlan(plans, figures, encoders=encoders, **options)
 
 
 def _needs_encoder(row: Row) -> bool:

@@ -1,6 +1,7 @@
 """From a user's posts to the data of a comparison: encoded as every row needs, and split once."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -46,7 +47,7 @@ class EncoderSetting(NamedTuple):
         """Return that of a row when the others work on the features of `encoder`."""
         method = get_method(row.method)
         cleaning = row.cleaning or method.preset(row.preset).cleaning
-        return cls(method.encoder or encoder, cleaning, row.patch_grid)
+        return cls(method.encoder or row.encoder or encoder, cleaning, row.patch_grid)
 
     @property
     def key(self) -> str:
@@ -61,6 +62,7 @@ class EncodedSetting:
     info: dict[str, Any]  # the encoder's `EncoderInfo`, as a mapping
     tokens: bool  # whether the store holds word and region features
     prompts: dict[str, dict[str, list[float]]]  # method -> label -> (Dt,), where it asks for them
+    seconds: float | None = None  # for one post; None where the store had them all
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,11 @@ def _encode(
         model = load_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
         methods = [(get_method(row.method), row) for row in rows]
         tokens = any(x.uses_tokens(x.preset(row.preset, row.settings)) for x, row in methods)
-        image_key, done = model.info.image_key, 0
+        image_key, done, start = model.info.image_key, 0, time.monotonic()
         alike = [x for x in stores if image_key and x.info.image_key == image_key]
         seen = next((x for x in alike if x.tokens or not tokens), None)
         stores.append(features := FeatureStore(store, model.info, tokens))
+        before = len(features)
         chunks = encode_posts(list(posts), model, tokens=tokens, store=features, image_store=seen)
         for chunk in chunks:
             posts[done : done + len(chunk.posts)] = chunk.posts
@@ -196,12 +199,14 @@ def _encode(
             done += len(chunk.posts)
             if on_encoded:
                 on_encoded(setting.key, done)
+        new, seconds = len(features) - before, time.monotonic() - start
         labels = sorted({str(post.label) for post in posts if post.error is None})
         prompts = {}
         for method, _ in methods:
             if (vectors := method.encode_prompts(labels, model)) is not None:
                 prompts[method.name] = dict(zip(labels, vectors.tolist(), strict=True))
-        encoded[setting.key] = EncodedSetting(asdict(model.info), tokens, prompts)
+        each = seconds / new if new and seen is None else None
+        encoded[setting.key] = EncodedSetting(asdict(model.info), tokens, prompts, each)
     return encoded, keys
 
 

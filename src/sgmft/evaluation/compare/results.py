@@ -1,7 +1,7 @@
 """Results of a comparison: from the records and predictions of its runs to tables and figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from sgmft.evaluation.compare import statistics
-from sgmft.evaluation.compare.catalogue import Row, rows
+from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
+from sgmft.evaluation.compare.prepare import EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
 from sgmft.evaluation.compare.statistics import Difference, Summary
 from sgmft.models.arrays import Doubles
@@ -55,7 +56,7 @@ def read_predictions(folder: Path, found: RowRecords, labels: Sequence[str]) -> 
 
 def make_tables(comparison: Comparison) -> list[ResultTable]:
     """Return every table of the plan, each row tested against the table's reference."""
-    data, known = comparison.data, rows()
+    data, known = comparison.data, comparison.plan.known
     test = np.flatnonzero(data.test)
     truth = np.array(data.classes)[test]
     groups = {column: [values[i] for i in test] for column, values in data.groups.items()}
@@ -76,6 +77,8 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         for key, paper in plan.rows.items():
             figures = {"paper": paper, "summary": summaries.get(key), "against": against.get(key)}
             lines.append(_result_row(known[key], comparison.found[key], **figures))
+            if known[key].encoder is not None:
+                lines[-1] = replace(lines[-1], note=_cost_of_features(known[key], comparison))
         reference = known[plan.reference].title
         tables.append(ResultTable(plan.number, plan.title, plan.about, lines, reference))
     return tables
@@ -100,6 +103,14 @@ def _result_row(row: Row, found: RowRecords, **figures: Any) -> ResultRow:
     )
 
 
+def _cost_of_features(row: Row, comparison: Comparison) -> str:
+    """Return a row's note with the time and the size of a post's features."""
+    encoded = comparison.data.encoded[EncoderSetting.of(row, comparison.plan.encoder).key]
+    size = 4 * (encoded.info["text_width"] + encoded.info["image_width"]) / 1024
+    took = "" if encoded.seconds is None else f", {1000 * encoded.seconds:.1f} ms to encode"
+    return f"{row.note} {row.encoder}: {size:.0f} KiB of features a post{took}."
+
+
 def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
     """Return every figure of the plan as far as its rows ran; write SVG and PNG files."""
     data, figures = comparison.data, []
@@ -110,7 +121,9 @@ def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
             if run := comparison.found[key].runs.get(0):
                 path = comparison.folder / "fused" / f"{run['name']}.safetensors"
                 fused = load_file(path)["fused"]
-                panels.append(project_representations(key, rows()[key].title, fused, truth))
+                panels.append(
+                    project_representations(key, comparison.plan.known[key].title, fused, truth)
+                )
         if panels:
             svg, png = save_panels(panels, folder, f"figure-{plan.number}")
             drawn = svg.read_text("utf-8")
