@@ -17,9 +17,7 @@ def align_command(
     tune: Annotated[str | None, Option(help="Of Chinese-CLIP: lora (by default) or full.")] = None,
     tune_last: opt.TuneLast = None,
     merge: opt.Merge = False,
-    width: Annotated[
-        int, Option(min=2, help="Of the shared space, for encoders other than Chinese-CLIP.")
-    ] = 256,
+    width: Annotated[int, Option(min=2, help="Of a shared space; not of Chinese-CLIP.")] = 256,
     seed: Annotated[int, Option(help="Decides held-out pairs, weights and order.")] = 0,
     settings: Annotated[list[str] | None, Option("--set", help="tune.NAME=VALUE; repeat.")] = None,
     cleaning: opt.Cleaning = None,

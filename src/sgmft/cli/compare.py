@@ -38,9 +38,7 @@ def compare_command(
     ] = None,
     methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
-    split_by: Annotated[
-        str, Option(help="label, user, or auto: by user where the posts name users.")
-    ] = "auto",
+    split_by: Annotated[str, Option(help="label, user, or auto: by user if known.")] = "auto",
     by: opt.By = None,
     trials: Annotated[int, Option(help="Values tried of a system's setting.", min=1, max=7)] = 3,
     epochs: Annotated[int | None, Option(help="At most, for a quick look.", min=1)] = None,

@@ -21,9 +21,7 @@ def fetch_command(
     max_total: Annotated[int, Option(min=1, help="GiB of one run.")] = 20,
     timeout: Annotated[float, Option(min=1, help="Seconds for one attempt.")] = 60,
     wait: Annotated[float, Option(min=0, help="Seconds between requests to a host.")] = 0.1,
-    allow_private: Annotated[
-        bool, Option(help="Also from private, loopback, link-local and reserved networks.")
-    ] = False,
+    allow_private: Annotated[bool, Option(help="Also from private networks.")] = False,
     proxy: Annotated[
         str | None, Option(help="Of an HTTP proxy; it looks up the hosts, which go unchecked.")
     ] = None,

@@ -44,8 +44,7 @@ Features = Annotated[
     str | None, Option(help="Feature store; by default in your cache folder, 'none' keeps nothing.")
 ]
 FeaturesTable = Annotated[
-    str | None,
-    Option(help="Vectors by id in place of an encoder: .parquet, .npz, encode's folder."),
+    str | None, Option(help="Vectors by id in place of an encoder: .parquet, .npz, a folder.")
 ]
 Summary = Annotated[
     str | None, Option("--summary", help="JSON file for counts: posts, labelled, errors, ...")
@@ -53,15 +52,10 @@ Summary = Annotated[
 Where = Annotated[list[str] | None, Option(help="Only rows with COLUMN=VALUE; may be repeated.")]
 Column = Annotated[
     list[str] | None,
-    Option(
-        "--column",
-        help="FIELD=COLUMN where the table's names differ; "
-        "FIELD is text, image, id, label, user or time.",
-    ),
+    Option("--column", help="text, image, id, label, user or time=COLUMN, where names differ."),
 ]
 Format = Annotated[
-    str | None,
-    Option("--format", help="Of the posts, or the tool that collected them, where it isn't seen."),
+    str | None, Option("--format", help="Of the table, or the tool that wrote it; else as seen.")
 ]
 By = Annotated[list[str] | None, Option(help="Column to break accuracy down by; repeat.")]
 AllowOutside = Annotated[bool, Option(help="Also read pictures outside the table's folder.")]

@@ -11,22 +11,14 @@ from sgmft.cli import options as opt
 
 def serve_command(
     model: opt.Model,
-    host: Annotated[
-        str, Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
-    ] = "127.0.0.1",
+    host: Annotated[str, Option(help="Listens here; 0.0.0.0 is every address.")] = "127.0.0.1",
     port: Annotated[int, Option(help="0 takes one that is free.", min=0, max=65535)] = 8000,
-    coverage: Annotated[
-        float | None, Option(help="As for predict; a request's counts more.")
-    ] = None,
+    coverage: Annotated[float | None, Option(help="As for predict; a request may differ.")] = None,
     min_probability: Annotated[float | None, Option(help="As for predict.")] = None,
     reject: Annotated[float | None, Option(help="As for predict.")] = None,
     page: Annotated[bool, Option(help="With a page for people beside the API.")] = True,
     api_key: Annotated[
-        str | None,
-        Option(
-            envvar="SGMFT_API_KEY",
-            help="What requests must show; better given as the variable than on the command line.",
-        ),
+        str | None, Option(envvar="SGMFT_API_KEY", help="For requests; better as the variable.")
     ] = None,
     max_body: Annotated[float, Option(help="MiB of one request.")] = 32,
     max_posts: Annotated[int, Option(help="Posts of one request.")] = 64,

@@ -20,11 +20,7 @@ def train_command(
     text_encoder: opt.TextEncoder = None,
     image_encoder: opt.ImageEncoder = None,
     method: Annotated[
-        str | None,
-        Option(
-            help="gated-experts (the default, our own), sgmft (the paper's network), or a compared "
-            "system: mplug, unis-mmc, linear-probe, ..."
-        ),
+        str | None, Option(help="gated-experts, our default; sgmft, the paper's; mplug; ...")
     ] = None,
     preset: Annotated[
         str | None, Option(help="Of sgmft, which need not be named: tokens, elements, paper.")

@@ -44,11 +44,7 @@ class Source:
                 yield from row.values
 
     def read_posts(self) -> list[Post]:
-        """Read all posts.
-
-        Raises:
-            SgmftError: there are none, or the table cannot be read.
-        """
+        """Read all posts; SgmftError where there are none."""
         posts = list(self.iter_posts())
         if not posts:
             chosen = " and ".join(f"{key}={value}" for key, value in self.where.items())
@@ -57,11 +53,7 @@ class Source:
         return posts
 
     def read_labelled(self, reason: str | None = None, least: int = 1) -> list[Post]:
-        """Read all posts for work that needs labels; see `require_label`, which takes `reason`.
-
-        Raises:
-            SgmftError: also where there are fewer than `least` labels, though rows can be read.
-        """
+        """Read all posts for work that needs `least` labels; `require_label` takes `reason`."""
         posts = [require_label(post, reason) for post in self.read_posts()]
         labels = {post.label for post in posts if post.label is not None}
         if len(labels) < least and any(not post.error or post.error == reason for post in posts):

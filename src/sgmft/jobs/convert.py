@@ -26,9 +26,6 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     Paths of pictures are relative to the output's folder where they lie in it, and absolute
     elsewhere, in whatever folder that is; web addresses stay. Pictures that are stored in the table
     become files in a folder beside the output. But for a stream, the source is read twice.
-
-    Raises:
-        SgmftError: the source cannot be read, is the output, or the output cannot be written.
     """
     source.refuse_overwriting(output)
     source = replace(source, allow_outside=True)  # no file is opened

@@ -17,7 +17,7 @@ from sgmft.data.posts import Attachment, Post
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.columns import USUAL
 from sgmft.errors import SgmftError, warn
-from sgmft.utils.files import write_whole, writing
+from sgmft.utils.files import write_file
 
 CONTROL = "label"  # the choice control of the tasks, and so the column in an export of them
 _LOCAL_FILES, _UPLOAD = "/data/local-files/?d=", "/data/upload/"
@@ -133,10 +133,8 @@ def write_tasks(
         )
     config = path.with_suffix(".config.xml")
     text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(config, _config(posts, labels, several, shown).encode())
-        write_whole(path, replace_surrogates(text).encode())
+    write_file(config, _config(posts, labels, several, shown).encode())
+    write_file(path, replace_surrogates(text).encode())
     return config
 
 

@@ -25,7 +25,7 @@ from sgmft.data.tables.formats import find_format
 from sgmft.errors import SgmftError
 from sgmft.models.registry import LOADED
 from sgmft.utils.checksums import digest_of, short_digest
-from sgmft.utils.files import leftovers, read_json, set_aside, write_json, write_whole, writing
+from sgmft.utils.files import leftovers, read_json, set_aside, write_file, write_json, writing
 
 ROWS = 1024  # of a piece; a multiple of `sgmft.features.encode.CHUNK`
 PieceId = tuple[int, int]  # index of the table in the job, index of the piece in the table
@@ -178,8 +178,7 @@ class Shards:
         pq.write_table(pa.table(arrays, schema=schema), sink)
         data = sink.getvalue()
         path = self.folder / f"part-{piece[0]:05d}-{piece[1]:06d}-{short_digest(data)}.parquet"
-        with writing(path):
-            write_whole(path, data)
+        write_file(path, data)
 
     def end(self, posts: int) -> JobSummary:
         """Mark the job as done and return the summary of all rows, if all `posts` are whole."""

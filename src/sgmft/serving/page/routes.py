@@ -267,7 +267,6 @@ class Page:
             self._jobs.discard(job)
 
     def _keep(self, token: str, file: Path, unwanted: bool) -> None:
-
         def remove() -> None:
             self._labelled.pop(token, None)
             shutil.rmtree(file.parent, ignore_errors=True)
