@@ -112,28 +112,21 @@ class Evaluation:
 
 
 def evaluate(
-    probabilities: Reals,
+    probabilities: Reals,  # (N, K), rows sum to 1, columns in the order of the K `labels`
     truth: Sequence[str],
     labels: Sequence[str],
     *,
-    groups: Mapping[str, Sequence[str]] | None = None,
-    temperature: float | Doubles = 1.0,
-    sets: Callable[[Reals, float], Flags] | None = None,
-    parts: Sequence[str] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,  # columns of N values each
+    temperature: float | Doubles = 1.0,  # the probabilities were scaled by it, of each post (N,)
+    sets: Callable[[Reals, float], Flags] | None = None,  # `HeldOutProbabilities.sets`
+    parts: Sequence[str] | None = None,  # what each post has, for figures by it
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
 
     Definitions agree with scikit-learn's: macro-F1 as `f1_score(average="macro",
     zero_division=0)`, over the classes that occur in the truth or in the predictions; log loss as
     `log_loss`, with probabilities kept 2.2e-16 away from 0 and 1. A tie goes to the first label.
-
-    Args:
-        probabilities: (N, K), rows sum to 1, columns in the order of the K `labels`.
-        groups: columns of N values each, for accuracy by value.
-        temperature: that the probabilities were scaled by, of all or of each post (N,), to show
-            what scaling changed.
-        sets: `HeldOutProbabilities.sets`; coverages that it refuses are left out.
-        parts: what each post has, for figures by it.
+    Coverages that `sets` refuses are left out.
 
     SgmftError for no posts, an unknown label, one twice, other lengths, or no probabilities.
     """

@@ -57,20 +57,13 @@ def write_page(
     title: str,
     about: Mapping[str, str],
     examples: Iterable[ExamplePost] = (),
-    notice: str = "",
-    overview: bool = False,
-    models: Sequence[ComparedModel] = (),
-    history: Sequence[Mapping[str, float | None]] = (),
+    notice: str = "",  # at the top, for what a reader must not miss ("synthetic data")
+    overview: bool = False,  # whether to draw what SG-MFT does
+    models: Sequence[ComparedModel] = (),  # the evaluated one first, to be shown beside others
+    history: Sequence[Mapping[str, float | None]] = (),  # as for `history_figure`; of one, no curve
     errors: Mapping[str, int] | None = None,
 ) -> None:
-    """Write an evaluation's page.
-
-    Args:
-        notice: stands out at the top, for what a reader must not miss ("synthetic data").
-        overview: whether to draw what SG-MFT does.
-        models: the evaluated one first, to be shown beside others.
-        history: as for `history_figure`; fewer than two epochs leave the curves out.
-    """
+    """Write an evaluation's page."""
     before = evaluation.uncalibrated if evaluation.temperature != 1 else None
     page = render(
         "evaluation/templates/report.html",

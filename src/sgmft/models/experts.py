@@ -82,21 +82,16 @@ class Expert(ArrayModule, ABC):
 
     def fit(
         self,
-        x: Array,
-        labels: Integers,
-        fold: Integers,
+        x: Array,  # what `forward` takes, of N posts
+        labels: Integers,  # (N,)
+        fold: Integers,  # of each post, (N,)
         report: Callable[[int, int], object] = lambda done, total: None,
     ) -> Callable[[Array], Floats]:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 
         Penalties are tried from strong to weak, until the loss rises. With one fold only, the
-        strongest is taken.
-
-        Args:
-            x: what `forward` takes, of N posts.
-            labels, fold: class and fold of each post, (N,).
-            report: called with the penalties that are done, of all folds, and their number; at the
-                end with that number twice.
+        strongest is taken. `report` is called with the penalties that are done, of all folds, and
+        their number; at the end with that number twice.
 
         Returns a function from x, perhaps changed, to log-probabilities (N, K) of at least log 1e-4
         by the chosen regressions, each post's by that without its fold, if there are several.

@@ -58,12 +58,12 @@ def log_frequencies(labels: Integers, classes: int) -> Doubles:
 
 
 def logistic_paths(
-    x: Any,
+    x: Any,  # (N, D), float32 or float64, or a sparse matrix of SciPy
     labels: Integers,
     classes: int,
-    penalties: Sequence[float],
+    penalties: Sequence[float],  # from the largest, whose solution is nearest to zero
     parts: Sequence[Block],
-    threads: int = 1,
+    threads: int = 1,  # at the most, beside those of the BLAS library
 ) -> Iterator[list[Solution]]:
     """Solutions of every part for one L2 penalty after another, each search starting from the last.
 
@@ -71,11 +71,6 @@ def logistic_paths(
     two classes, w is the difference of their rows), as scikit-learn's `LogisticRegression` does
     with C = 1 / (rows x penalty), to within about 1e-7. Classes without posts get no weight and a
     bias of ABSENT.
-
-    Args:
-        x: (N, D), float32 or float64, or a sparse matrix of SciPy.
-        penalties: from the largest, whose solution is nearest to zero, to the smallest.
-        threads: at the most, beside those of the BLAS library.
     """
     together = max(1, MAX_NUMBERS // (classes * max(1, *x.shape)))
     count = max(min(threads, len(parts)), math.ceil(len(parts) / together))

@@ -49,27 +49,20 @@ class ModalityInput(nn.Module):
 
     One learned, unmasked null token stands in for a missing modality, and the same vector for its
     pooled feature; masking every key would make a softmax undefined. Pooled and token features of
-    one width are taken to D by one linear map; of two widths, by one map each.
-
-    Args:
-        source, width: the encoder's width of pooled features, and the model's D.
-        projected: whether a learned linear map takes source to D (needed where the widths differ
-            or the encoder's two towers share no space).
-        tokens, pooled: whether token features, and pooled ones, come in.
-        max_images: images of one post that have an index of their own; 0 for the text.
-        token_source: the encoder's width of one token; 0 for the same as `source`.
+    one width are taken to D by one linear map; of two widths, by one map each. No map is needed
+    where the widths agree and the encoder's two towers share a space.
     """
 
     def __init__(
         self,
-        source: int,
-        width: int,
-        projected: bool = True,
+        source: int,  # the encoder's width of pooled features
+        width: int,  # the model's D
+        projected: bool = True,  # whether a learned linear map takes source to D
         scale: Scale = "standard",
-        tokens: bool = False,
-        max_images: int = 0,
-        token_source: int = 0,
-        pooled: bool = True,
+        tokens: bool = False,  # whether token features come in
+        max_images: int = 0,  # of one post that have an index of their own; 0 for the text
+        token_source: int = 0,  # the encoder's width of one token; 0 for the same as `source`
+        pooled: bool = True,  # whether pooled features come in
     ) -> None:
         super().__init__()
         token_source = token_source or source

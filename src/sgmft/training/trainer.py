@@ -66,29 +66,21 @@ CLASSIFICATION = Objective()
 def train(
     model: Network,
     data: LabelledData,
-    validation: LabelledData | None,
+    validation: LabelledData | None,  # for `config.patience`; None trains all epochs
     config: TrainConfig,
     *,
-    objective: Objective = CLASSIFICATION,
-    checkpoint: Path | None = None,
-    track: str | Path | None = None,
-    device: str | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    objective: Objective = CLASSIFICATION,  # what is logged and chosen by
+    checkpoint: Path | None = None,  # folder for the state after each epoch, which stays there
+    track: str | Path | None = None,  # folder for TensorBoard logs; needs the extra `sgmft[track]`
+    device: str | None = None,  # by default what accelerate finds: a GPU if there is one
+    on_epoch: Callable[[Epoch], None] | None = None,  # also for those restored from a checkpoint
 ) -> list[Epoch]:
     """Minimise the network's loss; `model` ends with the chosen epoch's weights; return the log.
 
     Several processes (`utils.distributed`) all call this with the same arguments, and all end with
     the same weights; the main one writes the checkpoint and the logs. SgmftError where they were
-    given different posts or settings.
-
-    Args:
-        validation: held-out posts for `config.patience`; None trains all epochs.
-        objective: what is logged and chosen by.
-        checkpoint: folder for the state after each epoch, which stays there. A run with the same
-            settings and data continues from it to the same weights as an uninterrupted run.
-        track: folder for TensorBoard logs; needs the extra `sgmft[track]`.
-        device: by default what accelerate finds: a GPU if there is one.
-        on_epoch: called after each epoch, also for those restored from a checkpoint.
+    given different posts or settings. A run with the same settings and data continues from a
+    checkpoint to the same weights as an uninterrupted run.
     """
     from accelerate import Accelerator
 

@@ -62,21 +62,16 @@ def write_report(
     *,
     title: str,
     tables: Sequence[ResultTable],
-    figures: Sequence[ReportFigure] = (),
+    figures: Sequence[ReportFigure] = (),  # their PNG files stand in the folder already
     data: Mapping[str, str],
-    commands: Sequence[str] = (),
+    commands: Sequence[str] = (),  # with which the report can be made again
     versions: Mapping[str, str],
-    notes: Sequence[str] = (),
+    notes: Sequence[str] = (),  # what a reader must keep in mind; before the tables
 ) -> Path:
     """Write `report.html` and `report.md`, and return the page's path.
 
-    Whatever they are given is shown as it is: nothing in it acts as HTML or as Markdown.
-
-    Args:
-        figures: the page holds their SVG text; the Markdown links their PNG files, which stand in
-            the folder already.
-        commands: with which the report can be made again.
-        notes: what a reader must keep in mind; stands before the tables.
+    Whatever they are given is shown as it is: nothing in it acts as HTML or as Markdown. The page
+    holds the figures' SVG text, the Markdown links their PNG files.
     """
     folder = Path(folder)
     values = {

@@ -271,24 +271,18 @@ def check_tunable(encoder: Encoder) -> None:
 
 
 def fine_tune(
-    task: TrainingTask,
-    encoded: EncodedPosts,
-    settings: Mapping[str, Any],
+    task: TrainingTask,  # of the head
+    encoded: EncodedPosts,  # its posts
+    settings: Mapping[str, Any],  # of `load_encoder`, by which the encoder is as it is before
     tuning: Tuning,
-    held_out: Sequence[int],
-    **run: Unpack[RunOptions],
+    held_out: Sequence[int],  # positions of the validation posts
+    **run: Unpack[RunOptions],  # of both trainings
 ) -> tuple[FitResult, TunedEncoder]:
     """Train the head alone, then both, which stay as they were where no epoch is better.
 
-    Args:
-        task, encoded: of the head, and its posts.
-        settings: arguments of `load_encoder` that made the encoder, as it is before.
-        held_out: positions of the validation posts.
-        run: of both trainings. The encoder is written into the checkpoint's folder too; without
-            one into a temporary folder, which is deleted with the encoder that is returned.
-
-    Returns the head with the log of both trainings and the logits of the held-out posts; the
-    encoder.
+    The encoder is written into the checkpoint's folder too; without one into a temporary folder,
+    which is deleted with the encoder that is returned. Returns the head with the log of both
+    trainings and the logits of the held-out posts; the encoder.
     """
     head = train_with_validation(task, held_out, **in_subfolder(run, "head"))
     temporary = None

@@ -32,22 +32,15 @@ COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 class Towers(nn.Module):
-    """Texts and images to projected features, with gradients.
-
-    Args:
-        read: the checkpoint; its model is changed in place.
-        tuning: what is trained, and how.
-        name: by which an adapter names the checkpoint.
-        dtype: in which the towers compute.
-    """
+    """Texts and images to projected features, with gradients."""
 
     def __init__(
         self,
-        read: ClipCheckpoint,
+        read: ClipCheckpoint,  # its model is changed in place
         tuning: Tuning,
-        name: str,
+        name: str,  # by which an adapter names the checkpoint
         patch_grid: int = 4,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32,  # in which the towers compute
     ) -> None:
         super().__init__()
         self.tuning, self._read, self._name, self._low = tuning, read, name, dtype
