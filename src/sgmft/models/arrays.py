@@ -20,15 +20,10 @@ Flags = NDArray[np.bool_]
 
 
 class ArrayModule:
-    """Arrays, and parts that have some too, under dotted names as in a `torch.nn.Module`.
+    """Arrays, and parts that have some too, under dotted names as in a `torch.nn.Module`."""
 
-    Attributes:
-        learned: names of its own arrays that have been learned; the others are data.
-        arrays_only: whether it takes arrays alone, not tensors.
-    """
-
-    learned: tuple[str, ...] = ()
-    arrays_only = False
+    learned: tuple[str, ...] = ()  # names of its own arrays that are learned; the others are data
+    arrays_only = False  # whether it takes arrays alone, not tensors
 
     @property
     def parameter_count(self) -> int:

@@ -60,22 +60,18 @@ class MaskedPredictor:
 
     A modality that is left out is missing, as in a post that never had it: the model's own way
     with missing modalities decides what that means.
-
-    Attributes:
-        text: cleaned, as the encoder reads it; "" when there is none.
-        images: decoded, as the encoder sees them.
-        files: which of the post's files each image is of.
-        warnings: why some of its files are left out.
-        whole: the post's features.
     """
 
     def __init__(self, post: Post, model: ExplainedModel) -> None:
         content = prepare_post(post, model.encoder.info)
         if isinstance(content, str):
             raise UnexplainableError(post, content)
-        self.model, self.text, self.images = model, content.text, content.images
-        self.files, self.warnings = content.files, content.warnings
-        self.whole = self._encode([content])[0]
+        self.model = model
+        self.text = content.text  # cleaned, as the encoder reads it; "" when there is none
+        self.images = content.images  # decoded, as the encoder sees them
+        self.files = content.files  # which of the post's files each image is of
+        self.warnings = content.warnings  # why some of its files are left out
+        self.whole = self._encode([content])[0]  # the post's features
 
     def replace_text(self, texts: Sequence[str]) -> list[PostFeatures]:
         """Return the post with each of these cleaned texts in place of its own, "" for none."""
