@@ -58,7 +58,7 @@ def _print_version(wanted: bool) -> None:
 def plugins(
     command: typer.Context,
     plugin: Annotated[
-        list[str] | None, Option(help="Python file with a fusion module or method; repeat.")
+        list[str] | None, Option(help="Python file with an encoder, fusion module or method.")
     ] = None,
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run Python files that come with an encoder.")
@@ -82,7 +82,8 @@ def plugins(
 
 
 NAMES = (
-    "sample fetch convert train evaluate predict explain encode suggest compare align export serve"
+    "sample fetch convert train evaluate predict explain encode encoders suggest compare align "
+    "export serve"
 )
 for name in NAMES.split():
     app.command(name)(getattr(import_module(f"sgmft.cli.{name}"), f"{name}_command"))

@@ -1,6 +1,7 @@
 """Features from a table of vectors by the posts' ids, in the place of an encoder."""
 
 import hashlib
+import os
 import re
 import tempfile
 import zipfile
@@ -14,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.ngrams import hash_ngrams
@@ -62,14 +62,14 @@ class ExpectedVectors(NamedTuple):
 class FeaturesTable:
     """An encoder that looks posts up by their ids, and can encode nothing."""
 
-    def __init__(self, info: EncoderInfo, find: Callable[[Sequence[Post]], list[Found]]) -> None:
+    def __init__(self, info: EncoderInfo, find: Callable[[Post], Found]) -> None:
         self.info, self._find = info, find
 
     def look_up(self, posts: Sequence[Post]) -> list[tuple[str, PostFeatures] | str]:
         """Return the content key and the features of each post, or why there are none."""
         lost = Message("has no vector in {table}", table=self.info.name.removeprefix(TABLE))
-        found = zip(posts, self._find(posts), strict=True)
-        return [x.error or row or (lost if x.id else "has no id to find it by") for x, row in found]
+        why = ((x, lost if x.id else "has no id to find it by") for x in posts)
+        return [post.error or self._find(post) or reason for post, reason in why]
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Raise SgmftError."""
@@ -129,9 +129,12 @@ def _open_file(path: Path, cleaning: str, expected: ExpectedVectors | None) -> F
     info = EncoderInfo(f"{TABLE}{path.name}", digest, **known, **fixed)
 
     def find(post: Post) -> Found:
-        places = zip(SIDES, table.places.get(post.id or "", (-1, -1)), strict=True)
+        row = table.rows.get(post.id or "", -1)
         text, image = (
-            values[side][at : at + 1] if at >= 0 and side in values else None for side, at in places
+            values[side][row : row + 1]
+            if row >= 0 and side in values and not np.isnan(values[side][row, 0])
+            else None
+            for side in SIDES
         )
         if text is None and image is None:
             return None
@@ -141,7 +144,7 @@ def _open_file(path: Path, cleaning: str, expected: ExpectedVectors | None) -> F
         ngrams = hash_ngrams(words) if words and text is not None else None
         return key, PostFeatures(None if text is None else text[0], None, image, None, ngrams)
 
-    return FeaturesTable(info, lambda posts: list(map(find, posts)))
+    return FeaturesTable(info, find)
 
 
 def _open_store(folder: Path, expected: ExpectedVectors | None) -> FeaturesTable:
@@ -162,10 +165,8 @@ def _open_store(folder: Path, expected: ExpectedVectors | None) -> FeaturesTable
     info = replace(info, name=f"{TABLE}{folder.name}", weights=made_by, has_tokens=tokens)
     keys = _read_ids(folder)
 
-    def find(posts: Sequence[Post]) -> list[Found]:
-        own = [keys.get(post.id or "", "") for post in posts]
-        rows = store.find(filter(None, own))
-        return [(key, rows[key]) if key in rows else None for key in own]
+    def find(post: Post) -> Found:
+        return next(iter(store.find([keys[post.id]] if post.id in keys else []).items()), None)
 
     return FeaturesTable(info, find)
 
@@ -201,8 +202,8 @@ def _read_ids(folder: Path) -> dict[str, str]:
 class _Vectors(NamedTuple):
     """The vectors of a table, in files that are mapped into memory."""
 
-    values: dict[str, FloatArray]  # (n, D) of each side that has any
-    places: dict[str, tuple[int, ...]]  # rows of an id's text and picture there; -1 where missing
+    values: dict[str, FloatArray]  # (N, D) of each side that has any; a missing one is NaN
+    rows: dict[str, int]  # of each id
     made_by: str
 
 
@@ -215,73 +216,63 @@ def _lay_out(path: Path, _: int) -> _Vectors:
 
     SgmftError where the table or a vector in it cannot be used.
     """
-    sides, places, start = [_Side(x) for x in SIDES], dict[str, tuple[int, ...]](), 1
+    values, rows, start = dict[str, FloatArray](), dict[str, int](), 0
     try:
-        batches, made_by = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
+        count, batches, made_by = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
         for batch in batches:
-            columns = _find_columns(batch.schema)
-            added = [x.add(batch.select(columns.get(x.name, [])), start) for x in sides]
-            ids = (to_text(x).strip() for x in batch["id"].to_pylist())
-            for row, (name, *place) in enumerate(zip(ids, *added, strict=True), start):
-                before = places.setdefault(name, tuple(place))
+            here = slice(start, start + batch.num_rows)
+            for side, names in _find_columns(batch.schema).items():
+                width = values[side].shape[1] if side in values else 0
+                vectors = _vectors(batch.select(names), width, f"{side} vector", start)
+                if not width and vectors.shape[1]:
+                    values[side] = _new_file(count, vectors.shape[1])
+                if side in values:
+                    values[side][here] = vectors
+            for row, name in enumerate(
+                (to_text(x).strip() for x in batch["id"].to_pylist()), start
+            ):
+                first = rows.setdefault(name, row)
                 if not name:
-                    raise ValueError(f"row {row} has no id")
-                both = zip(sides, before, place, strict=True)
-                if any(side.read(one) != side.read(other) for side, one, other in both):
-                    raise ValueError(f"row {row}: the id {name!r} came before with another vector")
-            start += batch.num_rows
-        if not any(x.count for x in sides):
-            raise ValueError("no row has a vector")
+                    raise ValueError(f"row {row + 1} has no id")
+                if any(x[first].tobytes() != x[row].tobytes() for x in values.values()):
+                    raise ValueError(
+                        f"row {row + 1}: the id {name!r} came before with another vector"
+                    )
+            start = here.stop
     except (pa.ArrowException, zipfile.BadZipFile, *_UNREADABLE) as error:
         reason = first_line(error)
         raise SgmftError(f"The features table {path} cannot be used: {reason}.") from error
-    return _Vectors({x.name: x.mapped() for x in sides if x.count}, places, made_by)
+    return _Vectors(values, rows, made_by)
 
 
-class _Side:
-    """The vectors of texts or of pictures, appended to a file without a name."""
+def _new_file(rows: int, width: int) -> FloatArray:
+    """Return an array (rows, width) of NaN in a file without a name; OSError on a full disk."""
+    if width > MAX_WIDTH:
+        raise ValueError(f"vectors have at most {MAX_WIDTH} numbers, not {width}")
+    with tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, 4 * rows * width)
+        made = np.memmap(file, np.float32, "r+", shape=(rows, width))
+    made[:] = np.nan
+    return made
 
-    def __init__(self, name: str) -> None:
-        self.name, self.count, self._width = name, 0, 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  mapped as long as it is needed
 
-    def add(self, batch: Any, start: int) -> list[int]:
-        """Append the vectors of a batch; return the place of each row's, -1 where it is missing."""
+def _vectors(batch: Any, width: int, what: str, start: int) -> FloatArray:
+    """Return the vectors of a batch, (n, width), or of their own width for 0; NaN if missing."""
+    if _is_list(batch.schema.field(0)):
+        lengths = np.array(pc.list_value_length(batch[0]).fill_null(0).to_pylist(), np.int64)
+        numbers = _floats(batch[0].flatten())
+    else:
         lengths = np.full(batch.num_rows, batch.num_columns)
-        if batch.num_columns and _is_list(batch.schema.field(0)):
-            lengths = np.array(pc.list_value_length(batch[0]).fill_null(0).to_pylist(), np.int64)
-            numbers = _floats(batch[0].flatten())
-        else:
-            numbers = np.array([_floats(x) for x in batch.columns], np.float32).T
-        there = np.flatnonzero(lengths)
-        width = self._width = self._width or int(lengths[there[:1]].sum())
-        self._refuse(there[lengths[there] != width], start, f"has not {width} numbers as others")
-        if width > MAX_WIDTH:
-            raise ValueError(f"vectors have at most {MAX_WIDTH} numbers")
-        vectors = numbers.reshape(len(there), width)
-        known = ~np.isnan(vectors).all(1)
-        there, vectors = there[known], vectors[known]
-        self._refuse(there[~np.isfinite(vectors).all(1)], start, "has a number that is not finite")
-        places = np.full(batch.num_rows, -1)
-        places[there] = self.count + np.arange(len(there))
-        self.count += len(there)
-        self._file.seek(0, 2)
-        self._file.write(vectors.tobytes())
-        return list(places.tolist())
-
-    def _refuse(self, rows: NDArray[np.int64], start: int, reason: str) -> None:
-        if len(rows):
-            raise ValueError(f"row {start + rows[0]}: the {self.name} vector {reason}")
-
-    def read(self, place: int) -> bytes:
-        """Return one vector, nothing where it is missing."""
-        self._file.seek(max(0, 4 * place * self._width))
-        return self._file.read(0 if place < 0 else 4 * self._width)
-
-    def mapped(self) -> FloatArray:
-        """Map all vectors (n, D) into memory."""
-        self._file.flush()
-        return np.memmap(self._file, np.float32, "r", shape=(self.count, self._width))
+        numbers = np.array([_floats(x) for x in batch.columns]).T
+    width = width or int(lengths[lengths > 0][:1].sum())
+    vectors = np.full((len(lengths), width), np.nan, np.float32)
+    bad, reason = (lengths > 0) & (lengths != width), f"has not {width} numbers as others"
+    if not bad.any():
+        vectors[lengths > 0] = numbers.reshape(-1, width) if width else 0
+        bad, reason = ~np.isfinite(vectors).all(1) & ~np.isnan(vectors).all(1), "is not finite"
+    for row in np.flatnonzero(bad)[:1]:
+        raise ValueError(f"row {start + row + 1}: the {what} {reason}")
+    return vectors
 
 
 def _is_list(field: Any) -> bool:
@@ -315,16 +306,17 @@ def _find_columns(schema: Any) -> dict[str, list[str]]:
     return found
 
 
-def _read_parquet(path: Path) -> tuple[Iterable[Any], str]:
+def _read_parquet(path: Path) -> tuple[int, Iterable[Any], str]:
     file = pq.ParquetFile(path)
     columns = ["id", *(x for names in _find_columns(file.schema_arrow).values() for x in names)]
     size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
     rows = max(1, min(ROWS, BATCH_BYTES * file.metadata.num_rows // max(1, size)))
     note = (file.schema_arrow.metadata or {}).get(b"encoder", b"")
-    return file.iter_batches(rows, columns=columns), note.decode(errors="replace")
+    batches = file.iter_batches(rows, columns=columns)
+    return file.metadata.num_rows, batches, note.decode(errors="replace")
 
 
-def _read_npz(path: Path) -> tuple[Iterable[Any], str]:
+def _read_npz(path: Path) -> tuple[int, Iterable[Any], str]:
     with zipfile.ZipFile(path) as archive:
         if sum(x.file_size for x in archive.infolist()) > MAX_NPZ:
             raise ValueError(f"it is larger than {MAX_NPZ >> 30} GiB; write .parquet")
@@ -334,4 +326,5 @@ def _read_npz(path: Path) -> tuple[Iterable[Any], str]:
     for name, x in arrays.items():
         flat = pa.array(x.ravel().tolist() if x.dtype.kind in "US" else x.ravel())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, x.shape[1]) if x.ndim > 1 else flat
-    return pa.table(columns).to_batches(ROWS), note
+    table = pa.table(columns)
+    return table.num_rows, table.to_batches(ROWS), note

@@ -1,0 +1,144 @@
+"""List the encoders there are, and test one on made-up posts."""
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+from PIL import Image
+
+from sgmft.data.posts import Attachment, Post
+from sgmft.data.tables.base import first_line
+from sgmft.errors import SgmftError
+from sgmft.features.encode import encode_posts
+from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS, load_encoder
+from sgmft.features.post_features import PostFeatures
+
+CLIP = {"base": (16, 512), "large": (14, 768), "huge": (14, 1024)}  # edge of a patch, width
+TEXTS = ("在家", "I am at home on the sofa, and it rains", "学校上课 🎉", "office " * 40, "x", "🙂")
+Rows = dict[str, PostFeatures]  # features of posts by their ids
+
+
+def list_encoders() -> Iterator[tuple[str, int, int, str]]:
+    """Yield the name of each encoder, its widths of texts and pictures, and what it needs.
+
+    Those of plugins are among them. None that needs torch is loaded; widths of one that cannot be
+    loaded are 0.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    torch = "" if find_spec("torch") else "pip install 'sgmft[torch]'; "
+    for name in ENCODERS:
+        try:
+            if name in CHINESE_CLIP:
+                clip, size, *more = name.rsplit("-", name.count("-") - 1)
+                edge, width = CLIP[size]
+                repository = "-".join([f"OFA-Sys/{clip}-vit-{size}-patch{edge}", *more])
+                here = isinstance(try_to_load_from_cache(repository, "config.json"), str)
+                yield name, width, width, torch + ("" if here else "a download of its weights")
+            else:
+                info = load_encoder(name).info
+                yield name, info.text_width, info.image_width, ""
+        except SgmftError as error:
+            yield name, 0, 0, str(error)
+
+
+def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, bool, str]]:
+    """Yield the title of each check, whether it is passed, and what was found.
+
+    SgmftError where there is no such encoder, or it cannot be loaded.
+    """
+    encoder = load_encoder(name, device=device)
+    info, posts = encoder.info, _make_posts(6)
+
+    def encode(some: Sequence[Post], tokens: bool = False) -> Rows:
+        (chunk,) = encode_posts(some, encoder, tokens=tokens)
+        return dict(zip((str(x.id) for x in chunk.posts), chunk.rows, strict=True))
+
+    rows = cache(lambda: encode(posts))
+
+    def alone() -> Rows:
+        return {key: row for post in posts for key, row in encode([post]).items()}
+
+    def parts() -> Rows:
+        pairs = ((rows()[f"text {i}"], rows()[f"picture {i}"]) for i in range(6))
+        return {f"both {i}": x._replace(images=y.images) for i, (x, y) in enumerate(pairs)}
+
+    def tokens() -> str:
+        if not info.has_tokens:
+            return "none"
+        found = encode(posts, tokens=True)
+        return _check(found, words=info.word_width, regions=info.image_width)
+
+    def speed() -> str:
+        many, found = _make_posts(32), list[float]()
+        for some in (many[1::3], many[2::3]):
+            start = time.perf_counter()
+            encode(some)
+            found.append(len(some) / (time.perf_counter() - start))
+        return f"{found[0]:.0f} texts and {found[1]:.1f} pictures a second"
+
+    def fingerprint() -> str:
+        again = load_encoder(name, device=device).info.fingerprint
+        if again != info.fingerprint or len(bytes.fromhex(again)) != 8:
+            raise ValueError(f"{info.fingerprint}, then {again}: not twice the same 16 digits")
+        return again
+
+    checks: dict[str, Callable[[], str]] = {
+        "shapes": lambda: _check(rows(), text=info.text_width, images=info.image_width),
+        "determinism": lambda: _compare(rows(), encode(posts), 1e-6),
+        "batches": lambda: _compare(rows(), alone()),
+        "order": lambda: _compare(rows(), encode(posts[::-1])),
+        "missing sides": lambda: _compare(rows(), parts()),
+        "tokens": tokens,
+        "speed": speed,
+        "fingerprint": fingerprint,
+    }
+    for title, check in checks.items():
+        try:
+            yield title, True, check()
+        except Exception as error:  # of whoever wrote the encoder
+            yield title, False, f"{type(error).__name__}: {first_line(error)}"
+
+
+def _check(rows: Rows, **widths: int) -> str:
+    """Describe features of these names; ValueError where they are not of these widths."""
+    found = []
+    for side, width in widths.items():
+        known = [x for row in rows.values() if (x := getattr(row, side)) is not None]
+        for x in known:
+            if x.dtype not in (np.float32, np.float16) or x.shape[-1] != width:
+                raise ValueError(f"{side} of {x.dtype} {x.shape}, not {width} float32")
+            if not np.isfinite(x).all():
+                raise ValueError(f"{side} with numbers that are not finite")
+        if len({x.tobytes() for x in known}) < 4:
+            raise ValueError(f"{side} of different posts are the same, or missing")
+        found.append(f"{side} {known[0].dtype} {known[0].shape}")
+    return ", ".join(found)
+
+
+def _compare(rows: Rows, others: Rows, most: float = 1e-3) -> str:
+    """Describe how far features are from what they should be; ValueError for too far."""
+    least = 1.0
+    for key, row in others.items():
+        for one, other in ((row.text, rows[key].text), (row.images, rows[key].images)):
+            if one is not None and other is not None:
+                norms = np.linalg.norm(one) * np.linalg.norm(other)
+                least = min(least, float(np.vdot(one, other) / norms))
+    if not least >= 1 - most:
+        raise ValueError(f"a cosine of {least:.4f} to features that should be the same")
+    return f"cosines of at least {least:.7f}"
+
+
+def _make_posts(count: int) -> list[Post]:
+    """Make up texts and pictures: each pair as one post, and then as two."""
+    rng, posts = np.random.default_rng(0), list[Post]()
+    for i in range(count):
+        pixels = rng.integers(0, 256, (*rng.integers(20, 400, 2), 3), np.uint8)
+        Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
+        text, picture = f"{TEXTS[i % len(TEXTS)]} {i}", [Attachment(file.getvalue())]
+        posts.append(Post(text, picture, f"both {i}"))
+        posts += [Post(text, id=f"text {i}"), Post("", picture, f"picture {i}")]
+    return posts
