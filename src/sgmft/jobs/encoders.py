@@ -16,7 +16,8 @@ from sgmft.features.encode import encode_posts
 from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS, load_encoder
 from sgmft.features.post_features import PostFeatures
 
-CLIP = {"base": (16, 512), "large": (14, 768), "huge": (14, 1024)}  # edge of a patch, width
+ENDS = "base-patch16", "large-patch14", "large-patch14-336px", "huge-patch14"
+CLIP = dict(zip(CHINESE_CLIP, zip((512, 768, 768, 1024), ENDS, strict=True), strict=True))
 TEXTS = ("在家", "I am at home on the sofa, and it rains", "学校上课 🎉", "office " * 40, "x", "🙂")
 Rows = dict[str, PostFeatures]  # features of posts by their ids
 
@@ -32,10 +33,9 @@ def list_encoders() -> Iterator[tuple[str, int, int, str]]:
     torch = "" if find_spec("torch") else "pip install 'sgmft[torch]'; "
     for name in ENCODERS:
         try:
-            if name in CHINESE_CLIP:
-                clip, size, *more = name.rsplit("-", name.count("-") - 1)
-                edge, width = CLIP[size]
-                repository = "-".join([f"OFA-Sys/{clip}-vit-{size}-patch{edge}", *more])
+            if name in CLIP:
+                width, end = CLIP[name]
+                repository = f"OFA-Sys/chinese-clip-vit-{end}"
                 here = isinstance(try_to_load_from_cache(repository, "config.json"), str)
                 yield name, width, width, torch + ("" if here else "a download of its weights")
             else:
@@ -121,12 +121,13 @@ def _check(rows: Rows, **widths: int) -> str:
 
 def _compare(rows: Rows, others: Rows, most: float = 1e-3) -> str:
     """Describe how far features are from what they should be; ValueError for too far."""
-    least = 1.0
+    cosines = [1.0]
     for key, row in others.items():
         for one, other in ((row.text, rows[key].text), (row.images, rows[key].images)):
             if one is not None and other is not None:
                 norms = np.linalg.norm(one) * np.linalg.norm(other)
-                least = min(least, float(np.vdot(one, other) / norms))
+                cosines.append(np.vdot(one, other) / norms)
+    least = float(np.min(cosines))
     if not least >= 1 - most:
         raise ValueError(f"a cosine of {least:.4f} to features that should be the same")
     return f"cosines of at least {least:.7f}"

@@ -1,0 +1,136 @@
+"""`sgmft encoders`: the list costs little, and the check finds what is wrong with an encoder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sgmft.features.encoders.base import Encoded
+from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS, load_encoder
+from sgmft.jobs.encoders import check_encoder
+from tiny_encoder import TinyEncoder
+
+TITLES = ["shapes", "determinism", "batches", "order"]
+TITLES += ["missing sides", "tokens", "speed", "fingerprint"]
+
+
+class Wrong(TinyEncoder):
+    """The tiny encoder with its pooled features changed, if it is right."""
+
+    calls = 0
+
+    def encode_texts(self, texts, tokens):
+        found = super().encode_texts(texts, tokens)
+        return Encoded(self.change(found.pooled, texts), found.tokens)
+
+    def change(self, pooled, texts):
+        return pooled
+
+
+class Double(Wrong):
+    def change(self, pooled, texts):
+        return pooled.astype(np.float64)
+
+
+class Narrow(Wrong):
+    def change(self, pooled, texts):
+        return pooled[:, 1:]
+
+
+class Infinite(Wrong):
+    def change(self, pooled, texts):
+        return pooled / np.zeros((), np.float32)
+
+
+class Constant(Wrong):
+    def change(self, pooled, texts):
+        return np.ones_like(pooled)
+
+
+class Random(Wrong):
+    def change(self, pooled, texts):
+        return np.random.default_rng().normal(size=pooled.shape).astype(np.float32)
+
+
+class ByBatch(Wrong):
+    def change(self, pooled, texts):
+        return pooled - pooled.sum(0) / 2
+
+
+class ByPlace(Wrong):
+    def change(self, pooled, texts):
+        return pooled + np.arange(len(pooled), dtype=np.float32)[:, None]
+
+
+class Broken(Wrong):
+    def change(self, pooled, texts):
+        raise RuntimeError("no such\nlayer")
+
+
+class Unnamed(Wrong):
+    def __init__(self, cleaning="light", **settings):
+        super().__init__(cleaning)
+        Unnamed.calls += 1
+        object.__setattr__(self.info, "fingerprint", f"{Unnamed.calls:016x}")
+
+
+FAULTS = {
+    Wrong: set(),
+    Double: {"shapes"},
+    Narrow: {"shapes"},
+    Infinite: {"shapes", "determinism", "batches", "order", "missing sides"},
+    Constant: {"shapes"},
+    Random: {"determinism", "batches", "order"},
+    ByBatch: {"batches"},
+    ByPlace: {"batches", "order"},
+    Broken: {*TITLES[:4], "missing sides", "tokens", "speed"},
+    Unnamed: {"fingerprint"},
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_each_fault_is_found(kind, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "wrong", kind)
+    found = {title: (passed, text) for title, passed, text in check_encoder("wrong")}
+    assert list(found) == TITLES
+    assert {title for title, (passed, _) in found.items() if not passed} == FAULTS[kind]
+    assert all(text and "\n" not in text for _, text in found.values())
+
+
+def test_the_exit_code_is_1_where_a_check_fails(run, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "wrong", Wrong)
+    done = run("encoders", "check", "wrong")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 8
+    monkeypatch.setitem(ENCODERS, "wrong", Random)
+    done = run("encoders", "check", "wrong")
+    assert done.returncode == 1 and "FAILED  determinism" in done.stdout
+    for words in (["check"], ["test", "compact"]):
+        done = run("encoders", *words)
+        assert done.returncode == 2 and "sgmft encoders check NAME" in done.stderr
+    monkeypatch.setitem(ENCODERS, "wrong", lambda **settings: load_encoder("nowhere/"))
+    done = run("encoders", "check", "wrong")
+    assert done.returncode == 2 and "There is no encoder 'nowhere/'" in done.stderr
+
+
+def test_the_list_loads_no_torch_and_has_encoders_of_plugins(counts):
+    start = f"import sys; sys.argv = ['sgmft', '--plugin', {str(counts)!r}, 'encoders']\n"
+    start += (
+        "from sgmft.cli.main import main\ntry: main()\nexcept SystemExit as e: assert not e.code\n"
+    )
+    start += "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        **{"capture_output": True, "text": True, "check": False, "env": dict(os.environ)},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert rows["compact"] == ["1536", "2560", "nothing"] and rows["counts"][:2] == ["64", "3"]
+    assert {*CHINESE_CLIP} < rows.keys()
+    assert rows["chinese-clip-huge"][:2] == ["1024", "1024"]
