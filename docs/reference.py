@@ -44,8 +44,9 @@ Every command takes `--help`. Messages go to standard error and results to the p
 sentence explains; 3 that no row at all could be used; 130 and 143 mean stopped by Ctrl-C or \
 SIGTERM. To continue a stopped command, run it again.
 
-`sgmft --plugin FILE.py COMMAND ...` first loads a Python file that registers a fusion module or \
-a method of yours ([compare.md](compare.md#your-own-fusion-module)). Repeat it for several files.
+`sgmft --plugin FILE.py COMMAND ...` first loads a Python file that registers a fusion module, a \
+method ([compare.md](compare.md#your-own-fusion-module)) or an encoder of yours \
+([encoders.md](encoders.md#list-and-check)). Repeat it for several files.
 """
 
 SETTINGS = f"""# Settings

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded
-from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS, load_encoder
+from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS
 from sgmft.jobs.encoders import check_encoder
 from tiny_encoder import TinyEncoder
 
@@ -103,6 +106,14 @@ def test_each_fault_is_found(kind, monkeypatch):
     assert all(text and "\n" not in text for _, text in found.values())
 
 
+@pytest.mark.slow
+def test_encoders_of_other_libraries_are_checked_by_their_names(tmp_path):
+    from library_checkpoints import save_checkpoint
+
+    found = list(check_encoder(f"hf:{save_checkpoint('naflex', tmp_path / 'naflex')}"))
+    assert [title for title, _, _ in found] == TITLES and all(passed for _, passed, _ in found)
+
+
 def test_the_exit_code_is_1_where_a_check_fails(run, monkeypatch):
     monkeypatch.setitem(ENCODERS, "wrong", Wrong)
     done = run("encoders", "check", "wrong")
@@ -114,9 +125,11 @@ def test_the_exit_code_is_1_where_a_check_fails(run, monkeypatch):
     for words in (["check"], ["test", "compact"]):
         done = run("encoders", *words)
         assert done.returncode == 2 and "sgmft encoders check NAME" in done.stderr
-    monkeypatch.setitem(ENCODERS, "wrong", lambda **settings: load_encoder("nowhere/"))
+    monkeypatch.setitem(ENCODERS, "wrong", Mock(side_effect=SgmftError("no weights here")))
     done = run("encoders", "check", "wrong")
-    assert done.returncode == 2 and "There is no encoder 'nowhere/'" in done.stderr
+    assert done.returncode == 2 and "sgmft: no weights here" in done.stderr
+    done = run("encoders")
+    assert done.returncode == 0 and re.search(r"wrong +\? +\?  no weights here", done.stdout)
 
 
 def test_the_list_loads_no_torch_and_has_encoders_of_plugins(counts):

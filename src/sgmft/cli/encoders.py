@@ -29,4 +29,4 @@ def encoders_command(
             failed = failed or not passed
         raise Exit(int(failed))
     for row in (("encoder", "texts", "pictures", "needs"), *list_encoders()):
-        print("{:26}{:>7}{:>10}  {}".format(*row[:3], row[3] or "nothing"))
+        print("{:26}{:>7}{:>10}  {}".format(*(str(cell or "?") for cell in row)))

@@ -18,6 +18,7 @@ from sgmft.features.post_features import PostFeatures
 
 ENDS = "base-patch16", "large-patch14", "large-patch14-336px", "huge-patch14"
 CLIP = dict(zip(CHINESE_CLIP, zip((512, 768, 768, 1024), ENDS, strict=True), strict=True))
+FETCH = "a download of its weights"
 TEXTS = ("在家", "I am at home on the sofa, and it rains", "学校上课 🎉", "office " * 40, "x", "🙂")
 Rows = dict[str, PostFeatures]  # features of posts by their ids
 
@@ -30,19 +31,23 @@ def list_encoders() -> Iterator[tuple[str, int, int, str]]:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    torch = "" if find_spec("torch") else "pip install 'sgmft[torch]'; "
+    torch, library = (
+        "" if find_spec(package) else f"pip install 'sgmft[{extra}]'; "
+        for package, extra in (("torch", "torch"), ("sentence_transformers", "encoders"))
+    )
     for name in ENCODERS:
         try:
             if name in CLIP:
                 width, end = CLIP[name]
                 repository = f"OFA-Sys/chinese-clip-vit-{end}"
                 here = isinstance(try_to_load_from_cache(repository, "config.json"), str)
-                yield name, width, width, torch + ("" if here else "a download of its weights")
+                yield name, width, width, torch + ("nothing" if here else FETCH)
             else:
                 info = load_encoder(name).info
-                yield name, info.text_width, info.image_width, ""
+                yield name, info.text_width, info.image_width, "nothing"
         except SgmftError as error:
             yield name, 0, 0, str(error)
+    yield from ((f"{kind}NAME", 0, 0, f"{library}{FETCH}, or a folder") for kind in ("hf:", "st:"))
 
 
 def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, bool, str]]:
@@ -126,7 +131,7 @@ def _compare(rows: Rows, others: Rows, most: float = 1e-3) -> str:
         for one, other in ((row.text, rows[key].text), (row.images, rows[key].images)):
             if one is not None and other is not None:
                 norms = np.linalg.norm(one) * np.linalg.norm(other)
-                cosines.append(np.vdot(one, other) / norms)
+                cosines.append(float(np.vdot(one, other) / norms))
     least = float(np.min(cosines))
     if not least >= 1 - most:
         raise ValueError(f"a cosine of {least:.4f} to features that should be the same")
