@@ -64,7 +64,7 @@ class Post:
         images = self.images
         if isinstance(images, (str, Path, Attachment)):
             images = (images,)
-        kept = tuple(x if isinstance(x, Attachment) else Path(x) for x in images)
+        kept = tuple(x if isinstance(x, (Attachment, Path)) else Path(x) for x in images)
         object.__setattr__(self, "images", kept)
 
 

@@ -103,7 +103,7 @@ def _count_lines(data, posts):
 
 
 def _count_cells(data, posts, marks=",;\t"):
-    """Delimited text: every cell of every record stands in the row of its post."""
+    """Delimited text: every cell of every record but the header stands in the row of its post."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -113,7 +113,8 @@ def _count_cells(data, posts, marks=",;\t"):
     found = [[x for x in post.row.values() if x is not None] for post in posts]
     for mark in marks:
         records = [x for x in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if x]
-        if found == records[1:]:
+        bare = [[cell.strip("\ufeff ") for cell in record] for record in records]
+        if found == [x for x, y in zip(records, bare, strict=True) if y != bare[0]]:
             return
     promise(False, f"not all cells came back: {found!r:.300}")
 

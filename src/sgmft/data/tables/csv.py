@@ -22,7 +22,7 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
     """Open a CSV or TSV file; the delimiter that gives the first record the most cells is taken."""
     encoding = detect_encoding(path)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-    with path.open(encoding=encoding.encoding, errors=encoding.errors) as text:
+    with path.open(encoding=encoding.encoding, errors="replace") as text:
         named = _DELIMITER_LINE.fullmatch(text.readline(20))
     marks = delimiters if named is None else named[1]
     files = (_File(path, encoding, mark) for mark in marks)

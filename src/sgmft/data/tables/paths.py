@@ -76,7 +76,8 @@ class PathResolver:
         if not self.exists(path):
             if _ADDRESS.match(path):
                 raise _refusal(_ON_THE_WEB, path)
-            path = self._find(path.replace("\\", "/"))
+            slashed = path.replace("\\", "/")
+            path = slashed if slashed != path and self.exists(slashed) else self._find(slashed)
         file = os.path.join(self._folder, path)
         if not self._allow_outside and not self._is_inside(file):
             raise _refusal(_OUTSIDE, path)
@@ -84,13 +85,13 @@ class PathResolver:
 
     def _find(self, path: str) -> str:
         """Return the path that is meant; the same where there is nothing like it."""
-        if self.exists(path) or ".." in path.split("/"):
+        if ".." in path.split("/"):
             return path
         if _ABSOLUTE.match(path):
             return self._find_elsewhere(path)
-        bare = re.sub(r"\?[^/]*$", "", path)  # as in "a.jpg?x=1"
+        bare = re.sub(r"\?[^/]*$", "", path) if "?" in path else path  # as in "a.jpg?x=1"
         for name in dict.fromkeys((path, bare, unquote(path), unquote(bare))):
-            for form in ("NFC", "NFD"):
+            for form in ("NFC",) if name.isascii() else ("NFC", "NFD"):
                 parent, slash, last = unicodedata.normalize(form, name).rpartition("/")
                 found = self._spellings(os.path.join(self._folder, parent)).get(_fold(last))
                 if found is not None:
