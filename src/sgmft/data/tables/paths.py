@@ -91,8 +91,9 @@ class PathResolver:
             return self._find_elsewhere(path)
         bare = re.sub(r"\?[^/]*$", "", path) if "?" in path else path  # as in "a.jpg?x=1"
         for name in dict.fromkeys((path, bare, unquote(path), unquote(bare))):
-            for form in ("NFC",) if name.isascii() else ("NFC", "NFD"):
-                parent, slash, last = unicodedata.normalize(form, name).rpartition("/")
+            forms = unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
+            for spelling in dict.fromkeys(forms):
+                parent, slash, last = spelling.rpartition("/")
                 found = self._spellings(os.path.join(self._folder, parent)).get(_fold(last))
                 if found is not None:
                     self.guesses["the path of a picture in another spelling"] += 1
