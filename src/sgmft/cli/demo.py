@@ -52,8 +52,7 @@ def run(
     """Sample posts, train two models, evaluate, explain and predict; returns the report's path."""
     start = time.monotonic()
     table, features = folder / "posts" / "posts.jsonl", folder / "features"
-    sample = "sample", table.parent, "--posts", posts, "--damaged", DAMAGED
-    _run(sample, "--seed", seed)
+    _run(["sample", table.parent, "--posts", posts, "--damaged", DAMAGED], "--seed", seed)
     default = _train(table, folder, features, seed)
     paper = _train(table, folder / "sgmft", features, seed, *PAPER.split())
     shown = next((p for p in default.predictions if p.parts == len(PARTS) - 1), None)
@@ -95,10 +94,8 @@ def _train(table: Path, folder: Path, features: Path, seed: int, *options: str) 
     return _Trained(folder, locator, found, predictions, summary.errors)
 
 
-def _explain(
-    table: Path, trained: _Trained, shown: Prediction | None, report: Path
-) -> ComparedModel:
-    """Explain a post; returns the model's row for the report in the folder `report`."""
+def _explain(table: Path, trained: _Trained, shown: Prediction | None, home: Path) -> ComparedModel:
+    """Explain a post; returns the model's row for the report in the folder `home`."""
     folder, locator, evaluation, predictions, _ = trained
     said = ""
     if shown is not None:
@@ -113,8 +110,8 @@ def _explain(
         evaluation=evaluation,
         guidance=tuple(guidance.mean(0).tolist()) if known else None,
         explained=said,
-        report=(folder / "evaluation" / "report.html").relative_to(report).as_posix(),
-        why=(folder / "why.html").relative_to(report).as_posix(),
+        report=(folder / "evaluation" / "report.html").relative_to(home).as_posix(),
+        why=(folder / "why.html").relative_to(home).as_posix(),
     )
 
 

@@ -56,11 +56,8 @@ def align_encoder(
     for each modality is learned. Both by the contrastive loss: among the pairs of a batch each text
     is to find its picture, and each picture its text. Pairs that share a text or a picture are not
     to be distinguished, and are all held out or none: a tenth, at most 1,000. Writes a folder that
-    `load_encoder` takes; a run that was stopped continues.
-
-    Args:
-        tuning: of Chinese-CLIP; None is LoRA in batches of 64.
-        width: of the shared space, for other encoders.
+    `load_encoder` takes; a run that was stopped continues. Without `tuning`, it is LoRA in batches
+    of 64; `width` is that of the shared space of other encoders.
     """
     folder = Path(output)
     ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()
@@ -103,9 +100,8 @@ def align_encoder(
     )
     after = align.recall(*align.embed(subject.model, validation.features))
     subject.save(folder)
-    found = AlignmentResult(
-        len(train_set.labels), len(validation.labels), skipped, before, after, history
-    )
+    counts = len(train_set.labels), len(validation.labels)
+    found = AlignmentResult(*counts, skipped, before, after, history)
     values = asdict(found) | {"history": [line._asdict() for line in history]}
     write_json(folder / RECORD, values, indent=2)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)

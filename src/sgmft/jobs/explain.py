@@ -38,40 +38,37 @@ def explain_table(
         raise SgmftError(f"{output} must end in .html for a page, or in .json for the numbers.")
     source.refuse_overwriting(path)
     check_label(label, locator.labels)
-    found: list[Explanation | Post] = []
+    found: list[tuple[Post, Explanation | None]] = []
     chosen = _chosen(source, row, most + 1)
     for post in chosen[:most]:
         try:
             explanation = locator.explain(post, label=label)
             if source.strict:
                 raise_first_error([explanation.post])
-            found.append(explanation)
+            found.append((explanation.post, explanation))
         except UnexplainableError as error:
             if source.strict:
                 raise
-            found.append(replace(post, error=error.reason))
+            found.append((replace(post, error=error.reason), None))
         if on_explained:
             on_explained(len(found))
-    explanations = [each for each in found if isinstance(each, Explanation)]
-    refused = [each for each in found if isinstance(each, Post)]
+    explanations = [explanation for _, explanation in found if explanation]
+    refused = [post for post, explanation in found if not explanation]
     if not explanations:
         raise UnexplainableError(refused[0], str(refused[0].error))
     if path.suffix.lower() == ".html":
         text = explanation_page(explanations, title="Why this place?", refused=refused)
     else:
         rows = [
-            each.to_dict()
-            if isinstance(each, Explanation)
-            else {"post": {"id": each.id, "place": each.place}, "error": each.error}
-            for each in found
+            x.to_dict() if x else {"post": {"id": p.id, "place": p.place}, "error": p.error}
+            for p, x in found
         ]
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_file(path, text.encode(errors="replace"))
     sentences = [summarize_explanation(each) for each in explanations]
     if len(chosen) > most:
         sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")
-    posts = [each.post if isinstance(each, Explanation) else each for each in found]
-    return JobSummary.of(posts), sentences
+    return JobSummary.of(post for post, _ in found), sentences
 
 
 def _chosen(source: Source, row: int | None, most: int) -> list[Post]:

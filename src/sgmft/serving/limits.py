@@ -31,11 +31,6 @@ class Limits:
         """Bytes of a table and of its pictures that are given to the page, each."""
         return 8 * self.body
 
-    @property
-    def unpacked(self) -> int:
-        """Bytes of a table's pictures, unpacked."""
-        return 2 * self.upload
-
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 1 <= value <= 10**12:  # NaN is neither

@@ -16,11 +16,7 @@ class BatchShard(NamedTuple):
     world_size: int = 1  # n
 
     def take(self, x: Tensor) -> Tensor:
-        """Return this rank's rows of x (B, ...).
-
-        A rank without a post gets the first one, so that every network has something to compute;
-        `gather` leaves it out.
-        """
+        """Return the rank's rows of x (B, ...); one without any gets the first, to be dropped."""
         own = x[self.rank :: self.world_size]
         return own if len(own) else x[:1]
 

@@ -9,17 +9,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from sgmft.data.posts import Attachment, MediaFile
-from sgmft.data.preprocessing.images import (
-    ImageError,
-    Pixels,
-    check_size,
-    decode_image,
-    jpeg_end,
-    open_image,
-    read_image,
-    square,
-    squash,
-)
+from sgmft.data.preprocessing import images
+from sgmft.data.preprocessing.images import ImageError, Pixels, squash
 from sgmft.data.preprocessing.videos import MAX_VIDEO_BYTES, TimedFile, decode_video, is_video
 
 SIDE = 280  # the longer side of a thumbnail, in pixels: about 10 kB of JPEG
@@ -30,9 +21,9 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a TIFF's pages are no animation
 def read_media(file: MediaFile) -> bytes:
     """Return the bytes of a picture or video file; ImageError where there are none, or too many."""
     if isinstance(file, Attachment):
-        check_size(len(file.data), file.name, MAX_VIDEO_BYTES)
+        images.check_size(len(file.data), file.name, MAX_VIDEO_BYTES)
         return file.data
-    return read_image(file, MAX_VIDEO_BYTES)
+    return images.read_image(file, MAX_VIDEO_BYTES)
 
 
 def media_name(file: MediaFile) -> str:
@@ -44,7 +35,7 @@ def is_multi_image(data: bytes) -> bool:
     """Return whether a file may hold several pictures; `decode_image` decodes all others."""
     if is_video(data) or _find_motion(data) is not None:
         return True
-    with suppress(ImageError), open_image(data, "") as picture:
+    with suppress(ImageError), images.open_image(data, "") as picture:
         return picture.format in _ANIMATED and getattr(picture, "is_animated", False) is True
     return False
 
@@ -64,7 +55,7 @@ def decode_media(
         return _decode_video(data, name, size, most)
     start = _find_motion(data)
     if start is not None:
-        pictures = [decode_image(data[:start], name, size)]
+        pictures = [images.decode_image(data[:start], name, size)]
         if most > 1:
             with suppress(ImageError):  # the photo is what was posted; its motion is an extra
                 pictures += _decode_video(data[start:], name, size, most - 1)
@@ -77,7 +68,7 @@ def check_media(data: bytes, name: str) -> str:
     decode_media(data, name)
     if is_video(data):
         return ".mp4" if data[4:8] == b"ftyp" else ".webm"
-    with open_image(data, name) as picture:
+    with images.open_image(data, name) as picture:
         kind = str(picture.format).lower()
     return ".jpg" if kind in ("jpeg", "mpo") else f".{kind}"
 
@@ -92,7 +83,7 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
     file = TimedFile(data, name)
     pictures: list[Pixels] = []
     try:
-        with open_image(data, name, file) as picture:
+        with images.open_image(data, name, file) as picture:
             animated = picture.format in _ANIMATED
             count = int(getattr(picture, "n_frames", 1)) if animated else 1
             taken = [(2 * i + 1) * count // (2 * most) for i in range(most)]
@@ -102,7 +93,7 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
                     picture.seek(number)
                     picture.load()  # some decode only now, and then all the frames left out
                 if count <= most or number in taken:
-                    pictures.append(square(picture, size))
+                    pictures.append(images.square(picture, size))
     except ImageError:
         file.check()  # the file that ended with its time looks cut off
         raise
@@ -120,7 +111,7 @@ def _find_motion(data: bytes) -> int | None:
     found = data.find(b"ftyp")
     if found < 0:
         return None
-    end = jpeg_end(data)
+    end = images.jpeg_end(data)
     while found >= 0:
         if found - 4 >= end and is_video(data[found - 4 : found + 8]):
             return found - 4
@@ -135,9 +126,9 @@ def make_thumbnail(file: MediaFile) -> str:
         frame = next(decode_video(data, name, MAX_FRAMES))
         small, (width, height) = squash(frame, SIDE), frame.size
     else:
-        with open_image(data, name) as picture:
+        with images.open_image(data, name) as picture:
             width, height = _upright_size(picture)
-            small = Image.fromarray(square(picture, SIDE))
+            small = Image.fromarray(images.square(picture, SIDE))
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return to_data_url(small.resize(size, Image.Resampling.BICUBIC))

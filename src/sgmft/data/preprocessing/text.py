@@ -263,8 +263,7 @@ _LOADING = Lock()
 def _load_once(load: Callable[[], T]) -> Callable[[], T]:
     """Load a library when it is first used, by one thread, while the others wait.
 
-    Some fill their tables in place as they go: a thread that saw a part of one would clean its text
-    in another way, and nothing would tell.
+    Some fill their tables in place: a thread that saw a part of one would clean texts otherwise.
     """
     loaded = cache(load)
 

@@ -20,10 +20,7 @@ _ENDS = (
 
 
 def window_of(texts: Sequence[str], cleaning: Cleaning) -> int:
-    """Return the size of windows, in words, for a model that learns from these texts.
-
-    99 of 100 have at most so many; it is one of `SHORTEST` to `LONGEST`. 1,000 texts are looked at.
-    """
+    """Return the size of windows in words, into which 99 of 100 of 1,000 of these texts fit."""
     some = [text for text in texts if text.strip()]
     some = some[:: -(-len(some) // 1000) or 1]
     counts = sorted(len(split_words(text, cleaning, LONGEST)) for text in some)

@@ -1,7 +1,4 @@
-"""The output of tools that collect posts, read as tables with our own columns.
-
-A new tool is a function in `crawlers` or `archives`, and a line in the tuple there.
-"""
+"""What the readers of `crawlers` and `archives`, which list tools that collect posts, share."""
 
 import json
 import os

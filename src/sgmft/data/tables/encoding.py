@@ -85,10 +85,7 @@ def has_undecoded(text: str) -> bool:
 
 
 def _count(path: Path, encoding: str, forbidden: re.Pattern[str] | None) -> tuple[int, int, int]:
-    """Count the lines that are not ASCII: those that decode, without `forbidden`, and the others.
-
-    The third number is the line, from 1, of the first of the others.
-    """
+    """Count lines beyond ASCII that decode without `forbidden`, and others; find the first such."""
     good, bad, first_bad = 0, 0, 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -1,7 +1,4 @@
-"""The registries of table formats and of collecting tools, and what opens a table with them.
-
-A new format is a file beside this one and a line in `FORMATS`.
-"""
+"""The registries of table formats and of collecting tools, and what opens a table with them."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -75,8 +75,7 @@ class JsonLinesWriter:
         if self._path is None:
             sys.stdout.flush()
         self._file.writelines(map(str.encode, lines))
-        if self._path is None:
-            self._file.flush()
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -187,10 +187,7 @@ def _is_header(row: RawRow, table: str) -> bool:
 def iter_image_cells(
     table: str | Path, columns: Columns, format: str | None, allow_outside: bool
 ) -> Iterator[tuple[str, dict[str, Any], list[str], PathResolver]]:
-    """Yield the place and values of every row, those columns that hold pictures, and their paths.
-
-    One of the columns may be `ADDRESSES`, of what a collecting tool has not downloaded.
-    """
+    """Yield of every row the place, the values, the columns with pictures or `ADDRESSES`, paths."""
     tallies = defaultdict[str, Counter[str]](Counter)
     for part in list_tables(table, format):
         raw = open_table(part, format)

@@ -52,9 +52,7 @@ SCRIPT_TEXTS = (
 # Texts of posts to try the page with, and their pictures, which are drawn.
 EXAMPLES: dict[str, list[str]] = {
     "和闺蜜来看新片，灯一黑，爆米花先吃完了": ["cinema-1.jpg"],
-    "Two more exams and a group project, the blackboard is full again": [
-        f"school-{number}.jpg" for number in (1, 2)
-    ],
+    "Two exams and a group project to go, the blackboard is full": ["school-1.jpg", "school-2.jpg"],
     "毛肚涮八秒刚刚好，老板又送了一盘小菜，下次还来": [],
     "": ["travel-1.jpg"],
 }

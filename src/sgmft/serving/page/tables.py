@@ -195,7 +195,7 @@ class TableJob:
     def _label(self, folder: Path, done: Path) -> JobSummary:
         folder.mkdir()
         if self.pictures is not None:
-            unpack(self.pictures, folder, self.engine.limits.unpacked)
+            unpack(self.pictures, folder, 2 * self.engine.limits.upload)
         source = folder / self.name
         source.unlink(missing_ok=True)
         with source.open("wb") as file:
