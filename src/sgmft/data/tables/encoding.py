@@ -52,6 +52,8 @@ def detect_utf16(path: Path) -> str | None:
         start = file.read(SAMPLE)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    if start.startswith(codecs.BOM_UTF8):  # whatever zeros its texts hold
+        return None
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
         zeros = start[high::2].count(0)  # of the letters, marks and line ends that are ASCII
         if zeros > max(4, len(start) // 100) and not start[1 - high :: 2].count(0):
