@@ -83,7 +83,10 @@ def test_a_model_of_vectors_is_trained_judged_and_asked(run, folder, made, tmp_p
     words = ("--features-table", "vectors.parquet", "--features", "none")
     done = run("train", "posts.csv", "-o", tmp_path / "model", *words, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "Features: vectors of texts and pictures (6 and 4), without n-grams" in done.stderr
+    assert (
+        "Features: vectors of texts (6) and pictures (4) from vectors.parquet, without n-grams"
+        in done.stderr
+    )
     done = run("evaluate", tmp_path / "model", "posts.csv", "-o", tmp_path, *words, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "without n-grams of the texts" in (tmp_path / "report.html").read_text("utf-8")
@@ -92,10 +95,17 @@ def test_a_model_of_vectors_is_trained_judged_and_asked(run, folder, made, tmp_p
         done = run("predict", tmp_path / "model", "posts.csv", "-o", output, *words, cwd=folder)
         assert done.returncode == 0 and "could not" not in done.stderr, done.stderr
         rows = read_rows(output if output.is_file() else next(output.glob("part-*")))
+        done = run("predict", tmp_path / "model", "posts.csv", "-o", output, *words, cwd=folder)
+        assert done.returncode == 0, done.stderr  # again, or continued
         right = [row["label"] == LABELS[k] for row, k in zip(rows, made[0], strict=True)]
         assert sum(right) > 0.9 * N
         assert [str(row["id"]) for row in rows] == [str(FIRST + i) for i in range(N)]
         assert not any(row["warning"] or row["error"] for row in rows)
+    others = "--features-table", write(tmp_path / "others.parquet", *made[1:])
+    done = run(
+        "predict", tmp_path / "model", "posts.csv", "-o", tmp_path / "out", *others, cwd=folder
+    )
+    assert done.returncode == 2 and "another job's result" in done.stderr
 
 
 def test_a_saved_model_says_what_it_needs(run, folder, model, tmp_path):
@@ -111,11 +121,11 @@ def test_a_saved_model_says_what_it_needs(run, folder, model, tmp_path):
     ):
         done = run(*words, cwd=folder)
         assert done.returncode == 2, done.stderr
-        assert "vectors of texts (6) and pictures (4) from the table vectors.parquet" in done.stderr
+        assert "vectors of texts (6) and pictures (4) from vectors.parquet" in done.stderr
         assert "--features-table FILE" in done.stderr
     table = f"table:{folder / 'vectors.parquet'}"
     loaded = SemanticLocator.from_pretrained(folder / "model", encoder=table)
-    with pytest.raises(SgmftError, match="has vectors of whole posts"):
+    with pytest.raises(SgmftError, match="nothing else can be encoded"):
         loaded.explain(read_posts(folder / "texts.csv", columns=BY_ID)[0])
 
 
@@ -175,7 +185,7 @@ def test_texts_add_their_n_grams_where_there_are_any(run, folder, model, tmp_pat
     assert not model.network.uses_ngrams
     words = "--features-table", folder / "vectors.parquet", "--features", "none"
     done = run("train", folder / "texts.csv", "-o", tmp_path / "model", *words)
-    assert "(6 and 4), and n-grams of the texts" in done.stderr
+    assert "from vectors.parquet, with n-grams of the texts" in done.stderr
     out = "-o", tmp_path / "out.csv"
     done = run("predict", tmp_path / "model", folder / "texts.csv", *out, *words)
     assert "Some posts have no text" not in done.stderr
@@ -204,18 +214,22 @@ def test_vectors_of_another_model_are_refused(folder, made, tmp_path):
     where = {"model": tmp_path / "model", "folder": folder}
     probabilities(table=folder / "vectors.parquet", **where)  # whose maker is not known
     np.savez(tmp_path / "b.npz", id=FIRST + np.arange(N), text=text, encoder="siglip2")
-    with pytest.raises(SgmftError, match=r"made by siglip2, .* trained on by jina-clip-v2"):
+    with pytest.raises(
+        SgmftError, match=r"by siglip2 from b.npz, .* by jina-clip-v2 from a.parquet"
+    ):
         probabilities(table=tmp_path / "b.npz", **where)
     wide = write(tmp_path / "c.parquet", np.hstack([text, text]), image)
-    with pytest.raises(SgmftError, match=r"vectors of texts in c.parquet have 12 .* trained on 6"):
+    with pytest.raises(
+        SgmftError, match=r"vectors of texts \(12\) .* learned from vectors of texts \(6\)"
+    ):
         probabilities(table=wide, **where)
 
 
 BAD = {
     "no id": ({"text": [[1.0]]}, "needs a column id"),
     "rounded ids": ({"id": [1.5], "text": [[1.0]]}, "texts or whole numbers"),
-    "an empty id": ({"id": ["a", ""], "text": [[1.0], [2.0]]}, "row 2 has no id"),
-    "a null id": ({"id": ["a", None], "text": [[1.0], [2.0]]}, "row 2 has no id"),
+    "an empty id": ({"id": ["a", ""], "text": [[1.0], [2.0]]}, "row 2: no id"),
+    "a null id": ({"id": ["a", None], "text": [[1.0], [2.0]]}, "row 2: no id"),
     "no vectors": ({"id": ["a"], "words": [[1.0]]}, "it has id, words"),
     "texts": ({"id": ["a"], "text": ["[0.1, 0.2]"]}, "it needs lists"),
     "widths": (

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,35 +28,13 @@ from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import read_json, write_whole, writing
 
-SIDES = {"text": "texts", "image": "pictures"}
+WIDTHS = "text_width", "image_width"  # of `EncoderInfo`
 COLUMN = re.compile(r"(text|image|joint)(?:_embedding|_features|_vector|_(\d+))?")
 MAX_WIDTH = 65_536  # numbers of one vector
 ROWS, BATCH_BYTES = 1024, 64 << 20  # read at once
 MAX_NPZ = 4 << 30  # bytes of its arrays, which are in memory together
 IDS = "_ids"  # folder beside a store's shards
 Found = tuple[str, PostFeatures] | None  # content key, and features
-
-
-class ExpectedVectors(NamedTuple):
-    """The vectors that a saved model was trained on."""
-
-    widths: Mapping[str, int]  # of text and image; 1 where it had none
-    made_by: str  # what made them; "" where that is not known
-    table: str  # where they came from
-
-    def check(self, name: str, widths: Mapping[str, int], made_by: str) -> None:
-        """Raise SgmftError where those of a table are others."""
-        for side, width in widths.items():
-            if width != self.widths[side] != 1:
-                raise SgmftError(
-                    f"The vectors of {SIDES[side]} in {name} have {width} numbers, those that the "
-                    f"model was trained on {self.widths[side]}: give vectors by the same model."
-                )
-        if made_by and self.made_by and made_by != self.made_by:
-            raise SgmftError(
-                f"The vectors of {name} were made by {made_by}, those that the model was trained "
-                f"on by {self.made_by}: the same numbers mean different things."
-            )
 
 
 class FeaturesTable:
@@ -71,83 +49,90 @@ class FeaturesTable:
         why = ((x, lost if x.id else "has no id to find it by") for x in posts)
         return [post.error or self._find(post) or reason for post, reason in why]
 
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Raise SgmftError."""
+    def encode_texts(self, *_: Any, **__: Any) -> Encoded:
+        """Raise SgmftError, as `encode_images` does."""
         raise SgmftError(
-            f"{self.info.name} has vectors of whole posts, and nothing else can be encoded with "
-            "it: train with an encoder for that."
+            f"There are {describe_vectors(self.info)} for whole posts, and nothing else can be "
+            "encoded: train with an encoder for that."
         )
 
-    def encode_images(self, images: Any, tokens: bool) -> Encoded:
-        """Raise SgmftError."""
-        return self.encode_texts([], tokens)
+    encode_images = encode_texts
+
+
+def vectors_info(name: str, widths: Iterable[int], cleaning: str, made_by: str) -> EncoderInfo:
+    """Return that of vectors of these widths, of texts and of pictures; 1 where there are none."""
+    digest = short_digest(repr(("table", *widths, cleaning)).encode())
+    text, image = widths
+    info = EncoderInfo(name, digest, text, image, False, None, 1, cleaning)
+    return replace(info, weights=made_by, has_tokens=False)
+
+
+def describe_vectors(info: EncoderInfo) -> str:
+    """Describe the vectors of a table."""
+    sides = ((info.text_width, "texts"), (info.image_width, "pictures"))
+    known = " and ".join(f"{side} ({width})" for width, side in sides if width > 1)
+    made_by = info.weights and f" by {info.weights}"
+    return f"vectors of {known}{made_by} from {info.name.removeprefix(TABLE)}"
 
 
 def open_features_table(
-    path: str, cleaning: str = "light", *, expected: ExpectedVectors | None = None, **_: Any
+    path: str, cleaning: str = "light", *, expected: EncoderInfo | None = None, **_: Any
 ) -> FeaturesTable:
-    """Open a table of vectors, or the folder that `sgmft encode` wrote.
-
-    A table, .parquet or .npz, has `id` and, for texts and pictures, lists of numbers (`text`,
-    `image`, or these with `_embedding`, `_features` or `_vector`) or numbered ones (`text_0`, ...).
+    """Open a table of vectors, or the folder that `sgmft encode` wrote; see docs/features-table.md.
 
     Args:
         path: "" is refused with what is `expected`.
         cleaning: of the posts' texts, whose n-grams stand beside the vectors.
+        expected: `vectors_info` of those that a model learned from.
 
     Raises:
-        SgmftError: there is no such table, it has no vectors, or others than `expected`.
+        SgmftError: there is no such table, or it has no or other vectors.
     """
     if not path and expected is not None:
-        sides = " and ".join(f"{SIDES[x]} ({n})" for x, n in expected.widths.items() if n > 1)
-        by = expected.made_by and f", made by {expected.made_by},"
         raise SgmftError(
-            f"The model was trained on vectors of {sides} from the table {expected.table}{by} and "
-            "encodes no posts: sgmft predict and evaluate take vectors of yours with "
-            "--features-table FILE."
+            f"The model learned from {describe_vectors(expected)} and encodes no posts: sgmft "
+            "predict and evaluate take vectors of yours with --features-table FILE."
         )
     file = Path(path)
     stores = [x for x in (file, *sorted(file.glob("*"))) if (x / "_encoder.json").is_file()]
     if len(stores) > 1 or (not stores and not file.is_file()):
         what = "holds features of several encoders" if stores else "is no features table"
         raise SgmftError(f"{path} {what}: give a .parquet, a .npz, or one folder of a store.")
-    return _open_store(stores[0], expected) if stores else _open_file(file, cleaning, expected)
+    found = _open_store(stores[0]) if stores else _open_file(file, cleaning, expected)
+    if expected is not None:
+        pairs = [(getattr(found.info, x), getattr(expected, x)) for x in WIDTHS]
+        makers = {"", found.info.weights, expected.weights}
+        if len(makers) > 2 or any(width not in (1, known) for width, known in pairs):
+            ours, theirs = describe_vectors(found.info), describe_vectors(expected)
+            raise SgmftError(f"These are {ours}, and the model learned from {theirs}.")
+    return found
 
 
-def _open_file(path: Path, cleaning: str, expected: ExpectedVectors | None) -> FeaturesTable:
+def _open_file(path: Path, cleaning: str, expected: EncoderInfo | None) -> FeaturesTable:
     """Open vectors of a file; the posts' own texts, where there are any, add their n-grams."""
     table = _lay_out(path, path.stat().st_mtime_ns)
-    widths: Mapping[str, int] = {side: x.shape[1] for side, x in table.values.items()}
-    if expected is not None:
-        expected.check(path.name, widths, table.made_by)
-        widths = expected.widths
-    known: dict[str, Any] = {f"{side}_width": widths.get(side, 1) for side in SIDES}
-    values = {x: y for x, y in table.values.items() if y.shape[1] == known[f"{x}_width"]}
-    digest = short_digest(repr(("table", known, cleaning)).encode())
-    fixed: Any = {"shared_space": False, "logit_scale": None, "image_size": 1, "has_tokens": False}
-    fixed |= {"cleaning": cleaning, "weights": table.made_by}
-    info = EncoderInfo(f"{TABLE}{path.name}", digest, **known, **fixed)
+    values = {f"{side}_width": vectors for side, vectors in table.values.items()}
+    if expected is not None:  # a side that the model does not know is not read
+        values = {side: x for side, x in values.items() if getattr(expected, side) > 1}
+    widths = [values[x].shape[1] if x in values else getattr(expected, x, 1) for x in WIDTHS]
+    info = vectors_info(f"{TABLE}{path.name}", widths, cleaning, table.made_by)
 
     def find(post: Post) -> Found:
         row = table.rows.get(post.id or "", -1)
-        text, image = (
-            values[side][row : row + 1]
-            if row >= 0 and side in values and not np.isnan(values[side][row, 0])
-            else None
-            for side in SIDES
-        )
+        both = (values[x][row] if x in values and row >= 0 else None for x in WIDTHS)
+        text, image = (None if x is None or np.isnan(x[0]) else x for x in both)
         if text is None and image is None:
             return None
         words = clean_text(post.text, get_cleaning(cleaning))
         parts = words.encode(), *(b"" if x is None else x.tobytes() for x in (text, image))
         key = hashlib.sha256(b"".join(hashlib.sha256(x).digest() for x in parts)).hexdigest()[:32]
         ngrams = hash_ngrams(words) if words and text is not None else None
-        return key, PostFeatures(None if text is None else text[0], None, image, None, ngrams)
+        return key, PostFeatures(text, None, None if image is None else image[None], None, ngrams)
 
     return FeaturesTable(info, find)
 
 
-def _open_store(folder: Path, expected: ExpectedVectors | None) -> FeaturesTable:
+def _open_store(folder: Path) -> FeaturesTable:
     """Open what `sgmft encode` wrote; n-grams, and tokens if there are, come from it, too."""
     values = read_json(folder / "_encoder.json")
     try:
@@ -157,12 +142,8 @@ def _open_store(folder: Path, expected: ExpectedVectors | None) -> FeaturesTable
         store = None
     if store is None or store.folder.name != folder.name:
         raise SgmftError(f"{folder} was written by another sgmft: encode the posts again.")
-    info = store.info
-    made_by = info.weights or info.name
-    if expected is not None:
-        widths = {"text": info.text_width, "image": info.image_width}
-        expected.check(folder.name, widths, made_by)
-    info = replace(info, name=f"{TABLE}{folder.name}", weights=made_by, has_tokens=tokens)
+    name, made_by = f"{TABLE}{folder.name}", store.info.weights or store.info.name
+    info = replace(store.info, name=name, weights=made_by, has_tokens=tokens)
     keys = _read_ids(folder)
 
     def find(post: Post) -> Found:
@@ -228,16 +209,15 @@ def _lay_out(path: Path, _: int) -> _Vectors:
                     values[side] = _new_file(count, vectors.shape[1])
                 if side in values:
                     values[side][here] = vectors
-            for row, name in enumerate(
-                (to_text(x).strip() for x in batch["id"].to_pylist()), start
-            ):
+            ids = [to_text(x).strip() for x in batch["id"].to_pylist()]
+            for row, name in enumerate(ids, start):
                 first = rows.setdefault(name, row)
-                if not name:
-                    raise ValueError(f"row {row + 1} has no id")
-                if any(x[first].tobytes() != x[row].tobytes() for x in values.values()):
-                    raise ValueError(
-                        f"row {row + 1}: the id {name!r} came before with another vector"
-                    )
+                other = first != row and any(
+                    x[first].tobytes() != x[row].tobytes() for x in values.values()
+                )
+                if other or not name:
+                    what = f"the id {name!r} came before with another vector" if name else "no id"
+                    raise ValueError(f"row {row + 1}: {what}")
             start = here.stop
     except (pa.ArrowException, zipfile.BadZipFile, *_UNREADABLE) as error:
         reason = first_line(error)

@@ -64,18 +64,9 @@ def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, b
 
     rows = cache(lambda: encode(posts))
 
-    def alone() -> Rows:
-        return {key: row for post in posts for key, row in encode([post]).items()}
-
     def parts() -> Rows:
         pairs = ((rows()[f"text {i}"], rows()[f"picture {i}"]) for i in range(6))
         return {f"both {i}": x._replace(images=y.images) for i, (x, y) in enumerate(pairs)}
-
-    def tokens() -> str:
-        if not info.has_tokens:
-            return "none"
-        found = encode(posts, tokens=True)
-        return _check(found, words=info.word_width, regions=info.image_width)
 
     def speed() -> str:
         many, found = _make_posts(32), list[float]()
@@ -94,10 +85,14 @@ def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, b
     checks: dict[str, Callable[[], str]] = {
         "shapes": lambda: _check(rows(), text=info.text_width, images=info.image_width),
         "determinism": lambda: _compare(rows(), encode(posts), 1e-6),
-        "batches": lambda: _compare(rows(), alone()),
+        "batches": lambda: _compare(rows(), {k: x for y in posts for k, x in encode([y]).items()}),
         "order": lambda: _compare(rows(), encode(posts[::-1])),
         "missing sides": lambda: _compare(rows(), parts()),
-        "tokens": tokens,
+        "tokens": lambda: (
+            _check(encode(posts, True), words=info.word_width, regions=info.image_width)
+            if info.has_tokens
+            else "none"
+        ),
         "speed": speed,
         "fingerprint": fingerprint,
     }

@@ -15,6 +15,7 @@ from sgmft.errors import Message, NoUsableRowError, SgmftError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.evaluation.report import ExamplePost, write_evaluation
 from sgmft.features.features import PARTS
+from sgmft.features.table import describe_vectors
 from sgmft.jobs.predict import prediction_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
@@ -116,11 +117,8 @@ def describe_locator(locator: SemanticLocator) -> dict[str, str]:
 
 def describe_table(locator: SemanticLocator) -> str:
     """Return what a model reads of a features table, and whether of the posts' texts, too."""
-    info, network = locator.encoder.info, locator.network
-    made_by = info.weights and f" by {info.weights}"
-    grams = "and n-grams" if network is not None and network.uses_ngrams else "without n-grams"
-    widths = f"{info.text_width} and {info.image_width}"
-    return f"vectors{made_by} of texts and pictures ({widths}), {grams} of the texts"
+    grams = "with" if locator.network is not None and locator.network.uses_ngrams else "without"
+    return f"{describe_vectors(locator.encoder.info)}, {grams} n-grams of the texts"
 
 
 def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[ExamplePost]:

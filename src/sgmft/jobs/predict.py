@@ -13,6 +13,7 @@ from sgmft.data.summary import JobSummary
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.formats import table_file
 from sgmft.errors import SgmftError, join_messages
+from sgmft.features.encoders.base import TABLE
 from sgmft.jobs.cluster import pieces
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.loading import load_predictor
@@ -163,6 +164,7 @@ def _predict_shards(
     types = pieces.input_types(sources)
     columns = OutputColumns.of(types, predictor.labels, rules)
     files = [table_file(one.table) for one in sources]
+    files += [] if model.encoder is None else [Path(model.encoder.removeprefix(TABLE))]
     job = {
         "model": model.digest(),
         "tables": [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in files],
@@ -170,7 +172,6 @@ def _predict_shards(
         "where": dict(source.where),
         "allow_outside": source.allow_outside,
         **({} if source.format is None else {"format": source.format}),
-        **({} if model.encoder is None else {"vectors": model.encoder}),
         "rules": asdict(rules),
         "rows": rows,
         "version": 2,  # of the columns that are added
