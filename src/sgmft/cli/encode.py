@@ -29,7 +29,7 @@ def encode_command(
     from sgmft.jobs.encode import encode_table
     from sgmft.locator.locator import SemanticLocator
 
-    encoder = opt.join_towers(encoder, text_encoder, image_encoder)
+    encoder = opt.pick_encoder(encoder, None, text_encoder, image_encoder)
     locator = SemanticLocator(encoder, cleaning=cleaning, features=output, device=device)
     opening = opt.open_engine(engine, address, workers, device)
     with console.counter("Encoding") as done, opening as run:

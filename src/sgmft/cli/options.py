@@ -68,15 +68,6 @@ Address = Annotated[
 Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one a processor.")]
 
 
-def join_towers(encoder: str | None, text: str | None, image: str | None) -> str | None:
-    """Return the encoder that is named as one, or by its halves."""
-    if text is None and image is None:
-        return encoder
-    if encoder is not None:
-        raise SgmftError("Name one --encoder, or a --text-encoder and an --image-encoder.")
-    return f"{text or 'compact'}+{image or 'compact'}"
-
-
 def make_source(
     table: PostsTable,
     where: Where = None,
@@ -116,13 +107,17 @@ def reads_posts(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def pick_encoder(name: str | None, features_table: str | None) -> str | None:
-    """Return the encoder that is named, or a features table as one; SgmftError where both are."""
-    if features_table is None:
-        return name
-    if name is not None:
-        raise SgmftError(f"Features come from {features_table}: leave --encoder {name} out.")
-    return f"table:{Path(features_table).absolute()}"
+def pick_encoder(
+    name: str | None, table: str | None, text: str | None = None, image: str | None = None
+) -> str | None:
+    """Return the encoder that is named, a features table as one, or one of two halves."""
+    halves = f"{text or 'compact'}+{image or 'compact'}" if text or image else None
+    given = [name, halves, None if table is None else f"table:{Path(table).absolute()}"]
+    if len(found := [x for x in given if x is not None]) > 1:
+        raise SgmftError(
+            "Name one --encoder, or a --text-encoder and an --image-encoder, or a --features-table."
+        )
+    return found[0] if found else None
 
 
 def make_tuning(kind: str, last: int | None, merge: bool, named: dict[str, str]) -> "Tuning | None":

@@ -57,8 +57,7 @@ def train_command(
         "features": console.feature_folder(features),
         "device": device,
     }
-    named_encoder = opt.join_towers(encoder, text_encoder, image_encoder)
-    tried = [opt.pick_encoder(named_encoder, features_table)]
+    tried = [opt.pick_encoder(encoder, features_table, text_encoder, image_encoder)]
     if encoder is not None and encoder.startswith(AUTO):
         tried = [*filter(None, map(str.strip, encoder.removeprefix(AUTO).split(",")))]
     locators = [SemanticLocator(name, **given) for name in tried]

@@ -1,9 +1,12 @@
 """Names of other libraries' encoders: what they mean, what is pinned, run, trusted, and refused."""
 
+import hashlib
 import json
 import shutil
 import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import huggingface_hub.constants
@@ -15,6 +18,7 @@ from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.registry import load_encoder
 from small_posts import saved_config
+from tiny_clip import save_tiny_clip
 
 COMMIT = "ab" * 20
 CODE = """
@@ -144,6 +148,69 @@ def test_other_weights_of_that_name_are_refused(folders, clip_posts, tmp_path) -
     with pytest.raises(SgmftError, match="has other weights than the one"):
         SemanticLocator.from_pretrained(tmp_path / "model").predict(clip_posts[:1])
     assert other == copy
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as serves `folder` as the repository owner/new, and tells what was got."""
+
+    folder: Path
+    got: list[str]
+
+    def do_HEAD(self) -> None:
+        self.respond(False)
+
+    def do_GET(self) -> None:
+        self.respond(True)
+
+    def respond(self, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        names = sorted(x.relative_to(self.folder).as_posix() for x in self.folder.rglob("*.*"))
+        data, name = b"", path.rpartition(f"/{COMMIT}/")[2]
+        if path.startswith("/api/models/owner/new/revision/"):
+            siblings = [{"rfilename": x} for x in names]
+            data = json.dumps({"id": "owner/new", "sha": COMMIT, "siblings": siblings}).encode()
+        elif path.startswith("/api/models/owner/new/tree/"):
+            sizes = [(x, (self.folder / x).stat().st_size) for x in names]
+            files = [{"type": "file", "path": x, "size": y, "oid": x} for x, y in sizes]
+            data = json.dumps(files).encode()
+        elif "/resolve/" in path:
+            data = (self.folder / name).read_bytes()
+            self.got += [name] * body
+        self.send_response(200 if data or path == "/" else 404)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("weights", ["safetensors", "bin"])
+def test_a_name_is_fetched_once_without_what_is_not_needed(
+    hub, weights: str, monkeypatch, tmp_path
+) -> None:
+    published = save_tiny_clip(tmp_path / "published", weights=weights)
+    expected = sorted(x.name for x in published.iterdir())
+    unwanted = {"safetensors": ["pytorch_model.bin"], "bin": []}[weights]
+    for name in (*unwanted, "onnx/model.json", "README.md"):
+        (published / name).parent.mkdir(exist_ok=True)
+        (published / name).write_bytes(b"not for us")
+    Hub.folder, Hub.got = published, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    where = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", where)
+    found = load_encoder("hf:owner/new").info
+    server.shutdown()
+    assert sorted(Hub.got) == expected and found.pinned == f"hf:owner/new@{COMMIT}"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load_encoder(found.pinned).info.fingerprint == found.fingerprint
 
 
 # --- refused

@@ -76,8 +76,9 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
     """
     from huggingface_hub import snapshot_download
 
-    others = ["onnx/*", "openvino/*"]  # of other runtimes
-    fetch = partial(snapshot_download, repository, revision=revision, ignore_patterns=others)
+    # The same files each time: the client asks the hub again where others are missing.
+    files = {"allow_patterns": [*SETTINGS, TENSORS], "ignore_patterns": ["onnx/*", "openvino/*"]}
+    fetch = partial(snapshot_download, repository, revision=revision, **files)
     weights = [part + name for part in ("", "*/") for name in (TENSORS, PICKLES)]
     with suppress(OSError):
         folder = str(fetch(local_files_only=True))
@@ -85,7 +86,7 @@ def local_copy(repository: str, revision: str | None, needed: str = "*.json") ->
             return folder
     try:
         _check_hub()
-        folder = str(fetch(allow_patterns=[*SETTINGS, TENSORS]))
+        folder = str(fetch())
         if not has_any(folder, *weights):
             fetch(allow_patterns=PICKLES)
         return folder

@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from logging import getLogger
 from threading import Lock
 from typing import Any
 
@@ -40,7 +41,7 @@ UNLIMITED = 100_000  # tokens of a text
 EXTRA = 8  # the most tokens before the patches: of the class, distillation, registers
 INPUTS = {"input_ids": ("text",), "pixel_values": ("image",)}  # what names a network's kind
 LINEAR = {"text": ("text_projection", "text_model.head"), "image": ("visual_projection",)}
-Batch = tuple[list[int], Tensor, Any]  # positions, pooled features, tokens
+Batch = tuple[list[int], Any, Any]  # positions, pooled features, tokens
 
 
 class LibraryEncoder(ABC):
@@ -50,7 +51,8 @@ class LibraryEncoder(ABC):
     are those of `ChineseClipEncoder`. SgmftError where the checkpoint is damaged, or another kind.
     """
 
-    _takes: Sequence[str] = ()  # of "text" and "image", set by `_load`
+    _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
+    _processor: Any = None  # of images
 
     def __init__(
         self,
@@ -62,22 +64,22 @@ class LibraryEncoder(ABC):
         device: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        from transformers.utils import logging
+        from transformers.utils.logging import disable_progress_bar
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        disable_progress_bar()
+        for library in ("transformers", "sentence_transformers"):
+            getLogger(library).setLevel("ERROR")
         self._patch_grid, self._device = patch_grid, pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
         with checkpoint.reading():
-            model, processor = self._load(checkpoint)
-            self._model = model.eval().to(self._device, self._dtype)
+            self._model = model = self._load(checkpoint).eval().to(self._device, self._dtype)
             text = self.encode_texts(["a"], True) if "text" in self._takes else None
             image = self.encode_images([SAMPLE], True) if "image" in self._takes else None
         sides = [side for side in (text, image) if side is not None]
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
-        parts = type(self).__name__, str(self._dtype), patch_grid, checkpoint.digest(), processor
-        clean = repr(get_cleaning(cleaning))
+        kinds, clean = (type(self), type(self._processor)), repr(get_cleaning(cleaning))
+        parts = repr((kinds, self._dtype, patch_grid)), checkpoint.digest()
         scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
         self.info = EncoderInfo(
             name=checkpoint.name,
@@ -97,8 +99,8 @@ class LibraryEncoder(ABC):
         )
 
     @abstractmethod
-    def _load(self, checkpoint: Checkpoint) -> tuple[Any, str]:
-        """Return the network, and the name of the class that prepares images."""
+    def _load(self, checkpoint: Checkpoint) -> Any:
+        """Return the network."""
 
     @abstractmethod
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]: ...
@@ -138,7 +140,7 @@ class LibraryEncoder(ABC):
 class TransformersEncoder(LibraryEncoder):
     """A network of transformers, see the module."""
 
-    def _load(self, checkpoint: Checkpoint) -> tuple[Any, str]:
+    def _load(self, checkpoint: Checkpoint) -> Any:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         folder = checkpoint.folder
@@ -160,21 +162,17 @@ class TransformersEncoder(LibraryEncoder):
             most = getattr(text, "max_position_embeddings", UNLIMITED)
             if "roberta" in text.model_type or "altclip" in text.model_type:
                 most -= 2  # the first two are of padding
-            padding = "max_length" if config.model_type.startswith(PADDED) else False
-            self._limit: dict[str, Any] = {
-                "max_length": int(min(self._tokenizer.model_max_length, most))
-            }
-            self._limit |= {"truncation": True, "padding": padding}
-        if "image" not in self._takes:
-            return model, ""
-        # Of the two kinds that the library has, the one that needs no torchvision.
-        self._processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **given)
+            self._most = int(min(self._tokenizer.model_max_length, most))
+            self._padding = "max_length" if config.model_type.startswith(PADDED) else False
+        if "image" in self._takes:  # of the two kinds of processors, that without torchvision
+            self._processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **given)
         patch = getattr(getattr(config, "vision_config", config), "patch_size", None)
         self._patch = patch if isinstance(patch, int) else 1
-        return model, type(self._processor).__name__
+        return model
 
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
-        given = self._tokenizer(texts, return_special_tokens_mask=True, **self._limit)
+        options = {"truncation": True, "max_length": self._most, "padding": self._padding}
+        given = self._tokenizer(texts, return_special_tokens_mask=True, **options)
         run = self._model.get_text_features if self._dual else self._model.forward
         known = inspect.signature(run).parameters
         for rows in batches_by_length([*map(len, given["input_ids"])], self._batch_size):
@@ -189,7 +187,11 @@ class TransformersEncoder(LibraryEncoder):
                 mask = batch["attention_mask"][..., None].to(self._dtype)
                 pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
             hidden = self._map("text", output.last_hidden_state, pooled) if tokens else None
-            own = None if hidden is None else [x[y] for x, y in zip(hidden, words, strict=True)]
+            own = (
+                None
+                if hidden is None
+                else [x[y] for x, y in zip(hidden.cpu(), words.cpu(), strict=True)]
+            )
             yield rows, pooled, own
 
     def prepare_image(self, pixels: Images) -> PreparedImage:
@@ -238,7 +240,7 @@ class TransformersEncoder(LibraryEncoder):
 class SentenceTransformersEncoder(LibraryEncoder):
     """A model of sentence-transformers, see the module."""
 
-    def _load(self, checkpoint: Checkpoint) -> tuple[Any, str]:
+    def _load(self, checkpoint: Checkpoint) -> Any:
         from sentence_transformers import SentenceTransformer
 
         model: Any = SentenceTransformer(
@@ -252,23 +254,29 @@ class SentenceTransformersEncoder(LibraryEncoder):
         self._prompt = model.prompts.get(model.default_prompt_name)
         # A chat's template is filled in by the tokenizer, which is not for several threads.
         self._lock = Lock() if "message" in model.modalities else nullcontext()
-        processor = getattr(model.processor, "image_processor", model.processor)
-        return model, type(processor).__name__
+        self._processor = getattr(model.processor, "image_processor", model.processor)
+        return model
 
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
         # As strings, addresses and paths of pictures would be opened by a model that takes those.
         given = [{"text": text} for text in texts] if "image" in self._takes else texts
-        known: dict[str, Any] = {"batch_size": self._batch_size, "show_progress_bar": False}
+        own, wanted = None, None if tokens else "sentence_embedding"
         with self._lock:
-            found = self._model.encode(given, output_value=None, **known)
-        own = None
+            found = self._model.encode(
+                given,
+                batch_size=self._batch_size,
+                output_value=wanted,
+                show_progress_bar=False,
+                convert_to_numpy=False,
+            )
         if tokens and {"token_embeddings", "attention_mask", "input_ids"} <= found[0].keys():
             marks = torch.tensor(self._model.tokenizer.all_special_ids, device=self._device)
             own = []
             for row in found:
                 kept = row["attention_mask"].bool() & ~torch.isin(row["input_ids"], marks)
                 own.append(row["token_embeddings"][kept if kept.any() else slice(1)])
-        yield [*range(len(texts))], torch.stack([row["sentence_embedding"] for row in found]), own
+        pooled = torch.stack([x["sentence_embedding"] if tokens else x for x in found])
+        yield [*range(len(texts))], pooled, own
 
     def prepare_image(self, pixels: Images) -> PreparedImage:
         """See `LibraryEncoder`."""
@@ -287,8 +295,9 @@ def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
     pooled: list[Any] = [None] * count
     kept: list[FloatArray | None] = [None] * count
     for rows, features, own in batches:
-        for j, i in enumerate(rows):
-            pooled[i] = features[j].float().cpu().numpy()
-            kept[i] = None if own is None else own[j].float().cpu().numpy()
+        for i, row in zip(rows, features.float().cpu().numpy(), strict=True):
+            pooled[i] = row
+        for i, row in zip(rows, () if own is None else own, strict=False):
+            kept[i] = row.float().cpu().numpy()
     tokens = [x for x in kept if x is not None]
     return Encoded(np.stack(pooled), tokens or None)
