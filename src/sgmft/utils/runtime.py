@@ -26,9 +26,8 @@ def thread_count() -> int:
 def keep_freed_memory() -> None:
     """Keep glibc from handing freed blocks below 1 GiB back to the system; elsewhere do nothing.
 
-    Networks free and allocate buffers of many megabytes at every layer. By default each of them is
-    mapped and zeroed by the kernel again, which on virtual machines can cost more than the
-    arithmetic. The process keeps its peak memory until it ends.
+    Networks free and allocate many megabytes at every layer. That the kernel maps and zeroes them
+    again can cost more than the arithmetic. The process keeps its peak memory until it ends.
     """
     if not sys.platform.startswith("linux"):
         return

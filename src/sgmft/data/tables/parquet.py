@@ -66,10 +66,9 @@ def read_column_types(path: Path) -> dict[str, Any]:
 
 
 class ParquetWriter:
-    """Writes rows of plain values to a Parquet file.
+    """Writes rows of plain values to a Parquet file, of the narrowest `ColumnTypes`.
 
-    A column gets the narrowest of the `ColumnTypes` for the first row group. When later values do
-    not fit, what was written is copied into a wider type; see `to_arrow`.
+    Where later rows do not fit the first group, what was written is copied into wider ones.
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:

@@ -167,10 +167,7 @@ def _bare(names: tuple[str, ...]) -> list[str]:
 
 
 def _is_header(row: RawRow, table: str) -> bool:
-    """Return whether a row is the header again, as where tables were joined.
-
-    SgmftError where it is one in another order, in which the rows after it may be.
-    """
+    """Return whether a row is the header again; SgmftError where it is one in another order."""
     names = _bare(tuple(row.values))
     first = next(iter(row.values.values()), None)
     if not isinstance(first, str) or first.strip("\ufeff ") not in names:

@@ -129,10 +129,7 @@ def clear_attempts(folder: Path) -> None:
 
 @contextmanager
 def attempt(folder: Path, piece: Piece) -> Iterator[None]:
-    """Log an attempt at a piece, in a shared folder, for as long as it takes.
-
-    One that is never left stays logged. SgmftError where the piece's workers have died too often.
-    """
+    """Log an attempt at a piece while it lasts; SgmftError where too many workers died at it."""
     name = ".attempt-{}-{}-".format(*piece.id)
     if len(list(folder.glob(f"{name}*"))) >= MAX_ATTEMPTS:
         places = [post.place for post in piece.posts]
