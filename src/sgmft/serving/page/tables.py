@@ -19,6 +19,7 @@ from sgmft.data.preprocessing.images import count_pixels
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.data.tables import Columns, open_table
+from sgmft.data.tables.images import names_pictures
 from sgmft.data.tables.posts import USUAL_COLUMNS, recognize_columns
 from sgmft.errors import HEARD, Message, SgmftError, join_messages
 from sgmft.jobs.predict import predict_table
@@ -162,7 +163,9 @@ class TableJob:
     def _predict(self, posts: Sequence[Post], rules: Abstention | None) -> list[Prediction]:
         """Predict one chunk, in halves where a post in it stops the worker."""
         try:
-            found = self._request([replace(post, row={}) for post in posts], rules)
+            rows = ({k: x for k, x in p.row.items() if names_pictures(x)} for p in posts)
+            bare = [replace(post, row=row) for post, row in zip(posts, rows, strict=True)]
+            found = self._request(bare, rules)
         except Problem as problem:
             if problem.kind not in ("takes-too-long", "worker-stopped"):
                 raise
