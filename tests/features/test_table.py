@@ -324,6 +324,13 @@ def test_one_id_for_two_posts_is_refused(tiny, small_posts, tmp_path):
         open_features_table(str(tmp_path / "features"))
 
 
+def test_features_of_posts_without_ids_cannot_be_looked_up(tiny, tmp_path):
+    (tmp_path / "posts.csv").write_text("text\nsofa\n")
+    encode_table(Source(str(tmp_path / "posts.csv")), tiny(features=tmp_path / "features"))
+    with pytest.raises(SgmftError, match="holds no ids: encode a table with a column id"):
+        open_features_table(str(tmp_path / "features"))
+
+
 def test_a_comparison_leaves_out_what_needs_words(run, folder, tmp_path):
     words = "--features-table", folder / "vectors.parquet", "--seeds", 1, "--trials", 1
     words += "--workers", 1, "--epochs", 1, "--tables", "1"

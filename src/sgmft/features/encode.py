@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from sgmft.data.preprocessing.media import (
 from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
-from sgmft.features.encoders.base import Encoder, EncoderInfo, PreparedImage
+from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PreparedImage
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 
 if TYPE_CHECKING:
     from sgmft.features.memmap import MappedFeatures
     from sgmft.features.store import FeatureStore
+    from sgmft.features.table import FeaturesTable
 
 CHUNK = 256  # posts encoded together, and written as one shard
 PREPARED_CHUNK = 64  # the same where images are as an encoder prepares them, which are larger
@@ -68,14 +69,6 @@ class EncodedPosts(NamedTuple):
     keys: list[str]  # content keys of `posts`
     features: Features
     files: MappedFeatures | None = None  # that the features are in, to be removed after use
-
-
-@runtime_checkable
-class FeatureSource(Protocol):
-    """An encoder that has the features of posts already, see `sgmft.features.table`."""
-
-    def look_up(self, posts: Sequence[Post]) -> Sequence[tuple[str, PostFeatures] | str]:
-        """Return the content key and features of each post, or why there are none."""
 
 
 class PreparedPost(NamedTuple):
@@ -126,9 +119,9 @@ def encode_posts(
         )
     chunk = chunk if info.image_size else min(chunk, PREPARED_CHUNK)
     iterator = iter(posts)
-    if isinstance(encoder, FeatureSource):
+    if encoder.info.name.startswith(TABLE):
         while some := list(islice(iterator, chunk)):
-            yield _look_up(some, encoder, store)
+            yield _look_up(some, cast("FeaturesTable", encoder), store)
         return
     stores = [x for x in (store, image_store) if x is not None]
     given = info, stores, getattr(encoder, "prepare_image", np.asarray)
@@ -191,7 +184,7 @@ def encode_all(
     return EncodedPosts(good, refused, keys, files.features(), files)
 
 
-def _look_up(posts: list[Post], source: FeatureSource, store: FeatureStore | None) -> Chunk:
+def _look_up(posts: list[Post], source: FeaturesTable, store: FeatureStore | None) -> Chunk:
     good: dict[int, tuple[str, PostFeatures]] = {}
     for i, found in enumerate(source.look_up(posts)):
         if isinstance(found, str):

@@ -177,6 +177,8 @@ def _read_ids(folder: Path) -> dict[str, str]:
                     )
         except (pa.ArrowException, *_UNREADABLE) as error:
             raise SgmftError(f"{path} is damaged: delete it and encode the posts again.") from error
+    if not keys:
+        raise SgmftError(f"{folder} holds no ids: encode a table with a column id into it again.")
     return keys
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
-from sgmft.data.posts import Attachment, Post
+from sgmft.data.posts import Attachment, Post, raise_first_error
 from sgmft.data.tables.base import first_line
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
@@ -60,6 +60,7 @@ def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, b
 
     def encode(some: Sequence[Post], tokens: bool = False) -> Rows:
         (chunk,) = encode_posts(some, encoder, tokens=tokens)
+        raise_first_error(chunk.posts)
         return dict(zip((str(x.id) for x in chunk.posts), chunk.rows, strict=True))
 
     rows = cache(lambda: encode(posts))

@@ -202,8 +202,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         val_rows: list[int] = []
         val_size = self.preset.val_size or (self.tuning.val_size if self.tuning else 0)
         if val_size:
-            seed = self.preset.train.seed
-            _, val_rows = split_posts(known.encoded.posts, val_size, seed, split_by)
+            drawn = val_size, self.preset.train.seed, split_by
+            _, val_rows = split_posts(known.encoded.posts, *drawn)
         data = LabelledFeatures(known.encoded.features, known.classes)
         prompts = self.method.encode_prompts(self.labels, self.encoder)
         kind = self.encoder.info, self.method, self.preset
@@ -231,8 +231,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         metrics = validation_metrics(choice.selected)
         self.training = TrainingRecord(record, metrics, temperatures, history)
         if self.tuning is not None and self.tuned is not None:
-            better = {"better": self.tuned.better}
-            self.training.tuning = dataclasses.asdict(self.tuning) | better
+            self.training.tuning = dataclasses.asdict(self.tuning) | {"better": self.tuned.better}
         distributed.wait()
         if known.encoded.files is not None and distributed.is_main():
             known.encoded.files.remove()
@@ -306,9 +305,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         """
         network, tokens = self._trained(), self.uses_tokens
         model = ExplainedModel(self.encoder, network, tokens, self.labels, self.temperatures)
-        windows = split_windows(
-            post.text, get_cleaning(self.encoder.info.cleaning), self.training.data.window
-        )
+        cleaning = get_cleaning(self.encoder.info.cleaning)
+        windows = split_windows(post.text, cleaning, self.training.data.window)
         if len(windows) > 1 and post.error is None:
             sure = -entropy(self.predict_proba([Post(window) for window in windows]))
             chosen = int(np.nan_to_num(sure, nan=-np.inf).argmax())  # one without words is NaN
@@ -328,16 +326,12 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             tokens: whether word and region features are wanted; by default as the preset needs.
         """
         tokens = self.uses_tokens if tokens is None else tokens
-        return encode_all(
-            posts, self.encoder, tokens=tokens, store=self.store(tokens), on_encoded=on_encoded
-        )
+        how: dict[str, Any] = {"store": self.store(tokens), "on_encoded": on_encoded}
+        return encode_all(posts, self.encoder, tokens=tokens, **how)
 
     def _trained(self) -> Model:
         if self.network is None:
-            raise SgmftError(
-                "This locator is not trained: call fit(posts) first, or load one with "
-                "SemanticLocator.from_pretrained(folder)."
-            )
+            raise SgmftError("This locator is not trained: call fit(posts), or from_pretrained.")
         return self.network
 
     @property
@@ -441,8 +435,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
             locator.weights = state.encoder.weights
         locator.plugin = state.encoder.plugin if encoder is None else None
         locator.preset, locator.labels = state.preset, state.labels
-        locator.training = state.training
-        locator.network = network
+        locator.training, locator.network = state.training, network
         locator.held_out = _load_held_out(model_id, state, hub)
         if encoder_files and not locator.is_table:
             locator.use_tuned(TunedEncoder(encoder_files[0].parent, state.encoder.name))
@@ -496,9 +489,7 @@ def _load_network(
     return network
 
 
-def _load_held_out(
-    model_id: str, state: ModelState, hub: Mapping[str, Any]
-) -> HeldOutProbabilities:
+def _load_held_out(model_id: str, state: ModelState, hub: dict[str, Any]) -> HeldOutProbabilities:
     """Load them; models saved before there was such a file have none."""
     try:
         file = model_file(model_id, HELD_OUT, hub)
