@@ -81,8 +81,7 @@ def compare_table(
         versions={"machine": machine, **versions()},
         notes=render("evaluation/templates/compare_notes.txt", plan=plan).splitlines(),
     )
-    summary = JobSummary(data.read, data.left_out, {}, data.warnings, data.examples)
-    return summary, tables, page
+    return JobSummary(data.read, data.left_out, {}, data.warnings, data.examples), tables, page
 
 
 def default_workers(device: str | None) -> int:

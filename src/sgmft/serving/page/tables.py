@@ -163,9 +163,10 @@ class TableJob:
     def _predict(self, posts: Sequence[Post], rules: Abstention | None) -> list[Prediction]:
         """Predict one chunk, in halves where a post in it stops the worker."""
         try:
-            rows = ({k: x for k, x in p.row.items() if names_pictures(x)} for p in posts)
-            bare = [replace(post, row=row) for post, row in zip(posts, rows, strict=True)]
-            found = self._request(bare, rules)
+            own = ({k: x for k, x in p.row.items() if names_pictures(x)} for p in posts)
+            found = self._request(
+                [replace(x, row=y) for x, y in zip(posts, own, strict=True)], rules
+            )
         except Problem as problem:
             if problem.kind not in ("takes-too-long", "worker-stopped"):
                 raise
