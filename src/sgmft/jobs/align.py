@@ -13,7 +13,6 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.features.encoders.registry import TwoTowers
 from sgmft.training import align
 from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
@@ -63,8 +62,6 @@ def align_encoder(
     ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()
     check_output(folder, ours, "encoder")
     info, clip = source.encoder.info, isinstance(source.encoder, ChineseClipEncoder)
-    if not info.image_size or isinstance(source.encoder, TwoTowers):
-        raise SgmftError(f"The encoder {info.name} cannot be aligned.")
     if tuning is not None and not clip:
         raise SgmftError(
             f"The encoder {info.name} stays as it is, and maps behind it are learned: leave --tune "

@@ -279,7 +279,8 @@ def align_projections(
     known = pairs.features.take(np.flatnonzero(fitted))
     model.text_scale.fit(known.texts)
     model.image_scale.fit(known.images)
-    save = partial(model.save_encoder, encoder=str(source.encoder_settings["name"]))
+    name = source.encoder.info.pinned or str(source.encoder_settings["name"])
+    save = partial(model.save_encoder, encoder=name)
     return Alignment(model, pairs.features, replace(PROJECTIONS, seed=seed), save)
 
 

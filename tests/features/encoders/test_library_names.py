@@ -297,15 +297,42 @@ def test_modules_of_other_packages_run_only_if_they_are_trusted(folders, tmp_pat
     assert "--trust-remote-code" in refusal(f"st:{copy}+compact")
 
 
-def test_what_such_encoders_cannot_do_yet(folders, clip_posts, tmp_path) -> None:
+def test_an_aligned_pair_of_towers_shares_a_space(folders, hub, clip_posts, tmp_path) -> None:
     from sgmft.features.encoder_handle import EncoderHandle
     from sgmft.jobs.align import align_encoder
+
+    towers = f"hf:owner/clip+hf:{folders['dinov2']}"
+    align_encoder(clip_posts * 2, tmp_path / "aligned", EncoderHandle(towers), width=6)
+    described = json.loads((tmp_path / "aligned" / "projected.json").read_text("utf-8"))
+    assert described["base"].startswith(f"hf:owner/clip@{COMMIT}+hf:")
+    info = load_encoder(str(tmp_path / "aligned")).info
+    assert (info.text_width, info.image_width, info.shared_space) == (6, 6, True)
+    locator = SemanticLocator(str(tmp_path / "aligned")).fit(clip_posts)
+    locator.save_pretrained(tmp_path / "model")
+    again = SemanticLocator.from_pretrained(tmp_path / "model")
+    assert again.predict(clip_posts) == locator.predict(clip_posts)
+
+
+def test_what_such_encoders_cannot_do_yet(folders, clip_posts, tmp_path) -> None:
     from sgmft.locator.onnx.export import export_model
 
-    name = f"hf:{folders['clip']}"
-    with pytest.raises(SgmftError, match="cannot be fine-tuned"):
-        SemanticLocator(name, tune="lora").fit(clip_posts)
-    with pytest.raises(SgmftError, match="cannot be aligned"):
-        align_encoder(clip_posts, tmp_path / "aligned", EncoderHandle(name))
-    with pytest.raises(SgmftError, match="cannot be exported"):
-        export_model(SemanticLocator(name).fit(clip_posts), tmp_path / "onnx")
+    for name in (f"hf:{folders['clip']}", f"hf:{folders['clip']}+compact"):
+        with pytest.raises(SgmftError, match="cannot be fine-tuned"):
+            SemanticLocator(name, tune="lora").fit(clip_posts)
+        texts = [post for post in clip_posts if not post.images]
+        with pytest.raises(SgmftError, match="cannot be exported"):
+            export_model(SemanticLocator(name).fit(texts), tmp_path / "onnx")
+
+
+def test_a_static_model_needs_no_processor(folders, tmp_path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folders["xlmr"] / "tokenizer.json"))
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)])
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    encoder = load_encoder(f"st:{tmp_path}+compact", device="cpu")
+    found = encoder.encode_texts(["ab", "学校"], False).pooled
+    np.testing.assert_allclose(found, model.encode(["ab", "学校"]), atol=1e-6)
+    assert not encoder.info.has_tokens

@@ -44,7 +44,8 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
     source = local_copy(MODELS[name], revision, "vocab.txt") if name in MODELS else name
     with Checkpoint(name, source).reading():
         config = read_json(Path(source) / "config.json") or {}
-        if config.get("model_type") != "chinese_clip":
+        words = has_any(source, "vocab.txt", "tokenizer.json")  # the library would go on without
+        if config.get("model_type") != "chinese_clip" or not words:
             raise SgmftError(
                 f"There is no encoder {name!r}: use compact, cnn, {', '.join(MODELS)}, hf:NAME, "
                 "st:NAME, or a folder with a checkpoint; of Chinese-CLIP it has config.json (of "
@@ -52,11 +53,6 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
             )
         settings = Path(source) / "preprocessor_config.json"
         pixels = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-        if not has_any(source, "vocab.txt", "tokenizer.json"):  # the library would go on without
-            raise SgmftError(
-                f"The encoder {name} cannot be read from {source}: there is no vocab.txt, or it is "
-                "empty; copy it from where the checkpoint came from."
-            )
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         model = ChineseCLIPModel.from_pretrained(source, local_files_only=True, dtype=dtype)
     # Heads, activations and norms do not show in the weights, nor do the words' numbers.

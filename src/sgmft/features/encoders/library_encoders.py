@@ -243,32 +243,28 @@ class SentenceTransformersEncoder(LibraryEncoder):
     def _load(self, checkpoint: Checkpoint) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        model: Any = SentenceTransformer(
-            checkpoint.folder,
-            device=str(self._device),
-            local_files_only=True,
-            trust_remote_code=checkpoint.trusted,
-            model_kwargs={"dtype": self._dtype},
-        )
+        given: dict[str, Any] = {
+            "device": str(self._device),
+            "model_kwargs": {"dtype": self._dtype},
+        }
+        given |= {"local_files_only": True, "trust_remote_code": checkpoint.trusted}
+        model: Any = SentenceTransformer(checkpoint.folder, **given)
         self._takes = [kind for kind in LINEAR if model.supports(kind)]
         self._prompt = model.prompts.get(model.default_prompt_name)
         # A chat's template is filled in by the tokenizer, which is not for several threads.
         self._lock = Lock() if "message" in model.modalities else nullcontext()
-        self._processor = getattr(model.processor, "image_processor", model.processor)
+        processor = getattr(model, "processor", None)  # a static model has none
+        self._processor = getattr(processor, "image_processor", processor)
         return model
 
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
         # As strings, addresses and paths of pictures would be opened by a model that takes those.
         given = [{"text": text} for text in texts] if "image" in self._takes else texts
-        own, wanted = None, None if tokens else "sentence_embedding"
+        own = None
+        how: dict[str, Any] = {"output_value": None if tokens else "sentence_embedding"}
+        how |= {"batch_size": self._batch_size, "show_progress_bar": False}
         with self._lock:
-            found = self._model.encode(
-                given,
-                batch_size=self._batch_size,
-                output_value=wanted,
-                show_progress_bar=False,
-                convert_to_numpy=False,
-            )
+            found = self._model.encode(given, convert_to_numpy=False, **how)
         if tokens and {"token_embeddings", "attention_mask", "input_ids"} <= found[0].keys():
             marks = torch.tensor(self._model.tokenizer.all_special_ids, device=self._device)
             own = []
@@ -292,12 +288,12 @@ class SentenceTransformersEncoder(LibraryEncoder):
 
 def _gather(count: int, batches: Iterator[Batch]) -> Encoded:
     """Put features in the order of their positions."""
-    pooled: list[Any] = [None] * count
-    kept: list[FloatArray | None] = [None] * count
+    pooled: dict[int, FloatArray] = {}
+    tokens: dict[int, FloatArray] = {}
     for rows, features, own in batches:
-        for i, row in zip(rows, features.float().cpu().numpy(), strict=True):
-            pooled[i] = row
-        for i, row in zip(rows, () if own is None else own, strict=False):
-            kept[i] = row.float().cpu().numpy()
-    tokens = [x for x in kept if x is not None]
-    return Encoded(np.stack(pooled), tokens or None)
+        pooled.update(zip(rows, features.float().cpu().numpy(), strict=True))
+        if own is not None:
+            tokens.update(zip(rows, (x.float().cpu().numpy() for x in own), strict=True))
+    order = range(count)
+    kept = [tokens[i] for i in order] if tokens else None
+    return Encoded(np.stack([pooled[i] for i in order]), kept)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoded, Encoder, FloatArray, Images
+from sgmft.features.encoders.base import Encoded, Encoder, FloatArray
 from sgmft.utils.checksums import (
     FILES,
     check_file,
@@ -46,7 +46,10 @@ class ProjectedEncoder:
             digest.update(np.ascontiguousarray(x).data)
         widths = ("text_width", "image_width", "word_width")
         known: dict[str, Any] = dict.fromkeys(widths, len(maps.text_weight))
-        known |= {"name": name, "fingerprint": digest.hexdigest()[:16], "image_key": ""}
+        known |= {"name": name, "fingerprint": digest.hexdigest()[:16]}
+        known |= {"image_key": "", "pinned": ""}
+        known["has_tokens"] = base.info.has_tokens and base.info.word_width <= base.info.text_width
+        self.prepare_image = getattr(base, "prepare_image", np.asarray)
         self.info = replace(base.info, **known, shared_space=True, logit_scale=logit_scale)
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -58,7 +61,7 @@ class ProjectedEncoder:
             words = [_map(x, mean[:width], weight[:, :width]) for x in base.tokens]
         return Encoded(_map(base.pooled, mean, weight), words)
 
-    def encode_images(self, images: Images, tokens: bool) -> Encoded:
+    def encode_images(self, images: Any, tokens: bool) -> Encoded:
         """Encode images to mapped features (N, D), and those of their regions."""
         mean, weight = self._maps.image_mean, self._maps.image_weight
         base, regions = self._base.encode_images(images, tokens), None

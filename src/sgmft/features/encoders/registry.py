@@ -83,7 +83,6 @@ class TwoTowers:
             **{key: getattr(image.info, key) for key in ("image_width", "image_size", "image_key")},
             shared_space=False,
             logit_scale=None,
-            texts_apart=False,
             weights="+".join(x.weights for x in infos),
             has_tokens=all(x.has_tokens for x in infos),
             pinned="+".join(x.pinned or x.name for x in infos),
@@ -94,18 +93,13 @@ class TwoTowers:
 def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
     """Load the encoder of that name, or the one that a folder holds.
 
-    Args:
-        name: a key of `ENCODERS`; hf:NAME or st:NAME, of a folder or a hub repository with a model
-            of transformers or sentence-transformers, perhaps with @REVISION; a folder, which may
-            also hold Chinese-CLIP or what fine-tuning or `sgmft align` wrote; two of these,
-            TEXT+IMAGE, of which one encodes the texts, the other the pictures; or "table:" and a
-            path, see `sgmft.features.table`.
-        settings: passed on; all encoders know `cleaning`, `patch_grid`, `batch_size`, `device`, and
-            `trust_remote_code`: whether Python files that come with a model may be run.
-
-    Raises:
-        SgmftError: no such encoder, or its weights are not on this machine, or it has no texts or
-            no pictures.
+    A name is a key of `ENCODERS`; hf:NAME or st:NAME, of a folder or a hub repository with a model
+    of transformers or sentence-transformers, perhaps with @REVISION; a folder, also of Chinese-CLIP
+    or what fine-tuning or `sgmft align` wrote; two of these, TEXT+IMAGE, of which one encodes the
+    texts, the other the pictures; or "table:" and a path, see `sgmft.features.table`. Settings are
+    passed on; all know `cleaning`, `patch_grid`, `batch_size`, `device`, and `trust_remote_code`:
+    whether Python files that come with a model may be run. SgmftError where there is no such
+    encoder, its weights are not on this machine, or it takes no texts or no pictures.
     """
     keep_freed_memory()
     if name.startswith(TABLE):
@@ -129,7 +123,8 @@ def _load(name: str, trust_remote_code: bool = False, **settings: Any) -> Encode
         return ENCODERS[name](**settings)
     if is_projected(name):
         base, maps, scale = read_projected(name)
-        return ProjectedEncoder(load_encoder(base, **settings), maps, name, scale)
+        loaded = load_encoder(base, trust_remote_code=trust_remote_code, **settings)
+        return ProjectedEncoder(loaded, maps, name, scale)
     if not name.startswith(("hf:", "st:")):
         config = read_json(Path(name) / "config.json") or {}
         if (Path(name) / "modules.json").is_file():
