@@ -11,6 +11,8 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
@@ -219,12 +221,17 @@ def _methods(thing: Any) -> list[str]:
 
 
 def _described(thing: Any) -> str:
-    """Signature and docstring; the docstring's Args, Attributes and others become lists."""
+    """Signature, docstring and fields; the docstring's Args, Raises and others become lists."""
     lines = []
     if thing not in (OnnxLocator, SgmftError):  # which nobody makes by hand
         signature = re.sub(r"'?(?:[a-z_]+\.)+(\w+)'?", r"\1", _signature(thing))
         lines.append(f"```text\n{thing.__name__}{signature}\n```\n")
-    for part in (inspect.getdoc(thing) or "").replace("``", "`").split("\n\n"):
+    parts = (inspect.getdoc(thing) or "").replace("``", "`").split("\n\n")
+    if fields := list(_fields(thing)) if inspect.isclass(thing) else []:
+        about = "".join(f"    {', '.join(names)}: {text}\n" for names, text in fields)
+        at = len(parts) - parts[-1].startswith("Raises:")
+        parts.insert(at, f"Attributes:\n{about}")
+    for part in parts:
         name, _, items = part.partition(":\n")
         if name in ("Args", "Attributes", "Raises", "Returns", "Yields"):
             lines.append(f"{name}:\n")
@@ -248,29 +255,26 @@ def _signature(thing: Any) -> str:
 
 
 def _meaning(config: type, name: str) -> str:
-    """The sentence about a field at it, or in its class's docstring, or those of a parent."""
+    """The sentence about a field of a class or of a parent."""
     for parent in config.__mro__[:-1]:
-        for names, text in (*_comments(parent), *_attributes(inspect.getdoc(parent) or "")):
+        for names, text in _fields(parent):
             if name in names:
-                text = text if text[-1] == "." else f"{text}."
                 return text[0].upper() + text[1:] if text[:2].isalpha() else text
     raise KeyError(f"{config.__name__}.{name} is described nowhere")
 
 
-def _comments(config: type) -> Iterator[tuple[list[str], str]]:
-    """The comments behind fields, or in lines before them."""
+def _fields(config: type) -> Iterator[tuple[list[str], str]]:
+    """Fields and the comments behind them, or in lines before them; one for all in a row alike."""
+    found: list[tuple[str, str]] = []
     before: list[str] = []
     for line in inspect.getsource(config).splitlines():
         code, _, comment = line.partition("# ")
         field = re.match(r"    (\w+): ", code)
         if field and (before or comment):
-            yield [field[1]], " ".join([*before, comment]).strip()
+            found.append((" ".join([*before, comment]).strip().rstrip("."), field[1]))
         before = [*before, comment] if comment and not code.strip() else []
-
-
-def _attributes(doc: str) -> Iterator[tuple[list[str], str]]:
-    _, _, after = doc.partition("Attributes:\n")
-    yield from _items(re.split(r"\n\n|\n(?=\S)", after)[0])
+    for text, alike in groupby(found, itemgetter(0)):
+        yield [name for _, name in alike], f"{text}."
 
 
 def _items(section: str) -> Iterator[tuple[list[str], str]]:

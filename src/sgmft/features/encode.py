@@ -42,22 +42,17 @@ MAX_POST_BYTES = 512 * 1024 * 1024  # of all its files: they are in memory toget
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive posts and their features.
+    """Consecutive posts and their features."""
 
-    Attributes:
-        posts: all posts of the chunk, `error` set on those that could not be encoded, and a
-            warning for each image that was left out.
-        good: positions in `posts` of those that could.
-        keys: content key of each good post.
-        rows: features of each good post; none where only the store was to have them.
-        windows: of the text of each good post, see `sgmft.features.windows`; 0 for a post with one
-            row of the whole text.
-    """
-
+    # all posts of the chunk, `error` set on those that could not be encoded, and a warning for each
+    # image that was left out
     posts: list[Post]
-    good: list[int]
-    keys: list[str]
+    good: list[int]  # positions in `posts` of those that could
+    keys: list[str]  # content key of each good post
+    # features of each good post; none where only the store was to have them
     rows: list[PostFeatures]
+    # of the text of each good post, see `sgmft.features.windows`; 0 for a post with one row of the
+    # whole text
     windows: Sequence[int] = ()
 
 

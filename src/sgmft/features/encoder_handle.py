@@ -12,15 +12,7 @@ from sgmft.features.store import FeatureStore
 
 
 class EncoderHandle:
-    """The encoder of a `SemanticLocator`, and of alignment; arguments as there.
-
-    Attributes:
-        encoder_settings: arguments of `load_encoder`, but for the device.
-        features_folder: of the feature store; None keeps nothing.
-        tuned: where the fine-tuned encoder is, if there is one.
-        weights: which the encoder must have (`EncoderInfo.weights`); "" for any.
-        plugin: which it must come from, see `find_plugin`; None for any.
-    """
+    """The encoder of a `SemanticLocator`, and of alignment; arguments as there."""
 
     def __init__(
         self,
@@ -34,15 +26,16 @@ class EncoderHandle:
     ) -> None:
         if patch_grid is not None and not 1 <= patch_grid <= 16:
             raise SgmftError(f"patch_grid must be from 1 to 16, not {patch_grid}.")
+        # arguments of `load_encoder`, but for the device
         self.encoder_settings: dict[str, Any] = {"name": encoder, "cleaning": cleaning}
         if patch_grid is not None:
             self.encoder_settings["patch_grid"] = patch_grid
         if trust_remote_code:
             self.encoder_settings["trust_remote_code"] = True
         self.features_folder, self.device = features, device
-        self.tuned: TunedEncoder | None = None
-        self.weights = ""
-        self.plugin: dict[str, str] | None = None
+        self.tuned: TunedEncoder | None = None  # where the fine-tuned encoder is, if there is one
+        self.weights = ""  # which the encoder must have (`EncoderInfo.weights`); "" for any
+        self.plugin: dict[str, str] | None = None  # which it must come from; None for any
         self._encoder: Encoder | None = None
         self._kept: tuple[Any, FeatureStore | None] = None, None  # what decides a store, and it
 

@@ -30,19 +30,16 @@ ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
 class Abstention:
     """Rules under which a prediction has no label.
 
-    Attributes:
-        coverage: of prediction sets, in 0..1: so large a share of posts has its true label in its
-            set. No label is given where the set has not exactly one member.
-        min_probability: no label is given below it.
-        reject: share of posts like the training posts, in 0..1, that may be taken for posts of no
-            class at all; no label is given to posts that look it.
-
     Raises:
         SgmftError: a value that is not between 0 and 1.
     """
 
+    # of prediction sets, in 0..1: so large a share of posts has its true label in its set. No label
+    # is given where the set has not exactly one member.
     coverage: float | None = None
-    min_probability: float | None = None
+    min_probability: float | None = None  # no label is given below it
+    # share of posts like the training posts, in 0..1, that may be taken for posts of no class at
+    # all; no label is given to posts that look it
     reject: float | None = None
 
     def __post_init__(self) -> None:

@@ -16,29 +16,20 @@ TINY = 1e-6  # of probabilities whose logarithm is taken
 
 
 class Prediction(NamedTuple):
-    """The prediction for one post.
+    """The prediction for one post."""
 
-    Attributes:
-        post: the post, with its `error` where it could not be read.
-        label: None for a post with an error, or where the model abstains.
-        probabilities: (K,) in the order of the model's labels; None for a post with an error.
-        guidance: relative entropies of P^m and P^e; NaN without guidance.
-        label_set: labels of the prediction set; None where no coverage was given.
-        typicality: see `HeldOutProbabilities.typicality`; None where posts are not rejected.
-        abstained: why a post that could be read has no label.
-        parts: what the prediction was made from, a place in `sgmft.features.features.PARTS`.
-        key: content key of the post; "" for one with an error.
-    """
-
-    post: Post
-    label: str | None
+    post: Post  # the post, with its `error` where it could not be read
+    label: str | None  # None for a post with an error, or where the model abstains
+    # (K,) in the order of the model's labels; None for a post with an error
     probabilities: NDArray[np.float32] | None
-    guidance: tuple[float, float] | None
+    guidance: tuple[float, float] | None  # relative entropies of P^m and P^e; NaN without guidance
+    # labels of the prediction set; None where no coverage was given
     label_set: tuple[str, ...] | None = None
+    # see `HeldOutProbabilities.typicality`; None where posts are not rejected
     typicality: float | None = None
-    abstained: str | None = None
-    parts: int = 0
-    key: str = ""
+    abstained: str | None = None  # why a post that could be read has no label
+    parts: int = 0  # what the prediction was made from, a place in `sgmft.features.features.PARTS`
+    key: str = ""  # content key of the post; "" for one with an error
 
     @property
     def error(self) -> str | None:
@@ -72,14 +63,10 @@ class SupportsPredictions(Protocol):
 
 
 class Predictor(ABC):
-    """A trained model: a `SemanticLocator`, or an exported one.
+    """A trained model: a `SemanticLocator`, or an exported one."""
 
-    Attributes:
-        labels: the K labels, in the order of the probabilities.
-        held_out: probabilities of labelled posts that it has not learned from; perhaps none.
-    """
-
-    labels: list[str]
+    labels: list[str]  # the K labels, in the order of the probabilities
+    # probabilities of labelled posts that it has not learned from; perhaps none
     held_out: HeldOutProbabilities
 
     @abstractmethod

@@ -24,34 +24,25 @@ BUDGET = TrainConfig(  # of a compared system, unless its `Method` has presets
 
 @dataclass(frozen=True)
 class Method:
-    """One system, usable as `SemanticLocator(method=name)`.
+    """One system, usable as `SemanticLocator(method=name)`."""
 
-    Attributes:
-        name: as users type it.
-        title: how tables name it.
-        source: where it comes from.
-        network: built from a `config`.
-        config: a dataclass; its fields beyond `NetworkConfig`'s are the method's settings.
-        presets: named settings; the first is the default.
-        note: what a reader of its figures must know.
-        tokens: whether it needs word and region features.
-        encoder: the encoder it brings along, where it cannot work on any other's features.
-        prompts: texts with {} for a label, where the method needs the labels encoded.
-        tuned: the setting that a comparison tries several values of; "" for none.
-    """
-
-    name: str
-    title: str
-    source: str
-    network: type[ClosedFormModel] | type[Network]
+    name: str  # as users type it
+    title: str  # how tables name it
+    source: str  # where it comes from
+    network: type[ClosedFormModel] | type[Network]  # built from a `config`
+    # a dataclass; its fields beyond `NetworkConfig`'s are the method's settings
     config: type[NetworkConfig]
+    # named settings; the first is the default
     presets: Mapping[str, Preset] = field(
         default_factory=lambda: {"default": Preset("default", {}, BUDGET, 0.1, refit=True)}
     )
-    note: str = ""
-    tokens: bool = False
+    note: str = ""  # what a reader of its figures must know
+    tokens: bool = False  # whether it needs word and region features
+    # the encoder it brings along, where it cannot work on any other's features
     encoder: str | None = None
+    # texts with {} for a label, where the method needs the labels encoded
     prompts: Sequence[str] = ()
+    # the setting that a comparison tries several values of; "" for none
     tuned: str = "learning_rate"
 
     def preset(self, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Preset:

@@ -58,36 +58,28 @@ class SimilarityMap:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why the model gives `label` its probability.
+    """Why the model gives `label` its probability."""
 
-    Attributes:
-        post: what was explained.
-        label: the label explained.
-        predicted: the most probable label.
-        probabilities: label -> probability, as `SemanticLocator.predict_proba` gives them.
-        base: the label's probability for a post with neither text nor picture; for the default
-            method its frequency among the training posts, to the power of 1/T of the calibration.
-        parts: text and pictures; their contributions sum to the label's probability less `base`.
-        exact: whether the contributions of the parts are exact, or sampled (over ten parts).
-        words: at most 64; of a longer text, words in a row are taken together.
-        pictures: one for each picture.
-        similarity: None where the model has no similarity between words and regions.
-        gate: P^m, the text's weight against the picture's; None where the model has no such number.
-        guidance: entropies of P^m and P^e relative to their largest values, 1 meaning that they are
-            uniform; NaN or None where there is no such guidance.
-    """
-
-    post: Post
-    label: str
-    predicted: str
+    post: Post  # what was explained
+    label: str  # the label explained
+    predicted: str  # the most probable label
+    # label -> probability, as `SemanticLocator.predict_proba` gives them
     probabilities: Mapping[str, float]
+    # the label's probability for a post with neither text nor picture; for the default method its
+    # frequency among the training posts, to the power of 1/T of the calibration
     base: float
+    # text and pictures; their contributions sum to the label's probability less `base`
     parts: tuple[PartAttribution, ...]
-    exact: bool
+    exact: bool  # whether the contributions of the parts are exact, or sampled (over ten parts)
+    # at most 64; of a longer text, words in a row are taken together
     words: tuple[WordAttribution, ...]
-    pictures: tuple[ImageAttribution, ...]
+    pictures: tuple[ImageAttribution, ...]  # one for each picture
+    # None where the model has no similarity between words and regions
     similarity: SimilarityMap | None
+    # P^m, the text's weight against the picture's; None where the model has no such number
     gate: float | None
+    # entropies of P^m and P^e relative to their largest values, 1 meaning that they are uniform;
+    # NaN or None where there is no such guidance
     guidance: tuple[float, float] | None
 
     @property

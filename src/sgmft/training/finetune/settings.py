@@ -17,53 +17,41 @@ LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # of the encoder; the second is t
 class Tuning:
     """How training goes on through both towers of an encoder, once its head is trained.
 
-    Attributes:
-        kind: "lora" adds small matrices to linear maps and trains those (Hu et al. 2021), "full"
-            trains the towers' own weights.
-        rank, alpha: of LoRA; a map W becomes W + alpha / rank B A.
-        maps: which linear maps LoRA changes: those of "attention", or "all" in a layer.
-        last: layers of each tower that are trained, counted from its end; None trains all, and
-            with "full" the embeddings too.
-        epochs: at most.
-        patience: epochs without a better validation loss after which it stops.
-        batch_size: posts in one step, over all processes.
-        micro_batch: texts or images whose activations are in memory together, so that a step's
-            memory is theirs; the result is the same, for one more forward pass. None: all.
-        encoder_learning_rate: None is 1e-4 for "lora" and 1e-5 for "full".
-        head_learning_rate: of the network behind the encoder.
-        warmup: share of all steps over which the rates rise; after it they fall as a cosine.
-        weight_decay: decoupled, as in AdamW.
-        gradient_checkpointing: keep the input of each layer only, and compute it again when going
-            back.
-        precision: "bfloat16" computes the towers in it, weights that are trained stay float32;
-            "auto" is bfloat16 where the hardware computes it natively.
-        augment: show training images mirrored, cropped and in other colours at random.
-        val_size: share of the training posts held out, where the head's preset holds out none: they
-            choose the epoch, and calibrate.
-        merge: write the encoder as a whole checkpoint, also with "lora".
-
     Raises:
         SgmftError: a value that makes no sense.
     """
 
+    # "lora" adds small matrices to linear maps and trains those (Hu et al. 2021), "full" trains the
+    # towers' own weights
     kind: Literal["lora", "full"] = "lora"
-    rank: int = 8
-    alpha: Positive = 16.0
+    rank: int = 8  # of LoRA; a map W becomes W + alpha / rank B A
+    alpha: Positive = 16.0  # of LoRA; a map W becomes W + alpha / rank B A
+    # which linear maps LoRA changes: those of "attention", or "all" in a layer
     maps: Literal["attention", "all"] = "attention"
+    # layers of each tower that are trained, counted from its end; None trains all, and with "full"
+    # the embeddings too
     last: int | None = None
-    epochs: int = 5
-    patience: int = 2
-    batch_size: int = 20
+    epochs: int = 5  # at most
+    patience: int = 2  # epochs without a better validation loss after which it stops
+    batch_size: int = 20  # posts in one step, over all processes
+    # texts or images whose activations are in memory together, so that a step's memory is theirs;
+    # the result is the same, for one more forward pass. None: all.
     micro_batch: int | None = None
-    encoder_learning_rate: Positive | None = None
-    head_learning_rate: Positive = 1e-4
+    encoder_learning_rate: Positive | None = None  # None is 1e-4 for "lora" and 1e-5 for "full"
+    head_learning_rate: Positive = 1e-4  # of the network behind the encoder
+    # share of all steps over which the rates rise; after it they fall as a cosine
     warmup: Share = 0.1
-    weight_decay: NotNegative = 0.01
+    weight_decay: NotNegative = 0.01  # decoupled, as in AdamW
+    # keep the input of each layer only, and compute it again when going back
     gradient_checkpointing: bool = False
+    # "bfloat16" computes the towers in it, weights that are trained stay float32; "auto" is
+    # bfloat16 where the hardware computes it natively
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    augment: bool = True
+    augment: bool = True  # show training images mirrored, cropped and in other colours at random
+    # share of the training posts held out, where the head's preset holds out none: they choose the
+    # epoch, and calibrate
     val_size: Annotated[float, Range("in 0..1", lambda x: 0 < x < 1)] = 0.1
-    merge: bool = False
+    merge: bool = False  # write the encoder as a whole checkpoint, also with "lora"
 
     def __post_init__(self) -> None:
         presets.check_settings(self, "tune.")
