@@ -10,11 +10,10 @@ from recording_encoder import RecordingEncoder, equal_features
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
-from sgmft.features.encode import encode_posts
+from sgmft.features.encode import encode_posts, encode_windows
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
-from sgmft.features.windows import encode_windows
 
 SENTENCE = "昨天和老朋友聊了很多以前的事情，关于选择，关于远方，关于我们各自的生活。"
 LONG = SENTENCE * 3 + "散场以后我们从电影院走出来，爆米花还剩半桶。"

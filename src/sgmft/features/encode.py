@@ -23,7 +23,13 @@ from sgmft.data.preprocessing.media import (
     read_media,
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
-from sgmft.data.preprocessing.text import clean_text, describe_repair, get_cleaning
+from sgmft.data.preprocessing.text import (
+    MAX_CHARACTERS,
+    clean_text,
+    describe_repair,
+    get_cleaning,
+)
+from sgmft.data.preprocessing.windows import split_windows
 from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PreparedImage
 from sgmft.features.features import Features
@@ -51,8 +57,7 @@ class Chunk:
     keys: list[str]  # content key of each good post
     # features of each good post; none where only the store was to have them
     rows: list[PostFeatures]
-    # of the text of each good post, see `sgmft.features.windows`; 0 for a post with one row of the
-    # whole text
+    # of each good post's text, see `encode_windows`; 0 for a post with one row of the whole text
     windows: Sequence[int] = ()
 
 
@@ -133,6 +138,61 @@ def encode_posts(
             yield _encode_chunk(current, encoder, tokens, store, image_store, rows)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def encode_windows(
+    posts: Iterable[Post],
+    encoder: Encoder,
+    window: int,
+    *,
+    tokens: bool = False,
+    store: FeatureStore | None = None,
+) -> Iterator[Chunk]:
+    """Encode posts as `encode_posts` does; those of more than `window` words have a row for each.
+
+    These rows have the features of all the post's images; as many without them follow. Where a
+    post has several, `Chunk.windows` has their numbers. A text of which not all is read is a
+    warning in the post. Features of shorter texts stay as they are, to the last bit.
+    """
+    for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
+        chunk = replace(chunk, posts=[_tell_rest(post) for post in chunk.posts])
+        windows = [_prepare_windows(chunk.posts[i].text, encoder.info, window) for i in chunk.good]
+        new = {part.key: part for some in windows for part in some}
+        if not new:
+            yield chunk
+            continue
+        found = {} if store is None else store.find(sorted(new))
+        left = [part for key, part in new.items() if key not in found]
+        encoded = encode_prepared(left, encoder, tokens, {})
+        if store is not None and os.access(
+            store.folder, os.W_OK
+        ):  # a finished one may be read-only
+            store.write(encoded)
+        features, rows = found | encoded, []
+        for whole, some in zip(chunk.rows, windows, strict=True):
+            alone = [features[part.key] for part in some]
+            seen = [x._replace(images=whole.images, regions=whole.regions) for x in alone]
+            rows += [*(seen or [whole]), *alone]
+        yield replace(chunk, rows=rows, windows=[len(some) for some in windows])
+
+
+def _tell_rest(post: Post) -> Post:
+    """Return the post, with a warning where its text is longer than what is read."""
+    if post.error is not None or len(post.text) <= MAX_CHARACTERS:
+        return post
+    cut = Message(
+        "has a text of {count} characters, of which the first {most} are read",
+        count=len(post.text),
+        most=MAX_CHARACTERS,
+    )
+    return replace(post, warnings=(*post.warnings, cut))
+
+
+def _prepare_windows(text: str, info: EncoderInfo, window: int) -> list[PreparedPost]:
+    """Prepare those windows of a text in which words are left, if it has several."""
+    windows = split_windows(text, get_cleaning(info.cleaning), window)
+    prepared = [prepare_post(Post(x), info) for x in windows] if len(windows) > 1 else []
+    return [part for part in prepared if isinstance(part, PreparedPost)]
 
 
 def encode_all(

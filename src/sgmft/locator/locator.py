@@ -17,18 +17,17 @@ from safetensors import SafetensorError
 from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows, window_of
-from sgmft.data.splits import split_posts
+from sgmft.data.splits import fingerprint, split_posts
 from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.calibration import fit_temperature, temper
 from sgmft.evaluation.explain.attribution import ExplainedModel, explain_post
 from sgmft.evaluation.explain.explanation import Explanation
-from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts
+from sgmft.features.encode import Chunk, EncodedPosts, encode_all, encode_posts, encode_windows
 from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.encoders.base import TABLE
 from sgmft.features.encoders.registry import find_plugin
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.features.table import vectors_info
-from sgmft.features.windows import encode_windows
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
 from sgmft.locator.prediction import PredictionBatch, Predictor
@@ -226,7 +225,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         self.held_out = dataclasses.replace(held_out, digests=digests)
         texts = [post.text for post in known.encoded.posts]
         window = window_of(texts, get_cleaning(self.encoder.info.cleaning))
-        record = TrainingData(**known.record(len(val_rows)), window=window)
+        digest = fingerprint(zip(known.encoded.keys, known.names, strict=True))
+        counts = len(known.names), len(known.names) - len(val_rows), len(val_rows)
+        record = TrainingData(digest, *counts, known.skipped, window)
         history = [epoch._asdict() for epoch in choice.history]
         metrics = validation_metrics(choice.selected)
         self.training = TrainingRecord(record, metrics, temperatures, history)

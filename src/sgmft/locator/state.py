@@ -49,15 +49,16 @@ class TrainingRecord:
 
     def to_config(self) -> dict[str, Any]:
         """Return the entries of config.json by their names there."""
-        optional = {"descriptions": self.descriptions, "tuning": self.tuning}
-        return {
+        values = {
             "data": {key: value for key, value in asdict(self.data).items() if value != ""},
             "metrics": self.metrics,
             "calibration": calibration_config(self.temperatures),
             "history": self.history,
-            **{key: value for key, value in optional.items() if value is not None},
-            **({"versions": self.versions} if self.versions else {}),
+            "descriptions": self.descriptions,
+            "tuning": self.tuning,
+            "versions": self.versions or None,
         }
+        return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

@@ -17,7 +17,6 @@ from sgmft.data.posts import (
     warn_about_similar_labels,
     warn_about_singleton_labels,
 )
-from sgmft.data.splits import fingerprint
 from sgmft.data.summary import count_errors, describe_errors, warn_about_parts
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
@@ -134,9 +133,7 @@ def train_with_validation(
     if held_out:
         mask = np.isin(np.arange(len(task.data.labels)), held_out)
         train_set, validation = task.data.take(~mask), task.data.take(mask)
-    model = task.model(train_set.features)
-    history, found = _train(model, train_set, validation, task.preset.train, run)
-    _check_finite(model, task)
+    model, history, found = _train(task, train_set, validation, task.preset.train, run)
     selected = selected_epoch(history, task.preset.train.patience)
     return FitResult(model, history, found, selected)
 
@@ -157,25 +154,23 @@ def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> 
 
     SgmftError if the training diverges.
     """
-    model = task.model(task.data.features)
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
-    _train(model, task.data, None, settings, run)
-    _check_finite(model, task)
-    return model
+    return _train(task, task.data, None, settings, run)[0]
 
 
 def _train(
-    model: Model,
+    task: TrainingTask,
     data: LabelledFeatures,
     validation: LabelledFeatures | None,
     config: TrainConfig,
     run: RunOptions,
-) -> tuple[list[Epoch], HeldOutLogits]:
+) -> tuple[Model, list[Epoch], HeldOutLogits]:
     """Train a network, or fit a closed-form model, whose log has one line.
 
     Without validation posts, its predictions for training posts by folds without them stand in.
     """
     keep_freed_memory()
+    model = task.model(data.features)
     held_out = data.take(np.zeros(0, np.int64)) if validation is None else validation
     if not isinstance(model, ClosedFormModel):
         from sgmft.models.network import Network
@@ -183,24 +178,24 @@ def _train(
 
         assert isinstance(model, Network)
         history = train(model, data, validation, config, **of_networks(run))
-        return history, predict_by_parts(model, held_out)
+        _check_finite(model, task)
+        return model, history, predict_by_parts(model, held_out)
     unheard = model.on_step
     model.on_step = run.get("on_step") or unheard
     batch, rng = data.features.batch(None, model.uses_ngrams), RandomState(config.seed % 2**32)
     by_folds = model.fit(batch, data.labels, rng)
     model.on_step = unheard
+    _check_finite(model, task)
     if validation is None and by_folds is not None:
         found = HeldOutLogits(by_folds, data.features.parts, data.labels)
     else:
         found = predict_by_parts(model, held_out)
     figures = classification_figures(predict_logits(model, data.features).logits, data.labels)
-    val_figures = (
-        classification_figures(found.logits, found.labels) if len(found.labels) else UNKNOWN
-    )
-    line = Epoch(1, 1, *figures, *val_figures, math.nan, math.nan)
+    known = classification_figures(found.logits, found.labels) if len(found.labels) else UNKNOWN
+    line = Epoch(1, 1, *figures, *known, math.nan, math.nan)
     if on_epoch := run.get("on_epoch"):
         on_epoch(line)
-    return [line], found
+    return model, [line], found
 
 
 def of_networks(run: RunOptions) -> dict[str, Any]:
@@ -261,16 +256,6 @@ class TrainingSet:
         """The place of each post's label among `labels`, (N,)."""
         number = {label: k for k, label in enumerate(self.labels)}
         return np.array([number[name] for name in self.names], np.int64)
-
-    def record(self, held_out: int) -> dict[str, Any]:
-        """Facts about them for a saved model; `held_out` of them chose the epoch."""
-        return {
-            "fingerprint": fingerprint(zip(self.encoded.keys, self.names, strict=True)),
-            "posts": len(self.names),
-            "train": len(self.names) - held_out,
-            "validation": held_out,
-            "skipped": self.skipped,
-        }
 
 
 def training_set(

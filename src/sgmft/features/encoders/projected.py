@@ -54,24 +54,24 @@ class ProjectedEncoder:
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts to mapped features (N, D), and those of their words."""
-        width = self._base.info.word_width
-        mean, weight = self._maps.text_mean, self._maps.text_weight
-        base, words = self._base.encode_texts(texts, tokens), None
-        if base.tokens is not None:
-            words = [_map(x, mean[:width], weight[:, :width]) for x in base.tokens]
-        return Encoded(_map(base.pooled, mean, weight), words)
+        maps = self._maps.text_mean, self._maps.text_weight
+        return _project(self._base.encode_texts(texts, tokens), *maps)
 
     def encode_images(self, images: Any, tokens: bool) -> Encoded:
         """Encode images to mapped features (N, D), and those of their regions."""
-        mean, weight = self._maps.image_mean, self._maps.image_weight
-        base, regions = self._base.encode_images(images, tokens), None
-        if base.tokens is not None:
-            regions = [_map(x, mean, weight) for x in base.tokens]
-        return Encoded(_map(base.pooled, mean, weight), regions)
+        maps = self._maps.image_mean, self._maps.image_weight
+        return _project(self._base.encode_images(images, tokens), *maps)
 
 
-def _map(x: FloatArray, mean: FloatArray, weight: FloatArray) -> FloatArray:
-    return np.asarray((x - mean) @ weight.T, np.float32)
+def _project(found: Encoded, mean: FloatArray, weight: FloatArray) -> Encoded:
+    """Map features; those of a word, where they are fewer, as the first of a text's."""
+
+    def project(x: FloatArray) -> FloatArray:
+        width = x.shape[-1]
+        return np.asarray((x - mean[:width]) @ weight[:, :width].T, np.float32)
+
+    tokens = None if found.tokens is None else list(map(project, found.tokens))
+    return Encoded(project(found.pooled), tokens)
 
 
 def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> None:

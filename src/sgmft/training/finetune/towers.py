@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgmft.features.encoders.chinese_clip import MEAN, STD, tokenize
+from sgmft.features.encoders.chinese_clip import ImageTower, TextTower, tokenize
 from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
 from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
-from sgmft.features.encoders.clip_towers import ImageTower, TextTower
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.training.finetune.settings import Tuning
 from sgmft.utils.extras import needs_extra
@@ -59,9 +58,8 @@ class Towers(nn.Module):
         if tuning.gradient_checkpointing:  # by the library's own switch, which it renamed
             enable = getattr(model, "activation_checkpointing_enable", None)
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-        mean, std = read.pixels.get("image_mean", MEAN), read.pixels.get("image_std", STD)
         self.texts = TextTower(model)
-        self.images = ImageTower(model, mean, std, patch_grid)
+        self.images = ImageTower(model, read.pixels, patch_grid)
         size = model.config.vision_config.image_size
         self._augment = augmentation(size) if tuning.augment else None
 
