@@ -141,7 +141,7 @@ class TextTower(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The image tower of a `transformers.ChineseCLIPModel`; `pixels` say how images are prepared."""
+    """The image tower of a `transformers.ChineseCLIPModel`; `pixels` is how images are prepared."""
 
     mean: Tensor
     std: Tensor
