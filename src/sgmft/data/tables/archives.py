@@ -270,12 +270,9 @@ def _open_x_archive(path: Path, tool: str) -> RawTable:
 
 def find_class_folders(folder: Path) -> list[Path]:
     """Return the folder if pictures lie in at least two below it: LABEL/ or SPLIT/LABEL/."""
-    labels = set[str]()
-    for file in _iter_media(folder) if folder.is_dir() else ():
-        labels.add(file.parent.name)
-        if len(labels) > 1:
-            return [folder]
-    return []
+    names = (file.parent.name for file in _iter_media(folder))
+    first = next(names, None)
+    return [folder] if any(name != first for name in names) else []
 
 
 def _open_class_folders(folder: Path, tool: str) -> RawTable:

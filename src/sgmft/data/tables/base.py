@@ -27,14 +27,6 @@ class RawRow:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What was read of the output of a tool, counted along the way."""
-
-    tool: str
-    counts: Counter[str] = field(default_factory=lambda: Counter(posts=0, found=0, missing=0))
-
-
-@dataclass(frozen=True)
 class RawTable:
     """An open table."""
 
@@ -45,7 +37,8 @@ class RawTable:
     label_columns: tuple[str, ...] = ("label",)  # usual names of the label column, best first
     to_path: Callable[[str, Path], str] | None = None  # of a picture's address, and the folder
     about: Mapping[str, Any] = field(default_factory=dict)  # beside the records in a JSON file
-    tally: Tally | None = None  # of a tool's output; see `collectors.adapt_table`
+    tool: str | None = None  # that wrote it; see `collectors.adapt_table`
+    counts: Counter[str] = field(default_factory=Counter)  # of what was read of a tool's output
 
 
 class RowWriter(Protocol):

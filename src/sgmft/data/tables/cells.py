@@ -110,12 +110,5 @@ def to_json(value: Any) -> str:
     """Write a plain value as JSON, Chinese as it is, and dates and infinity as text."""
     with suppress(ValueError):  # JSON has no infinity
         return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
-    return json.dumps(_spell_infinity(value), ensure_ascii=False, default=str)
-
-
-def _spell_infinity(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _spell_infinity(cell) for key, cell in value.items()}
-    if isinstance(value, list):
-        return [_spell_infinity(cell) for cell in value]
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
+    spelled = json.loads(json.dumps(value, default=str), parse_constant=lambda x: str(float(x)))
+    return json.dumps(spelled, ensure_ascii=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.tables.base import RawRow, RawTable, Tally, first_line
+from sgmft.data.tables.base import RawRow, RawTable, first_line
 from sgmft.data.tables.cells import is_deep
 from sgmft.data.tables.images import find_web_address
 from sgmft.errors import SgmftError
@@ -53,7 +54,7 @@ def adapt_table(
     the tool's that has one of our names and another value is kept as ``original.NAME``.
     """
     folder = raw.folder if folder is None else folder
-    tally = Tally(tool)
+    counts = Counter(posts=0, found=0, missing=0)
 
     def rows() -> Iterator[RawRow]:
         for row in raw.rows:
@@ -67,12 +68,12 @@ def adapt_table(
                 post, row = {}, replace(row, error=f"not laid out as {tool} does it")
             if not post:
                 if row.error is not None:
-                    tally.counts["posts"] += 1
+                    counts["posts"] += 1
                     yield row
                 continue
             gone = [path for path in paths if find_web_address(path)]
             there = [x for x in paths if x and x not in gone and os.path.lexists(folder / x)]
-            tally.counts.update(posts=1, found=len(there), missing=len(paths) - len(there))
+            counts.update(posts=1, found=len(there), missing=len(paths) - len(there))
             merged = post | {"images": there} | ({ADDRESSES: gone} if gone else {})
             for name, value in row.values.items():
                 if name not in merged:
@@ -82,15 +83,14 @@ def adapt_table(
             yield replace(row, values=merged)
 
     columns = None if raw.columns is None else list(dict.fromkeys([*own, *raw.columns]))
-    return replace(
-        raw, folder=folder, columns=columns, rows=rows(), tally=tally, label_columns=("label",)
-    )
+    made = replace(raw, folder=folder, columns=columns, rows=rows(), label_columns=("label",))
+    return replace(made, tool=tool, counts=counts)
 
 
 def rebase(raw: RawTable, base: Path) -> RawTable:
     """Return a tool's table with paths of pictures from `base`, where they lie below it."""
     inside = os.path.relpath(raw.folder, base)
-    if raw.tally is None or inside.startswith(os.pardir) or inside == os.curdir:
+    if raw.tool is None or inside.startswith(os.pardir) or inside == os.curdir:
         return raw
 
     def rows() -> Iterator[RawRow]:
@@ -176,23 +176,18 @@ class FileFinder:
         return None
 
     def media(
-        self,
-        stems: Sequence[str],
-        addresses: Any,
-        clips: Iterable[str],
-        mark: str = "_",
-        start: int = 1,
+        self, stems: Sequence[str], urls: Any, clips: Iterable[str], mark: str = "_", start: int = 1
     ) -> list[str | None]:
         """Return the pictures of a post, STEM, or of several STEM_1, STEM_2 and so on; its video.
 
         Numbers begin with `start`, after a `mark`. The address, in a cell with commas, of which 无
         is none, stands for a picture that is not there. The video lies at one of the `clips`.
         """
-        urls = [x for x in map(str.strip, str(addresses or "").split(",")) if x not in ("", "无")]
-        alone = mark and not urls[1:]
-        ends = ["" if alone else f"{mark}{start + i}" for i in range(len(urls))]
+        listed = [x for x in map(str.strip, str(urls or "").split(",")) if x not in ("", "无")]
+        alone = mark and not listed[1:]
+        ends = ["" if alone else f"{mark}{start + i}" for i in range(len(listed))]
         found = (self.find([stem + end for stem in stems]) for end in ends)
-        images = [file or find_web_address(url) for file, url in zip(found, urls, strict=True)]
+        images = [file or find_web_address(url) for file, url in zip(found, listed, strict=True)]
         video = self.find(clips, VIDEOS)
         return [*images, *[video] * (video is not None)]
 

@@ -47,16 +47,13 @@ class DelimitedWriter:
         self._file = path.open("x", encoding=encoding, newline="")
         self._writer = csv.writer(self._file, delimiter=delimiter)
         self._writer.writerow(columns)
+        self.close = self._file.close
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows."""
         self._writer.writerows(
             [to_json(x) if isinstance(x, (bool, list, dict)) else x for x in row] for row in rows
         )
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 CSV = TableFormat(

@@ -68,6 +68,7 @@ class JsonLinesWriter:
     def __init__(self, path: Path | None, columns: list[str]) -> None:
         self._columns, self._path = columns, path
         self._file = sys.stdout.buffer if path is None else path.open("xb")
+        self.close = (lambda: None) if path is None else self._file.close
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows."""
@@ -76,11 +77,6 @@ class JsonLinesWriter:
             sys.stdout.flush()
         self._file.writelines(map(str.encode, lines))
         self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._path is not None:
-            self._file.close()
 
 
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,15 @@ def _class_names(schema: Any) -> dict[str, dict[int, str | None]]:
     """Return the names that numbers stand for, of each column with a `ClassLabel`; -1 is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        listed = {
-            name: [str(x) for x in feature["names"]]
-            for name, feature in features.items()
-            if feature.get("_type") == "ClassLabel" and isinstance(feature["names"], list)
+        listed = {x: y["names"] for x, y in features.items() if y.get("_type") == "ClassLabel"}
+        return {
+            name: {-1: None, **dict(enumerate(map(str, names)))}
+            for name, names in listed.items()
+            if isinstance(names, list) and name in schema.names
+            if pa.types.is_integer(schema.field(name).type)
         }
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
-    return {
-        name: {-1: None, **dict(enumerate(names))}
-        for name, names in listed.items()
-        if name in schema.names and pa.types.is_integer(schema.field(name).type)
-    }
 
 
 def read_column_types(path: Path) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def to_python(column: Any) -> list[Any]:
         return list(column.to_pylist())
     except UnicodeDecodeError:
         cells = column.cast(pa.binary()).to_pylist()
-        return [cell if cell is None else _decode(cell) for cell in cells]
+        return [_decode(cell) for cell in cells]
     except (ValueError, OverflowError):  # times Python has no type for
         return list(column.cast(pa.string()).to_pylist())
 
@@ -200,11 +198,10 @@ def _damaged(path: Path, error: Exception) -> SgmftError:
     return SgmftError(f"{path} is a damaged Parquet file ({first_line(error)}): write it again.")
 
 
-def _decode(cell: bytes) -> str | bytes:
-    try:
-        return cell.decode()
-    except UnicodeDecodeError:
-        return cell
+def _decode(cell: bytes | None) -> str | bytes | None:
+    with suppress(UnicodeDecodeError):
+        return cell and cell.decode()
+    return cell
 
 
 def _infer(values: Sequence[Any]) -> Any:

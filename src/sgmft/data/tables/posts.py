@@ -108,16 +108,15 @@ def iter_posts(
     if base is None and os.path.isdir(table):  # noqa: PTH112  False for what cannot be one
         base = table
     seen = _SeenPosts()
-    tallies = defaultdict[str, Counter[str]](Counter)
     parts = list_tables(table, format)
+    tallies = defaultdict[str | None, Counter[str]](Counter)
     for part in parts:
         raw = open_table(part, format, base)
         for post in _posts_of(raw, columns, dict(where or {}), allow_outside, seen):
             if strict:
                 raise_first_error([post])
             yield post
-        if raw.tally is not None:
-            tallies[raw.tally.tool].update(raw.tally.counts)
+        tallies[raw.tool].update(raw.counts)
     for (first, number), count in seen.twice.items():
         template = "{count:,} posts of {name} are in {other} as well, so that they are read twice."
         names = {"name": Path(parts[number]).name, "other": Path(parts[first]).name}
@@ -125,11 +124,12 @@ def iter_posts(
     _say_tools(table, tallies)
 
 
-def _say_tools(table: str | Path, tallies: Mapping[str, Counter[str]]) -> None:
+def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) -> None:
+    template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
+    template += "{missing:,} missing"
     for tool, counts in tallies.items():
-        template = "{table} read as {tool}: {posts:,} posts, {found:,} pictures found, "
-        template += "{missing:,} missing"
-        warn(Message(template, table=table, tool=tool, **counts), SgmftNotice)
+        if tool is not None:
+            warn(Message(template, table=table, tool=tool, **counts), SgmftNotice)
 
 
 def _posts_of(
@@ -145,7 +145,7 @@ def _posts_of(
         if _is_header(row, raw.name):
             headers.append(row.number)
         elif _matches(row, where):
-            if number < LOOKED_AT and raw.tally is None and not row.values.keys() >= {*OWN}:
+            if number < LOOKED_AT and raw.tool is None and not row.values.keys() >= {*OWN}:
                 unread.update(dict.fromkeys(finder.unread_pictures(row.values)))
             yield _to_post(row, raw.name, finder, resolve, seen)
     if headers:
@@ -161,14 +161,9 @@ def _posts_of(
         warn(Message(template + "--column image={column}.", name=raw.name, column=name))
 
 
-@lru_cache(256)
-def _bare(names: tuple[str, ...]) -> list[str]:
-    return [name.strip("\ufeff ") for name in names]
-
-
 def _is_header(row: RawRow, table: str) -> bool:
     """Return whether a row is the header again; SgmftError where it is one in another order."""
-    names = _bare(tuple(row.values))
+    names = [name.strip("\ufeff ") for name in row.values]
     first = next(iter(row.values.values()), None)
     if not isinstance(first, str) or first.strip("\ufeff ") not in names:
         return False
@@ -185,7 +180,7 @@ def iter_image_cells(
     table: str | Path, columns: Columns, format: str | None, allow_outside: bool
 ) -> Iterator[tuple[str, dict[str, Any], list[str], PathResolver]]:
     """Yield of every row the place, the values, the columns with pictures or `ADDRESSES`, paths."""
-    tallies = defaultdict[str, Counter[str]](Counter)
+    tallies = defaultdict[str | None, Counter[str]](Counter)
     for part in list_tables(table, format):
         raw = open_table(part, format)
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
@@ -193,8 +188,7 @@ def iter_image_cells(
             names = dict.fromkeys([*finder.names(row.values, "image"), ADDRESSES])
             there = [name for name in names if not is_missing(row.values.get(name))]
             yield f"{raw.name}, row {row.number}", row.values, there, resolve
-        if raw.tally is not None:
-            tallies[raw.tally.tool].update(raw.tally.counts)
+        tallies[raw.tool].update(raw.counts)
     _say_tools(table, tallies)
 
 
@@ -207,7 +201,7 @@ def recognize_columns(table: str | Path) -> tuple[str | None, list[str], dict[st
             columns.update(dict.fromkeys(row.values))
     finder = _ColumnFinder(raw, USUAL_COLUMNS)
     roles = {field.name: finder.names(columns, field.name) for field in fields(Columns)}
-    return None if raw.tally is None else raw.tally.tool, list(columns), roles
+    return raw.tool, list(columns), roles
 
 
 class _ColumnFinder:
@@ -217,8 +211,8 @@ class _ColumnFinder:
         self._roles = {field.name: getattr(columns, field.name) for field in fields(Columns)}
         self.needed = ("id",) if columns.image == "" else ("text", "image")  # one of these
         self._labels = raw.label_columns
-        self.may_be_rounded = raw.tally is None or raw.columns is not None  # in a spreadsheet
-        self._is_tools = raw.tally is not None
+        self.may_be_rounded = raw.tool is None or raw.columns is not None  # in a spreadsheet
+        self._is_tools = raw.tool is not None
         self.guesses = Counter[str]()
         self._names: Callable[[tuple[str, ...], str], list[str]] = lru_cache(1024)(self._find)
 

@@ -213,7 +213,7 @@ def input_types(sources: Sequence[Source]) -> dict[str, Any]:
     seen = ColumnTypes()
     for source in sources:
         table_format, raw = find_format(source.table), source.open(source.table)
-        if raw.tally is None and table_format and table_format.column_types is not None:
+        if raw.tool is None and table_format and table_format.column_types is not None:
             seen.join(table_format.column_types(Path(source.table)))
             continue
         seen.update({name: [] for name in raw.columns or ()})
