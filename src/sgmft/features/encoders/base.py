@@ -64,10 +64,9 @@ class Encoder(Protocol):
         """Encode cleaned, non-empty texts; the result is in the order given."""
 
     def encode_images(self, images: Any, tokens: bool) -> Encoded:
-        """Encode RGB images (N, image_size, image_size, 3), or N images as they are.
+        """Encode RGB images (N, image_size, image_size, 3), or N arrays (height, width, 3).
 
-        The latter are arrays (height, width, 3), or what `prepare_image(array)` of an encoder that
-        has such a method made of them; several threads may call it.
+        The latter may be what its `prepare_image(array)` has made of them, which threads call.
         """
 
 

@@ -66,7 +66,11 @@ class ChineseClipEncoder:
         self.text_tower = TextTower(self._model)
         self.image_tower = ImageTower(self._model, pixels, patch_grid).to(self._device)
         config = self._model.config
-        each = _bytes(config.vision_config, self._dtype)
+        # A layer holds its input, a norm of it, queries, keys, values, their result, and the widest
+        # activations twice.
+        image = config.vision_config
+        values = 6 * image.hidden_size + 2 * image.intermediate_size
+        each = ((image.image_size // image.patch_size) ** 2 + 1) * values * self._dtype.itemsize
         self._batch_size = batch_size or pick_batch(self._device.type, each, 16)
         self.info = EncoderInfo(
             name=name,
@@ -172,16 +176,6 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     return list(tokenizer(list(texts), truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"])
-
-
-def _bytes(config: Any, dtype: torch.dtype) -> int:
-    """Return the bytes that a layer of the image tower holds of one image.
-
-    Its input, a norm of it, queries, keys, values, their result, and the widest activations twice.
-    """
-    patches = (config.image_size // config.patch_size) ** 2 + 1
-    values = 6 * config.hidden_size + 2 * config.intermediate_size
-    return int(patches * values * dtype.itemsize)
 
 
 def _to_numpy(x: Tensor) -> FloatArray:

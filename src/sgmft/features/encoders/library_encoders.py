@@ -143,12 +143,10 @@ class TransformersEncoder(LibraryEncoder):
     def _load(self, checkpoint: Checkpoint) -> Any:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-        folder = checkpoint.folder
-        given: dict[str, Any] = {"trust_remote_code": checkpoint.trusted}
-        loaded = AutoModel.from_pretrained(
-            folder, dtype=self._dtype, output_loading_info=True, **given
-        )
-        model, missing = loaded[0], loaded[1]["missing_keys"]  # the library makes up random ones
+        folder, given = checkpoint.folder, {"trust_remote_code": checkpoint.trusted}
+        how: dict[str, Any] = {"dtype": self._dtype, "output_loading_info": True}
+        model, found = AutoModel.from_pretrained(folder, **given, **how)
+        missing = found["missing_keys"]  # the library makes up random ones
         if bad := [name for name in missing if "pooler" not in name]:
             raise SgmftError(f"The encoder {checkpoint.name} has no weights for {min(bad)}.")
         self._has_pooler, config = not missing, model.config
