@@ -135,7 +135,11 @@ def cross_validate(
     """
     method, preset, settings = parse(name)
     locator = SemanticLocator(
-        method=method.name, preset=preset, settings=settings, features=options.features
+        getattr(options, "encoder", None),
+        method=method.name,
+        preset=preset,
+        settings=settings,
+        features=options.features,
     )
     folds = folds_of(posts)
     files = [folder / f"fold-{i}.npy" for i in range(FOLDS)]

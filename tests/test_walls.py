@@ -203,6 +203,21 @@ def test_the_default_needs_no_torch(pictured: Path) -> None:
     assert [*(pictured / "cache").rglob("*.onnx")], "pictures were encoded"
 
 
+def test_the_network_of_texts_needs_no_torch(folder: Path) -> None:
+    done = plain(
+        folder,
+        f"train {TABLE} -o e5 --encoder compact-e5",
+        f"predict e5 {TABLE} -o e5.csv",
+        f"evaluate e5 {TABLE} -o e5-evaluation",
+        f"explain e5 {TABLE} -o e5.html --posts 1",
+        f"suggest {TABLE} -o e5-tasks.csv -n 2 --model e5",
+        "export e5 -o e5-exported",
+        f"predict e5-exported {TABLE} -o e5-exported.csv",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "e5.csv").read_text("utf-8") == (folder / "e5-exported.csv").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -28,8 +28,8 @@ Output = Annotated[str, Option("--output", "-o", help="Where the result goes.")]
 Encoder = Annotated[
     str | None,
     Option(
-        help="compact, chinese-clip-huge, -large, -base, hf:NAME, st:NAME, a folder, TEXT+IMAGE "
-        "of these, auto:A,B for the best of several; by default compact, or the method's own."
+        help="compact, compact-e5, chinese-clip-huge, -large, -base, hf:NAME, st:NAME, a folder, "
+        "TEXT+IMAGE of these, auto:A,B for the best; by default compact, or the method's own."
     ),
 ]
 Cleaning = Annotated[str | None, Option(help="Of texts: light, paper or none; else the preset's.")]

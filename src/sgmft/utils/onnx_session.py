@@ -1,15 +1,21 @@
-"""An ONNX file that is open for running."""
+"""ONNX files: written node by node, without torch; kept in the user's cache; open for running."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sgmft.errors import SgmftError
+from sgmft.utils.checksums import file_digest
+from sgmft.utils.files import cache_folder, make_whole, write_whole
 
 Array = NDArray[Any]
+OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.20 reads both
+CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
 
 class Session:
@@ -37,3 +43,67 @@ class Session:
         """Compute the outputs of those names; inputs that the graph does not read are left out."""
         known = {name: inputs[name] for name in self.inputs}
         return [np.asarray(x) for x in self._session.run(list(outputs), known)]
+
+
+def open_graph(
+    name: str, write: Callable[[Path], None], threads: int, on_gpu: bool = False
+) -> Session:
+    """Open the graph of that name in the user's cache, or else let `write` make it there.
+
+    Processes that do so at once write the same bytes.
+    """
+    path = cache_folder() / "graphs" / f"{name}.onnx"
+    digest = path.with_suffix(".sha256")
+    with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
+        if digest.read_text("ascii") == file_digest(path):
+            return Session(path, threads, on_gpu)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+        write_whole(digest, file_digest(path).encode())
+        return Session(path, threads, on_gpu)
+    except OSError:  # the cache cannot be written: for this process only
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / path.name
+            write(path)
+            return Session(path, threads, on_gpu)
+
+
+class Graph:
+    """An ONNX graph that grows node by node; every node has one output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def weight(self, name: str, values: ArrayLike) -> str:
+        """Add a constant; return its name."""
+        from onnx import numpy_helper
+
+        self.weights.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node; return the name of its output, which is its own."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def write(self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Write the graph as a file, whole or not at all.
+
+        `inputs` are the type and the shape of each by name, `outputs` the shapes, all of float32.
+        """
+        from onnx import TensorProto, helper
+
+        describe = helper.make_tensor_value_info
+        given = [describe(name, getattr(TensorProto, x), y) for name, (x, y) in inputs.items()]
+        found = [describe(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
+        whole = helper.make_graph(self.nodes, path.stem, given, found, self.weights)
+        written = {"ir_version": IR_VERSION, "producer_name": "sgmft"}
+        domains = sorted({node.domain for node in self.nodes})
+        opsets = [helper.make_opsetid(x, 1 if x == CONTRIB else OPSET) for x in domains]
+        model = helper.make_model(whole, opset_imports=opsets, **written)
+        data = model.SerializeToString(deterministic=True)
+        make_whole(path, lambda temporary: temporary.write_bytes(data))

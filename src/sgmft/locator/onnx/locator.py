@@ -17,6 +17,7 @@ from sgmft.evaluation.calibration import temper
 from sgmft.features.encode import encode_windows
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
+from sgmft.features.encoders.e5 import E5Encoder
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.features.features import Features
@@ -57,7 +58,7 @@ class Manifest(NamedTuple):
     labels: list[str]  # K, in the order of the probabilities
     tokens: bool  # whether the head reads word and region features
     info: EncoderInfo  # with the fingerprint of the encoder that was exported
-    texts: str  # kind of the text encoder: "compact", "cnn" or "chinese-clip"
+    texts: str  # kind of the text encoder: "compact", "compact-e5", "cnn" or "chinese-clip"
     max_words: int  # bounds a text's tokens
     method: str
     model: dict[str, Any]  # fields of its configuration
@@ -186,6 +187,8 @@ def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
     cleaning = manifest.info.cleaning
     if manifest.texts == "compact":
         return SentenceEncoder(cleaning, manifest.max_words).encode
+    if manifest.texts == "compact-e5":
+        return E5Encoder(cleaning, manifest.max_words, folder / TEXTS).encode
     if manifest.texts == "cnn":
         return WordHashEncoder(cleaning, manifest.max_words).encode
     if manifest.texts == "chinese-clip":
