@@ -13,8 +13,7 @@ from measuring import in_turns, print_row
 from sklearn.linear_model import LogisticRegression
 
 from sgmft.models.arrays import softmax
-from sgmft.models.base import Model
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import Model, predict_logits
 from sgmft.models.registry import get_method
 from sgmft.training.fit import TrainingTask, train_on_all
 from training import CLASSES, COMPACT, POSTS, made

@@ -25,7 +25,7 @@ from sgmft.data.source import Source
 from sgmft.features.encode import PreparedPost, encode_all, prepare_post
 from sgmft.features.store import FeatureStore
 from sgmft.jobs.predict import ModelFolder, predict_table
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 
 ROUNDS = 5
 

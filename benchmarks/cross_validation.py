@@ -30,7 +30,7 @@ from sgmft.evaluation.compare.runs import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.arrays import softmax
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.registry import METHODS, find_method
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation

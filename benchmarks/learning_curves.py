@@ -37,8 +37,7 @@ from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
-from sgmft.models.base import Model, NetworkConfig, Output, Vectors
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import Model, NetworkConfig, Output, Vectors, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.network import Network, Normalizer
 from sgmft.models.registry import METHODS

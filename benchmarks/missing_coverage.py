@@ -20,7 +20,7 @@ from sgmft import SemanticLocator
 from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.metrics import Evaluation, evaluate
 from sgmft.features.features import PARTS, Features
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 
 LEVELS = (0.8, 0.9)
 

@@ -41,7 +41,7 @@ from sgmft.evaluation.figures import drawing_style, svg_text
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import softmax
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 
 POSTS, REFERENCE, RESAMPLES = 560, "gated-experts", 2000
 SHARES = (0.0, 0.25, 0.5, 0.75)

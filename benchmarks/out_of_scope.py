@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.locator.abstention import entropy
 from sgmft.models.arrays import logsumexp, softmax
-from sgmft.models.inference import ModelOutputs, predict_logits
+from sgmft.models.base import ModelOutputs, predict_logits
 
 COMPONENTS, RESAMPLES = 256, 500
 

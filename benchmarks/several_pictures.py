@@ -28,7 +28,7 @@ from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
 from sgmft.models.arrays import softmax
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 
 KEPT = {"1": 1, "2": 2, "4": 4, "all": MAX_IMAGES}
 

@@ -26,7 +26,7 @@ from learning_curves import SYSTEMS, Table, kept, read_table, spread, task_of
 from sgmft.evaluation.calibration import fit_temperature
 from sgmft.jobs.suggest import choose_posts, margin_uncertainty
 from sgmft.models.arrays import softmax
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 from sgmft.training.fit import fit_network
 
 SIZES = (50, 100, 200, 400)

@@ -42,15 +42,10 @@ class SgmftNotice(SgmftWarning):
 
 
 class Message(str):
-    """A sentence that keeps its template and values, so that it can be translated.
+    """A sentence that keeps its template and values, so that it can be translated."""
 
-    Attributes:
-        template: the sentence with names in braces; the code by which a translation is found.
-        values: what replaces the names; `Message`s among them are translated, too.
-    """
-
-    template: str
-    values: dict[str, Any]
+    template: str  # with names in braces; the code by which a translation is found
+    values: dict[str, Any]  # what replaces the names; `Message`s among them are translated, too
 
     def __new__(cls, template: str, /, **values: Any) -> Self:
         """Fill in the template."""

@@ -14,8 +14,7 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.arrays import cross_entropy
-from sgmft.models.base import NetworkConfig, Output, Vectors
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import NetworkConfig, Output, Vectors, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.network import Network
 from sgmft.models.presets import Preset, TrainConfig

@@ -13,8 +13,7 @@ from torch import nn
 from sgmft.features.batch import Batch
 from sgmft.features.features import Features
 from sgmft.models.arrays import cross_entropy
-from sgmft.models.base import NetworkConfig, Output
-from sgmft.models.inference import NETWORK_BATCH, predict_logits
+from sgmft.models.base import NETWORK_BATCH, NetworkConfig, Output, predict_logits
 from sgmft.models.network import BimodalNetwork
 from sgmft.training.trainer import train
 from small_networks import (

@@ -295,6 +295,4 @@ def accuracy_curve(probabilities: Reals, true: Integers) -> list[CurvePoint]:
     top, right = probabilities.max(1), probabilities.argmax(1) == true
     limits = np.sort(top)[(np.arange(POINTS) * len(top)) // POINTS]
     kept = {float(limit): top >= limit for limit in limits}
-    return [
-        CurvePoint(x, float(some.mean()), float(right[some].mean())) for x, some in kept.items()
-    ]
+    return [CurvePoint(x, float(at.mean()), float(right[at].mean())) for x, at in kept.items()]

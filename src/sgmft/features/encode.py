@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from sgmft.data.preprocessing.text import (
     get_cleaning,
 )
 from sgmft.data.preprocessing.windows import split_windows
-from sgmft.errors import Message, SgmftError, SgmftWarning, join_messages, make_printable
+from sgmft.errors import Message, SgmftError, join_messages, make_printable, warn
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PreparedImage
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
@@ -213,11 +212,9 @@ def encode_all(
     """
     mapped = store if on_disk else None
     if mapped is not None and not os.access(mapped.folder, os.W_OK):
-        warnings.warn(
+        warn(
             f"The feature store {mapped.folder} cannot be written to, so its features of all posts "
-            "are read into memory.",
-            SgmftWarning,
-            stacklevel=2,
+            "are read into memory."
         )
         mapped = None
     good: list[Post] = []

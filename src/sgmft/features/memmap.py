@@ -52,8 +52,7 @@ class MappedFeatures:
 
         SgmftError where they cannot be written.
         """
-        found = self._open()
-        if found is None:
+        if (found := self._open()) is None:
             self._write()
             found = self._open()
         if found is None:
@@ -133,9 +132,7 @@ class MappedFeatures:
         parts = {name: list[NDArray[Any]]() for name in ("has_text", "has_image", *ragged)}
         per_image = 0
         with ExitStack() as stack:
-            files = {
-                name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in columns
-            }
+            files = {x: stack.enter_context((folder / f"{x}.bin").open("wb")) for x in columns}
             for first in range(0, max(1, len(keys)), CHUNK):
                 rows = self._store.read(keys[first : first + CHUNK])
                 posts = Features.of(rows, self._store.info, self._store.tokens)

@@ -22,8 +22,7 @@ from sgmft.jobs.predict import renamed_columns
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.prediction import Prediction
 from sgmft.models.arrays import normalize
-from sgmft.models.base import mean_and_divisor
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import mean_and_divisor, predict_logits
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 from sgmft.errors import Message, SgmftError
 from sgmft.utils.files import write_whole
 
-Numbers = NDArray[np.float32]
+Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Parts = NDArray[np.integer]
 FILE = "held_out.safetensors"
@@ -66,7 +66,7 @@ class HeldOutProbabilities:
     kind of post; by all rows where there are too few of those for the rule.
     """
 
-    probabilities: Numbers  # (N, K), calibrated, rows sum to 1
+    probabilities: Floats  # (N, K), calibrated, rows sum to 1
     classes: NDArray[np.int64]  # (N,)
     parts: NDArray[np.int8]  # (N,) places in `PARTS`; 0 of models saved before there were such
     # Of the posts that the model was trained with, sorted: so `evaluate` can tell them from others.
@@ -80,7 +80,7 @@ class HeldOutProbabilities:
         """Return whether the model was trained with each post of these content keys (M,)."""
         return np.isin(digest_keys(keys), self.digests)
 
-    def sets(self, probabilities: Numbers, coverage: float, parts: Parts) -> NDArray[np.bool_]:
+    def sets(self, probabilities: Floats, coverage: float, parts: Parts) -> NDArray[np.bool_]:
         """Return prediction sets (B, K) of posts with these probabilities (B, K) and parts (B,).
 
         The labels whose probability is at least the threshold that this share of the held-out
@@ -105,7 +105,7 @@ class HeldOutProbabilities:
             enough = rows.sum() > least
             yield np.flatnonzero(parts == kind), rows if enough else np.ones(len(rows), bool)
 
-    def typicality(self, probabilities: Numbers, parts: Parts, reject: float = 0.5) -> Doubles:
+    def typicality(self, probabilities: Floats, parts: Parts, reject: float = 0.5) -> Doubles:
         """Return the share of posts of known classes that leave the model as undecided, (B,).
 
         The share of held-out posts whose probabilities have at least the entropy of the post's, a
@@ -139,16 +139,14 @@ class HeldOutProbabilities:
                     "more posts, or, where its preset holds none out, with --val-size 0.1."
                 )
 
-    def apply(
-        self, probabilities: Numbers, rules: Abstention, parts: Parts
-    ) -> Iterator[AbstentionDecision]:
+    def apply(self, probs: Floats, rules: Abstention, parts: Parts) -> Iterator[AbstentionDecision]:
         """Yield the decisions for posts with these probabilities (B, K) and parts (B,)."""
         members = typical = None
         if rules.coverage is not None:
-            members = self.sets(probabilities, rules.coverage, parts)
+            members = self.sets(probs, rules.coverage, parts)
         if rules.reject is not None:
-            typical = self.typicality(probabilities, parts, rules.reject)
-        for i, row in enumerate(probabilities):
+            typical = self.typicality(probs, parts, rules.reject)
+        for i, row in enumerate(probs):
             chosen = None if members is None else members[i]
             seen = None if typical is None else float(typical[i])
             reason = None
@@ -198,14 +196,14 @@ def digest_keys(keys: Sequence[str]) -> NDArray[np.uint32]:
     return np.array([int(key[:8], 16) for key in keys], np.uint32)
 
 
-def entropy(probabilities: Numbers) -> Doubles:
+def entropy(probabilities: Floats) -> Doubles:
     """Return the entropy, in nats, of each row of (N, K): (N,)."""
     wide = probabilities.astype(np.float64)
     logs = np.log(wide, where=wide > 0, out=np.zeros_like(wide))
     return np.asarray(-(wide * logs).sum(1))
 
 
-def _normalized(probabilities: Numbers) -> Doubles:
+def _normalized(probabilities: Floats) -> Doubles:
     """Return rows in float64 that sum to 1 to its last digit."""
     wide = probabilities.astype(np.float64)
     return np.asarray(wide / wide.sum(1, keepdims=True))

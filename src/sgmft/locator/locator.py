@@ -44,9 +44,8 @@ from sgmft.locator.state import (
     unreadable,
 )
 from sgmft.locator.zero_shot import describe
-from sgmft.models.base import ClosedFormModel, Model, SolveStep
+from sgmft.models.base import ClosedFormModel, Model, SolveStep, predict_logits
 from sgmft.models.baselines.zero_shot import Described
-from sgmft.models.inference import predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset
 from sgmft.models.registry import find_method, get_method
@@ -345,13 +344,11 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         info, settings = self.encoder.info, self.encoder_settings
         name = (info.pinned or self.encoder_name) if self.tuned is None else self.tuned.base
         cleaning, grid = settings["cleaning"], settings.get("patch_grid")
-        encoder = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
-        encoder.plugin = find_plugin(name)
-        encoder.trust_remote_code = info.remote_code or None
+        own = EncoderState(name, cleaning, grid, info.fingerprint, info.weights)
+        own.plugin = find_plugin(name)
+        own.trust_remote_code = info.remote_code or None
         network = dataclasses.asdict(self._trained().config)
-        return ModelState(
-            self.labels, encoder, self.method.name, self.preset, network, self.training
-        )
+        return ModelState(self.labels, own, self.method.name, self.preset, network, self.training)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write weights, then settings with the digests of all files and of themselves.
@@ -418,10 +415,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         model_id = str(pretrained_model_name_or_path)
         state, weights_file = read_state(model_id, hub)
         network = _load_network(model_id, state, weights_file, device)
-        encoder_files = [
-            model_file(model_id, f"{ENCODER}/{name}", hub) for name in state.encoder.files or ()
-        ]
-        for file in encoder_files:
+        files = [model_file(model_id, f"{ENCODER}/{x}", hub) for x in state.encoder.files or ()]
+        for file in files:
             check_file(file, {FILES: state.encoder.files}, FIX)
         given: dict[str, Any] = {"features": features, "device": device, "method": state.method}
         given |= {"cleaning": state.encoder.cleaning, "patch_grid": state.encoder.patch_grid}
@@ -438,8 +433,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         locator.preset, locator.labels = state.preset, state.labels
         locator.training, locator.network = state.training, network
         locator.held_out = _load_held_out(model_id, state, hub)
-        if encoder_files and not locator.is_table:
-            locator.use_tuned(TunedEncoder(encoder_files[0].parent, state.encoder.name))
+        if files and not locator.is_table:
+            locator.use_tuned(TunedEncoder(files[0].parent, state.encoder.name))
             if encoder is not None:
                 locator.encoder_settings["base"] = encoder
         return locator
@@ -466,9 +461,7 @@ def _calibrate(found: HeldOutLogits) -> tuple[tuple[float, ...], HeldOutProbabil
     return tuple(temperatures), HeldOutProbabilities(*map(np.concatenate, zip(*rows, strict=True)))
 
 
-def _load_network(
-    model_id: str, state: ModelState, weights_file: Path, device: str | None
-) -> Model:
+def _load_network(model_id: str, state: ModelState, weights: Path, device: str | None) -> Model:
     """Load the model of a folder; a network of torch to the device, or the CPU."""
     try:
         method = get_method(state.method)
@@ -476,10 +469,10 @@ def _load_network(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(model_id, error) from error
     try:
-        network.load(weights_file)
+        network.load(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise SgmftError(
-            f"{weights_file} is damaged or belongs to another model: save or copy it again."
+            f"{weights} is damaged or belongs to another model: save or copy it again."
         ) from error
     if device is not None and not isinstance(network, ClosedFormModel):
         from sgmft.features.encoders.device import pick_device

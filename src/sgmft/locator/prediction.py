@@ -156,9 +156,7 @@ def pool_windows(batch: PredictionBatch) -> PredictionBatch:
     return PredictionBatch(chunk, *pooled, np.array(kinds, np.int8))
 
 
-def _decide(
-    prediction: Prediction, decision: AbstentionDecision, labels: Sequence[str]
-) -> Prediction:
+def _decide(prediction: Prediction, decision: AbstentionDecision, labels: list[str]) -> Prediction:
     """Return the prediction with the label, if any, that the decision leaves it."""
     probs, members = prediction.probabilities, decision.members
     assert probs is not None

@@ -161,9 +161,8 @@ class Network(nn.Module, ABC):
         """See `sgmft.models.base.Model`; the network is in evaluation mode afterwards."""
         self.eval()
         output: Output = self(batch.to(next(iter(self.state_dict().values())).device))
-        logits, fused, *guidance = (
-            x.float().cpu().numpy() for x in (*output[:2], *(output.guidance or ()))
-        )
+        found = *output[:2], *(output.guidance or ())
+        logits, fused, *guidance = (x.float().cpu().numpy() for x in found)
         return Output(logits, fused, Guidance(*guidance) if guidance else None)
 
     def save(self, path: Path) -> None:

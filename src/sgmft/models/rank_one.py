@@ -28,20 +28,18 @@ MAX_NODES = 96
 THETA = 1.3  # radians
 
 
-def rank_one_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, temperature: Tensor
-) -> Tensor:
+def rank_one_attention(queries: Tensor, keys: Tensor, values: Tensor, tau: Tensor) -> Tensor:
     """Equation 14 in the elements view: X_inter = softmax(tau t v^T) x, all (B, D).
 
     It is within `TOLERANCE` times the largest |x| of the exact form, up to rounding. Gradients can
     be taken once: the slope of g counts as a constant.
     """
-    return _interpolate(lambda p: (p @ values[:, :, None]).squeeze(-1), temperature * queries, keys)
+    return _interpolate(lambda p: (p @ values[:, :, None]).squeeze(-1), tau * queries, keys)
 
 
-def rank_one_entropy(queries: Tensor, keys: Tensor, temperature: Tensor) -> Tensor:
+def rank_one_entropy(queries: Tensor, keys: Tensor, tau: Tensor) -> Tensor:
     """Entropy in nats of each row of softmax(tau t v^T): (B, D)."""
-    return _interpolate(lambda p: torch.special.entr(p).sum(-1), temperature * queries, keys)
+    return _interpolate(lambda p: torch.special.entr(p).sum(-1), tau * queries, keys)
 
 
 def nodes_needed(rho: float) -> int | None:

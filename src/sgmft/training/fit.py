@@ -23,8 +23,7 @@ from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.features import PARTS, Features, LabelledFeatures
 from sgmft.models.arrays import Floats, Integers
-from sgmft.models.base import ClosedFormModel, Model, SolveStep
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import ClosedFormModel, Model, SolveStep, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
 from sgmft.training.data import LabelledData

@@ -7,7 +7,6 @@ import copy
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from sgmft.errors import SgmftWarning
+from sgmft.errors import warn
 from sgmft.models.arrays import Integers
-from sgmft.models.base import Output
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import Output, predict_logits
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
 from sgmft.training.data import LabelledData
@@ -235,7 +234,7 @@ def identity_of(model: Network, parts: Iterable[LabelledData | None], config: Tr
 def save_training_state(
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     best: dict[str, Tensor] | None,
     random: Tensor,
     progress: dict[str, Any],
@@ -256,11 +255,7 @@ def save_training_state(
 
 
 def load_training_state(
-    folder: Path,
-    identity: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    process: int = 0,
+    folder: Path, identity: str, model: nn.Module, optimizer: Optimizer, process: int = 0
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
     """Restore what `save_training_state` wrote; None if there is none, or of another `identity`.
 
@@ -281,8 +276,7 @@ def load_training_state(
         if metadata.get("digest") not in (None, _digest(tensors)):  # none: an earlier sgmft's
             raise ValueError
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        message = f"{path} is damaged: training starts from the first epoch."
-        warnings.warn(message, SgmftWarning, stacklevel=2)
+        warn(f"{path} is damaged: training starts from the first epoch.")
         return None
     model.load_state_dict(_under(tensors, "model/"))
     state: dict[int, dict[str, Tensor]] = {}

@@ -16,8 +16,7 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
-from sgmft.models.base import ClosedFormModel, Model
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import ClosedFormModel, Model, predict_logits
 from sgmft.models.registry import METHODS
 from sgmft.training.fit import TrainingTask, fit_network
 from sgmft.utils.distributed_loss import BatchCrossEntropy

@@ -11,9 +11,9 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures, parts_of
 from sgmft.models.arrays import cross_entropy, softmax
+from sgmft.models.base import predict_logits
 from sgmft.models.baselines.linear_probe import METHODS as ALL
 from sgmft.models.experts import draw_folds
-from sgmft.models.inference import predict_logits
 from sgmft.training.fit import TrainingTask, fit_network, validation_metrics
 
 N, K, DT, DV = 60, 4, 7, 5

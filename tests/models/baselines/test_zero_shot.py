@@ -10,8 +10,8 @@ from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import Encoded, EncoderInfo
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.arrays import softmax
+from sgmft.models.base import predict_logits
 from sgmft.models.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig
-from sgmft.models.inference import predict_logits
 from sgmft.training.fit import TrainingTask, fit_network
 
 N, K, D = 12, 3, 6

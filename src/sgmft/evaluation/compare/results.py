@@ -113,7 +113,7 @@ def _cost_of_features(row: Row, comparison: Comparison) -> str:
 
 def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
     """Return every figure of the plan as far as its rows ran; write SVG and PNG files."""
-    data, figures = comparison.data, []
+    data, known, figures = comparison.data, comparison.plan.known, []
     truth = [data.labels[data.classes[i]] for i in np.flatnonzero(data.test)]
     for plan in comparison.plan.figures:
         panels = []
@@ -121,9 +121,7 @@ def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
             if run := comparison.found[key].runs.get(0):
                 path = comparison.folder / "fused" / f"{run['name']}.safetensors"
                 fused = load_file(path)["fused"]
-                panels.append(
-                    project_representations(key, comparison.plan.known[key].title, fused, truth)
-                )
+                panels.append(project_representations(key, known[key].title, fused, truth))
         if panels:
             svg, png = save_panels(panels, folder, f"figure-{plan.number}")
             drawn = svg.read_text("utf-8")

@@ -11,7 +11,6 @@ import re
 import signal
 import sys
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -28,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sgmft.data.tables import open_writer
-from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.errors import SgmftError, warn
 from sgmft.evaluation.compare.catalogue import ComparisonPlan, Row
 from sgmft.evaluation.compare.prepare import (
     ComparisonData,
@@ -39,7 +38,7 @@ from sgmft.evaluation.compare.prepare import (
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.arrays import softmax
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import predict_logits
 from sgmft.models.presets import Preset
 from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
@@ -109,7 +108,7 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
         if not damaged:
             return record
     names = ", ".join(map(str, damaged))
-    warnings.warn(f"{names} is damaged: its work is done again.", SgmftWarning, stacklevel=2)
+    warn(f"{names} is damaged: its work is done again.")
     return None
 
 

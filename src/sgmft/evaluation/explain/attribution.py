@@ -25,8 +25,7 @@ from sgmft.features.encoders.base import Encoder
 from sgmft.features.features import Features
 from sgmft.features.post_features import PostFeatures
 from sgmft.models.arrays import Array, Doubles, Flags, Floats, normalize
-from sgmft.models.base import Model
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import Model, predict_logits
 
 Coalitions = Flags  # (N, n), True where a player takes part
 Game = Callable[[Coalitions], Doubles]  # N coalitions to their N values

@@ -15,14 +15,8 @@ import torch
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, load_checkpoint
-from sgmft.utils.checksums import (
-    FILES,
-    check_file,
-    digest_of,
-    file_digests,
-    read_with_checksum,
-    write_with_checksum,
-)
+from sgmft.utils import checksums
+from sgmft.utils.checksums import FILES
 from sgmft.utils.extras import needs_extra
 from sgmft.utils.files import writing
 
@@ -53,8 +47,9 @@ def save_adapter(adapted: Any, folder: Path, base: str, read: ClipCheckpoint) ->
         adapted.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
         known = {"name": base, "revision": read.revision, "digest": read.digest}
-        digests = file_digests(folder / name for name in MATRICES)
-        write_with_checksum(folder / DESCRIPTION, {"format": FORMAT, "base": known, FILES: digests})
+        digests = checksums.file_digests(folder / name for name in MATRICES)
+        described = {"format": FORMAT, "base": known, FILES: digests}
+        checksums.write_with_checksum(folder / DESCRIPTION, described)
 
 
 def open_checkpoint(
@@ -80,7 +75,7 @@ def open_checkpoint(
         )
     with _quiet():
         model = _peft().PeftModel.from_pretrained(read.model, str(folder)).merge_and_unload()
-    changed = digest_of(described[FILES] | {"before": read.digest})
+    changed = checksums.digest_of(described[FILES] | {"before": read.digest})
     return read._replace(model=model, changed=changed, digest=changed[:16])
 
 
@@ -96,14 +91,14 @@ def digest_weights(model: Any, dtype: torch.dtype, settings: object = "") -> str
 def _described(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        described = read_with_checksum(path, FORMAT, FIX)
+        described = checksums.read_with_checksum(path, FORMAT, FIX)
         known = described["base"]
         if known.keys() != {"name", "revision", "digest"} or described[FILES].keys() != {*MATRICES}:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SgmftError(f"{path} cannot be read, or is of another kind: {FIX}.") from error
     for name in MATRICES:
-        check_file(folder / name, described, FIX)
+        checksums.check_file(folder / name, described, FIX)
     return described
 
 

@@ -1,12 +1,11 @@
 """The encoders `compact` and `cnn`: images by EfficientNet-Lite, texts apart."""
 
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 from sgmft.data.preprocessing.text import get_cleaning
-from sgmft.errors import SgmftWarning
+from sgmft.errors import warn
 from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, Images, TextEncoder
 from sgmft.features.encoders.batches import encode_image_batches, graph_runner
 from sgmft.features.encoders.device import pick_batch, pick_device
@@ -49,11 +48,7 @@ class ImageEncoder:
         self._on_gpu = device != "cpu" and _has_gpu_runtime()
         if device not in (None, "cpu") and not self._on_gpu:
             pick_device(device)  # it may be of a network behind the encoder, if there is one at all
-            warnings.warn(
-                f"{name} computes on the CPU, not on {device}: pip install onnxruntime-gpu.",
-                SgmftWarning,
-                stacklevel=2,
-            )
+            warn(f"{name} computes on the CPU, not on {device}: pip install onnxruntime-gpu.")
         self._batch_size = batch_size or pick_batch("cpu", IMAGE_BYTES, 64 if self._on_gpu else 8)
         computed = "onnxruntime" + " on a GPU" * self._on_gpu
         image_key = f"{' + '.join(network_keys())}, {computed}, {patch_grid}"

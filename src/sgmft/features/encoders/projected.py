@@ -10,13 +10,7 @@ import numpy as np
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, Encoder, FloatArray
-from sgmft.utils.checksums import (
-    FILES,
-    check_file,
-    file_digests,
-    read_with_checksum,
-    write_with_checksum,
-)
+from sgmft.utils import checksums
 from sgmft.utils.files import make_whole, writing
 
 DESCRIPTION, WEIGHTS = "projected.json", "projections.safetensors"
@@ -85,8 +79,8 @@ def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> N
         folder.mkdir(parents=True, exist_ok=True)
         make_whole(folder / WEIGHTS, lambda path: save_file(maps._asdict(), path))
         described = {"format": FORMAT, "base": base, "logit_scale": logit_scale}
-        described[FILES] = file_digests([folder / WEIGHTS])
-        write_with_checksum(folder / DESCRIPTION, described)
+        described[checksums.FILES] = checksums.file_digests([folder / WEIGHTS])
+        checksums.write_with_checksum(folder / DESCRIPTION, described)
 
 
 def is_projected(folder: str | Path) -> bool:
@@ -104,8 +98,8 @@ def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
 
     path = Path(folder) / DESCRIPTION
     try:
-        described = read_with_checksum(path, FORMAT, FIX)
-        check_file(path.with_name(WEIGHTS), described, FIX)
+        described = checksums.read_with_checksum(path, FORMAT, FIX)
+        checksums.check_file(path.with_name(WEIGHTS), described, FIX)
         maps = Maps(**load_file(path.with_name(WEIGHTS)))
         return described["base"], maps, float(described["logit_scale"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

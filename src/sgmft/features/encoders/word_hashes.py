@@ -38,9 +38,7 @@ class WordHashEncoder:
         stands there for the store, and the networks do not read it.
         """
         rows = [self._numbers(text) for text in texts]
-        pooled = np.zeros((len(rows), WORD_WIDTH), np.float32)
-        for i, row in enumerate(rows):
-            pooled[i] = row[0]
+        pooled = np.array([row[0] for row in rows], np.float32).reshape(-1, WORD_WIDTH)
         return Encoded(pooled, rows if tokens else None)
 
     def _numbers(self, text: str) -> FloatArray:

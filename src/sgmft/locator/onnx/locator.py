@@ -27,8 +27,7 @@ from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import read_temperatures
 from sgmft.models.arrays import Array, Integers
-from sgmft.models.base import Model
-from sgmft.models.inference import predict_logits
+from sgmft.models.base import Model, predict_logits
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import FILES, check_file, verify_checksum
 from sgmft.utils.onnx_session import Session

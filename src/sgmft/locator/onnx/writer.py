@@ -118,9 +118,7 @@ def write_head(
 class Head(nn.Module):
     """A network, which reads the `fields` of a `Batch`, and the temperatures of its logits."""
 
-    def __init__(
-        self, network: Network, temperatures: Sequence[float], fields: Sequence[str]
-    ) -> None:
+    def __init__(self, network: Network, temperatures: Sequence[float], fields: list[str]) -> None:
         super().__init__()
         self.network, self.fields = network, fields
         self.register_buffer("temperatures", torch.tensor(temperatures))

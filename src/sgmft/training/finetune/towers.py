@@ -89,9 +89,7 @@ class Towers(nn.Module):
         model = self.adapted.merge_and_unload() if self.tuning.kind == "lora" else self.adapted
         save_checkpoint(self._read._replace(model=model), folder)
 
-    def _in_parts(
-        self, run: Callable[..., tuple[Tensor, ...]], *given: Tensor
-    ) -> tuple[Tensor, ...]:
+    def _in_parts(self, run: Callable[..., Any], *given: Tensor) -> tuple[Tensor, ...]:
         """Run on a few rows at a time; in training their activations are computed again later."""
         size = self.tuning.micro_batch or (len(given[0]) if self.training else EVALUATED)
         parts = [*zip(*(x.split(size) for x in given), strict=True)]
