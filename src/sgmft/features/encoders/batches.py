@@ -56,9 +56,7 @@ def encode_token_ids(
     pooled = np.zeros((len(ids), width), np.float32)
     words: list[FloatArray] = [pooled[:0]] * len(ids)
     texts = Ragged.of([np.array(row, np.int64) for row in ids], np.zeros(0, np.int64))
-    order = np.argsort(texts.length, kind="stable")
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches_by_length(texts.length, batch_size):
         padded, mask = texts.pad(chosen)
         projected = run(padded, mask.astype(np.int64))
         pooled[chosen] = projected[:, 0]
@@ -68,7 +66,7 @@ def encode_token_ids(
     return Encoded(pooled, words if tokens else None)
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(lengths: Any, batch_size: int) -> Iterator[list[int]]:
     """Yield positions of texts of similar length, fewer of long ones; short texts first."""
     order = np.argsort(lengths, kind="stable").tolist()
     while order:

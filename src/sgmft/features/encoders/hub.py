@@ -51,10 +51,7 @@ class Checkpoint(NamedTuple):
 
 
 def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
-    """Find what a name like hf:OWNER/NAME@REVISION or st:FOLDER means.
-
-    SgmftError where there is no such folder, or it is not here and cannot be fetched.
-    """
+    """Find what hf:OWNER/NAME@REVISION or st:FOLDER means; SgmftError where it cannot be had."""
     kind, what, trusted = name[:3], name[3:], trusted or bool(os.environ.get(TRUST))
     if Path(what).is_dir():
         return Checkpoint(name, what, "", trusted)

@@ -12,8 +12,7 @@ sentence-transformers, and whatever else pools by itself there, has none.
 
 import inspect
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from logging import getLogger
 from threading import Lock
@@ -37,14 +36,13 @@ SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # see
 BYTES = 64 << 20  # of a layer of a large network, for one image
 # Trained on texts padded to one length, of which they read the last token, whatever it is.
 PADDED = ("siglip", "tipsv2")
-UNLIMITED = 100_000  # tokens of a text
 EXTRA = 8  # the most tokens before the patches: of the class, distillation, registers
 INPUTS = {"input_ids": ("text",), "pixel_values": ("image",)}  # what names a network's kind
 LINEAR = {"text": ("text_projection", "text_model.head"), "image": ("visual_projection",)}
 Batch = tuple[list[int], Any, Any]  # positions, pooled features, tokens
 
 
-class LibraryEncoder(ABC):
+class LibraryEncoder:
     """Frozen features of a checkpoint, whose library prepares texts and images.
 
     One of each is encoded at first, to see which features the network has, and how wide. Settings
@@ -53,6 +51,10 @@ class LibraryEncoder(ABC):
 
     _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
     _processor: Any = None  # of images
+    _load: Callable[[Checkpoint], Any]  # returns the network
+    _run_texts: Callable[[list[str], bool], Iterator[Batch]]
+    _run_images: Callable[[dict[str, Any], bool], tuple[Tensor, Tensor | None]]
+    prepare_image: Callable[[Images], PreparedImage]  # of an array (height, width, 3)
 
     def __init__(
         self,
@@ -97,20 +99,6 @@ class LibraryEncoder(ABC):
             pinned=checkpoint.pinned,
             remote_code=checkpoint.trusted,
         )
-
-    @abstractmethod
-    def _load(self, checkpoint: Checkpoint) -> Any:
-        """Return the network."""
-
-    @abstractmethod
-    def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]: ...
-
-    @abstractmethod
-    def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]: ...
-
-    @abstractmethod
-    def prepare_image(self, pixels: Images) -> PreparedImage:
-        """Prepare an RGB image (height, width, 3); several threads may."""
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
@@ -157,7 +145,7 @@ class TransformersEncoder(LibraryEncoder):
         if "text" in self._takes:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, **given)
             text = getattr(config, "text_config", config)
-            most = getattr(text, "max_position_embeddings", UNLIMITED)
+            most = getattr(text, "max_position_embeddings", 100_000)
             if "roberta" in text.model_type or "altclip" in text.model_type:
                 most -= 2  # the first two are of padding
             self._most = int(min(self._tokenizer.model_max_length, most))
