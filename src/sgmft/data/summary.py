@@ -12,21 +12,15 @@ from sgmft.errors import kind_of, warn
 
 @dataclass(frozen=True)
 class JobSummary:
-    """The counts that a job reports; summaries of parts of a job add up with ``+``.
+    """The counts that a job reports; summaries of parts of a job add up with ``+``."""
 
-    Attributes:
-        posts: number of posts read.
-        errors: number of posts that could not be used, by the kind of reason.
-        abstained: number of usable posts that got no label, by reason.
-        warnings: number of usable posts of which something was left out or is doubtful, by the
-            kind of reason; a post may have several.
-        examples: for each kind of error and warning the place of the first post, and its reason.
-    """
-
-    posts: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    abstained: dict[str, int] = field(default_factory=dict)
+    posts: int = 0  # that were read
+    errors: dict[str, int] = field(default_factory=dict)  # posts not used, by the kind of reason
+    abstained: dict[str, int] = field(default_factory=dict)  # usable posts without label, by reason
+    # usable posts of which something was left out or is doubtful, by the kind of reason; a post may
+    # have several
     warnings: dict[str, int] = field(default_factory=dict)
+    # for each kind of error and warning the place of the first post, and its reason
     examples: dict[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -86,11 +86,13 @@ def encode_posts(
     posts: Iterable[Post],
     encoder: Encoder,
     *,
-    tokens: bool = False,
+    tokens: bool = False,  # whether word and region features are wanted beside the pooled ones
     store: FeatureStore | None = None,
+    # of an encoder with the same `image_key` (and with region features, where `tokens` asks for
+    # them): of the posts it has only the texts are encoded
     image_store: FeatureStore | None = None,
     chunk: int = CHUNK,
-    rows: bool = True,
+    rows: bool = True,  # whether the chunks have the features; else they are left in the store
 ) -> Iterator[Chunk]:
     """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the images of the
     next one are decoded while the network computes.
@@ -103,12 +105,6 @@ def encode_posts(
     A post that already carries an error, or of which neither words nor an image can be read, comes
     back with its reason and without features. An image that cannot be read is left out, with a
     warning in the post; the features are then those of the same post without it.
-
-    Args:
-        tokens: whether word and region features are wanted beside the pooled ones.
-        image_store: of an encoder with the same `image_key` (and with region features, where
-            `tokens` asks for them): of the posts it has only the texts are encoded.
-        rows: whether the chunks have the features; else they are left in the store.
     """
     info = encoder.info
     if tokens and not info.has_tokens:
@@ -127,8 +123,7 @@ def encode_posts(
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
 
     def prepare_next() -> list[tuple[Post, Future[PreparedPost | str]]]:
-        some = islice(iterator, chunk)
-        return [(post, pool.submit(prepare_post, post, *given)) for post in some]
+        return [(x, pool.submit(prepare_post, x, *given)) for x in islice(iterator, chunk)]
 
     try:
         following = prepare_next()
@@ -163,9 +158,7 @@ def encode_windows(
         found = {} if store is None else store.find(sorted(new))
         left = [part for key, part in new.items() if key not in found]
         encoded = encode_prepared(left, encoder, tokens, {})
-        if store is not None and os.access(
-            store.folder, os.W_OK
-        ):  # a finished one may be read-only
+        if store is not None and os.access(store.folder, os.W_OK):  # it may be read-only
             store.write(encoded)
         features, rows = found | encoded, []
         for whole, some in zip(chunk.rows, windows, strict=True):
@@ -200,15 +193,13 @@ def encode_all(
     *,
     tokens: bool = False,
     store: FeatureStore | None = None,
-    on_encoded: Callable[[int], None] | None = None,
+    on_encoded: Callable[[int], None] | None = None,  # called with the number done so far
     on_disk: bool = False,
 ) -> EncodedPosts:
     """Encode all posts at once.
 
-    Args:
-        on_encoded: called with the number done so far.
-        on_disk: leave the features in files, see `sgmft.features.memmap`, where there is a store.
-            One that cannot be written to is read into memory, with a warning.
+    With `on_disk` the features are left in files, see `sgmft.features.memmap`, where there is a
+    store; one that cannot be written to is read into memory, with a warning.
     """
     mapped = store if on_disk else None
     if mapped is not None and not os.access(mapped.folder, os.W_OK):

@@ -44,8 +44,7 @@ class MappedFeatures:
         self._store, self._keys = store, keys
         self._unique = sorted(set(keys))
         listed = "\n".join([f"mapped {FORMAT}", *self._unique])
-        digest = hashlib.sha256(listed.encode()).hexdigest()
-        self.folder = store.folder / "_mapped" / digest[:32]
+        self.folder = store.folder / "_mapped" / hashlib.sha256(listed.encode()).hexdigest()[:32]
 
     def features(self) -> Features:
         """Open the features of the N posts, in order; write the files if they are not there.

@@ -280,8 +280,7 @@ def _row(table: pa.Table, position: int) -> PostFeatures:
             return None
         flat = scalar.values
         if pa.types.is_fixed_size_list(flat.type):
-            width = flat.type.list_size
-            return _numbers(flat.flatten()).reshape(-1, width)
+            return _numbers(flat.flatten()).reshape(-1, flat.type.list_size)
         return _numbers(flat)
 
     return PostFeatures(*map(cell, PostFeatures._fields))

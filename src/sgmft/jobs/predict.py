@@ -57,9 +57,9 @@ def predict_table(
     model: ModelFolder | SupportsPredictions,
     *,
     abstain: Abstention | None = None,
-    adapt: Callable[[Iterable[Post]], object] | None = None,
-    shard_rows: int | None = None,
-    engine: pieces.Engine = pieces.run_here,
+    adapt: Callable[[Iterable[Post]], object] | None = None,  # called first with all posts
+    shard_rows: int | None = None,  # of one shard, at most; 1024 by default
+    engine: pieces.Engine = pieces.run_here,  # does the pieces of shards
     on_predicted: Callable[[int], None] | None = None,
 ) -> JobSummary:
     """Write tables again with a label for each row, in order and in constant memory.
@@ -74,11 +74,6 @@ def predict_table(
     An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
     them. A job that was stopped continues there: shards that are there are kept. They cannot be
     made of a stream, and need a `ModelFolder`, which is loaded wherever pieces are done.
-
-    Args:
-        adapt: called first with all posts of the table.
-        shard_rows: of one shard, at most; 1024 by default.
-        engine: does the pieces of shards: `run_here`, or one of `sgmft.jobs.cluster.ray`.
     """
     rules = abstain or Abstention()
     if isinstance(model, ModelFolder) and is_shards(output):

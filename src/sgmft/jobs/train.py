@@ -28,22 +28,16 @@ def train_best(
     output: str | Path,
     locators: Sequence[SemanticLocator],
     *,
-    on_encoded: Callable[[int, int], None] | None = None,
-    **options: Any,
+    on_encoded: Callable[[int, int], None] | None = None,  # with the posts encoded, and all
+    **options: Any,  # of `SemanticLocator.fit`
 ) -> tuple[JobSummary, SemanticLocator]:
     """Fit each locator on a table, save the one with the least validation loss, and return it.
 
     The loss is that on posts which a locator has not learned from. Where there are several, the
     metrics of the one that is returned have the losses of all. A run that was stopped continues.
     With several processes (`utils.distributed`) all of them call this, and the main one writes.
-
-    Args:
-        on_encoded: called with the number of posts encoded so far, and of all posts.
-        options: those of `SemanticLocator.fit`.
-
-    Raises:
-        SgmftError: the table has fewer than two labels, `output` holds something else, or there
-            are several locators and their method holds no posts out.
+    SgmftError where the table has fewer than two labels, `output` holds something else, or there
+    are several locators and their method holds no posts out.
     """
     folder = Path(output)
     config, unfinished = read_json(folder / "config.json"), folder / "checkpoint"

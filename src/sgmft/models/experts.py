@@ -21,6 +21,7 @@ from sgmft.utils.runtime import thread_count
 FLOOR = math.log(1e-4)  # a label that an expert thinks impossible stays possible
 MIN_POSTS = 2  # that must hold an n-gram for it to count
 MAX_VOCABULARY = 50_000  # n-grams, the most frequent
+Predict = Callable[[Array], Floats]  # by a regression, from N posts to log-probabilities (N, K)
 
 
 def draw_folds(labels: Integers, folds: int, rng: RandomState) -> Integers:
@@ -55,7 +56,7 @@ class CrossFitted(NamedTuple):
     """Regressions with one penalty."""
 
     solution: Solution  # on all posts
-    without: list[Callable[[Array], Floats]]  # `forward` of those on all posts but each fold
+    without: list[Predict]  # `forward` of those on all posts but each fold
 
 
 class Expert(ArrayModule, ABC):
@@ -86,7 +87,7 @@ class Expert(ArrayModule, ABC):
         labels: Integers,  # (N,)
         fold: Integers,  # of each post, (N,)
         report: Callable[[int, int], object] = lambda done, total: None,
-    ) -> Callable[[Array], Floats]:
+    ) -> Predict:
         """Choose the penalty with the least loss on held-out folds, and fit all posts with it.
 
         Penalties are tried from strong to weak, until the loss rises. With one fold only, the
@@ -128,9 +129,7 @@ class Expert(ArrayModule, ABC):
         self.bias = np.asarray(solution.bias, np.float32)
 
 
-def _predict_held_out(
-    without: list[Callable[[Array], Floats]], left_out: list[Flags], x: Array
-) -> Floats:
+def _predict_held_out(without: list[Predict], left_out: list[Flags], x: Array) -> Floats:
     parts = [forward(x[out]) for forward, out in zip(without, left_out, strict=True)]
     place = np.concatenate([np.flatnonzero(out) for out in left_out]).argsort()
     return np.maximum(np.concatenate(parts)[place], FLOOR)

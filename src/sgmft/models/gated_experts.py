@@ -110,8 +110,7 @@ class GatedExperts(ClosedFormModel):
         if both.any():
             if self.joint is not None:
                 x = np.concatenate([batch.text[both], batch.image[both]], -1)
-                learned = self.joint.fit(x, labels[both], fold[both], self.report("both"))
-                joint[both] = learned(x)
+                joint[both] = self.joint.fit(x, labels[both], fold[both], self.report("both"))(x)
             e_t, e_v, e_j = (evidence(x[both], self.prior) for x in (text, image, joint))
             self.pool.fit(e_t, e_v, e_j, self.prior, labels[both])
         whole = self._combine(batch, text, image, joint).logits

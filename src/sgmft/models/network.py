@@ -205,7 +205,6 @@ class BimodalNetwork(Network):
         batch that holds pooled features only.
         """
         text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
-        image, image_mask = self.image.tokens(
-            batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
-        )
+        regions = batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index
+        image, image_mask = self.image.tokens(*regions)
         return text, image, text_mask, image_mask

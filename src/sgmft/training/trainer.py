@@ -106,9 +106,8 @@ def train(
         best = copy.deepcopy(model.state_dict())
         initial_loss = objective.validate(model, validation, accelerator.device).loss
     identity = identity_of(model, (data, validation), config) if checkpoint else ""
-    if checkpoint and (
-        found := load_training_state(checkpoint, identity, model, optimizer, distributed.rank())
-    ):
+    state = model, optimizer, distributed.rank()
+    if checkpoint and (found := load_training_state(checkpoint, identity, *state)):
         best = found[0] or best
         history = [Epoch(*line) for line in found[1]["history"]]
         if on_epoch:

@@ -183,8 +183,7 @@ def _points(axes: Axes, panel: TsnePanel, labels: Iterable[str]) -> None:
     truth = np.asarray(panel.labels, dtype=object)
     size = float(np.clip(75 / math.sqrt(len(points)), 1.6, 5.0))  # points of 1/72 inch
     for place, label in enumerate(labels):
-        own = points[truth == label]
-        axes.plot(*own.T, **_look(place, size))
+        axes.plot(*points[truth == label].T, **_look(place, size))
     low, high = points.min(axis=0), points.max(axis=0)
     middle, reach = (low + high) / 2, 0.54 * float((high - low).max()) or 1.0
     (left, bottom), (right, top) = middle - reach, middle + reach

@@ -107,8 +107,7 @@ def load_record(run: Run, data: ComparisonData) -> Record | None:
         damaged = [x for x in files if x.name in known and found.get(x.name) != known[x.name]]
         if not damaged:
             return record
-    names = ", ".join(map(str, damaged))
-    warn(f"{names} is damaged: its work is done again.")
+    warn(f"{', '.join(map(str, damaged))} is damaged: its work is done again.")
     return None
 
 
@@ -171,8 +170,7 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
 def _training_task(run: Run, data: ComparisonData) -> TrainingTask:
     """Return the task on all training posts."""
     encoded, method = data.encoded[run.features], get_method(run.row.method)
-    features = load_features(Path(run.folder), run.features)
-    posts = LabelledFeatures(features, np.array(data.classes))
+    posts = LabelledFeatures(load_features(Path(run.folder), run.features), np.array(data.classes))
     vectors = encoded.prompts.get(method.name)
     prompts = None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32)
     train, info = np.flatnonzero(~np.array(data.test)), EncoderInfo(**encoded.info)

@@ -148,7 +148,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
     k = labels.index(label)
     parts, exact = _parts(predictor, k)
     words = find_words(post.text, predictor.text, MOST_WORDS)
-    losses = word_losses(predictor, words, k).tolist()
+    losses = zip(words, word_losses(predictor, words, k).tolist(), strict=True)
     network = model.network
     output = network.predict(predictor.features([predictor.whole]).batch(None, network.uses_ngrams))
     gate, found = (output.parts or {}).get("gate"), output.guidance
@@ -160,9 +160,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
         base=float(predictor.predict_proba([predictor.keep_parts(False, [])])[0, k]),
         parts=parts,
         exact=exact,
-        words=tuple(
-            result.WordAttribution(x.text, *x.shown, y) for x, y in zip(words, losses, strict=True)
-        ),
+        words=tuple(result.WordAttribution(x.text, *x.shown, y) for x, y in losses),
         pictures=tuple(_picture(predictor, post, i, k) for i in range(len(predictor.images))),
         similarity=_similarity_map(predictor),
         gate=None if gate is None else float(gate[0]),
@@ -326,6 +324,5 @@ def _sampled_values(game: Game, players: int, orders: int, seed: int) -> Doubles
     joined = place[:, None] < np.arange(1, players)[:, None]  # (orders, n - 1, n)
     ends = np.repeat([[False], [True]], players, axis=1)
     nobody, all_of_them, *values = game(np.concatenate([ends, joined.reshape(-1, players)]))
-    along = np.reshape(values, (orders, -1))
-    gains = np.diff(along, prepend=nobody, append=all_of_them)
+    gains = np.diff(np.reshape(values, (orders, -1)), prepend=nobody, append=all_of_them)
     return np.asarray(np.take_along_axis(gains, place, axis=1).mean(0))

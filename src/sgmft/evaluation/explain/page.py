@@ -23,10 +23,8 @@ def explanation_page(
     explanations: Sequence[Explanation], *, title: str, refused: Sequence[Post] = ()
 ) -> str:
     """Return the page, as HTML; `refused` posts, which have an `error`, could not be explained."""
-    views = [explanation_view(found) for found in explanations]
-    return render(
-        "evaluation/templates/explain.html", title=title, explanations=views, refused=refused
-    )
+    values = {"explanations": list(map(explanation_view, explanations)), "refused": refused}
+    return render("evaluation/templates/explain.html", title=title, **values)
 
 
 def summarize_explanation(found: Explanation) -> str:

@@ -31,17 +31,9 @@ QUICK = 1.702  # of "quick GELU" (Hendrycks & Gimpel 2016)
 class ChineseClipEncoder:
     """Frozen Chinese-CLIP features.
 
-    Args:
-        name: a key of `MODELS`, a folder with a checkpoint in the published format, or one that
-            `sgmft train --tune` or `sgmft align` wrote.
-        patch_grid: image tokens are averaged to patch_grid x patch_grid regions.
-        batch_size: texts or images in one forward pass; by default 16 on a CPU, and on a GPU up
-            to 128, as memory allows.
-        dtype: "bfloat16" or "float32"; by default whichever the hardware computes natively.
-        base: where the checkpoint of a fine-tuned encoder is now, if it was a folder that moved.
-
-    Raises:
-        SgmftError: the checkpoint is not on this machine and cannot be fetched, or is none.
+    Its name is a key of `MODELS`, a folder with a checkpoint in the published format, or one that
+    `sgmft train --tune` or `sgmft align` wrote. SgmftError where the checkpoint is not on this
+    machine and cannot be fetched, or is none.
     """
 
     def __init__(
@@ -49,11 +41,13 @@ class ChineseClipEncoder:
         name: str,
         cleaning: str = "light",
         *,
-        patch_grid: int = 4,
+        patch_grid: int = 4,  # image tokens are averaged to patch_grid x patch_grid regions
+        # texts or images in one forward pass; by default 16 on a CPU, on a GPU up to 128, as
+        # memory allows
         batch_size: int | None = None,
         device: str | None = None,
-        dtype: str | None = None,
-        base: str | None = None,
+        dtype: str | None = None,  # "bfloat16" or "float32"; None is what the hardware computes
+        base: str | None = None,  # where the checkpoint of a fine-tuned encoder has moved to
     ) -> None:
         get_cleaning(cleaning)
         self._device = pick_device(device)
@@ -109,8 +103,7 @@ class ChineseClipEncoder:
             outputs = self.image_tower(torch.from_numpy(batch).to(self._device), tokens)
             return [_to_numpy(x) for x in outputs]
 
-        width = self.info.image_width
-        return encode_image_batches(images, self._batch_size, width, tokens, run)
+        return encode_image_batches(images, self._batch_size, self.info.image_width, tokens, run)
 
 
 def fold_quick_gelu(model: Any) -> None:

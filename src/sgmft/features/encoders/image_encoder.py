@@ -24,23 +24,18 @@ IMAGE_BYTES = 16 << 20  # the widest layers of an image, in float32
 
 
 class ImageEncoder:
-    """An encoder of images by EfficientNet-Lite, and of texts by `text_encoder`.
-
-    Args:
-        patch_grid: regions form a grid of so many rows and columns; 4 gives 16 an image.
-        batch_size: images in one forward pass; by default 8 on a CPU, and on a GPU up to 64, as
-            memory allows.
-        device: "cpu", or a GPU, which needs onnxruntime-gpu; by default a GPU where that is
-            installed. Without it, the CPU is used, with a warning where a GPU was asked for.
-    """
+    """An encoder of images by EfficientNet-Lite, and of texts by `text_encoder`."""
 
     def __init__(
         self,
         name: str,
         text_encoder: TextEncoder,
         *,
-        patch_grid: int = 4,
+        patch_grid: int = 4,  # regions form a grid of so many rows and columns: 16 an image
+        # images in one forward pass; by default 8 on a CPU, on a GPU up to 64, as memory allows
         batch_size: int | None = None,
+        # "cpu", or a GPU, which needs onnxruntime-gpu; by default a GPU where that is installed.
+        # Without it, the CPU is used, with a warning where a GPU was asked for.
         device: str | None = None,
     ) -> None:
         self.text_encoder = text_encoder

@@ -27,14 +27,11 @@ def write_graph(
 ) -> None:
     """Write a module as a graph, whole or not at all, for inputs of any length along first axes.
 
-    Weights of more than the 2 GB that an ONNX file can hold stand beside it, in `path`.data.
-
-    Args:
-        module: takes the inputs' tensors in their order, returns one tensor per output.
-        inputs: name to an example, and how many of its axes are of any length. The example must be
-            at least 2 long along them, and no two lengths equal that are so by chance only.
-
-    SgmftError where its packages are not installed, or the module does what ONNX cannot.
+    The module takes the inputs' tensors in their order and returns one tensor per output. Inputs
+    are, by name, an example and how many of its axes are of any length; it must be at least 2 long
+    along them, and no two lengths equal that are so by chance only. Weights of more than the 2 GB
+    that an ONNX file can hold stand beside it, in `path`.data. SgmftError where its packages are
+    not installed, or the module does what ONNX cannot.
     """
     with needs_extra("torch", "The export of a network"):
         import onnxscript  # noqa: F401

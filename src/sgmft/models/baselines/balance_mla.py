@@ -40,10 +40,8 @@ def branch_coefficients(
     both do where they are equal (OGM-GE, Peng et al. 2022, equation 10, without its noise; its
     alpha is `modulation`). Logits (B, K) are those of the branches alone.
     """
-    confidence = torch.stack(
-        [x.softmax(-1).gather(1, labels[:, None]).sum() for x in (text_logits, image_logits)]
-    )
-    confidence = confidence.clamp(min=torch.finfo(confidence.dtype).eps)
+    right = [x.softmax(-1).gather(1, labels[:, None]).sum() for x in (text_logits, image_logits)]
+    confidence = torch.stack(right).clamp(min=torch.finfo(right[0].dtype).eps)
     rho = confidence / confidence.flip(0)
     return torch.where(rho > 1, 1 - torch.tanh(modulation * rho), torch.ones_like(rho))
 

@@ -69,9 +69,8 @@ class BridgeTower(BimodalNetwork):
         D, c = config.width, config
         super().__init__(c, D, scale=c.scale, tokens=True, max_images=c.max_images, pooled=False)
         self.text_tower, self.image_tower = Tower(c), Tower(c)
-        self.cross_modal = nn.ModuleList(
-            CrossModalLayer(D, c.heads, c.hidden, c.dropout) for _ in range(c.layers)
-        )
+        shape = D, c.heads, c.hidden, c.dropout
+        self.cross_modal = nn.ModuleList(CrossModalLayer(*shape) for _ in range(c.layers))
         hidden = nn.Linear(2 * D, 2 * D), nn.LayerNorm(2 * D), nn.GELU()
         self.classifier = nn.Sequential(*hidden, nn.Linear(2 * D, c.classes))
 

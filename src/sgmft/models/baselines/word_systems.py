@@ -139,8 +139,7 @@ class WordNetwork(Network):
 
     def forward(self, batch: Batch) -> Output:
         """Word features and pooled image features of B posts to logits (B, K)."""
-        image = self.image.pooled(batch.image, batch.has_image)
-        fused = self.fuse(self.text(batch), image)
+        fused = self.fuse(self.text(batch), self.image.pooled(batch.image, batch.has_image))
         return Output(self.classifier(self.dropout(fused)), fused)
 
     @classmethod
