@@ -3,13 +3,12 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from sgmft.data.posts import Attachment
 from sgmft.data.preprocessing.images import ImageError
@@ -18,7 +17,7 @@ from sgmft.data.source import Source
 from sgmft.data.tables import open_writer
 from sgmft.data.tables.collectors import ADDRESSES
 from sgmft.data.tables.formats import WRITABLE
-from sgmft.data.tables.images import find_web_address, list_pictures
+from sgmft.data.tables.images import find_web_address
 from sgmft.data.tables.paths import PathResolver
 from sgmft.data.tables.posts import iter_image_cells
 from sgmft.errors import SgmftError
@@ -27,7 +26,6 @@ from sgmft.utils.files import check_writable, leftovers, write_whole, writing
 
 IMAGES, FAILED = "images", "_failed.csv"
 WORKERS = 128  # addresses looked at together
-Cells = dict[str, list[str | Attachment]]  # the pictures of a row by the names of their columns
 
 
 @dataclass
@@ -105,7 +103,8 @@ async def _download(
     seen: set[str] = set()
     started = size = 0
     loop = asyncio.get_running_loop()
-    cells = (cell for _, _, cells, _ in _iter_rows(source) for cell in cells.values())
+    given = source.table, source.columns, source.format, source.allow_outside
+    cells = (cell for _, _, cells, _ in iter_image_cells(*given) for cell in cells.values())
     addresses = filter(None, map(find_web_address, chain.from_iterable(cells)))
 
     async def work() -> None:
@@ -140,6 +139,7 @@ async def _download(
 
 
 def _write(source: Source, files: _Files, reasons: dict[str, str], summary: FetchSummary) -> None:
+    given = source.table, source.columns, source.format, source.allow_outside
     columns = dict.fromkeys(source.columns_seen())
     columns |= {"images": None} if ADDRESSES in columns else {}
     report = summary.table.with_name(FAILED)
@@ -147,7 +147,7 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         open_writer(summary.table, list(columns)) as table,
         open_writer(report, ["row", "address", "reason"]) as failed,
     ):
-        for place, values, cells, resolve in _iter_rows(source):
+        for place, values, cells, resolve in iter_image_cells(*given):
             kept: dict[str, list[str]] = {name: [] for name in cells}
             for name, given in cells.items():
                 for picture in given:
@@ -167,12 +167,6 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
             summary.rows += 1
     if not summary.failed:
         report.unlink()
-
-
-def _iter_rows(source: Source) -> Iterator[tuple[str, dict[str, Any], Cells, PathResolver]]:
-    given = source.table, source.columns, source.format, source.allow_outside
-    for place, values, names, resolve in iter_image_cells(*given):
-        yield place, values, {name: list_pictures(values[name], resolve) for name in names}, resolve
 
 
 def _copy(picture: str | Attachment, resolve: PathResolver, files: _Files) -> str:

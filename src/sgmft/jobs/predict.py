@@ -64,12 +64,9 @@ def predict_table(
 ) -> JobSummary:
     """Write tables again with a label for each row, in order and in constant memory.
 
-    The input's columns stay as they are; added are `label`, `probability`, `p_<label>` for each
-    label, `error`, the reason of a row that cannot be used, and `warning`, what was left out of one
-    that can. With `abstain` there are also `abstained`, the reason of a row that could be used and
-    has no label, and what the rules look at: `set`, the prediction set, and `typicality`. An input
-    column of one of these names is kept as `input_<name>`, or `input_input_<name>` where that is
-    taken.
+    The input's columns stay as they are; what is added is listed by `OutputColumns.of`. `error` is
+    the reason of a row that cannot be used, `warning` what was left out of one that can, and
+    `abstained` the reason of one that could be used and has no label.
 
     An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
     them. A job that was stopped continues there: shards that are there are kept. They cannot be

@@ -95,16 +95,10 @@ def suggest_table(
         )
     config = None
     if tasks:
-        guesses = [one.prediction for one in chosen]
-        model = dict.fromkeys(["sgmft", locator.method.name, locator.preset.name])
-        config = write_tasks(
-            output,
-            [one.post for one in chosen],
-            list(names),
-            table_folder(source.table),
-            predictions=[x and (x.label or "", x.probability or 0.0) for x in guesses],
-            model_version=" ".join(model),
-        )
+        version = " ".join(dict.fromkeys(["sgmft", locator.method.name, locator.preset.name]))
+        guesses = [x and (x.label or "", x.probability or 0.0) for _, _, x in chosen]
+        given = [one.post for one in chosen], list(names), table_folder(source.table)
+        config = write_tasks(output, *given, predictions=guesses, model_version=version)
     else:
         columns = list(dict.fromkeys(key for post in posts for key in post.row))
         added = [RANK, UNCERTAINTY]

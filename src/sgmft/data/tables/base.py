@@ -15,15 +15,11 @@ DAMAGED = "holds bytes that are no text in the encoding of the table"
 
 @dataclass(frozen=True)
 class RawRow:
-    """One record as it was read, and why it is damaged, if it is.
-
-    What could not be assigned to a column is under "line" (JSONL) or "column 7" (a CSV cell without
-    a header).
-    """
+    """One record as it was read; what has no column is under "line" (JSONL) or "column 7" (CSV)."""
 
     number: int  # as a spreadsheet or an editor counts: a CSV header is row 1; JSONL lines from 1
     values: dict[str, Any]
-    error: str | None = None
+    error: str | None = None  # why it is damaged
 
 
 @dataclass(frozen=True)
@@ -56,15 +52,13 @@ class TableFormat:
     """One kind of table files; `formats.FORMATS` lists all of them.
 
     A file that holds several tables, such as a workbook, is a folder of them: FILE/NAME is one.
-    Files of a format that is not read in constant memory are no parts of a folder that has such as
-    are, and not accepted by a server.
     """
 
     suffixes: tuple[str, ...]  # in lower case
     read: Callable[[Path], RawTable]  # damage further down may be raised while rows are read
     write: Callable[[Path, list[str]], RowWriter] | None = None  # a file with these columns
     column_types: Callable[[Path], dict[str, Any]] | None = None  # Arrow's, if a file has them
-    streamed: bool = True  # in constant memory
+    streamed: bool = True  # in constant memory; others are no parts of a folder, nor for a server
     members: Callable[[Path], Mapping[str, Sequence[str]]] | None = None  # tables, and columns
 
 

@@ -27,10 +27,9 @@ def detect_encoding(path: Path) -> TextEncoding:
     Of the last two charset-normalizer takes one, GB18030 where it cannot tell. They come with an
     `SgmftWarning`, for much of what is in other encodings fits; so does UTF-16 without its mark.
 
-    The whole file is read, a line at a time. An encoding fits when it decodes more of the lines
-    that are not ASCII than it fails (not all: GB18030 accepts most bytes, and would turn every text
-    of a UTF-8 file with one damaged line into another); errors="surrogateescape" then lets the
-    damaged lines be seen. SgmftError where none fits names the first line that is not UTF-8.
+    An encoding fits when it decodes more of the lines that are not ASCII than it fails (not all:
+    GB18030 would turn every text of a UTF-8 file with one damaged line into another);
+    errors="surrogateescape" then lets the damaged lines be seen. SgmftError where none fits.
     """
     if utf16 := detect_utf16(path):
         return TextEncoding(utf16, "strict")

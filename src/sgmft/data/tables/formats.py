@@ -13,9 +13,8 @@ from typing import Any
 from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
 from sgmft.data.tables.cells import is_missing
-from sgmft.data.tables.collectors import OWN, Collector, rebase
+from sgmft.data.tables.collectors import CRAWLERS, OWN, Collector, rebase
 from sgmft.data.tables.columns import find_columns, find_role, holds_posts
-from sgmft.data.tables.crawlers import CRAWLERS
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
 from sgmft.data.tables.sqlite import SQLITE

@@ -16,6 +16,7 @@ from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import Message
 
 MAX_NAMES = 1000  # in one cell
+Pictures = list[str | Attachment]  # paths, and pictures that the table itself holds
 _SUFFIX = (
     r"\.(?:jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|hei[cf]|svg|jp2|ico|mp4|m4v|mov|3gp|webm|mkv"
     r"|avi|flv|wmv|mpe?g)"
@@ -45,7 +46,7 @@ def names_pictures(cell: Any) -> bool:
     return isinstance(cell, str) and _FILE_NAME.fullmatch(cell.strip(" []'\")(")) is not None
 
 
-def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
+def parse_image_cell(cell: Any, files: PathResolver) -> Pictures:
     """List the pictures in an image cell: paths, or `Attachment`s where they are in the table.
 
     A cell is a path, paths separated by ``|``, a list of paths, or such a list written as JSON; or
@@ -64,7 +65,7 @@ def parse_image_cell(cell: Any, files: PathResolver) -> list[str | Attachment]:
     return _parse_each(members, _parse_member, files)
 
 
-def list_pictures(cell: Any, files: PathResolver) -> list[str | Attachment]:
+def list_pictures(cell: Any, files: PathResolver) -> Pictures:
     """List the pictures in a cell as `parse_image_cell` does, none where it is no image cell."""
     with suppress(ValueError):
         return parse_image_cell(cell, files)
@@ -89,7 +90,7 @@ def strip_bytes(cell: Any) -> Any:
     return cell
 
 
-def _parse_text(text: str, files: PathResolver) -> list[str | Attachment]:
+def _parse_text(text: str, files: PathResolver) -> Pictures:
     """List the pictures in a cell of text; a separator is one where no file has the whole name."""
     nothing = says_nothing(text) or _NO_PICTURE.fullmatch(text.casefold())
     if nothing and not files.exists(text):
@@ -163,15 +164,13 @@ def _split(text: str, files: PathResolver) -> list[str]:
 
 
 def _parse_each(
-    parts: Sequence[Any],
-    parse: Callable[[Any, PathResolver], list[str | Attachment]],
-    files: PathResolver,
-) -> list[str | Attachment]:
+    parts: Sequence[Any], parse: Callable[[Any, PathResolver], Pictures], files: PathResolver
+) -> Pictures:
     """Parse the parts of a cell; one that cannot be read costs the others nothing."""
     if len(parts) > MAX_NAMES:
         template = "the image cell has {count} pictures; at most {most} are read"
         raise ValueError(Message(template, count=len(parts), most=MAX_NAMES))
-    pictures: list[str | Attachment] = []
+    pictures: Pictures = []
     for part in parts:
         try:
             pictures += parse(part, files)
@@ -180,7 +179,7 @@ def _parse_each(
     return pictures
 
 
-def _parse_member(member: Any, files: PathResolver) -> list[str | Attachment]:
+def _parse_member(member: Any, files: PathResolver) -> Pictures:
     if says_nothing(member):
         return []
     if isinstance(member, str):

@@ -1,8 +1,4 @@
-"""Label Studio: its exports as one flat record per post, and tasks to import into it.
-
-Pictures of tasks have addresses of Label Studio's local files, relative to the folder of the posts'
-table; an export that is saved in that folder finds them again.
-"""
+"""Label Studio: its exports as one flat record per post, and tasks to import into it."""
 
 import json
 import os
@@ -110,8 +106,9 @@ def write_tasks(
 ) -> Path:
     """Write `NAME.json` for Label Studio's import, and `NAME.config.xml`, whose path is returned.
 
-    Label Studio serves local files from the `folder` of the posts' table; SgmftError where a
-    picture lies outside. `predictions` are label and probability of each post by a model, or None.
+    Label Studio serves local files from the `folder` of the posts' table, and an export saved there
+    finds them again; SgmftError where a picture lies outside. `predictions` are label and
+    probability of each post by a model, or None.
     """
     path = Path(path)
     several = any(len(post.images) > 1 for post in posts)
@@ -171,7 +168,16 @@ def _one_or_all(choices: list[Any]) -> Any:
 
 def _data(post: Post, folder: Path, several: bool) -> dict[str, Any]:
     """Return what a task shows of a post, and what leads back to its row."""
-    images = [_LOCAL_FILES + quote(_relative(post, image, folder)) for image in _paths(post)]
+    images = []
+    for file in _paths(post):
+        path = os.path.relpath(file, folder)
+        if path == os.pardir or path.startswith(os.pardir + os.sep):
+            raise SgmftError(
+                f"{post.place or 'A post'}: Label Studio cannot be shown {file}, which lies "
+                "outside the table's folder: copy it there, or write a table with "
+                "-o suggestions.csv."
+            )
+        images.append(_LOCAL_FILES + quote(replace_surrogates(Path(path).as_posix())))
     # Label Studio wants the key in any case, and opens no task with an empty list.
     image = images if several and images else "".join(images)
     origin = {"id": post.id, "user": post.user, "row": post.place}
@@ -182,17 +188,6 @@ def _paths(post: Post) -> list[Path]:
     if any(isinstance(file, Attachment) for file in post.images):
         raise SgmftError("Label Studio can be shown files only, not pictures in memory: save them.")
     return [Path(str(file)) for file in post.images]
-
-
-def _relative(post: Post, image: Path, folder: Path) -> str:
-    """Return the path under which Label Studio finds a picture below the folder it serves."""
-    path = os.path.relpath(image, folder)
-    if path == os.pardir or path.startswith(os.pardir + os.sep):
-        raise SgmftError(
-            f"{post.place or 'A post'}: Label Studio cannot be shown {image}, which lies outside "
-            f"the table's folder: copy it there, or write a table with -o suggestions.csv."
-        )
-    return replace_surrogates(Path(path).as_posix())
 
 
 def _config(posts: Sequence[Post], labels: Sequence[str], several: bool, shown: str) -> str:

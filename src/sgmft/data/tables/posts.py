@@ -18,7 +18,7 @@ from sgmft.data.tables.cells import NO_LABEL, NOTHING, is_missing, says_nothing,
 from sgmft.data.tables.collectors import ADDRESSES, OWN
 from sgmft.data.tables.columns import USUAL, find_columns, find_role
 from sgmft.data.tables.formats import list_tables, open_table
-from sgmft.data.tables.images import names_pictures, parse_image_cell, strip_bytes
+from sgmft.data.tables.images import list_pictures, names_pictures, parse_image_cell, strip_bytes
 from sgmft.data.tables.paths import PathResolver
 from sgmft.errors import Message, SgmftError, SgmftNotice, join_messages, make_printable, warn
 
@@ -178,16 +178,17 @@ def _is_header(row: RawRow, table: str) -> bool:
 
 def iter_image_cells(
     table: str | Path, columns: Columns, format: str | None, allow_outside: bool
-) -> Iterator[tuple[str, dict[str, Any], list[str], PathResolver]]:
-    """Yield of every row the place, the values, the columns with pictures or `ADDRESSES`, paths."""
+) -> Iterator[tuple[str, dict[str, Any], dict[str, list[str | Attachment]], PathResolver]]:
+    """Yield of every row the place, the values, the pictures by their columns, and the paths."""
     tallies = defaultdict[str | None, Counter[str]](Counter)
     for part in list_tables(table, format):
         raw = open_table(part, format)
         finder, resolve = _ColumnFinder(raw, columns), PathResolver(raw, allow_outside)
         for row in _check_columns(raw, finder, columns, {}):
             names = dict.fromkeys([*finder.names(row.values, "image"), ADDRESSES])
-            there = [name for name in names if not is_missing(row.values.get(name))]
-            yield f"{raw.name}, row {row.number}", row.values, there, resolve
+            there = {name: row.values.get(name) for name in names}
+            cells = {x: list_pictures(y, resolve) for x, y in there.items() if not is_missing(y)}
+            yield f"{raw.name}, row {row.number}", row.values, cells, resolve
         tallies[raw.tool].update(raw.counts)
     _say_tools(table, tallies)
 
