@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,6 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     roles = [role for role in ROLES if role in used or (role == "images" and given)]
     kept = [name for name in names if name not in given]
     files, outside = PathResolver(RawTable("", Path(), None, iter(()))), 0
-
-    def addresses(cell: Any) -> list[str]:  # what stands for pictures and is no path
-        return list(filter(None, map(find_web_address, list_pictures(cell, files))))
-
     has_lists = Path(output).suffix.lower() not in (".csv", ".tsv", ".xlsx")
     columns = list(dict.fromkeys([*roles, *kept]))
     with open_writer(output, columns) as writer:
@@ -52,8 +49,9 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
             if "images" in roles:
                 paths = [_path(image, output) for image in post.images]
                 outside += any(map(os.path.isabs, paths))
-                more = [x for name in given for x in addresses(post.row.get(name))]
-                own["images"] = paths + more or ([] if has_lists else None)
+                cells = (list_pictures(post.row.get(name), files) for name in given)
+                web = [*filter(None, map(find_web_address, chain.from_iterable(cells)))]
+                own["images"] = paths + web or ([] if has_lists else None)
             writer.write([{name: post.row.get(name) for name in kept} | own])
     if outside:
         message = f"Pictures of {outside:,} posts lie outside the folder of {output}"

@@ -103,8 +103,8 @@ async def _download(
     seen: set[str] = set()
     started = size = 0
     loop = asyncio.get_running_loop()
-    given = source.table, source.columns, source.format, source.allow_outside
-    cells = (cell for _, _, cells, _ in iter_image_cells(*given) for cell in cells.values())
+    options = source.table, source.columns, source.format, source.allow_outside
+    cells = (cell for _, _, cells, _ in iter_image_cells(*options) for cell in cells.values())
     addresses = filter(None, map(find_web_address, chain.from_iterable(cells)))
 
     async def work() -> None:
@@ -139,7 +139,7 @@ async def _download(
 
 
 def _write(source: Source, files: _Files, reasons: dict[str, str], summary: FetchSummary) -> None:
-    given = source.table, source.columns, source.format, source.allow_outside
+    options = source.table, source.columns, source.format, source.allow_outside
     columns = dict.fromkeys(source.columns_seen())
     columns |= {"images": None} if ADDRESSES in columns else {}
     report = summary.table.with_name(FAILED)
@@ -147,7 +147,7 @@ def _write(source: Source, files: _Files, reasons: dict[str, str], summary: Fetc
         open_writer(summary.table, list(columns)) as table,
         open_writer(report, ["row", "address", "reason"]) as failed,
     ):
-        for place, values, cells, resolve in iter_image_cells(*given):
+        for place, values, cells, resolve in iter_image_cells(*options):
             kept: dict[str, list[str]] = {name: [] for name in cells}
             for name, given in cells.items():
                 for picture in given:

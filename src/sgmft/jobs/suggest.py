@@ -26,6 +26,7 @@ from sgmft.models.base import mean_and_divisor, predict_logits
 
 POOL = 8000  # posts looked at; of more, so many are drawn: similarities are 4 bytes a pair
 POWER = 2  # of cosines, with a model
+Floats = NDArray[np.floating]
 RANK, UNCERTAINTY = "suggested_rank", "uncertainty"  # columns
 NEAR = 0.85  # cosine from which two posts are taken for one; distinct ones stay below 0.7
 
@@ -170,12 +171,9 @@ def choose_posts(
 ) -> list[int]:
     """Return positions of the posts most worth labelling, the most worthwhile first.
 
-    Near duplicates of a chosen or covered post are passed over, so fewer than `count` may be found.
-
-    Args:
-        uncertainty: of a model, (N,) in 0..1; without it all posts weigh the same.
-        covered: positions of posts that have a label: they are not chosen, nor what is like them.
-        seed: decides which posts are looked at where there are more than `POOL`.
+    Near duplicates of a chosen or `covered` post, which has a label, are passed over, so fewer than
+    `count` may be found. `uncertainty`, (N,) in 0..1, is a model's; without it all posts weigh the
+    same. The `seed` decides which posts are looked at where there are more than `POOL`.
     """
     if count < 1:
         raise SgmftError(f"At least 1 post must be asked for, not {count}.")
@@ -202,11 +200,7 @@ def choose_posts(
 
 
 def _greedy(
-    similarity: NDArray[np.float32],
-    weights: NDArray[np.floating],
-    reached: NDArray[np.float32],
-    count: int,
-    near: float,
+    similarity: Floats, weights: Floats, reached: Floats, count: int, near: float
 ) -> list[int]:
     """Return positions in the order of their gains; lazy, for a gain only falls (Minoux 1978)."""
     weights, best = weights.astype(np.float32), np.maximum(reached, 0)

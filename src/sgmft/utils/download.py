@@ -108,6 +108,8 @@ class Downloader:
         try:
             async with asyncio.timeout(self._settings.timeout):
                 data = await self._get(url)
+            host.silent = 0
+            return data
         except DownloadError as error:
             host.silent = 0
             if (error.pause or 0) > MAX_PAUSE:
@@ -118,9 +120,6 @@ class Downloader:
             reason = f"no whole answer within {self._settings.timeout:g} seconds"
         except (*_FAILURES, ValueError, OSError) as error:  # h11 lets some of Python's through
             reason = f"the connection failed: {str(error)[:200] or type(error).__name__}"
-        else:
-            host.silent = 0
-            return data
         host.silent += 1
         if host.silent >= SILENCE:
             host.closed = f"{url.host} failed {SILENCE} times in a row: it is left for another run"

@@ -304,13 +304,10 @@ def _iter_media(folder: Path) -> Iterator[Path]:
 
 
 _GALLERY = {"category", "subcategory"}
+_OF_GALLERY = (_GALLERY | {"extension", "filename"}, _GALLERY | {"count", "date"})
 CLASS_FOLDERS = Collector("class-folders", parts=find_class_folders, read=_open_class_folders)
 ARCHIVES = (
-    Collector(
-        "gallery-dl",
-        (_GALLERY | {"extension", "filename"}, _GALLERY | {"count", "date"}),
-        *(_adapt_gallery, _list_gallery, _open_gallery),
-    ),
+    Collector("gallery-dl", _OF_GALLERY, _adapt_gallery, _list_gallery, _open_gallery),
     Collector("instagram", parts=_list_instagram, read=_open_instagram),
     Collector("instaloader", parts=_list_instaloader, read=_open_instaloader),
     Collector("telegram", parts=_list_telegram, read=_open_telegram),

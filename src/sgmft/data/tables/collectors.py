@@ -51,6 +51,7 @@ class Collector:
     adapt: Callable[[RawTable, Path, str], RawTable] | None = None  # returns the posts of such
     parts: Callable[[Path], list[Path]] | None = None
     read: Callable[[Path, str], RawTable] | None = None
+    to_post: ToPost | None = None  # in the place of `adapt`, where a record tells all of a post
 
 
 def adapt_table(
@@ -326,53 +327,45 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
     return adapt_table(raw, tool, to_post)
 
 
-def _adapt_reddit(raw: RawTable, path: Path, tool: str) -> RawTable:
-    """Read submissions as Pushshift, Arctic Shift and the API have them."""
-
-    def to_post(row: dict[str, Any]) -> tuple[Any, ...] | None:
-        if "title" not in row:  # a comment
-            return None
-        texts = (row["title"], row.get("selftext"))
-        items = pick(row, "gallery_data.items", "crosspost_parent_list.0.gallery_data.items") or ()
-        kinds = pick(row, "media_metadata", "crosspost_parent_list.0.media_metadata")
-        images = []
-        for key in filter(None, (pick(item, "media_id") for item in items)):
-            kind = pick(kinds, f"{key}.m") or "image/jpg"
-            images.append(f"https://i.redd.it/{key}.{kind.rpartition('/')[2]}")
-        address = pick(row, "media.reddit_video.fallback_url")
-        link = pick(row, "url_overridden_by_dest", "url") or ""
-        if not items and (address or link.partition("?")[0].lower().endswith(PICTURES)):
-            images.append(address or link)
-        text = "\n\n".join(x for x in texts if isinstance(x, str) and x and x not in _GONE)
-        user = None if row.get("author") in _GONE else row.get("author")
-        time = to_time(pick(row, "created_utc", "created"))
-        return text, images, pick(row, "id", "name"), user, time
-
-    return adapt_table(raw, tool, to_post)
+def _read_submission(row: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Read a submission as Pushshift, Arctic Shift and the API have it."""
+    if "title" not in row:  # a comment
+        return None
+    texts = (row["title"], row.get("selftext"))
+    items = pick(row, "gallery_data.items", "crosspost_parent_list.0.gallery_data.items") or ()
+    kinds = pick(row, "media_metadata", "crosspost_parent_list.0.media_metadata")
+    images = []
+    for key in filter(None, (pick(item, "media_id") for item in items)):
+        kind = pick(kinds, f"{key}.m") or "image/jpg"
+        images.append(f"https://i.redd.it/{key}.{kind.rpartition('/')[2]}")
+    address = pick(row, "media.reddit_video.fallback_url")
+    link = pick(row, "url_overridden_by_dest", "url") or ""
+    if not items and (address or link.partition("?")[0].lower().endswith(PICTURES)):
+        images.append(address or link)
+    text = "\n\n".join(x for x in texts if isinstance(x, str) and x and x not in _GONE)
+    user = None if row.get("author") in _GONE else row.get("author")
+    return text, images, pick(row, "id", "name"), user, to_time(pick(row, "created_utc", "created"))
 
 
-def _adapt_tweets(raw: RawTable, path: Path, tool: str) -> RawTable:
-    """Read posts; a repost without pictures of its own has those of the post passed on."""
+def _read_tweet(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Read a post; a repost without pictures of its own has those of the post passed on."""
+    media = pick(row, "media"), pick(row, "retweetedTweet.media")
+    text = pick(row, "rawContent", "content", "renderedContent", "text")
+    images = next(filter(None, map(_list_addresses, media)), [])
+    key, time = pick(row, "id_str", "id", "url"), pick(row, "date", "createdAt")
+    return text, images, key, pick(row, *_USERS), time
 
-    def addresses(media: Any) -> list[str]:
-        """Return an address for each picture and video: of a video that of most bits."""
-        kinds = [pick(media, x) for x in ("photos", "animated", "videos")]
-        found = []
-        for item in media if isinstance(media, list) else (x for some in kinds for x in some or ()):
-            variants = [x for x in pick(item, "variants") or () if pick(x, "bitrate")]
-            best = max(variants, key=lambda x: float(x["bitrate"]), default=None)
-            address = pick(best, "url") or pick(item, "fullUrl", "videoUrl", "url", "thumbnailUrl")
-            found += [address] if address else []
-        return found
 
-    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
-        media = pick(row, "media"), pick(row, "retweetedTweet.media")
-        text = pick(row, "rawContent", "content", "renderedContent", "text")
-        images = next(filter(None, map(addresses, media)), [])
-        key, time = pick(row, "id_str", "id", "url"), pick(row, "date", "createdAt")
-        return text, images, key, pick(row, *_USERS), time
-
-    return adapt_table(raw, tool, to_post)
+def _list_addresses(media: Any) -> list[str]:
+    """Return an address for each picture and video of a tweet: of a video that of most bits."""
+    kinds = [pick(media, x) for x in ("photos", "animated", "videos")]
+    found = []
+    for item in media if isinstance(media, list) else (x for some in kinds for x in some or ()):
+        variants = [x for x in pick(item, "variants") or () if pick(x, "bitrate")]
+        best = max(variants, key=lambda x: float(x["bitrate"]), default=None)
+        address = pick(best, "url") or pick(item, "fullUrl", "videoUrl", "url", "thumbnailUrl")
+        found += [address] if address else []
+    return found
 
 
 _WEIBO = {"id", "bid", "text", "pics", "screen_name"}  # a database
@@ -392,8 +385,10 @@ CRAWLERS = (
     Collector("mediacrawler-xhs", ({"note_id", "desc", "image_list"},), _adapt_mediacrawler),
     Collector("mediacrawler-weibo", (_NOTE_WEIBO,), _adapt_mediacrawler),
     Collector("xhs-downloader", ({"作品ID", "作品描述", "下载地址"},), _adapt_xhs_downloader),
-    Collector("reddit", ({"subreddit", "title", "author", "created_utc"},), _adapt_reddit),
-    Collector("snscrape", _SNSCRAPE, _adapt_tweets),
-    Collector("twscrape", ({"rawContent", "date", "user"},), _adapt_tweets),
+    Collector(
+        "reddit", ({"subreddit", "title", "author", "created_utc"},), to_post=_read_submission
+    ),
+    Collector("snscrape", _SNSCRAPE, to_post=_read_tweet),
+    Collector("twscrape", ({"rawContent", "date", "user"},), to_post=_read_tweet),
 )
 """In the order in which a table's columns are looked at."""

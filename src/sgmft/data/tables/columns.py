@@ -3,40 +3,30 @@
 import re
 from collections.abc import Iterable
 
-USUAL = {
-    "text": ("text",),
-    "image": ("image", "images", "file_name"),
-    "id": ("id",),
-    "label": ("label",),
-    "user": ("user",),
-    "time": ("time",),
+USUAL: dict[str, tuple[str, ...]] = {
+    role: (role,) for role in ("text", "image", "id", "label", "user", "time")
 }
+USUAL["image"] += ("images", "file_name")
 """Best first; images of all that there are count together."""
 _NUMBERED = re.compile(r"(images?|img|pic|picture|photo|file_name|图片?|配图|照片)[ _-]?\d{1,3}")
 
-SYNONYMS = {
-    "text": (
-        *("full_text", "content", "caption", "message", "post_text", "body", "tweet", "sentence"),
-        *("正文", "微博正文", "微博内容", "内容", "文本", "文案", "正文内容", "笔记内容"),
-    ),
-    "image": (
-        *("picture", "pictures", "image_path", "image_paths", "img", "photo", "photos", "filename"),
-        *("图片", "图片路径", "图像", "照片", "配图", "微博图片", "图片链接", "图片地址"),
-    ),
-    "id": (
-        *("post_id", "tweet_id", "weibo_id", "note_id", "mid", "id_str"),
-        *("微博id", "编号", "帖子id", "笔记id", "作品id"),
-    ),
-    "label": ("category", "class", "标签", "类别", "分类", "语义位置"),
-    "user": (
-        *("username", "user_name", "screen_name", "nickname", "author", "user_id"),
-        *("用户", "用户昵称", "昵称", "用户名", "作者", "作者昵称", "博主", "用户id"),
-    ),
-    "time": (
-        *("created_at", "create_time", "timestamp", "date", "datetime", "publish_time"),
-        *("发布时间", "时间", "日期", "创建时间", "完整日期"),
-    ),
+_ENGLISH = {
+    "text": "full_text content caption message post_text body tweet sentence",
+    "image": "picture pictures image_path image_paths img photo photos filename",
+    "id": "post_id tweet_id weibo_id note_id mid id_str",
+    "label": "category class",
+    "user": "username user_name screen_name nickname author user_id",
+    "time": "created_at create_time timestamp date datetime publish_time",
 }
+_CHINESE = {
+    "text": "正文 微博正文 微博内容 内容 文本 文案 正文内容 笔记内容",
+    "image": "图片 图片路径 图像 照片 配图 微博图片 图片链接 图片地址",
+    "id": "微博id 编号 帖子id 笔记id 作品id",
+    "label": "标签 类别 分类 语义位置",
+    "user": "用户 用户昵称 昵称 用户名 作者 作者昵称 博主 用户id",
+    "time": "发布时间 时间 日期 创建时间 完整日期",
+}
+SYNONYMS = {role: [*_ENGLISH[role].split(), *_CHINESE[role].split()] for role in USUAL}
 """Counted only in a table that has none of the usual names; best first."""
 
 

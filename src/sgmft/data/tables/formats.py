@@ -13,7 +13,7 @@ from typing import Any
 from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folders
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
 from sgmft.data.tables.cells import is_missing
-from sgmft.data.tables.collectors import CRAWLERS, OWN, Collector, rebase
+from sgmft.data.tables.collectors import CRAWLERS, OWN, Collector, adapt_table, rebase
 from sgmft.data.tables.columns import find_columns, find_role, holds_posts
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
@@ -48,7 +48,6 @@ STREAMED = tuple(suffix for kind in FORMATS if kind.streamed for suffix in kind.
 SEVERAL = tuple(suffix for kind in FORMATS if kind.members for suffix in kind.suffixes)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The table of a Hugging Face ImageFolder, by its convention."""
-LABEL = ("label",)
 LOOK_AHEAD = 100  # damaged lines of JSON before the first that tells the columns
 NAMES = (*(tool.name for tool in COLLECTORS), *(kind.suffixes[0][1:] for kind in FORMATS))
 """What ``--format`` may be."""
@@ -179,6 +178,8 @@ def _adapt(raw: RawTable, path: Path, tools: Sequence[Collector]) -> RawTable:
     with reading(path):
         raw, columns = _look_ahead(raw)
     tool = tools[0] if len(tools) == 1 else _tool_of(columns, tools)
+    if tool is not None and tool.to_post is not None:
+        return adapt_table(raw, tool.name, tool.to_post)
     return raw if tool is None or tool.adapt is None else tool.adapt(raw, path, tool.name)
 
 
@@ -235,7 +236,9 @@ def _is_labelled(path: Path) -> bool:
         return False
     with suppress(OSError, SgmftError):
         rows = _open(path, None).rows
-        return any(not is_missing(x.values[y]) for x in rows for y in find_columns(x.values, LABEL))
+        return any(
+            not is_missing(x.values[y]) for x in rows for y in find_columns(x.values, ("label",))
+        )
     return False
 
 

@@ -17,6 +17,7 @@ from sgmft.errors import SgmftError
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
 _BATCH_ROWS, _BATCH_BYTES = 1024, 64 * 1024 * 1024  # read at once
+_EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
 
@@ -148,7 +149,7 @@ class ColumnTypes:
     @property
     def types(self) -> dict[str, Any]:
         """The Arrow type of each column, in the order in which they came."""
-        types = {name: _settle(kind) for name, kind in self._joined.items()}
+        types = {name: _EMPTY.get(kind, kind) for name, kind in self._joined.items()}
         doubles = (pa.float64(), pa.list_(pa.float64()))  # in which large integers may change
         lossy = (name for name in self._big if types[name] in doubles)
         return types | dict.fromkeys(lossy, pa.string())
@@ -229,13 +230,6 @@ def _join(one: Any, other: Any) -> Any:
         inner = {one.value_type, other.value_type} - {pa.null()}
         return pa.list_(inner.pop()) if len(inner) == 1 else pa.string()
     return pa.string()
-
-
-def _settle(kind: Any) -> Any:
-    """Return text for the type of what has no values yet."""
-    if pa.types.is_list(kind):
-        return pa.list_(_settle(kind.value_type))
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _plain_type(kind: Any) -> Any:

@@ -32,15 +32,11 @@ class PathResolver:
 
     Paths are absolute or relative to the table's folder. With `allow_outside` a picture may lie
     outside that, symbolic links followed.
-
-    Attributes:
-        guesses: how many cells and paths were not read as they stand, by what was made of them.
-        refused: why parts of the cell that was parsed last are left out.
     """
 
     def __init__(self, raw: RawTable, allow_outside: bool = False) -> None:
-        self.guesses = Counter[str]()
-        self.refused: list[str] = []
+        self.guesses = Counter[str]()  # cells and paths not read as they stand, by what they became
+        self.refused: list[str] = []  # why parts of the cell that was parsed last are left out
         self._folder = str(raw.folder)
         self._allow_outside = allow_outside
         self._to_path = raw.to_path

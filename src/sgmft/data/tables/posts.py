@@ -274,7 +274,6 @@ class _SeenPosts:
         self.twice = Counter[tuple[int, int]]()  # posts that two tables have, by their numbers
 
     def begin(self, table: str) -> None:
-        """Go on with a table."""
         self._names.append(table)
         self._part = len(self._names) - 1
         self._sum = self._count = 0  # of the table that is read

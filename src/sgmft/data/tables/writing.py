@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,11 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
     keys = list(columns)
     if len(set(keys)) != len(keys):
         raise ValueError(f"a column is named twice in {keys}")
-    names = _make_distinct(str(to_plain(name)) for name in keys)
+    names: list[str] = []
+    for name in (str(to_plain(key)) for key in keys):
+        while name in names:  # two that became equal, by U+FFFD for a lone surrogate
+            name += "\ufffd"
+        names.append(name)
     if str(path) == "-":
         yield TableWriter(JsonLinesWriter(None, names), keys, None)
         return
@@ -105,13 +109,3 @@ def open_writer(path: str | Path, columns: Sequence[str]) -> Iterator[TableWrite
     finally:
         with suppress(OSError):  # of a disk that has become read-only meanwhile
             temporary.unlink(missing_ok=True)
-
-
-def _make_distinct(names: Iterable[str]) -> list[str]:
-    """Lengthen names that have become equal where a lone surrogate became U+FFFD."""
-    distinct: dict[str, None] = {}
-    for name in names:
-        while name in distinct:
-            name += "\ufffd"
-        distinct[name] = None
-    return list(distinct)
