@@ -28,14 +28,14 @@ from sgmft.evaluation.compare.statistics import difference
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.registry import load_encoder
 
-TEXTS, ROUNDS = 256, 5
+TEXTS, ROUNDS = 128, 3
 PEAK = """
 import sys
 from pathlib import Path
 from sgmft import read_posts
 from sgmft.features.encoders.registry import load_encoder
 texts = [post.text or "." for post in read_posts(sys.argv[2])]
-load_encoder(sys.argv[1]).encode_texts(texts[:256], False)
+load_encoder(sys.argv[1]).encode_texts(texts[:128], False)
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
