@@ -19,10 +19,10 @@ from sgmft.errors import SgmftError
 from sgmft.features.batch import Batch
 from sgmft.features.encode import EncodedPosts, encode_all
 from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.features import LabelledPosts
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
-from sgmft.training.data import LabelledPosts
 from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import augmentation, open_towers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,13 +139,42 @@ class Features:
         return Batch(*batch[:4], *tokens, batch.ngrams)
 
 
-class LabelledFeatures(NamedTuple):
-    """Features of N posts and their classes (N,)."""
+class BatchSource(Protocol):
+    """N posts of which batches are cut: `Features`, or raw posts for an encoder in training."""
 
-    features: Features
-    labels: Positions
+    def __len__(self) -> int: ...
 
-    def take(self, rows: Positions | Mask) -> LabelledFeatures:
+    def take(self, rows: Positions, /) -> Self:
+        """The posts at these positions, in that order."""
+
+    def batch(self, rows: Positions | slice | None, /, ngrams: bool = False) -> Any:
+        """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
+
+    @property
+    def parts(self) -> NDArray[np.int8]:
+        """What each post has, a place in `PARTS`, (N,)."""
+
+    def with_parts(self, parts: int, /) -> Self:
+        """The posts as if they had no others than these `PARTS`."""
+
+    def contents(self) -> Iterator[NDArray[Any]]:
+        """Yield, part by part, all numbers that tell these posts from others."""
+
+
+_Posts = TypeVar("_Posts", bound=BatchSource, covariant=True)
+
+
+class LabelledPosts(NamedTuple, Generic[_Posts]):
+    """N posts, as features or raw for an encoder in training, and their labels (N,)."""
+
+    features: _Posts
+    labels: Positions  # classes 0..K-1, or what numbers different contents
+
+    def take(self, rows: Positions | Mask) -> LabelledPosts[_Posts]:
         """Choose the posts at these positions, or where a mask (N,) is True."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        return LabelledFeatures(self.features.take(rows), self.labels[rows])
+        return LabelledPosts(self.features.take(rows), self.labels[rows])
+
+
+LabelledFeatures = LabelledPosts[Features]
+LabelledData = LabelledPosts[BatchSource]

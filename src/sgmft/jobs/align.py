@@ -13,8 +13,8 @@ from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.features.features import LabelledPosts
 from sgmft.training import align
-from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.history import Epoch
 from sgmft.training.trainer import train
@@ -81,7 +81,8 @@ def align_encoder(
         subject = align.align_towers(source, pairs, tuning or CLIP, seed)
     else:
         subject = align.align_projections(source, pairs, ~out, width, seed)
-    train_set, validation = hold_out(subject.data, pairs.number, out)
+    labelled = LabelledPosts(subject.data, pairs.number)
+    train_set, validation = labelled.take(~out), labelled.take(out)
     with writing(folder):
         (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(subject.config.seed)

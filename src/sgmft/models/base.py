@@ -1,17 +1,17 @@
 """What every model is: a configuration, an output, and a way to predict. No torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from sgmft.features.batch import Batch
+from sgmft.features.features import BatchSource
 from sgmft.models.arrays import Array, ArrayModule, Floats, Integers
 from sgmft.models.presets import check_settings
 
@@ -30,28 +30,6 @@ class Vectors(Protocol):
 
 
 Tokens = Vectors | None  # of words or regions; None without token features
-
-
-class BatchSource(Protocol):
-    """N posts of which batches are cut: `Features`, or raw posts for an encoder in training."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: Integers, /) -> Self:
-        """The posts at these positions, in that order."""
-
-    def batch(self, rows: Integers | slice | None, /, ngrams: bool = False) -> Any:
-        """The posts at these positions (B,), or all, as a batch; on request with their n-grams."""
-
-    @property
-    def parts(self) -> NDArray[np.int8]:
-        """What each post has, a place in `PARTS`, (N,)."""
-
-    def with_parts(self, parts: int, /) -> Self:
-        """The posts as if they had no others than these `PARTS`."""
-
-    def contents(self) -> Iterator[Array]:
-        """Yield, part by part, all numbers that tell these posts from others."""
 
 
 def divisor(deviation: Array) -> Array:

@@ -20,12 +20,11 @@ from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.encoders.projected import Maps, save_projected
-from sgmft.features.features import Features
+from sgmft.features.features import BatchSource, Features, LabelledData
 from sgmft.models.arrays import Flags, Integers
-from sgmft.models.base import BatchSource, NetworkConfig, Output
+from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import Network, Normalizer
 from sgmft.models.presets import Dropout, TrainConfig
-from sgmft.training.data import LabelledData
 from sgmft.training.finetune.network import RawPosts, Tuned
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import open_towers

@@ -21,12 +21,11 @@ from sgmft.data.summary import count_errors, describe_errors, warn_about_parts
 from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
-from sgmft.features.features import PARTS, Features, LabelledFeatures
+from sgmft.features.features import PARTS, Features, LabelledData, LabelledFeatures
 from sgmft.models.arrays import Floats, Integers
 from sgmft.models.base import ClosedFormModel, Model, SolveStep, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.presets import Preset, TrainConfig
-from sgmft.training.data import LabelledData
 from sgmft.training.history import UNKNOWN, Epoch, classification_figures, selected_epoch
 from sgmft.utils.runtime import keep_freed_memory
 
@@ -142,8 +141,7 @@ def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
     features, count = posts.features, len(posts.labels)
     by_parts = np.zeros((4, count, model.config.classes), np.float32)
     for parts in range(len(PARTS)):
-        has = (features.parts & parts) == parts if parts else features.parts == 0
-        rows = np.flatnonzero(has)
+        rows = np.flatnonzero((features.parts & parts) == parts if parts else features.parts == 0)
         by_parts[parts, rows] = predict_logits(model, features.take(rows).with_parts(parts)).logits
     return HeldOutLogits(by_parts, features.parts, posts.labels)
 
@@ -248,13 +246,8 @@ class TrainingSet:
     encoded: EncodedPosts
     names: list[str]  # the label of each
     labels: list[str]  # the K different ones, sorted
+    classes: Integers  # (N,) the place of each among these
     skipped: dict[str, int]  # number of other posts, by the reason why they were left out
-
-    @property
-    def classes(self) -> Integers:
-        """The place of each post's label among `labels`, (N,)."""
-        number = {label: k for k, label in enumerate(self.labels)}
-        return np.array([number[name] for name in self.names], np.int64)
 
 
 def training_set(
@@ -273,7 +266,8 @@ def training_set(
     if unlabelled:
         skipped["no label"] = unlabelled
     names = [str(post.label) for post in encoded.posts]
-    labels = sorted(set(names))
+    found, classes = np.unique(np.array(names, object), return_inverse=True)
+    labels = found.tolist()
     if len(labels) < 2:
         reasons = describe_errors(skipped)
         raise SgmftError(
@@ -283,4 +277,4 @@ def training_set(
     warn_about_singleton_labels(names)
     warn_about_similar_labels(labels)
     warn_about_parts(encoded.posts)
-    return TrainingSet(encoded, names, labels, skipped)
+    return TrainingSet(encoded, names, labels, classes, skipped)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sgmft.errors import warn
+from sgmft.features.features import LabelledData
 from sgmft.models.arrays import Integers
 from sgmft.models.base import Output, predict_logits
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
-from sgmft.training.data import LabelledData
 from sgmft.training.history import UNKNOWN, Epoch, Figures, classification_figures, selected_epoch
 from sgmft.utils import distributed
 from sgmft.utils.distributed_loss import BatchCrossEntropy, BatchShard

@@ -26,12 +26,11 @@ from sgmft.features.encode import EncodedPosts, PreparedPost, prepare_post
 from sgmft.features.encoder_handle import TunedEncoder
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.features.features import Features
+from sgmft.features.features import Features, LabelledPosts
 from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.network import Network
-from sgmft.training.data import hold_out
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import Towers, open_towers
 from sgmft.training.fit import (
@@ -100,8 +99,7 @@ class RawPosts:
 
     def contents(self) -> Iterator[Array]:
         """A digest of the posts' content keys, which tells them from others."""
-        digest = hashlib.sha256("\n".join(self.keys).encode()).digest()
-        yield np.frombuffer(digest, np.uint8)
+        yield np.frombuffer(hashlib.sha256("\n".join(self.keys).encode()).digest(), np.uint8)
 
     def batch(self, rows: Integers | slice | None = None, ngrams: bool = False) -> RawBatch:
         """The posts at these positions (B,), or all, decoded by several threads.
@@ -298,8 +296,8 @@ def fine_tune(
     assert isinstance(network, Network)
     model = Tuned(network, towers, tokens, task.info.fingerprint)
     raw = RawPosts(encoded.posts, encoded.keys, encoded.features, task.info, towers.tokenize)
-    labels = task.data.labels
-    data, validation = hold_out(raw, labels, np.isin(np.arange(len(labels)), held_out))
+    labelled, out = LabelledPosts(raw, task.data.labels), np.isin(np.arange(len(raw)), held_out)
+    data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
     config = tuning.config(task.preset.train)
     history = train(model, data, validation, config, **of_networks(in_subfolder(run, "both")))
