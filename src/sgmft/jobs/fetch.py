@@ -83,7 +83,6 @@ class _Files:
             self.paths = {x.stem: f"{IMAGES}/{x.name}" for x in folder.iterdir()}
 
     def keep(self, key: str, suffix: str, data: bytes) -> None:
-        """Write a file whole, where it is not there."""
         if key not in self.paths:
             with writing(self._folder):
                 write_whole(self._folder / (key + suffix), data)

@@ -106,13 +106,10 @@ def suggest_table(
         if not any(column.strip().casefold() == CONTROL for column in columns):
             added.append(CONTROL)
         renamed = renamed_columns(columns, added)
-        rows = [
-            {renamed[key]: value for key, value in one.post.row.items()}
-            | {RANK: rank, UNCERTAINTY: one.uncertainty}
-            for rank, one in enumerate(chosen, 1)
-        ]
         with open_writer(output, [*renamed.values(), *added]) as writer:
-            writer.write(rows)
+            for rank, one in enumerate(chosen, 1):
+                own = {RANK: rank, UNCERTAINTY: one.uncertainty}
+                writer.write([{renamed[key]: x for key, x in one.post.row.items()} | own])
     return SuggestResult(summary, len(chosen), len(known), table_folder(source.table), config)
 
 

@@ -99,6 +99,19 @@ def reading(path: str | Path) -> Iterator[None]:
         raise SgmftError(f"{path} cannot be read: {reason}.") from error
 
 
+@contextmanager
+def parsing(path: Path, what: str, fix: str) -> Iterator[None]:
+    """Raise SgmftError, with the reason and the fix, where a library cannot read a file."""
+    try:
+        yield
+    except SgmftError:
+        raise
+    except Exception as error:  # hostile bytes make libraries raise nearly every exception there is
+        if isinstance(error, OSError) and error.errno:  # the system's, which `reading` explains
+            raise
+        raise SgmftError(f"{path} is {what} ({first_line(error)}): {fix}.") from error
+
+
 def first_line(error: Exception) -> str:
     """Shorten the message of a library, which may be long or empty, to part of a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -16,10 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sgmft.data.tables.base import RawRow, RawTable, first_line
+from sgmft.data.tables.base import RawRow, RawTable, parsing
 from sgmft.data.tables.cells import is_deep
 from sgmft.data.tables.images import find_web_address
-from sgmft.errors import SgmftError, warn
+from sgmft.errors import warn
 
 OWN = ("text", "images", "id", "user", "time")
 """Columns that the tables of collectors begin with; ``images`` is a list of paths."""
@@ -137,12 +137,9 @@ def to_time(value: Any) -> Any:
 
 def load_json(path: Path, after: str = "") -> Any:
     """Read a file of JSON, or what follows `after` in it; SgmftError where it is damaged."""
-    try:
+    with parsing(path, "not valid JSON", "export it again"):
         text = path.read_text("utf-8-sig")
         return json.loads(text.partition(after)[2] if after else text)
-    except (ValueError, RecursionError) as error:
-        reason = first_line(error)
-        raise SgmftError(f"{path} is not valid JSON ({reason}): export it again.") from None
 
 
 def number_rows(items: Iterable[Any]) -> Iterator[RawRow]:

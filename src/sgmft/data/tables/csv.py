@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TextIO
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check_header
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
-from sgmft.data.tables.label_studio import is_annotation_table
 from sgmft.errors import Message, SgmftError, warn
 
 _DELIMITER_LINE = re.compile(r'"?sep=([,;\t|])"?\n?', re.IGNORECASE)  # the first, for Excel
@@ -31,7 +30,7 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
     names = list(map(replace_surrogates, header.cells))
     columns = [name or _name_surplus(i, names) for i, name in enumerate(names)]
     check_header(path, columns)
-    if is_annotation_table(columns):
+    if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
         raise SgmftError(
             f"{path} is a CSV export of Label Studio, with one row for each annotation: export as "
             "JSON, in which annotators are counted and pictures are found."

@@ -152,7 +152,6 @@ def table_file(path: str | Path) -> Path:
 
 
 def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
-    """Return the format that is named, and the tools that come into question."""
     kind = next((kind for kind in FORMATS if f".{name}" in kind.suffixes), None)
     tools = [tool for tool in COLLECTORS if name in (None, tool.name)]
     if kind is None and not tools:
@@ -196,7 +195,6 @@ def _look_ahead(raw: RawTable) -> tuple[RawTable, Sequence[str]]:
 
 
 def _reader_of(path: Path, tools: Sequence[Collector]) -> Collector | None:
-    """Return the tool that reads a path as one table, if one does."""
     with reading(path):
         found = (x for x in tools if x.parts and x.read and x.parts(path) == [path])
         return next(found, None)

@@ -25,11 +25,6 @@ def is_task(item: Mapping[str, Any]) -> bool:
     return isinstance(item.get("data"), dict)
 
 
-def is_annotation_table(columns: Sequence[str]) -> bool:
-    """Return whether a header is that of a CSV or TSV export, with one row per annotation."""
-    return {"annotation_id", "annotator", "lead_time"} <= {*columns}
-
-
 def find_post(item: Mapping[str, Any]) -> str | None:
     """Return a key that all records of one post share; None where there is no other.
 

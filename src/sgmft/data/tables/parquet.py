@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sgmft.data.tables.base import RawRow, RawTable, check_header, first_line
+from sgmft.data.tables.base import RawRow, RawTable, check_header, parsing
 from sgmft.data.tables.cells import to_json
-from sgmft.errors import SgmftError
 
 GROUP_ROWS = 4096  # rows per row group; they wait in memory until so many have come
+_DAMAGED = "a damaged Parquet file", "write it again"
 _BATCH_ROWS, _BATCH_BYTES = 1024, 64 * 1024 * 1024  # read at once
 _EMPTY = {pa.null(): pa.string(), pa.list_(pa.null()): pa.list_(pa.string())}  # without values yet
 _MAX_EXACT = 2**53  # larger integers may change when they become doubles
@@ -23,13 +23,8 @@ _MAX_EXACT = 2**53  # larger integers may change when they become doubles
 
 def open_parquet(path: Path) -> RawTable:
     """Open a Parquet file; classes of Hugging Face's `ClassLabel` by their names."""
-    try:
-        schema = pq.read_schema(path)
-        columns = list(schema.names)
-    except Exception as error:  # hostile bytes make pyarrow raise nearly every exception there is
-        if isinstance(error, OSError) and error.errno:  # the system's, which `open_table` explains
-            raise
-        raise _damaged(path, error) from error
+    with parsing(path, *_DAMAGED):
+        columns = list(pq.read_schema(path).names)
     check_header(path, columns)
     return RawTable(path.name, path.parent, columns, _iter_rows(path))
 
@@ -88,7 +83,6 @@ class ParquetWriter:
         """Write what is left and close the file."""
         if self._waiting or self._writer is None:
             self._write_group(self._waiting)
-        self._waiting = []
         self._writer.close()
 
     def _write_group(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -178,25 +172,18 @@ def to_python(column: Any) -> list[Any]:
 
 def _iter_rows(path: Path) -> Iterator[RawRow]:
     number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            columns, classes = file.schema_arrow.names, _class_names(file.schema_arrow)
-            groups = map(file.metadata.row_group, range(file.num_row_groups))
-            size = max(1, sum(group.total_byte_size for group in groups))
-            fit = _BATCH_BYTES * file.metadata.num_rows // size  # pictures make long rows
-            for batch in file.iter_batches(max(1, min(_BATCH_ROWS, fit))):
-                for cells in zip(*map(to_python, batch.columns), strict=True):
-                    number += 1
-                    row = dict(zip(columns, cells, strict=True))
-                    for name, names in classes.items():
-                        row[name] = names.get(row[name], row[name])
-                    yield RawRow(number, row)
-    except Exception as error:  # as above; a time zone that nobody knows is a KeyError
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> SgmftError:
-    return SgmftError(f"{path} is a damaged Parquet file ({first_line(error)}): write it again.")
+    with parsing(path, *_DAMAGED), pq.ParquetFile(path) as file:
+        columns, classes = file.schema_arrow.names, _class_names(file.schema_arrow)
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        size = max(1, sum(group.total_byte_size for group in groups))
+        fit = _BATCH_BYTES * file.metadata.num_rows // size  # pictures make long rows
+        for batch in file.iter_batches(max(1, min(_BATCH_ROWS, fit))):
+            for cells in zip(*map(to_python, batch.columns), strict=True):
+                number += 1
+                row = dict(zip(columns, cells, strict=True))
+                for name, names in classes.items():
+                    row[name] = names.get(row[name], row[name])
+                yield RawRow(number, row)
 
 
 def _decode(cell: bytes | None) -> str | bytes | None:

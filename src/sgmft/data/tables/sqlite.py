@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, open_member
+from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, open_member, parsing
 from sgmft.data.tables.cells import replace_surrogates
 from sgmft.data.tables.encoding import has_undecoded
-from sgmft.errors import SgmftError
 
 MAX_CELL = 2**28  # bytes
 
@@ -40,18 +39,16 @@ def _open(file: Path) -> Iterator[sqlite3.Connection]:
     at_rest = not log.exists() or not log.stat().st_size
     # Where nobody writes, it can be read without the files that SQLite would put beside it.
     address = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' * at_rest}"
-    try:
+    what = "no SQLite database that can be read"
+    with (
+        parsing(file, what, "check its name, and whether a program has it open"),
         # A generator may be taken up by another thread than began it.
-        with closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as database:
-            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
-            database.execute("PRAGMA trusted_schema = OFF")
-            database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-            yield database
-    except (sqlite3.Error, UnicodeError) as error:
-        raise SgmftError(
-            f"{file} is no SQLite database that can be read ({error}): "
-            "check its name, and whether a program has it open."
-        ) from error
+        closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as database,
+    ):
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
+        database.execute("PRAGMA trusted_schema = OFF")
+        database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        yield database
 
 
 def _iter_rows(file: Path, name: str, columns: list[str]) -> Iterator[RawRow]:

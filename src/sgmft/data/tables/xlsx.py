@@ -10,7 +10,7 @@ from typing import Any
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell import WriteOnlyCell
 
-from sgmft.data.tables.base import RawRow, RawTable, first_line, open_member
+from sgmft.data.tables.base import RawRow, RawTable, open_member, parsing
 from sgmft.data.tables.cells import is_missing, to_json
 from sgmft.data.tables.columns import holds_posts
 from sgmft.errors import SgmftError, warn
@@ -82,21 +82,13 @@ class XlsxWriter:
 
 @contextmanager
 def _open(file: Path) -> Iterator[Any]:
-    try:
+    what = "no .xlsx workbook, or a damaged or protected one"
+    with parsing(file, what, "save it again as .xlsx or .csv"):
         with zipfile.ZipFile(file) as packed:
             if sum(member.file_size for member in packed.infolist()) > MAX_UNPACKED:
                 raise SgmftError(f"{file} unpacks to more than 2 GiB: save it as .csv.")
         with closing(load_workbook(file, read_only=True, data_only=True)) as book:
             yield book
-    except (SgmftError, GeneratorExit):
-        raise
-    except Exception as error:  # openpyxl raises nearly every exception there is
-        if isinstance(error, OSError) and error.errno:  # the system's, which `open_table` explains
-            raise
-        raise SgmftError(
-            f"{file} is no .xlsx workbook, or a damaged or protected one ({first_line(error)}): "
-            "save it again as .xlsx or .csv."
-        ) from error
 
 
 def _read_header(sheet: Any) -> tuple[int, list[str]]:
