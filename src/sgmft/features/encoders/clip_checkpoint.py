@@ -47,9 +47,9 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
         words = has_any(source, "vocab.txt", "tokenizer.json")  # the library would go on without
         if config.get("model_type") != "chinese_clip" or not words:
             raise SgmftError(
-                f"There is no encoder {name!r}: use compact, cnn, {', '.join(MODELS)}, hf:NAME, "
-                "st:NAME, or a folder with a checkpoint; of Chinese-CLIP it has config.json (of "
-                "model_type chinese_clip), vocab.txt and model.safetensors."
+                f"There is no encoder {name!r}: use compact, compact-e5, cnn, {', '.join(MODELS)}, "
+                "hf:NAME, st:NAME, or a folder with a checkpoint; of Chinese-CLIP it has "
+                "config.json (of model_type chinese_clip), vocab.txt and model.safetensors."
             )
         settings = Path(source) / "preprocessor_config.json"
         pixels = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
