@@ -144,6 +144,43 @@ def test_pictures_of_weibo_crawlers_markdown(tmp_path: Path) -> None:
     assert pictures(read(path)[0]) == [["2025-09-01_12-00-30_1.jpg", "2025-09-01_12-00-30_2.jpg"]]
 
 
+@pytest.mark.parametrize("key", ["5012", "'5012", '="5012"', "5012\t"])
+@pytest.mark.parametrize("day", ["2025/9/1 12:00", "2025-09-01T12:00:30"])
+def test_a_table_of_weibo_crawler_that_excel_saved(tmp_path: Path, key: str, day: str) -> None:
+    row = OLDER | {"id": key, "日期": day, "原始图片url": "https://x/a,https://x/b"}
+    path = write_csv(tmp_path / "某/7.csv", [row])
+    names = [f"20250901T_5012_{n}.jpg" for n in (1, 2)]
+    touch(path.parent, f"img/原创微博图片/{names[0]}", f"2025-09/原创微博图片/{names[1]}")
+    (post,), _ = read(path)
+    assert pictures([post]) == [names] and post.id == "5012"
+
+
+def test_videos_and_live_photos_of_weibo_crawler(tmp_path: Path) -> None:
+    video = {
+        "日期": "2025-09-01T12:00:00",
+        "原始图片url": "",
+        "视频url": "",
+        "Live Photo视频url": "",
+    }
+    live = {"原始图片url": "https://x/a", "Live Photo视频url": "https://v/a;https://v/b"}
+    urls = ("https://v/a?x=1,2;https://v/b.mov", "https://v/c", "")
+    rows = [OLDER | video | {"id": str(n), "视频url": x} for n, x in enumerate(urls)]
+    path = write_csv(tmp_path / "某/7.csv", [*rows, OLDER | video | live | {"id": "3"}])
+    touch(path.parent / "video/原创微博视频", "20250901T_0_1.mp4", "20250901T_0_2.mov")
+    touch(path.parent / "2025-09/原创微博视频", "20250901T_2.mp4")
+    touch(path.parent / "img/原创微博图片", "20250901T_3.jpg")
+    touch(path.parent / "live_photo/原创微博Live Photo视频", "20250901T_3_2.mov")
+    posts, told = read(path)
+    assert pictures(posts)[0] == ["20250901T_0_1.mp4", "20250901T_0_2.mov"]
+    assert pictures(posts)[1:] == [
+        [],
+        ["20250901T_2.mp4"],
+        ["20250901T_3.jpg", "20250901T_3_2.mov"],
+    ]
+    assert posts[1].row["image_addresses"] == ["https://v/c"]
+    assert told[-1].endswith("4 posts, 5 pictures found, 1 missing")
+
+
 def test_a_name_in_a_table_leads_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     rows = [OLDER | {"id": x} for x in ("../../../../secret", "/etc/x", "a\0b", "..", "x" * 300)]
@@ -239,6 +276,16 @@ def test_the_database_of_weibo_crawler(tmp_path: Path) -> None:
         (post,), told = read(source)
         assert pictures([post]) == [["20250901T_7_1.jpg"]] and post.user == "小王"
         assert told[-1].endswith("weibo-crawler: 1 posts, 1 pictures found, 1 missing")
+
+
+@pytest.mark.parametrize("user", [{"id": "1", "nick_name": "x"}, {"id": 2, "nick_name": "小王"}])
+def test_posts_passed_on_in_the_database_of_weibo_crawler(
+    tmp_path: Path, user: dict[str, Any]
+) -> None:
+    other = POST | {"id": "8", "user_id": "9", "screen_name": "小李"}
+    tables = {"weibo": [other, POST], "user": [user]}
+    (post,), told = read(database(tmp_path / "weibodata.db", tables))
+    assert post.id == "7" and told[-1].endswith("missing, 1 other records left out")
 
 
 def test_the_database_of_weibo_search(tmp_path: Path) -> None:
@@ -482,6 +529,24 @@ def test_a_larger_or_a_labelled_table_of_the_same_posts_is_kept(tmp_path: Path) 
     lines = [json.dumps({"id": i, "text": f"t{i}", "label": "Home"}) for i in range(3)]
     (folder / "p.jsonl").write_text("\n".join(lines) + "\n")
     assert {post.label for post in read(folder)[0]} == {"Home"}
+
+
+@pytest.mark.parametrize(
+    "more", [{"time": "2025"}, {"time": "2025", "image": ""}, {"image": "{}/a.jpg"}]
+)
+def test_a_post_with_pictures_of_its_own_in_two_tables(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    for name in "xy":
+        row = {"id": "1", "text": "a", "image": f"{name}/{name}.jpg"} | more
+        write_csv(tmp_path / f"{name}.csv", [row | {"image": row["image"].format(name)}])
+        touch(tmp_path, f"{name}/{name}.jpg", f"{name}/a.jpg")
+    (_, second), told = read(tmp_path)
+    assert second.warnings == ("is the post of row 2 of x.csv again",)
+    assert "1 posts of y.csv are in x.csv as well" in told[-1]
+    write_csv(tmp_path / "y.csv", [{"id": "1", "text": "a", "image": "y/y.jpg"}])
+    (_, second), told = read(tmp_path)
+    assert not second.warnings and not told, "another post may have the id"
 
 
 @pytest.mark.parametrize("names", [("a.csv", "b.jsonl"), ("p.csv", "p.jsonl")])

@@ -50,7 +50,12 @@ GIVEN = {
         [2, 1, 1],
         "3 posts, 4 pictures found, 0 missing",
     ),
-    "telegram": ("telegram", "2 3 4 6", [1, 1, 1, 0], "4 posts, 3 pictures found, 1 missing"),
+    "telegram": (
+        "telegram",
+        "2 3 4 6",
+        [1, 1, 1, 0],
+        "4 posts, 3 pictures found, 1 missing, 1 other records left out",
+    ),
 }
 
 
@@ -347,7 +352,8 @@ def test_telegram(tmp_path: Path) -> None:
     write(tmp_path / "result.json", {"about": about, "contacts": {}, "chats": {"list": chats}})
     write_pictures(tmp_path / "video_files", "v.mp4")
     posts, told = read(tmp_path)
-    assert told == [f"{tmp_path} read as telegram: 3 posts, 1 pictures found, 0 missing"]
+    said = "3 posts, 1 pictures found, 0 missing, 1 other records left out"
+    assert told == [f"{tmp_path} read as telegram: {said}"]
     assert [post.text for post in posts] == [HOME, CINEMA + "!", ""]
     assert [post.id for post in posts] == ["1_1", "2_2", "2_3"]
     assert {post.user for post in posts} == {"user1"} and pictures(posts) == [["v.mp4"], [], []]
@@ -480,3 +486,19 @@ def test_xhs_downloader(tmp_path: Path) -> None:
     assert addresses(path) == [[], [], ["https://p/3"], ["https://p/5"]]
     assert posts[1].text == f"{CINEMA}\n#北京[话题]#" and posts[1].time == "2025-09-01 12:00:00"
     assert posts[1].user == "5" * 24
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_titles_of_one_second_that_begin_alike(tmp_path: Path, order: int) -> None:
+    time, long = "2025-09-01_12:00:00", f"{HOME}{'，今天也是' * 9}"
+    titles = [HOME, f"{HOME}第二", f"{long}好的一天", f"{long}坏的一天", "在家"][::order]
+    rows = [xhs(f"66f0a{n:019}", x, time, "https://p/0 https://p/1") for n, x in enumerate(titles)]
+    write_database(tmp_path / "Download/ExploreData.db", "explore_data", rows)
+    cut = f"2025-09-01_12.00.00_小红_{long[:16]}...{long[-12:]}"  # as the tool does
+    names = [f"2025-09-01_12.00.00_小红_{HOME}第二_1.png", f"{cut}坏的一天_2.png"]
+    write_pictures(tmp_path / "Download", *names)
+    found = dict(zip(titles, pictures(read(tmp_path)[0]), strict=True))
+    assert {x: y for x, y in found.items() if y} == {
+        titles[::order][1]: names[:1],
+        f"{long}坏的一天": names[1:],
+    }

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.base import RawRow, RawTable, parsing
 from sgmft.data.tables.cells import is_deep
 from sgmft.data.tables.images import find_web_address
-from sgmft.errors import warn
+from sgmft.data.tables.sqlite import open_sqlite
+from sgmft.errors import SgmftError, warn
 
 OWN = ("text", "images", "id", "user", "time")
 """Columns that the tables of collectors begin with; ``images`` is a list of paths."""
@@ -29,7 +30,10 @@ VIDEOS = (".mp4", ".mov")
 MEDIA = (*PICTURES, *VIDEOS)
 _PASSED_ON = re.compile(r"\n(?:原始用户|转发内容): ")  # of weiboSpider's texts
 _IMAGES = ("img/原创微博图片", "img", "原创微博图片")
-_VIDEOS = ("video/原创微博视频", "video")
+_VIDEOS = ("video/原创微博视频", "video", "原创微博视频")
+_MOVING = ("live_photo/原创微博Live Photo视频", "原创微博Live Photo视频")  # of live photos
+_VIDEO_URLS = ("视频url", "微博视频url", "video_url")
+_MOVING_URLS = ("Live Photo视频url", "live_photo_url")
 _TIMES = ("created_at", "日期", "publish_time", "发布时间", "完整日期")
 _XHS_KEY = re.compile(r"[0-9a-f]{24}|\d{4}-\d\d-\d\d_\d\d\.\d\d\.\d\d")  # an id, or a time
 _GONE = ("[removed]", "[deleted]", "[deleted by user]")
@@ -79,9 +83,8 @@ def adapt_table(
             except (AttributeError, KeyError, TypeError, ValueError):
                 post, row = {}, replace(row, error=f"not laid out as {tool} does it")
             if not post:
-                if row.error is not None:
-                    counts["posts"] += 1
-                    yield row
+                counts["left" if row.error is None else "posts"] += 1
+                yield from [row] * (row.error is not None)
                 continue
             gone = [path for path in paths if find_web_address(path)]
             there = [x for x in paths if x and x not in gone and os.path.lexists(folder / x)]
@@ -163,7 +166,7 @@ def list_names(path: Path) -> list[str]:
 
 def name_part(value: Any) -> str:
     """Return a cell that is part of a file's name; "" where it would lead to another folder."""
-    text = str(value).strip() if isinstance(value, (str, int)) else ""
+    text = str(value).strip("'=\" \t") if isinstance(value, (str, int)) else ""  # Excel's '5, ="5"
     return "" if re.search(r"[/\\\0]|^\.*$", text) else text
 
 
@@ -175,65 +178,81 @@ class FileFinder:
         self._names = lru_cache(256)(self._list)
 
     def find(self, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str | None:
-        """Return the first of some files that is there, from the folder."""
+        """Return the first of some files that is there, from the folder; *_ stands for a day."""
         for stem in stems:
-            at, _, name = stem.rpartition("/")
+            at, slash, name = stem.rpartition("/")
             if there := self._names(at):
                 for suffix in suffixes:
-                    if name + suffix in there:
-                        return stem + suffix
+                    if found := there.get(name + suffix):
+                        return at + slash + found
         return None
 
     def media(
-        self, stems: Sequence[str], urls: Any, clips: Iterable[str], mark: str = "_", start: int = 1
+        self, stems: Sequence[str], urls: Any, first: str = "_1", kinds: Sequence[str] = PICTURES
     ) -> list[str | None]:
-        """Return the pictures of a post, STEM, or of several STEM_1, STEM_2 and so on; its video.
+        """Return the pictures or videos of a post: STEM, or of several STEM_1, STEM_2 and so on.
 
-        Numbers begin with `start`, after a `mark`. The address, in a cell with commas, of which 无
-        is none, stands for a picture that is not there. The video lies at one of the `clips`.
+        The `first` of these ends so. An address in the cell, in which commas stand between pictures
+        and semicolons between videos, and of which 无 is none, stands for a file that is not there.
+        A video may be there without.
         """
-        listed = [x for x in map(str.strip, str(urls or "").split(",")) if x not in ("", "无")]
-        alone = mark and not listed[1:]
-        ends = ["" if alone else f"{mark}{start + i}" for i in range(len(listed))]
-        found = (self.find([stem + end for stem in stems]) for end in ends)
-        images = [file or find_web_address(url) for file, url in zip(found, listed, strict=True)]
-        video = self.find(clips, VIDEOS)
-        return [*images, *[video] * (video is not None)]
+        parts = map(str.strip, str(urls or "").split(";" if kinds == VIDEOS else ","))
+        listed = [x for x in parts if x not in ("", "无")] or [""] * (kinds == VIDEOS)
+        mark, start = first[:-1], int(first[-1])
+        found: list[str | None] = []
+        for number, url in enumerate(listed, start):
+            end = f"{mark}{number}" if listed[1:] or not mark else ""
+            file = self.find([stem + end for stem in stems], kinds)
+            found += [file or find_web_address(url)] if file or url else []
+        return found
 
-    def _list(self, at: str) -> frozenset[str]:
+    def _list(self, at: str) -> dict[str, str]:
         with suppress(OSError, ValueError):
-            return frozenset(os.listdir(self._folder / at))  # noqa: PTH208
-        return frozenset()
+            names = os.listdir(self._folder / at)  # noqa: PTH208
+            return {re.sub(r"^\d{8}T?_", "*_", x): x for x in names} | {x: x for x in names}
+        return {}
 
 
 def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
     """Read the posts of one user, or of all users in a database.
 
     Pictures are ``img/原创微博图片/<day>_<id>[_<n>].jpg`` beside the table, or, where weibo-crawler
-    writes Markdown, ``img/<time>[_<n>].jpg``; videos ``video/原创微博视频/<day>_<id>.mp4``. Of a
-    repost the text and pictures are its author's own.
+    writes Markdown, ``img/<time>[_<n>].jpg``; videos ``video/原创微博视频/<day>_<id>[_<n>].mp4``,
+    those of live photos, which have a picture as well, in another folder. Of a repost the text and
+    pictures are its author's own. A database has posts that were passed on among the others.
     """
     in_database = path.parent.is_file()
     alone = sum(1 for file in path.parent.glob("*.csv") if file.stem.isdigit()) < 2
     owner = path.parent.name if alone else path.stem  # several users' were put into one folder
     owner = pick(raw.about, "user.screen_name", "user.nickname") or owner
     files = FileFinder(raw.folder)
+    whose = set[str]()  # ids and names of those whose posts a database was to hold
+    if in_database and tool == "weibo-crawler":
+        with suppress(SgmftError):  # there is no such table
+            people = [row.values for row in open_sqlite(path.parent / "user").rows]
+            whose = {str(person.get(x)) for person in people for x in ("id", "nick_name")}
 
-    def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
+    def to_post(row: dict[str, Any]) -> tuple[Any, ...] | None:
         key, time = name_part(pick(row, "id", "微博id")), str(pick(row, *_TIMES) or "")
         users = [pick(row, "screen_name"), pick(row, "user_id")]
+        if whose and whose.isdisjoint(map(str, users)):
+            return None  # it was passed on
         homes = [f"weibo/{name_part(x)}/" for x in users if x] if in_database else [""]
-        homes += [f"{home}{time[:7]}/" for home in homes]
-        day, second = time[:10].replace("-", ""), re.sub("[T ]", "_", time).replace(":", "-")
-        stems = [f"{day}T_{key}", f"{day}_{key}"]
-        images = [f"{x}{at}/{y}" for x in homes for at in _IMAGES for y in (*stems, second)]
-        clips = [f"{x}{at}/{y}" for x in homes for at in _VIDEOS for y in stems]
-        urls = pick(row, "原始图片url", "pics", "original_pictures")
+        month = "-".join(x.zfill(2) for x in re.findall(r"\d+", time)[:2])  # Excel writes 2025/9/1
+        homes += [f"{home}{month}/" for home in homes]
+        second = re.sub("[T ]", "_", time).replace(":", "-")
+        stems = [f"{x}{at}/{y}" for x in homes for at in _IMAGES for y in (f"*_{key}", second)]
+        images = files.media(stems, pick(row, "原始图片url", "pics", "original_pictures"))
+        clips = [f"{x}{at}/*_{key}" for x in homes for at in _VIDEOS]
+        images += files.media(clips, pick(row, *_VIDEO_URLS), kinds=VIDEOS)
+        clips = [f"{x}{at}/*_{key}" for x in homes for at in _MOVING]
+        moving = files.media(clips, pick(row, *_MOVING_URLS), kinds=VIDEOS)
+        images += [x for x in moving if x and not find_web_address(x)]  # its picture is counted
         text = str(pick(row, "正文", "微博正文", "text", "content") or "")
         text = _PASSED_ON.split(text)[0] if tool == "weibospider" else text
         user = users[0] or (users[1] if in_database else owner)
         time = pick(row, "完整日期", "full_created_at") or time
-        return text, files.media(images, urls, clips), key, user, time
+        return text, images, key, user, time
 
     return adapt_table(raw, tool, to_post)
 
@@ -251,7 +270,8 @@ def _adapt_weibo_search(raw: RawTable, path: Path, tool: str) -> RawTable:
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, text = name_part(row.get("id")), pick(row, "微博正文", "text") or ""
         stems, clips = ([f"{homes.get(key, '')}{at}/{key}"] for at in ("images", "videos"))
-        images = files.media(stems, pick(row, "微博图片url", "pics"), clips, "-", 0)
+        images = files.media(stems, pick(row, "微博图片url", "pics"), "-0")
+        images += files.media(clips, pick(row, *_VIDEO_URLS), kinds=VIDEOS)
         user = pick(row, "用户昵称", "screen_name", "user_id")
         return text, images, key, user, pick(row, "发布时间", "created_at")
 
@@ -282,7 +302,9 @@ def _adapt_mediacrawler(raw: RawTable, path: Path, tool: str) -> RawTable:
             text = f"{title}\n{text}" if text else title
         clips = [f"{x}/{key}/{name}" for x in ("videos", "images") for name in ("0", "video")]
         stems = [f"images/{key}/"] if key else []
-        images = files.media(stems, row.get("image_list"), clips, "", 0)
+        images = files.media(stems, row.get("image_list"), "0")
+        copies = str(row.get("video_url") or "").split(",")
+        images += files.media(clips, copies[0], kinds=VIDEOS)
         user = pick(row, "user_id", "creator_hash", "nickname")  # newer nicknames are masked
         time = to_time(pick(row, "create_date_time", "time", "create_time"))
         return text, images, key, user, time
@@ -295,7 +317,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
 
     How names are made is the user's choice; by default of time, author and title.
     """
-    files: dict[str, list[str]] = defaultdict(list)
+    files, titles = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
     for at, _, names in os.walk(raw.folder):
         for name in names:
             if name.lower().endswith(MEDIA):
@@ -306,6 +328,14 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
     def letters(text: str) -> str:  # those that the tool keeps in a file's name
         return re.sub("[^a-zA-Z0-9\u4e00-\u9fff]", "", text)
 
+    rows = list(raw.rows)
+    for row in rows:
+        titles[str(row.values.get("发布时间"))].add(letters(str(row.values.get("作品标题") or "")))
+
+    def fit(file: str, title: str) -> tuple[int, int]:  # a long one is cut in its middle
+        parts = ((title[:n], title[len(title) - n :]) for n in range(len(title) + 1))
+        return max(sum(len(x) * (x in file) for x in both) for both in parts), -len(title)
+
     def number(file: str) -> int:  # of a file of its post; 0 for the only one
         found = re.search(r"_(\d+)\.\w+$", file)
         return int(found[1]) if found else 0
@@ -314,6 +344,9 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
         key, title, time = (str(row.get(x) or "") for x in ("作品ID", "作品标题", "发布时间"))
         begin = letters(title)[:8] or key
         timed = [x for x in files.get(time.replace(":", "."), []) if begin in letters(x)]
+        if len(titles[time]) > 1:  # one may begin as another does
+            best = (max(titles[time], key=partial(fit, letters(x))) for x in timed)
+            timed = [x for x, y in zip(timed, best, strict=True) if y == letters(title)]
         there = sorted(files.get(key) or timed, key=lambda x: (number(x), x))
         numbers = set(map(number, there))
         urls = str(row.get("下载地址") or "").split()
@@ -321,7 +354,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
         text = "\n".join(filter(None, (title, row.get("作品描述"))))
         return text, images, key, pick(row, "作者ID", "作者昵称"), time.replace("_", " ")
 
-    return adapt_table(raw, tool, to_post)
+    return adapt_table(replace(raw, rows=iter(rows)), tool, to_post)
 
 
 def _read_submission(row: dict[str, Any]) -> tuple[Any, ...] | None:
@@ -369,6 +402,7 @@ _WEIBO = {"id", "bid", "text", "pics", "screen_name"}  # a database
 _SPIDER = {"微博id", "微博正文", "原始图片url"}
 _SPIDER_JSON = {"id", "content", "original_pictures", "publish_time"}
 _SEARCH = {"id", "微博正文", "用户昵称", "微博图片url"}
+_NOTES_XHS = ({"note_id", "desc", "image_list"}, {"note_id", "desc", "liked_count"})
 _NOTE_WEIBO = {"note_id", "content", "create_date_time", "shared_count"}
 _SNSCRAPE = (
     {"rawContent", "renderedContent", "date"},
@@ -379,7 +413,7 @@ CRAWLERS = (
     Collector("weibo-search", (_SEARCH, _WEIBO | {"user_authentication"}), _adapt_weibo_search),
     Collector("weibo-crawler", ({"id", "正文", "原始图片url"}, _WEIBO), _adapt_weibo_user),
     Collector("weibospider", (_SPIDER, _SPIDER_JSON), _adapt_weibo_user),
-    Collector("mediacrawler-xhs", ({"note_id", "desc", "image_list"},), _adapt_mediacrawler),
+    Collector("mediacrawler-xhs", _NOTES_XHS, _adapt_mediacrawler),
     Collector("mediacrawler-weibo", (_NOTE_WEIBO,), _adapt_mediacrawler),
     Collector("xhs-downloader", ({"作品ID", "作品描述", "下载地址"},), _adapt_xhs_downloader),
     Collector(

@@ -129,7 +129,8 @@ def _say_tools(table: str | Path, tallies: Mapping[str | None, Counter[str]]) ->
     template += "{missing:,} missing"
     for tool, counts in tallies.items():
         if tool is not None:
-            warn(Message(template, table=table, tool=tool, **counts), SgmftNotice)
+            left = ", {left:,} other records left out" if counts["left"] else ""
+            warn(Message(template + left, table=table, tool=tool, **counts), SgmftNotice)
 
 
 def _posts_of(
@@ -267,7 +268,7 @@ class _SeenPosts:
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.executescript(
             "PRAGMA journal_mode = OFF; "
-            "CREATE TABLE seen (id BLOB PRIMARY KEY, part, row, content) WITHOUT ROWID; BEGIN"
+            "CREATE TABLE seen (id BLOB PRIMARY KEY, part, row, content, core) WITHOUT ROWID; BEGIN"
         )
         self._names: list[str] = []
         self._tables: dict[tuple[int, int], int] = {}  # those that were read, by sum and count
@@ -284,24 +285,27 @@ class _SeenPosts:
         if other != self._part and self._count:
             self.twice[other, self._part] = self._count
 
-    def warn(self, key: str, row: int, content: int) -> Message | None:
-        """Return what is to be said of an id that was there before, and the hash of its post."""
+    def warn(self, key: str, row: int, content: int, core: int) -> Message | None:
+        """Return what is to be said of an id that was there before, and the hash of its post.
+
+        In another table a post is the same if its core is.
+        """
         self._sum, self._count = (self._sum + content) % 2**64, self._count + 1
         if not key:
             return None
-        new = (key.encode("utf-8", "surrogatepass"), part := self._part, row, content)
-        if self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", new).rowcount:
+        new = (key.encode("utf-8", "surrogatepass"), part := self._part, row, content, core)
+        if self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?)", new).rowcount:
             return None
-        found = self._rows.execute("SELECT part, row, content FROM seen WHERE id = ?", new[:1])
-        before, first, same = found.fetchone()
-        if same == content:
+        found = self._rows.execute("SELECT * FROM seen WHERE id = ?", new[:1])
+        _, before, first, *same = found.fetchone()
+        if same[0] == content or (before != part and same[1] == core):
             if before != part:
                 self.twice[before, part] += 1
             return Message(SEEN_BEFORE[before != part], row=first, table=self._names[before])
         if before == part:
             return Message("the id {id!r} is already that of row {row}", id=key, row=first)
         # Another post of another table may have the same id.
-        self._rows.execute("REPLACE INTO seen VALUES (?, ?, ?, ?)", new)
+        self._rows.execute("REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", new)
         return None
 
 
@@ -336,7 +340,10 @@ def _to_post(
         except ValueError as error:
             lost.append(str(error))
     key, text, label = texts["id"], texts["text"], texts["label"] or None
-    again = seen.warn(key, row.number, hash((key, text, label, *images)))
+    # Two tables may have a post with pictures of their own; without a time their names count.
+    names = [x.name if isinstance(x, Path) else x for x in (() if texts["time"] else images)]
+    core = hash((*texts.values(), *names))
+    again = seen.warn(key, row.number, hash((key, text, label, *images)), core)
     if again is not None:
         doubts.append(again)
     if finder.may_be_rounded and _is_rounded(key, again is not None):
