@@ -189,9 +189,8 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
 
             check_tunable(self.encoder)
         distributed.join(self.device)
-        keeps = self.features_folder is not None
         # What the main process encodes the others find in the store; without one each encodes.
-        with distributed.main_first() if keeps else nullcontext():
+        with distributed.main_first() if self.features_folder is not None else nullcontext():
             how: dict[str, Any] = {"tokens": self.uses_tokens, "on_encoded": on_encoded}
             how["store"] = self.store(self.uses_tokens)
             encode = partial(encode_all, encoder=self.encoder, **how, on_disk=True)

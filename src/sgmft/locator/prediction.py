@@ -160,10 +160,9 @@ def _decide(prediction: Prediction, decision: AbstentionDecision, labels: list[s
     """Return the prediction with the label, if any, that the decision leaves it."""
     probs, members = prediction.probabilities, decision.members
     assert probs is not None
-    label_set = None if members is None else tuple(np.array(labels)[members].tolist())
     return prediction._replace(
         label=None if decision.reason else labels[int(probs.argmax())],
-        label_set=label_set,
+        label_set=None if members is None else tuple(np.array(labels)[members].tolist()),
         typicality=decision.typicality,
         abstained=decision.reason,
     )

@@ -48,9 +48,8 @@ def describe_strongest(found: Explanation) -> str:
 
 def largest_effects(found: Explanation) -> dict[str, float]:
     """Return by how many points the strongest of "words" and of "regions", if there are any."""
-    words = [abs(word.contribution) for word in found.words]
     regions = [abs(x) for picture in found.pictures for x in picture.contributions]
-    values = {"words": words, "regions": regions}
+    values = {"words": [abs(word.contribution) for word in found.words], "regions": regions}
     return {name: 100 * max(each) for name, each in values.items() if each}
 
 

@@ -76,8 +76,7 @@ def export_model(
     if (target / "config.json").exists():
         raise SgmftError(f"{target} holds a model: write its export to another folder.")
     unfinished = list(target.glob(f"{TEMPORARY}*"))  # of a process that was killed
-    ours = is_exported(target) or unfinished
-    if target.is_dir() and any(target.iterdir()) and not ours:
+    if target.is_dir() and any(target.iterdir()) and not (is_exported(target) or unfinished):
         raise SgmftError(f"{target} holds other files: write the export to a new folder.")
     own = locator.encoder
     if not own.info.image_size or isinstance(own, TwoTowers):

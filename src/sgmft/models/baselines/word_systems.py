@@ -253,8 +253,7 @@ class LowRank(WordNetwork):
 
     def __init__(self, config: LowRankConfig) -> None:
         c = config
-        pool = TextCNN(c.embedding_width, c.windows, c.filters)
-        super().__init__(c, pool, c.text_features, None)
+        super().__init__(c, TextCNN(c.embedding_width, c.windows, c.filters), c.text_features, None)
         self.fusion = LowRankFusion(c.text_features, c.image_width, c.width, c.rank)
         self.classifier = nn.Linear(c.width, c.classes)
 

@@ -93,10 +93,9 @@ class Towers(nn.Module):
         """Run on a few rows at a time; in training their activations are computed again later."""
         size = self.tuning.micro_batch or (len(given[0]) if self.training else EVALUATED)
         parts = [*zip(*(x.split(size) for x in given), strict=True)]
-        again = self.training and len(parts) > 1
         low, kind = self._low == torch.bfloat16, given[0].device.type
         with torch.autocast(kind, torch.bfloat16) if low else nullcontext():
-            if again:
+            if self.training and len(parts) > 1:
                 run = partial(checkpoint, run, use_reentrant=False)
             outputs = [run(*part) for part in parts]
         return tuple(torch.cat(x).float() for x in zip(*outputs, strict=True))
