@@ -85,9 +85,13 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
             raise SgmftError(f"{path} holds {names}: give the one to read as the table.")
         if metadata:
             return [*metadata]
+        made = [x for x in files if name is None and _is_predicted(_peek(x))]
+        files = [x for x in files if x not in made] or files  # a folder of predictions is one table
         parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED]
         parts = parts or [x for x in files if _peek(x)] or files
         found: list[Path] = []
+        left = [x for x in made if x not in files]
+        left += [x for x in files if x not in parts and holds_posts(_peek(x))]
         plain = name is None and _are_plain(parts)
         if kind is None and (not plain or any(x.is_dir() for x in there)):
             found = list(_search(path, tools, folders=not plain))
@@ -97,13 +101,14 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
                 found, others = find_class_folders(path), parts
             if found and not plain and name is None and (own := [*filter(_is_labelled, files)]):
                 parts, plain = own, True
-            left = [x for x in [*found, *others] if x not in parts] if plain else others
-            if found and left:
-                names = ", ".join(os.path.relpath(x, path) for x in left[:3])
-                more = f" and {len(left) - 3} more" if left[3:] else ""
-                message = f"{path}: {names}{more} not read; give the path to read it."
-                warn(message, SgmftNotice)
+            if found:
+                left += [x for x in [*found, *others] if x not in parts] if plain else others
+                left = [x for x in dict.fromkeys(left) if plain or x not in found]
             found = [] if plain else found
+        if left:
+            names = ", ".join(os.path.relpath(x, path) for x in left[:3])
+            more = f" and {len(left) - 3} more" if left[3:] else ""
+            warn(f"{path}: {names}{more} not read; give the path to read it.", SgmftNotice)
     if not found and (not parts or (kind is None and name is not None)):
         raise SgmftError(
             f"{path} is a folder without any of {', '.join(METADATA)}, and without "
@@ -227,10 +232,15 @@ def _peek_once(path: Path, _: int) -> Sequence[str]:
     return _look_ahead(_open(path, None))[1]
 
 
+def _is_predicted(columns: Iterable[str]) -> bool:
+    """Return whether `predict` has written a table."""
+    return {*columns} >= {"label", "probability", "error", "warning"}
+
+
 def _is_labelled(path: Path) -> bool:
-    """Return whether somebody has labelled posts in a table of our columns; a model does not."""
+    """Return whether somebody has labelled all posts, in a table of our columns."""
     columns = {*_peek(path)}
-    if not columns >= {*OWN} or "probability" in columns:
+    if not columns >= {*OWN} or columns & {"probability", "suggested_rank"}:
         return False
     with suppress(OSError, SgmftError):
         rows = _open(path, None).rows
