@@ -103,8 +103,8 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
                 parts, plain = own, True
             if found:
                 left += [x for x in [*found, *others] if x not in parts] if plain else others
-                left = [x for x in dict.fromkeys(left) if plain or x not in found]
             found = [] if plain else found
+        left = [x for x in dict.fromkeys(left) if x not in (found or parts)]
         if left:
             names = ", ".join(os.path.relpath(x, path) for x in left[:3])
             more = f" and {len(left) - 3} more" if left[3:] else ""

@@ -102,7 +102,7 @@ def add_up(found: Iterable[JobSummary], on_done: Callable[[int], None] | None) -
 def single_tables(source: Source) -> list[Source]:
     """Return the tables of a source by absolute paths; SgmftError where it is a stream."""
     if source.table == "-":
-        raise SgmftError("Standard input is read once, and so not in pieces: save it as a file.")
+        raise SgmftError("Standard input is read once only, not in pieces: save it as a file.")
     folder = Path(source.table).absolute()
     base = folder if folder.is_dir() else source.base
     return [replace(source, table=str(Path(x).absolute()), base=base) for x in source.tables()]
