@@ -377,6 +377,18 @@ def test_folders_named_after_classes(tmp_path: Path, top: str) -> None:
     assert "class-folders of the labels Cinema, 家: 3 posts, 3 pictures found" in told[0]
 
 
+def test_a_picture_at_another_depth_has_no_label(tmp_path: Path) -> None:
+    touch(tmp_path, "a/0.tif", "a/1.jfif", "b/0.webm", "b/x/y/1.jpg", "a/c/1.jpg", "2.jpg")
+    posts, told = read(tmp_path)
+    good = [post for post in posts if not post.error]
+    assert [(post.id, post.label) for post in good] == [
+        *(("a/0.tif", "a"), ("a/1.jfif", "a"), ("b/0.webm", "b"))
+    ]
+    assert {post.id for post in posts if post.error} == {"2.jpg", "a/c/1.jpg", "b/x/y/1.jpg"}
+    assert "does not lie in LABEL/" in str(posts[0].error)
+    assert "of the labels a, b: 6 posts, 3 pictures found" in told[0]
+
+
 def test_a_table_counts_more_than_folders(tmp_path: Path) -> None:
     touch(tmp_path, "a/0.jpg", "b/0.jpg")
     (tmp_path / "posts.csv").write_text("text,image\nhi,a/0.jpg\n")
@@ -450,6 +462,45 @@ def test_a_list_one_level_down(tmp_path: Path, around: dict[str, Any]) -> None:
     assert [(post.id, post.text) for post in read(path)[0]] == [("7", "a"), ("8", "b")]
     path.write_text(json.dumps({"train": [{"text": "a"}], "test": [{"text": "b"}]}))
     with pytest.raises(SgmftError, match="lists of records under train, test"):
+        read(path)
+
+
+POSTS = [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("held", "texts", "left"),
+    [
+        ({"code": 200, "message": "ok", "data": POSTS}, "ab", None),
+        ({"caption": "my export", "items": POSTS}, "ab", None),
+        ({"image": "logo.png", "items": POSTS}, "ab", None),
+        ({"content": POSTS}, "ab", None),
+        ({"id": "7", "message": {"data": POSTS}}, "ab", None),
+        ([{"message": "ok", "data": POSTS[:1]}, {"message": "ok", "data": POSTS[1:]}], "ab", None),
+        ({"posts": POSTS, "comments": [{"content": "c"}]}, "ab", "comments"),
+        ({"content": "a", "replies": [{"content": "c"}]}, "a", "replies"),
+        ({"id": "7", "content": "a", "cited": [{"content": "c"}]}, "a", "cited"),
+        ({"text": "a", "tokens": [{"text": "t"}]}, "a", "tokens"),
+        ([{"text": "a", "tokens": [{"text": "t"}]}], "a", None),
+        ({"comments": [{"text": "a", "label": "Home"}]}, "a", None),
+    ],
+)
+def test_posts_in_an_object_are_told_from_the_object(
+    tmp_path: Path, held: Any, texts: str, left: str | None
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(held))
+    posts, told = read(path)
+    assert [post.text for post in posts] == [*texts] and not any(post.error for post in posts)
+    unread = [x.partition(" are not")[0] for x in told if "are not read" in x]
+    assert unread == [f"{path}: the records under {x}" for x in [left] if x]
+
+
+def test_comments_are_not_read_for_posts_of_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    held = {"posts": [{"id": "1", "desc": "b"}], "comments": [{"content": "c"}]}
+    path.write_text(json.dumps(held))
+    with pytest.raises(SgmftError, match=r"neither a text nor an image column: .*: id, desc"):
         read(path)
 
 

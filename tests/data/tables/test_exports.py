@@ -113,6 +113,20 @@ def test_instaloader(tmp_path: Path) -> None:
     assert pictures(posts)[4] == [f"{stems[3]}_{n}.jpg" for n in (1, 2, 10)]
     assert posts[5].error == f"{stems[4]}.json.xz is damaged"
     assert posts[1].row["edge_sidecar_to_children"] and posts[1].row["original.id"] == "9"
+    write_pictures(one, f"{stems[4]}.jpg")
+    posts, told = read(tmp_path)
+    assert posts[5].id == stems[4] and not posts[5].error and len(posts[5].images) == 1
+    assert told[0].endswith(f"{stems[4]}.json.xz is damaged: what lies beside it is read.")
+
+
+def test_instaloader_with_other_names(tmp_path: Path) -> None:
+    record = node("Cab", HOME, owner={"id": "5", "username": "anna"}, taken_at_timestamp=1756700000)
+    write(tmp_path / "anna/Cab.json", dict(sorted(record.items())))
+    write_pictures(tmp_path / "anna", "Cab.jpg")
+    for path in (tmp_path, tmp_path / "anna"):
+        posts, told = read(path)
+        assert facts(posts) == [(HOME, "Cab", "anna", "2025-09-01T04:13:20+00:00")]
+        assert told == [f"{path} read as instaloader: 1 posts, 1 pictures found, 0 missing"]
 
 
 def tweet(key: int, text: str, media: Any = None, **more: Any) -> dict[str, Any]:
@@ -158,6 +172,27 @@ def test_twscrape_and_snscrape(tmp_path: Path) -> None:
         assert "read as snscrape: 1 posts" in told[0] and not post.error
         assert (post.text, post.user) in ((HOME, "anna"), (CINEMA, "bob"))
     assert addresses(tmp_path / "new.jsonl") == [["https://p/1?format=jpg", "https://v/high.mp4"]]
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "address"),
+    [
+        ({"id": "1", "text": HOME, "pictures": ["https://w/1.jpg"]}, HOME, "https://w/1.jpg"),
+        ({"url": "u", "content": HOME, "displayUrl": "https://d"}, HOME, "https://d"),
+        (
+            {"id": "t3_a", "title": "T", "selftext": "s", "subreddit": "x", "author": "u"}
+            | {"link": "https://i.redd.it/a.jpg", "url": "https://r"},
+            "T\n\ns",
+            "https://i.redd.it/a.jpg",
+        ),
+    ],
+    ids=["weibo", "instagram", "reddit"],
+)
+def test_other_networks_of_snscrape(tmp_path: Path, row: Any, text: str, address: str) -> None:
+    more = {"_type": "snscrape.modules.x.Post", "date": "2021", "_snscrape": "0.7"}
+    path = write(tmp_path / "p.jsonl", [row | more])
+    ((post,), _) = read(path)
+    assert (post.text, post.time, addresses(path)) == (text, "2021", [[address]])
 
 
 def test_lines_may_be_called_json_and_ids_of_json_are_whole(tmp_path: Path) -> None:
@@ -226,6 +261,34 @@ def test_gallery_dl_with_a_record_for_each_post(tmp_path: Path) -> None:
     assert pictures(read(tmp_path / "lines")[0]) == [[], ["6_1.jpg"]]
 
 
+@pytest.mark.parametrize("info", ["info.json", "1.json"])
+def test_gallery_dl_with_records_for_posts_and_files(tmp_path: Path, info: str) -> None:
+    for num in (1, 2):
+        write(tmp_path / f"1_{num}.jpg.json", gallery(1, num))
+    write_pictures(tmp_path, "1_1.jpg")
+    post = gallery(1, 1)
+    write(tmp_path / info, {x: post[x] for x in post if x not in ("num", "extension", "filename")})
+    posts, told = read(tmp_path)
+    assert pictures(posts) == [["1_1.jpg"]]
+    assert told[0].endswith("1 posts, 1 pictures found, 1 missing")
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"author": "anna"},
+        {"author": {"did": "d", "handle": "anna"}, "user": {"handle": "b"}},
+        {"account": {"acct": "anna", "username": "a"}},
+        {"author": {"id": "7", "uniqueId": "anna"}},
+        {"blog_name": "anna", "user": {"id": 1}},
+    ],
+)
+def test_users_of_gallery_dl(tmp_path: Path, user: dict[str, Any]) -> None:
+    record = {"category": "x", "subcategory": "y", "id": "1", "text": HOME, "extension": "jpg"}
+    write(tmp_path / "1.jpg.json", record | user)
+    assert [post.user for post in read(tmp_path)[0]] == ["anna"]
+
+
 def test_gallery_dl_dump(tmp_path: Path) -> None:
     messages = [
         [2, gallery(1, 0)],
@@ -275,6 +338,16 @@ def test_x_archive(tmp_path: Path) -> None:
             ["12-G1.jpg", "12-high.mp4"],
         ]
     assert (HOME, "12", "anna", "2025-09-01T12:00:00+00:00") in facts(read_now)
+    cut = [one | {"full_text": f"{HOME} &amp; {x}…"} for x in ("long", "short", "none")]
+    cut[1] |= {"created_at": when.replace("2025", "2024")}
+    write(data / "tweets.js", "window.YTD.tweets.part0 = " + json.dumps(cut))
+    notes = [
+        {"noteTweet": {"createdAt": "2025-09-01T12:00:01.000Z", "core": {"text": f"{HOME} & {x}"}}}
+        for x in ("long story", "short story")
+    ]
+    write(data / "note-tweet.js", "window.YTD.note_tweet.part0 = " + json.dumps(notes))
+    texts = [post.text for post in read(data / "tweets.js")[0]]
+    assert texts == [f"{HOME} & long story", cut[1]["full_text"], cut[2]["full_text"]]
     old = tmp_path / "old"
     write(old / "tweet.js", "window.YTD.tweet.part0 = " + json.dumps([one]))
     write_pictures(old / "tweet_media", "12-G1.jpg")
@@ -321,6 +394,10 @@ def test_instagram(tmp_path: Path) -> None:
 def test_an_old_copy_of_instagram(tmp_path: Path) -> None:
     photo = {"caption": as_latin(HOME), "taken_at": "2020-01-01T00:00:00", "path": "photos/a.jpg"}
     more = {"videos": [photo | {"path": "videos/b.mp4"}], "profile": [photo | {"path": "c.jpg"}]}
+    one = {"media": [{"uri": "media/1.jpg", "title": as_latin(HOME), "creation_timestamp": 1}]}
+    write(tmp_path / "one/posts_1.json", one)
+    assert [post.text for post in read(tmp_path / "one")[0]] == [HOME]
+    (tmp_path / "one/posts_1.json").unlink()
     write(tmp_path / "media.json", {"photos": [photo], **more})
     write_pictures(tmp_path, "photos/a.jpg", "videos/b.mp4", "c.jpg")
     posts, told = read(tmp_path)
@@ -349,7 +426,8 @@ def test_telegram(tmp_path: Path) -> None:
         },
     ]
     about = "Here is the data you requested. Remember: ..."
-    write(tmp_path / "result.json", {"about": about, "contacts": {}, "chats": {"list": chats}})
+    data = {"about": about, "chats": {"list": chats[:1]}, "left_chats": {"list": chats[1:]}}
+    write(tmp_path / "result.json", data)
     write_pictures(tmp_path / "video_files", "v.mp4")
     posts, told = read(tmp_path)
     said = "3 posts, 1 pictures found, 0 missing, 1 other records left out"
@@ -406,6 +484,9 @@ def test_reddit(tmp_path: Path) -> None:
     path = write(tmp_path / "r_pics_posts.jsonl", rows)
     comment = {"id": "z", "subreddit": "pics", "body": "x", "author": "b", "link_id": "t3_a"}
     write(tmp_path / "r_pics_comments.jsonl", [comment])
+    mixed = write(tmp_path / "mixed/r.jsonl", [comment | {"created_utc": 1}, rows[0]])
+    assert facts(read(mixed)[0])[0][:2] == ("Home\n\nat home", "a")
+    mixed.unlink()
     posts, told = read(tmp_path)
     assert told == [f"{tmp_path} read as reddit: 5 posts, 0 pictures found, 4 missing"]
     assert facts(posts)[0] == ("Home\n\nat home", "a", "anna", "2025-09-01T04:13:20+00:00")

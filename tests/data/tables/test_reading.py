@@ -203,6 +203,12 @@ def test_unnamed_and_doubled_columns(tmp_path):
         read_posts(table(tmp_path, "text,text\na,b\n"))
 
 
+def test_json_lines_in_gb18030(tmp_path):
+    path = table(tmp_path, '{"text": "在家煮了面"}\n{"text": "b"}\n'.encode("gb18030"), "p.jsonl")
+    with pytest.warns(SgmftWarning, match="is read as GB18030"):
+        assert [post.text for post in read_posts(path)] == ["在家煮了面", "b"]
+
+
 def test_bad_json_lines(tmp_path):
     lines = ['{"text": "a", "id": 1}', '{"text": ', "[1]", "", '{"id": true, "text": 7.0}']
     path = table(tmp_path, "\n".join(lines).encode() + b'\n{"text": "\xff"}\n', "p.jsonl")

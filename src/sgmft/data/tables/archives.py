@@ -5,11 +5,13 @@ import json
 import lzma
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from email.utils import parsedate_to_datetime
+from html import unescape
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from typing import Any
 from sgmft.data.tables import collectors as tools
 from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.collectors import Collector, adapt_table, list_names, number_rows, pick
+from sgmft.errors import Message, warn
 
 _TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "body")
 _IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
 _USERS = ("author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader")
+_USERS += ("author.handle", "author.username", "author.uniqueId", "account.acct", "user.username")
+_USERS += ("blog_name", "author", "user")
 _RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
 _DUMP = re.compile(r'\s*\[\s*\[\s*-?\d+,.*"category":', re.DOTALL)  # [[2, {...}], [3, "https:...
 _INSTAGRAM = re.compile(r"(posts_\d+|reels|stories|archived_posts|igtv_videos|media)\.json")
@@ -28,6 +33,7 @@ _OLD = ("photos", "videos", "stories")  # lists of media.json, until 2021
 _TIMES = ("creation_timestamp", "media.0.creation_timestamp", "taken_at")
 _FOLDERS = ("", "content", "media", *(f"your_instagram_activity/{x}" for x in ("content", "media")))
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_UTC")  # instaloader's names begin so
+_INSTALOADER = re.compile(r'"instaloader":\s*\{')
 _MESSAGE = re.compile(r'"type": ?"(message|service)"')
 _OURS = re.compile(r'"(from_id|actor_id|date_unixtime|text_entities)"')
 _ALL = '"about": "Here is the data you requested'
@@ -70,14 +76,16 @@ def _adapt_gallery(raw: RawTable, path: Path, tool: str) -> RawTable:
     def rows() -> Iterator[RawRow]:
         for _, group in groupby(raw.rows, lambda row: (row.error, _key(row.values))):
             some = list(group)
-            images[:] = (x for row in some for x in _media(finder, raw.folder, row.values))
+            media = [x for row in some for x in _media(finder, raw.folder, row.values)]
+            images[:] = [*dict.fromkeys(filter(None, media)), *(x for x in media if x is None)]
             yield some[0]
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         post = pick(row, "status") or row  # Weibo's
         text = "\n".join(str(x) for x in (pick(post, "title"), pick(post, *_TEXTS)) if x)
         time = pick(post, "post_date", "date", "created_at")
-        return text, [*images], pick(post, *_IDS), pick(post, *_USERS), time
+        users = (x for name in _USERS if isinstance(x := pick(post, name), str))
+        return text, [*images], pick(post, *_IDS), next(users, None), time
 
     return adapt_table(replace(raw, rows=rows()), tool, to_post)
 
@@ -106,7 +114,10 @@ def _media(finder: tools.FileFinder, folder: Path, data: dict[str, Any]) -> list
 
 
 def _list_instaloader(path: Path) -> list[Path]:
-    return [path] if any(x.endswith(".json.xz") or _TIME.match(x) for x in list_names(path)) else []
+    names = list_names(path)
+    plain = (tools.read_head(path / x) for x in names[:50] if x.endswith(".json"))
+    known = any(x.endswith(".json.xz") or _TIME.match(x) for x in names)
+    return [path] if known or any(map(_INSTALOADER.search, plain)) else []
 
 
 def _open_instaloader(folder: Path, tool: str) -> RawTable:
@@ -127,19 +138,23 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
         for number, stem in enumerate(sorted(posts), 1):
             node: Any = {}
             name = next((x for x in (f"{stem}.json.xz", f"{stem}.json") if x in files), None)
-            caption = f"{stem}.txt"
+            text = ""
+            with suppress(OSError):
+                text = (folder / f"{stem}.txt").read_text("utf-8-sig", "replace").strip()
             try:
                 if name is not None:
                     data = (folder / name).read_bytes()
                     node = json.loads(lzma.decompress(data) if name.endswith(".xz") else data)
                     kind = pick(node, "instaloader.node_type")
                     node = pick(node, "node") or node if kind in (None, "Post", "StoryItem") else {}
-                text = (folder / caption).read_text("utf-8", "replace") if caption in files else ""
             except (OSError, EOFError, ValueError, RecursionError, lzma.LZMAError):
-                yield RawRow(number, {"file": name}, f"{name} is damaged")
-                continue
+                if not text and stem not in media:
+                    yield RawRow(number, {"file": name}, f"{name} is damaged")
+                    continue
+                warn(Message("{path} is damaged: what lies beside it is read.", path=folder / name))
+                name = None
             if name is None or pick(node, "shortcode", "code", "id"):
-                yield RawRow(number, {"file": stem, "caption_file": text.strip()} | node)
+                yield RawRow(number, {"file": stem, "caption_file": text} | node)
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         stem = row["file"]
@@ -168,7 +183,7 @@ def _open_instagram(path: Path, tool: str) -> RawTable:
     posts = tools.load_json(path)
     if isinstance(posts, dict):  # {"ig_reels_media": [...]}
         lists = [x for key, x in posts.items() if key.startswith("ig_") or key in _OLD]
-        posts = list(chain(*lists))
+        posts = list(chain(*lists)) if lists else [posts]
     files = [uri for post in posts[:100] if (uri := pick(post, "media.0.uri", "uri", "path"))]
     above = path.absolute().parents
     root = next((at for at in above for file in files if (at / file).exists()), path.parent)
@@ -196,7 +211,8 @@ def _list_telegram(path: Path) -> list[Path]:
 
 def _open_telegram(path: Path, tool: str) -> RawTable:
     data = tools.load_json(path)
-    chats = pick(data, "chats.list") or [data if isinstance(data, dict) else {"messages": data}]
+    chats = [*chain(*(pick(data, f"{x}.list") or () for x in ("chats", "left_chats")))]
+    chats = chats or [data if isinstance(data, dict) else {"messages": data}]
     messages: list[Any] = []
     for chat in chats:
         about = {f"chat_{name}": chat[name] for name in ("name", "id") if name in chat}
@@ -252,6 +268,12 @@ def _open_x_archive(path: Path, tool: str) -> RawTable:
     people = tools.load_json(account, after="=") if account.is_file() else []
     user = pick(people, "0.account.username", "0.account.accountId")
     home = "tweet_media" if (path.parent / "tweet_media").is_dir() else "tweets_media"
+    longer = [
+        (datetime.fromisoformat(str(pick(item, "noteTweet.createdAt"))), text)
+        for file in sorted(path.parent.glob("note-tweet*.js"))
+        for item in tools.load_json(file, after="=")
+        if (text := pick(item, "noteTweet.core.text")) and pick(item, "noteTweet.createdAt")
+    ]
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...]:
         key, time, names = pick(row, "id_str", "id"), pick(row, "created_at"), []
@@ -261,8 +283,11 @@ def _open_x_archive(path: Path, tool: str) -> RawTable:
             address = pick(best, "url") or pick(item, "media_url_https", "media_url") or ""
             names.append(address.partition("?")[0].rpartition("/")[2])
         images = [f"{home}/{key}-{name}" for name in names if name]
-        time = time and parsedate_to_datetime(time).isoformat()
-        return pick(row, "full_text", "text"), images, key, user, time
+        at, text = time and parsedate_to_datetime(time), pick(row, "full_text", "text")
+        if at and (begin := unescape(str(text)).rpartition("…")[0]):  # whole in a note of that time
+            notes = (y for x, y in longer if abs((x - at).total_seconds()) < 5)
+            text = next((y for y in notes if unescape(y).startswith(begin)), text)
+        return text, images, key, user, at and at.isoformat()
 
     posts = [pick(item, "tweet") or item for item in tools.load_json(path, after="=")]
     return adapt_table(RawTable(path.name, path.parent, None, number_rows(posts)), tool, to_post)
@@ -270,37 +295,39 @@ def _open_x_archive(path: Path, tool: str) -> RawTable:
 
 def find_class_folders(folder: Path) -> list[Path]:
     """Return the folder if pictures lie in at least two below it: LABEL/ or SPLIT/LABEL/."""
-    names = (file.parent.name for file in _iter_media(folder))
+    names = (parts[-2] for parts in _iter_media(folder) if 1 < len(parts) < 4)
     first = next(names, None)
     return [folder] if any(name != first for name in names) else []
 
 
 def _open_class_folders(folder: Path, tool: str) -> RawTable:
-    """Open folders as posts of one picture each, with columns ``label`` and perhaps ``split``."""
-    places = {file.parent for file in _iter_media(folder)}
-    splits = any(place.parent != folder for place in places)
-    labels = sorted({place.name for place in places})
+    """Open folders as posts of one picture each, with columns ``label`` and perhaps ``split``.
+
+    They lie as deep as most of them do; of any other the label cannot be told, which is its error.
+    """
+    depths = Counter(map(len, _iter_media(folder)))
+    depth = 3 if (splits := depths[3] > depths[2]) else 2
+    labels = sorted({parts[-2] for parts in _iter_media(folder) if len(parts) == depth})
+    reason = f"does not lie in {'SPLIT/' * splits}LABEL/ as others do: move it to its label"
 
     def rows() -> Iterator[RawRow]:
-        for number, file in enumerate(_iter_media(folder), 1):
-            values = {"id": file.relative_to(folder).as_posix(), "label": file.parent.name}
-            split = file.parent.parent.name if file.parent.parent != folder else None
-            yield RawRow(number, values | ({"split": split} if splits else {}))
+        for number, parts in enumerate(_iter_media(folder), 1):
+            values = {"id": "/".join(parts), "label": parts[-2] if len(parts) == depth else None}
+            values |= {"split": parts[0]} if splits else {}
+            yield RawRow(number, values, reason if len(parts) != depth else None)
 
     raw = RawTable(folder.name, folder, ["images", "id", "label", *["split"] * splits], rows())
     shown = f"{tool} of the labels {', '.join(labels[:8])}{', ...' if labels[8:] else ''}"
     return adapt_table(raw, shown, lambda row: ([row["id"]],), own=("images",))
 
 
-def _iter_media(folder: Path) -> Iterator[Path]:
-    """Yield the pictures and videos one or two folders down, in order."""
+def _iter_media(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of the paths of pictures and videos from a folder, in order."""
     for at, folders, names in os.walk(folder):
-        place = Path(at)
-        depth = len(place.relative_to(folder).parts)
-        folders[:] = sorted(x for x in folders if depth < 2 and not x.startswith((".", "_")))
+        folders[:] = sorted(x for x in folders if not x.startswith((".", "_")))
         for name in sorted(names):
-            if depth and Path(name).suffix.lower() in tools.MEDIA and name[0] != ".":
-                yield place / name
+            if Path(name).suffix.lower() in tools.MEDIA and name[0] != ".":
+                yield Path(at, name).relative_to(folder).parts
 
 
 _GALLERY = {"category", "subcategory"}

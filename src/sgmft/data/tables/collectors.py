@@ -25,8 +25,9 @@ from sgmft.errors import SgmftError, warn
 OWN = ("text", "images", "id", "user", "time")
 """Columns that the tables of collectors begin with; ``images`` is a list of paths."""
 ADDRESSES = "image_addresses"
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".bmp")
-VIDEOS = (".mp4", ".mov")
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PICTURES += (".heic", ".heif", ".avif")
+VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".3gp")
 MEDIA = (*PICTURES, *VIDEOS)
 _PASSED_ON = re.compile(r"\n(?:原始用户|转发内容): ")  # of weiboSpider's texts
 _IMAGES = ("img/原创微博图片", "img", "原创微博图片")
@@ -358,7 +359,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
 
 
 def _read_submission(row: dict[str, Any]) -> tuple[Any, ...] | None:
-    """Read a submission as Pushshift, Arctic Shift and the API have it."""
+    """Read a submission as Pushshift, Arctic Shift, the API and snscrape have it."""
     if "title" not in row:  # a comment
         return None
     texts = (row["title"], row.get("selftext"))
@@ -369,17 +370,18 @@ def _read_submission(row: dict[str, Any]) -> tuple[Any, ...] | None:
         kind = pick(kinds, f"{key}.m") or "image/jpg"
         images.append(f"https://i.redd.it/{key}.{kind.rpartition('/')[2]}")
     address = pick(row, "media.reddit_video.fallback_url")
-    link = pick(row, "url_overridden_by_dest", "url") or ""
+    link = pick(row, "url_overridden_by_dest", "link", "url") or ""
     if not items and (address or link.partition("?")[0].lower().endswith(PICTURES)):
         images.append(address or link)
     text = "\n\n".join(x for x in texts if isinstance(x, str) and x and x not in _GONE)
     user = None if row.get("author") in _GONE else row.get("author")
-    return text, images, pick(row, "id", "name"), user, to_time(pick(row, "created_utc", "created"))
+    time = to_time(pick(row, "created_utc", "created", "date"))
+    return text, images, pick(row, "id", "name"), user, time
 
 
 def _read_tweet(row: dict[str, Any]) -> tuple[Any, ...]:
     """Read a post; a repost without pictures of its own has those of the post passed on."""
-    media = pick(row, "media"), pick(row, "retweetedTweet.media")
+    media = [pick(row, x) for x in _POSTED]
     text = pick(row, "rawContent", "content", "renderedContent", "text")
     images = next(filter(None, map(_list_addresses, media)), [])
     key, time = pick(row, "id_str", "id", "url"), pick(row, "date", "createdAt")
@@ -388,13 +390,14 @@ def _read_tweet(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _list_addresses(media: Any) -> list[str]:
     """Return an address for each picture and video of a tweet: of a video that of most bits."""
+    media = [media] if isinstance(media, str) else media
     kinds = [pick(media, x) for x in ("photos", "animated", "videos")]
     found = []
     for item in media if isinstance(media, list) else (x for some in kinds for x in some or ()):
         variants = [x for x in pick(item, "variants") or () if pick(x, "bitrate")]
-        best = max(variants, key=lambda x: float(x["bitrate"]), default=None)
-        address = pick(best, "url") or pick(item, "fullUrl", "videoUrl", "url", "thumbnailUrl")
-        found += [address] if address else []
+        best = max(variants, key=lambda x: float(x["bitrate"]), default=item)
+        address = pick(best, "fullUrl", "videoUrl", "url", "thumbnailUrl")
+        found += filter(None, [item if isinstance(item, str) else address])
     return found
 
 
@@ -404,6 +407,9 @@ _SPIDER_JSON = {"id", "content", "original_pictures", "publish_time"}
 _SEARCH = {"id", "微博正文", "用户昵称", "微博图片url"}
 _NOTES_XHS = ({"note_id", "desc", "image_list"}, {"note_id", "desc", "liked_count"})
 _NOTE_WEIBO = {"note_id", "content", "create_date_time", "shared_count"}
+_POSTED = ("media", "pictures", "displayUrl", "retweetedTweet.media", "repost.pictures")
+_COMMENT = {"subreddit", "body", "author", "created_utc", "link_id"}
+_REDDIT = ({"subreddit", "title", "author", "created_utc"}, _COMMENT, {"subreddit", "_snscrape"})
 _SNSCRAPE = (
     {"rawContent", "renderedContent", "date"},
     {"content", "date", "outlinks"},
@@ -416,9 +422,7 @@ CRAWLERS = (
     Collector("mediacrawler-xhs", _NOTES_XHS, _adapt_mediacrawler),
     Collector("mediacrawler-weibo", (_NOTE_WEIBO,), _adapt_mediacrawler),
     Collector("xhs-downloader", ({"作品ID", "作品描述", "下载地址"},), _adapt_xhs_downloader),
-    Collector(
-        "reddit", ({"subreddit", "title", "author", "created_utc"},), to_post=_read_submission
-    ),
+    Collector("reddit", _REDDIT, to_post=_read_submission),
     Collector("snscrape", _SNSCRAPE, to_post=_read_tweet),
     Collector("twscrape", ({"rawContent", "date", "user"},), to_post=_read_tweet),
 )

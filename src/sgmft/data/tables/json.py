@@ -2,18 +2,20 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat
 from sgmft.data.tables.cells import MAX_DEPTH, is_deep, replace_surrogates, to_json
-from sgmft.data.tables.columns import holds_posts
+from sgmft.data.tables.columns import USUAL, find_columns, find_role, holds_posts
 from sgmft.data.tables.encoding import detect_encoding, detect_utf16, has_undecoded
 from sgmft.data.tables.label_studio import find_post, flatten, is_task, local_path
-from sgmft.errors import Message, SgmftError
+from sgmft.errors import Message, SgmftError, SgmftNotice, warn
 
 
 def open_json_lines(path: Path) -> RawTable:
@@ -79,12 +81,16 @@ class JsonLinesWriter:
         self._file.flush()
 
 
+_COMMENTS = re.compile("comment|repl(?:y|ies)$|评论|回复", re.IGNORECASE)
 JSON_LINES = TableFormat((".jsonl", ".ndjson"), open_json_lines, JsonLinesWriter)
 JSON = TableFormat((".json",), open_json, streamed=False)
 
 
 def _iter_file(path: Path) -> Iterator[RawRow]:
-    with path.open(encoding=detect_utf16(path) or "utf-8-sig", errors="surrogateescape") as stream:
+    encoding = detect_utf16(path) or "utf-8-sig"
+    with suppress(SgmftError):  # of no encoding that fits all: the lines that do not are told
+        encoding = detect_encoding(path).encoding
+    with path.open(encoding=encoding, errors="surrogateescape") as stream:
         yield from _iter_lines(stream, str(path))
 
 
@@ -127,17 +133,33 @@ def _parse_line(number: int, line: str) -> RawRow:
 def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str, Any]]:
     """Return the records in an object, see `_iter_lists`, and what stands beside; or itself."""
     lists = dict(_iter_lists(item))
-    usable = {name: value for name, value in lists.items() if holds_posts(value[0])}
-    one = holds_posts(item["data"] if is_task(item) else item) or (is_task(item) and not usable)
-    if one or not lists:
-        return [item], {}
-    usable = usable or lists
+    usable = _find_usable(item, lists)
+    name = next(iter(usable), None)
     if len(usable) > 1:
         raise SgmftError(
             f"{path} has lists of records under {', '.join(usable)}: save one as a file of its own."
         )
-    (name,) = usable
+    if left := [x for x in lists if x and x != name and (name or holds_posts(lists[x][0]))]:
+        template = "{path}: the records under {names} are not read; as a file of their own they are"
+        warn(Message(template + ".", path=path, names=", ".join(left)), SgmftNotice)
+    if name is None:
+        return [item], {}
     return usable[name], {key: value for key, value in item.items() if key != name.split(".")[0]}
+
+
+def _find_usable(item: dict[str, Any], lists: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return those of the lists in an object that hold posts; none where it is a post itself.
+
+    A "message" or "caption" beside posts may be a server's, or of all: it takes an id to be a post.
+    """
+    own = item["data"] if is_task(item) else item
+    held = [*lists.values(), *(x for x in own.values() if isinstance(x, dict))]
+    said = [x for x in (*find_role(own, "text"), *find_role(own, "image")) if own[x] not in held]
+    some = {name: x for name, x in lists.items() if not _COMMENTS.search(name)}
+    usable = {name: x for name, x in some.items() if holds_posts(x[0])}
+    if said and (find_columns(said, USUAL["text"]) or find_role(own, "id") or not usable):
+        return {}
+    return usable or ({} if is_task(item) else some or lists)
 
 
 def _iter_lists(value: Any, name: str = "", depth: int = 3) -> Iterator[tuple[str, list[Any]]]:
@@ -157,12 +179,13 @@ def _join_lists(items: list[Any]) -> list[Any]:
     """Return the records of objects that hold one list of posts each; else what was given."""
     joined: list[Any] = []
     for item in items:
-        if not isinstance(item, dict) or is_task(item) or holds_posts(item):
+        if not isinstance(item, dict) or is_task(item):
             return items
-        usable = [records for _, records in _iter_lists(item) if holds_posts(records[0])]
-        if len(usable) != 1:
+        usable = _find_usable(item, dict(_iter_lists(item)))
+        records = [x for x in usable.values() if holds_posts(x[0])]
+        if len(records) != 1:
             return items
-        joined += usable[0]
+        joined += records[0]
     return joined
 
 
