@@ -23,7 +23,7 @@ from sgmft.errors import Message, warn
 
 _TEXTS = ("content", "text_raw", "description", "caption", "selftext", "text", "body")
 _IDS = ("tweet_id", "post_id", "idstr", "id", "media_id", "post_shortcode")
-_USERS = ("author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader")
+_USERS = ["author.name", "user.name", "user.screen_name", "owner.username", "username", "uploader"]
 _USERS += ("author.handle", "author.username", "author.uniqueId", "account.acct", "user.username")
 _USERS += ("blog_name", "author", "user")
 _RECORD = re.compile(r'\s*\{(?=.*"category":).*"subcategory":', re.DOTALL)
@@ -151,7 +151,11 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
                 if not text and stem not in media:
                     yield RawRow(number, {"file": name}, f"{name} is damaged")
                     continue
-                warn(Message("{path} is damaged: what lies beside it is read.", path=folder / name))
+                warn(
+                    Message(
+                        "{path} is damaged: what lies beside it is read.", path=f"{folder}/{name}"
+                    )
+                )
                 name = None
             if name is None or pick(node, "shortcode", "code", "id"):
                 yield RawRow(number, {"file": stem, "caption_file": text} | node)

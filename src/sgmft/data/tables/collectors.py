@@ -25,8 +25,8 @@ from sgmft.errors import SgmftError, warn
 OWN = ("text", "images", "id", "user", "time")
 """Columns that the tables of collectors begin with; ``images`` is a list of paths."""
 ADDRESSES = "image_addresses"
-PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-PICTURES += (".heic", ".heif", ".avif")
+PICTURES: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp")
+PICTURES += (".tif", ".tiff", ".heic", ".heif", ".avif")
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".3gp")
 MEDIA = (*PICTURES, *VIDEOS)
 _PASSED_ON = re.compile(r"\n(?:原始用户|转发内容): ")  # of weiboSpider's texts
@@ -392,7 +392,7 @@ def _list_addresses(media: Any) -> list[str]:
     """Return an address for each picture and video of a tweet: of a video that of most bits."""
     media = [media] if isinstance(media, str) else media
     kinds = [pick(media, x) for x in ("photos", "animated", "videos")]
-    found = []
+    found: list[str] = []
     for item in media if isinstance(media, list) else (x for some in kinds for x in some or ()):
         variants = [x for x in pick(item, "variants") or () if pick(x, "bitrate")]
         best = max(variants, key=lambda x: float(x["bitrate"]), default=item)
