@@ -13,7 +13,7 @@ import pytest
 
 from sgmft.data.posts import Post
 from sgmft.data.source import Source
-from sgmft.data.tables import open_writer, read_posts
+from sgmft.data.tables import Columns, open_writer, read_posts
 from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.jobs.convert import convert_table
 
@@ -400,6 +400,39 @@ def test_a_table_counts_more_than_folders(tmp_path: Path) -> None:
     touch(tmp_path / "other", "a/0.jpg", "a/1.jpg")
     with pytest.raises(SgmftError, match="without any of metadata"):
         read(tmp_path / "other")
+    posts, _ = read(tmp_path / "other", format="class-folders")
+    assert [post.label for post in posts] == ["a", "a"], "one class is asked for"
+
+
+# --- comments
+
+ON_POSTS = {"id": "1", "weibo_id": "7", "user_screen_name": "a", "text": "哈哈", "like_count": ""}
+
+
+def test_comments_are_no_posts(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "weibo/小王_comments.csv", [ON_POSTS])
+    for folder in (tmp_path, path.parent):
+        with pytest.raises(SgmftError, match=f"give the path of a table .*{path.name}"):
+            read(folder)
+    assert [post.text for post in read(path)[0]] == ["哈哈"], "unless they are asked for"
+    write_csv(path.with_name("posts.csv"), [{"id": "7", "text": "在家"}])
+    write_csv(path.with_name("my comments.csv"), [{"id": "8", "text": "看电影"}])
+    posts, told = read(path.parent)
+    assert [post.text for post in posts] == ["看电影", "在家"]
+    assert told == [f"{path.parent}: {path.name} not read; give the path to read it."]
+
+
+@pytest.mark.parametrize("name", ["comments", "评论"])
+@pytest.mark.parametrize("posts", [{"title": "t", "desc": "在家"}, {"text": "在家"}])
+def test_comments_beside_posts_in_a_database(
+    tmp_path: Path, name: str, posts: dict[str, str]
+) -> None:
+    tables = {name: [{"id": 1, "content": "好看"}], "posts": [{"id": 1} | posts]}
+    path = database(tmp_path / "p.db", tables)
+    found, told = read(path, columns=Columns(text=list(posts)[-1]))
+    assert [post.text for post in found] == ["在家"]
+    assert told == [f"{path}: {name} not read; give the path to read it."]
+    assert [post.text for post in read(path / name)[0]] == ["好看"]
 
 
 # --- tables by other names, in other places

@@ -297,11 +297,11 @@ def _open_x_archive(path: Path, tool: str) -> RawTable:
     return adapt_table(RawTable(path.name, path.parent, None, number_rows(posts)), tool, to_post)
 
 
-def find_class_folders(folder: Path) -> list[Path]:
-    """Return the folder if pictures lie in at least two below it: LABEL/ or SPLIT/LABEL/."""
+def find_class_folders(folder: Path, alone: bool = False) -> list[Path]:
+    """Return the folder if pictures lie in two below it, or one `alone`: LABEL/ or SPLIT/LABEL/."""
     names = (parts[-2] for parts in _iter_media(folder) if 1 < len(parts) < 4)
     first = next(names, None)
-    return [folder] if any(name != first for name in names) else []
+    return [folder] if first and (alone or any(name != first for name in names)) else []
 
 
 def _open_class_folders(folder: Path, tool: str) -> RawTable:

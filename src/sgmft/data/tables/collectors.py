@@ -182,10 +182,9 @@ class FileFinder:
         """Return the first of some files that is there, from the folder; *_ stands for a day."""
         for stem in stems:
             at, slash, name = stem.rpartition("/")
-            if there := self._names(at):
-                for suffix in suffixes:
-                    if found := there.get(name + suffix):
-                        return at + slash + found
+            for suffix in suffixes:
+                if found := self._names(at).get(name + suffix):
+                    return at + slash + found
         return None
 
     def media(
@@ -227,11 +226,10 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
     owner = path.parent.name if alone else path.stem  # several users' were put into one folder
     owner = pick(raw.about, "user.screen_name", "user.nickname") or owner
     files = FileFinder(raw.folder)
-    whose = set[str]()  # ids and names of those whose posts a database was to hold
-    if in_database and tool == "weibo-crawler":
-        with suppress(SgmftError):  # there is no such table
-            people = [row.values for row in open_sqlite(path.parent / "user").rows]
-            whose = {str(person.get(x)) for person in people for x in ("id", "nick_name")}
+    whose = set[str]()  # ids and names of those whose posts were to be collected
+    with suppress(SgmftError):  # there is a table of them in weibo-crawler's database alone
+        people = open_sqlite(path.parent / "user").rows if in_database else ()
+        whose = {str(row.values.get(x)) for row in people for x in ("id", "nick_name")}
 
     def to_post(row: dict[str, Any]) -> tuple[Any, ...] | None:
         key, time = name_part(pick(row, "id", "微博id")), str(pick(row, *_TIMES) or "")
@@ -319,12 +317,10 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
     How names are made is the user's choice; by default of time, author and title.
     """
     files, titles = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
-    for at, _, names in os.walk(raw.folder):
-        for name in names:
-            if name.lower().endswith(MEDIA):
-                file = os.path.relpath(Path(at, name), raw.folder)
-                for key in set(_XHS_KEY.findall(file)):
-                    files[key].append(file)
+    for at in raw.folder.rglob("*"):
+        file = str(at.relative_to(raw.folder))
+        for key in set(_XHS_KEY.findall(file)) if file.lower().endswith(MEDIA) else ():
+            files[key].append(file)
 
     def letters(text: str) -> str:  # those that the tool keeps in a file's name
         return re.sub("[^a-zA-Z0-9\u4e00-\u9fff]", "", text)
@@ -345,9 +341,8 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
         key, title, time = (str(row.get(x) or "") for x in ("作品ID", "作品标题", "发布时间"))
         begin = letters(title)[:8] or key
         timed = [x for x in files.get(time.replace(":", "."), []) if begin in letters(x)]
-        if len(titles[time]) > 1:  # one may begin as another does
-            best = (max(titles[time], key=partial(fit, letters(x))) for x in timed)
-            timed = [x for x, y in zip(timed, best, strict=True) if y == letters(title)]
+        best = (max(titles[time], key=partial(fit, letters(x))) for x in timed)
+        timed = [x for x, y in zip(timed, best, strict=True) if y == letters(title)]
         there = sorted(files.get(key) or timed, key=lambda x: (number(x), x))
         numbers = set(map(number, there))
         urls = str(row.get("下载地址") or "").split()

@@ -28,6 +28,8 @@ _CHINESE = {
 }
 SYNONYMS = {role: [*_ENGLISH[role].split(), *_CHINESE[role].split()] for role in USUAL}
 """Counted only in a table that has none of the usual names; best first."""
+COMMENTS = re.compile("comment|评论|repl(y|ies)|回复", re.IGNORECASE)  # in a table's name
+IDS = ("id", "comment_id", "评论id", *SYNONYMS["id"])
 
 
 def find_columns(columns: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folde
 from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
 from sgmft.data.tables.cells import is_missing
 from sgmft.data.tables.collectors import CRAWLERS, OWN, Collector, adapt_table, rebase
-from sgmft.data.tables.columns import find_columns, find_role, holds_posts
+from sgmft.data.tables.columns import COMMENTS, IDS, find_columns, find_role, holds_posts
 from sgmft.data.tables.csv import CSV, TSV
 from sgmft.data.tables.json import JSON, JSON_LINES, read_standard_input
 from sgmft.data.tables.sqlite import SQLITE
@@ -79,6 +79,9 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         suffixes = READABLE if kind is None else kind.suffixes
         there = sorted(x for x in path.iterdir() if x.name[0] not in "._")
         files = [x for x in there if x.suffix.lower() in suffixes and x.is_file()]
+        named = (x for x in files if not kind and COMMENTS.search(x.stem))
+        comments = [x for x in named if len(find_columns(_peek(x), IDS)) > 1]  # their posts', too
+        files = [x for x in files if x not in comments]
         metadata = [file for file in files if file.name in METADATA]
         if len(metadata) > 1:
             names = " and ".join(file.name for file in metadata)
@@ -90,7 +93,7 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
         parts = [x for x in files if kind is not None or x.suffix.lower() in STREAMED]
         parts = parts or [x for x in files if _peek(x)] or files
         found: list[Path] = []
-        left = [x for x in made if x not in files]
+        left = [x for x in [*comments, *made] if x not in files]
         left += [x for x in files if x not in parts and holds_posts(_peek(x))]
         plain = name is None and _are_plain(parts)
         if kind is None and (not plain or any(x.is_dir() for x in there)):
@@ -105,14 +108,14 @@ def list_tables(table: str | Path, name: str | None = None) -> list[str | Path]:
                 left += [x for x in [*found, *others] if x not in parts] if plain else others
             found = [] if plain else found
         left = [x for x in dict.fromkeys(left) if x not in (found or parts)]
-        if left:
-            names = ", ".join(os.path.relpath(x, path) for x in left[:3])
-            more = f" and {len(left) - 3} more" if left[3:] else ""
-            warn(f"{path}: {names}{more} not read; give the path to read it.", SgmftNotice)
+        _say_left(path, left)
     if not found and (not parts or (kind is None and name is not None)):
+        below = (x for x in path.rglob("*") if x.suffix.lower() in READABLE)
+        names = ", ".join(sorted(os.path.relpath(x, path) for x in below)[:3])
         raise SgmftError(
             f"{path} is a folder without any of {', '.join(METADATA)}, and without "
-            f"{f'what {name} writes' if name else 'tables'} ({', '.join(READABLE)}): add one."
+            f"{f'what {name} writes' if name else 'tables of posts'} ({', '.join(READABLE)}): "
+            + (f"give the path of a table to read it: {names}." if names else "add one.")
         )
     return [*_read_once(found or [x for part in parts for x in _members(part, kind, tools)])]
 
@@ -159,6 +162,8 @@ def table_file(path: str | Path) -> Path:
 def _chosen(name: str | None) -> tuple[TableFormat | None, Sequence[Collector]]:
     kind = next((kind for kind in FORMATS if f".{name}" in kind.suffixes), None)
     tools = [tool for tool in COLLECTORS if name in (None, tool.name)]
+    if name == CLASS_FOLDERS.name:
+        tools = [replace(CLASS_FOLDERS, parts=partial(find_class_folders, alone=True))]
     if kind is None and not tools:
         raise SgmftError(f"There is no format {name!r}: use one of {', '.join(NAMES)}.")
     return kind, tools
@@ -252,7 +257,7 @@ def _is_labelled(path: Path) -> bool:
 
 def _search(path: Path, tools: Sequence[Collector], folders: bool) -> Iterator[Path]:
     """Yield what tools have written into a folder and those in it; with `folders` also archives."""
-    asked = [tool for tool in tools if tool is not CLASS_FOLDERS or len(tools) == 1]
+    asked = [tool for tool in tools if tool is not CLASS_FOLDERS]
     for at, inner, names in os.walk(path):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))
         lists = (tool.parts(Path(at)) for tool in asked if tool.parts and folders)
@@ -273,8 +278,19 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
         return [path]
     members = kind.members(path)
     names = [name for name, columns in members.items() if _tool_of(columns, tools)]
-    names = names or [name for name, columns in members.items() if holds_posts(columns)]
-    return [path / name for name in names or list(members)[:1]] or [path]
+    if not names:
+        others = [name for name in members if not COMMENTS.search(name)] or list(members)
+        names = [name for name in others if holds_posts(members[name])] or others[:1]
+        _say_left(path, [path / x for x in members if x not in others])
+    return [path / name for name in names] or [path]
+
+
+def _say_left(path: Path, left: Sequence[Path]) -> None:
+    """Name tables that are not read."""
+    if left:
+        names = ", ".join(os.path.relpath(x, path) for x in left[:3])
+        more = f" and {len(left) - 3} more" if left[3:] else ""
+        warn(f"{path}: {names}{more} not read; give the path to read it.", SgmftNotice)
 
 
 def _read_once(parts: list[Path]) -> Iterator[Path]:

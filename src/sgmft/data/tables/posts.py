@@ -286,10 +286,7 @@ class _SeenPosts:
             self.twice[other, self._part] = self._count
 
     def warn(self, key: str, row: int, content: int, core: int) -> Message | None:
-        """Return what is to be said of an id that was there before, and the hash of its post.
-
-        In another table a post is the same if its core is.
-        """
+        """Return what is to be said of an id that came before; of two tables cores count."""
         self._sum, self._count = (self._sum + content) % 2**64, self._count + 1
         if not key:
             return None
@@ -341,7 +338,7 @@ def _to_post(
             lost.append(str(error))
     key, text, label = texts["id"], texts["text"], texts["label"] or None
     # Two tables may have a post with pictures of their own; without a time their names count.
-    names = [x.name if isinstance(x, Path) else x for x in (() if texts["time"] else images)]
+    names = (x.name if isinstance(x, Path) else x for x in images if not texts["time"])
     core = hash((*texts.values(), *names))
     again = seen.warn(key, row.number, hash((key, text, label, *images)), core)
     if again is not None:
