@@ -13,15 +13,10 @@ from sgmft.errors import SgmftError, SgmftWarning
 
 @dataclass(frozen=True)
 class Attachment:
-    """A picture or video held in memory; a post may have it in place of a path.
+    """A picture or video held in memory; a post may have it in place of a path."""
 
-    Attributes:
-        data: the bytes of the whole file.
-        name: its name in messages.
-    """
-
-    data: bytes = field(repr=False)
-    name: str = "picture"
+    data: bytes = field(repr=False)  # the bytes of the whole file
+    name: str = "picture"  # its name in messages
 
     def __str__(self) -> str:
         return self.name
@@ -32,32 +27,21 @@ MediaFile = str | Path | Attachment
 
 @dataclass(frozen=True)
 class Post:
-    """One social-media post, or the record of a row that could not be read as one.
+    """One social-media post, or the record of a row that could not be read as one."""
 
-    Attributes:
-        text: the text as its author wrote it; "" when there is none.
-        images: picture and video files, in the order shown, as paths or `Attachment`s; empty when
-            there are none.
-        id: the user's own identifier, unique in its table.
-        label: the semantic location, when known.
-        user: the author, for splits by user.
-        time: when it was written, as the table has it.
-        error: why this row cannot be used; None for a good row.
-        warnings: what is left out of a row that can be used, or doubtful, and why: a picture that
-            cannot be read, an id that an earlier row has.
-        place: where the row stands, for messages: "posts.csv, row 12".
-        row: the columns of the source table as they were read, so that an output can repeat them.
-    """
-
-    text: str = ""
+    text: str = ""  # the text as its author wrote it; "" when there is none
+    # picture and video files, in the order shown, as paths or `Attachment`s; perhaps none.
     images: Sequence[MediaFile] = ()
-    id: str | None = None
-    label: str | None = None
-    user: str | None = None
-    time: str | None = None
-    error: str | None = None
+    id: str | None = None  # the user's own identifier, unique in its table
+    label: str | None = None  # the semantic location, when known
+    user: str | None = None  # the author, for splits by user
+    time: str | None = None  # when it was written, as the table has it
+    error: str | None = None  # why this row cannot be used; None for a good row
+    # what is left out of a row that can be used, or doubtful, and why: a picture that cannot be
+    # read, an id that an earlier row has.
     warnings: tuple[str, ...] = ()
-    place: str = ""
+    place: str = ""  # where the row stands, for messages: "posts.csv, row 12"
+    # the columns of the source table as they were read, so that an output can repeat them.
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

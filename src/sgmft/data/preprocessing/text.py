@@ -26,33 +26,25 @@ class Cleaning:
     Whatever the steps, a text is cut to `MAX_CHARACTERS`, brought to Unicode NFKC (full-width
     letters and marks become ordinary ones), freed of control and zero-width characters (the
     joiners inside an emoji stay with it), and its white space becomes single spaces.
-
-    Attributes:
-        markup: undo what pages and wrong encodings add (see `sgmft.data.preprocessing.markup`):
-            HTML, "...全文", "O网页链接", UTF-8 read as Latin-1. A text without letters and digits,
-            those of emoji and emoticons aside, becomes "".
-        simplify: write traditional characters as simplified ones, by OpenCC.
-        urls: remove links, also short ones without a scheme ("t.cn/A6xYz").
-        retweets: remove "//", "//@name:", "RT @name:", a bare "转发微博" or "分享图片".
-        mentions: remove "@name", "@name:" and "回复@name:"; an e-mail address is no mention.
-        hashtags: remove the marks of "#…#" and "#…"; the words stay.
-        emoticons: remove Weibo's "[二哈]", "[good night]"; "[2020]" and long clauses stay.
-        emoji: remove emoji.
-        punctuation: replace every punctuation mark and symbol, emoji among them, by a space.
-        segment: find words with jieba; otherwise words are what spaces separate.
-        stop_words: drop Chinese and English stop words (stopwords-iso, except `PLACE_WORDS`).
     """
 
+    # Undo what pages and wrong encodings add (see `sgmft.data.preprocessing.markup`): HTML,
+    # "...全文", "O网页链接", UTF-8 read as Latin-1. A text without letters and digits, those of
+    # emoji and emoticons aside, becomes "".
     markup: bool = True
-    simplify: bool = True
-    urls: bool = True
+    simplify: bool = True  # write traditional characters as simplified ones, by OpenCC
+    urls: bool = True  # remove links, also short ones without a scheme ("t.cn/A6xYz")
+    # Remove "//", "//@name:", "RT @name:", a bare "转发微博" or "分享图片".
     retweets: bool = True
+    # Remove "@name", "@name:" and "回复@name:"; an e-mail address is no mention.
     mentions: bool = True
-    hashtags: bool = True
-    emoticons: bool = True
-    emoji: bool = True
+    hashtags: bool = True  # remove the marks of "#…#" and "#…"; the words stay
+    emoticons: bool = True  # remove Weibo's "[二哈]"; "[2020]" and long clauses stay
+    emoji: bool = True  # remove emoji
+    # Replace every punctuation mark and symbol, emoji among them, by a space.
     punctuation: bool = True
-    segment: bool = True
+    segment: bool = True  # find words with jieba; otherwise words are what spaces separate
+    # Drop Chinese and English stop words (stopwords-iso, except `PLACE_WORDS`).
     stop_words: bool = True
 
 
