@@ -573,13 +573,15 @@ def test_xhs_downloader(tmp_path: Path) -> None:
 def test_titles_of_one_second_that_begin_alike(tmp_path: Path, order: int) -> None:
     time, long = "2025-09-01_12:00:00", f"{HOME}{'，今天也是' * 9}"
     titles = [HOME, f"{HOME}第二", f"{long}好的一天", f"{long}坏的一天", "在家"][::order]
+    same = xhs("9" * 24, f"{HOME}第二", time, "https://p/0", 作者昵称="小兰", 作品描述="")
     rows = [xhs(f"66f0a{n:019}", x, time, "https://p/0 https://p/1") for n, x in enumerate(titles)]
-    write_database(tmp_path / "Download/ExploreData.db", "explore_data", rows)
+    write_database(tmp_path / "Download/ExploreData.db", "explore_data", [*rows, same][::order])
     cut = f"2025-09-01_12.00.00_小红_{long[:16]}...{long[-12:]}"  # as the tool does
     names = [f"2025-09-01_12.00.00_小红_{HOME}第二_1.png", f"{cut}坏的一天_2.png"]
     write_pictures(tmp_path / "Download", *names)
-    found = dict(zip(titles, pictures(read(tmp_path)[0]), strict=True))
-    assert {x: y for x, y in found.items() if y} == {
-        titles[::order][1]: names[:1],
-        f"{long}坏的一天": names[1:],
-    }
+    posts, _ = read(tmp_path)
+    found = {post.id: picture for post, picture in zip(posts, pictures(posts), strict=True)}
+    right = [rows[titles.index(x)]["作品ID"] for x in (f"{HOME}第二", f"{long}坏的一天")]
+    assert {x: y for x, y in found.items() if y} == dict(
+        zip(right, ([x] for x in names), strict=True)
+    )

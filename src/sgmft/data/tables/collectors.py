@@ -34,7 +34,6 @@ _IMAGES = ("img/原创微博图片", "img", "原创微博图片")
 _VIDEOS = ("video/原创微博视频", "video", "原创微博视频")
 _MOVING = ("live_photo/原创微博Live Photo视频", "原创微博Live Photo视频")  # of live photos
 _VIDEO_URLS = ("视频url", "微博视频url", "video_url")
-_MOVING_URLS = ("Live Photo视频url", "live_photo_url")
 _TIMES = ("created_at", "日期", "publish_time", "发布时间", "完整日期")
 _XHS_KEY = re.compile(r"[0-9a-f]{24}|\d{4}-\d\d-\d\d_\d\d\.\d\d\.\d\d")  # an id, or a time
 _GONE = ("[removed]", "[deleted]", "[deleted by user]")
@@ -190,11 +189,10 @@ class FileFinder:
     def media(
         self, stems: Sequence[str], urls: Any, first: str = "_1", kinds: Sequence[str] = PICTURES
     ) -> list[str | None]:
-        """Return the pictures or videos of a post: STEM, or of several STEM_1, STEM_2 and so on.
+        """Return the pictures or videos of a post: STEM, or of several STEM_1, as `first` says, ...
 
-        The `first` of these ends so. An address in the cell, in which commas stand between pictures
-        and semicolons between videos, and of which 无 is none, stands for a file that is not there.
-        A video may be there without.
+        An address, with commas between those of pictures and semicolons between those of videos,
+        stands for a file that is not there; 无 is none. A video may be there without.
         """
         parts = map(str.strip, str(urls or "").split(";" if kinds == VIDEOS else ","))
         listed = [x for x in parts if x not in ("", "无")] or [""] * (kinds == VIDEOS)
@@ -245,7 +243,7 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         clips = [f"{x}{at}/*_{key}" for x in homes for at in _VIDEOS]
         images += files.media(clips, pick(row, *_VIDEO_URLS), kinds=VIDEOS)
         clips = [f"{x}{at}/*_{key}" for x in homes for at in _MOVING]
-        moving = files.media(clips, pick(row, *_MOVING_URLS), kinds=VIDEOS)
+        moving = files.media(clips, pick(row, "Live Photo视频url", "live_photo_url"), kinds=VIDEOS)
         images += [x for x in moving if x and not find_web_address(x)]  # its picture is counted
         text = str(pick(row, "正文", "微博正文", "text", "content") or "")
         text = _PASSED_ON.split(text)[0] if tool == "weibospider" else text
@@ -316,7 +314,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
 
     How names are made is the user's choice; by default of time, author and title.
     """
-    files, titles = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
+    files, titles = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for at in raw.folder.rglob("*"):
         file = str(at.relative_to(raw.folder))
         for key in set(_XHS_KEY.findall(file)) if file.lower().endswith(MEDIA) else ():
@@ -325,13 +323,17 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
     def letters(text: str) -> str:  # those that the tool keeps in a file's name
         return re.sub("[^a-zA-Z0-9\u4e00-\u9fff]", "", text)
 
+    def name(row: dict[str, Any]) -> str:
+        return letters(f"{row.get('作者昵称')}{row.get('作品标题') or ''}")
+
     rows = list(raw.rows)
     for row in rows:
-        titles[str(row.values.get("发布时间"))].add(letters(str(row.values.get("作品标题") or "")))
+        titles[str(row.values.get("发布时间"))].append(name(row.values))
 
-    def fit(file: str, title: str) -> tuple[int, int]:  # a long one is cut in its middle
-        parts = ((title[:n], title[len(title) - n :]) for n in range(len(title) + 1))
-        return max(sum(len(x) * (x in file) for x in both) for both in parts), -len(title)
+    def fit(file: str, title: str) -> tuple[int, int]:  # of a long one the middle is cut
+        cuts = range(len(title) + 1)
+        ends = [title[:n] for n in cuts], [title[n:] for n in cuts]
+        return sum(max(len(x) for x in some if x in file) for some in ends), -len(title)
 
     def number(file: str) -> int:  # of a file of its post; 0 for the only one
         found = re.search(r"_(\d+)\.\w+$", file)
@@ -342,7 +344,7 @@ def _adapt_xhs_downloader(raw: RawTable, path: Path, tool: str) -> RawTable:
         begin = letters(title)[:8] or key
         timed = [x for x in files.get(time.replace(":", "."), []) if begin in letters(x)]
         best = (max(titles[time], key=partial(fit, letters(x))) for x in timed)
-        timed = [x for x, y in zip(timed, best, strict=True) if y == letters(title)]
+        timed = [x for x, y in zip(timed, best, strict=True) if y == name(row)]
         there = sorted(files.get(key) or timed, key=lambda x: (number(x), x))
         numbers = set(map(number, there))
         urls = str(row.get("下载地址") or "").split()
