@@ -118,6 +118,9 @@ def test_exit_codes_and_summaries(run, trained, sample, store, tmp_path):
     assert ended.returncode == 3 and "2 of 2 rows could not be used" in ended.stderr
     assert "Wrote 2 rows" in ended.stderr and read()["labelled"] == 0
     assert len((tmp_path / "out.csv").read_text("utf-8-sig").splitlines()) == 3
+    (tmp_path / "none.csv").write_text("id,text\n", "utf-8")
+    ended = run("predict", trained, tmp_path / "none.csv", "-o", tmp_path / "out.csv")
+    assert ended.returncode == 3, "none could be used where there are none"
     (tmp_path / "moon.csv").write_text("text,label\n家,Moon\n", "utf-8")
     ended = run("evaluate", trained, tmp_path / "moon.csv", "-o", tmp_path / "e", *words[-4:])
     assert ended.returncode == 3 and "No row of" in ended.stderr

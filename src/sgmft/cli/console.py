@@ -107,7 +107,7 @@ def finish(summary: "JobSummary", path: str | None, model: str | None, result: s
         found["labelled"] = summary.used - sum(summary.abstained.values())
         found["seconds"] = round(time.monotonic() - started, 3)
         write_json(Path(path), found, indent=2)
-    if summary.posts and not summary.used:
+    if not summary.used:
         raise typer.Exit(NoUsableRowError.exit_code)
 
 

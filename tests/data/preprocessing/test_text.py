@@ -264,6 +264,10 @@ MARKED = [
     (f"<p>{POST}</p><!-- x -->", READ),
     (f"{POST} {CARD}", READ),
     (f"{POST}{FACE}", f"{READ}[doge]"),
+    (f"<style>a {{}}</style>{POST}<script>f('<b>x</b>');\n</script>", READ),
+    (f'{POST}<a href="http://t.cn/x', READ),
+    (f'<a href="http://t.cn/x>{POST}</a><img src="a.jp', READ),
+    (f"{POST} #上班[话题]#", f"{READ} 上班"),
     (f'{POST}...<a href="/status/50">全文</a>', READ),
     (f"{POST}\u200b...全文", READ),
     (f"{POST}…展开c", READ),
@@ -327,6 +331,10 @@ def test_a_repaired_text_is_told():
     said = describe_repair(POST.encode().decode("latin-1"), LIGHT)
     assert said == "the text was UTF-8 read as Latin-1; repaired"
     assert "GB18030" in describe_repair(POST.encode().decode("gb18030", "replace"), LIGHT)
+    for was in ("GB18030", "Big5"):
+        wrong = "在電影院看電影，真好看".encode(was).decode("latin-1")
+        assert describe_repair(wrong, LIGHT) == f"the text was {was} read as Latin-1; repaired"
+        assert clean_text(wrong, LIGHT) == "在电影院看电影,真好看"
     assert describe_repair(POST, LIGHT) is None
     assert describe_repair(POST.encode().decode("latin-1"), NONE) is None
 

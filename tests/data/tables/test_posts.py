@@ -132,6 +132,11 @@ def read_cell(tmp_path: Path, cell: object) -> Post:
         "['p/a.jpg' 'p/b 2.png']",
         "['p/a.jpg'\n 'p/b 2.png']",
         "array(['p/a.jpg', 'p/b 2.png'], dtype=object)",
+        "array(['p/a.jpg', 'p/b 2.png'], dtype='<U9')",
+        "{'p/a.jpg', 'p/b 2.png'}",
+        "'p/a.jpg','p/b 2.png'",
+        "'p/a.jpg';'p/b 2.png'",
+        "[np.str_('p/a.jpg'), np.str_('p/b 2.png')]",
         "('p/a.jpg', 'p/b 2.png',)",
         "['p\\\\a.jpg', None, nan, 'p/b 2.png']",
         "[p/a.jpg, p/b 2.png]",
@@ -162,6 +167,13 @@ def test_names_of_files_that_are_there_are_not_taken_apart(tmp_path, recwarn, na
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("mark", [";", ", ", "，", " ", "|"])
+def test_files_behind_an_address_are_read(tmp_path, mark):
+    name = picture(tmp_path, "c.jpg")
+    post = read_cell(tmp_path, f"https://x.cn/b.jpg?x=1{mark}{name}")
+    assert post.images == (tmp_path / name,) and "not fetched" in post.warnings[0]
+
+
 @pytest.mark.parametrize("cell", ["1, 2.jpg", "Mr. Bean, 3.jpg", "a b.jpg c.jpg", "[微笑]", "a;b"])
 def test_what_may_be_one_name_is_one(tmp_path, recwarn, cell):
     assert read_cell(tmp_path, cell).images == (tmp_path / cell,)
@@ -169,7 +181,11 @@ def test_what_may_be_one_name_is_one(tmp_path, recwarn, cell):
 
 
 @pytest.mark.parametrize(
-    "cell", ["['a.jpg' ... 'z.jpg']", "['a.jpg', b.jpg", "[{'a': 'b'}]", '[["b.jpg"]]']
+    "cell",
+    [
+        *("['a.jpg' ... 'z.jpg']", "['a.jpg', b.jpg", "[{'a': 'b'}]", '[["b.jpg"]]'),
+        *('["a.jpg","b.jpg"', "array(['a.jpg', 'b", "[a.jpg, b.jp"),
+    ],
 )
 def test_lists_that_are_not_understood_are_said(tmp_path, cell):
     post = read_cell(tmp_path, cell)

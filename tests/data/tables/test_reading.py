@@ -49,6 +49,12 @@ def test_encoding_is_found(tmp_path, encoding, suffix):
     assert posts[0].row == {"text": posts[0].text, "label": "Cinema"}
 
 
+@pytest.mark.parametrize("header", ["id,text", '"id","text"'])
+def test_a_mark_that_comes_twice(tmp_path, header):
+    (post,) = read_posts(table(tmp_path, f"\ufeff\ufeff{header}\n1,a\n"))
+    assert (post.id, post.text) == ("1", "a")
+
+
 def test_utf16_jsonl(tmp_path):
     path = table(tmp_path, '{"text": "回家"}\n{"text": "b"}\n'.encode("utf-16"), "posts.jsonl")
     assert [post.text for post in read_posts(path)] == ["回家", "b"]
@@ -85,7 +91,7 @@ TRADITIONAL = "text,label\n在電影院看電影，爆米花真香,Cinema\n圖�
 @pytest.mark.parametrize("encoding", ["big5", "gb18030", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["posts.csv", "posts.jsonl"])
 def test_encodings_without_a_mark_are_found_and_said(tmp_path, encoding, name):
-    texts = ["在電影院看電影，爆米花真香", "圖書館裡大家都在複習"]
+    texts = ["在電影院看電影，爆米花真香", "圖書館裡大家都在複習", *["一開一關的門一直響" * 9] * 9]
     if name == "posts.csv":
         content = "text\n" + "\n".join(texts)
     elif encoding.startswith("utf"):

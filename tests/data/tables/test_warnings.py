@@ -100,10 +100,28 @@ def test_headers_in_the_middle_are_left_out(tmp_path, again):
     assert len(said) == 1
 
 
-def test_a_header_in_another_order_is_refused(tmp_path):
-    path = write(tmp_path / "p.csv", "id,text", "1,a", "text,id", "b,2")
-    with pytest.raises(SgmftError, match=r"p\.csv, row 3, is a header in another order"):
-        read_posts(path)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["id,text,label", "1,a,x", "text,label,id", "b,y,2"],
+        ["id,text,label,time", "1,a,x,7", "id,text,label", "2,b,y"],
+        ["id,text,label", "1,a,x", "id,time,text,label", "2,7,b,y"],
+        ["id,text,label", "1,a,x", "ID,Content,Label", "2,b,y"],
+    ],
+)
+def test_rows_below_another_header_are_read_by_it(tmp_path, rows):
+    path = write(tmp_path / "p.csv", *rows, *rows[:2], rows[3])
+    with pytest.warns(SgmftWarning, match=r"p\.csv: .*header.* first row 3\."):
+        one, two, again, bad = read_posts(path)
+    for post, found in ((one, ("1", "a", "x")), (two, ("2", "b", "y")), (again, ("1", "a", "x"))):
+        assert (post.id, post.text, post.label, post.error) == (*found, None)
+    assert (bad.error is not None) == (rows[3].count(",") > rows[0].count(","))
+
+
+@pytest.mark.parametrize("row", ["text,x", "a,text", "text,text", "0,1"])
+def test_posts_that_hold_a_name_of_a_column_are_no_headers(tmp_path, row):
+    path = write(tmp_path / "p.csv", "text,label,0,1", f"{row},1,0", "a,b")
+    assert [post.text for post in read_posts(path)] == [row.split(",")[0], "a"]
 
 
 def test_cells_that_a_command_does_not_need(tmp_path):

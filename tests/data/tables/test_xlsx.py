@@ -56,6 +56,33 @@ def test_a_title_above_the_header(tmp_path: Path) -> None:
         read_posts(path)
 
 
+def test_a_post_that_holds_the_name_of_a_column_is_no_header(tmp_path: Path) -> None:
+    rows = [[None, "编号", "帖", "类型"], [0, "1", "在家", "视频"], [1, "2", "电影", "图片"]]
+    with pytest.raises(SgmftError, match=r"neither a text nor an image column.*编号, 帖, 类型"):
+        read_posts(workbook(tmp_path / "p.xlsx", a=rows))
+    rows = [["导出", "今天"], ["序号", "阅读", "正文", "点赞", "转发"], [1, 2, "在家", 3, 4]]
+    assert [post.text for post in read_posts(workbook(tmp_path / "q.xlsx", a=rows))] == ["在家"]
+
+
+@pytest.mark.parametrize("key", [5.01234567890123e18, 5.012345678901235e18, 50123456789012345.0])
+def test_ids_that_are_rounded_numbers(tmp_path: Path, key: float) -> None:
+    (post,) = read_posts(workbook(tmp_path / "p.xlsx", a=[["id", "text"], [key, "a"]]))
+    assert any("was rounded" in str(x) for x in post.warnings)
+
+
+def test_hidden_sheets_and_comments_are_not_read(tmp_path: Path) -> None:
+    sheet = [["id", "text"], ["1", "a"]]
+    path = workbook(tmp_path / "p.xlsx", 数据=sheet, old=[*sheet, ["2", "b"]], 评论=sheet)
+    book = load_workbook(path)
+    book["old"].sheet_state = "hidden"
+    book.save(path)
+    with pytest.warns(SgmftWarning) as said:
+        assert [post.text for post in read_posts(path)] == ["a"]
+    told = " ".join(str(x.message) for x in said)
+    assert "hidden are not read: old" in told and "评论 not read" in told
+    assert read_posts(path / "评论")
+
+
 def test_sheets_with_posts_are_read_one_after_another(tmp_path: Path) -> None:
     path = workbook(
         tmp_path / "p.xlsx",

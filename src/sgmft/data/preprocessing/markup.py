@@ -2,14 +2,19 @@
 
 import html
 import re
+from contextlib import suppress
 from functools import lru_cache
+from itertools import product
 
 _BLOCKS = "blockquote|br|dd|div|dl|dt|h[1-6]|hr|li|ol|p|pre|section|table|tbody|td|th|tr|ul|video"
 _ATTRIBUTE = r"\s+[\w:-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))"
 _REST = rf"(?:{_ATTRIBUTE})*(?:\s*/)?\s*>"
 _BLOCK = re.compile(rf"</?(?:{_BLOCKS}){_REST}", re.IGNORECASE)
-_INLINE = re.compile(
-    rf"</?(?:a|abbr|b|em|font|i|img|s|small|span|strong|sub|sup|u){_REST}|<!--.*?-->", re.IGNORECASE
+_INLINE = re.compile(  # also scripts, and tags that were cut off or lack a quotation mark
+    rf"</?(?:a|abbr|b|em|font|i|img|s|small|span|strong|sub|sup|u){_REST}|<!--.*?-->"
+    r"|<(script|style)\b[^<>]*>(?s:.*?)</\1\s*>"
+    r"|<[a-z]\w*\s+[\w:-]+\s*=(?:[^<>]{0,500}>|[^\s<>\u2e80-\uffff]*)",
+    re.IGNORECASE,
 )
 _PICTURED = re.compile(r"<img\s[^<>]*?\balt\s*=\s*[\"']?(\[[^\[\]<>\"']{1,20}\])[^<>]*>")
 _CARD = re.compile(  # what Weibo shows for a place, a link, a video, with its icon; 超话 is a topic
@@ -24,7 +29,7 @@ _FOLD = re.compile(  # "展开c": the letter is an arrow in the page's font
     rf"(?:(?:\.{{3,}}|…+)\s*(?:全文|展开全文|展开|收起)[a-z]?|(?:展开|收起)(?:全文)?[cd]){_END}"
 )
 _LINK = re.compile(
-    r"O\s?网页链接|(?<!\w)(?:网页链接|網頁連結|查看图片|查看动图|评论配图)(?!\w)"
+    r"\[话题\]|O\s?网页链接|(?<!\w)(?:网页链接|網頁連結|查看图片|查看动图|评论配图)(?!\w)"
     r"|(?<![的个发开击条看])网页链接\s*$|\[组图共\d+张\](?:\s*原图)?|\bhttps?:?/{0,2}…"
     r"|(?<![A-Za-z])L[^\s]{1,30}?的微博视频|(?<!\S)\S{1,30}的微博视频\s*$"
 )
@@ -38,11 +43,12 @@ _LEADS = "".join(
 _SECOND = (  # a later byte of UTF-8 read as Latin-1 or Windows-1252
     "\u0080-\u00bf\u0152-\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
 )
+_PAIRS = "(?:[\u00a1-\u00fe][@-\u00fe]){3}"  # Chinese in two bytes read as Latin-1
 _LATIN = re.compile(f"[\u00c2-\u00f4][{_SECOND}]")
 _GBK = re.compile(f"[{_LEADS}]")  # each begins the UTF-8 of a Chinese character read as GB18030
-_WORDS = "全文|展开|收起|网页链接|網頁連結|查看图|查看动|评论配图|组图共|微博视频|https?:?/{0,2}…"
-_MARKED = re.compile(rf"[<&]|\\n|{_WORDS}|{_LATIN.pattern}|{_GBK.pattern}")
-_MAYBE = re.compile(f"[<&\\\\全展收网網查评组微h\u00c2-\u00f4{_LEADS}]")  # what these begin with
+_WORDS = "全文|展开|收起|网页链接|網頁連結|查看[图动]|评论配|组图共|微博视|话题\\]|https?:?/{0,2}…"
+_MARKED = re.compile(rf"[<&]|\\n|{_WORDS}|{_LATIN.pattern}|{_GBK.pattern}|{_PAIRS}")
+_MAYBE = re.compile(f"[<&\\\\全展收网網查评组微话h\u00a1-\u00fe{_LEADS}]")  # what these begin with
 
 
 def strip_markup(text: str) -> str:
@@ -67,23 +73,28 @@ def is_marked(text: str) -> bool:
 
 
 @lru_cache(1024)
-def repair_encoding(text: str) -> tuple[str, str | None]:
-    """Return the text, and in which encoding its UTF-8 was read where that is certain.
+def repair_encoding(text: str) -> tuple[str, tuple[str, str] | None]:
+    """Return the text, and its encoding and that in which it was read where both are certain.
 
-    Of Latin-1 and Windows-1252 ftfy is certain. Of GB18030 we are where the text turns into one of
-    common Chinese characters.
+    Of UTF-8 read as Latin-1 or Windows-1252 ftfy is certain. Of what has to do with GB18030 and
+    Big5 we are where the text turns into one of common Chinese characters.
     """
+    if re.search(_PAIRS, text):
+        for wrong, was in product(("latin-1", "cp1252"), ("GB18030", "Big5")):
+            with suppress(UnicodeError):
+                if _common(repaired := text.encode(wrong).decode(was)) > 0.75:
+                    return repaired, (was, "Latin-1")
     if _LATIN.search(text):
         import ftfy
 
         repaired = str(ftfy.fix_encoding(text))
-        return (repaired, "Latin-1") if repaired != text else (text, None)
+        return (repaired, ("UTF-8", "Latin-1")) if repaired != text else (text, None)
     if len(_GBK.findall(text)) >= max(2, len(text) // 12):
         data = b"\xff".join(part.encode("gb18030", "ignore") for part in text.split("\ufffd"))
         repaired = re.sub("\ufffd+", "\ufffd", data.decode("utf-8", "replace"))
         lost = repaired.count("\ufffd")
         if _common(repaired) > 0.75 and _common(text) < 0.6 and 3 * lost <= len(repaired):
-            return repaired.replace("\ufffd", ""), "GB18030"
+            return repaired.replace("\ufffd", ""), ("UTF-8", "GB18030")
     return text, None
 
 

@@ -131,10 +131,9 @@ def clean_text(text: str, cleaning: Cleaning) -> str:
 def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
     """Return in which wrong encoding a text was read, where `clean_text` mends that."""
     text = text[: 4 * MAX_CHARACTERS]
-    wrong = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
-    if wrong is None:
-        return None
-    return Message("the text was UTF-8 read as {encoding}; repaired", encoding=wrong)
+    found = repair_encoding(text)[1] if cleaning.markup and is_marked(text) else None
+    was, wrong = found or ("", "")
+    return found and Message(f"the text was {was} read as {{encoding}}; repaired", encoding=wrong)
 
 
 def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:

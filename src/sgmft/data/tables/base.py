@@ -1,16 +1,22 @@
 """Raw tables, which every format is read into, and the description of a format."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sgmft.errors import SgmftError, make_printable
+from sgmft.errors import Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"
 """The reason given for a damaged row of a table that is otherwise UTF-8 or GB18030."""
+SURPLUS = (
+    "{cells} cells where the header has {width}; put a text that holds the delimiter between "
+    "quotation marks, and rows of other columns below a header of their own"
+)
+_SAME_HEADER = "{name}: rows that repeat the header are left out: {count}, first row {row}."
+_OTHER_HEADER = "{name}: other headers, by which rows below are read: {count}, first row {row}."
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,47 @@ def check_header(path: Path, columns: list[str]) -> None:
     for name, count in Counter(columns).items():
         if count > 1:
             raise SgmftError(f"{path} has more than one column {name!r}: rename one of them.")
+
+
+def follow_headers(raw: RawTable) -> RawTable:
+    """Leave out headers among the rows, with a warning; those after another one are read by it."""
+    known = {_fold(name): name for name in raw.columns or () if not name.isdecimal()}
+
+    def rows() -> Iterator[RawRow]:
+        names = dict[str, str]()  # by the first header's, while another one holds
+        met = defaultdict[str, list[int]](list)
+        for row in raw.rows:
+            if header := _as_header(row, known):
+                names = {} if all(x == y for x, y in header.items()) else header
+                met[_OTHER_HEADER if names else _SAME_HEADER].append(row.number)
+            elif names:
+                there = {x: y for x, y in row.values.items() if x in names or y not in (None, "")}
+                error = None if getattr(row.error, "template", "") == SURPLUS else row.error
+                if error is None and len(there) > len(names):
+                    error = Message(SURPLUS, cells=len(there), width=len(names))
+                yield RawRow(row.number, {names.get(x, x): y for x, y in there.items()}, error)
+            else:
+                yield row
+        for template, found in met.items():
+            warn(Message(template, name=raw.name, count=len(found), row=found[0]))
+
+    return replace(raw, rows=rows())
+
+
+def _as_header(row: RawRow, known: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the names that columns get where a row is a header: most are known ones."""
+    cells = [x for x in row.values.values() if x not in (None, "")]
+    if not all(isinstance(x, str) and len(x) < 100 for x in cells):
+        return None
+    if (folded := [*map(_fold, cells)]) == [*map(_fold, row.values)]:
+        return {x: x for x in row.values}
+    found = sum(x in known for x in folded)
+    most = found > 1 and 2 * found > len(cells) == len({*folded})
+    return {x: known.get(_fold(y), y) for x, y in row.values.items() if y} if most else None
+
+
+def _fold(name: str) -> str:
+    return name.strip('\ufeff "').casefold()
 
 
 @contextmanager

@@ -74,8 +74,6 @@ def adapt_table(
 
     def rows() -> Iterator[RawRow]:
         for row in raw.rows:
-            if row.values and all(value == name for name, value in row.values.items()):
-                continue  # a header, which some tools write in every run
             try:
                 values = None if row.error is not None else to_post(row.values)
                 post = dict(zip(own, values, strict=True)) if values else {}
@@ -234,6 +232,8 @@ def _adapt_weibo_user(raw: RawTable, path: Path, tool: str) -> RawTable:
         users = [pick(row, "screen_name"), pick(row, "user_id")]
         if whose and whose.isdisjoint(map(str, users)):
             return None  # it was passed on
+        if time and not re.search(r"\d", time):
+            raise ValueError("cells that stand in other columns than the header has")
         homes = [f"weibo/{name_part(x)}/" for x in users if x] if in_database else [""]
         month = "-".join(x.zfill(2) for x in re.findall(r"\d+", time)[:2])  # Excel writes 2025/9/1
         homes += [f"{home}{month}/" for home in homes]

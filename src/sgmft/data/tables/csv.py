@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from sgmft.data.tables.base import DAMAGED, RawRow, RawTable, TableFormat, check_header
+from sgmft.data.tables.base import DAMAGED, SURPLUS, RawRow, RawTable, TableFormat, check_header
 from sgmft.data.tables.cells import replace_surrogates, to_json
 from sgmft.data.tables.encoding import TextEncoding, detect_encoding, has_undecoded
 from sgmft.errors import Message, SgmftError, warn
@@ -27,7 +27,8 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
     files = (_File(path, encoding, mark) for mark in marks)
     headers = [(file, _read_header(file, named is not None)) for file in files]
     file, header = max(headers, key=lambda x: len(x[1].cells))
-    names = list(map(replace_surrogates, header.cells))
+    cells = map(replace_surrogates, header.cells)
+    names = [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in cells]  # the mark comes twice
     columns = [name or _name_surplus(i, names) for i, name in enumerate(names)]
     check_header(path, columns)
     if {"annotation_id", "annotator", "lead_time"} <= {*columns}:
@@ -165,12 +166,7 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
                 "so that all lines after it became part of this row; close or remove it"
             )
         elif len(cells) > width:
-            error = Message(
-                "{cells} cells where the header has {width}; "
-                "put a text that holds the delimiter between quotation marks",
-                cells=len(cells),
-                width=width,
-            )
+            error = Message(SURPLUS, cells=len(cells), width=width)
         elif file.encoding.errors != "strict" and any(map(has_undecoded, cells)):
             values = {name: value and replace_surrogates(value) for name, value in values.items()}
             error = DAMAGED

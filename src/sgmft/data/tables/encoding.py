@@ -55,7 +55,9 @@ def detect_utf16(path: Path) -> str | None:
         return None
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
         zeros = start[high::2].count(0)  # of the letters, marks and line ends that are ASCII
-        if zeros > max(4, len(start) // 100) and not start[1 - high :: 2].count(0):
+        text = start.decode(encoding, "replace")
+        right, wrong = (sum(map(text.count, marks)) for marks in ('\n"', "\u0a00\u2200"))
+        if zeros > max(3, len(start) // 1000) and right > 4 * wrong and "\0" not in text:
             _warn(path, encoding)
             return encoding
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgmft.data.tables.archives import ARCHIVES, CLASS_FOLDERS, find_class_folders
-from sgmft.data.tables.base import RawRow, RawTable, TableFormat, reading
+from sgmft.data.tables.base import RawRow, RawTable, TableFormat, follow_headers, reading
 from sgmft.data.tables.cells import is_missing
 from sgmft.data.tables.collectors import CRAWLERS, OWN, Collector, adapt_table, rebase
 from sgmft.data.tables.columns import COMMENTS, IDS, find_columns, find_role, holds_posts
@@ -132,7 +132,7 @@ def open_table(
     """
     kind, tools = _chosen(name)
     if str(table) == "-":
-        return _adapt(read_standard_input(), Path(), tools)
+        return _adapt(follow_headers(read_standard_input()), Path(), tools)
     path = Path(table)
     if (tool := _reader_of(path, tools)) is None:
         parts = list_tables(table, name)
@@ -179,7 +179,7 @@ def _open(path: Path, kind: TableFormat | None) -> RawTable:
     with reading(path):
         if table_file(path).stat().st_size == 0:
             raise SgmftError("{name} is empty: a table needs at least a header.", name=path)
-        return kind.read(path)
+        return follow_headers(kind.read(path))
 
 
 def _adapt(raw: RawTable, path: Path, tools: Sequence[Collector]) -> RawTable:

@@ -21,7 +21,7 @@ _SUFFIX = (
     r"\.(?:jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|hei[cf]|svg|jp2|ico|mp4|m4v|mov|3gp|webm|mkv"
     r"|avi|flv|wmv|mpe?g)"
 )
-_FILE_NAME = re.compile(rf".+{_SUFFIX}(?:\?\S*)?", re.IGNORECASE)
+_FILE_NAME = re.compile(rf".+{_SUFFIX}(?:\?\S*)?['\"]?", re.IGNORECASE)
 _NO_PICTURE = re.compile(
     r"[-—]+|\[\s*\]|\{\s*\}|\(\s*\)|na|nil|(?:暂?无|無|没有|空)(?:图片?|配图)?"
 )
@@ -30,9 +30,10 @@ _SEPARATORS = ("\n", ";", "；", ",", "，", "、")
 _BEFORE_ADDRESS = re.compile(r"[\s|;,；，、]+(?=(?:https?|file)://|data:)", re.IGNORECASE)
 _BASE64 = re.compile("/9j/|iVBORw0KGgo|R0lGOD[dl]|UklGR[A-Za-z0-9+/]{6}XRUJQ|AAAA[^=]{4}Z0eX")
 _QUOTED = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-_MEMBER = re.compile(rf"\s*({_QUOTED}|None|nan|null)\s*,?\s*", re.DOTALL)
+_MEMBER = re.compile(rf"\s*(?:(?:np\.)?str_\()?({_QUOTED}|None|nan|null)\)?\s*,?\s*", re.DOTALL)
 _STORED = re.compile(rf"\{{'bytes': (b{_QUOTED}|None), 'path': ({_QUOTED}|None)\}}")
-_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=\w+)?\)", re.DOTALL)
+_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=[^()]+)?\)", re.DOTALL)
+_BEGUN = re.compile(r"array\(|[\[({]\s*['\"]|\[[^\]]*$")  # a list, or what is left of one
 _ESCAPE = re.compile(r"\\(?:([\\'\"])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 _WEB = re.compile(r"https?://|//[\w-]+(\.[\w-]+)+/", re.IGNORECASE)
 
@@ -116,7 +117,8 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
         return [dict(zip(("bytes", "path"), map(literal_eval, stored.groups()), strict=True))]
     array = _ARRAY.fullmatch(text)
     inner = text if array is None else array[1]
-    if inner[:1] + inner[-1:] not in ("[]", "()", "{}"):
+    closed = inner[:1] + inner[-1:] in ("[]", "()", "{}")
+    if not closed and not _BEGUN.match(text):
         return None
     with suppress(ValueError, RecursionError):
         value = json.loads(text)
@@ -126,15 +128,15 @@ def _parse_list(text: str, files: PathResolver) -> Sequence[Any] | None:
     while found := _MEMBER.match(inner, at, len(inner) - 1):
         members += [_unquote(found[1])] if found[1][0] in "'\"" else []
         at = found.end()
-    if at == len(inner) - 1 and inner[0] != "{":
+    if at == len(inner) - 1 and closed:
         files.guesses["a list as Python or NumPy writes it"] += 1
         return members
-    if inner[0] == "[" and len(parts := _split(inner[1:-1], files)) > 1:
-        return parts
-    if inner[0] == "[" and ("'" in inner or '"' in inner):
+    if closed and inner[0] == "[" and len(parts := _split(inner[1:-1], files)) > 1:
+        return [_unquote(x) if re.fullmatch(_QUOTED, x) else x for x in parts]
+    if not closed or (inner[0] == "[" and ("'" in inner or '"' in inner)):
         raise ValueError(
             f"the image cell {text[:80]} begins as a list and is none that JSON, Python or NumPy "
-            "writes: give the names as a JSON list, or separated by |"
+            "writes, or was cut off: give the names as a JSON list, or separated by |"
         )
     return None
 
@@ -149,7 +151,8 @@ def _split(text: str, files: PathResolver) -> list[str]:
     if "|" in text:
         return text.split("|")
     if text[:5].casefold() == "data:" or "://" in text:
-        return _BEFORE_ADDRESS.split(text)
+        split = [(x, re.split(r"\s*[\s;,；，、]\s*", x)) for x in _BEFORE_ADDRESS.split(text)]
+        return [y for x, z in split for y in (z if all(map(files.exists, z[1:])) else [x])]
     for mark in _SEPARATORS if not _BASE64.match(text) else ():
         parts = [part for x in text.split(mark) if (part := x.strip())] if mark in text else []
         if parts and all(_FILE_NAME.fullmatch(x) or files.exists(x) for x in parts[:MAX_NAMES]):

@@ -73,8 +73,8 @@ def iter_posts(
 ) -> Iterator[Post]:
     """Read posts one at a time, in constant memory.
 
-    Rows that repeat the header are left out, with a warning that counts them. Two tables of a
-    folder that hold the same posts are pointed out by a warning, too.
+    Rows that repeat the header are left out, and those below another are read by that, with a
+    warning that counts them. Two tables of a folder that hold the same posts are pointed out, too.
 
     Args:
         table: a .csv, .tsv, .jsonl, .ndjson, .parquet or .json file (Label Studio, a list of
@@ -140,18 +140,12 @@ def _posts_of(
     rows = _check_columns(raw, finder, columns, where)
     resolve = PathResolver(raw, outside)
     seen.begin(raw.name)
-    headers: list[int] = []
     unread: dict[str, None] = {}
     for number, row in enumerate(rows):
-        if _is_header(row, raw.name):
-            headers.append(row.number)
-        elif _matches(row, where):
+        if _matches(row, where):
             if number < LOOKED_AT and raw.tool is None and not row.values.keys() >= {*OWN}:
                 unread.update(dict.fromkeys(finder.unread_pictures(row.values)))
             yield _to_post(row, raw.name, finder, resolve, seen)
-    if headers:
-        template = "{name}: rows that repeat the header are left out: {count}, first row {row}."
-        warn(Message(template, name=raw.name, count=len(headers), row=headers[0]))
     seen.end()
     if guesses := finder.guesses + resolve.guesses:
         counts = "; ".join(f"{count} x {guess}" for guess, count in guesses.items())
@@ -160,21 +154,6 @@ def _posts_of(
     for name in unread:
         template = "{name}: the column {column!r} seems to hold pictures and is not read; see "
         warn(Message(template + "--column image={column}.", name=raw.name, column=name))
-
-
-def _is_header(row: RawRow, table: str) -> bool:
-    """Return whether a row is the header again; SgmftError where it is one in another order."""
-    names = [name.strip("\ufeff ") for name in row.values]
-    first = next(iter(row.values.values()), None)
-    if not isinstance(first, str) or first.strip("\ufeff ") not in names:
-        return False
-    cells = [str(x).strip("\ufeff ") for x in row.values.values()]
-    if cells != names and sorted(cells) == sorted(names):
-        raise SgmftError(
-            f"{make_printable(table)}, row {row.number}, is a header in another order than the "
-            "first: put the rows after it into a table of their own."
-        )
-    return cells == names
 
 
 def iter_image_cells(

@@ -12,7 +12,7 @@ from openpyxl.cell import WriteOnlyCell
 
 from sgmft.data.tables.base import RawRow, RawTable, open_member, parsing
 from sgmft.data.tables.cells import is_missing, to_json
-from sgmft.data.tables.columns import holds_posts
+from sgmft.data.tables.columns import USUAL, find_role, holds_posts
 from sgmft.errors import SgmftError, warn
 
 MAX_ROWS, MAX_CELL = 2**20, 2**15 - 1  # of a sheet, and UTF-16 units of a cell: Excel's limits
@@ -25,7 +25,10 @@ _EXACT = 10**15  # Excel keeps 15 digits of a number
 def list_sheets(path: Path) -> dict[str, list[str]]:
     """Return the header of each sheet that has one."""
     with _open(path) as book:
-        headers = {sheet.title: _read_header(sheet)[1] for sheet in book.worksheets}
+        shown = (sheet for sheet in book.worksheets if sheet.sheet_state == "visible")
+        headers = {sheet.title: _read_header(sheet)[1] for sheet in shown}
+        if hidden := ", ".join(x.title for x in book.worksheets if x.title not in headers):
+            warn(f"{path}: sheets that are hidden are not read: {hidden}; unhide what is needed.")
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
             inside = f"{path}: pictures that lie in the workbook itself are not read"
             warn(f"{inside}; give the paths of files.")
@@ -95,13 +98,17 @@ def _read_header(sheet: Any) -> tuple[int, list[str]]:
     """Return the first row that names columns of posts, with its number; else that with cells."""
     sheet.reset_dimensions()  # which some programs write wrong
     first: tuple[int, list[str]] = 0, []
+    longest = 0
     for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
         names = ["" if is_missing(cell) else str(cell).strip() for cell in cells]
         while names and not names[-1]:
             names.pop()
         found = number, [name or f"column {i}" for i, name in enumerate(names, 1)]
-        if holds_posts(names):
+        # Below another row it is longer than those above, or names little else: a cell may be 图片.
+        roles = {name for role in USUAL for name in find_role(names, role)}
+        if holds_posts(names) and (len(names) > longest or 2 * len(roles) > len({*names} - {""})):
             return found
+        longest = max(longest, len(names))
         first = first if first[1] else found
         if first[1] and number > first[0] + TITLE_ROWS:
             break
@@ -119,7 +126,7 @@ def _iter_rows(file: Path, title: str, columns: list[str]) -> Iterator[RawRow]:
                 if i < len(columns) or cell is not None
             }
             for name, cell in values.items():
-                if isinstance(cell, float) and cell.is_integer():  # no 1.2e+18
+                if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:  # exact
                     values[name] = int(cell)
             if not all(map(is_missing, values.values())):
                 yield RawRow(number, values)
