@@ -215,6 +215,14 @@ def test_json_lines_in_gb18030(tmp_path):
         assert [post.text for post in read_posts(path)] == ["在家煮了面", "b"]
 
 
+def test_a_line_that_holds_posts_is_no_post(tmp_path):
+    page = {"code": 200, "message": "ok", "data": [{"text": "a"}]}
+    own = {"content": "b", "cited": [{"name": "c"}], "replies": [{"text": "d"}]}
+    posts = read_posts(table(tmp_path, "\n".join(map(json.dumps, [page, own])), "p.jsonl"))
+    assert "the records under data are not read: give each a line" in str(posts[0].error)
+    assert posts[1].text == "b" and not posts[1].error
+
+
 def test_bad_json_lines(tmp_path):
     lines = ['{"text": "a", "id": 1}', '{"text": ', "[1]", "", '{"id": true, "text": 7.0}']
     path = table(tmp_path, "\n".join(lines).encode() + b'\n{"text": "\xff"}\n', "p.jsonl")

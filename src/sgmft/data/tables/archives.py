@@ -151,11 +151,8 @@ def _open_instaloader(folder: Path, tool: str) -> RawTable:
                 if not text and stem not in media:
                     yield RawRow(number, {"file": name}, f"{name} is damaged")
                     continue
-                warn(
-                    Message(
-                        "{path} is damaged: what lies beside it is read.", path=f"{folder}/{name}"
-                    )
-                )
+                template = "{path} is damaged: what lies beside it is read."
+                warn(Message(template, path=f"{folder}/{name}"))
                 name = None
             if name is None or pick(node, "shortcode", "code", "id"):
                 yield RawRow(number, {"file": stem, "caption_file": text} | node)
@@ -305,11 +302,8 @@ def find_class_folders(folder: Path, alone: bool = False) -> list[Path]:
 
 
 def _open_class_folders(folder: Path, tool: str) -> RawTable:
-    """Open folders as posts of one picture each, with columns ``label`` and perhaps ``split``.
-
-    They lie as deep as most of them do; of any other the label cannot be told, which is its error.
-    """
-    depths = Counter(map(len, _iter_media(folder)))
+    """Open folders as posts of one picture each, with columns ``label`` and perhaps ``split``."""
+    depths = Counter(map(len, _iter_media(folder)))  # of others the label cannot be told
     depth = 3 if (splits := depths[3] > depths[2]) else 2
     labels = sorted({parts[-2] for parts in _iter_media(folder) if len(parts) == depth})
     reason = f"does not lie in {'SPLIT/' * splits}LABEL/ as others do: move it to its label"

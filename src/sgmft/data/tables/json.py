@@ -119,7 +119,10 @@ def _parse_line(number: int, line: str) -> RawRow:
     try:
         value: Any = None if (damaged := has_undecoded(line)) else json.loads(line)
         if (reason := _reject(value)) is None:
-            return RawRow(number, value)
+            own = {"text", "id"} & value.keys() or not find_role(value, "text")
+            pages = ", ".join({} if own else _find_usable(value))  # of a server's answer
+            template = "the records under {names} are not read: give each a line of its own"
+            return RawRow(number, value, Message(template, names=pages) if pages else None)
         error = DAMAGED if damaged else f"JSON, but {reason}"
     except json.JSONDecodeError as problem:
         template = "not JSON: {problem} at column {column}"
@@ -133,7 +136,7 @@ def _parse_line(number: int, line: str) -> RawRow:
 def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str, Any]]:
     """Return the records in an object, see `_iter_lists`, and what stands beside; or itself."""
     lists = dict(_iter_lists(item))
-    usable = _find_usable(item, lists)
+    usable = _find_usable(item)
     name = next(iter(usable), None)
     if len(usable) > 1:
         raise SgmftError(
@@ -147,11 +150,12 @@ def _find_records(item: dict[str, Any], path: Path) -> tuple[list[Any], dict[str
     return usable[name], {key: value for key, value in item.items() if key != name.split(".")[0]}
 
 
-def _find_usable(item: dict[str, Any], lists: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _find_usable(item: dict[str, Any]) -> dict[str, list[Any]]:
     """Return those of the lists in an object that hold posts; none where it is a post itself.
 
     A "message" or "caption" beside posts may be a server's, or of all: it takes an id to be a post.
     """
+    lists = dict(_iter_lists(item))
     own = item["data"] if is_task(item) else item
     held = [*lists.values(), *(x for x in own.values() if isinstance(x, dict))]
     said = [x for x in (*find_role(own, "text"), *find_role(own, "image")) if own[x] not in held]
@@ -181,8 +185,7 @@ def _join_lists(items: list[Any]) -> list[Any]:
     for item in items:
         if not isinstance(item, dict) or is_task(item):
             return items
-        usable = _find_usable(item, dict(_iter_lists(item)))
-        records = [x for x in usable.values() if holds_posts(x[0])]
+        records = [x for x in _find_usable(item).values() if holds_posts(x[0])]
         if len(records) != 1:
             return items
         joined += records[0]
