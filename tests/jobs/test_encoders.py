@@ -13,7 +13,8 @@ import pytest
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded
-from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS
+from sgmft.features.encoders.hub import CHINESE_CLIP
+from sgmft.features.encoders.registry import ENCODERS
 from sgmft.jobs.encoders import check_encoder
 from tiny_encoder import TinyEncoder
 

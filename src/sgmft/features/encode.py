@@ -22,12 +22,7 @@ from sgmft.data.preprocessing.media import (
     read_media,
 )
 from sgmft.data.preprocessing.ngrams import hash_ngrams
-from sgmft.data.preprocessing.text import (
-    MAX_CHARACTERS,
-    clean_text,
-    describe_repair,
-    get_cleaning,
-)
+from sgmft.data.preprocessing.text import MAX_CHARACTERS, clean_text, describe_repair, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
 from sgmft.errors import Message, SgmftError, join_messages, make_printable, warn
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PreparedImage

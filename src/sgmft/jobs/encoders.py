@@ -13,11 +13,11 @@ from sgmft.data.posts import Attachment, Post, raise_first_error
 from sgmft.data.tables.base import first_line
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
-from sgmft.features.encoders.registry import CHINESE_CLIP, ENCODERS, load_encoder
+from sgmft.features.encoders.hub import CHINESE_CLIP
+from sgmft.features.encoders.registry import ENCODERS, load_encoder
 from sgmft.features.post_features import PostFeatures
 
-ENDS = "base-patch16", "large-patch14", "large-patch14-336px", "huge-patch14"
-CLIP = dict(zip(CHINESE_CLIP, zip((512, 768, 768, 1024), ENDS, strict=True), strict=True))
+CLIP_WIDTHS = dict(zip(CHINESE_CLIP, (512, 768, 768, 1024), strict=True))
 FETCH = "a download of its weights"
 TEXTS = ("在家", "I am at home on the sofa, and it rains", "学校上课 🎉", "office " * 40, "x", "🙂")
 Rows = dict[str, PostFeatures]  # features of posts by their ids
@@ -37,11 +37,9 @@ def list_encoders() -> Iterator[tuple[str, int, int, str]]:
     )
     for name in ENCODERS:
         try:
-            if name in CLIP:
-                width, end = CLIP[name]
-                repository = f"OFA-Sys/chinese-clip-vit-{end}"
-                here = isinstance(try_to_load_from_cache(repository, "config.json"), str)
-                yield name, width, width, torch + ("nothing" if here else FETCH)
+            if width := CLIP_WIDTHS.get(name):
+                found = try_to_load_from_cache(CHINESE_CLIP[name], "config.json")
+                yield name, width, width, torch + ("nothing" if isinstance(found, str) else FETCH)
             else:
                 info = load_encoder(name).info
                 yield name, info.text_width, info.image_width, "nothing"

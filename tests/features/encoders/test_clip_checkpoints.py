@@ -16,7 +16,7 @@ from checkpoints import folder as folder
 from checkpoints import pictures as pictures
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.clip_checkpoint import MODELS
+from sgmft.features.encoders.hub import CHINESE_CLIP
 from sgmft.features.encoders.registry import ENCODERS, load_encoder
 from tiny_clip import add_tokenizer_files, save_tiny_clip
 
@@ -178,7 +178,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fill_cache(hub: Path, name: str) -> Path:
     """Folder of a public model in the cache."""
-    root = hub / f"models--{MODELS[name].replace('/', '--')}"
+    root = hub / f"models--{CHINESE_CLIP[name].replace('/', '--')}"
     commit = "0" * 40
     (root / "refs").mkdir(parents=True)
     (root / "refs" / "main").write_text(commit, "utf-8")

@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids
-from sgmft.features.encoders.clip_adapter import digest_weights, open_checkpoint
+from sgmft.features.encoders.clip_checkpoint import digest_weights, open_checkpoint
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 
 MAX_TEXT_TOKENS = 52  # the context length Chinese-CLIP was trained with, [CLS] and [SEP] included
@@ -31,8 +31,8 @@ QUICK = 1.702  # of "quick GELU" (Hendrycks & Gimpel 2016)
 class ChineseClipEncoder:
     """Frozen Chinese-CLIP features.
 
-    Its name is a key of `MODELS`, a folder with a checkpoint in the published format, or one that
-    `sgmft train --tune` or `sgmft align` wrote. SgmftError where the checkpoint is not on this
+    Its name is a key of `CHINESE_CLIP`, a folder with a checkpoint in the published format, or one
+    that `sgmft train --tune` or `sgmft align` wrote. SgmftError where the checkpoint is not on this
     machine and cannot be fetched, or is none.
     """
 

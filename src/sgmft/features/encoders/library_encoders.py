@@ -28,7 +28,7 @@ from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
 from sgmft.features.encoders.batches import alike_batches, batches_by_length
-from sgmft.features.encoders.clip_adapter import digest_weights
+from sgmft.features.encoders.clip_checkpoint import digest_weights
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
 from sgmft.features.encoders.hub import Checkpoint
 
@@ -173,11 +173,9 @@ class TransformersEncoder(LibraryEncoder):
                 mask = batch["attention_mask"][..., None].to(self._dtype)
                 pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
             hidden = self._map("text", output.last_hidden_state, pooled) if tokens else None
-            own = (
-                None
-                if hidden is None
-                else [x[y] for x, y in zip(hidden.cpu(), words.cpu(), strict=True)]
-            )
+            own = None
+            if hidden is not None:
+                own = [x[y] for x, y in zip(hidden.cpu(), words.cpu(), strict=True)]
             yield rows, pooled, own
 
     def prepare_image(self, pixels: Images) -> PreparedImage:
@@ -229,12 +227,13 @@ class SentenceTransformersEncoder(LibraryEncoder):
     def _load(self, checkpoint: Checkpoint) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        given: dict[str, Any] = {
-            "device": str(self._device),
-            "model_kwargs": {"dtype": self._dtype},
-        }
-        given |= {"local_files_only": True, "trust_remote_code": checkpoint.trusted}
-        model: Any = SentenceTransformer(checkpoint.folder, **given)
+        model: Any = SentenceTransformer(
+            checkpoint.folder,
+            device=str(self._device),
+            model_kwargs={"dtype": self._dtype},
+            local_files_only=True,
+            trust_remote_code=checkpoint.trusted,
+        )
         self._takes = [kind for kind in LINEAR if model.supports(kind)]
         self._prompt = model.prompts.get(model.default_prompt_name)
         # A chat's template is filled in by the tokenizer, which is not for several threads.

@@ -12,7 +12,7 @@ import numpy as np
 
 from sgmft.errors import SgmftError, warn
 from sgmft.features.encoders.base import TABLE, Encoder
-from sgmft.features.encoders.hub import find_checkpoint
+from sgmft.features.encoders.hub import CHINESE_CLIP, find_checkpoint
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.extras import needs_extra
@@ -42,8 +42,6 @@ def _chinese_clip(name: str, **settings: Any) -> Encoder:
 
     return ChineseClipEncoder(name, **settings)
 
-
-CHINESE_CLIP = tuple(f"chinese-clip-{size}" for size in ("base", "large", "large-336px", "huge"))
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     **{name: partial(_embedded, name) for name in EMBEDDED},

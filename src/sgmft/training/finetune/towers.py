@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sgmft.features.encoders import clip_checkpoint as clip
 from sgmft.features.encoders.chinese_clip import ImageTower, TextTower, tokenize
-from sgmft.features.encoders.clip_adapter import add_adapter, open_checkpoint, save_adapter
-from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint, save_checkpoint
 from sgmft.features.encoders.device import pick_device, pick_dtype
 from sgmft.training.finetune.settings import Tuning
 from sgmft.utils.extras import needs_extra
@@ -35,7 +34,7 @@ class Towers(nn.Module):
 
     def __init__(
         self,
-        read: ClipCheckpoint,  # its model is changed in place
+        read: clip.ClipCheckpoint,  # its model is changed in place
         tuning: Tuning,
         name: str,  # by which an adapter names the checkpoint
         patch_grid: int = 4,
@@ -48,7 +47,7 @@ class Towers(nn.Module):
         if tuning.kind == "lora":
             linear = [n for n in chosen if isinstance(model.get_submodule(n), nn.Linear)]
             maps = [n for n in linear if tuning.maps == "all" or n.endswith(ATTENTION)]
-            self.adapted = add_adapter(model, maps, tuning.rank, tuning.alpha)
+            self.adapted = clip.add_adapter(model, maps, tuning.rank, tuning.alpha)
         else:
             parts = [model.text_model, model.vision_model] if tuning.last is None else []
             parts += [model.get_submodule(n) for n in chosen]
@@ -84,10 +83,10 @@ class Towers(nn.Module):
         Merged towers are not to be used any more. SgmftError where the folder cannot be written.
         """
         if self.tuning.kind == "lora" and not self.tuning.merge:
-            save_adapter(self.adapted, folder, self._name, self._read)
+            clip.save_adapter(self.adapted, folder, self._name, self._read)
             return
         model = self.adapted.merge_and_unload() if self.tuning.kind == "lora" else self.adapted
-        save_checkpoint(self._read._replace(model=model), folder)
+        clip.save_checkpoint(self._read._replace(model=model), folder)
 
     def _in_parts(self, run: Callable[..., Any], *given: Tensor) -> tuple[Tensor, ...]:
         """Run on a few rows at a time; in training their activations are computed again later."""
@@ -111,7 +110,7 @@ def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None)
     if tuning.precision != "auto":
         low = getattr(torch, tuning.precision)
     dtype = low if tuning.kind == "lora" else torch.float32  # weights that are trained
-    read = open_checkpoint(name, dtype, settings.get("base"))
+    read = clip.open_checkpoint(name, dtype, settings.get("base"))
     return Towers(read, tuning, name, settings.get("patch_grid", 4), low)
 
 
