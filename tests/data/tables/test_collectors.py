@@ -427,12 +427,15 @@ def test_comments_are_no_posts(tmp_path: Path) -> None:
 def test_comments_beside_posts_in_a_database(
     tmp_path: Path, name: str, posts: dict[str, str]
 ) -> None:
-    tables = {name: [{"id": 1, "content": "好看"}], "posts": [{"id": 1} | posts]}
+    tables = {name: [{"id": 1, "post_id": 1, "content": "好看"}], "posts": [{"id": 1} | posts]}
     path = database(tmp_path / "p.db", tables)
     found, told = read(path, columns=Columns(text=list(posts)[-1]))
     assert [post.text for post in found] == ["在家"]
     assert told == [f"{path}: {name} not read; give the path to read it."]
     assert [post.text for post in read(path / name)[0]] == ["好看"]
+    tables = {"about": [{"by": "me"}], name: [{"id": 1, "content": "好看"}]}
+    (post,), _ = read(database(tmp_path / "q.db", tables))
+    assert post.text == "好看", "what has no posts to belong to is posts"
 
 
 # --- tables by other names, in other places

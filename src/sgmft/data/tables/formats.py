@@ -279,9 +279,12 @@ def _members(path: Path, kind: TableFormat | None, tools: Sequence[Collector]) -
     members = kind.members(path)
     names = [name for name, columns in members.items() if _tool_of(columns, tools)]
     if not names:
-        others = [name for name in members if not COMMENTS.search(name)] or list(members)
-        names = [name for name in others if holds_posts(members[name])] or others[:1]
-        _say_left(path, [path / x for x in members if x not in others])
+        others = [name for name in members if not COMMENTS.search(name)]
+        usable = [name for name in members if holds_posts(members[name])]
+        names = [x for x in usable if x in others]
+        names = names or [x for x in usable if len(find_columns(members[x], IDS)) < 2]
+        names = names or (others or [*members])[:1]
+        _say_left(path, [path / x for x in usable if x not in names])
     return [path / name for name in names] or [path]
 
 
