@@ -55,6 +55,15 @@ def test_a_mark_that_comes_twice(tmp_path, header):
     assert (post.id, post.text) == ("1", "a")
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["編號,內容,標籤,暱稱", "帖子ID,帖子内容,位置标签,使用者", "Post ID,Post Text,Label,User Name"],
+)
+def test_names_of_columns_in_other_words_and_scripts(tmp_path, header):
+    (post,) = read_posts(table(tmp_path, f"{header}\n1,在家,Home,u\n"))
+    assert (post.id, post.text, post.label, post.user) == ("1", "在家", "Home", "u")
+
+
 def test_utf16_jsonl(tmp_path):
     path = table(tmp_path, '{"text": "回家"}\n{"text": "b"}\n'.encode("utf-16"), "posts.jsonl")
     assert [post.text for post in read_posts(path)] == ["回家", "b"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from sgmft.data.tables.columns import fold_name
 from sgmft.errors import Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"
@@ -95,7 +96,7 @@ def check_header(path: Path, columns: list[str]) -> None:
 
 def follow_headers(raw: RawTable) -> RawTable:
     """Leave out headers among the rows, with a warning; those after another one are read by it."""
-    known = {_fold(name): name for name in raw.columns or () if not name.isdecimal()}
+    known = {fold_name(name): name for name in raw.columns or () if not name.isdecimal()}
 
     def rows() -> Iterator[RawRow]:
         names = dict[str, str]()  # by the first header's, while another one holds
@@ -123,15 +124,11 @@ def _as_header(row: RawRow, known: Mapping[str, str]) -> dict[str, str] | None:
     cells = [x for x in row.values.values() if x not in (None, "")]
     if not all(isinstance(x, str) and len(x) < 100 for x in cells):
         return None
-    if (folded := [*map(_fold, cells)]) == [*map(_fold, row.values)]:
+    if (folded := [*map(fold_name, cells)]) == [*map(fold_name, row.values)]:
         return {x: x for x in row.values}
     found = sum(x in known for x in folded)
     most = found > 1 and 2 * found > len(cells) == len({*folded})
-    return {x: known.get(_fold(y), y) for x, y in row.values.items() if y} if most else None
-
-
-def _fold(name: str) -> str:
-    return name.strip('\ufeff "').casefold()
+    return {x: known.get(fold_name(y), y) for x, y in row.values.items() if y} if most else None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sgmft.data.posts import SEEN_BEFORE, Attachment, MediaFile, Post, raise_fir
 from sgmft.data.tables.base import RawRow, RawTable
 from sgmft.data.tables.cells import NO_LABEL, NOTHING, is_missing, says_nothing, to_label, to_text
 from sgmft.data.tables.collectors import ADDRESSES, OWN
-from sgmft.data.tables.columns import USUAL, find_columns, find_role
+from sgmft.data.tables.columns import USUAL, find_columns, find_role, fold_name
 from sgmft.data.tables.formats import list_tables, open_table
 from sgmft.data.tables.images import list_pictures, names_pictures, parse_image_cell, strip_bytes
 from sgmft.data.tables.paths import PathResolver
@@ -205,7 +205,7 @@ class _ColumnFinder:
         """Return columns that count for a role under a name that is no usual one of it."""
         found = {role: names for role in self._roles if (names := self.names(columns, role))}
         usual = {role: (*USUAL[role], *self._labels, self._roles[role]) for role in found}
-        return {x: y for x, y in found.items() if y[0].strip().casefold() not in usual[x]}
+        return {x: y for x, y in found.items() if fold_name(y[0]) not in usual[x]}
 
     def cell(self, values: Mapping[str, Any], role: str) -> Any:
         """Return the first cell of `role` that says something, or None."""

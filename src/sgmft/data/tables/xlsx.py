@@ -25,8 +25,9 @@ _EXACT = 10**15  # Excel keeps 15 digits of a number
 def list_sheets(path: Path) -> dict[str, list[str]]:
     """Return the header of each sheet that has one."""
     with _open(path) as book:
-        shown = (sheet for sheet in book.worksheets if sheet.sheet_state == "visible")
-        headers = {sheet.title: _read_header(sheet)[1] for sheet in shown}
+        headers = {
+            x.title: _read_header(x)[1] for x in book.worksheets if x.sheet_state == "visible"
+        }
         if hidden := ", ".join(x.title for x in book.worksheets if x.title not in headers):
             warn(f"{path}: sheets that are hidden are not read: {hidden}; unhide what is needed.")
         if any(name.startswith("xl/media/") for name in zipfile.ZipFile(path).namelist()):
@@ -97,8 +98,7 @@ def _open(file: Path) -> Iterator[Any]:
 def _read_header(sheet: Any) -> tuple[int, list[str]]:
     """Return the first row that names columns of posts, with its number; else that with cells."""
     sheet.reset_dimensions()  # which some programs write wrong
-    first: tuple[int, list[str]] = 0, []
-    longest = 0
+    longest, first = 0, (0, list[str]())
     for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS, values_only=True), 1):
         names = ["" if is_missing(cell) else str(cell).strip() for cell in cells]
         while names and not names[-1]:
