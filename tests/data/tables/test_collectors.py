@@ -144,7 +144,7 @@ def test_pictures_of_weibo_crawlers_markdown(tmp_path: Path) -> None:
     assert pictures(read(path)[0]) == [["2025-09-01_12-00-30_1.jpg", "2025-09-01_12-00-30_2.jpg"]]
 
 
-@pytest.mark.parametrize("key", ["5012", "'5012", '="5012"', "5012\t"])
+@pytest.mark.parametrize("key", ["5012", "'5012", '="5012"', "5012\t", "5012.0"])
 @pytest.mark.parametrize("day", ["2025/9/1 12:00", "2025-09-01T12:00:30"])
 def test_a_table_of_weibo_crawler_that_excel_saved(tmp_path: Path, key: str, day: str) -> None:
     row = OLDER | {"id": key, "日期": day, "原始图片url": "https://x/a,https://x/b"}
@@ -209,12 +209,16 @@ SPIDER = {
 def test_weibospider(tmp_path: Path) -> None:
     again = dict(zip(SPIDER, SPIDER, strict=True))  # it writes its header anew in every run
     rows = [SPIDER, again, SPIDER | {"微博id": "KgAb2", "原始图片url": "无", "微博正文": "看电影"}]
+    rows += [
+        SPIDER | {"微博id": "KgAb3", "微博正文": "原始用户: 某\n转发内容: 商场", "原始图片url": ""}
+    ]
     path = write_csv(tmp_path / "weibo/小王/1669879400.csv", rows)
     touch(path.parent, "img/原创微博图片/20250901_KgAb1_2.jpg", "video/20250901_KgAb2.mp4")
     posts, told = read(tmp_path)
-    assert [(post.id, post.text) for post in posts] == [("KgAb1", "真好"), ("KgAb2", "看电影")]
-    assert pictures(posts) == [["20250901_KgAb1_2.jpg"], ["20250901_KgAb2.mp4"]]
-    assert told[-1].endswith("read as weibospider: 2 posts, 2 pictures found, 1 missing")
+    assert [(post.id, post.text) for post in posts[:2]] == [("KgAb1", "真好"), ("KgAb2", "看电影")]
+    assert pictures(posts) == [["20250901_KgAb1_2.jpg"], ["20250901_KgAb2.mp4"], []]
+    assert told[-1].endswith("read as weibospider: 3 posts, 2 pictures found, 1 missing")
+    assert not posts[2].text and posts[2].error, "nothing of its author's own"
     assert posts[0].row["微博正文"] == SPIDER["微博正文"] and posts[0].user == "小王"
 
 

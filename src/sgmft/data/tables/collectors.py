@@ -29,7 +29,7 @@ PICTURES: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", 
 PICTURES += (".tif", ".tiff", ".heic", ".heif", ".avif")
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".3gp")
 MEDIA = (*PICTURES, *VIDEOS)
-_PASSED_ON = re.compile(r"\n(?:原始用户|转发内容): ")  # of weiboSpider's texts
+_PASSED_ON = re.compile(r"(?:^|\n)(?:原始用户|转发内容): ")  # of weiboSpider's texts
 _IMAGES = ("img/原创微博图片", "img", "原创微博图片")
 _VIDEOS = ("video/原创微博视频", "video", "原创微博视频")
 _MOVING = ("live_photo/原创微博Live Photo视频", "原创微博Live Photo视频")  # of live photos
@@ -165,6 +165,7 @@ def list_names(path: Path) -> list[str]:
 def name_part(value: Any) -> str:
     """Return a cell that is part of a file's name; "" where it would lead to another folder."""
     text = str(value).strip("'=\" \t") if isinstance(value, (str, int)) else ""  # Excel's '5, ="5"
+    text = re.sub(r"^(\d+)\.0$", r"\1", text)  # of pandas
     return "" if re.search(r"[/\\\0]|^\.*$", text) else text
 
 
@@ -173,14 +174,15 @@ class FileFinder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names = lru_cache(256)(self._list)
+        self._names = lru_cache(4096)(self._list)
 
     def find(self, stems: Iterable[str], suffixes: Sequence[str] = PICTURES) -> str | None:
         """Return the first of some files that is there, from the folder; *_ stands for a day."""
         for stem in stems:
             at, slash, name = stem.rpartition("/")
-            for suffix in suffixes:
-                if found := self._names(at).get(name + suffix):
+            there = self._names(at)
+            for suffix in suffixes if there else ():
+                if found := there.get(name + suffix):
                     return at + slash + found
         return None
 
