@@ -107,6 +107,7 @@ def test_headers_in_the_middle_are_left_out(tmp_path, again):
         ["id,text,label,time", "1,a,x,7", "id,text,label", "2,b,y"],
         ["id,text,label", "1,a,x", "id,time,text,label", "2,7,b,y"],
         ["id,text,label", "1,a,x", "ID,Content,Label", "2,b,y"],
+        ["编号,内容,标签", "1,a,x", "post_id,text,category", "2,b,y"],
     ],
 )
 def test_rows_below_another_header_are_read_by_it(tmp_path, rows):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sgmft.data.tables.columns import fold_name
+from sgmft.data.tables.columns import NAMES, fold_name
 from sgmft.errors import Message, SgmftError, make_printable, warn
 
 DAMAGED = "holds bytes that are no text in the encoding of the table"
@@ -96,7 +96,8 @@ def check_header(path: Path, columns: list[str]) -> None:
 
 def follow_headers(raw: RawTable) -> RawTable:
     """Leave out headers among the rows, with a warning; those after another one are read by it."""
-    known = {fold_name(name): name for name in raw.columns or () if not name.isdecimal()}
+    usual = (*NAMES, *raw.columns) if raw.columns else ()  # rows of JSON lines have their own
+    known = {fold_name(name): name for name in usual if not name.isdecimal()}
 
     def rows() -> Iterator[RawRow]:
         names = dict[str, str]()  # by the first header's, while another one holds

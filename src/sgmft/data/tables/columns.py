@@ -29,6 +29,7 @@ _CHINESE = {
 }
 SYNONYMS = {role: [*_ENGLISH[role].split(), *_CHINESE[role].split()] for role in USUAL}
 """Counted only in a table that has none of the usual names; best first."""
+NAMES = [name for role in USUAL for name in (*USUAL[role], *SYNONYMS[role])]
 COMMENTS = re.compile("comment|评论|評論|repl(y|ies)|回复|回覆", re.IGNORECASE)  # in a table's name
 IDS = ("id", "comment_id", "评论id", *SYNONYMS["id"])
 _SIMPLIFIED = str.maketrans(
