@@ -167,11 +167,8 @@ def _tell_rest(post: Post) -> Post:
     """Return the post, with a warning where its text is longer than what is read."""
     if post.error is not None or len(post.text) <= MAX_CHARACTERS:
         return post
-    cut = Message(
-        "has a text of {count} characters, of which the first {most} are read",
-        count=len(post.text),
-        most=MAX_CHARACTERS,
-    )
+    reason = "has a text of {count} characters, of which the first {most} are read"
+    cut = Message(reason, count=len(post.text), most=MAX_CHARACTERS)
     return replace(post, warnings=(*post.warnings, cut))
 
 
@@ -343,11 +340,8 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
     files: dict[int, bytes] = {}
     bad: dict[int, str] = {}
     if len(given) > MAX_IMAGES:
-        bad[MAX_IMAGES] = Message(
-            "has {count} pictures; at most {most} of one post are read",
-            count=len(given),
-            most=MAX_IMAGES,
-        )
+        reason = "has {count} pictures; at most {most} of one post are read"
+        bad[MAX_IMAGES] = Message(reason, count=len(given), most=MAX_IMAGES)
     for number, file in enumerate(given[:MAX_IMAGES]):
         try:
             data = read_media(file)
@@ -355,10 +349,8 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
             bad[number] = _with_path(error, post, number)
             continue
         if sum(map(len, files.values())) + len(data) > MAX_POST_BYTES:
-            bad[number] = Message(
-                "has files of more than {most} MiB together; give fewer or smaller copies",
-                most=MAX_POST_BYTES >> 20,
-            )
+            reason = "has files of more than {most} MiB together; give fewer or smaller copies"
+            bad[number] = Message(reason, most=MAX_POST_BYTES >> 20)
             continue
         files[number] = data
     return files, bad

@@ -107,17 +107,14 @@ class MappedFeatures:
         try:
             above.mkdir(exist_ok=True)
             _remove_unused(above)
-            temporary = Path(tempfile.mkdtemp(".tmp", f".{self.folder.name}.", above))
-            try:
-                self._write_into(temporary)
+            with tempfile.TemporaryDirectory(".tmp", f".{self.folder.name}.", above, True) as name:
+                self._write_into(Path(name))
                 shutil.rmtree(self.folder, ignore_errors=True)  # damaged, if it is there
                 try:
-                    temporary.rename(self.folder)
+                    Path(name).rename(self.folder)
                 except OSError:
                     if not self.folder.exists():  # else another process was faster
                         raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             raise SgmftError(
                 f"The features of {len(self._unique)} posts cannot be laid out in {above}: "

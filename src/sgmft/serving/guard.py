@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import ClientDisconnect
@@ -31,26 +32,22 @@ class ServerMetrics:
     """Counters of one server and its engine, for Prometheus."""
 
     def __init__(self, engine: InferenceEngine) -> None:
-        self._registry = own = CollectorRegistry()
-        self._requests = Counter(
-            "sgmft_requests", "Requests answered.", ["route", "status"], registry=own
-        )
+        self._registry = CollectorRegistry()
+        own: Any = {"namespace": "sgmft", "registry": self._registry}
+        self._requests = Counter("requests", "Requests answered.", ["route", "status"], **own)
         self._seconds = Histogram(
-            "sgmft_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=own
+            "request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, **own
         )
-        self._posts = Counter(
-            "sgmft_posts", "Posts predicted: label, abstained or error.", ["outcome"], registry=own
-        )
-        self._batches = Histogram(
-            "sgmft_batch_posts", "Posts that the model saw together.", buckets=_POSTS, registry=own
-        )
-        engine.on_batch = self._batches.observe
+        outcomes = "Posts predicted: label, abstained or error."
+        self._posts = Counter("posts", outcomes, ["outcome"], **own)
+        together = "Posts that the model saw together."
+        engine.on_batch = Histogram("batch_posts", together, buckets=_POSTS, **own).observe
         for name, what, value in (
             ("inside", "Requests being read, waiting or answered.", lambda: engine.places.taken),
             ("ready", "Whether the model can answer.", lambda: float(engine.ready)),
             ("worker_restarts", "How often the worker was started again.", lambda: engine.restarts),
         ):
-            Gauge(f"sgmft_{name}", what, registry=own).set_function(value)
+            Gauge(name, what, **own).set_function(value)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Count a request that is answered."""

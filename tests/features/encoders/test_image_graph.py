@@ -48,13 +48,13 @@ print(*{{"onnxscript", "sympy", "torch.onnx", "torch._dynamo"}} & sys.modules.ke
 def test_graphs_are_written_at_once_and_one_is_kept(pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("SGMFT_CACHE", str(tmp_path))
     with ThreadPoolExecutor(4) as pool:
-        sessions = list(pool.map(lambda _: open_image_graph(2, ["lite"], 1), range(4)))
+        sessions = list(pool.map(lambda _: open_image_graph(2, 1), range(4)))
     first, *others = (x.run(IMAGE_OUTPUTS, {"pictures": pictures[:1]}) for x in sessions)
     for other in others:
         np.testing.assert_array_equal(first[1], other[1])
     kept = {path: path.stat().st_mtime_ns for path in (cache_folder() / "graphs").iterdir()}
     assert {path.suffix for path in kept} == {".onnx", ".sha256"} and len(kept) == 2
-    open_image_graph(2, ["lite"], 1)
+    open_image_graph(2, 1)
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
 

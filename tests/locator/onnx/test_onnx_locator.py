@@ -26,8 +26,7 @@ from models.baselines.test_every_method import (
 )
 from sgmft import Abstention, Post, SemanticLocator, read_posts
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.image_graph import pooling, scaling
-from sgmft.features.encoders.image_weights import IMAGE_SIZE, NETWORKS
+from sgmft.features.encoders.image_graph import IMAGE_SIZE, NETWORKS, pooling, scaling
 from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.onnx.export import (
     SEEN,

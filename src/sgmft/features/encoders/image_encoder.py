@@ -6,16 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import warn
+from sgmft.features.encoders import image_graph
 from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, Images, TextEncoder
 from sgmft.features.encoders.batches import encode_image_batches, graph_runner
 from sgmft.features.encoders.device import pick_batch, pick_device
-from sgmft.features.encoders.image_graph import open_image_graph
-from sgmft.features.encoders.image_weights import (
-    IMAGE_SIZE,
-    IMAGE_WIDTH,
-    load_class_heads,
-    network_keys,
-)
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
 from sgmft.utils.runtime import thread_count
@@ -46,7 +40,7 @@ class ImageEncoder:
             warn(f"{name} computes on the CPU, not on {device}: pip install onnxruntime-gpu.")
         self._batch_size = batch_size or pick_batch("cpu", IMAGE_BYTES, 64 if self._on_gpu else 8)
         computed = "onnxruntime" + " on a GPU" * self._on_gpu
-        image_key = f"{' + '.join(network_keys())}, {computed}, {patch_grid}"
+        image_key = f"{' + '.join(image_graph.network_keys())}, {computed}, {patch_grid}"
         versions = [version(package) for package in text_encoder.packages]
         texts = repr(get_cleaning(text_encoder.cleaning)), text_encoder.max_words
         parts = [f"{name}-2", image_key, *texts, *versions]
@@ -54,10 +48,10 @@ class ImageEncoder:
             name=name,
             fingerprint=short_digest(repr(parts).encode()),
             text_width=text_encoder.width,
-            image_width=IMAGE_WIDTH,
+            image_width=image_graph.IMAGE_WIDTH,
             shared_space=False,
             logit_scale=None,
-            image_size=IMAGE_SIZE,
+            image_size=image_graph.IMAGE_SIZE,
             cleaning=text_encoder.cleaning,
             image_key=image_key,
             word_width=text_encoder.word_width,
@@ -75,15 +69,15 @@ class ImageEncoder:
         a grid of `patch_grid` by `patch_grid`.
         """
         run = graph_runner(lambda: self._graph, tokens)
-        return encode_image_batches(images, self._batch_size, IMAGE_WIDTH, tokens, run)
+        return encode_image_batches(images, self._batch_size, image_graph.IMAGE_WIDTH, tokens, run)
 
     @cached_property
     def _graph(self) -> Session:
-        return open_image_graph(self.patch_grid, network_keys(), thread_count(), self._on_gpu)
+        return image_graph.open_image_graph(self.patch_grid, thread_count(), self._on_gpu)
 
     def class_heads(self) -> ClassifierHeads:
-        """See `load_class_heads`."""
-        return load_class_heads()
+        """See `image_graph.load_class_heads`."""
+        return image_graph.load_class_heads()
 
 
 def _has_gpu_runtime() -> bool:

