@@ -131,10 +131,10 @@ def _load(name: str, trust_remote_code: bool = False, **settings: Any) -> Encode
             name = f"hf:{name}"
         else:
             return _chinese_clip(name, **settings)
-    checkpoint = find_checkpoint(name, trust_remote_code)
     with needs_extra("encoders", f"The encoder {name}"):
         from sgmft.features.encoders import library_encoders as library
 
+        checkpoint = find_checkpoint(name, trust_remote_code)
         if name.startswith("hf:"):
             return library.TransformersEncoder(checkpoint, **settings)
         return library.SentenceTransformersEncoder(checkpoint, **settings)
