@@ -24,8 +24,7 @@ def open_delimited(path: Path, delimiters: str) -> RawTable:
     with path.open(encoding=encoding.encoding, errors="replace") as text:
         named = _DELIMITER_LINE.fullmatch(text.readline(20))
     marks = delimiters if named is None else named[1]
-    files = (_File(path, encoding, mark) for mark in marks)
-    headers = [(file, _read_header(file, named is not None)) for file in files]
+    headers = [(x := _File(path, encoding, y), _read_header(x, named is not None)) for y in marks]
     file, header = max(headers, key=lambda x: len(x[1].cells))
     cells = map(replace_surrogates, header.cells)
     names = [re.sub(r'^\ufeff+"?(.*?)"?$', r"\1", x) for x in cells]  # the mark comes twice
@@ -156,8 +155,7 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
     for number, cells, unclosed in _iter_records(file):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
-        values: dict[str, Any] = dict(zip(columns, cells, strict=False))
-        values.update(dict.fromkeys(columns[len(cells) :]))
+        values: dict[str, Any] = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
         values.update({_name_surplus(i, columns): cells[i] for i in range(width, len(cells))})
         error = None
         if unclosed:

@@ -125,8 +125,5 @@ def _iter_rows(file: Path, title: str, columns: list[str]) -> Iterator[RawRow]:
                 for i, cell in enumerate(cells)
                 if i < len(columns) or cell is not None
             }
-            for name, cell in values.items():
-                if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:  # exact
-                    values[name] = int(cell)
             if not all(map(is_missing, values.values())):
                 yield RawRow(number, values)
