@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from sgmft.data.synthetic.scenes import draw_scene
 from sgmft.data.tables import Columns
-from sgmft.data.tables.formats import STREAMED
+from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
@@ -137,7 +137,7 @@ class Page:
         html = render(
             "serving/page/templates/page.html",
             t=language.texts,
-            formats=",".join(STREAMED),
+            formats=",".join(READABLE),
             coverages=[(x, language.percent(x)) for x in sorted(offered)],
             chosen=own,
             examples=zip(language.texts["example_names"], EXAMPLES.items(), strict=True),
