@@ -22,9 +22,8 @@ import numpy as np
 import sgmft.locator.locator as locator_module
 from sgmft import Post, SemanticLocator
 from sgmft.features.encode import PreparedPost, encode_all, prepare_post
-from sgmft.features.encoders.base import Encoded, EncoderInfo
+from sgmft.features.encoders.base import Encoded, EncoderInfo, PostFeatures
 from sgmft.features.encoders.registry import ENCODERS
-from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
 
 WORDS, REGIONS = 20, 16  # of a post, as the encoder `compact` has them for a short one

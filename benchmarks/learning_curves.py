@@ -34,9 +34,8 @@ from sgmft.data.posts import Post
 from sgmft.data.splits import split_posts
 from sgmft.evaluation.compare.figures import COLOURS
 from sgmft.evaluation.figures import drawing_style, svg_text
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import LabelledFeatures
+from sgmft.features.features import Batch, LabelledFeatures
 from sgmft.models.base import Model, NetworkConfig, Output, Vectors, predict_logits
 from sgmft.models.method import Method
 from sgmft.models.network import Network, Normalizer

@@ -24,8 +24,8 @@ from sgmft.data.posts import Post
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.features.encode import MAX_IMAGES, encode_posts
+from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
 from sgmft.models.arrays import softmax
 from sgmft.models.base import predict_logits

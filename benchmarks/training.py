@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures, Ragged
+from sgmft.features.features import Batch, Features, LabelledFeatures, Ragged
 from sgmft.models import sgmft as feed_forward
 from sgmft.models.network import Network
 from sgmft.models.registry import get_method

@@ -10,8 +10,7 @@ import pytest
 from image_files import encoded, plain, quarters, scene, truncated
 from sgmft.data.posts import Post
 from sgmft.features.encode import MAX_IMAGES, Chunk
-from sgmft.features.encoders.base import Encoded, EncoderInfo
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.encoders.base import Encoded, EncoderInfo, PostFeatures
 
 TEXT, WORD, IMAGE, SIZE = 8, 5, 6, 32
 

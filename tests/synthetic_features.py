@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from sgmft.features.batch import Batch
-from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.encoders.base import EncoderInfo, PostFeatures
+from sgmft.features.features import Batch, Features, LabelledFeatures
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 
 INFO = EncoderInfo("made up", "0" * 16, 12, 10, False, None, 8, "light")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.features.ragged import Flat, Ragged
 
 WORDS, REGIONS = [4, 1, 3, 0], [3, 6, 0, 4]  # the third post has no picture, the fourth no text

@@ -11,7 +11,7 @@ import pytest
 from clip_posts import write_table
 from sgmft.data.posts import Post
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.limits import Limits
+from sgmft.serving.problems import Limits
 
 
 @pytest.fixture(scope="module")

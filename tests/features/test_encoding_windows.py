@@ -11,8 +11,8 @@ from sgmft.data.posts import Post
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
 from sgmft.features.encode import encode_posts, encode_windows
+from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.features.post_features import PostFeatures
 from sgmft.features.store import FeatureStore
 
 SENTENCE = "昨天和老朋友聊了很多以前的事情，关于选择，关于远方，关于我们各自的生活。"

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from sgmft.errors import SgmftError, SgmftWarning
+from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.features import Features, LabelledFeatures
 from sgmft.features.memmap import CHUNK, UNUSED, MappedFeatures
-from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.features.store import FeatureStore
 from sgmft.training.trainer import train
@@ -223,7 +223,7 @@ from sgmft.features.memmap import MappedFeatures
 from sgmft.features.features import Features
 from sgmft.utils.runtime import keep_freed_memory
 from sgmft.models.network import Normalizer
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.store import FeatureStore
 
 keep_freed_memory()  # so that what was needed once is counted

@@ -18,8 +18,7 @@ import pytest
 import sgmft.features.store
 from recording_encoder import equal_features
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.encoders.base import EncoderInfo, PostFeatures
 from sgmft.features.store import FeatureStore, StoreIndex
 
 INFO = EncoderInfo("fake", "0123456789abcdef", 8, 6, False, None, 32, "light", word_width=5)

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.encoders.base import EncoderInfo, PostFeatures
 from sgmft.features.features import Features
-from sgmft.features.post_features import PostFeatures
 from sgmft.features.ragged import Ragged
 
 DT, DW, DV, REGIONS = 4, 5, 3, 2

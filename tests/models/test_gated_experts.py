@@ -10,8 +10,7 @@ from numpy.random import RandomState
 from reference_pools import gated, numbers, product
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
-from sgmft.features.features import LabelledFeatures, parts_of
+from sgmft.features.features import Batch, LabelledFeatures, parts_of
 from sgmft.models.arrays import cross_entropy, softmax
 from sgmft.models.experts import DenseExpert, NgramExpert
 from sgmft.models.gated_experts import METHOD, GatedExperts, GatedExpertsConfig

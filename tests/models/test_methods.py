@@ -10,9 +10,8 @@ import torch
 
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import Encoded, EncoderInfo
+from sgmft.features.encoders.base import Encoded, EncoderInfo, PostFeatures
 from sgmft.features.features import Features, LabelledFeatures
-from sgmft.features.post_features import PostFeatures
 from sgmft.models.base import NetworkConfig
 from sgmft.models.gated_experts import GatedExperts, GatedExpertsConfig
 from sgmft.models.method import BUDGET, Method

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.sgmft import SGMFT, SGMFTConfig, shared_width
 from token_batches import assert_close, randomize
 

@@ -12,8 +12,7 @@ from image_files import encoded, plain
 from sgmft.data.posts import Attachment, Post
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import Guard
-from sgmft.serving.limits import Limits
-from sgmft.serving.problems import Problem
+from sgmft.serving.problems import Limits, Problem
 
 LIMIT = 3.0  # seconds
 QUICK = [Post("at home on the sofa")]

@@ -12,7 +12,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from sgmft.serving.app import create_app
-from sgmft.serving.limits import Limits
+from sgmft.serving.problems import Limits
 
 EXAMPLES = {"/v1/predict": 120, "/v1/explain": 30}  # of each kind; of all other addresses 15
 ADDRESSES = [

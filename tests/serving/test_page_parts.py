@@ -18,11 +18,10 @@ from sgmft.data.posts import Post
 from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.guard import Guard, ServerMetrics
-from sgmft.serving.limits import Limits, Places
 from sgmft.serving.page import routes
 from sgmft.serving.page.language import LANGUAGES
 from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
-from sgmft.serving.problems import Problem
+from sgmft.serving.problems import Limits, Places, Problem
 
 ENGLISH, CHINESE = LANGUAGES.values()
 

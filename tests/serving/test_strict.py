@@ -7,7 +7,7 @@ from loopback import problem
 
 from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.limits import Limits
+from sgmft.serving.problems import Limits
 from sgmft.serving.server import serve_model
 
 FORM = "multipart/form-data; boundary=x"

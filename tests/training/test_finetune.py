@@ -16,10 +16,9 @@ from image_files import scene
 from sgmft import SemanticLocator
 from sgmft.cli.options import make_tuning
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encode import EncodedPosts, encode_all
 from sgmft.features.encoders.registry import load_encoder
-from sgmft.features.features import LabelledPosts
+from sgmft.features.features import Batch, LabelledPosts
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig

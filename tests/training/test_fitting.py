@@ -11,8 +11,7 @@ from torch import nn
 
 import sgmft.training.trainer
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
-from sgmft.features.features import LabelledFeatures
+from sgmft.features.features import Batch, LabelledFeatures
 from sgmft.models.arrays import cross_entropy
 from sgmft.models.base import NetworkConfig, Output, Vectors, predict_logits
 from sgmft.models.method import Method

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgmft.features.batch import Batch
-from sgmft.features.features import Features
+from sgmft.features.features import Batch, Features
 from sgmft.models.arrays import cross_entropy
 from sgmft.models.base import NETWORK_BATCH, NetworkConfig, Output, predict_logits
 from sgmft.models.network import BimodalNetwork

@@ -133,13 +133,8 @@ def _table(predictions: list[Prediction]) -> Table:
         table.add_column(name, min_width=width)
     good = [p for p in predictions if p.probability is not None]
     for p in good[:: max(1, len(good) // 10)][:10]:
-        table.add_row(
-            " ".join(p.post.text.split()) or "(no text)",
-            str(len(p.post.images)),
-            p.label,
-            f"{p.probability:.2f}",
-            p.post.label or "",
-        )
+        text, pictures = " ".join(p.post.text.split()) or "(no text)", str(len(p.post.images))
+        table.add_row(text, pictures, p.label, f"{p.probability:.2f}", p.post.label or "")
     return table
 
 

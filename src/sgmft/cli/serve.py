@@ -40,7 +40,7 @@ def serve_command(
 
     check_model(model, runtime)  # before seconds are spent on what it takes to serve it
     from sgmft.serving.engine import InferenceEngine
-    from sgmft.serving.limits import Limits
+    from sgmft.serving.problems import Limits
     from sgmft.serving.server import serve_model
 
     limits = Limits(

@@ -25,9 +25,8 @@ from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import MAX_CHARACTERS, clean_text, describe_repair, get_cleaning
 from sgmft.data.preprocessing.windows import split_windows
 from sgmft.errors import Message, SgmftError, join_messages, make_printable, warn
-from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PreparedImage
+from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
 from sgmft.features.features import Features
-from sgmft.features.post_features import PostFeatures
 
 if TYPE_CHECKING:
     from sgmft.features.memmap import MappedFeatures
@@ -365,11 +364,9 @@ def encode_prepared(
     """
     texts = list(dict.fromkeys(post.text for post in posts if post.text))
     digests = [[_digest(image) for image in post.images] for post in posts]
-    different = {
-        digest: image
-        for post, own in zip(posts, digests, strict=True)
-        for digest, image in zip(own, post.images, strict=True)
-    }
+    different: dict[bytes, Any] = {}
+    for post, own in zip(posts, digests, strict=True):
+        different |= zip(own, post.images, strict=True)
     images: Any = [*different.values()]
     if size := encoder.info.image_size:
         images = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)

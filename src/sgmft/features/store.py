@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
-from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.encoders.base import EncoderInfo, PostFeatures
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import error_reason, leftovers, set_aside, write_whole, writing
 
@@ -131,8 +130,7 @@ class FeatureStore:
         """Read the features of those of these posts that are in the store and whole.
 
         A damaged shard is set aside, and one that is gone is forgotten: its posts are then no
-        longer in the store. SgmftError where a shard cannot be read, or is damaged and cannot be
-        set aside.
+        longer in the store. SgmftError where a shard cannot be read.
         """
         wanted = list(dict.fromkeys(keys))
         shards, places = self._index.find(wanted)

@@ -22,8 +22,7 @@ from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
 from sgmft.errors import Message, SgmftError, SgmftNotice, warn
-from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray
-from sgmft.features.post_features import PostFeatures
+from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import read_json, write_whole, writing
@@ -80,13 +79,9 @@ def open_features_table(
 ) -> FeaturesTable:
     """Open a table of vectors, or the folder that `sgmft encode` wrote; see docs/features-table.md.
 
-    Args:
-        path: "" is refused with what is `expected`.
-        cleaning: of the posts' texts, whose n-grams stand beside the vectors.
-        expected: `vectors_info` of those that a model learned from.
-
-    Raises:
-        SgmftError: there is no such table, or it has no or other vectors.
+    The cleaning is of the posts' texts, whose n-grams stand beside the vectors. `expected` are
+    those that a model learned from, see `vectors_info`. SgmftError where there is no such table, or
+    it has no or other vectors.
     """
     if not path and expected is not None:
         raise SgmftError(

@@ -13,9 +13,9 @@ from sgmft.data.posts import Attachment, Post, raise_first_error
 from sgmft.data.tables.base import first_line
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
+from sgmft.features.encoders.base import PostFeatures
 from sgmft.features.encoders.hub import CHINESE_CLIP
 from sgmft.features.encoders.registry import ENCODERS, load_encoder
-from sgmft.features.post_features import PostFeatures
 
 CLIP_WIDTHS = dict(zip(CHINESE_CLIP, (512, 768, 768, 1024), strict=True))
 FETCH = "a download of its weights"

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.random import RandomState
 from safetensors.numpy import load_file, save_file
 
-from sgmft.features.batch import Batch
-from sgmft.features.features import BatchSource
+from sgmft.features.features import Batch, BatchSource
 from sgmft.models.arrays import Array, ArrayModule, Floats, Integers
 from sgmft.models.presets import check_settings
 

@@ -18,7 +18,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.arrays import (
     ArrayModule,
     Doubles,

@@ -9,7 +9,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.base import Guidance, NetworkConfig, Output, Tokens, Vectors, mean_and_divisor
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.attention import AttentionHeads, InterpolationAttention, Mask, check_heads
 from sgmft.models.base import Guidance, NetworkConfig, Output
 from sgmft.models.fusions import FUSIONS

@@ -20,8 +20,7 @@ from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction
 from sgmft.models.registry import LOADED
 from sgmft.serving import worker
-from sgmft.serving.limits import Limits, Places
-from sgmft.serving.problems import Problem
+from sgmft.serving.problems import Limits, Places, Problem
 from sgmft.serving.responses import ServedModel
 from sgmft.serving.worker import WorkItem
 

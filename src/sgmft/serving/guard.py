@@ -17,8 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sgmft.locator.prediction import Prediction
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.limits import Limits
-from sgmft.serving.problems import PROBLEMS, Problem
+from sgmft.serving.problems import PROBLEMS, Limits, Problem
 
 _log = logging.getLogger("sgmft")
 

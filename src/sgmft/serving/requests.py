@@ -24,8 +24,7 @@ from starlette.requests import Request
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import count_pixels
 from sgmft.locator.abstention import Abstention
-from sgmft.serving.limits import Limits
-from sgmft.serving.problems import Problem
+from sgmft.serving.problems import Limits, Problem
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Files = Mapping[str, Sequence[Attachment]]
@@ -194,8 +193,7 @@ def _from_form(
         found["posts"] = _parse(found["posts"].encode(), limits, "The field 'posts'")
     else:
         if unknown := files.keys() - {"image", "images"}:
-            detail = f"There is no field {min(unknown)[:80]!r} for files."
-            raise Problem("invalid-request", detail)
+            raise Problem("invalid-request", f"There is no field {min(unknown)[:80]!r} for files.")
         if "images" in found:
             raise Problem("invalid-request", "The field 'images' is not a file.")
         numbered = [part for parts in files.values() for part in parts]
@@ -281,10 +279,8 @@ def _image(image: str | ImageRequest, number: int, where: str, files: Files) -> 
         data = rest if comma and head.startswith("data:") and head.endswith(";base64") else data
         return Attachment(base64.b64decode("".join(data.split()), validate=True), name)
     except (binascii.Error, ValueError):
-        raise Problem(
-            "invalid-request",
-            f"{where}: {name} is not the base64 of a file; paths and addresses are not followed.",
-        ) from None
+        why = "is not the base64 of a file; paths and addresses are not followed."
+        raise Problem("invalid-request", f"{where}: {name} {why}") from None
 
 
 def _pointer(location: Sequence[str | int]) -> str:

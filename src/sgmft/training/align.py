@@ -15,12 +15,11 @@ from torch.nn.functional import normalize
 from sgmft.data.posts import Post
 from sgmft.data.summary import count_errors, describe_errors
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encode import EncodedPosts
 from sgmft.features.encoder_handle import EncoderHandle
 from sgmft.features.encoders.base import EncoderInfo, FloatArray
 from sgmft.features.encoders.projected import Maps, save_projected
-from sgmft.features.features import BatchSource, Features, LabelledData
+from sgmft.features.features import Batch, BatchSource, Features, LabelledData
 from sgmft.models.arrays import Flags, Integers
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.network import Network, Normalizer

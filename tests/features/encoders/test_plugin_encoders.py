@@ -12,7 +12,7 @@ from sgmft.errors import SgmftError, SgmftWarning
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
 from sgmft.locator.onnx.export import export_model
 from sgmft.serving.engine import InferenceEngine
-from sgmft.serving.limits import Limits
+from sgmft.serving.problems import Limits
 from small_posts import saved_config
 
 POSTS = [

@@ -7,7 +7,7 @@ import torch
 
 from reference_loops import add, dot, linear, lists
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.baselines.word_systems import (
     FeatureLevelCNN,
     LowRank,

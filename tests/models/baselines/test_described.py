@@ -7,7 +7,7 @@ import pytest
 
 from sgmft import Post, SemanticLocator
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.locator.zero_shot import parse_descriptions
 from sgmft.models.baselines.zero_shot import PRIOR, Described, DescribedConfig
 

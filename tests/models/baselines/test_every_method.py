@@ -12,9 +12,8 @@ import torch
 
 from sgmft import SemanticLocator
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.features import Batch, Features, LabelledFeatures
 from sgmft.features.ragged import Ragged
 from sgmft.models.base import ClosedFormModel, Model, predict_logits
 from sgmft.models.registry import METHODS

@@ -7,9 +7,8 @@ import pytest
 from numpy.random import RandomState
 from sklearn.linear_model import LogisticRegression
 
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures, parts_of
+from sgmft.features.features import Batch, Features, LabelledFeatures, parts_of
 from sgmft.models.arrays import cross_entropy, softmax
 from sgmft.models.base import predict_logits
 from sgmft.models.baselines.linear_probe import METHODS as ALL

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference_loops import cross_entropy, dot, linear, lists, standardised
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.baselines.unis_mmc import UniSMMC, UniSMMCConfig, multimodal_contrast
 from sgmft.utils.distributed_loss import BatchCrossEntropy
 from token_batches import assert_close, normal

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import hash_word
+from sgmft.features.features import Batch
 from sgmft.models.baselines.word_systems import WordEmbeddings, vocabulary, word_ids
 from sgmft.models.method import BUDGET
 from sgmft.models.registry import METHODS as EVERY

@@ -6,9 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import Encoded, EncoderInfo
-from sgmft.features.features import Features, LabelledFeatures
+from sgmft.features.features import Batch, Features, LabelledFeatures
 from sgmft.models.arrays import softmax
 from sgmft.models.base import predict_logits
 from sgmft.models.baselines.zero_shot import METHOD, PROMPTS, ZeroShot, ZeroShotConfig

@@ -21,9 +21,8 @@ from sgmft.evaluation.calibration import temper
 from sgmft.evaluation.explain import explanation as result
 from sgmft.evaluation.explain.words import SEGMENTED, Word, find_words, is_word, without
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
-from sgmft.features.encoders.base import Encoder
+from sgmft.features.encoders.base import Encoder, PostFeatures
 from sgmft.features.features import Features
-from sgmft.features.post_features import PostFeatures
 from sgmft.models.arrays import Array, Doubles, Flags, Floats, normalize
 from sgmft.models.base import Model, predict_logits
 

@@ -1,4 +1,4 @@
-"""The protocol of encoders, so that a model never knows which one it has."""
+"""The protocol of encoders, so that a model never knows which one it has, and what they compute."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,19 @@ class Encoded(NamedTuple):
 
     pooled: FloatArray  # (N, D)
     tokens: list[FloatArray] | None  # N arrays (n_i, Dw) of words or regions, if asked for
+
+
+class PostFeatures(NamedTuple):
+    """Features of one post; None where it has no text or image, or tokens were not asked for.
+
+    Token features are float16: half the disk, and far below the encoders' own noise.
+    """
+
+    text: FloatArray | None  # (Dt,)
+    words: NDArray[np.float16] | None  # (n, Dw)
+    images: FloatArray | None  # (k, Dv), one row an image
+    regions: NDArray[np.float16] | None  # (k r, Dv), r regions an image, image after image
+    ngrams: NDArray[np.int32] | None = None  # (g,), see `sgmft.data.preprocessing.ngrams`
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class ChineseClipEncoder:
         dtype: str | None = None,  # "bfloat16" or "float32"; None is what the hardware computes
         base: str | None = None,  # where the checkpoint of a fine-tuned encoder has moved to
     ) -> None:
-        get_cleaning(cleaning)
+        clean = repr(get_cleaning(cleaning))
         self._device = pick_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         read = open_checkpoint(name, self._dtype, base)
@@ -68,9 +68,7 @@ class ChineseClipEncoder:
         self._batch_size = batch_size or pick_batch(self._device.type, each, 16)
         self.info = EncoderInfo(
             name=name,
-            fingerprint=_fingerprint(
-                self._model, self._dtype, repr(get_cleaning(cleaning)), *settings, read.design
-            ),
+            fingerprint=_fingerprint(self._model, self._dtype, clean, *settings, read.design),
             text_width=config.projection_dim,
             image_width=config.projection_dim,
             shared_space=True,

@@ -131,8 +131,7 @@ def write_text_graph(model: PackedModel, path: Path) -> None:
 class E5Encoder:
     """The text encoder of `compact-e5`; see the module, and `TextEncoder` for its arguments.
 
-    Args:
-        graph: a file that `write_text_graph` wrote; None is one in the user's cache.
+    `graph` is a file that `write_text_graph` wrote; None is one in the user's cache.
     """
 
     width, word_width = WIDTH + TEXT_WIDTH, WIDTH

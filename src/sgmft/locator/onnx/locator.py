@@ -15,13 +15,12 @@ from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
 from sgmft.features.encode import encode_windows
-from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray
+from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
 from sgmft.features.encoders.e5 import E5Encoder
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
 from sgmft.features.features import Features
-from sgmft.features.post_features import PostFeatures
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.base import EncoderInfo
+from sgmft.features.features import Batch
 from sgmft.locator.onnx.locator import HEAD_OUTPUTS
 from sgmft.models.network import Network
 from sgmft.utils.extras import needs_extra

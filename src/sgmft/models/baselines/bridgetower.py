@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.base import Output
 from sgmft.models.baselines.mplug import TransformerConfig
 from sgmft.models.layers import CrossModalLayer, additive_mask, layer_config

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.random import RandomState
 
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.arrays import Floats, Integers, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.experts import DenseExpert, draw_folds

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.attention import check_heads
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.layers import asymmetric_layer, self_attention_layer

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.models.network import BimodalNetwork

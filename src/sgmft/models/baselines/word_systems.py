@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
 from sgmft.features.encoders.word_hashes import WORD_WIDTH
+from sgmft.features.features import Batch
 from sgmft.models.base import NetworkConfig, Output, Tokens, Vectors
 from sgmft.models.layers import classifier, lookup
 from sgmft.models.method import BUDGET, Method

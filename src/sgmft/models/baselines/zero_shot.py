@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from numpy.random import RandomState
 
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch
+from sgmft.features.features import Batch
 from sgmft.models.arrays import Floats, Integers, normalize, softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.method import Method

@@ -85,11 +85,8 @@ class Language:
             self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
             for part in page.dissenting_parts(found)
         ]
-        summary = self.text(
-            "summary",
-            because=self._because(found),
-            others=self.text("others", parts=self._join(others, "others")) if others else "",
-        )
+        more = self.text("others", parts=self._join(others, "others")) if others else ""
+        summary = self.text("summary", because=self._because(found), others=more)
         if found.label != label:
             start = {"label": found.label, "percent": self.percent(found.probability)}
             summary = self.text("summary_start", **start) + summary

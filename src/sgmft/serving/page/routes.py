@@ -31,10 +31,9 @@ from sgmft.data.tables.formats import READABLE
 from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
-from sgmft.serving.limits import Places
 from sgmft.serving.page.language import LANGUAGES, Language, problem_html, result_html
 from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused, columns_html
-from sgmft.serving.problems import Problem
+from sgmft.serving.problems import Places, Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
 from sgmft.utils.templates import render
 

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from sgmft.data.posts import Post, raise_first_error
 from sgmft.errors import SgmftError
-from sgmft.features.batch import Batch, keep_modalities
 from sgmft.features.encode import EncodedPosts, PreparedPost, prepare_post
 from sgmft.features.encoder_handle import TunedEncoder
 from sgmft.features.encoders.base import Encoder, EncoderInfo
 from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
-from sgmft.features.features import Features, LabelledPosts
+from sgmft.features.features import Batch, Features, LabelledPosts, keep_modalities
 from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
@@ -61,7 +60,7 @@ class RawBatch(NamedTuple):
     ngrams: Any = None  # (B, g) of the text, padded with -1; an array
 
     def drop_modalities(self, share: float, draws: Tensor) -> "RawBatch":
-        """See `sgmft.features.batch.Batch`."""
+        """See `sgmft.features.features.Batch`."""
         has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
