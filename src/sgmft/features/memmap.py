@@ -106,7 +106,10 @@ class MappedFeatures:
         above = self.folder.parent
         try:
             above.mkdir(exist_ok=True)
-            _remove_unused(above)
+            for old in above.iterdir():
+                with suppress(OSError):
+                    if time.time() - old.stat().st_mtime > UNUSED:
+                        shutil.rmtree(old)
             with tempfile.TemporaryDirectory(".tmp", f".{self.folder.name}.", above, True) as name:
                 self._write_into(Path(name))
                 shutil.rmtree(self.folder, ignore_errors=True)  # damaged, if it is there
@@ -155,10 +158,3 @@ def _map(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
     if not prod(shape):  # nothing to map
         return np.zeros(shape, dtype)
     return np.asarray(np.memmap(path, dtype, "r", shape=shape))
-
-
-def _remove_unused(folder: Path) -> None:
-    for old in folder.iterdir():
-        with suppress(OSError):
-            if time.time() - old.stat().st_mtime > UNUSED:
-                shutil.rmtree(old)

@@ -58,10 +58,9 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
             for key in keys:
                 count = int.from_bytes(file.read(8), "little")
                 storage = storages[key]
-                values = np.fromfile(file, storage.dtype, storage.numel)
-                if not count == storage.numel == len(values):
+                numbers[key] = np.fromfile(file, storage.dtype, storage.numel)
+                if not count == storage.numel == len(numbers[key]):
                     raise ValueError("numbers are missing")
-                numbers[key] = values
         return {name: _view(x, numbers[x.storage.key]) for name, x in tensors.items()}
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

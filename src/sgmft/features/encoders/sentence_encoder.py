@@ -104,8 +104,7 @@ class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
                 for character in self._unread.keys() & set(normalized):
                     self._read(self._unread[character])
                     del self._unread[character]  # last: until then other threads wait above
-        found: list[int] = self._viterbi(normalized)
-        return found
+        return self._viterbi(normalized)
 
     def _read(self, numbers: NDArray[np.int64]) -> None:
         prefixes = self._prefixes
