@@ -40,12 +40,8 @@ class ProjectedEncoder:
             digest.update(np.ascontiguousarray(x).data)
         widths = ("text_width", "image_width", "word_width")
         known: dict[str, Any] = dict.fromkeys(widths, len(maps.text_weight))
-        known |= {
-            "name": name,
-            "fingerprint": digest.hexdigest()[:16],
-            "image_key": "",
-            "pinned": "",
-        }
+        known |= {"name": name, "fingerprint": digest.hexdigest()[:16]}
+        known |= {"image_key": "", "pinned": ""}
         known["has_tokens"] = base.info.has_tokens and base.info.word_width <= base.info.text_width
         self.prepare_image = getattr(base, "prepare_image", np.asarray)
         self.info = replace(base.info, **known, shared_space=True, logit_scale=logit_scale)
