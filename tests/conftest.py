@@ -17,6 +17,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from sgmft.data.posts import Post
@@ -28,6 +29,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
 
 pytest_plugins = ("clip_posts", "plugins", "recording_encoder", "small_networks", "small_tables")
 
+settings.register_profile("sgmft", deadline=None)  # other work may hold the processors
+settings.load_profile("sgmft")
 SGMFT = Path(sys.executable).with_name("sgmft")
 TINY = {"epochs": 3, "width": 16, "heads": 2, "learning_rate": 3e-3, "classifier_widths": (12,)}
 WORDS = {"Home": "sofa kitchen bed", "School": "teacher exam desk", "Work": "boss meeting office"}
