@@ -11,6 +11,15 @@ from sgmft.features.encoders.registry import check_plugin, load_encoder
 from sgmft.features.store import FeatureStore
 
 
+def open_encoder(name: str = "compact", **settings: Any) -> Encoder:
+    """Load an encoder as `load_encoder` does, or open the table of vectors behind "table:"."""
+    if not name.startswith(TABLE):
+        return load_encoder(name, **settings)
+    from sgmft.features.table import open_features_table
+
+    return open_features_table(name.removeprefix(TABLE), **settings)
+
+
 class EncoderHandle:
     """The encoder of a `SemanticLocator`, and of alignment; arguments as there."""
 
@@ -45,7 +54,7 @@ class EncoderHandle:
         if self._encoder is None:
             if self.plugin is not None:
                 check_plugin(self.plugin)
-            found = load_encoder(**self.encoder_settings, device=self.device)
+            found = open_encoder(**self.encoder_settings, device=self.device)
             if self.weights and found.info.weights != self.weights:
                 raise SgmftError(
                     f"The encoder {found.info.name} has other weights than the one that the model "

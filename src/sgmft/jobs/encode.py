@@ -10,8 +10,7 @@ from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_posts
-from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.features.encoders.registry import load_encoder
+from sgmft.features.encoder_handle import EncoderHandle, open_encoder
 from sgmft.features.store import FeatureStore
 from sgmft.features.table import write_ids
 from sgmft.jobs.cluster import pieces
@@ -21,12 +20,12 @@ from sgmft.jobs.cluster import pieces
 class EncodeTask(pieces.PieceTask):
     """Encode what the store does not have; the store itself knows which posts it has."""
 
-    settings: dict[str, Any]  # arguments of `load_encoder`
+    settings: dict[str, Any]  # arguments of `open_encoder`
     tokens: bool  # whether word and region features are encoded
 
     def start(self) -> pieces.Work:
         """Load the encoder and open the store, where they are not."""
-        encoder, store = self.loaded or (load_encoder(**self.settings), None)
+        encoder, store = self.loaded or (open_encoder(**self.settings), None)
         store = store or FeatureStore(self.folder, encoder.info, self.tokens)
 
         def work(piece: pieces.Piece) -> Iterator[JobSummary]:

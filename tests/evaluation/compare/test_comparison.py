@@ -112,7 +112,7 @@ def test_a_column_can_hold_the_split(data_of, small_posts):
 
 
 def test_mistakes_are_found_before_anything_is_encoded(data_of, small_posts, monkeypatch):
-    monkeypatch.setattr("sgmft.evaluation.compare.prepare.load_encoder", None)
+    monkeypatch.setattr("sgmft.evaluation.compare.prepare.open_encoder", None)
     for split, by, message in (
         (Split(test=("part", "test")), [], "part=test: both are needed"),
         (Split(by="place"), [], "cannot be split by 'place'"),

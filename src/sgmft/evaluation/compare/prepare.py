@@ -14,8 +14,8 @@ from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.features.encode import encode_posts
+from sgmft.features.encoder_handle import open_encoder
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.encoders.registry import load_encoder
 from sgmft.features.features import Features
 from sgmft.features.store import FeatureStore
 from sgmft.models.registry import get_method
@@ -184,7 +184,7 @@ def _encode(
     stores: list[FeatureStore] = []
     for setting, rows in rows_of.items():
         grid = {} if setting.patch_grid is None else {"patch_grid": setting.patch_grid}
-        model = load_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
+        model = open_encoder(setting.name, cleaning=setting.cleaning, device=device, **grid)
         methods = [(get_method(row.method), row) for row in rows]
         tokens = any(x.uses_tokens(x.preset(row.preset, row.settings)) for x, row in methods)
         image_key, done, start = model.info.image_key, 0, time.monotonic()

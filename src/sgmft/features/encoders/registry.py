@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.errors import SgmftError, warn
-from sgmft.features.encoders.base import TABLE, Encoder
+from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.hub import CHINESE_CLIP, find_checkpoint
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
 from sgmft.utils.checksums import short_digest
@@ -93,17 +93,13 @@ def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
 
     A name is a key of `ENCODERS`; hf:NAME or st:NAME, of a folder or a hub repository with a model
     of transformers or sentence-transformers, perhaps with @REVISION; a folder, also of Chinese-CLIP
-    or what fine-tuning or `sgmft align` wrote; two of these, TEXT+IMAGE, of which one encodes the
-    texts, the other the pictures; or "table:" and a path, see `sgmft.features.table`. Settings are
-    passed on; all know `cleaning`, `patch_grid`, `batch_size`, `device`, and `trust_remote_code`:
-    whether Python files that come with a model may be run. SgmftError where there is no such
-    encoder, its weights are not on this machine, or it takes no texts or no pictures.
+    or what fine-tuning or `sgmft align` wrote; or two of these, TEXT+IMAGE, of which one encodes
+    the texts, the other the pictures. Settings are passed on; all know `cleaning`, `patch_grid`,
+    `batch_size`, `device`, and `trust_remote_code`: whether Python files that come with a model may
+    be run. SgmftError where there is no such encoder, its weights are not on this machine, or it
+    takes no texts or no pictures.
     """
     keep_freed_memory()
-    if name.startswith(TABLE):
-        from sgmft.features.table import open_features_table
-
-        return open_features_table(name.removeprefix(TABLE), **settings)
     # The first plus with a name behind it; a name or a folder may have others.
     known = "|".join(["(?:hf|st):.+", *map(re.escape, ENCODERS)])
     towers = [name] if name in ENCODERS else re.split(rf"\+(?=(?:{known})$)", name, maxsplit=1)
