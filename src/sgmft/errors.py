@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
 from typing import Any, Self
@@ -81,6 +82,17 @@ def warn(message: str, category: type[SgmftWarning] = SgmftWarning) -> None:
         heard.append(message)
     plain = str.__str__(make_printable(message))  # what hears of it may know no `Message`
     warnings.warn(plain, category, stacklevel=3)
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Keep to itself what is warned of, by `warn` or otherwise, where it is said elsewhere."""
+    before = HEARD.set([])
+    try:
+        with warnings.catch_warnings(action="ignore", category=SgmftWarning):
+            yield
+    finally:
+        HEARD.reset(before)
 
 
 class Omitted(str):

@@ -8,7 +8,7 @@ from sgmft.data.posts import Post, require_label
 from sgmft.data.tables import Columns, iter_posts
 from sgmft.data.tables.base import RawTable
 from sgmft.data.tables.formats import list_tables, open_table, table_file
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, unwarned
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class Source:
         """Open one of `tables`."""
         return open_table(part, self.format)
 
-    def columns_seen(self) -> Iterator[str]:
-        """Yield the columns, also those that only some rows have, some more than once."""
-        for part in self.tables():
-            raw = self.open(part)
-            yield from raw.columns or ()
-            for row in raw.rows:
-                yield from row.values
+    def columns_seen(self) -> list[str]:
+        """List the columns, also those that only some rows have; warnings wait for the posts."""
+        seen = dict[str, None]()
+        with unwarned():
+            for raw in map(self.open, self.tables()):
+                seen |= dict.fromkeys(raw.columns or ())
+                for row in raw.rows:
+                    seen |= dict.fromkeys(row.values)
+        return list(seen)
 
     def read_posts(self) -> list[Post]:
         """Read all posts; SgmftError where there are none."""

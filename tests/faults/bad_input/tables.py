@@ -29,6 +29,7 @@ from openpyxl import Workbook
 from sgmft.data.posts import Attachment
 from sgmft.data.tables import iter_posts, open_table, open_writer
 from sgmft.data.tables.cells import to_json, to_plain
+from sgmft.data.tables.columns import NAMES
 from sgmft.errors import SgmftError
 
 MOST = 2000  # posts of one table: a few bytes of Parquet may say that there are a billion
@@ -110,13 +111,20 @@ def _count_cells(data, posts, marks=",;\t"):
         return
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return
-    found = [[x for x in post.row.values() if x is not None] for post in posts]
+    found = [[x for x in post.row.values() if x] for post in posts]
     for mark in marks:
         records = [x for x in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if x]
         bare = [[cell.strip("\ufeff ") for cell in record] for record in records]
-        if found == [x for x, y in zip(records, bare, strict=True) if y != bare[0]]:
+        kept = [x for x, y in zip(records, bare, strict=True) if not _is_header(y, bare[0])]
+        if found == [[cell for cell in record if cell] for record in kept]:
             return
     promise(False, f"not all cells came back: {found!r:.300}")
+
+
+def _is_header(record, first):
+    """Whether it repeats the header, or is another one: names of columns, most of them."""
+    names, known = [x for x in record if x], {*first, *NAMES}
+    return record == first or 2 * sum(x.lower() in known for x in names) > max(2, len(names))
 
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
