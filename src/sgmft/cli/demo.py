@@ -27,6 +27,7 @@ from sgmft.locator.prediction import Prediction
 POSTS, DAMAGED = 1400, 16
 # The paper's network, small enough to be trained in seconds.
 PAPER = "--method sgmft --preset elements --set width=128 --set epochs=8 --set learning_rate=0.001"
+PAPER += " --set label_smoothing=0.1"
 
 NOTICE = (
     "These posts are synthetic: sgmft generated their texts and drew their pictures. The figures "
