@@ -1,4 +1,4 @@
-"""A tiny Chinese-CLIP checkpoint without dropout, and posts for it."""
+"""Tiny checkpoints, one of them a Chinese-CLIP without dropout, and posts for it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,25 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tiny_clip import save_tiny_clip  # transformers take seconds: only who needs them waits
 
     return str(save_tiny_clip(tmp_path_factory.mktemp("clip") / "tiny", dropout=0.0))
+
+
+class Checkpoints(dict[str, Path]):
+    """Folders of the checkpoints of other libraries' families, each made when it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, family: str) -> Path:
+        from library_checkpoints import save_checkpoint
+
+        return self.setdefault(family, save_checkpoint(family, self._root / family))
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """The tiny checkpoints of a session, to be read and copied only."""
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,24 +13,9 @@ from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.problems import Limits
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Folder of a family's checkpoint, which is made when it is first asked for."""
-    from library_checkpoints import save_checkpoint
-
-    root, made = tmp_path_factory.mktemp("checkpoints"), {}
-
-    def folder(family: str) -> Path:
-        if family not in made:
-            made[family] = save_checkpoint(family, root / family)
-        return made[family]
-
-    return folder
-
-
-def encoder_options(folders: Any, name: str) -> list[str]:
+def encoder_options(families: Any, name: str) -> list[str]:
     """`--encoder hf:FOLDER` of "hf:clip", and for two names an option each."""
-    towers = [f"{tower[:3]}{folders(tower[3:])}" for tower in name.split("+")]
+    towers = [f"{tower[:3]}{families[tower[3:]]}" for tower in name.split("+")]
     if len(towers) == 1:
         return ["--encoder", towers[0]]
     return ["--text-encoder", towers[0], "--image-encoder", towers[1]]
@@ -43,9 +27,9 @@ FIVE = ["hf:naflex", "hf:altclip", "st:st-xlmr+hf:dinov2", "st:st-clip", "hf:chi
 @pytest.mark.parametrize(
     "name", ["hf:clip", *(pytest.param(x, marks=pytest.mark.slow) for x in FIVE)]
 )
-def test_commands_work_as_with_every_encoder(folders, clip_posts, run, name, tmp_path) -> None:
+def test_commands_work_as_with_every_encoder(families, clip_posts, run, name, tmp_path) -> None:
     table, model = write_table(tmp_path / "posts.jsonl", clip_posts), tmp_path / "model"
-    options = encoder_options(folders, name)
+    options = encoder_options(families, name)
 
     def check(*words: Any) -> str:
         done = run(*words, "--allow-outside")
@@ -67,19 +51,19 @@ def test_commands_work_as_with_every_encoder(folders, clip_posts, run, name, tmp
     assert done.returncode == 2 and "cannot be exported" in done.stderr
 
 
-def test_halves_and_a_whole_cannot_both_be_named(folders, run, tmp_path) -> None:
+def test_halves_and_a_whole_cannot_both_be_named(families, run, tmp_path) -> None:
     done = run("train", "a.jsonl", "-o", tmp_path, "--encoder", "cnn", "--text-encoder", "cnn")
     assert done.returncode == 2 and "--text-encoder" in done.stderr
 
 
-def test_trusting_python_files_reaches_the_encoder(folders, run, tmp_path, monkeypatch) -> None:
+def test_trusting_python_files_reaches_the_encoder(families, run, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SGMFT_TRUST_REMOTE_CODE", "")  # and is as before afterwards
     seen: list[bool] = []
     monkeypatch.setattr(
         "sgmft.features.encoders.hub.Checkpoint.digest",
         lambda checkpoint: seen.append(checkpoint.trusted) or "",
     )
-    name = encoder_options(folders, "hf:clip")
+    name = encoder_options(families, "hf:clip")
     table = write_table(tmp_path / "posts.jsonl", [Post("ab")])
     for words in ([], ["--trust-remote-code"]):
         run(*words, "encode", table, "-o", tmp_path / "store", *name)
@@ -87,14 +71,14 @@ def test_trusting_python_files_reaches_the_encoder(folders, run, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_a_server_answers(folders, clip_posts, run, tmp_path) -> None:
+def test_a_server_answers(families, clip_posts, run, tmp_path) -> None:
     table = write_table(tmp_path / "posts.jsonl", clip_posts)
     run(
         "train",
         table,
         "-o",
         tmp_path / "m",
-        *encoder_options(folders, "hf:naflex"),
+        *encoder_options(families, "hf:naflex"),
         "--allow-outside",
     )
 

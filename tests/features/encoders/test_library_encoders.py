@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from image_files import encoded, quarters, scene, turned
-from library_checkpoints import pictures, save_checkpoint
+from library_checkpoints import pictures
 from sgmft import SemanticLocator
 from sgmft.data.posts import Attachment, Post
 from sgmft.data.preprocessing.images import LONGEST, decode_image
@@ -26,35 +26,22 @@ PADDED = {"siglip": "max_length", "naflex": "max_length"}
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Folder of a family's checkpoint, which is made when it is first asked for."""
-    root, made = tmp_path_factory.mktemp("checkpoints"), {}
-
-    def folder(family: str) -> Path:
-        if family not in made:
-            made[family] = save_checkpoint(family, root / family)
-        return made[family]
-
-    return folder
-
-
-@pytest.fixture(scope="session")
-def load(folders: Any) -> Any:
-    """The encoder of a name in which families stand for their folders: load("hf:clip")."""
+def load(families: Any) -> Any:
+    """The encoder of a name in which families stand for their families: load("hf:clip")."""
     known: dict[str, Encoder] = {}
 
     def get(name: str, **settings: Any) -> Encoder:
         key = f"{name} {settings}"
         if key not in known:
-            known[key] = load_encoder(named(folders, name), **settings)
+            known[key] = load_encoder(named(families, name), **settings)
         return known[key]
 
     return get
 
 
-def named(folders: Any, name: str) -> str:
+def named(families: Any, name: str) -> str:
     towers = (tower.partition(":") for tower in name.split("+"))
-    return "+".join(f"{kind}:{folders(family)}" if family else kind for kind, _, family in towers)
+    return "+".join(f"{kind}:{families[family]}" if family else kind for kind, _, family in towers)
 
 
 def close(found: Any, expected: Any) -> None:
@@ -68,8 +55,8 @@ def close(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("family", DUAL)
 @torch.inference_mode()
-def test_a_dual_encoders_features_are_the_librarys(folders, load, family: str) -> None:
-    encoder, folder = load(f"hf:{family}"), folders(family)
+def test_a_dual_encoders_features_are_the_librarys(families, load, family: str) -> None:
+    encoder, folder = load(f"hf:{family}"), families[family]
     model = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -91,28 +78,28 @@ def test_a_dual_encoders_features_are_the_librarys(folders, load, family: str) -
 
 
 @torch.inference_mode()
-def test_an_image_network_gives_its_pooler_and_a_text_network_the_mean(folders, load) -> None:
+def test_an_image_network_gives_its_pooler_and_a_text_network_the_mean(families, load) -> None:
     encoder = load("hf:xlmr+hf:dinov2")
-    image = AutoModel.from_pretrained(folders("dinov2")).eval()
-    processor = AutoImageProcessor.from_pretrained(folders("dinov2"), backend="pil")
+    image = AutoModel.from_pretrained(families["dinov2"]).eval()
+    processor = AutoImageProcessor.from_pretrained(families["dinov2"], backend="pil")
     for pixels, row in zip(
         pictures(), encoder.encode_images(pictures(), False).pooled, strict=True
     ):
         given = processor(images=Image.fromarray(pixels), return_tensors="pt")
         close(row, image(**given).pooler_output[0])
-    text = AutoModel.from_pretrained(folders("xlmr")).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folders("xlmr"))
+    text = AutoModel.from_pretrained(families["xlmr"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(families["xlmr"])
     for content, row in zip(TEXTS, encoder.encode_texts(TEXTS, False).pooled, strict=True):
         given = tokenizer(content, truncation=True, return_tensors="pt")
         close(row, text(**given).last_hidden_state[0].mean(0))
     assert not encoder.info.shared_space and encoder.info.logit_scale is None
 
 
-def test_sentence_transformers_features_are_those_of_its_encode(folders, load) -> None:
+def test_sentence_transformers_features_are_those_of_its_encode(families, load) -> None:
     from sentence_transformers import SentenceTransformer
 
     text, joint = (
-        SentenceTransformer(str(folders(x)), device="cpu") for x in ("st-xlmr", "st-clip")
+        SentenceTransformer(str(families[x]), device="cpu") for x in ("st-xlmr", "st-clip")
     )
     close(load("st:st-xlmr+compact").encode_texts(TEXTS, False).pooled, text.encode(TEXTS))
     assert np.abs(text.encode(TEXTS) - text.encode(TEXTS, prompt="")).max() > 1e-2  # has a prompt
@@ -156,15 +143,15 @@ def test_features_depend_on_nothing_beside_them(load, name: str) -> None:
 
 
 @torch.inference_mode()
-def test_tokens_of_clip_are_projected_as_the_pooled_are(folders, load) -> None:
+def test_tokens_of_clip_are_projected_as_the_pooled_are(families, load) -> None:
     encoder = load("hf:clip", patch_grid=2)
-    model = AutoModel.from_pretrained(folders("clip")).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folders("clip"))
+    model = AutoModel.from_pretrained(families["clip"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(families["clip"])
     for text, words in zip(TEXTS, encoder.encode_texts(TEXTS, True).tokens, strict=True):
         given = tokenizer(text, truncation=True, return_tensors="pt")
         hidden = model.text_projection(model.text_model(**given).last_hidden_state)[0]
         close(words, hidden[1:-1])
-    processor = AutoImageProcessor.from_pretrained(folders("clip"), backend="pil")
+    processor = AutoImageProcessor.from_pretrained(families["clip"], backend="pil")
     for pixels, regions in zip(
         pictures(), encoder.encode_images(pictures(), True).tokens, strict=True
     ):
@@ -175,10 +162,10 @@ def test_tokens_of_clip_are_projected_as_the_pooled_are(folders, load) -> None:
 
 
 @torch.inference_mode()
-def test_tokens_of_naflex_follow_the_pictures_proportions(folders, load) -> None:
+def test_tokens_of_naflex_follow_the_pictures_proportions(families, load) -> None:
     encoder = load("hf:naflex", patch_grid=2)
-    model = AutoModel.from_pretrained(folders("naflex")).eval()
-    processor = AutoImageProcessor.from_pretrained(folders("naflex"), backend="pil")
+    model = AutoModel.from_pretrained(families["naflex"]).eval()
+    processor = AutoImageProcessor.from_pretrained(families["naflex"], backend="pil")
     wide = np.asarray(scene((80, 32)))
     given = processor(images=Image.fromarray(wide), return_tensors="pt")
     h, w = given["spatial_shapes"][0].tolist()
@@ -188,7 +175,7 @@ def test_tokens_of_naflex_follow_the_pictures_proportions(folders, load) -> None
     close(found[0, 0], hidden[: (h + 1) // 2, : (w + 1) // 2].mean((0, 1)))
     close(found[1, 1], hidden[h // 2 :, w // 2 :].mean((0, 1)))
     texts = encoder.encode_texts(TEXTS, True)
-    ids = AutoTokenizer.from_pretrained(folders("naflex"))(TEXTS, truncation=True)["input_ids"]
+    ids = AutoTokenizer.from_pretrained(families["naflex"])(TEXTS, truncation=True)["input_ids"]
     assert [len(words) for words in texts.tokens] == [len(row) - 2 for row in ids]
 
 
@@ -256,8 +243,8 @@ NAMES += ["st:st-clip", "hf:chinese-clip"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_is_trained_saved_and_loaded(folders, clip_posts, name: str, tmp_path) -> None:
-    locator = SemanticLocator(named(folders, name), settings={"folds": 2}).fit(clip_posts)
+def test_a_model_is_trained_saved_and_loaded(families, clip_posts, name: str, tmp_path) -> None:
+    locator = SemanticLocator(named(families, name), settings={"folds": 2}).fit(clip_posts)
     locator.save_pretrained(tmp_path)
     again = SemanticLocator.from_pretrained(tmp_path)
     np.testing.assert_array_equal(
@@ -268,9 +255,9 @@ def test_a_model_is_trained_saved_and_loaded(folders, clip_posts, name: str, tmp
     assert len(explanation.pictures[0].contributions) == 16
 
 
-def test_a_tokens_model_is_trained_and_explained(folders, clip_posts, tmp_path) -> None:
+def test_a_tokens_model_is_trained_and_explained(families, clip_posts, tmp_path) -> None:
     settings = {"epochs": 1, "width": 8, "heads": 2, "classifier_widths": (8,)}
-    locator = SemanticLocator(named(folders, "hf:siglip"), preset="tokens", settings=settings)
+    locator = SemanticLocator(named(families, "hf:siglip"), preset="tokens", settings=settings)
     locator.fit(clip_posts)
     locator.save_pretrained(tmp_path)
     again = SemanticLocator.from_pretrained(tmp_path)

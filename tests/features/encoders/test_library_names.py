@@ -32,18 +32,12 @@ class OwnModel({kind}Model):
 """
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {x: save_checkpoint(x, root / x) for x in ("clip", "dinov2", "xlmr", "st-xlmr")}
-
-
 @pytest.fixture
-def hub(tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def hub(tmp_path: Path, families: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """An offline cache of the hub, with the newest commit of owner/clip; returns its folder."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return fill_cache(tmp_path / "hub", "owner/clip", folders["clip"])
+    return fill_cache(tmp_path / "hub", "owner/clip", families["clip"])
 
 
 def fill_cache(hub: Path, repository: str, folder: Path) -> Path:
@@ -63,15 +57,15 @@ def refusal(name: str, **settings: Any) -> str:
 # --- names
 
 
-def test_a_folder_says_by_itself_what_it_holds(folders) -> None:
-    bare, named = load_encoder(str(folders["clip"])), load_encoder(f"hf:{folders['clip']}")
+def test_a_folder_says_by_itself_what_it_holds(families) -> None:
+    bare, named = load_encoder(str(families["clip"])), load_encoder(f"hf:{families['clip']}")
     assert bare.info == named.info
-    texts = load_encoder(f"{folders['st-xlmr']}+hf:{folders['dinov2']}").info
+    texts = load_encoder(f"{families['st-xlmr']}+hf:{families['dinov2']}").info
     assert (texts.text_width, texts.image_width, texts.shared_space) == (16, 16, False)
 
 
-def test_towers_give_each_their_half(folders) -> None:
-    names = (f"st:{folders['st-xlmr']}", f"hf:{folders['clip']}")
+def test_towers_give_each_their_half(families) -> None:
+    names = (f"st:{families['st-xlmr']}", f"hf:{families['clip']}")
     both = load_encoder("+".join(names))
     half = load_encoder(names[1])
     picture = np.zeros((20, 30, 3), np.uint8)
@@ -87,15 +81,15 @@ def test_towers_give_each_their_half(folders) -> None:
     assert with_compact.image_size == 260 and with_compact.text_width == 16
 
 
-def test_one_tower_alone_is_told_what_to_add(folders) -> None:
+def test_one_tower_alone_is_told_what_to_add(families) -> None:
     for family, kind, fix in (("dinov2", "texts", "compact+hf:"), ("xlmr", "pictures", "+compact")):
-        message = refusal(f"hf:{folders[family]}")
+        message = refusal(f"hf:{families[family]}")
         assert f"takes no {kind}" in message and fix in message
-    assert "takes no texts" in refusal(f"hf:{folders['dinov2']}+hf:{folders['clip']}")
+    assert "takes no texts" in refusal(f"hf:{families['dinov2']}+hf:{families['clip']}")
 
 
-def test_a_folder_with_a_plus_in_its_name_is_one_encoder(folders, tmp_path) -> None:
-    copy = shutil.copytree(folders["clip"], tmp_path / "clip+more")
+def test_a_folder_with_a_plus_in_its_name_is_one_encoder(families, tmp_path) -> None:
+    copy = shutil.copytree(families["clip"], tmp_path / "clip+more")
     assert load_encoder(f"hf:{copy}").info.text_width == 12
 
 
@@ -116,17 +110,21 @@ def _other_activation(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_other_size, _no_lower_case, _other_activation])
-def test_the_fingerprint_follows_the_settings_and_not_the_folder(folders, tmp_path, change) -> None:
-    copy, known = tmp_path / "copy", load_encoder(f"hf:{folders['clip']}").info
-    shutil.copytree(folders["clip"], copy)
+def test_the_fingerprint_follows_the_settings_and_not_the_folder(
+    families, tmp_path, change
+) -> None:
+    copy, known = tmp_path / "copy", load_encoder(f"hf:{families['clip']}").info
+    shutil.copytree(families["clip"], copy)
     assert load_encoder(f"hf:{copy}").info.fingerprint == known.fingerprint
     change(copy)
     found = load_encoder(f"hf:{copy}").info
     assert found.fingerprint != known.fingerprint and found.weights == known.weights
     for setting in ({"cleaning": "paper"}, {"patch_grid": 2}, {"dtype": "bfloat16"}):
-        found = load_encoder(f"hf:{folders['clip']}", **setting).info
+        found = load_encoder(f"hf:{families['clip']}", **setting).info
         assert found.fingerprint != known.fingerprint and found.weights == known.weights
-    assert load_encoder(f"hf:{folders['clip']}", cleaning="paper").info.image_key == known.image_key
+    assert (
+        load_encoder(f"hf:{families['clip']}", cleaning="paper").info.image_key == known.image_key
+    )
 
 
 def test_a_saved_model_asks_for_the_commit_it_was_trained_with(hub, clip_posts, tmp_path) -> None:
@@ -140,8 +138,8 @@ def test_a_saved_model_asks_for_the_commit_it_was_trained_with(hub, clip_posts, 
     np.testing.assert_array_equal(again.predict_proba(posts), locator.predict_proba(posts))
 
 
-def test_other_weights_of_that_name_are_refused(folders, clip_posts, tmp_path) -> None:
-    copy = Path(shutil.copytree(folders["clip"], tmp_path / "clip"))
+def test_other_weights_of_that_name_are_refused(families, clip_posts, tmp_path) -> None:
+    copy = Path(shutil.copytree(families["clip"], tmp_path / "clip"))
     SemanticLocator(f"hf:{copy}").fit(clip_posts).save_pretrained(tmp_path / "model")
     shutil.rmtree(copy)
     other = save_checkpoint("altclip", copy)
@@ -233,10 +231,10 @@ def test_a_hub_that_never_answers_is_given_up_soon(hub, monkeypatch) -> None:
         assert "hf download owner/another" in refusal("hf:owner/another")
 
 
-def test_weights_that_are_not_there_are_not_made_up(folders, tmp_path) -> None:
+def test_weights_that_are_not_there_are_not_made_up(families, tmp_path) -> None:
     from safetensors.torch import load_file, save_file
 
-    copy = shutil.copytree(folders["clip"], tmp_path / "copy")
+    copy = shutil.copytree(families["clip"], tmp_path / "copy")
     weights = load_file(copy / "model.safetensors")
     del weights["text_projection.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
@@ -260,20 +258,20 @@ def test_a_pooler_without_weights_is_not_used(tmp_path) -> None:
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "tokenizer.json", "preprocessor_config.json"]
 )
-def test_a_damaged_checkpoint(folders, tmp_path, file: str) -> None:
-    copy = shutil.copytree(folders["clip"], tmp_path / "copy")
+def test_a_damaged_checkpoint(families, tmp_path, file: str) -> None:
+    copy = shutil.copytree(families["clip"], tmp_path / "copy")
     (copy / file).write_bytes(b"\xff" * 3000)
     assert f"cannot be read from {copy}" in refusal(f"hf:{copy}")
 
 
-def test_another_kind_of_network(folders, tmp_path) -> None:
-    copy = shutil.copytree(folders["clip"], tmp_path / "copy")
+def test_another_kind_of_network(families, tmp_path) -> None:
+    copy = shutil.copytree(families["clip"], tmp_path / "copy")
     change_json(copy / "config.json", model_type="something-new")
     assert "something-new" in refusal(f"hf:{copy}")
 
 
-def test_python_files_run_only_if_they_are_trusted(folders, clip_posts, tmp_path) -> None:
-    copy = shutil.copytree(folders["clip"], tmp_path / "copy")
+def test_python_files_run_only_if_they_are_trusted(families, clip_posts, tmp_path) -> None:
+    copy = shutil.copytree(families["clip"], tmp_path / "copy")
     (copy / "modeling_own.py").write_text(CODE.format(kind="CLIP"), "utf-8")
     own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
     change_json(copy / "config.json", model_type="own", auto_map=own)
@@ -289,19 +287,19 @@ def test_python_files_run_only_if_they_are_trusted(folders, clip_posts, tmp_path
     assert again.predict(clip_posts) == locator.predict(clip_posts)
 
 
-def test_modules_of_other_packages_run_only_if_they_are_trusted(folders, tmp_path) -> None:
-    copy = shutil.copytree(folders["st-xlmr"], tmp_path / "copy")
+def test_modules_of_other_packages_run_only_if_they_are_trusted(families, tmp_path) -> None:
+    copy = shutil.copytree(families["st-xlmr"], tmp_path / "copy")
     modules = json.loads((copy / "modules.json").read_text("utf-8"))
     modules[2]["type"] = "antigravity.Normalize"
     (copy / "modules.json").write_text(json.dumps(modules), "utf-8")
     assert "--trust-remote-code" in refusal(f"st:{copy}+compact")
 
 
-def test_an_aligned_pair_of_towers_shares_a_space(folders, hub, clip_posts, tmp_path) -> None:
+def test_an_aligned_pair_of_towers_shares_a_space(families, hub, clip_posts, tmp_path) -> None:
     from sgmft.features.encoder_handle import EncoderHandle
     from sgmft.jobs.align import align_encoder
 
-    towers = f"hf:owner/clip+hf:{folders['dinov2']}"
+    towers = f"hf:owner/clip+hf:{families['dinov2']}"
     align_encoder(clip_posts * 2, tmp_path / "aligned", EncoderHandle(towers), width=6)
     described = json.loads((tmp_path / "aligned" / "projected.json").read_text("utf-8"))
     assert described["base"].startswith(f"hf:owner/clip@{COMMIT}+hf:")
@@ -313,10 +311,10 @@ def test_an_aligned_pair_of_towers_shares_a_space(folders, hub, clip_posts, tmp_
     assert again.predict(clip_posts) == locator.predict(clip_posts)
 
 
-def test_what_such_encoders_cannot_do_yet(folders, clip_posts, tmp_path) -> None:
+def test_what_such_encoders_cannot_do_yet(families, clip_posts, tmp_path) -> None:
     from sgmft.locator.onnx.export import export_model
 
-    for name in (f"hf:{folders['clip']}", f"hf:{folders['clip']}+compact"):
+    for name in (f"hf:{families['clip']}", f"hf:{families['clip']}+compact"):
         with pytest.raises(SgmftError, match="cannot be fine-tuned"):
             SemanticLocator(name, tune="lora").fit(clip_posts)
         texts = [post for post in clip_posts if not post.images]
@@ -324,12 +322,12 @@ def test_what_such_encoders_cannot_do_yet(folders, clip_posts, tmp_path) -> None
             export_model(SemanticLocator(name).fit(texts), tmp_path / "onnx")
 
 
-def test_a_static_model_needs_no_processor(folders, tmp_path) -> None:
+def test_a_static_model_needs_no_processor(families, tmp_path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(folders["xlmr"] / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(families["xlmr"] / "tokenizer.json"))
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)])
     model.save_pretrained(str(tmp_path), create_model_card=False)
     encoder = load_encoder(f"st:{tmp_path}+compact", device="cpu")
