@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
@@ -32,6 +33,14 @@ class NoUsableRowError(SgmftError):
 
     exit_code = 3
     summary: Any = None
+
+
+def check_name(name: str, known: Collection[str], what: str) -> None:
+    """Raise SgmftError, which begins with `what`, where a name is none of those that are known."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise SgmftError(f"{what} {name!r}: use {', '.join(known)}.{hint}")
 
 
 class SgmftWarning(UserWarning):

@@ -4,6 +4,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -37,6 +38,9 @@ def compare_command(
         str | None, Option(help="Of the paper, 6,8,9; empty for none. None with --encoders.")
     ] = None,
     methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
+    rows: Annotated[
+        Path | None, Option(metavar="FILE", help="TOML file of rows and tables of your own.")
+    ] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
     split_by: Annotated[str, Option(help="label, user, or auto: by user if known.")] = "auto",
     by: opt.By = None,
@@ -69,6 +73,7 @@ def compare_command(
         usual[1] if figures is None else figures,
         methods,
         some,
+        rows,
         encoder=opt.pick_encoder(named, features_table) or encoder,
         seeds=seeds,
         trials=trials,

@@ -7,7 +7,7 @@ from collections import UserDict
 from pathlib import Path
 from typing import Any
 
-from sgmft.errors import SgmftError
+from sgmft.errors import SgmftError, check_name
 from sgmft.features.encoders.registry import ENCODERS, PLUGINS
 from sgmft.models import gated_experts
 from sgmft.models.baselines import linear_probe, zero_shot
@@ -51,8 +51,7 @@ def get_method(name: str) -> Method:
     """The method of that name; SgmftError where there is none."""
     if name == zero_shot.DESCRIBED.name:  # nothing to train, so it is not among the others
         return zero_shot.DESCRIBED
-    if name not in METHODS:
-        raise SgmftError(f"There is no method {name!r}: use {', '.join(METHODS)}.")
+    check_name(name, METHODS, "There is no method")
     return METHODS[name]
 
 

@@ -3,19 +3,19 @@
 import pytest
 
 from sgmft.errors import SgmftError
-from sgmft.evaluation.compare.catalogue import FIGURES, REFERENCE, make_plan, rows, tables
+from sgmft.evaluation.compare.catalogue import make_plan, read_catalogue
 from sgmft.evaluation.compare.runs import Run
 from sgmft.models.base import ClosedFormModel
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.network import Network
+from sgmft.models.registry import DEFAULT as REFERENCE
 from sgmft.models.registry import METHODS
 
 ALL = "1,2,3,4,5"
+ROWS, TABLES, FIGURES = read_catalogue()
 
 
-def test_tables_show_the_papers_own_figures_of_rows_that_exist():
-    shown = {key for plan in tables().values() for key in (*plan.rows, plan.reference)}
-    assert shown | {key for figure in FIGURES.values() for key in figure.rows} <= set(rows())
+def test_tables_show_the_papers_own_figures():
     printed = {
         "1": [84.56, 86.62, 86.59, 85.24, 86.25, 87.29],
         "2": [78.23, 84.91, 85.74, 86.94, 87.29],
@@ -23,25 +23,26 @@ def test_tables_show_the_papers_own_figures_of_rows_that_exist():
         "4": [86.88, 87.29],
     }
     for number, figures in printed.items():
-        shown = [figure for figure in tables()[number].rows.values() if figure is not None]
-        assert shown == figures
-    assert not any(tables()["5"].rows.values())
+        assert [
+            TABLES[number].paper[x] for x in TABLES[number].rows if x in TABLES[number].paper
+        ] == figures
+    assert not TABLES["5"].paper
 
 
 def test_table_1_has_every_method_and_every_preset():
     expected = {*METHODS, "sgmft-tokens", "sgmft-paper"} - {"word-average", "sgmft"}
-    assert set(tables()["1"].rows) == expected
-    shown = [rows()[key] for key in (*tables()["1"].rows, *tables()["5"].rows)]
+    assert set(TABLES["1"].rows) == expected
+    shown = [ROWS[key] for key in (*TABLES["1"].rows, *TABLES["5"].rows)]
     presets = {row.preset for row in shown if row.method == "sgmft"}
     assert presets == set(METHODS["sgmft"].presets)
 
 
-@pytest.mark.parametrize("key", rows())
+@pytest.mark.parametrize("key", ROWS)
 def test_every_row_has_settings_its_method_knows(key):
-    row = rows()[key]
+    row = ROWS[key]
     preset = Run("folder", row, "compact/light", most_epochs=3).preset
     assert preset.train.epochs == 3
-    assert row.like is None or rows()[row.like].like is None
+    assert row.like is None or ROWS[row.like].like is None
     width = 3 if METHODS[row.method].encoder == "cnn" else 64
     fields = {"classes": 3, "text_width": width, "image_width": 64}
     method = METHODS[row.method]
@@ -51,7 +52,7 @@ def test_every_row_has_settings_its_method_knows(key):
 
 def test_ablation_rows_differ_from_the_full_model_in_one_thing():
     def model(key):
-        return dict(Run("folder", rows()[key], "x").preset.model)
+        return dict(Run("folder", ROWS[key], "x").preset.model)
 
     for base, changes in {
         "sgmft-tokens": {
@@ -83,18 +84,18 @@ def test_ablation_rows_differ_from_the_full_model_in_one_thing():
 
 
 def test_table_5_has_every_part_and_choice():
-    shown = list(tables()["5"].rows)
+    shown = list(TABLES["5"].rows)
     kinds = ("default-", "elements", "cleaning-", "grid-")
-    assert set(shown) == {key for key in rows() if key.startswith(kinds)} | {
+    assert set(shown) == {key for key in ROWS if key.startswith(kinds)} | {
         REFERENCE,
         "sgmft-tokens",
     }
-    parts = [rows()[key] for key in shown if key.startswith("default-")]
+    parts = [ROWS[key] for key in shown if key.startswith("default-")]
     assert len(parts) == 4
     for row in parts:  # solved as the default is: nothing is tried
         assert (row.method, row.preset, row.like) == (REFERENCE, None, None)
         assert Run("folder", row, "x").preset.val_size == 0
-    choices = [rows()[key] for key in shown if key.startswith("elements-")]
+    choices = [ROWS[key] for key in shown if key.startswith("elements-")]
     assert {(row.preset, row.like) for row in choices} == {("elements", "elements")}
 
 
@@ -105,8 +106,8 @@ def test_methods_picks_rows_and_keeps_what_they_are_tested_against(monkeypatch):
     assert keys == ["mplug", REFERENCE, "clip", "sgmft-tokens"]
     assert [list(figure.rows) for figure in plan.figures] == [["clip"]]
     monkeypatch.setitem(FUSIONS, "mine", FUSIONS["sum"])  # a user's own is a row of table 3
-    assert tables()["3"].rows["mine"] is None
-    assert rows()["mine"].settings == {"fusion": "mine"}
+    rows, tables, _ = read_catalogue()
+    assert tables["3"].rows[-1] == "mine" and rows["mine"].settings == {"fusion": "mine"}
 
 
 def test_what_cannot_be_planned_is_refused():
@@ -121,3 +122,67 @@ def test_what_cannot_be_planned_is_refused():
     }.items():
         with pytest.raises(SgmftError, match=message):
             make_plan(*arguments)
+
+
+MINE = """
+[rows.half]
+title = "A mixture by halves"
+settings = { power = 1.0, gate = "constant" }
+table = "9"
+
+[rows.wide]
+method = "sgmft"
+preset = "elements"
+settings = { element_width = 2 }
+like = "elements"
+
+[tables.9]
+title = "Of mine"
+rows = ["linear-probe", "gated-experts"]
+"""
+
+
+def test_rows_and_tables_of_a_users_own(tmp_path):
+    path = tmp_path / "rows.toml"
+    path.write_text(MINE, "utf-8")
+    plan = make_plan("9,1", "", "half,wide,linear-probe", file=path)
+    assert [list(x.rows) for x in plan.tables] == [
+        ["linear-probe", "half"],
+        ["linear-probe", "wide"],
+    ]
+    assert [row.key for row in plan.rows()] == [
+        "linear-probe",
+        "half",
+        REFERENCE,
+        "wide",
+        "elements",
+    ]
+    half, wide = plan.known["half"], plan.known["wide"]
+    assert (half.method, half.settings) == (REFERENCE, {"power": 1.0, "gate": "constant"})
+    assert wide.title == "wide" and Run("folder", wide, "x").preset.model["element_width"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[rows.a\n", "rows.toml cannot be read: "),
+        ("[row.a]\n", "rows.toml has no part 'row': .* Did you mean 'rows'?"),
+        ("rows = 3\n", r"rows.toml, row 3: begin it with \[rows.NAME\]"),
+        ("[rows.a]\nmetod = 'mplug'\n", "row a has no key 'metod': .* Did you mean 'method'?"),
+        ("[rows.a]\npatch_grid = 'two'\n", "row a: patch_grid must be a whole number, not 'two'"),
+        ("[rows.a]\nmethod = 'mplog'\n", "row a: There is no method 'mplog': .* mean 'mplug'?"),
+        (
+            "[rows.a]\nsettings.gate = 'odd'\n",
+            "row a: --set gate=odd: expected similarity or",
+        ),
+        ("[rows.a]\nsettings.gates = 'x'\n", "row a: gated-experts has no setting 'gates'"),
+        ("[rows.a]\nlike = 'elephants'\n", "row a: There is no row 'elephants': .* 'elements'?"),
+        ("[rows.a]\ntable = '8'\n", "Row a: there is no table '8'"),
+        ("[tables.7]\nrows = ['gated']\n", "table 7: There is no row 'gated'"),
+        ("[rows.a]\nencoder = 'cnn'\n", "row a: The encoder 'cnn' gives words"),
+    ],
+)
+def test_a_file_of_rows_that_is_wrong_is_refused_by_row_and_key(tmp_path, text, message):
+    (tmp_path / "rows.toml").write_text(text)
+    with pytest.raises(SgmftError, match=message):
+        make_plan("1", "", file=tmp_path / "rows.toml")

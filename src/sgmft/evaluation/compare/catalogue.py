@@ -1,16 +1,18 @@
-"""The rows, tables and figures a comparison knows: the paper's, and ours."""
+"""The rows, tables and figures a comparison knows: those of `rows.toml`, and of a user's file."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgmft.errors import SgmftError, SgmftNotice, warn
+from sgmft.errors import SgmftError, SgmftNotice, check_name, warn
 from sgmft.features.encoders.base import TABLE
 from sgmft.models.fusions import FUSIONS
 from sgmft.models.registry import DEFAULT, METHODS, get_method
 
-REFERENCE = DEFAULT  # the row that systems are tested against
 ON_ENCODERS = (DEFAULT, "linear-probe")  # methods by which encoders are compared
+OURS = Path(__file__).with_name("rows.toml")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Row:
     key: str  # its name, as `--methods` takes it
     title: str  # as tables show it
     # the next six as `SemanticLocator` takes them
-    method: str = "sgmft"
+    method: str = DEFAULT
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     cleaning: str | None = None
@@ -28,162 +30,114 @@ class Row:
     encoder: str | None = None  # None is the comparison's
     like: str | None = None  # the row whose tuned setting it uses; None has trials of its own
     note: str = ""  # what a reader must know
+    table: str = "1"  # that shows it, if none lists it
 
 
-class TablePlan(NamedTuple):
-    """A table."""
+@dataclass(frozen=True)
+class TablePlan:
+    """A table; `paper` has the accuracy in percent that the paper prints for some of its rows."""
 
     number: str
     title: str
-    about: str
-    rows: Mapping[str, float | None]  # key -> accuracy in percent, where the paper prints one
-    reference: str = REFERENCE  # the row that the others are tested against
+    about: str = ""
+    rows: Sequence[str] = ()
+    reference: str = DEFAULT  # the row that the others are tested against
+    paper: Mapping[str, float] = field(default_factory=dict)
 
 
-class FigurePlan(NamedTuple):
+@dataclass(frozen=True)
+class FigurePlan:
     """A figure: the rows whose fused representations its panels show."""
 
     number: str
     title: str
-    rows: Sequence[str]
+    rows: Sequence[str] = ()
 
 
-# accuracy in percent, as the paper prints it
-PAPER_TABLE_1 = {
-    "mplug": 84.56,
-    "unis-mmc": 86.62,
-    "bridgetower": 86.59,
-    "balance-mla": 85.24,
-    "feature-level-cnn": 86.25,
-    "sgmft-paper": 87.29,
+class Catalogue(NamedTuple):
+    """All there could be, by key or number."""
+
+    rows: dict[str, Row]
+    tables: dict[str, TablePlan]
+    figures: dict[str, FigurePlan]
+
+
+_PARTS: dict[str, Any] = {"rows": Row, "tables": TablePlan, "figures": FigurePlan}
+_VALUES = {  # of keys in a file; others have texts
+    "settings": (dict, "settings by name"),
+    "paper": (dict, "percentages by row"),
+    "rows": (list, "a list of rows"),
+    "patch_grid": (int, "a whole number"),
 }
 
-PAPER_TABLE_2 = {"word-average": 78.23, "clip": 84.91, "clip-sfm": 85.74, "clip-sim": 86.94}
-FUSION_ROWS = {
-    "asymmetric-co-attention": ("Asymmetric co-attention", 86.32),
-    "merge-attention": ("Merge-attention", 86.35),
-    "co-attention": ("Co-attention", 86.47),
-}
 
-FULL = "sgmft-tokens"  # the network that the paper's ablations change
+def read_catalogue(encoders: Sequence[str] = (), file: str | Path | None = None) -> Catalogue:
+    """Return what `rows.toml` and a user's file have, and a row of every method and fusion module.
 
-FIGURES = {
-    "6": FigurePlan("6", "Fused representations in the module ablation", (*PAPER_TABLE_2, FULL)),
-    "8": FigurePlan("8", "Fused representations by fusion module", (*FUSION_ROWS, FULL)),
-    "9": FigurePlan("9", "Fused representations by guided modality", ("image-wise", FULL)),
-}
-
-_INSIDE = "No trials: chooses its penalties by cross-validation of the training posts."
-_TOKENS: dict[str, Any] = {"preset": "tokens", "like": FULL}
-_DEFAULT: dict[str, Any] = {"method": DEFAULT, "note": _INSIDE}
-_CHANGED: dict[str, Any] = {"preset": "elements", "like": "elements"}  # with one choice changed
-
-
-def rows(encoders: Sequence[str] = ()) -> dict[str, Row]:
-    """Return every row by key; systems and fusion modules that a user registered among them.
-
-    Of `encoders` there is a row for each, of the default and of the linear probe.
+    Of `encoders` there is a row for each, of the default and of the linear probe. SgmftError names
+    file, row and key of what is wrong.
     """
-    found = [
-        Row(FULL, "SG-MFT (tokens)", preset="tokens"),
-        Row("sgmft-paper", "SG-MFT (as printed)", preset="paper", note="No trials: as printed."),
-        *(
-            Row(name, x.title, name, note=f"{x.note} {_INSIDE}" if name == DEFAULT else x.note)
-            for name, x in METHODS.items()
-            if name != "sgmft"
-        ),
-        Row("clip", "Encoder", settings={"sim": False, "fusion": "sum"}, **_TOKENS),
-        Row("clip-sfm", "Encoder + SFM", settings={"sim": False}, **_TOKENS),
-        Row("clip-sim", "Encoder + SIM", settings={"fusion": "sum"}, **_TOKENS),
-        *(
-            Row(name, FUSION_ROWS.get(name, (name,))[0], preset="tokens", settings={"fusion": name})
-            for name in _fusions()
-        ),
-        Row("image-wise", "Image-wise", settings={"guided": "image"}, **_TOKENS),
-        Row("default-gate", "… one gate for all posts", settings={"gate": "constant"}, **_DEFAULT),
-        Row("default-power", "… a product of the modalities", settings={"power": 0.0}, **_DEFAULT),
-        Row("default-joint", "… no joint expert", settings={"joint": False}, **_DEFAULT),
-        Row("default-lexical", "… no n-grams", settings={"lexical": False}, **_DEFAULT),
-        Row("cleaning-paper", "… the paper's cleaning", DEFAULT, cleaning="paper", like=DEFAULT),
-        Row("cleaning-none", "… no cleaning", DEFAULT, cleaning="none", like=DEFAULT),
-        Row("elements", "SG-MFT (elements)", preset="elements"),
-        Row("elements-tokens", "… tokens view", settings={"view": "tokens"}, **_CHANGED),
-        Row("elements-w4", "… elements 4 wide", settings={"element_width": 4}, **_CHANGED),
-        Row("elements-w16", "… elements 16 wide", settings={"element_width": 16}, **_CHANGED),
-        Row("elements-softmax", "… softmax gate", settings={"gate": "softmax"}, **_CHANGED),
-        Row("elements-temperature-1", "… temperature 1", settings={"temperature": 1.0}, **_CHANGED),
-        Row("elements-unscaled", "… features as encoded", settings={"scale": "none"}, **_CHANGED),
-        Row("grid-2", "Tokens, 2 × 2 regions", patch_grid=2, **_TOKENS),
-        Row("grid-7", "Tokens, 7 × 7 regions", patch_grid=7, **_TOKENS),
-        *(
-            Row(f"{x}@{name}", f"{name}: {METHODS[x].title}", x, encoder=name, note=_INSIDE)
-            for name in encoders
-            for x in ON_ENCODERS
-        ),
+    on = [(name, METHODS[x]) for name in encoders for x in ON_ENCODERS]
+    made = [
+        *(Row(x, METHODS[x].title, x, note=METHODS[x].note) for x in METHODS if x != "sgmft"),
+        *(Row(x, x, "sgmft", "tokens", {"fusion": x}, table="3") for x in FUSIONS),
+        *(Row(f"{x.name}@{e}", f"{e}: {x.title}", x.name, encoder=e, table="6") for e, x in on),
     ]
-    return {row.key: row for row in found}
+    known = Catalogue({row.key: row for row in made if row.key not in ("sfm", "sum")}, {}, {})
+    if on:
+        about = "The default and the linear probe on each encoder's features, on the same posts."
+        first = f"{DEFAULT}@{encoders[0]}"
+        known.tables["6"] = TablePlan("6", "Encoders", about, reference=first)
+    for path in (OURS, file):
+        if path is not None:
+            _read(Path(path), known)
+    listed = {key for table in known.tables.values() for key in table.rows}
+    for key, row in known.rows.items():
+        if key not in listed:
+            check_name(row.table, known.tables, f"Row {key}: there is no table")
+            table = known.tables[row.table]
+            known.tables[row.table] = replace(table, rows=[*table.rows, key])
+    return known._replace(tables=dict(sorted(known.tables.items())))
 
 
-def tables(encoders: Sequence[str] = ()) -> dict[str, TablePlan]:
-    """Return the tables by number: the paper's four, ours, and that of the encoders, if any."""
-    apart = {"word-average", "sgmft", DEFAULT, *PAPER_TABLE_1}
-    compared = {key: paper for key, paper in PAPER_TABLE_1.items() if key != "sgmft-paper"}
-    systems = compared | dict.fromkeys(name for name in METHODS if name not in apart)
-    ours = [x for x in rows() if x.startswith(("default-", "cleaning-", "elements", "grid-"))]
-    ours.insert(ours.index("grid-7"), FULL)
-    plans = (
-        TablePlan(
-            "1",
-            "Systems",
-            "The compared systems, and what practitioners try first.",
-            systems | {FULL: None, "sgmft-paper": PAPER_TABLE_1["sgmft-paper"], REFERENCE: None},
-        ),
-        TablePlan(
-            "2",
-            "Modules",
-            "SG-MFT (tokens) with and without its modules; settings like the full model's. The "
-            "encoder stands where the paper has CLIP.",
-            {**PAPER_TABLE_2, FULL: 87.29},
-            FULL,
-        ),
-        TablePlan(
-            "3",
-            "Fusion modules",
-            "SG-MFT (tokens) with another fusion module in the place of its SFM, each with "
-            "trials of its own.",
-            {name: FUSION_ROWS.get(name, (name, None))[1] for name in _fusions()} | {FULL: 87.29},
-            FULL,
-        ),
-        TablePlan(
-            "4",
-            "Guided modality",
-            "Which modality's feed-forward block is guided, in SG-MFT (tokens); settings like the "
-            "full model's.",
-            {"image-wise": 86.88, FULL: 87.29},
-            FULL,
-        ),
-        TablePlan(
-            "5",
-            "Our choices",
-            "Similarity-gated experts, the default, without single parts, and with other text "
-            "cleaning; SG-MFT (elements), the paper's network with our settings, and single "
-            "choices changed in it; the number of regions in SG-MFT (tokens).",
-            dict.fromkeys([REFERENCE, *ours]),
-        ),
-    )
-    on_each = [f"{x}@{name}" for name in encoders for x in ON_ENCODERS]
-    last = TablePlan(
-        "6",
-        "Encoders",
-        "The default and the linear probe on the features of each encoder, on the same posts.",
-        dict.fromkeys(on_each),
-        *on_each[:1],
-    )
-    return {plan.number: plan for plan in (*plans, *[last] * bool(encoders))}
+def _read(path: Path, known: Catalogue) -> None:
+    """Add what a TOML file has to what is known."""
+    try:
+        parts = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SgmftError(f"The rows in {path} cannot be read: {error}.") from error
+    added = []
+    for part, entries in parts.items():
+        check_name(part, _PARTS, f"{path} has no part")
+        for key, values in entries.items() if isinstance(entries, dict) else ((entries, None),):
+            where = f"{path}, {part[:-1]} {key}"
+            if not isinstance(values, dict):
+                raise SgmftError(f"{where}: begin it with [{part}.NAME].")
+            for name, value in values.items():
+                check_name(name, list(_PARTS[part].__annotations__)[1:], f"{where} has no key")
+                kind, words = _VALUES.get(name, (str, "a text"))
+                if not isinstance(value, kind):
+                    raise SgmftError(f"{where}: {name} must be {words}, not {value!r}.")
+            getattr(known, part)[key] = made = _PARTS[part](key, **{"title": key, **values})
+            added.append((where, made))
+    for where, made in added:
+        try:
+            _check(made, known)
+        except SgmftError as error:
+            raise SgmftError(f"{where}: {error}") from error
 
 
-def _fusions() -> list[str]:
-    return [name for name in FUSIONS if name not in ("sfm", "sum")]
+def _check(made: Row | TablePlan | FigurePlan, known: Catalogue) -> None:
+    """Raise SgmftError for methods, settings and rows that are not there."""
+    if isinstance(made, Row):
+        method = get_method(made.method)
+        method.preset(made.preset, made.settings)
+        method.pick_encoder(made.encoder)
+        keys = [made.like] if made.like else []
+    else:
+        keys = [*made.rows, getattr(made, "reference", DEFAULT)]
+    for key in keys:
+        check_name(key, known.rows, "There is no row")
 
 
 @dataclass(frozen=True)
@@ -192,8 +146,8 @@ class ComparisonPlan:
 
     tables: Sequence[TablePlan]
     figures: Sequence[FigurePlan]
+    known: Mapping[str, Row]  # every row there could be, by key
     encoder: str = "compact"  # whose features the systems work on
-    encoders: Sequence[str] = ()  # to be compared with each other
     seeds: int = 5  # S; runs use seeds 0 to S - 1, trials seed 0
     trials: int = 3  # values of its tuned setting that each system tries on held-out posts
     epochs: int | None = None  # at most, whatever a preset says; None leaves the presets'
@@ -201,18 +155,12 @@ class ComparisonPlan:
     device: str | None = None  # as in `sgmft.training.trainer.train`
     finished_only: bool = False  # run nothing, and show what is finished
 
-    @property
-    def known(self) -> dict[str, Row]:
-        """Every row there could be, by key."""
-        return rows(self.encoders)
-
     def rows(self) -> list[Row]:
         """Return every row that must run, also references and those whose setting others take."""
-        known = self.known
         keys = [key for table in self.tables for key in (*table.rows, table.reference)]
         keys += [key for figure in self.figures for key in figure.rows]
-        keys += [like for key in keys if (like := known[key].like) is not None]
-        return [known[key] for key in dict.fromkeys(keys)]
+        keys += [like for key in keys if (like := self.known[key].like) is not None]
+        return [self.known[key] for key in dict.fromkeys(keys)]
 
 
 def make_plan(
@@ -220,29 +168,32 @@ def make_plan(
     figure: str,
     methods: str | None = None,
     encoders: Sequence[str] = (),
+    file: str | Path | None = None,
     **options: Any,
 ) -> ComparisonPlan:
     """Return a plan from numbers of tables and figures and keys of rows, with commas between.
 
-    Only those rows are shown, the reference always runs; `options` are of `ComparisonPlan`.
+    Only those rows are shown, the reference always runs; `file` has rows of a user's own, `options`
+    are of `ComparisonPlan`.
     """
-    keys = None if methods is None else _names(methods, rows(), "method to compare")
-    if str(options.get("encoder")).startswith(TABLE):
-        bad = [key for key, row in rows().items() if _needs_encoder(row)]
-        keys = [key for key in keys or rows() if key not in bad]
-        warn(f"Left out, for a table has no vectors of words: {', '.join(bad)}.", SgmftNotice)
     for name in encoders:
         METHODS[DEFAULT].pick_encoder(name)
-    known = tables(encoders)
-    plans = [known[number] for number in _names(table, known, "table")]
-    figures = [FIGURES[number] for number in _names(figure, FIGURES, "figure")]
-    if keys is not None:
-        plans = [x._replace(rows={k: x.rows[k] for k in x.rows if k in keys}) for x in plans]
-        figures = [x._replace(rows=[k for k in x.rows if k in keys]) for x in figures]
-    plans, figures = [x for x in plans if x.rows], [x for x in figures if x.rows]
-    if not plans:
+    rows, every_table, every_figure = read_catalogue(encoders, file)
+    keys = list(rows) if methods is None else _names(methods, rows, "method to compare")
+    if str(options.get("encoder")).startswith(TABLE):
+        bad = [key for key, row in rows.items() if _needs_encoder(row)]
+        keys = [key for key in keys if key not in bad]
+        warn(f"Left out, for a table has no vectors of words: {', '.join(bad)}.", SgmftNotice)
+
+    def chosen(numbers: str, known: Mapping[str, Any], what: str) -> list[Any]:
+        plans = [known[number] for number in _names(numbers, known, what)]
+        plans = [replace(x, rows=[key for key in x.rows if key in keys]) for x in plans]
+        return [plan for plan in plans if plan.rows]
+
+    tables = chosen(table, every_table, "table")
+    if not tables:
         raise SgmftError(f"Table {table} has none of the rows {methods}: choose other tables.")
-    return ComparisonPlan(plans, figures, encoders=encoders, **options)
+    return ComparisonPlan(tables, chosen(figure, every_figure, "figure"), rows, **options)
 
 
 def _needs_encoder(row: Row) -> bool:
@@ -261,6 +212,5 @@ def _names(text: str, known: Mapping[str, Any], what: str) -> list[str]:
                 f"The row 'sgmft' is now called {DEFAULT!r}; the paper's network has the rows "
                 "sgmft-tokens, sgmft-paper and elements."
             )
-        if name not in known:
-            raise SgmftError(f"There is no {what} {name!r}: use {', '.join(known)}.")
+        check_name(name, known, f"There is no {what}")
     return names

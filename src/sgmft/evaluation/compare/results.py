@@ -74,9 +74,12 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
             gaps = [statistics.difference(probs[key], base, truth) for key in compared]
             against = dict(zip(compared, statistics.corrected(gaps), strict=True))
         lines = []
-        for key, paper in plan.rows.items():
-            figures = {"paper": paper, "summary": summaries.get(key), "against": against.get(key)}
-            lines.append(_result_row(known[key], comparison.found[key], **figures))
+        for key in plan.rows:
+            found = {"summary": summaries.get(key), "against": against.get(key)}
+            line = _result_row(
+                known[key], comparison.found[key], paper=plan.paper.get(key), **found
+            )
+            lines.append(line)
             if known[key].encoder is not None:
                 lines[-1] = replace(lines[-1], note=_cost_of_features(known[key], comparison))
         reference = known[plan.reference].title
