@@ -60,19 +60,27 @@ def siglip2() -> tuple[hf.PreTrainedModel, int]:
     return hf.SiglipModel(config), 64
 
 
+def chinese_clip() -> tuple[hf.PreTrainedModel, int]:
+    text = {**BASE, **MARKS, "vocab_size": len(LETTERS) + 4}
+    config = hf.ChineseCLIPConfig(text_config=text, vision_config={**BASE, "patch_size": 16})
+    return hf.ChineseCLIPModel(config), 52
+
+
 def bge_m3() -> tuple[hf.PreTrainedModel, int]:
     known = {**LARGE, **MARKS, "vocab_size": len(LETTERS) + 4, "max_position_embeddings": 514}
     return hf.XLMRobertaModel(hf.XLMRobertaConfig(**known)), 512
+
+
+PROCESSORS = {siglip2: hf.SiglipImageProcessorPil, chinese_clip: hf.ChineseCLIPImageProcessorPil}
 
 
 def save(make: Callable[[], tuple[hf.PreTrainedModel, int]], folder: Path) -> None:
     torch.manual_seed(0)
     model, most = make()
     model.save_pretrained(folder)
-    dual = hasattr(model, "get_image_features")
-    tokenizer(most, not dual).save_pretrained(folder)
-    if dual:
-        hf.SiglipImageProcessorPil().save_pretrained(folder)
+    tokenizer(most, make is not siglip2).save_pretrained(folder)
+    if processor := PROCESSORS.get(make):
+        processor().save_pretrained(folder)
 
 
 def posts() -> tuple[list[str], list[bytes]]:
@@ -105,12 +113,12 @@ def plain_texts(folder: Path, texts: list[str]) -> Callable[[], np.ndarray]:
     def run() -> np.ndarray:
         found = []
         for start in range(0, len(texts), BATCH):
-            padding = "max_length" if dual else "longest"
+            padding = "longest" if "attention_mask" in made.model_input_names else "max_length"
             given = made(
                 texts[start : start + BATCH], padding=padding, truncation=True, return_tensors="pt"
             )
             if dual:
-                found.append(model.get_text_features(input_ids=given["input_ids"]).pooler_output)
+                found.append(model.get_text_features(**given).pooler_output)
                 continue
             mask = given["attention_mask"][..., None]
             states = model(given["input_ids"], given["attention_mask"]).last_hidden_state
@@ -142,10 +150,11 @@ def plain_pictures(folder: Path, pictures: list[bytes]) -> Callable[[], np.ndarr
 def main() -> None:
     texts, pictures = posts()
     with tempfile.TemporaryDirectory() as place:
-        for name, make in (("SigLIP 2 base", siglip2), ("BGE-M3", bge_m3)):
+        models = {"SigLIP 2 base": siglip2, "Chinese-CLIP base": chinese_clip, "BGE-M3": bge_m3}
+        for name, make in models.items():
             folder = Path(place) / name.split()[0]
             save(make, folder)
-            dual = make is siglip2
+            dual = make in PROCESSORS
             encoder = load_encoder(
                 f"hf:{folder}" if dual else f"hf:{folder}+compact", cleaning="none"
             )

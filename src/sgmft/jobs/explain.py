@@ -31,7 +31,8 @@ def explain_table(
 
     A .html is a page, a .json a list of `Explanation.to_dict`, with `error` in place of the rest
     for a post that cannot be explained. Returns the posts read and those that could not be used, a
-    sentence for each explanation, and one more where the table has more posts.
+    sentence for each explanation, of several behind the post's id or row, and one more where the
+    table has more posts.
     """
     path = Path(output)
     if path.suffix.lower() not in (".html", ".json"):
@@ -66,6 +67,9 @@ def explain_table(
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_file(path, text.encode(errors="replace"))
     sentences = [summarize_explanation(each) for each in explanations]
+    if len(chosen) > 1:
+        posts = (each.post for each in explanations)
+        sentences = [f"{p.id or p.place}: {x}" for p, x in zip(posts, sentences, strict=True)]
     if len(chosen) > most:
         sentences.append(f"Only the first {most} posts are explained: --posts N explains more.")
     return JobSummary.of(post for post, _ in found), sentences

@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import re
 import shutil
 import tempfile
 import threading
@@ -33,7 +32,7 @@ from sgmft.utils.templates import render
 
 SHOWN = 8  # rows
 CELL = 120  # characters
-FIRST = ("label", "probability", "set", "abstained", "error", "warning", "text")  # columns
+FIRST = ("label", "probability", "set", "text", "abstained", "error", "warning")  # columns
 _PATIENCE = 1.0  # seconds before a busy server is tried again, where it gives no other number
 
 
@@ -213,13 +212,13 @@ class TableJob:
     def _html(self, summary: JobSummary, done: Path, folder: Path) -> str:
         labelled = summary.used - self._reasons["abstained"].total()
         with done.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            columns = [x for x in rows.fieldnames or () if not x.startswith("p_")]
-            columns = [x for x in FIRST if x in columns] + [x for x in columns if x not in FIRST]
-            first = [
-                [self._cell(row.get(x) or "", x, prediction) for x in columns]
-                for row, prediction in zip(islice(rows, SHOWN), self._first, strict=True)
-            ]
+            rows = list(islice(csv.DictReader(file), SHOWN))
+        names = dict.fromkeys([*FIRST, *(name for row in rows for name in row)])
+        columns = [x for x in names if x[:2] != "p_" and any(row.get(x) for row in rows)]
+        first = [
+            [self._cell(row[x] or "", x, prediction) for x in columns]
+            for row, prediction in zip(rows, self._first, strict=True)
+        ]
         text = self.language.text
         codes = ("withheld", "unusable", "warned")
         reasons = [
@@ -245,6 +244,6 @@ class TableJob:
             reasons = {"abstained": prediction.abstained, "error": prediction.error}
             reason = reasons.get(column, join_messages(prediction.post.warnings))
             value = self.language.translate(reason or "")
-        if re.fullmatch(r"0\.\d{4,}", value):
-            return f"{float(value):.3f}"
+        if column == "probability" and value:
+            return self.language.percent(float(value))
         return value if len(value) <= CELL else f"{value[:CELL]}…"
