@@ -9,6 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sgmft.data.tables import open_writer
+from sgmft.jobs.train import train_best
+
+
+def train_table(source, output, locator, **options):
+    """Train one locator as the command does; its summary."""
+    return train_best(source, output, [locator], **options)[0]
 
 
 def read_rows(path):

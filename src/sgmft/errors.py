@@ -118,11 +118,7 @@ _DETAILS = re.compile(r"'[^']*'|\S+\.\w{2,5}\b|\b\d+")
 
 
 def kind_of(reason: str) -> str:
-    """Return the kind of a reason, by which reasons are counted.
-
-    Of a `Message` it is that of its template. In any other sentence file names, quoted words and
-    numbers are left out.
-    """
+    """Return the kind of a reason, for counts: without file names, quoted words and numbers."""
     return reason.kind if isinstance(reason, Message) else _DETAILS.sub("…", reason)
 
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from html_page import EVIL, Page, svg_words
+from sgmft import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.figures import confusion_figure, history_figure, save_confusion
 from sgmft.evaluation.metrics import evaluate
-from sgmft.evaluation.report import ExamplePost, overview_figure, write_evaluation, write_page
+from sgmft.evaluation.report import overview_figure, write_evaluation, write_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 LOSSES = {"val_loss": math.nan, "gate_entropy": 0.9}
@@ -101,10 +102,10 @@ def test_evaluation_report(tmp_path, picture):
     broken.write_bytes(b"\xff\xd8\xff and no more")
     evaluation = evaluation_of(["Home", "School"], groups={"user": [f"u{k}" for k in range(90)]})
     examples = [
-        ExamplePost("good morning", [picture, broken, tmp_path / "nothing.png"], "Home", SURE),
-        ExamplePost("late again", [], "School", SURE),
-        ExamplePost("", [picture], "Home", SURE),
-        ExamplePost("odd numbers \ud83d", [], "Home", {"Home": math.nan, "School": 7.0}),
+        (Post("good morning", [picture, broken, tmp_path / "nothing.png"], label="Home"), SURE),
+        (Post("late again", [], label="School"), SURE),
+        (Post("", [picture], label="Home"), SURE),
+        (Post("odd numbers \ud83d", [], label="Home"), {"Home": math.nan, "School": 7.0}),
     ]
     folder = tmp_path / "new" / "folder"
     write_evaluation(folder, evaluation, title="Test", about={"seed": "0"}, examples=examples)
@@ -135,7 +136,7 @@ def demo_page(path, word, evaluation, pictures, **options):
         path,
         evaluation,
         title="t",
-        examples=[ExamplePost(word, pictures, word, {word: 1.0})],
+        examples=[(Post(word, pictures, label=word), {word: 1.0})],
         about={"method": word, word: word},
         notice=word,
         errors={word: 1200},

@@ -13,11 +13,10 @@ from sgmft import SemanticLocator
 from sgmft.data.source import Source
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.jobs.train import train_table
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.onnx.locator import FORMAT, MANIFEST, Manifest
 from sgmft.utils.checksums import checksum_matches, file_digests, with_checksum
-from small_tables import file_names
+from small_tables import file_names, train_table
 
 FILES = ("config.json", "model.safetensors", "held_out.safetensors")
 

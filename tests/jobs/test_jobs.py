@@ -27,10 +27,10 @@ from sgmft.features.encoders.registry import ENCODERS
 from sgmft.jobs.encode import encode_table
 from sgmft.jobs.evaluate import evaluate_table
 from sgmft.jobs.predict import predict_table
-from sgmft.jobs.train import train_best, train_table
+from sgmft.jobs.train import train_best
 from sgmft.locator.locator import SemanticLocator
 from small_posts import LABELS
-from small_tables import file_names, read_rows, write_rows
+from small_tables import file_names, read_rows, train_table, write_rows
 from tiny_encoder import TinyEncoder
 
 ADDED = ["label", "probability", "error", "warning", "p_Home", "p_School", "p_Work"]
@@ -201,7 +201,7 @@ def test_evaluation_files_hold_the_right_figures(rows, small_posts, small_model,
     rows, folder, seen = [dict(row) for row in rows], tmp_path / "e", []
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "Work", "Home", "Moon"
     source = Source(str(write_rows(rows, small_posts[0].images[0].parent / "truth.csv")))
-    summary, evaluation = evaluate_table(
+    summary, evaluation, _ = evaluate_table(
         source, folder, small_model, by=["城市"], on_predicted=seen.append
     )
     assert seen[-1] == 12

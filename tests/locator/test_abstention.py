@@ -229,7 +229,7 @@ def test_a_table_gets_what_the_rules_look_at(fitted, small_posts, tmp_path):
 
 
 def test_an_evaluation_tells_what_abstaining_brings(fitted, small_posts, tmp_path):
-    _, found = evaluate_table(table(tmp_path, small_posts), tmp_path / "eval", fitted())
+    _, found, _ = evaluate_table(table(tmp_path, small_posts), tmp_path / "eval", fitted())
     assert found.selective.sets and found.selective.curve[0].answered == 1
     page = (tmp_path / "eval" / "report.html").read_text("utf-8")
     assert "cannot tell" in page and "True label in the set" in page

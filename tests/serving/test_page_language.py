@@ -8,7 +8,7 @@ import pytest
 from image_files import encoded, plain
 from sgmft import Post, SemanticLocator, read_posts
 from sgmft.errors import Message, SgmftError, join_messages
-from sgmft.evaluation.explain.page import describe_strongest, summarize_explanation
+from sgmft.evaluation.explain.page import summarize_explanation
 from sgmft.features.encode import prepare_post
 from sgmft.serving.page.language import LANGUAGES
 from sgmft.serving.problems import PROBLEMS, Problem
@@ -148,7 +148,6 @@ def test_an_explanation_is_summarized_as_by_the_command(trained, sample):
     for post in list(read_posts(sample))[:4]:
         found = locator.explain(post)
         assert ENGLISH.summarize(found, None) == summarize_explanation(found)
-        assert ENGLISH.strongest(found) == describe_strongest(found)
         shown = CHINESE.summarize(found, None)
         assert shown.startswith(f"{found.label}，{CHINESE.percent(found.probability)}：")
         assert CHINESE.summarize(found, found.label) in shown

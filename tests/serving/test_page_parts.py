@@ -20,7 +20,7 @@ from sgmft.locator.prediction import Prediction
 from sgmft.serving.guard import Guard, ServerMetrics
 from sgmft.serving.page import routes
 from sgmft.serving.page.language import LANGUAGES
-from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused
+from sgmft.serving.page.tables import TableJob, TableRefused
 from sgmft.serving.problems import Limits, Places, Problem
 
 ENGLISH, CHINESE = LANGUAGES.values()
@@ -110,7 +110,7 @@ def test_a_server_that_stays_busy_is_left_when_nobody_waits():
         jobs[0].stop.set()
         raise Problem("busy", retry=1)
 
-    with pytest.raises(JobStopped):
+    with pytest.raises(TableRefused, match="Nothing was kept"):
         predicted([Post("a")], StubEngine(busy), jobs.append)
 
 
@@ -152,13 +152,13 @@ def zip_of(files):
 
 def test_a_table_leaves_nothing_but_its_labels(tmp_path):
     table, pictures = "text,image\na post,in/a.jpg\nb post,\n", {"in/a.jpg": "?", "t.csv": "x"}
-    done = label_table(tmp_path, table, zipped=zip_of(pictures))
-    assert [x for x in tmp_path.rglob("*") if x.is_file()] == [done.file]
-    lines = done.file.read_text("utf-8-sig").splitlines()
+    file, html = label_table(tmp_path, table, zipped=zip_of(pictures))
+    assert [x for x in tmp_path.rglob("*") if x.is_file()] == [file]
+    lines = file.read_text("utf-8-sig").splitlines()
     assert [line[:7] for line in lines[1:]] == ["a post,", "b post,"]
-    assert "2 of 2 posts have a label." in done.html
+    assert "2 of 2 posts have a label." in html
 
-    done.file.unlink()
+    file.unlink()
     with pytest.raises(TableRefused, match=r"outside its folder: \.\./a\.jpg"):
         label_table(tmp_path, table, zipped=zip_of({"../a.jpg": ""}))
     assert not [x for x in tmp_path.rglob("*") if x.is_file()]
@@ -166,11 +166,11 @@ def test_a_table_leaves_nothing_but_its_labels(tmp_path):
 
 def test_a_table_has_its_reasons_in_chinese_and_its_file_in_english(tmp_path):
     rows = ["id,text,image", "1,,", f"1,{'a' * 51},", "2,,../a.jpg", "3,,http://a.jpg"]
-    done = label_table(tmp_path, "\n".join(rows), language=CHINESE)
-    assert "<li>1 × 没有文字，也没有图片</li>" in done.html
-    assert "<td><span>../a.jpg 不在表格所在的文件夹里</span></td>" in done.html
-    assert "nothing to go on" not in done.html
-    assert "nothing to go on" in done.file.read_text("utf-8-sig")
+    file, html = label_table(tmp_path, "\n".join(rows), language=CHINESE)
+    assert "<li>1 × 没有文字，也没有图片</li>" in html
+    assert "<td><span>../a.jpg 不在表格所在的文件夹里</span></td>" in html
+    assert "nothing to go on" not in html
+    assert "nothing to go on" in file.read_text("utf-8-sig")
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_a_table_has_its_reasons_in_chinese_and_its_file_in_english(tmp_path):
     ],
 )
 def test_no_name_of_a_table_leads_elsewhere(tmp_path, name, labelled):
-    done = label_table(tmp_path, name=name)
-    assert done.file.name == labelled
-    assert done.file.parent.parent == tmp_path
+    file, _ = label_table(tmp_path, name=name)
+    assert file.name == labelled
+    assert file.parent.parent == tmp_path
 
 
 @pytest.mark.parametrize("name", ["", "..", ".csv", "a.exe", "/"])

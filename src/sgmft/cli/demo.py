@@ -79,7 +79,6 @@ def run(
 
 
 def _train(table: Path, folder: Path, features: Path, seed: int, *options: str) -> _Trained:
-    """Train and evaluate a model, both with the command that does it."""
     model, output = folder / "model", folder / "evaluation"
     train = "train", table, "-o", model, "--where", "split=train", *options
     _run(train, "--seed", seed, "--features", features)
@@ -88,11 +87,10 @@ def _train(table: Path, folder: Path, features: Path, seed: int, *options: str) 
     locator = SemanticLocator.from_pretrained(model, features=features)
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
-        summary, found = evaluate_table(test, output, locator, by=by[3:], on_predicted=done)
+        summary, *found = evaluate_table(test, output, locator, by=by[3:], on_predicted=done)
     print_errors(summary)
-    print_evaluation(found)
-    predictions = list(locator.predictions(test.iter_posts()))
-    return _Trained(folder, locator, found, predictions, summary.errors)
+    print_evaluation(found[0])
+    return _Trained(folder, locator, *found, summary.errors)
 
 
 def _explain(table: Path, trained: _Trained, shown: Prediction | None, home: Path) -> ComparedModel:

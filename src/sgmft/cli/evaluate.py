@@ -28,7 +28,8 @@ def evaluate_command(
     locator = opt.load_locator(model, features, device, opt.pick_encoder(None, features_table))
     with console.counter("Predicting") as done:
         try:
-            summary, found = evaluate_table(source, output, locator, by=by or (), on_predicted=done)
+            given = source, output, locator
+            summary, found, _ = evaluate_table(*given, by=by or (), on_predicted=done)
         except NoUsableRowError as error:
             console.finish(error.summary, summary_file, model, f"sgmft: {error}")
             raise

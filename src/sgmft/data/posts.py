@@ -65,11 +65,7 @@ SEEN_BEFORE = ("is the post of row {row} again", "is the post of row {row} of {t
 
 
 def require_label(post: Post, reason: str | None = None) -> Post:
-    """Return the post for work that needs labels, and each post once.
-
-    It has an error where its label cannot be read, or it was there before; and `reason`, if there
-    is one, where it has no label.
-    """
+    """Return a post, with an error where it came before, or has a bad label or none (`reason`)."""
     if post.error is not None:
         return post
     for warning in post.warnings:

@@ -55,10 +55,7 @@ class JobSummary:
 
 
 def count_errors(posts: Iterable[Post]) -> dict[str, int]:
-    """Count the posts that carry each kind of error, the most frequent first.
-
-    Equal mistakes count together: "a.jpg is empty" and "b.jpg is empty" are both "… is empty".
-    """
+    """Count the posts that carry each kind of error, see `kind_of`, the most frequent first."""
     kinds = Counter(kind_of(post.error) for post in posts if post.error is not None)
     return dict(kinds.most_common())
 

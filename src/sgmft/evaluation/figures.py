@@ -104,8 +104,7 @@ def selective_figure(curve: Sequence[CurvePoint]) -> str:
 def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
     """Return curves of loss, accuracy and guidance by epoch as SVG text.
 
-    `epochs` have the fields of `Epoch`. A curve without any number (missing, None, NaN) is left
-    out, and so is a panel without curves.
+    `epochs` have the fields of `Epoch`. Curves and panels without any finite number are left out.
     """
     at: list[Any] = [epoch["epoch"] for epoch in epochs]
     drawn: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
@@ -187,8 +186,7 @@ def cjk_fonts() -> list[str]:
 def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
     """Apply the settings of our figures; characters no font has are drawn as boxes, quietly.
 
-    `fonts` stand beside DejaVu Sans. Identifiers in SVG text depend on `salt`: figures on one page
-    need one each.
+    `fonts` stand beside DejaVu Sans; figures on one page need a `salt` each for their identifiers.
     """
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
     settings: dict[Any, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmft.data.posts import MediaFile
+from sgmft.data.posts import Post
 from sgmft.data.preprocessing.media import image_view
 from sgmft.evaluation import figures
 from sgmft.evaluation.metrics import Evaluation
@@ -17,16 +17,6 @@ from sgmft.utils.files import write_file
 from sgmft.utils.templates import render
 
 MOST_VALUES = 40  # rows of a group table on the page; `metrics.json` has all of them
-
-
-@dataclass(frozen=True)
-class ExamplePost:
-    """A post to show, with what was predicted for it."""
-
-    text: str  # as its author wrote it
-    pictures: Sequence[MediaFile]  # one that cannot be read is a grey box with the reason
-    truth: str
-    probabilities: Mapping[str, float]  # by label
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ def write_page(
     *,
     title: str,
     about: Mapping[str, str],
-    examples: Iterable[ExamplePost] = (),
+    examples: Iterable[tuple[Post, Mapping[str, float]]] = (),  # with probabilities by label
     notice: str = "",  # at the top, for what a reader must not miss ("synthetic data")
     overview: bool = False,  # whether to draw what SG-MFT does
     models: Sequence[ComparedModel] = (),  # the evaluated one first, to be shown beside others
@@ -80,7 +70,7 @@ def write_page(
         confusion=figures.confusion_figure(evaluation),
         reliability=figures.reliability_figure(evaluation.calibration, before),
         selective=figures.selective_figure(evaluation.selective.curve),
-        examples=[(x, _top(x), list(map(image_view, x.pictures))) for x in examples],
+        examples=[(x, _top(probs), list(map(image_view, x.images))) for x, probs in examples],
         most_values=MOST_VALUES,
     )
     write_file(path, page.encode(errors="replace"))
@@ -104,7 +94,7 @@ def _mistakes(evaluation: Evaluation) -> list[tuple[int, str, str]]:
     return [(int(wrong[i, k]), labels[i], labels[k]) for i, k in cells if wrong[i, k]]
 
 
-def _top(example: ExamplePost) -> list[tuple[str, float]]:
+def _top(probabilities: Mapping[str, float]) -> list[tuple[str, float]]:
     """Return the three most probable labels; what is no probability is drawn as one."""
-    probs = np.nan_to_num(list(example.probabilities.values()), posinf=0.0).clip(0, 1).tolist()
-    return sorted(zip(example.probabilities, probs, strict=True), key=lambda row: -row[1])[:3]
+    probs = np.nan_to_num(list(probabilities.values()), posinf=0.0).clip(0, 1).tolist()
+    return sorted(zip(probabilities, probs, strict=True), key=lambda row: -row[1])[:3]

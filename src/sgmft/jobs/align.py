@@ -71,11 +71,8 @@ def align_encoder(
     encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
     pairs, skipped = align.find_pairs(encoded)
     out = pairs.held_out(seed)
-    before = None
-    if info.shared_space:
-        pooled = (torch.from_numpy(x[out]) for x in pairs.features.pooled())
-        text, image = (normalize(x, dim=-1) for x in pooled)
-        before = align.recall(text, image)
+    unit = (normalize(torch.from_numpy(x[out]), dim=-1) for x in pairs.features.pooled())
+    before = align.recall(*unit) if info.shared_space else None
     torch.manual_seed(seed)
     if clip:
         subject = align.align_towers(source, pairs, tuning or CLIP, seed)

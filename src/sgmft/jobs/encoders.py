@@ -26,8 +26,7 @@ Rows = dict[str, PostFeatures]  # features of posts by their ids
 def list_encoders() -> Iterator[tuple[str, int, int, str]]:
     """Yield the name of each encoder, its widths of texts and pictures, and what it needs.
 
-    Those of plugins are among them. None that needs torch is loaded; widths of one that cannot be
-    loaded are 0.
+    None that needs torch is loaded; widths of one that cannot be loaded are 0.
     """
     from huggingface_hub import try_to_load_from_cache
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sgmft.data.posts import raise_first_error
+from sgmft.data.posts import Post, raise_first_error
 from sgmft.data.source import Source
 from sgmft.data.summary import JobSummary, describe_errors
 from sgmft.data.tables import open_writer
 from sgmft.errors import Message, NoUsableRowError, SgmftError, warn
 from sgmft.evaluation.metrics import Evaluation, evaluate
-from sgmft.evaluation.report import ExamplePost, write_evaluation
+from sgmft.evaluation.report import write_evaluation
 from sgmft.features.features import PARTS
 from sgmft.features.table import describe_vectors
 from sgmft.jobs.predict import prediction_columns
@@ -30,7 +30,7 @@ def evaluate_table(
     *,
     by: Sequence[str] = (),
     on_predicted: Callable[[int], None] | None = None,
-) -> tuple[JobSummary, Evaluation]:
+) -> tuple[JobSummary, Evaluation, list[Prediction]]:
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
 
     Rows that cannot be read, have no label, or one the model never learned, are counted and left
@@ -97,7 +97,7 @@ def evaluate_table(
         for p in predictions:
             row = {"id": p.post.id, "place": p.post.place, "true_label": p.post.label}
             writer.write([row | prediction_columns(p, locator.labels)])
-    return summary, evaluation
+    return summary, evaluation, predictions
 
 
 def describe_locator(locator: SemanticLocator) -> dict[str, str]:
@@ -121,20 +121,14 @@ def describe_table(locator: SemanticLocator) -> str:
     return f"{describe_vectors(locator.encoder.info)}, {grams} n-grams of the texts"
 
 
-def choose_examples(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[ExamplePost]:
+def choose_examples(
+    predictions: Sequence[Prediction], labels: Sequence[str]
+) -> list[tuple[Post, dict[str, float]]]:
     """Return a few posts for a report: half wrong, where there are as many, spread evenly."""
     chosen: list[Prediction] = []
     for right, most in ((False, GALLERY // 2), (True, GALLERY)):
         some = [p for p in predictions if (p.label == p.post.label) == right]
         number = most - len(chosen)
         chosen = [*some[:: max(1, len(some) // number)][:number], *chosen]
-    return [
-        ExamplePost(
-            text=p.post.text,
-            pictures=p.post.images,
-            truth=str(p.post.label),
-            probabilities=dict(zip(labels, p.probabilities.tolist(), strict=True)),
-        )
-        for p in chosen
-        if p.probabilities is not None
-    ]
+    probs = ((p.post, p.probabilities) for p in chosen)
+    return [(x, dict(zip(labels, y.tolist(), strict=True))) for x, y in probs if y is not None]

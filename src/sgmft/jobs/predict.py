@@ -104,7 +104,6 @@ def _predict(
     write: Callable[[list[dict[str, Any]], JobSummary], None],
     most: int = WRITE_ROWS,
 ) -> Iterator[JobSummary]:
-    """Write so many rows at a time, and yield their summary."""
     predictions = predictor.predictions(posts, rules)
     while part := list(islice(predictions, most)):
         if strict:

@@ -125,11 +125,10 @@ def suggest_posts(
 ) -> tuple[list[Suggestion], list[Post]]:
     """Choose the posts most worth labelling; see `choose_posts` for `count` and `seed`.
 
-    Of posts with the same text and the same pictures one is suggested, and none where one of them
-    has a label. Those with a label, also of `labelled`, cover what is like them. A trained locator
-    weighs posts by its uncertainty; of any other only the encoder is used. Returns the posts, the
-    most worthwhile first, and all that were looked at, with the `error` of those that cannot be
-    used. With `strict` the first of them is an SgmftError.
+    Of posts with the same content one is suggested, and none where one has a label. Those with a
+    label, also of `labelled`, cover what is like them. A trained locator weighs posts by its
+    uncertainty; of any other only the encoder is used. Returns the posts, the most worthwhile
+    first, and all that were looked at, with the `error` of those that cannot be used.
     """
     seen = [post for post in labelled if post.label is not None]
     encoded = locator.encode([*posts, *seen], on_encoded=on_encoded)

@@ -16,13 +16,6 @@ from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import check_output, read_json, writing
 
 
-def train_table(
-    source: Source, output: str | Path, locator: SemanticLocator, **options: Any
-) -> JobSummary:
-    """Fit `locator` on a table and save it in `output`; see `train_best`."""
-    return train_best(source, output, [locator], **options)[0]
-
-
 def train_best(
     source: Source,
     output: str | Path,
@@ -33,11 +26,10 @@ def train_best(
 ) -> tuple[JobSummary, SemanticLocator]:
     """Fit each locator on a table, save the one with the least validation loss, and return it.
 
-    The loss is that on posts which a locator has not learned from. Where there are several, the
-    metrics of the one that is returned have the losses of all. A run that was stopped continues.
-    With several processes (`utils.distributed`) all of them call this, and the main one writes.
-    SgmftError where the table has fewer than two labels, `output` holds something else, or there
-    are several locators and their method holds no posts out.
+    Where there are several, the metrics of the one that is returned have the losses of all. A run
+    that was stopped continues. Several processes (`utils.distributed`) all call this, and the main
+    one writes. SgmftError where the table has fewer than two labels, `output` holds something else,
+    or there are several locators and their method holds no posts out.
     """
     folder = Path(output)
     config, unfinished = read_json(folder / "config.json"), folder / "checkpoint"

@@ -17,10 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from sgmft.errors import Message, SgmftError
+from sgmft.models.arrays import Doubles, Floats
 from sgmft.utils.files import write_whole
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Parts = NDArray[np.integer]
 FILE = "held_out.safetensors"
 ROUNDING = 1e-8  # by which a probability may miss a threshold that it equals
@@ -124,15 +123,11 @@ class HeldOutProbabilities:
 
     def check(self, rules: Abstention) -> None:
         """Raise SgmftError unless there are enough held-out posts for these rules."""
-        needs = []
-        if rules.coverage is not None:
-            least = 1 / min(rules.coverage, 1 - rules.coverage)
-            needs.append((least, f"a coverage of {rules.coverage:g}"))
-        if rules.reject is not None:
-            needs.append((1 / rules.reject, f"rejecting {rules.reject:g}"))
-        for least, what in needs:
-            if len(self) <= least:
-                number = math.floor(min(least, 1e15))  # the smallest floats have no finite inverse
+        coverage, reject = rules.coverage, rules.reject
+        rarer = None if coverage is None else min(coverage, 1 - coverage)
+        for share, what in (rarer, f"a coverage of {coverage}"), (reject, f"rejecting {reject}"):
+            if share is not None and len(self) <= 1 / share:
+                number = math.floor(min(1 / share, 1e15))  # the smallest have no finite inverse
                 raise SgmftError(
                     f"For {what} a model must have been tested on more than {number} posts "
                     f"that it had not learned from, and this one was on {len(self)}: train it on "

@@ -34,8 +34,7 @@ def load_predictor(
 def check_model(model: str, runtime: str | None = None) -> None:
     """Refuse a folder that holds no whole model, without importing what it takes to load one.
 
-    A hub repository is not looked for. SgmftError where there is no such folder or runtime, the
-    model's settings cannot be read, or it differs from the digests in them.
+    SgmftError as of `load_predictor`; a hub repository is not looked for.
     """
     if _runtime(model, runtime) == "onnx":
         Manifest.read(Path(model))

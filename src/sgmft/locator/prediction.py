@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from sgmft.data.posts import Post
 from sgmft.features.encode import Chunk
-from sgmft.locator.abstention import Abstention, AbstentionDecision, HeldOutProbabilities, entropy
+from sgmft.locator.abstention import Abstention, HeldOutProbabilities, entropy
 
 SHARPNESS = 6.0  # of the weights of windows; 0 would be their mean
 TINY = 1e-6  # of probabilities whose logarithm is taken
@@ -101,18 +102,12 @@ class Predictor(ABC):
         batches = self._predict_batches(posts)
         self.held_out.check(rules)
         for batch in batches:
-            chunk, probs, guidance, parts = pool_windows(batch)
-            decisions = self.held_out.apply(probs, rules, parts)
-            rows = zip(probs, guidance, decisions, parts.tolist(), chunk.keys, strict=True)
-            good = set(chunk.good)
-            for position, post in enumerate(chunk.posts):
-                if position not in good:
-                    yield Prediction(post, None, None, None)
-                    continue
-                row, (modality, element), decision, kind, key = next(rows)
-                entropies = float(modality), float(element)
-                prediction = Prediction(post, None, row, entropies, parts=kind, key=key)
-                yield _decide(prediction, decision, self.labels)
+            chunk, probs, *others = pool_windows(batch)
+            found = [Prediction(post, None, None, None) for post in chunk.posts]
+            rows = zip(chunk.good, probs, *(x.tolist() for x in others), chunk.keys, strict=True)
+            for i, row, (p_m, p_e), kind, key in rows:
+                found[i] = Prediction(chunk.posts[i], None, row, (p_m, p_e), parts=kind, key=key)
+            yield from self.apply_abstention(found, rules)
 
     def apply_abstention(
         self, predictions: Iterable[Prediction], abstain: Abstention | None
@@ -128,8 +123,15 @@ class Predictor(ABC):
         probs = np.array([p.probabilities for p in good], np.float32)
         table = probs.reshape(len(good), len(self.labels))
         parts = np.array([p.parts for p in good], np.int8)
-        decisions = iter(self.held_out.apply(table, rules, parts))
-        return [p if p.error else _decide(p, next(decisions), self.labels) for p in predictions]
+        decisions = self.held_out.apply(table, rules, parts)
+        for i, p in enumerate(predictions):
+            if p.probabilities is not None:
+                members, typicality, reason = next(decisions)
+                label = None if reason else self.labels[int(p.probabilities.argmax())]
+                chosen = None if members is None else tuple(compress(self.labels, members))
+                p = p._replace(label=label, label_set=chosen)
+                predictions[i] = p._replace(typicality=typicality, abstained=reason)
+        return predictions
 
 
 def pool_windows(batch: PredictionBatch) -> PredictionBatch:
@@ -154,15 +156,3 @@ def pool_windows(batch: PredictionBatch) -> PredictionBatch:
         start = stop
     pooled = np.array(rows, np.float32), np.array(guided, np.float32)
     return PredictionBatch(chunk, *pooled, np.array(kinds, np.int8))
-
-
-def _decide(prediction: Prediction, decision: AbstentionDecision, labels: list[str]) -> Prediction:
-    """Return the prediction with the label, if any, that the decision leaves it."""
-    probs, members = prediction.probabilities, decision.members
-    assert probs is not None
-    return prediction._replace(
-        label=None if decision.reason else labels[int(probs.argmax())],
-        label_set=None if members is None else tuple(np.array(labels)[members].tolist()),
-        typicality=decision.typicality,
-        abstained=decision.reason,
-    )

@@ -1,17 +1,15 @@
 """The state of a saved model, as config.json has it: typed, read and written without torch."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.models.presets import Preset, TrainConfig
-from sgmft.utils.checksums import FILES, check_file, verify_checksum
+from sgmft.utils.checksums import FILES, check_file, read_own
 from sgmft.utils.runtime import versions
 
 FORMAT = 1  # of config.json; raised when an older sgmft could not read it
@@ -63,15 +61,9 @@ class TrainingRecord:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the entries that `to_config` wrote; an earlier sgmft wrote fewer."""
-        return cls(
-            TrainingData(**_known_fields(TrainingData, config.get("data", {}))),
-            config.get("metrics", {}),
-            read_temperatures(config.get("calibration", {})),
-            config.get("history", []),
-            config.get("tuning"),
-            config.get("descriptions"),
-            config.get("versions", {}),
-        )
+        own = _known_fields(cls, config)
+        own["data"] = TrainingData(**_known_fields(TrainingData, config.get("data", {})))
+        return cls(**own | {"temperatures": read_temperatures(config.get("calibration", {}))})
 
 
 def calibration_config(temperatures: Sequence[float]) -> dict[str, Any]:
@@ -135,44 +127,26 @@ class ModelState:
         settings, method = config["settings"].items(), config["method"]
         if (method, config["preset"]) == ("sgmft", "default"):
             method = "gated-experts"  # sgmft 0.1 called it a preset of sgmft
-        return cls(
-            list(config["labels"]),
-            EncoderState(**_known_fields(EncoderState, config["encoder"])),
-            method,
-            Preset(
-                config["preset"],
-                {key: tuple(x) if isinstance(x, list) else x for key, x in settings},
-                TrainConfig(**config["train"]),
-                config["val_size"],
-                config["refit"],
-                config["encoder"]["cleaning"],
-            ),
-            config["model"],
-            TrainingRecord.from_config(config),
-            config.get(FILES, {}),
-        )
+        chosen = {key: tuple(x) if isinstance(x, list) else x for key, x in settings}
+        rest = config["val_size"], config["refit"], config["encoder"]["cleaning"]
+        preset = Preset(config["preset"], chosen, TrainConfig(**config["train"]), *rest)
+        encoder = EncoderState(**_known_fields(EncoderState, config["encoder"]))
+        given = config["model"], TrainingRecord.from_config(config), config.get(FILES, {})
+        return cls(list(config["labels"]), encoder, method, preset, *given)
 
 
 def _known_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the values that are fields of a dataclass."""
     return {key: values[key] for key in kind.__annotations__ if key in values}
 
 
 def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]:
     """Read a saved model's config.json; return it and the weights' file, whose digest is checked.
 
-    `hub` are revision, token, cache_dir, ... for a repository. SgmftError where it is no model of
-    sgmft, is damaged, or was written by a newer sgmft.
+    `hub` are revision, token, ... for a repository. SgmftError where it is no model, or damaged.
     """
     config_file, weights_file = (model_file(model_id, name, hub) for name in (CONFIG, WEIGHTS))
     try:
-        config: dict[str, Any] = json.loads(config_file.read_text("utf-8"))["sgmft"]
-        if config["format"] > FORMAT:
-            raise SgmftError(
-                f"{model_id} was written by sgmft {config['versions']['sgmft']}, in a newer format "
-                f"than sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
-            )
-        verify_checksum(config, config_file, FIX)
+        config = read_own(config_file, FORMAT, model_id, FIX)
         check_file(weights_file, config, FIX)
         return ModelState.from_config(config), weights_file
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -40,8 +40,7 @@ def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Des
     """Return the network that knows labels by their descriptions alone.
 
     These are texts that a post of a label could contain, or that describe it, by label, in the
-    order of the probabilities; they become the encoder's text features. SgmftError for fewer than
-    two labels, or one without words to describe it.
+    order of the probabilities. SgmftError for fewer than two labels, or one without words.
     """
     if len(descriptions) < 2:
         raise SgmftError(

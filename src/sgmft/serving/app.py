@@ -66,14 +66,8 @@ def create_app(engine: InferenceEngine, key: str | None = None) -> FastAPI:
         [(kind, "validation") for kind in (OnePost, ManyPosts, ExplainedPost)],
         ref_template=_SCHEMAS + "{model}",
     )
-    app.openapi = partial(_document, app, bodies["$defs"])  # type: ignore[method-assign]
+    app.openapi()["components"]["schemas"].update(bodies["$defs"])
     return app
-
-
-def _document(app: FastAPI, bodies: dict[str, Any]) -> dict[str, Any]:
-    document = FastAPI.openapi(app)
-    document["components"]["schemas"].update(bodies)
-    return document
 
 
 def _add_inference(router: APIRouter, engine: InferenceEngine, metrics: ServerMetrics) -> None:

@@ -48,11 +48,10 @@ class InferenceEngine:
     """Answers many requests with one model; for one event loop.
 
     While the worker computes, requests wait; when it is free it takes all that wait, up to
-    `limits.batch` posts, so that none waits for others to come; a request that waits for
-    `limits.seconds` is refused as busy. A worker that stops, or takes longer than `limits.seconds`,
-    is started again, and the requests it had are tried again, one by one and the smallest first:
-    the one that stopped it gets a problem, the others their results. `rules` are for requests
-    without any.
+    `limits.batch` posts; one that waits for `limits.seconds` is refused as busy. A worker that
+    stops, or takes longer than that, is started again, and the requests it had are tried again,
+    one by one and the smallest first: the one that stopped it gets a problem, the others their
+    results. `rules` are for requests without any.
     """
 
     model: ServedModel  # set by `start`
@@ -205,8 +204,7 @@ class InferenceEngine:
     def _retry(self, batch: list[QueuedRequest], *, late: bool) -> None:
         """After the worker stopped, refuse a single request, or try several one by one.
 
-        Of those, two may be late; the others that still wait are then refused as busy, so that
-        nobody waits for each of many slow ones.
+        Of those two may be late; the others that still wait are then refused as busy.
         """
         if len(batch) > 1:
             self._late = 0

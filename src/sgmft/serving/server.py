@@ -66,11 +66,10 @@ def serve_model(
 class TimedConnection(H11Protocol):
     """A connection that waits for a request's headers for `timeout_keep_alive` seconds.
 
-    It is closed at once where as many as `limit_concurrency` would be open. uvicorn counts the
-    seconds from the last answer to the first byte after it, and so lets a client that sends
-    nothing, or a header now and then, have its connection for ever. Here they are counted from the
-    beginning of the connection and from each answer to the next request. What has begun to come is
-    answered with a problem document.
+    It is closed at once where as many as `limit_concurrency` would be open. uvicorn counts from
+    the last answer to the first byte after it, so that a client that sends nothing, or a header
+    now and then, has its connection for ever. Here they count from the beginning and from each
+    answer to the next request. What has begun to come is answered with a problem document.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -139,7 +138,6 @@ class _Server(uvicorn.Server):
     end_page: Callable[[], None]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is begun, after the last request was accepted."""
         self.end_page()
         await super().shutdown(sockets)
 

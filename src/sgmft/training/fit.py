@@ -110,8 +110,7 @@ def fit_network(
 ) -> FitResult:
     """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
 
-    Held out are the posts at these positions, perhaps none. Each of the two trainings has a folder
-    of its own in that of the checkpoints. All but the model is of the first.
+    Held out are the posts at these positions, perhaps none. All but the model is of the first.
     """
     result = train_with_validation(task, held_out, **in_subfolder(run, "choose"))
     if not task.preset.refit or not held_out:
@@ -147,10 +146,7 @@ def predict_by_parts(model: Model, posts: LabelledData) -> HeldOutLogits:
 
 
 def train_on_all(task: TrainingTask, epochs: int, **run: Unpack[RunOptions]) -> Model:
-    """Train anew on all posts, for as many epochs as held-out posts chose.
-
-    SgmftError if the training diverges.
-    """
+    """Train anew on all posts, for so many epochs. SgmftError if the training diverges."""
     settings = dataclasses.replace(task.preset.train, epochs=epochs, patience=0)
     return _train(task, task.data, None, settings, run)[0]
 
@@ -255,8 +251,7 @@ def training_set(
 ) -> TrainingSet:
     """Encode the labelled posts; warn of a label that only one of them has.
 
-    SgmftError where fewer than two labels are left; with `strict`, for the first post with an
-    error or a warning, or that cannot be encoded.
+    SgmftError where fewer than two labels are left; with `strict`, for the first post that is bad.
     """
     unlabelled = sum(post.error is None and post.label is None for post in posts)
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])

@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 
 from sgmft.errors import warn
 from sgmft.features.features import LabelledData
-from sgmft.models.arrays import Integers
 from sgmft.models.base import Output, predict_logits
 from sgmft.models.network import Network
 from sgmft.models.presets import TrainConfig
@@ -118,7 +117,12 @@ def train(
     distributed.broadcast_weights(model)
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are averaged below
     optimizer = accelerator.prepare_optimizer(optimizer)
-    criterion = _criterion(data.labels, model.config.classes, config, accelerator.device)
+    weights = None
+    if config.class_weights:  # inverse frequencies
+        counts = np.bincount(data.labels, minlength=model.config.classes).clip(min=1)
+        shares = torch.from_numpy(len(data.labels) / (len(counts) * counts))
+        weights = shares.float().to(accelerator.device)
+    criterion = BatchCrossEntropy(weights, config.label_smoothing)
     while len(history) < config.epochs and not (
         config.patience
         and history
@@ -160,10 +164,7 @@ def _train_epoch(
     criterion: BatchCrossEntropy,
     accelerator: Any,
 ) -> tuple[Figures, tuple[float, float]]:
-    """One pass over all posts, with a model `wrapped` by accelerate: figures, guidance entropies.
-
-    The schedule scales the "initial_lr" of each of the optimizer's groups.
-    """
+    """One pass over all posts, with a model `wrapped` by accelerate: figures, mean entropies."""
     wrapped.train()
     rng = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(len(data.labels), generator=rng)
@@ -207,17 +208,6 @@ def schedule(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
 
-def _criterion(
-    labels: Integers, classes: int, config: TrainConfig, device: torch.device
-) -> BatchCrossEntropy:
-    """Cross-entropy with label smoothing, classes weighted by inverse frequency if asked for."""
-    weights = None
-    if config.class_weights:
-        counts = np.bincount(labels, minlength=classes).clip(min=1)
-        weights = torch.from_numpy(len(labels) / (classes * counts)).float().to(device)
-    return BatchCrossEntropy(weights, config.label_smoothing)
-
-
 def identity_of(model: Network, parts: Iterable[LabelledData | None], config: TrainConfig) -> str:
     """Digest of all that decides a run of a new model, so that only the same run is continued."""
     digest = hashlib.sha256(json.dumps([asdict(model.config), asdict(config)]).encode())
@@ -240,8 +230,7 @@ def save_training_state(
 ) -> None:
     """Write one file with weights, optimiser state, best weights so far, random states, progress.
 
-    The random states are those of each process (P, S). SgmftError where the file cannot be written;
-    one that was there before is as it was.
+    The random states are those of each process (P, S).
     """
     tensors = {f"random/{i}": state for i, state in enumerate(random)}
     tensors |= {f"model/{name}": x for name, x in model.state_dict().items()}
@@ -258,9 +247,9 @@ def load_training_state(
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]] | None:
     """Restore what `save_training_state` wrote; None if there is none, or of another `identity`.
 
-    One that is damaged is named in an `SgmftWarning`, and none is restored. The random state is
-    this process's, and left as it is where there was no such process: other numbers of processes go
-    on with the same weights and other dropout. Returns the best weights so far, and progress.
+    Of one that is damaged, too, with a warning. The random state is left as it is where there was
+    no such process: other numbers of processes go on with the same weights and other dropout.
+    Returns the best weights so far, and progress.
     """
     path = folder / FILE
     if not path.is_file():

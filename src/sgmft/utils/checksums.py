@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def verify_checksum(values: Mapping[str, Any], path: Path, fix: str) -> None:
             f"{path} is damaged or was changed by hand: {fix}, or, if you changed it and mean it, "
             f'delete its line "{CHECKSUM}".'
         )
+
+
+def read_own(path: Path, newest: int, what: str, fix: str) -> dict[str, Any]:
+    """Read what a file has under "sgmft", checked; SgmftError where its format is a newer one."""
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))["sgmft"]
+    if values["format"] > newest:
+        raise SgmftError(
+            f"{what} was written by sgmft {values['versions']['sgmft']}, in a newer format than "
+            f"sgmft {version('sgmft')} reads: pip install --upgrade sgmft."
+        )
+    verify_checksum(values, path, fix)
+    return values
 
 
 def write_with_checksum(path: Path, values: Mapping[str, Any]) -> None:

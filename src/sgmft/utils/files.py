@@ -26,8 +26,7 @@ def write_whole(path: Path, data: Any) -> None:
 def make_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` write a temporary file beside `path`, then rename it.
 
-    A process that clears leftovers away, and whose clock says that this file is old, may take it:
-    then it is written again.
+    One that is taken, by a process whose clock says that it is an old leftover, is written again.
     """
     for attempt in range(3):
         temporary = temporary_of(path)

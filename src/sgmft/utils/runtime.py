@@ -26,8 +26,8 @@ def thread_count() -> int:
 def keep_freed_memory() -> None:
     """Keep glibc from handing freed blocks below 1 GiB back to the system; elsewhere do nothing.
 
-    Networks free and allocate many megabytes at every layer. That the kernel maps and zeroes them
-    again can cost more than the arithmetic. The process keeps its peak memory until it ends.
+    Networks free and allocate megabytes at every layer; mapping and zeroing them again can cost
+    more than the arithmetic. The process keeps its peak memory until it ends.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -48,8 +48,7 @@ _filters = warnings.catch_warnings()
 def silence_libraries() -> Iterator[None]:
     """Silence what Pillow says of odd metadata, and jieba's old code when it is loaded.
 
-    Warning filters belong to the whole process: the first thread in changes them and the last one
-    out restores them, so that threads do not undo each other's.
+    Filters belong to the whole process: the first thread in changes, the last one out restores.
     """
     global _silencing, _filters
     with _lock:

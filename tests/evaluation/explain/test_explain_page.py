@@ -15,9 +15,9 @@ from sgmft.evaluation.explain.explanation import (
     WordAttribution,
 )
 from sgmft.evaluation.explain.page import (
+    ENGLISH,
     explanation_page,
     format_points,
-    format_probability,
     summarize_explanation,
 )
 
@@ -61,7 +61,7 @@ def test_the_sentence(found):
 
 
 def test_numbers():
-    shown = [format_probability(x) for x in (0, 0.001, 0.5, 0.999, 1)]
+    shown = [ENGLISH.percent(x) for x in (0, 0.001, 0.5, 0.999, 1)]
     expected = ["0 %", "under 1 %", "50 %", "over 99 %", "100 %"]
     assert [x.replace("\u00a0", " ") for x in shown] == expected
     points = [format_points(x) for x in (0.1234, -0.02, -0.00001, 0.0)]

@@ -111,11 +111,10 @@ def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
     """Decode the bytes of a picture to (size, size, 3) or, as it is, (height, width, 3) RGB, uint8.
 
     The picture is turned upright by its EXIF orientation and squashed, not cropped, by bicubic
-    interpolation, as Chinese-CLIP does. The format is detected from the bytes, not from the name.
+    interpolation, as Chinese-CLIP does; with a `size` of None within `LARGEST` and `LONGEST` only.
     Of an animation the first frame is read; transparent parts become white; grey of more than 8
-    bits is scaled to 8. A `size` of None keeps the picture's own height and width, within `LARGEST`
-    and `LONGEST`. ImageError, with the `name`, where the bytes are empty, damaged,
-    no picture, or hold over `MAX_PIXELS`.
+    bits is scaled to 8. ImageError where the bytes are empty, damaged or no picture, or it is too
+    large.
     """
     if size is not None and size < 1:
         raise SgmftError(f"the size of a picture is {size}; give 1 pixel or more")

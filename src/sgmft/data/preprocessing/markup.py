@@ -99,10 +99,7 @@ def repair_encoding(text: str) -> tuple[str, tuple[str, str] | None]:
 
 
 def _common(text: str) -> float:
-    """Return the share of a text's Chinese characters that are common: the first level of GB2312.
-
-    Traditional characters count as common where Big5 has them in its first level.
-    """
+    """Return the share of Chinese characters that GB2312 or Big5 has in its first level."""
     letters = [c for c in text if "\u3400" <= c <= "\u9fff" or "\ue000" <= c <= "\uf8ff"]
     common = 0
     for c in letters:

@@ -48,8 +48,7 @@ def decode_media(
     A still gives one, as `decode_image` does. A video gives frames sampled evenly over its
     length, see `decode_video`; an animation those in the middles of `most` equal parts of its
     frames. A motion photo (a JPEG with an MP4 behind it) gives the still and `most` - 1 frames of
-    the MP4, or the still alone where that cannot be read. The format is detected from the bytes.
-    One full-size frame is held at a time. ImageError as of `decode_image` and `decode_video`.
+    the MP4, or the still alone where that cannot be read. One full-size frame is held at a time.
     """
     if is_video(data):
         return _decode_video(data, name, size, most)
@@ -101,10 +100,9 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
 
 
 def _find_motion(data: bytes) -> int | None:
-    """Return where the MP4 of a motion photo begins, behind its JPEGs; None for all other files.
+    """Return where the MP4 of a motion photo begins; None for all other files.
 
-    The lengths in the XMP of Google's format are often wrong: programs that copy pictures leave
-    them behind.
+    The lengths in its XMP are often wrong: programs that copy pictures leave them behind.
     """
     if not data.startswith(b"\xff\xd8\xff"):
         return None

@@ -207,17 +207,15 @@ def _is_bare(text: str) -> bool:
 def _visible(text: str) -> str:
     """Remove control, zero-width and lone surrogate characters; keep joiners inside an emoji."""
     if not (text.isprintable() and _BLANKS.isdisjoint(text)):
-        text = "".join(c for c in text if c in _JOINERS or c.isspace() or not _is_invisible(c))
+        others = {c for c in text if not c.isspace()} - _JOINERS
+        hidden = {c for c in others if unicodedata.category(c) in ("Cc", "Cf", "Cs")} | _BLANKS
+        text = "".join(c for c in text if c not in hidden)
     if _JOINERS.isdisjoint(text):
         return text
     return "".join(
         piece if is_emoji else "".join(c for c in piece if c not in _JOINERS)
         for piece, is_emoji in _split_at_emoji(text)
     )
-
-
-def _is_invisible(character: str) -> bool:
-    return character in _BLANKS or unicodedata.category(character) in ("Cc", "Cf", "Cs")
 
 
 def _split_at_emoji(text: str) -> Iterator[tuple[str, bool]]:
@@ -252,10 +250,7 @@ _LOADING = Lock()
 
 
 def _load_once(load: Callable[[], T]) -> Callable[[], T]:
-    """Load a library when it is first used, by one thread, while the others wait.
-
-    Some fill their tables in place: a thread that saw a part of one would clean texts otherwise.
-    """
+    """Load a library when it is first used, by one thread, while the others wait for its tables."""
     loaded = cache(load)
 
     @wraps(load)
@@ -286,10 +281,7 @@ def _opencc() -> tuple[frozenset[str], Callable[[str], str]]:
 
 
 class _Segmenter:
-    """jieba's tokenizer, which reads the words of its dictionary when a text could have them.
-
-    Reading all 349,046 at once, as jieba does, takes longer than predicting a post.
-    """
+    """jieba's tokenizer; it reads words of its dictionary, all of which take long, when needed."""
 
     def __init__(self) -> None:
         with silence_libraries():

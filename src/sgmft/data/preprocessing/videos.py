@@ -23,11 +23,7 @@ TOO_SLOW = "{name} takes more than {most:g} seconds to read; give a shorter or a
 
 
 class TimedFile(io.BytesIO):
-    """The bytes of a file that take a limited time to read, from now on.
-
-    Once the time is over the file seems to end, which stops a decoder at its next read, and
-    `check` raises the reason, with the file's name. For use in one thread.
-    """
+    """Bytes that seem to end once a time is over, which stops a decoder; for use in one thread."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
@@ -63,11 +59,9 @@ def decode_video(data: bytes, name: str, most: int) -> Iterator[Image.Image]:
 
     The length is cut into `most` equal spans, and the frame on show in the middle of each is
     taken, so a short video may give fewer. Times are those of the packets: a header that tells
-    another length, or none, and a changing frame rate do no harm. Nothing but these bytes is
-    read: only the two containers are ever opened, from memory, and a reference in one to another
-    file is not followed. ImageError where the bytes are damaged, no video, hold no frames or a
-    format that cannot be decoded, frames over `MAX_VIDEO_PIXELS` or more than `MAX_TIMES` of them,
-    or take more than `MAX_SECONDS` of processor time.
+    another length, or none, and a changing frame rate do no harm. Nothing but these bytes is read:
+    a reference to another file is not followed. ImageError where they are damaged, no video, or
+    too many (`MAX_VIDEO_PIXELS` of a frame, `MAX_TIMES`, `MAX_SECONDS` of processor time).
     """
     import av
 

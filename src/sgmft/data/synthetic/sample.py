@@ -85,7 +85,6 @@ def write_sample(
 
 
 def _prepare(folder: Path, options: str) -> None:
-    """Create `folder`, or clear an earlier sample from it, and write its README."""
     text = HERE.joinpath("sample.md").read_text("utf-8").format(options=options)
     readme, table, images = folder / "README.md", folder / "posts.jsonl", folder / "images"
     ours = _first_line(readme) == text.partition("\n")[0]
@@ -131,7 +130,6 @@ def plan_post(seed: int, index: int, users: int, noise: float) -> Row:
 
 
 def _write_post(folder: Path, row: Row, seed: int, noise: float, several: float) -> str:
-    """Add the text and the pictures to the row of a post, and return its line."""
     rng, place = _rng(seed, row["id"]), None if row["informative"] == "image" else row["label"]
     if place or rng.random() >= NO_TEXT:
         row["text"] = write_text(rng, place, row["user"], noise)
@@ -198,7 +196,6 @@ def write_text(rng: np.random.Generator, place: str | None, user: str, noise: fl
 
 @cache
 def _phrases(place: str) -> Phrases:
-    """Return the phrases of a place, or of "anywhere", by kind."""
     name = place.lower().replace(" ", "_") + ".toml"
     source = tomllib.loads(HERE.joinpath("phrases", name).read_text("utf-8"))
     return {key: text.strip().split("\n" if "\n" in text else " ") for key, text in source.items()}

@@ -85,7 +85,6 @@ def _room(c: _Canvas, wall: Color, floor: Color) -> float:
 
 
 def _home(c: _Canvas) -> None:
-    """Draw a sofa between a lamp and a plant, a rug, a curtained window."""
     y = _room(c, c.color(0.1, 0.18, 0.85), c.color(0.08, 0.5, 0.6))
     x, half, lamp = c.between(220, 260), c.between(115, 145), c.pick(-185, 185)
     c.put("window", x, 25, 150)
@@ -99,7 +98,6 @@ def _home(c: _Canvas) -> None:
 
 
 def _school(c: _Canvas) -> None:
-    """Draw a blackboard, and pupils and books at rows of desks."""
     y = _room(c, c.color(0.13, 0.12, 0.88), c.color(0.09, 0.35, 0.62))
     c.rectangle((53, 29, 427, 179), c.color(0.42, 0.45, 0.3), c.color(0.08, 0.6, 0.5), 7)
     for line in (60, 88, 116, 144):
@@ -116,7 +114,6 @@ def _school(c: _Canvas) -> None:
 
 
 def _work(c: _Canvas) -> None:
-    """Draw monitors, a keyboard and a mug on a desk before an office window."""
     c.fade(0, HIGH, c.color(0.58, 0.05, 0.88), c.color(0.58, 0.08, 0.7))
     c.put("window", 240, -10, 430)
     y, desk, number = c.between(238, 260), c.color(0.09, 0.2, 0.8), c.pick(1, 2, 3)
@@ -139,7 +136,6 @@ def _work(c: _Canvas) -> None:
 
 
 def _shop(c: _Canvas) -> None:
-    """Draw an aisle between shelves of goods, a sign, and people with bags."""
     c.fade(0, 144, WHITE, c.color(0.58, 0.05, 0.85))
     c.fade(144, HIGH, c.color(0.1, 0.05, 0.75), c.color(0.1, 0.08, 0.9))
     x = c.between(200, 280)
@@ -157,7 +153,6 @@ def _shop(c: _Canvas) -> None:
 
 
 def _cinema(c: _Canvas) -> None:
-    """Draw a film on a screen in a dark hall, rows of seats and heads before it."""
     c.fade(0, HIGH, (14, 13, 18), (34, 22, 24))
     w, h, light = c.between(250, 370), c.between(130, 165), c.color(-1, 0.4, 0.9)
     c.glow(240, 108, w, 216, _shade(light, 0.8))
@@ -178,7 +173,6 @@ def _cinema(c: _Canvas) -> None:
 
 
 def _travel(c: _Canvas) -> None:
-    """Draw mountains behind the sea, a boat, palms and people on the beach."""
     sky = c.pick(((0.7, 0.4, 0.65), (0.07, 0.5, 0.98)), ((0.57, 0.55, 0.9), (0.55, 0.15, 0.97)))
     c.fade(0, 223, c.color(*sky[0]), c.color(*sky[1]))
     sun, sea = c.between(70, 410), c.color(0.53, 0.6, 0.7)
@@ -201,7 +195,6 @@ def _travel(c: _Canvas) -> None:
 
 
 def _restaurant(c: _Canvas) -> None:
-    """Draw a table of noodle soups and plates from above, and chopsticks."""
     wood = c.color(c.pick(0.08, 0.03, 0.98), 0.5, c.between(0.4, 0.55))
     c.fade(0, HIGH, _shade(wood, 0.75), wood)
     c.glow(240, 162, 336, 252, GOLD)
@@ -224,7 +217,6 @@ def _restaurant(c: _Canvas) -> None:
 
 
 def _nowhere(c: _Canvas) -> None:
-    """Draw coloured blobs, and as often as not a cat before them."""
     c.fade(0, HIGH, c.color(-1, 0.3, 0.9), c.color(-1, 0.3, 0.7))
     for r in c.rng.uniform(18, 90, 12):
         c.oval(c.between(0, WIDE), c.between(0, HIGH), r, r, c.color(-1, 0.5, 0.85))

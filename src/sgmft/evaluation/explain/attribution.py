@@ -54,11 +54,7 @@ class ExplainedModel:
 
 
 class MaskedPredictor:
-    """Predicts one post as it is, and with parts left out or replaced.
-
-    A modality that is left out is missing, as in a post that never had it: the model's own way
-    with missing modalities decides what that means.
-    """
+    """Predicts one post as it is, and with parts left out, as if it never had them, or replaced."""
 
     def __init__(self, post: Post, model: ExplainedModel) -> None:
         content = prepare_post(post, model.encoder.info)
@@ -115,7 +111,6 @@ class MaskedPredictor:
 
 
 def _with_rows(rows: Array | None, number: int, new: Array | None) -> Array | None:
-    """Return features of several images with those of image `number` replaced."""
     if rows is None or new is None:
         return rows
     start, changed = number * len(new), rows.copy()
@@ -168,7 +163,6 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
 
 
 def _picture(predictor: MaskedPredictor, post: Post, i: int, k: int) -> result.ImageAttribution:
-    """Attribute the probability of class k to the regions of picture i."""
     file = predictor.files[i]
     frame, seen = None, ""
     if predictor.files.count(file) > 1:
@@ -279,10 +273,9 @@ def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int
 
 
 def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0) -> Shapley:
-    """Return the values of n players, exact where the game can be asked of every coalition.
+    """Return the values of n players: exact, or with too small a `budget` from sampled orders.
 
-    Else they are from orders of joining sampled with `seed`. The game is asked of `budget`
-    coalitions at most, or of 2 n where that is more.
+    The game is asked of `budget` coalitions at most, or of 2 n where that is more.
     """
     if 2**players <= budget:
         return Shapley(_exact_values(game, players), True)

@@ -1,5 +1,6 @@
 """Explanations in words, and as one page that needs nothing beside it."""
 
+import json
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -27,23 +28,78 @@ def explanation_page(
     return render("evaluation/templates/explain.html", title=title, **values)
 
 
+class Wording:
+    """The sentences of an explanation in a language, whose texts, by code, are in `texts/`."""
+
+    def __init__(self, code: str) -> None:
+        file = Path(__file__).parent / "texts" / f"{code}.json"
+        self.texts: dict[str, Any] = json.loads(file.read_text("utf-8"))
+
+    def text(self, code: str, **values: object) -> str:
+        """Return a text, filled in."""
+        return str(self.texts[code].format(**values))
+
+    def percent(self, share: float) -> str:
+        """Return a share in percent: 0.874 -> "87 %"; what is not quite 0 or 1 as "under 1 %"."""
+        low, usual, high = self.texts["percents"]
+        chosen = low if 0 < share < 0.005 else high if 0.995 <= share < 1 else usual
+        return str(chosen).format(number=f"{100 * share:.0f}")
+
+    def part(self, name: str, names: str = "parts") -> str:
+        """Return the name of a part of a post: "picture 2" -> "图片 2"."""
+        kind, _, number = name.partition(" ")
+        return f"{self.texts['parts'][kind]} {number}" if number else str(self.texts[names][kind])
+
+    def summarize(self, found: Explanation, label: str | None = None) -> str:
+        """Return the main reasons, and the label where it is not `label`, which is shown above."""
+        others = [
+            self.text("part_alone", part=self.part(part.name, "definite_parts"), label=part.alone)
+            for part in dissenting_parts(found)
+        ]
+        more = self.text("others", parts=self.join(others, "others")) if others else ""
+        summary = self.text("summary", because=self._because(found), others=more)
+        if found.label == label:
+            return summary[:1].upper() + summary[1:]
+        percent = self.percent(found.probability)
+        return self.text("summary_start", label=found.label, percent=percent) + summary
+
+    def strongest(self, found: Explanation) -> str:
+        """Return how far single words and regions move the probability; shades do not."""
+        effects = largest_effects(found).items()
+        items = [self.text(f"strongest_{x}", points=f"{points:.1f}") for x, points in effects]
+        return self.text("strongest", items=self.join(items, "others"))
+
+    def join(self, items: Sequence[str], kind: str) -> str:
+        """Return a list with the separators of its kind: ["a", "b", "c"] -> "a, b and c"."""
+        between, last = self.texts["separators"][kind]
+        return str(last).join(filter(None, [str(between).join(items[:-1]), *items[-1:]]))
+
+    def _because(self, found: Explanation) -> str:
+        if not (main := main_parts(found)):
+            return self.text("because_nothing")
+        best = [f"“{word}”" for word in main_words(found)]
+        code = "several_words" if best[1:] else "one_word" if best else "all_words"
+        names = [
+            self.text(code, words=self.join(best, "words"))
+            if part.name == "text"
+            else self.part(part.name, "definite_parts")
+            for part in main
+        ]
+        alone = len(main) == 1 and len(found.parts) > 1
+        parts = self.join(names, "parts")
+        return self.text("mostly_because" if alone else "because", parts=parts)
+
+
+ENGLISH = Wording("en")
+
+
 def summarize_explanation(found: Explanation) -> str:
     """Return, for instance, "Restaurant, 87 %: mostly because of the words “火锅” and “好吃”." """
-    text = f"{found.label}, {format_probability(found.probability)}: {_because(found)}"
-    if others := dissenting_parts(found):
-        text += f"; {join_words([f'{the(part)} alone would say {part.alone}' for part in others])}"
-    text += "."
+    text = ENGLISH.summarize(found)
     if found.label != found.predicted:
-        probability = format_probability(found.probabilities[found.predicted])
+        probability = ENGLISH.percent(found.probabilities[found.predicted])
         text += f" The model's own answer is {found.predicted}, {probability}."
     return text
-
-
-def describe_strongest(found: Explanation) -> str:
-    """Return how far single words and regions move the probability, which shades cannot tell."""
-    largest = largest_effects(found).items()
-    effects = [f"the strongest {name.removesuffix('s')} by {by:.1f}" for name, by in largest]
-    return f"How far they move the probability: {join_words(effects)} points."
 
 
 def largest_effects(found: Explanation) -> dict[str, float]:
@@ -76,40 +132,10 @@ def dissenting_parts(found: Explanation) -> list[PartAttribution]:
     return others[:MOST_NAMED] if len(found.parts) > 1 else []
 
 
-def format_probability(share: float) -> str:
-    """0.874 -> "87 %", with a space that does not break."""
-    if 0 < share < 0.005:
-        return "under 1\u00a0%"
-    return "over 99\u00a0%" if 0.995 <= share < 1 else f"{100 * share:.0f}\u00a0%"
-
-
 def format_points(share: float) -> str:
     """Return a signed difference in percentage points: 0.123 -> "+12.3", -0.02 -> "−2.0"."""
     rounded = round(100 * share, 1)
     return f"{'−' if rounded < 0 else '+'}{abs(rounded):.1f}"
-
-
-def join_words(items: Sequence[str]) -> str:
-    """["a", "b", "c"] -> "a, b and c"."""
-    return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else "".join(items)
-
-
-def the(part: PartAttribution) -> str:
-    """ "the text", "the picture", "picture 2"."""
-    return part.name if part.name[-1].isdigit() else f"the {part.name}"
-
-
-def _because(found: Explanation) -> str:
-    main = main_parts(found)
-    if not main:
-        return "nothing in the post speaks for it"
-    names = [the(part) for part in main]
-    if "the text" in names:
-        words = [f"“{word}”" for word in main_words(found)]
-        text = f"the word{'s' if len(words) > 1 else ''} {join_words(words)}"
-        names[names.index("the text")] = text if words else "the text as a whole"
-    mostly = "mostly " if len(main) == 1 and len(found.parts) > 1 else ""
-    return f"{mostly}because of {join_words(names)}"
 
 
 def explanation_view(found: Explanation) -> dict[str, Any]:
@@ -125,21 +151,20 @@ def explanation_view(found: Explanation) -> dict[str, Any]:
         "warnings": found.post.warnings,
         "text": _text_pieces(found),
         "pictures": _heat_maps(found),
-        "probs": [(name, x, format_probability(x)) for name, x in probs[:MOST_CLASSES]],
+        "probs": [(name, x, ENGLISH.percent(x)) for name, x in probs[:MOST_CLASSES]],
         "more": max(0, len(probs) - MOST_CLASSES),
         "steps": _steps(found),
         "exact": found.exact,
-        "strongest": describe_strongest(found),
-        "alone": [(the(part), part.alone) for part in found.parts],
+        "strongest": ENGLISH.strongest(found),
+        "alone": [(ENGLISH.part(part.name, "definite_parts"), part.alone) for part in found.parts],
         "both": both,
         "similarity": _similarity_maps(found),
-        "gate": format_probability(found.gate) if both and found.gate is not None else "",
+        "gate": ENGLISH.percent(found.gate) if both and found.gate is not None else "",
         "guidance": [(name, f"{x:.3f}") for name, x in entropies if both and math.isfinite(x)],
     }
 
 
 def _text_pieces(found: Explanation) -> list[dict[str, Any]]:
-    """Cut the text, as its author wrote it, where words begin and end."""
     text, pieces, at = found.post.text, [], 0
     scale = max([LEAST, *(abs(word.contribution) for word in found.words)])
     for word in found.words:
@@ -152,7 +177,6 @@ def _text_pieces(found: Explanation) -> list[dict[str, Any]]:
 
 
 def _shade(contribution: float, scale: float) -> dict[str, Any]:
-    """Return how strongly and in which manner something is shaded, and its number."""
     strength = abs(contribution) / scale
     kind = "" if strength < 0.05 else "for" if contribution > 0 else "against"
     return {"kind": kind, "strength": round(strength, 2), "points": format_points(contribution)}
@@ -179,7 +203,7 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
         return {"name": name, "kind": kind, "number": number, **places}
 
     def level(name: str, end: float) -> dict[str, Any]:
-        return bar(name, 0, end, "level", format_probability(end))
+        return bar(name, 0, end, "level", ENGLISH.percent(end))
 
     bars = [level("with nothing", found.base)]
     for part, (start, end) in zip(found.parts, pairwise(sums), strict=True):

@@ -28,8 +28,7 @@ class Word(NamedTuple):
 def find_words(original: str, cleaned: str, most: int) -> list[Word]:
     """Return the words of a text, in order; at most `most`, neighbours taken together if need be.
 
-    Marks and symbols other than emoji are no words; a text of nothing else is one. `cleaned` is
-    what `sgmft.data.preprocessing.text.clean_text` made of `original`.
+    Marks and symbols other than emoji are no words; a text of nothing else is one.
     """
     if not cleaned:
         return []

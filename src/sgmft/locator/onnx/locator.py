@@ -1,6 +1,5 @@
 """An exported model with the methods of `SemanticLocator`: the same predictions, without torch."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from sgmft.locator.state import read_temperatures
 from sgmft.models.arrays import Array, Integers
 from sgmft.models.base import Model, predict_logits
 from sgmft.models.registry import get_method
-from sgmft.utils.checksums import FILES, check_file, verify_checksum
+from sgmft.utils.checksums import FILES, check_file, read_own
 from sgmft.utils.onnx_session import Session
 
 FORMAT = 2  # raised when an older sgmft could not read it
@@ -75,13 +74,7 @@ class Manifest(NamedTuple):
                 "Write one with: sgmft export MODEL -o FOLDER."
             )
         try:
-            found: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["sgmft"]
-            if found["format"] > FORMAT:
-                raise SgmftError(
-                    f"{folder} was written by sgmft {found['versions']['sgmft']}, in a newer "
-                    "format than this one reads: pip install --upgrade sgmft."
-                )
-            verify_checksum(found, folder / MANIFEST, FIX)
+            found = read_own(folder / MANIFEST, FORMAT, str(folder), FIX)
             for name in found.get(FILES, ()):
                 check_file(folder / name, found, FIX)
             encoder = found["encoder"]
@@ -198,9 +191,8 @@ def _clip_texts(folder: Path, manifest: Manifest) -> TextEncoder:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise SgmftError(
-            "Chinese-CLIP needs the package tokenizers: pip install tokenizers."
-        ) from error
+        fix = "pip install tokenizers"
+        raise SgmftError(f"Chinese-CLIP needs the package tokenizers: {fix}.") from error
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # tokenizers raises bare Exception

@@ -16,8 +16,7 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch
 from sgmft.locator.onnx.locator import HEAD_OUTPUTS
 from sgmft.models.network import Network
-from sgmft.utils.extras import needs_extra
-from sgmft.utils.runtime import PARSING
+from sgmft.utils.runtime import PARSING, needs_extra
 
 POSTS, WORDS, REGIONS = 1_013, 17, 19  # an example's, lengths nothing else has
 
@@ -63,9 +62,7 @@ def write_graph(
 
 @contextmanager
 def _quiet_and_plain() -> Iterator[None]:
-    """Switch off torch's fused encoder layer, an operation that ONNX does not have, and the
-    exporter's warnings of packages that no network here needs.
-    """
+    """Switch off torch's fused encoder layer, which ONNX does not have, and exporter's warnings."""
     log = logging.getLogger("torch.onnx")
     before, level = torch.backends.mha.get_fastpath_enabled(), log.level
     torch.backends.mha.set_fastpath_enabled(False)

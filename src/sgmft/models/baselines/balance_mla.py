@@ -93,13 +93,9 @@ class BalanceMLA(BimodalNetwork):
         return self.attention(queries, other, other, **masked)[0]
 
 
-METHOD = Method(
-    name="balance-mla",
-    title="BalanceMLA (reconstruction)",
-    source="Fu et al. 2024",
-    network=BalanceMLA,
-    config=BalanceMLAConfig,
-    tokens=True,
-    note="Our reconstruction from the named parts of a withdrawn manuscript on audio-visual data "
-    "that published no code; width 256 in place of its 512.",
+NOTE = (
+    "Our reconstruction from the named parts of a withdrawn manuscript on audio-visual data that "
+    "published no code; width 256 in place of its 512."
 )
+_NAMES = "balance-mla", "BalanceMLA (reconstruction)", "Fu et al. 2024"
+METHOD = Method(*_NAMES, BalanceMLA, BalanceMLAConfig, note=NOTE, tokens=True)

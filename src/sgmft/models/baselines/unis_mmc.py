@@ -34,8 +34,7 @@ def multimodal_contrast(
 
     A post is in P where the predictions from text alone and from image alone are both right, in S
     where exactly one is, and in N where neither is. In S the right modality is detached, so that
-    only the wrong one moves; in P and N both move, closer in P and apart in N. Without a post in P
-    or S the loss is 0; without one in N it is 0 too, as in the formula.
+    only the wrong one moves. Without a post in P or S, or without one in N, the loss is 0.
 
     Text and image are r_t and r_v (B, D); bools (B,) tell whether the prediction of each alone is
     right, and whether a post has both modalities; the others take no part.

@@ -32,7 +32,7 @@ from sgmft.errors import SgmftError
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.guard import log_bug
 from sgmft.serving.page.language import LANGUAGES, Language, problem_html, result_html
-from sgmft.serving.page.tables import JobStopped, TableJob, TableRefused, columns_html
+from sgmft.serving.page.tables import TableJob, TableRefused, columns_html
 from sgmft.serving.problems import Places, Problem
 from sgmft.serving.requests import ExplainedPost, Form, ParsedRequest, open_form, parse_request
 from sgmft.utils.templates import render
@@ -68,9 +68,9 @@ HEADERS = {
 def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
     """Add the page to the application, at `/en/` and `/zh/`; `/` leads to one of them.
 
-    Tables that are being labelled are in a temporary folder that only this user can read. Labelled
-    ones are removed after an hour, and the folder when the process ends. Returns what ends the work
-    on tables, in the event loop, when the server is to stop, which would else wait for it.
+    Tables are in a temporary folder that only this user can read; labelled ones are removed after
+    an hour, and the folder when the process ends. Returns what ends the work on tables, in the
+    event loop, which the server that is to stop would else wait for.
     """
     page = Page(engine)
     app.add_api_route("/", choose_language, include_in_schema=False)
@@ -240,13 +240,14 @@ class Page:
 
         def work() -> None:
             try:
-                labelled = job.run(count)
+                file, html = job.run(count)
                 token = secrets.token_urlsafe(16)
-                loop.call_soon_threadsafe(self._keep, token, labelled.file, job.stop.is_set())
-                put({"html": labelled.html, "download": f"../tables/{token}"})
+                loop.call_soon_threadsafe(self._keep, token, file, job.stop.is_set())
+                put({"html": html, "download": f"../tables/{token}"})
             except Exception as error:
-                reason = JobStopped() if job.stop.is_set() else error
-                put({"html": problem_html(language, _sentence(language, reason))})
+                stopped = job.stop.is_set()
+                reason = language.text("stopped") if stopped else _sentence(language, error)
+                put({"html": problem_html(language, reason)})
             finally:
                 put(None)
 
@@ -309,7 +310,5 @@ def _sentence(language: Language, error: Exception) -> str:
         return language.describe(error)
     if isinstance(error, TableRefused):
         return str(error)
-    if isinstance(error, JobStopped):
-        return str(language.texts["stopped"])
     log_bug(error)
     return str(language.texts["problems"]["internal"])

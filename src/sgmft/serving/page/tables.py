@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from sgmft.data.posts import MediaFile, Post
 from sgmft.data.preprocessing.images import count_pixels
@@ -63,18 +63,7 @@ def columns_html(language: Language, home: Path, name: str, table: BinaryIO) -> 
 
 
 class TableRefused(Exception):  # noqa: N818 a sentence for the visitor
-    """A table or zip that cannot be used; the reason in the language of the page."""
-
-
-class JobStopped(Exception):  # noqa: N818 nothing is wrong
-    """The visitor does not want the table any more, or the server ends."""
-
-
-class LabelledTable(NamedTuple):
-    """A table that has its labels, and its HTML as the page shows it."""
-
-    file: Path
-    html: str
+    """A table or zip that cannot be used, or is not wanted any more; in the page's language."""
 
 
 @dataclass(eq=False)
@@ -82,7 +71,7 @@ class TableJob:
     """A table that is to be labelled, in another thread than the event loop in which it is made.
 
     It is what `predict_table` knows as a model. Posts go to the engine in chunks that each count as
-    one request, so that others get their turn. Once `stop` is set, it ends with `JobStopped`.
+    one request, so that others get their turn. Once `stop` is set, it is refused.
     """
 
     engine: InferenceEngine
@@ -104,8 +93,11 @@ class TableJob:
         self._first: list[Prediction] = []
         self._reasons = {kind: Counter[str]() for kind in ("abstained", "error", "warning")}
 
-    def run(self, on_progress: Callable[[int, int], None]) -> LabelledTable:
-        """Label it; `on_progress` is called with the numbers of labelled posts and of all."""
+    def run(self, on_progress: Callable[[int, int], None]) -> tuple[Path, str]:
+        """Label it; return the labelled table, and its HTML as the page shows it.
+
+        `on_progress` is called with the numbers of labelled posts and of all.
+        """
         self._on_progress = on_progress
         with tempfile.TemporaryDirectory(prefix="table-", dir=self.home) as name:
             folder, done = Path(name) / "posts", Path(name) / f"{Path(self.name).stem}-labelled.csv"
@@ -119,7 +111,7 @@ class TableJob:
                 raise TableRefused(reason.replace(f"{folder}/", "")) from None
             html = self._html(summary, done, folder)
             kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self.home))
-            return LabelledTable(done.rename(kept / done.name), html)
+            return done.rename(kept / done.name), html
 
     def predictions(
         self, posts: Iterable[Post], abstain: Abstention | None = None
@@ -190,7 +182,7 @@ class TableJob:
                 if problem.kind != "busy":
                     raise
                 self.stop.wait(problem.retry or _PATIENCE)
-        raise JobStopped
+        raise TableRefused(self.language.texts["stopped"])
 
     def _label(self, folder: Path, done: Path) -> JobSummary:
         folder.mkdir()

@@ -70,10 +70,9 @@ class Tuning:
 
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
-    """The settings of a fine-tuning by their text; None where the encoder stays as it is ("head").
+    """Return the settings of a fine-tuning; None where the encoder stays as it is ("head").
 
-    Settings are values of `Tuning`, or their text as typed after `--set tune.`. SgmftError for no
-    such kind or setting, or a value that makes no sense.
+    `settings` are values of `Tuning`, or their text as typed after `--set tune.`.
     """
     if kind == "head":
         if settings:
