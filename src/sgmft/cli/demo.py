@@ -87,10 +87,12 @@ def _train(table: Path, folder: Path, features: Path, seed: int, *options: str) 
     locator = SemanticLocator.from_pretrained(model, features=features)
     test = Source(str(table), where={"split": "test"})
     with counter("Predicting") as done:
-        summary, *found = evaluate_table(test, output, locator, by=by[3:], on_predicted=done)
+        summary, found, predicted = evaluate_table(
+            test, output, locator, by=by[3:], on_predicted=done
+        )
     print_errors(summary)
-    print_evaluation(found[0])
-    return _Trained(folder, locator, *found, summary.errors)
+    print_evaluation(found)
+    return _Trained(folder, locator, found, predicted, summary.errors)
 
 
 def _explain(table: Path, trained: _Trained, shown: Prediction | None, home: Path) -> ComparedModel:

@@ -51,12 +51,11 @@ def align_encoder(
 ) -> AlignmentResult:
     """Adapt an encoder to pairs of text and picture, which need no label.
 
-    Of Chinese-CLIP the towers are trained, with `tuning`; behind any other encoder a linear map
-    for each modality is learned. Both by the contrastive loss: among the pairs of a batch each text
-    is to find its picture, and each picture its text. Pairs that share a text or a picture are not
-    to be distinguished, and are all held out or none: a tenth, at most 1,000. Writes a folder that
-    `load_encoder` takes; a run that was stopped continues. Without `tuning`, it is LoRA in batches
-    of 64; `width` is that of the shared space of other encoders.
+    Of Chinese-CLIP the towers are trained, with `tuning`, by default LoRA in batches of 64; behind
+    any other encoder a linear map for each modality to a shared space of `width`. Both by the
+    contrastive loss: each text of a batch is to find its picture, and each picture its text. Pairs
+    that share a text or a picture are not to be distinguished, and are all held out or none: a
+    tenth, at most 1,000. Writes a folder that `load_encoder` takes; a stopped run continues.
     """
     folder = Path(output)
     ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()
@@ -71,8 +70,8 @@ def align_encoder(
     encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
     pairs, skipped = align.find_pairs(encoded)
     out = pairs.held_out(seed)
-    unit = (normalize(torch.from_numpy(x[out]), dim=-1) for x in pairs.features.pooled())
-    before = align.recall(*unit) if info.shared_space else None
+    text, image = (normalize(torch.from_numpy(x[out]), dim=-1) for x in pairs.features.pooled())
+    before = align.recall(text, image) if info.shared_space else None
     torch.manual_seed(seed)
     if clip:
         subject = align.align_towers(source, pairs, tuning or CLIP, seed)

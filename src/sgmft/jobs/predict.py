@@ -64,9 +64,7 @@ def predict_table(
 ) -> JobSummary:
     """Write tables again with a label for each row, in order and in constant memory.
 
-    The input's columns stay as they are; what is added is listed by `OutputColumns.of`. `error` is
-    the reason of a row that cannot be used, `warning` what was left out of one that can, and
-    `abstained` the reason of one that could be used and has no label.
+    The input's columns stay as they are; what is added is listed by `OutputColumns.of`.
 
     An output without a suffix is a folder of Parquet shards, whose columns have one type in all of
     them. A job that was stopped continues there: shards that are there are kept. They cannot be
@@ -91,20 +89,17 @@ def predict_table(
     columns = OutputColumns.of(names, predictor.labels, rules)
     columns = replace(columns, short=Path(output).suffix.lower() in (".csv", ".tsv"))
     with open_writer(output, columns.columns) as writer:
-        given = predictor, posts, rules, columns, source.strict
-        return pieces.add_up(_predict(*given, lambda rows, _: writer.write(rows)), on_predicted)
+        given = predictor.predictions(posts, rules), columns, source.strict
+        return pieces.add_up(_write_rows(*given, lambda rows, _: writer.write(rows)), on_predicted)
 
 
-def _predict(
-    predictor: SupportsPredictions,
-    posts: Iterable[Post],
-    rules: Abstention,
+def _write_rows(
+    predictions: Iterator[Prediction],
     columns: "OutputColumns",
     strict: bool,
     write: Callable[[list[dict[str, Any]], JobSummary], None],
     most: int = WRITE_ROWS,
 ) -> Iterator[JobSummary]:
-    predictions = predictor.predictions(posts, rules)
     while part := list(islice(predictions, most)):
         if strict:
             raise_first_error([prediction.post for prediction in part])
@@ -129,8 +124,8 @@ class PredictTask(pieces.PieceTask):
 
         def work(piece: pieces.Piece) -> Iterator[JobSummary]:
             strict, write = self.sources[piece.id[0]].strict, partial(self.shards.write, piece.id)
-            given = predictor, piece.posts, self.rules, self.columns, strict
-            return _predict(*given, write, self.rows)
+            given = predictor.predictions(piece.posts, self.rules), self.columns, strict
+            return _write_rows(*given, write, self.rows)
 
         return work
 

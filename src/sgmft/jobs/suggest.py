@@ -195,17 +195,15 @@ def choose_posts(
     return [int(pool[i]) for i in order]
 
 
-def _greedy(
-    similarity: Floats, weights: Floats, reached: Floats, count: int, near: float
-) -> list[int]:
+def _greedy(alike: Floats, weights: Floats, reached: Floats, count: int, near: float) -> list[int]:
     """Return positions in the order of their gains; lazy, for a gain only falls (Minoux 1978)."""
     weights, best = weights.astype(np.float32), np.maximum(reached, 0)
     stopped = reached >= near
 
     def gain(i: int) -> float:
-        return float(np.maximum(similarity[i] - best, 0) @ weights)
+        return float(np.maximum(alike[i] - best, 0) @ weights)
 
-    queue = [(-gain(i), i) for i in range(len(similarity)) if not stopped[i]]
+    queue = [(-gain(i), i) for i in range(len(alike)) if not stopped[i]]
     heapq.heapify(queue)
     chosen: list[int] = []
     while queue and len(chosen) < count:
@@ -217,8 +215,8 @@ def _greedy(
             heapq.heappush(queue, found)
             continue
         chosen.append(i)
-        best = np.maximum(best, similarity[i])
-        stopped |= similarity[i] >= near
+        best = np.maximum(best, alike[i])
+        stopped |= alike[i] >= near
         stopped[i] = True
     return chosen
 

@@ -43,6 +43,9 @@ class Prediction(NamedTuple):
         return None if self.probabilities is None else float(self.probabilities.max())
 
 
+Predictions = Iterator[Prediction]
+
+
 class PredictionBatch(NamedTuple):
     """A chunk, and what was predicted for its B rows."""
 
@@ -57,9 +60,7 @@ class SupportsPredictions(Protocol):
 
     labels: list[str]
 
-    def predictions(
-        self, posts: Iterable[Post], abstain: Abstention | None = None
-    ) -> Iterator[Prediction]:
+    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts."""
 
 
@@ -90,9 +91,7 @@ class Predictor(ABC):
                 row[:] = prediction.probabilities
         return found
 
-    def predictions(
-        self, posts: Iterable[Post], abstain: Abstention | None = None
-    ) -> Iterator[Prediction]:
+    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts, in memory bounded by one chunk of them.
 
         Raises:
@@ -102,10 +101,10 @@ class Predictor(ABC):
         batches = self._predict_batches(posts)
         self.held_out.check(rules)
         for batch in batches:
-            chunk, probs, *others = pool_windows(batch)
+            chunk, probs, guided, kinds = pool_windows(batch)
             found = [Prediction(post, None, None, None) for post in chunk.posts]
-            rows = zip(chunk.good, probs, *(x.tolist() for x in others), chunk.keys, strict=True)
-            for i, row, (p_m, p_e), kind, key in rows:
+            others = guided.tolist(), kinds.tolist(), chunk.keys
+            for i, row, (p_m, p_e), kind, key in zip(chunk.good, probs, *others, strict=True):
                 found[i] = Prediction(chunk.posts[i], None, row, (p_m, p_e), parts=kind, key=key)
             yield from self.apply_abstention(found, rules)
 

@@ -105,15 +105,13 @@ class FitResult(NamedTuple):
     selected: Epoch  # whose weights it has, or had before it was trained anew on all posts
 
 
-def fit_network(
-    task: TrainingTask, held_out: Sequence[int], **run: Unpack[RunOptions]
-) -> FitResult:
+def fit_network(task: TrainingTask, held: Sequence[int], **run: Unpack[RunOptions]) -> FitResult:
     """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
 
     Held out are the posts at these positions, perhaps none. All but the model is of the first.
     """
-    result = train_with_validation(task, held_out, **in_subfolder(run, "choose"))
-    if not task.preset.refit or not held_out:
+    result = train_with_validation(task, held, **in_subfolder(run, "choose"))
+    if not task.preset.refit or not held:
         return result
     model = train_on_all(task, result.selected.epoch, **in_subfolder(run, "refit"))
     return result._replace(model=model)

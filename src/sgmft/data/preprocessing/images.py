@@ -29,6 +29,7 @@ MAX_PIXELS = 89_478_485  # larger pictures are refused from their header; Pillow
 MILLIONS = MAX_PIXELS // 10**6
 MAX_BYTES = 64 * 1024 * 1024  # larger files are refused unread (64 MiB)
 Pixels = npt.NDArray[np.uint8]
+Opened = ImageFile.ImageFile
 LARGEST = 4096  # pixels of the longer side of a picture that is not squared, and how many times it
 LONGEST = 32  # may be the shorter: what a model prepares them by can need gigabytes for more
 CUT_OFF = "{name} is cut off or damaged"
@@ -36,7 +37,7 @@ NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 
 # The plugins are called by the file's first bytes, not through Image.open: it would warn of a
 # large picture before we can refuse it, and try each of some forty formats on hostile bytes.
-_SIGNATURES: list[tuple[int, bytes, type[ImageFile.ImageFile]]] = [
+_SIGNATURES: list[tuple[int, bytes, type[Opened]]] = [
     (0, b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     (0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (0, b"GIF87a", GifImagePlugin.GifImageFile),
@@ -123,9 +124,7 @@ def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
 
 
 @contextmanager
-def open_image(
-    data: bytes, name: str, file: io.BytesIO | None = None
-) -> Iterator[ImageFile.ImageFile]:
+def open_image(data: bytes, name: str, file: io.BytesIO | None = None) -> Iterator[Opened]:
     """Open the bytes of a picture for `square`; whatever fails inside raises ImageError.
 
     `file` has the same bytes, where they are to be read in another way than plainly.
@@ -166,7 +165,7 @@ def count_pixels(data: bytes, name: str) -> int | None:
     return None
 
 
-def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
+def _plugin(data: bytes) -> type[Opened] | None:
     if data[4:8] != b"ftyp":
         return next((plugin for at, mark, plugin in _SIGNATURES if data.startswith(mark, at)), None)
     others = range(16, min(int.from_bytes(data[:4]), 256), 4)  # behind the major one's version
@@ -195,7 +194,7 @@ def _identify(data: bytes) -> str | None:
     return next((kind for kind, at, marks in _OTHERS if data.startswith(marks, at)), None)
 
 
-def square(picture: ImageFile.ImageFile, size: int | None) -> Pixels:
+def square(picture: Opened, size: int | None) -> Pixels:
     """Decode an opened picture, or the frame it stands at, as `decode_image` does.
 
     Squashed to the square first, and only then turned upright, which on a square is the same.
@@ -238,7 +237,7 @@ def jpeg_end(data: bytes) -> int:
     return len(data)
 
 
-def _load(picture: ImageFile.ImageFile, size: int | None) -> Image.Image:
+def _load(picture: Opened, size: int | None) -> Image.Image:
     """Decode a picture; of a JPEG or PNG without its end, what there is, if that is most of it."""
     try:
         picture.load()
@@ -291,9 +290,8 @@ def squash(picture: Image.Image, size: int | None) -> Image.Image:
 def _to_8_bits(values: npt.NDArray[np.generic]) -> Pixels:
     """Scale grey values of 16-bit, 32-bit or float pixels to 0..255.
 
-    Unsigned 16-bit values are taken as the full range 0..65535. Others do not say what white is:
-    it is 1, 255 or 65535 for values from 0 up to there (1 for floats only), and the largest value
-    otherwise, the smallest being black. NaN becomes black.
+    Unsigned 16-bit ones are of the full range. Others do not say what white is: 1, 255 or 65535 for
+    values from 0 up to there (1 for floats only), else the largest, the smallest being black.
     """
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return (values // np.asarray(257, values.dtype)).astype(np.uint8)

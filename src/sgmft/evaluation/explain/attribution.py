@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -241,13 +241,6 @@ def _cosines(predictor: MaskedPredictor, words: Sequence[str]) -> Floats:
     return np.asarray(normalize(text) @ normalize(np.asarray(regions, np.float32)).T)
 
 
-class Shapley(NamedTuple):
-    """The values of the n players of a game."""
-
-    values: Doubles  # (n,)
-    exact: bool  # False: from some orders of joining only, drawn at random
-
-
 def word_losses(predictor: MaskedPredictor, words: Sequence[Word], label: int) -> Doubles:
     """Return what the probability loses when a word is deleted, the rest staying: (n,)."""
     texts = [without(predictor.text, words, kept) for kept in _all_and_all_but_one(len(words))]
@@ -272,15 +265,17 @@ def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int
     return np.asarray(values[0] - values[1:])
 
 
-def shapley_values(game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0) -> Shapley:
-    """Return the values of n players: exact, or with too small a `budget` from sampled orders.
+def shapley_values(
+    game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0
+) -> tuple[Doubles, bool]:
+    """Return the values of n players (n,), and whether they are exact, or from sampled orders.
 
     The game is asked of `budget` coalitions at most, or of 2 n where that is more.
     """
     if 2**players <= budget:
-        return Shapley(_exact_values(game, players), True)
+        return _exact_values(game, players), True
     orders = max(2, (budget - 2) // players)
-    return Shapley(_sampled_values(game, players, orders, seed), False)
+    return _sampled_values(game, players, orders, seed), False
 
 
 def blank_regions(image: Pixels, kept: Flags) -> Pixels:

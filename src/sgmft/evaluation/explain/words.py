@@ -15,8 +15,7 @@ SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word sta
 class Word(NamedTuple):
     """A word of a cleaned text, or several in a row.
 
-    A word owns the marks and the space that follow it, the first also what stands before, so that
-    the owned stretches make up the whole text.
+    It owns what follows it, the first also what stands before: together they are the whole text.
     """
 
     text: str

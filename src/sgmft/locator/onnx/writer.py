@@ -16,7 +16,8 @@ from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import Batch
 from sgmft.locator.onnx.locator import HEAD_OUTPUTS
 from sgmft.models.network import Network
-from sgmft.utils.runtime import PARSING, needs_extra
+from sgmft.utils.extras import needs_extra
+from sgmft.utils.runtime import PARSING
 
 POSTS, WORDS, REGIONS = 1_013, 17, 19  # an example's, lengths nothing else has
 
@@ -26,10 +27,9 @@ def write_graph(
 ) -> None:
     """Write a module as a graph, whole or not at all, for inputs of any length along first axes.
 
-    The module takes the inputs' tensors in their order and returns one tensor per output. Inputs
-    are, by name, an example and how many of its axes are of any length; it must be at least 2 long
-    along them, and no two lengths equal that are so by chance only. Weights of more than the 2 GB
-    that an ONNX file can hold stand beside it, in `path`.data. SgmftError where its packages are
+    Inputs are, by name and in the module's order, an example and how many of its axes are of any
+    length, at least 2 along them, no two of which are equal by chance. Weights of more than the 2
+    GB that an ONNX file can hold stand beside it, in `path`.data. SgmftError where its packages are
     not installed, or the module does what ONNX cannot.
     """
     with needs_extra("torch", "The export of a network"):

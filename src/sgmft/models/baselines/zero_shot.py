@@ -189,19 +189,11 @@ class Described(ClosedFormModel):
         return mean, squares / posts - np.square(mean)
 
 
-METHOD = Method(
-    name="zero-shot",
-    title="Zero-shot",
-    source="label prompts",
-    network=ZeroShot,
-    config=ZeroShotConfig,
-    note="No training. Pictures are not read where the encoder's towers share no space: a post "
-    "without text then gets equal probabilities.",
-    prompts=PROMPTS,
-    tuned="",
+_NAMES = "zero-shot", "Zero-shot", "label prompts"
+_NOTE = (
+    "No training. Pictures are not read where the encoder's towers share no space: a post without "
+    "text then gets equal probabilities."
 )
-
-_SOURCE, _NOTE = "descriptions of the labels", "No training."
-DESCRIBED = Method(
-    "described", "Zero-shot", _SOURCE, Described, DescribedConfig, note=_NOTE, tuned=""
-)
+METHOD = Method(*_NAMES, ZeroShot, ZeroShotConfig, note=_NOTE, prompts=PROMPTS, tuned="")
+_NAMES = "described", "Zero-shot", "descriptions of the labels"
+DESCRIBED = Method(*_NAMES, Described, DescribedConfig, note="No training.", tuned="")

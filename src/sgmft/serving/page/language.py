@@ -81,15 +81,12 @@ def result_html(
         language=language,
         t=language.texts,
         prediction=prediction,
-        label=prediction.label,
-        percent=language.percent(probs[0][1]),
         coverage=rules.coverage,
         probs=probs,
         shown=page.MOST_CLASSES,
         note=note,
         found=explanation,
         view=explanation and page.explanation_view(explanation),
-        summary=explanation and language.summarize(explanation, prediction.label),
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from sgmft.data.tables.posts import USUAL_COLUMNS, recognize_columns
 from sgmft.errors import HEARD, Message, SgmftError, join_messages
 from sgmft.jobs.predict import predict_table
 from sgmft.locator.abstention import Abstention
-from sgmft.locator.prediction import Prediction
+from sgmft.locator.prediction import Prediction, Predictions
 from sgmft.serving.engine import InferenceEngine
 from sgmft.serving.page.archive import UnsafeZipError, unpack
 from sgmft.serving.page.language import Language
@@ -113,9 +113,7 @@ class TableJob:
             kept = Path(tempfile.mkdtemp(prefix="labelled-", dir=self.home))
             return done.rename(kept / done.name), html
 
-    def predictions(
-        self, posts: Iterable[Post], abstain: Abstention | None = None
-    ) -> Iterator[Prediction]:
+    def predictions(self, posts: Iterable[Post], abstain: Abstention | None = None) -> Predictions:
         """Yield predictions in the order of the posts; a post beyond the limits has an error."""
         waiting = iter(posts)
         while chunk := list(islice(waiting, self.engine.limits.batch)):
