@@ -25,7 +25,7 @@ from sklearn.metrics import f1_score
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
-from sgmft.data.splits import split_posts
+from sgmft.data.splits import fold_posts, split_posts
 from sgmft.evaluation.compare.runs import FACTORS
 from sgmft.evaluation.compare.statistics import Difference, corrected, difference
 from sgmft.features.features import LabelledFeatures
@@ -98,16 +98,6 @@ def print_groups(
         print(f"| {title(method)} | {' | '.join(cells)} |", flush=True)
 
 
-def folds_of(posts: Sequence[Post]) -> list[list[int]]:
-    """Positions of each fold's test posts."""
-    rest, folds = list(range(len(posts))), []
-    for left in range(FOLDS, 1, -1):
-        kept, held = split_posts([posts[i] for i in rest], 1 / left)
-        folds.append([rest[i] for i in held])
-        rest = [rest[i] for i in kept]
-    return [*folds, rest]
-
-
 def parse(name: str) -> tuple[Method, str | None, dict[str, str]]:
     """The method, preset and single settings of "unis-mmc", or of "gated-experts gate=constant"."""
     kind, *pairs = name.split()
@@ -141,7 +131,7 @@ def cross_validate(
         settings=settings,
         features=options.features,
     )
-    folds = folds_of(posts)
+    folds = fold_posts(posts, FOLDS)
     files = [folder / f"fold-{i}.npy" for i in range(FOLDS)]
     if not all(file.is_file() for file in files):
         encoded = locator.encode(posts)

@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cross_validation import folds_of, mark
+from cross_validation import FOLDS, mark
 from learning_curves import SYSTEMS, Table, kept, learn, read_table, save, task_of
 from scipy.stats import spearmanr
 
-from sgmft.data.splits import split_posts
+from sgmft.data.splits import fold_posts, split_posts
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.evaluation.figures import drawing_style, svg_text
@@ -150,7 +150,7 @@ def generated(options: argparse.Namespace, noise: float) -> Table:
 
 def predicted(table: Table, method: str, folder: Path) -> Found:
     """What runs that had not seen them say of all posts."""
-    folds = folds_of(table.posts)
+    folds = fold_posts(table.posts, FOLDS)
     found: dict[str, np.ndarray] = {}
     for i, test in enumerate(folds):
         file = folder / f"{method.replace(' ', '-')}-{i}.json"

@@ -16,11 +16,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from cross_validation import folds_of, mark
+from cross_validation import FOLDS, mark
 from learning_curves import SYSTEMS, Table, learn, task_of
 
 from sgmft import SemanticLocator, read_posts
 from sgmft.data.posts import Post
+from sgmft.data.splits import fold_posts
 from sgmft.data.synthetic.sample import write_sample
 from sgmft.evaluation.compare.statistics import corrected, difference
 from sgmft.features.encode import MAX_IMAGES, encode_posts
@@ -105,7 +106,7 @@ def cut(row: PostFeatures, most: int) -> PostFeatures:
 def predicted(table: Table, method: str) -> np.ndarray:
     """Probabilities (N, K) of every post by the run that has not seen it."""
     found = np.full((len(table.posts), len(table.labels)), np.nan)
-    for fold, test in enumerate(folds_of(table.posts)):
+    for fold, test in enumerate(fold_posts(table.posts, FOLDS)):
         unseen = set(test)
         train = [i for i in range(len(table.posts)) if i not in unseen]
         model = learn(task_of(table, method, train, fold), [table.posts[i] for i in train])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sgmft.data import splits
 from sgmft.data.posts import Post
-from sgmft.data.splits import fingerprint, split_posts
+from sgmft.data.splits import fingerprint, fold_posts, split_posts
 from sgmft.errors import SgmftError
 
 quick = settings(max_examples=60, deadline=None)
@@ -141,3 +141,30 @@ def test_the_number_of_tries_shrinks_with_the_data(monkeypatch):
     monkeypatch.setattr(splits, "_MAX_STEPS", 0)
     posts = [Post(user=f"u{i % 4}") for i in range(8)]
     assert len(split_posts(posts, 0.25, by="user")[1]) == 2
+
+
+@given(st.integers(2, 6), st.integers(0, 99), st.booleans())
+def test_folds_test_every_post_once_and_part_no_user(folds, seed, by_user):
+    draw = random.Random(seed)
+    posts = [Post(label=draw.choice("abc"), user=f"u{i % 9}") for i in range(60)]
+    found = fold_posts(posts, folds, seed, "user" if by_user else "label")
+    assert sorted(i for fold in found for i in fold) == list(range(60)) and len(found) == folds
+    assert found == fold_posts(posts, folds, seed, "user" if by_user else "label")
+    labels = Counter(post.label for post in posts)
+    for fold in found:
+        others = {posts[i].user for i in {*range(60)} - {*fold}}
+        assert not by_user or not {posts[i].user for i in fold} & others
+        for label, count in Counter(posts[i].label for i in fold).items():
+            assert by_user or abs(count - labels[label] / folds) < 2
+
+
+def test_a_labels_only_post_is_in_no_fold_and_what_cannot_be_folded_is_refused():
+    posts = [Post(label="a", user="u0"), *[Post(label=x, user=f"u{x}") for x in "bc" * 9]]
+    assert sorted(i for fold in fold_posts(posts, 3) for i in fold) == list(range(1, 19))
+    for folds, by, message in (
+        (1, "label", "use 2 to 19"),
+        (4, "user", "3 users"),
+        (20, "label", "20 folds"),
+    ):
+        with pytest.raises(SgmftError, match=message):
+            fold_posts(posts, folds, by=by)

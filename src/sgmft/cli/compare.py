@@ -1,6 +1,5 @@
 """`sgmft compare`: the tables and figures of the paper on a user's posts."""
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from sgmft.cli import options as opt
 
 if TYPE_CHECKING:
     from sgmft.evaluation.compare.results import ResultTable
-    from sgmft.evaluation.compare.statistics import Estimate
 
 
 @opt.reads_posts
@@ -42,6 +40,15 @@ def compare_command(
         Path | None, Option(metavar="FILE", help="TOML file of rows and tables of your own.")
     ] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
+    test_size: Annotated[float | None, Option(help="Share of test posts; by default 0.2.")] = None,
+    folds: Annotated[
+        int | None, Option(help="Test each post once, in one of so many splits.", min=2)
+    ] = None,
+    repeats: Annotated[int, Option(help="How often splits or folds are drawn.", min=1)] = 1,
+    split_seed: Annotated[int, Option(help="Of the first draw; the next have the next.")] = 0,
+    splits: Annotated[
+        str | None, Option(help="Table of id, split, role (train, validation, test); or id, fold.")
+    ] = None,
     split_by: Annotated[str, Option(help="label, user, or auto: by user if known.")] = "auto",
     by: opt.By = None,
     trials: Annotated[int, Option(help="Values tried of a system's setting.", min=1, max=7)] = 3,
@@ -62,7 +69,7 @@ def compare_command(
 
     with needs_extra("torch", "sgmft compare"):
         from sgmft.evaluation.compare.catalogue import make_plan
-        from sgmft.evaluation.compare.prepare import Split
+        from sgmft.evaluation.compare.splits import Split
         from sgmft.jobs.compare import compare_table, default_workers
 
     named = None if encoder == "compact" else encoder
@@ -88,7 +95,7 @@ def compare_command(
             source,
             output,
             plan,
-            split=Split(chosen, split_by),
+            split=Split(chosen, split_by, folds, test_size, repeats, split_seed, splits),
             by=by or (),
             features=console.feature_folder(features),
             command=shlex.join(["sgmft", *sys.argv[1:]]),
@@ -101,22 +108,14 @@ def compare_command(
 
 
 def print_comparison(tables: "Sequence[ResultTable]") -> None:
-    """Print the accuracy of every row, and what failed."""
+    """Print the figures of every row, and what failed."""
     from rich.table import Table
 
-    for found in tables:
-        table = Table("", "accuracy", "macro-F1", f"against {found.reference}", "p (Holm)")
-        for line in found.lines:
-            cells = ["; ".join(line.failed) or "not run"]
-            if line.summary is not None:
-                cells = [_over_seeds(line.summary.accuracy), _over_seeds(line.summary.macro_f1)]
-                if (gap := line.against) is not None:
-                    cells += [f"{100 * gap.value:+.1f}", f"{gap.p_holm:.3f}"]
-            table.add_row(line.title, *cells)
-        console.screen.print(f"Table {found.number}: {found.title}")
+    from sgmft.evaluation.compare.report import ESTIMATES, view_table
+
+    for grid in (view_table(table).main for table in tables):
+        table = Table(*grid.header[: ESTIMATES + 1], title=grid.title, title_justify="left")
+        for entry in grid.entries:
+            cells = (", ".join([x.text, *x.more]) for x in entry.cells[:ESTIMATES])
+            table.add_row(entry.title, *cells)
         console.screen.print(table)
-
-
-def _over_seeds(figure: "Estimate") -> str:
-    sd = "" if math.isnan(figure.sd) else f" ± {100 * figure.sd:.1f}"
-    return f"{100 * figure.mean:.1f}{sd}"

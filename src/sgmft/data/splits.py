@@ -37,6 +37,26 @@ def split_posts(
     return [i for i in range(len(posts)) if i not in held], sorted(held)
 
 
+def fold_posts(
+    posts: Sequence[Post], folds: int, seed: int = 0, by: str = "label"
+) -> list[list[int]]:
+    """Divide posts into folds, drawn one after another as `split_posts` draws; return positions.
+
+    By label, the only post of a label is in no fold, so that it can be learned from.
+    """
+    users = {post.user for post in posts if post.user is not None}
+    most, what = (len(users), "users") if by == "user" else (len(posts), "posts")
+    if not 2 <= folds <= most:
+        raise SgmftError(f"{most} {what} cannot be divided into {folds} folds: use 2 to {most}.")
+    rest, found = list(range(len(posts))), list[list[int]]()
+    for left in range(folds, 1, -1):
+        kept, held = split_posts([posts[i] for i in rest], 1 / left, seed, by)
+        found.append([rest[i] for i in held])
+        rest = [rest[i] for i in kept]
+    count = Counter(post.label for post in posts)
+    return [*found, [i for i in rest if by == "user" or count[posts[i].label] > 1]]
+
+
 def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
     """Return 16 hexadecimal digits that identify a data set, whatever the order of its rows.
 

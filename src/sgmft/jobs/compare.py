@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from sgmft.evaluation.compare import prepare, results
 from sgmft.evaluation.compare.catalogue import ComparisonPlan
 from sgmft.evaluation.compare.report import write_report
 from sgmft.evaluation.compare.runs import Comparison, OnProgress
+from sgmft.evaluation.compare.splits import TEST, VALIDATION, Split, write_splits
 from sgmft.utils.files import check_output, leftovers, nan_to_none, read_json, write_json
 from sgmft.utils.runtime import versions
 from sgmft.utils.templates import render
@@ -25,7 +27,7 @@ def compare_table(
     output: str | Path,
     plan: ComparisonPlan,
     *,
-    split: prepare.Split | None = None,
+    split: Split | None = None,
     by: Sequence[str] = (),
     features: str | Path | None = None,
     command: str = "",
@@ -41,27 +43,29 @@ def compare_table(
     """
     folder = Path(output).absolute()
     check_output(folder, _may_replace(folder), "report")
-    path = folder / "data.json"
-    prepare.load_data.cache_clear()
+    path, earlier = folder / "data.json", _read_earlier(folder)
     if plan.finished_only:
-        if not path.is_file():
-            raise SgmftError(f"Nothing is finished in {folder}.")
-        if not _is_comparison(read_json(path)):
+        if earlier is None and path.is_file():
             raise SgmftError(f"{path} is damaged: leave --finished-only out to write it anew.")
-        data = prepare.load_data(folder)
+        if earlier is None:
+            raise SgmftError(f"Nothing is finished in {folder}.")
+        data = earlier
     else:
         data = prepare.prepare_comparison(
             source.read_labelled("has no label to learn from", least=2),
             plan.rows(),
             plan.encoder,
             Path(features) if features is not None else folder / "features",
-            split or prepare.Split(),
+            split or Split(),
             by=by,
             strict=source.strict,
             device=plan.device,
             on_encoded=on_encoded,
         )
-        data = _with_earlier(data, path)
+        if earlier is not None:
+            data = _with_earlier(data, earlier)
+        elif path.exists():
+            warn(f"{path} is damaged: it is written anew, and what is finished is found again.")
         write_json(path, asdict(data))
         prepare.load_data.cache_clear()
         prepare.load_features.cache_clear()
@@ -69,6 +73,7 @@ def compare_table(
     comparison.run(on_progress)
     tables = results.make_tables(comparison)
     results.write_predictions(comparison, folder / "predictions.parquet")
+    write_splits(folder / "splits.csv", data.places, data.divisions)
     write_json(folder / "results.json", nan_to_none([asdict(table) for table in tables]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     page = write_report(
@@ -94,28 +99,26 @@ def default_workers(device: str | None) -> int:
 
 def _may_replace(folder: Path) -> bool:
     values = read_json(folder / "data.json")
-    if _is_comparison(values) or not folder.is_dir():
+    if not folder.is_dir() or (isinstance(values, dict) and "encoded" in values):
         return True
     names = {file.name for file in folder.iterdir()}
     names -= {file.name for file in leftovers(folder, "data.json")}
     return names <= {"features"} or ("cells" in names and values is None)
 
 
-def _is_comparison(values: object) -> bool:
-    return isinstance(values, dict) and "encoded" in values
-
-
-def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.ComparisonData:
-    """Keep the same posts' earlier encoder settings, so that earlier rows can be shown."""
-    if not path.exists():
-        return data
+def _read_earlier(folder: Path) -> prepare.ComparisonData | None:
+    prepare.load_data.cache_clear()
     try:
-        earlier = prepare.load_data(path.parent)
-        same = earlier.fingerprint == data.fingerprint
+        return prepare.load_data(folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        warn(f"{path} is damaged: it is written anew, and what is finished is found again.")
-        return data
-    if not same:
+        return None
+
+
+def _with_earlier(
+    data: prepare.ComparisonData, earlier: prepare.ComparisonData
+) -> prepare.ComparisonData:
+    """Keep the same posts' earlier encoder settings, so that earlier rows can be shown."""
+    if any(getattr(earlier, x) != getattr(data, x) for x in ("labels", "keys", "classes")):
         return data
     encoded = {**earlier.encoded, **data.encoded}
     for key, known in earlier.encoded.items():
@@ -124,15 +127,18 @@ def _with_earlier(data: prepare.ComparisonData, path: Path) -> prepare.Compariso
 
 
 def _describe_data(data: prepare.ComparisonData) -> dict[str, str]:
-    test = np.array(data.test)
+    posts, splits = len(data.keys), len(data.divisions)
+    roles = Counter(role for division in data.divisions for role in division.roles)
+    test, held_out = (round(roles[role] / splits) for role in (TEST, VALIDATION))
     classes = np.bincount(np.array(data.classes), minlength=len(data.labels))
     labels = (f"{name} {count}" for name, count in zip(data.labels, classes, strict=True))
     return {
-        "posts": f"{data.read:,}, of which {len(test):,} are usable under every encoder setting",
+        "posts": f"{data.read:,}, of which {posts:,} are usable under every encoder setting",
         "left out": describe_errors(data.left_out) or "none",
-        "training posts": f"{(~test).sum():,}; {len(data.held_out):,} held out for the trials",
-        "test posts": f"{test.sum():,}",
+        "splits": str(splits),
+        "training posts": f"{posts - test:,}; {held_out:,} held out for the trials",
+        "test posts": f"{test:,}",
         "labels": ", ".join(labels),
         "features": "; ".join(data.encoded),
-        "fingerprint": data.fingerprint,
+        "fingerprint": ", ".join(data.fingerprints),
     }

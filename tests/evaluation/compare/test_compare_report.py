@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,13 +16,11 @@ from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.figures import ReportFigure, TsnePanel, render_panels, save_panels
 from sgmft.evaluation.compare.report import (
     _ticks,
-    duration,
     escape_markdown,
     escape_paragraph,
     format_percent,
     p_value,
     signed,
-    thousands,
     verdict,
     view_table,
     write_report,
@@ -64,10 +63,6 @@ def test_figures_as_words():
         format_percent: {0.87294: "87.3", math.nan: "–"},
         signed: {0.0312: "+3.1", -0.0312: "−3.1", -0.0004: "0.0", 0.0004: "0.0"},
         p_value: {0.2134: "p = 0.213", 0.001: "p = 0.001", 0.0009: "p < 0.001"},
-        thousands: {None: "", 0: "0", 512: "512", 45_310: "45.3 k", 999_960: "1.0 M",
-                    123_456_789: "123 M"},
-        duration: {None: "", 0.44: "0.4 s", 9.97: "10 s", 59.6: "1 min 00 s", 83.2: "1 min 23 s",
-                   3_900: "1 h 05 min"},
     }.items():  # fmt: skip
         assert {x: form(x).replace("\xa0", " ") for x in cases} == cases
 
@@ -83,19 +78,23 @@ def test_cells_of_a_finished_row():
     assert shown.main.title == "Table 1. Systems" and shown.main.about == "About them."
     assert "|".join(shown.main.header) == (
         "System|Accuracy, %|95 % interval|Against SG-MFT (default), points|Macro-F1, %|"
-        "Calibration error, %|Parameters|Training time|Paper (other data), %|Chosen in trials"
+        "Calibration error, %|Parameters|Training time, s|Paper (other data), %|Chosen in trials"
     )
     texts = [[cell.text.replace("\xa0", " ") for cell in e.cells] for e in shown.main.entries]
     assert texts[0] == [
         *("81.2 ± 1.0", "78.2 to 84.2", "−3.8", "81.2 ± 1.0", "18.8 ± 1.0"),
-        *("1.2 M", "1 min 23 s", "86.59", "–"),
+        *("1,234,567", "83.0", "86.59", "–"),
     ]
     assert texts[1][5:] == ["–", "–", "–", "learning_rate=0.001"]
     against = column(shown, "Against")
     assert [cell.strong for cell in against] == [True, False, False]
-    assert against[0].more == ("−5.8 to −1.8", "p < 0.001, lower")
-    assert against[1].more == ("−3.0 to +1.0", "p = 0.213, within chance")
+    assert against[0].more == ["−5.8 to −1.8", "p < 0.001, lower"]
+    assert against[1].more == ["−3.0 to +1.0", "p = 0.213, within chance"]
     assert against[2].text == "reference"
+    over_posts = replace(
+        shown_line := line("A", gap=0.1), against=shown_line.against._replace(p_posts=0.02)
+    )
+    assert column(view_table(table(over_posts)), "Against")[0].more[-1] == "over posts p = 0.020"
     for name in ("Accuracy", "Macro", "Calibration"):
         assert [cell.best for cell in column(shown, name)] == [False, False, True]
     assert [list(entry.notes) for entry in shown.main.entries] == [[], [1], []]
@@ -138,6 +137,10 @@ def test_notes_and_numbers_of_runs():
     assert column(shown, "Accuracy")[0].text == "80.0"  # without a deviation
     assert shown.basis.startswith("One run each")
     assert "1 to 3 runs" in view_table(table(one, BASE)).basis
+    splits = view_table(table(line("A", summary=replace(summary(), splits=5)))).basis
+    assert splits.startswith(
+        "Mean ± standard deviation of the runs with 3 seeds in each of 5 splits"
+    )
 
 
 BEST = f"Highest accuracy: {REFERENCE}, 85.0 %."
@@ -342,7 +345,7 @@ def test_chart_places_accuracies_on_one_axis(tmp_path):
 def test_ticks_hold_what_they_should_and_are_few(one, other):
     ticks = _ticks(min(one, other), max(one, other))
     assert ticks[0] <= min(one, other) and max(one, other) <= ticks[-1]
-    assert 2 <= len(ticks) <= 7 and ticks[0] >= 0 and ticks[-1] <= 100
+    assert 2 <= len(ticks) <= 8 and ticks[0] >= 0 and ticks[-1] <= 100
     assert len({b - a for a, b in pairwise(ticks)}) == 1
 
 

@@ -13,7 +13,7 @@ from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare import runs
 from sgmft.evaluation.compare.catalogue import make_plan
-from sgmft.evaluation.compare.prepare import Split, load_data, load_features, prepare_comparison
+from sgmft.evaluation.compare.prepare import load_data, load_features, prepare_comparison
 from sgmft.evaluation.compare.results import (
     make_figures,
     make_tables,
@@ -21,6 +21,7 @@ from sgmft.evaluation.compare.results import (
     write_predictions,
 )
 from sgmft.evaluation.compare.runs import Comparison
+from sgmft.evaluation.compare.splits import Split
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.models import registry
 from sgmft.models.baselines.linear_probe import METHODS as PROBES
@@ -80,13 +81,19 @@ def watch_runs(monkeypatch):
     return done
 
 
-def users_of(data, posts):
+def sides_of(data, posts, division=0):
+    """Training and test posts, of which those held out for trials are training posts."""
+    known = {(post.place, post.id or ""): post for post in posts}
+    train, test = data.divisions[division].train, data.divisions[division].where("test")
+    assert sorted(train + test) == list(range(len(data.keys)))
+    held_out = data.divisions[division].where("validation")
+    assert held_out and set(held_out) < set(train)
+    return tuple([known[data.places[i]] for i in side] for side in (train, test))
+
+
+def users_of(data, posts, division=0):
     """The users of the training posts, and those of the test posts."""
-    users, sides = {post.id: post.user for post in posts}, (set(), set())
-    for (_, name), test in zip(data.places, data.test, strict=True):
-        sides[test].add(users[name])
-    assert data.held_out and not any(data.test[i] for i in data.held_out)
-    return sides
+    return tuple({post.user for post in side} for side in sides_of(data, posts, division))
 
 
 def test_auto_splits_by_user_and_validation_posts_are_training_posts(data_of, small_posts):
@@ -108,7 +115,9 @@ def test_a_column_can_hold_the_split(data_of, small_posts):
     parts = ["test" if i % 5 == 0 else "train" for i in range(len(small_posts))]
     posts = [replace(x, row={"part": part}) for x, part in zip(small_posts, parts, strict=True)]
     data = data_of(posts, Split(test=("part", "test")), by=["part"])
-    assert data.groups["part"] == ["test" if test else "train" for test in data.test]
+    assert [i for i, part in enumerate(data.groups["part"]) if part == "test"] == data.divisions[
+        0
+    ].where("test")
 
 
 def test_mistakes_are_found_before_anything_is_encoded(data_of, small_posts, monkeypatch):
@@ -168,7 +177,7 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     assert [report[:2] for report in reports] == [(done, total) for done in range(1, total + 1)]
     lines = lines_of(comparison)
     assert list(lines) == ["unis-mmc", "linear-probe", "text-only", "late-average"]
-    truth = np.array(comparison.data.classes)[comparison.data.test]
+    truth = np.array(comparison.data.classes)[comparison.data.divisions[0].where("test")]
     for key, line in lines.items():
         assert line.summary is not None and line.summary.seeds == 2 and not line.failed
         assert line.against is not None and line.parameters and line.seconds is not None
@@ -184,6 +193,33 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     np.testing.assert_array_equal(got, probabilities_of(comparison, "text-only")[1])
 
 
+def test_every_row_runs_on_every_split_with_every_seed(compare, small_posts, monkeypatch):
+    compare("unis-mmc", seeds=1).run()  # on the usual split, which is the first of five folds
+    done, reports = watch_runs(monkeypatch), []
+    comparison = compare("unis-mmc,text-only", split=Split(by="label", folds=5))
+    comparison.run(lambda *progress: reports.append(progress))
+    assert reports[-1][:2] == (5 * (2 + 3 * 2),) * 2
+    assert len(done) == len(set(done)) == 5 * (2 + 3 * 2) - 4
+    data, lines = comparison.data, lines_of(comparison)
+    tested = [post for n in range(5) for post in sides_of(data, small_posts, n)[1]]
+    assert sorted(post.id for post in tested) == sorted(post.id for post in small_posts)
+    truth = [data.labels.index(post.label) for post in tested]
+    right = probabilities_of(comparison, "unis-mmc").argmax(-1) == truth
+    sizes = np.cumsum([len(x.where("test")) for x in data.divisions])[:-1]
+    expected = np.mean([part.mean() for part in np.split(right, sizes, axis=1)])
+    summary, gap = lines["unis-mmc"].summary, lines["unis-mmc"].against
+    assert summary.accuracy.mean == pytest.approx(expected)
+    assert (summary.splits, summary.seeds) == (5, 2) and gap.p_posts is not None
+    write_predictions(comparison, comparison.folder / "all.parquet")
+    rows = pq.read_table(comparison.folder / "all.parquet", columns=["row", "split", "seed"])
+    assert len({tuple(row.values()) for row in rows.to_pylist()}) == 3 * 5 * 2
+    lost = comparison.found["text-only"][2].runs[1]["name"]
+    (comparison.folder / "cells" / f"{lost}.json").unlink()
+    early = compare("unis-mmc,text-only", split=Split(by="label", folds=5), finished_only=True)
+    early.run()  # only seeds that are finished on every split are shown
+    assert lines_of(early)["text-only"].summary.seeds == 1
+
+
 @pytest.mark.parametrize(
     ("variant", "full", "tables"),
     [("clip-sim", "sgmft-tokens", "2"), ("elements-softmax", "elements", "5")],
@@ -192,11 +228,11 @@ def test_the_best_trial_is_chosen_and_a_variant_takes_its_setting(compare, varia
     reports = []
     comparison = compare(f"{full},{variant}", tables=tables, seeds=1, trials=3)
     found = comparison.run(lambda *progress: reports.append(progress))
-    assert len({trial["settings"]["learning_rate"] for trial in found[full].trials}) == 3
-    best = min(found[full].trials, key=lambda trial: trial["val_loss"])
-    chosen = [found[key].choice["settings"] for key in (full, variant)]
+    assert len({trial["settings"]["learning_rate"] for trial in found[full][0].trials}) == 3
+    best = min(found[full][0].trials, key=lambda trial: trial["val_loss"])
+    chosen = [found[key][0].choice["settings"] for key in (full, variant)]
     assert chosen == [best["settings"]] * 2
-    assert found[full].runs[0]["epochs"] == best["epochs"] and len(found[variant].trials) == 1
+    assert found[full][0].runs[0]["epochs"] == best["epochs"] and len(found[variant][0].trials) == 1
     assert reports[-1][0] == reports[-1][1] == 4 + len(comparison.rows)  # trials, runs
 
 
@@ -207,7 +243,7 @@ def test_finished_work_is_not_done_again_and_lost_work_is(compare, monkeypatch):
     done = watch_runs(monkeypatch)
     compare().run()
     assert done == []
-    lost = first.found["unis-mmc"].runs[1]["name"]
+    lost = first.found["unis-mmc"][0].runs[1]["name"]
     (first.folder / "cells" / f"{lost}.json").unlink()
     again = compare()
     again.run()
@@ -271,7 +307,7 @@ def test_a_failed_row_says_why_and_does_not_stop_the_rest(compare, monkeypatch, 
     monkeypatch.setitem(METHODS, "broken", method)
     fixed = compare("broken,text-only")
     fixed.run()  # a failure is tried again
-    assert len(fixed.found["broken"].runs) == 2
+    assert len(fixed.found["broken"][0].runs) == 2
 
 
 PLUGIN = """
@@ -301,31 +337,22 @@ def test_two_processes_find_the_same_and_survive_one_that_dies(compare, tmp_path
     registry.load_plugin(tmp_path / "deadly.py")
     together = compare("deadly,text-only,unis-mmc", workers=2, trials=2)
     found = together.run()
-    assert "died" in " ".join(found["deadly"].failed) and not found["deadly"].runs
+    assert "died" in " ".join(found["deadly"][0].failed) and not found["deadly"][0].runs
     for key, value in expected.items():
         assert (probabilities_of(together, key) == value).all()
-
-
-def split_posts(comparison, posts):
-    """Training and test posts."""
-    places = {(post.place, post.id or ""): post for post in posts}
-    parts = ([], [])
-    for place, test in zip(comparison.data.places, comparison.data.test, strict=True):
-        parts[test].append(places[place])
-    return parts
 
 
 def test_a_run_is_what_the_locator_itself_trains(compare, small_posts):
     """SG-MFT as printed, which chooses nothing: the same probabilities to the last bit."""
     comparison = compare("sgmft-paper", seeds=1)
     comparison.run()
-    train, test = split_posts(comparison, small_posts)
+    train, test = sides_of(comparison.data, small_posts)
     locator = SemanticLocator("tiny", preset="paper", settings={"epochs": 2})
     expected = locator.fit(train).predict_proba(test)
     assert locator.labels == comparison.data.labels
     found = probabilities_of(comparison, "sgmft-paper")[0].astype(np.float32)
     np.testing.assert_array_equal(found, expected)
-    assert comparison.found["sgmft-paper"].trials == []
+    assert comparison.found["sgmft-paper"][0].trials == []
 
 
 def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, small_posts):
@@ -334,11 +361,11 @@ def test_the_default_and_its_parts_choose_inside_the_training_posts(compare, sma
     comparison = compare(",".join(parts), tables="5", seeds=1)
     found = comparison.run()
     assert set(found) == {"gated-experts", *parts}
-    assert all(x.trials == [] and not x.failed and len(x.runs) == 1 for x in found.values())
+    assert all(x.trials == [] and not x.failed and len(x.runs) == 1 for (x,) in found.values())
     probs = {key: probabilities_of(comparison, key)[0] for key in found}
     for key in ("default-joint", "default-lexical"):
         assert not np.array_equal(probs[key], probs["gated-experts"])
-    train, test = split_posts(comparison, small_posts)
+    train, test = sides_of(comparison.data, small_posts)
     for key, settings in (("gated-experts", {}), ("default-lexical", {"lexical": False})):
         locator = SemanticLocator("tiny", settings=settings).fit(train)
         locator.training.temperatures = (1.0,) * 4

@@ -84,6 +84,20 @@ def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_
     assert other.returncode == 2 and "Nothing is finished" in other.stderr
 
 
+@pytest.mark.slow
+def test_splits_are_written_for_others(run, sample, store, tmp_path):
+    words = ["compare", sample, "--tables", "1", "--figures", "", "--methods", "text-only"]
+    words += ["--seeds", 1, "--features", store, "--workers", 1, "-o"]
+    done = run(*words, tmp_path / "one", "--folds", 2, "--split-seed", 3, "--split-by", "label")
+    assert done.returncode == 0, done.stderr
+    done = run(*words, tmp_path / "two", "--splits", tmp_path / "one" / "splits.csv")
+    assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / x / "splits.csv").read_bytes() for x in ("one", "two"))
+    assert one == two and one.count(b"test") >= 26
+    cells = [{x.name for x in (tmp_path / name / "cells").iterdir()} for name in ("one", "two")]
+    assert cells[0] == cells[1] and len(cells[0]) == 2 * 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -93,6 +107,8 @@ def test_a_folder_grows_row_by_row_and_can_be_looked_at(run, sample, store, tmp_
         ("--test split", "write it as NAME=VALUE"),
         ("--test split=never", "split=never: both are needed"),
         ("-o .", "choose a new folder"),
+        ("--test split=test --folds 2", "--test and --folds do not go together"),
+        ("--splits thesis.txt", "thesis.txt"),
     ],
 )
 def test_mistakes_on_the_command_line(run, sample, store, tmp_path, words, message):

@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import measure_calibration
 from sgmft.evaluation.compare import statistics
-from sgmft.evaluation.compare.statistics import Difference, corrected, difference, holm, summarise
+from sgmft.evaluation.compare.statistics import (
+    Difference,
+    Splits,
+    corrected,
+    difference,
+    holm,
+    resampled_t,
+    summarise,
+)
 
 
 def names(classes):
@@ -200,6 +209,57 @@ def test_without_a_difference_p_is_uniform_and_the_interval_covers_0():
     assert np.mean([each.low <= 0 <= each.high for each in found]) == pytest.approx(0.95, abs=0.05)
 
 
+def slow_resampled_t(figures, ratio):
+    """Interval and p, term by term; t's distribution by SciPy."""
+    mean = sum(figures) / len(figures)
+    variance = sum((x - mean) ** 2 for x in figures) / (len(figures) - 1)
+    error = math.sqrt(variance * (1 / len(figures) + ratio))
+    t = stats.t(len(figures) - 1)
+    return mean - t.ppf(0.975) * error, mean + t.ppf(0.975) * error, 2 * t.sf(abs(mean) / error)
+
+
+@pytest.mark.parametrize("splits", [2, 5, 50])
+def test_resampled_t_is_the_formula_and_without_its_correction_the_usual_test(splits):
+    figures = np.random.default_rng(splits).normal(0.02, 0.03, splits)
+    found = resampled_t(figures, 0.25)
+    assert found == pytest.approx(slow_resampled_t(figures.tolist(), 0.25), abs=1e-12)
+    usual = stats.ttest_1samp(figures, 0)
+    expected = (*usual.confidence_interval(0.95), usual.pvalue)
+    assert resampled_t(figures, 0) == pytest.approx(expected, abs=1e-12)
+    assert found[2] > expected[2]
+    assert resampled_t(np.zeros(3), 0.25) == (0, 0, 1) and resampled_t(np.ones(3), 0.25)[2] == 0
+
+
+def test_figures_of_several_splits_are_means_over_splits_and_seeds():
+    """Splits of unlike size count alike; their posts have figures of their own."""
+    row, truth = random_runs(21, runs=2, posts=90, classes=3)
+    reference = row[:1, ::-1]
+    splits = Splits(np.repeat([0, 1, 2], [20, 30, 40]), 0.5, disjoint=True)
+    summary = summarise(row, truth, names(3), splits=splits)
+    parts = [splits.of == j for j in range(3)]
+    macro = {"average": "macro", "zero_division": 0}
+    for estimate, figure in (
+        (summary.accuracy, lambda x, y: accuracy_score(y, x.argmax(1))),
+        (summary.macro_f1, lambda x, y: f1_score(y, x.argmax(1), **macro)),
+        (summary.calibration_error, lambda x, y: measure_calibration(x, y).error),
+    ):
+        values = np.array([[figure(run[part], truth[part]) for part in parts] for run in row])
+        low, high, _ = slow_resampled_t(values.mean(axis=0).tolist(), 0.5)
+        expected = (values.mean(), values.std(ddof=1), max(low, 0), min(high, 1))
+        assert estimate == pytest.approx(expected)
+    assert (summary.seeds, summary.splits, summary.posts) == (2, 3, 90)
+    found = difference(row, reference, truth, splits)
+    gaps = (row.argmax(2) == truth).mean(0) - (reference.argmax(2) == truth).mean(0)
+    gaps = [float(gaps[part].mean()) for part in parts]
+    assert found[:4] == pytest.approx((np.mean(gaps), *slow_resampled_t(gaps, 0.5)))
+    assert found.p_posts == difference(row, reference, truth).p  # posts are paired in their folds
+    twice = splits._replace(disjoint=False)
+    assert difference(row, reference, truth, twice) == found._replace(p_posts=None)
+    one = Splits(np.zeros(90, int), 0.25, disjoint=True)
+    assert difference(row, reference, truth, one) == difference(row, reference, truth)
+    assert summarise(row, truth, names(3), splits=one) == summarise(row, truth, names(3))
+
+
 @pytest.mark.parametrize(
     ("given_p", "expected"),
     [
@@ -215,6 +275,8 @@ def test_holm_of_cases_worked_by_hand(given_p, expected):
     assert holm(given_p) == pytest.approx(expected)
     found = [Difference(0.1, 0, 0.2, p, p) for p in given_p]
     assert [x.p_holm for x in corrected(found)] == holm(given_p)
+    over_posts = [x._replace(p=1, p_posts=x.p) for x in found]
+    assert [x.p_posts for x in corrected(over_posts)] == holm(given_p)
     assert [x._replace(p_holm=x.p) for x in corrected(found)] == found
 
 

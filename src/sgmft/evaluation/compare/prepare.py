@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgmft.data.posts import Post, raise_first_error, require_label
-from sgmft.data.splits import split_posts
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
 from sgmft.evaluation.compare.catalogue import Row
+from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
 from sgmft.features.encode import encode_posts
 from sgmft.features.encoder_handle import open_encoder
 from sgmft.features.encoders.base import EncoderInfo
@@ -21,18 +21,7 @@ from sgmft.features.store import FeatureStore
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import short_digest
 
-TEST_SIZE = 0.2  # of the posts, where nothing names the test posts
-VAL_SIZE = 0.1  # of the training posts, held out for trials
-SEED = 0  # of both splits
 OnEncoded = Callable[[str, int], None]  # an encoder setting, and how many posts are encoded
-
-
-@dataclass(frozen=True)
-class Split:
-    """How posts are divided."""
-
-    test: tuple[str, str] | None = None  # (column, value) of the test posts; None draws them
-    by: str = "auto"  # "label", "user", or "auto": by user where the posts name two users or more
 
 
 class EncoderSetting(NamedTuple):
@@ -72,8 +61,7 @@ class ComparisonData:
     labels: list[str]  # K names
     keys: list[str]  # content key of each of N posts
     classes: list[int]  # class of each
-    test: list[bool]  # whether each is a test post
-    held_out: list[int]  # positions of the validation posts among all posts; none is a test post
+    divisions: list[Division]  # J
     places: list[tuple[str, str]]  # where each post stands in its table, and its id
     groups: dict[str, list[str]]  # column -> value of each post
     store: str  # folder of the feature store
@@ -84,10 +72,14 @@ class ComparisonData:
     examples: dict[str, str] = field(default_factory=dict)  # the first of each reason
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Changes, as results do, with any post, label, or side of the split, and their order."""
-        rows = [self.labels, self.keys, self.classes, self.test, self.held_out]
-        return short_digest(json.dumps(rows).encode())
+    def fingerprints(self) -> list[str]:
+        """Of each division; changes, as results do, with any post, label, side, or order."""
+        found = []
+        for division in self.divisions:
+            sides = [role == TEST for role in division.roles]
+            rows = [self.labels, self.keys, self.classes, sides, division.where(VALIDATION)]
+            found.append(short_digest(json.dumps(rows).encode()))
+        return found
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +88,8 @@ def load_data(folder: Path) -> ComparisonData:
     values = json.loads((folder / "data.json").read_text("utf-8"))
     encoded = {key: EncodedSetting(**value) for key, value in values.pop("encoded").items()}
     places = [(place, name) for place, name in values.pop("places")]
-    return ComparisonData(**values, encoded=encoded, places=places)
+    divisions = [Division(**division) for division in values.pop("divisions")]
+    return ComparisonData(**values, divisions=divisions, encoded=encoded, places=places)
 
 
 @lru_cache(maxsize=2)
@@ -127,7 +120,7 @@ def prepare_comparison(
     """
     posts = [require_label(post, "has no label to learn from") for post in posts]
     readable = [post for post in posts if post.error is None]
-    _split(readable, split)  # a mistake in the split is reported now, not after an hour of encoding
+    divide(posts, split)  # a mistake in the split is reported now, not after an hour of encoding
     for column in by:
         if not any(column in post.row for post in readable):
             names = ", ".join(dict.fromkeys(name for post in readable for name in post.row))
@@ -140,22 +133,22 @@ def prepare_comparison(
         raise_first_error(posts)
     good = [i for i, post in enumerate(posts) if post.error is None]
     usable = [posts[i] for i in good]
-    train, test, held_out = _split(usable, split)
-    labels = sorted({str(usable[i].label) for i in train})
-    if missing := {str(usable[i].label) for i in test} - set(labels):
-        raise SgmftError(f"No training post has the label {', '.join(sorted(missing))}.")
+    divisions, labels = divide(posts, split), sorted({str(post.label) for post in usable})
+    for division in divisions:
+        if missing := set(labels) - {str(usable[i].label) for i in division.train}:
+            where = f" in split {division.name}" if len(divisions) > 1 else ""
+            raise SgmftError(f"No training post has the label {', '.join(sorted(missing))}{where}.")
     if len(labels) < 2:
         raise SgmftError(
-            f"A comparison needs training posts of at least two labels; the {len(train)} usable "
-            f"ones have {len(labels)}."
+            "A comparison needs training posts of at least two labels; the "
+            f"{len(usable)} usable posts have {len(labels)}."
         )
     summary = JobSummary.of(posts)
     return ComparisonData(
         labels=labels,
         keys=[keys[i] for i in good],
         classes=[labels.index(str(post.label)) for post in usable],
-        test=[i in test for i in range(len(usable))],
-        held_out=held_out,
+        divisions=divisions,
         places=[(post.place, post.id or "") for post in usable],
         groups={column: [str(post.row.get(column, "")) for post in usable] for column in by},
         store=str(store.absolute()),
@@ -208,29 +201,3 @@ def _encode(
         each = seconds / new if new and seen is None else None
         encoded[setting.key] = EncodedSetting(asdict(model.info), tokens, prompts, each)
     return encoded, keys
-
-
-def _split(posts: Sequence[Post], split: Split) -> tuple[list[int], set[int], list[int]]:
-    """Return positions of training, test, and validation posts; the last are among the first."""
-    if split.test is None:
-        train, drawn = split_posts(posts, TEST_SIZE, SEED, _split_by(posts, split))
-        test = set(drawn)
-    else:
-        column, value = split.test
-        test = {i for i, post in enumerate(posts) if str(post.row.get(column, "")) == value}
-        train = [i for i in range(len(posts)) if i not in test]
-    if not test or len(train) < 2:
-        where = "" if split.test is None else f" with {split.test[0]}={split.test[1]}"
-        raise SgmftError(
-            f"{len(posts)} usable posts were divided into {len(train)} to train on and "
-            f"{len(test)} to test on{where}: both are needed."
-        )
-    left = [posts[i] for i in train]
-    _, held = split_posts(left, VAL_SIZE, SEED, _split_by(left, split))
-    return train, test, [train[i] for i in held]
-
-
-def _split_by(posts: Sequence[Post], split: Split) -> str:
-    """By user, unless otherwise asked, where these posts have several."""
-    users = {post.user for post in posts if post.user is not None}
-    return split.by if split.by != "auto" else "user" if len(users) > 1 else "label"

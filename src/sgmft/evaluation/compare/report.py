@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.ticker import MaxNLocator
+
 from sgmft.evaluation.compare.figures import ReportFigure
 from sgmft.evaluation.compare.results import ResultRow, ResultTable
 from sgmft.evaluation.compare.statistics import Difference, Estimate, Summary
@@ -120,48 +122,29 @@ def view_table(table: ResultTable) -> TableView:
 
 def verdict(table: ResultTable) -> str:
     """Return a sentence or two on which rows differ from the reference, and in which direction."""
-    finished = [(line, line.summary) for line in table.lines if line.summary is not None]
-    if not finished:
-        return "No row of this table is finished."
-    sentences = []
-    if len(finished) > 1:
-        line, best = max(finished, key=lambda pair: pair[1].accuracy.mean)
-        highest = format_percent(best.accuracy.mean)
-        sentences.append(f"Highest accuracy: {line.title}, {highest}{SPACE}%.")
-    tested = [(line.title, line.against) for line, _ in finished if line.against is not None]
-    sentences += _differences(tested, table.reference)
-    titles = [line.title for line, _ in finished if line.against is None]
-    if alone := [title for title in titles if title != table.reference]:
-        sentences.append(f"Not compared with {table.reference}: {_first_few(alone)}.")
-    if missing := [line for line in table.lines if line.summary is None]:
-        left = [f"{line.title} ({'failed' if line.failed else 'not run'})" for line in missing]
-        sentences.append(f"Without figures: {_first_few(left)}.")
-    return " ".join(sentences)
+    finished = [line for line in table.lines if line.summary is not None]
+    tested = [(line, line.against) for line in finished if line.against is not None]
+    apart = [(line, abs(gap.value)) for line, gap in tested if differs(gap)]
+    missing = [line for line in table.lines if line.summary is None]
+    text = render(
+        "evaluation/templates/compare_verdict.txt",
+        table=table,
+        finished=finished,
+        apart=[line for line, _ in sorted(apart, key=lambda x: -x[1])],
+        rest=[line for line, gap in tested if not differs(gap)],
+        alone=[x.title for x in finished if x.against is None and x.title != table.reference],
+        missing=[f"{x.title} ({'failed' if x.failed else 'not run'})" for x in missing],
+        level=f"{SIGNIFICANT:.2f}",
+        percent=format_percent,
+        signed=signed,
+        p_value=p_value,
+    )
+    return re.sub("[ \n]+", " ", text).strip()
 
 
 def differs(gap: Difference) -> bool:
     """Whether more than chance is needed to explain the difference."""
     return gap.p_holm < SIGNIFICANT and gap.value != 0
-
-
-def _differences(tested: Sequence[tuple[str, Difference]], reference: str) -> list[str]:
-    differing = sorted((x for x in tested if differs(x[1])), key=lambda x: -abs(x[1].value))
-    rest = [title for title, gap in tested if not differs(gap)]
-    chance = f"{reference} by more than chance"
-    if not differing and len(rest) == 1:
-        return [f"{rest[0]} does not differ from {chance} ({p_value(tested[0][1].p_holm)})."]
-    if not differing:
-        level = f"(Holm-corrected p ≥ {SIGNIFICANT:.2f})"
-        return [f"No system differs from {chance} {level}."] if rest else []
-    than = f" than {chance} (Holm-corrected p < {SIGNIFICANT:.2f})"
-    sentences: list[str] = []
-    for word, sign in (("Higher", 1), ("Lower", -1)):
-        gaps = [(title, x.value) for title, x in differing if x.value * sign > 0]
-        if some := [f"{title} ({signed(gap)} points)" for title, gap in gaps]:
-            sentences.append(f"{word}{'' if sentences else than}: {_first_few(some)}.")
-    if rest:
-        sentences.append(f"Not told apart from it: {_first_few(rest)}.")
-    return sentences
 
 
 def _columns(table: ResultTable) -> dict[str, list[Cell]]:
@@ -181,8 +164,8 @@ def _columns(table: ResultTable) -> dict[str, list[Cell]]:
         f"Against {table.reference}, points": [_against(x, table.reference) for x in lines],
         "Macro-F1, %": _estimates([x.macro_f1 if x else None for x in found]),
         "Calibration error, %": _estimates(errors, lowest=True),
-        "Parameters": cells(lambda x: thousands(x.parameters)),
-        "Training time": cells(lambda x: duration(x.seconds)),
+        "Parameters": cells(lambda x: "" if x.parameters is None else f"{x.parameters:,}"),
+        "Training time, s": cells(lambda x: "" if x.seconds is None else f"{x.seconds:,.1f}"),
         # as the paper prints it, which is to a hundredth
         "Paper (other data), %": cells(lambda x: "" if x.paper is None else f"{x.paper:.2f}"),
         "Chosen in trials": cells(lambda x: x.setting),
@@ -206,20 +189,19 @@ def _against(line: ResultRow, reference: str) -> Cell:
     if line.summary is None or gap is None:
         return Cell("reference" if line.summary and line.title == reference else "")
     word = ("higher" if gap.value > 0 else "lower") if differs(gap) else "within chance"
-    between = f"{signed(gap.low)} to {signed(gap.high)}"
-    return Cell(signed(gap.value), (between, f"{p_value(gap.p_holm)}, {word}"), strong=differs(gap))
+    more = [f"{signed(gap.low)} to {signed(gap.high)}", f"{p_value(gap.p_holm)}, {word}"]
+    if gap.p_posts is not None:
+        more.append(f"over posts {p_value(gap.p_posts)}")
+    return Cell(signed(gap.value), more, strong=differs(gap))
 
 
 def _basis(found: Sequence[Summary]) -> str:
-    """Return how many seeds and posts are behind the figures."""
+    """Return how many seeds, splits and posts are behind the figures."""
     if not found:
         return ""
-    seeds = sorted({summary.seeds for summary in found})
-    posts = max(summary.posts for summary in found)
-    if seeds == [1]:
-        return f"One run each, so that no figure tells runs apart; {posts:,} test posts."
-    runs = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return f"Mean ± standard deviation of {runs} runs with different seeds; {posts:,} test posts."
+    most, seeds = max(found, key=lambda x: x.posts), sorted({x.seeds for x in found})
+    values = {"seeds": seeds, "splits": most.splits, "posts": most.posts}
+    return render("evaluation/templates/compare_basis.txt", **values).strip()
 
 
 def _by_label(titles: Sequence[str], summaries: Sequence[Summary]) -> Iterator[Grid]:
@@ -259,12 +241,6 @@ def _shares(values: Sequence[float | None]) -> list[Cell]:
     ]
 
 
-def _first_few(names: Sequence[str]) -> str:
-    """Join names, the first four of many."""
-    more = len(names) - 4
-    return ", ".join(names) if more < 2 else f"{', '.join(names[:4])} and {more} more"
-
-
 def format_percent(share: float) -> str:
     """0.1234 -> "12.3", or "–" for what is no number."""
     return f"{100 * share:.1f}" if math.isfinite(share) else NOTHING
@@ -281,27 +257,6 @@ def signed(share: float) -> str:
 def p_value(value: float) -> str:
     """0.0123 -> "p = 0.012"."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def thousands(number: int | None) -> str:
-    """1234567 -> "1.2 M", a number of 1,000 or more by its largest unit; "" for None."""
-    if number is None or number < 1000:
-        return "" if number is None else str(number)
-    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-    value, name = next((number / unit, x) for unit, x in units if number >= 0.9995 * unit)
-    return f"{value:.{0 if value >= 99.5 else 1}f}{SPACE}{name}"
-
-
-def duration(seconds: float | None) -> str:
-    """83.2 -> "1 min 23 s"; "" for None."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60}{SPACE}h {minutes % 60:02}{SPACE}min"
-    if minutes:
-        return f"{minutes}{SPACE}min {rest:02}{SPACE}s"
-    return f"{seconds:.1f}{SPACE}s" if seconds < 9.95 else f"{rest}{SPACE}s"
 
 
 def _chart(table: ResultTable) -> dict[str, Any] | None:
@@ -328,13 +283,10 @@ def _chart(table: ResultTable) -> dict[str, Any] | None:
 
 
 def _ticks(least: float, most: float) -> list[int]:
-    """Return two to seven round percentages that hold both between them."""
-    for step in (1, 2, 5, 10, 20):
-        first, last = math.floor(least / step), max(math.ceil(most / step), 1)
-        if last - first <= 6:
-            break
-    first = min(first, last - 1)
-    return [step * place for place in range(first, last + 1)]
+    """Return two to eight round percentages that hold both between them."""
+    first = min(math.floor(least), 99)
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
+    return [int(tick) for tick in ticks.tick_values(first, max(math.ceil(most), first + 1))]
 
 
 def escape_markdown(text: str) -> str:

@@ -15,6 +15,7 @@ from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
 from sgmft.evaluation.compare.prepare import EncoderSetting
 from sgmft.evaluation.compare.runs import Comparison, RowRecords
+from sgmft.evaluation.compare.splits import TEST
 from sgmft.evaluation.compare.statistics import Difference, Summary
 from sgmft.models.arrays import Doubles
 from sgmft.utils.files import make_file
@@ -47,9 +48,17 @@ class ResultTable:
     reference: str  # title of the row that the others are tested against
 
 
-def read_predictions(folder: Path, found: RowRecords, labels: Sequence[str]) -> Doubles:
-    """Return probabilities (S, N, K) of a row's finished runs, in the order of their seeds."""
-    tables = [_predictions_of(folder, found, seed) for seed in sorted(found.runs)]
+def finished_seeds(found: Sequence[RowRecords]) -> list[int]:
+    """Return the seeds whose runs are finished in every division."""
+    return sorted(set.intersection(*(set(each.runs) for each in found)))
+
+
+def read_predictions(folder: Path, found: Sequence[RowRecords], labels: Sequence[str]) -> Doubles:
+    """Return probabilities (S, N, K) of a row's finished seeds, the test posts by division."""
+    tables = [
+        pa.concat_tables([_predictions_of(folder, each, seed) for each in found])
+        for seed in finished_seeds(found)
+    ]
     columns = [[table[f"p_{label}"].to_numpy() for label in labels] for table in tables]
     return np.array(columns).swapaxes(1, 2)
 
@@ -57,21 +66,27 @@ def read_predictions(folder: Path, found: RowRecords, labels: Sequence[str]) -> 
 def make_tables(comparison: Comparison) -> list[ResultTable]:
     """Return every table of the plan, each row tested against the table's reference."""
     data, known = comparison.data, comparison.plan.known
-    test = np.flatnonzero(data.test)
+    tests = [division.where(TEST) for division in data.divisions]
+    test, sizes = np.concatenate(tests), np.array([*map(len, tests)])
+    of = np.repeat(np.arange(len(sizes)), sizes)
+    ratio = float(np.mean(sizes / (len(data.keys) - sizes)))
+    splits = statistics.Splits(of, ratio, disjoint=len(np.unique(test)) == len(test))
     truth = np.array(data.classes)[test]
     groups = {column: [values[i] for i in test] for column, values in data.groups.items()}
     probs = {
         key: read_predictions(comparison.folder, found, data.labels)
         for key, found in comparison.found.items()
-        if key in comparison.shown and found.runs
+        if key in comparison.shown and finished_seeds(found)
     }
-    summaries = {k: statistics.summarise(x, truth, data.labels, groups) for k, x in probs.items()}
+    summaries = {
+        key: statistics.summarise(x, truth, data.labels, groups, splits) for key, x in probs.items()
+    }
     tables = []
     for plan in comparison.plan.tables:
         against: dict[str, Difference] = {}
         if (base := probs.get(plan.reference)) is not None:
             compared = [key for key in plan.rows if key in probs and key != plan.reference]
-            gaps = [statistics.difference(probs[key], base, truth) for key in compared]
+            gaps = [statistics.difference(probs[key], base, truth, splits) for key in compared]
             against = dict(zip(compared, statistics.corrected(gaps), strict=True))
         lines = []
         for key in plan.rows:
@@ -87,13 +102,16 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
     return tables
 
 
-def _result_row(row: Row, found: RowRecords, **figures: Any) -> ResultRow:
+def _result_row(row: Row, found: Sequence[RowRecords], **figures: Any) -> ResultRow:
     """Return a row with these `paper`, `summary` and `against`."""
-    runs, setting = list(found.runs.values()), []
-    if found.choice is not None and found.trials:
-        setting = [f"{name}={value:.3g}" for name, value in found.choice["settings"].items()]
-        if found.choice["epochs"] > 1:
-            setting.append(f"epochs={found.choice['epochs']}")
+    runs = [run for each in found for run in each.runs.values()]
+    choices = [x.choice for x in found if x.choice is not None and x.trials]
+    chosen = [x["settings"] | {"epochs": x["epochs"]} for x in choices]
+    setting = []
+    for name in chosen[0] if chosen else ():
+        least, most = (f"{end(x[name] for x in chosen):.3g}" for end in (min, max))
+        if (name, most) != ("epochs", "1"):
+            setting.append(f"{name}={least if least == most else f'{least} to {most}'}")
     return ResultRow(
         row.key,
         row.title,
@@ -102,7 +120,7 @@ def _result_row(row: Row, found: RowRecords, **figures: Any) -> ResultRow:
         seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
         setting=", ".join(setting),
         note=row.note,
-        failed=found.failed,
+        failed=[reason for each in found for reason in each.failed],
     )
 
 
@@ -117,11 +135,11 @@ def _cost_of_features(row: Row, comparison: Comparison) -> str:
 def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
     """Return every figure of the plan as far as its rows ran; write SVG and PNG files."""
     data, known, figures = comparison.data, comparison.plan.known, []
-    truth = [data.labels[data.classes[i]] for i in np.flatnonzero(data.test)]
+    truth = [data.labels[data.classes[i]] for i in data.divisions[0].where(TEST)]
     for plan in comparison.plan.figures:
         panels = []
         for key in plan.rows:
-            if run := comparison.found[key].runs.get(0):
+            if run := comparison.found[key][0].runs.get(0):
                 path = comparison.folder / "fused" / f"{run['name']}.safetensors"
                 fused = load_file(path)["fused"]
                 panels.append(project_representations(key, known[key].title, fused, truth))
@@ -133,13 +151,15 @@ def make_figures(comparison: Comparison, folder: Path) -> list[ReportFigure]:
 
 
 def write_predictions(comparison: Comparison, path: Path) -> None:
-    """Write all raw predictions to one Parquet file: row, seed, then the columns of each run's."""
-    parts = []
-    for key, found in comparison.found.items():
-        for seed in sorted(found.runs):
-            table = _predictions_of(comparison.folder, found, seed)
-            table = table.add_column(0, "seed", pa.array([seed] * len(table), pa.int32()))
-            parts.append(table.add_column(0, "row", pa.array([key] * len(table))))
+    """Write all raw predictions to one Parquet file: row, split, seed, then each run's columns."""
+    parts, names = [], [division.name for division in comparison.data.divisions]
+    for key, divisions in comparison.found.items():
+        for name, found in zip(names, divisions, strict=True):
+            for seed in sorted(found.runs):
+                table = _predictions_of(comparison.folder, found, seed)
+                table = table.add_column(0, "seed", pa.array([seed] * len(table), pa.int32()))
+                table = table.add_column(0, "split", pa.array([name] * len(table)))
+                parts.append(table.add_column(0, "row", pa.array([key] * len(table))))
     if parts:
         table = pa.concat_tables(parts, promote_options="permissive")
         make_file(path, lambda temporary: pq.write_table(table, temporary))

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -35,6 +35,7 @@ from sgmft.evaluation.compare.prepare import (
     load_data,
     load_features,
 )
+from sgmft.evaluation.compare.splits import TEST, VALIDATION
 from sgmft.features.encoders.base import EncoderInfo
 from sgmft.features.features import LabelledFeatures
 from sgmft.models.arrays import softmax
@@ -58,6 +59,7 @@ class Run:
     folder: str  # of the comparison
     row: Row
     features: str  # which of `ComparisonData.encoded`
+    division: int = 0  # which of `ComparisonData.divisions`
     most_epochs: int | None = None  # whatever the preset says; None leaves it
     seed: int = 0  # of weights, order and dropout
     settings: Mapping[str, float] = field(default_factory=dict)  # of a trial, or what trials chose
@@ -81,7 +83,7 @@ class Run:
             key, method = "sgmft" if key == DEFAULT else key, "sgmft"
         settings = dict(preset.model), asdict(preset.train)
         features = data.encoded[self.features].info["fingerprint"]
-        parts = [data.fingerprint, method, *settings, features, self.epochs]
+        parts = [data.fingerprints[self.division], method, *settings, features, self.epochs]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
         kind = "trial" if self.epochs is None else f"seed{self.seed}"
         return f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{kind}-{digest}"
@@ -129,8 +131,8 @@ def execute_run(run: Run) -> Record:
 
 
 def _try_settings(run: Run, data: ComparisonData) -> Record:
-    places = {i: place for place, i in enumerate(np.flatnonzero(~np.array(data.test)).tolist())}
-    held_out = [places[i] for i in data.held_out]
+    division = data.divisions[run.division]
+    held_out = np.searchsorted(division.train, division.where(VALIDATION)).tolist()
     task = _training_task(run, data)
     selected = train_with_validation(task, held_out, device=run.device).selected
     return {
@@ -144,13 +146,14 @@ def _try_settings(run: Run, data: ComparisonData) -> Record:
 def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     assert run.epochs is not None
     network = train_on_all(_training_task(run, data), run.epochs, device=run.device)
-    test = np.flatnonzero(data.test)
-    output = predict_logits(network, load_features(Path(run.folder), run.features).take(test))
+    test = data.divisions[run.division].where(TEST)
+    features = load_features(Path(run.folder), run.features)
+    output = predict_logits(network, features.take(np.array(test)))
     written = [run.path(data, "predictions", "parquet")]
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
     rows = [
         (*data.places[i], data.labels[data.classes[i]], *probs)
-        for i, probs in zip(test.tolist(), softmax(output.logits).tolist(), strict=True)
+        for i, probs in zip(test, softmax(output.logits).tolist(), strict=True)
     ]
     with open_writer(str(written[0]), columns) as writer:
         writer.write([dict(zip(columns, row, strict=True)) for row in rows])
@@ -173,13 +176,13 @@ def _training_task(run: Run, data: ComparisonData) -> TrainingTask:
     posts = LabelledFeatures(load_features(Path(run.folder), run.features), np.array(data.classes))
     vectors = encoded.prompts.get(method.name)
     prompts = None if vectors is None else np.array([vectors[x] for x in data.labels], np.float32)
-    train, info = np.flatnonzero(~np.array(data.test)), EncoderInfo(**encoded.info)
+    train, info = np.array(data.divisions[run.division].train), EncoderInfo(**encoded.info)
     return TrainingTask(posts.take(train), len(data.labels), info, method, run.preset, prompts)
 
 
 @dataclass
 class RowRecords:
-    """Records of a row: its trials, what they chose, and its runs by seed."""
+    """Records of a row in one division: its trials, what they chose, and its runs by seed."""
 
     trials: list[Record] = field(default_factory=list)
     choice: Mapping[str, Any] | None = None  # the settings and epochs of its runs
@@ -193,18 +196,20 @@ class Comparison:
     def __init__(self, folder: Path, plan: ComparisonPlan, data: ComparisonData) -> None:
         self.folder, self.plan, self.data = folder, plan, data
         self.rows = plan.rows()
-        self.found = {row.key: RowRecords() for row in self.rows}
+        every = range(len(data.divisions))
+        self.found = {row.key: [RowRecords() for _ in every] for row in self.rows}
+        self._each = [(row, division) for division in every for row in self.rows]
         self.shown = {key for table in plan.tables for key in (*table.rows, table.reference)}
         self._drawn = {key for figure in plan.figures for key in figure.rows}
         # whether held-out posts choose anything; not for SG-MFT as printed
-        self._tuned = {row.key for row in self.rows if self._run(row).preset.val_size > 0}
+        self._tuned = {row.key for row in self.rows if self._run(row, 0).preset.val_size > 0}
 
-    def run(self, on_progress: OnProgress | None = None) -> Mapping[str, RowRecords]:
-        """Do what is not done yet, and return what was found for each row.
+    def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Sequence[RowRecords]]:
+        """Do what is not done yet, and return what was found for each row in each division.
 
         Trials come first, those of the rows like another after the other's.
         """
-        done, total = 0, sum(len(self._trials(x)) + len(self._seeds(x)) for x in self.rows)
+        done, total = 0, sum(len(self._trials(*x)) + len(self._seeds(*x)) for x in self._each)
         with _workers(self.plan.workers) as execute:
             for runs in self._stages():
                 known = [(run, load_record(run, self.data)) for run in runs]
@@ -220,69 +225,74 @@ class Comparison:
     def _stages(self) -> Iterator[list[Run]]:
         """Yield what can be run at once, each list after what the one before found is kept."""
         for is_like in (False, True):
-            rows = [row for row in self.rows if (row.like is not None) == is_like]
-            ready = [row for row in rows if row.like is None or self.found[row.like].choice]
-            yield [run for row in ready for run in self._trials(row)]
+            rows = [(row, n) for row, n in self._each if (row.like is not None) == is_like]
+            ready = [(x, n) for x, n in rows if x.like is None or self.found[x.like][n].choice]
+            yield [run for row in ready for run in self._trials(*row)]
             for row in rows:
-                self._choose(row)
-        yield [run for row in self.rows for run in self._runs(row)]
+                self._choose(*row)
+        # seed by seed, so that all divisions have the first early
+        yield sorted((run for row in self._each for run in self._runs(*row)), key=lambda x: x.seed)
 
     def _keep(self, run: Run, record: Record) -> None:
-        found = self.found[run.row.key]
+        found = self.found[run.row.key][run.division]
         if "failed" in record:
             kind = "trial" if run.epochs is None else f"seed {run.seed}"
+            if len(self.data.divisions) > 1:
+                kind += f" in split {self.data.divisions[run.division].name}"
             found.failed.append(f"{kind}: {record['failed']}")
         elif run.epochs is None:
             found.trials.append(record)
         else:
             found.runs[run.seed] = record
 
-    def _choose(self, row: Row) -> None:
+    def _choose(self, row: Row, division: int) -> None:
         """Take the trial with the least loss on held-out posts, if they choose anything."""
-        found = self.found[row.key]
+        found = self.found[row.key][division]
         if row.key not in self._tuned:
-            found.choice = {"settings": {}, "epochs": self._run(row).preset.train.epochs}
-        elif found.trials:
-            tried = [run.settings for run in self._trials(row)]  # of equal ones the first is taken
+            found.choice = {"settings": {}, "epochs": self._run(row, 0).preset.train.epochs}
+        elif found.trials:  # of equal ones the first is taken
+            tried = [run.settings for run in self._trials(row, division)]
             found.trials.sort(key=lambda record: tried.index(record["settings"]))
             found.choice = min(found.trials, key=lambda record: float(record["val_loss"]))
-        elif row.like is not None and not (other := self.found[row.like]).choice and other.failed:
-            found.failed.append(f"the trials of {row.like} failed")
+        elif row.like is not None and not (other := self.found[row.like][division]).choice:
+            found.failed += [f"the trials of {row.like} failed"] * bool(other.failed)
 
-    def _runs(self, row: Row) -> list[Run]:
+    def _runs(self, row: Row, division: int) -> list[Run]:
         """Return the runs of all its seeds, with what its trials chose."""
-        if (choice := self.found[row.key].choice) is None:
+        if (choice := self.found[row.key][division].choice) is None:
             return []
         chosen = {name: choice[name] for name in ("settings", "epochs")}
-        return [self._run(row, seed=seed, **chosen) for seed in self._seeds(row)]
+        return [self._run(row, division, seed=x, **chosen) for x in self._seeds(row, division)]
 
-    def _seeds(self, row: Row) -> range:
-        return range(self.plan.seeds if row.key in self.shown else row.key in self._drawn)
+    def _seeds(self, row: Row, division: int) -> range:
+        drawn = row.key in self._drawn and not division
+        return range(self.plan.seeds if row.key in self.shown else drawn)
 
-    def _trials(self, row: Row) -> list[Run]:
+    def _trials(self, row: Row, division: int) -> list[Run]:
         """Return trials of each candidate for its tuned setting, or one of another row's choice."""
         if row.key not in self._tuned:
             return []
         if row.like is not None:
-            choice = self.found[row.like].choice or {}
-            return [self._run(row, settings=choice.get("settings", {}))]
-        method, preset = get_method(row.method), self._run(row).preset
+            choice = self.found[row.like][division].choice or {}
+            return [self._run(row, division, settings=choice.get("settings", {}))]
+        method, preset = get_method(row.method), self._run(row, division).preset
         if not (name := method.tuned):
-            return [self._run(row)]
+            return [self._run(row, division)]
         default = {x.name: x.default for x in fields(method.config)} | vars(preset.train)
         value = {**default, **preset.model}[name]
         factors = FACTORS[: self.plan.trials]
-        return [self._run(row, settings={name: value * factor}) for factor in factors]
+        return [self._run(row, division, settings={name: value * x}) for x in factors]
 
-    def _run(self, row: Row, **changes: Any) -> Run:
+    def _run(self, row: Row, division: int, **changes: Any) -> Run:
         return Run(
             str(self.folder),
             row,
             EncoderSetting.of(row, self.plan.encoder).key,
+            division,
             most_epochs=self.plan.epochs,
             plugins=tuple(LOADED),
             device=self.plan.device,
-            keep_fused=row.key in self._drawn and "epochs" in changes and changes["seed"] == 0,
+            keep_fused=row.key in self._drawn and changes.get("seed", 1) == division == 0,
             **changes,
         )
 

@@ -1,14 +1,17 @@
-"""Statistics of a comparison: figures over seeds with intervals, and differences with p-values.
+"""Statistics of a comparison: figures over runs with intervals, and differences with p-values.
 
-Intervals and p-values speak of other posts of the same kind, with the trained models as they are;
-how much training itself varies is the standard deviation over seeds.
+Of one split, intervals and p-values speak of other posts of the same kind, with the trained models
+as they are; how much training itself varies is the standard deviation over seeds. Of several, they
+speak of other training and test posts, too.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from sgmft.evaluation import metrics
 from sgmft.evaluation.calibration import BINS, bin_index
@@ -19,11 +22,19 @@ Groups = Mapping[str, Sequence[str]]  # column -> value of each post
 _CHUNK = 4_000_000  # resampled posts held at once: 32 MB
 
 
+class Splits(NamedTuple):
+    """The J splits behind N tested posts."""
+
+    of: Integers  # (N,) which split each belongs to, from 0
+    ratio: float  # test posts for each training post, as a mean over splits
+    disjoint: bool  # whether no post is tested twice
+
+
 class Estimate(NamedTuple):
-    """A figure over S seeds, with the 95 % bootstrap interval of its mean over posts."""
+    """A figure over the runs of S seeds in J splits, with the 95 % interval of its mean."""
 
     mean: float
-    sd: float  # over seeds, n - 1; NaN for one seed
+    sd: float  # over runs, n - 1; NaN for one run
     low: float
     high: float
 
@@ -32,10 +43,11 @@ class Difference(NamedTuple):
     """Accuracy of a row minus that of the reference, on the same posts."""
 
     value: float
-    low: float  # 95 % paired bootstrap interval, over posts
+    low: float  # 95 % interval
     high: float
     p: float  # two-sided, of the paired test
     p_holm: float  # corrected for the number of rows compared with the reference
+    p_posts: float | None = None  # of splits that test no post twice: over posts, and corrected
 
 
 @dataclass(frozen=True)
@@ -50,17 +62,23 @@ class Summary:
     per_class: Sequence[metrics.ClassScore]  # means over seeds, one entry a label
     # column -> value -> (posts, mean accuracy), the largest group first
     groups: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
+    splits: int = 1  # J
 
 
 def summarise(
-    probabilities: Reals, truth: Integers, labels: Sequence[str], groups: Groups | None = None
+    probabilities: Reals,
+    truth: Integers,
+    labels: Sequence[str],
+    groups: Groups | None = None,
+    splits: Splits | None = None,
 ) -> Summary:
-    """Evaluate S runs of one method on the same N posts.
+    """Evaluate S runs of one method on the same N posts, those of all splits together.
 
     Accuracy, macro-F1 and per-class figures are those of `sgmft.evaluation.metrics.evaluate`. Each
     interval is the 95 % percentile bootstrap (Efron, 1979) of the mean over seeds, from 2,000
     resamples of the posts, each the same for all seeds. Resampling raises the calibration error,
-    since chance differences within bins add up, so that its interval may lie above its mean.
+    since chance differences within bins add up, so that its interval may lie above its mean. Of
+    several splits, means are over splits and seeds, and intervals those of `resampled_t`.
 
     From probabilities (S, N, K), whose columns are in the order of `labels`, the numbers (N,) of
     the true labels, and groups of N values each; SgmftError for anything else.
@@ -75,18 +93,24 @@ def summarise(
         """(S, 3, B) for B samples, given as how often each post is in them (B, N)."""
         found = []
         for run, gap in zip(predicted, gaps, strict=True):
-            errors = np.abs(counts.astype(np.float64) @ gap).sum(axis=1) / posts
+            errors = np.abs(counts.astype(np.float64) @ gap).sum(axis=1) / counts.sum(axis=1)
             found.append((*metrics.accuracy_and_f1(counts, true, run, classes), errors))
         return np.array(found)
 
-    found = figures(np.ones((1, posts), dtype=np.int64))[:, :, 0]  # (S, 3)
-    rng, size = np.random.default_rng([0, 0]), max(1, _CHUNK // posts)
-    chunks = [min(size, metrics.RESAMPLES - start) for start in range(0, metrics.RESAMPLES, size)]
-    even = np.full(posts, 1 / posts)
-    drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
-    low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
-    sd = found.std(axis=0, ddof=1) if runs > 1 else np.full(3, np.nan)
-    table = np.stack([found.mean(axis=0), sd, low, high], axis=1)  # (3, 4)
+    masks = _masks(splits, posts)  # (J, N)
+    found = figures(masks)  # (S, 3, J)
+    if splits is not None and len(masks) > 1:
+        ends = [resampled_t(row, splits.ratio)[:2] for row in found.mean(axis=0)]
+        low, high = np.clip(ends, 0, 1).T
+    else:
+        rng, size = np.random.default_rng([0, 0]), max(1, _CHUNK // posts)
+        chunks = [min(size, metrics.RESAMPLES - x) for x in range(0, metrics.RESAMPLES, size)]
+        even = np.full(posts, 1 / posts)
+        drawn = [figures(rng.multinomial(posts, even, size=n)).mean(axis=0) for n in chunks]
+        low, high = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1)  # (3,) each
+    several = runs * len(masks) > 1
+    sd = found.std(axis=(0, 2), ddof=1) if several else np.full(3, np.nan)
+    table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
     by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
     confusions = [metrics.count_confusions(true, run, classes) for run in predicted]
@@ -97,17 +121,20 @@ def summarise(
         for score, (precision, recall, f1) in zip(by_run[0], means.tolist(), strict=True)
     ]
     accuracy, macro_f1, error = (Estimate(*row) for row in table.tolist())
-    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group)
+    return Summary(runs, posts, accuracy, macro_f1, error, scores, by_group, len(masks))
 
 
-def difference(probabilities: Reals, reference: Reals, truth: Integers) -> Difference:
+def difference(
+    probabilities: Reals, reference: Reals, truth: Integers, splits: Splits | None = None
+) -> Difference:
     """Compare the accuracy of one method with that of a reference on the same posts.
 
     The value is the mean over posts of the share of runs that are right, minus the same of the
     reference. Its interval is the 95 % paired percentile bootstrap over posts. The p-value is of
     the two-sided paired randomisation test (Fisher, 1935): how often random signs of the posts'
     differences make a mean as far from 0 as the observed one, which is counted too, so that p is
-    at least 1/10,001. `p_holm` is p until `corrected` fills it.
+    at least 1/10,001. `p_holm` is p until `corrected` fills it. Of several splits, value, interval
+    and p are those of `resampled_t`, and `p_posts` is what p of one split would be.
 
     From probabilities (S, N, K) and (S', N, K), SgmftError for anything else, and truth (N,).
     """
@@ -126,7 +153,27 @@ def difference(probabilities: Reals, reference: Reals, truth: Integers) -> Diffe
     kept = np.random.default_rng([0, 1]).binomial(posts, 0.5, size=(FLIPS, len(posts)))
     flipped = (2 * kept - posts) @ values  # (FLIPS,)
     p = (1 + (np.abs(flipped) >= abs(whole.sum())).sum()) / (1 + FLIPS)
+    masks = _masks(splits, len(truth))
+    if splits is not None and len(masks) > 1:
+        gaps = masks @ whole / masks.sum(axis=1) / (scale / len(truth))  # (J,)
+        low, high, p_splits = resampled_t(gaps, splits.ratio)
+        over_posts = float(p) if splits.disjoint else None
+        return Difference(float(gaps.mean()), low, high, p_splits, p_splits, over_posts)
     return Difference(float(whole.sum() / scale), float(low), float(high), float(p), float(p))
+
+
+def resampled_t(figures: Doubles, ratio: float) -> tuple[float, float, float]:
+    """Return the 95 % interval of the mean of J splits' figures, and the p-value of its being 0.
+
+    The corrected resampled t-test of Nadeau and Bengio (2003). Splits share training posts, so that
+    their figures vary together: the variance of the mean is (1/J + test posts / training posts)
+    times that of the figures. t has J - 1 degrees of freedom.
+    """
+    splits, mean = len(figures), float(figures.mean())
+    error = math.sqrt((1 / splits + ratio) * figures.var(ddof=1))
+    reach = float(special.stdtrit(splits - 1, 0.975)) * error
+    p = 2 * float(special.stdtr(splits - 1, -abs(mean) / error)) if error else float(mean == 0)
+    return mean - reach, mean + reach, p
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -141,8 +188,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
     """Return the differences with `p_holm` corrected for how many there are."""
-    adjusted = holm([each.p for each in differences])
-    return [each._replace(p_holm=p) for each, p in zip(differences, adjusted, strict=True)]
+    adjusted, over_posts = holm([each.p for each in differences]), list[float | None]()
+    over_posts += holm([each.p_posts for each in differences if each.p_posts is not None])
+    rows = zip(differences, adjusted, over_posts or [None] * len(adjusted), strict=True)
+    return [each._replace(p_holm=p, p_posts=posts) for each, p, posts in rows]
+
+
+def _masks(splits: Splits | None, posts: int) -> Integers:
+    """(J, N): 1 where a post belongs to a split."""
+    of = np.zeros(posts, np.int64) if splits is None else splits.of
+    return np.asarray(of == np.arange(of.max() + 1)[:, None], np.int64)
 
 
 def _calibration_gaps(probs: Doubles, true: Integers) -> Doubles:
