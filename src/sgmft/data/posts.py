@@ -91,10 +91,7 @@ def warn_about_similar_labels(labels: Iterable[str]) -> None:
 
 
 def warn_about_singleton_labels(labels: Iterable[str]) -> None:
-    """Warn of labels that only one post has, naming them; `labels` has one entry per post.
-
-    Such a label is learned from its post, but no other post is left to test it on.
-    """
+    """Warn of labels that only one post has; `labels` has one entry per post."""
     single = sorted(label for label, count in Counter(labels).items() if count == 1)
     if single:
         named = ", ".join(single[:10]) + (f" and {len(single) - 10} more" if single[10:] else "")

@@ -58,10 +58,9 @@ def fold_posts(
 
 
 def fingerprint(keys_and_labels: Iterable[tuple[str, str | None]]) -> str:
-    """Return 16 hexadecimal digits that identify a data set, whatever the order of its rows.
+    """Return 16 hexadecimal digits that identify posts (content key and label), in whatever order.
 
-    Each post has a key of its content, and its label; one that occurs twice counts twice. The
-    digits begin a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
+    They begin a SHA-256 over the sum, modulo 2**256, of the SHA-256 of each row.
     """
     total = 0
     for key, label in keys_and_labels:

@@ -69,8 +69,7 @@ def temper(logits: Reals, temperatures: Doubles) -> Floats:
 def fit_temperature(logits: Reals, labels: Integers) -> float:
     """Return the T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017).
 
-    From logits (N, K) of posts that they were not learned from, and labels (N,). T is between 1/20
-    and 20; a penalty of (log T)^2 / N keeps it near 1 when posts are few.
+    From logits (N, K) and labels (N,), in 1/20..20; (log T)^2 / N keeps it near 1 for few posts.
     """
     from scipy.optimize import minimize_scalar  # which predicting does not need
 

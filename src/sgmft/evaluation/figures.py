@@ -23,6 +23,7 @@ from sgmft.utils.files import make_file
 
 INK = "#1d2733"  # in SVG text it becomes the page's own text colour, for light and dark pages
 CELL = "#1a5fb4"  # one hue, more opaque for more posts: safe for every kind of colour vision
+STYLE = Path(__file__).with_suffix(".mplstyle")  # with the same ink
 TRAINING, VALIDATION = "#2b7bba", "#d55e00"
 LOOKS = (  # curves differ not by colour alone
     {"color": TRAINING, "linestyle": "-", "marker": "o"},
@@ -36,7 +37,6 @@ HISTORY = {  # panel -> name of a curve in an epoch -> word
 
 # in columns of a terminal: a Chinese character takes two
 LONGEST_LABEL, HEAD, TAIL = 24, 13, 9
-
 _CJK_FONTS = (
     "Noto Sans CJK SC|Noto Sans SC|Source Han Sans SC|Microsoft YaHei|PingFang SC|Hiragino Sans GB|"
     "Heiti SC|SimHei|WenQuanYi Micro Hei|WenQuanYi Zen Hei|Noto Sans CJK JP|Arial Unicode MS"
@@ -56,10 +56,7 @@ def save_confusion(evaluation: Evaluation, path: Path) -> None:
 
 
 def reliability_figure(after: Calibration, before: Calibration | None = None) -> str:
-    """Return accuracy against the probability of the most probable label, as SVG text.
-
-    A dot is a bin of posts, its area the share of them. `before` is drawn as crosses.
-    """
+    """Return accuracy by the probability of the first label as SVG text, `before` as crosses."""
     with drawing_style([], "reliability"):
         figure = Figure(figsize=(4.2, 3.7), layout="constrained")
         axes = figure.subplots()
@@ -102,10 +99,7 @@ def selective_figure(curve: Sequence[CurvePoint]) -> str:
 
 
 def history_figure(epochs: Sequence[Mapping[str, float | None]]) -> str:
-    """Return curves of loss, accuracy and guidance by epoch as SVG text.
-
-    `epochs` have the fields of `Epoch`. Curves and panels without any finite number are left out.
-    """
+    """Return curves of `Epoch`s as SVG text, but for curves and panels without any number."""
     at: list[Any] = [epoch["epoch"] for epoch in epochs]
     drawn: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
     for title, names in HISTORY.items():
@@ -184,24 +178,11 @@ def cjk_fonts() -> list[str]:
 
 @contextmanager
 def drawing_style(fonts: list[str], salt: str = "sgmft") -> Iterator[None]:
-    """Apply the settings of our figures; characters no font has are drawn as boxes, quietly.
-
-    `fonts` stand beside DejaVu Sans; figures on one page need a `salt` each for their identifiers.
-    """
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
-    settings: dict[Any, Any] = {
-        **dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK),
-        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-        "axes.facecolor": "none",
-        "font.family": ["DejaVu Sans", *fonts],
-        "font.size": 9,
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "text.parse_math": False,
-    }
+    """Apply the settings of our figures; identifiers in SVG text depend on `salt`, one a figure."""
+    settings: dict[Any, Any] = {"font.family": ["DejaVu Sans", *fonts], "svg.hashsalt": salt}
     fonts_log = logging.getLogger("matplotlib.font_manager")  # notes each weight a font lacks
     level = fonts_log.level
-    with rc_context(settings), warnings.catch_warnings():
+    with rc_context(settings, STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         fonts_log.setLevel(logging.ERROR)
         try:

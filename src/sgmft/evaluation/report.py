@@ -77,11 +77,7 @@ def write_page(
 
 
 def overview_figure(language: str = "en") -> str:
-    """Return the drawing as SVG text, in "en" or "zh"; it reads on light and on dark pages.
-
-    The probabilities in it are an illustration, not a result. `docs/overview.svg` and
-    `docs/overview.zh.svg` hold what this returns.
-    """
+    """Return the drawing of docs/overview.svg or .zh.svg; the probabilities in it are made up."""
     return render("evaluation/templates/overview.svg", language=language)
 
 

@@ -47,10 +47,7 @@ class MappedFeatures:
         self.folder = store.folder / "_mapped" / hashlib.sha256(listed.encode()).hexdigest()[:32]
 
     def features(self) -> Features:
-        """Open the features of the N posts, in order; write the files if they are not there.
-
-        SgmftError where they cannot be written.
-        """
+        """Open the features of the N posts, in order; write the files if they are not there."""
         if (found := self._open()) is None:
             self._write()
             found = self._open()

@@ -48,10 +48,7 @@ def list_encoders() -> Iterator[tuple[str, int, int, str]]:
 
 
 def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, bool, str]]:
-    """Yield the title of each check, whether it is passed, and what was found.
-
-    SgmftError where there is no such encoder, or it cannot be loaded.
-    """
+    """Yield the title of each check, whether it is passed, and what was found."""
     encoder = load_encoder(name, device=device)
     info, posts = encoder.info, _make_posts(6)
 

@@ -222,10 +222,7 @@ def _greedy(alike: Floats, weights: Floats, reached: Floats, count: int, near: f
 
 
 def _space(features: Features) -> NDArray[np.float32]:
-    """Return posts (N, Dt + Dv) of unit length; products are mean cosines of their two modalities.
-
-    Between a post with one modality and one with both, a product is its cosine over sqrt(2).
-    """
+    """Return posts (N, Dt + Dv) of unit length, whose products are mean cosines of modalities."""
     modalities = []
     for x, has in zip(features.pooled(), (features.has_text, features.has_image), strict=True):
         unit = np.zeros(x.shape, np.float32)

@@ -32,10 +32,7 @@ def load_predictor(
 
 
 def check_model(model: str, runtime: str | None = None) -> None:
-    """Refuse a folder that holds no whole model, without importing what it takes to load one.
-
-    SgmftError as of `load_predictor`; a hub repository is not looked for.
-    """
+    """Refuse a folder that holds no whole model, without importing what it takes to load one."""
     if _runtime(model, runtime) == "onnx":
         Manifest.read(Path(model))
     elif not REPOSITORY.fullmatch(model) or Path(model).is_dir():

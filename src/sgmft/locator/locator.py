@@ -350,10 +350,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         return ModelState(self.labels, own, self.method.name, self.preset, network, self.training)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights, then settings with the digests of all files and of themselves.
-
-        A folder without config.json is no model, so there is never half of one.
-        """
+        """Write weights, then settings with digests: without config.json a folder is no model."""
         folder, state, network = save_directory, self.state, self._trained()
         card = folder / "README.md"
 

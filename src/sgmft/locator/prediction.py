@@ -137,7 +137,7 @@ def pool_windows(batch: PredictionBatch) -> PredictionBatch:
     """Pool what was predicted for the windows of each post into one row.
 
     Log-probabilities are averaged with weights exp(-6 H), H the entropy of the prediction for the
-    window's text alone: one in which the model recognises nothing counts for little.
+    window's text alone.
     """
     chunk, probs, guidance, parts = batch
     if not any(chunk.windows):

@@ -140,10 +140,7 @@ def _known_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_state(model_id: str, hub: Mapping[str, Any]) -> tuple[ModelState, Path]:
-    """Read a saved model's config.json; return it and the weights' file, whose digest is checked.
-
-    `hub` are revision, token, ... for a repository. SgmftError where it is no model, or damaged.
-    """
+    """Read a model's config.json; return it and the weights' file, both checked by digests."""
     config_file, weights_file = (model_file(model_id, name, hub) for name in (CONFIG, WEIGHTS))
     try:
         config = read_own(config_file, FORMAT, model_id, FIX)

@@ -17,7 +17,6 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
     """Parse labels and their descriptions from `LABEL=DESCRIPTION|DESCRIPTION;LABEL=...`.
 
     A label without "=" describes itself. The wide forms ；＝｜ of the marks serve as well.
-    SgmftError for fewer than two labels, one twice, or one without a name or a description.
     """
     found: dict[str, list[str]] = {}
     for part in words.translate(str.maketrans("；＝｜", ";=|")).split(";"):
@@ -37,11 +36,7 @@ def parse_descriptions(words: str) -> dict[str, list[str]]:
 
 
 def describe(encoder: Encoder, descriptions: Mapping[str, Sequence[str]]) -> Described:
-    """Return the network that knows labels by their descriptions alone.
-
-    These are texts that a post of a label could contain, or that describe it, by label, in the
-    order of the probabilities. SgmftError for fewer than two labels, or one without words.
-    """
+    """Return the network that knows labels by their descriptions alone, two or more, in order."""
     if len(descriptions) < 2:
         raise SgmftError(
             f"Zero-shot needs at least two labels to choose between, not {len(descriptions)}: "

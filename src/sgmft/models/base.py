@@ -32,10 +32,7 @@ Tokens = Vectors | None  # of words or regions; None without token features
 
 
 def divisor(deviation: Array) -> Array:
-    """Return the deviation to divide features by, or 1 where they are constant.
-
-    Divided by next to nothing, the rounding of a constant would become a feature itself.
-    """
+    """Return the deviation to divide by, or 1 where it is so small that it is rounding alone."""
     return np.where(deviation <= 1e-4, 1.0, deviation)
 
 
@@ -116,10 +113,7 @@ class Model(Protocol):
         """Write its state as safetensors."""
 
     def load(self, path: Path) -> None:
-        """Take a state that `save` wrote.
-
-        OSError, SafetensorError, ValueError or RuntimeError: it is damaged, or another model's.
-        """
+        """Take what `save` wrote; OSError, SafetensorError, ValueError, RuntimeError if damaged."""
 
 
 class ClosedFormModel(ArrayModule, ABC):

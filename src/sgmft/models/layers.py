@@ -91,8 +91,7 @@ def classifier(
 ) -> nn.Sequential:
     """Fully connected layers with ReLU and dropout between: (B, width) -> logits (B, classes).
 
-    The softmax of equation 18 is left to the loss and to `predict_proba`. The paper does not state
-    the hidden widths; ours make five layers.
+    For equation 18, without its softmax; the paper does not state the hidden widths.
     """
     sizes = (width, *hidden)
     layers: list[nn.Module] = []

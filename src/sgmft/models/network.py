@@ -175,10 +175,7 @@ class Network(nn.Module, ABC):
 
 
 class BimodalNetwork(Network):
-    """A network whose two modalities come in through a `ModalityInput` of width D each.
-
-    `inputs` are of both; its `tokens` is for `token_inputs`, its `pooled` for `pooled_inputs`.
-    """
+    """A network whose modalities come in through a `ModalityInput` each, made of `inputs`."""
 
     def __init__(
         self, config: NetworkConfig, width: int, *, max_images: int = 16, **inputs: Any
@@ -201,8 +198,7 @@ class BimodalNetwork(Network):
     def token_inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Word and region features (B, n, D) and (B, m, D), null tokens where they are missing.
 
-        Their masks (B, n) and (B, m) are True where real: at least one in each row. SgmftError of a
-        batch that holds pooled features only.
+        Their masks (B, n) and (B, m) are True where real: at least one in each row.
         """
         text, text_mask = self.text.tokens(batch.text_tokens, batch.text_mask, batch.has_text)
         regions = batch.image_tokens, batch.image_mask, batch.has_image, batch.image_index

@@ -56,10 +56,7 @@ def get_method(name: str) -> Method:
 
 
 def find_method(name: str | None = None, preset: str | None = None) -> Method:
-    """The method of that name; without one the default, or SG-MFT for one of its presets.
-
-    SgmftError where there is no such method or preset.
-    """
+    """The method of that name; without one the default, or SG-MFT for one of its presets."""
     if name is not None:
         if name == "sgmft" and preset == "default":
             raise SgmftError(
@@ -79,11 +76,7 @@ def find_method(name: str | None = None, preset: str | None = None) -> Method:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Run a Python file of a user's once, so that what it registers is known by name.
-
-    It runs with all the rights of this process: only load files you trust. SgmftError where there
-    is no such file, or it cannot be run.
-    """
+    """Run a Python file of a user's once, with all rights, so that what it registers is known."""
     file = Path(path).absolute()
     if str(file) in LOADED:
         return

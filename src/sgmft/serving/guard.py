@@ -119,8 +119,7 @@ class Guard:
     def _bounded(self, scope: Scope, receive: Receive, cut: list[Problem]) -> Receive:
         """Return a `receive` that counts and times the body, and raises and `cut`s at a bound.
 
-        For the API the time of the whole body is bounded, for the page the time between two parts:
-        pictures may come over a slow line.
+        For the API the time of the whole body is bounded, for the page that between two parts.
         """
         api = scope["path"].startswith("/v1/")
         end, read, complete = time.monotonic() + self.limits.seconds, 0, False

@@ -26,10 +26,9 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818 the standard's own word
-    """Ends a request with a problem document.
+    """Ends a request with a problem document; after `retry` seconds it is worth another try.
 
-    `detail` is the mistake in this request, and its place; by default the meaning of its kind, with
-    `values` the template of a `Message`. After `retry` seconds it is worth another try.
+    `detail` is the mistake in this request, with `values` the template of a `Message`.
     """
 
     def __init__(

@@ -131,10 +131,7 @@ class _Parser(MultiPartParser):
 
 @asynccontextmanager
 async def open_form(request: Request, max_files: int, max_field: int) -> AsyncIterator[Form]:
-    """Read the form in the body; its larger files are on disk, without a name, until the end.
-
-    Problem where it is cut off, not in UTF-8, no form, has a field twice or one of more bytes.
-    """
+    """Read the form in the body, larger files on disk until the end; Problem if it is not whole."""
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"").decode("latin-1")
     if not _BOUNDARY.fullmatch(boundary):

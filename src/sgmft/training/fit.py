@@ -106,10 +106,7 @@ class FitResult(NamedTuple):
 
 
 def fit_network(task: TrainingTask, held: Sequence[int], **run: Unpack[RunOptions]) -> FitResult:
-    """Train as the preset says: choose on held-out posts, and with `refit` train on all after that.
-
-    Held out are the posts at these positions, perhaps none. All but the model is of the first.
-    """
+    """Train on all but the held-out posts (positions), and with `refit` then on all."""
     result = train_with_validation(task, held, **in_subfolder(run, "choose"))
     if not task.preset.refit or not held:
         return result
@@ -120,10 +117,7 @@ def fit_network(task: TrainingTask, held: Sequence[int], **run: Unpack[RunOption
 def train_with_validation(
     task: TrainingTask, held_out: Sequence[int], **run: Unpack[RunOptions]
 ) -> FitResult:
-    """Train on the posts that are not held out; those that are (positions) select the epoch.
-
-    With none held out, all epochs are trained on all posts. SgmftError if the training diverges.
-    """
+    """Train on all posts but the held-out ones (positions), which then select the epoch."""
     train_set, validation = task.data, None
     if held_out:
         mask = np.isin(np.arange(len(task.data.labels)), held_out)
@@ -247,10 +241,7 @@ class TrainingSet:
 def training_set(
     posts: Sequence[Post], encode: Callable[[Sequence[Post]], EncodedPosts], strict: bool = False
 ) -> TrainingSet:
-    """Encode the labelled posts; warn of a label that only one of them has.
-
-    SgmftError where fewer than two labels are left; with `strict`, for the first post that is bad.
-    """
+    """Encode labelled posts, and warn of rare labels; SgmftError for fewer than two labels."""
     unlabelled = sum(post.error is None and post.label is None for post in posts)
     encoded = encode([post for post in posts if post.label is not None or post.error is not None])
     if strict:

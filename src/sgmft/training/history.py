@@ -36,10 +36,7 @@ def classification_figures(logits: Reals, labels: Integers) -> Figures:
 
 
 def selected_epoch(history: Sequence[Epoch], patience: int) -> Epoch:
-    """The epoch whose weights `train` leaves: that of the least validation loss.
-
-    The last without patience or validation posts.
-    """
+    """The epoch whose weights `train` leaves: of the least validation loss; else the last."""
     validated = [epoch for epoch in history if not math.isnan(epoch.val_loss)]
     if not patience or not validated:
         return history[-1]

@@ -34,10 +34,7 @@ FILE = "checkpoint.safetensors"
 
 
 class Objective:
-    """The figures that are logged and choose an epoch: equation 19's cross-entropy, and accuracy.
-
-    What is minimised is `Network.loss`.
-    """
+    """Figures that are logged and choose an epoch: cross-entropy, eq. 19, and accuracy."""
 
     selects_initial = False  # whether the state before the first epoch may be chosen too
     fused = True  # whether the optimizer passes over the weights once, not six times
@@ -75,10 +72,9 @@ def train(
 ) -> list[Epoch]:
     """Minimise the network's loss; `model` ends with the chosen epoch's weights; return the log.
 
-    Several processes (`utils.distributed`) all call this with the same arguments, and all end with
-    the same weights; the main one writes the checkpoint and the logs. SgmftError where they were
-    given different posts or settings. A run with the same settings and data continues from a
-    checkpoint to the same weights as an uninterrupted run.
+    Several processes (`utils.distributed`) all call this with the same posts and settings, else
+    SgmftError; the main one writes. A run with the same ones continues from a checkpoint to the
+    same weights as an uninterrupted run.
     """
     from accelerate import Accelerator
 
@@ -228,10 +224,7 @@ def save_training_state(
     random: Tensor,
     progress: dict[str, Any],
 ) -> None:
-    """Write one file with weights, optimiser state, best weights so far, random states, progress.
-
-    The random states are those of each process (P, S).
-    """
+    """Write one file: weights, optimiser, best weights, random states (P, S), progress."""
     tensors = {f"random/{i}": state for i, state in enumerate(random)}
     tensors |= {f"model/{name}": x for name, x in model.state_dict().items()}
     tensors |= {f"best/{name}": x for name, x in (best or {}).items()}

@@ -167,10 +167,7 @@ class Downloader:
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address belongs to the public internet, and to nobody's own network.
-
-    An IPv6 address that stands for an IPv4 one (mapped, 6to4, Teredo, NAT64) counts as that.
-    """
+    """Return whether an IP address, or the IPv4 one inside, is of the public internet."""
     ip = ip_address(address.partition("%")[0])
     if ip.version == 6:
         if ip.is_site_local:

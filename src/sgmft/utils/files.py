@@ -24,10 +24,7 @@ def write_whole(path: Path, data: Any) -> None:
 
 
 def make_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` write a temporary file beside `path`, then rename it.
-
-    One that is taken, by a process whose clock says that it is an old leftover, is written again.
-    """
+    """Have `write` write a temporary file beside `path`, again if it is taken, then rename it."""
     for attempt in range(3):
         temporary = temporary_of(path)
         try:

@@ -48,10 +48,7 @@ class Session:
 def open_graph(
     name: str, write: Callable[[Path], None], threads: int, on_gpu: bool = False
 ) -> Session:
-    """Open the graph of that name in the user's cache, or else let `write` make it there.
-
-    Processes that do so at once write the same bytes.
-    """
+    """Open the graph of that name in the user's cache, or else let `write` make it there."""
     path = cache_folder() / "graphs" / f"{name}.onnx"
     digest = path.with_suffix(".sha256")
     with suppress(OSError, ValueError, SgmftError):  # none yet, or a damaged one
@@ -91,10 +88,7 @@ class Graph:
         return name
 
     def write(self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Write the graph as a file, whole or not at all.
-
-        `inputs` are the type and the shape of each by name, `outputs` the shapes, all of float32.
-        """
+        """Write the graph; `inputs` are types and shapes by name, `outputs` shapes, of float32."""
         from onnx import TensorProto, helper
 
         describe = helper.make_tensor_value_info

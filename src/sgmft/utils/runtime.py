@@ -46,10 +46,7 @@ _filters = warnings.catch_warnings()
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Silence what Pillow says of odd metadata, and jieba's old code when it is loaded.
-
-    Filters belong to the whole process: the first thread in changes, the last one out restores.
-    """
+    """Silence what Pillow and jieba warn of; filters are shared: the last thread out restores."""
     global _silencing, _filters
     with _lock:
         _silencing += 1

@@ -73,10 +73,7 @@ class ImageError(SgmftError):
 
 
 def read_image(path: str | Path, most: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a picture file; ImageError where it cannot be read, or has over `most`.
-
-    Only a regular file is opened, so that a pipe or a device cannot stop or fill the program.
-    """
+    """Return the bytes of a regular file, never a pipe or device; ImageError for over `most`."""
     path = Path(path)
     name = make_printable(path.name or str(path))
     try:
@@ -125,10 +122,7 @@ def decode_image(data: bytes, name: str, size: int | None = 224) -> Pixels:
 
 @contextmanager
 def open_image(data: bytes, name: str, file: io.BytesIO | None = None) -> Iterator[Opened]:
-    """Open the bytes of a picture for `square`; whatever fails inside raises ImageError.
-
-    `file` has the same bytes, where they are to be read in another way than plainly.
-    """
+    """Open a picture for `square`, from `file` if given; all that fails raises ImageError."""
     name = make_printable(name)
     check_size(len(data), name, MAX_BYTES)
     plugin = _plugin(data)
@@ -195,10 +189,7 @@ def _identify(data: bytes) -> str | None:
 
 
 def square(picture: Opened, size: int | None) -> Pixels:
-    """Decode an opened picture, or the frame it stands at, as `decode_image` does.
-
-    Squashed to the square first, and only then turned upright, which on a square is the same.
-    """
+    """Decode an opened picture, or the frame it stands at: squashed, and then turned upright."""
     # A JPEG can decode straight to a smaller picture; the margin of 2 keeps bicubic honest.
     if picture.format == "JPEG" and size:  # of a HEIC it would be the thumbnail, of what it shows
         picture.draft(None, (2 * size, 2 * size))

@@ -52,10 +52,9 @@ _MAYBE = re.compile(f"[<&\\\\全展收网網查评组微话h\u00a1-\u00fe{_LEADS
 
 
 def strip_markup(text: str) -> str:
-    """Remove HTML tags, entities, and what the pages of Weibo and X show beside a text.
+    """Remove HTML, and what the pages of Weibo and X show beside a text, cards with their titles.
 
-    "a < b", "&" and "展开讨论" stay. Cards of places, links and videos go with their titles; the
-    names of emoticons in pictures ("[doge]") stay.
+    "a < b", "&", "展开讨论" and the names of emoticons in pictures ("[doge]") stay.
     """
     if "<" in text:
         text = _CARD.sub(" ", _MORE.sub(" ", text))
@@ -76,8 +75,7 @@ def is_marked(text: str) -> bool:
 def repair_encoding(text: str) -> tuple[str, tuple[str, str] | None]:
     """Return the text, and its encoding and that in which it was read where both are certain.
 
-    Of UTF-8 read as Latin-1 or Windows-1252 ftfy is certain. Of what has to do with GB18030 and
-    Big5 we are where the text turns into one of common Chinese characters.
+    Of UTF-8 ftfy is, of GB18030 and Big5 we are where the text becomes common Chinese characters.
     """
     if re.search(_PAIRS, text):
         for wrong, was in product(("latin-1", "cp1252"), ("GB18030", "Big5")):

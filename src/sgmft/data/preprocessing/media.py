@@ -100,16 +100,13 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
 
 
 def _find_motion(data: bytes) -> int | None:
-    """Return where the MP4 of a motion photo begins; None for all other files.
-
-    The lengths in its XMP are often wrong: programs that copy pictures leave them behind.
-    """
+    """Return where the MP4 of a motion photo begins, behind its JPEGs; None without one."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     found = data.find(b"ftyp")
     if found < 0:
         return None
-    end = images.jpeg_end(data)
+    end = images.jpeg_end(data)  # lengths in the XMP are often wrong: copying leaves them behind
     while found >= 0:
         if found - 4 >= end and is_video(data[found - 4 : found + 8]):
             return found - 4

@@ -58,36 +58,29 @@ CLEANINGS: dict[str, Cleaning] = {
 _NAME = r"[\w-]{1,30}(?:\.[A-Za-z0-9_]+){0,5}"
 _URL_CHARACTER = r"(?!//@|#[^#\s]+#)(?:[A-Za-z0-9\-._~:/?#!$&'()*+,;=%]|(?<=[^/]/)@(?=\w))"
 _URL_TAIL = rf"(?:(?:{_URL_CHARACTER})*(?<![.,;:!?'()]))?"
-
 _TLD = (
     "app|be|cc|cn|club|co|com|edu|fm|gl|gov|hk|im|info|io|jp|la|link|ltd|ly|me|mobi|net|org"
     "|sh|shop|site|so|to|top|tv|tw|uk|us|vip|xyz"
 )
-
 _URL = re.compile(
     rf"(?:https?|ftp)://{_URL_TAIL}"
     rf"|(?<![A-Za-z0-9@._-])(?:www\.[a-z0-9-]+\.|(?:[a-z0-9-]+\.)+(?:{_TLD})/){_URL_TAIL}",
     re.IGNORECASE | re.ASCII,
 )
-
 _BARE_REPOST = re.compile(
     rf"(?:^|(?<=//)|//\s*@{_NAME}\s*:)\s*"
     r"(?:转发微博|轉發微博|快转了微博|分享(?:图片|圖片|视频|視頻)|Repost)[.。]?\s*(?=//|$)"
 )
-
 _RETWEET = re.compile(
     rf"(?<!/)/{{2,}}\s*@{_NAME}\s*:?|(?<![A-Za-z]:)(?<!/)/{{2,}}|\bRT\s*@{_NAME}\s*:?"
 )
-
 _MENTION = re.compile(
     r"(?:回[复覆復]\s*)?"
     r"(?:(?<![A-Za-z0-9._%+-])@|@(?!(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}))"
     rf"{_NAME}(?:\s*:)?"
 )
-
 _HASH = re.compile("#(?!\ufe0f?\u20e3)")  # not the key cap, which is an emoji
 _EMOTICON = re.compile(r"\[(?:[^\W\d_][\w-]{0,7}~?|[A-Za-z]{2,12} [A-Za-z]{2,12})\]")
-
 _HAN = re.compile(
     "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -97,7 +90,6 @@ _LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u1fff\u3041-\u30fa\u30fc-\u30ff\ua
 _UNKNOWN_WORD = re.compile(rf"((?<![A-Za-z0-9])[A-Za-z0-9]*[{_LETTERS}][A-Za-z0-9{_LETTERS}]*)")
 _SAME_BEGINNING = re.compile(r"(.).*\n(?:\1.*\n)*")  # neighbouring lines
 _JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
-
 _BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
     chr(code) for code in (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))
 }
@@ -137,10 +129,9 @@ def describe_repair(text: str, cleaning: Cleaning) -> Message | None:
 
 
 def split_words(text: str, cleaning: Cleaning, limit: int | None = None) -> list[str]:
-    """Return the words of the cleaned text, in order, for an encoder that takes words.
+    """Return the words of the cleaned text, at most `limit`, for an encoder that takes words.
 
-    Chinese is segmented by jieba (paper, section 4.2); an emoji and a word of another script are
-    one word each. No word is empty or white space. There are at most `limit`.
+    Chinese is segmented by jieba (paper, section 4.2); an emoji is one word.
     """
     if limit is not None and limit < 0:
         raise SgmftError(f"the limit of words is {limit}; give 0 or more, or None for all")

@@ -30,8 +30,7 @@ def window_of(texts: Sequence[str], cleaning: Cleaning) -> int:
 def split_windows(text: str, cleaning: Cleaning, window: int = LONGEST) -> list[str]:
     """Cut a text into windows that together are its first `MAX_CHARACTERS`, without markup.
 
-    A window is as many whole sentences as have at most `window` words together, or a part of a
-    longer sentence. A text of at most `window` words is its own only one.
+    Whole sentences of at most `window` words together, or a part of a longer one.
     """
     text = unmark(text, cleaning)[:MAX_CHARACTERS]
     if len(_AT_MOST.findall(text)) <= window:

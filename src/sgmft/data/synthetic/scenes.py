@@ -225,10 +225,7 @@ def _nowhere(c: _Canvas) -> None:
 
 
 def draw_scene(rng: np.random.Generator, place: str | None, noise: float) -> Image.Image:
-    """Draw one RGB picture; without a `place`, one that tells none.
-
-    `noise` is 0 (tidy, level, evenly lit) to 1 (cluttered, tilted, blurred, badly lit, too close).
-    """
+    """Draw one RGB picture, of no place without one; `noise` is 0 (tidy) to 1 (hard to see)."""
     c, (wide, high) = _Canvas(rng), SIZES[int(rng.integers(len(SIZES)))]
     scenes = (_home, _school, _work, _shop, _cinema, _travel, _restaurant)
     (scenes[PLACES.index(place)] if place else _nowhere)(c)

@@ -212,10 +212,7 @@ def _similarity_map(predictor: MaskedPredictor) -> result.SimilarityMap | None:
 
 
 def _element_guidance(predictor: MaskedPredictor, words: Sequence[str]) -> Floats | None:
-    """Return P^e (n, m) with a row for each word that the encoder read, the mean over its tokens.
-
-    None where the network has none, or tokens cannot be assigned to words.
-    """
+    """Return P^e (n, m), a row for each word that the encoder read; None if that is not known."""
     network: Any = predictor.model.network
     batch = predictor.features([predictor.whole]).batch()
     if not hasattr(network, "element_map") or batch.text_tokens is None:
@@ -268,10 +265,7 @@ def _losses(predictor: MaskedPredictor, rows: Sequence[PostFeatures], label: int
 def shapley_values(
     game: Game, players: int, budget: int = MOST_EXACT, seed: int = 0
 ) -> tuple[Doubles, bool]:
-    """Return the values of n players (n,), and whether they are exact, or from sampled orders.
-
-    The game is asked of `budget` coalitions at most, or of 2 n where that is more.
-    """
+    """Return the values of n players; False beside them where a small `budget` has them sampled."""
     if 2**players <= budget:
         return _exact_values(game, players), True
     orders = max(2, (budget - 2) // players)

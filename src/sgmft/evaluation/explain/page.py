@@ -146,15 +146,12 @@ def explanation_view(found: Explanation) -> dict[str, Any]:
     return {
         "id": found.post.id or found.post.place,
         "summary": summarize_explanation(found),
-        "label": found.label,
-        "truth": found.post.label,
-        "warnings": found.post.warnings,
+        "found": found,
         "text": _text_pieces(found),
         "pictures": _heat_maps(found),
         "probs": [(name, x, ENGLISH.percent(x)) for name, x in probs[:MOST_CLASSES]],
         "more": max(0, len(probs) - MOST_CLASSES),
         "steps": _steps(found),
-        "exact": found.exact,
         "strongest": ENGLISH.strongest(found),
         "alone": [(ENGLISH.part(part.name, "definite_parts"), part.alone) for part in found.parts],
         "both": both,
@@ -212,10 +209,10 @@ def _steps(found: Explanation) -> list[dict[str, Any]]:
     return [*bars, level("this post", found.probability)]
 
 
-def _similarity_maps(found: Explanation) -> dict[str, Any] | None:
+def _similarity_maps(found: Explanation) -> list[dict[str, Any]]:
     """Shade, for the words that matter most, each picture's regions by their similarity."""
     if (similarity := found.similarity) is None:
-        return None
+        return []
     weight = {word.text: abs(word.contribution) for word in found.words}
     values = dict(zip(similarity.words, similarity.values, strict=True))
     rows = sorted(values.items(), key=lambda row: -weight.get(row[0], 0.0))[:MOST_MAPS]
@@ -228,4 +225,4 @@ def _similarity_maps(found: Explanation) -> dict[str, Any] | None:
         size = similarity.grid**2
         pictures = [cells[start : start + size] for start in range(0, len(cells), size)]
         words.append({"word": word, "pictures": pictures})
-    return {"kind": similarity.kind, "grid": similarity.grid, "words": words, "total": len(rows)}
+    return words

@@ -13,10 +13,7 @@ SEGMENTED = CLEANINGS["none"]  # of a text that has been cleaned, every word sta
 
 
 class Word(NamedTuple):
-    """A word of a cleaned text, or several in a row.
-
-    It owns what follows it, the first also what stands before: together they are the whole text.
-    """
+    """A word, or several in a row, with the marks and space after it (and before the first)."""
 
     text: str
     start: int  # of what it owns in the cleaned text
@@ -25,10 +22,7 @@ class Word(NamedTuple):
 
 
 def find_words(original: str, cleaned: str, most: int) -> list[Word]:
-    """Return the words of a text, in order; at most `most`, neighbours taken together if need be.
-
-    Marks and symbols other than emoji are no words; a text of nothing else is one.
-    """
+    """Return a text's words, but no marks; of more than `most`, neighbours are taken together."""
     if not cleaned:
         return []
     inside, at = [], 0
@@ -68,8 +62,7 @@ def is_word(piece: str) -> bool:
 def _places(original: str, cleaned: str) -> dict[int, int]:
     """Map positions in the cleaned text to positions in the original.
 
-    Cleaning takes characters out and changes single ones (NFKC), so the longest common stretches
-    are looked for, without white space (Ratcliff & Metzener 1988).
+    Through the longest common stretches, without white space (Ratcliff & Metzener 1988).
     """
     read = enumerate(map(simplify, original))
     normal = [(x, i) for i, character in read for x in unicodedata.normalize("NFKC", character)]

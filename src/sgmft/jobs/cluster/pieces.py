@@ -145,10 +145,7 @@ class Shards:
             )
 
     def finished(self) -> dict[PieceId, JobSummary]:
-        """Return the summary of each shard that is there and whole; others are set aside.
-
-        Of two of one piece, which it has when a worker that seemed lost was not, one is removed.
-        """
+        """Return the summary of each whole shard, and set others aside; of twins one is removed."""
         found: dict[PieceId, JobSummary] = {}
         for path in sorted(self.folder.glob("part-*.parquet")):
             match = _NAME.fullmatch(path.name)

@@ -64,10 +64,7 @@ class Manifest(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the manifest of a folder and check the digests of its files.
-
-        SgmftError where it holds no exported model, or one that is damaged or of a newer format.
-        """
+        """Read the manifest of a folder and check the digests of its files; else SgmftError."""
         if not is_exported(folder):
             raise SgmftError(
                 f"{folder} is not a model exported by sgmft: it has no {MANIFEST}. "

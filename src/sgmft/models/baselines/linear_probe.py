@@ -76,10 +76,7 @@ class ImageOnly(LinearProbe):
 
 
 class LateAverage(ClosedFormModel):
-    """The mean of the two unimodal probes' probabilities, or one's where a modality is missing.
-
-    Each probe is fitted to the training posts that have its modality.
-    """
+    """The mean probabilities of two probes, or one's; each is fitted to posts with its modality."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

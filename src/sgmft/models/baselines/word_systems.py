@@ -59,8 +59,7 @@ def vocabulary(words: Vectors | None) -> Tensor:
 class WordEmbeddings(nn.Module):
     """Word features to learned embeddings.
 
-    Words outside the vocabulary of `size` V share one, <unk>. No training post has such a word, so
-    that it stays what it starts as, zero: a word that no training post has counts for nothing.
+    Words outside the vocabulary of `size` V share one, <unk>, which stays as it starts, zero.
     """
 
     vocabulary: Tensor
@@ -91,10 +90,7 @@ class WordEmbeddings(nn.Module):
 
 
 class WordInput(nn.Module):
-    """The text's input: V embeddings of width E, a module that pools them, a vector for no text.
-
-    It pools embeddings (B, n, E), zeros at padding, under their mask (B, n) to (B, D).
-    """
+    """A text's embeddings (B, n, E), pooled under its mask to (B, D); a vector for no text."""
 
     def __init__(self, size: int, width: int, pool: nn.Module, pooled_width: int) -> None:
         super().__init__()
@@ -117,8 +113,7 @@ class WordInput(nn.Module):
 class WordNetwork(Network):
     """A network of learned word embeddings and a pooled feature of the images.
 
-    A subclass fuses the two, and makes `classifier`. `text_width` and `image_width` are of what is
-    fused; None for images as they are.
+    A subclass fuses both, at these widths (None: images as they are), and makes `classifier`.
     """
 
     config: WordConfig
@@ -173,10 +168,7 @@ class TextCNNConfig(WordConfig):
 
 
 class TextCNN(nn.Module):
-    """Convolutions over word embeddings of width E, ReLU, maximum over the text (Kim 2014).
-
-    A window lies within the text; a text shorter than the window is padded with zeros to it.
-    """
+    """Convolutions over embeddings of width E within a text, ReLU, maximum over it (Kim 2014)."""
 
     def __init__(self, width: int, windows: Sequence[int], filters: int) -> None:
         super().__init__()
@@ -198,10 +190,7 @@ class TextCNN(nn.Module):
 
 
 class FeatureLevelCNN(WordNetwork):
-    """The two features side by side, dropout, one linear layer.
-
-    The image feature is projected to the text vector's width, so that both weigh alike.
-    """
+    """Both features side by side, the image's projected to the text's width; a linear layer."""
 
     config: TextCNNConfig
 

@@ -29,8 +29,8 @@ class UnsafeZipError(SgmftError):
 def unpack(file: Path | BinaryIO, folder: Path, most: int) -> int:
     """Write the files of a zip below a folder, with their own folders; return their number.
 
-    UnsafeZipError where it is damaged or, before anything is written, where a file in it is
-    encrypted, a link, or outside the folder, or they are too many or more bytes than `most`.
+    UnsafeZipError where it is damaged or, before anything is written, where a file is unsafe, or
+    they are too many or more bytes than `most`.
     """
     try:
         with zipfile.ZipFile(file) as packed:

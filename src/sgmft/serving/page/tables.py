@@ -68,10 +68,9 @@ class TableRefused(Exception):  # noqa: N818 a sentence for the visitor
 
 @dataclass(eq=False)
 class TableJob:
-    """A table that is to be labelled, in another thread than the event loop in which it is made.
+    """A table to be labelled in another thread; to `predict_table` it is a model.
 
-    It is what `predict_table` knows as a model. Posts go to the engine in chunks that each count as
-    one request, so that others get their turn. Once `stop` is set, it is refused.
+    Posts go to the engine in chunks, each as one request. Once `stop` is set, it is refused.
     """
 
     engine: InferenceEngine
@@ -94,10 +93,7 @@ class TableJob:
         self._reasons = {kind: Counter[str]() for kind in ("abstained", "error", "warning")}
 
     def run(self, on_progress: Callable[[int, int], None]) -> tuple[Path, str]:
-        """Label it; return the labelled table, and its HTML as the page shows it.
-
-        `on_progress` is called with the numbers of labelled posts and of all.
-        """
+        """Label it; return the table, and its HTML. `on_progress` gets the posts done, and all."""
         self._on_progress = on_progress
         with tempfile.TemporaryDirectory(prefix="table-", dir=self.home) as name:
             folder, done = Path(name) / "posts", Path(name) / f"{Path(self.name).stem}-labelled.csv"

@@ -70,10 +70,7 @@ class Tuning:
 
 
 def tuning_of(kind: str, settings: Mapping[str, Any]) -> Tuning | None:
-    """Return the settings of a fine-tuning; None where the encoder stays as it is ("head").
-
-    `settings` are values of `Tuning`, or their text as typed after `--set tune.`.
-    """
+    """Return a fine-tuning of this kind, by settings or their text; None for "head"."""
     if kind == "head":
         if settings:
             name = next(iter(settings))
