@@ -117,7 +117,7 @@ def title(name: str) -> str:
 def cross_validate(
     name: str, posts: list[Post], truth: np.ndarray, folder: Path, options: argparse.Namespace
 ) -> np.ndarray:
-    """Probabilities (N, K) of every post by the run that has not seen it.
+    """Probabilities (N, K) of every post by the run that has not seen it; NaN in folds left out.
 
     Args:
         name: a method, or a preset that names one, and single settings, such as
@@ -132,23 +132,24 @@ def cross_validate(
         features=options.features,
     )
     folds = fold_posts(posts, FOLDS)
-    files = [folder / f"fold-{i}.npy" for i in range(FOLDS)]
-    if not all(file.is_file() for file in files):
+    files = {i: folder / f"fold-{i}.npy" for i in range(getattr(options, "folds", FOLDS))}
+    if not all(file.is_file() for file in files.values()):
         encoded = locator.encode(posts)
         assert not encoded.refused, encoded.refused[0].error
         data = LabelledFeatures(encoded.features, truth)
         folder.mkdir(parents=True, exist_ok=True)
-        for i, file in enumerate(files):
+        for i, file in files.items():
             if not file.is_file():
                 train = [row for fold in folds[:i] + folds[i + 1 :] for row in fold]
                 if options.train:
                     _, chosen = split_posts([posts[row] for row in train], options.train, i)
                     train = [train[row] for row in chosen]
-                found = run(locator, settings, data, posts, train, folds[i])
+                trials = getattr(options, "trials", TRIALS)
+                found = run(locator, settings, data, posts, train, folds[i], trials)
                 write_whole(file, to_bytes(found))
-    probabilities = np.zeros((len(posts), int(truth.max()) + 1), np.float32)
-    for rows, file in zip(folds, files, strict=True):
-        probabilities[rows] = np.load(file)
+    probabilities = np.full((len(posts), int(truth.max()) + 1), np.nan, np.float32)
+    for i, file in files.items():
+        probabilities[folds[i]] = np.load(file)
     return probabilities
 
 
@@ -159,6 +160,7 @@ def run(
     posts: list[Post],
     train: list[int],
     test: list[int],
+    trials: int,
 ) -> np.ndarray:
     """Probabilities of the test posts; `given` are the settings that the locator was made with."""
     method, preset = locator.method, locator.preset
@@ -174,7 +176,7 @@ def run(
     if preset.val_size:
         _, held = split_posts([posts[i] for i in train], HELD_OUT)
         tried = []
-        for factor in FACTORS[:TRIALS]:
+        for factor in FACTORS[:trials]:
             setting = {method.tuned: getattr(preset.train, method.tuned) * factor}
             choice = train_with_validation(task(setting), held)
             tried.append((choice.selected.val_loss, setting, choice.selected.epoch))

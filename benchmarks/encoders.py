@@ -1,9 +1,12 @@
 """Cross-validated accuracy of one method on the features of several encoders.
 
     python benchmarks/encoders.py runs/ masked=place/index_masked.jsonl ... --features features/ \
-        [--encoders compact,compact-e5] [--methods gated-experts,linear-probe]
+        [--encoders compact,compact-e5] [--methods gated-experts,linear-probe] \
+        [--folds 1] [--trials 1]
 
 Folds are those of cross_validation.py, the same for all encoders; finished ones are kept in runs/.
+With `--folds` only the posts of so many folds are test posts, with `--trials` so many learning
+rates are tried.
 Prints accuracy and macro-F1 in percent, the mean negative log-likelihood, and the difference in
 accuracy to the first encoder with its 95 % interval (paired bootstrap) and p (paired randomisation
 test, not corrected). Then the processor time that each takes for texts of the first set, in turns
@@ -19,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from cross_validation import cross_validate, title
+from cross_validation import FOLDS, TRIALS, cross_validate, title
 from measuring import spread
 from sklearn.metrics import f1_score
 
@@ -48,6 +51,8 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--encoders", default="compact,compact-e5")
     parser.add_argument("--methods", default="gated-experts,linear-probe")
+    parser.add_argument("--folds", type=int, default=FOLDS)
+    parser.add_argument("--trials", type=int, default=TRIALS)
     options = parser.parse_args()
     options.train, encoders = 0, options.encoders.split(",")
     print("| set | method | encoder | accuracy | macro-F1 | loss | against the first | p |")
@@ -60,12 +65,15 @@ def main() -> None:
         for method in options.methods.split(","):
             first = None
             for options.encoder in encoders:
-                folder = options.runs / options.encoder / name / method
+                kind = method if options.trials == TRIALS else f"{method}-{options.trials}"
+                folder = options.runs / options.encoder / name / kind
                 probs = cross_validate(method, posts, truth, folder, options)
+                tested = ~np.isnan(probs[:, 0])
+                probs, right = probs[tested], truth[tested]
                 first = probs if first is None else first
-                row = [name, title(method).strip("*"), options.encoder, *figures(probs, truth)]
+                row = [name, title(method).strip("*"), options.encoder, *figures(probs, right)]
                 if probs is not first:
-                    d = difference(probs[None], first[None], truth)
+                    d = difference(probs[None], first[None], right)
                     row.append(f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
                     row.append(f"{d.p:.4f}")
                 print(f"| {' | '.join([*row, '—', '—'][:8])} |", flush=True)

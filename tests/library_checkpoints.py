@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from tiny_clip import save_tiny_clip
 logging.set_verbosity_error()
 MARKS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz的一是在家里看书学校上课去公司开会我们你好"
-VOCABULARY = [*MARKS, *LETTERS]
+SEEN = "<image>"  # the token that a picture's features take the place of
+VOCABULARY = [*MARKS, *LETTERS, SEEN]
+CHAT = (
+    "{% for m in messages %}{% for x in m.content %}{{ x.text if x.type == 'text' else '<image>' }}"
+)
+CHAT += "{% endfor %}</s>{% endfor %}"
 LAYERS = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -27,6 +33,7 @@ TEXT = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 16, **LAYERS}
 TEXT |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 IMAGE = {"image_size": 32, "patch_size": 8, **LAYERS}
 SQUARE = {"height": 32, "width": 32}
+CLASS_TOKEN = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 CROP = {"size": {"shortest_edge": 36}, "crop_size": SQUARE}
 
 
@@ -46,6 +53,7 @@ def save_tokenizer(folder: Path, most: int) -> None:
         model_max_length=most,
         cls_token="<s>",
         sep_token="</s>",
+        additional_special_tokens=[SEEN],
         **marks,
     )
     whole.save_pretrained(folder)
@@ -81,6 +89,19 @@ def _xlmr() -> tuple[Any, Any]:
     return hf.XLMRobertaModel(hf.XLMRobertaConfig(**{**TEXT, "max_position_embeddings": 18})), None
 
 
+def _blip() -> tuple[Any, Any]:
+    text = {**TEXT, "encoder_hidden_size": 16, "sep_token_id": 2}
+    config = hf.BlipConfig(text_config=text, vision_config=IMAGE, projection_dim=12)
+    return hf.BlipModel(config), hf.BlipImageProcessorPil(size=SQUARE)
+
+
+def _llava() -> tuple[Any, Any]:
+    text = hf.LlamaConfig(**{**TEXT, "max_position_embeddings": 64}, num_key_value_heads=2)
+    parts = {"vision_config": hf.CLIPVisionConfig(**IMAGE), "text_config": text}
+    config = hf.LlavaConfig(**parts, image_token_index=VOCABULARY.index(SEEN))
+    return hf.LlavaModel(config), hf.CLIPImageProcessorPil(**CROP)
+
+
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "clip": _clip,
     "siglip": _siglip,
@@ -88,6 +109,15 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "altclip": _altclip,
     "dinov2": _dinov2,
     "xlmr": _xlmr,
+    "blip": _blip,
+    "llava": _llava,
+}
+
+
+PROCESSORS: dict[str, Callable[..., Any]] = {
+    "clip": hf.CLIPProcessor,
+    "blip": hf.BlipProcessor,
+    "llava": partial(hf.LlavaProcessor, patch_size=8, chat_template=CHAT, **CLASS_TOKEN),
 }
 
 
@@ -109,7 +139,7 @@ def save_checkpoint(family: str, folder: Path) -> Path:
     if processor is not None:
         processor.save_pretrained(folder)
     if family != "dinov2":
-        save_tokenizer(folder, 16)
+        save_tokenizer(folder, 64 if family == "llava" else 16)
     return folder
 
 
@@ -118,14 +148,13 @@ def _save_sentence_transformer(family: str, folder: Path) -> Path:
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     source = save_checkpoint(family, folder.with_name(f"{folder.name}-source"))
-    if family == "clip":
-        hf.CLIPProcessor(
-            hf.CLIPImageProcessorPil.from_pretrained(source),
-            hf.AutoTokenizer.from_pretrained(source),
-        ).save_pretrained(source)
-        modules: list[Any] = [Transformer(str(source))]
-    else:
-        modules = [Transformer(str(source)), Pooling(16, "mean"), Normalize()]
+    if family in PROCESSORS:
+        prepare = hf.AutoImageProcessor.from_pretrained(source, backend="pil")
+        tokenizer = hf.AutoTokenizer.from_pretrained(source)
+        PROCESSORS[family](prepare, tokenizer).save_pretrained(source)
+    modules: list[Any] = [Transformer(str(source))]
+    if family not in ("clip", "blip"):
+        modules += [Pooling(16, "lasttoken" if family == "llava" else "mean"), Normalize()]
     model = SentenceTransformer(modules=modules, device="cpu")
     if family == "xlmr":
         model.prompts, model.default_prompt_name = {"document": "aa"}, "document"

@@ -1,6 +1,7 @@
 """An encoder for tests."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,19 @@ class TinyEncoder:
         pooled = _squares(pictures, 2).reshape(-1, 12)  # four quarters of three colours
         grid = np.tile(_squares(pictures, self.patch_grid), 4)  # a square's colours four times
         return Encoded(pooled, list(grid) if tokens else None)
+
+
+class JointTinyEncoder(TinyEncoder):
+    """The same, and all products of a text's numbers with the mean of its pictures'."""
+
+    def __init__(self, cleaning: str = "light", **settings: Any) -> None:
+        super().__init__(cleaning, **settings)
+        self.info = replace(self.info, fingerprint=self.info.fingerprint[::-1], joint_width=192)
+
+    def encode_joint(self, texts: Any, images: Any) -> Any:
+        text = self.encode_texts(texts, False).pooled
+        image = [self.encode_images(np.stack(some), False).pooled.mean(0) for some in images]
+        return np.einsum("na,nb->nab", text, image).reshape(-1, 192)
 
 
 def _squares(pictures: Any, grid: int) -> np.ndarray[Any, Any]:

@@ -18,7 +18,7 @@ from sgmft.data.tables import Columns
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.features import PARTS
-from sgmft.features.table import open_features_table
+from sgmft.features.table import WIDTHS, open_features_table, vectors_info
 from sgmft.jobs.encode import encode_table
 from small_posts import saved_config
 from small_tables import read_rows
@@ -225,6 +225,54 @@ def test_vectors_of_another_model_are_refused(folder, made, tmp_path):
         probabilities(table=wide, **where)
 
 
+@pytest.fixture(scope="module")
+def joint(folder, made, tmp_path_factory):
+    """Tables with vectors of text and picture together: alone, and beside those of each."""
+    target = tmp_path_factory.mktemp("joint")
+    rng, (classes, text, image) = np.random.default_rng(3), made
+    both = (3 * rng.normal(size=(3, 5))[classes] + rng.normal(size=(N, 5))).astype(np.float32)
+    both[2::7] = math.nan
+    ids = (FIRST + np.arange(N)).tolist()
+    alone = {f"joint_{i}": pa.array(x, from_pandas=True) for i, x in enumerate(both.T)}
+    pq.write_table(pa.table({"id": ids, **alone}), target / "alone.parquet")
+    every = {"text": lists(text), "image": lists(image), "joint_embedding": lists(both)}
+    pq.write_table(pa.table({"id": ids, **every}), target / "every.parquet")
+    return target
+
+
+def test_vectors_of_both_together_need_no_others(run, folder, made, joint, tmp_path):
+    words = "--features-table", joint / "alone.parquet", "--features", "none"
+    done = run("train", folder / "texts.csv", "-o", tmp_path / "model", *words)
+    assert done.returncode == 0, done.stderr
+    told = "Features: vectors of both together (5) from alone.parquet, with n-grams of the texts"
+    assert told in done.stderr
+    assert saved_config(tmp_path / "model")["data"]["skipped"] == {"has no vector in …": 9}
+    found = probabilities(folder, joint / "alone.parquet", model=tmp_path / "model")
+    known = ~np.isnan(found).any(1)
+    assert known.sum() == N - 9 and (found.argmax(1) == made[0])[known].mean() > 0.9
+
+
+def test_vectors_of_both_together_stand_beside_the_others(folder, model, made, joint, tmp_path):
+    posts = read_posts(folder / "posts.csv", columns=BY_ID)
+    locator = SemanticLocator(f"table:{joint / 'every.parquet'}").fit(posts)
+    encoded = locator.encode(posts).features
+    sides = ~np.isnan(made[1][:, 0]) & ~np.isnan(made[2][:, 0])
+    there = np.arange(N) % 7 != 2
+    assert encoded.batch().has_joint.tolist() == (sides & there).tolist()
+    locator.save_pretrained(tmp_path / "model")
+    where = {"folder": folder, "model": tmp_path / "model"}
+    found = probabilities(table=joint / "every.parquet", **where)
+    assert np.array_equal(found, locator.predict_proba(posts)) and locator.network.together
+    less = probabilities(table=folder / "vectors.parquet", **where)
+    assert np.array_equal(np.abs(less - found).max(1) > 0, sides & there)
+    ignored = probabilities(folder, joint / "every.parquet")  # by a model that knows none
+    assert np.array_equal(ignored, model.predict_proba(posts))
+    with pytest.raises(SgmftError, match=r"both together \(5\) .* learned from .* together \(4\)"):
+        state = saved_config(tmp_path / "model")["model"] | {"joint_width": 4}
+        expected = vectors_info("table:a", [state[x] for x in WIDTHS], "light", "")
+        open_features_table(str(joint / "every.parquet"), expected=expected)
+
+
 BAD = {
     "no id": ({"text": [[1.0]]}, "needs a column id"),
     "rounded ids": ({"id": [1.5], "text": [[1.0]]}, "texts or whole numbers"),
@@ -350,11 +398,11 @@ cells = st.one_of(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(rows=st.lists(st.tuples(st.sampled_from(["p1", " p1", "p2", "", None]), cells, cells)))
+@given(rows=st.lists(st.tuples(st.sampled_from(["p1", " p1", "p2", "", None]), *[cells] * 3)))
 def test_any_rows_are_read_or_refused_in_a_sentence(rows, tmp_path):
     path = tmp_path / "rows.parquet"
-    kinds = {"id": pa.string(), **dict.fromkeys(("text", "image"), pa.list_(pa.float64()))}
-    columns = [list(x) for x in zip(*rows, strict=True)] or [[], [], []]
+    kinds = {"id": pa.string(), **dict.fromkeys(("text", "image", "joint"), pa.list_(pa.float64()))}
+    columns = [list(x) for x in zip(*rows, strict=True)] or [[]] * 4
     arrays = [pa.array(x, kind) for x, kind in zip(columns, kinds.values(), strict=True)]
     pq.write_table(pa.table(arrays, list(kinds)), path)
     (tmp_path / "posts.csv").write_text("id\np1\np2\np3\n")
@@ -367,4 +415,7 @@ def test_any_rows_are_read_or_refused_in_a_sentence(rows, tmp_path):
         return
     found = encode_all(posts, table)
     assert len(found.posts) + len(found.refused) == 3 and found.refused[-1].id == "p3"
-    assert all(np.isfinite(x).all() for x in found.features.pooled())
+    batch = found.features.batch()
+    assert all(
+        np.isfinite(x).all() for x in (batch.text, batch.image, batch.joint) if x is not None
+    )

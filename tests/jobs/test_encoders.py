@@ -16,7 +16,7 @@ from sgmft.features.encoders.base import Encoded
 from sgmft.features.encoders.hub import CHINESE_CLIP
 from sgmft.features.encoders.registry import ENCODERS
 from sgmft.jobs.encoders import check_encoder
-from tiny_encoder import TinyEncoder
+from tiny_encoder import JointTinyEncoder, TinyEncoder
 
 TITLES = ["shapes", "determinism", "batches", "order"]
 TITLES += ["missing sides", "tokens", "speed", "fingerprint"]
@@ -82,7 +82,25 @@ class Unnamed(Wrong):
         object.__setattr__(self.info, "fingerprint", f"{Unnamed.calls:016x}")
 
 
+class Joint(JointTinyEncoder):
+    """Right, and so is what it makes of text and picture together."""
+
+
+class JointNarrow(JointTinyEncoder):
+    def encode_joint(self, texts, images):
+        return super().encode_joint(texts, images)[:, 1:]
+
+
+class JointByPlace(JointTinyEncoder):
+    def encode_joint(self, texts, images):
+        found = super().encode_joint(texts, images)
+        return found + np.arange(len(found), dtype=np.float32)[:, None]
+
+
 FAULTS = {
+    Joint: set(),
+    JointNarrow: {"shapes"},
+    JointByPlace: {"batches", "order"},
     Wrong: set(),
     Double: {"shapes"},
     Narrow: {"shapes"},
@@ -105,6 +123,7 @@ def test_each_fault_is_found(kind, monkeypatch):
     assert list(found) == TITLES
     assert {title for title, (passed, _) in found.items() if not passed} == FAULTS[kind]
     assert all(text and "\n" not in text for _, text in found.values())
+    assert ("joint float32 (192,)" in found["shapes"][1]) == (kind in (Joint, JointByPlace))
 
 
 @pytest.mark.slow
@@ -130,7 +149,7 @@ def test_the_exit_code_is_1_where_a_check_fails(run, monkeypatch):
     done = run("encoders", "check", "wrong")
     assert done.returncode == 2 and "sgmft: no weights here" in done.stderr
     done = run("encoders")
-    assert done.returncode == 0 and re.search(r"wrong +\? +\?  no weights here", done.stdout)
+    assert done.returncode == 0 and re.search(r"wrong( +\?){3}  no weights here", done.stdout)
 
 
 def test_the_list_loads_no_torch_and_has_encoders_of_plugins(counts):
@@ -145,6 +164,7 @@ def test_the_list_loads_no_torch_and_has_encoders_of_plugins(counts):
     )
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert rows["compact"] == ["1536", "2560", "nothing"] and rows["counts"][:2] == ["64", "3"]
+    assert rows["compact"] == ["1536", "2560", "-", "nothing"]
+    assert rows["counts"][:3] == ["64", "3", "-"]
     assert {*CHINESE_CLIP} < rows.keys()
     assert rows["chinese-clip-huge"][:2] == ["1024", "1024"]

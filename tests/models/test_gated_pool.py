@@ -244,6 +244,24 @@ def test_exchanging_modalities_changes_the_gates_sign_and_nothing_else(guided):
     assert np.abs(gate - 0.5).max() > 0.05
 
 
+def test_what_an_encoder_makes_of_both_is_one_expert_more():
+    (*given, own), labels = draw_evidence(sure=(2.5, 0.5, 1.0, 2.0))
+    made = double(SimilarityGatedPool(True, True, together=True))
+    expected = pool().forward(*given, PRIOR).logits + own / 2
+    close(made.forward(*given, PRIOR, own).logits, expected, 1e-7)
+    start = made.log_together
+    made.fit(*given, PRIOR, labels, own)
+    found = made.log_together
+
+    def loss(x):
+        made.log_together = np.squeeze(x)
+        logits = made.forward(*given, PRIOR, own).logits
+        return cross_entropy(logits, labels) + float(made.log_together - start) ** 2 / len(labels)
+
+    close(found, minimize(loss, start).x, 1e-3)
+    assert loss(found) < loss(start) - 1e-3
+
+
 # --- both pools
 
 

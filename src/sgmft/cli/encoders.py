@@ -28,5 +28,5 @@ def encoders_command(
             print(f"{'ok' if passed else 'FAILED':8}{title:16}{found}", flush=True)
             failed = failed or not passed
         raise Exit(int(failed))
-    for row in (("encoder", "texts", "pictures", "needs"), *list_encoders()):
-        print("{:26}{:>7}{:>10}  {}".format(*(str(cell or "?") for cell in row)))
+    for row in (("encoder", "texts", "pictures", "both", "needs"), *list_encoders()):
+        print("{:26}{:>7}{:>10}{:>6}  {}".format(*(str(cell or "?") for cell in row)))

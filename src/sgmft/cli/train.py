@@ -40,7 +40,10 @@ def train_command(
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
     device: opt.Device = None,
 ) -> None:
-    """Train a model on labelled posts. A run that was stopped continues where it was."""
+    """Train a model on labelled posts. A run that was stopped continues where it was.
+
+    Features of text and picture together are used too, where the encoder has them.
+    """
     from sgmft.jobs.evaluate import describe_table
     from sgmft.jobs.train import train_best
     from sgmft.locator.locator import SemanticLocator

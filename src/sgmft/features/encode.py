@@ -26,6 +26,7 @@ from sgmft.data.preprocessing.text import MAX_CHARACTERS, clean_text, describe_r
 from sgmft.data.preprocessing.windows import split_windows
 from sgmft.errors import Message, SgmftError, join_messages, make_printable, warn
 from sgmft.features.encoders.base import TABLE, Encoder, EncoderInfo, PostFeatures, PreparedImage
+from sgmft.features.encoders.batches import encode_joint
 from sgmft.features.features import Features
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def encode_posts(
     tokens: bool = False,  # whether word and region features are wanted beside the pooled ones
     store: FeatureStore | None = None,
     # of an encoder with the same `image_key` (and with region features, where `tokens` asks for
-    # them): of the posts it has only the texts are encoded
+    # them): of the posts it has only the texts are encoded; not used where features are joint
     image_store: FeatureStore | None = None,
     chunk: int = CHUNK,
     rows: bool = True,  # whether the chunks have the features; else they are left in the store
@@ -112,6 +113,7 @@ def encode_posts(
         while some := list(islice(iterator, chunk)):
             yield _look_up(some, cast("FeaturesTable", encoder), store)
         return
+    image_store = None if info.joint_width else image_store
     stores = [x for x in (store, image_store) if x is not None]
     given = info, stores, getattr(encoder, "prepare_image", np.asarray)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
@@ -139,7 +141,8 @@ def encode_windows(
     """Encode posts as `encode_posts` does; those of more than `window` words have a row for each.
 
     These rows have the features of all the post's images; as many without them follow. Where a
-    post has several, `Chunk.windows` has their numbers. A text of which not all is read is a
+    post has several, `Chunk.windows` has their numbers. A joint feature, which is of the whole text
+    as far as the encoder reads it, stands beside the images. A text of which not all is read is a
     warning in the post. Features of shorter texts stay as they are, to the last bit.
     """
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
@@ -157,7 +160,7 @@ def encode_windows(
         features, rows = found | encoded, []
         for whole, some in zip(chunk.rows, windows, strict=True):
             alone = [features[part.key] for part in some]
-            seen = [x._replace(images=whole.images, regions=whole.regions) for x in alone]
+            seen = [whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in alone]
             rows += [*(seen or [whole]), *alone]
         yield replace(chunk, rows=rows, windows=[len(some) for some in windows])
 
@@ -380,8 +383,9 @@ def encode_prepared(
         image = encoder.encode_images(images, tokens)
     text_rows = {text: i for i, text in enumerate(texts)}
     image_rows = {digest: i for i, digest in enumerate(different)}
+    joint = encode_joint(encoder, [(post.text, post.images) for post in posts])
     features: dict[str, PostFeatures] = {}
-    for post, own in zip(posts, digests, strict=True):
+    for post, own, together in zip(posts, digests, joint, strict=True):
         sentence = words = pooled = regions = ngrams = None
         if post.text:
             row = text_rows[post.text]
@@ -396,7 +400,7 @@ def encode_prepared(
             pooled = image.pooled[rows]
             if image.tokens is not None:
                 regions = np.concatenate([image.tokens[i] for i in rows]).astype(np.float16)
-        features[post.key] = PostFeatures(sentence, words, pooled, regions, ngrams)
+        features[post.key] = PostFeatures(sentence, words, pooled, regions, ngrams, together)
     return features
 
 

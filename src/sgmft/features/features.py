@@ -50,6 +50,13 @@ class Batch(NamedTuple):
     image_mask: Any = None  # (B, m)
     image_index: Any = None  # (B, m) which of the post's images a region belongs to
     ngrams: Any = None  # (B, g) of the text, int32, padded with -1; always an array
+    joint: Any = None  # (B, Dj) of text and images together, zeros where there is none
+
+    @property
+    def has_joint(self) -> Any:
+        """Which posts have a joint feature (B,): none that lacks, or is to lack, a modality."""
+        known = False if self.joint is None else (self.joint != 0).any(-1)
+        return self.has_text & self.has_image & known
 
     def drop_modalities(self, share: float, draws: Any) -> Batch:
         """Drop, of a share of the posts that have both, one modality.
@@ -75,7 +82,7 @@ class Batch(NamedTuple):
                 x = x.copy()
             return torch.as_tensor(x, device=device)
 
-        return Batch._make([*map(tensor, self[:-1]), self.ngrams])
+        return Batch._make(map(tensor, self._replace(ngrams=None)))._replace(ngrams=self.ngrams)
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,22 @@ class Features:
     regions: Ragged | None = None
     regions_per_image: int = 0
     ngrams: Ragged | None = None
-    rows: Positions | None = None  # (N,) of `text` and `image`; None where they are all, in order
+    # (N,) of `text`, `image` and `joint`; None where they are all, in order
+    rows: Positions | None = None
+    joint: FloatArray | None = None  # (M, Dj), see `Batch`
 
     @classmethod
     def of(cls, rows: Sequence[PostFeatures], info: EncoderInfo, tokens: bool) -> Features:
         """Stack the features of posts, in order; `info` has the widths, also of none."""
         text = np.zeros((len(rows), info.text_width), np.float32)
         image = np.zeros((len(rows), info.image_width), np.float32)
+        joint = np.zeros((len(rows), info.joint_width), np.float32) if info.joint_width else None
         regions_per_image = 0
         for i, row in enumerate(rows):
             if row.text is not None:
                 text[i] = row.text
+            if joint is not None and row.joint is not None:
+                joint[i] = row.joint
             if row.images is not None:
                 image[i] = row.images.mean(0)
                 if row.regions is not None:
@@ -118,7 +130,8 @@ class Features:
             words = Ragged.of([row.words for row in rows], none[0])
             regions = Ragged.of([row.regions for row in rows], none[1])
         ngrams = Ragged.of([row.ngrams for row in rows], np.zeros(0, np.int32))
-        return cls(text, image, has_text, has_image, words, regions, regions_per_image, ngrams)
+        more = words, regions, regions_per_image, ngrams, None, joint
+        return cls(text, image, has_text, has_image, *more)
 
     def __len__(self) -> int:
         return len(self.has_text)
@@ -157,15 +170,18 @@ class Features:
 
         Of a slice they are not copied, where the posts are all, in order.
         """
+        return self._cut(self.text, rows), self._cut(self.image, rows)
+
+    def _cut(self, values: FloatArray, rows: Positions | slice | None) -> FloatArray:
         at: Positions | slice | None = self.rows
         if rows is not None:
             at = rows if self.rows is None else self.rows[rows]
-        return (self.text, self.image) if at is None else (self.text[at], self.image[at])
+        return values if at is None else values[at]
 
     def contents(self) -> Iterator[NDArray[Any]]:
         """Yield all numbers that tell posts from others: pooled features and n-grams, in parts."""
         everything = np.ones(len(self), bool)
-        for values in (self.text, self.image):
+        for values in (self.text, self.image, *([] if self.joint is None else [self.joint])):
             yield from self._flat(values, everything).split(PART)
         if self.ngrams is not None:
             yield from self.ngrams.flat().split(PART)
@@ -179,7 +195,8 @@ class Features:
         has_text, has_image = self.has_text, self.has_image
         if rows is not None:
             has_text, has_image = has_text[rows], has_image[rows]
-        batch = Batch(*self.pooled(rows), has_text, has_image)
+        joint = None if self.joint is None else self._cut(self.joint, rows)
+        batch = Batch(*self.pooled(rows), has_text, has_image, joint=joint)
         if ngrams and self.ngrams is not None:
             batch = batch._replace(ngrams=self.ngrams.pad(rows, -1)[0])
         if self.words is None or self.regions is None:
@@ -189,7 +206,7 @@ class Features:
         index = np.arange(regions.shape[1]) // max(1, self.regions_per_image)
         words, regions = words.astype(np.float32), regions.astype(np.float32)
         tokens = words, text_mask, regions, image_mask, np.tile(index, (len(regions), 1))
-        return Batch(*batch[:4], *tokens, batch.ngrams)
+        return Batch(*batch[:4], *tokens, *batch[9:])
 
 
 class BatchSource(Protocol):

@@ -33,6 +33,7 @@ from sgmft.utils.files import error_reason
 CHUNK = 256  # posts in memory at once while the files are written
 FORMAT = 1  # of the files
 INDEX = "index.safetensors"
+POOLED = ("text", "image", "joint")  # have one row a post
 UNUSED = 7 * 86_400  # seconds after which files of a training that was never resumed are removed
 Columns = dict[str, tuple[DTypeLike, tuple[int, ...]]]
 
@@ -70,6 +71,8 @@ class MappedFeatures:
         if self._store.tokens:
             columns["words"] = (np.float16, (info.word_width,))
             columns["regions"] = (np.float16, (info.image_width,))
+        if info.joint_width:
+            columns["joint"] = (np.float32, (info.joint_width,))
         return columns
 
     def _open(self) -> Features | None:
@@ -82,7 +85,7 @@ class MappedFeatures:
                 index = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             count, values = len(index["place"]), {}
             for name, (dtype, row) in self._columns().items():
-                rows = count if name in ("text", "image") else int(index[name].sum())
+                rows = count if name in POOLED else int(index[name].sum())
                 values[name] = _map(self.folder / f"{name}.bin", dtype, (rows, *row))
             os.utime(self.folder)  # in use
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
@@ -91,12 +94,12 @@ class MappedFeatures:
         at = index["place"][np.array([number[key] for key in self._keys], np.int64)]
         ragged = {
             name: Ragged.packed(values[name], index[name]).take(at)
-            for name in values.keys() - {"text", "image"}
+            for name in values.keys() - set(POOLED)
         }
         pooled = values["text"], values["image"], index["has_text"][at], index["has_image"][at]
         tokens = ragged.get("words"), ragged.get("regions"), per_image
         chosen = None if np.array_equal(at, np.arange(count)) else at
-        return Features(*pooled, *tokens, ragged["ngrams"], chosen)
+        return Features(*pooled, *tokens, ragged["ngrams"], chosen, values.get("joint"))
 
     def _write(self) -> None:
         """Write the files from the store, in the order of its shards, each read once."""
@@ -124,7 +127,7 @@ class MappedFeatures:
     def _write_into(self, folder: Path) -> None:
         keys = self._store.in_order(self._unique)
         columns = self._columns()
-        ragged = [name for name in columns if name not in ("text", "image")]
+        ragged = [name for name in columns if name not in POOLED]
         parts = {name: list[NDArray[Any]]() for name in ("has_text", "has_image", *ragged)}
         per_image = 0
         with ExitStack() as stack:

@@ -1,12 +1,13 @@
 """The feature store: Parquet shards keyed by what a post contains, one folder per encoder setting.
 
 `store/<fingerprint>-<kind>/part-<digest>.parquet` has the columns key, text, words, images,
-regions, ngrams (see `PostFeatures`), which pandas, DuckDB and Ray read as they are. A shard is
-written under a temporary name and then renamed, so a shard that is there is whole; a process killed
-at any moment loses at most the shard it was computing. A shard's name is the digest of its bytes,
-so damage is seen on reading: the shard is set aside as `_part-<digest>.parquet.damaged`, which no
-reader takes for a shard, and its posts are no longer in the store. Nothing is keyed by a post's
-place in a table, so features are found again from any table that holds the same post.
+regions, ngrams and perhaps joint (see `PostFeatures`), which pandas, DuckDB and Ray read as they
+are. A shard is written under a temporary name and then renamed, so a shard that is there is whole;
+a process killed at any moment loses at most the shard it was computing. A shard's name is the
+digest of its bytes, so damage is seen on reading: the shard is set aside as
+`_part-<digest>.parquet.damaged`, which no reader takes for a shard, and its posts are no longer in
+the store. Nothing is keyed by a post's place in a table, so features are found again from any table
+that holds the same post.
 """
 
 import errno
@@ -47,16 +48,16 @@ class FeatureStore:
         self.info, self.tokens = info, tokens
         kind = f"{'tokens' if tokens else 'pooled'}-{FORMAT}"
         self.folder = Path(folder) / f"{info.fingerprint}-{kind}"
-        self._schema = pa.schema(
-            [
-                ("key", pa.string()),
-                ("text", pa.list_(pa.float32(), info.text_width)),
-                ("words", pa.list_(pa.list_(pa.float16(), info.word_width))),
-                ("images", pa.list_(pa.list_(pa.float32(), info.image_width))),
-                ("regions", pa.list_(pa.list_(pa.float16(), info.image_width))),
-                ("ngrams", pa.list_(pa.int32())),
-            ]
-        )
+        columns = [
+            ("key", pa.string()),
+            ("text", pa.list_(pa.float32(), info.text_width)),
+            ("words", pa.list_(pa.list_(pa.float16(), info.word_width))),
+            ("images", pa.list_(pa.list_(pa.float32(), info.image_width))),
+            ("regions", pa.list_(pa.list_(pa.float16(), info.image_width))),
+            ("ngrams", pa.list_(pa.int32())),
+            ("joint", pa.list_(pa.float32(), info.joint_width)),
+        ]
+        self._schema = pa.schema(columns if info.joint_width else columns[:-1])
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             description = json.dumps({**asdict(info), "tokens": tokens}, indent=2)
@@ -281,7 +282,7 @@ def _row(table: pa.Table, position: int) -> PostFeatures:
             return _numbers(flat.flatten()).reshape(-1, flat.type.list_size)
         return _numbers(flat)
 
-    return PostFeatures(*map(cell, PostFeatures._fields))
+    return PostFeatures(**{x: cell(x) for x in table.column_names if x != "key"})
 
 
 def _numbers(values: pa.Array) -> NDArray[Any]:

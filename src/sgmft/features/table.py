@@ -21,13 +21,13 @@ from sgmft.data.preprocessing.ngrams import hash_ngrams
 from sgmft.data.preprocessing.text import clean_text, get_cleaning
 from sgmft.data.tables.base import first_line
 from sgmft.data.tables.cells import to_text
-from sgmft.errors import Message, SgmftError, SgmftNotice, warn
+from sgmft.errors import Message, SgmftError
 from sgmft.features.encoders.base import TABLE, Encoded, EncoderInfo, FloatArray, PostFeatures
 from sgmft.features.store import FeatureStore, text_column
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.files import read_json, write_whole, writing
 
-WIDTHS = "text_width", "image_width"  # of `EncoderInfo`
+WIDTHS = {"text_width": 1, "image_width": 1, "joint_width": 0}  # of `EncoderInfo`; without any
 COLUMN = re.compile(r"(text|image|joint)(?:_embedding|_features|_vector|_(\d+))?")
 MAX_WIDTH = 65_536  # numbers of one vector
 ROWS, BATCH_BYTES = 1024, 64 << 20  # read at once
@@ -59,17 +59,24 @@ class FeaturesTable:
 
 
 def vectors_info(name: str, widths: Iterable[int], cleaning: str, made_by: str) -> EncoderInfo:
-    """Return that of vectors of these widths, of texts and of pictures; 1 where there are none."""
-    digest = short_digest(repr(("table", *widths, cleaning)).encode())
-    text, image = widths
-    info = EncoderInfo(name, digest, text, image, False, None, 1, cleaning)
-    return replace(info, weights=made_by, has_tokens=False)
+    """Return that of vectors of these widths, of texts, of pictures, and of both together.
+
+    They are 1, 1 and 0 where there are none.
+    """
+    text, image, joint = widths
+    known = ("table", text, image, *[joint] * (joint > 0), cleaning)
+    info = EncoderInfo(
+        name, short_digest(repr(known).encode()), text, image, False, None, 1, cleaning
+    )
+    return replace(info, weights=made_by, has_tokens=False, joint_width=joint)
 
 
 def describe_vectors(info: EncoderInfo) -> str:
     """Describe the vectors of a table."""
-    sides = ((info.text_width, "texts"), (info.image_width, "pictures"))
-    known = " and ".join(f"{side} ({width})" for width, side in sides if width > 1)
+    sides = [(info.text_width, "texts"), (info.image_width, "pictures")]
+    sides.append((info.joint_width, "both together"))
+    listed = ", ".join(f"{side} ({width})" for width, side in sides if width > 1)
+    known = " and ".join(listed.rsplit(", ", 1))
     made_by = info.weights and f" by {info.weights}"
     return f"vectors of {known}{made_by} from {info.name.removeprefix(TABLE)}"
 
@@ -95,9 +102,9 @@ def open_features_table(
         raise SgmftError(f"{path} {what}: give a .parquet, a .npz, or one folder of a store.")
     found = _open_store(stores[0]) if stores else _open_file(file, cleaning, expected)
     if expected is not None:
-        pairs = [(getattr(found.info, x), getattr(expected, x)) for x in WIDTHS]
+        pairs = [(getattr(found.info, x), getattr(expected, x), none) for x, none in WIDTHS.items()]
         makers = {"", found.info.weights, expected.weights}
-        if len(makers) > 2 or any(width not in (1, known) for width, known in pairs):
+        if len(makers) > 2 or any(x not in (none, y) and y for x, y, none in pairs):
             ours, theirs = describe_vectors(found.info), describe_vectors(expected)
             raise SgmftError(f"These are {ours}, and the model learned from {theirs}.")
     return found
@@ -108,21 +115,29 @@ def _open_file(path: Path, cleaning: str, expected: EncoderInfo | None) -> Featu
     table = _lay_out(path, path.stat().st_mtime_ns)
     values = {f"{side}_width": vectors for side, vectors in table.values.items()}
     if expected is not None:  # a side that the model does not know is not read
-        values = {side: x for side, x in values.items() if getattr(expected, side) > 1}
-    widths = [values[x].shape[1] if x in values else getattr(expected, x, 1) for x in WIDTHS]
-    info = vectors_info(f"{TABLE}{path.name}", widths, cleaning, table.made_by)
+        values = {side: x for side, x in values.items() if getattr(expected, side) > WIDTHS[side]}
+    known = {x: getattr(expected, x, none) for x, none in WIDTHS.items()}
+    known |= {side: x.shape[1] for side, x in values.items()}
+    info = vectors_info(f"{TABLE}{path.name}", known.values(), cleaning, table.made_by)
+    nothing = np.zeros(1, np.float32)
 
     def find(post: Post) -> Found:
         row = table.rows.get(post.id or "", -1)
-        both = (values[x][row] if x in values and row >= 0 else None for x in WIDTHS)
-        text, image = (None if x is None or np.isnan(x[0]) else x for x in both)
+        every = (values[x][row] if x in values and row >= 0 else None for x in WIDTHS)
+        text, image, joint = (None if x is None or np.isnan(x[0]) else x for x in every)
+        if joint is not None:  # whoever made it had both; one without a width is not known apart
+            text = nothing if text is None and info.text_width == 1 else text
+            image = nothing if image is None and info.image_width == 1 else image
         if text is None and image is None:
             return None
+        joint = None if text is None or image is None else joint
         words = clean_text(post.text, get_cleaning(cleaning))
-        parts = words.encode(), *(b"" if x is None else x.tobytes() for x in (text, image))
+        parts = [words.encode(), *(b"" if x is None else x.tobytes() for x in (text, image))]
+        parts += [] if joint is None else [joint.tobytes()]
         key = hashlib.sha256(b"".join(hashlib.sha256(x).digest() for x in parts)).hexdigest()[:32]
         ngrams = hash_ngrams(words) if words and text is not None else None
-        return key, PostFeatures(text, None, None if image is None else image[None], None, ngrams)
+        pictures = None if image is None else image[None]
+        return key, PostFeatures(text, None, pictures, None, ngrams, joint)
 
     return FeaturesTable(info, find)
 
@@ -272,11 +287,9 @@ def _find_columns(schema: Any) -> dict[str, list[str]]:
     for field, match in sorted(matches, key=lambda x: int(x[1][2] or -1)):
         if match[2] or _is_list(field):
             found.setdefault(match[1], []).append(field.name)
-    if found.pop("joint", None):
-        warn("Vectors of text and picture together are not read.", SgmftNotice)
     if not found:
         there = ", ".join(schema.names[:20])
-        raise ValueError(f"it needs lists in text or image, or text_0, text_1, ...; it has {there}")
+        raise ValueError(f"it needs lists in text, image or joint, or text_0, ...; it has {there}")
     for names in found.values():
         if len(names) > 1 and any(_is_list(schema.field(x)) for x in names):
             raise ValueError(f"{' and '.join(names[:2])} are vectors of the same; leave one")

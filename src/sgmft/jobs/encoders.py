@@ -23,10 +23,11 @@ TEXTS = ("在家", "I am at home on the sofa, and it rains", "学校上课 🎉"
 Rows = dict[str, PostFeatures]  # features of posts by their ids
 
 
-def list_encoders() -> Iterator[tuple[str, int, int, str]]:
-    """Yield the name of each encoder, its widths of texts and pictures, and what it needs.
+def list_encoders() -> Iterator[tuple[str, int, int, int | str, str]]:
+    """Yield the name of each encoder, its widths of texts, pictures and both, and what it needs.
 
-    None that needs torch is loaded; widths of one that cannot be loaded are 0.
+    None that needs torch is loaded. Widths of one that cannot be loaded are 0; "-" is that of both
+    of one that does not embed them together.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -38,13 +39,15 @@ def list_encoders() -> Iterator[tuple[str, int, int, str]]:
         try:
             if width := CLIP_WIDTHS.get(name):
                 found = try_to_load_from_cache(CHINESE_CLIP[name], "config.json")
-                yield name, width, width, torch + ("nothing" if isinstance(found, str) else FETCH)
+                needs = torch + ("nothing" if isinstance(found, str) else FETCH)
+                yield name, width, width, "-", needs
             else:
                 info = load_encoder(name).info
-                yield name, info.text_width, info.image_width, "nothing"
+                yield name, info.text_width, info.image_width, info.joint_width or "-", "nothing"
         except SgmftError as error:
-            yield name, 0, 0, str(error)
-    yield from ((f"{kind}NAME", 0, 0, f"{library}{FETCH}, or a folder") for kind in ("hf:", "st:"))
+            yield name, 0, 0, 0, str(error)
+    for kind in ("hf:", "st:"):
+        yield f"{kind}NAME", 0, 0, 0, f"{library}{FETCH}, or a folder"
 
 
 def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, bool, str]]:
@@ -77,8 +80,9 @@ def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, b
             raise ValueError(f"{info.fingerprint}, then {again}: not twice the same 16 digits")
         return again
 
+    widths = {"text": info.text_width, "images": info.image_width, "joint": info.joint_width}
     checks: dict[str, Callable[[], str]] = {
-        "shapes": lambda: _check(rows(), text=info.text_width, images=info.image_width),
+        "shapes": lambda: _check(rows(), **widths),
         "determinism": lambda: _compare(rows(), encode(posts), 1e-6),
         "batches": lambda: _compare(rows(), {k: x for y in posts for k, x in encode([y]).items()}),
         "order": lambda: _compare(rows(), encode(posts[::-1])),
@@ -101,7 +105,7 @@ def check_encoder(name: str, device: str | None = None) -> Iterator[tuple[str, b
 def _check(rows: Rows, **widths: int) -> str:
     """Describe features of these names; ValueError where they are not of these widths."""
     found = []
-    for side, width in widths.items():
+    for side, width in ((x, y) for x, y in widths.items() if y):
         known = [x for row in rows.values() if (x := getattr(row, side)) is not None]
         for x in known:
             if x.dtype not in (np.float32, np.float16) or x.shape[-1] != width:
@@ -118,7 +122,8 @@ def _compare(rows: Rows, others: Rows, most: float = 1e-3) -> str:
     """Describe how far features are from what they should be; ValueError for too far."""
     cosines = [1.0]
     for key, row in others.items():
-        for one, other in ((row.text, rows[key].text), (row.images, rows[key].images)):
+        for side in ("text", "images", "joint"):
+            one, other = getattr(row, side), getattr(rows[key], side)
             if one is not None and other is not None:
                 norms = np.linalg.norm(one) * np.linalg.norm(other)
                 cosines.append(float(np.vdot(one, other) / norms))

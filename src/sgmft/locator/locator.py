@@ -27,7 +27,7 @@ from sgmft.features.encoder_handle import EncoderHandle, TunedEncoder
 from sgmft.features.encoders.base import TABLE
 from sgmft.features.encoders.registry import find_plugin
 from sgmft.features.features import PARTS, Features, LabelledFeatures
-from sgmft.features.table import vectors_info
+from sgmft.features.table import WIDTHS, vectors_info
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities, digest_keys, entropy
 from sgmft.locator.prediction import PredictionBatch, Predictor
@@ -419,7 +419,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         given["trust_remote_code"] = trust_remote_code
         locator = cls(encoder or state.encoder.name, **given)
         if locator.is_table:
-            widths = state.network["text_width"], state.network["image_width"]
+            widths = [state.network.get(x, none) for x, none in WIDTHS.items()]
             own = state.encoder
             expected = vectors_info(own.name, widths, own.cleaning, own.weights)
             locator.encoder_settings |= {"expected": expected, "name": encoder or TABLE}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from sgmft.features.features import Batch, BatchSource
 from sgmft.models.arrays import Array, ArrayModule, Floats, Integers
-from sgmft.models.presets import check_settings
+from sgmft.models.presets import Natural, check_settings
 
 PART = 8192  # vectors in memory at once where all are looked at
 NETWORK_BATCH = 256  # posts; networks may compare every feature of one with every other
@@ -58,6 +58,8 @@ class NetworkConfig:
     image_width: int  # Dv
     shared_space: bool = False  # whether the encoder's towers share one space
     word_width: int = 0  # Dw, of one word's features; 0 for the same as `text_width`
+    # Dj, of the feature of text and images together; 0 for none
+    joint_width: Natural = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)

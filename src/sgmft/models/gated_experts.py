@@ -49,7 +49,9 @@ class GatedExpertsConfig(NetworkConfig):
     # of the mean of both modalities; "learned", or a number: 0 is their weighted product, 1 their
     # mixture
     power: Annotated[float | Literal["learned"], _POWER] = "learned"
-    joint: bool = True  # whether an expert on both modalities' features stands beside those on one
+    # whether an expert on both modalities' features stands beside those on one, and one on the
+    # encoder's feature of both together, where it has such
+    joint: bool = True
     # whether an expert on the text's n-grams stands beside that on its features
     lexical: bool = True
     folds: Annotated[int, Range("at least 2", lambda x: x >= 2)] = 5  # of the cross-fitting
@@ -75,9 +77,12 @@ class GatedExperts(ClosedFormModel):
         self.uses_ngrams = config.lexical
         self.lexical = NgramExpert(config.vocabulary_size, classes) if config.lexical else None
         self.joint = DenseExpert(t + v, classes) if config.joint else None
+        together = config.joint_width if config.joint else 0
+        self.together = DenseExpert(together, classes) if together else None
         self.text_pool = ProductPool(1 + config.lexical)
         self.image_pool = ProductPool(1)
-        self.pool = SimilarityGatedPool(config.gate == "similarity", config.joint, config.power)
+        kind = config.gate == "similarity", config.joint, config.power, together > 0
+        self.pool = SimilarityGatedPool(*kind)
         self.prior: Any = np.zeros(classes, np.float32)  # (K,) log p(y)
         self.known: Any = np.zeros(2, bool)  # whether any training post had a text, an image
 
@@ -88,7 +93,8 @@ class GatedExperts(ClosedFormModel):
         t, v = batch.has_text, batch.has_image
         self.known = np.array([t.any(), v.any()])
         both = t & v
-        text, image, joint = (np.tile(self.prior, (len(labels), 1)) for _ in range(3))
+        outputs = 3 + (self.together is not None)
+        text, image, *joint = (np.tile(self.prior, (len(labels), 1)) for _ in range(outputs))
         if t.any():
             x, known = batch.text[t], (labels[t], fold[t])
             held_out = [self.text.fit(x, *known, self.report("text"))(x)]
@@ -105,23 +111,29 @@ class GatedExperts(ClosedFormModel):
             x = batch.image[v]
             held_out = [self.image.fit(x, labels[v], fold[v], self.report("image"))(x)]
             image[v] = self._fit_pool(self.image_pool, held_out, labels[v])
-        if self.joint is not None:
-            self.joint.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
+        for expert in (self.joint, self.together):
+            if expert is not None:
+                expert.bias = self.prior.copy()  # no evidence, unless there are posts to learn from
+        if self.together is not None and (has := batch.has_joint).any():
+            x, known = batch.joint[has], (labels[has], fold[has])
+            joint[1][has] = self.together.fit(x, *known, self.report("together"))(x)
         if both.any():
             if self.joint is not None:
                 x = np.concatenate([batch.text[both], batch.image[both]], -1)
-                joint[both] = self.joint.fit(x, labels[both], fold[both], self.report("both"))(x)
-            e_t, e_v, e_j = (evidence(x[both], self.prior) for x in (text, image, joint))
-            self.pool.fit(e_t, e_v, e_j, self.prior, labels[both])
+                joint[0][both] = self.joint.fit(x, labels[both], fold[both], self.report("both"))(x)
+            e_t, e_v, *e_j = (evidence(x[both], self.prior) for x in (text, image, *joint))
+            self.pool.fit(e_t, e_v, e_j[0], self.prior, labels[both], *e_j[1:])
         whole = self._combine(batch, text, image, joint).logits
         return np.stack([np.broadcast_to(self.prior, text.shape), text, image, whole])
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K); `parts` has the gate P^m (B,)."""
-        text, image, joint = self._dense(batch.text, batch.image)  # (B, K) each
-        experts = [text]
-        if self.lexical is not None:
-            xp = array_namespace(text)  # n-grams are arrays, and so what is read from them
+        text, image, *joint = self._dense(batch.text, batch.image)  # (B, K) each
+        experts, xp = [text], array_namespace(text)
+        if self.together is not None:
+            own = self.together.forward(batch.joint)
+            joint.append(xp.where(batch.has_joint[:, None], own, self.prior))
+        if self.lexical is not None:  # n-grams are arrays, and so what is read from them
             lexical = self.lexical.forward(_ngrams(batch))
             experts.append(xp.asarray(lexical, device=batch.text.device))
         text = self.text_pool.forward([evidence(x, self.prior) for x in experts], self.prior)
@@ -154,22 +166,22 @@ class GatedExperts(ClosedFormModel):
         pool.fit(known, self.prior, labels)
         return pool.forward(known, self.prior)
 
-    def _combine(self, batch: Batch, text: Any, image: Any, joint: Any) -> Output:
+    def _combine(self, batch: Batch, text: Any, image: Any, joint: Sequence[Any]) -> Output:
         """Pool the log-probabilities (B, K) of the modalities that a post has."""
         xp = array_namespace(text)
-        known = [evidence(x, self.prior) for x in (text, image, joint)]
-        pooled, gate = self.pool.forward(known[0], known[1], known[2], self.prior)
+        known = [evidence(x, self.prior) for x in (text, image, *joint)]
+        pooled, gate = self.pool.forward(known[0], known[1], known[2], self.prior, *known[3:])
         t = (batch.has_text & self.known[0])[:, None]
         v = (batch.has_image & self.known[1])[:, None]
         one = xp.where(t, text, xp.where(v, image, self.prior))
         logits = xp.where(t & v, pooled, one)
         gate = xp.where((t & v)[:, 0], gate, xp.astype(t[:, 0], gate.dtype))
-        given = zip((t, v, t & v), known, strict=True)
+        given = zip((t, v, *[t & v] * len(joint)), known, strict=True)
         fused = xp.concat([xp.where(has, x, xp.zeros_like(x)) for has, x in given], axis=-1)
         parts = [-x * xp.log(xp.clip(x, min=1e-38)) for x in (gate, 1 - gate)]
         entropy = xp.clip((parts[0] + parts[1]) / math.log(2), min=0.0, max=1.0)
         guidance = Guidance(entropy, xp.full_like(entropy, math.nan))
-        return Output(logits, fused, guidance, {"gate": gate})  # `fused` is (B, 3 K)
+        return Output(logits, fused, guidance, {"gate": gate})  # `fused` is (B, 3 K), or 4 K
 
 
 def _ngrams(batch: Batch) -> NDArray[np.int32]:
@@ -237,17 +249,20 @@ class SimilarityGatedPool(ArrayModule):
                                                                far the two agree (cf. eq. 1)
         P^m = sigmoid(b + u . S^m)                              cf. eq. 3
         m   = log(P^m exp(a e_t) + (1 - P^m) exp(a e_v)) / a    cf. eq. 6 to 13
-        logits = log p(y) + 2 c m + w e_j                       cf. eq. 17
+        logits = log p(y) + 2 c m + w e_j + w' e_k              cf. eq. 17
 
     m is the mean of power a of both modalities: the weighted product for a = 0, where one can veto
     what the other is sure of, and the mixture for a = 1, where it cannot. S^m is standardised on
     the training posts. The pool starts with b = u = 0, a = 0.3, c = 1, w = 1/2. Without `guided`
-    the gate is the same for all posts; without `joint` there is no e_j; `power` fixes a.
+    the gate is the same for all posts; without `joint` there is no e_j; `power` fixes a. With
+    `together` there is e_k, of what an encoder makes of both.
     """
 
-    learned = ("balance", "slopes", "log_power", "log_sharpness", "log_joint")
+    learned = ("balance", "slopes", "log_power", "log_sharpness", "log_joint", "log_together")
 
-    def __init__(self, guided: bool, joint: bool, power: float | str = "learned") -> None:
+    def __init__(
+        self, guided: bool, joint: bool, power: float | str = "learned", together: bool = False
+    ) -> None:
         self.power: Any = None if power == "learned" else power  # a
         self.mean: Any = np.zeros(3, np.float32)
         self.deviation: Any = np.ones(3, np.float32)
@@ -258,15 +273,20 @@ class SimilarityGatedPool(ArrayModule):
             self.log_power = np.log(np.array(INITIAL_POWER, np.float32))
         self.log_sharpness: Any = np.zeros((), np.float32)  # log c
         self.log_joint: Any = np.log(np.array(0.5, np.float32)) if joint else None  # log w
+        self.log_together: Any = np.log(np.array(0.5, np.float32)) if together else None  # log w'
 
-    def forward(self, text: Any, image: Any, joint: Any, prior: Any) -> GatedPrediction:
+    def forward(
+        self, text: Any, image: Any, joint: Any, prior: Any, together: Any = None
+    ) -> GatedPrediction:
         """Evidence of the modalities (B, K) and log p(y) (K,) to logits (B, K) and P^m (B,)."""
         xp = array_namespace(text)
         score = xp.broadcast_to(self._score(self._similar(text, image, prior)), text.shape[:1])
-        logits = self._logits(self._mean(text, image, score[:, None]), joint, prior)
+        logits = self._logits(self._mean(text, image, score[:, None]), joint, together, prior)
         return GatedPrediction(logits, xp.exp(log_sigmoid(score)))
 
-    def fit(self, text: Any, image: Any, joint: Any, prior: Any, labels: Integers) -> None:
+    def fit(
+        self, text: Any, image: Any, joint: Any, prior: Any, labels: Integers, together: Any = None
+    ) -> None:
         """Find the parameters under which the labels (N,) are most likely.
 
         A penalty of 3 |u|^2 / N, and of a third of that on the others' distance from where they
@@ -282,7 +302,8 @@ class SimilarityGatedPool(ArrayModule):
         def loss() -> tuple[float, dict[str, Any]]:
             score = np.broadcast_to(self._score(similar), labels.shape)[:, None]
             mean = self._mean(text, image, score)
-            sharp, logits = 2 * np.exp(self.log_sharpness), self._logits(mean, joint, prior)
+            sharp = 2 * np.exp(self.log_sharpness)
+            logits = self._logits(mean, joint, together, prior)
             error = _error(logits, labels)
             by_score, by_power = self._mean_slopes(text, image, score, mean)
             pull = sharp * (error * by_score).sum(1)  # (N,)
@@ -291,8 +312,9 @@ class SimilarityGatedPool(ArrayModule):
                 slopes["slopes"] = pull @ similar
             if self.log_power is not None:
                 slopes["log_power"] = sharp * np.vdot(error, by_power)
-            if self.log_joint is not None:
-                slopes["log_joint"] = np.exp(self.log_joint) * np.vdot(error, joint)
+            for name, x in (("log_joint", joint), ("log_together", together)):
+                if name in start:
+                    slopes[name] = np.exp(getattr(self, name)) * np.vdot(error, x)
             value = cross_entropy(logits, labels)
             for name, first in start.items():
                 far = getattr(self, name) - first
@@ -303,10 +325,12 @@ class SimilarityGatedPool(ArrayModule):
 
         _minimise(self, loss)
 
-    def _logits(self, mean: Any, joint: Any, prior: Any) -> Any:
+    def _logits(self, mean: Any, joint: Any, together: Any, prior: Any) -> Any:
         xp = array_namespace(mean)
         logits = prior + 2 * xp.exp(self.log_sharpness) * mean
-        return logits if self.log_joint is None else logits + xp.exp(self.log_joint) * joint
+        for log_weight, x in ((self.log_joint, joint), (self.log_together, together)):
+            logits = logits if log_weight is None else logits + xp.exp(log_weight) * x
+        return logits
 
     def _similar(self, text: Any, image: Any, prior: Any) -> Any:
         """S^m, standardised, (B, 3); None where it decides nothing."""

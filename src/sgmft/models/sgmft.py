@@ -100,6 +100,9 @@ class SGMFT(BimodalNetwork):
             self.text_ffn = FeedForward(D, hidden, c.guided == "text", c.dropout)
             self.image_ffn = FeedForward(D, hidden, c.guided == "image", c.dropout)
         self.fusion = FUSIONS[c.fusion](D, heads, c.fusion_layers)
+        self.joint = None
+        if tokens and c.joint_width:  # an encoder of text and image together; not in the paper
+            self.joint = nn.Sequential(nn.LayerNorm(c.joint_width), nn.Linear(c.joint_width, D))
         self.classifier = classifier(D, c.classes, c.classifier_widths, c.dropout)
         self.reset_parameters()
 
@@ -141,6 +144,8 @@ class SGMFT(BimodalNetwork):
             text = self.text_ffn(x_t, inter_t)  # (B, n, D): eq. 15, 16
             image = self.image_ffn(x_v, inter_v)  # (B, m, D): eq. 15, 16
         fused = self.fusion(text, image, text_mask, image_mask)  # (B, D) M_fuse: eq. 17
+        if self.joint is not None:
+            fused = fused + self.joint(batch.joint) * batch.has_joint[:, None]
         logits = self.classifier(fused)  # (B, K): eq. 18
         return Output(logits, fused, guidance)
 

@@ -45,7 +45,7 @@ class TrainingTask:
 
     def model(self, features: Features) -> Model:
         """A new model; a network's weights are decided by the seed, its scales by these posts."""
-        known = ("text_width", "image_width", "shared_space", "word_width")
+        known = ("text_width", "image_width", "shared_space", "word_width", "joint_width")
         values = {name: getattr(self.info, name) for name in known}
         values |= {"classes": self.classes, **self.preset.model}
         if issubclass(self.method.network, ClosedFormModel):

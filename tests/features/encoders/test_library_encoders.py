@@ -110,6 +110,37 @@ def test_sentence_transformers_features_are_those_of_its_encode(families, load) 
     assert encoder.info.shared_space and encoder.info.logit_scale == pytest.approx(14.2849, 1e-4)
 
 
+@pytest.mark.parametrize("family", ["st-llava", "st-blip"])
+def test_joint_features_are_those_of_its_encode(families, load, family: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder, model = load(f"st:{family}"), SentenceTransformer(str(families[family]), device="cpu")
+    shown = [Image.fromarray(pixels) for pixels in pictures()]
+    pairs = [{"text": x, "image": y} for x, y in zip(TEXTS, shown, strict=False)]
+    expected = model.encode(pairs)
+    given = [[pixels] for pixels in pictures()]
+    close(encoder.encode_joint(TEXTS[:5], given), expected)
+    prepared = [[encoder.prepare_image(pixels)] for pixels in pictures()]
+    close(encoder.encode_joint(TEXTS[:5], prepared), expected)
+    close(encoder.encode_joint(TEXTS[4::-1], given[::-1]), expected[::-1])
+    several = encoder.encode_joint(["ab", "z"], [pictures()[1:4], pictures()[:1]])[0]
+    if family == "st-llava":  # all in one message
+        close(several, model.encode({"text": "ab", "image": shown[1:4]}))
+    else:
+        close(several, model.encode([{"text": "ab", "image": x} for x in shown[1:4]]).mean(0))
+    long = "ab" * 40  # of which a half is read beside a picture, or what the library cuts
+    read = long[:40] if family == "st-llava" else long
+    found = encoder.encode_joint([long, "ab"], [pictures()[1:2], pictures()[:1]])
+    pairs = [{"text": read, "image": shown[1]}, {"text": "ab", "image": shown[0]}]
+    close(found, model.encode(pairs))
+    info = encoder.info
+    assert info.joint_width == expected.shape[1] and not load("st:st-clip").info.joint_width
+    assert info.image_key == load(f"st:{family}", cleaning="none").info.image_key
+    close(encoder.encode_texts(TEXTS, False).pooled, model.encode([{"text": x} for x in TEXTS]))
+    images = encoder.encode_images([x for (x,) in prepared], False)
+    close(images.pooled, model.encode(shown))
+
+
 def test_a_text_that_is_the_path_of_a_picture_stays_a_text(load, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(quarters()))
@@ -239,7 +270,7 @@ def test_what_its_processor_refuses_is_left_out_with_a_reason(load, monkeypatch)
 # --- from train to serve
 
 NAMES = ["hf:clip", "hf:naflex", "hf:altclip", "hf:xlmr+hf:dinov2", "st:st-xlmr+hf:dinov2"]
-NAMES += ["st:st-clip", "hf:chinese-clip"]
+NAMES += ["st:st-clip", "hf:chinese-clip", "st:st-llava"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -252,6 +283,7 @@ def test_a_model_is_trained_saved_and_loaded(families, clip_posts, name: str, tm
     )
     explanation = again.explain(clip_posts[3])
     assert explanation.predicted == again.predict(clip_posts[3:4])[0]
+    assert (again.network.together is not None) is (name == "st:st-llava")
     assert len(explanation.pictures[0].contributions) == 16
 
 

@@ -127,7 +127,7 @@ def _result_row(row: Row, found: Sequence[RowRecords], **figures: Any) -> Result
 def _cost_of_features(row: Row, comparison: Comparison) -> str:
     """Return a row's note with the time and the size of a post's features."""
     encoded = comparison.data.encoded[EncoderSetting.of(row, comparison.plan.encoder).key]
-    size = 4 * (encoded.info["text_width"] + encoded.info["image_width"]) / 1024
+    size = sum(encoded.info.get(f"{x}_width", 0) for x in ("text", "image", "joint")) / 256
     took = "" if encoded.seconds is None else f", {1000 * encoded.seconds:.1f} ms to encode"
     return f"{row.note} {row.encoder}: {size:.0f} KiB of features a post{took}."
 

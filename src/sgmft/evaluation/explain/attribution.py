@@ -6,7 +6,7 @@ A trained model predicts the post again with parts left out or replaced.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from sgmft.evaluation.explain import explanation as result
 from sgmft.evaluation.explain.words import SEGMENTED, Word, find_words, is_word, without
 from sgmft.features.encode import PreparedPost, encode_prepared, prepare_post
 from sgmft.features.encoders.base import Encoder, PostFeatures
+from sgmft.features.encoders.batches import encode_joint
 from sgmft.features.features import Features
 from sgmft.models.arrays import Array, Doubles, Flags, Floats, normalize
 from sgmft.models.base import Model, predict_logits
@@ -70,30 +71,38 @@ class MaskedPredictor:
     def replace_text(self, texts: Sequence[str]) -> list[PostFeatures]:
         """Return the post with each of these cleaned texts in place of its own, "" for none."""
         new = self._encode([PreparedPost(str(i), text, []) for i, text in enumerate(texts)])
-        return [self.whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in new]
+        rows = [self.whole._replace(text=x.text, words=x.words, ngrams=x.ngrams) for x in new]
+        return self._together(rows, [(text, self.images) for text in texts])
 
     def replace_image(self, number: int, changed: Sequence[Pixels]) -> list[PostFeatures]:
         """Return the post with each of these in place of its image `number`, counted from 0."""
-        row = self.whole
-        return [
+        row, images = self.whole, self.images
+        rows = [
             row._replace(
                 images=_with_rows(row.images, number, new.images),
                 regions=_with_rows(row.regions, number, new.regions),
             )
             for new in self._encode([PreparedPost(str(i), "", [x]) for i, x in enumerate(changed)])
         ]
+        sets = [[*images[:number], x, *images[number + 1 :]] for x in changed]
+        return self._together(rows, [(self.text, some) for some in sets])
 
     def keep_parts(self, text: bool, images: Sequence[bool]) -> PostFeatures:
         """Return the post with its text or without, and with those images that are True."""
         row, kept = self.whole, np.asarray(images, bool)
         if not text:
             row = row._replace(text=None, words=None, ngrams=None)
-        if row.images is None or not kept.any():
-            return row._replace(images=None, regions=None)
-        regions = row.regions
-        if regions is not None:
-            regions = regions[np.repeat(kept, len(regions) // len(kept))]
-        return row._replace(images=row.images[kept], regions=regions)
+        features, regions = (_keep_rows(x, kept) for x in (row.images, row.regions))
+        row = row._replace(images=features, regions=regions)
+        content = self.text if text else "", list(compress(self.images, kept))
+        return self._together([row], [content])[0]
+
+    def _together(
+        self, rows: Sequence[PostFeatures], contents: Sequence[tuple[str, Sequence[Pixels]]]
+    ) -> list[PostFeatures]:
+        """Return the rows with the joint features of these texts and images."""
+        joint = encode_joint(self.model.encoder, contents)
+        return [row._replace(joint=x) for row, x in zip(rows, joint, strict=True)]
 
     def features(self, rows: Sequence[PostFeatures]) -> Features:
         """Return what the network takes."""
@@ -116,6 +125,13 @@ def _with_rows(rows: Array | None, number: int, new: Array | None) -> Array | No
     start, changed = number * len(new), rows.copy()
     changed[start : start + len(new)] = new
     return changed
+
+
+def _keep_rows(rows: Array | None, kept: Flags) -> Array | None:
+    """Return features of those of several images that are True; None for none."""
+    if rows is None or not kept.any():
+        return None
+    return rows[np.repeat(kept, len(rows) // len(kept))]
 
 
 def check_label(label: str | None, labels: Sequence[str]) -> None:

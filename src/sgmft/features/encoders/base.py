@@ -32,6 +32,7 @@ class PostFeatures(NamedTuple):
     images: FloatArray | None  # (k, Dv), one row an image
     regions: NDArray[np.float16] | None  # (k r, Dv), r regions an image, image after image
     ngrams: NDArray[np.int32] | None = None  # (g,), see `sgmft.data.preprocessing.ngrams`
+    joint: FloatArray | None = None  # (Dj,), of text and images together; None where one is missing
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,18 @@ class EncoderInfo:
     has_tokens: bool = True  # whether it has features of words and regions beside the pooled ones
     pinned: str = ""  # name by which exactly this revision is found again; "" for `name`
     remote_code: bool = False  # whether Python files that came with it were run
+    joint_width: int = 0  # of the feature of a text and images together; 0 for none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "word_width", self.word_width or self.text_width)
 
 
 class Encoder(Protocol):
-    """Turns cleaned texts and images into features; it never sees a label."""
+    """Turns cleaned texts and images into features; it never sees a label.
+
+    With a `joint_width` it also has `encode_joint(texts, images)`, which encodes N cleaned texts,
+    each with its images as `encode_images` takes them, to (N, Dj); zeros count as no feature.
+    """
 
     @property
     def info(self) -> EncoderInfo:

@@ -83,3 +83,17 @@ def alike_batches(images: Sequence[Any], batch_size: int) -> Iterator[list[int]]
         groups.setdefault(repr([x.shape for x in image.values()]), []).append(i)
     for rows in groups.values():
         yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+
+
+def encode_joint(
+    encoder: Any,  # an `Encoder`, perhaps with `encode_joint`
+    posts: Sequence[tuple[str, Sequence[Any]]],
+) -> list[FloatArray | None]:
+    """Encode cleaned texts and their images together; None where one is missing, or by others."""
+    found: list[FloatArray | None] = [None] * len(posts)
+    rows = [i for i, (text, images) in enumerate(posts) if text and images]
+    if encoder.info.joint_width and rows:
+        texts, images = zip(*(posts[i] for i in rows), strict=True)
+        for i, vector in zip(rows, encoder.encode_joint(texts, images), strict=True):
+            found[i] = vector
+    return found

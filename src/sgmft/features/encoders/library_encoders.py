@@ -5,6 +5,10 @@ transformers, the pooler's output or else the class token of an image network; a
 defines none, and the mean of all its last hidden states is taken. Of a sentence-transformers model
 they are what `encode` returns, with the prompt that the model has by default, if it has one.
 
+A model of sentence-transformers that embeds text and image together has joint features, too:
+`encode` of a post's text and all its images in one message, where the model takes messages; else
+the mean over its images, each with the text. A text is cut to a half until all can be read.
+
 Token features are the last hidden states of words and patches, without special tokens. Where one of
 them through a linear map of the network is the pooled feature, all are mapped so. CLIP by
 sentence-transformers, and whatever else pools by itself there, has none.
@@ -14,9 +18,10 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from logging import getLogger
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,6 +44,7 @@ PADDED = ("siglip", "tipsv2")
 EXTRA = 8  # the most tokens before the patches: of the class, distillation, registers
 INPUTS = {"input_ids": ("text",), "pixel_values": ("image",)}  # what names a network's kind
 LINEAR = {"text": ("text_projection", "text_model.head"), "image": ("visual_projection",)}
+PIXELS = "pixels"  # name of an image as it is, beside what its network reads
 Batch = tuple[list[int], Any, Any]  # positions, pooled features, tokens
 
 
@@ -51,6 +57,8 @@ class LibraryEncoder:
 
     _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
     _processor: Any = None  # of images
+    _joint = False  # whether it embeds text and image together
+    encode_joint: Callable[[Sequence[str], Sequence[Sequence[Any]]], FloatArray]  # if so
     _load: Callable[[Checkpoint], Any]  # returns the network
     _run_texts: Callable[[list[str], bool], Iterator[Batch]]
     _run_images: Callable[[dict[str, Any], bool], tuple[Tensor, Tensor | None]]
@@ -78,6 +86,7 @@ class LibraryEncoder:
             self._model = model = self._load(checkpoint).eval().to(self._device, self._dtype)
             text = self.encode_texts(["a"], True) if "text" in self._takes else None
             image = self.encode_images([SAMPLE], True) if "image" in self._takes else None
+            joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
         sides = [side for side in (text, image) if side is not None]
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
         kinds, clean = (type(self), type(self._processor)), repr(get_cleaning(cleaning))
@@ -85,7 +94,9 @@ class LibraryEncoder:
         scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
         self.info = EncoderInfo(
             name=checkpoint.name,
-            fingerprint=digest_weights(model, torch.float32, (*parts, clean)),
+            fingerprint=digest_weights(
+                model, torch.float32, (*parts, clean, *["joint"] * self._joint)
+            ),
             text_width=widths[0],
             image_width=widths[1],
             shared_space=widths[0] == widths[1] and len(sides) == 2,
@@ -98,6 +109,7 @@ class LibraryEncoder:
             has_tokens=all(side.tokens is not None for side in sides),
             pinned=checkpoint.pinned,
             remote_code=checkpoint.trusted,
+            joint_width=joint,
         )
 
     @torch.inference_mode()
@@ -112,7 +124,9 @@ class LibraryEncoder:
         """See `Encoder`; batches hold images whose arrays have the same shapes."""
         if not images:
             return Encoded(np.zeros((0, self.info.image_width), np.float32), [] if tokens else None)
-        prepared = [x if isinstance(x, dict) else self.prepare_image(x) for x in images]
+        prepared = [dict(x) if isinstance(x, dict) else self.prepare_image(x) for x in images]
+        for x in prepared:
+            x.pop(PIXELS, None)
 
         def run() -> Iterator[Batch]:
             for rows in alike_batches(prepared, self._batch_size):
@@ -235,6 +249,7 @@ class SentenceTransformersEncoder(LibraryEncoder):
             trust_remote_code=checkpoint.trusted,
         )
         self._takes = [kind for kind in LINEAR if model.supports(kind)]
+        self._joint = len(self._takes) == 2 and model.supports(("image", "text"))
         self._prompt = model.prompts.get(model.default_prompt_name)
         # A chat's template is filled in by the tokenizer, which is not for several threads.
         self._lock = Lock() if "message" in model.modalities else nullcontext()
@@ -246,10 +261,8 @@ class SentenceTransformersEncoder(LibraryEncoder):
         # As strings, addresses and paths of pictures would be opened by a model that takes those.
         given = [{"text": text} for text in texts] if "image" in self._takes else texts
         own = None
-        how: dict[str, Any] = {"output_value": None if tokens else "sentence_embedding"}
-        how |= {"batch_size": self._batch_size, "show_progress_bar": False}
-        with self._lock:
-            found = self._model.encode(given, convert_to_numpy=False, **how)
+        output = None if tokens else "sentence_embedding"
+        found = self._encode(given, output_value=output, convert_to_numpy=False)
         if tokens and {"token_embeddings", "attention_mask", "input_ids"} <= found[0].keys():
             marks = torch.tensor(self._model.tokenizer.all_special_ids, device=self._device)
             own = []
@@ -265,7 +278,36 @@ class SentenceTransformersEncoder(LibraryEncoder):
             given = [{"image": Image.fromarray(pixels)}]
             found = self._model.preprocess(given, prompt=self._prompt)
         self._modality = found["modality"]
-        return {name: x.numpy() for name, x in found.items() if isinstance(x, Tensor)}
+        prepared = {name: x.numpy() for name, x in found.items() if isinstance(x, Tensor)}
+        return prepared | ({PIXELS: pixels} if self._joint else {})
+
+    @torch.inference_mode()
+    def encode_joint(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> FloatArray:
+        """See `Encoder`, and the module."""
+        whole, given = "message" in self._model.modalities, list[list[dict[str, Any]]]()
+        for text, some in zip(texts, images, strict=True):
+            shown = [Image.fromarray(x[PIXELS] if isinstance(x, dict) else x) for x in some]
+            given.append([{"text": text, "image": x} for x in ([shown] if whole else shown)])
+        found = self._encode_pairs([*chain.from_iterable(given)])
+        parts = found.float().cpu().split([len(some) for some in given])
+        return np.stack([x.mean(0).numpy() for x in parts])
+
+    def _encode_pairs(self, pairs: list[dict[str, Any]]) -> Tensor:
+        """Encode texts with images; one that is too long for both to be read is halved."""
+        try:
+            return cast("Tensor", self._encode(pairs, convert_to_tensor=True))
+        except ValueError:
+            if len(pairs) > 1:
+                return torch.cat([self._encode_pairs([pair]) for pair in pairs])
+            text, image = pairs[0].values()
+            if len(text) < 2:
+                raise
+            return self._encode_pairs([{"text": text[: len(text) // 2], "image": image}])
+
+    def _encode(self, given: list[Any], **how: Any) -> Any:
+        with self._lock:
+            how |= {"batch_size": self._batch_size, "show_progress_bar": False}
+            return self._model.encode(given, **how)
 
     def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]:
         return self._model({**images, "modality": self._modality})["sentence_embedding"], None

@@ -44,6 +44,7 @@ class ProjectedEncoder:
         known |= {"image_key": "", "pinned": ""}
         known["has_tokens"] = base.info.has_tokens and base.info.word_width <= base.info.text_width
         self.prepare_image = getattr(base, "prepare_image", np.asarray)
+        self.encode_joint = getattr(base, "encode_joint", None)  # as it is
         self.info = replace(base.info, **known, shared_space=True, logit_scale=logit_scale)
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:

@@ -80,6 +80,7 @@ class TwoTowers:
             fingerprint=short_digest(repr([x.fingerprint for x in infos]).encode()),
             **{key: getattr(image.info, key) for key in ("image_width", "image_size", "image_key")},
             shared_space=False,
+            joint_width=0,
             logit_scale=None,
             weights="+".join(x.weights for x in infos),
             has_tokens=all(x.has_tokens for x in infos),

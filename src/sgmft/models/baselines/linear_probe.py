@@ -21,18 +21,20 @@ FOLDS = 5  # of the training posts
 
 
 class LinearProbe(ClosedFormModel):
-    """Multinomial logistic regression on the standardised pooled features [t; v].
+    """Multinomial logistic regression on the standardised pooled features [t; v], or [t; v; j].
 
-    A missing modality is zeros. A post without any that the probe reads gets the class
-    frequencies of the training posts, and teaches nothing else. See `sgmft.models.experts`.
+    A missing one is zeros; j is the encoder's of both together, where it has such features. A post
+    without any that the probe reads gets the class frequencies of the training posts, and teaches
+    nothing else. See `sgmft.models.experts`.
     """
 
-    modalities: ClassVar[tuple[Literal["text", "image"], ...]] = ("text", "image")
+    features: ClassVar[tuple[Literal["text", "image", "joint"], ...]] = ("text", "image", "joint")
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        widths = {"text": config.text_width, "image": config.image_width}
-        self.expert = DenseExpert(sum(widths[name] for name in self.modalities), config.classes)
+        widths = {name: getattr(config, f"{name}_width") for name in self.features}
+        self._read = [name for name, width in widths.items() if width]
+        self.expert = DenseExpert(sum(widths.values()), config.classes)
         self.prior: Any = np.zeros(config.classes, np.float32)  # logarithms
 
     def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
@@ -56,8 +58,7 @@ class LinearProbe(ClosedFormModel):
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Features (B, D), zeros where missing, and whether there are any (B,)."""
-        given = {"text": (batch.text, batch.has_text), "image": (batch.image, batch.has_image)}
-        parts = [given[name] for name in self.modalities]
+        parts = [(getattr(batch, name), getattr(batch, f"has_{name}")) for name in self._read]
         xp = array_namespace(batch.text)
         x = xp.concat([xp.where(has[:, None], x, xp.zeros_like(x)) for x, has in parts], axis=-1)
         return x, reduce(or_, [has for _, has in parts])
@@ -66,13 +67,13 @@ class LinearProbe(ClosedFormModel):
 class TextOnly(LinearProbe):
     """Logistic regression on the standardised text; class frequencies for posts without one."""
 
-    modalities = ("text",)
+    features = ("text",)
 
 
 class ImageOnly(LinearProbe):
     """Logistic regression on the standardised image; class frequencies for posts without one."""
 
-    modalities = ("image",)
+    features = ("image",)
 
 
 class LateAverage(ClosedFormModel):
