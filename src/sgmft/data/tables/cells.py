@@ -48,11 +48,11 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
 
 def to_text(value: Any) -> str:
     """Convert a cell to text; ValueError, with a reason for a message, if it is no single value."""
+    if isinstance(value, str):
+        return replace_surrogates(value)
     if is_missing(value):
         return ""
     match value:
-        case str():
-            return replace_surrogates(value)
         case bool():
             return "true" if value else "false"  # as in JSON
         case float() if value.is_integer() and abs(value) < 2**53:  # of integers with gaps

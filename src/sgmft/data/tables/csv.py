@@ -155,8 +155,10 @@ def _iter_rows(file: _File, columns: list[str], header: int) -> Iterator[RawRow]
     for number, cells, unclosed in _iter_records(file):
         if number <= header or not cells:  # a blank line is counted, and is no record
             continue
-        values: dict[str, Any] = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
-        values.update({_name_surplus(i, columns): cells[i] for i in range(width, len(cells))})
+        values: dict[str, Any] = dict(zip(columns, cells, strict=False))
+        if len(cells) != width:
+            values |= dict.fromkeys(columns[len(cells) :])
+            values |= {_name_surplus(i, columns): cells[i] for i in range(width, len(cells))}
         error = None
         if unclosed:
             error = (
