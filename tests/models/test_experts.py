@@ -82,17 +82,14 @@ def probabilities(solution, x):
     return softmax(x @ solution.weight.T + solution.bias, -1)
 
 
-@pytest.fixture(params=["columns", "span"])
-def space(request, monkeypatch):
-    """Each of the coordinates in which the search may go on."""
-    monkeypatch.setattr(
-        "sgmft.models.logistic._in_span", lambda _: request.param == "span", raising=True
-    )
+def in_two(x):
+    """An array and a sparse matrix side by side."""
+    return x[:, :2], csr_matrix(x[:, 2:])
 
 
-@pytest.mark.parametrize("kind", [np.copy, csr_matrix], ids=["array", "sparse"])
+@pytest.mark.parametrize("kind", [np.copy, csr_matrix, in_two], ids=["array", "sparse", "both"])
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_each_solution_is_scikit_learns_wherever_its_search_starts(classes, kind, space, tight):
+def test_each_solution_is_scikit_learns_wherever_its_search_starts(classes, kind, tight):
     x, labels = dense(classes=classes)
     x[x < 1] = 0
     path = path_of(kind(x), labels, classes)
@@ -104,7 +101,7 @@ def test_each_solution_is_scikit_learns_wherever_its_search_starts(classes, kind
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_probabilities_in_float32_are_within_a_thousandth(classes, space):
+def test_probabilities_in_float32_are_within_a_thousandth(classes):
     x, labels = dense(classes=classes)
     path = path_of(x.astype(np.float32), labels, classes)
     found = [probabilities(solution, x) for solution in path]
@@ -116,7 +113,7 @@ def test_probabilities_in_float32_are_within_a_thousandth(classes, space):
     assert sizes == sorted(sizes)
 
 
-def test_more_columns_than_axes_of_the_preconditioner(space, monkeypatch):
+def test_more_columns_than_axes_of_the_preconditioner(monkeypatch):
     monkeypatch.setattr("sgmft.models.logistic.RANK", 4)
     x, labels = dense()
     wide = np.tanh(x @ np.random.default_rng(0).standard_normal((D, 150)))
@@ -126,7 +123,7 @@ def test_more_columns_than_axes_of_the_preconditioner(space, monkeypatch):
 
 
 @pytest.mark.parametrize("present", [[0, 2, 3], [1, 3], [1]])
-def test_a_class_without_posts_gets_no_weight_and_disturbs_no_other(present, space, tight):
+def test_a_class_without_posts_gets_no_weight_and_disturbs_no_other(present, tight):
     x, labels = dense(classes=len(present))
     absent = sorted({*range(5)} - {*present})
     wides = path_of(x, np.array(present)[labels], 5)
@@ -139,7 +136,7 @@ def test_a_class_without_posts_gets_no_weight_and_disturbs_no_other(present, spa
 
 
 @pytest.mark.parametrize("kind", ["all the same", "far apart", "tiny", "huge"])
-def test_rows_of_any_kind_end_without_a_warning(kind, space):
+def test_rows_of_any_kind_end_without_a_warning(kind):
     x, labels = dense()
     x = {"all the same": 0 * x, "far apart": x**5, "tiny": 1e-6 * x, "huge": 1e4 * x}[kind]
     with warnings.catch_warnings():
@@ -183,7 +180,7 @@ def folds(x, count=4):
 
 
 @pytest.mark.parametrize("most", [2**22, 60, 1], ids=["together", "in groups", "one by one"])
-def test_parts_are_solved_as_if_each_were_alone(most, space, tight, monkeypatch):
+def test_parts_are_solved_as_if_each_were_alone(most, tight, monkeypatch):
     monkeypatch.setattr("sgmft.models.logistic.MAX_NUMBERS", most * K)
     x, labels = dense()
     parts = folds(x)
@@ -200,7 +197,7 @@ def test_parts_are_solved_as_if_each_were_alone(most, space, tight, monkeypatch)
             np.testing.assert_allclose(p, expected, atol=1e-4)
 
 
-def test_a_part_never_sees_the_other_rows(space, tight):
+def test_a_part_never_sees_the_other_rows(tight):
     x, labels = dense()
     parts, changed = folds(x), x.copy()
     changed[::4] *= 100  # the first part's own fold

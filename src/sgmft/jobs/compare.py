@@ -139,6 +139,8 @@ def _describe_data(data: prepare.ComparisonData) -> dict[str, str]:
         "training posts": f"{posts - test:,}; {held_out:,} held out for the trials",
         "test posts": f"{test:,}",
         "labels": ", ".join(labels),
-        "features": "; ".join(data.encoded),
+        "features": "; ".join(
+            f"{key}, pictures of {x.info['image_size']} pixels" for key, x in data.encoded.items()
+        ),
         "fingerprint": ", ".join(data.fingerprints),
     }

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
+from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from array_api_compat import array_namespace
 from numpy.random import RandomState
 from threadpoolctl import ThreadpoolController
 
+from sgmft.errors import SgmftError
+from sgmft.features.features import Batch
 from sgmft.models.arrays import Array, ArrayModule, Flags, Floats, Integers, log_softmax
 from sgmft.models.base import divisor, mean_and_divisor
 from sgmft.models.logistic import Block, Solution, logistic_paths
@@ -119,9 +121,19 @@ class Expert(ArrayModule, ABC):
         self.load_solution(best.solution)
         return partial(_predict_held_out, best.without, left_out)
 
-    @abstractmethod
     def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
-        """Yield the regressions for each of `penalties`, from strong to weak."""
+        """Yield the regressions for each of `penalties`, from strong to weak.
+
+        Those without a fold are copies of this expert, fitted to the other posts alone.
+        """
+        paths, experts = [self.path(x, labels)], [deepcopy(self) for _ in left_out]
+        for one, out in zip(experts, left_out, strict=True):
+            paths.append(one.path(x[~out], labels[~out]))
+        with ThreadPoolExecutor(thread_count()) as pool:
+            for _ in self.penalties:
+                whole, *_ = pool.map(next, paths)
+                # as they are: they go on to the next penalty
+                yield CrossFitted(whole, [deepcopy(one).forward for one in experts])
 
     def load_solution(self, solution: Solution) -> None:
         """Take the weights of a regression."""
@@ -165,7 +177,7 @@ class DenseExpert(Expert):
         return (x - self.scale.mean) / self.scale.deviation
 
     def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
-        """See `Expert`. All at once, each fold's with mean and deviation of its own posts."""
+        """See `Expert`; all at once."""
         rows = self.fit_inputs(x)
         parts = [Block(np.ones(len(rows), bool)), *_without_each_fold(rows, left_out)]
         common = (labels, len(self.bias), self.penalties)
@@ -235,19 +247,6 @@ class NgramExpert(Expert):
         rows, columns, values = self._weights(x)
         return csr_matrix((values, (rows, columns)), shape=(len(x), len(frequent)))
 
-    def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
-        """See `Expert`. Each fold's has a vocabulary of its own."""
-        experts = [NgramExpert(0, len(self.bias)) for _ in left_out]
-        paths = [self.path(x, labels)]
-        for one, out in zip(experts, left_out, strict=True):
-            one.penalties = self.penalties
-            paths.append(one.path(x[~out], labels[~out]))
-        with ThreadPoolExecutor(thread_count()) as pool:
-            for _ in self.penalties:
-                whole, *_ = pool.map(next, paths)
-                # as they are: they go on to the next penalty
-                yield CrossFitted(whole, [copy(one).forward for one in experts])
-
     def forward(self, x: Array) -> Floats:
         """N-grams (B, g), padded with -1, to log-probabilities (B, K)."""
         row, column, value = self._weights(x)
@@ -269,3 +268,46 @@ class NgramExpert(Expert):
         value = (1 + np.log(count.astype(np.float32))) * self.idf[column]
         length = np.sqrt(np.bincount(row, np.square(value), len(x))).astype(np.float32)
         return row, column, value / length[row]
+
+
+def ngrams_of(batch: Batch) -> Integers:
+    """The texts' n-grams (B, g), padded with -1; SgmftError where the features hold none."""
+    if batch.ngrams is None:
+        raise SgmftError(
+            "This model reads the texts' n-grams, and these features hold none: encode the posts "
+            "again."
+        )
+    return np.asarray(batch.ngrams)
+
+
+class JointExpert(Expert):
+    """A dense and a lexical expert as one regression, on features and n-grams side by side.
+
+    Rows of TF-IDF are made as long as standardised features are on average: under one penalty, they
+    would not be read otherwise. The intercepts are the dense expert's.
+    """
+
+    penalties = DenseExpert.penalties
+
+    def __init__(self, dense: DenseExpert, lexical: NgramExpert) -> None:
+        self.dense, self.lexical, self.bias = dense, lexical, dense.bias
+        self.width = dense.weight.shape[1]
+
+    def fit_inputs(self, x: Array) -> Any:
+        """See `Expert`."""
+        dense, lexical = (part.fit_inputs(rows) for part, rows in self._parts(x))
+        return dense, math.sqrt(self.width) * lexical
+
+    def forward(self, x: Any) -> Any:
+        """Features and n-grams (B, width + g) to log-probabilities (B, K)."""
+        return log_softmax(sum(part.forward(rows) for part, rows in self._parts(x)))
+
+    def load_solution(self, solution: Solution) -> None:
+        """See `Expert`."""
+        dense, lexical = np.split(solution.weight, [self.width], 1)
+        self.dense.load_solution(Solution(dense, solution.bias))
+        self.lexical.load_solution(Solution(math.sqrt(self.width) * lexical, 0 * solution.bias))
+
+    def _parts(self, x: Array) -> tuple[tuple[Expert, Array], ...]:
+        ngrams = x[:, self.width :].astype(np.int32)  # below 2^24, so that float32 has held them
+        return (self.dense, x[:, : self.width]), (self.lexical, ngrams)

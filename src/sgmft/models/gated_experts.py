@@ -15,9 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.random import RandomState
-from numpy.typing import NDArray
 
-from sgmft.errors import SgmftError
 from sgmft.features.features import Batch
 from sgmft.models.arrays import (
     ArrayModule,
@@ -31,7 +29,7 @@ from sgmft.models.arrays import (
     softmax,
 )
 from sgmft.models.base import ClosedFormModel, Guidance, NetworkConfig, Output, divisor
-from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, evidence
+from sgmft.models.experts import DenseExpert, NgramExpert, draw_folds, evidence, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
 from sgmft.models.presets import NOT_NEGATIVE, Natural, Preset, Range
@@ -98,11 +96,11 @@ class GatedExperts(ClosedFormModel):
         if t.any():
             x, known = batch.text[t], (labels[t], fold[t])
             held_out = [self.text.fit(x, *known, self.report("text"))(x)]
-            if self.lexical is not None and (_ngrams(batch)[t] < 0).all():  # no text is known
+            if self.lexical is not None and (ngrams_of(batch)[t] < 0).all():  # no text is known
                 self.config = dataclasses.replace(self.config, lexical=False)
                 self.uses_ngrams, self.lexical, self.text_pool = False, None, ProductPool(1)
             if self.lexical is not None:
-                x = _ngrams(batch)[t]
+                x = ngrams_of(batch)[t]
                 held_out.append(self.lexical.fit(x, *known, self.report("n-grams"))(x))
                 size = len(self.lexical.vocabulary)
                 self.config = dataclasses.replace(self.config, vocabulary_size=size)
@@ -134,7 +132,7 @@ class GatedExperts(ClosedFormModel):
             own = self.together.forward(batch.joint)
             joint.append(xp.where(batch.has_joint[:, None], own, self.prior))
         if self.lexical is not None:  # n-grams are arrays, and so what is read from them
-            lexical = self.lexical.forward(_ngrams(batch))
+            lexical = self.lexical.forward(ngrams_of(batch))
             experts.append(xp.asarray(lexical, device=batch.text.device))
         text = self.text_pool.forward([evidence(x, self.prior) for x in experts], self.prior)
         image = self.image_pool.forward([evidence(image, self.prior)], self.prior)
@@ -182,15 +180,6 @@ class GatedExperts(ClosedFormModel):
         entropy = xp.clip((parts[0] + parts[1]) / math.log(2), min=0.0, max=1.0)
         guidance = Guidance(entropy, xp.full_like(entropy, math.nan))
         return Output(logits, fused, guidance, {"gate": gate})  # `fused` is (B, 3 K), or 4 K
-
-
-def _ngrams(batch: Batch) -> NDArray[np.int32]:
-    if batch.ngrams is None:
-        raise SgmftError(
-            "This model reads the texts' n-grams, and these features hold none: encode the posts "
-            "again."
-        )
-    return np.asarray(batch.ngrams)
 
 
 class ProductPool(ArrayModule):

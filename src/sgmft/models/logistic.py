@@ -8,8 +8,7 @@ spin: beside a busy neighbour they take three times as long as one thread.
 The Hessian of a class's weights is close to c X'X / N + penalty, where c is the mean of p (1 - p)
 over the rows. Its inverse, from the leading eigenvectors of X'X, preconditions the conjugate
 gradients by which each Newton step is found (Nocedal & Wright 2006, section 7.1). Few passes over
-the rows are then left, whatever their spectrum. Where rows are fewer than columns, the weights lie
-in the span of the rows (representer theorem), and the search goes on in its coordinates.
+the rows are then left, whatever their spectrum.
 """
 
 import math
@@ -27,7 +26,6 @@ GAP = 1e-7  # of an objective to its minimum, about the mean KL divergence of it
 MAX_STEPS, MAX_HALVINGS, MAX_PRODUCTS = 100, 20, 60
 FORCING = 0.1  # of a Newton step's residual, relative
 ROUNDING = 1e-7  # of an objective in float32
-MAX_SPAN = 512  # rows, up to which the search goes on in their span
 RANK = 192  # eigenvectors of the preconditioner
 MAX_NUMBERS = 2**22  # in the weights, or the logits, of regressions that are solved together
 
@@ -58,7 +56,7 @@ def log_frequencies(labels: Integers, classes: int) -> Doubles:
 
 
 def logistic_paths(
-    x: Any,  # (N, D), float32 or float64, or a sparse matrix of SciPy
+    x: Any,  # (N, D), float32 or float64, or a sparse matrix of SciPy, or a tuple: side by side
     labels: Integers,
     classes: int,
     penalties: Sequence[float],  # from the largest, whose solution is nearest to zero
@@ -72,25 +70,18 @@ def logistic_paths(
     with C = 1 / (rows x penalty), to within about 1e-7. Classes without posts get no weight and a
     bias of ABSENT.
     """
-    together = max(1, MAX_NUMBERS // (classes * max(1, *x.shape)))
+    several = x if isinstance(x, tuple) else (x,)
+    longest = max(1, len(labels), sum(matrix.shape[1] for matrix in several))
+    together = max(1, MAX_NUMBERS // (classes * longest))
     count = max(min(threads, len(parts)), math.ceil(len(parts) / together))
     groups = [parts[i::count] for i in range(count)]
-    spaces: list[_Span] | list[_Columns]
-    if _in_span(x):
-        spaces = [_Span(x, group) for group in groups]
-    else:
-        axes = _principal_axes(x) if isinstance(x, np.ndarray) else None
-        spaces = [_Columns(x, group, axes) for group in groups]
-    problems = [_Problem(space, labels, classes) for space in spaces]
+    axes = [_principal_axes(m) if isinstance(m, np.ndarray) else None for m in several]
+    problems = [_Problem(_Columns(several, axes, group), labels, classes) for group in groups]
     with ThreadPoolExecutor(threads) as pool:
         run = pool.map if threads > 1 else map
         for penalty in penalties:
             solved = list(run(_Problem.solve, problems, repeat(penalty)))
             yield [solved[i % count][i // count] for i in range(len(parts))]
-
-
-def _in_span(x: Any) -> bool:
-    return bool(x.shape[0] <= min(MAX_SPAN, x.shape[1] // 2))
 
 
 class _Problem:
@@ -99,13 +90,15 @@ class _Problem:
     A point has of each regression and class its weights in some coordinates, and its intercept.
     """
 
-    def __init__(self, space: "_Span | _Columns", labels: Integers, classes: int) -> None:
-        self.space = space
-        used = np.stack([part.rows for part in space.parts], 1)  # (N, F)
-        self.share = (used / np.maximum(used.sum(0), 1))[..., None].astype(space.dtype)
+    def __init__(self, columns: "_Columns", labels: Integers, classes: int) -> None:
+        self.columns = columns
+        used = np.stack([part.rows for part in columns.parts], 1)  # (N, F)
+        self.share = (used / np.maximum(used.sum(0), 1))[..., None].astype(columns.dtype)
         self.own = (np.arange(classes) == labels[:, None])[:, None]  # (N, 1, K)
-        self.point = np.zeros((len(space.parts), classes, space.width + 1))
-        self.point[..., -1] = [log_frequencies(labels[part.rows], classes) for part in space.parts]
+        self.point = np.zeros((len(columns.parts), classes, columns.width + 1))
+        self.point[..., -1] = [
+            log_frequencies(labels[part.rows], classes) for part in columns.parts
+        ]
         self.before = self.point
         self.present = self.point[..., -1:] > ABSENT  # (F, K, 1); others stay where they start
         pairs = self.present.sum(1) == 2  # the difference w of two rows has 2 |row|^2 = |w|^2 / 2
@@ -118,7 +111,7 @@ class _Problem:
         """
         penalties = penalty * self.strength
         self.before, self.point = self.point, 2 * self.point - self.before
-        logits = self.space.logits(self.point)
+        logits = self.columns.logits(self.point)
         value, probs = self._value(self.point, logits, penalties)
         for _ in range(MAX_STEPS):
             slopes = (probs - self.own) * self.share
@@ -136,7 +129,7 @@ class _Problem:
                     break
                 length[worse] /= 2
             self.point, logits, value = point, moved, found
-        return self.space.solutions(self.point)
+        return self.columns.solutions(self.point)
 
     def _value(self, point: Array, logits: Array, penalties: Array) -> tuple[Array, Array]:
         """The objectives (F,), and the probabilities (N, F, K)."""
@@ -150,7 +143,7 @@ class _Problem:
 
     def _gradient(self, slopes: Array, point: Array, penalties: Array) -> Array:
         """Derivative (F, K, d + 1), where that by the logits is (N, F, K)."""
-        gradient = self.space.gradient(slopes)
+        gradient = self.columns.gradient(slopes)
         gradient[..., :-1] += (penalties * point[..., :-1]).astype(gradient.dtype)
         return gradient * self.present
 
@@ -160,7 +153,7 @@ class _Problem:
         By conjugate gradients, each regression's to a relative residual of FORCING.
         """
         curvature = probs * (1 - probs) * self.share  # (N, F, K)
-        divide = self.space.divider(curvature, penalties.astype(gradient.dtype))
+        divide = self.columns.divider(curvature, penalties.astype(gradient.dtype))
         total = np.maximum(curvature.sum(0), 1e-12)[..., None]
 
         def precondition(residual: Array) -> Array:
@@ -174,7 +167,7 @@ class _Problem:
             goes_on = size > np.maximum(GAP / 2, FORCING**2 * gap)
             if not goes_on.any():
                 break
-            moved = self.space.logits(direction)
+            moved = self.columns.logits(direction)
             slopes = probs * moved
             slopes -= probs * slopes.sum(-1, keepdims=True)
             product = self._gradient(slopes * self.share, direction, penalties)
@@ -194,46 +187,39 @@ class _Problem:
 class _Columns:
     """The weights themselves, of rows as each regression scales them."""
 
-    def __init__(self, x: Any, parts: Sequence[Block], axes: "_Axes | None") -> None:
-        self.x, self.parts, self.width, self.dtype = x, parts, x.shape[1], x.dtype
-        self.transposed: Any = x.T if axes else x.T.tocsr()
-        self.squares: Any = None if axes else self.transposed.power(2)
-        self.mean, self.factor = np.empty((2, len(parts), 1, self.width), x.dtype)
+    def __init__(self, x: Sequence[Any], axes: Sequence["_Axes | None"], parts: Sequence[Block]):
+        self.x, self.axes, self.parts, self.dtype = x, axes, parts, x[0].dtype
+        *self.cuts, self.width = np.cumsum([matrix.shape[1] for matrix in x]).tolist()
+        self.transposed = [m.T if isinstance(m, np.ndarray) else m.T.tocsr() for m in x]
+        self.mean, self.factor = np.empty((2, len(parts), 1, self.width), self.dtype)
         for i, part in enumerate(parts):
             self.mean[i], self.factor[i] = part.mean, 1 / np.asarray(part.deviation)
-        self.axes = axes
 
     def logits(self, point: Array) -> Array:
         """Of all rows, (N, F, K)."""
         weight, bias = self._unscaled(point)
         flat = weight.reshape(bias.size, self.width).astype(self.dtype, copy=False)
-        logits: Array = (self.x @ flat.T).reshape(-1, *bias.shape)
+        blocks = zip(self.x, np.split(flat, self.cuts, 1), strict=True)
+        logits: Array = sum(matrix @ block.T for matrix, block in blocks).reshape(-1, *bias.shape)
         logits += bias.astype(self.dtype)
         return logits
 
     def gradient(self, slopes: Array) -> Array:
         """Of a sum over rows and classes of slopes (N, F, K) times logits, (F, K, d + 1)."""
         total = slopes.sum(0, dtype=float)[..., None].astype(self.dtype)  # (F, K, 1)
-        inner = (self.transposed @ slopes.reshape(len(slopes), -1)).T
+        flat = slopes.reshape(len(slopes), -1)
+        inner = np.concatenate([matrix @ flat for matrix in self.transposed]).T
         inner = (inner.reshape(*total.shape[:2], self.width) - total * self.mean) * self.factor
         return np.concatenate([inner, total], -1)
 
     def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
         """An approximate division of (F, K, d) by the Hessian, from curvatures (N, F, K)."""
-        total = curvature.sum(0)[..., None]  # (F, K, 1)
-        if self.axes is None:
-            diagonal = (self.squares @ curvature.reshape(len(curvature), -1)).T
-            diagonal = diagonal.reshape(*total.shape[:2], self.width) + penalties
-            return lambda weights: weights / diagonal
-        vectors, variances, others = self.axes
-        rest = 1 / (total * others + penalties)
-        leading = 1 / (total * variances + penalties) - rest  # (F, K, r)
+        matrices = zip(self.transposed, self.axes, strict=True)
+        found = [_divider(matrix, axes, curvature, penalties) for matrix, axes in matrices]
 
         def divide(weights: Array) -> Array:
-            inside = weights.reshape(total.size, self.width) @ vectors
-            inside = inside * leading.reshape(inside.shape) @ vectors.T
-            divided: Array = weights * rest + inside.reshape(weights.shape)
-            return divided
+            blocks = zip(found, np.split(weights, self.cuts, -1), strict=True)
+            return np.concatenate([by(block) for by, block in blocks], -1)
 
         return divide
 
@@ -244,6 +230,28 @@ class _Columns:
         """Weights (F, K, D) and biases (F, K) for rows that are not scaled."""
         weight = point[..., :-1] * self.factor
         return weight, point[..., -1] - (weight * self.mean).sum(-1)
+
+
+def _divider(
+    transposed: Any, axes: "_Axes | None", curvature: Array, penalties: Array
+) -> Callable[[Array], Array]:
+    """See `_Columns.divider`, of one matrix: by its leading axes, or by the Hessian's diagonal."""
+    total = curvature.sum(0)[..., None]  # (F, K, 1)
+    if axes is None:
+        diagonal = (transposed.power(2) @ curvature.reshape(len(curvature), -1)).T
+        diagonal = diagonal.reshape(*total.shape[:2], -1) + penalties
+        return lambda weights: weights / diagonal
+    vectors, variances, others = axes
+    rest = 1 / (total * others + penalties)
+    leading = 1 / (total * variances + penalties) - rest  # (F, K, r)
+
+    def divide(weights: Array) -> Array:
+        inside = weights.reshape(total.size, len(vectors)) @ vectors
+        inside = inside * leading.reshape(inside.shape) @ vectors.T
+        divided: Array = weights * rest + inside.reshape(weights.shape)
+        return divided
+
+    return divide
 
 
 class _Axes(NamedTuple):
@@ -267,51 +275,3 @@ def _principal_axes(x: Array) -> _Axes:
     total = np.square(x).sum(dtype=float) / max(1, rows)
     others = max(0.0, total - variances.sum(dtype=float)) / max(1, columns - rank)
     return _Axes(vectors @ rotation, variances, others)
-
-
-class _Span:
-    """Weights along the principal axes of each regression's own rows, which are few."""
-
-    dtype = np.dtype(float)
-
-    def __init__(self, x: Any, parts: Sequence[Block]) -> None:
-        self.x, self.parts, self.width = x, parts, x.shape[0]
-        scaled = [self._scaled(part) for part in parts]
-        products = [z @ z.T for z in scaled]
-        gram = np.stack([z if isinstance(z, np.ndarray) else z.toarray() for z in products])
-        squares, self.vectors = np.linalg.eigh(gram)  # (F, N), (F, N, N)
-        kept = squares > 1e-14 * squares.max(-1, keepdims=True)
-        self.size = np.sqrt(np.where(kept, squares, 0))
-        self.rows = self.vectors * self.size[:, None]
-        counts = np.array([max(1, part.rows.sum()) for part in parts])
-        self.variances = np.square(self.size)[:, None] / counts[:, None, None]  # (F, 1, N)
-
-    def logits(self, point: Array) -> Array:
-        logits: Array = self.rows @ point[..., :-1].swapaxes(1, 2)  # (F, N, K)
-        return (logits + point[:, None, :, -1]).swapaxes(0, 1)
-
-    def gradient(self, slopes: Array) -> Array:
-        by_part = slopes.transpose(1, 2, 0)  # (F, K, N)
-        return np.concatenate([by_part @ self.rows, by_part.sum(-1, keepdims=True)], -1)
-
-    def divider(self, curvature: Array, penalties: Array) -> Callable[[Array], Array]:
-        diagonal = curvature.sum(0)[..., None] * self.variances + penalties
-        return lambda weights: weights / diagonal
-
-    def solutions(self, point: Array) -> list[Solution]:
-        inverse = np.divide(1, self.size, out=np.zeros_like(self.size), where=self.size > 0)
-        of_rows = (point[..., :-1] * inverse[:, None]) @ self.vectors.swapaxes(1, 2)  # (F, K, N)
-        of_rows *= np.stack([part.rows for part in self.parts])[:, None]
-        inner = (of_rows.reshape(-1, self.width) @ self.x).reshape(*of_rows.shape[:2], -1)
-        found = []
-        for part, one, rows, product in zip(self.parts, point, of_rows, inner, strict=True):
-            weight = product - rows.sum(1, keepdims=True) * part.mean
-            weight = weight / np.square(part.deviation)  # their scale, and that undone
-            found.append(Solution(weight, one[:, -1] - (weight * part.mean).sum(-1)))
-        return found
-
-    def _scaled(self, part: Block) -> Any:
-        """The rows (N, D) as a regression scales them, 0 where it does not learn from them."""
-        if isinstance(self.x, np.ndarray):
-            return (self.x.astype(float) - part.mean) / part.deviation * part.rows[:, None]
-        return self.x.astype(float).multiply(part.rows[:, None]).tocsr()

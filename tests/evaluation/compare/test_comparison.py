@@ -176,7 +176,7 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
     total = 2 + 5 * 2  # trials of the only row that is tuned, runs
     assert [report[:2] for report in reports] == [(done, total) for done in range(1, total + 1)]
     lines = lines_of(comparison)
-    assert list(lines) == ["unis-mmc", "linear-probe", "text-only", "late-average"]
+    assert set(lines) == {"unis-mmc", "linear-probe", "text-only", "late-average"}
     truth = np.array(comparison.data.classes)[comparison.data.divisions[0].where("test")]
     for key, line in lines.items():
         assert line.summary is not None and line.summary.seeds == 2 and not line.failed
@@ -184,6 +184,15 @@ def test_rows_are_tried_run_and_tested_against_the_reference(compare):
         right = probabilities_of(comparison, key).argmax(-1) == truth
         assert line.summary.accuracy.mean == pytest.approx(right.mean())
         assert ("learning_rate=" in line.setting) == (key == "unis-mmc") == bool(line.setting)
+    reads = {key: line.reads for key, line in lines.items()}
+    assert reads == {
+        "unis-mmc": "text vector, picture vector, projected to 256 numbers",
+        "linear-probe": "text vector, picture vector",
+        "text-only": "text vector",
+        "late-average": "text vector, picture vector",
+    }
+    own = comparison.found["gated-experts"][0].runs[0]["reads"]
+    assert own == "text vector, picture vector, n-grams of the raw text"
     write_predictions(comparison, comparison.folder / "all.parquet")
     rows = pq.read_table(comparison.folder / "all.parquet").to_pylist()
     assert len(rows) == 5 * 2 * len(truth)
@@ -232,6 +241,9 @@ def test_the_best_trial_is_chosen_and_a_variant_takes_its_setting(compare, varia
     best = min(found[full][0].trials, key=lambda trial: trial["val_loss"])
     chosen = [found[key][0].choice["settings"] for key in (full, variant)]
     assert chosen == [best["settings"]] * 2
+    words = "words, regions, " if full == "sgmft-tokens" else ""
+    reads = f"text vector, picture vector, {words}projected to 256 numbers"
+    assert [found[key][0].runs[0]["reads"] for key in (full, variant)] == [reads] * 2
     assert found[full][0].runs[0]["epochs"] == best["epochs"] and len(found[variant][0].trials) == 1
     assert reports[-1][0] == reports[-1][1] == 4 + len(comparison.rows)  # trials, runs
 

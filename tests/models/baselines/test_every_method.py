@@ -27,6 +27,7 @@ SYSTEMS = {  # as printed, SG-MFT learns too slowly for these tests; its network
     for preset in method.presets
     if preset != "paper"
 }
+SYSTEMS |= {f"{x} lexical": (METHODS[x], None) for x in ("linear-probe", "late-average")}
 SOLVED = [
     name for name, (method, _) in SYSTEMS.items() if issubclass(method.network, ClosedFormModel)
 ]
@@ -73,6 +74,7 @@ def task(name: str, posts: int = POSTS, **train: Any) -> TrainingTask:
     )
     kinds = method.setting_kinds()
     known = {key: value for key, value in SMALL.items() if key in kinds}
+    known |= {"lexical": True} if name.endswith(" lexical") else {}
     if name in TRAINED:
         known |= {"learning_rate": 3e-3, **train}
     preset = method.preset(preset_name, known)
@@ -165,10 +167,10 @@ CARDS = {  # the settings and their defaults, and what a reader must know
     "feature-level-cnn": (CNN, ["EfficientNet-Lite in place of CaffeNet"]),
     "low-rank": ({**CNN, "rank": 4, "width": 256}, ["Without the user attributes"]),
     "word-average": ({**WORDS, **CLASSIFIER, "dropout": 0.1}, ["learned word embeddings"]),
-    "linear-probe": ({}, []),
-    "text-only": ({}, ["without text get the class frequencies"]),
+    "linear-probe": ({"lexical": False}, []),
+    "text-only": ({"lexical": False}, ["without text get the class frequencies"]),
     "image-only": ({}, ["without pictures get the class frequencies"]),
-    "late-average": ({}, []),
+    "late-average": ({"lexical": False}, []),
     "zero-shot": ({"scale_factor": 20.0}, ["No training", "share no space"]),
 }
 
@@ -299,6 +301,8 @@ def test_every_method_is_a_locator_saved_and_loaded(name, tiny, small_posts, tmp
     settings = {key: value for key, value in sizes.items() if key in known}
     if name in TRAINED:
         settings["epochs"] = 2
+    if name.endswith(" lexical"):
+        settings["lexical"] = True
     locator = SemanticLocator("tiny", method=method.name, preset=preset, settings=settings)
     locator.fit(small_posts)
     locator.save_pretrained(tmp_path / "model")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from numpy.random import RandomState
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from sgmft.features.encoders.base import EncoderInfo
@@ -43,8 +44,19 @@ def features(n=N, classes=K, seed=0, missing=True):
     return Batch(text, image, has_text, has_image), labels
 
 
-def solved(method, batch, labels, classes=K):
-    network = method.network(method.config(classes, DT, DV))
+def ngrams(batch, labels, seed):
+    """N-grams (N, 9), padded, of which every third is its label's; strange ones without a text."""
+    rng = np.random.default_rng(seed)
+    own = rng.random((len(labels), 9)) < 1 / 3
+    found = np.where(own, 10 * labels[:, None] + rng.integers(0, 4, own.shape), 0)
+    found = np.where(own, found, rng.integers(50, 90, own.shape))
+    found[:, 5:][rng.random((len(labels), 4)) < 0.5] = -1
+    found[~batch.has_text] = 7
+    return found.astype(np.int32)
+
+
+def solved(method, batch, labels, classes=K, **settings):
+    network = method.network(method.config(classes, DT, DV, **settings))
     network.fit(batch, labels, RandomState(1))
     return network
 
@@ -63,9 +75,13 @@ def sides(batch):
 
 
 class Regression:
-    """scikit-learn's on standardised features, its penalty chosen by loops over folds."""
+    """scikit-learn's on standardised features, its penalty chosen by loops over folds.
 
-    def __init__(self, x, y, fold):
+    What follows after `width` numbers are n-grams, and TF-IDF of them stands beside the features.
+    """
+
+    def __init__(self, x, y, fold, width=None):
+        self.width = width or x.shape[1]
         losses, said = [], []
         for penalty in PENALTIES:
             held_out = np.zeros((len(y), len(set(y))))
@@ -78,17 +94,28 @@ class Regression:
         self.penalty, self.held_out = PENALTIES[best], said[best]
         self.predict = self._fit(x, y, self.penalty)
 
-    @staticmethod
-    def _fit(x, y, penalty):
-        mean, deviation = x.mean(0), x.std(0, ddof=1)
+    def _fit(self, x, y, penalty):
+        dense, ngrams = np.split(x, [self.width], 1)
+        mean, deviation = dense.mean(0), dense.std(0, ddof=1)
+        cut = TfidfVectorizer(analyzer=lambda row: row[row >= 0], sublinear_tf=True, min_df=2)
+        if ngrams.size:
+            cut.fit(ngrams)
+
+        def rows(x):
+            dense, ngrams = np.split(x, [self.width], 1)
+            z = (dense - mean) / deviation
+            if not ngrams.size:
+                return z
+            return np.hstack([z, self.width**0.5 * cut.transform(ngrams).toarray()])
+
         model = LogisticRegression(C=1 / (len(y) * penalty), tol=1e-10, max_iter=5000)
-        model.fit((x - mean) / deviation, y)
-        return lambda x: model.predict_proba((x - mean) / deviation)
+        model.fit(rows(x), y)
+        return lambda x: model.predict_proba(rows(x))
 
 
-def one_side(x, has, train_x, train_has, labels, fold):
+def one_side(x, has, train_x, train_has, labels, fold, width=None):
     """Probabilities of scikit-learn where there is a side, class frequencies elsewhere."""
-    model = Regression(train_x[train_has], labels[train_has], fold[train_has])
+    model = Regression(train_x[train_has], labels[train_has], fold[train_has], width)
     frequencies = np.bincount(labels) / len(labels)
     return np.where(has[:, None], model.predict(x), frequencies)
 
@@ -116,6 +143,33 @@ def test_the_linear_probe_is_scikit_learns(missing):
     np.testing.assert_allclose(network.forward(batch).fused, x)
     said = softmax(as_they_are(network, training, labels))  # of posts left out
     np.testing.assert_allclose(said, expected.held_out, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [LINEAR, TEXT, LATE_AVERAGE], ids=lambda m: m.name)
+def test_n_grams_stand_beside_the_features_as_tf_idf(method):
+    training, labels = features()
+    training, batch = (
+        x._replace(ngrams=ngrams(x, labels, seed))
+        for seed, x in enumerate((training, features(seed=1)[0]))
+    )
+    (t, v, has_t, has_v), (seen_t, seen_v, seen_has_t, seen_has_v) = sides(batch), sides(training)
+    grams, seen = (np.where(x.has_text[:, None], x.ngrams, -1) for x in (batch, training))
+    network, fold = solved(method, training, labels, lexical=True), folds(labels)
+    if method is LINEAR:
+        model = Regression(np.hstack([seen_t, seen_v, seen]), labels, fold, DT + DV)
+        expected = model.predict(np.hstack([t, v, grams]))
+        said = softmax(as_they_are(network, training, labels))
+        np.testing.assert_allclose(said, model.held_out, atol=1e-4)
+    else:
+        rows = np.hstack([t, grams]), has_t, np.hstack([seen_t, seen]), seen_has_t
+        expected = one_side(*rows, labels, fold, DT)
+    if method is LATE_AVERAGE:
+        q = one_side(v, has_v, seen_v, seen_has_v, labels, folds(labels, times=2))
+        one = np.where(has_t[:, None], expected, q)
+        expected = np.where((has_t & has_v)[:, None], (expected + q) / 2, one)
+    np.testing.assert_allclose(probabilities(network, batch), expected, atol=1e-4)
+    without = probabilities(solved(method, training, labels), batch)
+    assert np.abs(without - expected).max() > 0.2  # n-grams tell something
 
 
 def test_a_unimodal_probe_is_scikit_learns_on_the_posts_with_its_side():

@@ -164,6 +164,7 @@ def _columns(table: ResultTable) -> dict[str, list[Cell]]:
         f"Against {table.reference}, points": [_against(x, table.reference) for x in lines],
         "Macro-F1, %": _estimates([x.macro_f1 if x else None for x in found]),
         "Calibration error, %": _estimates(errors, lowest=True),
+        "Reads": cells(lambda x: x.reads),
         "Parameters": cells(lambda x: "" if x.parameters is None else f"{x.parameters:,}"),
         "Training time, s": cells(lambda x: "" if x.seconds is None else f"{x.seconds:,.1f}"),
         # as the paper prints it, which is to a hundredth

@@ -32,6 +32,7 @@ class ResultRow:
     against: Difference | None = None  # None for the reference itself
     parameters: int | None = None  # trainable ones
     seconds: float | None = None  # median training time of one run, trials not counted
+    reads: str = ""  # what decides its predictions: "text vector, picture vector"
     setting: str = ""  # what the trials chose, if anything: "learning_rate=0.001"
     note: str = ""  # what a reader must know of this row
     failed: Sequence[str] = ()  # reasons of failed runs, empty when all finished
@@ -118,6 +119,7 @@ def _result_row(row: Row, found: Sequence[RowRecords], **figures: Any) -> Result
         **figures,
         parameters=runs[0]["parameters"] if runs else None,
         seconds=float(np.median([run["seconds"] for run in runs])) if runs else None,
+        reads=runs[0].get("reads", "") if runs else "",  # not known of runs before 0.2
         setting=", ".join(setting),
         note=row.note,
         failed=[reason for each in found for reason in each.failed],

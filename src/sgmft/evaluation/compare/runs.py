@@ -37,9 +37,9 @@ from sgmft.evaluation.compare.prepare import (
 )
 from sgmft.evaluation.compare.splits import TEST, VALIDATION
 from sgmft.features.encoders.base import EncoderInfo
-from sgmft.features.features import LabelledFeatures
+from sgmft.features.features import Features, LabelledFeatures
 from sgmft.models.arrays import softmax
-from sgmft.models.base import predict_logits
+from sgmft.models.base import Model, predict_logits
 from sgmft.models.presets import Preset
 from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
@@ -147,8 +147,8 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
     assert run.epochs is not None
     network = train_on_all(_training_task(run, data), run.epochs, device=run.device)
     test = data.divisions[run.division].where(TEST)
-    features = load_features(Path(run.folder), run.features)
-    output = predict_logits(network, features.take(np.array(test)))
+    posts = load_features(Path(run.folder), run.features).take(np.array(test))
+    output = predict_logits(network, posts)
     written = [run.path(data, "predictions", "parquet")]
     columns = ["place", "id", "true_label", *(f"p_{label}" for label in data.labels)]
     rows = [
@@ -165,9 +165,30 @@ def _train_and_predict(run: Run, data: ComparisonData) -> Record:
         "settings": dict(run.settings),
         "epochs": run.epochs,
         "parameters": network.parameter_count,
+        "reads": inputs_read(network, posts, run.features.split("/")[0]),
         "name": run.name(data),
         FILES: file_digests(written),
     }
+
+
+def inputs_read(model: Model, posts: Features, encoder: str) -> str:
+    """Name what decides a model's predictions of some posts, found by giving each input to others.
+
+    Words of `compact` are encoded one by one, and no model here adds their order.
+    """
+    batch = posts.batch(slice(0, 64), model.uses_ngrams)
+    inputs = {"text": "text vector", "image": "picture vector", "text_tokens": "words"}
+    inputs |= {"image_tokens": "regions", "joint": "joint vector"}
+    inputs |= {"ngrams": "n-grams of the raw text"}
+    if encoder == "compact":
+        inputs["text_tokens"] = "words without their order"
+    logits, read = model.predict(batch).logits, []
+    for name, words in inputs.items():
+        if (x := getattr(batch, name)) is not None:
+            changed = model.predict(batch._replace(**{name: x[::-1].copy()})).logits
+            read += [words] * (not np.allclose(changed, logits))
+    width = getattr(getattr(getattr(model, "image", None), "project", None), "out_features", 0)
+    return ", ".join([*read, f"projected to {width} numbers"] if width else read)
 
 
 def _training_task(run: Run, data: ComparisonData) -> TrainingTask:

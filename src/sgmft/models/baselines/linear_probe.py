@@ -1,7 +1,8 @@
 """Linear probes: logistic regression on frozen features of both modalities, of one, or of each."""
 
 import math
-from functools import partial, reduce
+from dataclasses import dataclass, replace
+from functools import reduce
 from operator import or_
 from typing import Any, ClassVar, Literal
 
@@ -12,12 +13,21 @@ from numpy.random import RandomState
 from sgmft.features.features import Batch
 from sgmft.models.arrays import Floats, Integers, log_softmax
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
-from sgmft.models.experts import DenseExpert, draw_folds
+from sgmft.models.experts import DenseExpert, JointExpert, NgramExpert, draw_folds, ngrams_of
 from sgmft.models.logistic import log_frequencies
 from sgmft.models.method import Method
-from sgmft.models.presets import Preset
+from sgmft.models.presets import Natural, Preset
 
 FOLDS = 5  # of the training posts
+
+
+@dataclass(frozen=True)
+class ProbeConfig(NetworkConfig):
+    """Settings."""
+
+    # whether the n-grams that the default's lexical expert reads stand beside the text's features
+    lexical: bool = False
+    vocabulary_size: Natural = 0  # n-grams; the training posts decide it
 
 
 class LinearProbe(ClosedFormModel):
@@ -28,33 +38,45 @@ class LinearProbe(ClosedFormModel):
     nothing else. See `sgmft.models.experts`.
     """
 
+    config: ProbeConfig
     features: ClassVar[tuple[Literal["text", "image", "joint"], ...]] = ("text", "image", "joint")
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: ProbeConfig) -> None:
         super().__init__(config)
         widths = {name: getattr(config, f"{name}_width") for name in self.features}
         self._read = [name for name, width in widths.items() if width]
         self.expert = DenseExpert(sum(widths.values()), config.classes)
+        self.uses_ngrams = "text" in self.features and config.lexical
+        self.lexical: NgramExpert | None = None
+        if self.uses_ngrams:
+            self.lexical = NgramExpert(config.vocabulary_size, config.classes)
         self.prior: Any = np.zeros(config.classes, np.float32)  # logarithms
 
     def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
         """Fit the regression to the posts with this modality; see `ClosedFormModel.fit`."""
-        x, known = self._inputs(batch)
+        expert = self.expert if self.lexical is None else JointExpert(self.expert, self.lexical)
+        x, known = self._rows(batch)
         self.prior = log_frequencies(labels, self.config.classes).astype(np.float32)
         logits, fold = np.tile(self.prior, (4, len(labels), 1)), draw_folds(labels, FOLDS, rng)
         if known.any():
             report = self.report("regression")
-            predict = self.expert.fit(x[known], labels[known], fold[known], report)
+            predict = expert.fit(x[known], labels[known], fold[known], report)
             for parts, held_out in enumerate(logits):
-                part, there = self._inputs(batch.with_parts(parts))
+                part, there = self._rows(batch.with_parts(parts))
                 held_out[known] = np.where(there[known, None], predict(part[known]), self.prior)
+        if self.lexical is not None:
+            self.config = replace(self.config, vocabulary_size=len(self.lexical.vocabulary))
         return logits
 
     def forward(self, batch: Batch) -> Output:
         """Features of B posts to logits (B, K)."""
         x, known = self._inputs(batch)
-        xp = array_namespace(x)
-        return Output(xp.where(known[:, None], self.expert.forward(x), self.prior), x)
+        logits, xp = self.expert.forward(x), array_namespace(x)
+        if self.lexical is not None:  # n-grams are arrays, and so what is read from them
+            lexical = xp.asarray(self.lexical.forward(ngrams_of(batch)), device=x.device)
+            has = xp.astype(batch.has_text[:, None], lexical.dtype)
+            logits = log_softmax(logits + has * lexical)
+        return Output(xp.where(known[:, None], logits, self.prior), x)
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Features (B, D), zeros where missing, and whether there are any (B,)."""
@@ -62,6 +84,13 @@ class LinearProbe(ClosedFormModel):
         xp = array_namespace(batch.text)
         x = xp.concat([xp.where(has[:, None], x, xp.zeros_like(x)) for x, has in parts], axis=-1)
         return x, reduce(or_, [has for _, has in parts])
+
+    def _rows(self, batch: Batch) -> tuple[Any, Any]:
+        """Inputs as the probe is fitted to them, n-grams beside the features."""
+        x, known = self._inputs(batch)
+        if self.lexical is not None:
+            x = np.concatenate([x, np.where(batch.has_text[:, None], ngrams_of(batch), -1)], 1)
+        return x, known
 
 
 class TextOnly(LinearProbe):
@@ -79,14 +108,17 @@ class ImageOnly(LinearProbe):
 class LateAverage(ClosedFormModel):
     """The mean probabilities of two probes, or one's; each is fitted to posts with its modality."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    config: ProbeConfig
+
+    def __init__(self, config: ProbeConfig) -> None:
         super().__init__(config)
         self.text, self.image = TextOnly(config), ImageOnly(config)
+        self.uses_ngrams = self.text.uses_ngrams
 
     def fit(self, batch: Batch, labels: Integers, rng: RandomState) -> Floats:
         """Fit both probes; see `ClosedFormModel.fit`."""
         text, image = (part.fit(batch, labels, rng)[3] for part in (self.text, self.image))
-        whole = _average(batch, text, image)
+        whole, self.config = _average(batch, text, image), self.text.config
         return np.stack([np.broadcast_to(self.text.prior, text.shape), text, image, whole])
 
     def forward(self, batch: Batch) -> Output:
@@ -104,12 +136,15 @@ def _average(batch: Batch, text: Any, image: Any) -> Any:
     return xp.where(has_text & has_image, both, xp.where(has_text, t, v))
 
 
-_probe = partial(Method, config=NetworkConfig, presets={"default": Preset("default", refit=True)})
-_ONE = "logistic regression"
+_ONE, _TWO = "logistic regression", "two logistic regressions"
 _NOTE = "Posts without {} get the class frequencies of the training posts."
-METHODS = (
-    _probe("linear-probe", "Linear probe", _ONE, LinearProbe),
-    _probe("text-only", "Text only", _ONE, TextOnly, note=_NOTE.format("text")),
-    _probe("image-only", "Image only", _ONE, ImageOnly, note=_NOTE.format("pictures")),
-    _probe("late-average", "Late averaging", "two logistic regressions", LateAverage),
+_PRESETS = {"default": Preset("default", refit=True)}
+METHODS = tuple(
+    Method(name, title, source, network, config, _PRESETS, note)
+    for name, title, source, network, config, note in (
+        ("linear-probe", "Linear probe", _ONE, LinearProbe, ProbeConfig, ""),
+        ("text-only", "Text only", _ONE, TextOnly, ProbeConfig, _NOTE.format("text")),
+        ("image-only", "Image only", _ONE, ImageOnly, NetworkConfig, _NOTE.format("pictures")),
+        ("late-average", "Late averaging", _TWO, LateAverage, ProbeConfig, ""),
+    )
 )
