@@ -92,14 +92,13 @@ def encode_posts(
     """Encode posts in order, `chunk` at a time, in memory bounded by two chunks: the images of the
     next one are decoded while the network computes.
 
-    Posts that the store has are not encoded again; new ones are written to it as one shard a
-    chunk. Chunks are cut from the input, so a run that was interrupted and started again computes
-    the same batches, and so the same values to the last bit, as one that was not. Posts of a shard
-    that turns out to be damaged are encoded anew.
+    Posts that the store has are not encoded again, but for those of a damaged shard; new ones are
+    written to it as one shard a chunk. Chunks are cut from the input, so that an interrupted run
+    started again computes the same batches, and so the same values to the last bit.
 
-    A post that already carries an error, or of which neither words nor an image can be read, comes
-    back with its reason and without features. An image that cannot be read is left out, with a
-    warning in the post; the features are then those of the same post without it.
+    A post that carries an error, or of which neither words nor an image can be read, comes back
+    with its reason and without features. An image that cannot be read is left out, with a warning;
+    the features are then those of the same post without it.
     """
     info = encoder.info
     if tokens and not info.has_tokens:
@@ -140,10 +139,9 @@ def encode_windows(
 ) -> Iterator[Chunk]:
     """Encode posts as `encode_posts` does; those of more than `window` words have a row for each.
 
-    These rows have the features of all the post's images; as many without them follow. Where a
-    post has several, `Chunk.windows` has their numbers. A joint feature, which is of the whole text
-    as far as the encoder reads it, stands beside the images. A text of which not all is read is a
-    warning in the post. Features of shorter texts stay as they are, to the last bit.
+    These rows have the features of all the post's images, and a joint feature, which is of the
+    whole text; as many without them follow, and `Chunk.windows` has their numbers. A text of which
+    not all is read is a warning in the post.
     """
     for chunk in encode_posts(posts, encoder, tokens=tokens, store=store):
         chunk = replace(chunk, posts=[_tell_rest(post) for post in chunk.posts])
@@ -278,9 +276,8 @@ def prepare_post(
 ) -> PreparedPost | str:
     """Read and decode a post for an encoder, or return why it cannot be; several threads may.
 
-    A file that cannot be read or decoded is left out, as if the post did not have it; there is no
-    reason against a post of which something is left. Images of a post that one of `stores` has are
-    read, not decoded. Of the others each is kept as `prepare` makes it.
+    A file that cannot be read or decoded is left out, as if the post did not have it. Images of a
+    post that one of `stores` has are read, not decoded; others are kept as `prepare` makes them.
     """
     if post.error is not None:
         return post.error
@@ -361,10 +358,7 @@ def _read(post: Post) -> tuple[dict[int, bytes], dict[int, str]]:
 def encode_prepared(
     posts: Sequence[PreparedPost], encoder: Encoder, tokens: bool, seen: Mapping[str, PostFeatures]
 ) -> dict[str, PostFeatures]:
-    """Encode prepared posts, by key; image features of those in `seen` are taken from there.
-
-    A text or an image that several of them have is encoded once.
-    """
+    """Encode prepared posts, by key, equal texts and images once; those of `seen` are taken."""
     texts = list(dict.fromkeys(post.text for post in posts if post.text))
     digests = [[_digest(image) for image in post.images] for post in posts]
     different: dict[bytes, Any] = {}

@@ -25,8 +25,8 @@ def convert_table(source: Source, output: str | Path) -> JobSummary:
     """Write posts with the columns `ROLES`, of which empty ones are left out, and all others.
 
     Paths of pictures are relative to the output's folder where they lie in it, and absolute
-    elsewhere, in whatever folder that is; web addresses stay. Pictures that are stored in the table
-    become files in a folder beside the output. But for a stream, the source is read twice.
+    elsewhere; web addresses stay. Pictures that are stored in the table become files in a folder
+    beside the output. But for a stream, the source is read twice.
     """
     source.refuse_overwriting(output)
     source = replace(source, allow_outside=True)  # no file is opened

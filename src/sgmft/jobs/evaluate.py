@@ -34,8 +34,7 @@ def evaluate_table(
     """Compare predictions with a table's labels; writes metrics.json, report.html, predictions.
 
     Rows that cannot be read, have no label, or one the model never learned, are counted and left
-    out of the figures. Accuracy is broken down by the values of the columns `by`. Warns of posts
-    that the model was trained with.
+    out of the figures, which are broken down `by` columns. Warns of posts it was trained with.
     """
     source.refuse_overwriting(Path(output) / "predictions.parquet")
     known = set(locator.labels)

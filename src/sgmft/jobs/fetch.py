@@ -52,10 +52,9 @@ def fetch_table(
     """Download the pictures of a table into a folder, and write the table there with their paths.
 
     Only picture cells change: addresses become paths in the folder ``images``, to which pictures
-    from elsewhere are copied, too. What cannot be had stays as it stands in its cell, and is
-    listed with its row and the reason in ``_failed.csv``. A file is kept if it can be decoded.
-    Files that are there are not downloaded again, so what was stopped continues. `max_files` and
-    `max_total`, which is in bytes, are limits of one run.
+    from elsewhere are copied, too. What cannot be had or decoded stays as it stands in its cell,
+    and is listed in ``_failed.csv``. What is there is not downloaded again, so what was stopped
+    continues. `max_files` and `max_total`, which is in bytes, are limits of one run.
     """
     if source.table == "-":
         raise SgmftError("A stream is read once, and fetch reads twice: give a file.")

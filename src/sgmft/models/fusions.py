@@ -39,8 +39,7 @@ def _require_tokens(heads: AttentionHeads, name: str) -> None:
 class AsymmetricCoAttention(nn.Module):
     """The text attends to itself and to the image, which stays untouched; tokens view only.
 
-    A block has 16 D^2 weights, as many as two layers of the SFM, so that there is one block for
-    every two `layers`, and at least one.
+    A block has 16 D^2 weights, as two layers of the SFM: there is one for every two `layers`.
     """
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:
@@ -61,9 +60,8 @@ class AsymmetricCoAttention(nn.Module):
 class CoAttention(nn.Module):
     """Words and regions attend to themselves and to each other; tokens view only.
 
-    BridgeTower's cross-modal layer without bridges. With a feed-forward width of D/2 it has 18 D^2
-    weights, about as many as two layers of the SFM, so that there is one for every two `layers`,
-    and at least one.
+    BridgeTower's cross-modal layer without bridges and with D/2 hidden: 18 D^2 weights, about as
+    two layers of the SFM, so that there is one for every two `layers`.
     """
 
     def __init__(self, width: int, heads: AttentionHeads, layers: int = 2) -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
 
-from sgmft.data.preprocessing.markup import is_marked, repair_encoding, strip_markup
+from sgmft.data.preprocessing.markup import PATTERNS, is_marked, repair_encoding, strip_markup
 from sgmft.errors import Message, SgmftError
 from sgmft.utils.runtime import silence_libraries
 
@@ -55,40 +55,6 @@ CLEANINGS: dict[str, Cleaning] = {
 }
 """The named cleanings; "light" and "none" leave sentences whole, for pre-trained encoders."""
 
-_NAME = r"[\w-]{1,30}(?:\.[A-Za-z0-9_]+){0,5}"
-_URL_CHARACTER = r"(?!//@|#[^#\s]+#)(?:[A-Za-z0-9\-._~:/?#!$&'()*+,;=%]|(?<=[^/]/)@(?=\w))"
-_URL_TAIL = rf"(?:(?:{_URL_CHARACTER})*(?<![.,;:!?'()]))?"
-_TLD = (
-    "app|be|cc|cn|club|co|com|edu|fm|gl|gov|hk|im|info|io|jp|la|link|ltd|ly|me|mobi|net|org"
-    "|sh|shop|site|so|to|top|tv|tw|uk|us|vip|xyz"
-)
-_URL = re.compile(
-    rf"(?:https?|ftp)://{_URL_TAIL}"
-    rf"|(?<![A-Za-z0-9@._-])(?:www\.[a-z0-9-]+\.|(?:[a-z0-9-]+\.)+(?:{_TLD})/){_URL_TAIL}",
-    re.IGNORECASE | re.ASCII,
-)
-_BARE_REPOST = re.compile(
-    rf"(?:^|(?<=//)|//\s*@{_NAME}\s*:)\s*"
-    r"(?:转发微博|轉發微博|快转了微博|分享(?:图片|圖片|视频|視頻)|Repost)[.。]?\s*(?=//|$)"
-)
-_RETWEET = re.compile(
-    rf"(?<!/)/{{2,}}\s*@{_NAME}\s*:?|(?<![A-Za-z]:)(?<!/)/{{2,}}|\bRT\s*@{_NAME}\s*:?"
-)
-_MENTION = re.compile(
-    r"(?:回[复覆復]\s*)?"
-    r"(?:(?<![A-Za-z0-9._%+-])@|@(?!(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}))"
-    rf"{_NAME}(?:\s*:)?"
-)
-_HASH = re.compile("#(?!\ufe0f?\u20e3)")  # not the key cap, which is an emoji
-_EMOTICON = re.compile(r"\[(?:[^\W\d_][\w-]{0,7}~?|[A-Za-z]{2,12} [A-Za-z]{2,12})\]")
-_HAN = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-
-# Letters jieba does not know, which it would return one by one: accented Latin, Cyrillic, kana, ...
-_LETTERS = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u1fff\u3041-\u30fa\u30fc-\u30ff\uac00-\ud7af"
-_UNKNOWN_WORD = re.compile(rf"((?<![A-Za-z0-9])[A-Za-z0-9]*[{_LETTERS}][A-Za-z0-9{_LETTERS}]*)")
-_SAME_BEGINNING = re.compile(r"(.).*\n(?:\1.*\n)*")  # neighbouring lines
 _JOINERS = frozenset("\u200d\ufe0f") | {chr(code) for code in range(0xE0020, 0xE0080)}
 _BLANKS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
     chr(code) for code in (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))
@@ -115,7 +81,7 @@ def clean_text(text: str, cleaning: Cleaning) -> str:
         return _scrub(text, cleaning)
     joined = ""
     for word in _kept_words(text, cleaning):
-        together = not joined or (_HAN.match(joined[-1]) and _HAN.match(word))
+        together = not joined or (PATTERNS["han"].match(joined[-1]) and PATTERNS["han"].match(word))
         joined += word if together else f" {word}"
     return joined
 
@@ -159,22 +125,22 @@ def _scrub_once(text: str, cleaning: Cleaning) -> str:
     text = _visible(text)
     # Links and emoji go first: NFKC turns "，" into a comma, which a link may hold, and 🈚 into 無.
     if cleaning.urls:
-        text = _URL.sub(" ", text)
+        text = PATTERNS["url"].sub(" ", text)
     if cleaning.emoji:
         text = _emoji().replace_emoji(text, " ")
     text = unicodedata.normalize("NFKC", text)
     if cleaning.simplify:
         text = simplify(text)
     if cleaning.urls:
-        text = _URL.sub(" ", text)
+        text = PATTERNS["url"].sub(" ", text)
     if cleaning.retweets:
-        text = _RETWEET.sub(" ", _BARE_REPOST.sub(" ", text))
+        text = PATTERNS["retweet"].sub(" ", PATTERNS["bare_repost"].sub(" ", text))
     if cleaning.mentions:
-        text = _MENTION.sub(" ", text)
+        text = PATTERNS["mention"].sub(" ", text)
     if cleaning.hashtags:
-        text = _HASH.sub(" ", text)
+        text = PATTERNS["hash"].sub(" ", text)
     if cleaning.emoticons:
-        text = _EMOTICON.sub(" ", text)
+        text = PATTERNS["emoticon"].sub(" ", text)
     if cleaning.punctuation:
         text = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
     return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
@@ -189,7 +155,7 @@ def simplify(text: str) -> str:
 def _is_bare(text: str) -> bool:
     """Return whether nothing but marks, emoji and emoticons is in a text."""
     if "[" in text:
-        text = _EMOTICON.sub("", text)
+        text = PATTERNS["emoticon"].sub("", text)
     if "\u20e3" in text:  # of a key cap, an emoji with a digit
         text = _emoji().replace_emoji(text, "")
     return not any(map(str.isalnum, text))
@@ -231,7 +197,7 @@ def _segment(text: str) -> Iterator[str]:
         if is_emoji:
             yield piece
             continue
-        for index, part in enumerate(_UNKNOWN_WORD.split(piece)):
+        for index, part in enumerate(PATTERNS["unknown_word"].split(piece)):
             found = [part] if index % 2 else _jieba().cut(part)
             yield from (word for word in found if word and not word.isspace())
 
@@ -285,7 +251,7 @@ class _Segmenter:
         self._tokenizer.total = sum(map(int, re.findall(r" (\d+) ", text)))
         self._tokenizer.initialized = True
         self._unread: dict[str, str] = {}  # a character, and the lines whose word begins with it
-        for run in _SAME_BEGINNING.finditer(text):
+        for run in PATTERNS["same_beginning"].finditer(text):
             self._unread[run[1]] = self._unread.get(run[1], "") + run[0]
         self._reading = Lock()
 

@@ -46,8 +46,7 @@ def write_sample(
 ) -> Path:
     """Write `posts.jsonl`, its pictures under `images/`, and a README; return the table's path.
 
-    The same arguments give the same table and the same pixels. Every post has its own random
-    generator, so the first posts of a larger set are the posts of a smaller one.
+    The same arguments give the same table and the same pixels, and the first posts of a larger set.
 
     Args:
         folder: new, empty, or with an earlier sample, which is replaced.
@@ -55,8 +54,7 @@ def write_sample(
         damaged: number of damaged rows that follow; their column `damage` names the kind.
         noise: 0 to 1. Scales the share of posts whose place only the text (0.8 x noise) or only
             the pictures (0.63 x noise) tell, that have no picture (0.23 x noise) or no text
-            (0.086 x noise), and how disturbed texts and pictures are. With 0, both modalities of
-            every post tell its place, without decoration, clutter or misplaced pictures.
+            (0.086 x noise), and how disturbed texts and pictures are.
         users: number of authors; each has a favourite place and a pet phrase.
         several: 0 to 1. The share of posts with 2 to 9 pictures, if they have any.
     """

@@ -145,8 +145,7 @@ def explain_post(post: Post, model: ExplainedModel, label: str | None = None) ->
 
     The contributions of text and pictures are Shapley values; those of words and regions what the
     probability loses without them. Deterministic. Encodes up to 64 changed texts, and 16 changed
-    pictures for each picture. SgmftError where the post has an error or nothing to go on, or the
-    model has no such label.
+    pictures for each picture. SgmftError where the model cannot predict it, or has no such label.
     """
     labels = list(model.labels)
     check_label(label, labels)
