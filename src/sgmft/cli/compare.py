@@ -39,6 +39,10 @@ def compare_command(
     rows: Annotated[
         Path | None, Option(metavar="FILE", help="TOML file of rows and tables of your own.")
     ] = None,
+    answers: Annotated[
+        list[str] | None,
+        Option(help="NAME=FILE of id and label, or NAME=COLUMN: answers as a row. Repeat."),
+    ] = None,
     test: Annotated[str | None, Option(help="COLUMN=VALUE of test posts; else a fifth.")] = None,
     test_size: Annotated[float | None, Option(help="Share of test posts; by default 0.2.")] = None,
     folds: Annotated[
@@ -97,6 +101,7 @@ def compare_command(
             plan,
             split=Split(chosen, split_by, folds, test_size, repeats, split_seed, splits),
             by=by or (),
+            answers=opt.parse_pairs(answers, "--answers"),
             features=console.feature_folder(features),
             command=shlex.join(["sgmft", *sys.argv[1:]]),
             on_encoded=lambda stage, done: bars.show(f"Encoding posts, {stage}", done),

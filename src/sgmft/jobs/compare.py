@@ -3,7 +3,7 @@
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ def compare_table(
     *,
     split: Split | None = None,
     by: Sequence[str] = (),
+    answers: Mapping[str, str] | None = None,
     features: str | Path | None = None,
     command: str = "",
     on_encoded: prepare.OnEncoded | None = None,
@@ -39,8 +40,12 @@ def compare_table(
     Writes to `output`: report.html, report.md, figures, results.json, predictions.parquet (every
     run's probabilities), and cells/, predictions/, fused/ with what each run found, from which the
     same command continues; features, too, without a folder for them. By default a fifth of the
-    posts is the test set. `by` are columns by whose values results are broken down.
+    posts is the test set. `by` are columns by whose values results are broken down; `answers` from
+    outside are judged as rows of the first table, each a column or a file of id and label.
     """
+    for name in answers or ():
+        if name in plan.known:
+            raise SgmftError(f"--answers {name}: there is a row of that name, take another.")
     folder = Path(output).absolute()
     check_output(folder, _may_replace(folder), "report")
     path, earlier = folder / "data.json", _read_earlier(folder)
@@ -58,6 +63,7 @@ def compare_table(
             Path(features) if features is not None else folder / "features",
             split or Split(),
             by=by,
+            answers=answers,
             strict=source.strict,
             device=plan.device,
             on_encoded=on_encoded,

@@ -1,12 +1,14 @@
 """A comparison from posts to tables: fair, resumable, and not stopped by what fails."""
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import f1_score
 
 from sgmft import SemanticLocator
 from sgmft.data.posts import Post
@@ -48,10 +50,13 @@ def data_of(tiny, tmp_path):
 def compare(data_of, small_posts, tmp_path):
     """Makes a comparison on the small posts; the same folder each time."""
 
-    def make(methods=FAST, posts=None, split=BY_LABEL, tables="1", figures="", **options):
+    def make(
+        methods=FAST, posts=None, split=BY_LABEL, tables="1", figures="", answers=None, **options
+    ):
         options = {"seeds": 2, "trials": 2, "epochs": 2} | options
         plan = make_plan(tables, figures, methods, encoder="tiny", **options)
-        data = data_of(small_posts if posts is None else posts, split, plan=plan)
+        posts = small_posts if posts is None else posts
+        data = data_of(posts, split, plan=plan, answers=answers)
         write_json(tmp_path / "comparison" / "data.json", asdict(data))
         load_data.cache_clear()
         load_features.cache_clear()
@@ -391,3 +396,49 @@ def test_figures_come_from_the_rows_first_seed(compare):
     assert figure.number == "9" and "<svg" in figure.svg
     assert sorted(figure.files) == ["figure-9.png", "figure-9.svg"]
     assert all((comparison.folder / name).stat().st_size > 1000 for name in figure.files)
+
+
+def test_answers_from_outside_are_a_row_and_none_is_wrong(compare, small_posts, tmp_path):
+    file = tmp_path / "gpt.csv"
+    told = [(post.id, post.label) for post in small_posts]
+    told[::5] = [(name, "somewhere") for name, _ in told[::5]]
+    file.write_text("id,label\n" + "".join(f"{x},{y}\n" for x, y in told[:-9]), "utf-8")
+    posts = [replace(post, row={"mine": post.label}) for post in small_posts]
+    answers = {"gpt": str(file), "truth": "mine"}
+    comparison = compare("text-only", posts, answers=answers, seeds=1)
+    comparison.run()
+    lines, data = lines_of(comparison), comparison.data
+    assert list(lines) == ["gpt", "truth", "text-only"]
+    test = data.divisions[0].where("test")
+    truth = [data.labels[data.classes[i]] for i in test]
+    given = [dict(told[:-9]).get(data.places[i][1], "") for i in test]
+    line, right = lines["gpt"], np.array(given) == np.array(truth)
+    assert 0 < right.mean() < 1
+    assert line.summary.accuracy.mean == pytest.approx(right.mean())
+    expected = f1_score(truth, given, labels=data.labels, average="macro", zero_division=0)
+    assert line.summary.macro_f1.mean == pytest.approx(expected)
+    assert [x.label for x in line.summary.per_class] == data.labels
+    none = sum(x not in data.labels for x in given)
+    assert line.note.endswith(f"{none} of {len(test)} are none of the labels, so wrong.")
+    assert math.isnan(line.summary.calibration_error.mean) and line.parameters is None
+    assert lines["truth"].summary.accuracy.mean == 1
+    gap = np.mean(right) - lines_of(comparison)["truth"].summary.accuracy.mean
+    base = lines["truth"].against.value
+    assert line.against.value - base == pytest.approx(gap) and line.against.p_holm >= line.against.p
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,answer\na,home\n", "gpt.csv, row 2: the columns id and label are needed"),
+        ("id,label\na,home\na,work\n", "row 3: a has another label further up"),
+        ("id,label\nunknown,home\n", "has no label for any of the posts.*'unknown'"),
+        (None, "--answers gpt=.*gpt.csv: it is no column of the posts, and no file"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(data_of, small_posts, tmp_path, text, message):
+    file = tmp_path / "gpt.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SgmftError, match=message):
+        data_of(small_posts, BY_LABEL, answers={"gpt": str(file)})

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sgmft.data.posts import Post, raise_first_error, require_label
 from sgmft.data.summary import JobSummary
 from sgmft.errors import SgmftError
+from sgmft.evaluation.compare.answers import read_answers
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.splits import TEST, VALIDATION, Division, Split, divide
 from sgmft.features.encode import encode_posts
@@ -70,6 +71,8 @@ class ComparisonData:
     left_out: dict[str, int] = field(default_factory=dict)  # posts not used, by reason
     warnings: dict[str, int] = field(default_factory=dict)  # of the others, by reason
     examples: dict[str, str] = field(default_factory=dict)  # the first of each reason
+    # row -> answer to each post from outside, "" for none
+    answers: dict[str, list[str]] = field(default_factory=dict)
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -108,6 +111,7 @@ def prepare_comparison(
     split: Split,
     *,
     by: Sequence[str] = (),
+    answers: Mapping[str, str] | None = None,  # row -> column, or file of id and label
     strict: bool = False,
     device: str | None = None,
     on_encoded: OnEncoded | None = None,
@@ -125,6 +129,7 @@ def prepare_comparison(
         if not any(column in post.row for post in readable):
             names = ", ".join(dict.fromkeys(name for post in readable for name in post.row))
             raise SgmftError(f"The posts have no column {column!r} for --by; they have {names}.")
+    told = {name: read_answers(name, x, posts) for name, x in (answers or {}).items()}
     rows_of: dict[EncoderSetting, list[Row]] = {}
     for row in rows:
         rows_of.setdefault(EncoderSetting.of(row, encoder), []).append(row)
@@ -157,6 +162,7 @@ def prepare_comparison(
         left_out=summary.errors,
         warnings=summary.warnings,
         examples=summary.examples,
+        answers={name: [given[i] for i in good] for name, given in told.items()},
     )
 
 

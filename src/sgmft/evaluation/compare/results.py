@@ -1,5 +1,6 @@
 """Results of a comparison: from the records and predictions of its runs to tables and figures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from sgmft.evaluation.compare import statistics
+from sgmft.evaluation.compare.answers import as_probabilities
 from sgmft.evaluation.compare.catalogue import Row
 from sgmft.evaluation.compare.figures import ReportFigure, project_representations, save_panels
 from sgmft.evaluation.compare.prepare import EncoderSetting
@@ -66,7 +68,7 @@ def read_predictions(folder: Path, found: Sequence[RowRecords], labels: Sequence
 
 def make_tables(comparison: Comparison) -> list[ResultTable]:
     """Return every table of the plan, each row tested against the table's reference."""
-    data, known = comparison.data, comparison.plan.known
+    data, known = comparison.data, dict(comparison.plan.known)
     tests = [division.where(TEST) for division in data.divisions]
     test, sizes = np.concatenate(tests), np.array([*map(len, tests)])
     of = np.repeat(np.arange(len(sizes)), sizes)
@@ -79,23 +81,30 @@ def make_tables(comparison: Comparison) -> list[ResultTable]:
         for key, found in comparison.found.items()
         if key in comparison.shown and finished_seeds(found)
     }
+    for key, answers in data.answers.items():
+        given = [answers[i] for i in test]
+        none = sum(answer not in data.labels for answer in given)
+        note = f"Answers from outside; {none:,} of {len(test):,} are none of the labels, so wrong."
+        known[key], probs[key] = Row(key, key, note=note), as_probabilities(given, data.labels)
     summaries = {
         key: statistics.summarise(x, truth, data.labels, groups, splits) for key, x in probs.items()
     }
     tables = []
-    for plan in comparison.plan.tables:
+    for key in data.answers:  # how sure they are is not known
+        nothing = statistics.Estimate(*[math.nan] * 4)
+        summaries[key] = replace(summaries[key], calibration_error=nothing)
+    for number, plan in enumerate(comparison.plan.tables):
+        rows = [*data.answers, *plan.rows] if number == 0 else plan.rows
         against: dict[str, Difference] = {}
         if (base := probs.get(plan.reference)) is not None:
-            compared = [key for key in plan.rows if key in probs and key != plan.reference]
+            compared = [key for key in rows if key in probs and key != plan.reference]
             gaps = [statistics.difference(probs[key], base, truth, splits) for key in compared]
             against = dict(zip(compared, statistics.corrected(gaps), strict=True))
         lines = []
-        for key in plan.rows:
+        for key in rows:
             found = {"summary": summaries.get(key), "against": against.get(key)}
-            line = _result_row(
-                known[key], comparison.found[key], paper=plan.paper.get(key), **found
-            )
-            lines.append(line)
+            records, paper = comparison.found.get(key, ()), plan.paper.get(key)
+            lines.append(_result_row(known[key], records, paper=paper, **found))
             if known[key].encoder is not None:
                 lines[-1] = replace(lines[-1], note=_cost_of_features(known[key], comparison))
         reference = known[plan.reference].title

@@ -80,12 +80,13 @@ def summarise(
     since chance differences within bins add up, so that its interval may lie above its mean. Of
     several splits, means are over splits and seeds, and intervals those of `resampled_t`.
 
-    From probabilities (S, N, K), whose columns are in the order of `labels`, the numbers (N,) of
-    the true labels, and groups of N values each; SgmftError for anything else.
+    From probabilities (S, N, K), whose columns are in the order of `labels`, or (S, N, K + 1) of
+    which the last is of no label; the numbers (N,) of the true labels, and groups of N values each;
+    SgmftError for anything else.
     """
     probs, true = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
     metrics.check_probabilities(probs)
-    runs, posts, classes = probs.shape
+    (runs, posts, outputs), classes = probs.shape, len(labels)
     predicted = probs.argmax(axis=2)  # (S, N)
     gaps = [_calibration_gaps(run, true) for run in probs]
 
@@ -113,8 +114,9 @@ def summarise(
     table = np.stack([found.mean(axis=(0, 2)), sd, low, high], axis=1)  # (3, 4)
     right = (predicted == true).mean(axis=0)  # (N,)
     by_group = {x: metrics.accuracy_by_value(x, y, right) for x, y in (groups or {}).items()}
-    confusions = [metrics.count_confusions(true, run, classes) for run in predicted]
-    by_run = [metrics.class_scores(confusion, list(labels)) for confusion in confusions]
+    names = [*labels, *[""] * (outputs - classes)]
+    confusions = [metrics.count_confusions(true, run, outputs) for run in predicted]
+    by_run = [metrics.class_scores(confusion, names)[:classes] for confusion in confusions]
     means = np.mean([[(x.precision, x.recall, x.f1) for x in run] for run in by_run], axis=0)
     scores = [
         metrics.ClassScore(score.label, precision, recall, f1, score.support)
