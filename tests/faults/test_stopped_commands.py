@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from faults import COMPARE
-from sgmft.utils.signals import Stopped, stoppable
+from sgmft.utils.runtime import Stopped, stoppable
 from small_tables import file_names
 from tiny_encoder import TinyEncoder
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-WATCH = "from sgmft.utils.signals import end_with_parent; end_with_parent('over')"
+WATCH = "from sgmft.utils.runtime import end_with_parent; end_with_parent('over')"
 CHILD = f"{WATCH}; import time; time.sleep(60)"
 
 BY_SUBPROCESS = f"""

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from sgmft.cli import console
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
-from sgmft.utils.signals import Stopped, stoppable
+from sgmft.utils.runtime import Stopped, stoppable
 
 
 class _Group(TyperGroup):

@@ -17,7 +17,7 @@ from sgmft.locator.abstention import Abstention
 from sgmft.locator.prediction import Prediction, Predictor
 from sgmft.models.registry import load_plugin
 from sgmft.serving.responses import ServedModel
-from sgmft.utils.signals import SIGNALS, end_with_parent
+from sgmft.utils.runtime import SIGNALS, end_with_parent
 
 _predictor: Predictor | None = None
 

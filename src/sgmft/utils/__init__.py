@@ -1,1 +1,1 @@
-"""Files, checksums, several processes, ONNX sessions, signals."""
+"""Files, checksums, several processes, ONNX sessions."""

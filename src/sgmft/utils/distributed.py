@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sgmft.errors import SgmftError
-from sgmft.utils.signals import end_with_parent
+from sgmft.utils.runtime import end_with_parent
 
 if TYPE_CHECKING:
     import torch

@@ -3,24 +3,15 @@
 import io
 import re
 import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin
 
 from sgmft.errors import Message, SgmftError, make_printable
 from sgmft.utils.runtime import silence_libraries
@@ -37,33 +28,13 @@ NO_MEMORY = "{name} needs more memory than there is, or is damaged"
 
 # The plugins are called by the file's first bytes, not through Image.open: it would warn of a
 # large picture before we can refuse it, and try each of some forty formats on hostile bytes.
-_SIGNATURES: list[tuple[int, bytes, type[Opened]]] = [
-    (0, b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (0, b"GIF87a", GifImagePlugin.GifImageFile),
-    (0, b"GIF89a", GifImagePlugin.GifImageFile),
-    (8, b"WEBP", WebPImagePlugin.WebPImageFile),
-    (0, b"BM", BmpImagePlugin.BmpImageFile),
-    (0, b"II*\x00", TiffImagePlugin.TiffImageFile),
-    (0, b"MM\x00*", TiffImagePlugin.TiffImageFile),
-]
-
+_KINDS = tomllib.loads(Path(__file__).with_name("kinds.toml").read_text("utf-8"))
+_READ, _OTHER = (
+    {kind: re.compile(mark.encode("latin-1"), re.DOTALL) for kind, mark in _KINDS[part].items()}
+    for part in ("read", "other")
+)
 _NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, HEIC"
 _AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"heif", b"mif1", b"msf1"}
-# Other kinds, to be named in the reason, whatever the file is called: where it begins, and how.
-_OTHERS: list[tuple[str, int, tuple[bytes, ...]]] = [
-    ("JPEG 2000", 0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
-    ("JPEG XL", 0, (b"\0\0\0\x0cJXL ", b"\xff\x0a")),
-    ("ICO", 0, (b"\0\0\1\0",)),
-    ("PSD", 0, (b"8BPS",)),
-    ("PPM", 0, tuple(b"P%d%c" % (i, space) for i in range(1, 8) for space in b"\n \t\r")),
-    ("AVI", 8, (b"AVI ",)),
-    ("FLV", 0, (b"FLV\1",)),
-    ("WMV", 0, (b"0&\xb2u\x8ef\xcf\x11",)),
-    ("MPEG", 0, (b"\0\0\1\xba", b"\0\0\1\xb3")),
-    ("PDF", 0, (b"%PDF",)),
-    ("ZIP", 0, (b"PK\3\4",)),
-]
 _MARKUP = re.compile(rb"<(?:!doctype\s+|\w+:)?(svg|html|head|body|script|div)\b", re.I)
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but what its pixels may hold
 
@@ -161,7 +132,9 @@ def count_pixels(data: bytes, name: str) -> int | None:
 
 def _plugin(data: bytes) -> type[Opened] | None:
     if data[4:8] != b"ftyp":
-        return next((plugin for at, mark, plugin in _SIGNATURES if data.startswith(mark, at)), None)
+        kind = next((kind for kind, mark in _READ.items() if mark.match(data)), None)
+        name = f"PIL.{kind}ImagePlugin"
+        return None if kind is None else getattr(import_module(name), f"{kind}ImageFile")
     others = range(16, min(int.from_bytes(data[:4]), 256), 4)  # behind the major one's version
     brands = [data[i : i + 4] for i in (8, *others)]
     if brands[0] not in _AVIF | _HEIF:
@@ -179,13 +152,11 @@ def _plugin(data: bytes) -> type[Opened] | None:
 
 def _identify(data: bytes) -> str | None:
     """Return the kind of a file that is not read, by its first bytes; None where it is unknown."""
-    if any(data[at : at + 3 * step : step] == b"GGG" for at, step in ((0, 188), (4, 192))):
-        return "MPEG-TS"
     head = data[:4096].replace(b"\0", b"")  # also of UTF-16
     if head.lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n").startswith(b"<"):
         found = _MARKUP.search(head)
         return None if found is None else "SVG" if found[1].lower() == b"svg" else "HTML"
-    return next((kind for kind, at, marks in _OTHERS if data.startswith(marks, at)), None)
+    return next((kind for kind, mark in _OTHER.items() if mark.match(data)), None)
 
 
 def square(picture: Opened, size: int | None) -> Pixels:

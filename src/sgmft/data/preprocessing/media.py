@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,17 +102,11 @@ def _decode_animation(data: bytes, name: str, size: int | None, most: int) -> li
 
 def _find_motion(data: bytes) -> int | None:
     """Return where the MP4 of a motion photo begins, behind its JPEGs; None without one."""
-    if not data.startswith(b"\xff\xd8\xff"):
-        return None
-    found = data.find(b"ftyp")
-    if found < 0:
+    if not data.startswith(b"\xff\xd8\xff") or b"ftyp" not in data:
         return None
     end = images.jpeg_end(data)  # lengths in the XMP are often wrong: copying leaves them behind
-    while found >= 0:
-        if found - 4 >= end and is_video(data[found - 4 : found + 8]):
-            return found - 4
-        found = data.find(b"ftyp", found + 4)
-    return None
+    starts = (found.start() - 4 for found in re.finditer(b"ftyp", data))
+    return next((x for x in starts if x >= end and is_video(data[x : x + 12])), None)
 
 
 def make_thumbnail(file: MediaFile) -> str:

@@ -45,7 +45,7 @@ from sgmft.models.registry import DEFAULT, LOADED, get_method, load_plugin
 from sgmft.training.fit import TrainingTask, train_on_all, train_with_validation
 from sgmft.utils.checksums import FILES, checksum_matches, file_digests, with_checksum
 from sgmft.utils.files import make_file, read_json, write_json
-from sgmft.utils.signals import SIGNALS, end_with_parent
+from sgmft.utils.runtime import SIGNALS, end_with_parent
 
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0, 1 / 30)  # of the tuned setting, trial by trial
 Record = dict[str, Any]  # what a run found, as its file in cells/ has it

@@ -10,6 +10,7 @@ most probable classes.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,8 @@ from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.method import Method
 from sgmft.models.presets import Natural, Positive
 
-PROMPTS = (  # a label is any text in any language: a kind of place, or something else
-    "{}",
-    "在{}",
-    "在{}发的微博",
-    "一张{}的照片",
-    "a post written at a {}",
-    "a photo of a {}",
-)
-
+# A label is any text in any language: a kind of place, or something else.
+PROMPTS = tuple(Path(__file__).with_name("prompts.txt").read_text("utf-8").splitlines())
 PRIOR = 10.0  # posts that the reference counts as when cosines are standardised
 
 

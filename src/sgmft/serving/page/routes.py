@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import tomllib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
@@ -42,27 +43,9 @@ COVERAGES = (0.8, 0.9, 0.95)
 UPLOADS = 16  # posts that come in at a time; and tables, from their first byte to their labels
 TABLES = 2  # that are labelled at the same time
 KEPT = 3600  # seconds that a labelled table can be downloaded
-
-SCRIPT_TEXTS = (
-    *("code", "remove", "sending", "waiting", "stopped", "failed", "unreachable", "problems"),
-    *("nothing_given", "no_table", "too_large", "download"),
-)
-
-# Texts of posts to try the page with, and their pictures, which are drawn.
-EXAMPLES: dict[str, list[str]] = {
-    "和闺蜜来看新片，灯一黑，爆米花先吃完了": ["cinema-1.jpg"],
-    "Two exams and a group project to go, the blackboard is full": ["school-1.jpg", "school-2.jpg"],
-    "毛肚涮八秒刚刚好，老板又送了一盘小菜，下次还来": [],
-    "": ["travel-1.jpg"],
-}
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+_DATA = tomllib.loads(Path(__file__).with_name("page.toml").read_text("utf-8"))
+EXAMPLES: dict[str, list[str]] = _DATA["examples"]
+HEADERS: dict[str, str] = _DATA["headers"]
 
 
 def add_page(app: FastAPI, engine: InferenceEngine) -> Callable[[], None]:
@@ -141,7 +124,7 @@ class Page:
             chosen=own,
             examples=zip(language.texts["example_names"], EXAMPLES.items(), strict=True),
             config={
-                "texts": {code: language.texts[code] for code in SCRIPT_TEXTS},
+                "texts": {code: language.texts[code] for code in _DATA["script_texts"]},
                 "bytes": {"post": limits.body, "table": limits.upload},
                 "pictures": limits.pictures,
             },
