@@ -16,9 +16,7 @@ def encode_command(
     text_encoder: opt.TextEncoder = None,
     image_encoder: opt.ImageEncoder = None,
     cleaning: opt.Cleaning = None,
-    tokens: Annotated[
-        bool | None, Option(help="Word and region features too; by default if there are any.")
-    ] = None,
+    tokens: Annotated[bool | None, Option(help=opt.HELP["tokens"])] = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
     workers: opt.Workers = None,

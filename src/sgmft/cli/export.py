@@ -11,14 +11,7 @@ from sgmft.cli import options as opt
 def export_command(
     model: opt.Model,
     output: opt.Output,
-    int8: Annotated[
-        str | None,
-        Option(
-            metavar="TABLE",
-            help="Posts such as the model will see: compact's picture networks are written in 8 "
-            "bits, smaller and faster, with ranges taken from these posts' pictures.",
-        ),
-    ] = None,
+    int8: Annotated[str | None, Option(help=opt.HELP["int8"], metavar="TABLE")] = None,
     column: opt.Column = None,
     allow_outside: opt.AllowOutside = False,
 ) -> None:

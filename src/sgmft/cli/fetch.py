@@ -13,18 +13,14 @@ from sgmft.errors import NoUsableRowError
 def fetch_command(
     table: opt.PostsTable,
     output: Annotated[str, Option("--output", "-o", help="Folder for the table and its pictures.")],
-    referer: Annotated[
-        str | None, Option(help="Sent as Referer; Weibo's picture hosts get https://weibo.com/.")
-    ] = None,
+    referer: Annotated[str | None, Option(help=opt.HELP["referer"])] = None,
     max_files: Annotated[int, Option(min=1, help="Downloads in one run.")] = 100_000,
     max_size: Annotated[int, Option(min=1, help="MiB of one file.")] = 64,
     max_total: Annotated[int, Option(min=1, help="GiB of one run.")] = 20,
     timeout: Annotated[float, Option(min=1, help="Seconds for one attempt.")] = 60,
     wait: Annotated[float, Option(min=0, help="Seconds between requests to a host.")] = 0.1,
     allow_private: Annotated[bool, Option(help="Also from private networks.")] = False,
-    proxy: Annotated[
-        str | None, Option(help="Of an HTTP proxy; it looks up the hosts, which go unchecked.")
-    ] = None,
+    proxy: Annotated[str | None, Option(help=opt.HELP["proxy"])] = None,
     column: opt.Column = None,
     format: opt.Format = None,
     allow_outside: opt.AllowOutside = False,

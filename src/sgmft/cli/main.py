@@ -16,6 +16,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from sgmft.cli import console
+from sgmft.cli.options import HELP
 from sgmft.errors import SgmftError, SgmftNotice, SgmftWarning
 from sgmft.utils.distributed import is_main, rank, world_size
 from sgmft.utils.runtime import Stopped, stoppable
@@ -57,9 +58,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def plugins(
     command: typer.Context,
-    plugin: Annotated[
-        list[str] | None, Option(help="Python file with an encoder, fusion module or method.")
-    ] = None,
+    plugin: Annotated[list[str] | None, Option(help=HELP["plugin"])] = None,
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run Python files that come with an encoder.")
     ] = False,

@@ -1,5 +1,6 @@
 """Options that several commands share, and the objects made of them."""
 
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import wraps
@@ -19,19 +20,12 @@ if TYPE_CHECKING:
     from sgmft.training.finetune.settings import Tuning
 
 TUNE = "tune."  # of settings of fine-tuning
+HELP: dict[str, str] = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
 
-PostsTable = Annotated[
-    str, Argument(help="Posts: .csv, .jsonl, .parquet, ..., what a collecting tool wrote, or -.")
-]
+PostsTable = Annotated[str, Argument(help=HELP["posts_table"])]
 Model = Annotated[str, Argument(help="A folder that `sgmft train` wrote.")]
 Output = Annotated[str, Option("--output", "-o", help="Where the result goes.")]
-Encoder = Annotated[
-    str | None,
-    Option(
-        help="compact, compact-e5, chinese-clip-huge, -large, -base, hf:NAME, st:NAME, a folder, "
-        "TEXT+IMAGE of these, auto:A,B for the best; by default compact, or the method's own."
-    ),
-]
+Encoder = Annotated[str | None, Option(help=HELP["encoder"])]
 Cleaning = Annotated[str | None, Option(help="Of texts: light, paper or none; else the preset's.")]
 TextEncoder = Annotated[str | None, Option(help="Of the texts; the pictures' is then compact.")]
 ImageEncoder = Annotated[str | None, Option(help="Of the pictures; the texts' is then compact.")]
@@ -40,31 +34,18 @@ Tune = Annotated[
 ]
 TuneLast = Annotated[int | None, Option(min=1, help="Train only so many last layers of a tower.")]
 Merge = Annotated[bool, Option(help="With --tune lora: save a checkpoint, not its changes alone.")]
-Features = Annotated[
-    str | None, Option(help="Feature store; by default in your cache folder, 'none' keeps nothing.")
-]
-FeaturesTable = Annotated[
-    str | None, Option(help="Vectors by id in place of an encoder: .parquet, .npz, a folder.")
-]
-Summary = Annotated[
-    str | None, Option("--summary", help="JSON file for counts: posts, labelled, errors, ...")
-]
+Features = Annotated[str | None, Option(help=HELP["features"])]
+FeaturesTable = Annotated[str | None, Option(help=HELP["features_table"])]
+Summary = Annotated[str | None, Option("--summary", help=HELP["summary"])]
 Where = Annotated[list[str] | None, Option(help="Only rows with COLUMN=VALUE; may be repeated.")]
-Column = Annotated[
-    list[str] | None,
-    Option("--column", help="text, image, id, label, user or time=COLUMN, where names differ."),
-]
-Format = Annotated[
-    str | None, Option("--format", help="Of the table, or the tool that wrote it; else as seen.")
-]
+Column = Annotated[list[str] | None, Option("--column", help=HELP["column"])]
+Format = Annotated[str | None, Option("--format", help=HELP["format"])]
 By = Annotated[list[str] | None, Option(help="Column to break accuracy down by; repeat.")]
 AllowOutside = Annotated[bool, Option(help="Also read pictures outside the table's folder.")]
 Strict = Annotated[bool, Option(help="Stop at the first bad row.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, ...; by default what is there.")]
 Engine = Annotated[str | None, Option(help="local, or ray (pip install 'sgmft\\[scale]').")]
-Address = Annotated[
-    str | None, Option(help="Of the Ray cluster; auto: this machine's. By default one is started.")
-]
+Address = Annotated[str | None, Option(help=HELP["address"])]
 Workers = Annotated[int | None, Option(min=1, help="With --engine ray; else one a processor.")]
 
 

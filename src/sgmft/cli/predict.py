@@ -13,31 +13,13 @@ def predict_command(
     model: Annotated[str, Argument(help="Of `sgmft train` or `export`; none with --zero-shot.")],
     table: Annotated[str | None, Argument(help="Posts, as for train.")] = None,
     output: opt.Output = "-",
-    coverage: Annotated[
-        float | None,
-        Option(
-            help="Add the set of labels that holds the true one for this share of posts, 0.9 for "
-            "instance, and leave the label empty where the set has not exactly one."
-        ),
-    ] = None,
-    min_probability: Annotated[
-        float | None, Option(help="Leave the label empty below this probability.")
-    ] = None,
-    reject: Annotated[
-        float | None,
-        Option(
-            help="Leave the label empty for posts that seem to be of none of the labels, at the "
-            "cost of this share of those that are, 0.05 for instance."
-        ),
-    ] = None,
-    runtime: Annotated[
-        str | None, Option(help="torch, or onnx of `sgmft export`; by default what MODEL holds.")
-    ] = None,
+    coverage: Annotated[float | None, Option(help=opt.HELP["coverage"])] = None,
+    min_probability: Annotated[float | None, Option(help=opt.HELP["min_probability"])] = None,
+    reject: Annotated[float | None, Option(help=opt.HELP["reject"])] = None,
+    runtime: Annotated[str | None, Option(help=opt.HELP["runtime"])] = None,
     zero_shot: Annotated[str | None, Option(help="LABEL=TEXT|TEXT;LABEL=... for a model.")] = None,
     encoder: Annotated[str | None, Option(help="With --zero-shot; as for train.")] = None,
-    shard_rows: Annotated[
-        int | None, Option(min=1, help="Of a shard at most, where the output is a folder; 1024.")
-    ] = None,
+    shard_rows: Annotated[int | None, Option(help=opt.HELP["shard_rows"], min=1)] = None,
     engine: opt.Engine = None,
     address: opt.Address = None,
     workers: opt.Workers = None,

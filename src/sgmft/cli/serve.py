@@ -17,9 +17,7 @@ def serve_command(
     min_probability: Annotated[float | None, Option(help="As for predict.")] = None,
     reject: Annotated[float | None, Option(help="As for predict.")] = None,
     page: Annotated[bool, Option(help="With a page for people beside the API.")] = True,
-    api_key: Annotated[
-        str | None, Option(envvar="SGMFT_API_KEY", help="For requests; better as the variable.")
-    ] = None,
+    api_key: Annotated[str | None, Option(help=opt.HELP["api_key"], envvar="SGMFT_API_KEY")] = None,
     max_body: Annotated[float, Option(help="MiB of one request.")] = 32,
     max_posts: Annotated[int, Option(help="Posts of one request.")] = 64,
     max_pictures: Annotated[int, Option(help="Pictures of one post.")] = 16,

@@ -12,9 +12,7 @@ from sgmft.errors import SgmftError
 @opt.reads_posts
 def suggest_command(
     source: "opt.Source",
-    output: Annotated[
-        str, Option("--output", "-o", help="Label Studio tasks (.json) or a table (.csv, ...).")
-    ],
+    output: Annotated[str, Option("--output", "-o", help=opt.HELP["output"])],
     number: Annotated[int, Option("-n", help="How many posts to suggest.", min=1)] = 200,
     model: Annotated[str | None, Option(help="A trained model; weighs by its doubts.")] = None,
     labels: Annotated[str | None, Option(help="Choices for annotators: Home,School,...")] = None,

@@ -19,12 +19,8 @@ def train_command(
     encoder: opt.Encoder = None,
     text_encoder: opt.TextEncoder = None,
     image_encoder: opt.ImageEncoder = None,
-    method: Annotated[
-        str | None, Option(help="gated-experts, our default; sgmft, the paper's; mplug; ...")
-    ] = None,
-    preset: Annotated[
-        str | None, Option(help="Of sgmft, which need not be named: tokens, elements, paper.")
-    ] = None,
+    method: Annotated[str | None, Option(help=opt.HELP["method"])] = None,
+    preset: Annotated[str | None, Option(help=opt.HELP["preset"])] = None,
     cleaning: opt.Cleaning = None,
     tune: opt.Tune = "head",
     tune_last: opt.TuneLast = None,
@@ -32,9 +28,7 @@ def train_command(
     val_size: Annotated[float | None, Option(help="Share held out to choose the epoch.")] = None,
     split_by: Annotated[str, Option(help="label, or user: no user in both parts.")] = "label",
     seed: Annotated[int, Option(help="Decides split, weights and order.")] = 0,
-    settings: Annotated[
-        list[str] | None, Option("--set", help="NAME=VALUE of a setting, or tune.NAME; repeat.")
-    ] = None,
+    settings: Annotated[list[str] | None, Option("--set", help=opt.HELP["settings"])] = None,
     features: opt.Features = None,
     features_table: opt.FeaturesTable = None,
     track: Annotated[str | None, Option(help="Folder for TensorBoard logs.")] = None,
