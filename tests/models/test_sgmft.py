@@ -42,6 +42,7 @@ VARIANTS += [
     {"shared_space": True, "text_width": 16, "image_width": 16, "word_width": 16},
     {"word_width": 7, "scale": "standard"},
     {"word_width": 7, "sim": False},
+    {"key_width": "head", "element_width": 2},
 ]
 views = pytest.mark.parametrize("config", [SMALL, TOKENS], ids=lambda config: config.view)
 configs = pytest.mark.parametrize(
@@ -122,7 +123,15 @@ def same(a, b, atol=1e-10):
 
 
 @configs
-def test_the_model_is_the_papers_equations(config):
+def test_the_model_is_the_papers_equations(config, monkeypatch):
+    if config.key_width == "head":  # d_K is D/h in both views
+        root = math.sqrt(config.width / config.heads)
+
+        def head(Q, K, V):
+            weights = ([reference.dot(q, k) / root for k in K] for q in Q)
+            return [reference.mix(reference.softmax(x), V) for x in weights]
+
+        monkeypatch.setattr(reference, "head", head)
     model, batch = drawn(config), random_batch(config)
     with torch.no_grad():
         out = model(batch)

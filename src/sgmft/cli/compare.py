@@ -28,12 +28,12 @@ def compare_command(
     tables: Annotated[
         str | None,
         Option(
-            help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours; 6 encoders, "
-            "which is the only one with --encoders unless others are named."
+            help="1 systems, 2 modules, 3 fusion modules, 4 guided modality, 5 ours; 2e and 4e in "
+            "the elements view; 6 encoders, alone with --encoders unless others are named."
         ),
     ] = None,
     figures: Annotated[
-        str | None, Option(help="Of the paper, 6,8,9; empty for none. None with --encoders.")
+        str | None, Option(help="Of the paper, 6,6e,8,9,9e; empty for none. None with --encoders.")
     ] = None,
     methods: Annotated[str | None, Option(help="Only these rows: sgmft-tokens,mplug,...")] = None,
     rows: Annotated[
@@ -78,7 +78,7 @@ def compare_command(
 
     named = None if encoder == "compact" else encoder
     some = [name.strip() for name in (encoders or "").split(",") if name.strip()]
-    usual = ("6", "") if some else ("1,2,3,4,5", "6,8,9")
+    usual = ("6", "") if some else ("1,2,2e,3,4,4e,5", "6,6e,8,9,9e")
     plan = make_plan(
         tables or usual[0],
         usual[1] if figures is None else figures,

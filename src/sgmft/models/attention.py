@@ -32,6 +32,7 @@ class AttentionHeads:
 
     count: int
     element_width: int | None = None
+    scale: float | None = None  # 1 / sqrt(d_K); None where d_K is the width of what is multiplied
 
     def split(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, h, n, D/h), or (B, D) -> (B, h, D/(h w), w)."""
@@ -47,7 +48,7 @@ class AttentionHeads:
         """Equations 8 and 9 for all heads: softmax(Q K^T / sqrt(d_K)) V, heads concatenated."""
         mask = None if key_mask is None else key_mask[:, None, None, :]
         q, k, v = self.split(q), self.split(k), self.split(v)
-        return self.merge(scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        return self.merge(scaled_dot_product_attention(q, k, v, mask, scale=self.scale))
 
 
 class Projections(nn.Module):

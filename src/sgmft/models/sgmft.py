@@ -46,6 +46,8 @@ class SGMFTConfig(NetworkConfig):
     view: Literal["elements", "tokens"] = "elements"
     element_width: int = 1  # w, numbers in one element of a head; elements view only
     heads: int = 8  # h
+    # d_K of equation 8: the width of an element, w, or of a head, D/h, as it is for tokens
+    key_width: Literal["element", "head"] = "element"
     gate: Gate = "softmax"  # how P^m comes from S^m
     # factor on both similarities; "learned" starts at `initial_temperature`
     temperature: Annotated[float | Literal["learned"], _TEMPERATURE] = 1.0
@@ -92,7 +94,8 @@ class SGMFT(BimodalNetwork):
         tokens = c.view == "tokens"
         inputs = {"tokens": tokens, "pooled": c.sim or not tokens, "projected": c.projected}
         super().__init__(c, D, scale=c.scale, max_images=c.max_images, **inputs)
-        heads = AttentionHeads(c.heads, None if tokens else c.element_width)
+        scale = (D / c.heads) ** -0.5 if c.key_width == "head" else None
+        heads = AttentionHeads(c.heads, None if tokens else c.element_width, scale)
         if c.sim:
             hidden = round(c.hidden_ratio * D)
             self.temperature = Temperature(c.temperature, c.initial_temperature)

@@ -193,7 +193,7 @@ RANGES = {  # of each kind of setting, values that are outside
     "contrast_temperature hidden_ratio scale_factor temperature": [0.0, -1.0, math.nan, math.inf],
     "dropout": [-0.1, 1.0],
     "windows classifier_widths": [(0,), [3, -1]],
-    "scale view gate guided": ["odd"],
+    "scale view gate guided key_width": ["odd"],
     "sim joint lexical fusion": [],  # true, false, and names
 }
 
