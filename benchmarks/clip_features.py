@@ -23,7 +23,7 @@ from measuring import in_turns, least_cosine, print_row
 from torch.nn.functional import linear
 from transformers import BertTokenizer, ChineseCLIPConfig, ChineseCLIPModel
 
-from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, MEAN, STD
+from sgmft.features.encoders.chinese_clip import MEAN, STD, ChineseClipEncoder
 from sgmft.features.encoders.registry import load_encoder
 
 POSTS, BATCH, ROUNDS = 16, 8, 2
@@ -76,7 +76,7 @@ def peak(folder: str) -> float:
     encoder.encode_images(pictures, False)
     done.set()
     watching.join()
-    weights = sum(x.numel() * x.element_size() for x in encoder._model.parameters())
+    weights = sum(x.numel() * x.element_size() for x in encoder.model.parameters())
     return (most[0] - before) / weights
 
 
@@ -112,7 +112,11 @@ def main() -> None:
             part = slice(start, start + BATCH)
             pixels = torch.from_numpy(pictures[part]) / 255 - torch.tensor(MEAN)
             pixels = (pixels / torch.tensor(STD)).permute(0, 3, 1, 2)
-            padded = {"padding": "max_length", "max_length": MAX_TEXT_TOKENS, "truncation": True}
+            padded = {
+                "padding": "max_length",
+                "max_length": ChineseClipEncoder.max_tokens,
+                "truncation": True,
+            }
             words = tokenizer(texts[part], return_tensors="pt", **padded)
             seen = model.get_image_features(pixel_values=pixels).pooler_output
             rows.append(torch.cat([seen, model.get_text_features(**words).pooler_output], 1))
@@ -126,7 +130,7 @@ def main() -> None:
     a, b = (x.reshape(POSTS, 2, -1) for x in found.answers)
     print_row(
         "Chinese-CLIP ViT-H/14 + RoBERTa-large features",
-        f"`transformers`, float32, batch {BATCH}, padded to {MAX_TEXT_TOKENS}",
+        f"`transformers`, float32, batch {BATCH}, padded to {ChineseClipEncoder.max_tokens}",
         found.ratio,
         "≥ 4.8",
         f"cosines ≥ {least_cosine(a, b):.4f}",

@@ -24,8 +24,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
-from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS
-from sgmft.features.encoders.clip_checkpoint import ClipCheckpoint
+from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import Towers
 from sgmft.utils.runtime import keep_freed_memory
@@ -45,6 +44,14 @@ WAYS = {
 MEASURED = [("base", way) for way in WAYS] + [("large", "lora"), ("large", "full")]
 
 
+class RandomClip(ChineseClipEncoder):
+    """An encoder around a network that was not loaded."""
+
+    def __init__(self, model: ChineseCLIPModel) -> None:
+        self.model, self._patch_grid = model, 4
+        self._values = torch.zeros(3, 256, device=model.device)
+
+
 def towers(size: str, way: str, device: str, dtype: torch.dtype = torch.float32) -> Towers:
     """Of the real size, with random weights, or none on the meta device."""
     (text, layers), (width, deep, heads, patch), shared = SIZES[size]
@@ -61,14 +68,13 @@ def towers(size: str, way: str, device: str, dtype: torch.dtype = torch.float32)
     )
     with torch.device(device):
         model = ChineseCLIPModel(config)
-        read = ClipCheckpoint(None, model, {}, "", None)
-        found = Towers(read, Tuning(augment=False, **WAYS[way]), size, dtype=dtype)
+        found = Towers(RandomClip(model), Tuning(augment=False, **WAYS[way]), dtype)
     return found.train()
 
 
 def batch(posts: int, device: str) -> tuple[Tensor, Tensor]:
     """Numbers of tokens, and pictures."""
-    ids = torch.ones(posts, MAX_TEXT_TOKENS, dtype=torch.long, device=device)
+    ids = torch.ones(posts, ChineseClipEncoder.max_tokens, dtype=torch.long, device=device)
     return ids, torch.zeros(posts, 224, 224, 3, dtype=torch.uint8, device=device)
 
 
@@ -83,8 +89,10 @@ def forward(model: Towers, posts: int, device: str) -> tuple[Tensor, int]:
 
     with saved_tensors_hooks(keep, lambda x: x):
         ids, pictures = batch(posts, device)
-        read = model.texts.tower(input_ids=ids).last_hidden_state[:, 0]  # meta can hold no mask
-        loss = model.texts.projection(read).sum() + model.look(pictures, False)[0].sum()
+        network = model.encoder.model
+        read = network.text_model(input_ids=ids).last_hidden_state[:, 0]  # meta can hold no mask
+        seen = model.encode_images({"pictures": pictures}, False)[0]
+        loss = network.text_projection(read).sum() + seen.sum()
     return loss, sum(x.nbytes() for key, x in kept.items() if key not in given)
 
 

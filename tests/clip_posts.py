@@ -59,6 +59,7 @@ def clip_posts(tmp_path_factory: pytest.TempPathFactory) -> list[Post]:
 
 def write_table(path: Path, posts: list[Post]) -> Path:
     """Their table in JSON Lines."""
-    rows = [{"text": p.text, "images": [*map(str, p.images)], "label": p.label} for p in posts]
+    names = ("id", "text", "label")
+    rows = [{x: getattr(p, x) for x in names} | {"images": [*map(str, p.images)]} for p in posts]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -76,7 +76,8 @@ def _naflex() -> tuple[Any, Any]:
 
 
 def _altclip() -> tuple[Any, Any]:
-    text = {**TEXT, "project_dim": 20, "max_position_embeddings": 18}
+    text = {**TEXT, "project_dim": 20, "max_position_embeddings": 18, "hidden_dropout_prob": 0.0}
+    text["attention_probs_dropout_prob"] = 0.0  # so that a forward pass in training is as any other
     config = hf.AltCLIPConfig(text_config=text, vision_config=IMAGE, projection_dim=12)
     return hf.AltCLIPModel(config), hf.CLIPImageProcessorPil(**CROP)
 

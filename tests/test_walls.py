@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[1] / "src" / "sgmft"
 NEEDS_TORCH = (  # or what comes with it, in sgmft[torch], or with sgmft[serve]
     "evaluation/compare/*",
     "features/encoders/chinese_clip.py",
-    "features/encoders/clip_*",
     "features/encoders/library_encoders.py",
     "jobs/align.py",
     "jobs/compare.py",

@@ -118,23 +118,40 @@ def test_what_cannot_be_done_is_told(pairs, source, tmp_path):
         align_encoder(pairs[:1], tmp_path / "a", source())
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_chinese_clip_adapts_its_towers(pairs, clip, tmp_path, kind):
-    def written(text: str) -> str:
-        return "".join(HANZI[3 * k + "rgb".index(w[0])] for k, w in enumerate(text.split()))
+def found_pictures(posts: list[Post], encoder: Any) -> float:
+    """The share of texts whose picture is among the nearest ten, and of pictures."""
+    pooled = encode_all(posts, encoder).features.pooled()
+    ranks = recall(*(normalize(torch.from_numpy(x), dim=-1) for x in pooled), (10,))
+    return sum(ranks.values()) / 2
 
-    hanzi = [Post(written(pair.text), pair.images) for pair in pairs[:120]]
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        *(("own", "lora"), ("clip", "lora"), ("siglip", "full")),
+        pytest.param("own", "full", marks=pytest.mark.slow),
+        pytest.param("altclip", "lora", marks=pytest.mark.slow),
+    ],
+)
+def test_a_dual_encoder_adapts_its_towers(pairs, clip, families, tmp_path, family, kind):
+    letters = HANZI if family == "own" else "abcdefghijkl"
+    base = clip if family == "own" else f"hf:{families[family]}"
+
+    def written(text: str) -> str:
+        return "".join(letters[3 * k + "rgb".index(w[0])] for k, w in enumerate(text.split()))
+
+    posts = [Post(written(pair.text), pair.images) for pair in pairs[:120]]
     tuning = Tuning(**{**vars(LEARNING), "kind": kind, "augment": False})
-    encoder = EncoderHandle(clip, device="cpu")
-    found = align_encoder(hanzi, tmp_path / "a", encoder, tuning=tuning)
+    found = align_encoder(posts, tmp_path / "a", EncoderHandle(base, device="cpu"), tuning=tuning)
     assert found.history[-1].loss < found.history[0].loss
     assert found.before.keys() == found.after.keys()
-    adapted = load_encoder(str(tmp_path / "a"))
-    assert adapted.info.fingerprint != load_encoder(clip).info.fingerprint
+    plain, adapted = load_encoder(base), load_encoder(str(tmp_path / "a"))
+    assert found_pictures(posts, adapted) > found_pictures(posts, plain)
+    assert adapted.info.fingerprint != plain.info.fingerprint
     kept = {x.name for x in (tmp_path / "a").iterdir()}
     assert ("adapter_model.safetensors" in kept) == (kind == "lora")
     further = EncoderHandle(str(tmp_path / "a"), device="cpu")
-    again = align_encoder(hanzi, tmp_path / "b", further, tuning=tuning)
+    again = align_encoder(posts, tmp_path / "b", further, tuning=tuning)
     assert again.before == pytest.approx(found.after), "the same pairs measure"
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning: towers in training against the frozen encoder, and fine-tuned locators."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from clip_posts import write_table
 from image_files import scene
@@ -27,8 +28,8 @@ from sgmft.training.finetune.settings import Tuning
 from sgmft.training.finetune.towers import augmentation, open_towers
 from sgmft.training.trainer import train
 from small_networks import StopHereError, stop_after
-from tiny_clip import save_tiny_clip
 
+OTHERS = ["clip", "siglip", "naflex", "altclip", "chinese-clip"]  # by the library's own names
 PLAIN = Tuning(augment=False, rank=2, encoder_learning_rate=1e-2)
 FULL = replace(PLAIN, kind="full")
 
@@ -36,10 +37,10 @@ FULL = replace(PLAIN, kind="full")
 class Linear(Network):
     """Reads everything an encoder gives."""
 
-    def __init__(self) -> None:
-        super().__init__(NetworkConfig(3, 24, 24, True))
+    def __init__(self, width: int) -> None:
+        super().__init__(NetworkConfig(3, width, width, True))
         torch.manual_seed(5)
-        self.maps = torch.nn.ModuleList(torch.nn.Linear(24, 3) for _ in range(4))
+        self.maps = torch.nn.ModuleList(torch.nn.Linear(width, 3) for _ in range(4))
 
     def forward(self, batch: Batch) -> Output:
         words = (batch.text_tokens * batch.text_mask[..., None]).sum(1)
@@ -49,30 +50,42 @@ class Linear(Network):
         return Output(logits, batch.text)
 
 
+Known = tuple[Any, EncodedPosts]  # an encoder as it is, and posts that it has encoded
+
+
 @pytest.fixture(scope="module")
-def encoded(clip, clip_posts) -> tuple[Any, EncodedPosts]:
+def encoded(clip, clip_posts) -> Known:
     encoder = load_encoder(clip, dtype="float32")
     return encoder, encode_all(clip_posts, encoder, tokens=True)
 
 
-def made(clip: str, encoded: Any, tuning: Tuning) -> tuple[Tuned, RawPosts]:
+@pytest.fixture(scope="module", params=["own", *OTHERS])
+def dual(request, families, clip_posts, encoded) -> Known:
+    """`encoded`, and the same by each family of transformers."""
+    if request.param == "own":
+        return encoded
+    encoder = load_encoder(f"hf:{families[request.param]}", dtype="float32")
+    return encoder, encode_all(clip_posts, encoder, tokens=True)
+
+
+def made(encoded: Known, tuning: Tuning) -> tuple[Tuned, RawPosts]:
     torch.manual_seed(0)
     encoder, known = encoded
-    towers = open_towers({"name": clip}, tuning, "cpu")
-    model = Tuned(Linear(), towers, True, encoder.info.fingerprint)
-    raw = RawPosts(known.posts, known.keys, known.features, encoder.info, model.towers.tokenize)
+    towers = open_towers({"name": encoder.info.name}, tuning, "cpu")
+    model = Tuned(Linear(encoder.info.text_width), towers, True, encoder.info.fingerprint)
+    raw = RawPosts(known.posts, known.keys, known.features, towers.encoder)
     return model, raw
 
 
 @pytest.mark.parametrize("tuning", [PLAIN, FULL])
-def test_before_the_first_step_features_are_the_frozen_encoders(clip, encoded, tuning):
-    model, raw = made(clip, encoded, tuning)
+def test_before_the_first_step_features_are_the_frozen_encoders(dual, tuning):
+    model, raw = made(dual, tuning)
     rows = np.array([3, 0, 9, 17, 26, 2, 35])  # without text, with two pictures, with none
     for training in (True, False):
         model.train(training)
         with torch.no_grad():
             found = model.encode(raw.batch(rows, ngrams=True))
-        expected = encoded[1].features.batch(rows, ngrams=True).to("cpu")
+        expected = dual[1].features.batch(rows, ngrams=True).to("cpu")
         for name in ("text", "image"):
             has = getattr(expected, f"has_{name}")
             torch.testing.assert_close(getattr(found, name)[has], getattr(expected, name)[has])
@@ -83,18 +96,18 @@ def test_before_the_first_step_features_are_the_frozen_encoders(clip, encoded, t
             assert np.array_equal(getattr(found, name), getattr(expected, name)), name
 
 
-def test_a_text_without_tokens_is_its_separator(clip, encoded):
-    model, raw = made(clip, encoded, PLAIN)
+def test_a_text_without_tokens_is_its_separator(encoded):
+    model, raw = made(encoded, PLAIN)
     batch = raw.batch(np.array([2, 5]))
-    batch.mask[:] = torch.arange(batch.mask.shape[1]) < 2
+    batch = batch._replace(texts=model.towers.encoder.batch_texts(["", ""]))
     found = model.eval().encode(batch)
     assert found.text_mask.tolist() == [[True], [True]]
-    whole = model.towers.encode_texts(batch.ids, batch.mask, True)
+    _, whole = model.towers.encode_texts(batch.texts, True)
     torch.testing.assert_close(found.text_tokens[:, 0], whole[:, 1])
 
 
-def test_a_post_does_not_depend_on_the_posts_beside_it(clip, encoded):
-    model, raw = made(clip, encoded, PLAIN)
+def test_a_post_does_not_depend_on_the_posts_beside_it(encoded):
+    model, raw = made(encoded, PLAIN)
     model.eval()
     with torch.no_grad():
         together = model(raw.batch(None)).logits
@@ -102,9 +115,9 @@ def test_a_post_does_not_depend_on_the_posts_beside_it(clip, encoded):
     torch.testing.assert_close(together, torch.cat(alone))
 
 
-def moved(clip: str, encoded: Any, tuning: Tuning) -> tuple[Tuned, set[str]]:
+def moved(encoded: Known, tuning: Tuning) -> tuple[Tuned, set[str]]:
     """A model after a few steps, and the weights of its towers that are others than before."""
-    model, raw = made(clip, encoded, tuning)
+    model, raw = made(encoded, tuning)
     before = {name: x.detach().clone() for name, x in model.towers.named_parameters()}
     labels = np.arange(len(raw)) % 3
     config = TrainConfig(epochs=2, batch_size=12, learning_rate=1e-2)
@@ -121,8 +134,8 @@ def moved(clip: str, encoded: Any, tuning: Tuning) -> tuple[Tuned, set[str]]:
         ({"maps": "all", "last": 1}, ("layer.1.", "layers.1.")),
     ],
 )
-def test_lora_moves_its_matrices_alone(clip, encoded, change, inside):
-    model, names = moved(clip, encoded, replace(PLAIN, **change))
+def test_lora_moves_its_matrices_alone(dual, change, inside):
+    model, names = moved(dual, replace(PLAIN, **change))
     assert names and all("lora_" in name for name in names)
     assert all(any(part in name for part in inside) for name in names)
     sides = {side for side in ("text_model", "vision_model") for n in names if side in n}
@@ -132,26 +145,30 @@ def test_lora_moves_its_matrices_alone(clip, encoded, change, inside):
     assert len(kept) == (24 if change else 32), "two for each map"
 
 
-def test_full_moves_everything_that_is_used(clip, encoded):
-    model, names = moved(clip, encoded, FULL)
+def test_full_moves_everything_that_is_used(dual):
+    model, names = moved(dual, FULL)
     still = {name for name, _ in model.towers.named_parameters()} - names
-    unused = ("logit_scale", "position_embeddings", "token_type_embeddings", "k_proj.bias")
-    assert all(
-        name.endswith((*unused, "key.bias")) or any(u in name for u in unused) for name in still
+    unused = (
+        "logit_scale",
+        "logit_bias",
+        "position_embeddings",
+        "token_type_embeddings",
+        "k_proj.bias",
     )
+    assert [n for n in still if not any(u in n for u in (*unused, "key.bias"))] == []
 
 
-def test_the_last_layers_and_what_is_behind_them_move(clip, encoded):
-    _, names = moved(clip, encoded, replace(FULL, last=1))
-    assert all(
-        any(x in n for x in ("layer.1.", "layers.1.", "projection", "post_layernorm"))
-        for n in names
-    )
-    assert any("layer.1." in n for n in names) and any("layers.1." in n for n in names)
+def test_the_last_layers_and_what_is_behind_them_move(dual):
+    _, names = moved(dual, replace(FULL, last=1))
+    before = ("embeddings", "layer.0.", "layers.0.", "pre_layrnorm")
+    assert not [n for n in names if any(x in n for x in before)]
+    last = {n for n in names if "layer.1." in n or "layers.1." in n}
+    assert all(any(side in n for n in last) for side in ("text_model", "vision_model"))
+    assert names - last, "norms, heads and projections"
 
 
-def gradients(clip: str, encoded: Any, tuning: Tuning) -> dict[str, torch.Tensor]:
-    model, raw = made(clip, encoded, tuning)
+def gradients(encoded: Known, tuning: Tuning) -> dict[str, torch.Tensor]:
+    model, raw = made(encoded, tuning)
     model.train()
     logits = model(raw.batch(None)).logits
     torch.nn.functional.cross_entropy(logits, torch.arange(36) % 3).backward()
@@ -160,17 +177,17 @@ def gradients(clip: str, encoded: Any, tuning: Tuning) -> dict[str, torch.Tensor
 
 @pytest.mark.parametrize("change", [{"micro_batch": 5}, {"gradient_checkpointing": True}])
 @pytest.mark.parametrize("tuning", [PLAIN, FULL])
-def test_a_step_in_parts_has_the_gradient_of_the_whole(clip, encoded, tuning, change):
-    expected = gradients(clip, encoded, tuning)
-    found = gradients(clip, encoded, replace(tuning, **change))
+def test_a_step_in_parts_has_the_gradient_of_the_whole(encoded, tuning, change):
+    expected = gradients(encoded, tuning)
+    found = gradients(encoded, replace(tuning, **change))
     assert found.keys() == expected.keys()
     for name, x in expected.items():
         torch.testing.assert_close(found[name], x, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_bfloat16_is_close(clip, encoded):
-    plain, raw = made(clip, encoded, PLAIN)
-    low, _ = made(clip, encoded, replace(PLAIN, precision="bfloat16"))
+def test_bfloat16_is_close(encoded):
+    plain, raw = made(encoded, PLAIN)
+    low, _ = made(encoded, replace(PLAIN, precision="bfloat16"))
     with torch.no_grad():
         one, other = (m.eval().encode(raw.batch(None)) for m in (plain, low))
     for name in ("text", "image"):
@@ -186,13 +203,13 @@ def test_augmented_pictures_become_different_ones_and_the_seed_decides_which():
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(augmentation(84)(pictures))
+        drawn.append(augmentation()(pictures))
     found, again, other = drawn
     assert torch.equal(found, again) and not torch.equal(found, other)
     assert found.shape == pictures.shape and found.dtype == torch.uint8
     assert len({x.numpy().tobytes() for x in found}) == len(found), "each in its own way"
     assert 2 < (found.float() - pictures.float()).abs().mean() < 100
-    assert len(augmentation(84)(pictures[:0])) == 0
+    assert len(augmentation()(pictures[:0])) == 0
 
 
 # --- locators
@@ -216,17 +233,37 @@ def tuned(clip, clip_posts, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("preset", ["default", "tokens"])
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_tuned_locator_is_saved_and_loaded(clip, clip_posts, tmp_path, preset, kind):
-    ours = locator(clip, preset, replace(QUICK, kind=kind)).fit(clip_posts)
+@pytest.fixture(scope="module")
+def tuned_clip(families, clip_posts, tmp_path_factory) -> Path:
+    """The same of a CLIP of transformers."""
+    folder = tmp_path_factory.mktemp("tuned") / "model"
+    locator(f"hf:{families['clip']}").fit(clip_posts).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "preset", "kind"),
+    [
+        *itertools.product(["own"], ["default", "tokens"], ["lora", "full"]),
+        *(("siglip", "tokens", "lora"), ("altclip", "default", "full")),
+        *(("naflex", "tokens", "full"), ("chinese-clip", "default", "full")),
+    ],
+)
+def test_a_tuned_locator_is_saved_and_loaded(
+    clip, families, clip_posts, tmp_path, family, preset, kind
+):
+    base = clip if family == "own" else f"hf:{families[family]}"
+    tuning = replace(QUICK, kind=kind, augment=family != "naflex")
+    ours = locator(base, preset, tuning).fit(clip_posts)
     assert ours.record["tuning"]["kind"] == kind
     assert ours.record["data"]["validation"] == len(ours.held_out) > 0  # which calibrate
-    assert ours.encoder.info.fingerprint != load_encoder(clip).info.fingerprint
+    assert ours.encoder.info.fingerprint != load_encoder(base).info.fingerprint
+    assert type(ours.encoder) is type(load_encoder(base))
     ours.save_pretrained(tmp_path / "m")
+    assert f"`{base}, fine-tuned`" in (tmp_path / "m" / "README.md").read_text("utf-8")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
     assert loaded.encoder.info.fingerprint == ours.encoder.info.fingerprint
-    assert loaded.encoder_name == f"{clip}, fine-tuned"
+    assert loaded.encoder_name == f"{base}, fine-tuned"
     expected = np.asarray(ours.predict_proba(clip_posts))
     np.testing.assert_array_equal(loaded.predict_proba(clip_posts), expected)
     loaded.save_pretrained(tmp_path / "again")  # from one folder into another
@@ -247,18 +284,25 @@ def test_where_no_epoch_is_better_all_stays_as_it_was(clip, clip_posts, tmp_path
     )
 
 
-def test_merged_is_the_same_as_unmerged(clip, clip_posts, tuned, tmp_path):
-    merged = locator(clip, tune=replace(QUICK, merge=True)).fit(clip_posts)
+@pytest.mark.parametrize("family", ["own", "clip"])
+def test_merged_is_the_same_as_unmerged(
+    clip, families, clip_posts, tuned, tuned_clip, tmp_path, family
+):
+    base, unmerged = (clip, tuned) if family == "own" else (f"hf:{families['clip']}", tuned_clip)
+    merged = locator(base, tune=replace(QUICK, merge=True)).fit(clip_posts)
     merged.save_pretrained(tmp_path / "merged")
     assert (tmp_path / "merged" / "encoder" / "config.json").is_file()
-    expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
+    expected = SemanticLocator.from_pretrained(unmerged).predict_proba(clip_posts)
     loaded = SemanticLocator.from_pretrained(tmp_path / "merged")
     np.testing.assert_allclose(loaded.predict_proba(clip_posts), expected, atol=1e-6)
 
 
-def test_stopped_and_continued_is_the_same(clip, clip_posts, tmp_path):
+@pytest.mark.parametrize("family", ["own", pytest.param("altclip", marks=pytest.mark.slow)])
+def test_stopped_and_continued_is_the_same(clip, families, clip_posts, tmp_path, family):
+    base = clip if family == "own" else f"hf:{families[family]}"
+
     def fit(name: str, **more: Any) -> SemanticLocator:
-        ours = locator(clip, "tokens", replace(QUICK, epochs=3, patience=3))
+        ours = locator(base, "tokens", replace(QUICK, epochs=3, patience=3))
         return ours.fit(clip_posts, checkpoint=tmp_path / name, **more)
 
     whole, stop = fit("whole"), stop_after(1, 5)  # of the head the first, of both the second
@@ -271,14 +315,16 @@ def test_stopped_and_continued_is_the_same(clip, clip_posts, tmp_path):
     assert all(np.array_equal(x, other[name]) for name, x in one.items())
 
 
-def test_what_is_tuned_is_tuned_further(clip_posts, tuned, tmp_path):
-    ours = locator(str(tuned / "encoder")).fit(clip_posts)
+@pytest.mark.parametrize("model", ["tuned", "tuned_clip"])
+def test_what_is_tuned_is_tuned_further(clip_posts, request, tmp_path, model):
+    ours = locator(str(request.getfixturevalue(model) / "encoder")).fit(clip_posts)
     ours.save_pretrained(tmp_path / "m")
     loaded = SemanticLocator.from_pretrained(tmp_path / "m")
     expected = ours.predict_proba(clip_posts)
     np.testing.assert_array_equal(loaded.predict_proba(clip_posts), expected)
     low = load_encoder(str(tmp_path / "m" / "encoder"), dtype="bfloat16")
     assert low.info.fingerprint != loaded.encoder.info.fingerprint
+    assert low.info.weights == loaded.encoder.info.weights
     assert low.info.shared_space
 
 
@@ -296,9 +342,23 @@ def test_from_the_hub_with_all_its_files(clip_posts, tuned, monkeypatch):
     assert {f"encoder/{x.name}" for x in (tuned / "encoder").iterdir()} <= set(asked)
 
 
-def test_other_encoders_are_refused(tiny, small_posts):
-    with pytest.raises(SgmftError, match="tiny cannot be fine-tuned: use --tune head"):
-        tiny(tune="lora").fit(small_posts)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("tiny", "cannot be fine-tuned: use --tune head"),
+        ("st:st-clip", "cannot be fine-tuned: use --tune head"),
+        ("hf:xlmr+hf:dinov2", "cannot be fine-tuned: use --tune head"),
+        ("hf:naflex", "own proportions.*: add --set tune.augment=false"),
+    ],
+)
+def test_other_encoders_are_refused_before_any_work(
+    families, tiny, clip_posts, monkeypatch, name, why
+):
+    monkeypatch.setattr("sgmft.locator.locator.training_set", None)
+    if ":" in name:
+        name = "+".join(f"{x[:3]}{families[x[3:]]}" for x in name.split("+"))
+    with pytest.raises(SgmftError, match=why):
+        SemanticLocator(name, tune="lora").fit(clip_posts)
 
 
 @pytest.mark.parametrize(
@@ -317,15 +377,20 @@ def test_damage_is_named(tuned, tmp_path, name):
         SemanticLocator.from_pretrained(folder)
 
 
-def test_the_base_may_move_but_not_change(clip, clip_posts, tuned, tmp_path):
-    described = json.loads((tuned / "encoder" / "encoder.json").read_text())
-    assert described["base"]["name"] == clip
-    moved = shutil.copytree(clip, tmp_path / "moved")
-    expected = SemanticLocator.from_pretrained(tuned).predict_proba(clip_posts)
-    there = SemanticLocator.from_pretrained(tuned, encoder=str(moved))
+@pytest.mark.parametrize("model", ["tuned", "tuned_clip"])
+def test_the_base_may_move_but_not_change(families, clip_posts, request, tmp_path, model):
+    folder = request.getfixturevalue(model)
+    described = json.loads((folder / "encoder" / "encoder.json").read_text())
+    base = described["base"]["name"].removeprefix("hf:")
+    moved = shutil.copytree(base, tmp_path / "moved")
+    expected = SemanticLocator.from_pretrained(folder).predict_proba(clip_posts)
+    there = SemanticLocator.from_pretrained(folder, encoder=str(moved))
     np.testing.assert_array_equal(there.predict_proba(clip_posts), expected)
-    other = save_tiny_clip(tmp_path / "other", seed=1)
-    wrong = SemanticLocator.from_pretrained(tuned, encoder=str(other))
+    other = shutil.copytree(base, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights |= {name: -x for name, x in weights.items() if "projection" in name}
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    wrong = SemanticLocator.from_pretrained(folder, encoder=str(other))
     with pytest.raises(SgmftError, match="was made from other weights"):
         wrong.predict(clip_posts)
 

@@ -14,10 +14,12 @@ def align_command(
     source: "opt.Source",
     output: opt.Output,
     encoder: opt.Encoder = None,
-    tune: Annotated[str | None, Option(help="Of Chinese-CLIP: lora (by default) or full.")] = None,
+    tune: Annotated[
+        str | None, Option(help="Of a dual encoder: lora (by default) or full.")
+    ] = None,
     tune_last: opt.TuneLast = None,
     merge: opt.Merge = False,
-    width: Annotated[int, Option(min=2, help="Of a shared space; not of Chinese-CLIP.")] = 256,
+    width: Annotated[int, Option(min=2, help="Of a shared space; not of a dual encoder.")] = 256,
     seed: Annotated[int, Option(help="Decides held-out pairs, weights and order.")] = 0,
     settings: Annotated[list[str] | None, Option("--set", help="tune.NAME=VALUE; repeat.")] = None,
     cleaning: opt.Cleaning = None,
@@ -31,14 +33,14 @@ def align_command(
     from sgmft.utils.extras import needs_extra
 
     with needs_extra("torch", "sgmft align"):
-        from sgmft.jobs.align import CLIP, align_encoder
+        from sgmft.jobs.align import DUAL, align_encoder
 
     named = opt.parse_pairs(settings, "--set")
     if unknown := next((name for name in named if not name.startswith(opt.TUNE)), None):
         raise SgmftError(f"--set {unknown}=...: aligning has settings that begin with {opt.TUNE}")
     kind = tune or ("lora" if tune_last or merge or named else None)
     if kind is not None:
-        named = {f"{opt.TUNE}batch_size": str(CLIP.batch_size), **named}
+        named = {f"{opt.TUNE}batch_size": str(DUAL.batch_size), **named}
     tuning = None if kind is None else opt.make_tuning(kind, tune_last, merge, named)
     store = console.feature_folder(features)
     handle = EncoderHandle(encoder or "compact", cleaning or "light", features=store, device=device)

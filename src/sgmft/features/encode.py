@@ -114,7 +114,8 @@ def encode_posts(
         return
     image_store = None if info.joint_width else image_store
     stores = [x for x in (store, image_store) if x is not None]
-    given = info, stores, getattr(encoder, "prepare_image", np.asarray)
+    prepare = np.asarray if info.image_size else getattr(encoder, "prepare_image", np.asarray)
+    given = info, stores, prepare
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
 
     def prepare_next() -> list[tuple[Post, Future[PreparedPost | str]]]:

@@ -77,7 +77,8 @@ class EncoderHandle:
     def use_tuned(self, tuned: TunedEncoder) -> None:
         """Go on with a fine-tuned encoder."""
         self.tuned, self.weights = tuned, ""  # it comes with digests of its files
-        self.encoder_settings["name"] = str(tuned.folder)
+        kind = "hf:" * tuned.base.startswith("hf:")  # else its files may be taken for another's
+        self.encoder_settings["name"] = f"{kind}{tuned.folder}"
         self.forget_encoder()
 
     def forget_encoder(self) -> None:

@@ -12,16 +12,16 @@ from sgmft.data.posts import Post
 from sgmft.errors import SgmftError
 from sgmft.features.encode import encode_all
 from sgmft.features.encoder_handle import EncoderHandle
-from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
 from sgmft.features.features import LabelledPosts
 from sgmft.training import align
 from sgmft.training.finetune.settings import Tuning
+from sgmft.training.finetune.towers import check_tunable
 from sgmft.training.history import Epoch
 from sgmft.training.trainer import train
 from sgmft.utils.files import check_output, write_json, writing
 
 RECORD, UNFINISHED = "align.json", "checkpoint"
-CLIP = Tuning(batch_size=64)
+DUAL = Tuning(batch_size=64)
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def align_encoder(
 ) -> AlignmentResult:
     """Adapt an encoder to pairs of text and picture, which need no label.
 
-    Of Chinese-CLIP the towers are trained, with `tuning`, by default LoRA in batches of 64; behind
-    any other encoder a linear map for each modality to a shared space of `width`. Both by the
+    Of a dual encoder the towers are trained, with `tuning`, by default LoRA in batches of 64;
+    behind any other a linear map for each modality to a shared space of `width`. Both by the
     contrastive loss: each text of a batch is to find its picture, and each picture its text. Pairs
     that share a text or a picture are not to be distinguished, and are all held out or none: a
     tenth, at most 1,000. Writes a folder that `load_encoder` takes; a stopped run continues.
@@ -60,12 +60,14 @@ def align_encoder(
     folder = Path(output)
     ours = (folder / UNFINISHED).is_dir() or (folder / RECORD).is_file()
     check_output(folder, ours, "encoder")
-    info, clip = source.encoder.info, isinstance(source.encoder, ChineseClipEncoder)
-    if tuning is not None and not clip:
+    info, dual = source.encoder.info, getattr(source.encoder, "is_dual", False)
+    if tuning is not None and not dual:
         raise SgmftError(
             f"The encoder {info.name} stays as it is, and maps behind it are learned: leave --tune "
             "and its settings out."
         )
+    if dual:
+        check_tunable(source.encoder, tuning := tuning or DUAL)
     store = source.store(tokens=False)
     encoded = encode_all(posts, source.encoder, store=store, on_encoded=on_encoded)
     pairs, skipped = align.find_pairs(encoded)
@@ -73,8 +75,8 @@ def align_encoder(
     text, image = (normalize(torch.from_numpy(x[out]), dim=-1) for x in pairs.features.pooled())
     before = align.recall(text, image) if info.shared_space else None
     torch.manual_seed(seed)
-    if clip:
-        subject = align.align_towers(source, pairs, tuning or CLIP, seed)
+    if tuning is not None:
+        subject = align.align_towers(source, pairs, tuning, seed)
     else:
         subject = align.align_projections(source, pairs, ~out, width, seed)
     labelled = LabelledPosts(subject.data, pairs.number)

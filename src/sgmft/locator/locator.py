@@ -88,7 +88,7 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         patch_grid: a picture becomes its square of region features; None is the encoder's (4).
         trust_remote_code: whether an encoder may run Python files that come with it.
         tune: "head" trains the network on an encoder that stays as it is; "lora" or "full", or a
-            `Tuning`, goes on to train a Chinese-CLIP encoder with it.
+            `Tuning`, goes on to train an encoder of texts and pictures with it.
         features: folder of a feature store that keeps what was encoded; None keeps nothing.
         device: "cpu", "cuda", ...; by default a GPU if there is one.
 
@@ -185,9 +185,9 @@ class SemanticLocator(EncoderHandle, Predictor, ModelHubMixin):
         """
         if self.tuning is not None:
             with needs_extra("torch", "Fine-tuning"):
-                from sgmft.training.finetune.network import check_tunable
+                from sgmft.training.finetune.towers import check_tunable
 
-            check_tunable(self.encoder)
+            check_tunable(self.encoder, self.tuning)
         distributed.join(self.device)
         # What the main process encodes the others find in the store; without one each encodes.
         with distributed.main_first() if self.features_folder is not None else nullcontext():

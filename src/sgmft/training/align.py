@@ -256,13 +256,13 @@ class Alignment(NamedTuple):
 
 
 def align_towers(source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int) -> Alignment:
-    """Chinese-CLIP, whose towers are trained."""
+    """A dual encoder, whose towers are trained."""
     info = source.encoder.info
     source.forget_encoder()  # its memory is needed
     towers = open_towers(source.encoder_settings, tuning, source.device)
     head = Contrast(NetworkConfig(*_widths(info)), info.logit_scale or 1.0)
     model = Tuned(head, towers, tokens=False, encoder=info.fingerprint)
-    data = RawPosts(pairs.posts, pairs.keys, pairs.features, info, towers.tokenize)
+    data = RawPosts(pairs.posts, pairs.keys, pairs.features, towers.encoder)
     return Alignment(model, data, tuning.config(TrainConfig(seed=seed)), towers.save)
 
 

@@ -51,7 +51,7 @@ def test_quick_gelu_is_folded_away(folder: Path, model: ChineseCLIPModel) -> Non
         return {type(mlp.activation_fn).__name__ for mlp in mlps}
 
     assert kinds(model) == {"QuickGELUActivation"}
-    assert kinds(load_encoder(str(folder), dtype="float32")._model) == {"SiLU"}
+    assert kinds(load_encoder(str(folder), dtype="float32").model) == {"SiLU"}
 
 
 def test_info_describes_the_checkpoint(encoder: Encoder, folder: Path) -> None:

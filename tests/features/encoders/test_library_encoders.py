@@ -244,9 +244,9 @@ def test_a_line_of_pixels_is_not_scaled_to_gigabytes(load) -> None:
 
 def test_pictures_that_are_prepared_alike_are_encoded_once(load, monkeypatch) -> None:
     encoder, seen = load("hf:naflex"), []
-    run = encoder._run_images
+    run = encoder.image_features
     monkeypatch.setattr(
-        encoder, "_run_images", lambda x, t: seen.append(len(x["pixel_values"])) or run(x, t)
+        encoder, "image_features", lambda x, t: seen.append(len(x["pixel_values"])) or run(x, t)
     )
     one, other = (Attachment(encoded(scene(size)), "a.png") for size in ((60, 30), (30, 60)))
     posts = [Post("ab", [one, other]), Post("", [one]), Post("在家", [one])]

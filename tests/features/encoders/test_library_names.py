@@ -311,17 +311,6 @@ def test_an_aligned_pair_of_towers_shares_a_space(families, hub, clip_posts, tmp
     assert again.predict(clip_posts) == locator.predict(clip_posts)
 
 
-def test_what_such_encoders_cannot_do_yet(families, clip_posts, tmp_path) -> None:
-    from sgmft.locator.onnx.export import export_model
-
-    for name in (f"hf:{families['clip']}", f"hf:{families['clip']}+compact"):
-        with pytest.raises(SgmftError, match="cannot be fine-tuned"):
-            SemanticLocator(name, tune="lora").fit(clip_posts)
-        texts = [post for post in clip_posts if not post.images]
-        with pytest.raises(SgmftError, match="cannot be exported"):
-            export_model(SemanticLocator(name).fit(texts), tmp_path / "onnx")
-
-
 def test_a_static_model_needs_no_processor(families, tmp_path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding

@@ -347,21 +347,25 @@ def clip(tmp_path):
     return str(tmp_path / "clip")
 
 
-def check(encoder, folder):
-    texts = _write_encoder(encoder, folder)
-    graph = OnnxEncoder(folder, Manifest([], True, encoder.info, *texts.values(), "", {}, ()))
-    size = encoder.info.image_size
-    pictures = np.random.default_rng(0).integers(0, 256, (11, size, size, 3), dtype=np.uint8)
+def check(encoder, folder, pictures=None):
+    written = _write_encoder(encoder, folder)
+    manifest = Manifest([], True, encoder.info, written["texts"], written["max_words"], "", {}, ())
+    graph = OnnxEncoder(folder, manifest._replace(steps=written.get("steps")))
+    if size := encoder.info.image_size:
+        shape = (11, size, size, 3)
+        squares = pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    else:
+        squares = [graph.prepare_image(x) for x in pictures]
     for ours, theirs in (
-        (graph.encode_images(pictures, True), encoder.encode_images(pictures, True)),
+        (graph.encode_images(squares, True), encoder.encode_images(pictures, True)),
         (graph.encode_texts(TEXTS, True), encoder.encode_texts(TEXTS, True)),
     ):
         np.testing.assert_allclose(ours.pooled, theirs.pooled, atol=5e-5)
         for one, other in zip(ours.tokens, theirs.tokens, strict=True):
             np.testing.assert_allclose(one, other, atol=5e-5)
-    assert graph.encode_images(pictures[:2], False).tokens is None
+    assert graph.encode_images(squares[:2], False).tokens is None
     assert graph.encode_texts(TEXTS[:1], False).tokens is None
-    for empty in (graph.encode_texts([], True), graph.encode_images(pictures[:0], True)):
+    for empty in (graph.encode_texts([], True), graph.encode_images(squares[:0], True)):
         assert len(empty.pooled) == 0 and empty.tokens == []
 
 
@@ -372,6 +376,15 @@ def test_chinese_clip(grid, clip, tmp_path):
 
 def test_compact(tmp_path):
     check(load_encoder("compact", patch_grid=5, device="cpu"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "family", ["clip", *(pytest.param(x, marks=pytest.mark.slow) for x in ("siglip", "altclip"))]
+)
+def test_a_dual_encoder_of_transformers(families, family, tmp_path):
+    from library_checkpoints import pictures
+
+    check(load_encoder(f"hf:{families[family]}", **EXACT), tmp_path, pictures())
 
 
 @pytest.mark.parametrize("size", NETWORKS.values())
@@ -390,7 +403,13 @@ def test_regions_are_pooled_as_torch_pools_them(side, grid):
     torch.testing.assert_close(maps.flatten(2) @ matrix.T, wanted)
 
 
-def test_what_cannot_be_exported_is_refused(tiny, clip, tmp_path):
+def test_what_cannot_be_exported_is_refused(tiny, clip, families, tmp_path):
+    for name in ("hf:naflex", "hf:clip+compact", "st:st-clip"):
+        kind, _, rest = name.partition(":")
+        family, plus, half = rest.partition("+")
+        encoder = load_encoder(f"{kind}:{families[family]}{plus}{half}")
+        with pytest.raises(SgmftError, match=r"cannot be exported: use the model as it is.*serve"):
+            _write_encoder(encoder, tmp_path)
     with pytest.raises(SgmftError, match="tiny cannot be exported"):
         _write_encoder(tiny().encoder, tmp_path)
     with pytest.raises(SgmftError, match="none of the posts that --int8"):

@@ -4,66 +4,29 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoded, FloatArray, Images
-from sgmft.features.ragged import Ragged
 from sgmft.utils.onnx_session import Session
 
-TokenIds = NDArray[np.int64]
 TOKENS = 8192  # of texts that go through a network together, at the most
 
 
 def encode_image_batches(
-    images: Images,
-    batch_size: int,
-    width: int,
-    tokens: bool,
-    run: Callable[[Images], Sequence[FloatArray]],
+    images: Images, batch_size: int, width: int, tokens: bool, graph: Callable[[], Session]
 ) -> Encoded:
-    """Encode N images; `run` maps b to pooled features (b, D) and, if wanted, regions (b, r, D)."""
+    """Encode N squares (N, s, s, 3) by a graph, which is opened at the first, to features (D,).
+
+    Regions (r, D) of each are kept if `tokens` are wanted.
+    """
     pooled = [np.zeros((0, width), np.float32)]
     regions: list[FloatArray] = []
     for start in range(0, len(images), batch_size):
-        outputs = run(images[start : start + batch_size])
+        inputs = {"pictures": images[start : start + batch_size]}
+        outputs = graph().run(IMAGE_OUTPUTS if tokens else IMAGE_OUTPUTS[:1], inputs)
         pooled.append(outputs[0])
         if tokens:
             regions.extend(outputs[1])
     return Encoded(np.concatenate(pooled), regions if tokens else None)
-
-
-def graph_runner(
-    graph: Callable[[], Session], tokens: bool
-) -> Callable[[Images], Sequence[FloatArray]]:
-    """Return the `run` of `encode_image_batches` for a graph that is opened at the first images."""
-    wanted = IMAGE_OUTPUTS if tokens else IMAGE_OUTPUTS[:1]
-    return lambda images: graph().run(wanted, {"pictures": images})
-
-
-def encode_token_ids(
-    ids: Sequence[Sequence[int]],
-    batch_size: int,
-    width: int,
-    tokens: bool,
-    run: Callable[[TokenIds, TokenIds], FloatArray],
-) -> Encoded:
-    """Encode N texts given as token ids, [CLS] first and [SEP] last; pooled is [CLS].
-
-    Batches hold texts of similar length. The tokens of a text are those between [CLS] and [SEP];
-    one that is only those two keeps [SEP]. `run` maps ids and their mask, both (b, n), to projected
-    tokens (b, n, D), or only the first (b, 1, D) where the others are not wanted.
-    """
-    pooled = np.zeros((len(ids), width), np.float32)
-    words: list[FloatArray] = [pooled[:0]] * len(ids)
-    texts = Ragged.of([np.array(row, np.int64) for row in ids], np.zeros(0, np.int64))
-    for chosen in batches_by_length(texts.length, batch_size):
-        padded, mask = texts.pad(chosen)
-        projected = run(padded, mask.astype(np.int64))
-        pooled[chosen] = projected[:, 0]
-        if tokens:
-            for i, row in zip(chosen, projected, strict=True):
-                words[i] = row[1 : max(2, len(ids[i]) - 1)].copy()
-    return Encoded(pooled, words if tokens else None)
 
 
 def batches_by_length(lengths: Any, batch_size: int) -> Iterator[list[int]]:

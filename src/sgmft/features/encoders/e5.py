@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from sgmft.errors import SgmftError
 from sgmft.features.encoders.base import Encoded, FloatArray
-from sgmft.features.encoders.batches import TokenIds, encode_token_ids
+from sgmft.features.encoders.batches import batches_by_length
 from sgmft.features.encoders.sentence_encoder import TEXT_WIDTH, SentenceEncoder, UnigramTokenizer
+from sgmft.features.ragged import Ragged
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.extras import needs_extra
 from sgmft.utils.onnx_session import CONTRIB, Graph, Session, open_graph
@@ -169,7 +170,13 @@ class E5Encoder:
         rows = cut.encode(list(texts), add_bos=False, add_eos=False)
         parts = [row[i : i + most] for row in rows for i in range(0, len(row), most)]
         ids = [[*before, *part, after] for part in parts]
-        pooled, states = encode_token_ids(ids, BATCH, WIDTH, tokens, self._run)
+        pooled = np.zeros((len(ids), WIDTH), np.float32)
+        states = [pooled[:0]] * len(ids)
+        numbers = Ragged.of([np.array(row, np.int64) for row in ids], np.zeros(0, np.int64))
+        for chosen in batches_by_length(numbers.length, BATCH):
+            pooled[chosen], found = self._run(*numbers.pad(chosen))
+            for i, row in zip(chosen, found, strict=True) if tokens else ():
+                states[i] = row[1 : len(ids[i]) - 1].copy()
         starts = np.cumsum([0, *(-(-len(row) // most) for row in rows)])[:-1]
         if len(parts) > len(rows):
             lengths = np.array([len(part) for part in parts], np.float32)
@@ -177,10 +184,10 @@ class E5Encoder:
             pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
         pooled = np.concatenate([pooled, self._beside.encode(texts, False).pooled], 1)
         kept = slice(len(before) - 1, len(before) - 1 + self.max_words)
-        return Encoded(pooled, None if states is None else [states[i][kept] for i in starts])
+        return Encoded(pooled, [states[i][kept] for i in starts] if tokens else None)
 
-    def _run(self, ids: TokenIds, mask: TokenIds) -> FloatArray:
-        """Map token ids (b, n) to states (b, n, 384), their mean in the place of the first."""
+    def _run(self, ids: NDArray[Any], mask: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """Map token ids (b, n) to the mean of their states (b, 384), and states (b, n, 384)."""
         tensors = self.model.tensors
         numbers, scales = unpack(tensors["emb.word"].reshape(-1, WIDTH // BLOCK, 18)[ids])
         embedded = ((numbers.astype(np.float32) - 8) * scales).reshape(*ids.shape, WIDTH)
@@ -189,5 +196,5 @@ class E5Encoder:
         (states,) = self._graph.run(["states"], {"embedded": embedded, "mask": mask.astype("i4")})
         seen = mask[..., None].astype(np.float32)
         mean = (states * seen).sum(1, keepdims=True) / seen.sum(1, keepdims=True)
-        states[:, :1] = mean
-        return states / np.linalg.norm(mean, axis=2, keepdims=True)
+        length = np.linalg.norm(mean, axis=2, keepdims=True)
+        return (mean / length)[:, 0], states / length

@@ -8,7 +8,7 @@ from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import warn
 from sgmft.features.encoders import image_graph
 from sgmft.features.encoders.base import ClassifierHeads, Encoded, EncoderInfo, Images, TextEncoder
-from sgmft.features.encoders.batches import encode_image_batches, graph_runner
+from sgmft.features.encoders.batches import encode_image_batches
 from sgmft.features.encoders.device import pick_batch, pick_device
 from sgmft.utils.checksums import short_digest
 from sgmft.utils.onnx_session import Session
@@ -68,8 +68,8 @@ class ImageEncoder:
         Each network's last feature map is averaged over the whole image, and over each region of
         a grid of `patch_grid` by `patch_grid`.
         """
-        run = graph_runner(lambda: self._graph, tokens)
-        return encode_image_batches(images, self._batch_size, image_graph.IMAGE_WIDTH, tokens, run)
+        how = self._batch_size, image_graph.IMAGE_WIDTH, tokens
+        return encode_image_batches(images, *how, lambda: self._graph)
 
     @cached_property
     def _graph(self) -> Session:

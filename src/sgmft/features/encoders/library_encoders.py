@@ -16,10 +16,11 @@ sentence-transformers, and whatever else pools by itself there, has none.
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import chain
 from logging import getLogger
+from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
@@ -31,11 +32,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from sgmft.data.preprocessing.text import get_cleaning
 from sgmft.errors import SgmftError
+from sgmft.features.encoders.adapters import digest_weights, read_adapter
 from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, Images, PreparedImage
 from sgmft.features.encoders.batches import alike_batches, batches_by_length
-from sgmft.features.encoders.clip_checkpoint import digest_weights
 from sgmft.features.encoders.device import pick_batch, pick_device, pick_dtype
-from sgmft.features.encoders.hub import Checkpoint
+from sgmft.features.encoders.hub import Checkpoint, find_checkpoint
 
 SAMPLE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # seen once, to measure
 BYTES = 64 << 20  # of a layer of a large network, for one image
@@ -45,10 +46,115 @@ EXTRA = 8  # the most tokens before the patches: of the class, distillation, reg
 INPUTS = {"input_ids": ("text",), "pixel_values": ("image",)}  # what names a network's kind
 LINEAR = {"text": ("text_projection", "text_model.head"), "image": ("visual_projection",)}
 PIXELS = "pixels"  # name of an image as it is, beside what its network reads
+Halves = tuple[Tensor, Tensor | None]  # pooled features, of tokens
 Batch = tuple[list[int], Any, Any]  # positions, pooled features, tokens
 
 
-class LibraryEncoder:
+class TorchEncoder:
+    """A network of torch from texts and images to features, batch by batch."""
+
+    info: EncoderInfo
+    model: Any
+    is_dual = True  # whether it is one network of texts and images, which can be trained
+    cuts_squares = True  # whether it prepares images as "pictures" (1, s, s, 3), in RGB
+    revision: str | None = None  # of its hub repository, where the name does not say it
+    max_tokens: int  # of a text; more are cut off
+    prepare_image: Callable[[Images], PreparedImage]  # of an array (height, width, 3)
+    # Map a batch to features (b, D), and of all tokens (b, n, Dw) or regions (b, r, D), if they are
+    # wanted and there are such.
+    text_features: Callable[[Mapping[str, Tensor], bool], Halves]
+    image_features: Callable[[Mapping[str, Tensor], bool], Halves]
+    save: Callable[[Any, Path], None]  # writes the checkpoint, with other weights in its network
+    _find: Callable[[str, str | None], Checkpoint]  # by name and revision
+    _load: Callable[[Checkpoint], Any]  # returns the network, and sets the next
+    _design: str  # digest of what does not show in the weights
+    tokenizer: Any
+    _padding: str | bool = False  # "max_length" for texts of so many tokens always
+    _batch_size: int
+
+    def __init__(self, patch_grid: int, device: str | None, dtype: str | None) -> None:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        self._patch_grid, self._device = patch_grid, pick_device(device)
+        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
+        """See `Encoder`; batches hold texts of similar length."""
+        if not texts:
+            return Encoded(np.zeros((0, self.info.text_width), np.float32), [] if tokens else None)
+        return _gather(len(texts), self._run_texts(list(texts), tokens))
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Images | PreparedImage], tokens: bool) -> Encoded:
+        """See `Encoder`; batches hold images whose arrays have the same shapes."""
+        if not len(images):
+            return Encoded(np.zeros((0, self.info.image_width), np.float32), [] if tokens else None)
+        prepared = [dict(x) if isinstance(x, dict) else self.prepare_image(x) for x in images]
+        for x in prepared:
+            x.pop(PIXELS, None)
+
+        def run() -> Iterator[Batch]:
+            for rows in alike_batches(prepared, self._batch_size):
+                batch = self.batch_images([prepared[i] for i in rows])
+                for name, x in batch.items():
+                    batch[name] = x.to(self._device, self._dtype if x.is_floating_point() else None)
+                yield rows, *self.image_features(batch, tokens)
+
+        return _gather(len(images), run())
+
+    def batch_images(self, prepared: Sequence[PreparedImage]) -> dict[str, Tensor]:
+        """Put prepared images of the same shapes together."""
+        names = prepared[0]
+        return {k: torch.from_numpy(np.concatenate([x[k] for x in prepared])) for k in names}
+
+    def batch_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return token ids (N, n), their mask, and which are `words`, not special tokens."""
+        return self._pad(self._tokenize(texts, self._padding), range(len(texts)))
+
+    def _tokenize(self, texts: Sequence[str], padding: str | bool) -> Any:
+        how = {"truncation": True, "max_length": self.max_tokens, "padding": padding}
+        return self.tokenizer(list(texts), return_special_tokens_mask=True, **how)
+
+    def _pad(self, given: Mapping[str, list[Any]], rows: Sequence[int]) -> dict[str, Tensor]:
+        chosen = {name: [x[i] for i in rows] for name, x in given.items()}
+        batch = dict(self.tokenizer.pad(chosen, return_tensors="pt"))
+        words = batch.pop("special_tokens_mask") == 0
+        # A text of nothing that it knows keeps the token that ends it.
+        words[~words.any(1), min(1, words.shape[1] - 1)] = True
+        return batch | {"words": words}
+
+    def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
+        given = self._tokenize(texts, self._padding)
+        for rows in batches_by_length([*map(len, given["input_ids"])], self._batch_size):
+            batch = {name: x.to(self._device) for name, x in self._pad(given, rows).items()}
+            pooled, hidden = self.text_features(batch, tokens)
+            own = None
+            if hidden is not None:
+                words = batch["words"].cpu()
+                own = [x[y] for x, y in zip(hidden.cpu(), words, strict=True)]
+            yield rows, pooled, own
+
+    def _open(self, checkpoint: Checkpoint, base: str | None) -> tuple[Any, str, str]:
+        """Return the network, a digest of what fine-tuning has changed, and one of its weights."""
+        if (adapter := read_adapter(checkpoint.folder)) is None:
+            with checkpoint.reading():
+                model = self._load(checkpoint)
+            # The same in both precisions of reading.
+            return model, "", digest_weights(model, torch.bfloat16)
+        where = base or adapter.base
+        model, _, weights = self._open(self._find(where, adapter.revision), None)
+        model, changed = adapter.merge(model, weights, where)
+        return model, changed, changed[:16]
+
+    def save_tokenizer(self, path: Path) -> None:
+        """Write the tokenizer with how texts are cut and padded, for the package tokenizers."""
+        self._tokenize(["a"], self._padding or True)  # which sets its backend so
+        self.tokenizer.backend_tokenizer.save(str(path))
+
+
+class LibraryEncoder(TorchEncoder):
     """Frozen features of a checkpoint, whose library prepares texts and images.
 
     One of each is encoded at first, to see which features the network has, and how wide. Settings
@@ -56,13 +162,9 @@ class LibraryEncoder:
     """
 
     _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
-    _processor: Any = None  # of images
+    processor: Any = None  # of images
     _joint = False  # whether it embeds text and image together
     encode_joint: Callable[[Sequence[str], Sequence[Sequence[Any]]], FloatArray]  # if so
-    _load: Callable[[Checkpoint], Any]  # returns the network
-    _run_texts: Callable[[list[str], bool], Iterator[Batch]]
-    _run_images: Callable[[dict[str, Any], bool], tuple[Tensor, Tensor | None]]
-    prepare_image: Callable[[Images], PreparedImage]  # of an array (height, width, 3)
 
     def __init__(
         self,
@@ -73,24 +175,24 @@ class LibraryEncoder:
         batch_size: int | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        base: str | None = None,
+        trainable: bool = False,  # which these are anyway
     ) -> None:
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
+        super().__init__(patch_grid, device, dtype)
         for library in ("transformers", "sentence_transformers"):
             getLogger(library).setLevel("ERROR")
-        self._patch_grid, self._device = patch_grid, pick_device(device)
-        self._dtype: torch.dtype = getattr(torch, dtype) if dtype else pick_dtype(self._device)
         self._batch_size = batch_size or pick_batch(self._device.type, BYTES, 16)
+        self._trusted = checkpoint.trusted
         with checkpoint.reading():
-            self._model = model = self._load(checkpoint).eval().to(self._device, self._dtype)
+            model, changed, weights = self._open(checkpoint, base)
+            self.model = model = model.eval().to(self._device, self._dtype)
             text = self.encode_texts(["a"], True) if "text" in self._takes else None
             image = self.encode_images([SAMPLE], True) if "image" in self._takes else None
             joint = self.encode_joint(["a"], [[SAMPLE]]).shape[1] if self._joint else 0
         sides = [side for side in (text, image) if side is not None]
         widths = [0 if side is None else side.pooled.shape[1] for side in (text, image)]
-        kinds, clean = (type(self), type(self._processor)), repr(get_cleaning(cleaning))
-        parts = repr((kinds, self._dtype, patch_grid)), checkpoint.digest()
+        kinds, clean = (type(self), type(self.processor)), repr(get_cleaning(cleaning))
+        parts = repr((kinds, self._dtype, patch_grid)), self._design + changed
         scale = getattr(getattr(model, "transformers_model", model), "logit_scale", None)
         self.info = EncoderInfo(
             name=checkpoint.name,
@@ -105,46 +207,26 @@ class LibraryEncoder:
             cleaning=cleaning,
             image_key=digest_weights(model, torch.float32, parts),
             word_width=text.tokens[0].shape[1] if text and text.tokens else 0,
-            weights=digest_weights(model, torch.bfloat16),
+            weights=weights,
             has_tokens=all(side.tokens is not None for side in sides),
             pinned=checkpoint.pinned,
             remote_code=checkpoint.trusted,
             joint_width=joint,
         )
 
-    @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """See `Encoder`; batches hold texts of similar length."""
-        if not texts:
-            return Encoded(np.zeros((0, self.info.text_width), np.float32), [] if tokens else None)
-        return _gather(len(texts), self._run_texts(list(texts), tokens))
-
-    @torch.inference_mode()
-    def encode_images(self, images: Sequence[Images | PreparedImage], tokens: bool) -> Encoded:
-        """See `Encoder`; batches hold images whose arrays have the same shapes."""
-        if not images:
-            return Encoded(np.zeros((0, self.info.image_width), np.float32), [] if tokens else None)
-        prepared = [dict(x) if isinstance(x, dict) else self.prepare_image(x) for x in images]
-        for x in prepared:
-            x.pop(PIXELS, None)
-
-        def run() -> Iterator[Batch]:
-            for rows in alike_batches(prepared, self._batch_size):
-                batch: dict[str, Any] = {}
-                for name in prepared[rows[0]]:
-                    x = torch.from_numpy(np.concatenate([prepared[i][name] for i in rows]))
-                    batch[name] = x.to(self._device, self._dtype if x.is_floating_point() else None)
-                yield rows, *self._run_images(batch, tokens)
-
-        return _gather(len(images), run())
+    def _find(self, name: str, revision: str | None) -> Checkpoint:
+        return find_checkpoint(f"hf:{name.removeprefix('hf:')}", self._trusted)
 
 
 class TransformersEncoder(LibraryEncoder):
     """A network of transformers, see the module."""
 
+    _values: Tensor | None = None  # see `_find_values`
+
     def _load(self, checkpoint: Checkpoint) -> Any:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
+        self._design = checkpoint.digest()
         folder, given = checkpoint.folder, {"trust_remote_code": checkpoint.trusted}
         how: dict[str, Any] = {"dtype": self._dtype, "output_loading_info": True}
         model, found = AutoModel.from_pretrained(folder, **given, **how)
@@ -154,93 +236,110 @@ class TransformersEncoder(LibraryEncoder):
         self._has_pooler, config = not missing, model.config
         if getattr(config, "is_encoder_decoder", False):
             model = model.get_encoder()
-        self._dual = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
-        self._takes = tuple(LINEAR) if self._dual else INPUTS.get(model.main_input_name, ())
+        self.is_dual = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
+        self._takes = tuple(LINEAR) if self.is_dual else INPUTS.get(model.main_input_name, ())
         if "text" in self._takes:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, **given)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **given)
             text = getattr(config, "text_config", config)
             most = getattr(text, "max_position_embeddings", 100_000)
             if "roberta" in text.model_type or "altclip" in text.model_type:
                 most -= 2  # the first two are of padding
-            self._most = int(min(self._tokenizer.model_max_length, most))
+            self.max_tokens = int(min(self.tokenizer.model_max_length, most))
             self._padding = "max_length" if config.model_type.startswith(PADDED) else False
         if "image" in self._takes:  # of the two kinds of processors, that without torchvision
-            self._processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **given)
+            self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **given)
+            self._values = _find_values(self.processor)
+            self.cuts_squares = self._values is not None
+        self._maps: dict[str, nn.Module | None] = {}
         patch = getattr(getattr(config, "vision_config", config), "patch_size", None)
         self._patch = patch if isinstance(patch, int) else 1
         return model
 
-    def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
-        options = {"truncation": True, "max_length": self._most, "padding": self._padding}
-        given = self._tokenizer(texts, return_special_tokens_mask=True, **options)
-        run = self._model.get_text_features if self._dual else self._model.forward
+    def text_features(self, batch: Mapping[str, Tensor], tokens: bool) -> Halves:
+        """See `TorchEncoder`."""
+        run = self.model.get_text_features if self.is_dual else self.model.forward
         known = inspect.signature(run).parameters
-        for rows in batches_by_length([*map(len, given["input_ids"])], self._batch_size):
-            chosen = {name: [x[i] for i in rows] for name, x in given.items()}
-            batch = self._tokenizer.pad(chosen, return_tensors="pt").to(self._device)
-            words = batch.pop("special_tokens_mask") == 0
-            words[~words.any(1), 0] = True  # a text of unknown characters alone keeps one token
-            output = run(**{name: x for name, x in batch.items() if name in known})
-            if self._dual:
-                pooled = output.pooler_output
-            else:
-                mask = batch["attention_mask"][..., None].to(self._dtype)
-                pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
-            hidden = self._map("text", output.last_hidden_state, pooled) if tokens else None
-            own = None
-            if hidden is not None:
-                own = [x[y] for x, y in zip(hidden.cpu(), words.cpu(), strict=True)]
-            yield rows, pooled, own
+        output = run(**{name: x for name, x in batch.items() if name in known})
+        if self.is_dual:
+            pooled = output.pooler_output
+        else:
+            mask = batch["attention_mask"][..., None].to(self._dtype)
+            pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+        return pooled, self._map("text", output.last_hidden_state, pooled) if tokens else None
 
     def prepare_image(self, pixels: Images) -> PreparedImage:
-        """See `LibraryEncoder`."""
-        return dict(self._processor(images=Image.fromarray(pixels), return_tensors="np"))
+        """See `TorchEncoder`."""
+        image = Image.fromarray(pixels)
+        if self._values is None:
+            return dict(self.processor(images=image, return_tensors="np"))
+        return {"pictures": _cut_out(self.processor, image)}
 
-    def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]:
-        output = (self._model.get_image_features if self._dual else self._model)(**images)
+    def image_features(self, images: Mapping[str, Tensor], tokens: bool) -> Halves:
+        """See `TorchEncoder`."""
+        if self._values is not None:
+            pixels = look_up(self._values, images["pictures"])
+            images = {"pixel_values": pixels.contiguous().to(self._dtype)}
+        output = (self.model.get_image_features if self.is_dual else self.model)(**images)
         pooled = getattr(output, "pooler_output", None) if self._has_pooler else None
         pooled = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
         hidden = self._map("image", output.last_hidden_state, pooled) if tokens else None
         return pooled, None if hidden is None else self._regions(hidden, images)
 
     def _map(self, side: str, hidden: Tensor, pooled: Tensor) -> Tensor | None:
-        """Map hidden states (b, n, W) as one of them was to be the pooled feature (b, D)."""
-        parts: dict[str, Any] = dict(self._model.named_modules())
+        """Map hidden states (b, n, W) as one of them was to be the pooled feature (b, D).
+
+        How is found out at the first call, of `__init__`.
+        """
+        if side not in self._maps:
+            self._maps[side] = self._find_map(side, hidden, pooled)
+        run = self._maps[side]
+        return None if run is None else run(hidden)
+
+    def _find_map(self, side: str, hidden: Tensor, pooled: Tensor) -> nn.Module | None:
+        parts: dict[str, Any] = dict(self.model.named_modules())
         norm = parts.get("vision_model.post_layernorm", nn.Identity())
         for linear in (parts[name] for name in LINEAR[side] if name in parts):
             for before in (nn.Identity(), norm) if isinstance(linear, nn.Linear) else ():
                 mapped = linear(before(hidden))
                 gap = (mapped - pooled[:, None]).abs().amax(-1).amin(1).max()
                 if gap <= 0.01 * pooled.abs().max():
-                    return mapped
-        return hidden if hidden.shape[1 if hidden.ndim == 4 else 2] == pooled.shape[1] else None
+                    return nn.Sequential(before, linear)
+        same = hidden.shape[1 if hidden.ndim == 4 else 2] == pooled.shape[1]
+        return nn.Identity() if same else None
 
-    def _regions(self, hidden: Tensor, images: dict[str, Tensor]) -> Tensor | None:
+    def save(self, model: Any, folder: Path) -> None:
+        """See `TorchEncoder`."""
+        for part in (model, self.tokenizer, self.processor):
+            part.save_pretrained(folder)
+
+    def _regions(self, hidden: Tensor, images: Mapping[str, Tensor]) -> Tensor | None:
         """Average patches (b, n, D), or a map (b, D, h, w), to (b, patch_grid², D) if they can."""
-        if hidden.ndim == 4:
-            maps = list(hidden)
-        elif "spatial_shapes" in images:
+        maps = [hidden]  # of all, or for each
+        if "spatial_shapes" in images:
             shapes = images["spatial_shapes"].tolist()
             pairs = zip(hidden, shapes, strict=True)
-            maps = [x[: h * w].T.unflatten(1, (h, w)) for x, (h, w) in pairs]
-        else:
+            maps = [x[: h * w].T.unflatten(1, (h, w))[None] for x, (h, w) in pairs]
+        elif hidden.ndim == 3:
             count, (height, width) = hidden.shape[1], images["pixel_values"].shape[-2:]
             h, w = height // self._patch, width // self._patch
             if h * w > count:  # merged on their way
                 h = w = math.isqrt(count) if height == width else 0
             if not h * w or count - h * w > EXTRA:
                 return None
-            maps = list(hidden[:, count - h * w :].transpose(1, 2).unflatten(2, (h, w)))
-        averaged = torch.stack([adaptive_avg_pool2d(x, self._patch_grid) for x in maps])
-        return averaged.flatten(2).transpose(1, 2)
+            maps = [hidden[:, count - h * w :].transpose(1, 2).unflatten(2, (h, w))]
+        pools = [adaptive_avg_pool2d(x, self._patch_grid) for x in maps]
+        return torch.cat(pools).flatten(2).transpose(1, 2)
 
 
 class SentenceTransformersEncoder(LibraryEncoder):
     """A model of sentence-transformers, see the module."""
 
+    is_dual = False
+
     def _load(self, checkpoint: Checkpoint) -> Any:
         from sentence_transformers import SentenceTransformer
 
+        self._design = checkpoint.digest()
         model: Any = SentenceTransformer(
             checkpoint.folder,
             device=str(self._device),
@@ -254,7 +353,7 @@ class SentenceTransformersEncoder(LibraryEncoder):
         # A chat's template is filled in by the tokenizer, which is not for several threads.
         self._lock = Lock() if "message" in model.modalities else nullcontext()
         processor = getattr(model, "processor", None)  # a static model has none
-        self._processor = getattr(processor, "image_processor", processor)
+        self.processor = getattr(processor, "image_processor", processor)
         return model
 
     def _run_texts(self, texts: list[str], tokens: bool) -> Iterator[Batch]:
@@ -264,7 +363,7 @@ class SentenceTransformersEncoder(LibraryEncoder):
         output = None if tokens else "sentence_embedding"
         found = self._encode(given, output_value=output, convert_to_numpy=False)
         if tokens and {"token_embeddings", "attention_mask", "input_ids"} <= found[0].keys():
-            marks = torch.tensor(self._model.tokenizer.all_special_ids, device=self._device)
+            marks = torch.tensor(self.model.tokenizer.all_special_ids, device=self._device)
             own = []
             for row in found:
                 kept = row["attention_mask"].bool() & ~torch.isin(row["input_ids"], marks)
@@ -273,10 +372,10 @@ class SentenceTransformersEncoder(LibraryEncoder):
         yield [*range(len(texts))], pooled, own
 
     def prepare_image(self, pixels: Images) -> PreparedImage:
-        """See `LibraryEncoder`."""
+        """See `TorchEncoder`."""
         with self._lock:
             given = [{"image": Image.fromarray(pixels)}]
-            found = self._model.preprocess(given, prompt=self._prompt)
+            found = self.model.preprocess(given, prompt=self._prompt)
         self._modality = found["modality"]
         prepared = {name: x.numpy() for name, x in found.items() if isinstance(x, Tensor)}
         return prepared | ({PIXELS: pixels} if self._joint else {})
@@ -284,7 +383,7 @@ class SentenceTransformersEncoder(LibraryEncoder):
     @torch.inference_mode()
     def encode_joint(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> FloatArray:
         """See `Encoder`, and the module."""
-        whole, given = "message" in self._model.modalities, list[list[dict[str, Any]]]()
+        whole, given = "message" in self.model.modalities, list[list[dict[str, Any]]]()
         for text, some in zip(texts, images, strict=True):
             shown = [Image.fromarray(x[PIXELS] if isinstance(x, dict) else x) for x in some]
             given.append([{"text": text, "image": x} for x in ([shown] if whole else shown)])
@@ -307,10 +406,42 @@ class SentenceTransformersEncoder(LibraryEncoder):
     def _encode(self, given: list[Any], **how: Any) -> Any:
         with self._lock:
             how |= {"batch_size": self._batch_size, "show_progress_bar": False}
-            return self._model.encode(given, **how)
+            return self.model.encode(given, **how)
 
-    def _run_images(self, images: dict[str, Any], tokens: bool) -> tuple[Tensor, Tensor | None]:
-        return self._model({**images, "modality": self._modality})["sentence_embedding"], None
+    def image_features(self, images: Mapping[str, Tensor], tokens: bool) -> Halves:
+        """See `TorchEncoder`."""
+        return self.model({**images, "modality": self._modality})["sentence_embedding"], None
+
+
+def _cut_out(processor: Any, image: Image.Image) -> Images:
+    """Return the square (1, s, s, 3) of an image that a processor goes on with."""
+    found = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np")
+    return np.ascontiguousarray(found["pixel_values"].transpose(0, 2, 3, 1))
+
+
+def look_up(values: Tensor, pictures: Tensor) -> Tensor:
+    """Map pixels (N, s, s, 3) to what a network reads (N, 3, s, s), see `_find_values`."""
+    at = pictures.long() + values.shape[1] * torch.arange(3, device=pictures.device)
+    return values.to(at.device).flatten()[at].permute(0, 3, 1, 2)
+
+
+def _find_values(processor: Any) -> Tensor | None:
+    """Return what a processor makes of each value of a channel (3, 256).
+
+    None where it does more than to cut squares of one size out of images and then to change each
+    number by itself.
+    """
+    every = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)
+    how = {"do_resize": False, "do_center_crop": False, "return_tensors": "np"}
+    with suppress(Exception):  # whatever a processor raises that knows no such steps
+        values = processor(images=Image.fromarray(every), **how)["pixel_values"][0, :, 0]
+        values = torch.from_numpy(values)
+        for image in map(Image.fromarray, (SAMPLE, SAMPLE.transpose(1, 0, 2))):
+            found = look_up(values, torch.from_numpy(_cut_out(processor, image))).numpy()
+            expected = processor(images=image, return_tensors="np")
+            np.testing.assert_equal({"pixel_values": found}, dict(expected))
+        return values
+    return None
 
 
 def _gather(count: int, batches: Iterator[Batch]) -> Encoded:

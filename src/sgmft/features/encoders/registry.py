@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sgmft.errors import SgmftError, warn
+from sgmft.features.encoders.adapters import read_adapter
 from sgmft.features.encoders.base import Encoder
 from sgmft.features.encoders.hub import CHINESE_CLIP, find_checkpoint
 from sgmft.features.encoders.projected import ProjectedEncoder, is_projected, read_projected
@@ -121,10 +122,12 @@ def _load(name: str, trust_remote_code: bool = False, **settings: Any) -> Encode
         loaded = load_encoder(base, trust_remote_code=trust_remote_code, **settings)
         return ProjectedEncoder(loaded, maps, name, scale)
     if not name.startswith(("hf:", "st:")):
-        config = read_json(Path(name) / "config.json") or {}
+        config, adapter = read_json(Path(name) / "config.json") or {}, read_adapter(name)
+        other = config.get("model_type", "chinese_clip") != "chinese_clip"
+        base = adapter.base if adapter else "hf:" * other
         if (Path(name) / "modules.json").is_file():
             name = f"st:{name}"
-        elif config.get("model_type", "chinese_clip") != "chinese_clip":
+        elif base.startswith("hf:"):
             name = f"hf:{name}"
         else:
             return _chinese_clip(name, **settings)

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
@@ -22,7 +23,7 @@ from sgmft.features.encoders.base import IMAGE_OUTPUTS, Encoder, EncoderInfo
 from sgmft.features.encoders.e5 import E5Encoder, write_text_graph
 from sgmft.features.encoders.image_encoder import ImageEncoder
 from sgmft.features.encoders.image_graph import write_image_graph
-from sgmft.features.encoders.registry import TwoTowers, load_encoder
+from sgmft.features.encoders.registry import load_encoder
 from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.locator import SemanticLocator
 from sgmft.locator.onnx import locator as exported
@@ -78,9 +79,7 @@ def export_model(
     unfinished = list(target.glob(f"{TEMPORARY}*"))  # of a process that was killed
     if target.is_dir() and any(target.iterdir()) and not (is_exported(target) or unfinished):
         raise SgmftError(f"{target} holds other files: write the export to a new folder.")
-    own = locator.encoder
-    if not own.info.image_size or isinstance(own, TwoTowers):
-        raise SgmftError(f"The encoder {own.info.name} cannot be exported.")
+    _find_steps(locator.encoder)
     with writing(f"The export to {target}"):
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target, prefix=TEMPORARY) as name:
@@ -126,7 +125,7 @@ def export_model(
     return sorted(target / x for x in (*FILES, exported.MANIFEST) if (target / x).exists())
 
 
-def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
+def _write_encoder(encoder: Any, folder: Path) -> dict[str, Any]:
     """Write an encoder's networks, on the CPU in float32; return the settings of its texts."""
     if isinstance(encoder, ImageEncoder):
         write_image_graph(encoder.patch_grid, folder / PICTURES)
@@ -136,17 +135,54 @@ def _write_encoder(encoder: Encoder, folder: Path) -> dict[str, Any]:
     with needs_extra("torch", f"To export the encoder {encoder.info.name}"):
         import torch
 
-        from sgmft.features.encoders.chinese_clip import MAX_TEXT_TOKENS, ChineseClipEncoder
         from sgmft.locator.onnx.writer import write_graph
-    if not isinstance(encoder, ChineseClipEncoder):
-        raise SgmftError(f"The encoder {encoder.info.name} cannot be exported.")
-    numbers, size = torch.ones(3, 5, dtype=torch.long), encoder.info.image_size
-    inputs = {"input_ids": (numbers, 2), "attention_mask": (numbers, 2)}
-    write_graph(encoder.text_tower, inputs, ["projected"], folder / TEXTS)
-    pictures = {"pictures": (torch.zeros(3, size, size, 3, dtype=torch.uint8), 1)}
-    write_graph(encoder.image_tower, pictures, IMAGE_OUTPUTS, folder / PICTURES)
-    encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
-    return {"texts": "chinese-clip", "max_words": MAX_TEXT_TOKENS}
+    steps, tokens = _find_steps(encoder), encoder.info.has_tokens
+    size = encoder.info.image_size or 64
+    square = encoder.prepare_image(np.zeros((size, size, 3), np.uint8))["pictures"]
+    images = {"pictures": (torch.from_numpy(square.repeat(3, 0)), 1)}
+    numbers = torch.ones(3, 5, dtype=torch.long), 2
+    texts = {x: numbers for x in encoder.batch_texts(["a"]) if x in exported.TOKENIZED}
+    for half, inputs, outputs, name in (
+        (encoder.text_features, texts, exported.TEXT_OUTPUTS, TEXTS),
+        (encoder.image_features, images, IMAGE_OUTPUTS, PICTURES),
+    ):
+        run = partial(_run_half, half, inputs, tokens)
+        write_graph(encoder.model, inputs, outputs[: 1 + tokens], folder / name, run)
+    encoder.save_tokenizer(folder / TOKENIZER)
+    return {"texts": "tokenized", "max_words": encoder.max_tokens, "steps": steps}
+
+
+def _run_half(half: Any, names: Iterable[str], tokens: bool, *given: Any) -> list[Any]:
+    found = half(dict(zip(names, given, strict=True)), tokens)
+    return [x for x in found if x is not None]
+
+
+def _find_steps(encoder: Any) -> dict[str, Any] | None:
+    """Return how `cut_square` prepares images as an encoder does; None where they are squashed.
+
+    SgmftError for an encoder that cannot be exported.
+    """
+    if isinstance(encoder, ImageEncoder):
+        return None
+    with suppress(Exception):  # whatever attributes another one does not have
+        ready = encoder.is_dual and encoder.tokenizer.backend_tokenizer is not None
+        if ready and encoder.info.image_size:
+            return None
+        known = encoder.processor
+        size, crop = known.size, known.crop_size if known.do_center_crop else None
+        steps: dict[str, Any] = {"size": size.shortest_edge or [size.height, size.width]}
+        steps |= {"resample": int(known.resample), "crop": crop and [crop.height, crop.width]}
+        rng = np.random.default_rng(0)
+        for shape in ((48, 64, 3), (500, 90, 3), (7, 5, 3)):
+            image = rng.integers(0, 256, shape, np.uint8)
+            wanted = encoder.prepare_image(image)["pictures"][0]
+            ready &= np.array_equal(exported.cut_square(image, **steps), wanted)
+        if ready:
+            return steps
+    raise SgmftError(
+        f"The encoder {encoder.info.name} cannot be exported: use the model as it is, also in "
+        "`sgmft serve`, or train one with compact or with one network of texts and pictures."
+    )
 
 
 def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) -> EncoderInfo:

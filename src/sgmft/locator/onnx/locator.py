@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 
 from sgmft.data.posts import Post
+from sgmft.data.preprocessing.images import Pixels
 from sgmft.data.preprocessing.windows import LONGEST
 from sgmft.errors import SgmftError
 from sgmft.evaluation.calibration import temper
 from sgmft.features.encode import encode_windows
-from sgmft.features.encoders.base import Encoded, EncoderInfo, FloatArray, PostFeatures
-from sgmft.features.encoders.batches import encode_image_batches, encode_token_ids, graph_runner
+from sgmft.features.encoders.base import Encoded, EncoderInfo, PostFeatures
+from sgmft.features.encoders.batches import batches_by_length, encode_image_batches
 from sgmft.features.encoders.e5 import E5Encoder
 from sgmft.features.encoders.sentence_encoder import SentenceEncoder
 from sgmft.features.encoders.word_hashes import WordHashEncoder
@@ -24,7 +25,7 @@ from sgmft.locator.abstention import FILE as HELD_OUT
 from sgmft.locator.abstention import HeldOutProbabilities
 from sgmft.locator.prediction import PredictionBatch, Predictor
 from sgmft.locator.state import read_temperatures
-from sgmft.models.arrays import Array, Integers
+from sgmft.models.arrays import Array
 from sgmft.models.base import Model, predict_logits
 from sgmft.models.registry import get_method
 from sgmft.utils.checksums import FILES, check_file, read_own
@@ -36,6 +37,9 @@ FIX = "export the model again"
 HEAD, PICTURES, TEXTS, TOKENIZER = "head.onnx", "pictures.onnx", "texts.onnx", "tokenizer.json"
 WEIGHTS = "model.safetensors"  # of a closed-form model, in the place of a head
 HEAD_OUTPUTS = ("probabilities", "guidance")  # (B, K) calibrated, (B, 2) relative entropies
+TEXT_OUTPUTS = ("pooled", "tokens")  # (N, D), (N, n, Dw)
+# Inputs of the graph of texts that a tokenizer makes, and what it calls them.
+TOKENIZED = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 BATCH = 8  # pictures, or texts, in one run
 HEAD_BATCH = 32  # posts that the head sees together; tokens are padded to the longest of them
 TextEncoder = Callable[[Sequence[str], bool], Encoded]
@@ -55,12 +59,13 @@ class Manifest(NamedTuple):
     labels: list[str]  # K, in the order of the probabilities
     tokens: bool  # whether the head reads word and region features
     info: EncoderInfo  # with the fingerprint of the encoder that was exported
-    texts: str  # kind of the text encoder: "compact", "compact-e5", "cnn" or "chinese-clip"
+    texts: str  # kind of the text encoder: "compact", "compact-e5", "cnn" or "tokenized"
     max_words: int  # bounds a text's tokens
     method: str
     model: dict[str, Any]  # fields of its configuration
     temperatures: tuple[float, ...]  # see `TrainingRecord`
     window: int = LONGEST  # see `TrainingData`
+    steps: dict[str, Any] | None = None  # arguments of `cut_square`; None: images are squashed
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -85,6 +90,7 @@ class Manifest(NamedTuple):
                 dict(found.get("model", {})),
                 read_temperatures(found["calibration"]),
                 int(found.get("data", {}).get("window", LONGEST)),
+                encoder.get("steps"),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SgmftError(f"{folder / MANIFEST} is damaged: {FIX}.") from error
@@ -154,21 +160,41 @@ class OnnxEncoder:
     """An `Encoder` whose networks run in ONNX Runtime, from the folder of an exported model."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.info, self._folder = manifest.info, folder
+        self.info, self._folder, self._steps = manifest.info, folder, manifest.steps or {}
         self._texts = _text_encoder(folder, manifest)
 
     def encode_texts(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode as the encoder that was exported."""
         return self._texts(texts, tokens)
 
-    def encode_images(self, pictures: NDArray[np.uint8], tokens: bool) -> Encoded:
+    def prepare_image(self, pixels: Pixels) -> Pixels:
+        """Prepare as the encoder that was exported, if it takes pictures in their own size."""
+        return cut_square(pixels, **self._steps)
+
+    def encode_images(self, pictures: Sequence[Pixels], tokens: bool) -> Encoded:
         """Encode as the encoder that was exported, to rounding."""
-        run = graph_runner(lambda: self._pictures, tokens)
-        return encode_image_batches(pictures, BATCH, self.info.image_width, tokens, run)
+        squares = np.asarray(pictures) if len(pictures) else np.zeros((0, 1, 1, 3), np.uint8)
+        how = BATCH, self.info.image_width, tokens
+        return encode_image_batches(squares, *how, lambda: self._pictures)
 
     @cached_property
     def _pictures(self) -> Session:
         return Session(self._folder / PICTURES)
+
+
+def cut_square(pixels: Pixels, size: Any, resample: int, crop: list[int] | None) -> Pixels:
+    """Resize an image to [height, width] or its shorter side to a number, and cut out the middle.
+
+    `crop` is [height, width] too, or None; `resample` is Pillow's number of a filter.
+    """
+    height, width = pixels.shape[:2]
+    if isinstance(size, int):
+        short = min(height, width)
+        size = [size if x == short else int(size * x / short) for x in (height, width)]
+    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling(resample))
+    crop = crop or size
+    top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+    return np.asarray(resized)[top : top + crop[0], left : left + crop[1]]
 
 
 def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
@@ -179,30 +205,35 @@ def _text_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
         return E5Encoder(cleaning, manifest.max_words, folder / TEXTS).encode
     if manifest.texts == "cnn":
         return WordHashEncoder(cleaning, manifest.max_words).encode
-    if manifest.texts == "chinese-clip":
-        return _clip_texts(folder, manifest)
-    raise SgmftError(f"{folder} has texts of an unknown kind, {manifest.texts}: update sgmft.")
+    if manifest.texts == "tokenized":
+        return _tokenized_texts(folder, manifest)
+    raise SgmftError(f"{folder} has texts of an unknown kind, {manifest.texts}: {FIX}.")
 
 
-def _clip_texts(folder: Path, manifest: Manifest) -> TextEncoder:
+def _tokenized_texts(folder: Path, manifest: Manifest) -> TextEncoder:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         fix = "pip install tokenizers"
-        raise SgmftError(f"Chinese-CLIP needs the package tokenizers: {fix}.") from error
+        raise SgmftError(f"{folder} needs the package tokenizers: {fix}.") from error
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # tokenizers raises bare Exception
         raise SgmftError(f"{folder / TOKENIZER} is damaged: {FIX}.") from error
-    tokenizer.enable_truncation(manifest.max_words)
-    tokenizer.no_padding()
     tower = Session(folder / TEXTS)
 
-    def run(numbers: Integers, mask: Integers) -> FloatArray:
-        return tower.run(["projected"], {"input_ids": numbers, "attention_mask": mask})[0]
-
     def encode(texts: Sequence[str], tokens: bool) -> Encoded:
-        ids = [row.ids for row in tokenizer.encode_batch(list(texts))]
-        return encode_token_ids(ids, BATCH, manifest.info.text_width, tokens, run)
+        pooled = np.zeros((len(texts), manifest.info.text_width), np.float32)
+        words = [pooled[:0]] * len(texts)
+        for chosen in batches_by_length([*map(len, texts)], BATCH):
+            rows = tokenizer.encode_batch([texts[i] for i in chosen])
+            known = {name: [getattr(row, key) for row in rows] for name, key in TOKENIZED.items()}
+            inputs = {name: np.array(known[name]) for name in tower.inputs}
+            pooled[chosen], *states = tower.run(TEXT_OUTPUTS[: 1 + tokens], inputs)
+            for i, row, own in zip(chosen, rows, states[0], strict=True) if tokens else ():
+                kept = np.array(row.special_tokens_mask) == 0
+                kept[min(1, len(kept) - 1)] |= not kept.any()  # as `TorchEncoder` does
+                words[i] = own[kept]
+        return Encoded(pooled, words if tokens else None)
 
     return encode

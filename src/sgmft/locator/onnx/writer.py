@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -23,14 +23,18 @@ POSTS, WORDS, REGIONS = 1_013, 17, 19  # an example's, lengths nothing else has
 
 
 def write_graph(
-    module: nn.Module, inputs: Mapping[str, tuple[Tensor, int]], outputs: Sequence[str], path: Path
+    module: nn.Module,
+    inputs: Mapping[str, tuple[Tensor, int]],
+    outputs: Sequence[str],
+    path: Path,
+    run: Callable[..., object] | None = None,
 ) -> None:
     """Write a module as a graph, whole or not at all, for inputs of any length along first axes.
 
-    Inputs are, by name and in the module's order, an example and how many of its axes are of any
-    length, at least 2 along them, no two of which are equal by chance. Weights of more than the 2
-    GB that an ONNX file can hold stand beside it, in `path`.data. SgmftError where its packages are
-    not installed, or the module does what ONNX cannot.
+    Inputs of the module, or of a function `run` of it, are by name and in order an example and how
+    many of its axes are of any length, at least 2 along them, no two equal by chance. Weights of
+    more than the 2 GB that an ONNX file can hold stand beside it, in `path`.data. SgmftError where
+    its packages are not installed, or the module does what ONNX cannot.
     """
     with needs_extra("torch", "The export of a network"):
         import onnxscript  # noqa: F401
@@ -41,7 +45,7 @@ def write_graph(
         quiet = warnings.catch_warnings(action="ignore")  # the exporter's, on its own future
         with PARSING, quiet, torch.no_grad(), _quiet_and_plain():
             program = torch.onnx.export(
-                _Positional(module),
+                _Positional(module, run or module),
                 tensors,
                 input_names=list(inputs),
                 output_names=list(outputs),
@@ -77,12 +81,12 @@ def _quiet_and_plain() -> Iterator[None]:
 class _Positional(nn.Module):
     """A module whose dynamic shapes can be given as one tuple, whatever its arguments' names."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, run: Callable[..., object]) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.run = module, run
 
     def forward(self, *tensors: Tensor) -> object:
-        return self.module(*tensors)
+        return self.run(*tensors)
 
 
 def write_head(

@@ -7,9 +7,10 @@ A head that was trained on frozen features first keeps the encoder from being be
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Unpack
@@ -20,13 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgmft.data.posts import Post, raise_first_error
-from sgmft.errors import SgmftError
 from sgmft.features.encode import EncodedPosts, PreparedPost, prepare_post
 from sgmft.features.encoder_handle import TunedEncoder
-from sgmft.features.encoders.base import Encoder, EncoderInfo
-from sgmft.features.encoders.chinese_clip import ChineseClipEncoder
+from sgmft.features.encoders.library_encoders import TorchEncoder
 from sgmft.features.features import Batch, Features, LabelledPosts, keep_modalities
-from sgmft.features.ragged import Ragged
 from sgmft.models.arrays import Array, ArrayModule, Integers, cross_entropy
 from sgmft.models.base import ClosedFormModel, NetworkConfig, Output
 from sgmft.models.network import Network
@@ -50,9 +48,8 @@ from sgmft.utils.distributed_loss import BatchCrossEntropy
 class RawBatch(NamedTuple):
     """B posts, T of them with a text, and their P images. A missing modality is not encoded."""
 
-    ids: Tensor  # (T, n) token ids, [CLS] first, padded with 0
-    mask: Tensor  # (T, n) 1 where real
-    images: Tensor  # (P, s, s, 3) uint8, those of a post one after another
+    texts: dict[str, Tensor]  # (T, n) as `batch_texts` of the encoder returns them
+    images: dict[str, Tensor]  # (P, ...) as `batch_images` does, those of a post one after another
     text_of: Tensor  # (T,) whose text it is
     image_of: Tensor  # (P,) whose image it is
     has_text: Tensor  # (B,) bool
@@ -66,7 +63,9 @@ class RawBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "RawBatch":
         """The same batch on another device."""
-        return RawBatch._make([*(x.to(device) for x in self[:-1]), self.ngrams])
+        texts, images = ({k: x.to(device) for k, x in part.items()} for part in self[:2])
+        rest = [x.to(device) for x in self[2:-1]]
+        return RawBatch._make([texts, images, *rest, self.ngrams])
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ class RawPosts:
     posts: Sequence[Post]  # that could be encoded
     keys: Sequence[str]
     features: Features  # by the encoder before it is tuned: which modalities a post has, n-grams
-    info: EncoderInfo
-    tokenize: Callable[[Sequence[str]], list[list[int]]]
+    encoder: TorchEncoder  # which prepares them
 
     def __len__(self) -> int:
         return len(self.posts)
@@ -108,28 +106,24 @@ class RawPosts:
         if not isinstance(rows, np.ndarray):
             rows = np.arange(len(self))[rows or slice(None)]
         chosen = self.take(rows)
+        how: dict[str, Any] = {"info": self.encoder.info, "prepare": self.encoder.prepare_image}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            contents = list(pool.map(lambda post: prepare_post(post, self.info), chosen.posts))
-        texts: list[str] = []
-        images, text_of, image_of = [], [], []
-        for i, content in enumerate(contents):
-            if not isinstance(content, PreparedPost):
-                raise_first_error([replace(chosen.posts[i], error=content)])
-                continue
-            if content.text:
-                texts.append(content.text)
-                text_of.append(i)
-            images += content.images
-            image_of += [i] * len(content.images)
-        tokens = [np.array(ids) for ids in self.tokenize(texts)]
-        ids, mask = Ragged.of(tokens, np.zeros(0, np.int64)).pad()
-        size, known = self.info.image_size, chosen.features
-        pixels = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
-        grams = known.ngrams if ngrams else None
+            found = [*pool.map(partial(prepare_post, **how), chosen.posts)]
+        read = [x for x in found if isinstance(x, PreparedPost)]
+        if len(read) < len(found):
+            pairs = zip(chosen.posts, found, strict=True)
+            raise_first_error([replace(x, error=y) for x, y in pairs if isinstance(y, str)])
+        texts = [x.text for x in read if x.text]
+        images = [image for x in read for image in x.images]
+        text_of = [i for i, x in enumerate(read) if x.text]
+        image_of = [i for i, x in enumerate(read) for _ in x.images]
+        known = chosen.features
+        grams = known.ngrams.pad(fill=-1)[0] if ngrams and known.ngrams is not None else None
+        own = self.encoder.batch_texts(texts) if texts else {}
+        seen = self.encoder.batch_images(images) if images else {}
         at = np.array(text_of, np.int64), np.array(image_of, np.int64)
-        given = ids, mask.astype(np.int64), pixels, *at, known.has_text, known.has_image
-        padded = None if grams is None else grams.pad(fill=-1)[0]
-        return RawBatch._make([*map(torch.from_numpy, given), padded])
+        rest = map(torch.from_numpy, (*at, known.has_text, known.has_image))
+        return RawBatch._make([own, seen, *rest, grams])
 
 
 class TrainableModel(Network):
@@ -212,17 +206,14 @@ class Tuned(Network):
         words, regions = text.new_zeros(0, self.config.word_width), image.new_zeros(0, len(image.T))
         word_counts, region_counts = (torch.zeros(posts, dtype=torch.long) for _ in range(2))
         per_image = 0
-        if len(batch.ids):
-            tokens = self.towers.encode_texts(batch.ids, batch.mask, self._tokens)
-            text = text.index_copy(0, batch.text_of, tokens[:, 0])
+        if batch.texts:
+            pooled, *rest = self.towers.encode_texts(batch.texts, self._tokens)
+            text = text.index_copy(0, batch.text_of, pooled)
             if self._tokens:
-                # Between [CLS] and [SEP], or of a text that is those two [SEP]: the same as
-                # `sgmft.features.encoders.batches.encode_token_ids` keeps.
-                at = torch.arange(batch.mask.shape[1], device=device)
-                real = (at >= 1) & (at < (batch.mask.sum(1, keepdim=True) - 1).clamp(min=2))
-                words = tokens[real]
+                real = batch.texts["words"]
+                words = rest[0][real]
                 word_counts[batch.text_of.cpu()] = real.sum(1).cpu()
-        if len(batch.images):
+        if batch.images:
             whole, *rest = self.towers.encode_images(batch.images, self._tokens)
             counts = torch.bincount(batch.image_of, minlength=posts)
             image = image.index_add(0, batch.image_of, whole) / counts.clamp(min=1)[:, None]
@@ -230,12 +221,12 @@ class Tuned(Network):
                 per_image = rest[0].shape[1]
                 regions = rest[0].flatten(0, 1)
                 region_counts = counts.cpu() * per_image
-        pooled = text, image, batch.has_text, batch.has_image
+        parts = text, image, batch.has_text, batch.has_image
         if not self._tokens:
-            return Batch(*pooled, ngrams=batch.ngrams)
+            return Batch(*parts, ngrams=batch.ngrams)
         padded = *_pad(words, word_counts), *_pad(regions, region_counts)
         index = torch.arange(padded[2].shape[1], device=device) // max(1, per_image)
-        return Batch(*pooled, *padded, index.expand(posts, -1), batch.ngrams)
+        return Batch(*parts, *padded, index.expand(posts, -1), batch.ngrams)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The state that training changes."""
@@ -256,15 +247,6 @@ def _pad(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     padded = values.new_zeros(*mask.shape, values.shape[1])
     padded[mask] = values
     return padded, mask
-
-
-def check_tunable(encoder: Encoder) -> None:
-    """Raise SgmftError if this kind of encoder cannot be fine-tuned."""
-    if not isinstance(encoder, ChineseClipEncoder):
-        raise SgmftError(
-            f"The encoder {encoder.info.name} cannot be fine-tuned: use --tune head, or an encoder "
-            "of the Chinese-CLIP family."
-        )
 
 
 def fine_tune(
@@ -294,7 +276,7 @@ def fine_tune(
         network = TrainableModel(network)
     assert isinstance(network, Network)
     model = Tuned(network, towers, tokens, task.info.fingerprint)
-    raw = RawPosts(encoded.posts, encoded.keys, encoded.features, task.info, towers.tokenize)
+    raw = RawPosts(encoded.posts, encoded.keys, encoded.features, towers.encoder)
     labelled, out = LabelledPosts(raw, task.data.labels), np.isin(np.arange(len(raw)), held_out)
     data, validation = labelled.take(~out), labelled.take(out)
     before = copy.deepcopy(model.state_dict())
@@ -311,5 +293,6 @@ def fine_tune(
     distributed.wait()
     trained = network.trained() if isinstance(network, TrainableModel) else network
     chosen, whole = selected if better else head.selected, [*head.history, *history]
-    tuned = TunedEncoder(folder / "encoder", str(settings["name"]), better, temporary)
+    base = task.info.pinned or task.info.name
+    tuned = TunedEncoder(folder / "encoder", base, better, temporary)
     return FitResult(trained, whole, held_out_logits, chosen), tuned

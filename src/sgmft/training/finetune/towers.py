@@ -1,7 +1,6 @@
-"""Both towers of a Chinese-CLIP checkpoint in training: what is trained, and how it is kept."""
+"""Both towers of a dual encoder in training: what is trained, and how it is kept."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,18 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgmft.features.encoders import clip_checkpoint as clip
-from sgmft.features.encoders.chinese_clip import ImageTower, TextTower, tokenize
+from sgmft.errors import SgmftError
+from sgmft.features.encoders.adapters import add_adapter, save_adapter
 from sgmft.features.encoders.device import pick_device, pick_dtype
+from sgmft.features.encoders.library_encoders import TorchEncoder
+from sgmft.features.encoders.registry import load_encoder
 from sgmft.training.finetune.settings import Tuning
 from sgmft.utils.extras import needs_extra
-
-LAYER = re.compile(r"(text|vision)_model\.encoder\.layers?\.(\d+)\.")
-
-ATTENTION = (
-    *("query", "key", "value", "attention.output.dense"),  # of the text tower
-    *("q_proj", "k_proj", "v_proj", "out_proj"),
-)
+from sgmft.utils.files import writing
 
 EVALUATED = 16  # texts or images at a time where nothing is trained
 CROP = (0.6, 1.0)  # share of an image's area that augmentation keeps
@@ -30,74 +25,88 @@ COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 class Towers(nn.Module):
-    """Texts and images to projected features, with gradients."""
+    """Texts and images to an encoder's features, with gradients."""
 
     def __init__(
         self,
-        read: clip.ClipCheckpoint,  # its model is changed in place
+        encoder: TorchEncoder,  # `trainable`; its network is changed in place
         tuning: Tuning,
-        name: str,  # by which an adapter names the checkpoint
-        patch_grid: int = 4,
         dtype: torch.dtype = torch.float32,  # in which the towers compute
     ) -> None:
         super().__init__()
-        self.tuning, self._read, self._name, self._low = tuning, read, name, dtype
-        model = self.adapted = read.model.requires_grad_(False)
-        chosen = _layers(model, tuning.last)
+        self.encoder, self.tuning, self._low = encoder, tuning, dtype
+        model = self.adapted = encoder.model.requires_grad_(False)
+        layers = tuple(f"{name}." for name in _last_layers(model, tuning.last))
         if tuning.kind == "lora":
-            linear = [n for n in chosen if isinstance(model.get_submodule(n), nn.Linear)]
-            maps = [n for n in linear if tuning.maps == "all" or n.endswith(ATTENTION)]
-            self.adapted = clip.add_adapter(model, maps, tuning.rank, tuning.alpha)
+            modules = dict(model.named_modules())
+            kind = "Attention" if tuning.maps == "attention" else ""
+            inside = tuple(f"{n}." for n, x in modules.items() if kind in type(x).__name__)
+            linear = [n for n, x in modules.items() if isinstance(x, nn.Linear)]
+            maps = [n for n in linear if n.startswith(layers) and n.startswith(inside)]
+            self.adapted = add_adapter(model, maps, tuning.rank, tuning.alpha)
         else:
-            parts = [model.text_model, model.vision_model] if tuning.last is None else []
-            parts += [model.get_submodule(n) for n in chosen]
-            parts += [model.text_projection, model.visual_projection]
-            for part in [*parts, model.vision_model.post_layernorm]:
-                part.requires_grad_(True)
+            # Parameters are in the order in which they are used, as far as this matters.
+            waiting = {name.split(".")[0] for name in layers if tuning.last is not None}
+            for name, x in model.named_parameters():
+                tower = name.split(".")[0]
+                if name.startswith(layers):
+                    waiting.discard(tower)
+                x.requires_grad_(tower not in waiting and not tower.startswith("logit_"))
         if tuning.gradient_checkpointing:  # by the library's own switch, which it renamed
             enable = getattr(model, "activation_checkpointing_enable", None)
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-        self.texts = TextTower(model)
-        self.images = ImageTower(model, read.pixels, patch_grid)
-        size = model.config.vision_config.image_size
-        self._augment = augmentation(size) if tuning.augment else None
+        self._augment = augmentation() if tuning.augment else None
 
-    def encode_texts(self, ids: Tensor, mask: Tensor, words: bool) -> Tensor:
-        """Token ids and mask (T, n) to projected tokens (T, n, D), or [CLS] alone (T, 1, D)."""
-        (tokens,) = self._in_parts(lambda *part: (self.texts(*part, words),), ids, mask)
-        return tokens
+    def encode_texts(self, batch: Mapping[str, Tensor], words: bool) -> tuple[Tensor, ...]:
+        """Map T texts, see `batch_texts`, to features (T, D), and of their tokens (T, n, Dw)."""
+        return self._in_parts(lambda part: self.encoder.text_features(part, words), batch)
 
-    def encode_images(self, images: Tensor, regions: bool) -> tuple[Tensor, ...]:
-        """Images (P, s, s, 3), uint8, to projected class tokens (P, D), and regions (P, r, D)."""
+    def encode_images(self, batch: Mapping[str, Tensor], regions: bool) -> tuple[Tensor, ...]:
+        """Map P images, see `batch_images`, to features (P, D), and of regions (P, r, D)."""
         if self.training and self._augment is not None:
-            images = self._augment(images)
-        return self._in_parts(lambda part: self.images(part, regions), images)
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text's tokens, as the encoder has them."""
-        return tokenize(self._read.tokenizer, texts)
+            batch = {"pictures": self._augment(batch["pictures"])}
+        return self._in_parts(lambda part: self.encoder.image_features(part, regions), batch)
 
     def save(self, folder: Path) -> None:
         """Write the encoder as it is now; LoRA as its matrices only, unless they are to be merged.
 
         Merged towers are not to be used any more. SgmftError where the folder cannot be written.
         """
-        if self.tuning.kind == "lora" and not self.tuning.merge:
-            clip.save_adapter(self.adapted, folder, self._name, self._read)
+        lora, info = self.tuning.kind == "lora", self.encoder.info
+        if lora and not self.tuning.merge:
+            base = info.pinned or info.name
+            save_adapter(self.adapted, folder, base, self.encoder.revision, info.weights)
             return
-        model = self.adapted.merge_and_unload() if self.tuning.kind == "lora" else self.adapted
-        clip.save_checkpoint(self._read._replace(model=model), folder)
+        with writing(folder):
+            self.encoder.save(self.adapted.merge_and_unload() if lora else self.adapted, folder)
 
-    def _in_parts(self, run: Callable[..., Any], *given: Tensor) -> tuple[Tensor, ...]:
+    def _in_parts(self, run: Callable[..., Any], batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run on a few rows at a time; in training their activations are computed again later."""
-        size = self.tuning.micro_batch or (len(given[0]) if self.training else EVALUATED)
-        parts = [*zip(*(x.split(size) for x in given), strict=True)]
-        low, kind = self._low == torch.bfloat16, given[0].device.type
-        with torch.autocast(kind, torch.bfloat16) if low else nullcontext():
+        count, device = next((len(x), x.device.type) for x in batch.values())
+        size = self.tuning.micro_batch or (count if self.training else EVALUATED)
+        columns = zip(*(x.split(size) for x in batch.values()), strict=True)
+        parts = [dict(zip(batch, column, strict=True)) for column in columns]
+        low = self._low == torch.bfloat16
+        with torch.autocast(device, torch.bfloat16) if low else nullcontext():
             if self.training and len(parts) > 1:
                 run = partial(checkpoint, run, use_reentrant=False)
-            outputs = [run(*part) for part in parts]
+            outputs = [[x for x in run(part) if x is not None] for part in parts]
         return tuple(torch.cat(x).float() for x in zip(*outputs, strict=True))
+
+
+def check_tunable(encoder: Any, tuning: Tuning) -> None:
+    """Raise SgmftError if this kind of encoder cannot be fine-tuned so."""
+    name = encoder.info.name
+    if not getattr(encoder, "is_dual", False):
+        raise SgmftError(
+            f"The encoder {name} cannot be fine-tuned: use --tune head, or an encoder of texts and "
+            "pictures in one, as chinese-clip-base or hf:google/siglip2-base-patch16-224."
+        )
+    if tuning.augment and not encoder.cuts_squares:
+        raise SgmftError(
+            f"The encoder {name} takes pictures in their own proportions, which are not changed at "
+            "random: add --set tune.augment=false."
+        )
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
@@ -106,42 +115,39 @@ def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None)
     The device decides the precision where `tuning` does not. SgmftError where the encoder cannot be
     read, or a package is missing.
     """
-    name, low = str(settings["name"]), pick_dtype(pick_device(device))
+    low = pick_dtype(pick_device(device))
     if tuning.precision != "auto":
         low = getattr(torch, tuning.precision)
     dtype = low if tuning.kind == "lora" else torch.float32  # weights that are trained
-    read = clip.open_checkpoint(name, dtype, settings.get("base"))
-    return Towers(read, tuning, name, settings.get("patch_grid", 4), low)
+    how: dict[str, Any] = {"device": device, "dtype": str(dtype).removeprefix("torch.")}
+    encoder: Any = load_encoder(**settings, **how, trainable=True)
+    return Towers(encoder, tuning, low)
 
 
-def _layers(model: Any, last: int | None) -> list[str]:
-    """Names of the modules inside the layers that are trained, those of both towers."""
-    chosen = []
-    for name, _ in model.named_modules():
-        if found := LAYER.match(name + "."):
-            count = getattr(model.config, f"{found[1]}_config").num_hidden_layers
-            if last is None or int(found[2]) >= count - last:
-                chosen.append(name)
-    return chosen
+def _last_layers(model: nn.Module, last: int | None) -> list[str]:
+    """Return the names of each tower's last layers, or of all: they are the items of its lists."""
+    lists = {n: len(x) for n, x in model.named_modules() if isinstance(x, nn.ModuleList)}
+    outer = [n for n in lists if not any(n.startswith(f"{other}.") for other in lists)]
+    return [f"{n}.{i}" for n in outer for i in range(lists[n])[-(last or lists[n]) :]]
 
 
-def augmentation(size: int) -> Callable[[Tensor], Tensor]:
-    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way; s is the `size`.
+def augmentation() -> Callable[[Tensor], Tensor]:
+    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way.
 
     torch's random numbers decide, so that its seed does. SgmftError without kornia.
     """
     with needs_extra("tune", "Changing pictures (--set tune.augment=true)"):
         from kornia import augmentation as kornia
-    change = kornia.AugmentationSequential(
-        kornia.RandomResizedCrop((size, size), scale=CROP, p=1.0),
-        kornia.RandomHorizontalFlip(p=0.5),
-        kornia.ColorJiggle(**COLOURS, p=0.8),
-        data_keys=["input"],
-    )
 
     def augment(images: Tensor) -> Tensor:
         if not len(images):
             return images
+        change = kornia.AugmentationSequential(
+            kornia.RandomResizedCrop(tuple(images.shape[1:3]), scale=CROP, p=1.0),
+            kornia.RandomHorizontalFlip(p=0.5),
+            kornia.ColorJiggle(**COLOURS, p=0.8),
+            data_keys=["input"],
+        )
         changed: Tensor = change(images.permute(0, 3, 1, 2).float() / 255)
         return changed.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
 

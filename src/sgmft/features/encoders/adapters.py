@@ -1,0 +1,116 @@
+"""LoRA matrices beside the weights of a checkpoint (Hu et al. 2021, arXiv 2106.09685), by peft.
+
+Their folder holds peft's two files and a description of the checkpoint they belong to, so that it
+is an encoder by itself wherever that checkpoint can be found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sgmft.errors import SgmftError
+from sgmft.utils import checksums
+from sgmft.utils.checksums import FILES
+from sgmft.utils.extras import needs_extra
+from sgmft.utils.files import writing
+
+if TYPE_CHECKING:
+    import torch
+
+DESCRIPTION = "encoder.json"
+MATRICES = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
+FORMAT = 1
+FIX = "copy or train the fine-tuned encoder again"
+
+
+class Adapter(NamedTuple):
+    """LoRA matrices in a folder, which are not read yet, and the checkpoint they belong to."""
+
+    folder: str
+    base: str  # name or folder of the checkpoint
+    revision: str | None  # of its hub repository, where the name does not say it
+    digest: str  # of its weights, see `digest_weights`
+    files: dict[str, str]  # digests of peft's
+
+    def merge(self, model: Any, digest: str, name: str) -> tuple[Any, str]:
+        """Add the matrices to the weights of a checkpoint, which are of this digest.
+
+        Returns the network, and a digest of what it has become. SgmftError, with the `name` of the
+        checkpoint, for other weights than those the matrices were trained with.
+        """
+        if digest != self.digest:
+            raise SgmftError(
+                f"The fine-tuned encoder {self.folder} was made from other weights than those of "
+                f"{name}: give the checkpoint it was trained from."
+            )
+        with _peft() as peft:
+            model = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload()
+        return model, checksums.digest_of(self.files | {"before": digest})
+
+
+def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
+    """Put LoRA matrices beside linear maps; they begin as no change, and only they are trained.
+
+    The change is alpha / r B A, with B (out, r) and A (r, in). Modules of the model, one of
+    transformers, are replaced in place; returns the `peft.PeftModel` around it.
+    """
+    with _peft() as peft:
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
+        return peft.get_peft_model(model, config)
+
+
+def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, digest: str) -> None:
+    """Write LoRA matrices, and which checkpoint they belong to, see `Adapter`.
+
+    SgmftError where the folder cannot be written.
+    """
+    with writing(folder):
+        adapted.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
+        known = {"name": base, "revision": revision, "digest": digest}
+        digests = checksums.file_digests(folder / name for name in MATRICES)
+        described = {"format": FORMAT, "base": known, FILES: digests}
+        checksums.write_with_checksum(folder / DESCRIPTION, described)
+
+
+def read_adapter(folder: str | Path) -> Adapter | None:
+    """Read what a folder says of the matrices in it; None where there are none.
+
+    SgmftError where one of its files is damaged or missing.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        return None
+    try:
+        described = checksums.read_with_checksum(path, FORMAT, FIX)
+        known, files = described["base"], described[FILES]
+        if known.keys() != {"name", "revision", "digest"} or files.keys() != {*MATRICES}:
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SgmftError(f"{path} cannot be read, or is of another kind: {FIX}.") from error
+    for name in MATRICES:
+        checksums.check_file(path.with_name(name), described, FIX)
+    return Adapter(str(folder), known["name"], known["revision"], known["digest"], files)
+
+
+def digest_weights(model: Any, dtype: torch.dtype, settings: object = "") -> str:
+    """Return a digest of settings and a fixed sample of every weight: enough to differ."""
+    digest = hashlib.sha256(repr(settings).encode() if settings else b"")
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.flatten()[:64].to(dtype).float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _peft() -> Iterator[Any]:
+    """Yield the package, and keep from users that it calls the library by a deprecated name."""
+    with needs_extra("tune", "LoRA"):
+        import peft
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        yield peft
