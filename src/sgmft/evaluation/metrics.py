@@ -21,8 +21,8 @@ _Rng = np.random.Generator
 class Interval:
     """A figure and its 95 % percentile bootstrap interval (Efron, 1979), over posts.
 
-    It says how much the figure would move with other posts of the same kind, not with another
-    training run. It has no width where every post of a group is right, however few there are.
+    It says how much the figure would move with other posts, not with another training run, and has
+    no width where every post of a group is right, however few there are.
     """
 
     value: float
@@ -196,8 +196,7 @@ def check_probabilities(probs: Reals) -> None:
 def _intervals(confusion: Integers, rng: _Rng) -> Iterator[Interval]:
     """Yield accuracy and macro-F1 of the confusion matrix (K, K), with intervals.
 
-    Posts in the same cell are alike, so that drawing N posts with replacement is drawing the
-    cells' counts from a multinomial distribution.
+    Posts are drawn with replacement as the cells' counts, from a multinomial distribution.
     """
     rows, columns = np.nonzero(confusion)
     counts = confusion[rows, columns]  # (cells,)
@@ -259,10 +258,7 @@ def _by_parts(
 def accuracy_by_value(
     name: str, column: Sequence[str], right: Array
 ) -> dict[str, tuple[int, float]]:
-    """Return posts and accuracy of each value of a column, the largest group first.
-
-    `right` (N,) is whether a post is right, or in which share of several runs.
-    """
+    """Return posts and accuracy of each value of a column, the largest group first."""
     if len(column) != len(right):
         raise SgmftError(f"group {name!r} has {len(column)} values for {len(right)} posts")
     names = np.array(list(map(str, column)), dtype=object)
@@ -288,10 +284,7 @@ def score_sets(members: Flags, true: Integers, labels: Sequence[str], promised: 
 
 
 def accuracy_curve(probabilities: Reals, true: Integers) -> list[CurvePoint]:
-    """Return the accuracy of the surest of N posts, for `POINTS` shares of them.
-
-    Posts of equal probability stay together.
-    """
+    """Return the accuracy of the surest of N posts, for `POINTS` shares, ties together."""
     top, right = probabilities.max(1), probabilities.argmax(1) == true
     limits = np.sort(top)[(np.arange(POINTS) * len(top)) // POINTS]
     kept = {float(limit): top >= limit for limit in limits}

@@ -189,10 +189,9 @@ def encode_all(
     on_encoded: Callable[[int], None] | None = None,  # called with the number done so far
     on_disk: bool = False,
 ) -> EncodedPosts:
-    """Encode all posts at once.
+    """Encode all posts at once; with `on_disk` into files, see `sgmft.features.memmap`.
 
-    With `on_disk` the features are left in files, see `sgmft.features.memmap`, where there is a
-    store; one that cannot be written to is read into memory, with a warning.
+    That needs a store; one that cannot be written to is read into memory, with a warning.
     """
     mapped = store if on_disk else None
     if mapped is not None and not os.access(mapped.folder, os.W_OK):

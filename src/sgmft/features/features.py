@@ -35,10 +35,7 @@ def limit_modalities(has_text: Any, has_image: Any, parts: int) -> tuple[Any, An
 
 
 class Batch(NamedTuple):
-    """Features of B posts. What stands in for a missing text or image is not read.
-
-    They are arrays as `Features` has them, and tensors where `to` has made them so.
-    """
+    """Features of B posts, arrays or tensors. What stands in for a missing one is not read."""
 
     text: Any  # (B, Dt) pooled
     image: Any  # (B, Dv) pooled, mean over the post's images
@@ -59,10 +56,7 @@ class Batch(NamedTuple):
         return self.has_text & self.has_image & known
 
     def drop_modalities(self, share: float, draws: Any) -> Batch:
-        """Drop, of a share of the posts that have both, one modality.
-
-        Draws (2, B) are uniform in 0..1; the first decides whether, the second which.
-        """
+        """Drop one modality of a share of posts with both; draws (2, B) say whether, and which."""
         has_text, has_image = keep_modalities(self.has_text, self.has_image, share, draws)
         return self._replace(has_text=has_text, has_image=has_image)
 
@@ -90,8 +84,8 @@ class Features:
     """Features of N posts, from which batches are cut.
 
     The values may be those of more posts, in another order, and in files that are mapped into
-    memory (`sgmft.features.memmap`): `take` copies none of them. So `text` and `image` are read
-    through `pooled`, `texts`, `images` and `batch`, which know whose the rows are.
+    memory (`sgmft.features.memmap`): `text` and `image` are read through `pooled`, `texts`,
+    `images` and `batch`, which know whose the rows are.
     """
 
     text: FloatArray  # (M, Dt), zeros where missing
@@ -166,10 +160,7 @@ class Features:
         return self._flat(self.image, self.has_image)
 
     def pooled(self, rows: Positions | slice | None = None) -> tuple[FloatArray, FloatArray]:
-        """Return pooled features (B, Dt) and (B, Dv) of the posts at these positions, or of all.
-
-        Of a slice they are not copied, where the posts are all, in order.
-        """
+        """Return pooled features (B, Dt) and (B, Dv) of the posts at these positions, or of all."""
         return self._cut(self.text, rows), self._cut(self.image, rows)
 
     def _cut(self, values: FloatArray, rows: Positions | slice | None) -> FloatArray:

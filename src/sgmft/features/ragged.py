@@ -14,10 +14,7 @@ Lengths = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ragged:
-    """N sequences of unequal length, each a run of rows of one array.
-
-    Choosing among them copies none of their values.
-    """
+    """N sequences of unequal length, runs of rows of one array; choosing among them copies none."""
 
     values: NDArray[Any]  # (M, ...), perhaps of more sequences than these
     start: Lengths  # (N,) the row that each begins with

@@ -39,9 +39,8 @@ STALE = 86_400  # seconds after which temporary files are taken for those of a k
 class FeatureStore:
     """Features on disk for one encoder setting. Several processes may read and write one folder.
 
-    A damaged shard is set aside, when the store is opened or read, and an `SgmftWarning` names it.
-    The store takes the sub-folder that is named by the encoder's fingerprint. SgmftError where it
-    cannot be written, or a damaged shard cannot be set aside.
+    A damaged shard is set aside, with a warning. The store takes the sub-folder that is named by
+    the encoder's fingerprint. SgmftError where it cannot be written.
     """
 
     def __init__(self, folder: str | Path, info: EncoderInfo, tokens: bool) -> None:
@@ -112,10 +111,7 @@ class FeatureStore:
         self._register(shard, list(rows))
 
     def read(self, keys: Sequence[str]) -> list[PostFeatures]:
-        """Read the features of these posts, in order.
-
-        KeyError where one is not in the store; SgmftError where it was, in a shard that is damaged.
-        """
+        """Read the features of these posts, in order; KeyError for one that the store never had."""
         for key in keys:
             if key not in self:
                 raise KeyError(key)
@@ -128,11 +124,7 @@ class FeatureStore:
         return [rows[key] for key in keys]
 
     def find(self, keys: Iterable[str]) -> dict[str, PostFeatures]:
-        """Read the features of those of these posts that are in the store and whole.
-
-        A damaged shard is set aside, and one that is gone is forgotten: its posts are then no
-        longer in the store. SgmftError where a shard cannot be read.
-        """
+        """Read the features of those of these posts that are in the store and whole."""
         wanted = list(dict.fromkeys(keys))
         shards, places = self._index.find(wanted)
         rows: dict[str, PostFeatures] = {}
@@ -180,9 +172,8 @@ class _Run(NamedTuple):
 class StoreIndex:
     """The shard and the row of every key, 32 hexadecimal digits; a key's first place counts.
 
-    Kept as a few sorted runs, each at least twice as long as the next: a shard is added in time
-    that grows with the logarithm of what is there, and so is a key found. Runs are replaced, not
-    changed, so other threads may look up keys while one adds some.
+    Sorted runs, each at least twice as long as the next: adding a shard and finding a key take time
+    that grows with a logarithm. Runs are replaced, so other threads may look up meanwhile.
     """
 
     def __init__(self) -> None:
@@ -244,10 +235,7 @@ def text_column(values: Iterable[str]) -> pa.Array:
 
 
 def _column(values: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
-    """Return N lists of numbers, or of rows of equal width (else ValueError), as a column.
-
-    `pa.array` would import pandas to see whether it was given something of it.
-    """
+    """Return N lists of numbers, or rows of equal width, as a column: `pa.array` imports pandas."""
     known = [x for x in values if x is not None]
     missing = len(known) < len(values)
     bits = np.packbits([x is not None for x in values], bitorder="little")

@@ -59,10 +59,7 @@ class FeaturesTable:
 
 
 def vectors_info(name: str, widths: Iterable[int], cleaning: str, made_by: str) -> EncoderInfo:
-    """Return that of vectors of these widths, of texts, of pictures, and of both together.
-
-    They are 1, 1 and 0 where there are none.
-    """
+    """Return that of vectors of these widths, of texts, pictures and both; without them 1, 1, 0."""
     text, image, joint = widths
     known = ("table", text, image, *[joint] * (joint > 0), cleaning)
     info = EncoderInfo(
@@ -86,9 +83,8 @@ def open_features_table(
 ) -> FeaturesTable:
     """Open a table of vectors, or the folder that `sgmft encode` wrote; see docs/features-table.md.
 
-    The cleaning is of the posts' texts, whose n-grams stand beside the vectors. `expected` are
-    those that a model learned from, see `vectors_info`. SgmftError where there is no such table, or
-    it has no or other vectors.
+    The cleaning is of the posts' texts, whose n-grams stand beside the vectors. SgmftError where
+    there is no such table, or it has not the vectors that are `expected`, see `vectors_info`.
     """
     if not path and expected is not None:
         raise SgmftError(
@@ -205,10 +201,7 @@ _UNREADABLE = (ValueError, TypeError, LookupError, EOFError, OSError, MemoryErro
 
 @lru_cache(1)
 def _lay_out(path: Path, _: int) -> _Vectors:
-    """Read a table once, and copy its vectors to where they can be looked up.
-
-    SgmftError where the table or a vector in it cannot be used.
-    """
+    """Read a table once, and copy its vectors to where they can be looked up; else SgmftError."""
     values, rows, start = dict[str, FloatArray](), dict[str, int](), 0
     try:
         count, batches, made_by = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)

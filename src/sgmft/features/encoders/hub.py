@@ -71,11 +71,9 @@ def find_checkpoint(name: str, trusted: bool) -> Checkpoint:
 
 
 def local_copy(repository: str, revision: str | None, needed: str = "*.json") -> str:
-    """Return the folder of a hub repository, from the local cache or else fetched.
+    """Return the folder of a hub repository, by default its newest revision, cached or fetched.
 
-    The revision is by default the newest that is here, or else there. `needed` must be there beside
-    the weights: programs that asked for the configuration or the vocabulary only leave a part
-    behind. SgmftError where it is not here, and cannot be fetched.
+    `needed` must be there beside the weights, lest a part was left behind; else SgmftError.
     """
     from huggingface_hub import snapshot_download
 

@@ -111,8 +111,7 @@ def _add_network(
 ) -> tuple[str, int]:
     """Add an EfficientNet-Lite: MBConv blocks (Sandler et al. 2018) with ReLU6, without excitation.
 
-    Its nodes' names begin with `name`; its input is `pixels`, (N, 3, size, size), less their mean.
-    Returns the name of its last feature map (N, 1280, h, h), and h.
+    From `pixels` (N, 3, size, size) less their mean; returns its last feature map's name, and h.
     """
 
     def convolve(
@@ -165,8 +164,7 @@ def _fold_batch_norm(weights: Weights, part: str, norm: str) -> tuple[FloatArray
 def scaling(size: int) -> FloatArray:
     """Return the matrix (size, 260) that scales a column of an image to `size` pixels, bicubic.
 
-    It is torch's with `antialias` to the last bit: Keys' kernel with a = -0.5, stretched over the
-    pixels that one takes the place of, in float32.
+    As torch's with `antialias`, to the last bit: Keys' kernel, a = -0.5, stretched, in float32.
     """
     step = np.float32(IMAGE_SIZE / size)
     matrix = np.zeros((size, IMAGE_SIZE), np.float32)

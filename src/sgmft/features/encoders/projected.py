@@ -28,10 +28,7 @@ class Maps(NamedTuple):
 
 
 class ProjectedEncoder:
-    """Features of another encoder, both modalities mapped into one space of width D.
-
-    A word is mapped as the part of a text's features that lies in the words' space.
-    """
+    """Features of another encoder, both modalities and words mapped into one space of width D."""
 
     def __init__(self, base: Encoder, maps: Maps, name: str, logit_scale: float) -> None:
         self._base, self._maps = base, maps
@@ -70,10 +67,7 @@ def _project(found: Encoded, mean: FloatArray, weight: FloatArray) -> Encoded:
 
 
 def save_projected(folder: Path, base: str, maps: Maps, logit_scale: float) -> None:
-    """Write a folder that `load_encoder` takes, for an encoder of the name `base`.
-
-    SgmftError where the folder cannot be written.
-    """
+    """Write a folder that `load_encoder` takes, for an encoder of the name `base`."""
     from safetensors.numpy import save_file
 
     with writing(folder):
@@ -90,10 +84,7 @@ def is_projected(folder: str | Path) -> bool:
 
 
 def read_projected(folder: str | Path) -> tuple[str, Maps, float]:
-    """Read the name of the base, the maps, and the scale of similarities.
-
-    SgmftError where it is damaged, or of a newer format.
-    """
+    """Read the name of the base, the maps, and the scale of similarities; else SgmftError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -42,10 +42,7 @@ class _Tensor(NamedTuple):
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file that holds a dictionary of tensors, by name.
-
-    ValueError where it is no such file, or is damaged.
-    """
+    """Return the tensors by name of a file that holds a dictionary of them; else ValueError."""
     try:
         with path.open("rb") as file:
             if _read_pickle(file) != MAGIC:

@@ -45,10 +45,7 @@ class SentenceEncoder:
         return model
 
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
-        """Encode texts: sentence vector, mean and maximum of the words (N, 1536); words (n, 512).
-
-        Sentence and word vectors have unit length. A text without words is itself its one word.
-        """
+        """Encode texts: unit vectors of sentences, means and maxima of words (N, 1536); words."""
         if not texts:
             return Encoded(np.zeros((0, TEXT_WIDTH), np.float32), [] if tokens else None)
         segmented = [split_words(text, self._rules, self.max_words) or [text] for text in texts]

@@ -34,8 +34,7 @@ class WordHashEncoder:
     def encode(self, texts: Sequence[str], tokens: bool) -> Encoded:
         """Encode texts: the numbers of each text's words (n, 3); pooled, of its first word (N, 3).
 
-        A set of words has no pooled feature before their embeddings are learned: the first word
-        stands there for the store, and the networks do not read it.
+        The first word stands there for the store alone: networks do not read it.
         """
         rows = [self._numbers(text) for text in texts]
         pooled = np.array([row[0] for row in rows], np.float32).reshape(-1, WORD_WIDTH)
