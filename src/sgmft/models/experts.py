@@ -36,10 +36,7 @@ def draw_folds(labels: Integers, folds: int, rng: RandomState) -> Integers:
 
 
 def permutation(number: int, rng: RandomState) -> Integers:
-    """Draw an order of 0..number-1, the one that `torch.randperm` draws with the same seed.
-
-    Folds were drawn by it before there were models without torch.
-    """
+    """Draw an order of 0..number-1, the one that `torch.randperm` draws with the same seed."""
     order = np.arange(number)
     draws = rng.randint(0, 2**32, max(0, number - 1), np.uint32).tolist()
     for i, draw in enumerate(draws):
@@ -122,10 +119,7 @@ class Expert(ArrayModule, ABC):
         return partial(_predict_held_out, best.without, left_out)
 
     def cross_fit(self, x: Array, labels: Integers, left_out: list[Flags]) -> Iterator[CrossFitted]:
-        """Yield the regressions for each of `penalties`, from strong to weak.
-
-        Those without a fold are copies of this expert, fitted to the other posts alone.
-        """
+        """Yield regressions for each of `penalties`, strong ones first, and by fold left out."""
         paths, experts = [self.path(x, labels)], [deepcopy(self) for _ in left_out]
         for one, out in zip(experts, left_out, strict=True):
             paths.append(one.path(x[~out], labels[~out]))
@@ -283,8 +277,7 @@ def ngrams_of(batch: Batch) -> Integers:
 class JointExpert(Expert):
     """A dense and a lexical expert as one regression, on features and n-grams side by side.
 
-    Rows of TF-IDF are made as long as standardised features are on average: under one penalty, they
-    would not be read otherwise. The intercepts are the dense expert's.
+    Rows of TF-IDF are made as long as standardised features, to be read under one penalty.
     """
 
     penalties = DenseExpert.penalties

@@ -46,10 +46,7 @@ class Block(NamedTuple):
 
 
 def log_frequencies(labels: Integers, classes: int) -> Doubles:
-    """Logarithm of the share of each class among labels (N,): (classes,), ABSENT where it has none.
-
-    Without any labels all classes are equal.
-    """
+    """Logarithm of the share of each class (K,), ABSENT where it has none; equal without labels."""
     shares = np.bincount(labels, minlength=classes) / max(1, len(labels))
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(shares), ABSENT)
@@ -85,10 +82,7 @@ def logistic_paths(
 
 
 class _Problem:
-    """F regressions' objectives, and the points (F, K, d + 1) where the last two searches ended.
-
-    A point has of each regression and class its weights in some coordinates, and its intercept.
-    """
+    """F regressions' objectives, and the points (F, K, d + 1) where two searches ended."""
 
     def __init__(self, columns: "_Columns", labels: Integers, classes: int) -> None:
         self.columns = columns

@@ -52,10 +52,7 @@ class Pairs(NamedTuple):
     number: Integers  # (N,) the same for pairs that share a part, also through others
 
     def held_out(self, seed: int) -> Flags:
-        """Which pairs (N,) are held out, at random; all of one number, or none of them.
-
-        SgmftError where all share a text or a picture.
-        """
+        """Which pairs (N,) are held out, at random; all of one number, or none of them."""
         numbers = np.unique(self.number)
         rng = torch.Generator().manual_seed(seed)
         order = numbers[torch.randperm(len(numbers), generator=rng).numpy()]
@@ -68,10 +65,7 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
-    """Return the pairs, and how many other posts are none for which reason.
-
-    SgmftError where there are fewer than 20.
-    """
+    """Return the pairs, 20 or more, and how many other posts are none for which reason."""
     features = encoded.features
     rows = np.flatnonzero(features.has_text & features.has_image)
     skipped = count_errors(encoded.refused)
@@ -88,10 +82,7 @@ def find_pairs(encoded: EncodedPosts) -> tuple[Pairs, dict[str, int]]:
 
 
 def _number_components(*features: FloatArray) -> Integers:
-    """Number the parts of the graph of N pairs in which those with equal features are joined.
-
-    They are numbered as they come, so that the features' values decide nothing else.
-    """
+    """Number the parts of the graph of N pairs that equal features join, as they come."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -135,10 +126,7 @@ def recall(text: Tensor, image: Tensor, ranks: Sequence[int] = RANKS) -> dict[st
 
 
 class Contrast(Network):
-    """Pooled features as they are; what is learned is the scale of their similarities.
-
-    Its logits are none: `parts` has the features, of unit length.
-    """
+    """Pooled features, of unit length in `parts`; learned is the scale of their similarities."""
 
     def __init__(self, config: NetworkConfig, scale: float) -> None:
         super().__init__(config)
@@ -219,9 +207,8 @@ def embed(model: Network, pairs: BatchSource) -> tuple[Tensor, Tensor]:
 class Retrieval(Objective):
     """Objective of training on pairs: the contrastive loss, and texts that find their image.
 
-    The state before the first epoch may be chosen too. Labels number different contents, see
-    `info_nce`. The accuracy is the share of texts that find their image: among those of a step, and
-    among all held-out ones.
+    The state before the first epoch may be chosen too. The accuracy is the share of texts that find
+    their image: among those of a step, and among all held-out ones.
     """
 
     selects_initial = True
@@ -269,10 +256,7 @@ def align_towers(source: EncoderHandle, pairs: Pairs, tuning: Tuning, seed: int)
 def align_projections(
     source: EncoderHandle, pairs: Pairs, fitted: Flags, width: int, seed: int
 ) -> Alignment:
-    """Another encoder, which stays as it is: a linear map behind each of its towers is learned.
-
-    The `fitted` pairs (N,) give the scales of the features; `width` is D of the space.
-    """
+    """Learn a linear map to D = `width` behind each tower, scaled by the `fitted` pairs (N,)."""
     model = ContrastiveProjections(ProjectionConfig(*_widths(source.encoder.info), width))
     known = pairs.features.take(np.flatnonzero(fitted))
     model.text_scale.fit(known.texts)

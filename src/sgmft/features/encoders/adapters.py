@@ -38,11 +38,7 @@ class Adapter(NamedTuple):
     files: dict[str, str]  # digests of peft's
 
     def merge(self, model: Any, digest: str, name: str) -> tuple[Any, str]:
-        """Add the matrices to the weights of a checkpoint, which are of this digest.
-
-        Returns the network, and a digest of what it has become. SgmftError, with the `name` of the
-        checkpoint, for other weights than those the matrices were trained with.
-        """
+        """Add the matrices to a checkpoint of this digest; return it, and its new digest."""
         if digest != self.digest:
             raise SgmftError(
                 f"The fine-tuned encoder {self.folder} was made from other weights than those of "
@@ -54,10 +50,9 @@ class Adapter(NamedTuple):
 
 
 def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> Any:
-    """Put LoRA matrices beside linear maps; they begin as no change, and only they are trained.
+    """Put LoRA matrices, alpha / r B A, beside linear maps; only they are trained from then on.
 
-    The change is alpha / r B A, with B (out, r) and A (r, in). Modules of the model, one of
-    transformers, are replaced in place; returns the `peft.PeftModel` around it.
+    Modules of the model, one of transformers, are replaced in place; returns a `peft.PeftModel`.
     """
     with _peft() as peft:
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules))
@@ -65,10 +60,7 @@ def add_adapter(model: Any, modules: Sequence[str], rank: int, alpha: float) -> 
 
 
 def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, digest: str) -> None:
-    """Write LoRA matrices, and which checkpoint they belong to, see `Adapter`.
-
-    SgmftError where the folder cannot be written.
-    """
+    """Write LoRA matrices, and which checkpoint they belong to, see `Adapter`."""
     with writing(folder):
         adapted.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's, an empty form
@@ -79,10 +71,7 @@ def save_adapter(adapted: Any, folder: Path, base: str, revision: str | None, di
 
 
 def read_adapter(folder: str | Path) -> Adapter | None:
-    """Read what a folder says of the matrices in it; None where there are none.
-
-    SgmftError where one of its files is damaged or missing.
-    """
+    """Read what a folder says of the matrices in it; None without any, SgmftError if damaged."""
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         return None

@@ -14,10 +14,7 @@ TOKENS = 8192  # of texts that go through a network together, at the most
 def encode_image_batches(
     images: Images, batch_size: int, width: int, tokens: bool, graph: Callable[[], Session]
 ) -> Encoded:
-    """Encode N squares (N, s, s, 3) by a graph, which is opened at the first, to features (D,).
-
-    Regions (r, D) of each are kept if `tokens` are wanted.
-    """
+    """Encode N squares (N, s, s, 3) by a graph, opened at the first, to (D,) and regions (r, D)."""
     pooled = [np.zeros((0, width), np.float32)]
     regions: list[FloatArray] = []
     for start in range(0, len(images), batch_size):

@@ -34,8 +34,7 @@ class ChineseClipEncoder(TorchEncoder):
     """Frozen Chinese-CLIP features.
 
     Its name is a key of `CHINESE_CLIP`, a folder with a checkpoint in the published format, or one
-    that `sgmft train --tune` or `sgmft align` wrote. SgmftError where the checkpoint is not on this
-    machine and cannot be fetched, or is none.
+    that `sgmft train --tune` or `sgmft align` wrote; else SgmftError.
     """
 
     max_tokens = 52  # that it was trained with, [CLS] and [SEP] included

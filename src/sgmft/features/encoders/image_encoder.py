@@ -63,11 +63,7 @@ class ImageEncoder:
         return self.text_encoder.encode(texts, tokens)
 
     def encode_images(self, images: Images, tokens: bool) -> Encoded:
-        """Map RGB images (N, 260, 260, 3) to pooled (N, 2560) and regions (patch_grid², 2560).
-
-        Each network's last feature map is averaged over the whole image, and over each region of
-        a grid of `patch_grid` by `patch_grid`.
-        """
+        """Map RGB images (N, 260, 260, 3) to means: pooled (N, 2560), regions (grid², 2560)."""
         how = self._batch_size, image_graph.IMAGE_WIDTH, tokens
         return encode_image_batches(images, *how, lambda: self._graph)
 

@@ -64,11 +64,7 @@ def imagenet_names() -> list[str]:
 
 
 def write_image_graph(patch_grid: int, path: Path) -> None:
-    """Write the graph of both networks as a file, whole or not at all.
-
-    It maps `pictures`, RGB images (N, 260, 260, 3) of uint8, to `pooled` (N, 2560) and `regions`
-    (N, patch_grid², 2560).
-    """
+    """Write the graph from `pictures` (N, 260, 260, 3) of uint8 to `pooled` and `regions`."""
     from onnx import TensorProto  # takes half a second: a graph is mostly there
 
     graph = Graph()

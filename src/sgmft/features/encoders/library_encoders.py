@@ -157,8 +157,8 @@ class TorchEncoder:
 class LibraryEncoder(TorchEncoder):
     """Frozen features of a checkpoint, whose library prepares texts and images.
 
-    One of each is encoded at first, to see which features the network has, and how wide. Settings
-    are those of `ChineseClipEncoder`. SgmftError where the checkpoint is damaged, or another kind.
+    One of each is encoded at first, to see which features there are. Settings are those of
+    `ChineseClipEncoder`.
     """
 
     _takes: Sequence[str]  # of "text" and "image"; set by `_load`, as the next
@@ -286,10 +286,7 @@ class TransformersEncoder(LibraryEncoder):
         return pooled, None if hidden is None else self._regions(hidden, images)
 
     def _map(self, side: str, hidden: Tensor, pooled: Tensor) -> Tensor | None:
-        """Map hidden states (b, n, W) as one of them was to be the pooled feature (b, D).
-
-        How is found out at the first call, of `__init__`.
-        """
+        """Map hidden states (b, n, W) as `__init__` found one to become the pooled feature."""
         if side not in self._maps:
             self._maps[side] = self._find_map(side, hidden, pooled)
         run = self._maps[side]
@@ -426,11 +423,7 @@ def look_up(values: Tensor, pictures: Tensor) -> Tensor:
 
 
 def _find_values(processor: Any) -> Tensor | None:
-    """Return what a processor makes of each value of a channel (3, 256).
-
-    None where it does more than to cut squares of one size out of images and then to change each
-    number by itself.
-    """
+    """Return what a processor makes of each value of a channel (3, 256); None if it does more."""
     every = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)
     how = {"do_resize": False, "do_center_crop": False, "return_tensors": "np"}
     with suppress(Exception):  # whatever a processor raises that knows no such steps

@@ -57,10 +57,7 @@ def find_plugin(name: str) -> dict[str, str] | None:
 
 
 def check_plugin(plugin: Mapping[str, str]) -> None:
-    """Raise SgmftError where the plugin of a model's encoder is missing; warn of another one.
-
-    A changed file may compute the same: whoever has written it knows, and has the last word.
-    """
+    """Raise SgmftError where the plugin of a model's encoder is missing; warn of a changed one."""
     name, file = plugin["encoder"], plugin["file"]
     if name not in ENCODERS:
         raise SgmftError(f"The encoder {name} comes from the plugin {file}: give --plugin {file}.")
@@ -95,11 +92,9 @@ def load_encoder(name: str = "compact", **settings: Any) -> Encoder:
 
     A name is a key of `ENCODERS`; hf:NAME or st:NAME, of a folder or a hub repository with a model
     of transformers or sentence-transformers, perhaps with @REVISION; a folder, also of Chinese-CLIP
-    or what fine-tuning or `sgmft align` wrote; or two of these, TEXT+IMAGE, of which one encodes
-    the texts, the other the pictures. Settings are passed on; all know `cleaning`, `patch_grid`,
-    `batch_size`, `device`, and `trust_remote_code`: whether Python files that come with a model may
-    be run. SgmftError where there is no such encoder, its weights are not on this machine, or it
-    takes no texts or no pictures.
+    or what fine-tuning or `sgmft align` wrote; or two of these, TEXT+IMAGE. Settings are passed on;
+    all know `cleaning`, `patch_grid`, `batch_size`, `device`, and `trust_remote_code`. SgmftError
+    where there is no such encoder or weight on this machine, or it takes no texts or no pictures.
     """
     keep_freed_memory()
     # The first plus with a name behind it; a name or a folder may have others.

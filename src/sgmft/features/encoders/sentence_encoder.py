@@ -62,8 +62,7 @@ class SentenceEncoder:
 class UnigramTokenizer(UsePureTokenizer):  # type: ignore[misc]
     """The package's tokenizer, which reads its many pieces when a text could have them.
 
-    `places` are the first bytes of the pieces in `data` and the ends; `special` the numbers of the
-    unknown piece and of those before and after every text.
+    `places` are the first bytes of the pieces in `data`, and the ends; `special` are numbers.
     """
 
     def __init__(

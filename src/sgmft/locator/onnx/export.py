@@ -158,10 +158,7 @@ def _run_half(half: Any, names: Iterable[str], tokens: bool, *given: Any) -> lis
 
 
 def _find_steps(encoder: Any) -> dict[str, Any] | None:
-    """Return how `cut_square` prepares images as an encoder does; None where they are squashed.
-
-    SgmftError for an encoder that cannot be exported.
-    """
+    """Return how `cut_square` prepares images; None for squashing, SgmftError for what cannot."""
     if isinstance(encoder, ImageEncoder):
         return None
     with suppress(Exception):  # whatever attributes another one does not have
@@ -188,8 +185,7 @@ def _find_steps(encoder: Any) -> dict[str, Any] | None:
 def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) -> EncoderInfo:
     """Write the graph of the picture networks again in 8 bits; return its `EncoderInfo`.
 
-    Ranges are taken from up to 128 pictures of a half of the posts, drawn at random but always the
-    same. SgmftError for an encoder with other networks, and where no picture can be read.
+    Ranges are of up to 128 pictures of a half of the posts, drawn at random but always the same.
     """
     info = encoder.info
     if not isinstance(encoder, ImageEncoder):
@@ -214,10 +210,9 @@ def quantize_image_network(encoder: Encoder, path: Path, posts: Sequence[Post]) 
 def quantize_graph(path: Path, batches: Iterable[Mapping[str, Array]], out: Path) -> None:
     """Write the graph at `path` to `out`, perhaps the same file, its convolutions in integers.
 
-    Activations are unsigned 8-bit integers, over the range that they take in `batches`; weights are
-    integers of 7 bits with a scale for each channel, since two products of 8 bits overflow on
-    processors without instructions for them (VNNI). Convolutions that read pixels, and whatever is
-    no convolution, stay in float32.
+    Activations are unsigned 8-bit integers, over their range in `batches`; weights have 7 bits and
+    a scale for each channel, since two products of 8 bits overflow without VNNI. Convolutions that
+    read pixels, and whatever is no convolution, stay in float32.
     """
     from onnx import load
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static

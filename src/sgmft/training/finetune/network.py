@@ -99,10 +99,7 @@ class RawPosts:
         yield np.frombuffer(hashlib.sha256("\n".join(self.keys).encode()).digest(), np.uint8)
 
     def batch(self, rows: Integers | slice | None = None, ngrams: bool = False) -> RawBatch:
-        """The posts at these positions (B,), or all, decoded by several threads.
-
-        SgmftError where a picture cannot be read any more.
-        """
+        """The posts at these positions (B,), or all, decoded by several threads."""
         if not isinstance(rows, np.ndarray):
             rows = np.arange(len(self))[rows or slice(None)]
         chosen = self.take(rows)
@@ -127,10 +124,7 @@ class RawPosts:
 
 
 class TrainableModel(Network):
-    """A closed-form model as a network: what it has learned becomes weights of torch.
-
-    A part that reads arrays alone, as that on n-grams, stays as it is.
-    """
+    """A closed-form model as a network, but for parts that read arrays alone, as n-grams."""
 
     def __init__(self, model: ClosedFormModel) -> None:
         super().__init__(model.config)
@@ -173,8 +167,7 @@ class TunedConfig(NetworkConfig):
 class Tuned(Network):
     """Texts and images to logits, by towers to features and a `head` from there.
 
-    Its state, which is saved and restored, is what training changes: the network, and of the
-    towers the weights that move.
+    Its state is what training changes: the network, and weights of the towers that move.
     """
 
     def __init__(self, head: Network, towers: Towers, tokens: bool, encoder: str) -> None:
@@ -259,9 +252,8 @@ def fine_tune(
 ) -> tuple[FitResult, TunedEncoder]:
     """Train the head alone, then both, which stay as they were where no epoch is better.
 
-    The encoder is written into the checkpoint's folder too; without one into a temporary folder,
-    which is deleted with the encoder that is returned. Returns the head with the log of both
-    trainings and the logits of the held-out posts; the encoder.
+    The encoder is written into the checkpoint's folder too, or into a temporary one, which lives as
+    long as it. Returns the head with the log of both trainings and held-out logits; the encoder.
     """
     head = train_with_validation(task, held_out, **in_subfolder(run, "head"))
     temporary = None

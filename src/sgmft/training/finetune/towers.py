@@ -68,10 +68,7 @@ class Towers(nn.Module):
         return self._in_parts(lambda part: self.encoder.image_features(part, regions), batch)
 
     def save(self, folder: Path) -> None:
-        """Write the encoder as it is now; LoRA as its matrices only, unless they are to be merged.
-
-        Merged towers are not to be used any more. SgmftError where the folder cannot be written.
-        """
+        """Write the encoder as it is now; LoRA as matrices, or merged, and then not to be used."""
         lora, info = self.tuning.kind == "lora", self.encoder.info
         if lora and not self.tuning.merge:
             base = info.pinned or info.name
@@ -110,11 +107,7 @@ def check_tunable(encoder: Any, tuning: Tuning) -> None:
 
 
 def open_towers(settings: Mapping[str, Any], tuning: Tuning, device: str | None) -> Towers:
-    """The towers of an encoder as it is, given the arguments of `load_encoder`.
-
-    The device decides the precision where `tuning` does not. SgmftError where the encoder cannot be
-    read, or a package is missing.
-    """
+    """The towers of an encoder, by arguments of `load_encoder`; the device decides precision."""
     low = pick_dtype(pick_device(device))
     if tuning.precision != "auto":
         low = getattr(torch, tuning.precision)
@@ -132,10 +125,7 @@ def _last_layers(model: nn.Module, last: int | None) -> list[str]:
 
 
 def augmentation() -> Callable[[Tensor], Tensor]:
-    """A function that changes RGB images (P, s, s, 3), uint8, each in its own way.
-
-    torch's random numbers decide, so that its seed does. SgmftError without kornia.
-    """
+    """A function that changes RGB images (P, s, s, 3), uint8, each by torch's random numbers."""
     with needs_extra("tune", "Changing pictures (--set tune.augment=true)"):
         from kornia import augmentation as kornia
 
